@@ -1,0 +1,1 @@
+"""rosbag2, episodes and LeRobot datasets (no rclpy)."""

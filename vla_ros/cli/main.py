@@ -1,0 +1,51 @@
+"""The vla-ros command: one module a subcommand, imported only when it is called."""
+
+import argparse
+import sys
+from importlib import import_module
+
+from vla_ros.core.errors import InputError
+
+# name: (module with `arguments(parser)` and `main(args) -> int`, one line of help)
+COMMANDS = {
+    "demo": ("vla_ros.cli.demo", "the simulated arm follows three instructions"),
+    "run": ("vla_ros.cli.run", "policy and executor for a real robot (what vla.launch.py starts)"),
+    "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
+    "top": ("vla_ros.cli.top", "live view of a running graph"),
+    "eval": ("vla_ros.cli.eval", "success of a policy in the simulator, through the graph, in lockstep"),
+    "demos": ("vla_ros.cli.demos", "let the scripted expert make a dataset of demonstrations"),
+    "train": ("vla_ros.cli.train", "train a policy from a dataset"),
+    "record": ("vla_ros.cli.record", "record the topics of the robot file to a bag"),
+    "replay": ("vla_ros.cli.replay", "publish a bag, or evaluate policies on it"),
+    "bag": ("vla_ros.cli.bag", "show or repair a bag"),
+    "dataset": ("vla_ros.cli.dataset", "bags to a LeRobot dataset, or show one"),
+    "info": ("vla_ros.cli.info", "what a checkpoint or a robot file is"),
+    "bench": ("vla_ros.cli.bench", "inference time of a policy, stage by stage"),
+    "rerun": ("vla_ros.cli.rerun", "show a running graph in the Rerun viewer"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="vla-ros", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (_, line) in COMMANDS.items():
+        commands.add_parser(name, help=line, add_help=False)
+    name = parser.parse_args(argv[:1]).command
+    module_name, line = COMMANDS[name]
+    module = import_module(module_name)
+    own = argparse.ArgumentParser(prog=f"vla-ros {name}", description=module.__doc__ or line,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    module.arguments(own)
+    args = own.parse_args(argv[1:])
+    try:
+        return module.main(args)
+    except InputError as error:
+        print(f"vla-ros {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

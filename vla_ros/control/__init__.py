@@ -1,0 +1,1 @@
+"""Executing chunks: timeline, blending, interpolation, safety (numpy only, no clock, no ROS)."""

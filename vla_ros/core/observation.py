@@ -1,0 +1,46 @@
+"""What a policy sees."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The robot at one instant: of every stream the last value not after `stamp_ns`.
+
+    Attributes:
+        stamp_ns: the newest stamp among the parts, ns on the ROS clock.
+        images: camera name (of the robot file) -> (height, width, 3) uint8 RGB.
+        state: (J,) float64 joint positions in the order of the robot file, rad or m.
+        instruction: the text to follow.
+        stamps_ns: stream name (camera name or "joint_states") -> its own stamp, ns.
+    """
+
+    stamp_ns: int
+    images: Mapping[str, np.ndarray]
+    state: np.ndarray
+    instruction: str = ""
+    stamps_ns: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a processor turns into tensors, the same for serving and for training.
+
+    T is the policy's number of observation steps (1 unless it uses a history), oldest first.
+
+    Attributes:
+        images: camera name (of the robot file) -> (T, height, width, 3) uint8 RGB.
+        state: (T, J) joint positions in the order of the robot file, rad or m.
+        instruction: the text to follow.
+        actions: (H, J) joint targets at `t + k * step_dt`, in training only.
+        action_is_pad: (H,) bool, True where the episode was over, in training only.
+    """
+
+    images: Mapping[str, np.ndarray]
+    state: np.ndarray
+    instruction: str
+    actions: np.ndarray | None = None
+    action_is_pad: np.ndarray | None = None

@@ -1,0 +1,1 @@
+"""Message-shaped objects to core values and back, for rclpy classes and a bag reader alike."""

@@ -1,0 +1,6 @@
+"""Policy families: one folder each, found by `load` from the checkpoint folder alone."""
+
+from vla_ros.policies.base import LoadedPolicy, Policy, Prefix, Prior, Processor
+from vla_ros.policies.registry import describe, families, load, save
+
+__all__ = ["LoadedPolicy", "Policy", "Prefix", "Prior", "Processor", "describe", "families", "load", "save"]

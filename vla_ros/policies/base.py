@@ -1,0 +1,129 @@
+"""What every policy family provides."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vla_ros.core.observation import Sample
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The tail of what is being executed, for real-time chunking.
+
+    Attributes:
+        actions: (B, H, D) in the policy's normalised space, row 0 = the first row of the chunk to come.
+        weights: (B, H) or (H,) in [0, 1]: 1 frozen, 0 free.
+        exact: guide with the vector-Jacobian product instead of its stop-gradient form.
+        max_guidance: the bound β on the guidance weight.
+    """
+
+    actions: Tensor
+    weights: Tensor
+    exact: bool = False
+    max_guidance: float = 5.0
+
+
+@dataclass
+class Prefix:
+    """What is computed once per observation and read by every denoising step.
+
+    `tensors` holds whatever the family needs (keys, values, masks, positions). `denoise` must not change it.
+    """
+
+    tensors: dict[str, Any] = field(default_factory=dict)
+
+
+class Policy(nn.Module, ABC):
+    """A network from a batch of prepared observations to chunks of normalised actions.
+
+    Attributes:
+        config: the family's frozen config dataclass. It has at least `horizon` (H), `action_dim` (D),
+            `n_obs_steps` (T) and, for policies that denoise, `num_steps`.
+    """
+
+    config: Any
+
+    @abstractmethod
+    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
+        """(B, H, D) normalised actions. `noise` (B, H, D) makes a policy that samples deterministic."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
+        """Scalars of a training step; "loss" is the one to minimise.
+
+        The batch holds "actions" (B, H, D) normalised and "action_is_pad" (B, H) besides the inputs.
+        `draws` fixes what is drawn at random otherwise (`noise`, `time`), for parity tests.
+        """
+
+
+class DenoisingPolicy(Policy):
+    """A policy whose `predict` is one `encode_prefix` and `config.num_steps` calls of `denoise`."""
+
+    @abstractmethod
+    def encode_prefix(self, batch: Batch) -> Prefix:
+        """Images, text and state, once per observation."""
+
+    @abstractmethod
+    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
+        """The network's output for (B, H, D) noisy actions at (B,) time; reads the prefix, never copies it."""
+
+
+class Processor(ABC):
+    """Samples to batches and normalised actions back to joint targets.
+
+    Attributes:
+        joints: J robot joint names, in the order of `Sample.state` and of the outputs.
+        cameras: names of the robot's cameras that the policy looks at.
+        step_dt: s between action rows (and between observation steps of a history).
+        n_obs_steps: T, observation steps a Sample holds.
+        horizon: rows per chunk.
+    """
+
+    joints: tuple[str, ...]
+    cameras: tuple[str, ...]
+    step_dt: float
+    n_obs_steps: int = 1
+    horizon: int
+
+    @abstractmethod
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        """A batch on the CPU: images (uint8 where the policy can), state and text; with `actions` and
+        `action_is_pad` when the samples have them. Raises InputError for a sample that does not fit."""
+
+    @abstractmethod
+    def outputs(self, actions: Tensor, state: np.ndarray) -> np.ndarray:
+        """(B, H, D) normalised actions to (B, H, J) float64 absolute joint targets, rad or m.
+
+        Args:
+            actions: what `Policy.predict` returned.
+            state: (B, J) newest joint positions of the samples, for policies that speak in deltas.
+        """
+
+    @abstractmethod
+    def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
+        """The inverse of `outputs`: (B, H, J) joint targets to (B, H, D) float32 normalised actions."""
+
+
+@dataclass
+class LoadedPolicy:
+    """A policy with all that is needed to serve, train or save it.
+
+    Attributes:
+        family: registered name ("pi0", "act", ...).
+        layout: where the weights came from ("vla_ros", "lerobot", "openpi", "transformers").
+        report: what `vla-ros info` prints: title -> value, in order.
+    """
+
+    family: str
+    policy: Policy
+    processor: Processor
+    layout: str = "vla_ros"
+    report: Mapping[str, str] = field(default_factory=dict)

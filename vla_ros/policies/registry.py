@@ -1,0 +1,108 @@
+"""Which families there are, and which one a checkpoint folder belongs to."""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from vla_ros.core.errors import InputError
+from vla_ros.policies.base import LoadedPolicy
+
+ENTRY_POINT_GROUP = "vla_ros.policies"
+BUILT_IN = {
+    "pi0": "vla_ros.policies.pi0",
+    "act": "vla_ros.policies.act",
+    "diffusion": "vla_ros.policies.diffusion",
+    "smolvla": "vla_ros.policies.smolvla",
+}
+
+
+class Family(Protocol):
+    """What the module of a family (built in, or named by an entry point) offers.
+
+    recognise(path, config): layout name if the folder is a checkpoint of this family, else None.
+    load(path, layout, options): the policy with its weights.
+    describe(path, layout, options): the report alone, without reading the weights.
+    save(path, loaded): write a folder in our own layout that `load` reads back.
+    build(config, options): a policy with fresh weights from a training config's `policy` mapping.
+    """
+
+    def recognise(self, path: Path, config: Mapping[str, Any]) -> str | None: ...
+    def load(self, path: Path, layout: str, options: "LoadOptions") -> LoadedPolicy: ...
+    def describe(self, path: Path, layout: str, options: "LoadOptions") -> Mapping[str, str]: ...
+    def save(self, path: Path, loaded: LoadedPolicy) -> None: ...
+
+
+class LoadOptions:
+    """How to load: `embodiment` says how the robot's cameras and joints map to the policy's."""
+
+    def __init__(
+        self,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        embodiment: Any = None,
+        tokenizer: str | Path | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
+        self.embodiment = embodiment
+        self.tokenizer = Path(tokenizer) if tokenizer else None
+
+
+def families() -> dict[str, Family]:
+    """Every family by name: the built-in ones and those of installed packages (entry points)."""
+    found = {name: import_module(module) for name, module in BUILT_IN.items()}
+    found.update({point.name: point.load() for point in entry_points(group=ENTRY_POINT_GROUP)})
+    return found
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint folder. Raises InputError."""
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path}: no such folder")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"checkpoint {path}: config.json: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"checkpoint {path}: config.json: not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"checkpoint {path}: config.json: expected an object, got {type(config).__name__}")
+    return config
+
+
+def _recognise(path: Path) -> tuple[str, Family, str]:
+    config = read_config(path)
+    known = families()
+    for name, family in known.items():
+        layout = family.recognise(path, config)
+        if layout:
+            return name, family, layout
+    said = config.get("type") or config.get("family") or config.get("model_type")
+    raise InputError(f"checkpoint {path}: config.json names {said!r}, expected one of the families {sorted(known)}")
+
+
+def load(path: str | Path, **options: Any) -> LoadedPolicy:
+    """Load a checkpoint folder of any family and layout; see `LoadOptions` for the options.
+
+    Raises InputError that names the file and, for tensors, every missing, extra or misshapen key.
+    """
+    path = Path(path)
+    _, family, layout = _recognise(path)
+    return family.load(path, layout, LoadOptions(**options))
+
+
+def describe(path: str | Path, **options: Any) -> Mapping[str, str]:
+    """The report of a checkpoint without its weights: title -> value. Raises InputError."""
+    path = Path(path)
+    name, family, layout = _recognise(path)
+    return {"family": name, "layout": layout, **family.describe(path, layout, LoadOptions(**options))}
+
+
+def save(path: str | Path, loaded: LoadedPolicy) -> None:
+    """Write a folder in our own layout that serves as it is; atomic: complete or absent."""
+    families()[loaded.family].save(Path(path), loaded)

@@ -1,0 +1,1 @@
+"""Serving a loaded policy fast (torch, no ROS)."""
