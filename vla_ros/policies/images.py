@@ -1,0 +1,42 @@
+"""Images as policies take them: resized with their aspect kept, padded with black."""
+
+import cv2
+import numpy as np
+
+from vla_ros.core.errors import InputError
+
+
+def resize_with_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Fit an image into height x width pixels, centred on black.
+
+    The semantics are those of openpi's and LeRobot's torch code for the published π0 models: the larger of the two
+    ratios shrinks both sides (sizes cut to whole pixels), bilinear sampling at pixel centres without antialiasing,
+    values rounded to the nearest level, an odd pixel of padding goes to the bottom or the right.
+
+    An image of the right size comes back unchanged (the same values), so the function is idempotent: images may be
+    stored at the policy's size and pass through it again when served.
+
+    Args:
+        image: (H, W, 3) uint8.
+        height: rows of the result, pixels.
+        width: columns of the result, pixels.
+
+    Returns:
+        (height, width, 3) uint8.
+
+    Raises:
+        InputError: not a (H, W, 3) uint8 image, or one without pixels.
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(f"image of shape {image.shape}, {image.dtype}: expected (height, width, 3) uint8")
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    ratio = max(columns / width, rows / height)
+    fit_rows, fit_columns = max(int(rows / ratio), 1), max(int(columns / ratio), 1)
+    # In float32: OpenCV's uint8 path interpolates with 11-bit weights and would differ from the published code.
+    fitted = cv2.resize(image.astype(np.float32), (fit_columns, fit_rows), interpolation=cv2.INTER_LINEAR)
+    result = np.zeros((height, width, 3), dtype=np.uint8)
+    top, left = (height - fit_rows) // 2, (width - fit_columns) // 2
+    result[top : top + fit_rows, left : left + fit_columns] = np.clip(np.rint(fitted), 0, 255)
+    return result
