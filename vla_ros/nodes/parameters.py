@@ -1,0 +1,175 @@
+"""Node parameters, declared once: descriptors, validation and the documentation come from one dataclass.
+
+    @dataclass(frozen=True)
+    class Parameters(NodeParameters):
+        rate: float = parameter(100.0, "commands published", unit="Hz", low=1.0, high=1000.0)
+
+This module needs no ROS until `descriptor` is called.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from typing import Any
+
+from vla_ros.core.errors import InputError
+
+# Python type of a field: (name in messages and tables, constant of rcl_interfaces/ParameterType)
+_TYPES = {
+    bool: ("true or false", 1),
+    int: ("an integer", 2),
+    float: ("a number", 3),
+    str: ("a text", 4),
+    tuple[int, ...]: ("a list of integers", 7),
+    tuple[float, ...]: ("a list of numbers", 8),
+    tuple[str, ...]: ("a list of texts", 9),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is known of a parameter besides its type and default.
+
+    Attributes:
+        description: one line, lower case, no full stop.
+        unit: "s", "Hz", "rad", ...; empty for none.
+        low, high: the range, both ends included; None for no bound.
+        choices: the texts allowed; empty for any.
+        live: may change at any time. Otherwise it is read in `configure` and refused once that is done.
+        read_only: fixed when the process starts.
+    """
+
+    description: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+    read_only: bool = False
+
+
+def parameter(
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    live: bool = False,
+    read_only: bool = False,
+) -> Any:
+    """A dataclass field that is a node parameter; see `Rule` for the arguments."""
+    rule = Rule(description, unit, low, high, tuple(choices), live, read_only)
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True)
+class NodeParameters:
+    """What every node of vla_ros has."""
+
+    robot: str = parameter("", "path of the robot file")
+    autostart: bool = parameter(False, "configure and activate by itself when the process starts", read_only=True)
+    reliable_sensors: bool = parameter(
+        False, "ask for reliable images and joint states (simulation in lockstep; real drivers are best effort)"
+    )
+
+
+def rule(item: Field) -> Rule:
+    return item.metadata["rule"]
+
+
+def check(item: Field, value: Any) -> Any:
+    """The value in the field's own type. Raises InputError that names parameter, value and expectation."""
+    wanted = item.type
+    name, limits = item.name, rule(item)
+    what = _TYPES[wanted][0]
+    if wanted is float or wanted is int:
+        value = _number(name, value, wanted, what)
+    elif wanted in (bool, str):
+        if type(value) is not wanted:
+            raise InputError(f"parameter {name}: {value!r}, expected {what}")
+    else:
+        inner = wanted.__args__[0]
+        values = None if isinstance(value, str) else list(value)
+        if values is None or (inner is str and not all(isinstance(v, str) for v in values)):
+            raise InputError(f"parameter {name}: {value!r}, expected {what}")
+        value = tuple(v if inner is str else _number(name, v, inner, what) for v in values)
+    for each in value if isinstance(value, tuple) else (value,):
+        if limits.choices and each not in limits.choices:
+            raise InputError(f"parameter {name}: {each!r}, expected one of {', '.join(limits.choices)}")
+        below = limits.low is not None and each < limits.low
+        above = limits.high is not None and each > limits.high
+        if below or above:
+            unit = f" {limits.unit}" if limits.unit else ""
+            raise InputError(f"parameter {name}: {each}{unit}, expected {_range(limits)}{unit}")
+    return value
+
+
+def _number(name: str, value: Any, wanted: type, what: str) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (wanted is int and value != int(value)):
+        raise InputError(f"parameter {name}: {value!r}, expected {what}")
+    if not math.isfinite(value):
+        raise InputError(f"parameter {name}: {value}, expected {what} that is finite")
+    return wanted(value)
+
+
+def _range(limits: Rule) -> str:
+    if limits.low is None and limits.high is None:
+        return ""
+    if limits.high is None:
+        return f"at least {limits.low:g}"
+    if limits.low is None:
+        return f"at most {limits.high:g}"
+    return f"{limits.low:g} to {limits.high:g}"
+
+
+def build(kind: type, values: Mapping[str, Any]) -> Any:
+    """An instance of the dataclass `kind` from raw values; missing ones take their default. Raises InputError."""
+    known = {item.name: item for item in fields(kind)}
+    for name in values:
+        if name not in known:
+            raise InputError(f"parameter {name}: unknown, expected some of {sorted(known)}")
+    return kind(**{name: check(known[name], value) for name, value in values.items()})
+
+
+def descriptor(item: Field) -> Any:
+    """The rcl_interfaces/ParameterDescriptor of a field."""
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+
+    limits = rule(item)
+    unit = f" [{limits.unit}]" if limits.unit else ""
+    result = ParameterDescriptor(
+        name=item.name,
+        type=_TYPES[item.type][1],
+        description=limits.description + unit,
+        additional_constraints="one of: " + ", ".join(limits.choices) if limits.choices else "",
+        read_only=limits.read_only,
+        # rclpy takes an empty list for an array of bytes, so lists are checked by `check` alone
+        dynamic_typing=item.type not in (bool, int, float, str),
+    )
+    if limits.low is not None or limits.high is not None:
+        if item.type is float:
+            low = -math.inf if limits.low is None else float(limits.low)
+            high = math.inf if limits.high is None else float(limits.high)
+            result.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        elif item.type is int:
+            low = -(2**63) if limits.low is None else int(limits.low)
+            high = 2**63 - 1 if limits.high is None else int(limits.high)
+            result.integer_range = [IntegerRange(from_value=low, to_value=high)]
+    return result
+
+
+def table(kind: type) -> str:
+    """The parameters as a Markdown table, for the documentation."""
+    lines = ["| parameter | default | unit | range | meaning |", "| --- | --- | --- | --- | --- |"]
+    for item in fields(kind):
+        limits = rule(item)
+        default = item.default if item.default is not MISSING else ""
+        if isinstance(default, tuple):
+            default = list(default)
+        allowed = ", ".join(limits.choices) if limits.choices else _range(limits)
+        when = " (any time)" if limits.live else " (at start only)" if limits.read_only else ""
+        shown = str(default).lower() if isinstance(default, bool) else default
+        lines.append(f"| `{item.name}` | `{shown}` | {limits.unit} | {allowed} | {limits.description}{when} |")
+    return "\n".join(lines) + "\n"
