@@ -1,0 +1,198 @@
+"""The lifecycle base, in one process without discovery, and the ends of a process."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_msgs.msg import String
+
+from vla_ros.core.errors import InputError
+from vla_ros.nodes.base import COMMAND_QOS, PARENT_PIPE, ManagedNode
+from vla_ros.nodes.parameters import NodeParameters, parameter
+
+
+@dataclass(frozen=True)
+class Parameters(NodeParameters):
+    rate: float = parameter(10.0, "rate", unit="Hz", low=1.0, high=100.0)
+    blend: float = parameter(0.5, "blend", low=0.0, high=1.0, live=True)
+    names: tuple[str, ...] = parameter((), "names")
+
+
+class Node(ManagedNode):
+    """Notes what is called."""
+
+    def __init__(self, **options):
+        self.calls, self.fail = [], None
+        super().__init__("node", Parameters, **options)
+
+    def _step(self, name):
+        self.calls.append(name)
+        if self.fail and self.fail[0] == name:
+            raise self.fail[1]
+
+    def configure(self):
+        self.publisher = self.create_publisher(String, "topic", COMMAND_QOS)
+        self.gated = self.create_lifecycle_publisher(String, "gated", COMMAND_QOS)
+        self.subscription = self.create_subscription(String, "other", lambda message: None, COMMAND_QOS)
+        self.timer = self.create_steady_timer(1.0, lambda: None)
+        self._step("configure")
+
+    def activate(self):
+        self._step("activate")
+
+    def deactivate(self):
+        self._step("deactivate")
+
+    def release(self):
+        self._step("release")
+
+    def refused(self, reason):
+        self.calls.append(reason)
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+@pytest.fixture
+def node(context):
+    node = Node(context=context)
+    yield node
+    node.end()
+    node.destroy_node()
+
+
+def entities(node):
+    return len(node._entities())
+
+
+def test_up_and_down_leaves_nothing_behind(node):
+    before = entities(node)
+    for _ in range(2):
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert entities(node) == before + 4
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert node.is_active and node.gated.is_activated
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert not node.is_active and not node.gated.is_activated
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        assert entities(node) == before
+    assert node.calls == ["configure", "activate", "deactivate", "release"] * 2
+
+
+@pytest.mark.parametrize("error", [InputError("robot file x: no such file"), RuntimeError("a bug")])
+def test_a_failed_configure_is_said_and_undone(node, error):
+    before = entities(node)
+    node.fail = ("configure", error)
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert str(error) in node.calls[1]
+    assert node.calls[2] == "release"
+    assert entities(node) == before
+    node.fail = None
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_a_failed_activate_leaves_the_node_inactive(node):
+    node.trigger_configure()
+    node.fail = ("activate", InputError("no joint states"))
+    assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
+    assert not node.is_active and not node.gated.is_activated
+    node.fail = None
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+
+
+def test_end_from_active_deactivates_and_releases(node):
+    node.trigger_configure()
+    node.trigger_activate()
+    node.end()
+    assert node.calls == ["configure", "activate", "deactivate", "release"]
+    node.end()
+    assert len(node.calls) == 4
+
+
+def set_one(node, name, value):
+    return node.set_parameters([Parameter(name, value=value)])[0]
+
+
+def test_parameters_are_checked_and_taken(node):
+    assert node.parameters == Parameters()
+    assert set_one(node, "rate", 20.0).successful
+    assert node.parameters.rate == 20.0
+    assert not set_one(node, "rate", 200.0).successful
+    assert set_one(node, "names", ["a", "b"]).successful
+    assert node.parameters.names == ("a", "b")
+    refusal = set_one(node, "autostart", True)
+    assert not refusal.successful
+    node.trigger_configure()
+    refusal = set_one(node, "rate", 30.0)
+    assert not refusal.successful and "clean the node up first" in refusal.reason
+    assert node.parameters.rate == 20.0
+    assert set_one(node, "blend", 0.25).successful
+    assert node.parameters.blend == 0.25
+
+
+def test_a_bad_value_at_start_is_an_input_error(context):
+    with pytest.raises(InputError, match="rate"):
+        Node(context=context, parameter_overrides=[Parameter("rate", value=0.0)])
+
+
+PROGRAM = """
+import sys
+from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.parameters import NodeParameters
+class Node(ManagedNode):
+    def __init__(self):
+        super().__init__("node", NodeParameters)
+    def activate(self):
+        print("active", flush=True)
+    def deactivate(self):
+        print("deactivated", flush=True)
+    def release(self):
+        print("released", flush=True)
+sys.exit(spin_node(Node, ["--ros-args", "-p", "autostart:=true"]))
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "parent"])
+def test_the_process_ends_cleanly(how):
+    read_end, write_end = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {PARENT_PIPE: str(read_end)},
+        pass_fds=[read_end],
+    )
+    os.close(read_end)
+    try:
+        assert process.stdout.readline() == "active\n"
+        if how == "parent":
+            os.close(write_end)
+        else:
+            process.send_signal(getattr(signal, how))
+        output, _ = process.communicate(timeout=60)
+        assert output == "deactivated\nreleased\n"
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        if how != "parent":
+            os.close(write_end)
+
+
+def test_bad_parameters_end_the_process_with_one_line():
+    program = PROGRAM.replace('autostart:=true', 'autostart:=7')
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "autostart" in done.stderr and "Traceback" not in done.stderr

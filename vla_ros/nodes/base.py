@@ -1,0 +1,297 @@
+"""One lifecycle for every node, quality-of-service profiles, and a `main` that ends cleanly."""
+
+import os
+import select
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import rclpy
+from lifecycle_msgs.msg import State
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
+
+PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
+
+
+def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+COMMAND_QOS = _qos(10, reliable=True)  # chunks, commands, the instruction, the e-stop topic
+STATUS_QOS = _qos(1, reliable=True, latched=True)  # a late subscriber gets the newest
+
+
+def sensor_qos(reliable: bool = False, depth: int = 5) -> QoSProfile:
+    """Images and joint states. A best-effort subscription matches every driver; a reliable one only reliable ones."""
+    return _qos(depth, reliable)
+
+
+class ManagedNode(LifecycleNode):
+    """A lifecycle node with declared parameters and one way down.
+
+    A subclass overrides `configure`, `activate`, `deactivate` and `release`. What `configure` creates on the
+    node (publishers, subscriptions, timers, services, clients) is destroyed by the base on the way down.
+
+    Attributes:
+        parameters: the current values, an instance of the dataclass given to the constructor.
+    """
+
+    def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
+        super().__init__(name, **options)
+        self._kind = parameters
+        self._created: list[Any] = []
+        self._parameter_fields = {item.name: item for item in fields(parameters)}
+        self.parameters: Any = self._declare()
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        if self.parameters.autostart:
+            self._autostart_timer = self.create_steady_timer(0.0, self._autostart)
+
+    # What a subclass fills in
+
+    def configure(self) -> None:
+        """Load files, make publishers and subscriptions. Raise InputError to refuse."""
+
+    def activate(self) -> None:
+        """Begin. Raise InputError to refuse."""
+
+    def deactivate(self) -> None:
+        """Stop what `activate` began. Must not raise; also called on the way down from an error."""
+
+    def release(self) -> None:
+        """Let go of what `configure` made besides ROS entities. Called once after each `configure`, failed ones too."""
+
+    def parameters_changed(self, old: Any) -> None:
+        """`self.parameters` has new values; `old` are the ones before."""
+
+    def refused(self, reason: str) -> None:
+        """A transition was refused; for the status message. The reason is already logged."""
+
+    # What a subclass uses
+
+    @property
+    def state_id(self) -> int:
+        """lifecycle_msgs/State.PRIMARY_STATE_* or TRANSITION_STATE_*."""
+        return self._state_machine.current_state[0]
+
+    @property
+    def is_active(self) -> bool:
+        return self.state_id == State.PRIMARY_STATE_ACTIVE
+
+    def now_ns(self) -> int:
+        """ROS time (simulated where `use_sim_time` is set), ns."""
+        return self.get_clock().now().nanoseconds
+
+    def load_robot(self) -> RobotSpec:
+        """The robot file of the parameter `robot`. Raises InputError."""
+        if not self.parameters.robot:
+            raise InputError("parameter robot: empty, expected the path of a robot file")
+        return RobotSpec.load(self.parameters.robot)
+
+    def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Any:
+        """A timer of `period` s that keeps running when simulated time stands still."""
+        return self.create_timer(period, callback, clock=self._steady_clock)
+
+    # Parameters
+
+    def _declare(self) -> Any:
+        values = {}
+        for item in self._parameter_fields.values():
+            default = list(item.default) if isinstance(item.default, tuple) else item.default
+            try:
+                value = self.declare_parameter(item.name, default, descriptor(item)).value
+            except ParameterException as error:
+                raise InputError(f"parameter {item.name}: {error}") from None
+            # rclpy reads an empty list of a parameter file as "not set"
+            values[item.name] = default if value is None else value
+        return build(self._kind, values)
+
+    def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            item = self._parameter_fields.get(parameter.name)
+            if item is None:
+                continue  # use_sim_time and the like belong to rclpy
+            try:
+                check(item, parameter.value)
+            except InputError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            if not rule(item).live and self.state_id != State.PRIMARY_STATE_UNCONFIGURED:
+                reason = f"parameter {item.name}: is read when the node is configured; clean the node up first"
+                return SetParametersResult(successful=False, reason=reason)
+        return SetParametersResult(successful=True)
+
+    def _take_parameters(self, parameters: list[Parameter]) -> None:
+        own = {p.name: self._parameter_fields[p.name] for p in parameters if p.name in self._parameter_fields}
+        if own:
+            old = self.parameters
+            values = {p.name: check(own[p.name], p.value) for p in parameters if p.name in own}
+            self.parameters = replace(old, **values)
+            self.parameters_changed(old)
+
+    # Lifecycle
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._autostart_timer)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def _attempt(self, what: str, step: Callable[[], None]) -> bool:
+        """Runs one step of a transition; False after saying why it failed."""
+        try:
+            step()
+        except InputError as error:
+            reason = str(error)
+            self.get_logger().error(f"{what} refused: {reason}")
+        except Exception as error:  # rclpy would drop it silently: a bug must be seen, and nothing may move
+            reason = f"{type(error).__name__}: {error}"
+            self.get_logger().error(f"{what} failed: {reason}\n{traceback.format_exc()}")
+        else:
+            return True
+        self.refused(reason)
+        return False
+
+    def _entities(self) -> list[Any]:
+        groups = (self.publishers, self.subscriptions, self.timers, self.services, self.clients)
+        return [entity for group in groups for entity in group]
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        before = set(map(id, self._entities()))
+        done = self._attempt("configure", self.configure)
+        self._created = [entity for entity in self._entities() if id(entity) not in before]
+        if not done:
+            self._go_down(was_active=False)
+            return TransitionCallbackReturn.FAILURE
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        result = super().on_activate(state)  # enables the lifecycle publishers
+        if result == TransitionCallbackReturn.SUCCESS and not self._attempt("activate", self.activate):
+            super().on_deactivate(state)
+            return TransitionCallbackReturn.FAILURE
+        return result
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._attempt("deactivate", self.deactivate)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._go_down(was_active=False)
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._go_down(was_active=state.state_id == State.PRIMARY_STATE_ACTIVE)
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self._go_down(was_active=state.state_id == State.PRIMARY_STATE_ACTIVE)
+        return super().on_error(state)
+
+    def _go_down(self, was_active: bool) -> None:
+        """The only teardown: cleanup, shutdown, errors, a failed configure and the end of the process."""
+        if was_active:
+            self._attempt("deactivate", self.deactivate)
+        self._attempt("release", self.release)
+        created, self._created = self._created, []
+        for entity in created:
+            self._destroy(entity)
+
+    def _destroy(self, entity: Any) -> None:
+        if isinstance(entity, LifecyclePublisher):
+            self.destroy_lifecycle_publisher(entity)
+            return
+        for group, destroy in (
+            (self.publishers, self.destroy_publisher),
+            (self.subscriptions, self.destroy_subscription),
+            (self.timers, self.destroy_timer),
+            (self.services, self.destroy_service),
+            (self.clients, self.destroy_client),
+        ):
+            if any(entity is other for other in group):
+                destroy(entity)
+
+    def end(self) -> None:
+        """Leave the lifecycle for good; called at the end of the process."""
+        if self.state_id not in (State.PRIMARY_STATE_FINALIZED, State.PRIMARY_STATE_UNKNOWN):
+            self.trigger_shutdown()
+
+
+def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
+    """The body of every node's `main`: make the node, spin it, end cleanly on SIGINT, SIGTERM or the parent's end.
+
+    The signals are taken by ourselves because rclpy's handlers shut the context down first, which leaves the
+    node unable to say that it stops. A second signal ends the process at once. Returns the exit status.
+    """
+    stop: Future[str] = Future()
+    _watch(stop)
+    rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    node = None
+    try:
+        node = make()
+        executor.add_node(node)
+        executor.spin_until_future_complete(stop)
+        return 0
+    except InputError as error:
+        print(f"[ERROR] {error}", file=sys.stderr, flush=True)
+        return 2
+    except ExternalShutdownException:
+        return 0
+    finally:
+        if node is not None:
+            if isinstance(node, ManagedNode):
+                node.end()
+            executor.remove_node(node)
+            node.destroy_node()
+        executor.shutdown(timeout_sec=1.0)
+        rclpy.try_shutdown()
+
+
+def _watch(stop: "Future[str]") -> None:
+    """Sets `stop` from a thread when a signal arrives or the parent closes its end of the pipe.
+
+    A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    parent = int(os.environ[PARENT_PIPE]) if PARENT_PIPE in os.environ else None
+
+    def watch() -> None:
+        sources = [read_end] + ([parent] if parent is not None else [])
+        while True:
+            ready, _, _ = select.select(sources, [], [])
+            if read_end in ready:
+                number = os.read(read_end, 1)[0]
+                why = signal.Signals(number).name
+            else:
+                number, why = signal.SIGTERM, "the program that started this node is gone"
+                sources.remove(parent)
+            if stop.done():
+                os._exit(128 + number)
+            stop.set_result(why)
+
+    threading.Thread(target=watch, name="signals", daemon=True).start()
