@@ -1,0 +1,68 @@
+"""Statistics of a dataset: mean, std, min, max, q01, q99 and count of every feature."""
+
+import numpy as np
+
+Statistics = dict[str, np.ndarray]
+QUANTILES = {"q01": 0.01, "q99": 0.99}
+
+
+def of_rows(rows: np.ndarray) -> Statistics:
+    """Statistics of (N, D) values over N: each (D,) float64, count (1,)."""
+    rows = np.asarray(rows, dtype=np.float64)
+    return {
+        "mean": rows.mean(0),
+        "std": rows.std(0),
+        "min": rows.min(0),
+        "max": rows.max(0),
+        **{name: np.quantile(rows, q, axis=0) for name, q in QUANTILES.items()},
+        "count": np.array([len(rows)]),
+    }
+
+
+class PixelStatistics:
+    """Statistics per colour channel of uint8 images, exact, from a histogram: memory does not grow with the data."""
+
+    def __init__(self) -> None:
+        self.histogram = np.zeros((3, 256), dtype=np.int64)
+        self.frames = 0
+
+    def add(self, frames: np.ndarray) -> None:
+        """Count (T, h, w, 3) uint8 frames."""
+        for channel in range(3):
+            self.histogram[channel] += np.bincount(frames[..., channel].ravel(), minlength=256)
+        self.frames += len(frames)
+
+    def result(self) -> Statistics:
+        """Each (3, 1, 1) float64 for pixels in [0, 1]; count = number of frames."""
+        levels = np.arange(256) / 255.0
+        share = self.histogram / self.histogram.sum(1, keepdims=True)
+        mean = share @ levels
+        std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0))
+        below = np.cumsum(share, axis=1)
+        present = [np.flatnonzero(row) for row in self.histogram]
+        values = {
+            "mean": mean,
+            "std": std,
+            "min": np.array([levels[p[0]] for p in present]),
+            "max": np.array([levels[p[-1]] for p in present]),
+            **{name: levels[np.argmax(below >= q - 1e-12, axis=1)] for name, q in QUANTILES.items()},
+        }
+        return {name: value.reshape(3, 1, 1) for name, value in values.items()} | {"count": np.array([self.frames])}
+
+
+def aggregate(parts: list[Statistics]) -> Statistics:
+    """Statistics of the union from those of its parts; quantiles, which do not add up, are left out."""
+    counts = np.array([float(np.ravel(part["count"])[0]) for part in parts])
+    shares = counts / counts.sum()
+    mean = sum(w * np.asarray(part["mean"], float) for w, part in zip(shares, parts, strict=True))
+    square = sum(
+        w * (np.asarray(part["std"], float) ** 2 + np.asarray(part["mean"], float) ** 2)
+        for w, part in zip(shares, parts, strict=True)
+    )
+    return {
+        "mean": mean,
+        "std": np.sqrt(np.maximum(square - mean**2, 0)),
+        "min": np.min([part["min"] for part in parts], axis=0),
+        "max": np.max([part["max"] for part in parts], axis=0),
+        "count": np.array([int(counts.sum())]),
+    }
