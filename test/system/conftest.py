@@ -1,0 +1,25 @@
+"""Fixtures of the whole-graph tests."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="whole-graph tests need ROS 2")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+
+from system.support import Probe, free_domain
+
+from vla_ros.cli.graph import Graph
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Iterator[Graph]:
+    """A graph on a domain of its own; every process it starts is gone afterwards."""
+    with Graph(tmp_path / "graph", domain=free_domain()) as made:
+        yield made
+
+
+@pytest.fixture
+def probe(graph: Graph) -> Probe:
+    return Probe(graph)

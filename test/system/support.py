@@ -1,0 +1,77 @@
+"""What the whole-graph tests share: domains of their own, and a probe that records what a peer sees."""
+
+import itertools
+import os
+import socket
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from vla_ros.cli.graph import Graph
+from vla_ros.nodes.base import COMMAND_QOS
+
+DEADLINE = 60.0  # s; never how long something takes, only when to give up
+# ROS_DOMAIN_ID, where it is set, keeps two test runs on one machine apart: ten domains from there on.
+_first = int(os.environ.get("ROS_DOMAIN_ID", "1"))
+_domains = range(_first, min(_first + (10 if "ROS_DOMAIN_ID" in os.environ else 100), 102))
+_counter = itertools.count(os.getpid())
+
+
+def free_domain() -> int:
+    """A ROS domain that nobody on this machine uses: the first participant's discovery port is free.
+
+    Domains above 101 would meet the ports that the kernel gives to others.
+    """
+    for _ in range(200):
+        domain = _domains[next(_counter) % len(_domains)]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))
+            except OSError:
+                continue
+            return domain
+    raise RuntimeError("all ROS domains are in use")
+
+
+class Probe:
+    """A peer on the graph: records every message of the topics it was told, in order of arrival."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._messages: dict[str, list[Any]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def record(self, topic: str, kind: type, qos: Any = COMMAND_QOS) -> None:
+        def take(message: Any) -> None:
+            with self._lock:
+                self._messages[topic].append(message)
+
+        self.graph.node.create_subscription(kind, topic, take, qos)
+
+    def messages(self, topic: str) -> list[Any]:
+        with self._lock:
+            return list(self._messages[topic])
+
+    def last(self, topic: str) -> Any:
+        """The newest message or None."""
+        with self._lock:
+            found = self._messages[topic]
+            return found[-1] if found else None
+
+    def clear(self, topic: str) -> None:
+        with self._lock:
+            self._messages[topic].clear()
+
+    def publisher(self, topic: str, kind: type, qos: Any = COMMAND_QOS, readers: int = 1) -> Any:
+        """A publisher once `readers` subscriptions are matched, so that nothing sent is lost."""
+        made = self.graph.node.create_publisher(kind, topic, qos)
+        self.wait_for(lambda: made.get_subscription_count() >= readers, f"{readers} subscription(s) of {topic}")
+        return made
+
+    def wait_for(self, predicate: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+        return self.graph.wait_for(predicate, what, deadline)
+
+    def wait_message(self, topic: str, accept: Callable[[Any], bool], what: str) -> Any:
+        """The first recorded message of `topic` that `accept` takes, waiting for it."""
+        return self.wait_for(lambda: next((m for m in self.messages(topic) if accept(m)), None), what)

@@ -1,0 +1,324 @@
+"""A graph of nodes as separate processes: started, brought through their lifecycle, watched and ended together."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import yaml
+from lifecycle_msgs.msg import State, Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+
+from vla_ros.core.errors import InputError
+from vla_ros.nodes.base import PARENT_PIPE
+
+_GOALS = {
+    Transition.TRANSITION_CONFIGURE: (State.PRIMARY_STATE_INACTIVE, "configure"),
+    Transition.TRANSITION_ACTIVATE: (State.PRIMARY_STATE_ACTIVE, "activate"),
+    Transition.TRANSITION_DEACTIVATE: (State.PRIMARY_STATE_INACTIVE, "deactivate"),
+    Transition.TRANSITION_CLEANUP: (State.PRIMARY_STATE_UNCONFIGURED, "clean up"),
+}
+_ASK_AGAIN = 2.0  # s between questions to a node that has not answered
+
+
+class GraphError(InputError):
+    """A node ended, refused a transition, or did not do what was waited for."""
+
+
+@dataclass
+class Process:
+    """A node's process and its private log file."""
+
+    name: str
+    popen: subprocess.Popen
+    log: Path
+    lifecycle: bool
+    clients: dict[str, Any] = field(default_factory=dict)
+
+    def errors(self, lines: int = 8) -> str:
+        """The last lines of the log that say what went wrong; the last lines at all if none does."""
+        text = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line for line in text if "[ERROR]" in line or "[FATAL]" in line]
+        return "\n".join(said[-lines:] or text[-lines:])
+
+
+class Graph:
+    """Nodes in processes of their own, and a ROS node of this process to talk to them.
+
+        with Graph(folder) as graph:
+            graph.start("policy_node", parameters={"robot": "so101.yaml", "policy": "checkpoint"})
+            graph.bring_up("policy_node")
+            graph.wait_for(lambda: ..., "the first chunk")
+
+    Leaving the block ends every process: SIGINT first, SIGKILL after a deadline. If this process is killed
+    itself, the nodes see its pipe close and end too. `self.node` is spun in a thread; its callbacks run there.
+
+    Args:
+        folder: for parameter files and logs, made if it is missing.
+        domain: ROS domain of the whole graph; None takes it from ROS_DOMAIN_ID.
+        namespace: of every node started.
+        environment: variables on top of this process's own.
+        use_sim_time: of `self.node`; nodes get it as a parameter from the caller.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        domain: int | None = None,
+        namespace: str = "",
+        environment: Mapping[str, str] | None = None,
+        use_sim_time: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.domain = domain
+        self.namespace = namespace
+        self.processes: dict[str, Process] = {}
+        self._environment = dict(environment or {})
+        if domain is not None:
+            self._environment["ROS_DOMAIN_ID"] = str(domain)
+        self._use_sim_time = use_sim_time
+        self._old_handlers: dict[int, Any] = {}
+
+    # Begin and end
+
+    def __enter__(self) -> "Graph":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._alive_read, self._alive_write = os.pipe()
+        if threading.current_thread() is threading.main_thread():
+            # Without this a SIGTERM or a closed terminal would end us before our nodes.
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                self._old_handlers[number] = signal.signal(number, _raise_interrupt)
+        self.context = rclpy.Context()
+        rclpy.init(
+            context=self.context,
+            domain_id=self.domain,
+            signal_handler_options=rclpy.signals.SignalHandlerOptions.NO,
+        )
+        self.node = rclpy.create_node(
+            f"vla_ros_cli_{os.getpid()}",
+            context=self.context,
+            namespace=self.namespace or None,
+            parameter_overrides=[Parameter("use_sim_time", value=self._use_sim_time)],
+        )
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._end_spin: Future[None] = Future()
+        self._thread = threading.Thread(target=self._spin, name="graph", daemon=True)
+        self._thread.start()
+        return self
+
+    def _spin(self) -> None:
+        try:
+            self._executor.spin_until_future_complete(self._end_spin)
+        except ExternalShutdownException:
+            pass  # somebody shut the context down: nothing is left to spin
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.stop()
+        finally:
+            self._end_spin.set_result(None)
+            self._thread.join(timeout=10.0)
+            self._executor.shutdown(timeout_sec=1.0)
+            self.node.destroy_node()
+            rclpy.try_shutdown(context=self.context)
+            for number, handler in self._old_handlers.items():
+                signal.signal(number, handler)
+
+    def stop(self, deadline: float = 10.0) -> None:
+        """End all processes, the last started first: SIGINT, then after `deadline` s SIGKILL."""
+        processes = list(reversed(self.processes.values()))
+        for number, patience in ((signal.SIGINT, deadline), (signal.SIGKILL, deadline)):
+            for process in processes:
+                if process.popen.poll() is None:
+                    process.popen.send_signal(number)
+            end = time.monotonic() + patience
+            for process in processes:
+                try:
+                    process.popen.wait(timeout=max(0.0, end - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    continue
+        self.processes.clear()
+        for descriptor in (self._alive_read, self._alive_write):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._alive_read = self._alive_write = -1
+
+    # Nodes
+
+    def start(
+        self,
+        name: str,
+        module: str | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        files: Sequence[str | Path] = (),
+        remaps: Mapping[str, str] | None = None,
+        lifecycle: bool = True,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> Process:
+        """Start `python -m module` as node `name`.
+
+        Args:
+            module: `vla_ros.nodes.NAME` when None.
+            parameters: written to a parameter file of their own; they win over `files`.
+            files: ordinary ROS parameter files.
+            remaps: old topic name -> new one.
+            lifecycle: False for a node without lifecycle services.
+            arguments: more after `--ros-args`.
+        """
+        if name in self.processes:
+            raise ValueError(f"node {name} is started already")
+        own = self.folder / f"{name}.yaml"
+        own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}), encoding="utf-8")
+        command = [sys.executable, "-m", module or f"vla_ros.nodes.{name}", "--ros-args", "-r", f"__node:={name}"]
+        if self.namespace:
+            command += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
+        for old, new in (remaps or {}).items():
+            command += ["-r", f"{old}:={new}"]
+        for path in [*files, *([own] if parameters else [])]:
+            command += ["--params-file", str(path)]
+        log = self.folder / f"{name}.log"
+        with log.open("wb") as output:
+            popen = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | self._environment | dict(environment or {}) | {PARENT_PIPE: str(self._alive_read)},
+                pass_fds=[self._alive_read],
+                start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
+            )
+        process = Process(name, popen, log, lifecycle)
+        self.processes[name] = process
+        if lifecycle:
+            full = self._full(name)
+            process.clients["change"] = self.node.create_client(ChangeState, f"{full}/change_state")
+            process.clients["get"] = self.node.create_client(GetState, f"{full}/get_state")
+        return process
+
+    def _full(self, name: str) -> str:
+        return f"/{self.namespace.strip('/')}/{name}" if self.namespace else f"/{name}"
+
+    def kill(self, name: str, number: int = signal.SIGKILL, deadline: float = 30.0) -> None:
+        """Send a signal to one node and wait for its end; it can then be started again."""
+        process = self.processes.pop(name)
+        process.popen.send_signal(number)
+        try:
+            process.popen.wait(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            process.popen.kill()
+            process.popen.wait()
+            raise GraphError(f"node {name} did not end within {deadline:g} s of signal {number}") from None
+        for client in process.clients.values():
+            self.node.destroy_client(client)
+
+    def check(self) -> None:
+        """Raises GraphError when a node's process has ended."""
+        for process in self.processes.values():
+            status = process.popen.poll()
+            if status is not None:
+                raise GraphError(f"node {process.name} ended with status {status}:\n{process.errors()}")
+
+    def wait_for(self, predicate: Callable[[], Any], what: str, deadline: float = 60.0) -> Any:
+        """Waits until `predicate()` is true and returns its value. Raises GraphError, also when a node ends."""
+        end = time.monotonic() + deadline
+        while True:
+            value = predicate()
+            if value:
+                return value
+            self.check()
+            if time.monotonic() > end:
+                raise GraphError(f"waited {deadline:g} s in vain for {what}")
+            time.sleep(0.01)
+
+    # Lifecycle
+
+    def state(self, name: str, deadline: float = 60.0) -> int:
+        """lifecycle_msgs/State.PRIMARY_STATE_* of a node."""
+        end = time.monotonic() + deadline
+        while time.monotonic() < end:
+            state = self._ask_state(self.processes[name])
+            if state is not None:
+                return state
+        raise GraphError(f"node {name} did not tell its state within {deadline:g} s")
+
+    def transition(self, name: str, transition: int, deadline: float = 120.0) -> None:
+        """Bring a node through a transition. Raises GraphError with the node's own words when it refuses.
+
+        A request or a reply can get lost while the two processes discover each other. So while the reply is
+        out the node is asked for its state: a node that answers is not in a transition, and is asked again.
+        """
+        goal, what = _GOALS[transition]
+        process = self.processes[name]
+        client = process.clients["change"]
+        end = time.monotonic() + deadline
+        self.wait_for(client.service_is_ready, f"the lifecycle services of {name}", deadline)
+        while time.monotonic() < end:
+            future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            while time.monotonic() < end:
+                if self._wait(future, _ASK_AGAIN):
+                    break
+                state = self._ask_state(process)
+                if state == goal:
+                    return
+                if state is not None and not self._wait(future, _ASK_AGAIN):
+                    break  # idle in another state and still no reply: lost
+            if not future.done():
+                client.remove_pending_request(future)
+                continue
+            if future.result().success or self._ask_state(process) == goal:
+                return
+            raise GraphError(f"node {name} did not {what}:\n{process.errors()}")
+        raise GraphError(f"node {name} did not {what} within {deadline:g} s:\n{process.errors()}")
+
+    def _ask_state(self, process: Process) -> int | None:
+        client = process.clients["get"]
+        future = client.call_async(GetState.Request())
+        if self._wait(future, _ASK_AGAIN):
+            return future.result().current_state.id
+        client.remove_pending_request(future)
+        return None
+
+    def _wait(self, future: Future, patience: float) -> bool:
+        end = time.monotonic() + patience
+        while not future.done() and time.monotonic() < end:
+            self.check()
+            time.sleep(0.005)
+        return future.done()
+
+    def configure(self, name: str, deadline: float = 600.0) -> None:
+        """Loading and warming up a large policy takes minutes, hence the deadline."""
+        self.transition(name, Transition.TRANSITION_CONFIGURE, deadline)
+
+    def activate(self, name: str, deadline: float = 120.0) -> None:
+        self.transition(name, Transition.TRANSITION_ACTIVATE, deadline)
+
+    def deactivate(self, name: str, deadline: float = 120.0) -> None:
+        self.transition(name, Transition.TRANSITION_DEACTIVATE, deadline)
+
+    def cleanup(self, name: str, deadline: float = 120.0) -> None:
+        self.transition(name, Transition.TRANSITION_CLEANUP, deadline)
+
+    def bring_up(self, *names: str) -> None:
+        """Configure all of them, then activate all of them, in order."""
+        for name in names:
+            self.configure(name)
+        for name in names:
+            self.activate(name)
+
+
+def _raise_interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
