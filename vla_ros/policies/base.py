@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 
 Batch = dict[str, Tensor]
@@ -109,6 +110,13 @@ class Processor(ABC):
     @abstractmethod
     def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
         """The inverse of `outputs`: (B, H, J) joint targets to (B, H, D) float32 normalised actions."""
+
+    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Processor":
+        """The same processor with the normalisation of other data (as `registry.TrainingData.statistics`).
+
+        Raises InputError when the dimensions differ, or the family cannot.
+        """
+        raise InputError(f"{type(self).__name__} cannot take other statistics: train with --statistics keep")
 
 
 @dataclass

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from vla_ros.core.errors import InputError
@@ -28,7 +30,8 @@ class Family(Protocol):
     load(path, layout, options): the policy with its weights.
     describe(path, layout, options): the report alone, without reading the weights.
     save(path, loaded): write a folder in our own layout that `load` reads back.
-    build(config, options): a policy with fresh weights from a training config's `policy` mapping.
+    build(config, data): a policy with fresh weights from a training config's `policy` mapping, its processor with
+        the data's joints, cameras, clock and statistics (and, where it trains one, a tokenizer of its instructions).
     """
 
     def recognise(self, path: Path, config: Mapping[str, Any]) -> str | None: ...
@@ -51,6 +54,25 @@ class LoadOptions:
         self.dtype = dtype
         self.embodiment = embodiment
         self.tokenizer = Path(tokenizer) if tokenizer else None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a new policy takes from the dataset it will be trained on.
+
+    Attributes:
+        joints: J names in the order of states and actions.
+        cameras: names of the cameras.
+        step_dt: s between frames, the policy's clock.
+        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,).
+        instructions: the distinct instructions.
+    """
+
+    joints: tuple[str, ...]
+    cameras: tuple[str, ...]
+    step_dt: float
+    statistics: Mapping[str, Mapping[str, np.ndarray]]
+    instructions: tuple[str, ...]
 
 
 def families() -> dict[str, Family]:
@@ -103,6 +125,21 @@ def describe(path: str | Path, **options: Any) -> Mapping[str, str]:
     return {"family": name, "layout": layout, **family.describe(path, layout, LoadOptions(**options))}
 
 
+def build(family: str, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
+    """A policy with fresh weights on the CPU, from torch's random state. Raises InputError for an unknown family
+    or a field of `config` that the family does not know."""
+    return _family(family).build(config, data)
+
+
 def save(path: str | Path, loaded: LoadedPolicy) -> None:
     """Write a folder in our own layout that serves as it is; atomic: complete or absent."""
-    families()[loaded.family].save(Path(path), loaded)
+    _family(loaded.family).save(Path(path), loaded)
+
+
+def _family(name: str) -> Family:
+    if name in BUILT_IN:
+        return import_module(BUILT_IN[name])
+    known = families()
+    if name not in known:
+        raise InputError(f"policy family {name!r}, expected one of {sorted(known)}")
+    return known[name]
