@@ -27,13 +27,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU: torch.cuda.is_available() is False"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_torch_thread() -> None:
-    """torch ignores OMP_NUM_THREADS when something else imported it first."""
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(1)

@@ -1,0 +1,150 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vla_ros.core.chunk import ActionChunk, Space
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import CommandGroup
+from vla_ros.messages.chunks import MalformedChunk, chunk_message, read_chunk
+from vla_ros.messages.commands import CommandWriter, read_command
+from vla_ros.messages.joints import joint_positions, joint_state_message
+from vla_ros.messages.stamps import set_stamp, stamp_ns
+
+NAMES = ("a", "b")
+
+
+def joint_state(names, positions):
+    return SimpleNamespace(name=names, position=positions)
+
+
+def test_positions_come_in_the_robots_order():
+    message = joint_state(["b", "other", "a"], [2.0, 9.0, 1.0])
+    np.testing.assert_array_equal(joint_positions(message, NAMES), [1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("names", "positions", "said"),
+    [
+        (["a"], [1.0], "'b' is missing"),
+        (["a", "b"], [1.0, float("nan")], "'b' is at nan"),
+        (["a", "b"], [float("inf"), 1.0], "'a' is at inf"),
+        (["a", "b", "a"], [1.0, 2.0, 3.0], "'a' stands there more than once"),
+        (["a", "b"], [1.0], "2 names and 1 positions"),
+        ([], [], "'a' is missing"),
+    ],
+)
+def test_a_bad_joint_state_is_refused_by_name(names, positions, said):
+    with pytest.raises(InputError, match=said):
+        joint_positions(joint_state(names, positions), NAMES)
+
+
+def message_stub():
+    return SimpleNamespace(header=SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id=""))
+
+
+def test_stamps_are_exact_to_the_nanosecond():
+    message = set_stamp(message_stub(), 1_234_567_890_123_456_789)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1_234_567_890, 123_456_789)
+    assert stamp_ns(message) == stamp_ns(message.header) == stamp_ns(message.header.stamp) == 1_234_567_890_123_456_789
+
+
+def test_joint_state_message():
+    message = joint_state_message(message_stub, NAMES, np.array([1.0, 2.0]), stamp=5, velocities=np.array([0.0, 3.0]))
+    assert (message.name, list(message.position), list(message.velocity)) == (["a", "b"], [1.0, 2.0], [0.0, 3.0])
+    assert stamp_ns(message) == 5
+
+
+CHUNK = ActionChunk(
+    stamp_ns=7_000_000_001, step_dt=0.1, names=NAMES, data=np.arange(6.0).reshape(3, 2), instruction_id=9,
+    sequence=4, session=2**63, inference_time=0.02,
+)  # fmt: skip
+
+
+def test_a_chunk_survives_the_message():
+    chunk = read_chunk(chunk_message(message_stub, CHUNK))
+    np.testing.assert_array_equal(chunk.data, CHUNK.data)
+    for field in ("stamp_ns", "step_dt", "names", "instruction_id", "sequence", "session", "inference_time", "space"):
+        assert getattr(chunk, field) == getattr(CHUNK, field)
+
+
+def test_a_chunk_survives_the_ros_message():
+    msg = pytest.importorskip("vla_ros.msg", reason="needs the built messages")
+    chunk = read_chunk(chunk_message(msg.ActionChunk, CHUNK))
+    np.testing.assert_array_equal(chunk.data, CHUNK.data)
+    assert (chunk.names, chunk.session, chunk.space) == (NAMES, 2**63, Space.JOINT_POSITION)
+    assert [int(space) for space in Space] == [
+        msg.ActionChunk.SPACE_JOINT_POSITION,
+        msg.ActionChunk.SPACE_END_EFFECTOR_POSE,
+        msg.ActionChunk.SPACE_END_EFFECTOR_DELTA,
+        msg.ActionChunk.SPACE_JOINT_DELTA,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "said"),
+    [
+        ({"data": [0.0, 1.0, float("nan"), 3.0, 4.0, 5.0]}, "non_finite", "row 1, a: nan"),
+        ({"data": [0.0] * 5}, "shape", "5 numbers"),
+        ({"horizon": 0, "data": []}, "shape", "0 numbers"),
+        ({"names": ["a", "a"]}, "names", "'a' stands there 2 times"),
+        ({"names": []}, "names", "no names"),
+        ({"space": 17}, "space", "space 17"),
+        ({"step_dt": 0.0}, "step_dt", "step_dt 0.0"),
+        ({"step_dt": float("nan")}, "step_dt", "step_dt nan"),
+        ({"step_dt": float("inf")}, "step_dt", "step_dt inf"),
+    ],
+)
+def test_a_malformed_chunk_is_refused_with_a_reason(change, reason, said):
+    message = chunk_message(message_stub, CHUNK)
+    for name, value in change.items():
+        setattr(message, name, value)
+    with pytest.raises(MalformedChunk, match=said) as caught:
+        read_chunk(message)
+    assert caught.value.reason == reason
+
+
+def empty_message(interface):
+    return SimpleNamespace(data=None) if interface == "float64_multi_array" else message_stub()
+
+
+@pytest.mark.parametrize("interface", ["joint_trajectory", "joint_state", "float64_multi_array"])
+def test_a_command_is_read_back(interface):
+    group = CommandGroup("arm", "topic", interface, NAMES)
+    point = SimpleNamespace(time_from_start=SimpleNamespace(sec=0, nanosec=0))
+    writer = CommandWriter(group, empty_message(interface), point, reach_in=0.02)
+    for tick in (1, 2):
+        message = writer.fill(np.array([0.5, tick]), stamp=tick * 20_000_000)
+        np.testing.assert_array_equal(read_command(group, message), [0.5, tick])
+        if interface != "float64_multi_array":
+            assert stamp_ns(message) == tick * 20_000_000
+    if interface == "joint_trajectory":
+        assert point.time_from_start.nanosec == 20_000_000
+        assert not hasattr(point, "velocities")
+
+
+@pytest.mark.parametrize("interface", ["joint_trajectory", "joint_state", "float64_multi_array"])
+def test_a_command_in_ros_messages(interface):
+    from importlib import import_module
+
+    pytest.importorskip("trajectory_msgs.msg", reason="needs the ROS messages")
+    from trajectory_msgs.msg import JointTrajectoryPoint
+
+    from vla_ros.messages.commands import COMMAND_TYPES
+
+    package, _, name = COMMAND_TYPES[interface].split("/")
+    group = CommandGroup("arm", "topic", interface, NAMES)
+    writer = CommandWriter(group, getattr(import_module(f"{package}.msg"), name)(), JointTrajectoryPoint())
+    np.testing.assert_array_equal(read_command(group, writer.fill(np.array([0.5, 0.25]), 10)), [0.5, 0.25])
+
+
+def test_bad_commands_name_the_group():
+    group = CommandGroup("arm", "topic", "joint_trajectory", NAMES)
+    with pytest.raises(InputError, match="arm: trajectory without points"):
+        read_command(group, SimpleNamespace(joint_names=["a", "b"], points=[]))
+    point = SimpleNamespace(positions=[0.0, float("nan")])
+    with pytest.raises(InputError, match="arm: joint 'b' is at nan"):
+        read_command(group, SimpleNamespace(joint_names=["a", "b"], points=[point]))
+    forward = CommandGroup("arm", "topic", "float64_multi_array", NAMES)
+    with pytest.raises(InputError, match="arm: 2 names and 3 positions"):
+        read_command(forward, SimpleNamespace(data=[1.0, 2.0, 3.0]))

@@ -1,0 +1,78 @@
+"""Joint commands: the three interfaces of a command group, written and read."""
+
+from array import array
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import CommandGroup
+from vla_ros.messages.joints import joint_positions
+from vla_ros.messages.stamps import NS, set_stamp
+
+# interface -> ROS type of its topic
+COMMAND_TYPES: Mapping[str, str] = {
+    "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
+    "float64_multi_array": "std_msgs/msg/Float64MultiArray",
+    "joint_state": "sensor_msgs/msg/JointState",
+}
+
+
+class CommandWriter:
+    """One group's command message, made once and refilled at every control tick.
+
+    Args:
+        group: whose joints, in its order.
+        message: a fresh message of the type that `COMMAND_TYPES` gives for the group's interface.
+        point: a fresh `trajectory_msgs/JointTrajectoryPoint`, for a joint_trajectory group.
+        reach_in: s after the stamp at which a trajectory point is to be reached: the control period.
+    """
+
+    def __init__(self, group: CommandGroup, message: Any, point: Any = None, reach_in: float = 0.01) -> None:
+        self.group, self.message, self._point = group, message, point
+        if group.interface == "joint_trajectory":
+            # No velocities: a controller refuses a last point that moves, and zeros would make it stop at every point.
+            message.joint_names = list(group.joints)
+            point.time_from_start.sec, point.time_from_start.nanosec = divmod(round(reach_in * NS), NS)
+            message.points = [point]
+        elif group.interface == "joint_state":
+            message.name = list(group.joints)
+
+    def fill(self, positions: np.ndarray, stamp: int) -> Any:
+        """The message, with (G,) positions in rad or m for this group's joints and the tick's time in ns.
+
+        A Float64MultiArray has no place for a time.
+        """
+        values = array("d", positions)
+        if self.group.interface == "joint_trajectory":
+            self._point.positions = values
+            set_stamp(self.message, stamp)
+        elif self.group.interface == "joint_state":
+            self.message.position = values
+            set_stamp(self.message, stamp)
+        else:
+            self.message.data = values
+        return self.message
+
+
+def read_command(group: CommandGroup, message: Any) -> np.ndarray:
+    """(G,) positions in rad or m that a command message asks for, in the order of `group.joints`.
+
+    Of a trajectory the last point counts. Raises InputError that names the group.
+    """
+    what = f"command for {group.name}"
+    if group.interface == "joint_trajectory":
+        if not message.points:
+            raise InputError(f"{what}: trajectory without points, expected one or more")
+        message = _Named(message.joint_names, message.points[-1].positions)
+    elif group.interface == "float64_multi_array":
+        message = _Named(group.joints, message.data)
+    return joint_positions(message, group.joints, what)
+
+
+class _Named:
+    """Names and positions, as a joint state has them."""
+
+    def __init__(self, name: Any, position: Any) -> None:
+        self.name, self.position = name, position
