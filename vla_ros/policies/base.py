@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
@@ -65,7 +66,11 @@ class Policy(nn.Module, ABC):
 
 
 class DenoisingPolicy(Policy):
-    """A policy whose `predict` is one `encode_prefix` and `config.num_steps` calls of `denoise`."""
+    """A policy that encodes an observation once and then denoises actions step by step.
+
+    The runtime calls `encode_prefix` and `sample` on their own, to time them apart and to record each into a
+    CUDA graph: neither may synchronise with the device, and both must depend on shapes alone, not on values.
+    """
 
     @abstractmethod
     def encode_prefix(self, batch: Batch) -> Prefix:
@@ -74,6 +79,26 @@ class DenoisingPolicy(Policy):
     @abstractmethod
     def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
         """The network's output for (B, H, D) noisy actions at (B,) time; reads the prefix, never copies it."""
+
+    @abstractmethod
+    def sample(
+        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
+    ) -> Tensor:
+        """(B, H, D) normalised actions from (B, H, D) noise: a loop over a fixed number of `denoise` calls.
+
+        `num_steps` None takes the config's. A prior whose weights are all zero changes nothing.
+        """
+
+    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
+        if noise is None:
+            noise = self.draw_noise(batch)
+        return self.sample(self.encode_prefix(batch), noise, prior)
+
+    def draw_noise(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
+        """(B, H, D) float32 standard normal noise on the batch's device."""
+        first = next(iter(batch.values()))
+        shape = (len(first), self.config.horizon, self.config.action_dim)
+        return torch.randn(shape, generator=generator, device=first.device)
 
 
 class Processor(ABC):
