@@ -1,0 +1,130 @@
+"""What an ACT is made of, and how LeRobot's config.json says it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from vla_ros.core.errors import InputError
+from vla_ros.nn.resnet import DEPTHS, NORMS
+from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
+
+ACTIVATIONS = ("relu", "gelu")
+# Read from config.json as they are; the rest of ACTConfig comes from the features or is ours.
+LEROBOT_FIELDS = (
+    "chunk_size", "n_action_steps", "vision_backbone", "replace_final_stride_with_dilation", "pre_norm", "dim_model",
+    "n_heads", "dim_feedforward", "feedforward_activation", "n_encoder_layers", "n_decoder_layers", "use_vae",
+    "latent_dim", "n_vae_encoder_layers", "dropout", "kl_weight",
+)
+READ_ELSEWHERE = ("n_obs_steps", "input_features", "output_features", "normalization_mapping")
+NOT_USED = ("temporal_ensemble_coeff",)  # the executor blends chunks, and its parameter says how
+
+
+@dataclass(frozen=True)
+class ACTConfig:
+    """Sizes and options of an ACT (Zhao et al. 2023, https://arxiv.org/abs/2304.13705).
+
+    Attributes:
+        action_dim: D of an action.
+        state_dim: size of the robot's state, 0 for a policy without one.
+        environment_dim: size of the environment's state, 0 for none.
+        cameras: names of the policy's images, in the order of their tokens.
+        image_size: (height, width) of every image, pixels.
+        chunk_size: H, rows of a chunk.
+        n_action_steps: rows that LeRobot's runner executes before it infers again; ours follows time instead.
+        vision_backbone: resnet18 to resnet152.
+        replace_final_stride_with_dilation: dilate the last stage instead of striding it (resnet50 and deeper).
+        pre_norm: normalise before each sub-layer, and once more after the encoder.
+        latent_dim: L of the variational latent; it is zero at inference.
+        kl_weight: weight of the KL divergence in the loss.
+        loss_mean: "valid" divides the L1 error by what is not padding, "all" by everything (LeRobot up to 0.5.1).
+        vocabulary: ours: words of the instructions; empty for a policy that reads none, as published ones.
+        backbone_width: ours: channels of the backbone's first stage.
+        backbone_norm: ours: "frozen_batch" as published, "group" for training from scratch.
+        backbone_stages: ours: stages of the backbone, 4 as published; the stride is 2 ** (stages + 1).
+    """
+
+    action_dim: int
+    state_dim: int = 0
+    environment_dim: int = 0
+    cameras: tuple[str, ...] = ()
+    image_size: tuple[int, int] = (480, 640)
+    chunk_size: int = 100
+    n_action_steps: int = 100
+    vision_backbone: str = "resnet18"
+    replace_final_stride_with_dilation: bool = False
+    pre_norm: bool = False
+    dim_model: int = 512
+    n_heads: int = 8
+    dim_feedforward: int = 3200
+    feedforward_activation: str = "relu"
+    n_encoder_layers: int = 4
+    n_decoder_layers: int = 1
+    use_vae: bool = True
+    latent_dim: int = 32
+    n_vae_encoder_layers: int = 4
+    dropout: float = 0.1
+    kl_weight: float = 10.0
+    loss_mean: str = "valid"
+    vocabulary: tuple[str, ...] = ()
+    backbone_width: int = 64
+    backbone_norm: str = "frozen_batch"
+    backbone_stages: int = 4
+
+    def __post_init__(self) -> None:
+        if self.vision_backbone not in DEPTHS:
+            raise InputError(f"act: vision_backbone {self.vision_backbone!r}, expected one of {sorted(DEPTHS)}")
+        if self.feedforward_activation not in ACTIVATIONS:
+            # "glu" stands among LeRobot's options, but halves the width, so that its next layer cannot take it.
+            raise InputError(
+                f"act: feedforward_activation {self.feedforward_activation!r}, expected one of {ACTIVATIONS}"
+            )
+        if self.dim_model % self.n_heads or self.dim_model % 4:
+            raise InputError(f"act: dim_model {self.dim_model}, expected a multiple of n_heads {self.n_heads} and of 4")
+        if not (self.cameras or self.environment_dim):
+            raise InputError("act: neither an image nor an environment state among the inputs, expected one")
+        if self.loss_mean not in ("valid", "all"):
+            raise InputError(f"act: loss_mean {self.loss_mean!r}, expected 'valid' or 'all'")
+        if self.backbone_norm not in NORMS:
+            raise InputError(f"act: backbone_norm {self.backbone_norm!r}, expected one of {sorted(NORMS)}")
+        if not 1 <= self.n_action_steps <= self.chunk_size:
+            raise InputError(f"act: n_action_steps {self.n_action_steps}, expected 1 to chunk_size {self.chunk_size}")
+
+    @property
+    def horizon(self) -> int:
+        return self.chunk_size
+
+    @property
+    def n_obs_steps(self) -> int:
+        return 1
+
+    @classmethod
+    def from_lerobot(cls, folder: LeRobotFolder) -> "ACTConfig":
+        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        config = folder.config
+        check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
+        if config.get("n_obs_steps", 1) != 1:
+            raise InputError(f"{folder.path / 'config.json'}: n_obs_steps {config['n_obs_steps']}, expected 1 for ACT")
+        sizes = {feature.shape[1:] for feature in folder.images}
+        if len(sizes) > 1:
+            raise InputError(f"{folder.path / 'config.json'}: images of sizes {sorted(sizes)}, expected one size")
+        values = {name: config[name] for name in LEROBOT_FIELDS if name in config}
+        values["replace_final_stride_with_dilation"] = bool(values.get("replace_final_stride_with_dilation", False))
+        return cls(
+            action_dim=folder.action_dim,
+            state_dim=folder.state_dim,
+            environment_dim=folder.environment_dim,
+            cameras=tuple(feature.name for feature in folder.images),
+            image_size=next(iter(sizes), (480, 640)),
+            **values,
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ACTConfig":
+        """From our own config.json or a training file. Raises InputError that names unknown and missing fields."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"act: unknown fields {unknown}, expected some of {sorted(known)}")
+        if "action_dim" not in values:
+            raise InputError("act: action_dim is missing")
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})

@@ -1,0 +1,158 @@
+"""Diffusion Policy (Chi et al. 2023, https://arxiv.org/abs/2303.04137): a history of observations conditions a
+one-dimensional U-Net that turns noise into actions."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from vla_ros.core.errors import InputError
+from vla_ros.nn.words import WordEncoder
+from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
+from vla_ros.policies.diffusion.config import DiffusionConfig
+from vla_ros.policies.diffusion.schedule import make_scheduler, make_steps
+from vla_ros.policies.diffusion.unet import UNet
+from vla_ros.policies.diffusion.vision import RgbEncoder
+
+
+class DiffusionPolicy(DenoisingPolicy):
+    """The batch of `predict` holds, where the configuration asks for them:
+
+        images: (B, T, N, 3, height, width) uint8, or float that is normalised already; N cameras.
+        state: (B, T, S) normalised.
+        environment_state: (B, T, E) normalised.
+        words: (B, W) word counts, or tokens and token_mask: (B, L) of CLIP's tokenizer.
+    """
+
+    config: DiffusionConfig
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        cameras = len(config.cameras)
+        if cameras and config.use_separate_rgb_encoder_per_camera:
+            self.rgb_encoder = nn.ModuleList(RgbEncoder(config) for _ in range(cameras))
+        elif cameras:
+            self.rgb_encoder = RgbEncoder(config)
+        if cameras:  # set from the checkpoint's statistics, per camera; identity until then
+            self.register_buffer("image_mean", torch.zeros(cameras, 3, 1, 1, device="cpu"), persistent=False)
+            self.register_buffer("image_std", torch.ones(cameras, 3, 1, 1, device="cpu"), persistent=False)
+        if config.clip_text is not None:
+            text = CLIPTextConfig(**config.clip_text)
+            self.language_encoder = CLIPTextModelWithProjection(text).requires_grad_(False)
+            self.language_projection = nn.Linear(text.projection_dim, config.language_dim)
+        elif config.vocabulary:
+            self.language = WordEncoder(len(config.vocabulary), config.language_dim)
+        self.unet = UNet(config)
+        self.scheduler = make_scheduler(config)
+        self.steps = make_steps(config)
+        # The noise that DDPM adds on its way down, when the start is given: the result is then a function of it.
+        generator = torch.Generator("cpu").manual_seed(0)
+        path = torch.randn(len(self.steps), config.horizon, config.action_dim, generator=generator, device="cpu")
+        self.register_buffer("path_noise", path, persistent=False)
+
+    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
+        """(B, H, D) normalised actions; row n_obs_steps - 1 belongs to the newest observation.
+
+        Args:
+            noise: (B, H, D) to start from; the whole path is then a function of it.
+            prior: rows from the newest observation on; the estimate of the clean actions is drawn towards them at
+                every step, which leaves rows of weight 1 exactly as they are given. Raises InputError for the exact
+                form of guidance, which is defined for flows.
+        """
+        prefix = self.encode_prefix(batch)
+        x = torch.randn_like(self.path_noise[:1].expand(len(prefix.tensors["condition"]), -1, -1))
+        x = x.to(prefix.tensors["condition"].dtype) if noise is None else noise
+        target, weights = self._aligned(prior, x)
+        for i, step in enumerate(self.steps):
+            time = torch.full((len(x),), step.time, dtype=torch.float32, device=x.device)
+            out = self.denoise(prefix, x, time)
+            clean, epsilon = self._estimates(x, out, step.signal, step.noise_level)
+            if weights is not None:
+                clean = clean + weights * (target - clean)
+                epsilon = (x - step.signal * clean) / step.noise_level
+            result = step.clean * clean + step.noisy * x + step.noise * epsilon
+            if step.spread:
+                result = result + step.spread * (torch.randn_like(x) if noise is None else self.path_noise[i].to(x.dtype))
+            x = result
+        return x
+
+    def encode_prefix(self, batch: Batch) -> Prefix:
+        """The condition (B, T * features): per step state, cameras, environment, text."""
+        config, state = self.config, batch["state"]
+        dtype = self.unet.final_conv[1].weight.dtype
+        size, steps = state.shape[:2]
+        parts = [state.to(dtype)]
+        text = self._text(batch, dtype)
+        if config.cameras:
+            parts.append(self._image_features(batch["images"], text if config.vocabulary else None, dtype))
+        if config.environment_dim:
+            parts.append(batch["environment_state"].to(dtype))
+        if text is not None:
+            parts.append(text[:, None].expand(size, steps, -1))
+        return Prefix({"condition": torch.cat(parts, dim=-1).flatten(1)})
+
+    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
+        """The U-Net's output (noise or clean actions, by `prediction_type`) at (B,) scheduler steps."""
+        return self.unet(noisy, time, prefix.tensors["condition"])
+
+    def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
+        """Mean squared error of the network's output. `draws`: `noise` (B, H, D) and `time` (B,) int64."""
+        actions = batch["actions"]
+        noise = draws["noise"] if "noise" in draws else torch.randn_like(actions)
+        time = draws.get("time")
+        if time is None:
+            time = torch.randint(0, self.config.num_train_timesteps, (len(actions),), device=actions.device)
+        noisy = self.scheduler.add_noise(actions, noise, time)
+        target = noise if self.config.prediction_type == "epsilon" else actions
+        error = functional.mse_loss(self.denoise(self.encode_prefix(batch), noisy, time), target, reduction="none")
+        if self.config.do_mask_loss_for_padding:  # divided by all rows all the same, as published
+            error = error * ~batch["action_is_pad"][:, :, None]
+        return {"loss": error.mean()}
+
+    def _estimates(self, x: Tensor, out: Tensor, signal: float, noise_level: float) -> tuple[Tensor, Tensor]:
+        """Clean actions and noise from the network's output."""
+        config = self.config
+        clean = out if config.prediction_type == "sample" else (x - noise_level * out) / signal
+        epsilon = out if config.prediction_type == "epsilon" else (x - signal * clean) / noise_level
+        if config.clip_sample:
+            clean = clean.clamp(-config.clip_sample_range, config.clip_sample_range)
+        return clean, epsilon
+
+    def _aligned(self, prior: Prior | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The prior's actions and weights (B, H, D) and (B, H, 1), with free rows for the past in front."""
+        if prior is None:
+            return None, None
+        if prior.exact:
+            raise InputError("diffusion: exact guidance is defined for flows; expected prior.exact = False")
+        past = x.shape[1] - prior.actions.shape[1]
+        weights = prior.weights.expand(len(x), -1)[:, :, None].to(x.dtype)
+        return functional.pad(prior.actions.to(x.dtype), (0, 0, past, 0)), functional.pad(weights, (0, 0, past, 0))
+
+    def _text(self, batch: Batch, dtype: torch.dtype) -> Tensor | None:
+        if self.config.vocabulary:
+            return self.language(batch["words"].to(dtype))
+        if self.config.clip_text is None:
+            return None
+        with torch.no_grad():
+            out = self.language_encoder(input_ids=batch["tokens"], attention_mask=batch["token_mask"])
+        return functional.dropout(
+            self.language_projection(out.text_embeds.to(dtype)), self.config.language_dropout, self.training
+        )
+
+    def _image_features(self, images: Tensor, text: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """(B, T, N * 2 K)."""
+        if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
+            images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
+        size, steps, cameras = images.shape[:3]
+        images = images.to(dtype)
+        if text is not None:
+            text = text[:, None].expand(-1, steps, -1)
+        if self.config.use_separate_rgb_encoder_per_camera:
+            flat = None if text is None else text.flatten(0, 1)
+            features = [
+                encoder(images[:, :, i].flatten(0, 1), flat) for i, encoder in enumerate(self.rgb_encoder)
+            ]
+            return torch.cat(features, dim=-1).unflatten(0, (size, steps))
+        flat = None if text is None else text[:, :, None].expand(-1, -1, cameras, -1).flatten(0, 2)
+        return self.rgb_encoder(images.flatten(0, 2), flat).reshape(size, steps, -1)

@@ -1,0 +1,107 @@
+"""The one-dimensional U-Net over time whose blocks are modulated by step and observation (FiLM).
+
+Chi et al. 2023, https://arxiv.org/abs/2303.04137; parameter names as in LeRobot's checkpoints.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vla_ros.policies.diffusion.config import DiffusionConfig
+
+
+class StepEmbedding(nn.Module):
+    """(B,) diffusion steps to (B, dim): sines, then cosines, of geometrically spaced frequencies."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        half = dim // 2
+        exponent = torch.arange(half, device="cpu") * -(math.log(10000) / (half - 1))
+        self.register_buffer("frequencies", exponent.exp(), persistent=False)
+
+    def forward(self, step: Tensor) -> Tensor:
+        angle = step[:, None].to(self.frequencies.dtype) * self.frequencies
+        return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+class ConvBlock(nn.Module):
+    """Convolution over time, group normalisation, Mish."""
+
+    def __init__(self, channels: int, out: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Conv1d(channels, out, kernel, padding=kernel // 2), nn.GroupNorm(groups, out), nn.Mish()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolution blocks with the condition's scale and shift between them, and a shortcut."""
+
+    def __init__(self, channels: int, out: int, condition: int, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.scaled = config.use_film_scale_modulation
+        self.conv1 = ConvBlock(channels, out, config.kernel_size, config.n_groups)
+        self.cond_encoder = nn.Sequential(nn.Mish(), nn.Linear(condition, 2 * out if self.scaled else out))
+        self.conv2 = ConvBlock(out, out, config.kernel_size, config.n_groups)
+        self.residual_conv = nn.Conv1d(channels, out, 1) if channels != out else nn.Identity()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(B, C, H) and (B, condition) to (B, out, H)."""
+        y, modulation = self.conv1(x), self.cond_encoder(condition)[:, :, None]
+        if self.scaled:
+            scale, shift = modulation.chunk(2, dim=1)
+            y = scale * y + shift
+        else:
+            y = y + modulation
+        return self.conv2(y) + self.residual_conv(x)
+
+
+class UNet(nn.Module):
+    """(B, H, D) noisy actions at (B,) steps under (B, n_obs_steps * features) conditions to (B, H, D)."""
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        dim, dims = config.diffusion_step_embed_dim, config.down_dims
+        self.diffusion_step_encoder = nn.Sequential(
+            StepEmbedding(dim), nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim)
+        )
+        condition = dim + config.n_obs_steps * config.step_condition_dim
+
+        def block(channels: int, out: int) -> ResidualBlock:
+            return ResidualBlock(channels, out, condition, config)
+
+        ends = list(zip((config.action_dim, *dims[:-1]), dims, strict=True))
+        last = len(ends) - 1
+        self.down_modules = nn.ModuleList(
+            nn.ModuleList(
+                [block(a, b), block(b, b), nn.Conv1d(b, b, 3, 2, 1) if i < last else nn.Identity()]
+            )
+            for i, (a, b) in enumerate(ends)
+        )
+        self.mid_modules = nn.ModuleList([block(dims[-1], dims[-1]), block(dims[-1], dims[-1])])
+        # Twice the channels come in: the stage's own and the skip connection's.
+        self.up_modules = nn.ModuleList(
+            nn.ModuleList([block(2 * b, a), block(a, a), nn.ConvTranspose1d(a, a, 4, 2, 1)])
+            for a, b in reversed(ends[1:])
+        )
+        self.final_conv = nn.Sequential(
+            ConvBlock(dims[0], dims[0], config.kernel_size, config.n_groups), nn.Conv1d(dims[0], config.action_dim, 1)
+        )
+
+    def forward(self, actions: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        condition = torch.cat([self.diffusion_step_encoder(step).to(condition.dtype), condition], dim=-1)
+        x = actions.transpose(1, 2)
+        skips = []
+        for first, second, down in self.down_modules:
+            x = second(first(x, condition), condition)
+            skips.append(x)
+            x = down(x)
+        for middle in self.mid_modules:
+            x = middle(x, condition)
+        for first, second, up in self.up_modules:
+            x = up(second(first(torch.cat([x, skips.pop()], dim=1), condition), condition))
+        return self.final_conv(x).transpose(1, 2)
