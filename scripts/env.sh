@@ -10,7 +10,9 @@ export AMENT_PREFIX_PATH=$_root/.ros/install:$VIRTUAL_ENV
 export LD_LIBRARY_PATH=$_root/.ros/install/lib
 # The source tree first: the built package holds the messages alone.
 PYTHONPATH=$_root
-for _folder in "$_root"/.ros/install/lib/python3.*/site-packages; do PYTHONPATH=$PYTHONPATH:$_folder; done
+for _folder in "$VIRTUAL_ENV"/lib/python3.*; do
+  PYTHONPATH=$PYTHONPATH:$_root/.ros/install/lib/${_folder##*/}/site-packages
+done
 export PYTHONPATH
 export MUJOCO_GL=${MUJOCO_GL:-$(cat "$_root/.ros/graphics" 2>/dev/null || echo egl)}
 export PYTHONUNBUFFERED=1
