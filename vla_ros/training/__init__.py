@@ -1,1 +1,1 @@
-"""Training a policy from a dataset (torch, no ROS)."""
+"""Training of every policy family from LeRobot datasets (torch, no ROS)."""

@@ -1,0 +1,174 @@
+"""Runs: what they leave, that they learn, that they can be interrupted and shared."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from vla_ros.core.errors import InputError
+from vla_ros.policies import registry
+from vla_ros.training.config import TrainConfig
+from vla_ros.training.trainer import Trainer, learning_rate
+
+TOY = Path(__file__).parent.parent / "toy_family.py"
+
+
+def train(settings: dict, **changes) -> Trainer:
+    trainer = Trainer(TrainConfig.from_dict(settings | changes))
+    trainer.run()
+    return trainer
+
+
+def metrics(output) -> list[dict]:
+    return [json.loads(line) for line in (Path(output) / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder) -> dict[str, torch.Tensor]:
+    return dict(registry.load(folder).policy.state_dict())
+
+
+def command(settings: dict, tmp_path: Path, *arguments: str, launcher=(), **environment) -> int:
+    """`vla-ros train` with the toy family, in a process of its own; its exit status."""
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    line = [*(launcher or [sys.executable]), str(TOY), "train", "--config", str(file), "--device", "cpu",
+            "--threads", "1", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOY.parent.parent)} | environment
+    done = subprocess.run(line, env=environment, timeout=300, capture_output=True, text=True)
+    print(done.stdout, done.stderr)
+    return done.returncode
+
+
+def test_a_run_learns_and_leaves_folders_that_serve(settings, tmp_path):
+    trainer = train(settings, steps=150, save_every=100, evaluate_every=50)
+    held_out = [row["held_out_loss"] for row in metrics(tmp_path / "run") if "held_out_loss" in row]
+    assert held_out[-1] < 0.7 * held_out[0]
+    folder = tmp_path / "run/checkpoints/last"
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["last", "step-000100", "step-000150"]
+    served = registry.load(folder)
+    sample = trainer.held_out.get(np.array([0]))
+    expected = trainer.average.applied(trainer.policy).predict(trainer.loaded.processor.inputs(sample))
+    torch.testing.assert_close(served.policy.predict(served.processor.inputs(sample)), expected, rtol=0, atol=0)
+    assert TrainConfig.load(tmp_path / "run/config.yaml") == trainer.config
+    assert list((tmp_path / "run/tensorboard").iterdir())
+
+
+def test_the_same_seed_gives_the_same_run(settings, tmp_path):
+    first = train(settings, output=str(tmp_path / "a"))
+    second = train(settings, output=str(tmp_path / "b"))
+    other = train(settings, output=str(tmp_path / "c"), seed=1)
+    assert metrics(tmp_path / "a") == metrics(tmp_path / "b") != metrics(tmp_path / "c")
+    for name, value in first.policy.state_dict().items():
+        assert torch.equal(value, second.policy.state_dict()[name])
+    assert not torch.equal(first.policy.last.weight, other.policy.last.weight)
+
+
+def test_a_killed_run_resumes_exactly(settings, tmp_path):
+    """SIGKILL in the middle of a step, after the state of step 4 or 8 was saved."""
+    whole, killed = settings | {"output": str(tmp_path / "whole")}, settings | {"output": str(tmp_path / "killed")}
+    train(whole)
+    assert command(killed, tmp_path, TOY_DIE_AT="22") == -9
+    assert max(row["step"] for row in metrics(tmp_path / "killed")) < 12
+    assert command(killed, tmp_path) == 2  # a run is never overwritten by forgetting --resume
+    assert command(killed, tmp_path, "--resume") == 0
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    one, two = (weights(tmp_path / name / "checkpoints/last") for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_two_processes_equal_one(settings, tmp_path):
+    one, two = settings | {"output": str(tmp_path / "one")}, settings | {"output": str(tmp_path / "two")}
+    train(one)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    assert command(two, tmp_path, launcher=launcher) == 0
+    first, second = metrics(tmp_path / "one"), metrics(tmp_path / "two")
+    assert [row["step"] for row in first] == [row["step"] for row in second]
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-4, atol=1e-6)
+    a, b = (weights(tmp_path / name / "checkpoints/last") for name in ("one", "two"))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+
+
+def test_accumulated_gradients_equal_one_large_batch(settings, tmp_path):
+    """Without noise and padding the split of a batch does not matter."""
+    plain = settings | {"augmentation": {}, "policy": {"width": 16, "horizon": 1}}
+    runs = []
+    for micro in (8, 2):
+        changes = {"micro_batch_size": micro, "output": str(tmp_path / str(micro))}
+        trainer = Trainer(TrainConfig.from_dict(plain | changes))
+        loss = trainer.policy.loss
+        trainer.policy.loss = lambda batch, loss=loss: loss(batch, noise=torch.zeros_like(batch["actions"]))
+        trainer.run()
+        runs.append(trainer)
+    for a, b in zip(runs[0].policy.parameters(), runs[1].policy.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_fine_tuning_takes_statistics_by_choice(settings, dataset, tmp_path):
+    from training_data import write_dataset
+
+    train(settings, output=str(tmp_path / "first"))
+    start = str(tmp_path / "first/checkpoints/last")
+    other = write_dataset(tmp_path / "other", seed=5)
+    fine = settings | {"family": "", "policy": {}, "start": start, "dataset": str(other)}
+    with pytest.raises(InputError, match="choose 'keep'"):
+        TrainConfig.from_dict(fine)
+    old = registry.load(start).processor
+    kept = train(fine, statistics="keep", output=str(tmp_path / "kept"))
+    np.testing.assert_array_equal(registry.load(tmp_path / "kept/checkpoints/last").processor.mean, old.mean)
+    train(fine, statistics="recompute", output=str(tmp_path / "new"))
+    new = registry.load(tmp_path / "new/checkpoints/last").processor
+    assert not np.allclose(new.mean, old.mean)
+    assert kept.step == 12
+
+
+def test_bfloat16_and_recomputed_activations_train_too(settings, tmp_path):
+    trainer = train(settings, precision="bfloat16", gradient_checkpointing="second", output=str(tmp_path / "half"))
+    assert trainer.policy.last.weight.dtype == torch.float32
+    exact = train(settings, output=str(tmp_path / "exact"))
+    recomputed = train(settings, gradient_checkpointing="first|second", output=str(tmp_path / "recomputed"))
+    assert torch.equal(exact.policy.first.weight, recomputed.policy.first.weight)
+    assert not torch.equal(exact.policy.first.weight, trainer.policy.first.weight)
+
+
+def test_frozen_parameters_stay(settings):
+    trainer = Trainer(TrainConfig.from_dict(settings | {"freeze": ["^first"]}))
+    before = trainer.policy.first.weight.clone()
+    trainer.run()
+    assert torch.equal(trainer.policy.first.weight, before)
+    with pytest.raises(InputError, match="matches no parameter"):
+        Trainer(TrainConfig.from_dict(settings | {"freeze": ["vision"]}))
+
+
+def test_lora_trains_adapters_and_saves_plain_weights(settings, tmp_path):
+    lora = {"rank": 2, "target": "first|second", "alpha": 4}
+    trainer = Trainer(TrainConfig.from_dict(settings | {"lora": lora}))
+    base = trainer.policy.last.weight.clone()
+    assert {n.split(".")[1] for n, p in trainer.policy.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
+    trainer.run()
+    served = registry.load(tmp_path / "run/checkpoints/last")
+    assert torch.equal(served.policy.last.weight, base)
+    sample = trainer.held_out.get(np.array([0, 3]))
+    batch = trainer.loaded.processor.inputs(sample)
+    expected = trainer.average.applied(trainer.policy).eval().predict(batch)
+    torch.testing.assert_close(served.policy.predict(batch), expected)
+    with pytest.raises(InputError, match="matches no linear layer"):
+        Trainer(TrainConfig.from_dict(settings | {"lora": lora | {"target": "absent"}, "output": str(tmp_path / "x")}))
+
+
+def test_the_rate_warms_up_and_falls_to_the_final_one():
+    config = TrainConfig.from_dict({
+        "dataset": "d", "output": "o", "family": "toy",
+        "optimizer": {"learning_rate": 1.0, "final_learning_rate": 0.1, "warmup_steps": 10},
+    }).optimizer
+    rates = [learning_rate(config, step, 101) for step in range(102)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and max(rates) == pytest.approx(1.0)
+    assert rates[101] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))

@@ -1,0 +1,27 @@
+"""A small dataset that a policy can learn."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.bags.lerobot import DatasetWriter
+from vla_ros.core.robot import RobotSpec
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def write_dataset(path: Path, episodes: int = 24, seed: int = 0) -> Path:
+    """The colour of the pictures says where the joints shall go."""
+    robot = RobotSpec.load(REPOSITORY / "config/robots/so101.yaml")
+    writer = DatasetWriter(path, robot, fps=10)
+    rng = np.random.default_rng(seed)
+    for k in range(episodes):
+        length = 12 + k
+        colour = rng.integers(0, 256, 3)
+        images = np.broadcast_to(colour.astype(np.uint8), (length, 16, 16, 3))
+        goal = np.resize(colour, 6) / 255 - 0.5
+        states = np.linspace(0, 1, length)[:, None] * goal + rng.normal(scale=0.01, size=(length, 6))
+        actions = states + 0.2 * (goal - states)
+        writer.add_episode({"front": images, "wrist": 255 - images}, states, actions, f"go to {k % 3}")
+    writer.finish()
+    return path

@@ -1,0 +1,61 @@
+"""Train a policy from a LeRobot dataset.
+
+    vla-ros train --config config/train/pi0_tiny.yaml --dataset DIR --output DIR
+    vla-ros train --config ... --resume                        go on after an interruption, with the same losses
+    vla-ros train --config ... --start CKPT --statistics keep  fine-tune a checkpoint
+    torchrun --nproc-per-node N -m vla_ros.cli.main train --config ...
+"""
+
+import argparse
+import sys
+
+from vla_ros.training.config import STATISTICS, TrainConfig
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, help="YAML file of the run (config/train/*.yaml)")
+    parser.add_argument("--dataset", help="LeRobot dataset folder, instead of the config's")
+    parser.add_argument("--output", help="folder of the run, instead of the config's")
+    parser.add_argument("--start", help="checkpoint folder to start from, instead of fresh weights")
+    parser.add_argument("--statistics", choices=STATISTICS, help="with --start: whose normalisation")
+    parser.add_argument("--steps", type=int, help="optimiser steps, instead of the config's")
+    parser.add_argument("--resume", action="store_true", help="go on from the last saved state of the output folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--cache", help="folder for decoded images (default: .cache in the dataset)")
+
+
+def main(args: argparse.Namespace) -> int:
+    import torch
+
+    from vla_ros.training.processes import Processes
+    from vla_ros.training.trainer import Trainer
+
+    overrides = {name: getattr(args, name) for name in ("dataset", "output", "start", "statistics", "steps")}
+    if args.start:
+        overrides |= {"family": "", "policy": {}}
+    config = TrainConfig.load(args.config, **overrides)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    processes = Processes.start(args.device)
+    try:
+        trainer = Trainer(config, processes, args.resume, args.cache, _decoding)
+        if processes.main:
+            trained = sum(p.numel() for p in trainer.parameters)
+            total = sum(p.numel() for p in trainer.policy.parameters())
+            print(
+                f"{trainer.loaded.family}: {total:,} parameters, {trained:,} trained, {len(trainer.samples):,} frames, "
+                f"{processes.count} x {processes.device}",
+                flush=True,
+            )
+        trainer.run()
+        if processes.main:
+            print(f"checkpoint: {trainer.output / 'checkpoints' / 'last'}")
+    finally:
+        processes.leave()
+    return 0
+
+
+def _decoding(camera: str, done: int, total: int) -> None:
+    end = "\n" if done == total else ""
+    print(f"\rdecoding {camera}: {done}/{total} frames", end=end, file=sys.stderr, flush=True)

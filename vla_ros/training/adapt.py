@@ -1,0 +1,82 @@
+"""Which parameters are trained and how: freezing, LoRA, gradient checkpointing."""
+
+import copy
+import re
+from functools import partial
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from vla_ros.core.errors import InputError
+from vla_ros.policies.base import Policy
+from vla_ros.training.config import LoraConfig
+
+
+def freeze(policy: nn.Module, patterns: tuple[str, ...]) -> None:
+    """Stop training the parameters whose names match one of the regular expressions (searched).
+
+    Raises InputError for a pattern that matches none, and when nothing is left to train.
+    """
+    names = dict(policy.named_parameters())
+    for pattern in patterns:
+        hits = [name for name in names if _compiled("freeze", pattern).search(name)]
+        if not hits:
+            raise InputError(f"freeze {pattern!r} matches no parameter; there are {_some(names)}")
+        for name in hits:
+            names[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in names.values()):
+        raise InputError(f"freeze {list(patterns)} leaves no parameter to train")
+
+
+def add_lora(policy: nn.Module, config: LoraConfig) -> None:
+    """Put adapters beside the linear layers that match; only the adapters are trained. Raises InputError."""
+    from peft import LoraConfig as PeftConfig
+    from peft import inject_adapter_in_model
+
+    linear = [name for name, module in policy.named_modules() if isinstance(module, nn.Linear)]
+    targets = [name for name in linear if _compiled("lora.target", config.target).fullmatch(name)]
+    if not targets:
+        raise InputError(f"lora.target {config.target!r} matches no linear layer; there are {_some(linear)}")
+    policy.requires_grad_(False)
+    inject_adapter_in_model(
+        PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets), policy
+    )
+
+
+def merged(policy: Policy) -> Policy:
+    """A copy with its adapters multiplied into the weights and taken out: the parameters of the original again."""
+    from peft.tuners.lora import LoraLayer
+
+    plain = copy.deepcopy(policy)
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, LoraLayer):
+            module.merge()
+            parent, _, child = name.rpartition(".")
+            setattr(plain.get_submodule(parent), child, module.get_base_layer())
+    return plain
+
+
+def checkpoint_modules(policy: nn.Module, pattern: str) -> None:
+    """Recompute the activations of the modules whose names match (whole) in the backward pass, to save memory.
+
+    Raises InputError when none matches.
+    """
+    names = [name for name, _ in policy.named_modules() if name]
+    hits = [name for name in names if _compiled("gradient_checkpointing", pattern).fullmatch(name)]
+    if not hits:
+        raise InputError(f"gradient_checkpointing {pattern!r} matches no module; there are {_some(names)}")
+    for name in hits:
+        module = policy.get_submodule(name)
+        module.forward = partial(checkpoint, module.forward, use_reentrant=False)
+
+
+def _compiled(field: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{field} {pattern!r}: not a regular expression: {error}") from error
+
+
+def _some(names) -> str:
+    names = list(names)
+    return ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")

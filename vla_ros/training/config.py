@@ -1,0 +1,200 @@
+"""What a training run is: one YAML file, the same for one process and for many."""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from vla_ros.core.errors import InputError
+
+PRECISIONS = ("float32", "bfloat16")
+STATISTICS = ("keep", "recompute")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, then half a cosine from `learning_rate` to `final_learning_rate`."""
+
+    learning_rate: float = 3e-4
+    final_learning_rate: float = 1e-5
+    warmup_steps: int = 200
+    weight_decay: float = 0.01  # on matrices; not on biases and norms
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    clip_norm: float = 1.0  # of the gradient over all parameters; 0 = not clipped
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of the images of a sample, drawn anew each time it is seen.
+
+    Brightness, contrast and saturation are factors in 1 ± value, the same for all cameras of a sample. `shift` is
+    in pixels, drawn for each camera, the border repeated; it blurs where things are, so keep it small for a camera
+    that does not move.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    shift: int = 0
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen."""
+
+    rank: int
+    target: str  # regular expression on module names, matched whole
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        dataset: LeRobot dataset folder.
+        output: folder of the run: checkpoints, state to resume from, logs.
+        family: policy family of a policy with fresh weights; `policy` is its configuration.
+        start: checkpoint folder to start from instead, of any family and layout that loads.
+        statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
+        steps: optimiser steps.
+        batch_size: samples per optimiser step, over all processes.
+        micro_batch_size: samples per forward pass (0 = batch_size); smaller ones accumulate gradients, and are what
+            several processes share among them.
+        ema_decay: of the moving average of the weights that checkpoints hold (0 = the weights themselves).
+        precision: "bfloat16" runs the loss under autocast; weights stay float32.
+        gradient_checkpointing: recompute the modules whose names match this regular expression.
+        freeze: regular expressions; parameters whose names match one (searched) are not trained.
+        held_out: share of the episodes kept for evaluation, at least one when above 0.
+        evaluate_samples: at most so many held-out frames, spread evenly.
+    """
+
+    dataset: str = ""
+    output: str = ""
+    family: str = ""
+    policy: dict[str, Any] = field(default_factory=dict)
+    start: str = ""
+    statistics: str = ""
+    seed: int = 0
+    steps: int = 10000
+    batch_size: int = 64
+    micro_batch_size: int = 0
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_decay: float = 0.999
+    precision: str = "float32"
+    gradient_checkpointing: str = ""
+    freeze: tuple[str, ...] = ()
+    lora: LoraConfig | None = None
+    augmentation: AugmentationConfig = AugmentationConfig()
+    held_out: float = 0.05
+    evaluate_samples: int = 512
+    evaluate_every: int = 500
+    save_every: int = 1000
+    log_every: int = 50
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> "TrainConfig":
+        """Read a YAML file; `overrides` replace its fields where they are not None. Raises InputError."""
+        path = Path(path)
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"training config {path}: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"training config {path}: not YAML: {error}") from error
+        if not isinstance(data, dict):
+            raise InputError(f"training config {path}: expected a mapping, got {type(data).__name__}")
+        data |= {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls.from_dict(data)
+        except InputError as error:
+            raise InputError(f"training config {path}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "TrainConfig":
+        """Raises InputError that names the field, its value and what was expected."""
+        data = dict(data)
+        for name, kind in (("optimizer", OptimizerConfig), ("augmentation", AugmentationConfig), ("lora", LoraConfig)):
+            if data.get(name) is not None:
+                data[name] = _record(kind, data[name], f"{name}.")
+        config = _record(cls, data, "")
+        config._check()
+        return config
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` takes, plain enough for YAML."""
+        return asdict(self) | {"freeze": list(self.freeze)}
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward passes per optimiser step, over all processes."""
+        return self.batch_size // (self.micro_batch_size or self.batch_size)
+
+    def _check(self) -> None:
+        if not self.dataset or not self.output:
+            raise InputError(f"{'output' if self.dataset else 'dataset'} is not given")
+        if bool(self.family) == bool(self.start):
+            raise InputError(f"family {self.family!r} and start {self.start!r}: expected one of the two")
+        if self.start and self.statistics not in STATISTICS:
+            raise InputError(
+                f"statistics {self.statistics!r}: with a start checkpoint choose 'keep' (the checkpoint's) or "
+                "'recompute' (the dataset's)"
+            )
+        if self.family and self.statistics:
+            raise InputError(f"statistics {self.statistics!r}: only with start, fresh weights take the dataset's")
+        if self.start and self.policy:
+            raise InputError("policy: only with family; a start checkpoint brings its own configuration")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision {self.precision!r}, expected one of {PRECISIONS}")
+        for name in ("steps", "batch_size", "evaluate_samples", "evaluate_every", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)}, expected 1 or more")
+        if self.micro_batch_size < 0 or self.batch_size % (self.micro_batch_size or self.batch_size):
+            raise InputError(
+                f"micro_batch_size {self.micro_batch_size}, expected a divisor of batch_size {self.batch_size}"
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise InputError(f"ema_decay {self.ema_decay}, expected 0 to below 1")
+        if not 0 <= self.held_out < 1:
+            raise InputError(f"held_out {self.held_out}, expected 0 to below 1")
+        if self.lora and (self.lora.rank < 1 or not self.lora.target):
+            raise InputError(f"lora: rank {self.lora.rank} and target {self.lora.target!r}, expected both")
+        a = self.augmentation
+        if not (0 <= a.brightness < 1 and 0 <= a.contrast < 1 and 0 <= a.saturation <= 1 and a.shift >= 0):
+            raise InputError(f"augmentation {asdict(a)}: expected brightness and contrast in [0, 1), shift 0 or more")
+
+
+def _record(kind: type, row: Any, where: str) -> Any:
+    """A dataclass from a mapping; unknown, missing and mistyped fields are errors that name them."""
+    if not isinstance(row, dict):
+        raise InputError(f"{where.rstrip('.')}: expected a mapping, got {row!r}")
+    known = {field.name: field for field in fields(kind)}
+    values = {}
+    for name, value in row.items():
+        if name not in known:
+            raise InputError(f"{where}{name}: unknown field, expected some of {sorted(known)}")
+        wanted = known[name].type
+        if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+            try:
+                value = float(value)  # YAML reads 1e-4 as text
+            except ValueError:
+                raise InputError(f"{where}{name}: {value!r}, expected a number") from None
+        elif wanted in (int, str, float) and type(value) is not wanted:
+            raise InputError(f"{where}{name}: {value!r}, expected a {wanted.__name__}")
+        elif wanted == tuple[str, ...]:
+            if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
+                raise InputError(f"{where}{name}: {value!r}, expected a list of strings")
+            value = tuple(value)
+        elif name == "policy" and not isinstance(value, dict):
+            raise InputError(f"{where}{name}: {value!r}, expected a mapping")
+        elif is_dataclass(wanted) and not isinstance(value, wanted):
+            raise InputError(f"{where}{name}: {value!r}, expected a mapping")
+        values[name] = value
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise InputError(f"{where.rstrip('.')}: {error}") from None

@@ -1,0 +1,125 @@
+"""Samples of a dataset, in an order that is a function of the seed and the step alone."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.bags.lerobot import Dataset, Episode
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.policies.base import Processor
+from vla_ros.training import augment
+from vla_ros.training.config import AugmentationConfig
+
+
+def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list[Episode], list[Episode]]:
+    """Episodes for training and for evaluation, drawn by the seed. Raises InputError when none is left to train."""
+    order = np.random.default_rng([seed, 1]).permutation(len(episodes))
+    count = max(1, round(held_out * len(episodes))) if held_out > 0 else 0
+    if count >= len(episodes):
+        raise InputError(f"held_out {held_out} of {len(episodes)} episodes leaves none to train on")
+    chosen = set(order[:count].tolist())
+    return (
+        [e for k, e in enumerate(episodes) if k not in chosen],
+        [e for k, e in enumerate(episodes) if k in chosen],
+    )
+
+
+class Samples:
+    """Frames of some episodes as `Sample`s for a processor.
+
+    Row k of a sample's actions at frame t is the command at `t + k * step_dt`; after the end of the episode the last
+    command is repeated and `action_is_pad` says so. Observation steps before the start repeat the first.
+
+    Raises:
+        InputError: when the dataset lacks a joint or a camera of the policy, or their clocks do not fit.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        episodes: Sequence[Episode],
+        processor: Processor,
+        cache: str | Path | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.processor = processor
+        missing = [name for name in processor.joints if name not in dataset.joint_names]
+        if missing or len(processor.joints) != len(dataset.joint_names):
+            raise InputError(
+                f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects {processor.joints}"
+            )
+        for camera in processor.cameras:
+            if camera not in dataset.camera_names:
+                raise InputError(f"dataset {dataset.path}: no camera {camera!r}, it has {dataset.camera_names}")
+        self.stride = round(processor.step_dt * dataset.fps)
+        if self.stride < 1 or abs(self.stride / dataset.fps - processor.step_dt) > 1e-3 * processor.step_dt:
+            raise InputError(
+                f"dataset {dataset.path}: {dataset.fps} Hz does not divide the policy's steps of {processor.step_dt} s"
+            )
+        order = [dataset.joint_names.index(name) for name in processor.joints]
+        self._states, self._actions = dataset.states[:, order], dataset.actions[:, order]
+        self._frames = {
+            camera: dataset.frames(
+                camera, cache=cache,
+                progress=(lambda done, total, camera=camera: progress(camera, done, total)) if progress else None,
+            )
+            for camera in processor.cameras
+        }
+        self._instructions = [episode.instruction for episode in episodes]
+        lengths = [episode.length for episode in episodes]
+        self._first = np.repeat([episode.start for episode in episodes], lengths)
+        self._last = np.repeat([episode.stop - 1 for episode in episodes], lengths)
+        self._episode = np.repeat(np.arange(len(episodes)), lengths)
+        self._index = np.concatenate([np.arange(e.start, e.stop) for e in episodes])
+
+    def __len__(self) -> int:
+        """Number of frames to start a sample at."""
+        return len(self._index)
+
+    def order(self, seed: int, first: int, count: int) -> np.ndarray:
+        """Sample numbers at places `first` to `first + count` of an endless sequence of shuffled epochs."""
+        places = np.arange(first, first + count)
+        epochs = places // len(self)
+        shuffled = {e: np.random.default_rng([seed, 2, e]).permutation(len(self)) for e in np.unique(epochs).tolist()}
+        return np.array([shuffled[e][p] for e, p in zip(epochs.tolist(), (places % len(self)).tolist(), strict=True)])
+
+    def get(
+        self,
+        numbers: np.ndarray,
+        augmentation: AugmentationConfig | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> list[Sample]:
+        """The samples with these numbers (B,), augmented with draws from `rng` where asked."""
+        frame, first, last = self._index[numbers], self._first[numbers], self._last[numbers]
+        history = np.arange(1 - self.processor.n_obs_steps, 1) * self.stride
+        seen = np.maximum(frame[:, None] + history, first[:, None])  # (B, T)
+        ahead = frame[:, None] + np.arange(self.processor.horizon) * self.stride  # (B, H)
+        is_pad = ahead > last[:, None]
+        states = self._states[seen].astype(np.float64)
+        actions = self._actions[np.minimum(ahead, last[:, None])].astype(np.float64)
+        images = self._images(seen, augmentation, rng)
+        return [
+            Sample(
+                images={camera: values[b] for camera, values in images.items()},
+                state=states[b],
+                instruction=self._instructions[self._episode[number]],
+                actions=actions[b],
+                action_is_pad=is_pad[b],
+            )
+            for b, number in enumerate(numbers)
+        ]
+
+    def _images(self, seen, augmentation, rng) -> dict[str, np.ndarray]:
+        images = {camera: frames[seen] for camera, frames in self._frames.items()}  # (B, T, h, w, 3)
+        if augmentation is None:
+            return images
+        draws = augment.draw(augmentation, len(seen), rng)
+        for camera, values in images.items():
+            if augmentation.shift:
+                values = augment.shift(values, augmentation.shift, rng)
+            if augmentation.brightness or augmentation.contrast or augmentation.saturation:
+                values = augment.colour(values, draws)
+            images[camera] = values
+        return images

@@ -1,0 +1,237 @@
+"""The training loop."""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from vla_ros.bags.lerobot import Dataset
+from vla_ros.core.errors import InputError
+from vla_ros.policies import registry
+from vla_ros.policies.base import Batch, LoadedPolicy
+from vla_ros.training import adapt, checkpoints
+from vla_ros.training.average import Average
+from vla_ros.training.config import OptimizerConfig, TrainConfig
+from vla_ros.training.evaluate import evaluate
+from vla_ros.training.log import Log
+from vla_ros.training.processes import Processes
+from vla_ros.training.samples import Samples, split
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Of step `step` (0-based): linear warm-up, then half a cosine down to the final rate at the last step."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    span = config.learning_rate - config.final_learning_rate
+    return config.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
+    """Fresh weights, or those of the start checkpoint with the statistics that the config chooses."""
+    if config.family:
+        torch.manual_seed(config.seed)
+        data = registry.TrainingData(
+            joints=dataset.joint_names,
+            cameras=dataset.camera_names,
+            step_dt=1.0 / dataset.fps,
+            statistics=dataset.statistics,
+            instructions=tuple(dict.fromkeys(episode.instruction for episode in dataset.episodes)),
+        )
+        return registry.build(config.family, config.policy, data)
+    loaded = registry.load(config.start)
+    if config.statistics == "recompute":
+        loaded = replace(loaded, processor=loaded.processor.with_statistics(dataset.statistics))
+    return loaded
+
+
+class Trainer:
+    """A run of `config`, from its start or, with `resume`, from the last saved state.
+
+    Everything random is a function of the seed, the step and the micro-batch: a resumed run repeats the losses of one
+    that was never interrupted, and several processes that share the micro-batches those of one.
+
+    Raises:
+        InputError: for a config, dataset or checkpoint that does not fit, before anything is written.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        processes: Processes | None = None,
+        resume: bool = False,
+        cache: str | Path | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.config = config
+        self.processes = processes or Processes()
+        self.device = self.processes.device
+        self.output = Path(config.output)
+        if config.micro_batches % self.processes.count:
+            raise InputError(
+                f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared by "
+                f"{self.processes.count} processes"
+            )
+        dataset = Dataset(config.dataset)
+        self.loaded = open_policy(config, dataset)
+        self.policy = self.loaded.policy.float().to(self.device)
+        adapt.freeze(self.policy, config.freeze)
+        if config.lora:
+            adapt.add_lora(self.policy, config.lora)
+        if config.gradient_checkpointing:
+            adapt.checkpoint_modules(self.policy, config.gradient_checkpointing)
+        if self.processes.main:
+            checkpoints.prepare_output(self.output, resume)
+        if not self.processes.main:
+            self.processes.wait()  # the first process decodes the videos, the others map what it wrote
+        training, held_out = split(dataset.episodes, config.held_out, config.seed)
+        self.samples = Samples(dataset, training, self.loaded.processor, cache, progress)
+        self.held_out = Samples(dataset, held_out, self.loaded.processor, cache) if held_out else None
+        if self.processes.main:
+            self.processes.wait()
+        self.processes.broadcast(self.policy)
+        self.parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": config.optimizer.weight_decay},
+                {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            betas=(config.optimizer.beta1, config.optimizer.beta2),
+            eps=config.optimizer.epsilon,
+        )
+        self.average = Average(self.policy, config.ema_decay)
+        self.step = 0
+        if resume:
+            self._resume()
+
+    def run(self) -> dict[str, float]:
+        """Train to the last step; the last figures. Checkpoints, state and logs are under `config.output`."""
+        config, main = self.config, self.processes.main
+        if main:
+            (self.output / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
+        log = Log(self.output, config.steps, self.step) if main else None
+        figures: dict[str, float] = {}
+        sums: dict[str, float] = {}
+        since = self.step
+        self.policy.train()
+        try:
+            with ThreadPoolExecutor(1) as pool:  # the next batch is prepared while this one is trained on
+                ahead = pool.submit(self._batches, self.step)
+                while self.step < config.steps:
+                    batches = ahead.result()
+                    ahead = pool.submit(self._batches, self.step + 1)
+                    for name, value in self._update(batches).items():
+                        sums[name] = sums.get(name, 0.0) + value
+                    last = self.step == config.steps
+                    if main and (self.step % config.log_every == 0 or last):
+                        figures = {name: value / (self.step - since) for name, value in sums.items()}
+                        log.add(self.step, figures)
+                    if self.step % config.log_every == 0 or last:
+                        sums, since = {}, self.step
+                    if main and self.held_out and (self.step % config.evaluate_every == 0 or last):
+                        figures = self.evaluate()
+                        log.add(self.step, figures)
+                    if self.step % config.save_every == 0 or last:
+                        if main:
+                            self.save()
+                        self.processes.wait()
+        finally:
+            if log:
+                log.close()
+        return figures
+
+    def evaluate(self) -> dict[str, float]:
+        """Figures of the averaged weights on the held-out episodes."""
+        config = self.config
+        with self._autocast():
+            return evaluate(
+                self._served(), self.loaded.processor, self.held_out, config.evaluate_samples,
+                config.micro_batch_size or config.batch_size, self.device, config.seed,
+            )
+
+    def save(self) -> Path:
+        """Write the averaged weights as a checkpoint that serves, and the state to resume from."""
+        folder = checkpoints.save_policy(
+            self.output, self.step, self.loaded, self._served(), self.config.lora is not None
+        )
+        checkpoints.save_state(self.output, {
+            "step": self.step,
+            "config": self.config.to_dict(),
+            "frames": len(self.samples),
+            "policy": self.policy.state_dict(),
+            "average": self.average.values,
+            "optimizer": self.optimizer.state_dict(),
+        })
+        return folder
+
+    def _served(self):
+        return self.average.applied(self.policy) if self.config.ema_decay else self.policy
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def _batches(self, step: int) -> list[tuple[int, Batch]]:
+        """(number, batch) of this process's micro-batches of a step."""
+        config, processes = self.config, self.processes
+        size = config.batch_size // config.micro_batches
+        order = self.samples.order(config.seed, step * config.batch_size, config.batch_size)
+        batches = []
+        for number in range(processes.rank, config.micro_batches, processes.count):
+            rng = np.random.default_rng([config.seed, 3, step, number])
+            chosen = self.samples.get(order[number * size : (number + 1) * size], config.augmentation, rng)
+            batches.append((number, self.loaded.processor.inputs(chosen)))
+        return batches
+
+    def _update(self, batches: list[tuple[int, Batch]]) -> dict[str, float]:
+        """One optimiser step; its figures."""
+        config = self.config
+        share = 1.0 / config.micro_batches
+        rate = learning_rate(config.optimizer, self.step, config.steps)
+        sums: dict[str, torch.Tensor] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, batch in batches:
+            batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
+            seed = np.random.SeedSequence([config.seed, 4, self.step, number]).generate_state(1)[0]
+            torch.manual_seed(int(seed))
+            with self._autocast():
+                losses = self.policy.loss(batch)
+            (losses["loss"] * share).backward()
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value.detach().float() * share
+        self.processes.sum_gradients(self.parameters)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip_norm or math.inf)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        else:
+            raise InputError(f"step {self.step}: the gradient is not finite; lower learning_rate or check the dataset")
+        self.step += 1
+        self.average.update(self.policy, self.step)
+        values = self.processes.sum_values(torch.stack(list(sums.values())))
+        return dict(zip(sums, values.tolist(), strict=True)) | {"gradient_norm": float(norm), "learning_rate": rate}
+
+    def _resume(self) -> None:
+        state = checkpoints.load_state(self.output, self.device)
+        mine = self.config.to_dict()
+        differing = [
+            f"{name} {state['config'].get(name)!r} -> {mine[name]!r}"
+            for name in mine
+            if name not in ("output", "dataset", "log_every", "save_every", "evaluate_every", "evaluate_samples")
+            and mine[name] != state["config"].get(name)
+        ]
+        if differing:
+            raise InputError(f"resume {self.output}: the config has changed: {'; '.join(differing)}")
+        if state["frames"] != len(self.samples):
+            raise InputError(
+                f"resume {self.output}: {len(self.samples)} training frames, the run had {state['frames']}"
+            )
+        self.policy.load_state_dict(state["policy"])
+        self.average.load(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
