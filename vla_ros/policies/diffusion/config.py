@@ -95,10 +95,9 @@ class DiffusionConfig:
         ):
             if getattr(self, name) not in options:
                 raise InputError(f"diffusion: {name} {getattr(self, name)!r}, expected one of {options}")
-        halvings = 2 ** (len(self.down_dims) - 1)
-        if self.horizon % (2 * halvings):  # LeRobot asks for one factor of two a stage, the last one included
-            raise InputError(f"diffusion: horizon {self.horizon}, expected a multiple of {2 * halvings} for "
-                             f"{len(self.down_dims)} stages of down_dims")
+        if self.horizon % 2 ** len(self.down_dims):
+            raise InputError(f"diffusion: horizon {self.horizon}, expected a multiple of "
+                             f"{2 ** len(self.down_dims)} for {len(self.down_dims)} stages of down_dims")
         if any(width % self.n_groups for width in self.down_dims):
             raise InputError(f"diffusion: down_dims {self.down_dims}, expected multiples of n_groups {self.n_groups}")
         if not (self.cameras or self.environment_dim):

@@ -61,8 +61,9 @@ class DiffusionPolicy(DenoisingPolicy):
                 form of guidance, which is defined for flows.
         """
         prefix = self.encode_prefix(batch)
-        x = torch.randn_like(self.path_noise[:1].expand(len(prefix.tensors["condition"]), -1, -1))
-        x = x.to(prefix.tensors["condition"].dtype) if noise is None else noise
+        condition = prefix.tensors["condition"]
+        shape = (len(condition), self.config.horizon, self.config.action_dim)
+        x = torch.randn(shape, dtype=condition.dtype, device=condition.device) if noise is None else noise
         target, weights = self._aligned(prior, x)
         for i, step in enumerate(self.steps):
             time = torch.full((len(x),), step.time, dtype=torch.float32, device=x.device)
@@ -73,7 +74,8 @@ class DiffusionPolicy(DenoisingPolicy):
                 epsilon = (x - step.signal * clean) / step.noise_level
             result = step.clean * clean + step.noisy * x + step.noise * epsilon
             if step.spread:
-                result = result + step.spread * (torch.randn_like(x) if noise is None else self.path_noise[i].to(x.dtype))
+                fresh = torch.randn_like(x) if noise is None else self.path_noise[i].to(x.dtype)
+                result = result + step.spread * fresh
             x = result
         return x
 
