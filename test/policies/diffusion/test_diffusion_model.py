@@ -38,8 +38,8 @@ def batch(policy, size=2, seed=1):
         "words": torch.ones(size, len(config.vocabulary)),
         "tokens": torch.tensor([[1, 2, 49, 49], [3, 49, 49, 49]])[:size],
         "token_mask": torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])[:size],
-        "actions": torch.randn(size, config.horizon, config.action_dim, generator=g),
-        "action_is_pad": torch.zeros(size, config.horizon, dtype=torch.bool),
+        "actions": torch.randn(size, config.unet_horizon, config.action_dim, generator=g),
+        "action_is_pad": torch.zeros(size, config.unet_horizon, dtype=torch.bool),
     }
 
 
@@ -53,7 +53,7 @@ def test_golden_diffusion():
     vectors, said, shapes = golden_vectors.load("diffusion")
     config = DiffusionConfig(
         action_dim=said["action"], state_dim=said["state"], cameras=("observation.image",),
-        image_size=tuple(vectors["images"].shape[-2:]), n_obs_steps=said["n_obs_steps"], horizon=said["horizon"],
+        image_size=tuple(vectors["images"].shape[-2:]), n_obs_steps=said["n_obs_steps"], unet_horizon=said["horizon"],
         crop_shape=(said["crop"],) * 2, down_dims=tuple(said["down_dims"]),
         diffusion_step_embed_dim=said["step_embed"], spatial_softmax_num_keypoints=said["keypoints"],
         num_train_timesteps=said["num_train_timesteps"],
@@ -86,7 +86,8 @@ def test_published_size_has_the_published_parameters():
 
 def published_key(key):
     """The reverse of `module_key`: the names that a LeRobot file has."""
-    for ours, theirs in (("conv1.weight", "0.weight"), ("bn1.", "1."), *((f"layer{i}.", f"{i + 3}.") for i in range(1, 5))):
+    names = [("conv1.", "0."), ("bn1.", "1."), *((f"layer{i}.", f"{i + 3}.") for i in range(1, 5))]
+    for ours, theirs in names:
         head, mark, tail = key.partition("backbone.")
         if mark and tail.startswith(ours):
             return f"diffusion.{head}backbone.{theirs}{tail.removeprefix(ours)}"
@@ -127,11 +128,11 @@ def test_sampling_equals_a_loop_over_the_scheduler_of_diffusers(prediction, kind
     # diffusers draws its noise itself: here it draws ours.
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor",
                         lambda shape, **_: next(path).expand(shape))
-    prefix, x = policy.encode_prefix(inputs), start
+    prefix, x = policy.encode_prefix(inputs), torch.cat([policy.past_noise.expand(2, -1, -1), start], dim=1)
     for time in scheduler.timesteps:
         out = policy.denoise(prefix, x, time.expand(len(x)))
         x = scheduler.step(out, time, x).prev_sample
-    torch.testing.assert_close(policy.predict(inputs, start), x, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy.predict(inputs, start), x[:, 1:], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -155,14 +156,13 @@ def test_prediction_is_a_function_of_its_noise():
 @torch.no_grad()
 def test_frozen_rows_of_a_prior_come_out_as_they_went_in():
     policy = tiny()
-    past = policy.config.n_obs_steps - 1
-    target = torch.rand(2, policy.config.horizon - past, 3) - 0.5
-    weights = torch.zeros(policy.config.horizon - past)
+    target = torch.rand(2, policy.config.horizon, 3) - 0.5
+    weights = torch.zeros(policy.config.horizon)
     weights[:4] = 1
     out = policy.predict(batch(policy), noise(policy), Prior(target, weights))
-    torch.testing.assert_close(out[:, past : past + 4], target[:, :4])
+    torch.testing.assert_close(out[:, :4], target[:, :4])
     free = policy.predict(batch(policy), noise(policy), Prior(target, torch.zeros_like(weights)))
-    torch.testing.assert_close(free, policy.predict(batch(policy), noise(policy)))
+    torch.testing.assert_close(free, policy.predict(batch(policy), noise(policy)), rtol=0, atol=0)
     with pytest.raises(InputError, match="exact"):
         policy.predict(batch(policy), noise(policy), Prior(target, weights, exact=True))
 
@@ -200,7 +200,8 @@ def test_clip_text_conditions_the_policy_and_stays_frozen():
 @pytest.mark.parametrize("kind", ["epsilon", "sample"])
 def test_loss_is_the_error_of_what_is_predicted(kind):
     policy = tiny(prediction_type=kind, do_mask_loss_for_padding=True)
-    inputs, start, time = batch(policy), noise(policy), torch.tensor([3, 7])
+    inputs, time = batch(policy), torch.tensor([3, 7])
+    start = torch.randn(inputs["actions"].shape, generator=torch.Generator().manual_seed(5))
     inputs["action_is_pad"][:, 8:] = True
     noisy = DDPMScheduler(10, beta_schedule="squaredcos_cap_v2").add_noise(inputs["actions"], start, time)
     out = policy.denoise(policy.encode_prefix(inputs), noisy, time)
@@ -219,14 +220,14 @@ def test_loss_is_the_error_of_what_is_predicted(kind):
 def test_every_option_predicts_and_trains(changes):
     policy = tiny(**changes)
     inputs = batch(policy)
-    assert policy.predict(inputs, noise(policy)).shape == (2, 16, 3)
+    assert policy.predict(inputs, noise(policy)).shape == (2, 17 - policy.config.n_obs_steps, 3)
     policy.train().loss(inputs)["loss"].backward()
     assert all(p.grad is not None for p in policy.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(
     "changes, message",
-    [(dict(horizon=18), "horizon 18, expected a multiple of 4"), (dict(prediction_type="velocity"), "velocity"),
+    [(dict(unet_horizon=18), "horizon 18, expected a multiple of 4"), (dict(prediction_type="velocity"), "velocity"),
      (dict(noise_scheduler_type="PNDM"), "PNDM"), (dict(crop_shape=(65, 65)), "crop"), (dict(cameras=()), "neither"),
      (dict(num_inference_steps=11), "num_inference_steps 11"), (dict(down_dims=(12, 24)), "n_groups")],
 )

@@ -10,14 +10,14 @@ from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
 
 # Read from config.json as they are; the rest of DiffusionConfig comes from the features or is ours.
 LEROBOT_FIELDS = (
-    "n_obs_steps", "horizon", "n_action_steps", "vision_backbone", "resize_shape", "crop_ratio", "crop_shape",
+    "n_obs_steps", "n_action_steps", "vision_backbone", "resize_shape", "crop_ratio", "crop_shape",
     "crop_is_random", "use_group_norm", "spatial_softmax_num_keypoints", "use_separate_rgb_encoder_per_camera",
     "down_dims", "kernel_size", "n_groups", "diffusion_step_embed_dim", "use_film_scale_modulation",
     "noise_scheduler_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type",
     "clip_sample", "clip_sample_range", "num_inference_steps", "do_mask_loss_for_padding", "clip_text",
     "language_dim", "language_dropout",
 )
-READ_ELSEWHERE = ("input_features", "output_features", "normalization_mapping")
+READ_ELSEWHERE = ("horizon", "input_features", "output_features", "normalization_mapping")
 NOT_USED = ("drop_n_last_frames",)  # which frames LeRobot's sampler leaves out
 
 
@@ -32,7 +32,7 @@ class DiffusionConfig:
         cameras: names of the policy's images, in the order of their features.
         image_size: (height, width) of every image before resizing and cropping, pixels.
         n_obs_steps: T, observation steps.
-        horizon: H, rows of the network; the first T - 1 lie before the newest observation.
+        unet_horizon: rows of the network (LeRobot's `horizon`); the first T - 1 lie before the newest observation.
         n_action_steps: rows that LeRobot's runner executes before it infers again; ours follows time instead.
         resize_shape, crop_shape: (height, width) or None; crop_ratio below 1 derives the crop from the resized size.
         crop_is_random: crop anywhere in training (always in the centre otherwise).
@@ -55,7 +55,7 @@ class DiffusionConfig:
     cameras: tuple[str, ...] = ()
     image_size: tuple[int, int] = (96, 96)
     n_obs_steps: int = 2
-    horizon: int = 16
+    unet_horizon: int = 16
     n_action_steps: int = 8
     vision_backbone: str = "resnet18"
     resize_shape: tuple[int, int] | None = None
@@ -95,15 +95,15 @@ class DiffusionConfig:
         ):
             if getattr(self, name) not in options:
                 raise InputError(f"diffusion: {name} {getattr(self, name)!r}, expected one of {options}")
-        if self.horizon % 2 ** len(self.down_dims):
-            raise InputError(f"diffusion: horizon {self.horizon}, expected a multiple of "
+        if self.unet_horizon % 2 ** len(self.down_dims):
+            raise InputError(f"diffusion: horizon {self.unet_horizon}, expected a multiple of "
                              f"{2 ** len(self.down_dims)} for {len(self.down_dims)} stages of down_dims")
         if any(width % self.n_groups for width in self.down_dims):
             raise InputError(f"diffusion: down_dims {self.down_dims}, expected multiples of n_groups {self.n_groups}")
         if not (self.cameras or self.environment_dim):
             raise InputError("diffusion: neither an image nor an environment state among the inputs, expected one")
-        if not 1 <= self.n_obs_steps <= self.horizon:
-            raise InputError(f"diffusion: n_obs_steps {self.n_obs_steps}, expected 1 to horizon {self.horizon}")
+        if not 1 <= self.n_obs_steps <= self.unet_horizon:
+            raise InputError(f"diffusion: n_obs_steps {self.n_obs_steps}, expected 1 to horizon {self.unet_horizon}")
         if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= self.num_train_timesteps:
             raise InputError(f"diffusion: num_inference_steps {self.num_inference_steps}, expected 1 to "
                              f"num_train_timesteps {self.num_train_timesteps}")
@@ -112,6 +112,16 @@ class DiffusionConfig:
         crop, size = self.crop_size, self.resize_shape or self.image_size
         if crop is not None and (min(crop) < 1 or crop[0] > size[0] or crop[1] > size[1]):
             raise InputError(f"diffusion: crop {list(crop)}, expected one that fits into images of {list(size)}")
+
+    @property
+    def horizon(self) -> int:
+        """H, rows of a chunk: those of the network from the newest observation on."""
+        return self.unet_horizon - self.past
+
+    @property
+    def past(self) -> int:
+        """Rows of the network before the newest observation."""
+        return self.n_obs_steps - 1
 
     @property
     def num_steps(self) -> int:
@@ -156,6 +166,7 @@ class DiffusionConfig:
                 image_size=next(iter(sizes), (96, 96)),
             )
             | {name: config[name] for name in LEROBOT_FIELDS if name in config}
+            | ({"unet_horizon": config["horizon"]} if "horizon" in config else {})
         )
 
     @classmethod

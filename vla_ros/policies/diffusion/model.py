@@ -10,7 +10,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
 from vla_ros.policies.diffusion.config import DiffusionConfig
-from vla_ros.policies.diffusion.schedule import make_scheduler, make_steps
+from vla_ros.policies.diffusion.schedule import Step, make_scheduler, make_steps
 from vla_ros.policies.diffusion.unet import UNet
 from vla_ros.policies.diffusion.vision import RgbEncoder
 
@@ -45,39 +45,41 @@ class DiffusionPolicy(DenoisingPolicy):
             self.language = WordEncoder(len(config.vocabulary), config.language_dim)
         self.unet = UNet(config)
         self.scheduler = make_scheduler(config)
-        self.steps = make_steps(config)
-        # The noise that DDPM adds on its way down, when the start is given: the result is then a function of it.
+        self._steps: dict[int, tuple[Step, ...]] = {}
+        # The noise of the rows before the newest observation, and the noise that DDPM adds on its way down: fixed,
+        # so that the sampled actions are a function of the noise they start from.
         generator = torch.Generator("cpu").manual_seed(0)
-        path = torch.randn(len(self.steps), config.horizon, config.action_dim, generator=generator, device="cpu")
-        self.register_buffer("path_noise", path, persistent=False)
+        shape = (config.num_train_timesteps + 1, config.unet_horizon, config.action_dim)
+        fixed = torch.randn(shape, generator=generator, device="cpu")
+        self.register_buffer("past_noise", fixed[:1, : config.past].clone(), persistent=False)
+        self.register_buffer("path_noise", fixed[1:].clone(), persistent=False)
 
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions; row n_obs_steps - 1 belongs to the newest observation.
+    def sample(
+        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
+    ) -> Tensor:
+        """(B, H, D) normalised actions from the newest observation on, from (B, H, D) noise.
 
-        Args:
-            noise: (B, H, D) to start from; the whole path is then a function of it.
-            prior: rows from the newest observation on; the estimate of the clean actions is drawn towards them at
-                every step, which leaves rows of weight 1 exactly as they are given. Raises InputError for the exact
-                form of guidance, which is defined for flows.
+        With a prior, the estimate of the clean actions is drawn towards it at every step, which leaves rows of weight
+        1 exactly as they are given. Raises InputError for the exact form of guidance, which is defined for flows.
         """
-        prefix = self.encode_prefix(batch)
-        condition = prefix.tensors["condition"]
-        shape = (len(condition), self.config.horizon, self.config.action_dim)
-        x = torch.randn(shape, dtype=condition.dtype, device=condition.device) if noise is None else noise
+        x = torch.cat([self.past_noise.to(noise.dtype).expand(len(noise), -1, -1), noise], dim=1)
         target, weights = self._aligned(prior, x)
-        for i, step in enumerate(self.steps):
+        for i, step in enumerate(self.steps(num_steps or self.config.num_steps)):
             time = torch.full((len(x),), step.time, dtype=torch.float32, device=x.device)
-            out = self.denoise(prefix, x, time)
-            clean, epsilon = self._estimates(x, out, step.signal, step.noise_level)
+            clean, epsilon = self._estimates(x, self.denoise(prefix, x, time), step)
             if weights is not None:
+                epsilon = epsilon + weights * ((x - step.signal * target) / step.noise_level - epsilon)
                 clean = clean + weights * (target - clean)
-                epsilon = (x - step.signal * clean) / step.noise_level
-            result = step.clean * clean + step.noisy * x + step.noise * epsilon
+            x = step.clean * clean + step.noisy * x + step.noise * epsilon
             if step.spread:
-                fresh = torch.randn_like(x) if noise is None else self.path_noise[i].to(x.dtype)
-                result = result + step.spread * fresh
-            x = result
-        return x
+                x = x + step.spread * self.path_noise[i].to(x.dtype)
+        return x[:, self.config.past :]
+
+    def steps(self, count: int) -> tuple[Step, ...]:
+        """The coefficients of `count` denoising steps, computed once."""
+        if count not in self._steps:
+            self._steps[count] = make_steps(self.config, count)
+        return self._steps[count]
 
     def encode_prefix(self, batch: Batch) -> Prefix:
         """The condition (B, T * features): per step state, cameras, environment, text."""
@@ -99,8 +101,8 @@ class DiffusionPolicy(DenoisingPolicy):
         return self.unet(noisy, time, prefix.tensors["condition"])
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of the network's output. `draws`: `noise` (B, H, D) and `time` (B,) int64."""
-        actions = batch["actions"]
+        """Mean squared error of the network's output. `draws`: `noise` like actions, `time` (B,) int64."""
+        actions = batch["actions"]  # of all the network's rows, the past ones included
         noise = draws["noise"] if "noise" in draws else torch.randn_like(actions)
         time = draws.get("time")
         if time is None:
@@ -112,24 +114,24 @@ class DiffusionPolicy(DenoisingPolicy):
             error = error * ~batch["action_is_pad"][:, :, None]
         return {"loss": error.mean()}
 
-    def _estimates(self, x: Tensor, out: Tensor, signal: float, noise_level: float) -> tuple[Tensor, Tensor]:
+    def _estimates(self, x: Tensor, out: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Clean actions and noise from the network's output."""
         config = self.config
-        clean = out if config.prediction_type == "sample" else (x - noise_level * out) / signal
-        epsilon = out if config.prediction_type == "epsilon" else (x - signal * clean) / noise_level
+        clean = out if config.prediction_type == "sample" else (x - step.noise_level * out) / step.signal
+        epsilon = out if config.prediction_type == "epsilon" else (x - step.signal * clean) / step.noise_level
         if config.clip_sample:
             clean = clean.clamp(-config.clip_sample_range, config.clip_sample_range)
         return clean, epsilon
 
     def _aligned(self, prior: Prior | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The prior's actions and weights (B, H, D) and (B, H, 1), with free rows for the past in front."""
+        """The prior's actions and weights for all rows of the network; the past is free."""
         if prior is None:
             return None, None
         if prior.exact:
             raise InputError("diffusion: exact guidance is defined for flows; expected prior.exact = False")
-        past = x.shape[1] - prior.actions.shape[1]
+        front = (0, 0, self.config.past, 0)
         weights = prior.weights.expand(len(x), -1)[:, :, None].to(x.dtype)
-        return functional.pad(prior.actions.to(x.dtype), (0, 0, past, 0)), functional.pad(weights, (0, 0, past, 0))
+        return functional.pad(prior.actions.to(x.dtype), front), functional.pad(weights, front)
 
     def _text(self, batch: Batch, dtype: torch.dtype) -> Tensor | None:
         if self.config.vocabulary:

@@ -35,15 +35,15 @@ def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
     )
 
 
-def make_steps(config: DiffusionConfig) -> tuple[Step, ...]:
-    """The steps of inference, noisiest first.
+def make_steps(config: DiffusionConfig, num_steps: int) -> tuple[Step, ...]:
+    """The `num_steps` steps of inference, noisiest first.
 
     DDPM: Ho et al. 2020 (https://arxiv.org/abs/2006.11239), eq. 7 with the smaller variance. DDIM: Song et al. 2020
     (https://arxiv.org/abs/2010.02502), eq. 12 with η = 0.
     """
     scheduler = make_scheduler(config)
-    scheduler.set_timesteps(config.num_steps)
-    stride = config.num_train_timesteps // config.num_steps
+    scheduler.set_timesteps(num_steps)
+    stride = config.num_train_timesteps // num_steps
     cumulative = [float(value) for value in scheduler.alphas_cumprod.double()]
     steps = []
     for time in scheduler.timesteps.tolist():
