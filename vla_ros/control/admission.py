@@ -1,0 +1,270 @@
+"""Is a chunk fit to be followed? The whole message is checked before any of it is used."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from vla_ros.control.limits import Limits
+from vla_ros.core.chunk import ActionChunk, Space
+
+MAX_HORIZON = 10_000  # rows; beyond it a message is nonsense whatever the parameter says
+MIN_STEP_DT = 1e-4  # s
+
+
+class Reason(StrEnum):
+    """Why a chunk was refused; the texts stand in ExecutorStatus.refusal_reasons."""
+
+    UNDECODABLE = "undecodable"  # not a serialized ActionChunk
+    SPACE = "space"  # not joint positions
+    NAMES = "names"  # joints missing, unknown or twice
+    SHAPE = "shape"  # horizon x names is not the length of the data
+    HORIZON = "horizon"  # more rows than allowed
+    STEP_DT = "step_dt"  # not a time, too short or too long
+    NON_FINITE = "non_finite"  # NaN or infinite
+    FUTURE = "future"  # stamped after now
+    TOO_OLD = "too_old"  # stamped too long ago, or all of its rows are over
+    BEFORE_STOP = "before_stop"  # computed from what was seen before the robot was stopped
+    INSTRUCTION = "instruction"  # follows another instruction than the current one
+    RIVAL_POLICY = "rival_policy"  # another session than the one that is followed and alive
+    SEQUENCE = "sequence"  # a duplicate, or overtaken by a newer one
+    POSITION = "position"  # far outside the position limits
+    OUTLIER = "outlier"  # two neighbouring rows are further apart than the joint could ever travel
+    JUMP = "jump"  # begins far from the measured position
+    INACTIVE = "inactive"  # the executor is not active
+    STOPPED = "stopped"  # a watchdog has stopped the executor
+    E_STOPPED = "e_stopped"  # the e-stop is latched
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The fields of an ActionChunk message, unchecked. `data` is (N,), row-major."""
+
+    stamp_ns: int
+    step_dt: float
+    space: int
+    names: Sequence[str]
+    horizon: int
+    data: np.ndarray
+    instruction_id: int
+    session: int
+    sequence: int
+    inference_time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A reason and the words: joint, value and limit."""
+
+    reason: Reason
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.text}"
+
+
+@dataclass(frozen=True)
+class AdmissionRules:
+    """What is tolerated.
+
+    Attributes:
+        max_horizon: rows.
+        max_step_dt: s between rows.
+        max_age: s since the stamp at arrival.
+        future_tolerance: s a stamp may lie ahead (clocks of two machines).
+        jump_limit: the chunk at its arrival may lie this far from the measured position, in s at the joint's
+            velocity limit.
+        excess: a row may lie this far outside the position limits (it is clipped), as a share of the joint's range.
+        outlier: neighbouring rows may ask for this multiple of the velocity limit (it is clipped).
+        session_lease: s without a message after which another session may take over.
+    """
+
+    max_horizon: int = 1000
+    max_step_dt: float = 2.0
+    max_age: float = 3.0
+    future_tolerance: float = 0.1
+    jump_limit: float = 0.4
+    excess: float = 0.25
+    outlier: float = 5.0
+    session_lease: float = 1.0
+
+
+class Admission:
+    """Decides, counts, and remembers whose chunks are followed.
+
+    Attributes:
+        accepted: number of chunks.
+        refused: Reason -> number of chunks.
+        last: the last refusal, None when there was none yet.
+    """
+
+    def __init__(self, limits: Limits, rules: AdmissionRules) -> None:
+        self.limits = limits
+        self.rules = rules
+        self.accepted = 0
+        self.refused: Counter[Reason] = Counter()
+        self.last: Refusal | None = None
+        self.release()
+
+    def release(self) -> None:
+        """Whoever comes next may lead: the session is over, or time has been set anew."""
+        self._session: int | None = None
+        self._sequence = -1
+        self._heard_ns = 0
+
+    def release_session(self, session: int) -> None:
+        """The policy itself says that this session is over."""
+        if session == self._session:
+            self.release()
+
+    def refuse(self, reason: Reason, text: str) -> Refusal:
+        """Count a chunk that was refused before it got here, or here."""
+        self.refused[reason] += 1
+        self.last = Refusal(reason, text)
+        return self.last
+
+    def check(
+        self,
+        candidate: Candidate,
+        now_ns: int,
+        instruction_id: int,
+        measured: np.ndarray,
+        not_before_ns: int | None = None,
+        closed: Refusal | None = None,
+    ) -> ActionChunk | Refusal:
+        """The chunk, its columns in the order of the robot file, or why not.
+
+        Args:
+            candidate: what arrived.
+            now_ns: ROS time.
+            instruction_id: of the current instruction, 0 for none.
+            measured: (J,) measured position, NaN where it is not known.
+            not_before_ns: chunks with an older stamp come from before a stop.
+            closed: why nothing is followed at present; a malformed message is refused for what it is even then.
+        """
+        refusal = (
+            self._form(candidate) or closed or self._authority(candidate, now_ns, instruction_id, not_before_ns)
+        )
+        if refusal is None:
+            order = [list(candidate.names).index(name) for name in self.limits.names]
+            rows = np.asarray(candidate.data, dtype=np.float64).reshape(candidate.horizon, -1)[:, order]
+            refusal = self._content(rows, candidate, now_ns, measured)
+        if refusal is not None:
+            return self.refuse(refusal.reason, refusal.text)
+        self._session, self._sequence, self._heard_ns = candidate.session, candidate.sequence, now_ns
+        self.accepted += 1
+        return ActionChunk(
+            stamp_ns=candidate.stamp_ns,
+            step_dt=candidate.step_dt,
+            names=self.limits.names,
+            data=rows,
+            instruction_id=candidate.instruction_id,
+            sequence=candidate.sequence,
+            session=candidate.session,
+            inference_time=candidate.inference_time,
+        )
+
+    def _form(self, candidate: Candidate) -> Refusal | None:
+        """What can be told from the message alone."""
+        rules, names = self.rules, list(candidate.names)
+        if candidate.space != Space.JOINT_POSITION:
+            return Refusal(Reason.SPACE, f"space {candidate.space}, expected {int(Space.JOINT_POSITION)}")
+        if sorted(names) != sorted(self.limits.names):
+            missing = [name for name in self.limits.names if name not in names]
+            unknown = [name for name in dict.fromkeys(names) if name not in self.limits.names]
+            twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+            return Refusal(Reason.NAMES, _short(f"missing {missing}, unknown {unknown}, more than once {twice}"))
+        limit = min(rules.max_horizon, MAX_HORIZON)
+        if candidate.horizon > limit:
+            return Refusal(Reason.HORIZON, f"{candidate.horizon} rows, limit {limit}")
+        size = np.size(candidate.data)
+        if candidate.horizon < 1 or size != candidate.horizon * len(names):
+            return Refusal(
+                Reason.SHAPE, f"{size} numbers, expected horizon {candidate.horizon} x {len(names)} joints, not empty"
+            )
+        if not MIN_STEP_DT <= candidate.step_dt <= rules.max_step_dt:
+            return Refusal(
+                Reason.STEP_DT, f"{candidate.step_dt} s, expected {MIN_STEP_DT} s or more, limit {rules.max_step_dt} s"
+            )
+        data = np.asarray(candidate.data)
+        if not np.isfinite(data).all():
+            at = int(np.flatnonzero(~np.isfinite(data))[0])
+            row, column = divmod(at, len(names))
+            return Refusal(Reason.NON_FINITE, f"joint {names[column]}, row {row}: {data[at]}")
+        return None
+
+    def _authority(
+        self, candidate: Candidate, now_ns: int, instruction_id: int, not_before_ns: int | None
+    ) -> Refusal | None:
+        """May this one lead now?"""
+        rules = self.rules
+        age = (now_ns - candidate.stamp_ns) * 1e-9
+        length = (candidate.horizon - 1) * candidate.step_dt
+        if -age > rules.future_tolerance:
+            return Refusal(Reason.FUTURE, f"stamped {-age:.3f} s ahead, limit {rules.future_tolerance} s")
+        if age > rules.max_age:
+            return Refusal(Reason.TOO_OLD, f"stamped {age:.3f} s ago, limit {rules.max_age} s")
+        if age > length:
+            return Refusal(Reason.TOO_OLD, f"stamped {age:.3f} s ago, its last row was for {length:.3f} s after that")
+        if not_before_ns is not None and candidate.stamp_ns < not_before_ns:
+            late = (not_before_ns - candidate.stamp_ns) * 1e-9
+            return Refusal(Reason.BEFORE_STOP, f"stamped {late:.3f} s before the robot was stopped")
+        if instruction_id == 0 or candidate.instruction_id != instruction_id:
+            return Refusal(
+                Reason.INSTRUCTION, f"follows instruction {candidate.instruction_id}, current is {instruction_id}"
+            )
+        if candidate.session == self._session:
+            if candidate.sequence <= self._sequence:
+                return Refusal(Reason.SEQUENCE, f"sequence {candidate.sequence} after {self._sequence}")
+        elif self._session is not None:
+            silent = (now_ns - self._heard_ns) * 1e-9
+            if 0 <= silent < rules.session_lease:
+                return Refusal(
+                    Reason.RIVAL_POLICY,
+                    f"session {candidate.session}, but session {self._session} leads and was heard "
+                    f"{silent:.3f} s ago, limit {rules.session_lease} s",
+                )
+        return None
+
+    def _content(self, rows: np.ndarray, candidate: Candidate, now_ns: int, measured: np.ndarray) -> Refusal | None:
+        """Does it ask for something sane? Discrete joints may step."""
+        limits, rules = self.limits, self.rules
+        room = rules.excess * limits.range
+        over = np.maximum(rows - limits.upper, limits.lower - rows) - room
+        if (over > 0).any():
+            row, joint = np.unravel_index(int(over.argmax()), over.shape)
+            return Refusal(
+                Reason.POSITION,
+                f"joint {limits.names[joint]}, row {row}: {rows[row, joint]:.4g} {limits.units[joint]}, limits "
+                f"{limits.lower[joint]:.4g} to {limits.upper[joint]:.4g} with {room[joint]:.4g} of grace",
+            )
+        gliding = ~limits.discrete
+        speed = np.abs(np.diff(rows, axis=0)) / candidate.step_dt
+        over = np.where(gliding, speed - rules.outlier * limits.velocity, -np.inf)
+        if (over > 0).any():
+            row, joint = np.unravel_index(int(over.argmax()), over.shape)
+            return Refusal(
+                Reason.OUTLIER,
+                f"joint {limits.names[joint]}, row {row + 1}: {speed[row, joint]:.4g} {limits.units[joint]}/s from "
+                f"the row before, limit {rules.outlier:g} x {limits.velocity[joint]:.4g}",
+            )
+        age = max((now_ns - candidate.stamp_ns) * 1e-9, 0.0)
+        first = rows[min(int(np.ceil(age / candidate.step_dt - 1e-6)), len(rows) - 1)]
+        away = np.abs(first - measured)
+        reach = rules.jump_limit * limits.velocity
+        over = np.where(gliding & np.isfinite(away), away - reach, -np.inf)
+        if (over > 0).any():
+            joint = int(over.argmax())
+            return Refusal(
+                Reason.JUMP,
+                f"joint {limits.names[joint]}: begins at {first[joint]:.4g} {limits.units[joint]}, measured "
+                f"{measured[joint]:.4g}, limit {reach[joint]:.4g} away",
+            )
+        return None
+
+
+def _short(text: str, length: int = 300) -> str:
+    """Words of a stranger's message end up in logs: not too many of them."""
+    return text if len(text) <= length else text[:length] + "…"

@@ -1,0 +1,76 @@
+"""Many predictions for one instant become one: ensemble, latest, rtc."""
+
+import numpy as np
+
+from vla_ros.control.timeline import Predictions
+
+MODES = ("ensemble", "latest", "rtc")
+
+
+def ensemble_weights(count: int, m: float) -> np.ndarray:
+    """(L,) weights exp(-m i) that sum to one, i = 0 the oldest; m < 0 favours the newest (Zhao et al. 2023, ACT)."""
+    exponent = -m * np.arange(count)
+    weights = np.exp(exponent - exponent.max())  # the greatest is 1: no overflow for any m
+    return weights / weights.sum()
+
+
+class Blender:
+    """`ensemble` averages all live chunks; `latest` and `rtc` follow the newest.
+
+    Where the old course ends and another begins - the newest chunk is another one, for `ensemble` the instruction is -
+    their difference at that moment, position and velocity, is taken to zero by a cubic over `crossfade` seconds: the
+    target is continuous with its first derivative. Discrete joints take the newest chunk's nearest row.
+    """
+
+    def __init__(self, mode: str, discrete: np.ndarray, m: float = 0.01, crossfade: float = 0.0) -> None:
+        """`discrete`: (J,) bool. `m`: for ensemble. `crossfade`: s."""
+        if mode not in MODES:
+            raise ValueError(f"mode {mode!r}, expected one of {MODES}")
+        self.mode = mode
+        self.discrete = discrete
+        self.m = m
+        self.crossfade = crossfade
+        self.reset()
+
+    def reset(self) -> None:
+        """There is no old course: the next target is taken as it is."""
+        self._course: tuple[int, int] | int | None = None
+        self._before: tuple[int, np.ndarray, np.ndarray] | None = None  # instant, position, velocity
+        self._fade: tuple[int, np.ndarray, np.ndarray] | None = None  # start, offset, its velocity
+
+    def target(self, now_ns: int, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+        """(J,) position and (J,) velocity to follow at `now_ns`."""
+        if self.mode == "ensemble":
+            weights = ensemble_weights(len(predictions.position), self.m)
+            position, velocity = weights @ predictions.position, weights @ predictions.velocity
+            course = predictions.instruction_id
+        else:
+            position, velocity = predictions.position[-1], predictions.velocity[-1]
+            course = predictions.newest
+        if course != self._course:
+            self._begin_fade(now_ns, position, velocity)
+            self._course = course
+        position, velocity = self._faded(now_ns, position, velocity)
+        self._before = (now_ns, position, velocity)
+        return np.where(self.discrete, predictions.nearest, position), np.where(self.discrete, 0.0, velocity)
+
+    def _begin_fade(self, now_ns: int, position: np.ndarray, velocity: np.ndarray) -> None:
+        self._fade = None
+        if self._before is not None and self.crossfade > 0:
+            instant, old, old_velocity = self._before
+            here = old + old_velocity * ((now_ns - instant) * 1e-9)
+            self._fade = (now_ns, here - position, old_velocity - velocity)
+
+    def _faded(self, now_ns: int, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self._fade is None:
+            return position, velocity
+        start, offset, offset_velocity = self._fade
+        f = (now_ns - start) * 1e-9 / self.crossfade
+        if not 0 <= f < 1:
+            self._fade = None
+            return position, velocity
+        g, way = 1.0 - f, offset_velocity * self.crossfade
+        return (
+            position + g * g * ((1.0 + 2.0 * f) * offset + f * way),
+            velocity + (g * (1.0 - 3.0 * f) * way - 6.0 * f * g * offset) / self.crossfade,
+        )

@@ -1,0 +1,373 @@
+"""The executor without ROS: fed with messages and time, it gives commands."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vla_ros.control.admission import Admission, AdmissionRules, Candidate, Reason, Refusal
+from vla_ros.control.blending import Blender
+from vla_ros.control.joint_states import JointStates
+from vla_ros.control.limiter import Limiter
+from vla_ros.control.limits import Limits
+from vla_ros.control.status import Seen, Status
+from vla_ros.control.supervisor import SETTLE_NS, Cause, State, Supervisor
+from vla_ros.control.timeline import Predictions, Timeline
+from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.errors import InputError
+from vla_ros.core.instruction import instruction_id
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to execute; the node's parameters of the same names describe them.
+
+    Attributes:
+        mode: ensemble, latest or rtc.
+        ensemble_m: m of the weights exp(-m i), i = 0 the oldest.
+        crossfade: s, for `latest`, and where the instruction changes.
+        rtc_crossfade: s, for `rtc`.
+        cubic: cubic instead of linear interpolation.
+        joint_state_timeout: s.
+        following_limit: how far measured may be from commanded, in s at the joint's velocity limit; 0 = off.
+        overrun_limit: s the loop may stall.
+        clock_jump_limit: s that ROS time may gain or lose between two ticks.
+        start_tolerance: how far outside the position limits the robot may stand at activation, as a share of the
+            joint's range; it then moves inwards only.
+        admission: what is tolerated of chunks.
+    """
+
+    mode: str = "ensemble"
+    ensemble_m: float = 0.01
+    crossfade: float = 0.2
+    rtc_crossfade: float = 0.05
+    cubic: bool = False
+    joint_state_timeout: float = 0.25
+    following_limit: float = 0.3
+    overrun_limit: float = 0.1
+    clock_jump_limit: float = 0.5
+    start_tolerance: float = 0.1
+    admission: AdmissionRules = field(default_factory=AdmissionRules)
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to publish: (J,) position and the velocity it implies, for the instant `stamp_ns`."""
+
+    stamp_ns: int
+    position: np.ndarray
+    velocity: np.ndarray
+
+
+class Executor:
+    """Chunks, joint states and time in, bounded commands out. Not thread-safe, reads no clock.
+
+    `now_ns` is ROS time, which may jump; `steady_ns` is a time that cannot (the grid of the control loop).
+    """
+
+    def __init__(self, limits: Limits, control_rate: float, settings: Settings | None = None) -> None:
+        """`control_rate`: calls of `tick` per second, Hz."""
+        self.limits = limits
+        self.settings = settings = settings or Settings()
+        self.control_rate = control_rate
+        self.admission = Admission(limits, settings.admission)
+        self.joint_states = JointStates(limits.names, settings.admission.future_tolerance)
+        self.supervisor = Supervisor()
+        self.timeline = Timeline(settings.cubic, settings.admission.max_age)
+        fade = settings.rtc_crossfade if settings.mode == "rtc" else settings.crossfade
+        self.blender = Blender(settings.mode, limits.discrete, settings.ensemble_m, fade)
+        self.limiter = Limiter(limits, 1.0 / control_rate)
+        self.instruction = ""
+        self.instruction_id = 0
+        self._active = self._stopping = self._caught_up = False
+        self._live: Predictions | None = None
+        self._seen: Seen | None = None
+        self._limited = np.zeros(len(limits.names), dtype=bool)
+        self._worst_lateness = 0.0
+        self._clear_counters()
+
+    def _clear_counters(self) -> None:
+        self._ticks = self._overruns = 0
+        self._last: tuple[int, int] | None = None
+        self._rate_mark: tuple[int, int] | None = None
+        self._rate = 0.0
+
+    # What arrives
+
+    def joint_state(self, stamp_ns: int, names: list[str], position: list[float], now_ns: int) -> None:
+        """A sensor_msgs/JointState, rad or m."""
+        self.joint_states.update(stamp_ns, names, position, now_ns)
+
+    def set_instruction(self, text: str) -> None:
+        """Chunks of the old instruction are followed until the first one of the new; an empty text ends them."""
+        self.instruction = text.strip()
+        self.instruction_id = instruction_id(text)
+        if not self.instruction_id:
+            self._forget_chunks()
+
+    def add_chunk(self, candidate: Candidate, now_ns: int) -> ActionChunk | Refusal:
+        """What became of a chunk that arrived."""
+        self._seen = Seen(candidate.session, candidate.sequence, candidate.stamp_ns, now_ns)
+        supervisor = self.supervisor
+        result = self.admission.check(
+            candidate,
+            now_ns,
+            self.instruction_id,
+            self.joint_states.position,
+            supervisor.not_before_ns,
+            self._closed(),
+        )
+        if isinstance(result, ActionChunk):
+            if supervisor.tripped(Cause.POLICY_GONE):
+                supervisor.well(Cause.POLICY_GONE, candidate.stamp_ns)  # a chunk from after it is a sign of life
+            if any(chunk.instruction_id != result.instruction_id for chunk in self.timeline.chunks):
+                self.timeline.keep(result.instruction_id)
+            self.timeline.add(result)
+        return result
+
+    def undecodable_chunk(self, text: str) -> Refusal:
+        """A message arrived that is no ActionChunk at all."""
+        return self.admission.refuse(Reason.UNDECODABLE, text)
+
+    def e_stop(self, message: str) -> None:
+        """Latch the e-stop, active or not."""
+        self.supervisor.e_stop(message)
+        self._forget_chunks()
+
+    def reset_e_stop(self, now_ns: int) -> None:
+        self.supervisor.reset_e_stop(now_ns)
+
+    def policy_alive(self, alive: bool, now_ns: int) -> None:
+        """The policy's liveliness changed."""
+        if alive:
+            self._way_back(Cause.POLICY_GONE, now_ns)
+        elif self._active:
+            self._trip(Cause.POLICY_GONE, "the policy's process does not answer any more", now_ns)
+        if not alive:
+            self.admission.release()
+
+    def policy_session_over(self, session: int) -> None:
+        """The policy says that it has stopped publishing in this session."""
+        self.admission.release_session(session)
+
+    def rivals(self, others: list[str], now_ns: int) -> None:
+        """Who else publishes on our command topics at the moment, in words."""
+        if not self._active:
+            return
+        if others:
+            self._trip(Cause.RIVAL, f"also commanded by {', '.join(others)}", now_ns)
+        elif self.supervisor.tripped(Cause.RIVAL) and not self._stale(now_ns):
+            self.limiter.reset(self.joint_states.position)
+            self._way_back(Cause.RIVAL, now_ns)
+
+    # Lifecycle
+
+    def activate(self, now_ns: int) -> None:
+        """Stand ready at the measured position, follow nothing yet. Raises InputError that names what is in the way."""
+        if self.supervisor.e_stopped:
+            raise InputError(f"e-stop is latched ({self.supervisor.e_stop_message}), expected a reset first")
+        stale = self._stale(now_ns)
+        if stale:
+            raise InputError(f"joint states: {stale}")
+        measured, limits = self.joint_states.position, self.limits
+        out = np.maximum(measured - limits.upper, limits.lower - measured)
+        far = out - self.settings.start_tolerance * limits.range
+        if (far > 0).any():
+            i = int(far.argmax())
+            raise InputError(
+                f"joint {limits.names[i]}: measured {measured[i]:.4g} {limits.units[i]}, expected "
+                f"{limits.lower[i]:.4g} to {limits.upper[i]:.4g}; move it there by hand or correct the limits"
+            )
+        self.limiter.reset(measured)
+        self.supervisor.clear()
+        self.supervisor.not_before_ns = None
+        self.admission.release()
+        self._forget_chunks()
+        self._clear_counters()
+        self._limited[:] = False
+        self._active, self._stopping = True, False
+
+    def begin_stop(self) -> None:
+        """From now on brake only, until `at_rest`; then `deactivate`."""
+        self._stopping = True
+        self._forget_chunks()
+
+    @property
+    def at_rest(self) -> bool:
+        """The command does not change any more."""
+        return self.limiter.at_rest
+
+    def deactivate(self) -> None:
+        """No more commands."""
+        self._active = self._stopping = False
+        self.supervisor.clear()
+        self._forget_chunks()
+
+    # Time
+
+    def tick(self, now_ns: int, steady_ns: int, lateness: float = 0.0) -> Command | None:
+        """The command for the instant `now_ns`; None while there must not be one.
+
+        Args:
+            now_ns: ROS time of this tick's deadline.
+            steady_ns: the deadline on the loop's own time.
+            lateness: how late the loop came to it, s.
+        """
+        if not self._active:
+            return None
+        self._watch_time(now_ns, steady_ns, lateness)
+        self._watch_joints(now_ns)
+        if self.supervisor.tripped(Cause.RIVAL) and self.limiter.at_rest:
+            return None
+        target = self._target(now_ns)
+        if target is None:
+            self._caught_up = False
+            position = self.limiter.brake()
+        else:
+            position = self.limiter.follow(*target)
+            self._limited |= self.limiter.limited
+            if not self._caught_up:
+                away = np.where(self.limits.discrete, 0.0, np.abs(position - target[0]))
+                self._caught_up = bool((away <= self.limits.velocity * self.limiter.dt).all())
+        return Command(now_ns, position, self.limiter.velocity)
+
+    def _target(self, now_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """What to follow; None brakes."""
+        self._live = None
+        if self.supervisor.stopped or self._stopping:
+            return None
+        self.timeline.prune(now_ns)
+        self._live = self.timeline.predictions(now_ns)
+        if self._live is None:
+            self.blender.reset()
+            return None
+        return self.blender.target(now_ns, self._live)
+
+    def _watch_time(self, now_ns: int, steady_ns: int, lateness: float) -> None:
+        settings, period = self.settings, self.limiter.dt
+        self._ticks += 1
+        self._worst_lateness = max(self._worst_lateness, lateness)
+        self._overruns += lateness > period
+        if self._last is not None:
+            elapsed, steady = (now_ns - self._last[0]) * 1e-9, (steady_ns - self._last[1]) * 1e-9
+            if elapsed <= 0 or abs(elapsed - steady) > settings.clock_jump_limit:
+                text = f"ROS time went {elapsed:+.3f} s in {steady:.3f} s, limit {settings.clock_jump_limit} s"
+                self._trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
+                self.joint_states.clear()
+                self.admission.release()
+            else:
+                self._way_back(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
+            if steady - period > settings.overrun_limit:
+                text = f"the control loop stalled for {steady - period:.3f} s, limit {settings.overrun_limit} s"
+                self._trip(Cause.OVERRUN, text, now_ns, again=True)
+                self.limiter.reset(self.limiter.position)  # the robot has stood there meanwhile
+            else:
+                self._way_back(Cause.OVERRUN, now_ns, SETTLE_NS)
+        self._last = (now_ns, steady_ns)
+        if self._rate_mark is None:
+            self._rate_mark = (self._ticks, steady_ns)
+        elif steady_ns - self._rate_mark[1] >= SETTLE_NS:
+            self._rate = (self._ticks - self._rate_mark[0]) / ((steady_ns - self._rate_mark[1]) * 1e-9)
+            self._rate_mark = (self._ticks, steady_ns)
+
+    def _watch_joints(self, now_ns: int) -> None:
+        stale = self._stale(now_ns)
+        if stale:
+            self._trip(Cause.STALE_JOINT_STATES, stale, now_ns)
+            return  # an error against an old measurement says nothing
+        self._way_back(Cause.STALE_JOINT_STATES, now_ns)
+        limit = self.settings.following_limit * self.limits.velocity
+        error = np.abs(self.limiter.position - self.joint_states.position)
+        error = np.where(self.limits.discrete, 0.0, error)  # a gripper around an object never arrives
+        share = error / limit if self.settings.following_limit > 0 else np.zeros_like(error)
+        worst = int(share.argmax())
+        if share[worst] > 1:
+            text = (
+                f"joint {self.limits.names[worst]}: commanded {self.limiter.position[worst]:.4g} "
+                f"{self.limits.units[worst]}, measured {self.joint_states.position[worst]:.4g}, limit "
+                f"{limit[worst]:.4g} apart"
+            )
+            self._trip(Cause.FOLLOWING_ERROR, text, now_ns)
+        elif share[worst] < 0.5:
+            self._way_back(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
+        elif self.supervisor.tripped(Cause.FOLLOWING_ERROR):
+            self._trip(Cause.FOLLOWING_ERROR, self.supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
+
+    def _stale(self, now_ns: int) -> str:
+        return self.joint_states.stale(now_ns, self.settings.joint_state_timeout)
+
+    def _trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
+        """`again`: every time is news, the way back starts anew."""
+        if self.supervisor.trip(cause, message, now_ns) or again:
+            self.supervisor.not_before_ns = now_ns
+            self._forget_chunks()
+
+    def _way_back(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> None:
+        if self.supervisor.well(cause, now_ns, settle_ns):
+            self._forget_chunks()
+
+    def _forget_chunks(self) -> None:
+        self.timeline.clear()
+        self.blender.reset()
+        self._live = None
+        self._caught_up = False
+
+    # What to say
+
+    def _closed(self) -> Refusal | None:
+        """Why no chunk is followed at present, whatever it says."""
+        if self.supervisor.e_stopped:
+            return Refusal(Reason.E_STOPPED, self.supervisor.e_stop_message)
+        if not self._active or self._stopping:
+            return Refusal(Reason.INACTIVE, "the executor is not active")
+        cause, message = self.supervisor.worst
+        if cause not in (Cause.NONE, Cause.POLICY_GONE):
+            return Refusal(Reason.STOPPED, f"{cause.name}: {message}")
+        return None
+
+    @property
+    def state(self) -> tuple[State, Cause, str]:
+        """State, cause and words."""
+        if self.supervisor.e_stopped:
+            return State.E_STOPPED, Cause.NONE, self.supervisor.e_stop_message
+        if not self._active:
+            return State.INACTIVE, Cause.NONE, ""
+        cause, message = self.supervisor.worst
+        if cause != Cause.NONE:
+            return State.STOPPED, cause, message
+        if self._live is None:
+            if not self.instruction_id:
+                return State.HOLDING, Cause.NO_INSTRUCTION, "no instruction"
+            return State.HOLDING, Cause.NO_CHUNK, "no live chunk"
+        return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, ""
+
+    def status(self, now_ns: int) -> Status:
+        """A snapshot; begins a new interval for `limited` and `lateness`."""
+        state, cause, message = self.state
+        last = self.admission.last
+        status = Status(
+            stamp_ns=now_ns,
+            state=state,
+            cause=cause,
+            message=message,
+            mode=self.settings.mode,
+            instruction=self.instruction,
+            instruction_id=self.instruction_id,
+            names=self.limits.names,
+            position=self.limiter.position if self._active else np.full(len(self.limits.names), np.nan),
+            velocity=self.limiter.velocity if self._active else np.full(len(self.limits.names), np.nan),
+            measured=self.joint_states.position.copy(),
+            limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
+            live_chunks=len(self._live.position) if self._live is not None else 0,
+            seen=self._seen,
+            chunk_age=(now_ns - self._live.newest_stamp_ns) * 1e-9 if self._live is not None else np.nan,
+            ticks=self._ticks,
+            accepted=self.admission.accepted,
+            refused={str(reason): count for reason, count in sorted(self.admission.refused.items())},
+            last_refusal=str(last) if last is not None else "",
+            control_rate=self._rate if self._active else 0.0,
+            lateness=self._worst_lateness,
+            overruns=self._overruns,
+        )
+        self._limited = np.zeros_like(self._limited)
+        self._worst_lateness = 0.0
+        return status

@@ -1,0 +1,145 @@
+"""What the executor may do: states, causes, watchdogs and the way back.
+
+| state | cause | tripped by | way back |
+| --- | --- | --- | --- |
+| INACTIVE | | not activated | activate: fresh joint states, no e-stop, no other commander |
+| APPROACHING | | first chunk after a hold or stop | reaches the blend |
+| EXECUTING | | | |
+| HOLDING | NO_CHUNK | no live chunk | the next accepted chunk |
+| HOLDING | NO_INSTRUCTION | empty instruction | an instruction and a chunk for it |
+| STOPPED | STALE_JOINT_STATES | a joint without a fresh position | all joints fresh, then a chunk |
+| STOPPED | FOLLOWING_ERROR | measured far from commanded | 0.5 s below half the limit, then a chunk |
+| STOPPED | POLICY_GONE | policy lost its liveliness | it lives again, or a chunk observed after the stop |
+| STOPPED | OVERRUN | the control loop stalled | 0.5 s without a stall, then a chunk |
+| STOPPED | CLOCK_JUMP | ROS time leapt or went back | 0.5 s of steady time, fresh joints, then a chunk |
+| STOPPED | RIVAL | other publisher on a command topic | it is gone, fresh joints, then a chunk |
+| E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
+
+Commands: none while INACTIVE; APPROACHING and EXECUTING follow the blend within the limits; all others brake within the
+limits and then repeat the last command, with three exceptions: after OVERRUN the robot has stood at the last command
+for a while, so it goes on from rest there; RIVAL falls silent once it has braked, and starts again from the measured
+position; a robot that was deactivated and activated starts from the measured position, whatever the cause was.
+
+"Then a chunk" is one whose observation is younger than the way back, so that nothing seen before a stop moves the
+robot after it. Several causes may hold at once; each needs its own way back, the gravest is shown.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+SETTLE_NS = 500_000_000  # how long a following error, a stall or a clock must have been well
+
+
+class State(IntEnum):
+    """The values equal the constants of ExecutorStatus.msg."""
+
+    UNCONFIGURED = 0
+    INACTIVE = 1
+    APPROACHING = 2
+    EXECUTING = 3
+    HOLDING = 4
+    STOPPED = 5
+    E_STOPPED = 6
+
+
+class Cause(IntEnum):
+    """The values equal the constants of ExecutorStatus.msg."""
+
+    NONE = 0
+    NO_CHUNK = 1
+    NO_INSTRUCTION = 2
+    STALE_JOINT_STATES = 3
+    FOLLOWING_ERROR = 4
+    POLICY_GONE = 5
+    OVERRUN = 6
+    CLOCK_JUMP = 7
+    RIVAL = 8
+
+
+GRAVEST_FIRST = (
+    Cause.RIVAL,
+    Cause.CLOCK_JUMP,
+    Cause.OVERRUN,
+    Cause.STALE_JOINT_STATES,
+    Cause.FOLLOWING_ERROR,
+    Cause.POLICY_GONE,
+)
+
+
+@dataclass
+class _Trip:
+    message: str
+    well_since_ns: int | None = None  # when the fault was first not there any more
+
+
+class Supervisor:
+    """The causes that hold now, and the latch of the e-stop.
+
+    Attributes:
+        not_before_ns: chunks with an older observation are not followed; None when there was no stop yet.
+        e_stop_message: who pulled the e-stop; empty when it is not latched.
+    """
+
+    def __init__(self) -> None:
+        self.e_stop_message = ""
+        self.clear()
+
+    def clear(self) -> None:
+        """A fresh activation. The e-stop stays latched."""
+        self._trips: dict[Cause, _Trip] = {}
+        self.not_before_ns: int | None = None
+
+    @property
+    def e_stopped(self) -> bool:
+        return bool(self.e_stop_message)
+
+    def e_stop(self, message: str) -> None:
+        """Latch. The first message stays."""
+        self.e_stop_message = self.e_stop_message or message or "e-stop"
+
+    def reset_e_stop(self, now_ns: int) -> None:
+        self.e_stop_message = ""
+        self.not_before_ns = now_ns
+
+    def tripped(self, cause: Cause) -> bool:
+        return cause in self._trips
+
+    def message(self, cause: Cause) -> str:
+        """The words of a cause that holds."""
+        return self._trips[cause].message
+
+    @property
+    def stopped(self) -> bool:
+        """Nothing may be followed."""
+        return self.e_stopped or bool(self._trips)
+
+    @property
+    def worst(self) -> tuple[Cause, str]:
+        """The gravest cause that holds and its words; NONE when there is none."""
+        for cause in GRAVEST_FIRST:
+            if cause in self._trips:
+                return cause, self._trips[cause].message
+        return Cause.NONE, ""
+
+    def trip(self, cause: Cause, message: str, now_ns: int) -> bool:
+        """The fault is there now. True when it is news."""
+        known = self._trips.get(cause)
+        if known is None:
+            self._trips[cause] = _Trip(message)
+            self.not_before_ns = now_ns
+            return True
+        known.message, known.well_since_ns = message, None
+        return False
+
+    def well(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> bool:
+        """The fault is not there now. True when its way back ends here, after `settle_ns` without it."""
+        known = self._trips.get(cause)
+        if known is None:
+            return False
+        if known.well_since_ns is None or now_ns < known.well_since_ns:
+            known.well_since_ns = now_ns
+        if now_ns - known.well_since_ns < settle_ns:
+            return False
+        del self._trips[cause]
+        self.not_before_ns = now_ns
+        return True

@@ -1,0 +1,129 @@
+"""Live chunks on one time axis."""
+
+from bisect import insort
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vla_ros.control.interpolation import hermite, linear, slopes
+from vla_ros.core.chunk import ActionChunk
+
+MAX_CHUNKS = 512  # bounds the cost of a tick whatever arrives
+_SNAP = 1e-6  # steps: an instant this close to a row is that row, despite rounding of step_dt
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the live chunks say about one instant, oldest first.
+
+    Attributes:
+        position: (L, J) rad or m.
+        velocity: (L, J) slope just before the instant, rad/s or m/s.
+        nearest: (J,) the newest chunk's nearest row.
+        newest: (session, sequence) of the newest chunk.
+        newest_stamp_ns: its stamp.
+        instruction_id: its instruction.
+    """
+
+    position: np.ndarray
+    velocity: np.ndarray
+    nearest: np.ndarray
+    newest: tuple[int, int]
+    newest_stamp_ns: int
+    instruction_id: int
+
+
+@dataclass(order=True)
+class _Entry:
+    stamp_ns: int
+    arrival: int
+    chunk: ActionChunk = field(compare=False)
+    slopes: np.ndarray = field(compare=False)
+
+
+class Timeline:
+    """The chunks that may still have something to say, ordered by the time of their observation.
+
+    The rows of all chunks lie in one array, so that the cost of a tick hardly depends on their number.
+    """
+
+    def __init__(self, cubic: bool = False, max_age: float = np.inf) -> None:
+        """`max_age`: a chunk older than this (s since its stamp) says nothing, whatever its horizon."""
+        self.cubic = cubic
+        self.max_age = max_age
+        self._entries: list[_Entry] = []
+        self._arrivals = 0
+        self._stack()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def chunks(self) -> tuple[ActionChunk, ...]:
+        """Oldest first."""
+        return tuple(entry.chunk for entry in self._entries)
+
+    def add(self, chunk: ActionChunk) -> None:
+        self._arrivals += 1
+        curve = slopes(chunk.data) if self.cubic else np.zeros_like(chunk.data)
+        insort(self._entries, _Entry(chunk.stamp_ns, self._arrivals, chunk, curve))
+        del self._entries[:-MAX_CHUNKS]
+        self._stack()
+
+    def clear(self) -> None:
+        self._entries.clear()
+        self._stack()
+
+    def keep(self, instruction_id: int) -> None:
+        """Drop the chunks of every other instruction."""
+        self._entries = [entry for entry in self._entries if entry.chunk.instruction_id == instruction_id]
+        self._stack()
+
+    def prune(self, now_ns: int) -> None:
+        """Drop the chunks that are over at `now_ns`."""
+        if len(self._entries) and now_ns > self._first_end_ns:
+            self._entries = [entry for entry in self._entries if self._end_ns(entry.chunk) >= now_ns]
+            self._stack()
+
+    def predictions(self, now_ns: int) -> Predictions | None:
+        """What the live chunks say about `now_ns`; None when there is none."""
+        if not self._entries:
+            return None
+        s = (now_ns - self._stamps) * 1e-9 / self._dts  # (C,) in steps; stamps are int64, so nothing is lost
+        whole = np.rint(s)
+        s = np.where(np.abs(s - whole) < _SNAP, whole, s)
+        live = (s >= 0) & (s <= self._last) & (s * self._dts <= self.max_age + _SNAP)
+        index = np.flatnonzero(live)
+        if not len(index):
+            return None
+        s, last, dt = s[index], self._last[index], self._dts[index][:, None]
+        # the segment that ends at or after the instant: its slope is the one just before it
+        k = np.clip(np.ceil(s) - 1, 0, np.maximum(last - 1, 0)).astype(int)
+        k2 = np.minimum(k + 1, last.astype(int))
+        f = (s - k)[:, None]
+        first, second = self._rows[index, k], self._rows[index, k2]
+        if self.cubic:
+            value, slope = hermite(first, second, self._slopes[index, k], self._slopes[index, k2], f)
+        else:
+            value, slope = linear(first, second, f)
+        newest = self._entries[index[-1]].chunk
+        nearest = newest.data[min(int(s[-1] + 0.5), newest.horizon - 1)]
+        identity = (newest.session, newest.sequence)
+        return Predictions(value, slope / dt, nearest, identity, newest.stamp_ns, newest.instruction_id)
+
+    def _end_ns(self, chunk: ActionChunk) -> int:
+        return chunk.stamp_ns + int(min((chunk.horizon - 1) * chunk.step_dt, self.max_age) * 1e9) + 1000
+
+    def _stack(self) -> None:
+        chunks = self.chunks
+        horizon = max((chunk.horizon for chunk in chunks), default=0)
+        width = chunks[0].data.shape[1] if chunks else 0
+        self._rows = np.zeros((len(chunks), horizon, width))
+        self._slopes = np.zeros_like(self._rows)
+        for i, entry in enumerate(self._entries):
+            self._rows[i, : entry.chunk.horizon] = entry.chunk.data
+            self._slopes[i, : entry.chunk.horizon] = entry.slopes
+        self._stamps = np.array([chunk.stamp_ns for chunk in chunks], dtype=np.int64)
+        self._dts = np.array([chunk.step_dt for chunk in chunks])
+        self._last = np.array([chunk.horizon - 1.0 for chunk in chunks])
+        self._first_end_ns = min((self._end_ns(chunk) for chunk in chunks), default=0)

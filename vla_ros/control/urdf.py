@@ -1,0 +1,80 @@
+"""Joint limits of a URDF (file or text), read with the standard library."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from vla_ros.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class UrdfLimit:
+    """Limits of one joint in rad or m (and per s); infinite where the URDF says nothing."""
+
+    lower: float = -math.inf
+    upper: float = math.inf
+    velocity: float = math.inf
+
+
+def load_urdf(source: str | Path) -> dict[str, UrdfLimit]:
+    """Joint name -> limits, of a URDF file or of the text itself (it then contains a `<robot` tag).
+
+    `<limit>` and the narrower `<safety_controller>` soft limits are honoured; a continuous joint has no
+    position limits; fixed joints are left out. Raises InputError.
+    """
+    text = str(source)
+    where = "robot_description"
+    if "<robot" not in text:
+        where = f"URDF {source}"
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{where}: not XML: {error}") from error
+    if root.tag != "robot":
+        raise InputError(f"{where}: top element <{root.tag}>, expected <robot>")
+    limits = {}
+    for joint in root.iterfind("joint"):
+        name = joint.get("name", "")
+        kind = joint.get("type", "")
+        if kind in ("revolute", "prismatic", "continuous"):
+            limits[name] = _joint(joint, f"{where}: joint {name}", bounded=kind != "continuous")
+    return limits
+
+
+def _joint(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
+    limit = joint.find("limit")
+    if limit is None:
+        if bounded:
+            raise InputError(f"{where}: no <limit>, expected lower, upper and velocity")
+        return UrdfLimit()
+    velocity = _number(limit, "velocity", math.inf, where)
+    if not velocity > 0:
+        raise InputError(f"{where}: velocity {velocity}, expected a positive number")
+    if not bounded:
+        return UrdfLimit(velocity=velocity)
+    lower, upper = _number(limit, "lower", 0.0, where), _number(limit, "upper", 0.0, where)  # 0 is URDF's default
+    safety = joint.find("safety_controller")
+    if safety is not None:
+        lower = max(lower, _number(safety, "soft_lower_limit", -math.inf, where))
+        upper = min(upper, _number(safety, "soft_upper_limit", math.inf, where))
+    if not lower < upper:
+        raise InputError(f"{where}: lower {lower}, expected less than upper {upper}")
+    return UrdfLimit(lower, upper, velocity)
+
+
+def _number(element: ElementTree.Element, name: str, default: float, where: str) -> float:
+    text = element.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if math.isnan(value):
+        raise InputError(f"{where}: {name} {text!r}, expected a number")
+    return value
