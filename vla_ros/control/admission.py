@@ -144,9 +144,7 @@ class Admission:
             not_before_ns: chunks with an older stamp come from before a stop.
             closed: why nothing is followed at present; a malformed message is refused for what it is even then.
         """
-        refusal = (
-            self._form(candidate) or closed or self._authority(candidate, now_ns, instruction_id, not_before_ns)
-        )
+        refusal = self._form(candidate) or closed or self._authority(candidate, now_ns, instruction_id, not_before_ns)
         if refusal is None:
             order = [list(candidate.names).index(name) for name in self.limits.names]
             rows = np.asarray(candidate.data, dtype=np.float64).reshape(candidate.horizon, -1)[:, order]

@@ -74,9 +74,7 @@ class Limits:
             jerk = np.inf if joint.jerk is None else joint.jerk
             rows.append((lower, upper, min(joint.velocity, other.velocity), joint.acceleration, jerk))
         columns = np.array(rows, dtype=np.float64).T.copy()
-        return cls(
-            robot.joint_names, tuple(joint.unit for joint in robot.joints), *columns, robot.discrete, sources
-        )
+        return cls(robot.joint_names, tuple(joint.unit for joint in robot.joints), *columns, robot.discrete, sources)
 
     def report(self) -> dict[str, str]:
         """Joint -> its limits and where each comes from, in words; what `vla-ros info` prints."""
