@@ -1,0 +1,98 @@
+"""The bounded buffer between subscriptions and disk."""
+
+import threading
+
+import pytest
+from bags.factory import IMAGE, JOINTS, START, TEXT, TYPES, image, joints, pixels, text
+
+from vla_ros.bags.compress import compressor
+from vla_ros.bags.reader import Bag
+from vla_ros.bags.recording import Recording
+from vla_ros.bags.writer import BagWriter
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import Camera
+from vla_ros.messages.images import rgb_image
+
+DEADLINE = 60.0
+
+
+class SlowWriter(BagWriter):
+    """A disk that takes nothing until it is let."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.let = threading.Event()
+        self.reached = threading.Event()
+
+    def write(self, *args, **kwargs):
+        self.reached.set()
+        assert self.let.wait(DEADLINE)
+        super().write(*args, **kwargs)
+
+
+def test_nothing_is_lost_until_the_buffer_is_full_and_then_it_is_said(tmp_path):
+    problems = []
+    writer = SlowWriter(tmp_path / "bag")
+    recording = Recording(writer, buffer_bytes=10_000, on_problem=problems.append)
+    recording.add_topic(IMAGE, TYPES[IMAGE])
+    recording.add_topic(TEXT, TYPES[TEXT])
+    size = len(image(START, 0))
+    fit = 10_000 // size
+    assert [recording.put(IMAGE, START + k, image(START + k, k)) for k in range(fit + 3)] == [True] * fit + [False] * 3
+    assert recording.put(TEXT, START, text("small ones still fit"))
+    writer.let.set()
+    recording.close({"robot": "x"})
+    assert len(problems) == 2 and IMAGE in problems[0] and f"dropped 3 of {IMAGE}" in problems[1]
+    with Bag(tmp_path / "bag") as bag:
+        assert bag.topics[IMAGE].count == fit and bag.topics[TEXT].count == 1
+        assert bag.custom == {"robot": "x", f"vla_ros.dropped.{IMAGE}": "3"}
+
+
+def test_after_close_nothing_is_taken(tmp_path):
+    recording = Recording(BagWriter(tmp_path / "bag"))
+    recording.add_topic(JOINTS, TYPES[JOINTS])
+    recording.close()
+    assert not recording.put(JOINTS, START, joints(START, (0, 0)))
+
+
+class FullDisk(BagWriter):
+    def write(self, *args, **kwargs):
+        if self.message_count == 2:
+            raise OSError(28, "No space left on device")
+        super().write(*args, **kwargs)
+
+
+def test_a_full_disk_is_said_with_topic_and_time(tmp_path):
+    problems = []
+    recording = Recording(FullDisk(tmp_path / "bag"), on_problem=problems.append)
+    recording.add_topic(JOINTS, TYPES[JOINTS])
+    for k in range(5):
+        recording.put(JOINTS, START + k, joints(START + k, (0, 0)))
+    with pytest.raises(InputError, match=r"bag.*/joint_states, t=1700000000.000 s: No space left.*bag repair"):
+        recording.close()
+    assert len(problems) == 1
+
+
+@pytest.mark.parametrize("format", ["jpeg", "png"])
+def test_images_are_compressed_on_the_way(tmp_path, format):
+    recording = Recording(BagWriter(tmp_path / "bag"))
+    camera = Camera("front", "camera/image_raw", 32, 24)
+    recording.add_topic(IMAGE + "/compressed", "sensor_msgs/msg/CompressedImage", transform=compressor(camera, format))
+    data = image(START, 5)
+    recording.put(IMAGE + "/compressed", START, data)
+    recording.put(IMAGE + "/compressed", START + 1, data[:50])
+    recording.close()
+    assert recording.dropped == {IMAGE + "/compressed": 1}
+    with Bag(tmp_path / "bag") as bag:
+        (record,) = bag.records()
+        message = bag.decode(record)
+    assert message.format == f"rgb8; {format} compressed bgr8" and bag.header_ns(record) == START
+    difference = abs(rgb_image(message).astype(int) - pixels(5).astype(int))
+    assert difference.max() == 0 if format == "png" else difference.mean() < 4
+
+
+def test_deep_and_compressed_streams_keep_their_depth():
+    assert compressor(Camera("depth", "d", 32, 24, encoding="32FC1")) is None
+    assert compressor(Camera("c", "c", 32, 24, compressed=True)) is None
+    with pytest.raises(InputError, match="gif"):
+        compressor(Camera("c", "c", 32, 24), "gif")

@@ -1,0 +1,142 @@
+"""The recorder on a graph: what a peer publishes is in the bag, seen as a policy sees it live, even after SIGKILL."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from rclpy.duration import Duration
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+from system.support import DEADLINE, Probe
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros.bags.reader import Bag
+from vla_ros.bags.repair import repair
+from vla_ros.cli.graph import Graph
+from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.images import compressed_image_message, image_message
+from vla_ros.messages.joints import joint_state_message
+from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
+
+NS = 1_000_000_000
+STEP = NS // 10
+ROBOT = {
+    "name": "two",
+    "cameras": [
+        {"name": "raw", "topic": "camera/raw", "width": 40, "height": 30},
+        {"name": "packed", "topic": "camera/packed", "width": 40, "height": 30, "compressed": True},
+    ],
+    "joints": [
+        {"name": name, "lower": -2.0, "upper": 2.0, "velocity": 1.0, "acceleration": 5.0} for name in ("a", "b")
+    ],
+    "groups": [{"name": "arm", "topic": "arm", "interface": "joint_trajectory", "joints": ["a", "b"]}],
+}
+
+
+@pytest.fixture
+def robot(tmp_path: Path) -> Path:
+    path = tmp_path / "robot.yaml"
+    path.write_text(yaml.safe_dump(ROBOT))
+    return path
+
+
+def picture(k: int) -> np.ndarray:
+    return np.random.default_rng(k).integers(0, 256, (30, 40, 3), np.uint8)
+
+
+class Source:
+    """Publishes frame k of every stream, stamped k steps after the beginning."""
+
+    def __init__(self, probe: Probe, heard: tuple[str, ...] = ()) -> None:
+        """`heard`: topics that the probe listens to besides the recorder."""
+        kinds = {"camera/raw": Image, "camera/packed": CompressedImage, "joint_states": JointState,
+                 "arm": JointTrajectory, "instruction": String}  # fmt: skip
+        self.start = probe.graph.node.get_clock().now().nanoseconds
+        self.publishers = {
+            topic: probe.publisher(topic, kind, readers=1 + (topic in heard)) for topic, kind in kinds.items()
+        }
+
+    def publish(self, k: int) -> None:
+        stamp = self.start + k * STEP
+        send = {topic: publisher.publish for topic, publisher in self.publishers.items()}
+        send["instruction"](String(data=f"frame {k}"))
+        send["camera/raw"](image_message(Image, picture(k), stamp))
+        send["camera/packed"](compressed_image_message(CompressedImage, picture(k), stamp))
+        send["joint_states"](joint_state_message(JointState, ("b", "a"), np.array([k, -k]) / 7, stamp))
+
+    def wait_acknowledged(self) -> None:
+        for publisher in self.publishers.values():
+            assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE))
+
+
+def start(graph: Graph, robot: Path, bag: Path, **parameters) -> None:
+    values = {"robot": str(robot), "output": str(bag), **parameters}
+    graph.start("recorder_node", parameters=values)
+    graph.bring_up("recorder_node")
+
+
+def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe, robot: Path, tmp_path: Path):
+    spec = RobotSpec.load(robot)
+    topics = {
+        "raw": ("camera/raw", Image),
+        "packed": ("camera/packed", CompressedImage),
+        JOINT_STATES: ("joint_states", JointState),
+    }
+    for topic, kind in topics.values():
+        probe.record(topic, kind)
+    start(graph, robot, tmp_path / "bag")
+    source = Source(probe, heard=tuple(topic for topic, _ in topics.values()))
+    frames = 8  # fewer than the publishers' queues hold: nothing is lost, however long anybody is paused
+    for k in range(frames):
+        source.publish(k)
+    probe.wait_for(lambda: all(len(probe.messages(topic)) == frames for topic, _ in topics.values()), "every frame")
+    source.wait_acknowledged()
+    graph.deactivate("recorder_node")
+
+    live = ObservationBuilder(spec, max_age=None, history=60.0)
+    for stream, (topic, _) in topics.items():
+        for message in probe.messages(topic):
+            live.add(stream, message)
+    recorded = ObservationBuilder(spec, max_age=None, history=60.0)
+    with Bag(tmp_path / "bag") as bag:
+        assert bag.topics["/instruction"].count == frames
+        texts = [bag.decode(record).data for record in bag.records(["/instruction"])]
+        for stream, (topic, _) in topics.items():
+            for record in bag.records([f"/{topic}"]):
+                recorded.add(stream, bag.decode(record))
+    assert texts == [f"frame {k}" for k in range(frames)]
+    for k in range(frames):
+        stamp = source.start + k * STEP
+        one, two = live.build(stamp), recorded.build(stamp)
+        assert one.stamp_ns == two.stamp_ns == stamp and dict(one.stamps_ns) == dict(two.stamps_ns)
+        assert one.state.tobytes() == two.state.tobytes() and one.state[0] == -k / 7
+        for camera in spec.camera_names:
+            assert one.images[camera].tobytes() == two.images[camera].tobytes()
+        assert np.array_equal(one.images["raw"], picture(k))
+
+
+def test_a_recorder_that_was_killed(graph: Graph, probe: Probe, robot: Path, tmp_path: Path):
+    bag = tmp_path / "bag"
+    start(graph, robot, bag, flush_period=0.02, compressed_images=True)
+    source = Source(probe)
+    file = bag / "bag_0.mcap"
+    count = 0
+
+    def enough() -> bool:
+        nonlocal count
+        source.publish(count)
+        count += 1
+        return file.exists() and file.stat().st_size > 60_000
+
+    probe.wait_for(enough, "60 kB in the bag")
+    graph.kill("recorder_node", signal.SIGKILL)
+    assert not (bag / "metadata.yaml").exists()
+    report = repair(bag)
+    with Bag(report.output) as repaired:
+        assert repaired.topics["/camera/raw/compressed"].type == "sensor_msgs/msg/CompressedImage"
+        stamps = [repaired.header_ns(record) for record in repaired.records(["/joint_states"])]
+        assert all(repaired.decode(record) is not None for record in repaired.records())
+    assert len(stamps) > 3 and stamps == sorted(stamps)
+    assert {(stamp - source.start) % STEP for stamp in stamps} == {0}

@@ -1,0 +1,132 @@
+"""Message definitions: the text that a bag carries, and the types that decode it."""
+
+import os
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
+from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from vla_ros.core.errors import InputError
+
+SEPARATOR = "=" * 80
+SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree; absent from an installed package
+
+
+@cache
+def standard_store() -> Typestore:
+    """The messages of ROS 2 Kilted and this package's own. Shared: do not register types in it."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    for folder in _package_folders("vla_ros"):
+        for path in sorted(folder.glob("*.msg")):
+            add_definition(store, f"vla_ros/msg/{path.stem}", path.read_text(encoding="utf-8"))
+        break
+    return store
+
+
+def _package_folders(package: str) -> list[Path]:
+    """Folders that hold the .msg files of a package, the best first."""
+    prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    folders = [prefix / "share" / package / "msg" for prefix in prefixes]
+    if package == "vla_ros":
+        folders.append(SOURCE_FOLDER)
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def message_text(typename: str) -> str | None:
+    """The .msg file of `package/msg/Name` as written by its author, or None when it is not installed."""
+    package, kind, name = typename.split("/")
+    if kind != "msg":
+        return None
+    for folder in _package_folders(package):
+        path = folder / f"{name}.msg"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    return None
+
+
+def full_definition(typename: str) -> tuple[str, str]:
+    """(definition, RIHS01 hash) of a message with everything it contains, as rosbag2 stores them.
+
+    The text comes from the .msg files of the installed packages (with their comments), else from the types of
+    ROS 2 Kilted. Raises InputError for a type that is known to neither.
+    """
+    if typename.count("/") != 2:
+        raise InputError(f"message type {typename!r}: expected package/msg/Name")
+    store = Typestore()
+    texts: dict[str, str] = {}
+    pending = [typename]
+    while pending:
+        name = pending.pop(0)
+        if name in texts:
+            continue
+        text = message_text(name)
+        if text is None:
+            if name not in standard_store().fielddefs:
+                raise InputError(
+                    f"message type {name}: unknown definition; its package is not in AMENT_PREFIX_PATH "
+                    f"({os.environ.get('AMENT_PREFIX_PATH', '') or 'unset'}) and it is not a standard message"
+                )
+            text = standard_store().generate_msgdef(name, ros_version=2)[0].split(SEPARATOR)[0]
+        texts[name] = text
+        add_definition(store, name, text)
+        pending += _contained(store, name)
+    parts = [texts.pop(typename)]
+    parts += [f"{SEPARATOR}\nMSG: {name.replace('/msg/', '/')}\n{text}" for name, text in texts.items()]
+    return "\n".join(part.rstrip("\n") for part in parts) + "\n", store.hash_rihs01(typename)
+
+
+def _contained(store: Typestore, typename: str) -> list[str]:
+    names = []
+    for _, field in store.fielddefs[typename][1]:
+        kind, detail = field
+        if kind in (Nodetype.ARRAY, Nodetype.SEQUENCE):
+            kind, detail = detail[0]
+        if kind == Nodetype.NAME:
+            names.append(detail)
+    return names
+
+
+def add_definition(store: Typestore, typename: str, text: str, idl: bool = False) -> None:
+    """Register a definition (with everything behind its separators) in a store. Raises InputError."""
+    try:
+        types = get_types_from_idl(text) if idl else get_types_from_msg(text, typename)
+        store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
+    except Exception as error:  # the parser's own errors have no common base
+        raise InputError(f"message type {typename}: its definition cannot be read: {error}") from error
+
+
+def store_for(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
+    """The types of a bag: what it says itself, and the standard messages for what it does not say.
+
+    A type that neither knows is absent from the store; it matters only when a message of it is decoded.
+    """
+    store = Typestore()
+    silent = []
+    for typename, definition in definitions:
+        if definition.format == MessageDefinitionFormat.NONE or not definition.data:
+            silent.append(typename)
+        else:
+            add_definition(store, typename, definition.data, idl=definition.format == MessageDefinitionFormat.IDL)
+    for typename in silent:
+        pending = [typename]
+        while pending:
+            name = pending.pop()
+            if name in store.fielddefs:
+                continue
+            if name in standard_store().fielddefs:
+                store.register({name: standard_store().fielddefs[name]})
+            elif (text := message_text(name)) is not None:
+                add_definition(store, name, text)
+            else:
+                continue
+            pending += _contained(store, name)
+    return store
+
+
+def starts_with_header(store: Typestore, typename: str) -> bool:
+    """True for messages whose first field is a std_msgs/Header."""
+    fields = store.fielddefs.get(typename, ((), ()))[1]
+    return bool(fields) and fields[0][1] == (Nodetype.NAME, "std_msgs/msg/Header")

@@ -1,0 +1,156 @@
+"""Reading rosbag2 bags: sqlite3 and mcap, plain or compressed, with or without embedded definitions."""
+
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from rosbags.rosbag2 import Reader
+from rosbags.serde import SerdeError
+
+from vla_ros.bags.definitions import starts_with_header, store_for
+from vla_ros.core.errors import InputError
+
+# Publishers may leave uninitialised bytes behind a message (alignment of the middleware's buffers).
+MAX_TRAILING_BYTES = 16
+
+
+class Record(NamedTuple):
+    """A serialized message as it lies in the bag."""
+
+    topic: str
+    type: str
+    log_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class TopicInfo:
+    """What a bag says about a topic. `qos`: what its publishers offered, as rosbag2's mappings."""
+
+    name: str
+    type: str
+    count: int
+    qos: tuple[dict[str, Any], ...] = ()
+
+
+class Bag:
+    """An open bag: a folder with a metadata.yaml, or a single .mcap or .db3 file. Use as a context manager.
+
+    Every error is an InputError that names the file and, where there is one, the topic and the time.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise InputError(f"bag {self.path}: no such file or folder")
+        if self.path.is_dir() and not (self.path / "metadata.yaml").is_file():
+            files = [*self.path.glob("*.mcap"), *self.path.glob("*.db3")]
+            hint = f"was it cut off? Recover it with: vla-ros bag repair {self.path}" if files else "not a bag"
+            raise InputError(f"bag {self.path}: has no metadata.yaml: {hint}")
+        try:
+            self._reader = Reader(self.path)
+            self._reader.open()
+        except Exception as error:  # rosbags, yaml, zstd, sqlite3 and the system each have their own
+            raise self._unreadable(error) from error
+        self._store = store_for((c.msgtype, c.msgdef) for c in self._reader.connections)
+        self.topics = {
+            name: TopicInfo(name, info.msgtype or "", info.msgcount, _qos(info.connections))
+            for name, info in self._reader.topics.items()
+        }
+        for connection in self._reader.connections:
+            if not self.topics[connection.topic].type:
+                self.close()
+                raise InputError(f"bag {self.path}: topic {connection.topic} has messages of several types")
+        metadata = self._reader.storage.metadata
+        self.custom: dict[str, str] = dict(metadata.custom or {})
+        self.message_count = self._reader.message_count
+        self.start_ns = self._reader.start_time if self.message_count else 0
+        self.end_ns = self._reader.end_time - 1 if self.message_count else 0
+
+    def close(self) -> None:
+        if self._reader.is_open:
+            self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def records(
+        self, topics: Collection[str] | None = None, start_ns: int | None = None, stop_ns: int | None = None
+    ) -> Iterator[Record]:
+        """Messages in order of log time; of `topics` only when given, from `start_ns` to before `stop_ns`."""
+        wanted = [c for c in self._reader.connections if topics is None or c.topic in topics]
+        if not wanted:
+            return
+        last = self.start_ns
+        iterator = self._reader.messages(wanted, start_ns, stop_ns)
+        while True:
+            try:
+                connection, last, data = next(iterator)
+            except StopIteration:
+                return
+            except Exception as error:
+                raise self._unreadable(error, f" after {self.when(last)}") from error
+            yield Record(connection.topic, connection.msgtype, last, data)
+
+    def decode(self, record: Record) -> Any:
+        """The message as an object with the fields of its definition. Raises InputError."""
+        if record.type not in self._store.fielddefs:
+            raise InputError(
+                f"{self.where(record)}: message type {record.type}: unknown definition; the bag does not carry it "
+                f"and it is not installed"
+            )
+        definition = self._store.get_msgdef(record.type)
+        data = record.data
+        if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
+            raise InputError(f"{self.where(record)}: not CDR: begins with {bytes(data[:4]).hex() or 'nothing'}")
+        read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
+        try:
+            message, end = read(memoryview(data)[4:], 0, definition.cls, self._store)
+        except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
+            raise InputError(f"{self.where(record)}: not a {record.type}: {error}") from error
+        if len(data) - 4 - end > MAX_TRAILING_BYTES:
+            raise InputError(
+                f"{self.where(record)}: not a {record.type}: {len(data)} bytes, expected {end + 4}"
+            )
+        return message
+
+    def header_ns(self, record: Record) -> int | None:
+        """The stamp of a message that begins with a header, ns, without decoding it; None for others."""
+        if not starts_with_header(self._store, record.type) or len(record.data) < 12:
+            return None
+        seconds, nanoseconds = struct.unpack_from("<iI" if record.data[1] else ">iI", record.data, 4)
+        return seconds * 1_000_000_000 + nanoseconds
+
+    def when(self, ns: int) -> str:
+        """A time for people: since the beginning of the bag, and as it stands in the messages."""
+        return f"t={(ns - self.start_ns) / 1e9:.3f} s ({ns / 1e9:.3f})"
+
+    def where(self, record: Record) -> str:
+        """File, topic and time of a message, to begin an error with."""
+        return f"bag {self.path}: topic {record.topic}: {self.when(record.log_ns)}"
+
+    def _unreadable(self, error: Exception, where: str = "") -> InputError:
+        hint = ""
+        if not isinstance(error, PermissionError) and self.path.suffix != ".db3":
+            hint = f" If it was cut off, recover it with: vla-ros bag repair {self.path}"
+        return InputError(f"bag {self.path}: cannot be read{where}: {error}{hint}")
+
+
+def _qos(connections: Collection[Any]) -> tuple[dict[str, Any], ...]:
+    rows = []
+    for connection in connections:
+        for qos in connection.ext.offered_qos_profiles:
+            rows.append(
+                {
+                    "history": qos.history.name.lower(),
+                    "depth": qos.depth,
+                    "reliability": qos.reliability.name.lower(),
+                    "durability": qos.durability.name.lower(),
+                }
+            )
+    return tuple(rows)

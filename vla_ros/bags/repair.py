@@ -1,0 +1,181 @@
+"""Recovery of a bag that was cut off: every message that reached the disk whole goes into a new bag."""
+
+import re
+import shutil
+import sqlite3
+import struct
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+import zstandard
+from mcap.exceptions import McapError
+from mcap.records import Channel, Message, Schema
+from mcap.stream_reader import CRCValidationError, StreamReader
+
+from vla_ros.bags.writer import BagWriter
+from vla_ros.core.errors import InputError
+
+# What the mcap reader raises on a file that ends or turns to garbage in the middle.
+BROKEN = (McapError, CRCValidationError, EOFError, struct.error, UnicodeDecodeError, ValueError,
+          RuntimeError, zlib.error, zstandard.ZstdError, MemoryError)  # fmt: skip
+
+
+@dataclass
+class RepairReport:
+    """What `repair` found: messages recovered, and for each broken file why its reading ended."""
+
+    output: Path
+    messages: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+def repair(bag: str | Path, output: str | Path | None = None, progress: Callable[[int, int], None] | None = None
+           ) -> RepairReport:  # fmt: skip
+    """Copy what can be read of `bag` (a folder or one file) to a new complete bag; the original is not touched.
+
+    Args:
+        output: folder of the new bag, by default `BAG_repaired` beside the original.
+        progress: called with bytes done and bytes in all.
+
+    Raises InputError when there is nothing to read, when the output exists or cannot be written.
+    """
+    bag = Path(bag)
+    files = _storage_files(bag)
+    output = Path(output) if output else bag.with_name(f"{bag.stem if bag.is_file() else bag.name}_repaired")
+    if output.exists():
+        raise InputError(f"bag {output}: exists already, expected a new folder")
+    part = output.with_name(output.name + ".part")
+    if part.exists():
+        shutil.rmtree(part)  # left by a repair that was itself cut off
+    report = RepairReport(output)
+    total, done = sum(path.stat().st_size for path in files), 0
+    writer = BagWriter(part, name=output.name)
+    try:
+        for path in files:
+            reason = _copy(path, writer)
+            if reason:
+                report.broken[path.name] = reason
+            writer.next_file()
+            done += path.stat().st_size
+            if progress:
+                progress(done, total)
+        writer.close({"vla_ros.repaired_from": bag.name})
+        part.rename(output)
+    except OSError as error:
+        writer.abort()
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(f"bag {output}: {error.strerror or error}") from error
+    except BaseException:
+        writer.abort()
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    report.messages = writer.message_count
+    report.counts = {topic.name: topic.count for topic in writer.topics.values()}
+    return report
+
+
+def _storage_files(bag: Path) -> list[Path]:
+    if not bag.exists():
+        raise InputError(f"bag {bag}: no such file or folder")
+    if bag.is_file():
+        files = [bag]
+    else:
+        files = [path for path in bag.iterdir() if path.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))]
+        files.sort(key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
+    if not files or (bag.is_file() and bag.suffix not in (".mcap", ".db3")):
+        raise InputError(f"bag {bag}: holds no .mcap and no .db3 file")
+    return files
+
+
+def _copy(path: Path, writer: BagWriter) -> str | None:
+    """Append a storage file to the writer; the reason why reading ended early, None when it was whole."""
+    if path.suffix == ".zstd":  # rosbag2 compresses each file when it is done with it
+        with tempfile.TemporaryDirectory(dir=writer.path.parent) as folder:
+            plain = Path(folder) / path.stem
+            try:
+                with path.open("rb") as source, plain.open("wb") as target:
+                    zstandard.ZstdDecompressor().copy_stream(source, target)
+            except zstandard.ZstdError as error:
+                return f"cannot be unpacked: {error}"
+            return _copy(plain, writer)
+    return _copy_mcap(path, writer) if path.suffix == ".mcap" else _copy_sqlite(path, writer)
+
+
+def _copy_mcap(path: Path, writer: BagWriter) -> str | None:
+    schemas: dict[int, Schema] = {}
+    topics: dict[int, str] = {}
+    with path.open("rb") as stream:
+        records = StreamReader(stream, validate_crcs=True).records
+        while True:
+            try:
+                record = next(records)
+            except StopIteration:
+                return None
+            except BROKEN as error:
+                return f"ends at byte {stream.tell()} of {path.stat().st_size}: {type(error).__name__} {error}".rstrip()
+            if isinstance(record, Schema):
+                schemas[record.id] = record
+            elif isinstance(record, Channel) and record.id not in topics:
+                topics[record.id] = record.topic
+                schema = schemas.get(record.schema_id)
+                if schema is None:
+                    return f"topic {record.topic} has no schema"
+                qos = yaml.safe_load(record.metadata.get("offered_qos_profiles") or "[]")
+                definition = schema.data.decode() if schema.data else None
+                hash = record.metadata.get("topic_type_hash", "")
+                _add_topic(path, writer, record.topic, schema.name, qos, definition, schema.encoding, hash)
+            elif isinstance(record, Message):
+                writer.write(topics[record.channel_id], record.log_time, _plain(record.data), record.publish_time)
+
+
+def _copy_sqlite(path: Path, writer: BagWriter) -> str | None:
+    """The journal or write-ahead log of a file that was cut off is applied to a copy of it."""
+    with tempfile.TemporaryDirectory(dir=writer.path.parent) as folder:
+        for suffix in ("", "-wal", "-journal"):
+            part = path.with_name(path.name + suffix)
+            if part.exists():
+                shutil.copyfile(part, Path(folder) / part.name)
+        database = sqlite3.connect(Path(folder) / path.name)
+        try:
+            columns = {row[1] for row in database.execute("PRAGMA table_info(topics)")}
+            definitions = {}
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'message_definitions'").fetchone():
+                query = "SELECT topic_type, encoded_message_definition, encoding FROM message_definitions"
+                rows = database.execute(query)
+                definitions = {row[0]: (row[1] or None, row[2]) for row in rows}
+            wanted = ["id", "name", "type"]
+            wanted += [name if name in columns else "''" for name in ("offered_qos_profiles", "type_description_hash")]
+            topics = {}
+            for id, name, typename, qos, hash in database.execute(f"SELECT {', '.join(wanted)} FROM topics"):
+                topics[id] = name
+                definition, encoding = definitions.get(typename, (None, "ros2msg"))
+                _add_topic(path, writer, name, typename, yaml.safe_load(qos or "[]"), definition, encoding, hash)
+            rows = database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY timestamp")
+            for id, log_ns, data in rows:
+                writer.write(topics[id], log_ns, _plain(data))
+        except sqlite3.Error as error:
+            return f"cannot be read further: {error}"
+        finally:
+            database.close()
+    return None
+
+
+def _add_topic(path: Path, writer: BagWriter, name: str, typename: str, qos: list, definition: str | None,
+               encoding: str, hash: str) -> None:  # fmt: skip
+    known = writer.topics.get(name)
+    if known is None:
+        writer.add_topic(name, typename, qos, definition, encoding, hash)
+    elif known.type != typename:
+        raise InputError(f"bag file {path}: topic {name} is a {typename}, expected {known.type} as before")
+
+
+def _plain(data: bytes) -> bytes:
+    """A message of a bag whose metadata, which would say that messages are compressed, was lost."""
+    if data[:4] == zstandard.MAGIC_NUMBER.to_bytes(4, "little"):
+        return zstandard.ZstdDecompressor().decompress(data, max_output_size=1 << 30)
+    return data

@@ -1,0 +1,65 @@
+"""Show what is in a bag, or recover one that was cut off.
+
+    vla-ros bag show BAG
+    vla-ros bag repair BAG [-o NEW]
+"""
+
+import argparse
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vla_ros.bags.repair import repair
+from vla_ros.bags.summary import summarise
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True)
+    show = commands.add_parser("show", help="topics, counts, rates and gaps")
+    show.add_argument("bag", help="folder, .mcap or .db3 file")
+    fix = commands.add_parser("repair", help="copy what can be read of a broken bag to a complete new one")
+    fix.add_argument("bag", help="folder, .mcap or .db3 file; it is not changed")
+    fix.add_argument("-o", "--output", help="new folder (default: BAG_repaired)")
+
+
+def main(args: argparse.Namespace) -> int:
+    return {"show": _show, "repair": _repair}[args.action](args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    bag, topics = summarise(args.bag)
+    table = Table(
+        title=f"{bag.path}: {bag.message_count} messages, {(bag.end_ns - bag.start_ns) / 1e9:.3f} s "
+        f"from {bag.start_ns / 1e9:.3f}",
+        title_justify="left",
+    )
+    for name in ("topic", "type", "count", "Hz", "MB", "longest gap", "notes"):
+        table.add_column(name, justify="left" if name in ("topic", "type", "notes") else "right", overflow="fold")
+    for topic in topics:
+        notes = [f"{topic.lost} lost"] if topic.lost else []
+        if topic.backwards:
+            notes.append(f"{topic.backwards} stamps out of order")
+        gap = f"{topic.gap_ns / 1e9:.3f} s at {bag.when(topic.gap_at_ns).split(' (')[0]}" if topic.gap_ns else ""
+        numbers = (str(topic.count), f"{topic.rate:.2f}", f"{topic.size / 1e6:.1f}")
+        table.add_row(topic.name, topic.type, *numbers, gap, ", ".join(notes))
+    console = Console()
+    console.print(table)
+    for key, value in sorted(bag.custom.items()):
+        console.print(f"{key}: {value}", markup=False)
+    return 0
+
+
+def _repair(args: argparse.Namespace) -> int:
+    columns = (TextColumn("repairing"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("repair", total=None)
+        report = repair(args.bag, args.output, lambda done, total: progress.update(task, completed=done, total=total))
+    for file, reason in report.broken.items():
+        print(f"{file}: {reason}")
+    if not report.broken:
+        print("every file could be read to its end")
+    for topic, count in sorted(report.counts.items()):
+        print(f"{count:8d}  {topic}")
+    print(f"{report.messages} messages in {report.output}")
+    return 0

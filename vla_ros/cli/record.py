@@ -1,0 +1,59 @@
+"""Record the topics of a robot file, chunks, commands, status and the instruction to a bag. Ctrl-C finishes it.
+
+    vla-ros record --robot so101.yaml -o pushes --compressed-images
+"""
+
+import argparse
+from typing import Any
+
+from vla_ros.bags.compress import FORMATS
+from vla_ros.bags.writer import COMPRESSIONS
+from vla_ros.core.errors import InputError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--robot", required=True, help="robot file")
+    parser.add_argument("-o", "--output", default="", help="folder of the bag (default: ROBOT_DATE_TIME)")
+    parser.add_argument("--topics", nargs="*", default=[], metavar="TOPIC", help="more topics to record")
+    parser.add_argument("--namespace", default="", help="of the robot's topics")
+    parser.add_argument("--compressed-images", action="store_true", help="store raw images compressed")
+    parser.add_argument("--image-format", choices=FORMATS, default="jpeg")
+    parser.add_argument("--image-quality", type=int, default=95, help="of jpeg, 1 to 100")
+    parser.add_argument("--compression", choices=list(COMPRESSIONS), default="none", help="of the chunks in the files")
+    parser.add_argument("--max-file-size", type=float, default=0.0, metavar="MB", help="split beyond this size")
+    parser.add_argument("--max-file-duration", type=float, default=0.0, metavar="S", help="split after this time")
+    parser.add_argument("--buffer-size", type=float, default=512.0, metavar="MB", help="for a slow disk")
+    parser.add_argument("--sim-time", action="store_true", help="use simulated time, record /clock")
+
+
+def main(args: argparse.Namespace) -> int:
+    from rclpy.lifecycle import TransitionCallbackReturn
+    from rclpy.parameter import Parameter
+
+    from vla_ros.nodes.base import spin_node
+    from vla_ros.nodes.recorder_node import RecorderNode
+
+    class CommandLineRecorder(RecorderNode):
+        """A recorder that ends the program when it cannot record."""
+
+        def refused(self, reason: str) -> None:
+            self.reason = reason
+
+        def failed(self, reason: str) -> None:
+            raise InputError(reason)
+
+    def make() -> Any:
+        names = ("robot", "output", "compressed_images", "image_format", "image_quality", "compression",
+                 "max_file_size", "max_file_duration", "buffer_size")  # fmt: skip
+        values = {name: getattr(args, name) for name in names} | {"use_sim_time": args.sim_time}
+        if args.topics:
+            values["topics"] = args.topics
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        node = CommandLineRecorder(namespace=args.namespace or None, parameter_overrides=overrides)
+        for trigger in (node.trigger_configure, node.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                node.destroy_node()
+                raise InputError(node.reason)
+        return node
+
+    return spin_node(make)

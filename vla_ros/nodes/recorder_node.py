@@ -1,0 +1,266 @@
+"""Records what the robot file names, chunks, commands and status to a rosbag2 bag.
+
+Active means recording: each activation writes a new bag; deactivation and the end of the process finish it.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from vla_ros.bags.compress import COMPRESSED_IMAGE, FORMATS, SUFFIX, compressor
+from vla_ros.bags.recording import Recording
+from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, Stream, graph_streams, robot_streams
+from vla_ros.bags.writer import COMPRESSIONS, BagWriter
+from vla_ros.core.errors import InputError
+from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.parameters import NodeParameters, parameter
+
+LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer
+QUEUE_DEPTH = 100  # messages per topic that may wait between two turns of the executor
+EARLY_LIMIT = 10_000  # messages kept until simulated time is known
+LOST_PREFIX = "vla_ros.lost."  # in custom_data: this and the topic -> messages the middleware lost
+
+
+@dataclass(frozen=True)
+class RecorderParameters(NodeParameters):
+    output: str = parameter("", "folder of the bag, with strftime codes; empty: ROBOT_DATE_TIME here", live=True)
+    topics: tuple[str, ...] = parameter((), "more topics to record; their types are taken from the graph")
+    clock: bool = parameter(False, "record /clock; always done with use_sim_time")
+    compressed_images: bool = parameter(False, "store raw images of the cameras compressed, as TOPIC/compressed")
+    image_format: str = parameter("jpeg", "of compressed images; 16-bit images become png always", choices=FORMATS)
+    image_quality: int = parameter(95, "of jpeg", low=1, high=100)
+    compression: str = parameter("none", "of the chunks inside the files", choices=tuple(COMPRESSIONS))
+    max_file_size: float = parameter(0.0, "begin the next file of the bag beyond this, 0 = never", unit="MB", low=0.0)
+    max_file_duration: float = parameter(0.0, "begin the next file after this time, 0 = never", unit="s", low=0.0)
+    buffer_size: float = parameter(512.0, "messages that may wait for a slow disk", unit="MB", low=1.0)
+    flush_period: float = parameter(1.0, "what is older than this survives a crash", unit="s", low=0.01, high=60.0)
+
+
+class RecorderNode(ManagedNode):
+    """See the module and `RecorderParameters`."""
+
+    def __init__(self, name: str = "recorder_node", **options: Any) -> None:
+        self.recording: Recording | None = None
+        self._followed: dict[str, Any] = {}  # topic -> subscription
+        super().__init__(name, RecorderParameters, **options)
+
+    def configure(self) -> None:
+        robot = self.load_robot()
+        self.robot_name = robot.name
+        self._streams: dict[str, Stream] = {}
+        self._unknown = [self.resolve_topic_name(topic) for topic in self.parameters.topics]
+        self._last: dict[str, bytes] = {}  # what holds until it is replaced: statuses and the instruction
+        self._early: list[tuple[str, bytes, int]] = []
+        self._lost: Counter[str] = Counter()
+        self._said: set[str] = set()
+        self._compressors: dict[str, Callable[[bytes], bytes]] = {}
+        found = [*robot_streams(robot), *graph_streams()]
+        if self._sim_time() or self.parameters.clock:
+            found.append(Stream(CLOCK, CLOCK, CLOCK_TYPE))
+        for stream in found:
+            self._follow(stream)
+        if self.parameters.compressed_images:
+            for camera in robot.cameras:
+                compress = compressor(camera, self.parameters.image_format, self.parameters.image_quality)
+                if compress is not None:
+                    self._compressors[self.resolve_topic_name(camera.topic)] = compress
+        self.create_steady_timer(LOOK_PERIOD, self._look)
+
+    def activate(self) -> None:
+        p = self.parameters
+        path = time.strftime(p.output or f"{self.robot_name}_%Y-%m-%d_%H-%M-%S")
+        writer = BagWriter(
+            Path(path).expanduser(),
+            compression=p.compression,
+            max_file_bytes=int(p.max_file_size * 1e6),
+            max_file_seconds=p.max_file_duration,
+        )
+        self.recording = Recording(
+            writer,
+            buffer_bytes=int(p.buffer_size * 1e6),
+            flush_period=p.flush_period,
+            on_problem=lambda text: self.get_logger().error(text),
+        )
+        self.get_logger().info(f"recording to {writer.path}")
+        for topic, data in self._last.items():
+            self._store(topic, data, 0)
+
+    def deactivate(self) -> None:
+        if self.recording is None:
+            return
+        self._drain()
+        recording, self.recording = self.recording, None
+        early, self._early = self._early, []
+        for topic, data, source_ns in early:  # simulated time never came
+            self._put(recording, topic, self.now_ns(), data, source_ns)
+        custom = {"vla_ros.robot": self.robot_name}
+        custom |= {LOST_PREFIX + topic: str(count) for topic, count in sorted(self._lost.items())}
+        recording.close(custom)
+        lost = "".join(f", {count} of {topic} lost on the way" for topic, count in sorted(self._lost.items()))
+        self.get_logger().info(f"recorded {recording.report()}{lost}")
+        self._lost.clear()
+
+    def release(self) -> None:
+        for subscription in self._followed.values():
+            self.destroy_subscription(subscription)
+        self._followed = {}
+
+    def failed(self, reason: str) -> None:
+        """The bag cannot be written any more: its reason is logged. Become inactive."""
+        self.trigger_deactivate()
+
+    # Subscriptions
+
+    def _sim_time(self) -> bool:
+        return bool(self.get_parameter("use_sim_time").value)
+
+    def _follow(self, stream: Stream) -> None:
+        topic = self.resolve_topic_name(stream.topic)
+        self._streams[topic] = stream
+        self._subscribe(topic, reliable=True, latched=stream.latched)
+
+    def _subscribe(self, topic: str, reliable: bool, latched: bool) -> None:
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=QUEUE_DEPTH,
+            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )
+
+        def take(data: bytes, info: Any) -> None:
+            self._take(topic, bytes(data), int(info["source_timestamp"]))
+
+        def lost(event: Any) -> None:
+            self._lost[topic] += event.total_count_change
+
+        kind = _message_class(self._streams[topic].type)
+        old = self._followed.pop(topic, None)
+        if old is not None:
+            self.destroy_subscription(old)
+        try:
+            events = SubscriptionEventCallbacks(message_lost=lost, use_default_callbacks=False)
+            made = self.create_subscription(kind, topic, take, qos, raw=True, event_callbacks=events)
+        except UnsupportedEventTypeError:  # the middleware does not count what it loses
+            events = SubscriptionEventCallbacks(use_default_callbacks=False)
+            made = self.create_subscription(kind, topic, take, qos, raw=True, event_callbacks=events)
+        self._followed[topic] = made
+
+    def _look(self) -> None:
+        """Follow what publishers offer, look for the types of further topics, and see whether the disk is well."""
+        for topic, subscription in list(self._followed.items()):
+            offers = self.get_publishers_info_by_topic(topic)
+            if not offers:
+                continue
+            self._check_types(topic, offers)
+            reliable = all(offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+            latched = all(offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+            mine = subscription.qos_profile
+            # Asking for more than is offered hears nothing. Asking for less is changed only when it matters.
+            deaf = (mine.reliability == ReliabilityPolicy.RELIABLE and not reliable) or (
+                mine.durability == DurabilityPolicy.TRANSIENT_LOCAL and not latched
+            )
+            if deaf:
+                self._subscribe(topic, reliable, latched and self._streams[topic].latched)
+        if self._unknown:
+            types = dict(self.get_topic_names_and_types())
+            for topic in [topic for topic in self._unknown if topic in types]:
+                self._unknown.remove(topic)
+                self._follow(Stream(topic, topic, types[topic][0]))
+        if self.recording is not None and self.recording.error is not None:
+            self.failed(self.recording.explain())
+
+    def _check_types(self, topic: str, offers: list[Any]) -> None:
+        wanted = self._streams[topic].type
+        for offer in offers:
+            if offer.topic_type != wanted and (problem := f"{topic}{offer.topic_type}") not in self._said:
+                self._said.add(problem)
+                self.get_logger().error(
+                    f"topic {topic}: {offer.node_name} publishes {offer.topic_type}, expected {wanted}: not recorded"
+                )
+
+    # Messages
+
+    def _take(self, topic: str, data: bytes, source_ns: int) -> None:
+        stream = self._streams[topic]
+        if stream.latched or stream.name == INSTRUCTION:
+            self._last[topic] = data
+        if self.recording is not None:
+            self._store(topic, data, source_ns)
+
+    def _drain(self) -> None:
+        """Take what has arrived and waits for its turn: it came before the end of the recording."""
+        for subscription in self._followed.values():
+            for _ in range(QUEUE_DEPTH):
+                with subscription.handle:
+                    taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+                if taken is None:
+                    break
+                subscription.callback(*taken)
+
+    def _store(self, topic: str, data: bytes, source_ns: int) -> None:
+        recording, now = self.recording, self.now_ns()
+        if now == 0 and len(self._early) < EARLY_LIMIT:
+            self._early.append((topic, data, source_ns))
+            return
+        if self._early:
+            early, self._early = self._early, []
+            for item in early:
+                self._put(recording, item[0], now, item[1], item[2])
+        self._put(recording, topic, now, data, source_ns)
+
+    def _put(self, recording: Recording, topic: str, now: int, data: bytes, source_ns: int) -> None:
+        compress = self._compressors.get(topic)
+        stored = topic + SUFFIX if compress else topic
+        if stored not in recording.writer.topics:
+            offers = self.get_publishers_info_by_topic(topic)
+            recording.add_topic(
+                stored,
+                COMPRESSED_IMAGE if compress else self._streams[topic].type,
+                [_qos_mapping(offer.qos_profile) for offer in offers],
+                compress,
+            )
+        recording.put(stored, now, data, source_ns or now)
+
+
+def _message_class(typename: str) -> type:
+    package, kind, name = typename.split("/")
+    try:
+        return getattr(import_module(f"{package}.{kind}"), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"message type {typename}: not installed: {error}") from error
+
+
+def _qos_mapping(qos: QoSProfile) -> dict[str, Any]:
+    """A profile as rosbag2's metadata writes it."""
+
+    def span(duration: Any) -> dict[str, int]:
+        seconds, nanoseconds = divmod(duration.nanoseconds, 1_000_000_000)
+        return {"sec": seconds, "nsec": nanoseconds}
+
+    return {
+        "history": qos.history.name.lower(),
+        "depth": qos.depth,
+        "reliability": qos.reliability.name.lower(),
+        "durability": qos.durability.name.lower(),
+        "deadline": span(qos.deadline),
+        "lifespan": span(qos.lifespan),
+        "liveliness": qos.liveliness.name.lower(),
+        "liveliness_lease_duration": span(qos.liveliness_lease_duration),
+        "avoid_ros_namespace_conventions": qos.avoid_ros_namespace_conventions,
+    }
+
+
+def main(args: list[str] | None = None) -> int:
+    return spin_node(RecorderNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
