@@ -14,12 +14,13 @@ import rclpy
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 
 from vla_ros.core.errors import InputError
@@ -38,8 +39,27 @@ def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
     )
 
 
-COMMAND_QOS = _qos(10, reliable=True)  # chunks, commands, the instruction, the e-stop topic
+POLICY_LEASE = Duration(seconds=3)
+
+
+def _alive(profile: QoSProfile) -> QoSProfile:
+    return QoSProfile(
+        history=profile.history,
+        depth=profile.depth,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        liveliness=LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=POLICY_LEASE,
+    )
+
+
+COMMAND_QOS = _qos(10, reliable=True)  # commands, the instruction, the e-stop topic; subscriptions of chunks
 STATUS_QOS = _qos(1, reliable=True, latched=True)  # a late subscriber gets the newest
+
+# What the policy node offers on `action_chunk` and on its status: a subscription that asks for this lease (or a
+# longer one) is told within it when the policy's process is gone. Subscriptions that ask for none match as well.
+CHUNK_QOS = _alive(COMMAND_QOS)
+POLICY_STATUS_QOS = _alive(STATUS_QOS)
 
 
 def sensor_qos(reliable: bool = False, depth: int = 5) -> QoSProfile:

@@ -1,0 +1,27 @@
+# Every target does its own set-up (scripts/setup.sh); what is up to date is left alone.
+SHELL := /bin/bash
+RUN = scripts/setup.sh && . scripts/env.sh &&
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@echo "make demo    the simulated arm follows three instructions (ARGS=... are passed to vla-ros demo)"
+	@echo "make test    style, layering and all tests (ARGS=... are passed to pytest)"
+	@echo "make lint    style and layering alone"
+	@echo "make setup   .venv and .ros alone; then: . scripts/env.sh"
+	@echo "make clean   remove .venv and .ros"
+
+setup:
+	@scripts/setup.sh
+
+demo:
+	@$(RUN) exec vla-ros demo $(ARGS)
+
+lint:
+	@$(RUN) ruff check . && lint-imports --no-cache
+
+test: lint
+	@. scripts/env.sh && exec python -m pytest -q $(ARGS)
+
+clean:
+	rm -rf .venv .ros
