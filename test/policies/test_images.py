@@ -25,7 +25,7 @@ def test_follows_the_published_rule(shape, size):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     ours, theirs = resize_with_pad(image, *size), published(image, *size)
     assert ours.shape == (*size, 3) and ours.dtype == np.uint8
-    assert np.abs(ours - theirs).max() <= 0.5 + 1e-3  # the nearest level, either one at a tie
+    assert np.abs(ours - theirs).max() <= 0.52  # the nearest level; OpenCV places samples to about 1e-4 pixel
 
 
 def test_is_idempotent():

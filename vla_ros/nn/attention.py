@@ -1,0 +1,67 @@
+"""Attention with fewer key/value heads than query heads, and the cache of keys and values."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
+    """Softmax attention in which every query sees the same keys.
+
+    The query heads that share a key/value head are laid out as further queries of it, so keys and values are read
+    once and never repeated.
+
+    Args:
+        query: (B, heads, S, D).
+        key, value: (B, kv_heads, K, D); `heads` is a multiple of `kv_heads`.
+        key_mask: (B, 1, 1, K) bool, True where a key may be seen; None when all may.
+
+    Returns:
+        (B, S, heads * D).
+    """
+    batch, heads, length, width = query.shape
+    groups = query.reshape(batch, key.shape[1], -1, width)
+    out = F.scaled_dot_product_attention(groups, key, value, attn_mask=key_mask)
+    return out.reshape(batch, heads, length, width).transpose(1, 2).reshape(batch, length, heads * width)
+
+
+class KeyValueCache:
+    """Keys and values of every layer, in buffers allocated once.
+
+    `store` keeps what is common to all denoising steps (the prefix), `attach` puts the tokens of one step behind it,
+    into the same buffer: a step neither copies the prefix nor allocates. Where gradients are needed (training, the
+    exact form of guidance) writing in place would break autograd, so the tensors are concatenated instead.
+    """
+
+    def __init__(
+        self, layers: int, batch: int, kv_heads: int, capacity: int, head_dim: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        shape = (layers, batch, kv_heads, capacity, head_dim)
+        self._keys = list(torch.empty(shape, device=device, dtype=dtype))
+        self._values = list(torch.empty(shape, device=device, dtype=dtype))
+        self._lengths = [0] * layers
+
+    def length(self, layer: int = 0) -> int:
+        """How many positions of a layer are stored."""
+        return self._lengths[layer]
+
+    def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Append (B, kv_heads, S, D) for good; returns all keys and values of the layer so far."""
+        keys, values = self.attach(layer, key, value)
+        if key.requires_grad:
+            self._keys[layer], self._values[layer] = keys, values
+        self._lengths[layer] += key.shape[2]
+        return keys, values
+
+    def attach(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All stored keys and values of the layer followed by these, (B, kv_heads, K + S, D) each.
+
+        The stored part stays as it is; the next `attach` overwrites what this one put behind it.
+        """
+        start, end = self._lengths[layer], self._lengths[layer] + key.shape[2]
+        keys, values = self._keys[layer], self._values[layer]
+        if key.requires_grad:
+            return torch.cat([keys[:, :, :start], key], dim=2), torch.cat([values[:, :, :start], value], dim=2)
+        keys[:, :, start:end] = key
+        values[:, :, start:end] = value
+        return keys[:, :, :end], values[:, :, :end]

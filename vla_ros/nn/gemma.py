@@ -1,0 +1,114 @@
+"""Gemma blocks, split so that two towers can share one attention."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vla_ros.nn.attention import KeyValueCache, grouped_attention
+from vla_ros.nn.norms import AdaptiveRMSNorm, Modulation, RMSNorm
+from vla_ros.nn.rotary import Rotary, rotate
+
+
+@dataclass(frozen=True)
+class GemmaSize:
+    """Width of a tower; `depth`, `kv_heads` and `head_dim` must agree between towers that share attention."""
+
+    width: int
+    depth: int
+    mlp: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+
+def add_gated(residual: Tensor, out: Tensor, gate: Tensor | None) -> Tensor:
+    """residual + gate · out; a norm without a gate leaves the sum plain."""
+    return residual + out if gate is None else residual + gate * out
+
+
+class GemmaLayer(nn.Module):
+    """Norm, attention, norm, GeGLU. One matrix makes queries, keys and values, one makes gate and up.
+
+    Fusing them is exact: a product with stacked rows is the stack of the products.
+    """
+
+    def __init__(self, size: GemmaSize, condition_width: int | None) -> None:
+        super().__init__()
+        self.size = size
+        inner = size.heads * size.head_dim
+        self.input_norm = _norm(size.width, condition_width)
+        self.qkv = nn.Linear(size.width, inner + 2 * size.kv_heads * size.head_dim, bias=False)
+        self.out = nn.Linear(inner, size.width, bias=False)
+        self.post_norm = _norm(size.width, condition_width)
+        self.gate_up = nn.Linear(size.width, 2 * size.mlp, bias=False)
+        self.down = nn.Linear(size.mlp, size.width, bias=False)
+
+    def project(self, x: Tensor, rotary: Rotary, modulation: Modulation | None) -> tuple[Tensor, ...]:
+        """(B, S, width) to query (B, heads, S, D), key and value (B, kv_heads, S, D), and the residual's gate."""
+        size = self.size
+        normed, gate = self.input_norm(x, modulation)
+        heads = self.qkv(normed).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
+        query, key, value = heads.split([size.heads, size.kv_heads, size.kv_heads], dim=1)
+        return rotate(query, rotary), rotate(key, rotary), value, gate
+
+    def finish(self, x: Tensor, attended: Tensor, gate: Tensor | None, modulation: Modulation | None) -> Tensor:
+        """Attention's output (B, S, heads * D) and the MLP added to the residual (B, S, width)."""
+        x = add_gated(x, self.out(attended), gate)
+        normed, gate = self.post_norm(x, modulation)
+        hidden, up = self.gate_up(normed).chunk(2, dim=-1)
+        return add_gated(x, self.down(F.gelu(hidden, approximate="tanh") * up), gate)
+
+
+class GemmaTower(nn.Module):
+    """A stack of layers with its own weights that may read the keys and values of another tower through the cache.
+
+    With `condition_width` every norm is adaptive (π0.5's expert).
+    """
+
+    def __init__(self, size: GemmaSize, condition_width: int | None = None) -> None:
+        super().__init__()
+        self.size = size
+        self.layers = nn.ModuleList(GemmaLayer(size, condition_width) for _ in range(size.depth))
+        self.norm = _norm(size.width, condition_width)
+
+    def modulations(self, condition: Tensor) -> list[Modulation]:
+        """Scale, shift, gate of every norm in order (two a layer, then the last) for an (N, width) condition."""
+        norms = [norm for layer in self.layers for norm in (layer.input_norm, layer.post_norm)]
+        return [norm.modulation(condition) for norm in (*norms, self.norm)]
+
+    def fill(self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None) -> None:
+        """Run (B, S, width) tokens only for the keys and values they leave in the cache.
+
+        The last layer stops at its keys and values, since nothing reads what would come after them: exact, and one
+        layer's attention and MLP less.
+        """
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.layers):
+            if index == last:
+                _, key, value, _ = layer.project(x, rotary, None)
+                cache.store(index, key, value)
+                return
+            query, key, value, gate = layer.project(x, rotary, None)
+            keys, values = cache.store(index, key, value)
+            x = layer.finish(x, grouped_attention(query, keys, values, key_mask), gate, None)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        cache: KeyValueCache,
+        key_mask: Tensor | None,
+        modulations: list[Modulation] | None = None,
+    ) -> Tensor:
+        """(B, S, width) tokens that see the cache and each other, to (B, S, width) after the last norm."""
+        steps = modulations or [None] * (2 * len(self.layers) + 1)
+        for index, layer in enumerate(self.layers):
+            query, key, value, gate = layer.project(x, rotary, steps[2 * index])
+            keys, values = cache.attach(index, key, value)
+            x = layer.finish(x, grouped_attention(query, keys, values, key_mask), gate, steps[2 * index + 1])
+        return self.norm(x, steps[-1])[0]
+
+
+def _norm(width: int, condition_width: int | None) -> nn.Module:
+    return RMSNorm(width) if condition_width is None else AdaptiveRMSNorm(width, condition_width)

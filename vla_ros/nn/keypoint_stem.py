@@ -1,0 +1,100 @@
+"""A small convolutional vision tower that looks for what the text names.
+
+FiLM (Perez et al. 2018) lets the text scale and shift the features; a spatial softmax (Finn et al. 2016) turns
+feature maps into image coordinates, which a small network cannot read off patch tokens by itself.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class KeypointStemSize:
+    """Sizes of the stem. Its tokens per image: one of keypoints and one per cell of `grid` x `grid`."""
+
+    image: int = 96  # pixels, a multiple of 24
+    channels: tuple[int, int, int] = (16, 40, 80)  # at 1/2, 1/4 and 1/8 of the image
+    keypoints: int = 32
+    grid: int = 3
+    cameras: int = 2
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image."""
+        return 1 + self.grid**2
+
+
+class FiLM(nn.Module):
+    """x · (1 + scale) + shift a channel, from a context vector; starts as the identity."""
+
+    def __init__(self, context: int, channels: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(context, 2 * channels)
+        nn.init.zeros_(self.dense.weight)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """(N, C, h, w) and (N, context) to (N, C, h, w)."""
+        scale, shift = self.dense(context)[:, :, None, None].chunk(2, dim=1)
+        return x * (1 + scale) + shift
+
+
+class KeypointStem(nn.Module):
+    """Images and a text summary to tokens of the prefix's width."""
+
+    def __init__(self, size: KeypointStemSize, text_width: int, width: int) -> None:
+        super().__init__()
+        self.size = size
+        low, middle, high = size.channels
+        context = 128
+        self.camera = nn.Embedding(size.cameras, context)
+        self.context = nn.Sequential(nn.Linear(text_width, context), nn.SiLU(), nn.Linear(context, context))
+        self.to_half = nn.Conv2d(3, low, 5, stride=2, padding=2)
+        self.to_quarter = nn.Conv2d(low, middle, 3, stride=2, padding=1)
+        self.quarter_norm, self.quarter_film = nn.GroupNorm(8, middle), FiLM(context, middle)
+        self.search = nn.Conv2d(middle, middle, 3, padding=1)
+        self.search_norm, self.search_film = nn.GroupNorm(8, middle), FiLM(context, middle)
+        self.maps = nn.Conv2d(middle, size.keypoints, 1)
+        self.keypoint_token = nn.Sequential(
+            nn.Linear(size.keypoints * 2 + middle, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
+        self.to_eighth = nn.Conv2d(middle, high, 3, stride=2, padding=1)
+        self.eighth_norm, self.eighth_film = nn.GroupNorm(8, high), FiLM(context, high)
+        cell = size.image // 8 // size.grid
+        self.patch_token = nn.Conv2d(high, width, cell, stride=cell)
+        self.positions = nn.Parameter(torch.randn(size.cameras, size.tokens, width) * 0.1)
+
+    def forward(self, images: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+        """Tokens of every image.
+
+        Args:
+            images: (B, C, 3, image, image) in [-1, 1].
+            text: (B, text_width), a summary of the instruction.
+            cameras: (C,) int64, which camera of the policy each image comes from.
+
+        Returns:
+            (B, C, tokens, width).
+        """
+        batch, count = images.shape[:2]
+        context = F.silu(self.context(text)[:, None] + self.camera(cameras)[None]).flatten(0, 1)
+        x = F.silu(self.to_half(images.flatten(0, 1).to(memory_format=torch.channels_last)))
+        x = F.silu(self.quarter_film(self.quarter_norm(self.to_quarter(x)), context))
+        x = x + F.silu(self.search_film(self.search_norm(self.search(x)), context))
+        keypoints = self.keypoint_token(self._keypoints(x))[:, None]
+        x = F.silu(self.eighth_film(self.eighth_norm(self.to_eighth(x)), context))
+        patches = self.patch_token(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([keypoints, patches], dim=1).unflatten(0, (batch, count))
+        return tokens + self.positions[cameras]
+
+    def _keypoints(self, x: Tensor) -> Tensor:
+        """Coordinates in [-1, 1] where each map is strongest, and the features' mean under the first map."""
+        rows, columns = x.shape[2:]
+        weights = self.maps(x).flatten(2).softmax(dim=-1)  # (N, keypoints, rows * columns)
+        vertical = torch.linspace(-1, 1, rows, device=x.device, dtype=x.dtype)
+        horizontal = torch.linspace(-1, 1, columns, device=x.device, dtype=x.dtype)
+        grid = torch.stack(torch.meshgrid(vertical, horizontal, indexing="ij"), dim=-1).flatten(0, 1)
+        feature = weights[:, :1] @ x.flatten(2).transpose(1, 2)
+        return torch.cat([(weights @ grid).flatten(1), feature.flatten(1)], dim=-1)

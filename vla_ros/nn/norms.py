@@ -1,0 +1,50 @@
+"""Normalisation layers of the Gemma towers."""
+
+import torch
+from torch import Tensor, nn
+
+Modulation = tuple[Tensor, Tensor, Tensor]  # scale, shift, gate
+
+
+def rms_normalised(x: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) over the last dimension, in float32."""
+    wide = x.float()
+    return wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
+
+
+class RMSNorm(nn.Module):
+    """Gemma's form: the weight is used as (1 + weight). Its gate is None, see AdaptiveRMSNorm."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor, modulation: Modulation | None = None) -> tuple[Tensor, Tensor | None]:
+        """(..., width) to the normalised tensor in the type of `x`, and no gate."""
+        return (rms_normalised(x, self.eps) * (1 + self.weight.float())).to(x.dtype), None
+
+
+class AdaptiveRMSNorm(nn.Module):
+    """adaRMS of π0.5: scale, shift and the gate of the residual come from a condition (here: the time).
+
+    out = x̂ · (1 + scale) + shift; the caller adds `gate · sublayer(out)` to its residual. `dense` starts at zero,
+    so a fresh layer is a plain RMSNorm whose sublayer is switched off.
+    """
+
+    def __init__(self, width: int, condition_width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.dense = nn.Linear(condition_width, 3 * width)
+        nn.init.zeros_(self.dense.weight)
+        nn.init.zeros_(self.dense.bias)
+
+    def modulation(self, condition: Tensor) -> Modulation:
+        """Scale, shift and gate, each (N, 1, width), for an (N, condition_width) condition."""
+        return self.dense(condition.to(self.dense.weight.dtype))[:, None, :].chunk(3, dim=-1)
+
+    def forward(self, x: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor]:
+        """(B, S, width) to the normalised tensor in the type of `x` and the gate (N, 1, width)."""
+        scale, shift, gate = modulation
+        out = rms_normalised(x, self.eps) * (1 + scale.float()) + shift.float()
+        return out.to(x.dtype), gate.to(x.dtype)

@@ -1,0 +1,251 @@
+"""How a robot's cameras and joints become a policy's inputs and outputs: conventions as data.
+
+A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoint holds, for example,
+
+    cameras: {base_0_rgb: front, left_wrist_0_rgb: wrist, right_wrist_0_rgb: null}   # null: declared absent
+    state:                                # the policy's dimensions in order; value = scale * joint + offset
+      - {joint: shoulder_pan, scale: 57.29578}
+      - {joint: gripper, scale: 52.0, offset: 9.0}
+    actions:                              # as `state` when left out
+      - {joint: shoulder_pan, scale: 57.29578, mode: delta}
+      - {joint: gripper, scale: 52.0, offset: 9.0}
+    step_dt: 0.0333                       # s between action rows
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.policies.base import Processor
+
+MODES = ("absolute", "delta", "rate")
+
+
+@dataclass(frozen=True)
+class Linkage:
+    """A gripper whose fingers are pushed by a crank, as on ViperX arms: angle = asin((r² + x² - l²) / (2 r x)).
+
+    Attributes:
+        arm_length: l, m.
+        horn_radius: r, m.
+    """
+
+    arm_length: float
+    horn_radius: float
+
+    def angle(self, position: np.ndarray) -> np.ndarray:
+        """Finger position, m, to the crank's angle, rad (source: Interbotix's constants, as openpi uses them)."""
+        position = np.maximum(position, 1e-6)
+        sine = (self.horn_radius**2 + position**2 - self.arm_length**2) / (2 * self.horn_radius * position)
+        return np.arcsin(np.clip(sine, -1.0, 1.0))
+
+    def position(self, angle: np.ndarray) -> np.ndarray:
+        """The inverse of `angle`: the positive root of x² - 2 r x sin(angle) + r² - l² = 0."""
+        half = self.horn_radius * np.sin(angle)
+        return half + np.sqrt(half**2 + self.arm_length**2 - self.horn_radius**2)
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One number of the policy's state or action: scale · f(joint) + offset, f the linkage or nothing.
+
+    Attributes:
+        joint: name in the robot file; None: a dimension that the robot does not have (state 0, action ignored).
+        scale: the policy's unit per rad or m, negative where the sense is opposite.
+        offset: in the policy's unit.
+        mode: of actions: "absolute", "delta" (difference to the observed state) or "rate" (difference to the row
+            before, the first row's to the observed state).
+    """
+
+    joint: str | None
+    scale: float = 1.0
+    offset: float = 0.0
+    mode: str = "absolute"
+    linkage: Linkage | None = None
+
+    def to_policy(self, value: np.ndarray) -> np.ndarray:
+        """Joint position, rad or m, to the policy's unit."""
+        return (self.linkage.angle(value) if self.linkage else value) * self.scale + self.offset
+
+    def to_robot(self, value: np.ndarray) -> np.ndarray:
+        """The inverse of `to_policy`."""
+        value = (value - self.offset) / self.scale
+        return self.linkage.position(value) if self.linkage else value
+
+
+@dataclass(frozen=True)
+class Embodiment:
+    """The map between one robot and one policy.
+
+    Attributes:
+        cameras: name of the policy's image input -> the robot's camera, None where it is declared absent.
+        state: the policy's state dimensions, in order.
+        actions: the policy's action dimensions, in order.
+        step_dt: s between action rows; None: what the checkpoint says.
+        hold: joints that the policy does not command; their target is where they are.
+    """
+
+    cameras: Mapping[str, str | None]
+    state: tuple[Dimension, ...]
+    actions: tuple[Dimension, ...]
+    step_dt: float | None = None
+    hold: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for what, dimensions in (("state", self.state), ("actions", self.actions)):
+            names = [d.joint for d in dimensions if d.joint is not None]
+            for name in names:
+                if names.count(name) > 1:
+                    raise InputError(f"{what}: joint {name!r} stands there {names.count(name)} times, expected once")
+            for dimension in dimensions:
+                if dimension.mode not in MODES:
+                    raise InputError(f"{what}: mode {dimension.mode!r} of {dimension.joint}, expected one of {MODES}")
+                if dimension.scale == 0 or not np.isfinite([dimension.scale, dimension.offset]).all():
+                    raise InputError(
+                        f"{what}: scale {dimension.scale}, offset {dimension.offset} of {dimension.joint}, "
+                        "expected finite numbers and a scale that is not zero"
+                    )
+        if not self.joints:
+            raise InputError("actions: no joint, expected at least one")
+        known = set(self.joints)
+        for dimension in self.state:
+            if dimension.joint is not None and dimension.joint not in known:
+                raise InputError(
+                    f"state: joint {dimension.joint!r} is neither in actions nor in hold: {list(self.joints)}"
+                )
+        if self.step_dt is not None and not 0 < self.step_dt < np.inf:
+            raise InputError(f"step_dt {self.step_dt}, expected more than zero seconds")
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        """J robot joints: those of the actions in order, then those held."""
+        return tuple(d.joint for d in self.actions if d.joint is not None) + self.hold
+
+    @classmethod
+    def identity(cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float) -> "Embodiment":
+        """The policy speaks the robot's own units and joint order."""
+        dimensions = tuple(Dimension(name) for name in joints)
+        return cls(dict(cameras), dimensions, dimensions, step_dt)
+
+    def state_to_policy(self, state: np.ndarray) -> np.ndarray:
+        """(..., J) in the order of `joints`, rad or m, to (..., S) in the policy's units."""
+        return np.stack([self._value(d, state) for d in self.state], axis=-1)
+
+    def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units."""
+        columns = []
+        for dimension in self.actions:
+            target, start = self._value(dimension, actions), self._value(dimension, state)[..., None]
+            if dimension.mode == "delta":
+                target = target - start
+            elif dimension.mode == "rate":
+                target = np.diff(target, axis=-1, prepend=start)
+            columns.append(target)
+        return np.stack(columns, axis=-1)
+
+    def actions_to_robot(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """The inverse of `actions_to_policy`: (..., H, A) and the observed state to (..., H, J) joint targets."""
+        targets = np.repeat(np.asarray(state, dtype=np.float64)[..., None, :], actions.shape[-2], axis=-2)
+        for index, dimension in enumerate(self.actions):
+            if dimension.joint is None:
+                continue
+            value, start = actions[..., index], self._value(dimension, state)[..., None]
+            if dimension.mode == "delta":
+                value = value + start
+            elif dimension.mode == "rate":
+                value = np.cumsum(value, axis=-1) + start
+            targets[..., self.joints.index(dimension.joint)] = dimension.to_robot(value)
+        return targets
+
+    def _value(self, dimension: Dimension, values: np.ndarray) -> np.ndarray:
+        if dimension.joint is None:
+            return np.zeros(np.shape(values)[:-1])
+        return dimension.to_policy(np.asarray(values, dtype=np.float64)[..., self.joints.index(dimension.joint)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For YAML; `from_dict` reads it back."""
+        rows = {}
+        for what in ("state", "actions"):
+            rows[what] = [
+                {
+                    name: value
+                    for (name, value), field in zip(asdict(d).items(), fields(d), strict=True)
+                    if name == "joint" or value != field.default
+                }
+                for d in getattr(self, what)
+            ]
+        data = {"cameras": dict(self.cameras), **rows, "step_dt": self.step_dt, "hold": list(self.hold)}
+        return {name: value for name, value in data.items() if value not in (None, [])}
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "embodiment") -> "Embodiment":
+        """Raises InputError that names the field."""
+        if not isinstance(data, dict):
+            raise InputError(f"{where}: expected a mapping, got {type(data).__name__}")
+        for name in data:
+            if name not in ("cameras", "state", "actions", "step_dt", "hold"):
+                raise InputError(f"{where}: unknown field {name!r}, expected cameras, state, actions, step_dt or hold")
+        if not isinstance(data.get("cameras"), dict) or not isinstance(data.get("state"), list):
+            raise InputError(f"{where}: expected a mapping 'cameras' and a list 'state'")
+        try:
+            state = tuple(_dimension(row) for row in data["state"])
+            actions = tuple(_dimension(row) for row in data["actions"]) if "actions" in data else state
+            step_dt = None if data.get("step_dt") is None else float(data["step_dt"])
+            return cls(dict(data["cameras"]), state, actions, step_dt, tuple(data.get("hold", ())))
+        except (InputError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: {error}") from None
+
+    @classmethod
+    def load(cls, path: Path) -> "Embodiment":
+        """From a YAML file. Raises InputError."""
+        return cls.from_dict(read_yaml(path), str(path))
+
+    def save(self, path: Path) -> None:
+        """Write the YAML file that `load` reads."""
+        path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def _dimension(row: Any) -> Dimension:
+    if isinstance(row, str):
+        return Dimension(row)
+    row = dict(row)
+    if row.get("linkage") is not None:
+        row["linkage"] = Linkage(**{name: float(value) for name, value in row["linkage"].items()})
+    for name in ("scale", "offset"):
+        if name in row:
+            row[name] = float(row[name])
+    return Dimension(**row)
+
+
+def read_yaml(path: Path) -> Any:
+    """Raises InputError."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not YAML: {error}") from error
+
+
+def check_robot(processor: Processor, robot: RobotSpec) -> None:
+    """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in order.
+
+    Raises InputError that names what does not fit.
+    """
+    for camera in processor.cameras:
+        if camera not in robot.camera_names:
+            raise InputError(
+                f"the policy looks at camera {camera!r}, robot {robot.name} has {list(robot.camera_names)}; "
+                "map it to one of these, or to null (absent), in the policy file"
+            )
+    if processor.joints != robot.joint_names:
+        raise InputError(
+            f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "
+            f"{list(robot.joint_names)}; expected the same names in the same order (see the policy file)"
+        )

@@ -1,0 +1,95 @@
+"""Statistics and what policies do with them; they live in the checkpoint folder and nowhere else."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.core.errors import InputError
+
+Statistics = Mapping[str, Mapping[str, np.ndarray]]  # feature ("observation.state", "action") -> "mean" -> (D,)
+
+# mode: the statistics it needs
+MODES = {"identity": (), "mean_std": ("mean", "std"), "quantiles": ("q01", "q99"), "min_max": ("min", "max")}
+STYLES = ("openpi", "lerobot")
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """An invertible map of the last dimension, (..., D) float64, to numbers of about unit size.
+
+    mean_std maps mean ± std to ± 1; quantiles and min_max map their two bounds to -1 and 1.
+
+    The published code guards against division by zero in two ways (`style`), and checkpoints were trained with them:
+    "openpi" adds 1e-6 to the width, both ways; "lerobot" adds 1e-8 to a standard deviation when normalising alone and
+    replaces a width of exactly zero by 1e-8. Own checkpoints use "openpi", whose inverse is exact.
+    """
+
+    mode: str
+    statistics: Mapping[str, np.ndarray]
+    style: str = "openpi"
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"normalisation {self.mode!r}, expected one of {sorted(MODES)}")
+        if self.style not in STYLES:
+            raise InputError(f"normalisation style {self.style!r}, expected one of {STYLES}")
+        for name in MODES[self.mode]:
+            if name not in self.statistics:
+                raise InputError(
+                    f"normalisation {self.mode}: no {name!r} in the statistics, only {sorted(self.statistics)}"
+                )
+            if not np.isfinite(self.statistics[name]).all():
+                raise InputError(f"normalisation {self.mode}: {name} {self.statistics[name]}, expected finite numbers")
+
+    def normalise(self, x: np.ndarray) -> np.ndarray:
+        """(..., D) in the robot's or policy file's units to normalised. Raises InputError if statistics are short."""
+        if self.mode == "identity":
+            return np.asarray(x, dtype=np.float64)
+        centre, width = self._affine(np.shape(x)[-1], forward=True)
+        return (np.asarray(x, dtype=np.float64) - centre) / width
+
+    def restore(self, x: np.ndarray) -> np.ndarray:
+        """The inverse of `normalise`."""
+        if self.mode == "identity":
+            return np.asarray(x, dtype=np.float64)
+        centre, width = self._affine(np.shape(x)[-1], forward=False)
+        return np.asarray(x, dtype=np.float64) * width + centre
+
+    def _affine(self, dims: int, forward: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Centre and half-width (or deviation), (dims,) each; statistics of padded dimensions are cut off."""
+        first, second = (np.asarray(self.statistics[name], dtype=np.float64) for name in MODES[self.mode])
+        if len(first) < dims or len(second) < dims:
+            raise InputError(f"statistics of {min(len(first), len(second))} dimensions, expected at least {dims}")
+        first, second = first[:dims], second[:dims]
+        if self.mode == "mean_std":
+            guard = {"openpi": 1e-6, "lerobot": 1e-8 if forward else 0.0}[self.style]
+            return first, second + guard
+        width = second - first
+        width = width + 1e-6 if self.style == "openpi" else np.where(width == 0, 1e-8, width)
+        return first + width / 2, width / 2
+
+
+def read_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """`statistics.json` of an own checkpoint. Raises InputError."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            feature: {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
+            for feature, rows in data.items()
+        }
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except (ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: expected feature -> statistic -> numbers: {error}") from error
+
+
+def write_statistics(path: Path, statistics: Statistics) -> None:
+    """Write what `read_statistics` reads; every bit of the float64 numbers is kept."""
+    data = {
+        feature: {name: np.asarray(values, dtype=np.float64).tolist() for name, values in rows.items()}
+        for feature, rows in statistics.items()
+    }
+    path.write_text(json.dumps(data, indent=1), encoding="utf-8")

@@ -1,0 +1,190 @@
+"""π0 and π0.5: a vision-language prefix and a flow-matching action expert that share attention.
+
+Sources: Black et al. 2024 (π0), Physical Intelligence 2025 (π0.5), the published openpi code. Time runs from 1 (noise)
+to 0 (actions); the network predicts noise - actions.
+
+The tokens stand in the order [images][text][state][actions], and a token sees its own group and those before it, images
+and text being one group. So nothing before the actions depends on them or on the time: `encode_prefix` computes it once
+per observation and keeps its keys and values, `denoise` runs the H action tokens alone.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vla_ros.nn.attention import KeyValueCache
+from vla_ros.nn.embeddings import time_features
+from vla_ros.nn.gemma import GemmaTower
+from vla_ros.nn.norms import Modulation
+from vla_ros.nn.rotary import rotary_table
+from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
+from vla_ros.policies.pi0.config import Pi0Config
+from vla_ros.policies.pi0.vision import ImageTokens
+
+
+@dataclass(frozen=True)
+class StepConstants:
+    """What depends on the time alone, for N times: the same for every observation.
+
+    Attributes:
+        bias: (N, width), π0: the time's share of the action-time MLP's first layer.
+        modulations: π0.5: scale, shift and gate of every norm of the expert, each (N, 1, width).
+    """
+
+    bias: Tensor | None = None
+    modulations: list[Modulation] | None = None
+
+    def __getitem__(self, index: int) -> "StepConstants":
+        """The constants of one time, ready for any batch size."""
+        rows = slice(index, index + 1)
+        return StepConstants(
+            None if self.bias is None else self.bias[rows],
+            None if self.modulations is None else [tuple(part[rows] for part in m) for m in self.modulations],
+        )
+
+
+class Pi0(DenoisingPolicy):
+    """The network, for every size and for both π0 and π0.5 (`config.adaptive`).
+
+    A batch holds
+        images: (B, C, 3, height, width) uint8, or floating point in [-1, 1].
+        image_mask: (B, C) bool, False where a camera is absent.
+        cameras: (C,) int64, optional: which of the policy's cameras they are, all in order when absent.
+        tokens: (B, T) int64; token_mask: (B, T) bool.
+        state: (B, state_dim), normalised and padded (π0).
+    """
+
+    def __init__(self, config: Pi0Config) -> None:
+        super().__init__()
+        self.config = config
+        width = config.expert.width
+        self.image_tokens = ImageTokens(config.vision, config.prefix.width)
+        self.embedding = nn.Embedding(config.vocabulary, config.prefix.width)
+        nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # of size one after its scaling
+        self.prefix = GemmaTower(config.prefix)
+        self.expert = GemmaTower(config.expert, condition_width=width if config.adaptive else None)
+        if config.state_token:
+            self.state_in = nn.Linear(config.state_dim, width)
+        self.action_in = nn.Linear(config.action_dim, width)
+        # π0 mixes the time with the action tokens, π0.5 makes the condition of the norms from it.
+        self.time_in = nn.Linear(width if config.adaptive else 2 * width, width)
+        self.time_out = nn.Linear(width, width)
+        self.action_out = nn.Linear(width, config.action_dim)
+        self._constants: StepConstants | None = None
+
+    def encode_prefix(self, batch: Batch) -> Prefix:
+        """Keys and values of images, text and state in one cache, with room for the H action tokens."""
+        text = self.embedding(batch["tokens"]) * math.sqrt(self.config.prefix.width)
+        images = self.image_tokens(batch["images"], text, batch["token_mask"], batch.get("cameras"))
+        tokens = torch.cat([images.flatten(1, 2), text.to(images.dtype)], dim=1)
+        image_mask = batch["image_mask"].repeat_interleave(images.shape[2], dim=1)
+        valid = torch.cat([image_mask, batch["token_mask"]], dim=1)
+        return self.encode_tokens(tokens, valid, batch.get("state"))
+
+    def encode_tokens(self, tokens: Tensor, valid: Tensor, state: Tensor | None) -> Prefix:
+        """The prefix of (B, P, width) embedded tokens, (B, P) bool validity and the (B, state_dim) state."""
+        size, horizon = self.config.prefix, self.config.horizon
+        rows, length = valid.shape
+        extra = int(self.config.state_token)
+        matrix = self.prefix.layers[0].qkv.weight
+        cache = KeyValueCache(
+            size.depth, rows, size.kv_heads, length + extra + horizon, size.head_dim, matrix.device, matrix.dtype
+        )
+        # Masked tokens take no positions, so a masked camera or a longer padding changes nothing.
+        count = valid.sum(dim=1, keepdim=True)
+        key_mask = F.pad(valid, (0, extra + horizon), value=True)[:, None, None, :]
+        rotary = rotary_table((valid.cumsum(dim=1) - 1).clamp(min=0), size.head_dim)
+        self.prefix.fill(tokens.to(matrix.dtype), rotary, cache, key_mask[..., :length])
+        if self.config.state_token:
+            token = self.state_in(state.to(self.state_in.weight.dtype))[:, None].to(matrix.dtype)
+            self.expert.fill(token, rotary_table(count, size.head_dim), cache, key_mask[..., : length + 1])
+        positions = count + extra + torch.arange(horizon, device=valid.device)
+        return Prefix({"cache": cache, "key_mask": key_mask, "rotary": rotary_table(positions, size.head_dim)})
+
+    def step_constants(self, time: Tensor) -> StepConstants:
+        """What denoising at the (N,) times needs besides prefix and actions."""
+        features = time_features(time, self.config.expert.width, self.config.min_period, self.config.max_period)
+        features = features.to(self.time_in.weight.dtype)
+        if not self.config.adaptive:
+            # The first layer acts on [action, time]: its product is the sum of a product with either half.
+            return StepConstants(bias=F.linear(features, self.time_in.weight.chunk(2, dim=1)[1], self.time_in.bias))
+        condition = F.silu(self.time_out(F.silu(self.time_in(features))))
+        return StepConstants(modulations=self.expert.modulations(condition))
+
+    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
+        """The velocity noise - actions, (B, H, D), at (B,) or (1,) times."""
+        return self.velocity(prefix, noisy, self.step_constants(time))
+
+    def velocity(self, prefix: Prefix, noisy: Tensor, constants: StepConstants) -> Tensor:
+        """`denoise` with the time's share given."""
+        x = self.action_in(noisy.to(self.action_in.weight.dtype))
+        if not self.config.adaptive:
+            x = F.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants.bias[:, None]
+            x = self.time_out(F.silu(x))
+        x = self.expert(
+            x.to(self.expert.layers[0].qkv.weight.dtype),
+            prefix.tensors["rotary"],
+            prefix.tensors["cache"],
+            prefix.tensors["key_mask"],
+            constants.modulations,
+        )
+        return self.action_out(x.to(self.action_out.weight.dtype)).to(noisy.dtype)
+
+    @torch.no_grad()
+    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
+        """(B, H, D) normalised actions from `config.num_steps` Euler steps. `noise` is drawn when not given."""
+        prefix = self.encode_prefix(batch)
+        if noise is None:
+            shape = (batch["tokens"].shape[0], self.config.horizon, self.config.action_dim)
+            noise = torch.randn(shape, device=batch["tokens"].device)
+        return self.sample(prefix, noise, prior)
+
+    @torch.no_grad()
+    def sample(self, prefix: Prefix, noise: Tensor, prior: Prior | None = None) -> Tensor:
+        """Actions (B, H, D) from noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
+        steps = self.config.num_steps
+        constants = self._constants or self.step_constants(self.times(noise.device))
+        x = noise
+        for step in range(steps):
+            x = x - self.velocity(prefix, x, constants[step]) / steps
+        return x
+
+    def times(self, device: torch.device) -> Tensor:
+        """(num_steps,) float32: 1, ... down to 1 / num_steps."""
+        return 1 - torch.arange(self.config.num_steps, device=device, dtype=torch.float32) / self.config.num_steps
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Compute the constants of all steps once, for as long as the weights stay as they are (see `train`)."""
+        self._constants = self.step_constants(self.times(self.action_in.weight.device))
+
+    def train(self, mode: bool = True) -> "Pi0":
+        """As torch's; forgets what `prepare` computed, since the weights may change."""
+        self._constants = None
+        return super().train(mode)
+
+    def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
+        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
+        actions = batch["actions"]
+        noise = torch.randn_like(actions) if noise is None else noise
+        time = self.draw_time(actions) if time is None else time
+        t = time[:, None, None]
+        noisy = t * noise + (1 - t) * actions
+        return (self.denoise(self.encode_prefix(batch), noisy, time) - (noise - actions)).square()
+
+    def draw_time(self, actions: Tensor) -> Tensor:
+        """(B,) times in (0, 1]: scale · Beta(a, b) + offset, more of them near 1 (noise)."""
+        beta = torch.distributions.Beta(*(torch.tensor(p, device=actions.device) for p in self.config.time_beta))
+        return beta.sample((actions.shape[0],)) * self.config.time_scale + self.config.time_offset
+
+    def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
+        """Mean squared error of the velocity over the rows of the episode and the robot's own dimensions."""
+        error = self.element_loss(batch, **draws)[..., : self.config.loss_dims]
+        pad = batch.get("action_is_pad")
+        if pad is None:
+            return {"loss": error.mean()}
+        kept = ~pad[..., None].expand_as(error)
+        return {"loss": (error * kept).sum() / kept.sum().clamp(min=1)}

@@ -1,0 +1,42 @@
+"""Cameras to prefix tokens: a vision tower, one of several, and what brings its features to the prefix's width."""
+
+import torch
+from torch import Tensor, nn
+
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
+from vla_ros.nn.siglip import Siglip, SiglipSize
+
+
+class ImageTokens(nn.Module):
+    """All cameras of a batch through one vision tower."""
+
+    def __init__(self, size: SiglipSize | KeypointStemSize, width: int) -> None:
+        super().__init__()
+        self.reads_text = isinstance(size, KeypointStemSize)
+        if self.reads_text:
+            self.tower = KeypointStem(size, text_width=width, width=width)
+        else:
+            self.tower = Siglip(size)
+            self.projector = nn.Linear(size.hidden, width)
+
+    def forward(self, images: Tensor, text: Tensor, token_mask: Tensor, cameras: Tensor | None) -> Tensor:
+        """Tokens of the images.
+
+        Args:
+            images: (B, C, 3, height, width) uint8, or floating point in [-1, 1].
+            text: (B, T, width) embedded prompt; token_mask: (B, T) bool.
+            cameras: (C,) int64 camera indices; None: all, in order.
+
+        Returns:
+            (B, C, tokens, width); SigLIP's features are not scaled (openpi; older transformers divided them).
+        """
+        if images.dtype == torch.uint8:
+            images = images.float() / 255 * 2 - 1  # on the device, so that bytes are uploaded
+        if not self.reads_text:
+            features = self.tower(images.flatten(0, 1))
+            return self.projector(features.to(self.projector.weight.dtype)).unflatten(0, images.shape[:2])
+        if cameras is None:
+            cameras = torch.arange(images.shape[1], device=images.device)
+        kept = token_mask[..., None].to(text.dtype)
+        summary = (text * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+        return self.tower(images, summary, cameras)
