@@ -34,12 +34,12 @@ class KeyValueCache:
     """
 
     def __init__(
-        self, layers: int, batch: int, kv_heads: int, capacity: int, head_dim: int, device: torch.device, dtype: torch.dtype
+        self, shape: tuple[int, ...], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
     ) -> None:
-        shape = (layers, batch, kv_heads, capacity, head_dim)
+        """`shape` is (layers, B, kv_heads, positions, head_dim)."""
         self._keys = list(torch.empty(shape, device=device, dtype=dtype))
         self._values = list(torch.empty(shape, device=device, dtype=dtype))
-        self._lengths = [0] * layers
+        self._lengths = [0] * shape[0]
 
     def length(self, layer: int = 0) -> int:
         """How many positions of a layer are stored."""

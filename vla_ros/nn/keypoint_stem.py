@@ -19,7 +19,6 @@ class KeypointStemSize:
     channels: tuple[int, int, int] = (16, 40, 80)  # at 1/2, 1/4 and 1/8 of the image
     keypoints: int = 32
     grid: int = 3
-    cameras: int = 2
 
     @property
     def tokens(self) -> int:
@@ -45,12 +44,12 @@ class FiLM(nn.Module):
 class KeypointStem(nn.Module):
     """Images and a text summary to tokens of the prefix's width."""
 
-    def __init__(self, size: KeypointStemSize, text_width: int, width: int) -> None:
+    def __init__(self, size: KeypointStemSize, cameras: int, text_width: int, width: int) -> None:
         super().__init__()
         self.size = size
         low, middle, high = size.channels
         context = 128
-        self.camera = nn.Embedding(size.cameras, context)
+        self.camera = nn.Embedding(cameras, context)
         self.context = nn.Sequential(nn.Linear(text_width, context), nn.SiLU(), nn.Linear(context, context))
         self.to_half = nn.Conv2d(3, low, 5, stride=2, padding=2)
         self.to_quarter = nn.Conv2d(low, middle, 3, stride=2, padding=1)
@@ -65,7 +64,7 @@ class KeypointStem(nn.Module):
         self.eighth_norm, self.eighth_film = nn.GroupNorm(8, high), FiLM(context, high)
         cell = size.image // 8 // size.grid
         self.patch_token = nn.Conv2d(high, width, cell, stride=cell)
-        self.positions = nn.Parameter(torch.randn(size.cameras, size.tokens, width) * 0.1)
+        self.positions = nn.Parameter(torch.randn(cameras, size.tokens, width) * 0.1)
 
     def forward(self, images: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
         """Tokens of every image.

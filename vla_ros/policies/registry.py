@@ -13,6 +13,7 @@ import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.base import LoadedPolicy
+from vla_ros.policies.embodiment import Embodiment, read_yaml
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {
@@ -47,7 +48,7 @@ class LoadOptions:
         self,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
-        embodiment: Any = None,
+        embodiment: Embodiment | None = None,
         tokenizer: str | Path | None = None,
     ) -> None:
         self.device = torch.device(device)
@@ -99,30 +100,57 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _recognise(path: Path) -> tuple[str, Family, str]:
     config = read_config(path)
+    said = config.get("family") or config.get("type") or config.get("model_type")
+    if said in BUILT_IN:  # the usual case: only that family is imported
+        family = _family(said)
+        layout = family.recognise(path, config)
+        if layout:
+            return said, family, layout
     known = families()
     for name, family in known.items():
         layout = family.recognise(path, config)
         if layout:
             return name, family, layout
-    said = config.get("type") or config.get("family") or config.get("model_type")
     raise InputError(f"checkpoint {path}: config.json names {said!r}, expected one of the families {sorted(known)}")
 
 
+def _resolve(path: str | Path, options: LoadOptions) -> Path:
+    """The checkpoint folder, also of a policy file: YAML with `checkpoint`, perhaps `tokenizer`, and an embodiment.
+
+    Paths in a policy file count from the file. What the caller gave in `options` goes before what the file says.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        return path
+    data = read_yaml(path)
+    if not isinstance(data, dict) or not isinstance(data.get("checkpoint"), str):
+        raise InputError(f"policy file {path}: expected a mapping with the path of a 'checkpoint'")
+    folder = path.parent / Path(data.pop("checkpoint")).expanduser()
+    tokenizer = data.pop("tokenizer", None)
+    if tokenizer is not None and options.tokenizer is None:
+        options.tokenizer = path.parent / Path(str(tokenizer)).expanduser()
+    if data and options.embodiment is None:
+        options.embodiment = Embodiment.from_dict(data, f"policy file {path}")
+    return folder
+
+
 def load(path: str | Path, **options: Any) -> LoadedPolicy:
-    """Load a checkpoint folder of any family and layout; see `LoadOptions` for the options.
+    """Load a checkpoint folder, or that of a policy file, of any family and layout; see `LoadOptions` for the options.
 
     Raises InputError that names the file and, for tensors, every missing, extra or misshapen key.
     """
-    path = Path(path)
-    _, family, layout = _recognise(path)
-    return family.load(path, layout, LoadOptions(**options))
+    chosen = LoadOptions(**options)
+    folder = _resolve(path, chosen)
+    _, family, layout = _recognise(folder)
+    return family.load(folder, layout, chosen)
 
 
 def describe(path: str | Path, **options: Any) -> Mapping[str, str]:
     """The report of a checkpoint without its weights: title -> value. Raises InputError."""
-    path = Path(path)
-    name, family, layout = _recognise(path)
-    return {"family": name, "layout": layout, **family.describe(path, layout, LoadOptions(**options))}
+    chosen = LoadOptions(**options)
+    folder = _resolve(path, chosen)
+    name, family, layout = _recognise(folder)
+    return {"family": name, "layout": layout, **family.describe(folder, layout, chosen)}
 
 
 def build(family: str, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:

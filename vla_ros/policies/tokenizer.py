@@ -13,9 +13,9 @@ from vla_ros.core.errors import InputError
 COMMON_WORDS = (
     "a above again all and arm at away back bag behind below beside black blue bottle bowl box brown can close colour "
     "cube cup down drawer drop finger fold for from front go grab grasp gray green grip gripper hand hold in into it "
-    "left lift me middle move near now of off on onto open orange out over pick pink place plate please point pour press "
-    "purple push put raise reach red release right robot rotate stack start stop table take tap that the then this to "
-    "touch turn under up white with yellow your"
+    "left lift me middle move near now of off on onto open orange out over pick pink place plate please point pour "
+    "press purple push put raise reach red release right robot rotate stack start stop table take tap that the then "
+    "this to touch turn under up white with yellow your"
 ).split()
 
 

@@ -80,8 +80,6 @@ class Pi0Config:
         for name in positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"pi0: {name} {getattr(self, name)}, expected more than zero")
-        if isinstance(self.vision, KeypointStemSize) and self.vision.cameras != len(self.cameras):
-            raise InputError(f"pi0: vision.cameras {self.vision.cameras}, expected {len(self.cameras)}: {self.cameras}")
 
     @property
     def state_token(self) -> bool:

@@ -61,7 +61,7 @@ class Pi0(DenoisingPolicy):
         super().__init__()
         self.config = config
         width = config.expert.width
-        self.image_tokens = ImageTokens(config.vision, config.prefix.width)
+        self.image_tokens = ImageTokens(config.vision, config.prefix.width, len(config.cameras))
         self.embedding = nn.Embedding(config.vocabulary, config.prefix.width)
         nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # of size one after its scaling
         self.prefix = GemmaTower(config.prefix)
@@ -73,7 +73,7 @@ class Pi0(DenoisingPolicy):
         self.time_in = nn.Linear(width if config.adaptive else 2 * width, width)
         self.time_out = nn.Linear(width, width)
         self.action_out = nn.Linear(width, config.action_dim)
-        self._constants: StepConstants | None = None
+        self._constants: dict[int, StepConstants] = {}  # number of steps -> what `prepare` computed
 
     def encode_prefix(self, batch: Batch) -> Prefix:
         """Keys and values of images, text and state in one cache, with room for the H action tokens."""
@@ -90,9 +90,8 @@ class Pi0(DenoisingPolicy):
         rows, length = valid.shape
         extra = int(self.config.state_token)
         matrix = self.prefix.layers[0].qkv.weight
-        cache = KeyValueCache(
-            size.depth, rows, size.kv_heads, length + extra + horizon, size.head_dim, matrix.device, matrix.dtype
-        )
+        room = (size.depth, rows, size.kv_heads, length + extra + horizon, size.head_dim)
+        cache = KeyValueCache(room, matrix.device, matrix.dtype)
         # Masked tokens take no positions, so a masked camera or a longer padding changes nothing.
         count = valid.sum(dim=1, keepdim=True)
         key_mask = F.pad(valid, (0, extra + horizon), value=True)[:, None, None, :]
@@ -134,36 +133,35 @@ class Pi0(DenoisingPolicy):
         return self.action_out(x.to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     @torch.no_grad()
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions from `config.num_steps` Euler steps. `noise` is drawn when not given."""
-        prefix = self.encode_prefix(batch)
-        if noise is None:
-            shape = (batch["tokens"].shape[0], self.config.horizon, self.config.action_dim)
-            noise = torch.randn(shape, device=batch["tokens"].device)
-        return self.sample(prefix, noise, prior)
-
-    @torch.no_grad()
-    def sample(self, prefix: Prefix, noise: Tensor, prior: Prior | None = None) -> Tensor:
+    def sample(
+        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
+    ) -> Tensor:
         """Actions (B, H, D) from noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
-        steps = self.config.num_steps
-        constants = self._constants or self.step_constants(self.times(noise.device))
+        steps = num_steps or self.config.num_steps
+        constants = self._constants.get(steps) or self.step_constants(self.times(steps))
         x = noise
         for step in range(steps):
             x = x - self.velocity(prefix, x, constants[step]) / steps
         return x
 
-    def times(self, device: torch.device) -> Tensor:
-        """(num_steps,) float32: 1, ... down to 1 / num_steps."""
-        return 1 - torch.arange(self.config.num_steps, device=device, dtype=torch.float32) / self.config.num_steps
+    @torch.no_grad()
+    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
+        """(B, H, D) normalised actions from `config.num_steps` Euler steps. `noise` is drawn when not given."""
+        return super().predict(batch, noise, prior)
+
+    def times(self, steps: int) -> Tensor:
+        """(steps,) float32: 1, ... down to 1 / steps."""
+        return 1 - torch.arange(steps, device=self.action_in.weight.device, dtype=torch.float32) / steps
 
     @torch.no_grad()
-    def prepare(self) -> None:
+    def prepare(self, num_steps: int | None = None) -> None:
         """Compute the constants of all steps once, for as long as the weights stay as they are (see `train`)."""
-        self._constants = self.step_constants(self.times(self.action_in.weight.device))
+        steps = num_steps or self.config.num_steps
+        self._constants[steps] = self.step_constants(self.times(steps))
 
     def train(self, mode: bool = True) -> "Pi0":
         """As torch's; forgets what `prepare` computed, since the weights may change."""
-        self._constants = None
+        self._constants = {}
         return super().train(mode)
 
     def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:

@@ -10,11 +10,11 @@ from vla_ros.nn.siglip import Siglip, SiglipSize
 class ImageTokens(nn.Module):
     """All cameras of a batch through one vision tower."""
 
-    def __init__(self, size: SiglipSize | KeypointStemSize, width: int) -> None:
+    def __init__(self, size: SiglipSize | KeypointStemSize, width: int, cameras: int) -> None:
         super().__init__()
         self.reads_text = isinstance(size, KeypointStemSize)
         if self.reads_text:
-            self.tower = KeypointStem(size, text_width=width, width=width)
+            self.tower = KeypointStem(size, cameras, text_width=width, width=width)
         else:
             self.tower = Siglip(size)
             self.projector = nn.Linear(size.hidden, width)

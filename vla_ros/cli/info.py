@@ -1,0 +1,67 @@
+"""What a checkpoint, a policy file or a robot file is.
+
+  vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, normalisation, clock
+  vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
+  vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
+"""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file or a robot file")
+    parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
+
+
+def main(args: argparse.Namespace) -> int:
+    console = Console()
+    if not args.path.exists():
+        raise InputError(f"{args.path}: no such file or folder")
+    if args.path.is_file() and _is_robot_file(args.path):
+        _print_robot(console, RobotSpec.load(args.path))
+        return 0
+    from vla_ros.policies import registry
+
+    table = Table(show_header=False, box=None)
+    for title, value in registry.describe(args.path, tokenizer=args.tokenizer).items():
+        table.add_row(title, value)
+    console.print(table)
+    return 0
+
+
+def _is_robot_file(path: Path) -> bool:
+    """A robot file has joints and command groups; a policy file has a checkpoint instead."""
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable YAML file: {error}") from error
+    return not (isinstance(data, dict) and "checkpoint" in data)
+
+
+def _print_robot(console: Console, robot: RobotSpec) -> None:
+    console.print(f"robot {robot.name}: joint states on {robot.joint_state_topic}, "
+                  f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends")
+    joints = Table("joint", "lower", "upper", "velocity /s", "acceleration /s²", "unit", "group", "")
+    groups = {joint: group.name for group in robot.groups for joint in group.joints}
+    for joint in robot.joints:
+        joints.add_row(joint.name, f"{joint.lower:g}", f"{joint.upper:g}", f"{joint.velocity:g}",
+                       f"{joint.acceleration:g}", joint.unit, groups[joint.name], "discrete" if joint.discrete else "")
+    console.print(joints)
+    cameras = Table("camera", "topic", "size", "encoding", "rate Hz")
+    for camera in robot.cameras:
+        encoding = "compressed" if camera.compressed else camera.encoding
+        cameras.add_row(camera.name, camera.topic, f"{camera.width}x{camera.height}", encoding, f"{camera.rate:g}")
+    console.print(cameras)
+    commands = Table("command group", "topic", "interface", "joints")
+    for group in robot.groups:
+        commands.add_row(group.name, group.topic, group.interface, ", ".join(group.joints))
+    console.print(commands)
