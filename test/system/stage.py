@@ -1,0 +1,185 @@
+"""A stage for the executor: the test is its robot, its policy, its operator and its clock.
+
+Simulated time moves only when the test says so, and only after the command for the instant before has arrived,
+so nothing here depends on how fast any process is.
+"""
+
+from array import array
+from pathlib import Path
+
+import numpy as np
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64MultiArray, String
+from system.support import Probe
+from trajectory_msgs.msg import JointTrajectory
+from vla_ros.msg import ActionChunk, ExecutorStatus
+
+from vla_ros.cli.graph import Graph
+from vla_ros.control.limits import Limits
+from vla_ros.core.instruction import instruction_id
+from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.stamps import set_stamp, stamp_ns
+from vla_ros.nodes.base import CHUNK_QOS, STATUS_QOS
+
+ROBOT = """
+name: stage
+control_rate: 50.0
+position_margin: 0.01
+cameras: []
+joints:
+  - {name: turn, lower: -1.5, upper: 1.5, velocity: 2.0, acceleration: 10.0}
+  - {name: lift, lower: 0.0, upper: 0.4, velocity: 0.5, acceleration: 4.0, unit: m}
+  - {name: grip, lower: 0.0, upper: 1.0, velocity: 5.0, acceleration: 50.0, discrete: true}
+groups:
+  - {name: arm, topic: arm/command, interface: joint_trajectory, joints: [lift, turn]}
+  - {name: hand, topic: hand/command, interface: float64_multi_array, joints: [grip]}
+"""
+JOINTS = ("turn", "lift", "grip")
+HOME = np.array([0.0, 0.2, 0.5])
+PERIOD_NS = 20_000_000
+START_NS = 1_000_000_000_000
+
+
+class Stage:
+    """One executor in lockstep with the test.
+
+    Attributes:
+        now_ns: simulated time.
+        measured: (J,) what the joint states say; follows the commands unless `stuck` is set.
+        commands: [(stamp_ns, (J,) position)] everything that was published, in order.
+    """
+
+    def __init__(self, graph: Graph, probe: Probe, *, name: str = "executor_node", **parameters: object) -> None:
+        self.graph, self.probe, self.name = graph, probe, name
+        self.robot_file = Path(graph.folder) / "stage_robot.yaml"
+        self.robot_file.write_text(ROBOT)
+        self.limits = Limits.merge(RobotSpec.load(self.robot_file))
+        self.now_ns, self.measured, self.stuck = START_NS, HOME.copy(), False
+        self.session, self.sequence, self.instruction = 7, 0, ""
+        self.commands: list[tuple[int, np.ndarray]] = []
+        self.parameters = {"robot": str(self.robot_file), "use_sim_time": True, **parameters}
+        probe.record("arm/command", JointTrajectory)
+        probe.record("hand/command", Float64MultiArray)
+        probe.record(f"{name}/status", ExecutorStatus, STATUS_QOS)
+        graph.start(name, "vla_ros.nodes.executor_node", parameters=self.parameters)
+        graph.configure(name)
+        self.clock = probe.publisher("/clock", Clock, readers=2)  # the node's own time source, and its ticks
+        self.joints = probe.publisher("joint_states", JointState)
+        self.chunks = probe.publisher("action_chunk", ActionChunk, CHUNK_QOS)
+        self.instructions = probe.publisher("instruction", String)
+        self.e_stop = probe.publisher("e_stop", Bool)
+
+    # What the executor sees
+
+    def publish_joints(self, **change: object) -> None:
+        """The joint states of now; `change`: names, position, stamp_ns."""
+        message = set_stamp(JointState(), int(change.get("stamp_ns", self.now_ns)))
+        message.name = list(change.get("names", JOINTS))
+        message.position = array("d", change.get("position", self.measured))
+        self.joints.publish(message)
+
+    def publish_clock(self) -> None:
+        message = Clock()
+        set_stamp(message.clock, self.now_ns)
+        self.clock.publish(message)
+
+    def say(self, text: str) -> None:
+        """The operator's instruction, taken in by the executor."""
+        self.instruction = text
+        self.instructions.publish(String(data=text))
+        wanted = instruction_id(text)
+        self.wait_status(lambda status: status.instruction_id == wanted, f"instruction {text[:40]!r} in the status")
+
+    def chunk(self, rows: np.ndarray, step_dt: float = 0.1, age: float = 0.0, **change: object) -> ActionChunk:
+        """A chunk message for (H, J) rows observed `age` s ago; `change` overwrites fields."""
+        self.sequence += 1
+        message = set_stamp(ActionChunk(), self.now_ns - round(age * 1e9))
+        rows = np.asarray(rows, dtype=np.float64)
+        message.step_dt, message.names, message.horizon = step_dt, list(JOINTS), len(rows)
+        message.data = array("d", rows.ravel())
+        message.instruction_id = instruction_id(self.instruction)
+        message.session, message.sequence = self.session, self.sequence
+        for field, value in change.items():
+            setattr(message, field, value)
+        return message
+
+    def send(self, message: ActionChunk | bytes) -> ExecutorStatus:
+        """Publishes a chunk and gives the status that answers it."""
+        before = self.answered()
+        self.chunks.publish(message)
+        return self.wait_status(lambda status: self.answered(status) > before, "the answer to a chunk")
+
+    # What a peer sees
+
+    @property
+    def status(self) -> ExecutorStatus | None:
+        return self.probe.last(f"{self.name}/status")
+
+    def answered(self, status: ExecutorStatus | None = None) -> int:
+        """Chunks accepted and refused so far."""
+        status = status or self.status
+        return status.accepted_chunks + status.refused_chunks if status else 0
+
+    def wait_status(self, accept, what: str) -> ExecutorStatus:
+        """The newest status, once `accept` takes it."""
+        self.probe.wait_for(lambda: self.status is not None and accept(self.status), what)
+        return self.status
+
+    def activate(self) -> None:
+        """Known time and joints, then activation; the first command arrives at once."""
+        self.publish_clock()
+        self.publish_joints()
+        self.wait_status(
+            lambda status: stamp_ns(status) == self.now_ns and list(status.measured) == list(self.measured),
+            "clock and joint states in the status",
+        )
+        self.graph.activate(self.name)
+        self._take_command()
+
+    def tick(self, count: int = 1, commands: bool = True, joints: bool = True) -> None:
+        """Control periods: joint states, clock, and the command for that instant."""
+        for _ in range(count):
+            self.now_ns += PERIOD_NS
+            if joints:
+                self.publish_joints()
+            self.publish_clock()
+            if commands:
+                self._take_command()
+
+    def _take_command(self) -> None:
+        arm = self.probe.wait_message(
+            "arm/command", lambda message: stamp_ns(message) == self.now_ns, f"the arm's command for {self.now_ns}"
+        )
+        # a Float64MultiArray has no time: there is one for every command of the arm
+        index = len(self.commands)
+        self.probe.wait_for(lambda: len(self.probe.messages("hand/command")) > index, "the hand's command")
+        hand = self.probe.messages("hand/command")[index]
+        assert arm.joint_names == ["lift", "turn"] and len(arm.points) == 1
+        assert not len(arm.points[0].velocities) and arm.points[0].time_from_start.nanosec == PERIOD_NS
+        lift, turn = arm.points[0].positions
+        position = np.array([turn, lift, hand.data[0]])
+        self.commands.append((self.now_ns, position))
+        if not self.stuck:
+            self.measured = position
+
+    @property
+    def positions(self) -> np.ndarray:
+        """(K, J) every command so far."""
+        return np.array([position for _, position in self.commands])
+
+    def check_limits(self) -> None:
+        """Every command published so far was inside every limit; nothing was published besides."""
+        assert len(self.probe.messages("arm/command")) == len(self.commands)
+        assert len(self.probe.messages("hand/command")) == len(self.commands)
+        check_limits(self.limits, self.positions, PERIOD_NS * 1e-9)
+
+
+def check_limits(limits: Limits, positions: np.ndarray, dt: float, start: np.ndarray = HOME) -> None:
+    """(K, J) commands, `dt` s apart, that begin at rest at `start`: finite and inside every limit."""
+    assert np.isfinite(positions).all()
+    assert (positions >= limits.lower - 1e-9).all() and (positions <= limits.upper + 1e-9).all()
+    path = np.concatenate([[start, start], positions])
+    velocity = np.diff(path, axis=0) / dt
+    assert (np.abs(velocity) <= limits.velocity * (1 + 1e-6)).all()
+    assert (np.abs(np.diff(velocity, axis=0)) <= limits.acceleration * dt * (1 + 1e-6)).all()

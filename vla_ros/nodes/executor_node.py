@@ -1,0 +1,321 @@
+"""Turns chunks into bounded joint commands at control rate: ROS around `vla_ros.control.executor`."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+import numpy as np
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool, Float64MultiArray, String
+from std_srvs.srv import SetBool, Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from vla_ros.control.admission import Candidate
+from vla_ros.control.executor import Command, Executor
+from vla_ros.control.limits import Limits
+from vla_ros.control.supervisor import State
+from vla_ros.control.urdf import load_urdf
+from vla_ros.core.errors import InputError
+from vla_ros.messages.commands import CommandWriter
+from vla_ros.messages.stamps import NS, stamp_ns
+from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.control_loop import ControlLoop
+from vla_ros.nodes.executor_parameters import ExecutorParameters
+from vla_ros.nodes.executor_status import fill_status
+from vla_ros.nodes.simulated_time import SimulatedTime
+
+COMMANDS = {"joint_trajectory": JointTrajectory, "float64_multi_array": Float64MultiArray, "joint_state": JointState}
+STATUS_PERIOD = 0.1  # s
+RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
+BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
+
+
+class ExecutorNode(ManagedNode):
+    """Feeds the executor and publishes what it says.
+
+    In real time a thread ticks on absolute deadlines. In simulated time (`use_sim_time`) there is one tick for
+    each control period of /clock, in reaction to the clock message, and its commands carry that time.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._lock = threading.RLock()  # the executor is fed by the spinning thread and ticked by the loop
+        self._executor: Executor | None = None
+        self._loop: ControlLoop | None = None
+        self._time: SimulatedTime | None = None
+        self._commands: list[tuple[Any, CommandWriter, np.ndarray]] = []
+        self._said: tuple[Any, ...] = ()
+        self._refusal = ""
+        super().__init__("executor_node", ExecutorParameters, **options)
+
+    # Lifecycle
+
+    def configure(self) -> None:
+        parameters: ExecutorParameters = self.parameters
+        self._robot = robot = self.load_robot()
+        if parameters.urdf and parameters.robot_description:
+            raise InputError("parameters urdf and robot_description: both are set, expected one of them")
+        source = parameters.urdf or parameters.robot_description
+        limits = Limits.merge(robot, load_urdf(source) if source else None)
+        for name, line in limits.report().items():
+            self.get_logger().info(f"limits of {name}: {line}")
+        self._period_ns = round(NS / robot.control_rate)
+        self._executor = Executor(limits, robot.control_rate, parameters.settings())
+        self._refusal, self._said, self._last_command = "", (), None
+        self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
+        self._status = ExecutorStatus()
+        joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
+        self.create_subscription(JointState, robot.joint_state_topic, self._on_joint_state, joints_qos)
+        self.create_subscription(String, "instruction", self._on_instruction, COMMAND_QOS)
+        self.create_subscription(Bool, "e_stop", self._on_e_stop, COMMAND_QOS)
+        # raw: a message that cannot be decoded is refused like any other bad chunk instead of ending the node
+        self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, raw=True)
+        self.create_subscription(
+            PolicyStatus,
+            "policy_node/status",
+            self._on_policy_status,
+            POLICY_STATUS_QOS,
+            event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_policy_liveliness),
+        )
+        self.create_service(SetBool, "~/e_stop", self._serve_e_stop)
+        self.create_service(Trigger, "~/reset_e_stop", self._serve_reset)
+        if self.get_parameter("use_sim_time").value:
+            self._time = SimulatedTime(
+                self,
+                robot.control_rate,
+                parameters.clock_jump_limit,
+                tick=self._on_simulated_tick,
+                repeated=self._on_repeated_clock,
+            )
+        self.create_steady_timer(STATUS_PERIOD, self._publish_status)
+        self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
+        self._publish_status()
+
+    def activate(self) -> None:
+        assert self._executor is not None
+        rivals = self._rivals()
+        if rivals:
+            raise InputError(f"command topics: also commanded by {', '.join(rivals)}, expected nobody else")
+        with self._lock:
+            self._executor.activate(self._now_ns())
+            self._make_commands()
+            self._refusal = ""
+            if self._time is not None:
+                self._time.start()
+            else:
+                self._loop = ControlLoop(self._period_ns, self._on_real_tick, self._on_loop_failed)
+        if self._loop is not None:
+            denied = self._loop.start(self.parameters.realtime_priority)
+            if denied:
+                self.get_logger().warning(f"realtime_priority not granted, goes on without: {denied}")
+        self._publish_status()
+
+    def deactivate(self) -> None:
+        """Brakes within the limits first; simulated time stands still meanwhile, so there it just stops."""
+        executor, loop = self._executor, self._loop
+        if executor is None:
+            return
+        if loop is not None:
+            with self._lock:
+                executor.begin_stop()
+            end = time.monotonic() + BRAKING_PATIENCE
+            while not executor.at_rest and time.monotonic() < end and loop.running:
+                time.sleep(self._period_ns * 1e-9)
+            if not executor.at_rest:
+                self.get_logger().error(f"the robot had not braked after {BRAKING_PATIENCE} s")
+            loop.stop()
+            self._loop = None
+        if self._time is not None:
+            self._time.stop()
+        with self._lock:
+            executor.deactivate()
+            for publisher, _, _ in self._commands:
+                self.destroy_publisher(publisher)
+            self._commands = []
+        self._publish_status()
+
+    def release(self) -> None:
+        self._executor = None
+        if self._time is not None:
+            self._time.close()
+        self._time = None
+
+    def refused(self, reason: str) -> None:
+        self._refusal = reason
+        if self._executor is not None:
+            self._publish_status()
+
+    # Time
+
+    def _now_ns(self) -> int:
+        """ROS time; the simulated one as of the newest clock message that has been acted upon."""
+        return self.now_ns() if self._time is None else self._time.now_ns
+
+    def _on_real_tick(self, grid_ns: int, lateness: float) -> None:
+        now_ns = self.now_ns() - (time.monotonic_ns() - grid_ns)
+        self._tick(now_ns, grid_ns, lateness)
+
+    def _on_simulated_tick(self, now_ns: int, steady_ns: int) -> None:
+        self._tick(now_ns, steady_ns, 0.0)
+
+    def _tick(self, now_ns: int, steady_ns: int, lateness: float) -> None:
+        with self._lock:
+            executor = self._executor
+            if executor is None:
+                return
+            command = executor.tick(now_ns, steady_ns, lateness)
+            if command is not None:
+                self._publish_command(command)
+            if executor.state[:2] != self._said:
+                self._publish_status()
+
+    def _on_repeated_clock(self) -> None:
+        """A simulator that says the same time again may have missed the command for it."""
+        with self._lock:
+            if self._last_command is not None:
+                self._publish_command(self._last_command)
+
+    def _on_loop_failed(self, error: Exception) -> None:
+        """A bug must be seen, and nothing may move: the process ends, which its peers notice."""
+        self.get_logger().fatal(f"control loop failed: {error}\n{''.join(traceback.format_exception(error))}")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    # Commands
+
+    def _make_commands(self) -> None:
+        self._last_command = None
+        if self.parameters.dry_run:
+            return
+        for group in self._robot.groups:
+            kind = COMMANDS[group.interface]
+            publisher = self.create_publisher(kind, group.topic, COMMAND_QOS)
+            writer = CommandWriter(group, kind(), JointTrajectoryPoint(), self._period_ns * 1e-9)
+            columns = np.array([self._robot.joint_names.index(name) for name in group.joints])
+            self._commands.append((publisher, writer, columns))
+
+    def _publish_command(self, command: Command) -> None:
+        self._last_command = command
+        for publisher, writer, columns in self._commands:
+            publisher.publish(writer.fill(command.position[columns], command.stamp_ns))
+
+    def _rivals(self) -> list[str]:
+        """Nodes with a publisher on one of our command topics, in words."""
+        if self.parameters.dry_run:
+            return []
+        me, found = self.get_fully_qualified_name(), []
+        for group in self._robot.groups:
+            topic = self.resolve_topic_name(group.topic)
+            infos = self.get_publishers_info_by_topic(topic)
+            others = [f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos]
+            if self._commands and me in others:
+                others.remove(me)  # once: a second executor may well have the same name
+            found += [f"{other} on {topic}" for other in others]
+        return found
+
+    def _look_for_rivals(self) -> None:
+        if not self.is_active:
+            return
+        rivals = self._rivals()
+        with self._lock:
+            self._executor.rivals(rivals, self._now_ns())
+
+    # What arrives
+
+    def _on_joint_state(self, message: JointState) -> None:
+        with self._lock:
+            self._executor.joint_state(stamp_ns(message), message.name, message.position, self._now_ns())
+
+    def _on_instruction(self, message: String) -> None:
+        with self._lock:
+            self._executor.set_instruction(message.data)
+            self._publish_status()
+
+    def _on_chunk(self, data: bytes) -> None:
+        try:
+            message = deserialize_message(data, ActionChunk)
+            candidate = Candidate(
+                stamp_ns=stamp_ns(message),
+                step_dt=message.step_dt,
+                space=message.space,
+                names=message.names,
+                horizon=message.horizon,
+                data=np.array(message.data, dtype=np.float64),
+                instruction_id=message.instruction_id,
+                session=message.session,
+                sequence=message.sequence,
+                inference_time=message.inference_time,
+            )
+        except Exception as error:  # whatever the decoder makes of a stranger's bytes
+            with self._lock:
+                self._executor.undecodable_chunk(f"{len(data)} bytes: {error}")
+                self._publish_status()
+            return
+        with self._lock:
+            self._executor.add_chunk(candidate, self._now_ns())
+            self._publish_status()
+
+    def _on_policy_status(self, message: PolicyStatus) -> None:
+        if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
+            with self._lock:
+                self._executor.policy_session_over(message.session)
+
+    def _on_policy_liveliness(self, event: Any) -> None:
+        alive = event.alive_count > 0
+        if not alive and self._time is not None and self.count_publishers("policy_node/status"):
+            return  # in simulated time a process that is merely slow is no fault
+        with self._lock:
+            self._executor.policy_alive(alive, self._now_ns())
+
+    def _on_e_stop(self, message: Bool) -> None:
+        if message.data:
+            self._e_stop("topic e_stop")
+
+    def _serve_e_stop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            self._e_stop("service e_stop")
+            response.success, response.message = True, "latched"
+        else:
+            response.message = "a latched e-stop is reset by the service reset_e_stop alone"
+        return response
+
+    def _e_stop(self, message: str) -> None:
+        with self._lock:
+            self._executor.e_stop(message)
+            self._publish_status()
+        self.get_logger().warning(f"e-stop: {message}")
+
+    def _serve_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            was = self._executor.supervisor.e_stop_message
+            self._executor.reset_e_stop(self._now_ns())
+            self._publish_status()
+        response.success, response.message = True, f"was latched by {was}" if was else "was not latched"
+        if was:
+            self.get_logger().warning("e-stop was reset")
+        return response
+
+    # What is said
+
+    def _publish_status(self) -> None:
+        with self._lock:
+            status = self._executor.status(self._now_ns())
+            self._said = (status.state, status.cause)
+            message = fill_status(self._status, status)
+            message.dry_run = self.parameters.dry_run
+            if status.state == State.INACTIVE and self._refusal:
+                message.message = self._refusal
+            self._status_publisher.publish(message)
+
+
+def main(args: list[str] | None = None) -> int:
+    return spin_node(ExecutorNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
