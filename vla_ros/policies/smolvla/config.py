@@ -1,0 +1,214 @@
+"""What a SmolVLA is made of, and how LeRobot's config.json says it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from vla_ros.core.errors import InputError
+from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
+
+VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
+
+LEROBOT_FIELDS = (
+    "chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "adapt_to_pi_aloha", "tokenizer_max_length",
+    "num_steps", "freeze_vision_encoder", "train_expert_only", "train_state_proj", "attention_mode",
+    "num_expert_layers", "num_vlm_layers", "self_attn_every_n_layers", "expert_width_multiplier", "min_period",
+    "max_period",
+)
+READ_ELSEWHERE = (
+    "n_obs_steps", "input_features", "output_features", "normalization_mapping", "vlm_model_name",
+    "resize_imgs_with_padding", "add_image_special_tokens", "use_delta_joint_actions_aloha",
+)
+# Masked padding changes nothing, the prefix is always cached, the weights are always the folder's, and absent cameras
+# are left out instead of shown black and masked, which is the same.
+NOT_USED = (
+    "empty_cameras", "use_cache", "load_vlm_weights", "prefix_length", "pad_language_to", "fine_tune_vision_encoder",
+    "vision_encoder_lr_multiplier",
+)
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """A Llama tower: `heads` query and `kv_heads` key/value heads of `head_dim`."""
+
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    vocabulary: int
+    epsilon: float = 1e-5
+
+
+@dataclass(frozen=True)
+class VlmSize:
+    """A SmolVLM: its vision tower, how many patches (`shuffle` squared) become a token, its text tower."""
+
+    vision: SiglipSize
+    shuffle: int
+    text: TextSize
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image."""
+        return self.vision.tokens // self.shuffle**2
+
+    @classmethod
+    def from_transformers(cls, config: Mapping[str, Any], where: str) -> "VlmSize":
+        """From the config.json of a SmolVLM folder. Raises InputError that names what is missing."""
+        try:
+            vision, text = config["vision_config"], config["text_config"]
+            heads = int(text["num_attention_heads"])
+            return cls(
+                SiglipSize(
+                    hidden=int(vision["hidden_size"]), depth=int(vision.get("num_hidden_layers", 12)),
+                    heads=int(vision["num_attention_heads"]), mlp=int(vision.get("intermediate_size", 3072)),
+                    patch=int(vision["patch_size"]), image=int(vision["image_size"]),
+                ),
+                int(config.get("scale_factor", 2)),
+                TextSize(
+                    width=int(text["hidden_size"]), heads=heads,
+                    kv_heads=int(text.get("num_key_value_heads", heads)),
+                    head_dim=int(text.get("head_dim") or int(text["hidden_size"]) // heads),
+                    mlp=int(text["intermediate_size"]), vocabulary=int(text["vocab_size"]),
+                    epsilon=float(text.get("rms_norm_eps", 1e-5)),
+                ),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: not the configuration of a SmolVLM: {error!r}") from error
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "VlmSize":
+        """What `asdict` made. Raises InputError."""
+        try:
+            return cls(SiglipSize(**values["vision"]), int(values["shuffle"]), TextSize(**values["text"]))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"smolvla: vlm {values!r}: expected vision, shuffle and text with their sizes") from error
+
+
+_VISION = SiglipSize(hidden=768, depth=12, heads=12, mlp=3072, patch=16, image=512)
+VLMS = {
+    "SmolVLM2-500M-Video-Instruct": VlmSize(_VISION, 4, TextSize(960, 15, 5, 64, 2560, 49280)),
+    "SmolVLM2-256M-Video-Instruct": VlmSize(_VISION, 4, TextSize(576, 9, 3, 64, 1536, 49280)),
+}
+
+
+@dataclass(frozen=True)
+class SmolVLAConfig:
+    """Sizes and options of a SmolVLA (Shukor et al. 2025, https://arxiv.org/abs/2506.01844).
+
+    Attributes:
+        vlm: the vision-language model; its text tower is cut to `num_vlm_layers`.
+        cameras: names of the policy's images, in the order of their tokens.
+        state_dim, real_action_dim: sizes of the robot's state and actions before padding; 0: no state (fed as zeros).
+        max_state_dim, max_action_dim: what they are padded to; max_action_dim is D.
+        chunk_size: H, rows of a chunk.
+        tokenizer_max_length: text tokens at most.
+        num_steps: Euler steps.
+        attention_mode: "cross_attn" interleaves, "self_attn" has joint self-attention in every layer.
+        self_attn_every_n_layers: with "cross_attn", every n-th layer is joint self-attention all the same.
+        expert_width_multiplier: the expert's width over the text tower's.
+        min_period, max_period: of the time's sinusoids.
+        adapt_to_pi_aloha: state and actions in π's ALOHA convention; said by the policy file's scales here.
+        freeze_vision_encoder, train_expert_only, train_state_proj: what training leaves alone.
+    """
+
+    vlm: VlmSize
+    cameras: tuple[str, ...]
+    state_dim: int
+    real_action_dim: int
+    max_state_dim: int = 32
+    max_action_dim: int = 32
+    chunk_size: int = 50
+    n_action_steps: int = 50
+    tokenizer_max_length: int = 48
+    num_steps: int = 10
+    num_vlm_layers: int = 16
+    num_expert_layers: int = -1
+    attention_mode: str = "cross_attn"
+    self_attn_every_n_layers: int = 2
+    expert_width_multiplier: float = 0.75
+    min_period: float = 4e-3
+    max_period: float = 4.0
+    adapt_to_pi_aloha: bool = False
+    freeze_vision_encoder: bool = True
+    train_expert_only: bool = True
+    train_state_proj: bool = True
+
+    def __post_init__(self) -> None:
+        if self.attention_mode not in ("cross_attn", "self_attn"):
+            raise InputError(f"smolvla: attention_mode {self.attention_mode!r}, expected cross_attn or self_attn")
+        if self.num_expert_layers > 0 and self.num_expert_layers != self.num_vlm_layers:
+            raise InputError(f"smolvla: num_expert_layers {self.num_expert_layers}, expected -1 or num_vlm_layers "
+                             f"{self.num_vlm_layers}: an expert with fewer layers is not supported")
+        for what, size, limit in (
+            ("state", self.state_dim, self.max_state_dim), ("action", self.real_action_dim, self.max_action_dim),
+        ):
+            if size > limit:
+                raise InputError(f"smolvla: {what} of {size} dimensions, expected at most {limit}")
+        if not self.cameras:
+            raise InputError("smolvla: no image among the inputs, expected at least one")
+        if self.num_steps < 1 or self.chunk_size < 1:
+            raise InputError(f"smolvla: num_steps {self.num_steps}, chunk_size {self.chunk_size}; expected positive")
+
+    @property
+    def horizon(self) -> int:
+        return self.chunk_size
+
+    @property
+    def n_obs_steps(self) -> int:
+        return 1
+
+    @property
+    def action_dim(self) -> int:
+        return self.max_action_dim
+
+    @property
+    def expert_width(self) -> int:
+        return int(self.vlm.text.width * self.expert_width_multiplier)
+
+    @property
+    def expert_mlp(self) -> int:
+        """Two thirds of four times the width, rounded up to a multiple of 256."""
+        return -(-int(4 * int(2 * self.expert_width / 3)) // 256) * 256
+
+    def is_cross(self, layer: int) -> bool:
+        """Whether the expert's layer looks at the text tower's keys and values alone."""
+        every = self.self_attn_every_n_layers
+        return self.attention_mode == "cross_attn" and not (every > 0 and layer % every == 0)
+
+    @classmethod
+    def from_lerobot(cls, folder: LeRobotFolder, vlm: VlmSize) -> "SmolVLAConfig":
+        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        where, config = folder.path / "config.json", folder.config
+        check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
+        for name, expected in (
+            ("n_obs_steps", 1), ("add_image_special_tokens", False), ("use_delta_joint_actions_aloha", False),
+            ("resize_imgs_with_padding", [vlm.vision.image] * 2),
+        ):
+            if name in config and config[name] != expected:
+                raise InputError(f"{where}: {name} {config[name]!r}, expected {expected!r}: nothing else is supported")
+        return cls(
+            vlm=vlm,
+            cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
+            state_dim=folder.state_dim,
+            real_action_dim=folder.action_dim,
+            **{name: config[name] for name in LEROBOT_FIELDS if name in config},
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SmolVLAConfig":
+        """From our own config.json or a training file. Raises InputError that names unknown and missing fields."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"smolvla: unknown fields {unknown}, expected some of {sorted(known)}")
+        missing = sorted({"vlm", "cameras", "state_dim", "real_action_dim"} - set(values))
+        if missing:
+            raise InputError(f"smolvla: {missing} missing")
+        return cls(**dict(values) | {"vlm": VlmSize.from_dict(values["vlm"]), "cameras": tuple(values["cameras"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; `from_dict` reads it back."""
+        return asdict(self) | {"cameras": list(self.cameras)}

@@ -1,0 +1,164 @@
+"""SmolVLA (Shukor et al. 2025, https://arxiv.org/abs/2506.01844): a truncated SmolVLM2 and a flow-matching expert.
+
+Time runs from 1 (noise) to 0 (actions); the network predicts noise - actions. The prefix is [images][text][state];
+images and text do not see the state, nothing in the prefix sees the actions, so it is encoded once per observation.
+The expert's layers take turns: joint self-attention sees the prefix's keys and the actions up to its own (causal),
+cross-attention sees the prefix alone, through keys and values made from the text tower's. Those of the cross layers
+do not change while denoising either, so they are made once as well.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vla_ros.nn.embeddings import time_features
+from vla_ros.nn.rotary import rotary_table
+from vla_ros.nn.siglip import Siglip
+from vla_ros.policies import flow
+from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
+from vla_ros.policies.smolvla.config import SmolVLAConfig
+from vla_ros.policies.smolvla.towers import LlamaLayer, LlamaNorm, attend
+
+
+class SmolVLA(DenoisingPolicy):
+    """A batch holds
+        images: (B, C, 3, size, size) uint8, or float in [-1, 1].
+        image_mask: (B, C) bool, False where a camera is absent.
+        tokens: (B, T) int64; token_mask: (B, T) bool.
+        state: (B, max_state_dim), normalised and padded.
+    """
+
+    config: SmolVLAConfig
+
+    def __init__(self, config: SmolVLAConfig) -> None:
+        super().__init__()
+        self.config = config
+        text, width = config.vlm.text, config.expert_width
+        self.vision = Siglip(config.vlm.vision)
+        self.connector = nn.Linear(config.vlm.vision.hidden * config.vlm.shuffle**2, text.width, bias=False)
+        self.embedding = nn.Embedding(text.vocabulary, text.width)
+        nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # of size one after its scaling
+        layers = range(config.num_vlm_layers)
+        self.text = nn.ModuleList(LlamaLayer(text, text.width, text.mlp) for _ in layers)
+        self.expert = nn.ModuleList(LlamaLayer(text, width, config.expert_mlp, config.is_cross(i)) for i in layers)
+        self.expert_norm = LlamaNorm(width, text.epsilon)
+        self.state_in = nn.Linear(config.max_state_dim, text.width)
+        self.action_in = nn.Linear(config.max_action_dim, width)
+        self.time_in, self.time_out = nn.Linear(2 * width, width), nn.Linear(width, width)
+        self.action_out = nn.Linear(width, config.max_action_dim)
+
+    def encode_prefix(self, batch: Batch) -> Prefix:
+        """Keys and values of every layer as the expert will read them, masks and rotary tables."""
+        text = self.embedding(batch["tokens"]) * math.sqrt(self.config.vlm.text.width)
+        images = self.encode_images(batch["images"])
+        state = self.state_in(batch["state"].to(self.state_in.weight.dtype))[:, None]
+        tokens = torch.cat([images.flatten(1, 2).to(text.dtype), text, state.to(text.dtype)], dim=1)
+        image_mask = batch["image_mask"].repeat_interleave(images.shape[2], dim=1)
+        valid = functional.pad(torch.cat([image_mask, batch["token_mask"]], dim=1), (0, 1), value=True)
+        return self.encode_tokens(tokens, valid)
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches become tokens, scaled as text is."""
+        if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
+            images = images.float() / 255 * 2 - 1
+        features = self.vision(images.flatten(0, 1))
+        side, shuffle = math.isqrt(features.shape[1]), self.config.vlm.shuffle
+        # (N, block row, block column, row in block, column in block, hidden)
+        blocks = features.unflatten(1, (side // shuffle, shuffle, side // shuffle, shuffle)).transpose(2, 3)
+        tokens = self.connector(blocks.flatten(3).flatten(1, 2)) * math.sqrt(self.config.vlm.text.width)
+        return tokens.unflatten(0, images.shape[:2])
+
+    def encode_tokens(self, x: Tensor, valid: Tensor) -> Prefix:
+        """The prefix of (B, P, width) tokens, the state's last, and their (B, P) bool validity."""
+        config, size = self.config, self.config.vlm.text
+        horizon, groups = config.horizon, size.heads // size.kv_heads
+        x = x.to(self.text[0].qkv.weight.dtype)
+        rotary = rotary_table((valid.cumsum(dim=1) - 1).clamp(min=0), size.head_dim)
+        # Only the state sees the state; what is padding is seen by nobody.
+        sees = valid[:, None, :].repeat(1, x.shape[1], 1)
+        sees[:, :-1, -1] = False
+        mask = sees[:, None].repeat(1, 1, groups, 1)
+        keys, values = [], []
+        for i, (layer, reader) in enumerate(zip(self.text, self.expert, strict=True)):
+            query, key, value = layer.project(x, rotary)
+            seen_key, seen_value = reader.translate(key, value) if reader.cross else (key, value)
+            keys.append(seen_key)
+            values.append(seen_value)
+            if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
+                x = layer.finish(x, attend(query, key, value, mask))
+        causal = torch.ones(horizon, horizon, dtype=torch.bool, device=valid.device).tril().expand(len(x), -1, -1)
+        joint = torch.cat([valid[:, None, :].expand(-1, horizon, -1), causal], dim=2)
+        steps = torch.arange(horizon, device=valid.device)
+        return Prefix(
+            {
+                "keys": keys,
+                "values": values,
+                "cross_mask": valid[:, None, None, :],
+                "joint_mask": joint[:, None].repeat(1, 1, groups, 1),
+                "joint_rotary": rotary_table(valid.sum(dim=1, keepdim=True) + steps, size.head_dim),
+                "cross_rotary": rotary_table(steps[None], size.head_dim),
+            }
+        )
+
+    def time_bias(self, time: Tensor) -> Tensor:
+        """(N,) times to their share of the action-time MLP's first layer, (N, width).
+
+        The layer acts on [action, time]: its product is the sum of a product with either half.
+        """
+        features = time_features(time, self.config.expert_width, self.config.min_period, self.config.max_period)
+        weight = self.time_in.weight
+        return functional.linear(features.to(weight.dtype), weight.chunk(2, dim=1)[1], self.time_in.bias)
+
+    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
+        """The velocity noise - actions, (B, H, D), at (B,) or (1,) times."""
+        return self.velocity(prefix, noisy, self.time_bias(time))
+
+    def velocity(self, prefix: Prefix, noisy: Tensor, time_bias: Tensor) -> Tensor:
+        """`denoise` with the time's share given."""
+        known = prefix.tensors
+        x = self.action_in(noisy.to(self.action_in.weight.dtype))
+        x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + time_bias[:, None]
+        x = self.time_out(functional.silu(x)).to(self.expert[0].out.weight.dtype)
+        for layer, key, value in zip(self.expert, known["keys"], known["values"], strict=True):
+            if layer.cross:
+                query = layer.project_query(x, known["cross_rotary"])
+                x = layer.finish(x, attend(query, key, value, known["cross_mask"]))
+            else:
+                query, own_key, own_value = layer.project(x, known["joint_rotary"])
+                key, value = torch.cat([key, own_key], dim=2), torch.cat([value, own_value], dim=2)
+                x = layer.finish(x, attend(query, key, value, known["joint_mask"]))
+        return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
+
+    def sample(
+        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
+    ) -> Tensor:
+        steps = num_steps or self.config.num_steps
+        bias = self.time_bias(flow.times(steps, noise.device))
+        return flow.sample(lambda x, step: self.velocity(prefix, x, bias[step : step + 1]), noise, steps, prior)
+
+    def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
+        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
+        actions = batch["actions"]
+        noise = torch.randn_like(actions) if noise is None else noise
+        if time is None:  # more of them near 1, which is noise
+            a, b = torch.tensor([1.5, 1.0], device=actions.device)
+            time = torch.distributions.Beta(a, b).sample((len(actions),)) * 0.999 + 0.001
+        t = time[:, None, None]
+        v = self.denoise(self.encode_prefix(batch), t * noise + (1 - t) * actions, time)
+        return (v - (noise - actions)).square()
+
+    def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
+        """Mean squared error of the velocity over the robot's own dimensions; padded rows count as zero."""
+        error = self.element_loss(batch, **draws)[..., : self.config.real_action_dim]
+        return {"loss": (error * ~batch["action_is_pad"][..., None]).mean()}
+
+    def freeze(self) -> "SmolVLA":
+        """Take from training what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
+        config = self.config
+        for part in (self.embedding, self.text, self.connector):
+            part.requires_grad_(not config.train_expert_only)
+        self.vision.requires_grad_(not (config.train_expert_only or config.freeze_vision_encoder))
+        self.state_in.requires_grad_(config.train_state_proj)
+        return self
