@@ -1,0 +1,309 @@
+"""policy_node: cameras, joint states and an instruction in, chunks out."""
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidHandle
+from sensor_msgs.msg import CompressedImage, Image, JointState
+from std_msgs.msg import String
+
+from vla_ros.core.chunk import ActionChunk as Chunk
+from vla_ros.core.errors import InputError
+from vla_ros.core.instruction import instruction_id
+from vla_ros.messages.chunks import chunk_message
+from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder
+from vla_ros.messages.stamps import stamp_ns
+from vla_ros.msg import ActionChunk, PolicyStatus
+from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.runtime.history import history_length, make_sample, observe
+from vla_ros.runtime.rtc import RealTimeChunking
+from vla_ros.runtime.serving import open_session
+from vla_ros.runtime.session import PolicySession, SessionOptions
+from vla_ros.runtime.trigger import Trigger
+
+NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class PolicyParameters(NodeParameters):
+    policy: str = parameter("", "checkpoint folder, or a policy file that names one")
+    tokenizer: str = parameter("", "folder of the tokenizer's files; empty: the checkpoint's own")
+    device: str = parameter("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU where there is one")
+    dtype: str = parameter(
+        "auto", "numbers of the network; auto is bfloat16 on a GPU, float32 on a CPU",
+        choices=("auto", "float32", "bfloat16"),
+    )
+    num_steps: int = parameter(0, "denoising steps; 0: the checkpoint's own number", low=0, high=1000)
+    graph: bool = parameter(True, "record CUDA graphs (on a GPU)")
+    compile: bool = parameter(False, "fuse operations with torch.compile; configuring then takes minutes")
+    threads: int = parameter(0, "threads of the network on the CPU; 0: torch's own number", low=0, high=256)
+    seed: int = parameter(0, "of the noise that actions are made from", low=0)
+    max_rate: float = parameter(0.0, "inferences at most; 0: one on each new set of images", unit="Hz", low=0.0,
+                                high=1000.0, live=False)
+    max_age: float = parameter(0.5, "an image or joint state older than this is refused", unit="s", low=0.001,
+                               high=60.0)
+    rtc: bool = parameter(False, "real-time chunking: condition each chunk on the tail of the one before; "
+                                 "for an executor in mode rtc")
+    rtc_exact: bool = parameter(False, "guide with the vector-Jacobian product (slower) instead of its stop-gradient")
+    rtc_max_guidance: float = parameter(5.0, "bound of the guidance weight", low=0.0, high=100.0)
+
+
+class PolicyNode(ManagedNode):
+    """Keeps the newest message of each stream; a thread of its own infers, so that no callback ever waits."""
+
+    def __init__(self) -> None:
+        self._status = PolicyStatus(state=PolicyStatus.UNCONFIGURED)
+        self._wake = threading.Condition()  # guards what callbacks and the inference thread share
+        self._running = False
+        self._thread: threading.Thread | None = None
+        self._session: PolicySession | None = None
+        self._instruction = ""
+        super().__init__("policy_node", PolicyParameters)
+        self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
+        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        self.create_steady_timer(0.5, self._publish_status)
+        self._publish_status()
+
+    # Lifecycle
+
+    def configure(self) -> None:
+        values = self.parameters
+        robot = self.load_robot()
+        if not values.policy:
+            raise InputError("parameter policy: empty, expected a checkpoint folder or a policy file")
+        if values.threads:
+            torch.set_num_threads(values.threads)
+        options = SessionOptions(
+            num_steps=values.num_steps or None,
+            graph=values.graph,
+            compile=values.compile,
+            guided=values.rtc,
+            exact_guidance=values.rtc_exact,
+            max_guidance=values.rtc_max_guidance,
+            seed=values.seed,
+        )
+        begin = time.perf_counter()
+        self._session = session = open_session(
+            values.policy, robot, values.device, values.dtype, options, values.tokenizer or None
+        )
+        processor = session.processor
+        self.get_logger().info(
+            f"{session.loaded.family} ({session.loaded.layout}) on {session.device} from {values.policy}: "
+            f"cameras {list(processor.cameras)}, horizon {processor.horizon} x {processor.step_dt:g} s, "
+            f"ready after {time.perf_counter() - begin:.1f} s"
+        )
+        needed = replace(robot, cameras=tuple(robot.camera(name) for name in processor.cameras))
+        # Messages are kept long enough for the oldest step of a history and for parts that ran ahead of the others.
+        self._builder = ObservationBuilder(needed, values.max_age, history_length(processor) + values.max_age)
+        self._trigger = Trigger(processor.cameras, JOINT_STATES, values.max_rate, values.max_age)
+        self._rtc = RealTimeChunking(processor) if values.rtc else None
+        self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
+        qos = sensor_qos(values.reliable_sensors)
+        for camera in needed.cameras:
+            kind = CompressedImage if camera.compressed else Image
+            self.create_subscription(kind, camera.topic, self._taker(camera.name), qos)
+        self.create_subscription(JointState, robot.joint_state_topic, self._taker(JOINT_STATES), qos)
+        self._clock_watch = self.get_clock().create_jump_callback(
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            post_callback=self._clock_jumped,
+        )
+        self._set_status(PolicyStatus.INACTIVE, policy=f"{session.loaded.family} {values.policy}", inferences=0,
+                         chunks=0, refused_observations=0)
+
+    def activate(self) -> None:
+        with self._wake:
+            self._session.reset()
+            self._builder.clear()
+            self._trigger.clear()
+            if self._rtc:
+                self._rtc.reset()
+            self._sequence = 0
+            self._last_id = 0
+            self._chunk_times: deque[float] = deque(maxlen=100)
+            self._running = True
+        # One number for each activation; rising, so that people can order them.
+        self._set_status(PolicyStatus.IDLE, session=time.time_ns(), chunks=0, inferences=0, refused_observations=0,
+                         rate=0.0)
+        self._thread = threading.Thread(target=self._infer_forever, name="inference", daemon=True)
+        self._thread.start()
+
+    def deactivate(self) -> None:
+        with self._wake:
+            self._running = False
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()  # an inference that has begun ends first; its chunk is still published
+            self._thread = None
+        self._set_status(PolicyStatus.INACTIVE, waiting_for=[], rate=0.0)
+
+    def release(self) -> None:
+        self._session = None
+        self._clock_watch = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._set_status(PolicyStatus.UNCONFIGURED, message="", policy="")
+
+    def refused(self, reason: str) -> None:
+        self._set_status(self._status.state, message=reason)
+
+    # Callbacks: nothing here decodes, infers or waits
+
+    def _taker(self, stream: str) -> Callable:
+        def take(message: Image | CompressedImage | JointState) -> None:
+            with self._wake:
+                self._builder.add(stream, message)
+                self._trigger.add(stream, stamp_ns(message))
+                self._wake.notify_all()
+
+        return take
+
+    def _take_instruction(self, message: String) -> None:
+        text = message.data.strip()
+        with self._wake:
+            self._instruction = text
+            self._wake.notify_all()
+        self._set_status(self._status.state)
+
+    def _clock_jumped(self, jump: TimeJump) -> None:
+        with self._wake:
+            self._builder.clear()
+            self._trigger.clear()
+            if self._rtc:
+                self._rtc.reset()
+
+    # The inference thread
+
+    def _infer_forever(self) -> None:
+        while True:
+            with self._wake:
+                target = None
+                while self._running and target is None:
+                    target = self._next_target()
+                    if target is None:
+                        self._wake.wait(timeout=0.1)  # ages grow although nothing arrives
+                if not self._running:
+                    return
+                text = self._instruction
+            try:
+                self._infer(target, text)
+            except NotReady as error:
+                # These messages are used up: the next attempt comes with newer ones.
+                self._refuse(error.streams, str(error))
+            except InputError as error:
+                self._set_status(PolicyStatus.FAILED, message=str(error))
+                self.get_logger().error(str(error), throttle_duration_sec=5.0)
+            except InvalidHandle:
+                return  # the publisher is gone: the node is on its way down
+            except Exception as error:
+                self._set_status(PolicyStatus.FAILED, message=f"{type(error).__name__}: {error}")
+                self.get_logger().error(f"inference failed: {traceback.format_exc()}", throttle_duration_sec=5.0)
+
+    def _next_target(self) -> int | None:
+        """The instant to observe when an inference is due. Otherwise says what is waited for. Holds the lock."""
+        if not self._instruction:
+            if self._status.state != PolicyStatus.IDLE:
+                self._set_status(PolicyStatus.IDLE, waiting_for=[], message="")
+            return None
+        now = self.now_ns()
+        problems = self._builder.problems(now) | self._trigger.problems(now)
+        target = self._trigger.target(now)
+        if target is not None:
+            # A stream that ran ahead of /clock is no problem: it is judged at the instant to observe.
+            problems = self._builder.problems(target) | self._trigger.problems(now)
+        if problems:
+            words = "; ".join(f"{stream}: {why}" for stream, why in problems.items())
+            if tuple(self._status.waiting_for) != tuple(problems) or self._status.state != PolicyStatus.WAITING:
+                self._refuse(tuple(problems), words)
+            return None
+        return target
+
+    def _refuse(self, streams: tuple[str, ...], words: str) -> None:
+        count = self._status.refused_observations + 1
+        self._set_status(PolicyStatus.WAITING, waiting_for=list(streams), message=words, refused_observations=count)
+        self.get_logger().warning(f"waiting for inputs: {words}", throttle_duration_sec=5.0)
+
+    def _infer(self, target_ns: int, text: str) -> None:
+        processor = self._session.processor
+        with self._wake:
+            newest = self._trigger.newest()
+            self._trigger.began(newest)
+        steps = observe(lambda stamp: self._builder.build(stamp, text), target_ns, processor)
+        observation = steps[-1]
+        sample = make_sample(steps, processor, text)
+        identity = instruction_id(text)
+        prior = None
+        if self._rtc:
+            if identity != self._last_id:
+                self._rtc.reset()  # the tail follows the old instruction
+            prior = self._rtc.prior(observation.stamp_ns, observation.state)
+        self._last_id = identity
+        result = self._session.infer(sample, prior)
+        chunk = Chunk(
+            stamp_ns=observation.stamp_ns,
+            step_dt=processor.step_dt,
+            names=processor.joints,
+            data=result.actions,
+            instruction_id=identity,
+            sequence=self._sequence,
+            session=self._status.session,
+            inference_time=result.total_time,
+        )
+        self._sequence += 1
+        self._chunks.publish(chunk_message(ActionChunk, chunk))
+        age = (self.now_ns() - observation.stamp_ns) / NS
+        if self._rtc:
+            self._rtc.remember(observation.stamp_ns, result.actions, age)
+        self._chunk_times.append(time.monotonic())
+        self._set_status(
+            PolicyStatus.RUNNING,
+            message="",
+            waiting_for=[],
+            chunks=self._sequence,
+            inferences=self._status.inferences + 1,
+            inference_time=result.total_time,
+            prefix_time=result.prefix_time,
+            denoise_time=result.denoise_time,
+            observation_age=age,
+            rate=self._rate(),
+        )
+
+    def _rate(self) -> float:
+        """Hz of chunks over the last second or more."""
+        times = self._chunk_times
+        recent = [moment for moment in times if moment >= times[-1] - 1.0]
+        if len(recent) < 3:
+            recent = list(times)[-3:]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+
+    # Status
+
+    def _set_status(self, state: int, **values: object) -> None:
+        with self._wake:
+            self._status.state = state
+            for name, value in values.items():
+                setattr(self._status, name, value)
+            self._publish_status()
+
+    def _publish_status(self) -> None:
+        with self._wake:
+            status = self._status
+            status.header.stamp = self.get_clock().now().to_msg()
+            status.instruction = self._instruction
+            status.instruction_id = instruction_id(self._instruction)
+            self._status_publisher.publish(status)
+
+
+def main(args: list[str] | None = None) -> int:
+    return spin_node(PolicyNode, args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
