@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.clock import JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle
 from sensor_msgs.msg import CompressedImage, Image, JointState
@@ -65,6 +65,7 @@ class PolicyNode(ManagedNode):
         self._running = False
         self._thread: threading.Thread | None = None
         self._session: PolicySession | None = None
+        self._clock_watch: JumpHandle | None = None
         self._instruction = ""
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
@@ -112,7 +113,7 @@ class PolicyNode(ManagedNode):
             self.create_subscription(kind, camera.topic, self._taker(camera.name), qos)
         self.create_subscription(JointState, robot.joint_state_topic, self._taker(JOINT_STATES), qos)
         self._clock_watch = self.get_clock().create_jump_callback(
-            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=True),
+            JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._clock_jumped,
         )
         self._set_status(PolicyStatus.INACTIVE, policy=f"{session.loaded.family} {values.policy}", inferences=0,
@@ -121,8 +122,7 @@ class PolicyNode(ManagedNode):
     def activate(self) -> None:
         with self._wake:
             self._session.reset()
-            self._builder.clear()
-            self._trigger.clear()
+            self._trigger.restart()
             if self._rtc:
                 self._rtc.reset()
             self._sequence = 0
@@ -146,7 +146,9 @@ class PolicyNode(ManagedNode):
 
     def release(self) -> None:
         self._session = None
-        self._clock_watch = None
+        if self._clock_watch is not None:
+            self._clock_watch.unregister()
+            self._clock_watch = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._set_status(PolicyStatus.UNCONFIGURED, message="", policy="")
@@ -233,10 +235,11 @@ class PolicyNode(ManagedNode):
     def _infer(self, target_ns: int, text: str) -> None:
         processor = self._session.processor
         with self._wake:
-            newest = self._trigger.newest()
-            self._trigger.began(newest)
+            self._trigger.began(self._trigger.newest())  # used up, even if one of them cannot be decoded
         steps = observe(lambda stamp: self._builder.build(stamp, text), target_ns, processor)
         observation = steps[-1]
+        with self._wake:
+            self._trigger.began(observation.stamps_ns)
         sample = make_sample(steps, processor, text)
         identity = instruction_id(text)
         prior = None

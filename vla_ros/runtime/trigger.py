@@ -33,7 +33,16 @@ class Trigger:
         """Forget everything: after a jump of the clock."""
         self._newest: dict[str, int] = {}
         self._used: dict[str, int] = {}
-        self._last_ns: int | None = None
+        self._last_ns: int | None = None  # newest image of the last inference
+
+    def restart(self) -> None:
+        """What has arrived may be used (again)."""
+        self._used = {}
+        self._last_ns = None
+
+    def newest(self) -> dict[str, int]:
+        """stream -> its newest stamp, ns."""
+        return dict(self._newest)
 
     def add(self, stream: str, stamp_ns: int) -> None:
         """A message of a stream arrived."""
