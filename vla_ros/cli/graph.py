@@ -136,24 +136,18 @@ class Graph:
             for number, handler in self._old_handlers.items():
                 signal.signal(number, handler)
 
-    def stop(self, deadline: float = 10.0) -> None:
-        """End all processes, the last started first: SIGINT, then after `deadline` s SIGKILL."""
-        processes = list(reversed(self.processes.values()))
-        for number, patience in ((signal.SIGINT, deadline), (signal.SIGKILL, deadline)):
-            for process in processes:
-                if process.popen.poll() is None:
-                    process.popen.send_signal(number)
-            end = time.monotonic() + patience
-            for process in processes:
-                try:
-                    process.popen.wait(timeout=max(0.0, end - time.monotonic()))
-                except subprocess.TimeoutExpired:
-                    continue
-        self.processes.clear()
-        for descriptor in (self._alive_read, self._alive_write):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._alive_read = self._alive_write = -1
+    def stop(self, deadline: float = 30.0) -> None:
+        """End all processes: SIGINT to all, then after `deadline` s, or at once on a further Ctrl-C, SIGKILL."""
+        processes = list(self.processes.values())
+        try:
+            _signal_all(processes, signal.SIGINT, deadline)
+        finally:
+            _signal_all(processes, signal.SIGKILL, deadline)
+            self.processes.clear()
+            for descriptor in (self._alive_read, self._alive_write):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._alive_read = self._alive_write = -1
 
     # Nodes
 
@@ -318,6 +312,19 @@ class Graph:
             self.configure(name)
         for name in names:
             self.activate(name)
+
+
+def _signal_all(processes: Sequence[Process], number: int, patience: float) -> None:
+    """Signal those that still run and wait for their end, `patience` s at most."""
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.send_signal(number)
+    end = time.monotonic() + patience
+    for process in processes:
+        try:
+            process.popen.wait(timeout=max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue
 
 
 def _raise_interrupt(number: int, frame: object) -> None:

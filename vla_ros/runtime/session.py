@@ -1,6 +1,9 @@
 """A loaded policy, ready to serve: warm, timed, with its buffers in place."""
 
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +78,17 @@ def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "w
     return Sample(images=images, state=np.tile(middle, (steps, 1)), instruction=instruction)
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("vla_ros")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class PolicySession:
     """Runs one policy on one device; not for several threads at once.
 
@@ -121,21 +135,21 @@ class PolicySession:
 
         Raises InputError when the sample does not fit the policy.
         """
-        seen = set()
+        samples = {}
         for words in _WARM_WORDS:
             longer = Sample(sample.images, sample.state, " ".join(["go"] * words))
             try:
-                shapes = shapes_of(self.processor.inputs([longer]))
+                with _without_warnings():  # some of these prompts are longer than the policy takes
+                    samples.setdefault(shapes_of(self.processor.inputs([longer])), longer)
             except InputError:
-                if not seen:
+                if not samples:
                     raise
-                break  # longer than the policy's prompt
-            if shapes not in seen:
-                seen.add(shapes)
-                for _ in range(rounds):
-                    self.infer(longer)
+                break
+        for each in samples.values():
+            for _ in range(rounds):
+                self.infer(each)
         self.reset()
-        return len(seen)
+        return len(samples)
 
     def infer(self, sample: Sample, prior: Prior | None = None, noise: Tensor | None = None) -> Inference:
         """A chunk for one sample.
