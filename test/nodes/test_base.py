@@ -10,6 +10,7 @@ import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
@@ -146,6 +147,23 @@ def test_parameters_are_checked_and_taken(node):
 def test_a_bad_value_at_start_is_an_input_error(context):
     with pytest.raises(InputError, match="rate"):
         Node(context=context, parameter_overrides=[Parameter("rate", value=0.0)])
+
+
+def test_autostart_goes_on_trying_to_activate_but_configures_once(context):
+    node = Node(context=context, parameter_overrides=[Parameter("autostart", value=True)])
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    node.fail = ("activate", InputError("joint states: no message yet"))
+    while node.calls.count("activate") < 2:
+        executor.spin_once(timeout_sec=10.0)
+    assert not node.is_active
+    node.fail = None
+    while not node.is_active:
+        executor.spin_once(timeout_sec=10.0)
+    assert node.calls.count("configure") == 1
+    executor.remove_node(node)
+    node.end()
+    node.destroy_node()
 
 
 PROGRAM = """

@@ -300,6 +300,18 @@ class Graph:
     def activate(self, name: str, deadline: float = 120.0) -> None:
         self.transition(name, Transition.TRANSITION_ACTIVATE, deadline)
 
+    def activate_when_ready(self, name: str, deadline: float = 60.0) -> None:
+        """As `activate`, but a refusal (the robot's joint states are not there yet) is tried again until `deadline`."""
+        end = time.monotonic() + deadline
+        while True:
+            try:
+                return self.activate(name)
+            except GraphError:
+                self.check()
+                if time.monotonic() > end:
+                    raise
+            time.sleep(0.5)
+
     def deactivate(self, name: str, deadline: float = 120.0) -> None:
         self.transition(name, Transition.TRANSITION_DEACTIVATE, deadline)
 
@@ -311,7 +323,7 @@ class Graph:
         for name in names:
             self.configure(name)
         for name in names:
-            self.activate(name)
+            self.activate_when_ready(name)
 
 
 def _signal_all(processes: Sequence[Process], number: int, patience: float) -> None:

@@ -27,6 +27,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 
+AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
 
@@ -88,6 +89,7 @@ class ManagedNode(LifecycleNode):
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         if self.parameters.autostart:
             self._autostart_timer = self.create_steady_timer(0.0, self._autostart)
+            self._autostart_tried = False
 
     # What a subclass fills in
 
@@ -173,9 +175,16 @@ class ManagedNode(LifecycleNode):
     # Lifecycle
 
     def _autostart(self) -> None:
+        """Configure once; then try to activate until it works, because the robot's drivers may start after us."""
         self.destroy_timer(self._autostart_timer)
-        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
+        if not self._autostart_tried:
+            self._autostart_tried = True
+            if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+                return
+        # Somebody else may have brought the node elsewhere meanwhile: then it is theirs.
+        inactive = self.state_id == State.PRIMARY_STATE_INACTIVE
+        if inactive and self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
+            self._autostart_timer = self.create_steady_timer(AUTOSTART_PERIOD, self._autostart)
 
     def _attempt(self, what: str, step: Callable[[], None]) -> bool:
         """Runs one step of a transition; False after saying why it failed."""
