@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
@@ -102,7 +102,13 @@ def store_for(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore
     """The types of a bag: what it says itself, and the standard messages for what it does not say.
 
     A type that neither knows is absent from the store; it matters only when a message of it is decoded.
+    Shared by bags that say the same: do not register types in it.
     """
+    return _store_for(tuple(sorted(set(definitions))))
+
+
+@lru_cache(maxsize=16)
+def _store_for(definitions: tuple[tuple[str, MessageDefinition], ...]) -> Typestore:
     store = Typestore()
     silent = []
     for typename, definition in definitions:

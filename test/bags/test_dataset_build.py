@@ -1,0 +1,333 @@
+"""Bags to episodes to datasets and back."""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from bags.factory import (
+    ARM,
+    HAND,
+    IMAGE,
+    JOINTS,
+    NS,
+    ROBOT,
+    START,
+    TEXT,
+    TYPES,
+    arm,
+    header,
+    image,
+    joints,
+    kind,
+    messages,
+    pixels,
+    raw,
+    stamp,
+    text,
+    write_bag,
+)  # fmt: skip
+
+from vla_ros.bags.build import build_dataset, plan_bag
+from vla_ros.bags.compress import COMPRESSED_IMAGE, SUFFIX, compressor
+from vla_ros.bags.episodes import CutOptions
+from vla_ros.bags.frames import read_frames
+from vla_ros.bags.lerobot import Dataset
+from vla_ros.bags.reader import Bag
+from vla_ros.bags.repair import repair
+from vla_ros.bags.writer import BagWriter
+from vla_ros.cli.main import main
+from vla_ros.core.errors import InputError
+from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
+
+OPTIONS = CutOptions(fps=10.0)
+
+
+def two_episodes():
+    """'wave' for 2 s, 1 s of nothing to do, 'point' for 3 s; the robot's topics never stop."""
+    rows = [row for row in messages(6.0) if row[0] != TEXT]
+    marks = [(0.0, "wave"), (0.5, "wave"), (2.0, ""), (3.0, "point"), (6.0, "")]
+    rows += [(TEXT, START + int(at * NS), text(value)) for at, value in marks]
+    return sorted(rows, key=lambda row: row[1])
+
+
+def all_frames(path, robot=ROBOT, options=OPTIONS):
+    index, episodes, problems = plan_bag(path, robot, options)
+    assert not problems
+    with Bag(path) as bag:
+        return episodes, list(read_frames(bag, robot, index, episodes))
+
+
+def test_frames_are_the_last_values_not_after_t(tmp_path):
+    path = write_bag(tmp_path / "bag", two_episodes(), max_file_bytes=50_000)
+    episodes, frames = all_frames(path, options=replace(OPTIONS, fps=20.0))
+    assert [episode.cut.instruction for episode in episodes] == ["wave", "point"]
+    assert [(e.times[0] - START, len(e.times)) for e in episodes] == [(0, 40), (3 * NS, 60)]
+    assert [frame.index for frame in frames] == [*range(40), *range(60)]
+    # The same observations as a live node that was asked at these instants
+    live = ObservationBuilder(ROBOT, max_age=None, history=60.0)
+    commands = []
+    with Bag(path) as bag:
+        for record in bag.records():
+            if record.topic == IMAGE:
+                live.add("front", bag.decode(record))
+            elif record.topic == JOINTS:
+                live.add(JOINT_STATES, bag.decode(record))
+            elif record.topic == ARM:
+                commands.append((bag.header_ns(record), bag.decode(record).points[0].positions[0]))
+    for frame in frames:
+        t = int(frame.episode.times[frame.index])
+        expected = live.build(t, frame.episode.cut.instruction)
+        got = frame.observation
+        assert (got.stamp_ns, got.instruction, dict(got.stamps_ns)) == (
+            expected.stamp_ns, expected.instruction, dict(expected.stamps_ns),
+        )  # fmt: skip
+        assert got.state.tobytes() == expected.state.tobytes()
+        assert got.images["front"].tobytes() == expected.images["front"].tobytes()
+        seconds = (t - START) / NS
+        assert frame.action[0] == [value for at, value in commands if at <= t][-1]
+        assert frame.action[1] == float(seconds >= 1.0)
+
+
+def test_round_trip_to_a_dataset(tmp_path):
+    path = write_bag(tmp_path / "bag", two_episodes())
+    report = build_dataset([path], tmp_path / "data", ROBOT, OPTIONS)
+    assert (report.episodes, report.frames, report.problems) == (2, 50, [])
+    _, frames = all_frames(path)
+    dataset = Dataset(tmp_path / "data")
+    assert dataset.joint_names == ("a", "b") and dataset.fps == 10.0
+    assert [(e.instruction, e.length) for e in dataset.episodes] == [("wave", 20), ("point", 30)]
+    states = np.stack([frame.observation.state for frame in frames]).astype(np.float32)
+    assert np.array_equal(dataset.states, states)
+    assert np.array_equal(dataset.actions, np.stack([frame.action for frame in frames]).astype(np.float32))
+    for episode in dataset.episodes:
+        stored = dataset.episode_frames(episode, "front").astype(int)
+        seen = np.stack([f.observation.images["front"] for f in frames[episode.start : episode.stop]]).astype(int)
+        assert np.abs(stored - seen).mean() < 6  # the video codec's loss
+        order = [np.abs(seen - image).mean(axis=(1, 2, 3)).argmin() for image in stored]
+        assert order == list(range(episode.length))  # but never another frame
+    assert set(dataset.statistics["action"]) >= {"mean", "std", "min", "max", "q01", "q99"}
+    sources = json.loads((tmp_path / "data/meta/vla_ros_sources.json").read_text())["episodes"]
+    assert sources[1] == {"bag": str(path), "episode": 1, "start_ns": START + 3 * NS, "frames": 30}
+
+
+def test_compressed_cameras_and_a_namespace(tmp_path):
+    compress = compressor(ROBOT.cameras[0], "png")
+    writer = BagWriter(tmp_path / "bag")
+    for topic, typename in TYPES.items():
+        packed = topic == IMAGE
+        writer.add_topic("/left" + topic + (SUFFIX if packed else ""), COMPRESSED_IMAGE if packed else typename)
+    for topic, ns, data in two_episodes():
+        packed = topic == IMAGE
+        writer.write("/left" + topic + (SUFFIX if packed else ""), ns, compress(data) if packed else data)
+    writer.close()
+    index, episodes, problems = plan_bag(tmp_path / "bag", ROBOT, OPTIONS, "/left")
+    assert not problems
+    with Bag(tmp_path / "bag") as bag:
+        frames = list(read_frames(bag, ROBOT, index, episodes))
+    assert np.array_equal(frames[3].observation.images["front"], pixels(3))
+    with pytest.raises(InputError, match=r"topic /camera/image_raw \(front\) is missing.*It has /left/arm/command"):
+        plan_bag(tmp_path / "bag", ROBOT, OPTIONS)
+
+
+def status(ns, code):
+    goal = kind("action_msgs/msg/GoalInfo")(
+        goal_id=kind("unique_identifier_msgs/msg/UUID")(uuid=np.arange(16, dtype=np.uint8)), stamp=stamp(ns)
+    )
+    one = kind("action_msgs/msg/GoalStatus")(goal_info=goal, status=code)
+    return raw(kind("action_msgs/msg/GoalStatusArray")(status_list=[one]))
+
+
+def test_cut_by_task_marker_or_not_at_all(tmp_path, monkeypatch):
+    rows = [row for row in messages(6.0, instruction="wave")]
+    goal, mark = "/task_node/run_instruction/_action/status", "/recording"
+    monkeypatch.setitem(TYPES, goal, "action_msgs/msg/GoalStatusArray")
+    monkeypatch.setitem(TYPES, mark, "std_msgs/msg/Bool")
+    for at, code in ((1.0, 1), (1.1, 2), (2.5, 2), (3.1, 4)):
+        rows.append((goal, START + int(at * NS), status(START, code)))
+    for at, value in ((4.0, True), (5.5, False)):
+        rows.append((mark, START + int(at * NS), raw(kind("std_msgs/msg/Bool")(data=value))))
+    path = write_bag(tmp_path / "bag", sorted(rows, key=lambda row: row[1]))
+
+    def spans(**options):
+        _, episodes, problems = plan_bag(path, ROBOT, replace(OPTIONS, **options))
+        assert not problems
+        return [((e.times[0] - START) / NS, len(e.times), e.cut.instruction) for e in episodes]
+
+    assert spans(by="task") == spans(by="task", succeeded=True) == [(1.1, 20, "wave")]
+    assert spans(by="marker", marker=mark) == [(4.0, 15, "wave")]
+    assert spans(by="whole") == [(0.0, 61, "wave")]
+    assert spans(by="whole", instruction="hello") == [(0.0, 61, "hello")]
+    with pytest.raises(InputError, match="marker topic /nothing is missing"):
+        plan_bag(path, ROBOT, replace(OPTIONS, by="marker", marker="nothing"))
+    with pytest.raises(InputError, match="expected one of"):
+        CutOptions(by="luck")
+
+
+def test_simulated_time_on_a_wall_clock_recording(tmp_path, monkeypatch):
+    monkeypatch.setitem(TYPES, "/clock", "rosgraph_msgs/msg/Clock")
+    shift = START - 5 * NS  # stamps begin at 5 s
+
+    def simulated(rows):
+        out = []
+        for topic, ns, data in rows:
+            now = ns - shift
+            k = round((ns - START) / 20_000_000)
+            if topic == IMAGE:
+                data = image(now, k // 5)
+            elif topic == JOINTS:
+                data = joints(now, (k / 50, 0.0))
+            elif topic == ARM:
+                data = arm(now, k / 50)
+            out.append((topic, ns, data))
+        return out
+
+    rows = simulated(two_episodes())
+    without = write_bag(tmp_path / "without", rows)
+    with pytest.raises(InputError, match=r"topic /joint_states: t=.*two clocks, expected /clock"):
+        plan_bag(without, ROBOT, OPTIONS)
+    clock = kind("rosgraph_msgs/msg/Clock")
+    ticks = [START + k * 20_000_000 for k in range(301)]
+    clocks = [("/clock", ns, raw(clock(clock=stamp(ns - shift)))) for ns in ticks]
+    path = write_bag(tmp_path / "bag", sorted(clocks + rows, key=lambda row: row[1]))
+    episodes, frames = all_frames(path)
+    assert [(e.times[0], len(e.times)) for e in episodes] == [(5 * NS, 20), (8 * NS, 30)]
+    assert frames[7].action[1] == 0.0 and frames[10].action[1] == 1.0  # stamped by /clock
+
+
+def damaged(name):
+    rows = two_episodes()
+    at = START + 4 * NS
+    if name == "gap":
+        return [row for row in rows if not (row[0] == IMAGE and at - NS // 2 < row[1] < at + NS // 2)]
+    if name == "backwards":
+        rows.append((JOINTS, at + 1, joints(at - NS, (0, 0))))
+    elif name == "nan":
+        rows = [(t, ns, joints(ns, (float("nan"), 0)) if t == JOINTS and ns == at else d) for t, ns, d in rows]
+    elif name == "encoding":
+        rows = [(t, ns, image(ns, 1, "yuv9") if t == IMAGE and ns == at else d) for t, ns, d in rows]
+    elif name == "missing joint":
+        bad = kind("sensor_msgs/msg/JointState")
+        empty = np.zeros(0)
+        data = raw(bad(header=header(at), name=["b"], position=np.zeros(1), velocity=empty, effort=empty))
+        rows = [(t, ns, data if t == JOINTS and ns == at else d) for t, ns, d in rows]
+    elif name == "command":
+        rows = [(t, ns, arm(ns, float("inf")) if t == ARM and ns == at else d) for t, ns, d in rows]
+    elif name == "garbage":
+        rows = [(t, ns, d[:40] if t == IMAGE and ns == at else d) for t, ns, d in rows]
+    return sorted(rows, key=lambda row: row[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gap", r"topic /camera/image_raw: nothing after t=3.500 s .*for 1.000 s, expected at most 0.5 s"),
+        ("backwards", r"topic /joint_states: stamps go backwards at t=4.000 s .*1.000 s older"),
+        ("nan", r"t=4.000 s .*joint 'a' is at nan"),
+        ("encoding", r"t=4.000 s .*front: image: encoding 'yuv9'"),
+        ("missing joint", r"t=4.000 s .*joint 'a' is missing"),
+        ("command", r"topic /arm/command: t=4.000 s .*command for arm: .*inf"),
+        ("garbage", r"topic /camera/image_raw: t=4.000 s .*not a sensor_msgs/msg/Image"),
+    ],
+)
+def test_bad_episodes_are_refused_with_place_and_skipped_only_when_asked(tmp_path, name, said):
+    path = write_bag(tmp_path / "bag", damaged(name))
+    with pytest.raises(InputError, match=rf"(?s)bag .*bag: episode 1 \('point'\): {said}.*"):
+        build_dataset([path], tmp_path / "data", ROBOT, OPTIONS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bag"]
+    report = build_dataset([path], tmp_path / "data", ROBOT, OPTIONS, skip_bad=True)
+    assert report.episodes == 1 and len(report.problems) == 1
+    assert [e.instruction for e in Dataset(tmp_path / "data").episodes] == ["wave"]
+
+
+def test_bags_that_are_no_use(tmp_path, monkeypatch):
+    def refuse(path, said, **options):
+        with pytest.raises(InputError, match=said):
+            build_dataset([path], tmp_path / "data", ROBOT, replace(OPTIONS, **options), skip_bad=True)
+        assert not (tmp_path / "data").exists()
+
+    rows = two_episodes()
+    refuse(write_bag(tmp_path / "a", [r for r in rows if r[0] != TEXT]), "a: no episodes: no instruction between")
+    refuse(write_bag(tmp_path / "b", [r for r in rows if r[0] != HAND]), r"/hand/command \(command/hand\) is missing")
+    monkeypatch.setitem(TYPES, HAND, "std_msgs/msg/String")
+    refuse(write_bag(tmp_path / "c", [(t, n, text("x")) if t == HAND else (t, n, d) for t, n, d in rows]),
+           "/hand/command .* is a std_msgs/msg/String, expected std_msgs/msg/Float64MultiArray")  # fmt: skip
+    monkeypatch.undo()
+    path = write_bag(tmp_path / "d", rows)
+    refuse(path, "(?s)no episode can be used.*frames from .*expected at least 9", min_seconds=9.0)
+    refuse(path, "no episodes: no run of RunInstruction", by="task")
+    with pytest.raises(InputError, match="exists already"):
+        build_dataset([path], path, ROBOT, OPTIONS)
+    file = path / "d_0.mcap"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    refuse(path, "d: cannot be read.*vla-ros bag repair")
+
+
+@pytest.fixture
+def small_disk():
+    """A file system of 600 kB."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small tmpfs needs root and mount")
+    folder = Path(tempfile.mkdtemp())
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True, text=True)
+    if made.returncode:
+        folder.rmdir()
+        pytest.skip(f"mounting a small tmpfs: {made.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+    folder.rmdir()
+
+
+def test_a_full_disk(tmp_path, small_disk):
+    rows = [(t, ns, image(ns, ns % 251) if t == IMAGE else d) for t, ns, d in messages(120.0)]
+    path = write_bag(tmp_path / "bag", rows)
+    (small_disk / "mine").write_bytes(b"x" * 520_000)
+    with pytest.raises(InputError, match=r"dataset .*data: cannot be written: .*[Nn]o space"):
+        build_dataset([path], small_disk / "data", ROBOT, OPTIONS)
+    assert [p.name for p in small_disk.iterdir()] == ["mine"]
+    with pytest.raises(InputError, match=r"repaired: No space left"):
+        repair(path, small_disk / "repaired")
+    assert [p.name for p in small_disk.iterdir()] == ["mine"]
+
+
+def test_a_read_only_folder(tmp_path, small_disk):
+    path = write_bag(tmp_path / "bag", two_episodes())
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(InputError, match=r"data.*Read-only file system"):
+        build_dataset([path], small_disk / "data", ROBOT, OPTIONS)
+    with pytest.raises(InputError, match=r"new: Read-only file system"):
+        BagWriter(small_disk / "new")
+
+
+def test_the_commands(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    path = write_bag(tmp_path / "bag", two_episodes())
+    robot = tmp_path / "robot.yaml"
+    camera = ROBOT.cameras[0]
+    limits = {"lower": -2.0, "upper": 2.0, "velocity": 1.0, "acceleration": 5.0}
+    groups = [{**asdict(group), "joints": list(group.joints)} for group in ROBOT.groups]
+    content = {
+        "name": "twojoint",
+        "cameras": [{"name": camera.name, "topic": camera.topic, "width": 32, "height": 24}],
+        "joints": [{"name": name, **limits} for name in ROBOT.joint_names],
+        "groups": groups,
+    }
+    robot.write_text(yaml.safe_dump(content))
+    data = tmp_path / "data"
+    command = ["dataset", "build", str(path), str(path), "-o", str(data), "--robot", str(robot), "--image-size", "16"]
+    assert main(command) == 0
+    assert "4 episodes, 100 frames (10.0 s)" in capsys.readouterr().out
+    assert main(command) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["dataset", "show", str(data)]) == 0
+    shown = capsys.readouterr().out
+    assert "camera front: 16x16" in shown and "point" in shown
+    sheet = cv2.imread(str(data / "contact_sheet.png"))
+    assert sheet.shape[1] > 900 and sheet.std() > 10

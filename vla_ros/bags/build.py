@@ -1,0 +1,159 @@
+"""Bags to a LeRobot dataset: complete or absent, and nothing left out silently."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.bags.episodes import CutOptions, Episode, cut_bag, episode_name, plan_episode
+from vla_ros.bags.frames import read_frames
+from vla_ros.bags.index import BagIndex, index_bag
+from vla_ros.bags.lerobot_writer import DatasetWriter
+from vla_ros.bags.reader import Bag
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+
+SOURCES = "vla_ros_sources.json"  # in `meta`: which bag and time each episode is from
+Resize = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass
+class BuildReport:
+    """What became of the bags. `problems`: one sentence for each episode that was left out."""
+
+    output: Path
+    episodes: int = 0
+    frames: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def plan_bag(
+    path: Path, robot: RobotSpec, options: CutOptions, namespace: str = "/", progress=None
+) -> tuple[BagIndex, list[Episode], list[str]]:
+    """(index, good episodes, problems of the bad ones) of a bag. Raises InputError when it has no episodes at all."""
+    with Bag(path) as bag:
+        index = index_bag(bag, robot, namespace, options.marker, progress)
+        try:
+            cuts = cut_bag(index, options)
+        except InputError as error:
+            raise InputError(f"bag {path}: {error}") from None
+        if not cuts:
+            looked = {"instruction": "instruction", "task": "run of RunInstruction", "marker": options.marker}
+            raise InputError(f"bag {path}: no episodes: no {looked.get(options.by)} between {bag.when(index.start_ns)} "
+                             f"and {bag.when(index.stop_ns)}")  # fmt: skip
+        episodes, problems = [], []
+        for number, cut in enumerate(cuts):
+            try:
+                episodes.append(plan_episode(path, number, cut, index, options, bag.when))
+            except InputError as error:
+                problems.append(f"bag {path}: {episode_name(number, cut)}: {error}")
+    return index, episodes, problems
+
+
+def build_dataset(
+    bags: Sequence[str | Path],
+    output: str | Path,
+    robot: RobotSpec,
+    options: CutOptions,
+    namespace: str = "/",
+    resize: Resize | None = None,
+    skip_bad: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> BuildReport:
+    """Write `output` from the episodes of the bags, in their order.
+
+    Args:
+        resize: (h, w, 3) -> (h', w', 3), applied to every frame before it is stored.
+        skip_bad: leave out episodes that cannot be used instead of refusing all; the report says which and why.
+        progress: called with messages done, messages in all (each is read twice), and what is being done.
+
+    Raises InputError: for bags, episodes or an output that cannot be used. The output then does not exist.
+    """
+    output = Path(output)
+    paths = [Path(path) for path in bags]
+    if output.exists():
+        raise InputError(f"dataset {output}: exists already, expected a new folder")
+    meter = _Meter(paths, progress)
+    plans, report = [], BuildReport(output)
+    for path in paths:
+        index, episodes, problems = plan_bag(path, robot, options, namespace, meter.step(f"looking at {path.name}"))
+        plans.append((path, index, episodes))
+        report.problems += problems
+    if report.problems and not skip_bad:
+        raise InputError(_refusal(report.problems))
+    part = output.with_name(f".{output.name}.part")
+    try:
+        if part.exists():
+            shutil.rmtree(part)  # left by a run that was killed
+        writer = DatasetWriter(part, robot, options.fps)
+        sources = []
+        for path, index, episodes in plans:
+            step = meter.step(f"reading {path.name}")
+            with Bag(path) as bag:
+                _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, sources, step)
+        if not report.episodes:
+            raise InputError("no episode can be used:\n  " + "\n  ".join(report.problems))
+        writer.finish()
+        text = json.dumps({"episodes": sources}, indent=2)
+        (part / "meta" / SOURCES).write_text(text, encoding="utf-8")
+        part.rename(output)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(f"dataset {output}: cannot be written: {error.strerror or error}") from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return report
+
+
+def _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, sources, step) -> None:
+    images: dict[str, list[np.ndarray]] = {}
+    states, actions = [], []
+    for frame in read_frames(bag, robot, index, episodes, step):
+        if frame.error is not None:
+            problem = f"bag {bag.path}: {frame.episode.name}: {frame.error.removeprefix(f'bag {bag.path}: ')}"
+            if not skip_bad:
+                raise InputError(_refusal([problem]))
+            report.problems.append(problem)
+            images, states, actions = {}, [], []
+            continue
+        for camera, image in frame.observation.images.items():
+            images.setdefault(camera, []).append(resize(image) if resize else image)
+        states.append(frame.observation.state)
+        actions.append(frame.action)
+        if frame.is_last:
+            stacked = {camera: np.stack(rows) for camera, rows in images.items()}
+            writer.add_episode(stacked, np.stack(states), np.stack(actions), frame.episode.cut.instruction)
+            sources.append({"bag": str(bag.path), "episode": frame.episode.number,
+                            "start_ns": int(frame.episode.times[0]), "frames": len(states)})  # fmt: skip
+            report.episodes += 1
+            report.frames += len(states)
+            images, states, actions = {}, [], []
+
+
+def _refusal(problems: list[str]) -> str:
+    head = f"{len(problems)} bad episode(s); nothing is written (leave them out with --skip-bad):"
+    return "\n  ".join([head, *problems])
+
+
+class _Meter:
+    """Counts messages read over all bags and both passes."""
+
+    def __init__(self, paths: Sequence[Path], progress: Callable[[int, int, str], None] | None) -> None:
+        self._progress = progress
+        self._done = 0
+        self._total = 0
+        for path in paths:
+            with Bag(path) as bag:
+                self._total += 2 * bag.message_count
+
+    def step(self, what: str) -> Callable[[int], None]:
+        def advance(count: int) -> None:
+            self._done += count
+            if self._progress:
+                self._progress(self._done, self._total, what)
+
+        return advance

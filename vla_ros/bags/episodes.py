@@ -1,0 +1,200 @@
+"""Cutting a bag into episodes, and each episode into frames on the policy's clock.
+
+The rule of resampling: at the instant t of a frame every stream has its last value not after t, and so has the
+command, which is the frame's action. Serving sees observations by the same rule. A value that is older than a limit
+is a gap: the episode is refused and the gap located.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.bags.index import BagIndex, StreamIndex
+from vla_ros.core.errors import InputError
+
+Where = Callable[[int], str]  # ns -> a time for people
+CUTS = ("instruction", "task", "marker", "whole")
+
+
+@dataclass(frozen=True)
+class CutOptions:
+    """How episodes are found and sampled.
+
+    Attributes:
+        by: "instruction": from one instruction until another one or an empty one. "task": runs of the RunInstruction
+            action. "marker": messages on a topic, a text (empty = end) or a truth value. "whole": the bag is one
+            episode.
+        fps: frames per second; the policy's clock.
+        instruction: the text of all episodes in place of the recorded ones; needed where the bag has none.
+        marker: topic, for by = "marker".
+        succeeded: of tasks take the succeeded ones only.
+        max_gap: s; oldest camera image or joint state that a frame may use.
+        max_command_gap: s; oldest command that a frame may use.
+        min_seconds: shorter episodes are refused.
+    """
+
+    by: str = "instruction"
+    fps: float = 10.0
+    instruction: str | None = None
+    marker: str | None = None
+    succeeded: bool = False
+    max_gap: float = 0.5
+    max_command_gap: float = 0.5
+    min_seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.by not in CUTS:
+            raise InputError(f"episodes by {self.by!r}, expected one of {CUTS}")
+        if self.by == "marker" and not self.marker:
+            raise InputError("episodes by marker: expected the name of the marker topic")
+        if not 0 < self.fps <= 1000:
+            raise InputError(f"fps {self.fps}, expected above 0 and at most 1000")
+        for name in ("max_gap", "max_command_gap"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} {getattr(self, name)} s, expected a positive number")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """From `start_ns` to before `stop_ns` the robot followed one instruction."""
+
+    start_ns: int
+    stop_ns: int
+    instruction: str
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A cut with its frames.
+
+    Attributes:
+        bag: where it is from.
+        number: its place among the cuts of the bag, from 0.
+        times: (K,) int64 ns, the instants of the frames.
+        rows: stream name -> (K,) index of the message that each frame uses.
+    """
+
+    bag: Path
+    number: int
+    cut: Cut
+    times: np.ndarray
+    rows: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        return episode_name(self.number, self.cut)
+
+
+def episode_name(number: int, cut: Cut) -> str:
+    return f"episode {number} ({cut.instruction!r})"
+
+
+def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
+    """The episodes of a bag in order; empty when there are none. Raises InputError for one without its text."""
+    end = index.stop_ns + 1
+    if options.by == "whole":
+        text = options.instruction or next((text for _, text in index.texts if text), "")
+        cuts = [Cut(index.start_ns, end, text)]
+    elif options.by == "task":
+        tasks = [task for task in index.tasks if not options.succeeded or task.outcome == "succeeded"]
+        cuts = [Cut(task.start_ns, task.stop_ns, _text_at(index, task.stop_ns)) for task in tasks]
+    elif options.by == "marker":
+        cuts = _spans(index.markers, end)
+        cuts = [
+            Cut(cut.start_ns, cut.stop_ns, _text_at(index, cut.stop_ns) if cut.instruction is True else cut.instruction)
+            for cut in cuts
+        ]
+    else:
+        cuts = _spans(index.texts, end)
+    if options.instruction:
+        cuts = [Cut(cut.start_ns, cut.stop_ns, options.instruction.strip()) for cut in cuts]
+    for number, cut in enumerate(cuts):
+        if not cut.instruction:
+            raise InputError(f"episode {number}: has no instruction in the bag, expected one (or name it yourself)")
+    return cuts
+
+
+def _spans(changes: list, end: int) -> list[Cut]:
+    """From each change to a true value until the next change; repetitions are no changes."""
+    cuts, current, since = [], None, 0
+    for ns, value in [*changes, (end, None)]:
+        if value == current and ns != end:
+            continue
+        if current:
+            cuts.append(Cut(since, ns, current))
+        current, since = value, ns
+    return cuts
+
+
+def _text_at(index: BagIndex, ns: int) -> str:
+    """The last instruction before an instant."""
+    return next((text for at, text in reversed(index.texts) if at < ns and text), "")
+
+
+def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
+    """Frames of a cut. `where`: ns -> text, for messages.
+
+    The first frame is the first instant at which every camera and the joint states have sent something within the
+    cut and every command is known; so frames fall on the stamps of the slowest stream.
+
+    Raises InputError: too short, a gap above the limit, stamps that go backwards. The message names topic and time.
+    """
+    start = cut.start_ns
+    for stream in index.streams.values():
+        start = max(start, _first_use(stream, cut, options))
+    if start >= cut.stop_ns:
+        missing = max(index.streams.values(), key=lambda stream: _first_use(stream, cut, options))
+        raise InputError(f"topic {missing.topic}: nothing from {where(cut.start_ns)} to {where(cut.stop_ns)}")
+    count = int(np.ceil((cut.stop_ns - start) * options.fps / 1e9))
+    times = start + np.round(np.arange(count) * (1e9 / options.fps)).astype(np.int64)
+    times = times[times < cut.stop_ns]
+    rows = {}
+    for name, stream in index.streams.items():
+        rows[name] = stream.last_not_after(times)
+        _check_order(stream, rows[name], where)
+        _check_gaps(stream, rows[name], times, _limit(name, options), where)
+    if len(times) < max(options.min_seconds * options.fps, 2):
+        raise InputError(
+            f"{len(times)} frames from {where(start)} to {where(cut.stop_ns)}, "
+            f"expected at least {options.min_seconds:g} s of {options.fps:g} frames/s"
+        )
+    return Episode(bag, number, cut, times, rows)
+
+
+def _check_order(stream: StreamIndex, rows: np.ndarray, where: Where) -> None:
+    used = stream.stamps[rows[0] : rows[-1] + 1]
+    back = np.flatnonzero(np.diff(used) < 0)
+    if back.size:
+        before, after = used[back[0]], used[back[0] + 1]
+        raise InputError(
+            f"topic {stream.topic}: stamps go backwards at {where(before)}: "
+            f"the next one is {(before - after) / 1e9:.3f} s older"
+        )
+
+
+def _check_gaps(stream: StreamIndex, rows: np.ndarray, times: np.ndarray, limit: float, where: Where) -> None:
+    gaps = np.flatnonzero((times - stream.stamps[rows]) / 1e9 > limit)
+    if gaps.size:
+        at = rows[gaps[0]]
+        length = "the rest of the bag"
+        if at + 1 < len(stream.stamps):
+            length = f"{(stream.stamps[at + 1] - stream.stamps[at]) / 1e9:.3f} s"
+        raise InputError(
+            f"topic {stream.topic}: nothing after {where(stream.stamps[at])} for {length}, expected at most {limit:g} s"
+        )
+
+
+def _limit(name: str, options: CutOptions) -> float:
+    return options.max_command_gap if name.startswith("command/") else options.max_gap
+
+
+def _first_use(stream: StreamIndex, cut: Cut, options: CutOptions) -> int:
+    """When a stream is first usable in a cut. A command given shortly before the cut still holds."""
+    after = int(np.searchsorted(np.maximum.accumulate(stream.stamps), cut.start_ns))
+    if stream.stream.name.startswith("command/") and after:
+        before = int(stream.stamps[after - 1])
+        if (cut.start_ns - before) / 1e9 <= options.max_command_gap:
+            return cut.start_ns
+    return int(stream.stamps[after]) if after < len(stream.stamps) else cut.stop_ns

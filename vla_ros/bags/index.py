@@ -1,0 +1,190 @@
+"""One pass over a bag that decodes almost nothing: when every message of a robot's streams is from, what was asked."""
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_ros.bags.compress import COMPRESSED_IMAGE, IMAGE, SUFFIX
+from vla_ros.bags.reader import Bag, Record
+from vla_ros.bags.streams import (
+    CLOCK,
+    EXECUTOR_STATUS,
+    INSTRUCTION,
+    TASK_STATUS,
+    Stream,
+    resolve,
+    robot_streams,
+)
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.stamps import stamp_ns
+
+CLOCK_TOLERANCE_NS = 5_000_000_000  # between a message's stamp and its recording
+RUNNING, ENDED = (2, 3), {4: "succeeded", 5: "canceled", 6: "aborted"}  # action_msgs/GoalStatus
+Progress = Callable[[int], None]  # called with the number of messages read since the last call
+
+
+@dataclass(frozen=True)
+class StreamIndex:
+    """The times of a topic's messages, in the order of the bag.
+
+    Attributes:
+        stamps: (N,) int64 ns on the robot's clock: of the header, else of the recording.
+    """
+
+    stream: Stream
+    topic: str
+    stamps: np.ndarray
+
+    def last_not_after(self, times: np.ndarray) -> np.ndarray:
+        """(K,) indices of the last message not after each of (K,) times; -1 where there is none."""
+        # Stamps that go backwards are refused elsewhere; here they must only not confuse the search.
+        return np.searchsorted(np.maximum.accumulate(self.stamps), times, side="right") - 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of the RunInstruction action. `outcome`: succeeded, canceled, aborted or unfinished."""
+
+    start_ns: int
+    stop_ns: int
+    outcome: str
+
+
+@dataclass(frozen=True)
+class BagIndex:
+    """What `index_bag` found.
+
+    Attributes:
+        streams: name of a stream of the robot (camera, "joint_states", "command/GROUP") -> its times.
+        texts: (ns, instruction) as published; the text is stripped, empty = stop.
+        markers: (ns, text or truth) of the marker topic.
+        start_ns, stop_ns: the first and the last instant of any of the streams.
+    """
+
+    streams: dict[str, StreamIndex]
+    texts: list[tuple[int, str]]
+    tasks: list[Task]
+    markers: list[tuple[int, str | bool]]
+    start_ns: int
+    stop_ns: int
+
+
+class RosTime:
+    """The time of messages on the robot's clock.
+
+    A message with a header has its stamp. One without has the time of its recording; where the bag holds /clock and
+    was recorded on another clock (simulated time), it has the newest /clock value instead.
+    """
+
+    def __init__(self, bag: Bag) -> None:
+        self._bag = bag
+        self._clock: int | None = None
+
+    def of(self, record: Record) -> int:
+        if record.topic == CLOCK:
+            now = stamp_ns(self._bag.decode(record).clock)
+            self._clock = now if abs(now - record.log_ns) > CLOCK_TOLERANCE_NS else None
+            return now
+        stamp = self._bag.header_ns(record)
+        if stamp:
+            if self._clock is None and abs(stamp - record.log_ns) > CLOCK_TOLERANCE_NS:
+                raise InputError(
+                    f"{self._bag.where(record)}: stamped {stamp / 1e9:.3f}, recorded at {record.log_ns / 1e9:.3f}: "
+                    f"two clocks, expected /clock in the bag (record with simulated time)"
+                )
+            return stamp
+        return record.log_ns if self._clock is None else self._clock
+
+
+def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, tuple[Stream, str]]:
+    """Stream name -> (stream, topic in the bag). A camera may lie there compressed, as TOPIC/compressed.
+
+    Raises InputError that names every topic that is missing, empty or of another type.
+    """
+    found, problems = {}, []
+    for stream in robot_streams(robot):
+        is_camera = stream.name in robot.camera_names
+        topic = resolve(stream.topic, namespace)
+        if is_camera and topic not in bag.topics and topic + SUFFIX in bag.topics:
+            topic += SUFFIX
+        types = (IMAGE, COMPRESSED_IMAGE) if is_camera else (stream.type,)
+        info = bag.topics.get(topic)
+        if info is None:
+            problems.append(f"topic {topic} ({stream.name}) is missing")
+        elif info.type not in types:
+            problems.append(f"topic {topic} ({stream.name}) is a {info.type}, expected {' or '.join(types)}")
+        elif info.count == 0:
+            problems.append(f"topic {topic} ({stream.name}) has no messages")
+        else:
+            found[stream.name] = stream, topic
+    if problems:
+        has = ", ".join(sorted(bag.topics)) or "no topics"
+        raise InputError(f"bag {bag.path}: {'; '.join(problems)}. It has {has}")
+    return found
+
+
+def index_bag(
+    bag: Bag, robot: RobotSpec, namespace: str = "/", marker: str | None = None, progress: Progress | None = None
+) -> BagIndex:
+    """Read a bag once. `marker`: a topic of std_msgs/String or Bool. Raises InputError."""
+    found = find_streams(bag, robot, namespace)
+    marker = resolve(marker, namespace) if marker else None
+    if marker and marker not in bag.topics:
+        raise InputError(f"bag {bag.path}: marker topic {marker} is missing. It has {', '.join(sorted(bag.topics))}")
+    text_topic, status_topic = resolve(INSTRUCTION, namespace), resolve(EXECUTOR_STATUS, namespace)
+    task_topics = {topic for topic in bag.topics if topic.endswith(TASK_STATUS)}
+    stamps = {topic: array("q") for _, topic in found.values()}
+    wanted = {*stamps, text_topic, status_topic, *task_topics, CLOCK} | ({marker} if marker else set())
+    time = RosTime(bag)
+    texts: list[tuple[int, str]] = []
+    markers: list[tuple[int, str | bool]] = []
+    goals: dict[bytes, list] = {}
+    for count, record in enumerate(bag.records(wanted)):
+        if progress and count % 256 == 255:
+            progress(256)
+        ns = time.of(record)
+        if record.topic in stamps:
+            stamps[record.topic].append(ns)
+        if record.topic == marker:
+            markers.append((ns, _marker_value(bag, record)))
+        elif record.topic == text_topic:
+            texts.append((ns, str(bag.decode(record).data).strip()))
+        elif record.topic == status_topic and not texts:
+            text = str(bag.decode(record).instruction).strip()  # given before the recording began
+            if text:
+                texts.append((ns, text))
+        elif record.topic in task_topics:
+            for status in bag.decode(record).status_list:
+                _follow_goal(goals, bytes(status.goal_info.goal_id.uuid), int(status.status), ns)
+    streams = {
+        name: StreamIndex(stream, topic, np.frombuffer(stamps[topic], np.int64))
+        for name, (stream, topic) in found.items()
+    }
+    stop = max(int(index.stamps.max()) for index in streams.values())
+    return BagIndex(
+        streams=streams,
+        texts=texts,
+        tasks=[Task(row[0], row[1] if row[1] is not None else stop, row[2]) for row in goals.values()],
+        markers=markers,
+        start_ns=min(int(index.stamps.min()) for index in streams.values()),
+        stop_ns=stop,
+    )
+
+
+def _marker_value(bag: Bag, record: Record) -> str | bool:
+    value = getattr(bag.decode(record), "data", None)
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, str):
+        return value.strip()
+    raise InputError(f"{bag.where(record)}: a marker is a {record.type}, expected std_msgs/msg/String or Bool")
+
+
+def _follow_goal(goals: dict[bytes, list], goal: bytes, status: int, ns: int) -> None:
+    if goal not in goals and status in RUNNING:
+        goals[goal] = [ns, None, "unfinished"]
+    elif goal in goals and goals[goal][1] is None and status in ENDED:
+        goals[goal][1:] = [ns, ENDED[status]]

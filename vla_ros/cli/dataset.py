@@ -1,0 +1,118 @@
+"""Make a LeRobot dataset (version 3) of bags, or show one (versions 2.1 and 3).
+
+    vla-ros dataset build BAG... -o DIR --robot so101.yaml --fps 10 --image-size 96
+    vla-ros dataset show DIR
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from vla_ros.bags.build import build_dataset
+from vla_ros.bags.contact_sheet import contact_sheet
+from vla_ros.bags.episodes import CUTS, CutOptions
+from vla_ros.bags.lerobot import Dataset
+from vla_ros.core.robot import RobotSpec
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="action", required=True)
+    build = commands.add_parser("build", help="bags to a dataset")
+    build.add_argument("bags", nargs="+", metavar="BAG")
+    build.add_argument("-o", "--output", required=True, help="new folder; it appears when it is complete")
+    build.add_argument("--image-size", type=int, nargs="+", metavar="PX",
+                       help="store images in this size, HEIGHT WIDTH or one number; aspect kept, padded with black, "
+                       "as policies see them (default: as recorded)")  # fmt: skip
+    build.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
+    add_cut_arguments(build)
+    build.add_argument("--fps", type=float, default=10.0, help="the policy's clock, Hz")
+    show = commands.add_parser("show", help="summary and a contact sheet")
+    show.add_argument("dataset")
+    show.add_argument("--sheet", help="PNG to write (default: contact_sheet.png in the dataset; '' = none)")
+    show.add_argument("--episodes", type=int, default=8, help="in the contact sheet")
+
+
+def add_cut_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say what an episode is; `cut_options` reads them."""
+    defaults = CutOptions()
+    parser.add_argument("--robot", required=True, help="robot file")
+    parser.add_argument("--namespace", default="/", help="of the robot's topics in the bag")
+    parser.add_argument("--by", choices=CUTS, default=defaults.by, help="what cuts the bag into episodes")
+    parser.add_argument("--instruction", help="text of all episodes in place of the recorded ones")
+    parser.add_argument("--marker", metavar="TOPIC", help="std_msgs/String or Bool, for --by marker")
+    parser.add_argument("--succeeded", action="store_true", help="of --by task only the runs that succeeded")
+    parser.add_argument("--max-gap", type=float, default=defaults.max_gap, metavar="S",
+                        help="oldest image or joint state that a frame may use")  # fmt: skip
+    parser.add_argument("--max-command-gap", type=float, default=defaults.max_command_gap, metavar="S",
+                        help="oldest command that a frame may use")  # fmt: skip
+    parser.add_argument("--min-seconds", type=float, default=defaults.min_seconds, help="refuse shorter episodes")
+
+
+def cut_options(args: argparse.Namespace, fps: float) -> CutOptions:
+    return CutOptions(
+        by=args.by, fps=fps, instruction=args.instruction, marker=args.marker, succeeded=args.succeeded,
+        max_gap=args.max_gap, max_command_gap=args.max_command_gap, min_seconds=args.min_seconds,
+    )  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    return {"build": _build, "show": _show}[args.action](args)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from vla_ros.policies.images import resize_with_pad
+
+    robot = RobotSpec.load(args.robot)
+    resize = None
+    if args.image_size:
+        height, width = args.image_size[0], args.image_size[-1]
+        resize = partial(resize_with_pad, height=height, width=width)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
+               TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("reading", total=None)
+        report = build_dataset(
+            args.bags, args.output, robot, cut_options(args, args.fps), args.namespace, resize, args.skip_bad,
+            lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
+        )  # fmt: skip
+        bar.update(task, completed=1, total=1)
+    for problem in report.problems:
+        print(f"left out: {problem}")
+    print(f"{report.episodes} episodes, {report.frames} frames ({report.frames / args.fps:.1f} s) in {report.output}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    dataset = Dataset(args.dataset)
+    console = Console()
+    console.print(
+        f"{dataset.path}: {len(dataset.episodes)} episodes, {len(dataset)} frames at {dataset.fps:g} Hz "
+        f"({len(dataset) / dataset.fps:.1f} s), robot {dataset.robot_type or 'unknown'}",
+        markup=False, highlight=False,
+    )  # fmt: skip
+    for camera in dataset.camera_names:
+        height, width = dataset.image_size(camera)
+        console.print(f"camera {camera}: {width}x{height}", highlight=False)
+    texts: dict[str, list[int]] = {}
+    for episode in dataset.episodes:
+        texts.setdefault(episode.instruction, []).append(episode.length)
+    table = Table("instruction", "episodes", "frames", "shortest s", "longest s")
+    for text, lengths in texts.items():
+        spans = (f"{min(lengths) / dataset.fps:.1f}", f"{max(lengths) / dataset.fps:.1f}")
+        table.add_row(text, str(len(lengths)), str(sum(lengths)), *spans)
+    console.print(table)
+    names = ("min", "q01", "mean", "q99", "max", "std")
+    table = Table("joint", *(f"{kind} {name}" for kind in ("state", "action") for name in names))
+    for j, joint in enumerate(dataset.joint_names):
+        values = [dataset.statistics[key][name][j] for key in ("observation.state", "action") for name in names]
+        table.add_row(joint, *(f"{value:.3f}" for value in values))
+    console.print(table)
+    sheet = Path(args.dataset) / "contact_sheet.png" if args.sheet is None else args.sheet
+    if sheet:
+        contact_sheet(dataset, sheet, args.episodes)
+        console.print(f"contact sheet: {sheet}", markup=False, highlight=False, soft_wrap=True)
+    return 0
