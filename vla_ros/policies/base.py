@@ -110,6 +110,8 @@ class Processor(ABC):
         step_dt: s between action rows (and between observation steps of a history).
         n_obs_steps: T, observation steps a Sample holds.
         horizon: rows per chunk.
+        first_action_step: in training, the first row of `Sample.actions` is for t + first_action_step * step_dt and
+            the last for t + (horizon - 1) * step_dt; negative for policies whose network covers the past as well.
     """
 
     joints: tuple[str, ...]
@@ -117,6 +119,7 @@ class Processor(ABC):
     step_dt: float
     n_obs_steps: int = 1
     horizon: int
+    first_action_step: int = 0
 
     @abstractmethod
     def inputs(self, samples: Sequence[Sample]) -> Batch:

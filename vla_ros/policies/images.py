@@ -6,8 +6,8 @@ import numpy as np
 from vla_ros.core.errors import InputError
 
 
-def resize_with_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Fit an image into height x width pixels, centred on black.
+def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = True) -> np.ndarray:
+    """Fit an image into height x width pixels, centred on black (or in the lower right corner).
 
     The semantics are those of openpi's and LeRobot's torch code for the published π0 models: the larger of the two
     ratios shrinks both sides (sizes cut to whole pixels), bilinear sampling at pixel centres without antialiasing,
@@ -20,6 +20,7 @@ def resize_with_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
         image: (H, W, 3) uint8.
         height: rows of the result, pixels.
         width: columns of the result, pixels.
+        centred: False puts all the padding at the top and the left, as SmolVLA does.
 
     Returns:
         (height, width, 3) uint8.
@@ -27,8 +28,7 @@ def resize_with_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
     Raises:
         InputError: not a (H, W, 3) uint8 image, or one without pixels.
     """
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise InputError(f"image of shape {image.shape}, {image.dtype}: expected (height, width, 3) uint8")
+    _check(image)
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
         return image
@@ -37,6 +37,32 @@ def resize_with_pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
     # In float32: OpenCV's uint8 path interpolates with 11-bit weights and would differ from the published code.
     fitted = cv2.resize(image.astype(np.float32), (fit_columns, fit_rows), interpolation=cv2.INTER_LINEAR)
     result = np.zeros((height, width, 3), dtype=np.uint8)
-    top, left = (height - fit_rows) // 2, (width - fit_columns) // 2
+    top, left = height - fit_rows, width - fit_columns
+    if centred:
+        top, left = top // 2, left // 2
     result[top : top + fit_rows, left : left + fit_columns] = np.clip(np.rint(fitted), 0, 255)
     return result
+
+
+def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale an image to height x width pixels without padding or distortion.
+
+    For policies that were trained on whole images of one size. An image of that size comes back unchanged.
+
+    Raises:
+        InputError: not a (H, W, 3) uint8 image, or its aspect differs by more than a pixel.
+    """
+    _check(image)
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    if abs(columns * height / rows - width) > 1:
+        raise InputError(
+            f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the same aspect"
+        )
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _check(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise InputError(f"image of shape {image.shape}, {image.dtype}: expected (height, width, 3) uint8")

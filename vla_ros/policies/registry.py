@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import Embodiment, read_yaml
 
@@ -42,7 +43,8 @@ class Family(Protocol):
 
 
 class LoadOptions:
-    """How to load: `embodiment` says how the robot's cameras and joints map to the policy's."""
+    """How to load: `embodiment` says how the robot's cameras and joints map to the policy's; without one, `robot`
+    lets a checkpoint that does not know its robot be mapped by names and order."""
 
     def __init__(
         self,
@@ -50,10 +52,12 @@ class LoadOptions:
         dtype: torch.dtype | None = None,
         embodiment: Embodiment | None = None,
         tokenizer: str | Path | None = None,
+        robot: RobotSpec | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
         self.embodiment = embodiment
+        self.robot = robot
         self.tokenizer = Path(tokenizer) if tokenizer else None
 
 

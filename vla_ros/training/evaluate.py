@@ -27,8 +27,9 @@ def evaluate(
         state = np.stack([sample.state[-1] for sample in chosen])
         torch.manual_seed(seed + start)
         actions = processor.outputs(policy.predict(batch).float().cpu(), state)
-        true = np.stack([sample.actions for sample in chosen])
-        valid = ~np.stack([sample.action_is_pad for sample in chosen])
+        past = -processor.first_action_step
+        true = np.stack([sample.actions[past:] for sample in chosen])
+        valid = ~np.stack([sample.action_is_pad[past:] for sample in chosen])
         error = np.abs(actions - true).mean(-1)
         errors += float(((error * valid).sum(1) / valid.sum(1)).sum())
         first += float(error[:, 0].sum())

@@ -29,8 +29,9 @@ def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list
 class Samples:
     """Frames of some episodes as `Sample`s for a processor.
 
-    Row k of a sample's actions at frame t is the command at `t + k * step_dt`; after the end of the episode the last
-    command is repeated and `action_is_pad` says so. Observation steps before the start repeat the first.
+    Row k of a sample's actions at frame t is the command at `t + (first_action_step + k) * step_dt`; after the end of
+    the episode the last command is repeated (before its start the first) and `action_is_pad` says so. Observation
+    steps before the start repeat the first.
 
     Raises:
         InputError: when the dataset lacks a joint or a camera of the policy, or their clocks do not fit.
@@ -95,10 +96,11 @@ class Samples:
         frame, first, last = self._index[numbers], self._first[numbers], self._last[numbers]
         history = np.arange(1 - self.processor.n_obs_steps, 1) * self.stride
         seen = np.maximum(frame[:, None] + history, first[:, None])  # (B, T)
-        ahead = frame[:, None] + np.arange(self.processor.horizon) * self.stride  # (B, H)
-        is_pad = ahead > last[:, None]
+        steps = np.arange(self.processor.first_action_step, self.processor.horizon)
+        ahead = frame[:, None] + steps * self.stride  # (B, H), and rows of the past in front where the policy has them
+        is_pad = (ahead > last[:, None]) | (ahead < first[:, None])
         states = self._states[seen].astype(np.float64)
-        actions = self._actions[np.minimum(ahead, last[:, None])].astype(np.float64)
+        actions = self._actions[np.clip(ahead, first[:, None], last[:, None])].astype(np.float64)
         images = self._images(seen, augmentation, rng)
         return [
             Sample(
