@@ -11,10 +11,9 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from vla_ros.bags.lerobot import DatasetWriter
 from vla_ros.core.errors import InputError
+from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.images import resize_with_pad
 from vla_ros.sim.demonstrations import FPS, demonstrations
@@ -31,7 +30,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
     parser.add_argument("--image-size", type=int, default=96, help="pixels, side of the stored square pictures")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--robot", type=Path, required=False, default=None, help="robot file (default: the so101)")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -40,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
-    robot = RobotSpec.load(args.robot or Path(__file__).parents[2] / "config" / "robots" / "so101.yaml")
+    robot = RobotSpec.load(config_file("robots/so101.yaml"))
     writer = DatasetWriter(args.out, robot, FPS)
     picture = partial(resize_with_pad, height=args.image_size, width=args.image_size)
     kinds = [TaskKind(name) for name in args.tasks]
@@ -54,5 +52,5 @@ def main(args: argparse.Namespace) -> int:
             print(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s", flush=True)
     writer.finish()
     print(f"{args.out}: " + ", ".join(f"{count} x {what}" for what, count in sorted(made.items())))
-    print(f"mean length {np.round(frames / args.episodes / FPS, 2)} s")
+    print(f"mean length {frames / args.episodes / FPS:.2f} s")
     return 0

@@ -1,6 +1,7 @@
 """Demonstrations: the expert at work, from many starts and with disturbances, on the policy's clock."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
@@ -17,6 +18,7 @@ FPS = 10.0  # Hz, the policy's clock
 LAYOUTS_FROM = 1_000_000  # layouts of demonstrations have seeds from here on, so that those below stay unseen
 _TIME_LIMIT = 12.0  # s
 _ATTEMPTS = 20
+_BATCH = 100  # episodes
 Picture = Callable[[np.ndarray], np.ndarray]
 
 
@@ -27,7 +29,7 @@ class Demonstration:
     Attributes:
         images: camera -> (T, h, w, 3) uint8 RGB.
         states: (T, 6) measured joint positions, rad.
-        actions: (T, 6) the expert's joint targets at the same instants, rad; what was executed may have been disturbed.
+        actions: (T, 6) the expert's joint targets at the same instants, rad; those executed may have been disturbed.
         instruction: the sentence it follows.
         task: what the sentence means.
         start: how the episode began: "home", "anywhere", "other task" or "disturbed".
@@ -46,9 +48,9 @@ class Demonstration:
 def demonstrate(world: World, task: Task, kinds: Sequence[TaskKind], seed: int, picture: Picture) -> Demonstration:
     """One successful episode. The same arguments give the same episode.
 
-    The arm starts at home, anywhere, in the middle or at the end of another task (with a cube in hand perhaps), or knocked
-    off its own way. In two of three episodes the executed commands carry smooth noise while the recorded actions are the
-    expert's own (DART, Laskey et al. 2017), so that a policy sees how to come back.
+    The arm starts at home, anywhere, in the middle or at the end of another task (with a cube in hand perhaps), or
+    knocked off its own way. In two of three episodes the executed commands carry smooth noise, the recorded actions
+    are the expert's own (DART, Laskey et al. 2017), so that a policy sees how to come back.
 
     Args:
         kinds: tasks that the arm may have been at before.
@@ -75,14 +77,15 @@ def demonstrations(
     Args:
         kinds: taken in turn; one that is named twice comes twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
-        picture: must be importable by name when `jobs` is more than 1.
+        picture: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
     plan = [(kinds, index, seed * 100_000 + index, picture) for index in range(episodes)]
     if jobs == 1:
         yield from map(_one, plan)
         return
-    with get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(_one, plan)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for start in range(0, episodes, _BATCH):  # in batches, so that pictures do not pile up before a slow reader
+            yield from pool.map(_one, plan[start : start + _BATCH])
 
 
 _world: World | None = None  # one a process: building it and its graphics context takes longer than an episode

@@ -1,8 +1,8 @@
 """A scripted expert: it looks at the true places of the cubes and solves every task.
 
-Its commands are a smooth function of where the arm is going now, replanned at every control tick, so it recovers from any
-start and any disturbance without a plan that could go stale. There is one way to do each thing (one grasp, from above, at the
-heading nearest to the arm's own), so that a policy trained on it has nothing to choose.
+Its commands are a smooth function of where the arm is going now, replanned at every control tick, so it recovers from
+any start and any disturbance without a plan that could go stale. There is one way to do each thing (one grasp, from
+above, at the heading nearest to the arm's own), so that a policy trained on it has nothing to choose.
 """
 
 from enum import Enum, auto

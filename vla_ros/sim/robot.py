@@ -86,8 +86,10 @@ def arm_xml() -> str:
                 <geom {servo} size="0.017 0.017 0.017" pos="0.022 0 0.009"/>
                 <geom {shell} size="0.025 0.017 0.004" pos="0.026 0 -0.0130"/>
                 <geom name="fixed_finger" {finger} size="0.0290 0.010 0.0035" pos="0.0730 0 -0.0125"/>
-                <geom type="capsule" size="0.004" fromto="0.012 0.012 0.012 0.002 0.060 0.012" material="shell" mass="0.003"/>
-                <geom type="box" size="0.007 0.010 0.010" pos="0.002 0.0675 0.012" euler="0 0 -0.555" material="servo" mass="0.01"/>
+                <geom type="capsule" size="0.004" fromto="0.012 0.012 0.012 0.002 0.060 0.012" material="shell"
+                      mass="0.003"/>
+                <geom type="box" size="0.007 0.010 0.010" pos="0.002 0.0675 0.012" euler="0 0 -0.555" material="servo"
+                      mass="0.01"/>
                 <camera name="wrist" pos="0.014 0.060 0.012" xyaxes="0 0 1 0.527 0.850 0" fovy="68"/>
                 <site name="tip" {at(ROLL_TO_TIP)} size="0.003" rgba="1 1 1 0"/>
                 <body name="jaw" {at(ROLL_TO_JAW)}>
@@ -118,10 +120,12 @@ ARM_DEFAULTS = """
       </default>
     </default>"""
 
-# Stiff position servos with the torque of the arm's own (2.9 to 3.35 N m); the gripper's is softer, so that it holds
-# a cube with about 10 N without crushing it into the fingers.
+# Stiff position servos with the torque of the arm's own (3.35 N m); the gripper's is softer, so that it holds a cube
+# with about 10 N.
+_SERVO = 'kp="400" dampratio="1" forcerange="-3.35 3.35"'
+_GRIPPER_SERVO = 'kp="3.0" dampratio="1" forcerange="-1.2 1.2"'
 ACTUATORS = "\n".join(
     f'    <position name="{name}" joint="{name}" ctrlrange="{LOWER[i]} {UPPER[i]}" '
-    + ('kp="3.0" dampratio="1" forcerange="-1.2 1.2"/>' if name == "gripper" else 'kp="400" dampratio="1" forcerange="-3.35 3.35"/>')
+    f"{_GRIPPER_SERVO if name == 'gripper' else _SERVO}/>"
     for i, name in enumerate(JOINTS)
 )

@@ -59,8 +59,10 @@ def scene_xml(friction: float = 1.0) -> str:
     <material name="cube" specular="0.25" shininess="0.3"/>
   </asset>
   <worldbody>
-    <light directional="true" pos="0 0 2" dir="-0.35 -0.45 -1" diffuse="0.52 0.50 0.47" specular="0.2 0.2 0.2" castshadow="false"/>
-    <light directional="true" pos="0 0 2" dir="-0.5 0.8 -0.7" diffuse="0.20 0.21 0.24" specular="0 0 0" castshadow="false"/>
+    <light directional="true" pos="0 0 2" dir="-0.35 -0.45 -1" diffuse="0.52 0.50 0.47" specular="0.2 0.2 0.2"
+           castshadow="false"/>
+    <light directional="true" pos="0 0 2" dir="-0.5 0.8 -0.7" diffuse="0.20 0.21 0.24" specular="0 0 0"
+           castshadow="false"/>
     <geom name="floor" type="plane" size="12 12 0.1" pos="0 0 -0.70" material="floor" contype="0" conaffinity="0"/>
     <geom name="table" type="box" size="0.42 0.50 0.015" pos="0.20 0 -0.015" material="table" friction="0.8" condim="4"
           contype="1" conaffinity="2"/>

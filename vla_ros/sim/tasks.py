@@ -120,7 +120,7 @@ class SuccessTracker:
     PUSH_DISTANCE = 0.05  # m
 
     def __init__(self, task: Task, scene: Scene):
-        """Where the cubes lie now is what lifting and pushing are measured from; a cube in the air starts on the table."""
+        """Lifting and pushing are measured from where the cubes lie now, or from where one in the air comes down."""
         self.task = task
         self.succeeded = False
         self.holds = False
