@@ -21,7 +21,7 @@ def test_demos_write_a_dataset(tmp_path, capsys):
         frames = dataset.episode_frames(dataset.episodes[0], camera)
         assert frames.shape == (dataset.episodes[0].length, 48, 48, 3)
         assert frames[:, 8:40].std() > 20 > frames[:, :4].max()  # a picture between black bars
-    assert np.isfinite(dataset.statistics["action"].mean).all()
+    assert np.isfinite(dataset.statistics["action"]["mean"]).all()
 
 
 @pytest.mark.parametrize("option", [["--episodes", "0"], ["--jobs", "0"], ["--seed", "-1"], ["--image-size", "0"]])
