@@ -48,9 +48,11 @@ class Policy(nn.Module, ABC):
     Attributes:
         config: the family's frozen config dataclass. It has at least `horizon` (H), `action_dim` (D),
             `n_obs_steps` (T) and, for policies that denoise, `num_steps`.
+        compiled: names of the methods that the runtime gives to torch.compile when asked to.
     """
 
     config: Any
+    compiled: tuple[str, ...] = ("predict",)
 
     @abstractmethod
     def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
@@ -71,6 +73,12 @@ class DenoisingPolicy(Policy):
     The runtime calls `encode_prefix` and `sample` on their own, to time them apart and to record each into a
     CUDA graph: neither may synchronise with the device, and both must depend on shapes alone, not on values.
     """
+
+    compiled = ("encode_prefix", "denoise")
+
+    def prepare(self, num_steps: int | None = None) -> None:
+        """Compute once what depends on weights and number of steps alone; the runtime calls it before serving."""
+        return None
 
     @abstractmethod
     def encode_prefix(self, batch: Batch) -> Prefix:

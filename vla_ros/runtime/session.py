@@ -106,6 +106,8 @@ class PolicySession:
             raise InputError(f"num_steps {self.options.num_steps}: the family {loaded.family} does not denoise")
         if self.options.guided and not isinstance(self.policy, DenoisingPolicy):
             raise InputError(f"real-time chunking: the family {loaded.family} does not denoise")
+        if isinstance(self.policy, DenoisingPolicy):
+            self.policy.prepare(self.options.num_steps)
         if self.options.compile:
             self._compile()
         steps = self.options.num_steps
@@ -123,7 +125,7 @@ class PolicySession:
 
     def _compile(self) -> None:
         """Compiled for fixed shapes; a new length of prompt would compile again, so the warm-up visits them all."""
-        for name in ("encode_prefix", "denoise") if isinstance(self.policy, DenoisingPolicy) else ("predict",):
+        for name in self.policy.compiled:
             setattr(self.policy, name, torch.compile(getattr(self.policy, name), dynamic=False))
 
     def reset(self, seed: int | None = None) -> None:

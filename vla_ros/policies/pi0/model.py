@@ -57,6 +57,8 @@ class Pi0(DenoisingPolicy):
         state: (B, state_dim), normalised and padded (π0).
     """
 
+    compiled = ("encode_prefix", "velocity")
+
     def __init__(self, config: Pi0Config) -> None:
         super().__init__()
         self.config = config
