@@ -1,0 +1,112 @@
+"""Which frames and commands a sample holds, and that training sees what serving sees."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vla_ros.bags.lerobot import Dataset
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Observation, Sample
+from vla_ros.training.config import AugmentationConfig
+from vla_ros.training.samples import Samples, split
+
+
+def processor(dataset, **changes):
+    fields = dict(joints=dataset.joint_names, cameras=("wrist",), step_dt=0.1, n_obs_steps=1, horizon=4,
+                  first_action_step=0)
+    return SimpleNamespace(**(fields | changes))
+
+
+def test_rows_follow_the_frame_and_stop_at_the_end(dataset):
+    data = Dataset(dataset)
+    episode = data.episodes[1]
+    samples = Samples(data, [episode], processor(data))
+    assert len(samples) == episode.length
+    middle, near_end = samples.get(np.array([3, episode.length - 2]))
+    np.testing.assert_array_equal(middle.actions, data.actions[episode.start + 3 : episode.start + 7])
+    np.testing.assert_array_equal(middle.state, data.states[episode.start + 3][None])
+    np.testing.assert_array_equal(middle.images["wrist"], data.frames("wrist")[episode.start + 3][None])
+    assert set(middle.images) == {"wrist"} and middle.instruction == episode.instruction
+    assert not middle.action_is_pad.any()
+    np.testing.assert_array_equal(near_end.actions[1:], np.repeat(data.actions[episode.stop - 1][None], 3, axis=0))
+    assert near_end.action_is_pad.tolist() == [False, False, True, True]
+
+
+def test_histories_and_past_rows_stop_at_the_start(dataset):
+    data = Dataset(dataset)
+    first, second = data.episodes[:2]
+    samples = Samples(data, [first, second], processor(data, n_obs_steps=3, first_action_step=-2, horizon=2))
+    (sample,) = samples.get(np.array([first.length + 1]))  # the second frame of the second episode
+    rows = [second.start, second.start, second.start + 1]
+    np.testing.assert_array_equal(sample.state, data.states[rows])
+    np.testing.assert_array_equal(sample.images["wrist"], data.frames("wrist")[rows])
+    np.testing.assert_array_equal(sample.actions, data.actions[[*rows, second.start + 2]])
+    assert sample.action_is_pad.tolist() == [True, False, False, False]
+
+
+def test_a_slower_policy_takes_every_other_frame(dataset):
+    data = Dataset(dataset)
+    samples = Samples(data, data.episodes[:1], processor(data, step_dt=0.2, n_obs_steps=2))
+    (sample,) = samples.get(np.array([4]))
+    np.testing.assert_array_equal(sample.actions, data.actions[[4, 6, 8, 10]])
+    np.testing.assert_array_equal(sample.state, data.states[[2, 4]])
+    with pytest.raises(InputError, match="10.0 Hz does not divide"):
+        Samples(data, data.episodes, processor(data, step_dt=0.15))
+
+
+def test_training_and_serving_see_the_same(dataset):
+    """A sample of the dataset and one made of an observation of that instant give the same inputs, byte for byte."""
+    import toy_family
+
+    data = Dataset(dataset)
+    statistics = data.statistics["action"]
+    chosen = toy_family.ToyProcessor(
+        data.joint_names, data.camera_names, 0.1, 4, statistics["mean"], statistics["std"])
+    (trained,) = Samples(data, data.episodes, chosen).get(np.array([7]))
+    images = {camera: data.frames(camera)[7] for camera in data.camera_names}
+    seen = Observation(0, images, data.states[7].astype(np.float64), data.episodes[0].instruction)
+    served = Sample({name: image[None] for name, image in seen.images.items()}, seen.state[None], seen.instruction)
+    one, two = chosen.inputs([trained]), chosen.inputs([served])
+    for name in two:
+        assert one[name].numpy().tobytes() == two[name].numpy().tobytes(), name
+
+
+def test_every_frame_comes_once_an_epoch(dataset):
+    data = Dataset(dataset)
+    samples = Samples(data, data.episodes[:3], processor(data))
+    count = len(samples)
+    sequence = np.concatenate([samples.order(0, first, 5) for first in range(0, 2 * count, 5)])[: 2 * count]
+    assert sorted(sequence[:count]) == sorted(sequence[count:]) == list(range(count))
+    assert sequence[:count].tolist() != sequence[count:].tolist()
+    np.testing.assert_array_equal(samples.order(0, count - 3, 7), sequence[count - 3 : count + 4])
+
+
+def test_augmented_images_are_a_function_of_the_draws(dataset):
+    data = Dataset(dataset)
+    samples = Samples(data, data.episodes, processor(data, cameras=("front", "wrist")))
+    strong = AugmentationConfig(brightness=0.5, contrast=0.5, saturation=0.5, shift=2)
+    numbers = np.array([0, 20, 40])
+
+    def images(seed, config):
+        got = samples.get(numbers, config, np.random.default_rng(seed))
+        return np.stack([[sample.images[name] for name in ("front", "wrist")] for sample in got])
+
+    plain = images(0, AugmentationConfig())
+    np.testing.assert_array_equal(images(1, strong), images(1, strong))
+    assert (images(1, strong) != images(2, strong)).any()
+    assert (images(1, strong) != plain).any()
+    np.testing.assert_array_equal(images(5, AugmentationConfig()), plain)
+    brighter = images(3, AugmentationConfig(brightness=0.2)).astype(float)
+    factors = np.random.default_rng(3).uniform(0.8, 1.2, 3).astype(np.float32)
+    expected = np.clip(plain * factors.reshape(3, 1, 1, 1, 1, 1), 0, 255)
+    assert np.abs(brighter - expected).max() <= 0.51
+
+
+def test_held_out_episodes_are_apart(dataset):
+    episodes = Dataset(dataset).episodes
+    training, held_out = split(episodes, 0.2, seed=0)
+    assert len(held_out) == round(0.2 * len(episodes))
+    assert sorted(e.index for e in training + held_out) == [e.index for e in episodes]
+    assert [e.index for e in split(episodes, 0.2, seed=1)[1]] != [e.index for e in held_out]
+    assert split(episodes, 0.0, seed=0)[1] == []
