@@ -1,0 +1,137 @@
+"""Open-loop evaluation against predictors whose errors are known."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from bags.factory import NS, ROBOT, START, TEXT, messages, text, write_bag
+
+from vla_ros.bags.compare import compare
+from vla_ros.bags.episodes import CutOptions
+from vla_ros.bags.evaluate import Evaluation, evaluate
+from vla_ros.bags.report import write_report
+from vla_ros.core.errors import InputError
+
+RANGE = 4.0  # of both joints
+
+
+class Oracle:
+    """Knows the commands of `factory.messages` and adds a constant; remembers what it was asked."""
+
+    step_dt, n_obs_steps = 0.1, 1
+
+    def __init__(self, name="oracle", offset=0.0, noise=0.0, horizon=5, n_obs_steps=1):
+        self.name, self.offset, self.noise, self.horizon, self.n_obs_steps = name, offset, noise, horizon, n_obs_steps
+        self.asked = []
+
+    def predict(self, steps, seed):
+        self.asked.append([round((step.stamp_ns - START) / 1e8) for step in steps])
+        t = (steps[-1].stamp_ns - START) / NS + np.arange(self.horizon) * self.step_dt
+        truth = np.stack([np.sin(t) + 0.1, (t >= 1.0 - 1e-9).astype(float)], axis=1)
+        draw = np.random.default_rng(seed).normal(size=truth.shape) * self.noise
+        return truth + self.offset + draw
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    rows = [row for row in messages(12.0) if row[0] != TEXT]
+    for k in range(6):  # six episodes of 2 s, two instructions
+        rows.append((TEXT, START + 2 * k * NS, text("wave" if k % 2 else "point")))
+    return write_bag(tmp_path_factory.mktemp("evaluate") / "bag", sorted(rows, key=lambda row: row[1]))
+
+
+def test_errors_are_those_of_the_predictor(path):
+    (one, hold), problems = evaluate([path], ROBOT, [Oracle(offset=0.02)], CutOptions())
+    assert not problems and hold.name == "hold still"
+    assert one.errors.shape == (121, 5, 2)
+    assert np.nanmax(np.abs(one.errors - 0.02)) < 1e-6
+    assert one.score == pytest.approx(0.02 / RANGE, abs=1e-7)
+    assert one.per_joint == pytest.approx([0.02, 0.02], abs=1e-6)
+    assert np.isnan(one.errors).sum() == 6 * 2 * (1 + 2 + 3 + 4)  # rows beyond the end of an episode
+    assert {t: n for t, (n, _) in one.per_instruction().items()} == {"point": 60, "wave": 61}
+    # Holding still: sin(t) against sin(t) + 0.1 now, and further off later
+    assert hold.per_step[0, 0] == pytest.approx(0.1, abs=1e-6) and hold.per_step[4, 0] > 0.15
+
+
+def test_history_and_stride(path):
+    oracle = Oracle(n_obs_steps=3)
+    (one, _), _ = evaluate([path], ROBOT, [oracle], CutOptions(), every=4)
+    assert oracle.asked[:3] == [[0, 0, 0], [2, 3, 4], [6, 7, 8]]
+    assert oracle.asked[5] == [20, 20, 20]  # an episode does not look into the one before
+    assert len(one.errors) == 5 * 5 + 6
+
+
+def test_the_same_numbers_again(path):
+    def run(seed=0):
+        both = [Oracle("a", noise=0.1), Oracle("b", noise=0.1)]
+        (one, two, _), _ = evaluate([path], ROBOT, both, CutOptions(), seed=seed)
+        return one, two, compare(one, two, seed)
+
+    first, again, other = run(), run(), run(seed=1)
+    assert np.array_equal(first[0].errors, again[0].errors, equal_nan=True) and first[2] == again[2]
+    assert not np.array_equal(first[0].errors, other[0].errors, equal_nan=True)
+    # The noise of a chunk depends on where it is, not on what was asked before
+    (alone, _), _ = evaluate([path], ROBOT, [Oracle("b", noise=0.1)], CutOptions())
+    assert np.array_equal(alone.errors, first[1].errors, equal_nan=True)
+
+
+def test_verdicts(path):
+    good, bad = Oracle("good", offset=0.01), Oracle("bad", offset=0.05, horizon=8)
+    (one, two, _), _ = evaluate([path], ROBOT, [good, bad], CutOptions())
+    result = compare(one, two)
+    assert result.verdict.startswith("good is closer") and result.units == "6 episodes"
+    assert result.difference == pytest.approx(0.04 / RANGE, abs=1e-6) and result.low <= result.difference <= result.high
+    assert compare(two, one).verdict.startswith("good is closer")
+    assert compare(one, one).verdict.startswith("no difference shown")
+    (one, two, _), _ = evaluate([path], ROBOT, [good, bad], CutOptions(by="whole", instruction="all"))
+    assert compare(one, two).units == "25 blocks of 5 chunks"
+    (one, two, _), _ = evaluate([path], ROBOT, [good, bad], CutOptions(by="whole", instruction="all"), every=31)
+    assert compare(one, two).verdict.startswith("too little data")
+
+
+def test_the_interval_covers_the_truth(monkeypatch):
+    """Over many draws of two equal policies about one in twenty intervals misses zero."""
+    monkeypatch.setattr("vla_ros.bags.compare.RESAMPLES", 1000)
+    rng = np.random.default_rng(0)
+    episodes = np.repeat(np.arange(10), 10)
+    texts = np.array(["x"] * len(episodes))
+
+    def sample():
+        shared = np.repeat(rng.exponential(size=10), 10)[:, None, None]  # chunks of an episode are alike
+        errors = (shared + rng.exponential(size=(100, 3, 2))).astype(np.float32)
+        return Evaluation("x", ("a", "b"), 0.1, np.ones(2), errors, episodes, texts)
+
+    missed = sum((c := compare(sample(), sample(), seed=k)).low > 0 or c.high < 0 for k in range(400))
+    assert 8 <= missed <= 40
+
+
+def test_report(path, tmp_path):
+    evaluations, _ = evaluate([path], ROBOT, [Oracle("one"), Oracle("two", offset=0.1, horizon=30)], CutOptions())
+    comparison = compare(evaluations[0], evaluations[1])
+    write_report(tmp_path / "report", evaluations, comparison)
+    report = json.loads((tmp_path / "report/report.json").read_text())
+    assert [p["name"] for p in report["policies"]] == ["one", "two", "hold still"]
+    assert report["policies"][1]["per_joint"]["a"] == pytest.approx(0.1, abs=1e-6)
+    assert report["policies"][1]["per_step"][25] == [None, None]
+    assert report["comparison"]["verdict"].startswith("one is closer")
+    assert cv2.imread(str(tmp_path / "report/errors.png")).shape[1] > 1000
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file"):
+        write_report(tmp_path / "file", evaluations, comparison)
+
+
+def test_refusals(path, tmp_path):
+    slow = Oracle("slow")
+    slow.step_dt = 0.2
+    with pytest.raises(InputError, match="slow: step_dt 0.2 s, expected 0.1 s as oracle"):
+        evaluate([path], ROBOT, [Oracle(), slow], CutOptions())
+    with pytest.raises(InputError, match="every 0"):
+        evaluate([path], ROBOT, [Oracle()], CutOptions(), every=0)
+    with pytest.raises(InputError, match=r"(?s)6 bad episode.*frames from"):
+        evaluate([path], ROBOT, [Oracle()], CutOptions(min_seconds=9.0))
+    with pytest.raises(InputError, match="no episode can be used"):
+        evaluate([path], ROBOT, [Oracle()], CutOptions(min_seconds=9.0), skip_bad=True)
+    nan = Oracle("nan", offset=np.nan)
+    with pytest.raises(InputError, match="nan: predicted"):
+        evaluate([path], ROBOT, [nan], CutOptions())

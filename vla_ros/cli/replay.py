@@ -1,0 +1,179 @@
+"""Publish a bag, or evaluate policies on it without ROS.
+
+    vla-ros replay BAG --rate 0.5 --start 10 --loop
+    vla-ros replay BAG... --robot so101.yaml --policy CKPT [--policy CKPT2] -o report
+"""
+
+import argparse
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from vla_ros.bags.compare import compare
+from vla_ros.bags.episodes import CUTS, CutOptions
+from vla_ros.bags.evaluate import Evaluation, evaluate
+from vla_ros.bags.player import PlayOptions
+from vla_ros.bags.reader import Bag
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Observation
+from vla_ros.core.robot import RobotSpec
+
+if TYPE_CHECKING:
+    from vla_ros.runtime.session import PolicySession
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("bags", nargs="+", metavar="BAG")
+    play = parser.add_argument_group("publishing")
+    play.add_argument("--rate", type=float, default=1.0, help="times real time")
+    play.add_argument("--start", type=float, default=0.0, metavar="S", help="s after the beginning of the bag")
+    play.add_argument("--duration", type=float, metavar="S", help="s of the bag to play")
+    play.add_argument("--loop", action="store_true", help="begin again at the end")
+    play.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these (default: all but those that move)")
+    play.add_argument("--commands", action="store_true", help="also what makes a robot move: commands and chunks")
+    play.add_argument("--no-clock", action="store_true", help="do not publish /clock")
+    play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber")
+    test = parser.add_argument_group("open-loop evaluation")
+    test.add_argument("--policy", action="append", default=[], metavar="CKPT", help="checkpoint; twice to compare")
+    test.add_argument("--robot", help="robot file")
+    test.add_argument("-o", "--output", help="folder for report.json and errors.png")
+    test.add_argument("--device", default="auto")
+    test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
+    test.add_argument("--every", type=int, default=1, help="ask for a chunk at every n-th step of the policy's clock")
+    test.add_argument("--seed", type=int, default=0)
+    test.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
+    test.add_argument("--namespace", default="/", help="of the robot's topics in the bag")
+    test.add_argument("--by", choices=CUTS, default="instruction", help="what cuts the bag into episodes")
+    test.add_argument("--instruction", help="text of all episodes in place of the recorded ones")
+    test.add_argument("--marker", metavar="TOPIC", help="std_msgs/String or Bool, for --by marker")
+    test.add_argument("--max-gap", type=float, default=0.5, metavar="S")
+    test.add_argument("--max-command-gap", type=float, default=0.5, metavar="S")
+
+
+def main(args: argparse.Namespace) -> int:
+    return _evaluate(args) if args.policy else _publish(args)
+
+
+# Publishing
+
+
+def _publish(args: argparse.Namespace) -> int:
+    import rclpy
+
+    from vla_ros.nodes.replay_node import ReplayNode
+
+    if len(args.bags) != 1:
+        raise InputError(f"{len(args.bags)} bags, expected one (several are evaluated with --policy)")
+    options = PlayOptions(args.rate, args.start, args.duration, args.loop, args.topics, args.commands)
+    with Bag(args.bags[0]) as bag:
+        signal.signal(signal.SIGTERM, _interrupt)
+        rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+        node = ReplayNode(bag, options, clock=not args.no_clock)
+        try:
+            for topic, reason in node.left_out.items():
+                print(f"{topic}: not published: {reason}", flush=True)
+            if args.wait:
+                node.wait_for_subscribers()
+            count = node.play()
+        finally:
+            node.destroy_node()
+            rclpy.try_shutdown()
+    print(f"{count} messages published")
+    return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+# Evaluation
+
+
+class _SessionPredictor:
+    """A checkpoint as the evaluation needs it; each chunk has its own noise, so that order does not matter."""
+
+    def __init__(self, name: str, session: "PolicySession", robot: RobotSpec) -> None:
+        self.name, self._session = name, session
+        self.step_dt = session.processor.step_dt
+        self.n_obs_steps = session.processor.n_obs_steps
+        self._columns = [robot.joint_names.index(name) for name in session.processor.joints]
+        self._joints = len(robot.joints)
+
+    def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
+        from vla_ros.runtime.history import make_sample
+
+        sample = make_sample(steps, self._session.processor, steps[-1].instruction)
+        self._session.reset(seed)
+        actions = self._session.infer(sample).actions
+        chunk = np.tile(steps[-1].state, (len(actions), 1))  # joints that the policy does not speak of stay
+        chunk[:, self._columns] = actions
+        return chunk
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from vla_ros.runtime.serving import open_session
+
+    if not args.robot:
+        raise InputError("--robot: missing, expected the robot file")
+    if len(args.policy) > 2:
+        raise InputError(f"{len(args.policy)} policies, expected one or two")
+    robot = RobotSpec.load(args.robot)
+    names = [Path(path).name or path for path in args.policy]
+    if len(set(names)) < len(names):
+        names = list(args.policy) if args.policy[0] != args.policy[1] else [f"{name} ({k + 1})"
+                                                                           for k, name in enumerate(names)]  # fmt: skip
+    predictors = [
+        _SessionPredictor(name, open_session(path, robot, args.device, tokenizer=args.tokenizer), robot)
+        for name, path in zip(names, args.policy, strict=True)
+    ]
+    options = CutOptions(by=args.by, instruction=args.instruction, marker=args.marker, max_gap=args.max_gap,
+                         max_command_gap=args.max_command_gap)  # fmt: skip
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("chunks", total=None)
+        evaluations, problems = evaluate(
+            args.bags, robot, predictors, options, args.namespace, args.every, args.seed, args.skip_bad,
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    comparison = compare(evaluations[0], evaluations[1], args.seed) if len(predictors) == 2 else None
+    for problem in problems:
+        print(f"left out: {problem}")
+    print_tables(evaluations, robot, Console())
+    if comparison is not None:
+        print(comparison.verdict)
+    if args.output:
+        from vla_ros.bags.report import write_report
+
+        print(f"report.json and errors.png in {write_report(args.output, evaluations, comparison)}")
+    return 0
+
+
+def print_tables(evaluations: Sequence[Evaluation], robot: RobotSpec, console: Console) -> None:
+    """Mean absolute error by joint, by time ahead and by instruction."""
+    one = evaluations[0]
+    console.print(
+        f"{len(one.errors)} chunks of {len(np.unique(one.episodes))} episodes; mean |predicted - executed|, "
+        "'hold still' predicts that nothing moves",
+        highlight=False,
+    )
+    names = [e.name for e in evaluations]
+    table = Table("joint", "unit", *names, title="by joint", title_justify="left")
+    for j, joint in enumerate(robot.joints):
+        table.add_row(joint.name, joint.unit, *(f"{e.per_joint[j]:.4f}" for e in evaluations))
+    table.add_row("all", "% of range", *(f"{100 * e.score:.3f}" for e in evaluations))
+    console.print(table)
+    table = Table("s ahead", *names, title="by time ahead, % of the joint ranges", title_justify="left")
+    for k in range(max(e.errors.shape[1] for e in evaluations)):
+        values = [np.mean(e.per_step[k] / e.ranges) if k < len(e.per_step) else np.nan for e in evaluations]
+        table.add_row(f"{k * one.step_dt:.2f}", *("" if np.isnan(v) else f"{100 * v:.3f}" for v in values))
+    console.print(table)
+    table = Table("instruction", "chunks", *names, title="by instruction, % of the joint ranges", title_justify="left")
+    columns = [e.per_instruction() for e in evaluations]
+    for text, (chunks, _) in columns[0].items():
+        table.add_row(text, str(chunks), *(f"{100 * column[text][1]:.3f}" for column in columns))
+    console.print(table)

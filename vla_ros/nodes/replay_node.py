@@ -1,0 +1,101 @@
+"""Publishes a bag: every message as it was recorded, and the time of its recording on /clock."""
+
+import time
+from importlib import import_module
+from typing import Any
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from vla_ros.bags.player import PlayOptions, schedule, selected_topics
+from vla_ros.bags.reader import Bag, TopicInfo
+from vla_ros.bags.streams import CLOCK
+from vla_ros.messages.stamps import set_stamp
+
+CLOCK_PERIOD = 0.01  # s between two /clock messages where the bag has none of its own
+DEPTH = 100
+ACKNOWLEDGE_SECONDS = 10.0  # at the end: how long reliable subscribers may take to confirm the last messages
+
+
+class ReplayNode(Node):
+    """Plays when `play` is called. It only publishes, so nobody needs to spin it.
+
+    Attributes:
+        left_out: topic -> why it is not published.
+    """
+
+    def __init__(self, bag: Bag, options: PlayOptions, clock: bool = True) -> None:
+        super().__init__("replay_node")
+        self.bag, self.options = bag, options
+        self.left_out: dict[str, str] = {}
+        self._publishers_by_topic: dict[str, Any] = {}
+        for topic in sorted(selected_topics(bag, options)):
+            if topic == CLOCK and not clock:
+                continue
+            info = bag.topics[topic]
+            try:
+                package, kind, name = info.type.split("/")
+                message_type = getattr(import_module(f"{package}.{kind}"), name)
+            except (ImportError, AttributeError, ValueError) as error:
+                self.left_out[topic] = f"message type {info.type} is not installed: {error}"
+                continue
+            self._publishers_by_topic[topic] = self.create_publisher(message_type, topic, _qos(info))
+        self._clock_publisher = None
+        if clock and CLOCK not in bag.topics:
+            self._clock_publisher = self.create_publisher(Clock, CLOCK, 10)
+
+    def wait_for_subscribers(self) -> None:
+        """Until every published topic besides /clock has one."""
+        rows = [publisher for topic, publisher in self._publishers_by_topic.items() if topic != CLOCK]
+        while not all(publisher.get_subscription_count() for publisher in rows):
+            time.sleep(0.02)
+
+    def play(self) -> int:
+        """Publish everything at its time. Returns the number of messages published. Raises InputError.
+
+        Ends early with a KeyboardInterrupt only.
+        """
+        rate = self.options.rate
+        begin = time.monotonic()
+        count, tick = 0, 0.0
+        for due, record in schedule(self.bag, self.options):
+            origin_ns = record.log_ns - round(due * 1e9 * rate)  # time in the bag at `begin`, of this round of a loop
+            while self._clock_publisher and tick < due:
+                _wait(begin + tick)
+                self._publish_clock(origin_ns + round(tick * 1e9 * rate))
+                tick += CLOCK_PERIOD
+            _wait(begin + due)
+            publisher = self._publishers_by_topic.get(record.topic)
+            if publisher is None:
+                continue
+            if self._clock_publisher:
+                self._publish_clock(record.log_ns)
+            publisher.publish(bytes(record.data))
+            count += 1
+        for publisher in self._publishers_by_topic.values():
+            publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_SECONDS))
+        return count
+
+    def _publish_clock(self, ns: int) -> None:
+        message = Clock()
+        set_stamp(message.clock, ns)
+        self._clock_publisher.publish(message)
+
+
+def _wait(until: float) -> None:
+    left = until - time.monotonic()
+    if left > 0:
+        time.sleep(left)
+
+
+def _qos(info: TopicInfo) -> QoSProfile:
+    """What the recorded publishers offered, as far as they agree."""
+    latched = bool(info.qos) and all(row["durability"] == "transient_local" for row in info.qos)
+    reliable = not info.qos or all(row["reliability"] != "best_effort" for row in info.qos)
+    return QoSProfile(
+        depth=DEPTH,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+    )
