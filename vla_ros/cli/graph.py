@@ -198,12 +198,13 @@ class Graph:
         process = Process(name, popen, log, lifecycle)
         self.processes[name] = process
         if lifecycle:
-            full = self._full(name)
+            full = self.full_name(name)
             process.clients["change"] = self.node.create_client(ChangeState, f"{full}/change_state")
             process.clients["get"] = self.node.create_client(GetState, f"{full}/get_state")
         return process
 
-    def _full(self, name: str) -> str:
+    def full_name(self, name: str) -> str:
+        """The name of a node with the namespace of the graph."""
         return f"/{self.namespace.strip('/')}/{name}" if self.namespace else f"/{name}"
 
     def kill(self, name: str, number: int = signal.SIGKILL, deadline: float = 30.0) -> None:

@@ -122,6 +122,20 @@ class World:
             _add_shade(renderer.scene, place)
         return renderer.render()
 
+    def snapshot(self) -> np.ndarray:
+        """(nq,) where everything is now, for the `show` of another world."""
+        return self.data.qpos.copy()
+
+    def show(self, snapshot: np.ndarray) -> None:
+        """Take the places of a `snapshot`, to render what another world does while it goes on."""
+        self.data.qpos[:] = snapshot
+        mujoco.mj_forward(self.model, self.data)
+
+    def show_arm(self, joints: Sequence[float]) -> None:
+        """Take the arm's joint positions (6,) rad alone; the cubes stay."""
+        self.data.qpos[self._qpos] = self._checked(joints)
+        mujoco.mj_forward(self.model, self.data)
+
     def close(self) -> None:
         """Free the graphics context, in the thread that rendered."""
         for renderer in self._renderers.values():

@@ -1,0 +1,170 @@
+"""The thread that owns the simulated world when time waits for the nodes that steer."""
+
+import time
+from collections.abc import Callable
+
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock
+
+from vla_ros.messages.stamps import NS, set_stamp
+from vla_ros.nodes.sim_loops import TASK_PERIOD, Loop, Stage
+
+_IDLE = 0.01  # s of wall time at least for a control period of a simulation that waits to be run
+_IDLE_PATIENCE = 3.0  # s of wall time that it waits for a node that has steered a moment ago
+
+
+class LockstepLoop(Loop):
+    """Simulated time that waits for the nodes that steer, so that a run is the same on every machine.
+
+    Until it is told to run, the world stands still while /clock goes on, so that nodes can be brought up; once a
+    command has come the clock waits for commands even so, because a node that steers must not see time leap.
+    Running, at each instant t: joint states and /clock; wait for a command stamped t on every group; when images are
+    due, publish them and, while there is an instruction, wait until the executor has answered a chunk that was
+    computed from them; one control period of physics. Images and the joint states beside them carry the stamp t.
+    """
+
+    def __init__(self, stage: Stage, image_rate: float, patience: float) -> None:
+        """
+        Args:
+            image_rate: Hz of simulated time, the policy's own rate.
+            patience: s of wall time to wait for a command or a chunk before the run is given up.
+        """
+        super().__init__(stage)
+        self.time_limit = 0.0
+        self._period_ns = round(stage.period * NS)
+        self._image_periods = max(1, round(1.0 / (image_rate * stage.period)))
+        self._patience = patience
+        self._clock = stage.node.create_publisher(Clock, "/clock", 10)
+        self._now = NS  # zero would mean "no time yet"
+        self._running = False
+        self.runs = 0
+        self._ended_by = ""
+        self._tick = 0  # control periods since the run began
+        self._start = 0
+        self._steered = -1  # stamp of the newest command that came while idle, -1 for none
+        self._answered = -1  # stamp of the newest chunk that the executor has answered
+        self._instruction = ""
+
+    def bodies(self) -> list[Callable[[], None]]:
+        return [self.simulate]
+
+    # Called from the node's thread
+
+    def chunk_answered(self, stamp: int) -> None:
+        with self._wake:
+            self._answered = stamp
+            self._wake.notify_all()
+
+    def instruct(self, text: str) -> None:
+        with self._wake:
+            self._instruction = text
+        super().instruct(text)
+
+    # Called through `ask`, in the world's thread
+
+    def begin(self) -> None:
+        """Let the world go; one that goes already is left alone."""
+        if self._running:
+            return
+        self._running, self._ended_by, self.failure = True, "", ""
+        self._tick, self._start = 0, self._now
+        self.runs += 1
+        self.stage.task.restart(self.stage.world)
+        self.publish_task()
+
+    def end(self, why: str) -> None:
+        """`why` is one of: success, time limit, pause, reset, failure."""
+        if self._running:
+            self._running, self._ended_by = False, why
+            self.publish_task()
+
+    def publish_task(self) -> None:
+        self.stage.task.publish(
+            self.stage.world,
+            self._now,
+            self.failure,
+            state="running" if self._running else "paused",
+            ended_by=self._ended_by,
+            run=str(self.runs),
+            run_start_ns=str(self._start),
+            run_time=f"{self._tick * self.stage.period:.3f}",
+        )
+
+    def simulate(self) -> None:
+        while not self.stopping.is_set():
+            if self._running:
+                self._run_period()
+            else:
+                self._idle_period()
+            self._answer()
+        self.stage.view.close()
+
+    def _publish_now(self) -> None:
+        self.stage.states.publish(self.stage.world, self._now)
+        self._clock.publish(Clock(clock=set_stamp(Time(), self._now)))
+
+    def _idle_period(self) -> None:
+        commands, now = self.stage.commands, self._now
+        self._publish_now()
+        if now // self._period_ns % TASK_PERIOD == 0:
+            self.publish_task()
+        with self._wake:
+            self._wake.wait_for(self._disturbed, timeout=_IDLE)
+            newest = commands.newest()
+            if newest > self._steered and commands.lacking(now):
+                self._wake.wait_for(lambda: not commands.lacking(now) or self._disturbed(), timeout=_IDLE_PATIENCE)
+            self._steered = newest
+        self._now += self._period_ns
+
+    def _run_period(self) -> None:
+        stage, now = self.stage, self._now
+        self._publish_now()
+        if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
+            return
+        if self._tick % self._image_periods == 0:
+            stage.show(stage.world.snapshot(), stage.world.joint_positions())
+            for camera in stage.cameras:
+                camera.publish(stage.view, now)
+            if not self._wait(lambda: not self._instruction or self._answered == now, self._lacking_chunk):
+                return
+        success = stage.step()
+        self._tick += 1
+        self._now += self._period_ns
+        if self.time_limit and success:
+            self.end("success")
+        elif self.time_limit and self._tick * stage.period >= self.time_limit - 1e-9:
+            self.end("time limit")
+        elif success or self._tick % TASK_PERIOD == 0:
+            self.publish_task()
+
+    def _disturbed(self) -> bool:
+        return self.stopping.is_set() or bool(self._asked)
+
+    def _wait(self, condition: Callable[[], bool], lacking: Callable[[], str]) -> bool:
+        """Until the condition is met. False when the run ends instead: it was asked to, or patience is exhausted."""
+        end = time.monotonic() + self._patience
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: condition() or self._disturbed(), timeout=max(0.0, end - time.monotonic()))
+                if self.stopping.is_set():
+                    return False
+                if condition():
+                    return True
+                asked = bool(self._asked)
+            if asked:
+                self._answer()
+                if not self._running:
+                    return False
+            elif time.monotonic() >= end:
+                self.failure = f"t = {self._now / NS:.3f} s: {lacking()} did not come within {self._patience:g} s"
+                self.stage.node.get_logger().error(f"the run is given up: {self.failure}")
+                self.end("failure")
+                return False
+
+    def _lacking_command(self) -> str:
+        with self._wake:
+            groups = self.stage.commands.lacking(self._now)
+        return f"a command with this stamp for {' and '.join(groups)}"
+
+    def _lacking_chunk(self) -> str:
+        return "the executor's status about a chunk computed from the images of this instant"

@@ -1,0 +1,143 @@
+"""The simulated robot: the topics of the real one, and nothing that the other nodes could notice."""
+
+import os
+import sys
+from dataclasses import dataclass
+
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from vla_ros.core.errors import InputError
+from vla_ros.messages.stamps import stamp_ns
+from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, ManagedNode, spin_node
+from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.sim_lockstep import LockstepLoop
+from vla_ros.nodes.sim_loops import Loop, RealTimeLoop, Stage
+from vla_ros.nodes.sim_streams import CameraPublisher, Commands, StatePublisher, check_robot
+from vla_ros.nodes.sim_task import TaskWatch
+from vla_ros.sim.world import World
+
+_NOT_ACTIVE = "the simulation is not active"
+
+
+@dataclass(frozen=True)
+class SimParameters(NodeParameters):
+    autostart: bool = parameter(True, "configure and activate by itself, as a robot's driver does", read_only=True)
+    seed: int = parameter(0, "where the cubes lie; taken by ~/reset", low=0, high=2**31 - 1, live=True)
+    task: str = parameter("", "what success is judged by; empty: the instruction; taken by ~/reset", live=True)
+    foreign_images: bool = parameter(
+        False, "draw the cubes of another layout (a control experiment); taken by ~/reset", live=True
+    )
+    lockstep: bool = parameter(False, "simulated time on /clock, waiting for commands and chunks, instead of real time")
+    image_rate: float = parameter(
+        10.0, "images per second of simulated time, all cameras at once; lockstep only", unit="Hz", low=0.1, high=100.0
+    )
+    patience: float = parameter(
+        60.0, "wall time to wait for a command or a chunk; lockstep only", unit="s", low=1.0, high=3600.0
+    )
+    time_limit: float = parameter(
+        0.0, "simulated time after which a run ends, or with success; 0: never; lockstep only; taken by ~/reset",
+        unit="s", low=0.0, high=3600.0, live=True,
+    )  # fmt: skip
+
+
+class SimNode(ManagedNode):
+    """MuJoCo world to topics.
+
+    Publishes joint states, images and camera_info as the robot file says, `~/task` and `~/success`, in lockstep
+    `/clock`. Takes commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) takes
+    those parameters that say so; `~/run` (std_srvs/SetBool) runs or pauses a lockstep.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("sim_node", SimParameters)
+        self._loop: Loop | None = None
+        self._instruction = ""
+
+    def configure(self) -> None:
+        robot = self.load_robot()
+        values = self.parameters
+        world, view = World(values.seed), World(values.seed)
+        check_robot(robot, world)
+        stage = Stage(
+            node=self,
+            world=world,
+            view=view,
+            commands=Commands(self, robot, world, self._refuse_command),
+            states=StatePublisher(self, robot),
+            cameras=[CameraPublisher(self, camera, view) for camera in robot.cameras],
+            task=TaskWatch(self),
+            period=1.0 / robot.control_rate,
+        )
+        if values.lockstep:
+            for group in robot.groups:
+                if group.interface == "float64_multi_array":
+                    raise InputError(f"group {group.name}: float64_multi_array carries no stamp, lockstep needs one")
+            self._loop = LockstepLoop(stage, values.image_rate, values.patience)
+            self._watch_executor(self._loop)
+        else:
+            self._loop = RealTimeLoop(stage)
+        self._reset_world()
+        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        self.create_service(Trigger, "~/reset", self._on_reset)
+        self.create_service(SetBool, "~/run", self._on_run)
+
+    def _watch_executor(self, loop: LockstepLoop) -> None:
+        from vla_ros.msg import ExecutorStatus
+
+        def take(message: ExecutorStatus) -> None:
+            loop.chunk_answered(stamp_ns(message.chunk_stamp))
+
+        self.create_subscription(ExecutorStatus, "executor_node/status", take, STATUS_QOS)
+
+    def activate(self) -> None:
+        self._loop.start()
+
+    def deactivate(self) -> None:
+        self._loop.stop()
+
+    def release(self) -> None:
+        self._loop = None
+
+    def _refuse_command(self, reason: str) -> None:
+        self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=1.0)
+
+    def _take_instruction(self, message: String) -> None:
+        text = message.data.strip()
+        if text != self._instruction:
+            self._instruction = text
+            self._loop.instruct(text)
+
+    def _reset_world(self) -> None:
+        """Take the parameters and begin anew; in the world's thread, or before it runs."""
+        values, loop = self.parameters, self._loop
+        if isinstance(loop, LockstepLoop):
+            loop.end("reset")
+            loop.time_limit = values.time_limit
+        loop.stage.foreign_images = values.foreign_images
+        loop.stage.reset(values.seed)
+        loop.stage.task.override = values.task
+        loop.stage.task.restart(loop.stage.world)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self._loop.ask(self._reset_world)
+        response.message = f"layout of seed {self.parameters.seed}" if response.success else _NOT_ACTIVE
+        return response
+
+    def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        loop = self._loop
+        if not isinstance(loop, LockstepLoop):
+            response.success, response.message = False, "only a simulation in lockstep is run and paused"
+            return response
+        response.success = loop.ask(loop.begin if request.data else lambda: loop.end("pause"))
+        response.message = str(loop.runs) if response.success else _NOT_ACTIVE
+        return response
+
+
+def main(args: list[str] | None = None) -> int:
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # software rendering in one thread, beside the physics
+    return spin_node(SimNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""What the simulated robot publishes and takes: joint states, images and joint commands."""
+
+import threading
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import Camera, CommandGroup, RobotSpec
+from vla_ros.messages.commands import COMMAND_TYPES, read_command
+from vla_ros.messages.images import compressed_image_message, image_message
+from vla_ros.messages.joints import joint_state_message
+from vla_ros.messages.stamps import set_stamp, stamp_ns
+from vla_ros.nodes.base import COMMAND_QOS, sensor_qos
+from vla_ros.sim.cameras import pinhole_camera
+from vla_ros.sim.world import World
+
+
+def check_robot(robot: RobotSpec, world: World) -> None:
+    """Raises InputError where the robot file asks for what the simulator does not have."""
+    if sorted(robot.joint_names) != sorted(world.joint_names):
+        raise InputError(f"robot {robot.name}: joints {robot.joint_names}, the simulator has {world.joint_names}")
+    for name in robot.camera_names:
+        if name not in world.cameras:
+            raise InputError(f"robot {robot.name}: camera {name!r}, the simulator has {world.cameras}")
+    periods = 1.0 / robot.control_rate / world.control_period
+    if abs(periods - round(periods)) > 1e-6 or periods < 0.5:
+        raise InputError(
+            f"robot {robot.name}: control_rate {robot.control_rate} Hz, expected "
+            f"{1 / world.control_period:g} Hz or a whole fraction of it"
+        )
+
+
+class Commands:
+    """The newest command of every group, and somebody to wake when one comes."""
+
+    def __init__(self, node: Node, robot: RobotSpec, world: World, refuse: Callable[[str], None]) -> None:
+        self._groups = robot.groups
+        self._order = [world.joint_names.index(name) for group in robot.groups for name in group.joints]
+        self._refuse = refuse
+        self.arrived = threading.Condition()
+        self._stamps: dict[str, int] = {}
+        self._positions: dict[str, np.ndarray] = {}
+        for group in robot.groups:
+            package, _, name = COMMAND_TYPES[group.interface].split("/")
+            kind = getattr(import_module(f"{package}.msg"), name)
+            node.create_subscription(kind, group.topic, lambda m, g=group: self._take(g, m), COMMAND_QOS)
+
+    def _take(self, group: CommandGroup, message: Any) -> None:
+        try:
+            positions = read_command(group, message)
+        except InputError as error:
+            self._refuse(str(error))
+            return
+        with self.arrived:
+            self._positions[group.name] = positions
+            if hasattr(message, "header"):
+                self._stamps[group.name] = stamp_ns(message)
+            self.arrived.notify_all()
+
+    def clear(self) -> None:
+        with self.arrived:
+            self._stamps.clear()
+            self._positions.clear()
+
+    def lacking(self, stamp: int) -> list[str]:
+        """Groups whose newest command is not stamped `stamp` (ns) or later. Call with `arrived` held."""
+        return [group.name for group in self._groups if self._stamps.get(group.name, -1) < stamp]
+
+    def newest(self) -> int:
+        """Stamp of the newest command, ns, -1 for none. Call with `arrived` held."""
+        return max(self._stamps.values(), default=-1)
+
+    def apply(self, targets: np.ndarray) -> np.ndarray:
+        """`targets` (6,) in the world's order with the commands that have come written over them."""
+        with self.arrived:
+            if len(self._positions) < len(self._groups):
+                return targets  # an arm that moves before its gripper has a command is half a robot
+            result = targets.copy()
+            result[self._order] = np.concatenate([self._positions[group.name] for group in self._groups])
+            return result
+
+
+class StatePublisher:
+    """Joint states of a world."""
+
+    def __init__(self, node: Node, robot: RobotSpec) -> None:
+        qos = sensor_qos(reliable=True, depth=10)
+        self._publisher = node.create_publisher(JointState, robot.joint_state_topic, qos)
+
+    def publish(self, world: World, stamp: int) -> None:
+        self._publisher.publish(
+            joint_state_message(JointState, world.joint_names, world.joint_positions(), stamp, world.joint_velocities())
+        )
+
+
+class CameraPublisher:
+    """Images and CameraInfo of one camera.
+
+    The robot file says whether its topic carries raw or compressed images; raw ones are offered compressed too, on
+    `TOPIC/compressed`, and encoded only while somebody listens.
+    """
+
+    def __init__(self, node: Node, camera: Camera, view: World) -> None:
+        self.camera = camera
+        self._frame = f"{camera.name}_camera"
+        qos = sensor_qos(reliable=True)
+        if camera.compressed:
+            self._raw, self._compressed = None, node.create_publisher(CompressedImage, camera.topic, qos)
+        else:
+            self._raw = node.create_publisher(Image, camera.topic, qos)
+            self._compressed = node.create_publisher(CompressedImage, f"{camera.topic}/compressed", qos)
+        folder, _, _ = camera.topic.rpartition("/")
+        self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
+        lens = pinhole_camera(view, camera.name, camera.width, camera.height)
+        projection = np.hstack([lens.matrix, np.zeros((3, 1))])
+        self._info = CameraInfo(
+            width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.0] * 5,
+            k=lens.matrix.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
+        )  # fmt: skip
+        self._info.header.frame_id = self._frame
+
+    def publish(self, view: World, stamp: int) -> None:
+        """Draw what the view shows and publish it; in the thread that owns the view."""
+        rgb = view.render(self.camera.name, self.camera.width, self.camera.height)
+        if self._raw is not None:
+            self._raw.publish(image_message(Image, rgb, stamp, self._frame))
+        if self.camera.compressed or self._compressed.get_subscription_count():
+            self._compressed.publish(compressed_image_message(CompressedImage, rgb, stamp, self._frame))
+        self._info_publisher.publish(set_stamp(self._info, stamp))

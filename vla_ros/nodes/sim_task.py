@@ -1,0 +1,81 @@
+"""Whether the simulated robot has done what it was told."""
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from std_msgs.msg import Bool
+
+from vla_ros.core.errors import InputError
+from vla_ros.messages.stamps import set_stamp
+from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.sim.tasks import SuccessTracker, parse_instruction
+from vla_ros.sim.world import World
+
+
+class TaskWatch:
+    """Follows the instruction, judges the world, publishes `~/task` and `~/success`.
+
+    `~/success` (std_msgs/Bool) is what a RunInstruction goal waits for. `~/task` (diagnostic_msgs/DiagnosticArray)
+    says the same in words, with the figures beside it. One thread owns a watch.
+
+    Attributes:
+        override: what to judge by instead of the instruction; empty for the instruction.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self.override = ""
+        self._task_publisher = node.create_publisher(DiagnosticArray, "~/task", STATUS_QOS)
+        self._success_publisher = node.create_publisher(Bool, "~/success", STATUS_QOS)
+        self._tracker: SuccessTracker | None = None
+        self._instruction = ""
+        self._problem = ""
+        self._start = 0.0
+
+    @property
+    def succeeded(self) -> bool:
+        return self._tracker is not None and self._tracker.succeeded
+
+    def follow(self, instruction: str, world: World) -> None:
+        """A new instruction: judge by it from now on; empty: by none."""
+        self._instruction = instruction
+        if not self.override:
+            self.restart(world)
+
+    def restart(self, world: World) -> None:
+        """Judge from now on, whatever was achieved before."""
+        self._tracker, self._problem = None, ""
+        self._start = world.time
+        text = self.override or self._instruction
+        if text:
+            try:
+                self._tracker = SuccessTracker(parse_instruction(text), world)
+            except InputError as error:
+                self._problem = str(error)
+        self._success_publisher.publish(Bool(data=False))
+
+    def update(self) -> bool:
+        """Look at the world once a control period; True when success has just come."""
+        if self._tracker is None or self._tracker.succeeded or not self._tracker.update():
+            return False
+        self._success_publisher.publish(Bool(data=True))
+        return True
+
+    def publish(self, world: World, stamp: int, error: str = "", **figures: str) -> None:
+        """`error` is what the simulation itself stumbled over; `figures` are added to the values."""
+        tracker = self._tracker
+        values = {"instruction": self._instruction, "success": str(self.succeeded).lower(), **figures}
+        if tracker is not None:
+            values["kind"], values["cube"] = str(tracker.task.kind), tracker.task.colour
+            values["elapsed"] = f"{world.time - self._start:.2f}"
+            if tracker.success_time is not None:
+                values["success_after"] = f"{tracker.success_time - self._start:.2f}"
+        if error:
+            level, message = DiagnosticStatus.ERROR, error
+        elif self._problem:
+            level, message = DiagnosticStatus.WARN, self._problem
+        else:
+            level, message = DiagnosticStatus.OK, "success" if self.succeeded else "not yet" if tracker else "no task"
+        status = DiagnosticStatus(
+            level=level, name="task", message=message, hardware_id="simulator",
+            values=[KeyValue(key=key, value=value) for key, value in values.items()],
+        )  # fmt: skip
+        self._task_publisher.publish(set_stamp(DiagnosticArray(status=[status]), stamp))
