@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from system.stage import HOME, PERIOD_NS, START_NS, Stage
+
 from vla_ros.msg import ExecutorStatus
 
 

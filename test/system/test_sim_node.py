@@ -9,7 +9,6 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
 from std_msgs.msg import Bool, String
 from system.support import Probe
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
-from vla_ros.msg import ExecutorStatus
 
 from vla_ros.cli.graph import Graph, GraphError
 from vla_ros.cli.simulation import Simulation
@@ -18,6 +17,7 @@ from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.images import rgb_image
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import set_stamp, stamp_ns
+from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, sensor_qos
 
 ROBOT_FILE = str(Path(__file__).parents[2] / "config" / "robots" / "so101.yaml")

@@ -229,14 +229,21 @@ class Graph:
 
     def wait_for(self, predicate: Callable[[], Any], what: str, deadline: float = 60.0) -> Any:
         """Waits until `predicate()` is true and returns its value. Raises GraphError, also when a node ends."""
-        end = time.monotonic() + deadline
+        value = self.wait_until(predicate, deadline)
+        if not value:
+            raise GraphError(f"waited {deadline:g} s in vain for {what}")
+        return value
+
+    def wait_until(self, predicate: Callable[[], Any], patience: float) -> Any:
+        """The first true value of `predicate()`, or the last one after `patience` s. Raises when a node ends."""
+        end = time.monotonic() + patience
         while True:
             value = predicate()
             if value:
                 return value
             self.check()
             if time.monotonic() > end:
-                raise GraphError(f"waited {deadline:g} s in vain for {what}")
+                return value
             time.sleep(0.01)
 
     # Lifecycle

@@ -95,13 +95,9 @@ class Simulation:
         self.graph.wait_for(client.service_is_ready, f"the service {client.srv_name}")
         for _ in range(10):
             future = client.call_async(request)
-            try:
-                self.graph.wait_for(future.done, f"the answer of {client.srv_name}", deadline=10.0)
-            except GraphError:
-                client.remove_pending_request(future)
-                self.graph.check()
-                continue
-            return future.result()
+            if self.graph.wait_until(future.done, 10.0):
+                return future.result()
+            client.remove_pending_request(future)
         raise GraphError(f"{client.srv_name} did not answer")
 
     def _succeed(self, client: Any, request: Any) -> str:

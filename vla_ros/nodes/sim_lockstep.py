@@ -10,6 +10,8 @@ from vla_ros.messages.stamps import NS, set_stamp
 from vla_ros.nodes.sim_loops import TASK_PERIOD, Loop, Stage
 
 _IDLE = 0.01  # s of wall time at least for a control period of a simulation that waits to be run
+_LEAP = 10.0  # s of simulated time between two layouts
+_REPEAT = 0.5  # s of wall time after which /clock says the same time again
 _IDLE_PATIENCE = 3.0  # s of wall time that it waits for a node that has steered a moment ago
 
 
@@ -41,7 +43,8 @@ class LockstepLoop(Loop):
         self._ended_by = ""
         self._tick = 0  # control periods since the run began
         self._start = 0
-        self._steered = -1  # stamp of the newest command that came while idle, -1 for none
+        self._newest = -1  # stamp of the newest command that came while idle, -1 for none
+        self._steered = False  # every group had a command for the last idle period
         self._answered = -1  # stamp of the newest chunk that the executor has answered
         self._instruction = ""
 
@@ -61,6 +64,10 @@ class LockstepLoop(Loop):
         super().instruct(text)
 
     # Called through `ask`, in the world's thread
+
+    def leap(self) -> None:
+        """Time goes on far enough for everything from before a reset to be stale."""
+        self._now += round(_LEAP * NS)
 
     def begin(self) -> None:
         """Let the world go; one that goes already is left alone."""
@@ -86,6 +93,7 @@ class LockstepLoop(Loop):
             state="running" if self._running else "paused",
             ended_by=self._ended_by,
             run=str(self.runs),
+            steered=str(self._steered).lower(),
             run_start_ns=str(self._start),
             run_time=f"{self._tick * self.stage.period:.3f}",
         )
@@ -101,6 +109,9 @@ class LockstepLoop(Loop):
 
     def _publish_now(self) -> None:
         self.stage.states.publish(self.stage.world, self._now)
+        self._publish_clock()
+
+    def _publish_clock(self) -> None:
         self._clock.publish(Clock(clock=set_stamp(Time(), self._now)))
 
     def _idle_period(self) -> None:
@@ -111,9 +122,11 @@ class LockstepLoop(Loop):
         with self._wake:
             self._wake.wait_for(self._disturbed, timeout=_IDLE)
             newest = commands.newest()
-            if newest > self._steered and commands.lacking(now):
-                self._wake.wait_for(lambda: not commands.lacking(now) or self._disturbed(), timeout=_IDLE_PATIENCE)
-            self._steered = newest
+        if newest > self._newest:
+            self._wait_once(lambda: not commands.lacking(now), time.monotonic() + _IDLE_PATIENCE)
+        self._newest = newest
+        with self._wake:
+            self._steered = not commands.lacking(now)
         self._now += self._period_ns
 
     def _run_period(self) -> None:
@@ -143,23 +156,33 @@ class LockstepLoop(Loop):
     def _wait(self, condition: Callable[[], bool], lacking: Callable[[], str]) -> bool:
         """Until the condition is met. False when the run ends instead: it was asked to, or patience is exhausted."""
         end = time.monotonic() + self._patience
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: condition() or self._disturbed(), timeout=max(0.0, end - time.monotonic()))
-                if self.stopping.is_set():
-                    return False
-                if condition():
-                    return True
-                asked = bool(self._asked)
-            if asked:
-                self._answer()
-                if not self._running:
-                    return False
-            elif time.monotonic() >= end:
+        while not self._wait_once(condition, end):
+            if self.stopping.is_set():
+                return False
+            self._answer()
+            if not self._running:
+                return False
+            if time.monotonic() >= end:
                 self.failure = f"t = {self._now / NS:.3f} s: {lacking()} did not come within {self._patience:g} s"
                 self.stage.node.get_logger().error(f"the run is given up: {self.failure}")
                 self.end("failure")
                 return False
+        return True
+
+    def _wait_once(self, condition: Callable[[], bool], end: float) -> bool:
+        """Until the condition is met (True), something is asked, or `end` (time.monotonic) has come.
+
+        /clock says the time again now and then: a node that has just joined the graph may have missed it.
+        """
+        while True:
+            with self._wake:
+                patience = min(_REPEAT, max(0.0, end - time.monotonic()))
+                self._wake.wait_for(lambda: condition() or self._disturbed(), timeout=patience)
+                if condition():
+                    return True
+                if self._disturbed() or time.monotonic() >= end:
+                    return False
+            self._publish_clock()
 
     def _lacking_command(self) -> str:
         with self._wake:

@@ -15,6 +15,7 @@ from vla_ros.sim.layout import Layout
 from vla_ros.sim.world import World
 
 _CATCH_UP = 0.25  # s that real time may run ahead before it is given up
+_FOREIGN = 900_000  # from the seed of a layout to that of another
 TASK_PERIOD = 10  # control periods between two task messages
 
 
@@ -46,7 +47,7 @@ class Stage:
     def reset(self, seed: int) -> None:
         """The cubes to the places of `seed`, the arm home and at rest."""
         self.world.reset(seed)
-        self.view.reset(seed, layout=Layout.random(seed + 1_000_003) if self.foreign_images else None)
+        self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if self.foreign_images else None)
         self.commands.clear()
         self.targets = self.world.joint_positions()
 

@@ -113,6 +113,7 @@ class SimNode(ManagedNode):
         values, loop = self.parameters, self._loop
         if isinstance(loop, LockstepLoop):
             loop.end("reset")
+            loop.leap()
             loop.time_limit = values.time_limit
         loop.stage.foreign_images = values.foreign_images
         loop.stage.reset(values.seed)

@@ -1,5 +1,6 @@
 """Whether the simulated robot has done what it was told."""
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Bool
@@ -65,6 +66,9 @@ class TaskWatch:
         values = {"instruction": self._instruction, "success": str(self.succeeded).lower(), **figures}
         if tracker is not None:
             values["kind"], values["cube"] = str(tracker.task.kind), tracker.task.colour
+            tip, place = world.tip_position(), world.cube_positions()[tracker.task.colour]
+            values["distance"] = f"{float(np.linalg.norm(tip - place)):.3f}"
+            values["held"] = world.held_cube() or ""
             values["elapsed"] = f"{world.time - self._start:.2f}"
             if tracker.success_time is not None:
                 values["success_after"] = f"{tracker.success_time - self._start:.2f}"

@@ -1,0 +1,220 @@
+"""Success of a policy in the simulator, through the graph, in lockstep.
+
+    vla-ros eval --policy runs/pi0_tiny --task touch --layouts 100 --jobs 2
+
+Policy, executor and simulator run as nodes in processes of their own, on a private ROS domain. Simulated time waits for
+them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Controls:
+`wrong_colour`
+tells the policy another cube than the one it is judged by, `shuffled_images` shows it another layout than the one
+that it acts in, `expert` lets the scripted expert of the simulator do the task (no policy).
+"""
+
+import argparse
+import json
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vla_ros.core.errors import InputError
+
+CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
+_LAYOUTS = 1000  # layouts between two seeds
+_UNSEEN = 800_000  # seeds of layouts that no demonstration has
+TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0}  # s of simulated time
+
+
+@dataclass(frozen=True)
+class Episode:
+    """What is to be tried: the layout's seed, what the policy is told, and what success is judged by."""
+
+    seed: int
+    kind: str
+    instruction: str
+    judged: str
+    time_limit: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an episode; times in s of simulated time."""
+
+    seed: int
+    instruction: str
+    judged: str
+    success: bool
+    time: float
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--policy", help="checkpoint folder or policy file (not needed with --control expert)")
+    parser.add_argument("--task", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"])
+    parser.add_argument("--layouts", type=int, default=100, help="episodes of each task")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
+    parser.add_argument("--control", choices=CONTROLS, default="none")
+    parser.add_argument("--robot", help="robot file (default: the simulated SO-101)")
+    parser.add_argument("--rate", type=float, default=10.0, help="inferences per simulated second, Hz (default: 10)")
+    parser.add_argument("--time-limit", type=float, help="s of simulated time for an episode (default: by task)")
+    parser.add_argument("--jobs", type=int, default=1, help="graphs that run at the same time")
+    parser.add_argument("--device", default="auto", help="where the policy runs: auto, cpu, cuda")
+    parser.add_argument("--params", action="append", default=[], help="parameter file for the nodes, may be repeated")
+    parser.add_argument("--output", type=Path, help="JSON file for the results, one entry for each episode")
+
+
+def main(args: argparse.Namespace) -> int:
+    for name, low in (("layouts", 1), ("jobs", 1), ("seed", 0)):
+        if getattr(args, name) < low:
+            raise InputError(f"--{name} {getattr(args, name)}, expected {low} or more")
+    if args.seed * _LAYOUTS + args.layouts > _UNSEEN:
+        raise InputError(f"--seed {args.seed} with --layouts {args.layouts}: beyond the {_UNSEEN} unseen layouts")
+    if args.control != "expert" and not args.policy:
+        raise InputError("--policy is missing: a checkpoint folder or a policy file")
+    if not 0.1 <= args.rate <= 100:
+        raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
+    plan: list[Episode] = []
+    for kind in args.task:
+        plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
+    outcomes: dict[Episode, Outcome] = {}
+    began = time.monotonic()
+    for episode, outcome in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
+        outcomes[episode] = outcome
+        _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
+    results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.task}
+    _print_table(results, args)
+    if args.output:
+        args.output.write_text(json.dumps(_report(results, args), indent=2) + "\n", encoding="utf-8")
+        print(f"written: {args.output}")
+    return 0
+
+
+def episodes(
+    kind: str, layouts: int, seed: int, control: str = "none", time_limit: float | None = None
+) -> list[Episode]:
+    """The colours in turn, wordings drawn by the layout's seed; the same arguments give the same list."""
+    import numpy as np
+
+    from vla_ros.sim.scene import COLOURS
+    from vla_ros.sim.tasks import Task, TaskKind
+
+    found = []
+    for index in range(layouts):
+        layout = seed * _LAYOUTS + index
+        rng = np.random.default_rng([layout, 11])
+        colour = COLOURS[index % len(COLOURS)]
+        told = COLOURS[(index + 1 + int(rng.integers(2))) % len(COLOURS)] if control == "wrong_colour" else colour
+        found.append(
+            Episode(
+                seed=layout,
+                kind=kind,
+                instruction=Task(TaskKind(kind), told).instruction(rng),
+                judged=Task(TaskKind(kind), colour).instruction(),
+                time_limit=time_limit or TIME_LIMITS[kind],
+            )
+        )
+    return found
+
+
+def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, Outcome]]:
+    """The scripted expert in the bare simulator, as a yardstick."""
+    from vla_ros.sim.expert import Expert
+    from vla_ros.sim.tasks import SuccessTracker, parse_instruction
+    from vla_ros.sim.world import World
+
+    world = World()
+    for episode in plan:
+        world.reset(episode.seed)
+        task = parse_instruction(episode.judged)
+        expert, tracker = Expert(world, task), SuccessTracker(task, world)
+        while not tracker.succeeded and world.time < episode.time_limit - 1e-9:
+            world.step(expert.command())
+            tracker.update()
+        yield episode, Outcome(episode.seed, episode.judged, episode.judged, tracker.succeeded, round(world.time, 3))
+
+
+def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tuple[Episode, Outcome]]:
+    """The plan through `args.jobs` graphs at a time; outcomes as they come."""
+    from vla_ros.cli.evaluation import EvaluationGraph
+    from vla_ros.core.resources import config_file
+
+    robot = args.robot or str(config_file("robots/so101.yaml"))
+    todo: queue.SimpleQueue[Episode] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Episode, Outcome] | BaseException] = queue.SimpleQueue()
+    for episode in plan:
+        todo.put(episode)
+
+    def work(graph: EvaluationGraph) -> None:
+        try:
+            graph.bring_up()
+            while True:
+                episode = todo.get_nowait()
+                done.put((episode, graph.run(episode, foreign_images=args.control == "shuffled_images")))
+        except queue.Empty:
+            return
+        except BaseException as error:  # handed to the main thread, which ends every graph
+            done.put(error)
+
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_eval_"))
+        for job in range(min(args.jobs, len(plan))):
+            graph = stack.enter_context(
+                EvaluationGraph(Path(folder) / str(job), robot, args.policy, args.rate, args.device, args.params)
+            )
+            threading.Thread(target=work, args=(graph,), name=f"job {job}", daemon=True).start()
+        for _ in plan:
+            result = done.get()
+            if isinstance(result, BaseException):
+                raise result
+            yield result
+
+
+def wilson(successes: int, trials: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % confidence interval of a success rate (Wilson 1927)."""
+    rate = successes / trials
+    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * (rate * (1 - rate) / trials + z * z / (4 * trials * trials)) ** 0.5
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _progress(outcomes: list[Outcome], total: int, elapsed: float) -> None:
+    count = len(outcomes)
+    if count % 5 and count != total:
+        return
+    rate = sum(outcome.success for outcome in outcomes) / count
+    left = elapsed / count * (total - count)
+    print(f"{count}/{total} episodes, {rate:.0%} so far, {elapsed:.0f} s, about {left:.0f} s left", flush=True)
+
+
+def _print_table(results: dict[str, list[Outcome]], args: argparse.Namespace) -> None:
+    title = "scripted expert" if args.control == "expert" else str(args.policy)
+    if args.control in ("wrong_colour", "shuffled_images"):
+        title += f" ({args.control})"
+    table = Table(title=title)
+    for name in ("task", "layouts", "success", "95 % interval", "median time of a success [s]"):
+        table.add_column(name, justify="left" if name == "task" else "right")
+    for kind, outcomes in results.items():
+        wins = sorted(outcome.time for outcome in outcomes if outcome.success)
+        low, high = wilson(len(wins), len(outcomes))
+        median = f"{wins[len(wins) // 2]:.1f}" if wins else "-"
+        table.add_row(kind, str(len(outcomes)), f"{len(wins) / len(outcomes):.1%}", f"{low:.1%} to {high:.1%}", median)
+    Console().print(table)
+
+
+def _report(results: dict[str, list[Outcome]], args: argparse.Namespace) -> dict:
+    tasks = {}
+    for kind, outcomes in results.items():
+        wins = sum(outcome.success for outcome in outcomes)
+        tasks[kind] = {
+            "layouts": len(outcomes),
+            "successes": wins,
+            "rate": wins / len(outcomes),
+            "interval": wilson(wins, len(outcomes)),
+            "episodes": [asdict(outcome) for outcome in outcomes],
+        }
+    return {"policy": args.policy, "control": args.control, "seed": args.seed, "rate": args.rate, "tasks": tasks}
