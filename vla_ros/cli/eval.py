@@ -196,7 +196,7 @@ def _print_table(results: dict[str, list[Outcome]], args: argparse.Namespace) ->
     if args.control in ("wrong_colour", "shuffled_images"):
         title += f" ({args.control})"
     table = Table(title=title)
-    for name in ("task", "layouts", "success", "95 % interval", "median time of a success [s]"):
+    for name in ("task", "layouts", "success", "95 % interval", "median time of a success (s)"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for kind, outcomes in results.items():
         wins = sorted(outcome.time for outcome in outcomes if outcome.success)
