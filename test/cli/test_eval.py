@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from vla_ros.cli.eval import episodes, wilson
+from vla_ros.cli.main import main
+from vla_ros.sim.tasks import parse_instruction
+
+
+def test_the_plan_is_the_same_for_the_same_arguments():
+    plan = episodes("pick", 6, seed=2)
+    assert plan == episodes("pick", 6, seed=2)
+    assert [episode.seed for episode in plan] == list(range(2000, 2006))
+    assert {parse_instruction(episode.judged).colour for episode in plan} == {"red", "green", "blue"}
+    assert len({episode.instruction for episode in plan}) > 3  # words vary
+    for episode in plan:
+        assert parse_instruction(episode.instruction) == parse_instruction(episode.judged)
+
+
+def test_the_wrong_colour_is_never_the_right_one():
+    for episode in episodes("touch", 30, seed=0, control="wrong_colour"):
+        told, judged = parse_instruction(episode.instruction), parse_instruction(episode.judged)
+        assert told.kind == judged.kind and told.colour != judged.colour
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Brown, Cai, DasGupta 2001 and the closed form; the ends stay inside [0, 1]
+    [(95, 100, 0.8882, 0.9785), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0)],
+)
+def test_wilson_interval(successes, trials, low, high):
+    assert wilson(successes, trials) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_the_expert_is_the_yardstick(tmp_path, capsys):
+    output = tmp_path / "expert.json"
+    arguments = ["eval", "--control", "expert", "--task", "touch", "pick", "--layouts", "3", "--output", str(output)]
+    assert main(arguments) == 0
+    report = json.loads(output.read_text())
+    assert report["tasks"]["touch"]["successes"] == report["tasks"]["pick"]["successes"] == 3
+    assert all(0 < episode["time"] < 15 for episode in report["tasks"]["pick"]["episodes"])
+    assert "6/6 episodes, 100% so far" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--policy is missing"),
+        (["--policy", "p", "--layouts", "0"], "--layouts 0, expected 1 or more"),
+        (["--policy", "p", "--seed", "800"], "beyond the 800000 unseen layouts"),
+        (["--policy", "p", "--rate", "0"], "--rate 0.0 Hz"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, said, capsys):
+    assert main(["eval", *arguments]) == 2
+    assert said in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""Evaluation through the graph: the same layout gives the same run, whatever came before it."""
+
+from pathlib import Path
+
+import numpy as np
+from system.support import Probe, free_domain
+from tiny_checkpoint import tiny_checkpoint
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros.cli.eval import Episode
+from vla_ros.cli.evaluation import EvaluationGraph
+from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.commands import read_command
+from vla_ros.messages.stamps import stamp_ns
+from vla_ros.nodes.base import sensor_qos
+
+ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
+ROBOT = RobotSpec.load(ROBOT_FILE)
+TICKS = 120
+
+
+def run(evaluation: EvaluationGraph, probe: Probe, episode: Episode, foreign_images: bool = False) -> np.ndarray:
+    """(TICKS, J) commands of one episode, in the order of the run."""
+    status = evaluation.run_to_end(episode, foreign_images)
+    assert status.values["ended_by"] == "time limit" and status.values["run_time"] == f"{TICKS / 100:.3f}"
+    start = int(status.values["run_start_ns"])
+    columns = []
+    for group in ROBOT.groups:
+        def inside(topic=group.topic) -> dict[int, JointTrajectory]:
+            # By stamp: a command may be said twice when the clock says its time twice.
+            found = {round((stamp_ns(m) - start) / 10_000_000): m for m in probe.messages(topic)}
+            return {tick: message for tick, message in found.items() if 0 <= tick < TICKS}
+
+        probe.wait_for(lambda: len(inside()) == TICKS, f"{TICKS} commands on {group.topic}")
+        columns.append([read_command(group, message) for _, message in sorted(inside().items())])
+    return np.concatenate(columns, axis=1)
+
+
+def test_a_layout_is_run_the_same_way_again(tmp_path: Path):
+    policy = tiny_checkpoint(tmp_path / "policy", ROBOT)
+    episode = Episode(11, "touch", "touch the red cube", "touch the red cube", TICKS / 100)
+    other = Episode(12, "touch", "pick up the blue cube", "pick up the blue cube", TICKS / 100)
+    with EvaluationGraph(tmp_path / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as evaluation:
+        probe = Probe(evaluation.graph)
+        for group in ROBOT.groups:
+            probe.record(group.topic, JointTrajectory, sensor_qos(reliable=True, depth=1000))
+        evaluation.bring_up()
+        first, between = run(evaluation, probe, episode), run(evaluation, probe, other)
+        np.testing.assert_array_equal(run(evaluation, probe, episode), first)
+        foreign = run(evaluation, probe, episode, foreign_images=True)
+    assert np.abs(first[-1] - first[0]).max() > 0.01  # the policy moves the arm
+    assert (between != first).any()
+    assert (foreign != first).any()  # and what it sees makes a difference
