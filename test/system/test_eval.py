@@ -13,10 +13,11 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import sensor_qos
+from vla_ros.sim.world import HOME
 
 ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
 ROBOT = RobotSpec.load(ROBOT_FILE)
-TICKS = 120
+TICKS = 60
 
 
 def run(evaluation: EvaluationGraph, probe: Probe, episode: Episode, foreign_images: bool = False) -> np.ndarray:
@@ -37,7 +38,7 @@ def run(evaluation: EvaluationGraph, probe: Probe, episode: Episode, foreign_ima
 
 
 def test_a_layout_is_run_the_same_way_again(tmp_path: Path):
-    policy = tiny_checkpoint(tmp_path / "policy", ROBOT)
+    policy = tiny_checkpoint(tmp_path / "policy", ROBOT, centre=HOME)
     episode = Episode(11, "touch", "touch the red cube", "touch the red cube", TICKS / 100)
     other = Episode(12, "touch", "pick up the blue cube", "pick up the blue cube", TICKS / 100)
     with EvaluationGraph(tmp_path / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as evaluation:

@@ -105,8 +105,8 @@ class EvaluationGraph:
         simulation.reset(
             seed=episode.seed, task=episode.judged, foreign_images=foreign_images, time_limit=float(episode.time_limit)
         )
-        graph.activate("policy_node")
-        graph.activate("executor_node")
+        graph.activate_when_ready("policy_node")
+        graph.activate_when_ready("executor_node")
         self.instruct(episode.instruction)
         graph.wait_for(lambda: simulation.task.values["steered"] == "true", "commands of the executor")
         status = simulation.run_to_end()
