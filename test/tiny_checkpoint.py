@@ -14,10 +14,14 @@ HORIZON, STEP_DT = 16, 0.1
 
 
 def tiny_checkpoint(path: Path, robot: RobotSpec, seed: int = 0, centre: np.ndarray | None = None) -> Path:
-    """Write the folder and give its path back. Its actions lie within a few hundredths of rad around `centre` (J,), zero."""
+    """Write the folder and give its path back.
+
+    Its actions lie within a few hundredths of rad around `centre` (J,); zero when None.
+    """
     joints = robot.joint_names
     zero, one = np.zeros(len(joints)), np.ones(len(joints))
-    rows = {"mean": zero if centre is None else centre, "std": 0.02 * one, "min": -one, "max": one, "q01": -one, "q99": one}
+    mean = zero if centre is None else centre
+    rows = {"mean": mean, "std": 0.02 * one, "min": -one, "max": one, "q01": -one, "q99": one}
     data = registry.TrainingData(
         joints=joints,
         cameras=robot.camera_names,

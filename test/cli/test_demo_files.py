@@ -13,7 +13,6 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built: make buil
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
-from vla_ros.msg import ActionChunk
 
 from vla_ros.bags.writer import BagWriter
 from vla_ros.cli.demo_plot import write_plot
@@ -25,6 +24,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.stamps import set_stamp
+from vla_ros.msg import ActionChunk
 
 ROBOT = RobotSpec.load(Path(__file__).parents[2] / "config" / "robots" / "so101.yaml")
 NS = 1_000_000_000

@@ -78,7 +78,9 @@ class Dataset:
         count = 0
         for image in self._decoded(episode, key):
             if image.shape != frames.shape[1:]:
-                raise InputError(f"dataset {self.path}: camera {camera}: frame of {image.shape}, expected {frames.shape[1:]}")
+                raise InputError(
+                    f"dataset {self.path}: camera {camera}: frame of {image.shape}, expected {frames.shape[1:]}"
+                )
             frames[count] = image
             count += 1
             if count == episode.length:
@@ -167,7 +169,9 @@ class Dataset:
                 column = table[name].combine_chunks()
                 values = np.asarray(column.flatten(), np.float32)
                 if values.size != len(numbers) * joints:
-                    raise InputError(f"{file}: {name}: {values.size} values in {len(numbers)} rows, expected {joints} each")
+                    raise InputError(
+                        f"{file}: {name}: {values.size} values in {len(numbers)} rows, expected {joints} each"
+                    )
                 target[rows] = values.reshape(-1, joints)[starts >= 0]
             seen[rows] = True
         if not seen.all():

@@ -5,7 +5,7 @@ which of our parameters (or which rows of a fused one) an openpi tensor is, `unu
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
