@@ -1,0 +1,63 @@
+"""Policy and executor for a robot whose drivers run already.
+
+    ros2 launch vla_ros vla.launch.py robot:=/path/to/robot.yaml policy:=/path/to/checkpoint
+    ros2 topic pub --once /instruction std_msgs/msg/String '{data: touch the red cube}'
+
+With `autostart:=true` (the default) each node configures itself and is activated as soon as its inputs are there;
+with `autostart:=false` they wait for `ros2 lifecycle set`.
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+
+CONFIG = Path(get_package_share_directory("vla_ros")) / "config"
+
+ARGUMENTS = {
+    "robot": (None, "path of the robot file"),
+    "policy": (None, "checkpoint folder, or a policy file that names one"),
+    "device": ("auto", "where the policy runs: auto, cpu, cuda or cuda:N"),
+    "autostart": ("true", "configure and activate the nodes"),
+    "use_sim_time": ("false", "follow /clock"),
+    "namespace": ("", "of the nodes and of the robot's topics"),
+    "executor_params": (str(CONFIG / "executor.yaml"), "parameter file of executor_node"),
+}
+
+
+def flag(name: str) -> ParameterValue:
+    return ParameterValue(LaunchConfiguration(name), value_type=bool)
+
+
+def text(name: str) -> ParameterValue:
+    return ParameterValue(LaunchConfiguration(name), value_type=str)
+
+
+def node(name: str, *parameters) -> LifecycleNode:
+    common = {"robot": text("robot"), "autostart": flag("autostart"), "use_sim_time": flag("use_sim_time")}
+    return LifecycleNode(
+        package="vla_ros",
+        executable=name,
+        name=name,
+        namespace=LaunchConfiguration("namespace"),
+        parameters=[*parameters, common],
+        output="both",
+        emulate_tty=True,
+        sigterm_timeout="15",  # the executor brakes first
+    )
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(DeclareLaunchArgument(name, default_value=default, description=description)
+              for name, (default, description) in ARGUMENTS.items()),
+            node("policy_node", {"policy": text("policy"), "device": text("device")}),
+            node("executor_node", ParameterFile(LaunchConfiguration("executor_params"))),
+            node("task_node"),
+        ]
+    )  # fmt: skip
