@@ -1,10 +1,12 @@
 """Messages and bags for the tests, made without ROS."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from vla_ros.bags.definitions import standard_store
 from vla_ros.bags.writer import BagWriter
@@ -38,6 +40,20 @@ TYPES = {
     HAND: "std_msgs/msg/Float64MultiArray",
     TEXT: "std_msgs/msg/String",
 }
+
+
+def write_robot(path: Path) -> Path:
+    """ROBOT as a file."""
+    camera = ROBOT.cameras[0]
+    limits = {"lower": -2.0, "upper": 2.0, "velocity": 1.0, "acceleration": 5.0}
+    content = {
+        "name": ROBOT.name,
+        "cameras": [{"name": camera.name, "topic": camera.topic, "width": camera.width, "height": camera.height}],
+        "joints": [{"name": joint.name, "discrete": joint.discrete, **limits} for joint in ROBOT.joints],
+        "groups": [{**asdict(group), "joints": list(group.joints)} for group in ROBOT.groups],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
 
 
 def kind(name: str) -> Any:

@@ -5,13 +5,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import yaml
 from bags.factory import (
     ARM,
     HAND,
@@ -33,6 +32,7 @@ from bags.factory import (
     stamp,
     text,
     write_bag,
+    write_robot,
 )  # fmt: skip
 
 from vla_ros.bags.build import build_dataset, plan_bag
@@ -309,17 +309,7 @@ def test_a_read_only_folder(tmp_path, small_disk):
 def test_the_commands(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     path = write_bag(tmp_path / "bag", two_episodes())
-    robot = tmp_path / "robot.yaml"
-    camera = ROBOT.cameras[0]
-    limits = {"lower": -2.0, "upper": 2.0, "velocity": 1.0, "acceleration": 5.0}
-    groups = [{**asdict(group), "joints": list(group.joints)} for group in ROBOT.groups]
-    content = {
-        "name": "twojoint",
-        "cameras": [{"name": camera.name, "topic": camera.topic, "width": 32, "height": 24}],
-        "joints": [{"name": name, **limits} for name in ROBOT.joint_names],
-        "groups": groups,
-    }
-    robot.write_text(yaml.safe_dump(content))
+    robot = write_robot(tmp_path / "robot.yaml")
     data = tmp_path / "data"
     command = ["dataset", "build", str(path), str(path), "-o", str(data), "--robot", str(robot), "--image-size", "16"]
     assert main(command) == 0

@@ -5,13 +5,18 @@ import json
 import cv2
 import numpy as np
 import pytest
-from bags.factory import NS, ROBOT, START, TEXT, messages, text, write_bag
+import torch
+from bags.factory import NS, ROBOT, START, TEXT, messages, text, write_bag, write_robot
 
+from vla_ros.bags.build import build_dataset
 from vla_ros.bags.compare import compare
 from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.evaluate import Evaluation, evaluate
+from vla_ros.bags.lerobot import Dataset
 from vla_ros.bags.report import write_report
+from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
+from vla_ros.policies import registry
 
 RANGE = 4.0  # of both joints
 
@@ -135,3 +140,33 @@ def test_refusals(path, tmp_path):
     nan = Oracle("nan", offset=np.nan)
     with pytest.raises(InputError, match="nan: predicted"):
         evaluate([path], ROBOT, [nan], CutOptions())
+
+
+def test_two_checkpoints_side_by_side(path, tmp_path, capsys):
+    """The command, with two untrained networks of the shipped family: the same numbers each time."""
+    build_dataset([path], tmp_path / "data", ROBOT, CutOptions())
+    dataset = Dataset(tmp_path / "data")
+    data = registry.TrainingData(
+        dataset.joint_names, dataset.camera_names, 0.1, dataset.statistics, ("point", "wave")
+    )
+    sizes = {"prefix": "tiny_prefix", "expert": "tiny_expert", "vision": "keypoint_stem", "horizon": 4, "num_steps": 2,
+             "text_length": 8}  # fmt: skip
+    for name, seed in (("one", 0), ("two", 1)):
+        torch.manual_seed(seed)
+        registry.save(tmp_path / name, registry.build("pi0", sizes, data))
+    robot = str(write_robot(tmp_path / "robot.yaml"))
+
+    def run(output, *policies):
+        command = ["replay", str(path), "--robot", robot, "--every", "20", "--device", "cpu", "-o", str(output)]
+        for policy in policies:
+            command += ["--policy", str(tmp_path / policy)]
+        assert main(command) == 0
+        return json.loads((output / "report.json").read_text())
+
+    both, alone = run(tmp_path / "a", "one", "two"), run(tmp_path / "b", "two")
+    assert both["comparison"]["units"] == "6 episodes"
+    assert alone["policies"] == both["policies"][1:] and both["policies"][0] != both["policies"][1]
+    shown = capsys.readouterr().out
+    assert "by time ahead" in shown and both["comparison"]["verdict"].split(":")[0] in shown.replace("\n", " ")
+    assert main(["replay", str(path), "--policy", str(tmp_path / "one")]) == 2
+    assert "--robot: missing" in capsys.readouterr().err

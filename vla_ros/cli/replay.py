@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     play.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these (default: all but those that move)")
     play.add_argument("--commands", action="store_true", help="also what makes a robot move: commands and chunks")
     play.add_argument("--no-clock", action="store_true", help="do not publish /clock")
-    play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber")
+    play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber, /clock too")
     test = parser.add_argument_group("open-loop evaluation")
     test.add_argument("--policy", action="append", default=[], metavar="CKPT", help="checkpoint; twice to compare")
     test.add_argument("--robot", help="robot file")

@@ -44,13 +44,16 @@ class ReplayNode(Node):
             self._publishers_by_topic[topic] = self.create_publisher(message_type, topic, _qos(info))
         self._clock_publisher = None
         if clock and CLOCK not in bag.topics:
-            self._clock_publisher = self.create_publisher(Clock, CLOCK, 10)
+            self._clock_publisher = self.create_publisher(Clock, CLOCK, DEPTH)
 
     def wait_for_subscribers(self) -> None:
-        """Until every published topic besides /clock has one."""
-        rows = [publisher for topic, publisher in self._publishers_by_topic.items() if topic != CLOCK]
-        while not all(publisher.get_subscription_count() for publisher in rows):
+        """Until every published topic has one, /clock too."""
+        while not all(publisher.get_subscription_count() for publisher in self._all_publishers()):
             time.sleep(0.02)
+
+    def _all_publishers(self) -> list[Any]:
+        clock = [self._clock_publisher] if self._clock_publisher else []
+        return [*self._publishers_by_topic.values(), *clock]
 
     def play(self) -> int:
         """Publish everything at its time. Returns the number of messages published. Raises InputError.
@@ -74,7 +77,7 @@ class ReplayNode(Node):
                 self._publish_clock(record.log_ns)
             publisher.publish(bytes(record.data))
             count += 1
-        for publisher in self._publishers_by_topic.values():
+        for publisher in self._all_publishers():
             publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_SECONDS))
         return count
 
