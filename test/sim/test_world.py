@@ -75,6 +75,23 @@ def test_commands_beyond_the_limits_stop_at_them_and_bad_ones_are_refused():
     assert world.time == before
 
 
+def test_diverged_physics_is_an_error_not_a_reset():
+    world = World()
+    world.step(HOME)
+    world.data.qvel[0] = np.inf
+    with pytest.raises(RuntimeError, match="diverged at"):
+        world.step(HOME)
+
+
+def test_missing_graphics_are_named(monkeypatch):
+    def broken(*_):
+        raise AttributeError("'NoneType' object has no attribute 'eglQueryString'")
+
+    monkeypatch.setattr("mujoco.Renderer", broken)
+    with pytest.raises(InputError, match="libegl1"):
+        World().render("front")
+
+
 def _grasp_and_lift(friction: float) -> tuple[World, float]:
     """Close on the red cube, lift 7 cm, hold 1 s; the height of the cube at the end, m."""
     world = World(friction=friction)

@@ -32,7 +32,9 @@ def scene_xml(friction: float = 1.0) -> str:
     return f"""
 <mujoco model="so101_cubes">
   <compiler angle="radian" autolimits="true"/>
-  <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10"/>
+  <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10">
+    <flag autoreset="disable"/>
+  </option>
   <size memory="4M"/>
   <statistic center="0.2 0 0.05" extent="0.6"/>
   <visual>

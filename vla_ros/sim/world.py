@@ -1,5 +1,6 @@
 """The physics: an arm, a table, three cubes and two cameras."""
 
+import os
 from collections.abc import Sequence
 
 import mujoco
@@ -62,9 +63,14 @@ class World:
         mujoco.mj_forward(self.model, self.data)
 
     def step(self, command: Sequence[float]) -> None:
-        """Advance one control period (10 ms) with (6,) joint targets, rad. Raises InputError for a bad command."""
+        """Advance one control period (10 ms) with (6,) joint targets, rad; beyond the limits they stop at them.
+
+        Raises InputError for a bad command, RuntimeError when the physics diverged.
+        """
         self.data.ctrl[:] = self._checked(command)
         mujoco.mj_step(self.model, self.data, self._steps)
+        if not np.isfinite(self.data.qacc).all():
+            raise RuntimeError(f"the simulation diverged at {self.time:.2f} s after the command {list(self.data.ctrl)}")
 
     def _checked(self, command: Sequence[float]) -> np.ndarray:
         command = np.asarray(command, dtype=float)
@@ -109,12 +115,12 @@ class World:
         return next((colour for colour, fingers in touched.items() if len(fingers) == 2), None)
 
     def render(self, camera: str, width: int = 640, height: int = 480) -> np.ndarray:
-        """(height, width, 3) uint8 RGB. Raises InputError for an unknown camera."""
+        """(height, width, 3) uint8 RGB. Raises InputError for an unknown camera or where nothing can be drawn."""
         if camera not in CAMERAS:
             raise InputError(f"camera {camera!r}, expected one of {CAMERAS}")
         renderer = self._renderers.get((width, height))
         if renderer is None:
-            renderer = self._renderers[width, height] = mujoco.Renderer(self.model, height, width)
+            renderer = self._renderers[width, height] = self._new_renderer(width, height)
         renderer.update_scene(self.data, camera)
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
         renderer.scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
@@ -135,6 +141,15 @@ class World:
         """Take the arm's joint positions (6,) rad alone; the cubes stay."""
         self.data.qpos[self._qpos] = self._checked(joints)
         mujoco.mj_forward(self.model, self.data)
+
+    def _new_renderer(self, width: int, height: int) -> mujoco.Renderer:
+        try:
+            return mujoco.Renderer(self.model, height, width)
+        except Exception as error:  # of many kinds, one for each way in which a graphics library can be missing
+            raise InputError(
+                f"no pictures through MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {error}; expected EGL (libegl1, "
+                "libegl-mesa0, libgl1-mesa-dri) or, with MUJOCO_GL=osmesa, OSMesa (libosmesa6)"
+            ) from error
 
     def close(self) -> None:
         """Free the graphics context, in the thread that rendered."""
