@@ -169,11 +169,13 @@ class Admission:
         rules, names = self.rules, list(candidate.names)
         if candidate.space != Space.JOINT_POSITION:
             return Refusal(Reason.SPACE, f"space {candidate.space}, expected {int(Space.JOINT_POSITION)}")
-        if sorted(names) != sorted(self.limits.names):
-            missing = [name for name in self.limits.names if name not in names]
-            unknown = [name for name in dict.fromkeys(names) if name not in self.limits.names]
-            twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-            return Refusal(Reason.NAMES, _short(f"missing {missing}, unknown {unknown}, more than once {twice}"))
+        counts = Counter(names)  # not names.count: a stranger may send any number of them
+        if len(names) != len(self.limits.names) or counts.keys() != set(self.limits.names):
+            missing = [name for name in self.limits.names if name not in counts]
+            unknown = [name for name in counts if name not in self.limits.names]
+            twice = [name for name, count in counts.items() if count > 1]
+            words = f"missing {missing[:10]}, unknown {unknown[:10]}, more than once {twice[:10]}"
+            return Refusal(Reason.NAMES, _short(words))
         limit = min(rules.max_horizon, MAX_HORIZON)
         if candidate.horizon > limit:
             return Refusal(Reason.HORIZON, f"{candidate.horizon} rows, limit {limit}")

@@ -78,7 +78,7 @@ class Executor:
         self.limiter = Limiter(limits, 1.0 / control_rate)
         self.instruction = ""
         self.instruction_id = 0
-        self._active = self._stopping = self._caught_up = False
+        self._active = self._stopping = self._caught_up = self._silent = False
         self._live: Predictions | None = None
         self._seen: Seen | None = None
         self._limited = np.zeros(len(limits.names), dtype=bool)
@@ -156,7 +156,9 @@ class Executor:
         if others:
             self._trip(Cause.RIVAL, f"also commanded by {', '.join(others)}", now_ns)
         elif self.supervisor.tripped(Cause.RIVAL) and not self._stale(now_ns):
-            self.limiter.reset(self.joint_states.position)
+            if self._silent:  # else our commands never ceased, and go on from where they are
+                self.limiter.reset(self.joint_states.position)
+                self._silent = False
             self._way_back(Cause.RIVAL, now_ns)
 
     # Lifecycle
@@ -184,7 +186,7 @@ class Executor:
         self._forget_chunks()
         self._clear_counters()
         self._limited[:] = False
-        self._active, self._stopping = True, False
+        self._active, self._stopping, self._silent = True, False, False
 
     def begin_stop(self) -> None:
         """From now on brake only, until `at_rest`; then `deactivate`."""
@@ -216,7 +218,8 @@ class Executor:
             return None
         self._watch_time(now_ns, steady_ns, lateness)
         self._watch_joints(now_ns)
-        if self.supervisor.tripped(Cause.RIVAL) and self.limiter.at_rest:
+        if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
+            self._silent = True
             return None
         target = self._target(now_ns)
         if target is None:

@@ -1,0 +1,72 @@
+"""A robot, a policy and an operator in explicit time, for the tests of the executor."""
+
+import numpy as np
+from control.robots import robot
+
+from vla_ros.control.admission import Candidate, Refusal
+from vla_ros.control.executor import Command, Executor, Settings
+from vla_ros.control.limits import Limits
+from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.instruction import instruction_id
+
+NS = 1_000_000_000
+HOME = np.array([0.1, 0.25, 0.5])
+
+
+class World:
+    """One executor and what surrounds it.
+
+    Attributes:
+        now_ns: ROS time; steady_ns: the loop's own.
+        measured: (J,) follows the commands unless `stuck`.
+    """
+
+    def __init__(self, rate: float = 100.0, jerk: float = np.inf, **settings: object) -> None:
+        self.period_ns = round(NS / rate)
+        self.executor = Executor(Limits.merge(robot(jerk, gripper=True)), rate, Settings(**settings))
+        self.names = self.executor.limits.names
+        self.now_ns, self.steady_ns = 1_000 * NS, 5 * NS
+        self.measured, self.stuck, self.joints = HOME.copy(), False, True
+        self.session, self.sequence, self.instruction = 1, 0, "go"
+        self.executor.set_instruction("go")
+        self.measure()
+
+    def measure(self, **change: object) -> None:
+        values = {"stamp_ns": self.now_ns, "names": list(self.names), "position": list(self.measured)} | change
+        self.executor.joint_state(now_ns=self.now_ns, **values)
+
+    def activate(self) -> "World":
+        self.executor.activate(self.now_ns)
+        return self
+
+    def tick(self, count: int = 1, pause: float = 0.0, leap: float = 0.0) -> Command | None:
+        """`count` control periods; before each, the loop stalls for `pause` s and ROS time leaps by `leap` s."""
+        command = None
+        for _ in range(count):
+            self.steady_ns += self.period_ns + round(pause * NS)
+            self.now_ns += self.period_ns + round((pause + leap) * NS)
+            if self.joints:
+                self.measure()
+            command = self.executor.tick(self.now_ns, self.steady_ns)
+            if command is not None and not self.stuck:
+                self.measured = command.position.copy()
+        return command
+
+    def candidate(self, rows: object = None, step_dt: float = 0.1, age: float = 0.0, **change: object) -> Candidate:
+        rows = np.tile(self.measured, (10, 1)) if rows is None else np.asarray(rows, dtype=np.float64)
+        self.sequence += 1
+        values = {
+            "stamp_ns": self.now_ns - round(age * NS),
+            "step_dt": step_dt,
+            "space": 0,
+            "names": self.names,
+            "horizon": len(rows),
+            "data": rows.ravel(),
+            "instruction_id": instruction_id(self.instruction),
+            "session": self.session,
+            "sequence": self.sequence,
+        }
+        return Candidate(**(values | change))
+
+    def send(self, *args: object, **change: object) -> ActionChunk | Refusal:
+        return self.executor.add_chunk(self.candidate(*args, **change), self.now_ns)

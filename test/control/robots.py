@@ -1,0 +1,29 @@
+"""Small robots for the tests of control."""
+
+import numpy as np
+
+from vla_ros.control.limits import Limits
+from vla_ros.core.robot import CommandGroup, Joint, RobotSpec
+
+
+def robot(jerk: float = np.inf, gripper: bool = False) -> RobotSpec:
+    """A turning and a lifting joint, and a discrete gripper if asked for."""
+    limit = None if np.isinf(jerk) else jerk
+    joints = [
+        Joint("turn", -1.0, 1.0, velocity=2.0, acceleration=10.0, jerk=limit),
+        Joint("lift", 0.0, 0.5, velocity=0.5, acceleration=4.0, unit="m", jerk=limit),
+    ]
+    if gripper:
+        joints.append(Joint("grip", 0.0, 1.0, velocity=5.0, acceleration=50.0, discrete=True))
+    names = tuple(joint.name for joint in joints)
+    return RobotSpec(
+        name="small",
+        cameras=(),
+        joints=tuple(joints),
+        groups=(CommandGroup("all", "command", "joint_trajectory", names),),
+        position_margin=0.01,
+    )
+
+
+def limits(jerk: float = np.inf, gripper: bool = False) -> Limits:
+    return Limits.merge(robot(jerk, gripper))

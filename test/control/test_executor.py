@@ -1,0 +1,336 @@
+"""States, causes and the way back of each watchdog, in explicit time."""
+
+import numpy as np
+import pytest
+from control.fakes import HOME, NS, World
+
+from vla_ros.control.admission import Reason
+from vla_ros.control.supervisor import Cause, State
+from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.errors import InputError
+
+AWAY = np.array([0.4, 0.30, 0.9])
+
+
+def moving(**settings: object) -> World:
+    """A robot in the middle of a motion."""
+    world = World(**settings).activate()
+    world.send(HOME + np.arange(20)[:, None] * 0.1 * [0.5, 0.1, 0.0])
+    world.tick(30)
+    assert world.executor.state == (State.EXECUTING, Cause.NONE, "")
+    return world
+
+
+def state(world: World) -> tuple[State, Cause]:
+    return world.executor.state[:2]
+
+
+def rest(world: World) -> None:
+    """Brakes within the limits, then repeats its last command."""
+    before = world.executor.limiter.velocity.copy()
+    step = world.executor.limits.acceleration * world.executor.limiter.dt
+    while not world.executor.at_rest:
+        world.tick()
+        now = world.executor.limiter.velocity
+        assert (np.abs(now - before) <= step * (1 + 1e-6)).all() and (np.abs(now) <= np.abs(before) + 1e-12).all()
+        before = now.copy()
+    at = world.tick().position
+    assert np.array_equal(world.tick(10).position, at)
+
+
+def resumes(world: World) -> None:
+    assert isinstance(world.send(np.tile(world.measured, (20, 1)) + [0.05, 0, 0]), ActionChunk)
+    world.tick()
+    assert state(world)[0] == State.APPROACHING
+    world.tick(40)
+    assert state(world) == (State.EXECUTING, Cause.NONE)
+
+
+def test_from_rest_to_rest():
+    world = World()
+    assert state(world) == (State.INACTIVE, Cause.NONE)
+    assert world.tick(5) is None
+    world.activate()
+    assert np.array_equal(world.tick(3).position, HOME)
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    world.send(np.tile(AWAY, (10, 1)))
+    world.tick()
+    assert state(world) == (State.APPROACHING, Cause.NONE)
+    world.tick(70)
+    assert state(world) == (State.EXECUTING, Cause.NONE)
+    assert np.array_equal(world.measured, AWAY)
+    world.tick(30)
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    world.executor.set_instruction("")
+    assert state(world) == (State.HOLDING, Cause.NO_INSTRUCTION)
+    world.executor.begin_stop()
+    rest(world)
+    world.executor.deactivate()
+    assert world.tick(2) is None and state(world) == (State.INACTIVE, Cause.NONE)
+
+
+def test_an_empty_instruction_brakes_and_a_new_one_waits_for_its_chunk():
+    world = moving()
+    world.executor.set_instruction("")
+    rest(world)
+    assert state(world) == (State.HOLDING, Cause.NO_INSTRUCTION)
+    world.instruction = "another"
+    world.executor.set_instruction("another")
+    world.tick()
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    resumes(world)
+
+
+def test_a_changed_instruction_is_followed_from_its_first_chunk_on():
+    world = moving()
+    world.instruction = "another"
+    world.executor.set_instruction("another")
+    world.tick(10)
+    assert state(world) == (State.EXECUTING, Cause.NONE)  # no gap while the policy thinks
+    world.send(np.tile(world.measured, (20, 1)))
+    assert [chunk.instruction_id for chunk in world.executor.timeline.chunks] == [world.executor.instruction_id]
+
+
+def test_stale_joint_states():
+    world = moving()
+    world.joints = False
+    world.tick(26)
+    assert state(world) == (State.STOPPED, Cause.STALE_JOINT_STATES)
+    message = world.executor.state[2]
+    assert "turn 0.260 s old" in message and "limit 0.25 s" in message
+    rest(world)
+    assert world.send().reason == Reason.STOPPED
+    old = world.candidate(age=0.05)
+    world.joints = True
+    world.tick()
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    assert world.executor.add_chunk(old, world.now_ns).reason == Reason.BEFORE_STOP
+    resumes(world)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"names": ["turn", "lift"], "position": [0.1, 0.2]},
+        {"position": [0.1, 0.2, float("nan")]},
+        {"position": [0.1, 0.2]},
+        {"stamp_ns": 990 * NS},
+        {"stamp_ns": 4000 * NS},
+    ],
+)
+def test_joint_states_that_cannot_be_believed_go_stale(change):
+    world = moving()
+    world.joints = False
+    for _ in range(40):
+        world.tick()
+        world.measure(**change)
+    assert state(world) == (State.STOPPED, Cause.STALE_JOINT_STATES)
+    assert "grip" in world.executor.state[2]
+    assert world.executor.joint_states.ignored or "names" in change
+
+
+def test_reordered_and_scattered_joint_states_do_no_harm():
+    world = moving()
+    world.joints = False
+    for _ in range(50):
+        world.tick()
+        before = world.measured - 0.05
+        world.measure(names=["grip", "other", "turn"], position=[world.measured[2], 9.0, world.measured[0]])
+        world.measure(names=["lift"], position=[world.measured[1]])
+        world.measure(stamp_ns=world.now_ns - NS // 50, position=list(before))
+    assert state(world)[0] == State.EXECUTING
+    assert np.array_equal(world.executor.joint_states.position, world.measured)
+
+
+def test_unstamped_joint_states_count_from_their_arrival():
+    world = World()
+    world.joints = False
+    world.activate()
+    for _ in range(50):
+        world.measure(stamp_ns=0)
+        world.tick()
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+
+
+def test_following_error():
+    world = moving(mode="latest")
+    world.stuck = True
+    target = np.tile(world.measured + [0.7, 0, 0], (20, 1))
+    world.send(target)
+    world.tick(80)
+    assert state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
+    assert "joint turn: commanded" in world.executor.state[2] and "limit 0.6 apart" in world.executor.state[2]
+    rest(world)
+    world.tick(100)
+    assert state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
+    world.measured = world.executor.limiter.position - [0.4, 0, 0]  # within the limit, not below half of it
+    world.tick(100)
+    assert state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
+    world.stuck, world.measured = False, world.executor.limiter.position
+    world.tick(40)
+    assert state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
+    world.tick(20)
+    resumes(world)
+
+
+def test_a_gripper_around_an_object_is_no_following_error():
+    world = World().activate()
+    for _ in range(30):
+        world.send(np.tile([0.1, 0.25, 0.0], (20, 1)))
+        world.tick(10)
+        world.measured[2] = 0.9
+    assert state(world) == (State.EXECUTING, Cause.NONE)
+
+
+def test_policy_gone_and_back():
+    world = moving()
+    late = world.candidate()
+    world.tick()
+    world.executor.policy_alive(False, world.now_ns)
+    world.tick()
+    assert state(world) == (State.STOPPED, Cause.POLICY_GONE)
+    assert world.executor.add_chunk(late, world.now_ns).reason == Reason.BEFORE_STOP
+    rest(world)
+    world.session, world.sequence = 2, 0
+    resumes(world)  # the chunk of a new session is a sign of life
+    world.executor.policy_alive(False, world.now_ns)
+    world.executor.policy_alive(True, world.now_ns)
+    world.tick()
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    resumes(world)
+
+
+def test_overrun():
+    world = moving()
+    at = world.measured.copy()
+    world.measured = at - 0.02  # lags behind
+    command = world.tick(pause=2.0)
+    assert state(world) == (State.STOPPED, Cause.OVERRUN)
+    assert "stalled for 2.000 s, limit 0.1 s" in world.executor.state[2]
+    assert np.array_equal(command.position, at)  # it has stood there: no jump, not even a braking distance
+    assert world.executor.at_rest
+    world.tick(49)
+    assert state(world)[1] == Cause.OVERRUN
+    world.tick(2)
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    resumes(world)
+
+
+def test_small_delays_are_counted_and_borne():
+    world = moving()
+    for _ in range(10):
+        world.steady_ns += world.period_ns
+        world.now_ns += world.period_ns
+        world.tick()
+        world.executor.tick(world.now_ns + 1, world.steady_ns + 1, lateness=0.02)
+        world.now_ns += 1
+        world.steady_ns += 1
+    assert state(world) == (State.EXECUTING, Cause.NONE)
+    status = world.executor.status(world.now_ns)
+    assert status.overruns == 10 and status.lateness == 0.02
+
+
+@pytest.mark.parametrize("leap", [3600.0, 0.6, -0.02, -900.0])
+def test_clock_jump(leap):
+    world = moving()
+    world.tick(leap=leap)
+    assert state(world) == (State.STOPPED, Cause.CLOCK_JUMP)
+    assert f"{leap + 0.01:+.3f} s in 0.010 s" in world.executor.state[2]
+    rest(world)
+    world.tick(70)
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    resumes(world)
+
+
+def test_time_set_back_while_inactive():
+    world = World()
+    world.now_ns -= 500 * NS
+    with pytest.raises(InputError, match="turn 500.000 s ahead"):
+        world.activate()
+    world.measure()
+    world.activate()
+    assert np.array_equal(world.tick().position, HOME)
+
+
+def test_a_rival_is_left_alone_and_the_way_back_starts_at_the_measured_position():
+    world = moving()
+    world.executor.rivals(["/teleop on /arm"], world.now_ns)
+    world.tick()
+    assert state(world) == (State.STOPPED, Cause.RIVAL)
+    assert "/teleop on /arm" in world.executor.state[2]
+    while world.tick() is not None:
+        pass
+    assert world.executor.at_rest
+    world.measured = HOME + [-0.5, 0, 0]  # the other has moved the robot
+    world.tick(20)
+    world.executor.rivals([], world.now_ns)
+    assert np.array_equal(world.tick().position, world.measured)
+    world.tick(60)  # far from its last command: the following error settles too
+    resumes(world)
+
+
+def test_the_e_stop_is_latched_in_every_state():
+    world = World()
+    world.executor.e_stop("button")
+    assert world.executor.state == (State.E_STOPPED, Cause.NONE, "button")
+    with pytest.raises(InputError, match="e-stop is latched"):
+        world.activate()
+    world.executor.reset_e_stop(world.now_ns)
+    assert state(world) == (State.INACTIVE, Cause.NONE)
+
+    world = moving()
+    world.executor.e_stop("button")
+    world.executor.e_stop("another")
+    assert world.executor.state == (State.E_STOPPED, Cause.NONE, "button")
+    rest(world)
+    world.executor.policy_alive(False, world.now_ns)
+    world.executor.policy_alive(True, world.now_ns)
+    world.executor.set_instruction("")
+    world.executor.set_instruction("go")
+    assert world.send().reason == Reason.E_STOPPED
+    world.executor.deactivate()
+    assert state(world)[0] == State.E_STOPPED
+    world.executor.reset_e_stop(world.now_ns)
+    world.measure()
+    world.activate()
+    resumes(world)
+
+
+def test_the_gravest_cause_is_shown_and_each_needs_its_own_way_back():
+    world = moving()
+    world.joints = False
+    world.tick(30)
+    world.tick(pause=1.0)
+    assert state(world)[1] == Cause.OVERRUN
+    world.tick(60)
+    assert state(world)[1] == Cause.STALE_JOINT_STATES
+    world.joints = True
+    world.tick()
+    resumes(world)
+
+
+def test_activation_names_what_is_in_the_way():
+    world = World()
+    world.executor.joint_states.clear()
+    with pytest.raises(InputError, match="turn never seen"):
+        world.activate()
+    world.measure(position=[0.0, 0.75, 0.5])
+    with pytest.raises(InputError, match=r"joint lift: measured 0.75 m, expected 0.01 to 0.49"):
+        world.activate()
+    world.measure(position=[0.0, 0.52, 0.5])  # a little outside: accepted, moves inwards only
+    world.activate()
+    world.measured[1] = 0.52
+    world.send(np.tile([0.0, 0.55, 0.5], (10, 1)))
+    assert world.tick(20).position[1] == 0.52
+
+
+def test_status_counts_and_names():
+    world = moving()
+    world.send(np.tile(world.measured + [0.5, 0, 0], (10, 1)), age=0.2)
+    world.tick(5)
+    status = world.executor.status(world.now_ns)
+    assert "turn" in status.limited and "grip" not in status.limited
+    assert status.seen.sequence == 2 and status.seen.latency == pytest.approx(0.2)
+    assert status.chunk_age == pytest.approx(0.25)
+    assert (status.live_chunks, status.accepted, status.ticks) == (2, 2, 35)
+    assert world.executor.status(world.now_ns).limited == ()

@@ -1,0 +1,74 @@
+"""Robot file and URDF: the stricter wins and is named."""
+
+import math
+
+import pytest
+from control.robots import robot
+
+from vla_ros.control.limits import ROBOT_FILE, URDF, Limits
+from vla_ros.control.urdf import UrdfLimit, load_urdf
+from vla_ros.core.errors import InputError
+
+TEXT = """<?xml version="1.0"?>
+<robot name="small">
+  <link name="base"/>
+  <joint name="turn" type="revolute">
+    <limit lower="-0.8" upper="2.0" velocity="1.5" effort="1"/>
+    <safety_controller soft_lower_limit="-0.7" soft_upper_limit="1.9" k_velocity="1"/>
+  </joint>
+  <joint name="lift" type="prismatic"><limit lower="-1" upper="0.4" velocity="9" effort="1"/></joint>
+  <joint name="wheel" type="continuous"/>
+  <joint name="bolt" type="fixed"/>
+</robot>
+"""
+
+
+def test_urdf_is_read(tmp_path):
+    expected = {"turn": UrdfLimit(-0.7, 1.9, 1.5), "lift": UrdfLimit(-1.0, 0.4, 9.0), "wheel": UrdfLimit()}
+    assert load_urdf(TEXT) == expected
+    path = tmp_path / "small.urdf"
+    path.write_text(TEXT)
+    assert load_urdf(path) == expected
+    assert math.isinf(expected["wheel"].velocity)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("<robot", "not XML"),
+        ("<robots/>", "<robots>, expected <robot>"),
+        ('<robot><joint name="a" type="revolute"/></robot>', "joint a: no <limit>"),
+        (TEXT.replace('"-0.8"', '"low"'), "joint turn: lower 'low', expected a number"),
+        (TEXT.replace('"0.4"', '"-2"'), "joint lift: lower -1.0, expected less than upper -2.0"),
+        (TEXT.replace('velocity="9"', 'velocity="0"'), "joint lift: velocity 0.0, expected a positive"),
+    ],
+)
+def test_a_bad_urdf_is_named(text, words):
+    with pytest.raises(InputError, match=words):
+        load_urdf(text)
+
+
+def test_a_missing_urdf_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"none.urdf: No such file"):
+        load_urdf(tmp_path / "none.urdf")
+
+
+def test_the_stricter_wins_and_is_named():
+    merged = Limits.merge(robot(), load_urdf(TEXT))
+    assert merged.lower == pytest.approx([-0.69, 0.01])  # the margin comes off the stricter one
+    assert merged.upper == pytest.approx([0.99, 0.39])
+    assert merged.velocity == pytest.approx([1.5, 0.5])
+    assert merged.acceleration == pytest.approx([10.0, 4.0])
+    assert merged.sources["turn"] == {
+        "lower": URDF, "upper": ROBOT_FILE, "velocity": URDF, "acceleration": ROBOT_FILE, "jerk": ROBOT_FILE,
+    }  # fmt: skip
+    assert merged.report()["lift"] == "0.01 (robot file) to 0.39 m (URDF), 0.5 m/s (robot file), 4 m/s² (robot file)"
+    alone = Limits.merge(robot())
+    assert set(alone.sources["lift"].values()) == {ROBOT_FILE}
+
+
+def test_what_does_not_fit_together_is_refused():
+    with pytest.raises(InputError, match="expected some of the robot file's"):
+        Limits.merge(robot(), {"other": UrdfLimit()})
+    with pytest.raises(InputError, match="joint lift: .* leave no room"):
+        Limits.merge(robot(), {"lift": UrdfLimit(0.6, 0.9)})
