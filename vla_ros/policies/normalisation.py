@@ -12,19 +12,25 @@ from vla_ros.core.errors import InputError
 Statistics = Mapping[str, Mapping[str, np.ndarray]]  # feature ("observation.state", "action") -> "mean" -> (D,)
 
 # mode: the statistics it needs
-MODES = {"identity": (), "mean_std": ("mean", "std"), "quantiles": ("q01", "q99"), "min_max": ("min", "max")}
-STYLES = ("openpi", "lerobot")
+MODES = {
+    "identity": (),
+    "mean_std": ("mean", "std"),
+    "min_max": ("min", "max"),
+    "quantiles": ("q01", "q99"),
+    "deciles": ("q10", "q90"),
+}
+STYLES = {"openpi": 1e-6, "lerobot": 1e-8}  # and the number that each adds or puts in place of zero
 
 
 @dataclass(frozen=True)
 class Normalisation:
     """An invertible map of the last dimension, (..., D) float64, to numbers of about unit size.
 
-    mean_std maps mean ± std to ± 1; quantiles and min_max map their two bounds to -1 and 1.
+    mean_std maps mean ± std to ± 1; the other modes map their two bounds to -1 and 1.
 
     The published code guards against division by zero in two ways (`style`), and checkpoints were trained with them:
-    "openpi" adds 1e-6 to the width, both ways; "lerobot" adds 1e-8 to a standard deviation when normalising alone and
-    replaces a width of exactly zero by 1e-8. Own checkpoints use "openpi", whose inverse is exact.
+    "openpi" adds 1e-6 to a deviation or a width, both ways; "lerobot" adds 1e-8 to a deviation, when normalising
+    alone, and puts 1e-8 in place of a width of exactly zero. Own checkpoints use "openpi", whose inverse is exact.
     """
 
     mode: str
@@ -35,7 +41,7 @@ class Normalisation:
         if self.mode not in MODES:
             raise InputError(f"normalisation {self.mode!r}, expected one of {sorted(MODES)}")
         if self.style not in STYLES:
-            raise InputError(f"normalisation style {self.style!r}, expected one of {STYLES}")
+            raise InputError(f"normalisation style {self.style!r}, expected one of {sorted(STYLES)}")
         for name in MODES[self.mode]:
             if name not in self.statistics:
                 raise InputError(
@@ -65,10 +71,9 @@ class Normalisation:
             raise InputError(f"statistics of {min(len(first), len(second))} dimensions, expected at least {dims}")
         first, second = first[:dims], second[:dims]
         if self.mode == "mean_std":
-            guard = {"openpi": 1e-6, "lerobot": 1e-8 if forward else 0.0}[self.style]
-            return first, second + guard
-        width = second - first
-        width = width + 1e-6 if self.style == "openpi" else np.where(width == 0, 1e-8, width)
+            return first, second + (STYLES[self.style] if forward or self.style == "openpi" else 0.0)
+        width, guard = second - first, STYLES[self.style]
+        width = width + guard if self.style == "openpi" else np.where(width == 0, guard, width)
         return first + width / 2, width / 2
 
 

@@ -43,8 +43,15 @@ class Family(Protocol):
 
 
 class LoadOptions:
-    """How to load: `embodiment` says how the robot's cameras and joints map to the policy's; without one, `robot`
-    lets a checkpoint that does not know its robot be mapped by names and order."""
+    """How to load.
+
+    Attributes:
+        device, dtype: where the weights go and the type of the matrices; None: the family's own choice.
+        embodiment: how the robot's cameras and joints map to the policy's; None: as the checkpoint says.
+        robot: without an embodiment, lets a checkpoint that does not know its robot be mapped by names and order.
+        tokenizer: folder or file of the prompt's tokenizer; None: the checkpoint's.
+        overrides: what the checkpoint does not say or says wrongly; each family documents the names it takes.
+    """
 
     def __init__(
         self,
@@ -53,12 +60,14 @@ class LoadOptions:
         embodiment: Embodiment | None = None,
         tokenizer: str | Path | None = None,
         robot: RobotSpec | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.dtype = dtype
         self.embodiment = embodiment
         self.robot = robot
         self.tokenizer = Path(tokenizer) if tokenizer else None
+        self.overrides = dict(overrides or {})
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,8 @@ def _recognise(path: Path) -> tuple[str, Family, str]:
 
 
 def _resolve(path: str | Path, options: LoadOptions) -> Path:
-    """The checkpoint folder, also of a policy file: YAML with `checkpoint`, perhaps `tokenizer`, and an embodiment.
+    """The checkpoint folder, also of a policy file: YAML with `checkpoint`, perhaps `tokenizer` and `overrides`, and
+    the fields of an embodiment.
 
     Paths in a policy file count from the file. What the caller gave in `options` goes before what the file says.
     """
@@ -133,6 +143,10 @@ def _resolve(path: str | Path, options: LoadOptions) -> Path:
     tokenizer = data.pop("tokenizer", None)
     if tokenizer is not None and options.tokenizer is None:
         options.tokenizer = path.parent / Path(str(tokenizer)).expanduser()
+    overrides = data.pop("overrides", None) or {}
+    if not isinstance(overrides, dict):
+        raise InputError(f"policy file {path}: overrides {overrides!r}, expected a mapping")
+    options.overrides = overrides | options.overrides
     if data and options.embodiment is None:
         options.embodiment = Embodiment.from_dict(data, f"policy file {path}")
     return folder

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -46,19 +46,32 @@ class TensorFolder:
         else:
             raise InputError(f"checkpoint {path}: neither {name} nor {index.name} is there")
         self._file_of: dict[str, str] = {}
-        self._open = {}
+        self._opened: tuple[str, Any] | None = None  # the file that is mapped into memory, and its handle
+        self._mapped = 0  # bytes read through this mapping
+        self._most_mapped = sum((path / file).stat().st_size for file in files if (path / file).is_file()) // 64
         self.shapes: dict[str, Shape] = {}
         for file in files:
             try:
-                self._open[file] = safe_open(path / file, framework="pt")
+                with safe_open(path / file, framework="pt") as opened:
+                    for key in opened.keys():
+                        self._file_of[key] = file
+                        self.shapes[key] = tuple(opened.get_slice(key).get_shape())
             except (OSError, SafetensorError) as error:
                 raise InputError(f"checkpoint {path / file}: cannot be read, is it complete? {error}") from error
-            for key in self._open[file].keys():
-                self._file_of[key] = file
-                self.shapes[key] = tuple(self._open[file].get_slice(key).get_shape())
 
     def read(self, key: str) -> Tensor:
-        return self._open[self._file_of[key]].get_tensor(key)
+        """A tensor, valid for as long as it is held.
+
+        A mapped file keeps every page that was read in memory, so the mapping is given up now and then: the host
+        never holds much more than what was made of the tensors.
+        """
+        file = self._file_of[key]
+        if self._opened is None or self._opened[0] != file or self._mapped > self._most_mapped:
+            self._opened = None  # the old mapping goes before the new one comes
+            self._opened, self._mapped = (file, safe_open(self.path / file, framework="pt")), 0
+        tensor = self._opened[1].get_tensor(key)
+        self._mapped += tensor.nbytes
+        return tensor
 
 
 def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: str) -> None:

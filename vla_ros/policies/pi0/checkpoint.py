@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.lerobot_folder import is_statistic
 from vla_ros.policies.pi0.config import Pi0Config
@@ -30,10 +31,10 @@ RENAMES: tuple[tuple[str, str, str], ...] = (
     ("LeRobot until 0.3", r"paligemma_with_expert\.paligemma\.language_model\.model\.", f"{P}.language_model."),
     ("LeRobot until 0.3", r"paligemma_with_expert\.paligemma\.language_model\.lm_head\.", HEAD.removesuffix("weight")),
     ("LeRobot until 0.3", r"paligemma_with_expert\.paligemma\.(vision_tower|multi_modal_projector)\.", rf"{P}.\1."),
-    ("transformers", r"model\.vlm\.", f"{P}."),
-    ("transformers", r"model\.dit\.", f"{X}."),
-    ("transformers", r"embed_action_time\.", ""),
-    ("transformers", r"lm_head\.(?=weight)", HEAD.removesuffix("weight")),
+    ("transformers, in memory", r"model\.vlm\.", f"{P}."),
+    ("transformers, in memory", r"model\.dit\.", f"{X}."),
+    ("transformers, in memory", r"embed_action_time\.", ""),
+    ("transformers, saved", rf"{re.escape(P)}\.language_model\.model\.", f"{P}.language_model."),
     ("transformers from 5.6", rf"{re.escape(P)}\.vision_tower\.(?!vision_model\.)", f"{P}.vision_tower.vision_model."),
 )
 # The time MLP has two names; which one a file uses does not say which model it is (rule of openpi's loader).
@@ -136,7 +137,7 @@ def sort_keys(shapes: Mapping[str, Shape], adaptive: bool, where: str) -> tuple[
 
 def places(config: Pi0Config) -> dict[str, tuple[Place, Shape]]:
     """Every tensor that a published file of this configuration must hold: openpi's name -> its place and shape."""
-    with torch.device("meta"):
+    with without_numbers():
         ours = {name: tuple(tensor.shape) for name, tensor in Pi0(config).state_dict().items()}
     result = {}
     wrong = TIME_MLP[config.adaptive][0]

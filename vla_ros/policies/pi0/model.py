@@ -20,6 +20,7 @@ from vla_ros.nn.embeddings import time_features
 from vla_ros.nn.gemma import GemmaTower
 from vla_ros.nn.norms import Modulation
 from vla_ros.nn.rotary import rotary_table
+from vla_ros.policies import flow
 from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.vision import ImageTokens
@@ -140,26 +141,19 @@ class Pi0(DenoisingPolicy):
     ) -> Tensor:
         """Actions (B, H, D) from noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
         steps = num_steps or self.config.num_steps
-        constants = self._constants.get(steps) or self.step_constants(self.times(steps))
-        x = noise
-        for step in range(steps):
-            x = x - self.velocity(prefix, x, constants[step]) / steps
-        return x
+        constants = self._constants.get(steps) or self.step_constants(flow.times(steps, noise.device))
+        return flow.sample(lambda x, step: self.velocity(prefix, x, constants[step]), noise, steps, prior)
 
     @torch.no_grad()
     def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
         """(B, H, D) normalised actions from `config.num_steps` Euler steps. `noise` is drawn when not given."""
         return super().predict(batch, noise, prior)
 
-    def times(self, steps: int) -> Tensor:
-        """(steps,) float32: 1, ... down to 1 / steps."""
-        return 1 - torch.arange(steps, device=self.action_in.weight.device, dtype=torch.float32) / steps
-
     @torch.no_grad()
     def prepare(self, num_steps: int | None = None) -> None:
         """Compute the constants of all steps once, for as long as the weights stay as they are (see `train`)."""
         steps = num_steps or self.config.num_steps
-        self._constants[steps] = self.step_constants(self.times(steps))
+        self._constants[steps] = self.step_constants(flow.times(steps, self.action_in.weight.device))
 
     def train(self, mode: bool = True) -> "Pi0":
         """As torch's; forgets what `prepare` computed, since the weights may change."""

@@ -14,17 +14,19 @@ import torch
 from safetensors.torch import save_file
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.meta import without_numbers
 from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.folder import new_folder
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics, write_statistics
+from vla_ros.policies.pi0.checkpoint import load_own
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.processor import Pi0Processor
 from vla_ros.policies.pi0.report import report
 from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
 from vla_ros.policies.tokenizer import Tokenizer, instruction_words, load_tokenizer, word_tokenizer
-from vla_ros.policies.weights import TensorFolder, load_weights
+from vla_ros.policies.weights import TensorFolder
 
 FAMILY = "pi0"
 STATE, ACTION = "observation.state", "action"
@@ -61,9 +63,9 @@ def read(path: Path, options: LoadOptions) -> tuple[Pi0Config, Pi0Processor]:
 def load(path: Path, options: LoadOptions) -> LoadedPolicy:
     """Raises InputError, for tensors with a list of every missing, extra and misshapen key."""
     config, processor = read(path, options)
-    with torch.device("meta"):
+    with without_numbers():
         policy = Pi0(config)
-    load_weights(policy, TensorFolder(path), str(path), device=options.device, dtype=options.dtype)
+    load_own(policy, TensorFolder(path), str(path), options.device, options.dtype or torch.float32)
     return LoadedPolicy(FAMILY, policy.eval(), processor, report=report(config, processor))
 
 

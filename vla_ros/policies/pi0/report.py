@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-import torch
-
+from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
@@ -12,7 +11,7 @@ from vla_ros.policies.pi0.processor import Pi0Processor
 
 def parameter_count(config: Pi0Config) -> int:
     """Parameters of the network, the text embedding counted once; nothing is allocated."""
-    with torch.device("meta"):
+    with without_numbers():
         return sum(parameter.numel() for parameter in Pi0(config).parameters())
 
 

@@ -1,0 +1,24 @@
+"""Modules without numbers: for counting, checking shapes, and loading weights that are there anyway."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_FILLING = {Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_, torch.nn.init.trunc_normal_}
+
+
+class _LeaveUnfilled(TorchFunctionMode):
+    """Initialisations return at once: on the meta device they do nothing, but take seconds to do it."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return args[0] if function in _FILLING else function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_numbers() -> Iterator[None]:
+    """Modules made in this block have parameters on the meta device: shapes, no memory, nothing initialised."""
+    with torch.device("meta"), _LeaveUnfilled():
+        yield
