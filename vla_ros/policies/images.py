@@ -1,6 +1,5 @@
 """Images as policies take them: resized with their aspect kept, padded with black."""
 
-import cv2
 import numpy as np
 
 from vla_ros.core.errors import InputError
@@ -35,6 +34,8 @@ def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = 
     ratio = max(columns / width, rows / height)
     fit_rows, fit_columns = max(int(rows / ratio), 1), max(int(columns / ratio), 1)
     # In float32: OpenCV's uint8 path interpolates with 11-bit weights and would differ from the published code.
+    import cv2  # here, so that a benchmark of the network alone runs without OpenCV
+
     fitted = cv2.resize(image.astype(np.float32), (fit_columns, fit_rows), interpolation=cv2.INTER_LINEAR)
     result = np.zeros((height, width, 3), dtype=np.uint8)
     top, left = height - fit_rows, width - fit_columns
@@ -60,6 +61,8 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
         raise InputError(
             f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the same aspect"
         )
+    import cv2
+
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 

@@ -1,0 +1,91 @@
+"""How much work a stage is, and how fast this machine could do it at best."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations of matrix products and attention, and bytes of weights that are read."""
+
+    flops: int
+    weight_bytes: int
+
+    def bound(self, machine: "Machine") -> float:
+        """s that the machine needs at least: the slower of computing and reading."""
+        return max(self.flops / machine.flops_per_second, self.weight_bytes / machine.bytes_per_second)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Measured, not a data sheet's: of a large matrix product and of a large copy."""
+
+    flops_per_second: float
+    bytes_per_second: float
+
+
+class _WeightReads(TorchDispatchMode):
+    """Counts the bytes of parameters that operations read; views of a parameter cost nothing by themselves."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self._storages = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        made = {t.untyped_storage().data_ptr() for t in tree_leaves(result) if isinstance(t, Tensor)}
+        lookup = func is torch.ops.aten.embedding.default
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in self._storages - made:
+                size = tree_leaves(result)[0].numel() if lookup else leaf.numel()
+                self.bytes += size * leaf.element_size()
+        return result
+
+
+@torch.no_grad()
+def measure_work(policy: nn.Module, run: Callable[[], object]) -> Work:
+    """What one call of `run` does with the policy's weights."""
+    reads = _WeightReads(policy)
+    with reads:
+        run()
+    counter = FlopCounterMode(display=False)
+    with counter:
+        run()
+    return Work(counter.get_total_flops(), reads.bytes)
+
+
+def _fastest(step: Callable[[], object], device: torch.device, rounds: int) -> float:
+    """s of the fastest of `rounds` calls."""
+    times = []
+    for _ in range(rounds):
+        if device.type == "cuda":
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            step()
+            end.record()
+            torch.cuda.synchronize(device)
+            times.append(begin.elapsed_time(end) / 1e3)
+        else:
+            start = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def measure_machine(device: torch.device, dtype: torch.dtype) -> Machine:
+    """Takes a second or two."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    product = _fastest(lambda: a @ b, device, 10)
+    source = torch.zeros(1 << (28 if device.type == "cuda" else 26), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copy = _fastest(lambda: target.copy_(source), device, 10)
+    return Machine(2 * size**3 / product, 2 * source.numel() / copy)
