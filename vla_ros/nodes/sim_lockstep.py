@@ -23,6 +23,10 @@ class LockstepLoop(Loop):
     Running, at each instant t: joint states and /clock; wait for a command stamped t on every group; when images are
     due, publish them and, while there is an instruction, wait until the executor has answered a chunk that was
     computed from them; one control period of physics. Images and the joint states beside them carry the stamp t.
+
+    Attributes:
+        hold_on_success: with success even /clock stands still until `begin`, so that another instruction reaches
+            every node at the same instant while the robot is in the middle of its motion.
     """
 
     def __init__(self, stage: Stage, image_rate: float, patience: float) -> None:
@@ -39,6 +43,8 @@ class LockstepLoop(Loop):
         self._clock = stage.node.create_publisher(Clock, "/clock", 10)
         self._now = NS  # zero would mean "no time yet"
         self._running = False
+        self.hold_on_success = False
+        self._held = False
         self.runs = 0
         self._ended_by = ""
         self._tick = 0  # control periods since the run began
@@ -70,7 +76,8 @@ class LockstepLoop(Loop):
         self._now += round(_LEAP * NS)
 
     def begin(self) -> None:
-        """Let the world go; one that goes already is left alone."""
+        """Let the world go (on); one that goes already is left alone."""
+        self._held = False
         if self._running:
             return
         self._running, self._ended_by, self.failure = True, "", ""
@@ -81,6 +88,7 @@ class LockstepLoop(Loop):
 
     def end(self, why: str) -> None:
         """`why` is one of: success, time limit, pause, reset, failure."""
+        self._held = False
         if self._running:
             self._running, self._ended_by = False, why
             self.publish_task()
@@ -90,7 +98,7 @@ class LockstepLoop(Loop):
             self.stage.world,
             self._now,
             self.failure,
-            state="running" if self._running else "paused",
+            state="held" if self._held else "running" if self._running else "paused",
             ended_by=self._ended_by,
             run=str(self.runs),
             steered=str(self._steered).lower(),
@@ -100,11 +108,15 @@ class LockstepLoop(Loop):
 
     def simulate(self) -> None:
         while not self.stopping.is_set():
-            if self._running:
+            if self._held:
+                self._wait_once(lambda: False, time.monotonic() + _REPEAT)
+            elif self._running:
                 self._run_period()
             else:
                 self._idle_period()
             self._answer()
+            if self._held:
+                self.publish_task()
         self.stage.view.close()
 
     def _publish_now(self) -> None:
@@ -147,6 +159,8 @@ class LockstepLoop(Loop):
             self.end("success")
         elif self.time_limit and self._tick * stage.period >= self.time_limit - 1e-9:
             self.end("time limit")
+        elif success and self.hold_on_success:
+            self._held = True
         elif success or self._tick % TASK_PERIOD == 0:
             self.publish_task()
 

@@ -39,6 +39,9 @@ class SimParameters(NodeParameters):
         0.0, "simulated time after which a run ends, or with success; 0: never; lockstep only; taken by ~/reset",
         unit="s", low=0.0, high=3600.0, live=True,
     )  # fmt: skip
+    hold: bool = parameter(
+        False, "with success time stands still until ~/run; lockstep only; taken by ~/reset", live=True
+    )
 
 
 class SimNode(ManagedNode):
@@ -115,6 +118,7 @@ class SimNode(ManagedNode):
             loop.end("reset")
             loop.leap()
             loop.time_limit = values.time_limit
+            loop.hold_on_success = values.hold
         loop.stage.foreign_images = values.foreign_images
         loop.stage.reset(values.seed)
         loop.stage.task.override = values.task
