@@ -127,7 +127,7 @@ def _recognise(path: Path) -> tuple[str, Family, str]:
     raise InputError(f"checkpoint {path}: config.json names {said!r}, expected one of the families {sorted(known)}")
 
 
-def _resolve(path: str | Path, options: LoadOptions) -> Path:
+def resolve(path: str | Path, options: LoadOptions) -> Path:
     """The checkpoint folder, also of a policy file: YAML with `checkpoint`, perhaps `tokenizer` and `overrides`, and
     the fields of an embodiment.
 
@@ -158,7 +158,7 @@ def load(path: str | Path, **options: Any) -> LoadedPolicy:
     Raises InputError that names the file and, for tensors, every missing, extra or misshapen key.
     """
     chosen = LoadOptions(**options)
-    folder = _resolve(path, chosen)
+    folder = resolve(path, chosen)
     _, family, layout = _recognise(folder)
     return family.load(folder, layout, chosen)
 
@@ -166,7 +166,7 @@ def load(path: str | Path, **options: Any) -> LoadedPolicy:
 def describe(path: str | Path, **options: Any) -> Mapping[str, str]:
     """The report of a checkpoint without its weights: title -> value. Raises InputError."""
     chosen = LoadOptions(**options)
-    folder = _resolve(path, chosen)
+    folder = resolve(path, chosen)
     name, family, layout = _recognise(folder)
     return {"family": name, "layout": layout, **family.describe(folder, layout, chosen)}
 

@@ -28,6 +28,12 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     return [tokenizer.bos, *tokenizer.encode(f"Task: {text}, State: {steps};\nAction: ")]
 
 
+def prompt_length(tokens: int, most: int) -> int:
+    """The length to which a prompt is padded: the next multiple of 16 (of 32 for long prompts), at most `most`."""
+    bucket = 16 if most <= 64 else 32
+    return min(-(-tokens // bucket) * bucket, most)
+
+
 def padded(ids: list[int], length: int) -> tuple[np.ndarray, np.ndarray]:
     """(length,) int64 ids filled up with 0, and the (length,) bool mask; a longer prompt is cut, with a warning."""
     if len(ids) > length:
