@@ -8,7 +8,9 @@
 import argparse
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from vla_ros.core.errors import InputError
@@ -30,8 +32,10 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.policies import registry
 
     table = Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
     for title, value in registry.describe(args.path, tokenizer=args.tokenizer).items():
-        table.add_row(title, value)
+        table.add_row(title, escape(value))
     console.print(table)
     return 0
 
@@ -48,20 +52,32 @@ def _is_robot_file(path: Path) -> bool:
 
 
 def _print_robot(console: Console, robot: RobotSpec) -> None:
-    console.print(f"robot {robot.name}: joint states on {robot.joint_state_topic}, "
-                  f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends")
-    joints = Table("joint", "lower", "upper", "velocity /s", "acceleration /s²", "unit", "group", "")
-    groups = {joint: group.name for group in robot.groups for joint in group.joints}
+    console.print(
+        f"robot {robot.name}: joint states on {robot.joint_state_topic}, commands at {robot.control_rate:g} Hz, "
+        f"{robot.position_margin:g} kept free at both ends",
+        soft_wrap=True,
+    )
+    groups = {joint: group for group in robot.groups for joint in group.joints}
+    joints = _table("joint", "lower", "upper", "velocity", "accel.", "unit", "group")
     for joint in robot.joints:
-        joints.add_row(joint.name, f"{joint.lower:g}", f"{joint.upper:g}", f"{joint.velocity:g}",
-                       f"{joint.acceleration:g}", joint.unit, groups[joint.name], "discrete" if joint.discrete else "")
+        name = f"{joint.name} (discrete)" if joint.discrete else joint.name
+        limits = (f"{value:g}" for value in (joint.lower, joint.upper, joint.velocity, joint.acceleration))
+        joints.add_row(name, *limits, joint.unit, groups[joint.name].name)
     console.print(joints)
-    cameras = Table("camera", "topic", "size", "encoding", "rate Hz")
+    cameras = _table("camera", "topic", "size", "encoding", "Hz")
     for camera in robot.cameras:
         encoding = "compressed" if camera.compressed else camera.encoding
         cameras.add_row(camera.name, camera.topic, f"{camera.width}x{camera.height}", encoding, f"{camera.rate:g}")
     console.print(cameras)
-    commands = Table("command group", "topic", "interface", "joints")
+    commands = _table("command group", "topic", "interface")
     for group in robot.groups:
-        commands.add_row(group.name, group.topic, group.interface, ", ".join(group.joints))
+        commands.add_row(group.name, group.topic, group.interface)
     console.print(commands)
+
+
+def _table(*titles: str) -> Table:
+    """Narrow terminals break long names over lines instead of cutting them off."""
+    table = Table(box=box.SIMPLE)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    return table

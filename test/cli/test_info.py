@@ -1,0 +1,61 @@
+"""vla-ros info: robot files, policy files and checkpoints, as a user calls it."""
+
+from pathlib import Path
+
+import pi0_folders
+import pytest
+import yaml
+
+from vla_ros.cli.main import main
+
+ROBOT = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
+
+
+def words(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_a_robot_file(capsys):
+    assert main(["info", str(ROBOT)]) == 0
+    said = words(capsys)
+    for part in ("robot so101", "shoulder_pan -1.91986 1.91986 3 20 rad arm", "gripper (discrete)", "640x480"):
+        assert part in said
+
+
+@pytest.fixture(scope="module")
+def policy_file(tmp_path_factory):
+    root = tmp_path_factory.mktemp("info")
+    pi0_folders.write_lerobot(root / "checkpoint", pi0_folders.TINY, "pi05", 2, ("front", "wrist"))
+    pi0_folders.write_sentencepiece(root / "tokenizer.model")
+    data = {"checkpoint": "checkpoint", "tokenizer": "tokenizer.model", "step_dt": 0.05, "state": ["pan", "lift"],
+            "cameras": {"front": "left", "wrist": None}}  # fmt: skip
+    (root / "policy.yaml").write_text(yaml.safe_dump(data))
+    return root / "policy.yaml"
+
+
+def test_a_published_checkpoint(policy_file, capsys):
+    assert main(["info", str(policy_file.parent / "checkpoint")]) == 0
+    said = words(capsys)
+    for part in ("family pi0", "layout lerobot", "π0.5", "cameras front, wrist", "2 of 32 dimensions",
+                 "quantiles", "5 rows", "the expert writes no text"):  # fmt: skip
+        assert part in said
+
+
+def test_a_policy_file(policy_file, capsys):
+    assert main(["info", str(policy_file)]) == 0
+    said = words(capsys)
+    for part in ("front from left, wrist (absent)", "joints pan, lift", "0.05 s apart"):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("checkpoint: nowhere\n", "nowhere"), ("{", "not a readable YAML"), ("name: x\n", "cameras"), (None, "no such")],
+)
+def test_a_bad_path_is_named_without_a_traceback(tmp_path, capsys, text, message):
+    path = tmp_path / "file.yaml"
+    if text is not None:
+        path.write_text(text)
+    assert main(["info", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("vla-ros info: ") and message in error and "Traceback" not in error
