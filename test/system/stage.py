@@ -58,7 +58,7 @@ class Stage:
         self.now_ns, self.measured, self.stuck = START_NS, HOME.copy(), False
         self.session, self.sequence, self.instruction = 7, 0, ""
         self.commands: list[tuple[int, np.ndarray]] = []
-        self.parameters = {"robot": str(self.robot_file), "use_sim_time": True, **parameters}
+        self.parameters = {"robot": str(self.robot_file), "use_sim_time": True, "reliable_sensors": True, **parameters}
         probe.record("arm/command", JointTrajectory)
         probe.record("hand/command", Float64MultiArray)
         probe.record(f"{name}/status", ExecutorStatus, STATUS_QOS)

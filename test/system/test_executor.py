@@ -1,9 +1,15 @@
 """What a peer on the graph sees of the executor: commands that follow chunks, and nothing else."""
 
+import time
+
 import numpy as np
 import pytest
+from rclpy.serialization import serialize_message
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
 from system.stage import HOME, PERIOD_NS, START_NS, Stage
 
+from vla_ros.cli.graph import GraphError
 from vla_ros.msg import ExecutorStatus
 
 
@@ -35,3 +41,156 @@ def test_commands_follow_the_chunk_and_hold_after_it(graph, probe):
     assert status.cause == ExecutorStatus.CAUSE_NO_CHUNK
     stage.check_limits()
     assert START_NS + (len(stage.commands) - 1) * PERIOD_NS == stage.commands[-1][0]
+
+
+def test_late_chunks_are_cut_and_overlapping_ones_blend_by_acts_rule(graph, probe):
+    stage = Stage(graph, probe, ensemble_m=0.5)
+    stage.activate()
+    stage.say("go")
+    first = ramp(HOME, (0.15, 0.0, 0.0), 20, 0.1) - [0.15 * 0.4, 0, 0]
+    stage.send(stage.chunk(first, age=0.4))  # its first four rows are over: it is at HOME now
+    observed = stage.now_ns - 400_000_000
+    stage.tick(10)
+    for stamp, position in stage.commands[1:]:
+        assert position[0] == pytest.approx(first[0, 0] + 0.15 * (stamp - observed) * 1e-9, abs=1e-12)
+    second = ramp(stage.positions[-1], (0.15, 0.02, 0.0), 5, 0.1) + [0.0001, 0, 0]
+    begin = stage.now_ns
+    status = stage.send(stage.chunk(second))
+    assert status.chunk_latency == pytest.approx(0.0, abs=1e-9)
+    before = len(stage.commands)
+    stage.tick(18)  # both live, to the end of the second
+    weights = np.exp([0.0, -0.5]) / np.exp([0.0, -0.5]).sum()  # the older one first
+    for stamp, position in stage.commands[before:]:
+        old = first[0] + np.array([0.15, 0, 0]) * (stamp - observed) * 1e-9
+        new = second[0] + np.array([0.15, 0.02, 0]) * (stamp - begin) * 1e-9
+        assert position[:2] == pytest.approx((weights @ [old, new])[:2], abs=1e-12)
+    assert stage.wait_status(lambda s: s.ticks == 29, "all ticks").live_chunks == 2
+    stage.check_limits()
+
+
+BAD = {
+    "non_finite": {"data": [float("nan")] * 9},
+    "names": {"names": ["turn", "lift", "claw"]},
+    "shape": {"horizon": 4},
+    "horizon": {"horizon": 2**32 - 1},
+    "step_dt": {"step_dt": -1.0},
+    "space": {"space": 2},
+    "instruction": {"instruction_id": 1},
+    "position": {"data": [9.0, 0.2, 0.5] * 3},
+    "rival_policy": {"session": 8},
+    "sequence": {"sequence": 0},
+}
+
+
+def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe):
+    stage = Stage(graph, probe)
+    still = np.tile(HOME, (3, 1))
+    assert stage.send(stage.chunk(still)).last_refusal.startswith("inactive: ")
+    stage.activate()
+    assert stage.send(stage.chunk(still)).last_refusal.startswith("instruction: ")
+    stage.say("go")
+    assert stage.send(stage.chunk(still)).accepted_chunks == 1
+    for reason, change in BAD.items():
+        status = stage.send(stage.chunk(still + [0.3, 0.1, 0.1], **change))
+        assert status.last_refusal.startswith(f"{reason}: "), status.last_refusal
+        assert status.chunk_session == (8 if reason == "rival_policy" else 7)
+        stage.tick(2)
+    ahead = stage.send(stage.chunk(still, age=-3600.0))
+    assert ahead.last_refusal == "future: stamped 3600.000 s ahead, limit 0.1 s"
+    assert stage.send(stage.chunk(still, age=0.3)).last_refusal.startswith("too_old: stamped 0.300 s ago, its last row")
+    far = stage.send(stage.chunk(still + [1.2, 0, 0]))
+    assert far.last_refusal == "jump: joint turn: begins at 1.2 rad, measured 0, limit 0.8 away"
+    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 5
+    assert np.abs(stage.positions - HOME).max() < 1e-12
+
+    # Bytes turned over, cut off and appended: every message is answered, the node lives, the commands stay bounded.
+    rng = np.random.default_rng(20)
+    for _ in range(100):
+        expected = stage.answered() + 5
+        for _ in range(5):
+            data = bytearray(serialize_message(stage.chunk(still + rng.normal(size=3) * [0.1, 0.02, 0.1])))
+            for at in rng.integers(4, len(data), size=rng.integers(1, 12)):
+                data[at] = rng.integers(256)
+            if rng.random() < 0.2:
+                del data[rng.integers(4, len(data)) :]
+            stage.chunks.publish(bytes(data))
+        stage.wait_status(lambda s, n=expected: stage.answered(s) >= n, "the answers to five mutilated chunks")
+        stage.tick()
+    assert {"names", "shape"} <= set(stage.status.refusal_reasons)
+    stage.session += 1
+    stage.tick(60)  # the lease of whatever session was accepted is over
+    assert stage.send(stage.chunk(np.tile(stage.measured, (9, 1)))).accepted_chunks > 1
+    stage.check_limits()
+
+
+def test_the_e_stop_is_latched_whatever_happens_to_the_others(graph, probe):
+    stage = Stage(graph, probe)
+    reset = graph.node.create_client(Trigger, "executor_node/reset_e_stop")
+    stop = graph.node.create_client(SetBool, "executor_node/e_stop")
+    state = ExecutorStatus.E_STOPPED
+
+    stage.e_stop.publish(Bool(data=True))  # inactive already
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED while inactive")
+    stage.publish_clock()
+    stage.publish_joints()
+    with pytest.raises(GraphError, match="e-stop is latched"):
+        graph.activate("executor_node")
+    stage.e_stop.publish(Bool(data=False))  # a topic does not unlatch
+    assert not call(probe, stop, SetBool.Request(data=False)).success  # neither does the other service
+    assert stage.status.state == state
+    assert call(probe, reset, Trigger.Request()).success
+    stage.wait_status(lambda s: s.state == ExecutorStatus.INACTIVE, "INACTIVE")
+
+    stage.activate()
+    stage.say("go")
+    stage.send(stage.chunk(ramp(HOME, (0.5, 0.0, 0.0), 20, 0.1)))
+    stage.tick(20)
+    assert call(probe, stop, SetBool.Request(data=True)).success
+    stage.tick(10)
+    assert np.array_equal(stage.positions[-1], stage.positions[-2])  # braked, holds
+    stage.session, stage.sequence = 99, 0  # the policy was restarted
+    stage.say("")
+    stage.say("go")
+    status = stage.send(stage.chunk(ramp(stage.measured, (0.5, 0.0, 0.0), 20, 0.1)))
+    assert status.state == state and status.last_refusal.startswith("e_stopped: ")
+    at = stage.positions[-1]
+    stage.tick(5)
+    assert np.array_equal(stage.positions[-1], at)
+    assert call(probe, reset, Trigger.Request()).success
+    stage.tick(3)
+    assert np.array_equal(stage.positions[-1], at)  # a reset alone moves nothing
+    stage.tick(50)
+    stage.send(stage.chunk(ramp(stage.measured, (0.5, 0.0, 0.0), 5, 0.1)))
+    stage.tick(5)
+    assert stage.positions[-1][0] > at[0]
+    stage.check_limits()
+
+
+def test_a_dry_run_does_everything_but_publish(graph, probe):
+    stage = Stage(graph, probe, dry_run=True)
+    stage.publish_clock()
+    stage.publish_joints()
+    stage.wait_status(lambda s: list(s.measured) == list(HOME), "joint states in the status")
+    graph.activate("executor_node")
+    stage.say("go")
+    assert stage.send(stage.chunk(ramp(HOME, (0.2, 0.0, 0.0), 10, 0.1))).accepted_chunks == 1
+    for ticks in range(2, 10):
+        stage.tick(commands=False)
+        stage.wait_status(lambda s, n=ticks: s.ticks == n, "a tick")
+    assert stage.status.dry_run and stage.status.position[0] > 0.01
+    assert graph.node.count_publishers("arm/command") == 0
+    assert not probe.messages("arm/command") and not probe.messages("hand/command")
+
+
+def call(probe, client, request):
+    """The response of a service. Asked again after a while: a reply can get lost during discovery."""
+    probe.wait_for(client.service_is_ready, f"the service {client.srv_name}")
+    futures = []
+
+    def answered():
+        if not futures or time.monotonic() - answered.since > 5.0:
+            answered.since = time.monotonic()
+            futures.append(client.call_async(request))
+        return next((future.result() for future in futures if future.done()), None)
+
+    return probe.wait_for(answered, f"a reply of {client.srv_name}")

@@ -34,6 +34,7 @@ from vla_ros.nodes.simulated_time import SimulatedTime
 COMMANDS = {"joint_trajectory": JointTrajectory, "float64_multi_array": Float64MultiArray, "joint_state": JointState}
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
+_ONE_MOMENT = 50_000  # ns
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
 
@@ -158,8 +159,12 @@ class ExecutorNode(ManagedNode):
         return self.now_ns() if self._time is None else self._time.now_ns
 
     def _on_real_tick(self, grid_ns: int, lateness: float) -> None:
-        now_ns = self.now_ns() - (time.monotonic_ns() - grid_ns)
-        self._tick(now_ns, grid_ns, lateness)
+        for _ in range(3):  # both clocks at one moment: once more if the thread lost the processor in between
+            before = time.monotonic_ns()
+            now_ns = self.now_ns()
+            if time.monotonic_ns() - before < _ONE_MOMENT:
+                break
+        self._tick(now_ns - (before - grid_ns), grid_ns, lateness)
 
     def _on_simulated_tick(self, now_ns: int, steady_ns: int) -> None:
         self._tick(now_ns, steady_ns, 0.0)
@@ -228,8 +233,10 @@ class ExecutorNode(ManagedNode):
     # What arrives
 
     def _on_joint_state(self, message: JointState) -> None:
+        stamp = stamp_ns(message)
         with self._lock:
-            self._executor.joint_state(stamp_ns(message), message.name, message.position, self._now_ns())
+            now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
+            self._executor.joint_state(stamp, message.name, message.position, now_ns)
 
     def _on_instruction(self, message: String) -> None:
         with self._lock:
