@@ -21,9 +21,10 @@ _INSTRUCT_AGAIN = 2.0  # s
 def private_domain() -> int:
     """A ROS domain that nobody on this machine uses, so that a simulation never commands a robot.
 
-    The search begins at ROS_DOMAIN_ID where that is set. Domains above 101 would meet ports that the kernel gives away.
+    The search begins at ROS_DOMAIN_ID where that is set, else somewhere of this process's own. Domains above 101 would
+    meet ports that the kernel gives away.
     """
-    first = int(os.environ.get("ROS_DOMAIN_ID", "20"))
+    first = int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 100))
     for number in range(100):
         domain = (first + number) % 102
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:

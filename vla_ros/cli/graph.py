@@ -109,6 +109,7 @@ class Graph:
             f"vla_ros_cli_{os.getpid()}",
             context=self.context,
             namespace=self.namespace or None,
+            enable_rosout=False,  # of several graphs in one process all have this name
             parameter_overrides=[Parameter("use_sim_time", value=self._use_sim_time)],
         )
         self._executor = SingleThreadedExecutor(context=self.context)
