@@ -1,11 +1,14 @@
 """Parameters need no ROS: types, ranges and the table come from the dataclass."""
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import pytest
+import yaml
 
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.parameters import NodeParameters, build, parameter, table
+from vla_ros.nodes.policy_parameters import PolicyParameters
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,13 @@ def test_bad_values_are_named(values, words):
     with pytest.raises(InputError) as error:
         build(Example, values)
     assert words in str(error.value)
+
+
+def test_the_documentation_and_the_example_file_say_what_the_node_has():
+    root = Path(__file__).parents[2]
+    assert table(PolicyParameters) in (root / "docs" / "runtime.md").read_text()
+    values = yaml.safe_load((root / "config" / "policy.yaml").read_text())["policy_node"]["ros__parameters"]
+    assert build(PolicyParameters, values) == PolicyParameters()
 
 
 def test_table_has_a_row_for_each():

@@ -5,7 +5,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from rclpy.clock import JumpHandle, JumpThreshold, TimeJump
@@ -22,7 +22,7 @@ from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuil
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, sensor_qos, spin_node
-from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.policy_parameters import PolicyParameters
 from vla_ros.runtime.history import history_length, make_sample, observe
 from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session
@@ -30,30 +30,6 @@ from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.trigger import Trigger
 
 NS = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class PolicyParameters(NodeParameters):
-    policy: str = parameter("", "checkpoint folder, or a policy file that names one")
-    tokenizer: str = parameter("", "folder of the tokenizer's files; empty: the checkpoint's own")
-    device: str = parameter("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU where there is one")
-    dtype: str = parameter(
-        "auto", "numbers of the network; auto is bfloat16 on a GPU, float32 on a CPU",
-        choices=("auto", "float32", "bfloat16"),
-    )
-    num_steps: int = parameter(0, "denoising steps; 0: the checkpoint's own number", low=0, high=1000)
-    graph: bool = parameter(True, "record CUDA graphs (on a GPU)")
-    compile: bool = parameter(False, "fuse operations with torch.compile; configuring then takes minutes")
-    threads: int = parameter(0, "threads of the network on the CPU; 0: torch's own number", low=0, high=256)
-    seed: int = parameter(0, "of the noise that actions are made from", low=0)
-    max_rate: float = parameter(0.0, "inferences at most; 0: one on each new set of images", unit="Hz", low=0.0,
-                                high=1000.0, live=False)
-    max_age: float = parameter(0.5, "an image or joint state older than this is refused", unit="s", low=0.001,
-                               high=60.0)
-    rtc: bool = parameter(False, "real-time chunking: condition each chunk on the tail of the one before; "
-                                 "for an executor in mode rtc")
-    rtc_exact: bool = parameter(False, "guide with the vector-Jacobian product (slower) instead of its stop-gradient")
-    rtc_max_guidance: float = parameter(5.0, "bound of the guidance weight", low=0.0, high=100.0)
 
 
 class PolicyNode(ManagedNode):

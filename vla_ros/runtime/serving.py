@@ -15,7 +15,8 @@ def open_policy(
 ) -> LoadedPolicy:
     """Load a policy and check it against the robot. Raises InputError that names what does not fit."""
     target = resolve_device(device)
-    loaded = load(Path(path).expanduser(), device=target, dtype=resolve_dtype(dtype, target), tokenizer=tokenizer)
+    kind = resolve_dtype(dtype, target)
+    loaded = load(Path(path).expanduser(), device=target, dtype=kind, tokenizer=tokenizer, robot=robot)
     check_robot(loaded.processor, robot)
     return loaded
 
