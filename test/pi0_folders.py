@@ -156,14 +156,14 @@ def statistics(dims: int, seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
 
 
 def write_lerobot(folder: Path, config: Pi0Config, kind: str, dims: int, cameras: tuple[str, ...],
-                  relative: dict | None = None) -> None:  # fmt: skip
-    """A LeRobot folder with processors and their statistics in files of their own; weights from `fill`."""
+                  relative: dict | None = None, rows: dict | None = None) -> None:  # fmt: skip
+    """A LeRobot folder with processors and their statistics (`rows`) in files of their own; weights from `fill`."""
     folder.mkdir(parents=True)
     data = lerobot_config(config, kind, dims, cameras, variants=False)
     (folder / "config.json").write_text(json.dumps(data))
     shapes = openpi_shapes(config, adaptive=kind == "pi05")
     save_file({f"model.{key}": golden_vectors.fill(key, s) for key, s in shapes.items()}, folder / "model.safetensors")
-    flat = {f"{f}.{n}": v for f, rows in statistics(dims).items() for n, v in rows.items()}
+    flat = {f"{f}.{n}": v for f, each in (rows or statistics(dims)).items() for n, v in each.items()}
     for stem, name in (
         ("policy_preprocessor", "normalizer_processor"),
         ("policy_postprocessor", "unnormalizer_processor"),
