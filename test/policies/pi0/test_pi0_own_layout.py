@@ -42,6 +42,17 @@ def test_a_saved_folder_gives_the_same_policy(loaded, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_bfloat16_stays_near_float32(loaded, tmp_path):
+    """Matrices of the towers alone; within 5 % of the actions' size."""
+    registry.save(tmp_path / "checkpoint", loaded)
+    short = registry.load(tmp_path / "checkpoint", dtype=torch.bfloat16).policy
+    batch, noise = loaded.processor.inputs([pi0_tiny.sample()]), torch.randn(1, 4, 3)
+    expected, actions = (p.eval().predict(batch, noise=noise) for p in (loaded.policy, short))
+    assert short.expert.layers[0].qkv.weight.dtype == torch.bfloat16
+    assert short.image_tokens.tower.maps.weight.dtype == torch.float32
+    assert 0 < (actions - expected).abs().max() < 0.05 * expected.abs().max()
+
+
 def test_outputs_and_normalise_actions_are_inverse(loaded):
     sample = pi0_tiny.sample()
     normalised = loaded.processor.normalise_actions(sample.actions[None], sample.state)

@@ -37,6 +37,6 @@ class ImageTokens(nn.Module):
             return self.projector(features.to(self.projector.weight.dtype)).unflatten(0, images.shape[:2])
         if cameras is None:
             cameras = torch.arange(images.shape[1], device=images.device)
-        kept = token_mask[..., None].to(text.dtype)
-        summary = (text * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+        kept = token_mask[..., None].float()  # the stem stays in float32
+        summary = (text.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
         return self.tower(images, summary, cameras)
