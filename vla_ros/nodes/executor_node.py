@@ -27,6 +27,7 @@ from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, ManagedNode, sensor_qos, spin_node
 from vla_ros.nodes.control_loop import ControlLoop
+from vla_ros.nodes.diagnostics import DiagnosticsPublisher, ExecutorDiagnostic
 from vla_ros.nodes.executor_parameters import ExecutorParameters
 from vla_ros.nodes.executor_status import fill_status
 from vla_ros.nodes.simulated_time import SimulatedTime
@@ -95,6 +96,8 @@ class ExecutorNode(ManagedNode):
                 repeated=self._on_repeated_clock,
             )
         self.create_steady_timer(STATUS_PERIOD, self._publish_status)
+        diagnostic = ExecutorDiagnostic()
+        DiagnosticsPublisher(self, lambda: diagnostic(self._status))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
 

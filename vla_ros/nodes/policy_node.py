@@ -22,6 +22,7 @@ from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuil
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
 from vla_ros.nodes.policy_parameters import PolicyParameters
 from vla_ros.runtime.history import history_length, make_sample, observe
 from vla_ros.runtime.rtc import RealTimeChunking
@@ -47,6 +48,7 @@ class PolicyNode(ManagedNode):
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
         self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
         self.create_steady_timer(0.5, self._publish_status)
+        DiagnosticsPublisher(self, lambda: policy_diagnostic(self._status))
         self._publish_status()
 
     # Lifecycle

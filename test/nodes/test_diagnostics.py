@@ -1,0 +1,55 @@
+"""Levels of /diagnostics, and that the messages fit their type."""
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built")
+
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+
+from vla_ros.msg import ExecutorStatus, PolicyStatus  # noqa: E402
+from vla_ros.nodes.diagnostics import ExecutorDiagnostic, policy_diagnostic  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("state", "level"),
+    [
+        (PolicyStatus.IDLE, DiagnosticStatus.OK),
+        (PolicyStatus.RUNNING, DiagnosticStatus.OK),
+        (PolicyStatus.WAITING, DiagnosticStatus.WARN),
+        (PolicyStatus.FAILED, DiagnosticStatus.ERROR),
+    ],
+)
+def test_policy_levels(state, level):
+    found = policy_diagnostic(PolicyStatus(state=state, message="front: 3 s old", waiting_for=["front"]))
+    assert found.level == level and "front: 3 s old" in found.message
+    assert {item.key: item.value for item in found.values}["waiting for"] == "front"
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "level"),
+    [
+        (ExecutorStatus.INACTIVE, 0, DiagnosticStatus.OK),
+        (ExecutorStatus.EXECUTING, 0, DiagnosticStatus.OK),
+        (ExecutorStatus.HOLDING, ExecutorStatus.CAUSE_NO_INSTRUCTION, DiagnosticStatus.OK),
+        (ExecutorStatus.HOLDING, ExecutorStatus.CAUSE_NO_CHUNK, DiagnosticStatus.WARN),
+        (ExecutorStatus.STOPPED, ExecutorStatus.CAUSE_POLICY_GONE, DiagnosticStatus.ERROR),
+        (ExecutorStatus.E_STOPPED, 0, DiagnosticStatus.ERROR),
+    ],
+)
+def test_executor_levels(state, cause, level):
+    assert ExecutorDiagnostic()(ExecutorStatus(state=state, cause=cause)).level == level
+
+
+def test_refusals_and_overruns_warn_once_each_time_they_grow():
+    diagnostic = ExecutorDiagnostic()
+    status = ExecutorStatus(state=ExecutorStatus.EXECUTING, refused_chunks=2, last_refusal="not finite: elbow")
+    status.refusal_reasons, status.refusal_counts = ["not finite"], [2]
+    found = diagnostic(status)
+    assert found.level == DiagnosticStatus.WARN and "2 refused chunks, last: not finite: elbow" in found.message
+    assert {item.key: item.value for item in found.values}["refused: not finite"] == "2"
+    assert diagnostic(status).level == DiagnosticStatus.OK
+    status.overruns = 1
+    assert diagnostic(status).level == DiagnosticStatus.WARN
+    status.refused_chunks = status.overruns = 0  # activated again
+    assert diagnostic(status).level == DiagnosticStatus.OK

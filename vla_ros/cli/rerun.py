@@ -1,0 +1,129 @@
+"""Show a running graph in the Rerun viewer, or record it for the viewer: cameras, commands against chunks, states.
+
+    vla-ros rerun --robot so101                  # opens the viewer
+    vla-ros rerun --robot so101 --save run.rrd   # writes a file instead
+
+Needs the optional package: pip install vla_ros[view]. It only listens.
+"""
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from vla_ros.core.errors import InputError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--robot", default="so101", help="robot file, or the name of one of those shipped")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write a .rrd file instead of opening the viewer")
+    parser.add_argument("--namespace", default="", help="of the nodes and the robot's topics")
+    parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after this time; 0: never")
+
+
+class Bridge:
+    """Logs what arrives under the ROS stamps. Callbacks run in the graph's thread."""
+
+    def __init__(self, graph: Any, robot: Any, recording: Any) -> None:
+        import rerun
+        from sensor_msgs.msg import CompressedImage, Image, JointState
+        from std_msgs.msg import String
+
+        from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+        from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, sensor_qos
+
+        self._rerun, self._recording, self._robot = rerun, recording, robot
+        node = graph.node
+        for camera in robot.cameras:
+            kind = CompressedImage if camera.compressed else Image
+            node.create_subscription(kind, camera.topic, self._image_taker(camera.name), sensor_qos())
+        node.create_subscription(JointState, robot.joint_state_topic, self._take_joints, sensor_qos())
+        node.create_subscription(ActionChunk, "action_chunk", self._take_chunk, COMMAND_QOS)
+        node.create_subscription(ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
+        node.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, STATUS_QOS)
+        node.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+
+    def _at(self, stamp_ns: int) -> None:
+        self._recording.set_time("ros_time", timestamp=stamp_ns * 1e-9)
+
+    def _scalar(self, path: str, value: float) -> None:
+        self._recording.log(path, self._rerun.Scalars(value))
+
+    def _image_taker(self, name: str) -> Any:
+        from vla_ros.messages.images import rgb_image
+        from vla_ros.messages.stamps import stamp_ns
+
+        def take(message: Any) -> None:
+            self._at(stamp_ns(message))
+            self._recording.log(f"camera/{name}", self._rerun.Image(rgb_image(message)).compress(jpeg_quality=85))
+
+        return take
+
+    def _take_joints(self, message: Any) -> None:
+        from vla_ros.messages.stamps import stamp_ns
+
+        self._at(stamp_ns(message))
+        for name, position in zip(message.name, message.position, strict=False):
+            if name in self._robot.joint_names:
+                self._scalar(f"joint/{name}/measured", position)
+
+    def _take_chunk(self, message: Any) -> None:
+        from vla_ros.messages.stamps import stamp_ns
+
+        begin, width = stamp_ns(message), len(message.names)
+        if message.horizon * width != len(message.data):
+            return  # the executor refuses it and says so
+        for row in range(message.horizon):
+            self._at(begin + round(row * message.step_dt * 1e9))
+            for column, name in enumerate(message.names):
+                self._scalar(f"joint/{name}/chunk", message.data[row * width + column])
+
+    def _take_executor(self, message: Any) -> None:
+        from vla_ros.messages.stamps import stamp_ns
+
+        self._at(stamp_ns(message))
+        for name, position in zip(message.names, message.position, strict=False):
+            self._scalar(f"joint/{name}/command", position)
+        self._scalar("executor/state", message.state)
+        self._scalar("executor/chunk_latency", message.chunk_latency)
+
+    def _take_policy(self, message: Any) -> None:
+        from vla_ros.messages.stamps import stamp_ns
+
+        self._at(stamp_ns(message))
+        self._scalar("policy/state", message.state)
+        self._scalar("policy/inference_time", message.inference_time)
+
+    def _take_instruction(self, message: Any) -> None:
+        self._recording.log("instruction", self._rerun.TextLog(message.data or "(none)"))
+
+
+def main(args: argparse.Namespace) -> int:
+    import tempfile
+
+    try:
+        import rerun
+    except ImportError:
+        raise InputError("vla-ros rerun needs rerun-sdk: pip install vla_ros[view]") from None
+
+    from vla_ros.cli.graph import Graph
+    from vla_ros.cli.options import resolve_robot
+    from vla_ros.core.robot import RobotSpec
+
+    robot = RobotSpec.load(resolve_robot(args.robot))
+    recording = rerun.RecordingStream("vla_ros")
+    if args.save:
+        recording.save(args.save)
+    else:
+        recording.spawn()
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+        Bridge(graph, robot, recording)
+        end = time.monotonic() + args.duration if args.duration else None
+        try:
+            while end is None or time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            recording.flush()
+            if args.save:
+                print(f"wrote {args.save}")
+    return 0

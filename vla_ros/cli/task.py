@@ -1,0 +1,83 @@
+"""Follow one instruction as a task and wait for its result; Ctrl-C cancels it.
+
+    vla-ros task "pick up the red cube" --time-limit 30
+
+The exit status is the task's error code (0: success; see action/RunInstruction.action).
+"""
+
+import argparse
+import signal
+from typing import Any
+
+from vla_ros.core.errors import InputError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("instruction", help="what the robot shall do")
+    parser.add_argument("--time-limit", type=float, default=0.0, metavar="S", help="s, 0: none (default)")
+    parser.add_argument("--success-topic", default="", help="std_msgs/Bool that ends the task with success when true")
+    parser.add_argument("--wait", type=float, default=10.0, metavar="S", help="s to wait for task_node (default: 10)")
+
+
+def main(args: argparse.Namespace) -> int:
+    import rclpy
+    from rclpy.action import ActionClient
+    from rich.console import Console
+
+    from vla_ros.action import RunInstruction
+    from vla_ros.cli.watch import EXECUTOR_STATES, POLICY_STATES, Display, milliseconds
+
+    console = Console()
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+    node = rclpy.create_node("vla_ros_task")
+    interrupted = []
+    previous = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
+    try:
+        client = ActionClient(node, RunInstruction, "run_instruction")
+        if not client.wait_for_server(timeout_sec=args.wait):
+            raise InputError(f"action run_instruction: no server within {args.wait:g} s, expected task_node to run")
+        with Display(console) as display:
+
+            def show(message: Any) -> None:
+                now = message.feedback
+                line = (
+                    f"{now.elapsed:5.1f} s  policy {POLICY_STATES[now.policy_state]}, "
+                    f"executor {EXECUTOR_STATES[now.executor_state]}, chunk {milliseconds(now.chunk_age)} old, "
+                    f"inference {milliseconds(now.inference_time)}  {now.message}"
+                )
+                display.show([line], f"policy {POLICY_STATES[now.policy_state]}, executor "
+                                     f"{EXECUTOR_STATES[now.executor_state]} {now.message}".rstrip())
+
+            goal = RunInstruction.Goal(
+                instruction=args.instruction, time_limit=args.time_limit, success_topic=args.success_topic
+            )
+            sent = client.send_goal_async(goal, feedback_callback=show)
+            while not sent.done():
+                rclpy.spin_once(node, timeout_sec=0.1)
+            handle = sent.result()
+            if not handle.accepted:
+                raise InputError("task_node rejected the goal, expected it to take every goal")
+            finished = handle.get_result_async()
+            cancel = None
+            while not finished.done():
+                rclpy.spin_once(node, timeout_sec=0.1)
+                if interrupted and cancel is None:
+                    cancel = handle.cancel_goal_async()
+                elif len(interrupted) > 1:
+                    console.print("left without waiting for the end; task_node was asked to cancel")
+                    return 130
+        result = finished.result().result
+        names = {value: name for name, value in _codes(RunInstruction).items()}
+        word = names.get(result.error_code, str(result.error_code)).lower().replace("_", " ")
+        console.print(f"{word} after {result.elapsed:.1f} s: {result.message}", highlight=False)
+        return result.error_code
+    finally:
+        signal.signal(signal.SIGINT, previous)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _codes(action: Any) -> dict[str, int]:
+    """Name -> value of the result's constants; generated classes keep them in the metaclass."""
+    kind = type(action.Result)
+    return {name: getattr(action.Result, name) for name in dir(kind) if name.isupper() and not name.startswith("_")}

@@ -1,0 +1,110 @@
+"""Live view of a running graph: states, rates, latencies, chunks on a time line, refusals and limits.
+
+    vla-ros top
+
+Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it only listens.
+"""
+
+import argparse
+import threading
+import time
+from collections import deque
+from typing import Any
+
+_WIDTH = 60  # characters of the time line
+_PAST, _FUTURE = 2.0, 3.0  # s of it
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--namespace", default="", help="of the nodes to watch")
+    parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after this time; 0: never")
+
+
+class Topics:
+    """Rates of the observed topics, and the newest chunks. Callbacks run in the graph's thread."""
+
+    def __init__(self, graph: Any) -> None:
+        from vla_ros.msg import ActionChunk
+        from vla_ros.nodes.base import COMMAND_QOS
+
+        self._lock = threading.Lock()
+        self._arrivals: deque[float] = deque(maxlen=200)
+        self.chunks: deque[tuple[int, float, int]] = deque(maxlen=8)  # stamp ns, duration s, sequence
+        graph.node.create_subscription(ActionChunk, "action_chunk", self._take, COMMAND_QOS)
+
+    def _take(self, message: Any) -> None:
+        from vla_ros.messages.stamps import stamp_ns
+
+        with self._lock:
+            self._arrivals.append(time.monotonic())
+            duration = max(0.0, (message.horizon - 1) * message.step_dt)
+            self.chunks.append((stamp_ns(message), duration, message.sequence))
+
+    def rate(self) -> float:
+        """Hz of chunks in the last three seconds."""
+        with self._lock:
+            recent = [moment for moment in self._arrivals if moment > time.monotonic() - 3.0]
+        return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
+
+    def newest(self) -> list[tuple[int, float, int]]:
+        with self._lock:
+            return list(self.chunks)
+
+
+def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
+    """One line a chunk: where on the time axis around now it speaks. `|` is now."""
+    lines = []
+    scale = _WIDTH / (_PAST + _FUTURE)
+    now_column = round(_PAST * scale)
+    for stamp, duration, sequence in chunks:
+        begin = (stamp - now_ns) * 1e-9
+        row = [" "] * (_WIDTH + 1)
+        first = max(0, round((begin + _PAST) * scale))
+        last = min(_WIDTH, round((begin + duration + _PAST) * scale))
+        for column in range(first, last + 1):
+            row[column] = "─" if column < now_column else "━"
+        row[now_column] = "|"
+        lines.append("".join(row) + f" #{sequence}, observed {-begin:.2f} s ago")
+    return lines
+
+
+def joints_table(status: Any) -> Any:
+    """Command, measured position and difference of each joint; marked where a limit holds it back."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2))
+    for title in ("joint", "command", "measured", "difference", "velocity", ""):
+        table.add_column(title, justify="left" if title in ("joint", "") else "right")
+    rows = zip(status.names, status.position, status.measured, status.velocity, strict=False)
+    for name, position, measured, velocity in rows:
+        limited = "[yellow]at a limit[/]" if name in status.limited else ""
+        table.add_row(name, f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}",
+                      f"{velocity:+.2f}", limited)
+    return table
+
+
+def main(args: argparse.Namespace) -> int:
+    import tempfile
+
+    from rich.console import Console
+
+    from vla_ros.cli.graph import Graph
+    from vla_ros.cli.watch import Display, Watch, grid
+
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+        watch, topics = Watch(graph), Topics(graph)
+        end = time.monotonic() + args.duration if args.duration else None
+        with Display(Console()) as display:
+            while end is None or time.monotonic() < end:
+                rows = watch.rows()
+                executor = watch.executor
+                lines = [grid(rows), f"\nchunks, {topics.rate():.1f} Hz"]
+                if executor is not None:
+                    now_ns = executor.header.stamp.sec * 1_000_000_000 + executor.header.stamp.nanosec
+                    lines.append("\n".join(timeline(topics.newest(), now_ns)) or "none yet")
+                    refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=True)
+                    words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
+                    lines += [f"\nrefused: {words}", executor.last_refusal, joints_table(executor)]
+                display.show(lines, watch.summary() or "nothing heard yet")
+                time.sleep(0.1)
+    return 0

@@ -1,0 +1,66 @@
+"""The course of one task: when it ends, and why. Pure: told the time and what the nodes say."""
+
+import math
+from dataclasses import dataclass
+from enum import IntEnum
+
+from vla_ros.control.supervisor import State
+
+
+class Outcome(IntEnum):
+    """The values equal the error codes of RunInstruction.action."""
+
+    SUCCESS = 0
+    TIME_LIMIT = 1
+    CANCELED = 2
+    PREEMPTED = 3
+    E_STOPPED = 4
+    NOT_ACTIVE = 5
+    STOPPED = 6
+    INVALID_GOAL = 7
+
+
+POLICY_IDLE, POLICY_FAILED = 2, 5  # PolicyStatus.IDLE and .FAILED: a policy in between serves
+MOVING = (State.APPROACHING, State.EXECUTING, State.HOLDING)
+
+
+def problem(
+    policy_state: int | None, executor_state: int | None, executor_message: str = ""
+) -> tuple[Outcome, str] | None:
+    """Why no task can go on with the nodes in these states; None when it can.
+
+    Args:
+        policy_state: PolicyStatus.state, None when the node was not heard lately.
+        executor_state: ExecutorStatus.state, likewise.
+        executor_message: what the executor says about its state.
+    """
+    if executor_state is None:
+        return Outcome.NOT_ACTIVE, "executor_node was not heard for a while"
+    if executor_state == State.E_STOPPED:
+        return Outcome.E_STOPPED, executor_message or "the emergency stop is latched"
+    if executor_state == State.STOPPED:
+        return Outcome.STOPPED, executor_message or "a watchdog of the executor stopped the robot"
+    if executor_state not in MOVING:
+        return Outcome.NOT_ACTIVE, "executor_node is not active"
+    if policy_state is None:
+        return Outcome.NOT_ACTIVE, "policy_node was not heard for a while"
+    if not POLICY_IDLE <= policy_state <= POLICY_FAILED:
+        return Outcome.NOT_ACTIVE, "policy_node is not active"
+    return None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is to be done: `time_limit` in s, 0 for none; `success_topic` empty for none."""
+
+    instruction: str
+    time_limit: float = 0.0
+    success_topic: str = ""
+
+    def problem(self) -> str:
+        """What is wrong with it; empty when nothing is."""
+        if not self.instruction.strip():
+            return "instruction: empty, expected a sentence"
+        if not (math.isfinite(self.time_limit) and self.time_limit >= 0):
+            return f"time_limit: {self.time_limit} s, expected a finite number, 0 for none"
+        return ""

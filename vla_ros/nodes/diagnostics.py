@@ -1,0 +1,130 @@
+"""Statuses as `/diagnostics`, with levels that mean something: OK, WARN look at it, ERROR it does not work."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+
+from vla_ros.msg import ExecutorStatus, PolicyStatus
+
+PERIOD = 1.0  # s, what diagnostic aggregators expect
+Make = Callable[[], DiagnosticStatus | None]
+
+
+class DiagnosticsPublisher:
+    """Publishes what `make` gives (None: nothing yet) on /diagnostics at 1 Hz, on a steady clock."""
+
+    def __init__(self, node: Any, make: Make) -> None:
+        self._node: Node = node
+        self._make = make
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        node.create_steady_timer(PERIOD, self.publish)
+
+    def publish(self) -> None:
+        status = self._make()
+        if status is None:
+            return
+        status.name = self._node.get_fully_qualified_name().lstrip("/") + ": " + status.name
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+
+def policy_diagnostic(status: PolicyStatus) -> DiagnosticStatus:
+    """ERROR when the last inference failed, WARN while an input is missing or stale."""
+    levels = {PolicyStatus.FAILED: DiagnosticStatus.ERROR, PolicyStatus.WAITING: DiagnosticStatus.WARN}
+    words = {
+        PolicyStatus.UNCONFIGURED: "unconfigured",
+        PolicyStatus.INACTIVE: "inactive",
+        PolicyStatus.IDLE: "no instruction",
+        PolicyStatus.WAITING: "waiting for inputs",
+        PolicyStatus.RUNNING: "publishing chunks",
+        PolicyStatus.FAILED: "inference failed",
+    }
+    return DiagnosticStatus(
+        level=levels.get(status.state, DiagnosticStatus.OK),
+        name="inference",
+        message=words[status.state] + (f": {status.message}" if status.message else ""),
+        hardware_id=status.policy,
+        values=_values(
+            {
+                "instruction": status.instruction,
+                "rate (Hz)": status.rate,
+                "inference time (s)": status.inference_time,
+                "prefix time (s)": status.prefix_time,
+                "denoising time (s)": status.denoise_time,
+                "observation age (s)": status.observation_age,
+                "chunks": status.chunks,
+                "refused observations": status.refused_observations,
+                "waiting for": ", ".join(status.waiting_for),
+            }
+        ),
+    )
+
+
+class ExecutorDiagnostic:
+    """ERROR while stopped; WARN without chunks, and after refusals or overruns since the last report."""
+
+    def __init__(self) -> None:
+        self._refused = 0
+        self._overruns = 0
+
+    def __call__(self, status: ExecutorStatus) -> DiagnosticStatus:
+        words = {
+            ExecutorStatus.UNCONFIGURED: "unconfigured",
+            ExecutorStatus.INACTIVE: "inactive",
+            ExecutorStatus.APPROACHING: "approaching the first chunk",
+            ExecutorStatus.EXECUTING: "following chunks",
+            ExecutorStatus.HOLDING: "holding",
+            ExecutorStatus.STOPPED: "stopped",
+            ExecutorStatus.E_STOPPED: "emergency stop",
+        }
+        level, notes = DiagnosticStatus.OK, [status.message] if status.message else []
+        if status.state in (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED):
+            level = DiagnosticStatus.ERROR
+        elif status.state == ExecutorStatus.HOLDING and status.cause == ExecutorStatus.CAUSE_NO_CHUNK:
+            level = DiagnosticStatus.WARN
+        # Counters start again at activation, so only growth counts.
+        for grown, what in (
+            (status.refused_chunks - self._refused, f"refused chunks, last: {status.last_refusal}"),
+            (status.overruns - self._overruns, "ticks late by more than a period"),
+        ):
+            if grown > 0:
+                level = max(level, DiagnosticStatus.WARN)
+                notes.append(f"{grown} {what}")
+        self._refused, self._overruns = status.refused_chunks, status.overruns
+        refusals = zip(status.refusal_reasons, status.refusal_counts, strict=True)
+        return DiagnosticStatus(
+            level=level,
+            name="control",
+            message=": ".join([words[status.state], "; ".join(notes)] if notes else [words[status.state]]),
+            hardware_id="",
+            values=_values(
+                {
+                    "instruction": status.instruction,
+                    "mode": status.mode,
+                    "dry run": status.dry_run,
+                    "control rate (Hz)": status.control_rate,
+                    "lateness (s)": status.lateness,
+                    "overruns": status.overruns,
+                    "live chunks": status.live_chunks,
+                    "chunk age (s)": status.chunk_age,
+                    "chunk latency (s)": status.chunk_latency,
+                    "accepted chunks": status.accepted_chunks,
+                    "refused chunks": status.refused_chunks,
+                    **{f"refused: {reason}": count for reason, count in refusals},
+                    "at a limit": ", ".join(status.limited),
+                }
+            ),
+        )
+
+
+def _values(values: dict[str, Any]) -> list[KeyValue]:
+    def text(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}" if math.isfinite(value) else "none"
+        return str(value)
+
+    return [KeyValue(key=key, value=text(value)) for key, value in values.items()]

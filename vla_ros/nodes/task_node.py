@@ -1,0 +1,214 @@
+"""task_node: an instruction as a cancellable action with a typed result, one at a time."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.exceptions import InvalidTopicNameException
+from rclpy.task import Future
+from rclpy.validate_topic_name import validate_topic_name
+from std_msgs.msg import Bool, String
+
+from vla_ros.action import RunInstruction
+from vla_ros.control.task import Goal, Outcome, problem
+from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, ManagedNode, spin_node
+from vla_ros.nodes.parameters import NodeParameters, parameter
+
+PERIOD = 0.1  # s between two looks at the running task, and between feedbacks
+
+
+@dataclass(frozen=True)
+class TaskParameters(NodeParameters):
+    silence_limit: float = parameter(
+        2.0, "a node whose status was not heard for this long counts as gone", unit="s", low=0.2, high=60.0
+    )
+
+
+class Run:
+    """One accepted goal until its end."""
+
+    def __init__(self, handle: ServerGoalHandle, goal: Goal, now_ns: int) -> None:
+        self.handle, self.goal, self.begin_ns = handle, goal, now_ns
+        self.done: Future[tuple[Outcome, str]] = Future()
+        self.success: Any = None  # the subscription of the success topic
+
+    def end(self, outcome: Outcome, message: str) -> None:
+        """The first end counts."""
+        if not self.done.done():
+            self.done.set_result((outcome, message))
+
+
+class TaskNode(ManagedNode):
+    """Offers `run_instruction` (vla_ros/RunInstruction); publishes the goal's text on `instruction`, empty at its end.
+
+    One task runs at a time: a newer goal, or another text on `instruction`, pre-empts it. Every goal is accepted and
+    gets a result with a code and words, also one that cannot begin. Whatever ends a task other than a newer
+    instruction takes the instruction back, so that the robot brakes and holds.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._server: ActionServer | None = None
+        self._run: Run | None = None
+        self._waiting: list[Run] = []  # accepted, their execution has not begun
+        super().__init__("task_node", TaskParameters, **options)
+
+    # Lifecycle
+
+    def configure(self) -> None:
+        self._policy: PolicyStatus | None = None
+        self._executor: ExecutorStatus | None = None
+        self._heard = {"policy": -1e9, "executor": -1e9}
+        self._said: list[str] = []  # what we published and have not heard back yet
+        self._instructions = self.create_publisher(String, "instruction", COMMAND_QOS)
+        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        self.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, STATUS_QOS)
+        self.create_subscription(ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
+        self.create_steady_timer(PERIOD, self._look)
+        self._server = ActionServer(
+            self,
+            RunInstruction,
+            "run_instruction",
+            execute_callback=self._execute,
+            goal_callback=lambda request: GoalResponse.ACCEPT,
+            handle_accepted_callback=self._accept,
+            cancel_callback=lambda handle: CancelResponse.ACCEPT,
+        )
+
+    def deactivate(self) -> None:
+        if self._run is not None:
+            self._run.end(Outcome.NOT_ACTIVE, "task_node is deactivated")
+            self._say("")
+
+    def release(self) -> None:
+        if self._server is not None:
+            self._server.destroy()
+            self._server = None
+
+    # What the other nodes say
+
+    def _take_policy(self, message: PolicyStatus) -> None:
+        self._policy, self._heard["policy"] = message, time.monotonic()
+        self._look()
+
+    def _take_executor(self, message: ExecutorStatus) -> None:
+        self._executor, self._heard["executor"] = message, time.monotonic()
+        self._look()
+
+    def _heard_lately(self, who: str) -> bool:
+        return time.monotonic() - self._heard[who] <= self.parameters.silence_limit
+
+    def _problem(self) -> tuple[Outcome, str] | None:
+        policy = self._policy.state if self._policy and self._heard_lately("policy") else None
+        executor = self._executor.state if self._executor and self._heard_lately("executor") else None
+        return problem(policy, executor, self._executor.message if self._executor else "")
+
+    def _take_instruction(self, message: String) -> None:
+        text = message.data.strip()
+        if text in self._said:
+            self._said.remove(text)
+        elif self._run is not None and text != self._run.goal.instruction:
+            self._run.end(Outcome.PREEMPTED, f"a message on instruction took over: {text[:100]!r}")
+
+    def _say(self, text: str) -> None:
+        self._said = [*self._said[-9:], text]
+        self._instructions.publish(String(data=text))
+
+    # The action
+
+    def _accept(self, handle: ServerGoalHandle) -> None:
+        request = handle.request
+        goal = Goal(request.instruction.strip(), request.time_limit, request.success_topic)
+        run = Run(handle, goal, self.now_ns())
+        wrong = goal.problem() or self._topic_problem(goal.success_topic)
+        trouble = self._problem()
+        if wrong:
+            run.end(Outcome.INVALID_GOAL, wrong)
+        elif not self.is_active:
+            run.end(Outcome.NOT_ACTIVE, "task_node is not active")
+        elif trouble:
+            run.end(*trouble)
+        else:
+            if self._run is not None:
+                self._run.end(Outcome.PREEMPTED, f"a newer goal took over: {goal.instruction[:100]!r}")
+            self._run = run
+            if goal.success_topic:
+                run.success = self.create_subscription(
+                    Bool, goal.success_topic, lambda message: self._take_success(run, message), COMMAND_QOS
+                )
+            self.get_logger().info(f"task begins: {goal.instruction!r}")
+            self._say(goal.instruction)
+        self._waiting.append(run)
+        handle.execute()
+
+    def _topic_problem(self, topic: str) -> str:
+        if not topic:
+            return ""
+        try:
+            validate_topic_name(topic)
+        except InvalidTopicNameException as error:
+            return f"success_topic: {topic!r}: {error}"
+        return ""
+
+    def _take_success(self, run: Run, message: Bool) -> None:
+        if message.data:
+            run.end(Outcome.SUCCESS, f"{run.goal.success_topic} said true")
+
+    def _elapsed(self, run: Run) -> float:
+        return max(0.0, (self.now_ns() - run.begin_ns) * 1e-9)
+
+    def _look(self) -> None:
+        """Ends the running task when it is due, and tells its client how it goes."""
+        run = self._run
+        if run is None or run.done.done():
+            return
+        elapsed = self._elapsed(run)
+        trouble = self._problem()
+        if run.handle.is_cancel_requested:
+            run.end(Outcome.CANCELED, "the client canceled it")
+        elif trouble:
+            run.end(*trouble)
+        elif 0 < run.goal.time_limit <= elapsed:
+            run.end(Outcome.TIME_LIMIT, f"{run.goal.time_limit:g} s are over")
+        else:
+            policy, executor = self._policy, self._executor
+            run.handle.publish_feedback(
+                RunInstruction.Feedback(
+                    executor_state=executor.state,
+                    policy_state=policy.state,
+                    message=executor.message or policy.message,
+                    elapsed=elapsed,
+                    chunk_age=executor.chunk_age,
+                    inference_time=policy.inference_time,
+                )
+            )
+
+    async def _execute(self, handle: ServerGoalHandle) -> RunInstruction.Result:
+        run = next(run for run in self._waiting if run.handle.goal_id == handle.goal_id)
+        self._waiting.remove(run)
+        outcome, message = await run.done
+        result = RunInstruction.Result(error_code=int(outcome), message=message, elapsed=self._elapsed(run))
+        self.get_logger().info(f"task ends: {outcome.name}: {message}")
+        if run.success is not None:
+            self.destroy_subscription(run.success)
+        if self._run is run:
+            self._run = None
+            if outcome != Outcome.PREEMPTED:
+                self._say("")
+        if outcome == Outcome.SUCCESS:
+            handle.succeed()
+        elif outcome == Outcome.CANCELED and handle.is_cancel_requested:
+            handle.canceled()
+        else:
+            handle.abort()
+        return result
+
+
+def main(args: list[str] | None = None) -> int:
+    return spin_node(TaskNode, args)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
