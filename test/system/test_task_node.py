@@ -48,13 +48,14 @@ class Client:
         """Sends until the statuses have reached task_node: a goal before that ends at once, which is right."""
         for _ in range(600):
             self.say()
-            count = len(self.probe.messages("instruction"))
+            before = len(self.probe.messages("instruction"))
             handle = self.send(text, **fields)
             future = handle.get_result_async()
-            self.probe.wait_for(
-                lambda n=count, f=future: f.done() or any(m.data == text for m in self.probe.messages("instruction")[n:]),
-                "the instruction or a refusal",
-            )
+
+            def answered(future=future, before=before):
+                return future.done() or any(m.data == text for m in self.probe.messages("instruction")[before:])
+
+            self.probe.wait_for(answered, "the instruction or a refusal")
             if not future.done():
                 return handle
             assert future.result().result.error_code in STILL_UNWELL

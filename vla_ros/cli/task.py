@@ -45,8 +45,11 @@ def main(args: argparse.Namespace) -> int:
                     f"executor {EXECUTOR_STATES[now.executor_state]}, chunk {milliseconds(now.chunk_age)} old, "
                     f"inference {milliseconds(now.inference_time)}  {now.message}"
                 )
-                display.show([line], f"policy {POLICY_STATES[now.policy_state]}, executor "
-                                     f"{EXECUTOR_STATES[now.executor_state]} {now.message}".rstrip())
+                display.show(
+                    [line],
+                    f"policy {POLICY_STATES[now.policy_state]}, executor "
+                    f"{EXECUTOR_STATES[now.executor_state]} {now.message}".rstrip(),
+                )
 
             goal = RunInstruction.Goal(
                 instruction=args.instruction, time_limit=args.time_limit, success_topic=args.success_topic

@@ -78,8 +78,9 @@ def joints_table(status: Any) -> Any:
     rows = zip(status.names, status.position, status.measured, status.velocity, strict=False)
     for name, position, measured, velocity in rows:
         limited = "[yellow]at a limit[/]" if name in status.limited else ""
-        table.add_row(name, f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}",
-                      f"{velocity:+.2f}", limited)
+        table.add_row(
+            name, f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}", f"{velocity:+.2f}", limited
+        )
     return table
 
 
