@@ -5,10 +5,10 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticStatus
 
-from vla_ros.msg import ExecutorStatus, PolicyStatus  # noqa: E402
-from vla_ros.nodes.diagnostics import ExecutorDiagnostic, policy_diagnostic  # noqa: E402
+from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.nodes.diagnostics import ExecutorDiagnostic, policy_diagnostic
 
 
 @pytest.mark.parametrize(
