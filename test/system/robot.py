@@ -45,8 +45,13 @@ class FakeRobot:
         message.name, message.position = names, [position] * len(names)
         self.joints.publish(message)
 
-    def observe(self, stamp_ns: int | None = None, cameras: tuple[str, ...] = ("front", "wrist"), value: int = 100,
-                size: tuple[int, int] = (640, 480)) -> int:
+    def observe(
+        self,
+        stamp_ns: int | None = None,
+        cameras: tuple[str, ...] = ("front", "wrist"),
+        value: int = 100,
+        size: tuple[int, int] = (640, 480),
+    ) -> int:
         """One set of images and a joint state with one stamp; returns it."""
         stamp = self.now() if stamp_ns is None else stamp_ns
         for camera in cameras:

@@ -64,7 +64,8 @@ class Stage:
         probe.record(f"{name}/status", ExecutorStatus, STATUS_QOS)
         graph.start(name, "vla_ros.nodes.executor_node", parameters=self.parameters)
         graph.configure(name)
-        self.clock = probe.publisher("/clock", Clock, readers=2)  # the node's own time source, and its ticks
+        if self.parameters["use_sim_time"]:
+            self.clock = probe.publisher("/clock", Clock, readers=2)  # the node's own time source, and its ticks
         self.joints = probe.publisher("joint_states", JointState)
         self.chunks = probe.publisher("action_chunk", ActionChunk, CHUNK_QOS)
         self.instructions = probe.publisher("instruction", String)
@@ -148,13 +149,14 @@ class Stage:
                 self._take_command()
 
     def _take_command(self) -> None:
+        topic, other = "arm/command", "hand/command"
         arm = self.probe.wait_message(
-            "arm/command", lambda message: stamp_ns(message) == self.now_ns, f"the arm's command for {self.now_ns}"
+            topic, lambda message: stamp_ns(message) == self.now_ns, f"the arm's command for {self.now_ns}"
         )
         # a Float64MultiArray has no time: there is one for every command of the arm
-        index = len(self.commands)
-        self.probe.wait_for(lambda: len(self.probe.messages("hand/command")) > index, "the hand's command")
-        hand = self.probe.messages("hand/command")[index]
+        index = next(i for i, message in enumerate(self.probe.messages(topic)) if message is arm)
+        self.probe.wait_for(lambda: len(self.probe.messages(other)) > index, "the hand's command")
+        hand = self.probe.messages(other)[index]
         assert arm.joint_names == ["lift", "turn"] and len(arm.points) == 1
         assert not len(arm.points[0].velocities) and arm.points[0].time_from_start.nanosec == PERIOD_NS
         lift, turn = arm.points[0].positions

@@ -27,6 +27,7 @@ def run(evaluation: EvaluationGraph, probe: Probe, episode: Episode, foreign_ima
     start = int(status.values["run_start_ns"])
     columns = []
     for group in ROBOT.groups:
+
         def inside(topic=group.topic) -> dict[int, JointTrajectory]:
             # By stamp: a command may be said twice when the clock says its time twice.
             found = {round((stamp_ns(m) - start) / 10_000_000): m for m in probe.messages(topic)}

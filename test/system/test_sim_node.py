@@ -73,6 +73,7 @@ def run_once(graph: Graph, probe: Probe, simulation: Simulation, seed: int) -> d
     end = start + round(float(task.values["run_time"]) * 1e9)
     found = {}
     for topic in ("joint_states", ROBOT.camera("front").topic, ROBOT.camera("wrist").topic):
+
         def inside(topic=topic):
             return [m for m in probe.messages(topic) if start <= stamp_ns(m) < end]
 

@@ -1,0 +1,258 @@
+"""Faults tried for real: what a peer on the graph sees of each, and that every command stays inside the limits."""
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+from std_msgs.msg import String
+from system.stage import HOME, JOINTS, PERIOD_NS, Stage
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros.cli.graph import GraphError
+from vla_ros.messages.stamps import stamp_ns
+from vla_ros.msg import ExecutorStatus
+
+HOLDING, STOPPED, EXECUTING = ExecutorStatus.HOLDING, ExecutorStatus.STOPPED, ExecutorStatus.EXECUTING
+
+
+def plan(start: np.ndarray, rows: int = 30, speed: float = 0.2) -> np.ndarray:
+    """(H, J) rows, 0.1 s apart, that turn away from `start` towards the middle."""
+    way = -1.0 if start[0] > 0.5 else 1.0
+    return start + np.arange(rows)[:, None] * 0.1 * np.array([way * speed, 0.0, 0.0])
+
+
+def follow(stage: Stage) -> None:
+    """A chunk from where the robot is, followed."""
+    stage.send(stage.chunk(plan(stage.measured)))
+    stage.tick(15)
+    stage.wait_status(lambda s: s.state == EXECUTING, "EXECUTING")
+
+
+def seen(stage: Stage, cause: int, words: str = "") -> ExecutorStatus:
+    """The status that names the cause; it was published with the command that reacts to it."""
+    return stage.wait_status(lambda s: s.cause == cause and words in s.message, f"cause {cause} {words!r}")
+
+
+def test_joint_states_instructions_and_clock(graph, probe):
+    stage = Stage(graph, probe)
+    stage.activate()
+    stage.say("go")
+
+    follow(stage)  # stopped
+    stage.tick(20, joints=False)
+    status = seen(stage, ExecutorStatus.CAUSE_STALE_JOINT_STATES, "turn")
+    assert status.state == STOPPED
+    assert np.array_equal(stage.positions[-1], stage.positions[-2])
+    stage.tick(2)
+    seen(stage, ExecutorStatus.CAUSE_NO_CHUNK)  # fresh again, but nothing moves without a new chunk
+    assert np.array_equal(stage.positions[-1], stage.positions[-3])
+
+    follow(stage)  # reordered: old measurements arrive again, joints in another order
+    for _ in range(20):
+        stage.publish_joints(names=JOINTS[::-1], position=stage.measured[::-1])
+        stage.publish_joints(stamp_ns=stage.now_ns - 200_000_000, position=HOME + 0.3)
+        stage.tick()
+    stage.wait_status(lambda s: s.ticks == len(stage.commands), "all ticks")
+    assert stage.status.state == EXECUTING
+
+    for change, words in (
+        ({"names": ["turn", "lift"], "position": [0.0, 0.2]}, "grip"),
+        ({"position": [float("nan"), 0.2, 0.5]}, "turn"),
+        ({"position": [0.0]}, "lift"),
+        ({"stamp_ns": stage.now_ns + 3600 * 10**9}, "turn"),
+    ):
+        follow(stage)
+        for _ in range(20):
+            stage.publish_joints(**change)
+            stage.tick(joints=False)
+        assert seen(stage, ExecutorStatus.CAUSE_STALE_JOINT_STATES, words).state == STOPPED
+        stage.tick()
+
+    for text in ("x" * 100_000, "nimm den roten Würfel 🟥", ""):
+        stage.say(text)
+        stage.tick(10)
+    assert seen(stage, ExecutorStatus.CAUSE_NO_INSTRUCTION).state == HOLDING
+    stage.say("go")
+    follow(stage)
+    for i in range(300):  # a flood: the last one counts
+        stage.instructions.publish(String(data=f"flood {i}"))
+        if i % 10 == 9:
+            stage.wait_status(lambda s, i=i: s.instruction == f"flood {i}", "the tenth instruction")
+            stage.tick()
+    stage.say("go")
+    follow(stage)
+
+    for leap in (3600 * 10**9, -1800 * 10**9):
+        stage.now_ns += leap
+        stage.tick()
+        assert seen(stage, ExecutorStatus.CAUSE_CLOCK_JUMP, "ROS time went").state == STOPPED
+        stage.tick(40)
+        seen(stage, ExecutorStatus.CAUSE_NO_CHUNK)
+        follow(stage)
+    stage.check_limits()
+
+
+def until(stage: Stage, accept, what: str) -> None:
+    """Control periods until a peer sees what is waited for; there may be no commands meanwhile."""
+
+    def met() -> bool:
+        if not accept():
+            stage.tick(commands=False)
+            stage.wait_status(lambda s: stamp_ns(s) >= stage.now_ns, "a status of now")
+        return accept()
+
+    stage.probe.wait_for(met, what)
+
+
+def test_two_executors_and_a_stranger_on_a_command_topic(graph, probe):
+    stage = Stage(graph, probe)
+    stage.activate()
+    stage.say("go")
+    graph.start("second", "vla_ros.nodes.executor_node", parameters=stage.parameters)
+    graph.configure("second")
+    # both hear the same joint states and clock; only one may command
+    probe.wait_for(lambda: stage.joints.get_subscription_count() >= 2, "the second executor's subscription")
+
+    def activated() -> bool:
+        """False once it was refused because of the first; True if it had not discovered the first yet."""
+        while True:
+            stage.tick()
+            try:
+                graph.activate("second")
+            except GraphError as error:
+                if "also commanded by /executor_node on /arm/command" in str(error):
+                    return False
+                assert "joint states" in str(error), error
+            else:
+                return True
+
+    if activated():  # then both stop for each other, at the latest half a second after the discovery
+        until(stage, lambda: stage.status.cause == ExecutorStatus.CAUSE_RIVAL, "CAUSE_RIVAL of the first")
+    graph.kill("second", signal.SIGINT)
+    until(stage, lambda: stage.status.cause == ExecutorStatus.CAUSE_NO_CHUNK, "the first's way back")
+    stage.tick(40)
+    follow(stage)
+
+    stranger = graph.node.create_publisher(JointTrajectory, "arm/command", 10)
+
+    until(stage, lambda: stage.status.cause == ExecutorStatus.CAUSE_RIVAL, "CAUSE_RIVAL")
+    assert stage.status.state == STOPPED and "/vla_ros_cli" in stage.status.message
+    stage.tick(20, commands=False)
+    silent_since = stage.now_ns
+    stage.tick(5, commands=False)
+    stage.wait_status(lambda s: stamp_ns(s) >= stage.now_ns, "a status of now")  # it has come to the end of the silence
+    graph.node.destroy_publisher(stranger)
+    silent_until = silent_since + 5 * PERIOD_NS
+    until(stage, lambda: stamp_ns(probe.last("arm/command")) > silent_until, "commands after the stranger is gone")
+    assert not [m for m in probe.messages("arm/command") if silent_since < stamp_ns(m) <= silent_until]
+    for message in probe.messages("arm/command"):
+        assert -1.5 <= message.points[0].positions[1] <= 1.5
+
+
+POLICY = """
+import sys
+import rclpy
+from vla_ros.msg import PolicyStatus
+from vla_ros.nodes.base import POLICY_STATUS_QOS
+rclpy.init()
+node = rclpy.create_node("policy_node")
+publisher = node.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
+publisher.publish(PolicyStatus(state=PolicyStatus.INACTIVE, session=7))
+rclpy.spin(node)
+"""
+
+
+class RealTime:
+    """A robot in real time: joint states at 50 Hz that follow the commands, chunks when the test asks for one."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage, self.node = stage, stage.graph.node
+        self.end = threading.Event()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def now_ns(self) -> int:
+        return self.node.get_clock().now().nanoseconds
+
+    def _run(self) -> None:
+        while not self.end.wait(0.02):
+            arm, hand = self.stage.probe.last("arm/command"), self.stage.probe.last("hand/command")
+            if arm is not None and hand is not None:
+                lift, turn = arm.points[0].positions
+                self.stage.measured = np.array([turn, lift, hand.data[0]])
+            self.stage.publish_joints(stamp_ns=self.now_ns())
+
+    def chunk(self) -> None:
+        self.stage.now_ns = self.now_ns()
+        self.stage.chunks.publish(self.stage.chunk(plan(self.stage.measured, rows=60)))
+
+    def until(self, accept, what: str, chunks: bool = False) -> ExecutorStatus:
+        """The first status that `accept` takes; while waiting, a fresh chunk every now and then if asked for."""
+        last = 0.0
+
+        def met():
+            nonlocal last
+            if chunks and time.monotonic() - last > 0.5:
+                last = time.monotonic()
+                self.chunk()
+            return next((s for s in self.stage.probe.messages("executor_node/status") if accept(s)), None)
+
+        return self.stage.probe.wait_for(met, what)
+
+    def clear(self) -> None:
+        self.stage.probe.clear("executor_node/status")
+
+
+def test_a_killed_policy_and_a_stalled_executor_in_real_time(graph, probe):
+    stage = Stage(
+        graph,
+        probe,
+        use_sim_time=False,
+        max_chunk_age=20.0,
+        session_lease=60.0,
+        joint_state_timeout=2.0,
+        jump_limit=60.0,
+    )
+    robot = RealTime(stage)
+    script = Path(graph.folder) / "stage_policy.py"
+    script.write_text(POLICY)
+    try:
+        robot.until(lambda s: np.isfinite(s.measured).all(), "joint states in the status")
+        graph.activate("executor_node")
+        stage.say("go")
+        robot.until(lambda s: s.state == EXECUTING, "EXECUTING", chunks=True)
+        graph.start("policy_node", "stage_policy", lifecycle=False,
+                    environment={"PYTHONPATH": ":".join([str(graph.folder), *sys.path])})  # fmt: skip
+        # Session 7 leads; that another one may take over shows that the executor has heard the policy's goodbye.
+        status = robot.until(lambda s: s.chunk_sequence == stage.sequence, "the answer to the newest chunk")
+        stage.session, accepted = 8, status.accepted_chunks
+        robot.until(lambda s: s.accepted_chunks > accepted, "session 8", chunks=True)
+        robot.clear()
+        graph.kill("policy_node", signal.SIGKILL)
+        status = robot.until(lambda s: s.cause == ExecutorStatus.CAUSE_POLICY_GONE, "CAUSE_POLICY_GONE")
+        assert status.state == STOPPED and status.live_chunks == 0
+        robot.clear()
+        stage.session += 1  # the policy was restarted
+        robot.until(lambda s: s.state == EXECUTING, "EXECUTING after the restart", chunks=True)
+
+        process = graph.processes["executor_node"].popen
+        robot.clear()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)  # the fault itself
+        process.send_signal(signal.SIGCONT)
+        status = robot.until(lambda s: s.cause == ExecutorStatus.CAUSE_OVERRUN, "CAUSE_OVERRUN")
+        assert status.state == STOPPED and "the control loop stalled for" in status.message
+        robot.clear()
+        robot.until(lambda s: s.state == EXECUTING, "EXECUTING after the stall", chunks=True)
+        graph.deactivate("executor_node")
+    finally:
+        robot.end.set()
+        robot.thread.join()
+    commands = [(stamp_ns(m), m.points[0].positions[1]) for m in probe.messages("arm/command")]
+    turn = np.array([position for _, position in commands])
+    assert np.isfinite(turn).all() and (np.abs(turn) <= 1.5).all()
+    # The plan goes on at 0.2 rad/s: to resume at once where it is after 2 s would be a jump of 0.4 rad.
+    assert np.abs(np.diff(turn)).max() < 0.3
