@@ -8,7 +8,7 @@ import yaml
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.embodiment import Dimension, Embodiment, Linkage, check_robot
+from vla_ros.policies.embodiment import Dimension, Embodiment, Linkage, check_robot, dimensions_statistics
 from vla_ros.policies.registry import LoadOptions, resolve
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +133,27 @@ def test_a_policy_file_without_checkpoint_is_named(tmp_path):
     path.write_text("cameras: {a: front}")
     with pytest.raises(InputError, match="checkpoint"):
         resolve(path, LoadOptions())
+
+
+def test_statistics_are_told_in_the_policys_units():
+    dimensions = (Dimension("lift", scale=-2.0, offset=1.0), Dimension("pan"), Dimension(None))
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(200, 2))
+    policy = np.stack([data[:, 1] * -2 + 1, data[:, 0]], axis=1)
+
+    def rows(x):
+        low, high = np.quantile(x, (0.01, 0.99), axis=0)
+        return {"mean": x.mean(0), "std": x.std(0), "min": x.min(0), "max": x.max(0), "q01": low, "q99": high}
+
+    told = dimensions_statistics(dimensions, rows(data), ("pan", "lift"))
+    for name, values in rows(policy).items():
+        assert told[name][:2] == pytest.approx(values), name
+    assert np.isfinite(told["std"]).all() and told["std"][2] == 1
+    for wrong in (Dimension("pan", mode="delta"), Dimension("pan", linkage=Linkage(0.036, 0.022))):
+        with pytest.raises(InputError, match="keep"):
+            dimensions_statistics((wrong,), rows(data), ("pan", "lift"))
+    with pytest.raises(InputError, match="2 joints, expected 3"):
+        dimensions_statistics(dimensions, rows(data), ("pan", "lift", "roll"))
 
 
 class _Processor:

@@ -12,7 +12,7 @@ A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoin
     step_dt: 0.0333                       # s between action rows
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -209,6 +209,37 @@ class Embodiment:
     def save(self, path: Path) -> None:
         """Write the YAML file that `load` reads."""
         path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
+
+
+def dimensions_statistics(
+    dimensions: Sequence[Dimension], rows: Mapping[str, np.ndarray], joints: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Statistics in the policy's units, (D,) each, from those of the joints in rad or m, (J,) each.
+
+    Raises InputError for a dimension whose statistics do not follow from its joint's.
+    """
+    pairs = {"min": "max", "max": "min", "q01": "q99", "q99": "q01", "q10": "q90", "q90": "q10"}
+    result: dict[str, list[float]] = {name: [] for name in rows}
+    for dimension in dimensions:
+        if dimension.mode != "absolute":
+            raise InputError(
+                f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from those of "
+                "joint targets; keep the checkpoint's (--statistics keep)"
+            )
+        for name, values in rows.items():
+            if dimension.joint is None:
+                value = {"mean": 0.0, "std": 1.0}.get(name, -1.0 if name in ("min", "q01", "q10") else 1.0)
+            elif len(values) != len(joints):
+                raise InputError(f"statistics of {len(values)} joints, expected {len(joints)}: {list(joints)}")
+            elif name == "std":
+                if dimension.linkage:
+                    raise InputError(f"{dimension.joint}: a linkage; keep the checkpoint's statistics")
+                value = abs(dimension.scale) * values[joints.index(dimension.joint)]
+            else:  # a sense that is turned round exchanges the two ends
+                source = pairs.get(name, name) if dimension.scale < 0 else name
+                value = dimension.to_policy(np.asarray(rows[source][joints.index(dimension.joint)], dtype=np.float64))
+            result[name].append(float(value))
+    return {name: np.array(values) for name, values in result.items()}
 
 
 def _dimension(row: Any) -> Dimension:

@@ -77,6 +77,22 @@ class Normalisation:
         return first + width / 2, width / 2
 
 
+# A joint that hardly moved in the data would have its sensor noise blown up to the size of a motion.
+LEAST_DEVIATION = 0.01  # rad or m
+
+
+def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Statistics of joints, rad or m, whose deviations and ranges are at least LEAST_DEVIATION wide."""
+    result = {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
+    if "std" in result:
+        result["std"] = np.maximum(result["std"], LEAST_DEVIATION)
+    for low, high in (("min", "max"), ("q01", "q99"), ("q10", "q90")):
+        if low in result and high in result:
+            short = np.maximum(2 * LEAST_DEVIATION - (result[high] - result[low]), 0) / 2
+            result[low], result[high] = result[low] - short, result[high] + short
+    return result
+
+
 def read_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """`statistics.json` of an own checkpoint. Raises InputError."""
     try:

@@ -146,6 +146,8 @@ def resolve(path: str | Path, options: LoadOptions) -> Path:
     overrides = data.pop("overrides", None) or {}
     if not isinstance(overrides, dict):
         raise InputError(f"policy file {path}: overrides {overrides!r}, expected a mapping")
+    if "statistics" in overrides:
+        overrides["statistics"] = path.parent / Path(str(overrides["statistics"])).expanduser()
     options.overrides = overrides | options.overrides
     if data and options.embodiment is None:
         options.embodiment = Embodiment.from_dict(data, f"policy file {path}")

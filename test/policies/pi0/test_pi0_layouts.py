@@ -1,6 +1,7 @@
 """Published folders of every layout, at full size (shapes alone) and small (with numbers)."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pi0_folders
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
@@ -16,6 +18,7 @@ from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies import registry
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.normalisation import write_statistics
 from vla_ros.policies.pi0.checkpoint import load_published
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
@@ -264,6 +267,7 @@ def test_info_needs_no_embodiment(folders):
 MEASURE = """
 import re, sys
 import torch
+import yaml
 from pathlib import Path
 from vla_ros.policies import registry
 def peak():
@@ -293,3 +297,40 @@ def test_loading_takes_little_more_memory_than_the_checkpoint(tmp_path):
     result = subprocess.run([sys.executable, "-c", MEASURE, str(folder)], capture_output=True, text=True, check=True)
     grown = int(result.stdout.split()[-1])
     assert 0.8 * size < grown < 1.2 * size
+
+
+def test_statistics_of_a_file_stand_in_for_missing_ones(folders, tmp_path):
+    """Named in the policy file, beside which they lie; a checkpoint that has none needs them to serve."""
+    shutil.copytree(folders / "openpi-pi0", tmp_path / "bare")
+    shutil.rmtree(tmp_path / "bare" / "assets")
+    data = embodiment().to_dict() | {"checkpoint": "bare", "tokenizer": str(folders / "tokenizer.model")}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(InputError, match=r"norm_stats.*overrides\.statistics"):
+        registry.load(tmp_path / "policy.yaml")
+    write_statistics(tmp_path / "statistics.json", pi0_folders.statistics(3))
+    data["overrides"] = {"statistics": "statistics.json", "num_steps": 4}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+    served, whole = registry.load(tmp_path / "policy.yaml"), registry.load(
+        folders / "openpi-pi0", embodiment=embodiment(), tokenizer=folders / "tokenizer.model"
+    )
+    x = np.array([0.3, -0.2, 0.9])
+    assert served.processor.state.normalise(x) == pytest.approx(whole.processor.state.normalise(x), rel=1e-6)
+    assert served.policy.config.num_steps == 4
+    data["overrides"] = {"steps": 4}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+    with pytest.raises(InputError, match="steps"):
+        registry.load(tmp_path / "policy.yaml")
+
+
+def test_a_fine_tuned_checkpoint_is_saved_in_our_own_layout(folders, tmp_path):
+    loaded = registry.load(
+        folders / "lerobot-pi05", embodiment=embodiment(), tokenizer=folders / "tokenizer.model", dtype=torch.bfloat16
+    )
+    registry.save(tmp_path / "own", loaded)
+    again = registry.load(tmp_path / "own", dtype=torch.bfloat16)
+    batch, noise = network_inputs(loaded.policy.config)
+    assert again.layout == "vla_ros"
+    assert torch.equal(again.policy.predict(batch, noise=noise), loaded.policy.predict(batch, noise=noise))
+    x = np.array([0.3, -0.2, 0.9])
+    assert np.array_equal(again.processor.state.normalise(x), loaded.processor.state.normalise(x))
+    assert again.processor.tokenizer.encode("touch the cube") == loaded.processor.tokenizer.encode("touch the cube")

@@ -46,6 +46,14 @@ def test_prompts_golden():
     assert text(prompt_ids(Letters(), " pick_up the\ncube ", "pi05", state)) == expected
 
 
+def test_the_padded_prompt_of_old_lerobot_tells_the_padding_too():
+    sample = pi0_tiny.sample(horizon=5)
+    object.__setattr__(sample, "state", np.array([[0.0, -1.0, 1.0]]))
+    batch = processor(Letters(), prompt="pi05_padded", adaptive=True, text_length=200).inputs([sample])
+    text = "".join(map(chr, batch["tokens"][0][batch["token_mask"][0]][1:].tolist()))
+    assert text == "Task: touch the red cube, State: 128 0 255 128 128 128 128;\nAction: "
+
+
 def test_prompts_of_pi0_are_the_text_and_then_a_line_feed(sentencepiece_model):
     ids = prompt_ids(sentencepiece_model, "touch the red cube", "pi0", np.zeros(0))
     inner = sentencepiece_model.inner

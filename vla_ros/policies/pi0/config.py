@@ -21,7 +21,7 @@ VISION = {
     "keypoint_stem": KeypointStemSize(),
 }
 _KINDS = {"siglip": SiglipSize, "keypoint_stem": KeypointStemSize}
-PROMPTS = ("pi0", "pi05")
+PROMPTS = ("pi0", "pi05", "pi05_padded")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Pi0Config:
         step_dt: s between rows.
         text_length: tokens of the prompt, longer ones are cut.
         adaptive: π0.5: time enters through the expert's norms, and there is no state token.
-        prompt: "pi0" (the instruction) or "pi05" (the instruction and the state in 256 steps).
+        prompt: "pi0" (the instruction), "pi05" (the instruction and the state in 256 steps) or "pi05_padded" (with
+            the state's padding, as LeRobot wrote it until 0.4).
         num_steps: Euler steps of a prediction.
         loss_dims: how many of the D action dimensions the loss covers, all when None (the rest is padding).
     """

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -18,7 +17,7 @@ from vla_ros.nn.meta import without_numbers
 from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.folder import new_folder
-from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics, write_statistics
+from vla_ros.policies.normalisation import Normalisation, read_statistics, widened, write_statistics
 from vla_ros.policies.pi0.checkpoint import load_own
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
@@ -30,8 +29,6 @@ from vla_ros.policies.weights import TensorFolder
 
 FAMILY = "pi0"
 STATE, ACTION = "observation.state", "action"
-# A joint that hardly moved in the data would have its sensor noise blown up to the size of a motion.
-LEAST_DEVIATION = 0.01  # rad or m
 
 
 def read(path: Path, options: LoadOptions) -> tuple[Pi0Config, Pi0Processor]:
@@ -111,28 +108,13 @@ def build(config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
     processor = Pi0Processor(
         size,
         Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
-        Normalisation(mode, widened(data.statistics)[STATE]),
-        Normalisation(mode, widened(data.statistics)[ACTION]),
+        Normalisation(mode, widened(data.statistics[STATE])),
+        Normalisation(mode, widened(data.statistics[ACTION])),
         tokenizer,
     )
     policy = Pi0(size)
     _silence_other_words(policy, tokenizer, data.instructions)
     return LoadedPolicy(FAMILY, policy, processor)
-
-
-def widened(statistics: Statistics) -> dict[str, dict[str, np.ndarray]]:
-    """Statistics whose deviations and ranges are at least LEAST_DEVIATION wide."""
-    result = {}
-    for feature in (STATE, ACTION):
-        rows = {name: np.asarray(values, dtype=np.float64) for name, values in statistics[feature].items()}
-        if "std" in rows:
-            rows["std"] = np.maximum(rows["std"], LEAST_DEVIATION)
-        for low, high in (("min", "max"), ("q01", "q99")):
-            if low in rows and high in rows:
-                short = np.maximum(2 * LEAST_DEVIATION - (rows[high] - rows[low]), 0) / 2
-                rows[low], rows[high] = rows[low] - short, rows[high] + short
-        result[feature] = rows
-    return result
 
 
 def _silence_other_words(policy: Pi0, tokenizer: Tokenizer, instructions: tuple[str, ...]) -> None:

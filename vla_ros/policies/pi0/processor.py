@@ -10,9 +10,9 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.base import Batch, Processor
-from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_with_pad
-from vla_ros.policies.normalisation import Normalisation
+from vla_ros.policies.normalisation import Normalisation, widened
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.prompt import padded, prompt_ids, prompt_length
 from vla_ros.policies.tokenizer import Tokenizer
@@ -92,9 +92,12 @@ class Pi0Processor(Processor):
             raise InputError("the checkpoint brings no tokenizer; give the folder of PaliGemma's tokenizer")
         state = np.stack([self._state(sample) for sample in samples])
         policy_state = self.state.normalise(self.embodiment.state_to_policy(state))
+        told = policy_state
+        if self.config.prompt == "pi05_padded":
+            told = _padded(policy_state, self.config.state_dim).numpy()
         ids = [
             prompt_ids(self.tokenizer, sample.instruction, self.config.prompt, row)
-            for sample, row in zip(samples, policy_state, strict=True)
+            for sample, row in zip(samples, told, strict=True)
         ]
         length = prompt_length(max(len(row) for row in ids), self.config.text_length)
         prompts = [padded(row, length) for row in ids]
@@ -126,11 +129,22 @@ class Pi0Processor(Processor):
         return _padded(values, self.config.action_dim)
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Pi0Processor":
-        """The same processor, normalising with other statistics (keys "observation.state" and "action")."""
+        """The same processor, normalising with the statistics of other data, told in rad and m.
+
+        Raises InputError where the policy's actions are differences: their statistics do not follow from those of
+        the targets.
+        """
+        state, actions = (
+            dimensions_statistics(dimensions, widened(statistics[feature]), self.joints)
+            for dimensions, feature in (
+                (self.embodiment.state, "observation.state"),
+                (self.embodiment.actions, "action"),
+            )
+        )
         return replace(
             self,
-            state=replace(self.state, statistics=statistics["observation.state"]),
-            actions=replace(self.actions, statistics=statistics["action"]),
+            state=replace(self.state, statistics=state),
+            actions=replace(self.actions, statistics=actions),
         )
 
     def _state(self, sample: Sample) -> np.ndarray:

@@ -18,8 +18,8 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     """Token ids of a prompt.
 
     Args:
-        kind: "pi0": the instruction and a line feed; "pi05": instruction and state as text.
-        state: (S,) the normalised state without its padding.
+        kind: "pi0": the instruction and a line feed; "pi05", "pi05_padded": instruction and state as text.
+        state: (S,) the normalised state, without its padding but for "pi05_padded".
     """
     text = instruction.strip().replace("_", " ").replace("\n", " ")
     if kind == "pi0":
