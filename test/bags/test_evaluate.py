@@ -91,6 +91,8 @@ def test_verdicts(path):
     assert compare(one, one).verdict.startswith("no difference shown")
     (one, two, _), _ = evaluate([path], ROBOT, [good, bad], CutOptions(by="whole", instruction="all"))
     assert compare(one, two).units == "25 blocks of 5 chunks"
+    (one, two, _), _ = evaluate([path], ROBOT, [good, bad], CutOptions(by="whole", instruction="all"), every=4)
+    assert compare(one, two).units == "16 blocks of 2 chunks"
     (one, two, _), _ = evaluate([path], ROBOT, [good, bad], CutOptions(by="whole", instruction="all"), every=31)
     assert compare(one, two).verdict.startswith("too little data")
 

@@ -42,8 +42,9 @@ def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> Comparison:
     units, kind = first.episodes, "episodes"
     if len(np.unique(units)) < MIN_UNITS:
         place = np.concatenate([np.arange(n) for n in np.unique(units, return_counts=True)[1]])
-        units = np.unique(np.stack([units, place // horizon]), axis=1, return_inverse=True)[1].ravel()
-        kind = f"blocks of {horizon} chunks"
+        length = -(-horizon // first.every)
+        units = np.unique(np.stack([units, place // length]), axis=1, return_inverse=True)[1].ravel()
+        kind = f"blocks of {length} chunks"
     numbers = np.unique(units)
     difference = float(delta.mean())
     said = f"{len(numbers)} {kind}"

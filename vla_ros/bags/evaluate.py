@@ -48,6 +48,7 @@ class Evaluation:
         episodes: (C,) number of the episode of each chunk, over all bags.
         instructions: (C,) texts.
         ranges: (J,) position ranges of the joints, to compare joints with each other.
+        every: frames from one chunk to the next.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Evaluation:
     errors: np.ndarray
     episodes: np.ndarray
     instructions: np.ndarray
+    every: int = 1
 
     @property
     def scores(self) -> np.ndarray:
@@ -181,7 +183,7 @@ def evaluate(
     names = [*(predictor.name for predictor in predictors), HOLD_STILL]
     evaluations = [
         Evaluation(name, robot.joint_names, step_dt, ranges, np.stack(collector.errors),
-                   np.array([row[0] for row in labels]), np.array([row[1] for row in labels]))
+                   np.array([row[0] for row in labels]), np.array([row[1] for row in labels]), every)
         for name, collector in zip(names, collectors, strict=True)
     ]  # fmt: skip
     return evaluations, problems

@@ -75,19 +75,23 @@ class BagIndex:
 class RosTime:
     """The time of messages on the robot's clock.
 
-    A message with a header has its stamp. One without has the time of its recording; where the bag holds /clock and
-    was recorded on another clock (simulated time), it has the newest /clock value instead.
+    A message with a header has its stamp. One without has the time of its recording or, in a bag with /clock
+    (simulated time, which a recorder may see late or not at all), the newest /clock value recorded before it.
     """
 
     def __init__(self, bag: Bag) -> None:
         self._bag = bag
-        self._clock: int | None = None
+        first = next(bag.records([CLOCK]), None)
+        self._clock = None if first is None else self._read_clock(first)
+
+    def _read_clock(self, record: Record) -> int:
+        return stamp_ns(self._bag.decode(record).clock)
 
     def of(self, record: Record) -> int:
+        """ns. Records must come in the order of the bag, those of /clock among them."""
         if record.topic == CLOCK:
-            now = stamp_ns(self._bag.decode(record).clock)
-            self._clock = now if abs(now - record.log_ns) > CLOCK_TOLERANCE_NS else None
-            return now
+            self._clock = self._read_clock(record)
+            return self._clock
         stamp = self._bag.header_ns(record)
         if stamp:
             if self._clock is None and abs(stamp - record.log_ns) > CLOCK_TOLERANCE_NS:

@@ -83,6 +83,7 @@ class RecorderNode(ManagedNode):
             max_file_bytes=int(p.max_file_size * 1e6),
             max_file_seconds=p.max_file_duration,
         )
+        self._drain()  # what has arrived is not part of the recording
         self.recording = Recording(
             writer,
             buffer_bytes=int(p.buffer_size * 1e6),
@@ -196,7 +197,7 @@ class RecorderNode(ManagedNode):
             self._store(topic, data, source_ns)
 
     def _drain(self) -> None:
-        """Take what has arrived and waits for its turn: it came before the end of the recording."""
+        """Take what has arrived and waits for its turn: it belongs to the time before the transition."""
         for subscription in self._followed.values():
             for _ in range(QUEUE_DEPTH):
                 with subscription.handle:
