@@ -286,9 +286,9 @@ def small_disk():
 
 
 def test_a_full_disk(tmp_path, small_disk):
-    rows = [(t, ns, image(ns, ns % 251) if t == IMAGE else d) for t, ns, d in messages(120.0)]
+    rows = [(t, ns, image(ns, ns % 251) if t == IMAGE else d) for t, ns, d in messages(30.0)]
     path = write_bag(tmp_path / "bag", rows)
-    (small_disk / "mine").write_bytes(b"x" * 520_000)
+    (small_disk / "mine").write_bytes(b"x" * 580_000)
     with pytest.raises(InputError, match=r"dataset .*data: cannot be written: .*[Nn]o space"):
         build_dataset([path], small_disk / "data", ROBOT, OPTIONS)
     assert [p.name for p in small_disk.iterdir()] == ["mine"]
