@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,20 @@ def test_bags_of_other_writers(tmp_path, plugin, mode, version):
     with Bag(tmp_path / "bag") as bag:
         assert [(r.topic, r.log_ns, bytes(r.data)) for r in bag.records()] == rows
         assert all(bag.decode(record) is not None for record in bag.records())
+
+
+def test_a_sqlite_bag_of_an_older_ros(tmp_path):
+    store = get_typestore(Stores.ROS2_KILTED)
+    rows = messages(0.2)
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connections = {topic: writer.add_connection(topic, TYPES[topic], typestore=store) for topic in TYPES}
+        for topic, ns, data in rows:
+            writer.write(connections[topic], ns, data)
+    with closing(sqlite3.connect(tmp_path / "bag" / "bag.db3")) as database:
+        database.executescript("DROP TABLE message_definitions; UPDATE schema SET schema_version = 3")
+    with Bag(tmp_path / "bag") as bag:
+        assert [(r.topic, r.log_ns, bytes(r.data)) for r in bag.records()] == rows
+        assert np.array_equal(bag.decode(next(bag.records([IMAGE]))).data, pixels(0).reshape(-1))
 
 
 def test_a_bag_without_definitions_uses_the_standard_ones(tmp_path):

@@ -1,12 +1,8 @@
 """Bags to episodes to datasets and back."""
 
 import json
-import os
-import shutil
 import subprocess
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -268,21 +264,6 @@ def test_bags_that_are_no_use(tmp_path, monkeypatch):
     file = path / "d_0.mcap"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     refuse(path, "d: cannot be read.*vla-ros bag repair")
-
-
-@pytest.fixture
-def small_disk():
-    """A file system of 600 kB."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting a small tmpfs needs root and mount")
-    folder = Path(tempfile.mkdtemp())
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True, text=True)
-    if made.returncode:
-        folder.rmdir()
-        pytest.skip(f"mounting a small tmpfs: {made.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
-    folder.rmdir()
 
 
 def test_a_full_disk(tmp_path, small_disk):

@@ -8,6 +8,7 @@ from bags.factory import IMAGE, JOINTS, START, TEXT, TYPES, image, joints, pixel
 from vla_ros.bags.compress import compressor
 from vla_ros.bags.reader import Bag
 from vla_ros.bags.recording import Recording
+from vla_ros.bags.repair import repair
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import Camera
@@ -71,6 +72,19 @@ def test_a_full_disk_is_said_with_topic_and_time(tmp_path):
     with pytest.raises(InputError, match=r"bag.*/joint_states, t=1700000000.000 s: No space left.*bag repair"):
         recording.close()
     assert len(problems) == 1
+
+
+def test_a_disk_that_fills_up_keeps_what_it_has(tmp_path, small_disk):
+    recording = Recording(BagWriter(small_disk / "bag", chunk_bytes=20_000), flush_period=0.001)
+    recording.add_topic(IMAGE, TYPES[IMAGE])
+    for k in range(400):
+        recording.put(IMAGE, START + k, image(START + k, k))
+    with pytest.raises(InputError, match=r"bag.*/camera/image_raw, t=1700000000.000 s: No space left.*bag repair"):
+        recording.close()
+    report = repair(small_disk / "bag", tmp_path / "repaired")
+    assert 150 < report.messages < 260 and recording.dropped[IMAGE] >= 1
+    with Bag(tmp_path / "repaired") as bag:
+        assert [record.log_ns - START for record in bag.records()] == list(range(report.messages))
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png"])

@@ -84,6 +84,7 @@ class RecorderNode(ManagedNode):
             max_file_seconds=p.max_file_duration,
         )
         self._drain()  # what has arrived is not part of the recording
+        self._newest_ns = 0
         self.recording = Recording(
             writer,
             buffer_bytes=int(p.buffer_size * 1e6),
@@ -218,6 +219,8 @@ class RecorderNode(ManagedNode):
         self._put(recording, topic, now, data, source_ns)
 
     def _put(self, recording: Recording, topic: str, now: int, data: bytes, source_ns: int) -> None:
+        # Where the clock jumps back the order of the bag must still be the order of arrival.
+        self._newest_ns = now = max(now, self._newest_ns)
         compress = self._compressors.get(topic)
         stored = topic + SUFFIX if compress else topic
         if stored not in recording.writer.topics:
