@@ -22,6 +22,21 @@ def test_a_robot_file(capsys):
         assert part in said
 
 
+def test_the_stricter_of_robot_file_and_urdf_is_named(capsys, tmp_path):
+    urdf = tmp_path / "so101.urdf"
+    limit = '<limit lower="-1" upper="9" velocity="1.5" effort="1"/>'
+    urdf.write_text(f'<robot name="so101"><joint name="elbow_flex" type="revolute">{limit}</joint></robot>')
+    assert main(["info", str(ROBOT), "--urdf", str(urdf)]) == 0
+    said = words(capsys)
+    for part in (
+        "elbow_flex -0.99 (URDF) to 1.68 rad (robot file), 1.5 rad/s (URDF),",
+        "shoulder_pan -1.91 (robot file)",
+    ):
+        assert part in said
+    assert main(["info", str(tmp_path), "--urdf", str(urdf)]) == 2
+    assert "needs a robot file" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def policy_file(tmp_path_factory):
     root = tmp_path_factory.mktemp("info")

@@ -1,8 +1,9 @@
 """What a checkpoint, a policy file or a robot file is.
 
-  vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, normalisation, clock
-  vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
-  vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
+vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, normalisation, clock
+vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
+vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
+vla-ros info ROBOT_FILE.yaml --urdf ROBOT.urdf    and the limits that hold beside a URDF
 """
 
 import argparse
@@ -13,12 +14,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from vla_ros.control.limits import Limits
+from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file or a robot file")
+    parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
 
 
@@ -27,8 +31,13 @@ def main(args: argparse.Namespace) -> int:
     if not args.path.exists():
         raise InputError(f"{args.path}: no such file or folder")
     if args.path.is_file() and _is_robot_file(args.path):
-        _print_robot(console, RobotSpec.load(args.path))
+        robot = RobotSpec.load(args.path)
+        _print_robot(console, robot)
+        if args.urdf is not None:
+            _print_limits(console, robot, args.urdf)
         return 0
+    if args.urdf is not None:
+        raise InputError(f"--urdf {args.urdf}: needs a robot file, {args.path} is none")
     from vla_ros.policies import registry
 
     table = Table(show_header=False, box=None)
@@ -73,6 +82,14 @@ def _print_robot(console: Console, robot: RobotSpec) -> None:
     for group in robot.groups:
         commands.add_row(group.name, group.topic, group.interface)
     console.print(commands)
+
+
+def _print_limits(console: Console, robot: RobotSpec, urdf: Path) -> None:
+    """What the executor enforces, and which file each limit comes from."""
+    limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
+    for name, line in Limits.merge(robot, load_urdf(urdf)).report().items():
+        limits.add_row(name, escape(line))
+    console.print(limits)
 
 
 def _table(*titles: str) -> Table:

@@ -34,8 +34,12 @@ def _end(step: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def linear(first: np.ndarray, second: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope per step at the fraction f in [0, 1] of the way; exact at both ends. Shapes broadcast."""
-    return (1.0 - f) * first + f * second, second - first + 0.0 * f
+    """Value and slope per step at the fraction f in [0, 1] of the way. Shapes broadcast.
+
+    Exact at both ends, and between equal rows: a plan that stands still is a command that stands still.
+    """
+    step = second - first
+    return np.where(f == 1.0, second, first + f * step), step
 
 
 def hermite(

@@ -1,0 +1,22 @@
+"""docs/safety.md names every cause and refusal, and the parameters as the node declares them."""
+
+from pathlib import Path
+
+from vla_ros.control.admission import Reason
+from vla_ros.control.supervisor import Cause, State
+from vla_ros.nodes.executor_parameters import ExecutorParameters
+from vla_ros.nodes.parameters import table
+
+PAGE = (Path(__file__).parents[2] / "docs" / "safety.md").read_text(encoding="utf-8")
+
+
+def test_nothing_is_left_out():
+    rows = [line for line in PAGE.splitlines() if line.startswith("| ")]
+    for name in [*State.__members__, *Cause.__members__]:
+        assert name in ("UNCONFIGURED", "NONE") or any(name in row for row in rows), name
+    for reason in Reason:
+        assert any(f"`{reason}`" in row for row in rows), reason
+
+
+def test_the_table_of_parameters_is_the_nodes_own():
+    assert table(ExecutorParameters) in PAGE
