@@ -4,7 +4,7 @@ He et al. 2016 (https://arxiv.org/abs/1512.03385), with the stride of a bottlene
 torchvision, so that its weights and those of policies built on it load by name.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -98,20 +98,11 @@ class ResNet(nn.Module):
         name: a key of DEPTHS.
         norm: a key of NORMS.
         width: channels of the first stage; 64 is the published networks'.
-        stages: how many of the four stages there are; the stride is 2 ** (stages + 1).
         dilate_last: dilate the fourth stage instead of striding it (bottleneck networks only).
-        condition_dim: size C of a vector that modulates the stages (FiLM, Perez et al. 2018,
-            https://arxiv.org/abs/1709.07871), 0 for none; fresh modulations are the identity.
     """
 
     def __init__(
-        self,
-        name: str = "resnet18",
-        norm: str = "frozen_batch",
-        width: int = 64,
-        stages: int = 4,
-        dilate_last: bool = False,
-        condition_dim: int = 0,
+        self, name: str = "resnet18", norm: str = "frozen_batch", width: int = 64, dilate_last: bool = False
     ) -> None:
         super().__init__()
         if name not in DEPTHS:
@@ -120,9 +111,8 @@ class ResNet(nn.Module):
         make_norm, block = NORMS[norm], Bottleneck if bottleneck else Basic
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = make_norm(width)
-        channels, self.stages = width, stages
-        widths = []
-        for stage in range(stages):
+        channels = width
+        for stage in range(4):
             last_dilated = dilate_last and stage == 3
             stride = 1 if stage == 0 or last_dilated else 2
             layers = []
@@ -132,28 +122,21 @@ class ResNet(nn.Module):
                 layers.append(block(channels, width << stage, stride if i == 0 else 1, dilation, make_norm))
                 channels = (width << stage) * block.expansion
             setattr(self, f"layer{stage + 1}", nn.Sequential(*layers))
-            widths.append(channels)
         self.out_channels = channels
-        self.film = _modulations(widths, condition_dim) if condition_dim else None
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, 3, H, W) normalised images and (B, C) to (B, `out_channels`, H / stride, W / stride)."""
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised images to (B, `out_channels`, H / 32, W / 32), rounded up; / 16 if dilated."""
         x = functional.relu(self.bn1(self.conv1(images)))
         x = functional.max_pool2d(x, 3, 2, 1)
-        for stage in range(self.stages):
-            x = getattr(self, f"layer{stage + 1}")(x)
-            if self.film is not None:
-                scale, shift = self.film[stage](condition)[:, :, None, None].chunk(2, dim=1)
-                x = x * (1 + scale) + shift
-        return x
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-def feature_size(height: int, width: int, stages: int = 4, dilated: bool = False) -> tuple[int, int]:
+def feature_size(height: int, width: int, dilated: bool = False) -> tuple[int, int]:
     """Rows and columns of the feature map for an image of that size."""
-    for _ in range(stages + 1 - (1 if dilated and stages == 4 else 0)):
+    for _ in range(4 if dilated else 5):
         height, width = (height + 1) // 2, (width + 1) // 2
     return height, width
 
@@ -162,11 +145,3 @@ def _shortcut(channels: int, out: int, stride: int, norm: Norm) -> nn.Sequential
     if stride == 1 and channels == out:
         return None
     return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), norm(out))
-
-
-def _modulations(widths: Sequence[int], condition_dim: int) -> nn.ModuleList:
-    layers = nn.ModuleList(nn.Linear(condition_dim, 2 * width) for width in widths)
-    for layer in layers:
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    return layers

@@ -138,7 +138,8 @@ def test_training_leaves_frozen_normalisation_alone_and_reaches_every_parameter(
     "changes",
     [dict(pre_norm=True), dict(use_vae=False), dict(state_dim=0), dict(environment_dim=5),
      dict(cameras=(), environment_dim=5), dict(feedforward_activation="gelu"), dict(n_decoder_layers=3),
-     dict(vocabulary=("red", "green")), dict(backbone_norm="group", backbone_stages=3),
+     dict(vocabulary=("red", "green")), dict(backbone_norm="group"),
+     dict(vision_backbone="keypoint_stem", vocabulary=("red",), image_size=(48, 48)),
      dict(vision_backbone="resnet50", replace_final_stride_with_dilation=True)],
 )
 def test_every_option_predicts_and_trains(changes):
@@ -184,7 +185,8 @@ def test_a_prior_is_refused_because_there_is_nothing_to_guide():
 
 @pytest.mark.parametrize(
     "changes, message",
-    [(dict(feedforward_activation="glu"), "glu"), (dict(vision_backbone="vgg"), "vgg"), (dict(n_heads=5), "n_heads"),
+    [(dict(feedforward_activation="glu"), "glu"), (dict(vision_backbone="vgg"), "vgg"),
+     (dict(vision_backbone="keypoint_stem"), "language: true"), (dict(n_heads=5), "n_heads"),
      (dict(cameras=()), "neither an image"), (dict(n_action_steps=9), "n_action_steps 9"),
      (dict(replace_final_stride_with_dilation=True), "resnet50 or deeper")],
 )

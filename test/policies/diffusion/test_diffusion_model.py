@@ -4,6 +4,7 @@ import golden_vectors
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from lerobot_checkpoints import diffusion_key
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.base import Prior
@@ -84,22 +85,12 @@ def test_published_size_has_the_published_parameters():
     assert state["rgb_encoder.pool.pos_grid"] == (9, 2)
 
 
-def published_key(key):
-    """The reverse of `module_key`: the names that a LeRobot file has."""
-    names = [("conv1.", "0."), ("bn1.", "1."), *((f"layer{i}.", f"{i + 3}.") for i in range(1, 5))]
-    for ours, theirs in names:
-        head, mark, tail = key.partition("backbone.")
-        if mark and tail.startswith(ours):
-            return f"diffusion.{head}backbone.{theirs}{tail.removeprefix(ours)}"
-    return f"diffusion.{key}"
-
-
 @pytest.mark.parametrize("changes", [{}, dict(use_group_norm=False, use_separate_rgb_encoder_per_camera=True)])
 def test_a_full_size_state_dict_fits_exactly(changes):
     config = DiffusionConfig(action_dim=2, state_dim=2, cameras=("a", "b"), crop_shape=(84, 84), **changes)
     with torch.device("meta"):
         policy = DiffusionPolicy(config)
-    shapes = {published_key(key): tuple(value.shape) for key, value in policy.state_dict().items()}
+    shapes = {diffusion_key(key): tuple(value.shape) for key, value in policy.state_dict().items()}
     load_weights(policy, golden_vectors.ShapesOnly(shapes), "here", module_key, device="meta")
     shapes["diffusion.unet.more"] = shapes.pop("diffusion.unet.final_conv.1.bias")
     with pytest.raises(InputError, match=r"1 missing: unet.final_conv.1.bias; 1 extra: unet.more"):
@@ -214,8 +205,9 @@ def test_loss_is_the_error_of_what_is_predicted(kind):
     "changes",
     [dict(use_separate_rgb_encoder_per_camera=True), dict(use_group_norm=False), dict(environment_dim=3),
      dict(cameras=(), environment_dim=3), dict(use_film_scale_modulation=False), dict(vocabulary=("red",)),
-     dict(vocabulary=("red",), use_separate_rgb_encoder_per_camera=True), dict(n_obs_steps=1),
-     dict(resize_shape=(48, 48), crop_ratio=0.9), dict(vision_backbone="resnet50", backbone_stages=3)],
+     dict(n_obs_steps=1),
+     dict(resize_shape=(48, 48), crop_ratio=0.9), dict(vision_backbone="resnet50"),
+     dict(vision_backbone="keypoint_stem", vocabulary=("red",), image_size=(48, 48))],
 )
 def test_every_option_predicts_and_trains(changes):
     policy = tiny(**changes)

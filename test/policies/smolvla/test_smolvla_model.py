@@ -3,6 +3,7 @@
 import golden_vectors
 import pytest
 import torch
+from lerobot_checkpoints import smolvla_shapes
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
@@ -80,51 +81,10 @@ def test_golden_smolvla_actions():
     golden_vectors.assert_close(policy.predict(inputs, vectors["noise"]), vectors["sampled_actions"])
 
 
-def published_shapes(config):
-    """Every key of a LeRobot file with its shape, as the specification lists them."""
-    text, vision, width, mlp = config.vlm.text, config.vlm.vision, config.expert_width, config.expert_mlp
-    shared, inner = text.kv_heads * text.head_dim, text.heads * text.head_dim
-    vlm, expert = "model.vlm_with_expert.vlm.model.", "model.vlm_with_expert.lm_expert."
-
-    def both(name, rows, *columns):
-        return {f"{name}.weight": (rows, *columns), f"{name}.bias": (rows,)}
-
-    def layer(prefix, size, hidden, kv):
-        return {
-            f"{prefix}.self_attn.q_proj.weight": (inner, size), f"{prefix}.self_attn.o_proj.weight": (size, inner),
-            f"{prefix}.self_attn.k_proj.weight": (shared, kv), f"{prefix}.self_attn.v_proj.weight": (shared, kv),
-            f"{prefix}.mlp.gate_proj.weight": (hidden, size), f"{prefix}.mlp.up_proj.weight": (hidden, size),
-            f"{prefix}.mlp.down_proj.weight": (size, hidden), f"{prefix}.input_layernorm.weight": (size,),
-            f"{prefix}.post_attention_layernorm.weight": (size,),
-        }
-
-    shapes = both(f"{vlm}vision_model.embeddings.patch_embedding", vision.hidden, 3, vision.patch, vision.patch)
-    shapes[f"{vlm}vision_model.embeddings.position_embedding.weight"] = (vision.tokens, vision.hidden)
-    for i in range(vision.depth):
-        prefix = f"{vlm}vision_model.encoder.layers.{i}"
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes |= both(f"{prefix}.self_attn.{name}", vision.hidden, vision.hidden)
-        shapes |= both(f"{prefix}.layer_norm1", vision.hidden) | both(f"{prefix}.layer_norm2", vision.hidden)
-        shapes |= both(f"{prefix}.mlp.fc1", vision.mlp, vision.hidden)
-        shapes |= both(f"{prefix}.mlp.fc2", vision.hidden, vision.mlp)
-    shapes |= both(f"{vlm}vision_model.post_layernorm", vision.hidden)
-    shapes[f"{vlm}connector.modality_projection.proj.weight"] = (text.width, vision.hidden * config.vlm.shuffle**2)
-    shapes[f"{vlm}text_model.embed_tokens.weight"] = (text.vocabulary, text.width)
-    shapes["model.vlm_with_expert.vlm.lm_head.weight"] = (text.vocabulary, text.width)
-    shapes[f"{vlm}text_model.norm.weight"], shapes[f"{expert}norm.weight"] = (text.width,), (width,)
-    for i in range(config.num_vlm_layers):
-        shapes |= layer(f"{vlm}text_model.layers.{i}", text.width, text.mlp, text.width)
-        shapes |= layer(f"{expert}layers.{i}", width, mlp, shared if i % 2 else width)
-    shapes |= both("model.state_proj", text.width, config.max_state_dim)
-    shapes |= both("model.action_in_proj", width, config.max_action_dim)
-    shapes |= both("model.action_out_proj", config.max_action_dim, width)
-    return shapes | both("model.action_time_mlp_in", width, 2 * width) | both("model.action_time_mlp_out", width, width)
-
-
 def test_a_full_size_state_dict_has_the_published_size_and_fits_exactly():
     config = SmolVLAConfig(vlm=VLMS["SmolVLM2-500M-Video-Instruct"], cameras=("a",), state_dim=6, real_action_dim=6)
     assert (config.expert_width, config.expert_mlp, config.vlm.image_tokens) == (720, 2048, 64)
-    shapes = published_shapes(config)
+    shapes = smolvla_shapes(config)
     assert len(shapes) == 500
     assert sum(torch.Size(shape).numel() for shape in shapes.values()) == 450_046_176
     with torch.device("meta"):
@@ -138,7 +98,7 @@ def test_a_full_size_state_dict_has_the_published_size_and_fits_exactly():
 
 def test_missing_extra_and_misshapen_keys_are_all_listed():
     policy = tiny()
-    shapes = published_shapes(policy.config)
+    shapes = smolvla_shapes(policy.config)
     shapes["model.more"] = shapes.pop("model.state_proj.bias")
     shapes["model.action_in_proj.weight"] = (1, 1)
     with pytest.raises(InputError, match=r"1 missing: state_in.bias; 1 extra: more; 1 misshapen: action_in.weight"):

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from vla_ros.core.errors import InputError
-from vla_ros.nn.resnet import DEPTHS, NORMS
+from vla_ros.nn.resnet import NORMS
+from vla_ros.policies.backbones import check_backbone
 from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
 
 ACTIVATIONS = ("relu", "gelu")
@@ -31,7 +32,7 @@ class ACTConfig:
         image_size: (height, width) of every image, pixels.
         chunk_size: H, rows of a chunk.
         n_action_steps: rows that LeRobot's runner executes before it infers again; ours follows time instead.
-        vision_backbone: resnet18 to resnet152.
+        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that looks for what the text names.
         replace_final_stride_with_dilation: dilate the last stage instead of striding it (resnet50 and deeper).
         pre_norm: normalise before each sub-layer, and once more after the encoder.
         latent_dim: L of the variational latent; it is zero at inference.
@@ -40,7 +41,6 @@ class ACTConfig:
         vocabulary: ours: words of the instructions; empty for a policy that reads none, as published ones.
         backbone_width: ours: channels of the backbone's first stage.
         backbone_norm: ours: "frozen_batch" as published, "group" for training from scratch.
-        backbone_stages: ours: stages of the backbone, 4 as published; the stride is 2 ** (stages + 1).
     """
 
     action_dim: int
@@ -68,11 +68,9 @@ class ACTConfig:
     vocabulary: tuple[str, ...] = ()
     backbone_width: int = 64
     backbone_norm: str = "frozen_batch"
-    backbone_stages: int = 4
 
     def __post_init__(self) -> None:
-        if self.vision_backbone not in DEPTHS:
-            raise InputError(f"act: vision_backbone {self.vision_backbone!r}, expected one of {sorted(DEPTHS)}")
+        check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
         if self.feedforward_activation not in ACTIVATIONS:
             # "glu" stands among LeRobot's options, but halves the width, so that its next layer cannot take it.
             raise InputError(

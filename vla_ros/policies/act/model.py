@@ -5,10 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.resnet import ResNet, feature_size
 from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.transformer import Decoder, Encoder, sinusoid_1d, sinusoid_2d
+from vla_ros.policies.backbones import KEYPOINT_STEM
 from vla_ros.policies.base import Batch, Policy, Prior
 
 
@@ -37,16 +39,18 @@ class ACT(Policy):
             self.vae_encoder_latent_output_proj = nn.Linear(dim, 2 * config.latent_dim)
             tokens = 1 + bool(config.state_dim) + config.chunk_size
             self.register_buffer("vae_encoder_pos_enc", sinusoid_1d(tokens, dim)[None])
-        if config.cameras:
+        if config.cameras and config.vision_backbone == KEYPOINT_STEM:
+            size = KeypointStemSize(image=config.image_size[0])
+            self.stem = KeypointStem(size, len(config.cameras), text_width=dim, width=dim)
+        elif config.cameras:
+            dilated = config.replace_final_stride_with_dilation
             self.backbone = ResNet(
-                config.vision_backbone, config.backbone_norm, config.backbone_width, config.backbone_stages,
-                config.replace_final_stride_with_dilation, dim if config.vocabulary else 0,
+                config.vision_backbone, config.backbone_norm, config.backbone_width, dilated
             )
             self.encoder_img_feat_input_proj = nn.Conv2d(self.backbone.out_channels, dim, 1)
-            rows, columns = feature_size(
-                *config.image_size, config.backbone_stages, config.replace_final_stride_with_dilation
-            )
-            self.register_buffer("image_positions", sinusoid_2d(rows, columns, dim), persistent=False)
+            table = sinusoid_2d(*feature_size(*config.image_size, dilated), dim)
+            self.register_buffer("image_positions", table, persistent=False)
+        if config.cameras:
             # Set from the checkpoint's statistics, per camera; identity until then.
             shape = (len(config.cameras), 3, 1, 1)
             self.register_buffer("image_mean", torch.zeros(shape, device="cpu"), persistent=False)
@@ -126,24 +130,23 @@ class ACT(Policy):
         x = torch.stack(tokens, dim=1)
         positions = self.encoder_1d_feature_pos_embed.weight
         if config.cameras:
-            images = self.image_tokens(batch["images"], condition)
+            images, places = self.image_tokens(batch["images"], condition)
             x = torch.cat([x, images], dim=1)
-            places = self.image_positions.to(weight.dtype).repeat(len(config.cameras), 1)
             positions = torch.cat([positions, places])
         memory = self.encoder(x, positions)
         queries = memory.new_zeros(size, config.chunk_size, config.dim_model)
         out = self.decoder(queries, memory, memory + positions, self.decoder_pos_embed.weight)
         return self.action_head(out)
 
-    def image_tokens(self, images: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, N, 3, height, width) to (B, N * rows * columns, dim), camera after camera."""
-        weight = self.encoder_img_feat_input_proj.weight
+    def image_tokens(self, images: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(B, N, 3, height, width) to tokens (B, N * n, dim), camera after camera, and their positions (N * n, dim)."""
+        dtype, dim = self.encoder_latent_input_proj.weight.dtype, self.config.dim_model
         if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
         size, cameras = images.shape[:2]
-        if condition is not None:
-            condition = condition.repeat_interleave(cameras, dim=0)
-        features = self.backbone(images.flatten(0, 1).to(weight.dtype), condition)
-        return self.encoder_img_feat_input_proj(features).flatten(2).transpose(1, 2).reshape(
-            size, -1, self.config.dim_model
-        )
+        if self.config.vision_backbone == KEYPOINT_STEM:  # its tokens carry their positions
+            tokens = self.stem(images.to(dtype), condition, torch.arange(cameras, device=images.device)).flatten(1, 2)
+            return tokens, tokens.new_zeros(tokens.shape[1:])
+        features = self.encoder_img_feat_input_proj(self.backbone(images.flatten(0, 1).to(dtype)))
+        tokens = features.flatten(2).transpose(1, 2).reshape(size, -1, dim)
+        return tokens, self.image_positions.to(dtype).repeat(cameras, 1)

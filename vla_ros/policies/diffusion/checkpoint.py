@@ -1,14 +1,120 @@
-"""Names of Diffusion Policy's tensors in published files."""
+"""Diffusion Policy's checkpoint folders: LeRobot's, old and new, and our own; and fresh policies for training."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vla_ros.nn.words import make_vocabulary
+from vla_ros.policies import own_folder
+from vla_ros.policies.base import LoadedPolicy
+from vla_ros.policies.diffusion.config import DiffusionConfig
+from vla_ros.policies.diffusion.model import DiffusionPolicy
+from vla_ros.policies.diffusion.processor import DiffusionProcessor
+from vla_ros.policies.lerobot_folder import is_statistic, read_folder
+from vla_ros.policies.own_folder import Parts
+from vla_ros.policies.prompts import PromptTokenizer, read_tokenizer
+from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
+from vla_ros.policies.weights import TensorFolder, load_weights
+
+FAMILY = "diffusion"
 
 # Published image encoders are sequences without the classifier: 0 convolution, 1 normalisation, 4 to 7 the stages.
 _SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _BACKBONE = re.compile(r"(.*\bbackbone)\.(\d)\.(.*)")
+# Of a whole CLIP model only the text side is read.
+_UNUSED = re.compile(r"language_encoder\.(vision_model\..*|visual_projection\..*|logit_scale|.*\.position_ids)")
 
 
-def module_key(key: str) -> str:
+def module_key(key: str) -> str | None:
     """A key of a LeRobot file to the module's: the prefix `diffusion.` goes, the image encoder's numbers get names."""
+    if is_statistic(key):
+        return None
     key = key.removeprefix("diffusion.")
+    if _UNUSED.fullmatch(key):
+        return None
     match = _BACKBONE.fullmatch(key)
     return f"{match[1]}.{_SEQUENCE.get(match[2], match[2])}.{match[3]}" if match else key
+
+
+def read(path: Path, layout: str, options: LoadOptions) -> tuple[DiffusionConfig, Parts]:
+    """Everything of a folder but its weights. Raises InputError."""
+    if layout == "vla_ros":
+        sizes, parts = own_folder.read(path, options)
+        return DiffusionConfig.from_dict(sizes), parts
+    folder = read_folder(path, read_config(path))
+    config = DiffusionConfig.from_lerobot(folder)
+    return config, own_folder.lerobot_parts(folder, config.cameras, options, "exact")
+
+
+def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
+    """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
+    config, parts = read(path, layout, options)
+    processor = DiffusionProcessor.of(config, parts, _tokenizer(config, path, options))
+    with torch.device("meta"):
+        policy = DiffusionPolicy(config)
+    if config.cameras:
+        own_folder.set_image_statistics(policy, config.cameras, parts.images)
+    computed = [name for name, _ in policy.named_buffers() if name.endswith((".pos_grid", ".position_ids"))]
+    load_weights(
+        policy, TensorFolder(path), str(path), module_key, computed, device=options.device, dtype=options.dtype
+    )
+    return LoadedPolicy(FAMILY, policy.eval(), processor, layout)
+
+
+def describe(path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
+    """What `vla-ros info` prints."""
+    config, parts = read(path, layout, options)
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in DiffusionPolicy(config).parameters())
+    language = "CLIP" if config.clip_text is not None else f"{len(config.vocabulary)} words"
+    return {
+        "model": "Diffusion Policy",
+        "parameters": f"{parameters:,}",
+        "vision": config.vision_backbone,
+        "U-Net": f"widths {', '.join(str(width) for width in config.down_dims)}, {config.unet_horizon} rows",
+        "language": language if config.has_text else "none: the text only starts and stops",
+        "history": f"{config.n_obs_steps} observations",
+        "denoising": f"{config.num_steps} steps of {config.noise_scheduler_type}",
+        **own_folder.summary(DiffusionProcessor.of(config, parts)),
+    }
+
+
+def save(path: Path, loaded: LoadedPolicy) -> None:
+    """Write a folder in our own layout; complete or absent."""
+    policy: DiffusionPolicy = loaded.policy
+    cameras = policy.config.cameras
+    images = own_folder.get_image_statistics(policy, cameras) if cameras else {}
+    processor: DiffusionProcessor = loaded.processor
+    own_folder.write(path, FAMILY, asdict(policy.config), policy, processor, images, processor.tokenizer)
+
+
+def build(config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
+    """A policy with fresh weights.
+
+    Args:
+        config: fields of `DiffusionConfig` that the data do not decide; `normalisation` ("min_max", "mean_std",
+            "quantiles"); `language`: true for a policy that reads the words of the instructions.
+    """
+    values = own_folder.take_data_fields(config, ("action_dim", "state_dim", "cameras", "vocabulary", "clip_text"))
+    parts = own_folder.fresh_parts(data, values.pop("normalisation", "min_max"))
+    vocabulary = make_vocabulary(data.instructions) if values.pop("language", False) else ()
+    width = len(data.joints)
+    sizes = DiffusionConfig.from_dict(
+        values | {"action_dim": width, "state_dim": width, "cameras": data.cameras, "vocabulary": vocabulary}
+    )
+    policy = DiffusionPolicy(sizes)
+    own_folder.set_image_statistics(policy, sizes.cameras, parts.images)
+    return LoadedPolicy(FAMILY, policy, DiffusionProcessor.of(sizes, parts))
+
+
+def _tokenizer(config: DiffusionConfig, path: Path, options: LoadOptions) -> PromptTokenizer | None:
+    if config.clip_text is None:
+        return None
+    inner = read_tokenizer((options.tokenizer, path), "the tokenizer of CLIP")
+    longest = int(config.clip_text.get("max_position_embeddings", 77))
+    # CLIP fills up with the token that ends a text; what follows the first of them is masked.
+    return PromptTokenizer(inner, longest, padding=int(config.clip_text.get("eos_token_id", 49407)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from vla_ros.core.errors import InputError
-from vla_ros.nn.resnet import DEPTHS
+from vla_ros.policies.backbones import KEYPOINT_STEM, check_backbone
 from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
 
 # Read from config.json as they are; the rest of DiffusionConfig comes from the features or is ours.
@@ -46,7 +46,9 @@ class DiffusionConfig:
             variant, None for a policy without it.
         language_dim: width to which the text's vector is projected.
         vocabulary: ours: words of the instructions, a small text encoder in place of CLIP; empty for none.
-        backbone_width, backbone_stages: ours: channels of the backbone's first stage, number of its stages.
+        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that looks for what the text names.
+        stem_width: ours: features that the small backbone makes of an image.
+        backbone_width: ours: channels of the backbone's first stage.
     """
 
     action_dim: int
@@ -85,11 +87,10 @@ class DiffusionConfig:
     language_dropout: float = 0.1
     vocabulary: tuple[str, ...] = ()
     backbone_width: int = 64
-    backbone_stages: int = 4
+    stem_width: int = 128
 
     def __post_init__(self) -> None:
-        if self.vision_backbone not in DEPTHS:
-            raise InputError(f"diffusion: vision_backbone {self.vision_backbone!r}, expected one of {sorted(DEPTHS)}")
+        check_backbone("diffusion", self.vision_backbone, self.vocabulary, self.image_size)
         for name, options in (
             ("noise_scheduler_type", ("DDPM", "DDIM")), ("prediction_type", ("epsilon", "sample")),
         ):
@@ -144,8 +145,11 @@ class DiffusionConfig:
     @property
     def step_condition_dim(self) -> int:
         """Features of one observation step."""
-        images = len(self.cameras) * 2 * self.spatial_softmax_num_keypoints
-        return self.state_dim + images + self.environment_dim + (self.language_dim if self.has_text else 0)
+        images = 2 * (
+            self.stem_width if self.vision_backbone == KEYPOINT_STEM else self.spatial_softmax_num_keypoints
+        )
+        text = self.language_dim if self.has_text else 0
+        return self.state_dim + len(self.cameras) * images + self.environment_dim + text
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder) -> "DiffusionConfig":

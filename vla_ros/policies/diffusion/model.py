@@ -4,10 +4,11 @@ one-dimensional U-Net that turns noise into actions."""
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.words import WordEncoder
+from vla_ros.policies.backbones import KEYPOINT_STEM
 from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.schedule import Step, make_scheduler, make_steps
@@ -30,7 +31,10 @@ class DiffusionPolicy(DenoisingPolicy):
         super().__init__()
         self.config = config
         cameras = len(config.cameras)
-        if cameras and config.use_separate_rgb_encoder_per_camera:
+        if cameras and config.vision_backbone == KEYPOINT_STEM:
+            size = KeypointStemSize(image=config.image_size[0])
+            self.stem = KeypointStem(size, cameras, text_width=config.language_dim, width=config.stem_width)
+        elif cameras and config.use_separate_rgb_encoder_per_camera:
             self.rgb_encoder = nn.ModuleList(RgbEncoder(config) for _ in range(cameras))
         elif cameras:
             self.rgb_encoder = RgbEncoder(config)
@@ -38,6 +42,8 @@ class DiffusionPolicy(DenoisingPolicy):
             self.register_buffer("image_mean", torch.zeros(cameras, 3, 1, 1, device="cpu"), persistent=False)
             self.register_buffer("image_std", torch.ones(cameras, 3, 1, 1, device="cpu"), persistent=False)
         if config.clip_text is not None:
+            from transformers import CLIPTextConfig, CLIPTextModelWithProjection  # seconds, and few policies need it
+
             text = CLIPTextConfig(**config.clip_text)
             self.language_encoder = CLIPTextModelWithProjection(text).requires_grad_(False)
             self.language_projection = nn.Linear(text.projection_dim, config.language_dim)
@@ -89,7 +95,7 @@ class DiffusionPolicy(DenoisingPolicy):
         parts = [state.to(dtype)]
         text = self._text(batch, dtype)
         if config.cameras:
-            parts.append(self._image_features(batch["images"], text if config.vocabulary else None, dtype))
+            parts.append(self._image_features(batch["images"], text, dtype))
         if config.environment_dim:
             parts.append(batch["environment_state"].to(dtype))
         if text is not None:
@@ -145,18 +151,17 @@ class DiffusionPolicy(DenoisingPolicy):
         )
 
     def _image_features(self, images: Tensor, text: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """(B, T, N * 2 K)."""
+        """(B, T, N * features of an image)."""
         if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
         size, steps, cameras = images.shape[:3]
         images = images.to(dtype)
-        if text is not None:
-            text = text[:, None].expand(-1, steps, -1)
+        if self.config.vision_backbone == KEYPOINT_STEM:  # the keypoints' token and the mean of the patches' tokens
+            text = text[:, None].expand(-1, steps, -1).flatten(0, 1)
+            tokens = self.stem(images.flatten(0, 1), text, torch.arange(cameras, device=images.device))
+            features = torch.cat([tokens[:, :, 0], tokens[:, :, 1:].mean(dim=2)], dim=-1)
+            return features.reshape(size, steps, -1)
         if self.config.use_separate_rgb_encoder_per_camera:
-            flat = None if text is None else text.flatten(0, 1)
-            features = [
-                encoder(images[:, :, i].flatten(0, 1), flat) for i, encoder in enumerate(self.rgb_encoder)
-            ]
+            features = [encoder(images[:, :, i].flatten(0, 1)) for i, encoder in enumerate(self.rgb_encoder)]
             return torch.cat(features, dim=-1).unflatten(0, (size, steps))
-        flat = None if text is None else text[:, :, None].expand(-1, -1, cameras, -1).flatten(0, 2)
-        return self.rgb_encoder(images.flatten(0, 2), flat).reshape(size, steps, -1)
+        return self.rgb_encoder(images.flatten(0, 2)).reshape(size, steps, -1)

@@ -7,6 +7,7 @@ Their `step` looks its coefficients up at run time, and draws noise that cannot 
 import math
 from dataclasses import dataclass
 
+import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from vla_ros.policies.diffusion.config import DiffusionConfig
@@ -28,11 +29,12 @@ class Step:
 def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
     """diffusers' scheduler with the policy's settings; it adds the noise in training."""
     kind = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}[config.noise_scheduler_type]
-    return kind(
-        num_train_timesteps=config.num_train_timesteps, beta_start=config.beta_start, beta_end=config.beta_end,
-        beta_schedule=config.beta_schedule, clip_sample=config.clip_sample,
-        clip_sample_range=config.clip_sample_range, prediction_type=config.prediction_type,
-    )
+    with torch.device("cpu"):  # its tables are needed even where a network is built without memory
+        return kind(
+            num_train_timesteps=config.num_train_timesteps, beta_start=config.beta_start, beta_end=config.beta_end,
+            beta_schedule=config.beta_schedule, clip_sample=config.clip_sample,
+            clip_sample_range=config.clip_sample_range, prediction_type=config.prediction_type,
+        )
 
 
 def make_steps(config: DiffusionConfig, num_steps: int) -> tuple[Step, ...]:

@@ -25,26 +25,24 @@ class SpatialSoftmax(nn.Module):
 
 
 class RgbEncoder(nn.Module):
-    """(B, 3, H, W) normalised images, and (B, L) text vectors where there are any, to (B, 2 K) features."""
+    """(B, 3, H, W) normalised images to (B, 2 K) features."""
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
         self.resize, self.crop, self.random = config.resize_shape, config.crop_size, config.crop_is_random
-        self.backbone = ResNet(
-            config.vision_backbone, "group" if config.use_group_norm else "batch", config.backbone_width,
-            config.backbone_stages, condition_dim=config.language_dim if config.vocabulary else 0,
-        )
-        rows, columns = feature_size(*(self.crop or self.resize or config.image_size), config.backbone_stages)
+        norm = "group" if config.use_group_norm else "batch"
+        self.backbone = ResNet(config.vision_backbone, norm, config.backbone_width)
+        rows, columns = feature_size(*(self.crop or self.resize or config.image_size))
         features = 2 * config.spatial_softmax_num_keypoints
         self.pool = SpatialSoftmax(self.backbone.out_channels, rows, columns, config.spatial_softmax_num_keypoints)
         self.out = nn.Linear(features, features)
 
-    def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         if self.resize is not None:
             images = functional.interpolate(images, self.resize, mode="bilinear", antialias=True)
         if self.crop is not None:
             images = random_crop(images, self.crop) if self.training and self.random else centre_crop(images, self.crop)
-        return functional.relu(self.out(self.pool(self.backbone(images, text))))
+        return functional.relu(self.out(self.pool(self.backbone(images))))
 
 
 def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:

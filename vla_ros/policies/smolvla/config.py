@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
 
@@ -43,9 +44,12 @@ class TextSize:
 
 @dataclass(frozen=True)
 class VlmSize:
-    """A SmolVLM: its vision tower, how many patches (`shuffle` squared) become a token, its text tower."""
+    """A SmolVLM: its vision tower, how many patches (`shuffle` squared) become a token, its text tower.
 
-    vision: SiglipSize
+    Ours: in place of SigLIP the small vision tower that looks for what the text names (`shuffle` is then 1).
+    """
+
+    vision: SiglipSize | KeypointStemSize
     shuffle: int
     text: TextSize
 
@@ -82,7 +86,12 @@ class VlmSize:
     def from_dict(cls, values: Mapping[str, Any]) -> "VlmSize":
         """What `asdict` made. Raises InputError."""
         try:
-            return cls(SiglipSize(**values["vision"]), int(values["shuffle"]), TextSize(**values["text"]))
+            vision = dict(values["vision"])
+            if "keypoints" in vision:
+                size = KeypointStemSize(**vision | {"channels": tuple(vision["channels"])})
+            else:
+                size = SiglipSize(**vision)
+            return cls(size, int(values["shuffle"]), TextSize(**values["text"]))
         except (KeyError, TypeError) as error:
             raise InputError(f"smolvla: vlm {values!r}: expected vision, shuffle and text with their sizes") from error
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_ros.nn.embeddings import time_features
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.rotary import rotary_table
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies import flow
@@ -36,8 +37,12 @@ class SmolVLA(DenoisingPolicy):
         super().__init__()
         self.config = config
         text, width = config.vlm.text, config.expert_width
-        self.vision = Siglip(config.vlm.vision)
-        self.connector = nn.Linear(config.vlm.vision.hidden * config.vlm.shuffle**2, text.width, bias=False)
+        self.reads_text = isinstance(config.vlm.vision, KeypointStemSize)
+        if self.reads_text:
+            self.vision = KeypointStem(config.vlm.vision, len(config.cameras), text.width, text.width)
+        else:
+            self.vision = Siglip(config.vlm.vision)
+            self.connector = nn.Linear(config.vlm.vision.hidden * config.vlm.shuffle**2, text.width, bias=False)
         self.embedding = nn.Embedding(text.vocabulary, text.width)
         nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # of size one after its scaling
         layers = range(config.num_vlm_layers)
@@ -52,17 +57,22 @@ class SmolVLA(DenoisingPolicy):
     def encode_prefix(self, batch: Batch) -> Prefix:
         """Keys and values of every layer as the expert will read them, masks and rotary tables."""
         text = self.embedding(batch["tokens"]) * math.sqrt(self.config.vlm.text.width)
-        images = self.encode_images(batch["images"])
+        images = self.encode_images(batch["images"], text, batch["token_mask"])
         state = self.state_in(batch["state"].to(self.state_in.weight.dtype))[:, None]
         tokens = torch.cat([images.flatten(1, 2).to(text.dtype), text, state.to(text.dtype)], dim=1)
         image_mask = batch["image_mask"].repeat_interleave(images.shape[2], dim=1)
         valid = functional.pad(torch.cat([image_mask, batch["token_mask"]], dim=1), (0, 1), value=True)
         return self.encode_tokens(tokens, valid)
 
-    def encode_images(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches become tokens, scaled as text is."""
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
             images = images.float() / 255 * 2 - 1
+        if self.reads_text:
+            kept = token_mask[..., None].to(text.dtype)
+            meaning = (text * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
+            cameras = torch.arange(images.shape[1], device=images.device)
+            return self.vision(images.to(text.dtype), meaning, cameras)
         features = self.vision(images.flatten(0, 1))
         side, shuffle = math.isqrt(features.shape[1]), self.config.vlm.shuffle
         # (N, block row, block column, row in block, column in block, hidden)
@@ -157,7 +167,7 @@ class SmolVLA(DenoisingPolicy):
     def freeze(self) -> "SmolVLA":
         """Take from training what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
         config = self.config
-        for part in (self.embedding, self.text, self.connector):
+        for part in (self.embedding, self.text, *(() if self.reads_text else (self.connector,))):
             part.requires_grad_(not config.train_expert_only)
         self.vision.requires_grad_(not (config.train_expert_only or config.freeze_vision_encoder))
         self.state_in.requires_grad_(config.train_state_proj)

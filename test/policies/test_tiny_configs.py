@@ -1,0 +1,91 @@
+"""The small configurations of ACT, Diffusion Policy and SmolVLA: small enough to ship, able to fit what they see."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.nn.keypoint_stem import KeypointStemSize
+from vla_ros.policies import load, registry, save
+from vla_ros.training.config import TrainConfig
+
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
+
+
+SIDE = 48  # pixels; a quarter of the work of the shipped size
+
+
+def fresh(family):
+    torch.manual_seed(0)
+    config = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o")
+    if family == "smolvla":
+        config.policy["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
+    else:
+        config.policy["image_size"] = [SIDE, SIDE]
+    row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
+    data = registry.TrainingData(JOINTS, ("front", "wrist"), 0.1, {"observation.state": row, "action": row},
+                                 INSTRUCTIONS)
+    return registry.build(config.family, config.policy, data)
+
+
+def samples(loaded, count=4):
+    """Every second one differs from the one before it in its instruction and its actions alone."""
+    result, processor = [], loaded.processor
+    for i in range(count):
+        rng = np.random.default_rng(i // 2)
+        images = {c: rng.integers(0, 256, (processor.n_obs_steps, SIDE, SIDE, 3), dtype=np.uint8)
+                  for c in processor.cameras}
+        state = rng.uniform(-0.3, 0.3, (processor.n_obs_steps, 6))
+        rows = processor.horizon - processor.first_action_step
+        towards = np.random.default_rng(100 + i).uniform(-0.5, 0.5, 6)
+        actions = state[-1] + np.linspace(0, 1, rows)[:, None] * (towards - state[-1])
+        result.append(Sample(images, state, INSTRUCTIONS[i % 2], actions, np.zeros(rows, bool)))
+    return result
+
+
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(family, tmp_path):
+    loaded = fresh(family)
+    assert loaded.processor.horizon == 16 and loaded.processor.step_dt == 0.1
+    assert sum(p.numel() for p in loaded.policy.parameters()) * 4 < 20e6
+    known = samples(loaded)
+    batch = loaded.processor.inputs(known)
+    if family != "act":  # what is drawn at random is drawn several times a step
+        batch = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in batch.items()}
+    policy = loaded.policy.train()
+    optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad])
+    torch.manual_seed(1)
+    steps = 100 if family == "smolvla" else 60
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1, step / 10) * (1 - step / steps)
+        optimizer.zero_grad()
+        policy.loss(batch)["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+    save(tmp_path / "x", loaded)
+    served = load(tmp_path / "x")
+    torch.manual_seed(2)
+    with torch.no_grad():
+        predicted = served.policy.predict(served.processor.inputs([_seen(one) for one in known]))
+    state = np.stack([one.state[-1] for one in known])
+    error = np.abs(served.processor.outputs(predicted, state) - np.stack([one.actions for one in known])).mean((1, 2))
+    guess = np.stack([one.actions for one in known]).reshape(2, 2, 16, 6).mean(1, keepdims=True)
+    spread = np.abs(np.stack([one.actions for one in known]).reshape(2, 2, 16, 6) - guess).mean()
+    # Without the instruction no policy could come nearer than `spread`, half the distance between the two.
+    assert error.mean() < 0.7 * spread
+
+
+def _seen(one):
+    return Sample(one.images, one.state, one.instruction)
+
+
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+def test_what_the_dataset_says_is_not_said_again(family):
+    data = registry.TrainingData(JOINTS, ("front",), 0.1, {}, INSTRUCTIONS)
+    with pytest.raises(InputError, match="it comes from the dataset"):
+        registry.build(family, {"cameras": ["front"]}, data)

@@ -1,0 +1,39 @@
+"""LeRobot folders of ACT, Diffusion Policy and SmolVLA in the graph: what a peer sees of their chunks."""
+
+from collections.abc import Iterator
+
+import lerobot_checkpoints
+import numpy as np
+import pytest
+from system.support import free_domain
+from system.test_policy_node import Policy
+
+from vla_ros.cli.graph import Graph
+from vla_ros.core.instruction import instruction_id
+from vla_ros.messages.chunks import read_chunk
+
+TEXT = "pick up the red cube"
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
+    """One process for all families; each configures it for itself and cleans it up."""
+    with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain()) as graph:
+        yield Policy(graph)
+
+
+@pytest.mark.parametrize("family, rows", [("act", 12), ("diffusion", 15), ("smolvla", 10)])
+def test_a_folder_as_lerobot_writes_it_serves(policy, tmp_path, family, rows):
+    folder = lerobot_checkpoints.make(tmp_path / family, family)
+    statistics = lerobot_checkpoints.make_statistics([])["action"]
+    with policy.up(folder, max_age=30.0) as robot:
+        policy.tell(TEXT)
+        for _ in range(2):  # the second has a history where the policy reads one
+            chunk = read_chunk(policy.chunk_of(robot.observe()))
+            assert chunk.names == robot.spec.joint_names
+            assert chunk.data.shape == (rows, 6)
+            assert chunk.step_dt == pytest.approx(1 / 30)
+            assert chunk.instruction_id == instruction_id(TEXT)
+            # Near the actions of the statistics: they were applied, in rad.
+            assert (np.abs(chunk.data - statistics["mean"]) < 20 * statistics["std"]).all()
+        policy.tell("")
