@@ -23,7 +23,7 @@ from vla_ros.policies.folder import new_folder
 from vla_ros.policies.lerobot_embodiment import find_embodiment, short_name
 from vla_ros.policies.lerobot_folder import ACTION, STATE, LeRobotFolder, Statistics
 from vla_ros.policies.lerobot_folder import read_statistics as read_statistics_of
-from vla_ros.policies.normalisation import Normalisation, read_statistics, write_statistics
+from vla_ros.policies.normalisation import Normalisation, read_statistics, widened, write_statistics
 from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
 from vla_ros.policies.standard_processor import StandardProcessor
 from vla_ros.policies.weights import TensorFolder
@@ -31,8 +31,6 @@ from vla_ros.policies.weights import TensorFolder
 MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles"}
 # Of the pictures that most backbones were trained on first; for fresh policies, as LeRobot does.
 IMAGENET = {"mean": np.array([0.485, 0.456, 0.406]), "std": np.array([0.229, 0.224, 0.225])}
-# A joint that hardly moved in the data would have its sensor noise blown up to the size of a motion.
-LEAST_DEVIATION = 0.01  # rad or m
 
 
 @dataclass(frozen=True)
@@ -191,26 +189,13 @@ def summary(processor: StandardProcessor) -> dict[str, str]:
 
 def fresh_parts(data: TrainingData, mode: str, fit: str = "pad") -> Parts:
     """For a policy with fresh weights that speaks the dataset's own units and order."""
-    wide = {feature: _widened(data.statistics[feature]) for feature in (STATE, ACTION)}
     return Parts(
         Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
-        Normalisation(mode, wide[STATE]),
-        Normalisation(mode, wide[ACTION]),
+        Normalisation(mode, widened(data.statistics[STATE])),
+        Normalisation(mode, widened(data.statistics[ACTION])),
         {name: IMAGENET for name in data.cameras},
         fit,
     )
-
-
-def _widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Statistics whose deviations and ranges are at least LEAST_DEVIATION wide."""
-    rows = {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
-    if "std" in rows:
-        rows["std"] = np.maximum(rows["std"], LEAST_DEVIATION)
-    for low, high in (("min", "max"), ("q01", "q99")):
-        if low in rows and high in rows:
-            short = np.maximum(2 * LEAST_DEVIATION - (rows[high] - rows[low]), 0) / 2
-            rows[low], rows[high] = rows[low] - short, rows[high] + short
-    return rows
 
 
 def take_data_fields(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

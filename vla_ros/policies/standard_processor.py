@@ -10,9 +10,9 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.base import Batch, Processor
-from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_same_aspect, resize_with_pad
-from vla_ros.policies.normalisation import Normalisation
+from vla_ros.policies.normalisation import Normalisation, widened
 
 FITS = {
     "exact": resize_same_aspect,
@@ -140,9 +140,14 @@ class StandardProcessor(Processor):
         return torch.from_numpy(values.astype(np.float32))
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
-        """The same processor, normalising with other statistics (keys "observation.state" and "action")."""
+        """The same processor, normalising by statistics of the joints, rad or m ("observation.state", "action")."""
+        e = self.embodiment
+        state, actions = (
+            dimensions_statistics(dimensions, widened(statistics[feature]), self.joints)
+            for dimensions, feature in ((e.state, "observation.state"), (e.actions, "action"))
+        )
         return replace(
             self,
-            state=replace(self.state, statistics=statistics["observation.state"]),
-            actions=replace(self.actions, statistics=statistics["action"]),
+            state=replace(self.state, statistics=state),
+            actions=replace(self.actions, statistics=actions),
         )

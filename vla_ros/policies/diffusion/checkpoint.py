@@ -6,8 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
 from vla_ros.policies import own_folder
 from vla_ros.policies.base import LoadedPolicy
@@ -54,7 +53,7 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
     """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
     config, parts = read(path, layout, options)
     processor = DiffusionProcessor.of(config, parts, _tokenizer(config, path, options))
-    with torch.device("meta"):
+    with without_numbers():
         policy = DiffusionPolicy(config)
     if config.cameras:
         own_folder.set_image_statistics(policy, config.cameras, parts.images)
@@ -68,7 +67,7 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
 def describe(path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
     """What `vla-ros info` prints."""
     config, parts = read(path, layout, options)
-    with torch.device("meta"):
+    with without_numbers():
         parameters = sum(parameter.numel() for parameter in DiffusionPolicy(config).parameters())
     language = "CLIP" if config.clip_text is not None else f"{len(config.vocabulary)} words"
     return {

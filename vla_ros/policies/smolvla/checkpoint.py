@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.keypoint_stem import KeypointStemSize
+from vla_ros.nn.meta import without_numbers
 from vla_ros.policies import own_folder
 from vla_ros.policies.backbones import KEYPOINT_STEM
 from vla_ros.policies.base import LoadedPolicy
@@ -54,7 +54,7 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
     """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
     config, parts = read(path, layout, options)
     processor = SmolVLAProcessor.of(config, parts, _tokenizer(config, path, layout, options))
-    with torch.device("meta"):
+    with without_numbers():
         policy = SmolVLA(config).freeze()
     tensors = TensorFolder(path)
     if layout == "vla_ros":
@@ -69,7 +69,7 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
 def describe(path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
     """What `vla-ros info` prints."""
     config, parts = read(path, layout, options)
-    with torch.device("meta"):
+    with without_numbers():
         parameters = sum(parameter.numel() for parameter in SmolVLA(config).parameters())
     rows = {
         "model": "SmolVLA",

@@ -1,0 +1,79 @@
+"""The network, and what turns observations into its inputs: replace the inside, keep the outside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.policies.base import Batch, Policy, Prior
+from vla_ros.policies.own_folder import Parts
+from vla_ros.policies.standard_processor import StandardProcessor
+
+
+@dataclass(frozen=True)
+class MyConfig:
+    """Sizes. `horizon`, `action_dim` and `n_obs_steps` are what the runtime asks every policy for."""
+
+    action_dim: int
+    cameras: tuple[str, ...]
+    horizon: int = 16
+    width: int = 64
+    image_size: tuple[int, int] = (48, 48)  # (height, width), pixels
+
+    @property
+    def n_obs_steps(self) -> int:
+        return 1
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MyConfig":
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise InputError(f"my_policy: unknown fields {unknown}, expected some of {sorted(known)}")
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+class MyPolicy(Policy):
+    """Convolutions and joints to a chunk. A policy that denoises derives from `DenoisingPolicy` instead."""
+
+    def __init__(self, config: MyConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.look = nn.Sequential(nn.Conv2d(3, width, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+        self.think = nn.Sequential(
+            nn.Linear(4 * width * len(config.cameras) + config.action_dim, width), nn.ReLU(),
+            nn.Linear(width, config.horizon * config.action_dim),
+        )
+
+    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
+        """(B, H, D) normalised actions. Without denoising there is nothing for `noise` and `prior` to do."""
+        images = batch["images"].float() / 255  # (B, N, 3, height, width)
+        seen = self.look(images.flatten(0, 1)).reshape(len(images), -1)
+        return self.think(torch.cat([seen, batch["state"]], dim=1)).unflatten(1, (self.config.horizon, -1))
+
+    def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
+        """The value under "loss" is minimised, all of them are logged."""
+        valid = ~batch["action_is_pad"][:, :, None]
+        error = (self.predict(batch) - batch["actions"]).abs() * valid
+        return {"loss": error.sum() / (valid.sum() * self.config.action_dim).clamp(min=1)}
+
+
+@dataclass(frozen=True)
+class MyProcessor(StandardProcessor):
+    """Joints, cameras and normalisation are done; what is left is which tensors the network takes."""
+
+    @classmethod
+    def of(cls, config: MyConfig, parts: Parts) -> "MyProcessor":
+        return cls(
+            parts.embodiment, parts.state, parts.actions, config.cameras, config.image_size, parts.fit, config.horizon
+        )
+
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        states = self.states(samples)  # (B, T, J), rad or m
+        batch = {"images": self.images(samples)[:, -1], "state": self.policy_states(states)[:, -1]}
+        return batch | self.targets(samples, states)
