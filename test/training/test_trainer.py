@@ -40,9 +40,13 @@ def command(settings: dict, tmp_path: Path, *arguments: str, launcher=(), **envi
     line = [*(launcher or [sys.executable]), str(TOY), "train", "--config", str(file), "--device", "cpu",
             "--threads", "1", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOY.parent.parent)} | environment
-    done = subprocess.run(line, env=environment, timeout=300, capture_output=True, text=True)
-    print(done.stdout, done.stderr)
-    return done.returncode
+    process = subprocess.Popen(line, env=environment)
+    try:
+        return process.wait(timeout=900)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun takes its workers along
+        process.wait(timeout=60)
+        raise
 
 
 def test_a_run_learns_and_leaves_folders_that_serve(settings, tmp_path):
@@ -53,7 +57,10 @@ def test_a_run_learns_and_leaves_folders_that_serve(settings, tmp_path):
     assert sorted(p.name for p in folder.parent.iterdir()) == ["last", "step-000100", "step-000150"]
     served = registry.load(folder)
     sample = trainer.held_out.get(np.array([0]))
-    expected = trainer.average.applied(trainer.policy).predict(trainer.loaded.processor.inputs(sample))
+    own = trainer.policy.last.weight.clone()
+    with trainer.average.applied(trainer.policy):
+        expected = trainer.policy.predict(trainer.loaded.processor.inputs(sample))
+    assert torch.equal(trainer.policy.last.weight, own)
     torch.testing.assert_close(served.policy.predict(served.processor.inputs(sample)), expected, rtol=0, atol=0)
     assert TrainConfig.load(tmp_path / "run/config.yaml") == trainer.config
     assert list((tmp_path / "run/tensorboard").iterdir())
@@ -157,10 +164,20 @@ def test_lora_trains_adapters_and_saves_plain_weights(settings, tmp_path):
     assert torch.equal(served.policy.last.weight, base)
     sample = trainer.held_out.get(np.array([0, 3]))
     batch = trainer.loaded.processor.inputs(sample)
-    expected = trainer.average.applied(trainer.policy).eval().predict(batch)
+    with trainer.average.applied(trainer.policy.eval()):
+        expected = trainer.policy.predict(batch)
     torch.testing.assert_close(served.policy.predict(batch), expected)
     with pytest.raises(InputError, match="matches no linear layer"):
         Trainer(TrainConfig.from_dict(settings | {"lora": lora | {"target": "absent"}, "output": str(tmp_path / "x")}))
+
+
+def test_averaged_weights_lie_behind_and_none_is_kept_without_a_decay(settings, tmp_path):
+    trainer = train(settings)
+    assert not torch.equal(trainer.average.values["last.weight"], trainer.policy.last.weight)
+    plain = train(settings, ema_decay=0.0, output=str(tmp_path / "plain"))
+    served = registry.load(tmp_path / "plain/checkpoints/last").policy
+    assert torch.equal(served.last.weight, plain.policy.last.weight)
+    assert torch.equal(plain.policy.last.weight, trainer.policy.last.weight)
 
 
 def test_the_rate_warms_up_and_falls_to_the_final_one():

@@ -1,7 +1,7 @@
 """Exponential moving average of weights."""
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,15 @@ class Average:
         for name, value in self.values.items():
             value.copy_(values[name])
 
-    def applied(self, module: nn.Module) -> nn.Module:
-        """A copy of the module with the averaged weights; the module itself is left as it is."""
-        averaged = copy.deepcopy(module)
-        parameters = dict(averaged.named_parameters())
-        with torch.no_grad():
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """Within the context the module has the averaged weights; nothing is copied."""
+        parameters = dict(module.named_parameters())
+        own = {name: parameters[name].data for name in self.values}
+        try:
             for name, value in self.values.items():
-                parameters[name].copy_(value)
-        return averaged
+                parameters[name].data = value
+            yield
+        finally:
+            for name, value in own.items():
+                parameters[name].data = value

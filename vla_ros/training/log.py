@@ -1,8 +1,11 @@
-"""Figures of a run: lines on the terminal, metrics.jsonl, TensorBoard."""
+"""Figures of a run: lines and a progress bar on the terminal, metrics.jsonl, TensorBoard."""
 
 import json
-import time
 from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from vla_ros.core.errors import InputError
 
@@ -17,8 +20,7 @@ class Log:
     """
 
     def __init__(self, output: Path, steps: int, first: int, tensorboard: bool = True) -> None:
-        self.steps, self.first = steps, first
-        self.began = time.monotonic()
+        self.steps = steps
         file = output / "metrics.jsonl"
         kept = []
         if first and file.is_file():
@@ -33,6 +35,13 @@ class Log:
             from tensorboardX import SummaryWriter
 
             self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first or None)
+        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        console = Console()
+        self._progress = Progress(
+            *columns, console=console, speed_estimate_period=300, disable=not console.is_terminal
+        )
+        self._task = self._progress.add_task("", total=steps, completed=first)
+        self._progress.start()
 
     def add(self, step: int, figures: dict[str, float]) -> None:
         """`figures` after `step` steps."""
@@ -40,18 +49,22 @@ class Log:
         if self._board is not None:
             for name, value in figures.items():
                 self._board.add_scalar(name, value, step)
-        elapsed = time.monotonic() - self.began
-        rate = (step - self.first) / elapsed if elapsed > 0 else 0.0
-        left = (self.steps - step) / rate if rate > 0 else 0.0
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        print(f"step {step}/{self.steps}  {shown}  {rate:.2f} steps/s  {_clock(left)} left", flush=True)
+        remaining = TimeRemainingColumn().render(self._progress.tasks[0])
+        line = f"step {step}/{self.steps}  {shown}  {remaining} left"
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
+
+    def advance(self) -> None:
+        """A step is done."""
+        self._progress.advance(self._task)
 
     def close(self) -> None:
+        self._progress.stop()
         self._file.close()
         if self._board is not None:
             self._board.close()
 
 
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.2f} steps/s")

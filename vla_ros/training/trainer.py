@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +105,7 @@ class Trainer:
             betas=(config.optimizer.beta1, config.optimizer.beta2),
             eps=config.optimizer.epsilon,
         )
-        self.average = Average(self.policy, config.ema_decay)
+        self.average = Average(self.policy, config.ema_decay) if config.ema_decay else None
         self.step = 0
         if resume:
             self._resume()
@@ -128,6 +129,8 @@ class Trainer:
                     for name, value in self._update(batches).items():
                         sums[name] = sums.get(name, 0.0) + value
                     last = self.step == config.steps
+                    if log:
+                        log.advance()
                     if main and (self.step % config.log_every == 0 or last):
                         figures = {name: value / (self.step - since) for name, value in sums.items()}
                         log.add(self.step, figures)
@@ -148,29 +151,31 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """Figures of the averaged weights on the held-out episodes."""
         config = self.config
-        with self._autocast():
+        with self._served(), self._autocast():
             return evaluate(
-                self._served(), self.loaded.processor, self.held_out, config.evaluate_samples,
+                self.policy, self.loaded.processor, self.held_out, config.evaluate_samples,
                 config.micro_batch_size or config.batch_size, self.device, config.seed,
             )
 
     def save(self) -> Path:
         """Write the averaged weights as a checkpoint that serves, and the state to resume from."""
-        folder = checkpoints.save_policy(
-            self.output, self.step, self.loaded, self._served(), self.config.lora is not None
-        )
+        with self._served():
+            folder = checkpoints.save_policy(
+                self.output, self.step, self.loaded, self.policy, self.config.lora is not None
+            )
         checkpoints.save_state(self.output, {
             "step": self.step,
             "config": self.config.to_dict(),
             "frames": len(self.samples),
             "policy": self.policy.state_dict(),
-            "average": self.average.values,
+            "average": self.average.values if self.average else {},
             "optimizer": self.optimizer.state_dict(),
         })
         return folder
 
     def _served(self):
-        return self.average.applied(self.policy) if self.config.ema_decay else self.policy
+        """A context in which the policy has the weights that checkpoints hold."""
+        return self.average.applied(self.policy) if self.average else nullcontext()
 
     def _autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
@@ -207,12 +212,12 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip_norm or math.inf)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if torch.isfinite(norm):
-            self.optimizer.step()
-        else:
+        if not torch.isfinite(norm):
             raise InputError(f"step {self.step}: the gradient is not finite; lower learning_rate or check the dataset")
+        self.optimizer.step()
         self.step += 1
-        self.average.update(self.policy, self.step)
+        if self.average:
+            self.average.update(self.policy, self.step)
         values = self.processes.sum_values(torch.stack(list(sums.values())))
         return dict(zip(sums, values.tolist(), strict=True)) | {"gradient_norm": float(norm), "learning_rate": rate}
 
@@ -232,6 +237,7 @@ class Trainer:
                 f"resume {self.output}: {len(self.samples)} training frames, the run had {state['frames']}"
             )
         self.policy.load_state_dict(state["policy"])
-        self.average.load(state["average"])
+        if self.average:
+            self.average.load(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
