@@ -1,7 +1,8 @@
 """Tensors of a checkpoint folder into a module: every key accounted for, one tensor in memory at a time."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,13 +66,29 @@ class TensorFolder:
         A mapped file keeps every page that was read in memory, so the mapping is given up now and then: the host
         never holds much more than what was made of the tensors.
         """
+        tensor = self._handle(key).get_tensor(key)
+        self._mapped += tensor.nbytes
+        return tensor
+
+    def pieces(self, key: str) -> Iterator[tuple[slice, Tensor]]:
+        """A tensor in blocks of rows, so that even the largest is never held whole beside its copy."""
+        shape = self.shapes[key]
+        rows = max(self._most_mapped // max(math.prod(shape[1:]) * 4, 1), 1)
+        if not shape or shape[0] <= rows:
+            yield slice(None), self.read(key)
+            return
+        for start in range(0, shape[0], rows):
+            block = slice(start, min(start + rows, shape[0]))
+            tensor = self._handle(key).get_slice(key)[block]
+            self._mapped += tensor.nbytes
+            yield block, tensor
+
+    def _handle(self, key: str) -> Any:
         file = self._file_of[key]
         if self._opened is None or self._opened[0] != file or self._mapped > self._most_mapped:
             self._opened = None  # the old mapping goes before the new one comes
             self._opened, self._mapped = (file, safe_open(self.path / file, framework="pt")), 0
-        tensor = self._opened[1].get_tensor(key)
-        self._mapped += tensor.nbytes
-        return tensor
+        return self._opened[1]
 
 
 def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: str) -> None:

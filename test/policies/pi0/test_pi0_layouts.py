@@ -296,7 +296,8 @@ def test_loading_takes_little_more_memory_than_the_checkpoint(tmp_path):
     assert size > 130e6
     result = subprocess.run([sys.executable, "-c", MEASURE, str(folder)], capture_output=True, text=True, check=True)
     grown = int(result.stdout.split()[-1])
-    assert 0.8 * size < grown < 1.2 * size
+    print(f"{grown / size:.3f} x the checkpoint")
+    assert 0.5 * size < grown < 1.2 * size
 
 
 def test_statistics_of_a_file_stand_in_for_missing_ones(folders, tmp_path):

@@ -17,7 +17,7 @@ from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.lerobot_folder import is_statistic
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
-from vla_ros.policies.weights import Shape, Tensors, check_keys
+from vla_ros.policies.weights import Shape, TensorFolder, Tensors, check_keys
 
 P = "paligemma_with_expert.paligemma.model"
 X = "paligemma_with_expert.gemma_expert.model"
@@ -184,7 +184,7 @@ def assign(
 ) -> None:
     """Read tensor after tensor straight into its place on the device, in its final type.
 
-    At any time the host holds what is loaded and one tensor more; a GPU's host never more than one.
+    At any time the host holds what is loaded and a small part of the file more; a GPU's host only the latter.
     """
     shapes = {name: tensor.shape for name, tensor in policy.state_dict().items()}
     for key, place in sources.items():
@@ -196,7 +196,11 @@ def assign(
             parameter = nn.Parameter(empty, requires_grad=parameter.requires_grad)
             setattr(owner, leaf, parameter)
         target = parameter.data if place.rows is None else parameter.data[place.rows]
-        target.copy_(tensors.read(key))
+        if isinstance(tensors, TensorFolder):
+            for rows, piece in tensors.pieces(key):
+                target[rows].copy_(piece)
+        else:
+            target.copy_(tensors.read(key))
 
 
 def stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
