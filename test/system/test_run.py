@@ -1,0 +1,81 @@
+"""`vla-ros run` serves a checkpoint in LeRobot's layout against the simulator, and Ctrl-C leaves no process."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pi0_folders
+import psutil
+import yaml
+from system.robot import ROBOT_FILE
+from system.support import DEADLINE, Probe
+
+from vla_ros.cli.graph import Graph
+from vla_ros.core.instruction import instruction_id
+from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.chunks import read_chunk
+from vla_ros.msg import ActionChunk
+from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.runtime.serving import open_session
+from vla_ros.runtime.session import example_sample
+
+CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+DEGREES = 180 / np.pi
+
+
+def write_policy(folder: Path, robot: RobotSpec) -> Path:
+    """A published layout with tokenizer and statistics, and the policy file that maps the robot to it."""
+    pi0_folders.write_lerobot(folder / "lerobot", pi0_folders.TINY, "pi0", len(robot.joints), CAMERAS)
+    pi0_folders.write_sentencepiece(folder / "lerobot" / "tokenizer.model")
+    dimensions = [{"joint": name, "scale": DEGREES} for name in robot.joint_names]
+    policy = {
+        "checkpoint": "lerobot",
+        "cameras": {"base_0_rgb": "front", "left_wrist_0_rgb": "wrist", "right_wrist_0_rgb": None},
+        "state": dimensions,
+        "step_dt": 0.05,
+    }
+    path = folder / "policy.yaml"
+    path.write_text(yaml.safe_dump(policy))
+    return path
+
+
+def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: Probe, tmp_path: Path):
+    robot = RobotSpec.load(ROBOT_FILE)
+    policy = write_policy(tmp_path, robot)
+    # Nothing here is about how fresh images are on a machine that pauses.
+    (tmp_path / "patient.yaml").write_text(yaml.safe_dump({"policy_node": {"ros__parameters": {"max_age": 30.0}}}))
+    probe.record("action_chunk", ActionChunk, COMMAND_QOS)
+    graph.start("sim_node", parameters={"robot": str(ROBOT_FILE)}, lifecycle=False)
+    command = [
+        sys.executable, "-m", "vla_ros.cli.main", "run", "--policy", str(policy), "--robot", "so101",
+        "--device", "cpu", "--instruction", "touch the red cube", "--params", str(tmp_path / "patient.yaml"),
+        "--output", str(tmp_path / "run"),
+    ]  # fmt: skip
+    run = subprocess.Popen(command, env=os.environ | {"ROS_DOMAIN_ID": str(graph.domain)})
+    try:
+        identity = instruction_id("touch the red cube")
+
+        def arrived() -> ActionChunk | None:
+            assert run.poll() is None, f"vla-ros run ended with status {run.returncode}"
+            chunks = probe.messages("action_chunk")
+            return next((chunk for chunk in chunks if chunk.instruction_id == identity), None)
+
+        chunk = read_chunk(probe.wait_for(arrived, "a chunk", 2 * DEADLINE))
+        assert chunk.names == robot.joint_names
+        assert chunk.data.shape == (pi0_folders.TINY.horizon, 6) and chunk.step_dt == 0.05
+        # The policy speaks degrees, 57 of which make a radian: on the wire are radians, as large as they are here.
+        session = open_session(policy, robot, "cpu")
+        usual = np.abs(session.infer(example_sample(robot, session.processor)).actions).max()
+        assert usual / 10 < np.abs(chunk.data).max() < 10 * usual
+
+        children = psutil.Process(run.pid).children(recursive=True)
+        assert len(children) == 3
+        run.send_signal(signal.SIGINT)
+        assert run.wait(timeout=2 * DEADLINE) == 0
+        assert not [child for child in children if child.is_running()]
+    finally:
+        run.kill()
+        run.wait()
