@@ -32,8 +32,11 @@ def measure(world: World, kind: TaskKind, layouts: int) -> dict:
         else:
             failed.append(seed)
     return {
-        "layouts": layouts, "successes": len(times), "failed_seeds": failed,
-        "mean_time_s": round(float(np.mean(times)), 2), "longest_time_s": round(float(np.max(times)), 2),
+        "layouts": layouts,
+        "successes": len(times),
+        "failed_seeds": failed,
+        "mean_time_s": round(float(np.mean(times)), 2),
+        "longest_time_s": round(float(np.max(times)), 2),
     }
 
 

@@ -31,13 +31,19 @@ class ControlLoop:
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def start(self, priority: int = 0) -> str:
-        """Begin. `priority` > 0 asks for SCHED_FIFO and locked memory; returns what was not granted, in words."""
+        """Begin. `priority` > 0 asks for SCHED_FIFO and locked memory; returns what was not granted, in words.
+
+        The calling thread gets one less than the loop: it may hold the interpreter's lock when the loop needs it, so
+        it must not wait for a processor behind ordinary processes.
+        """
         sys.setswitchinterval(_SWITCH_INTERVAL)
         gc.collect()
         gc.freeze()  # what is there now stays: later collections, which stop every thread, have little to look at
         self._priority = priority
         self._thread.start()
         self._ready.wait()
+        if priority and not self._denied:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(max(priority - 1, 1)))
         return self._denied
 
     @property
