@@ -60,7 +60,7 @@ command -v make >/dev/null || missing+=(make)
 requirements=(base bags train sim dev ros)
 files=()
 for name in "${requirements[@]}"; do files+=("requirements/$name.txt"); done
-wanted=$({ echo "$root $version"; cat "${files[@]}" pyproject.toml; } | sha256sum | cut -d' ' -f1)
+wanted=$({ echo "$root $version"; cat "${files[@]}" requirements/constraints.txt pyproject.toml; } | sha256sum | cut -d' ' -f1)
 if [ "$(cat .venv/.complete 2>/dev/null)" != "$wanted" ]; then
   say "installing Python packages into .venv (minutes, the first time)"
   # An installation that was cut off, or one by another Python or at another place, is made anew.
@@ -78,7 +78,7 @@ if [ "$(cat .venv/.complete 2>/dev/null)" != "$wanted" ]; then
       "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/base.txt)" 2>/dev/null ||
       say "no CPU-only build of torch at hand, taking the ordinary one"
   fi
-  "${pip[@]}" install "${files[@]/#/-r}"
+  "${pip[@]}" install -c requirements/constraints.txt "${files[@]/#/-r}"
   "${pip[@]}" install --no-deps --no-build-isolation --editable .
   echo "$wanted" >.venv/.complete
 fi
