@@ -142,7 +142,7 @@ def python(*command: str) -> dict:
 
 def compare_writers(folder: Path, lerobot_python: str | None, console: Console) -> None:
     """The same episodes through our writer and LeRobot's."""
-    episodes, length, size = 5, 200, 224
+    episodes, length, size = 4, 100, 224
     images = {
         name: np.stack([[picture(e * length + t + 37 * c, size, size) for t in range(length)] for e in range(episodes)])
         for c, name in enumerate(("front", "wrist"))
