@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -47,14 +48,14 @@ def measure(rate: float, seconds: float, priority: int, policy: Path, folder: Pa
     common = {"robot": str(ROBOT)}  # the simulator keeps to 100 Hz, the executor alone goes faster
     recorded = {kind: folder / f"{kind}.npy" for kind in ("executor", "bare loop")}
     modules = {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-    states: dict[str, int] = {}
+    states: dict[str, Any] = {}
     with Graph(folder / "graph") as graph:
         node = graph.node
         node.create_subscription(
             ExecutorStatus, "executor_node/status", lambda m: states.update(executor=m.state), STATUS_QOS
         )
         node.create_subscription(
-            PolicyStatus, "policy_node/status", lambda m: states.update(policy=m.state), POLICY_STATUS_QOS
+            PolicyStatus, "policy_node/status", lambda m: states.update(chunks=m.chunks), POLICY_STATUS_QOS
         )
         node.create_subscription(JointState, "joint_states", lambda m: states.update(joints=1), sensor_qos())
         instruction = node.create_publisher(String, "instruction", COMMAND_QOS)
@@ -70,7 +71,7 @@ def measure(rate: float, seconds: float, priority: int, policy: Path, folder: Pa
         graph.bring_up("policy_node", "executor_node")
         graph.wait_for(lambda: instruction.get_subscription_count() >= 3, "the listeners of the instruction")
         instruction.publish(String(data="touch the red cube"))
-        graph.wait_for(lambda: states.get("policy") == PolicyStatus.RUNNING, "the policy's chunks")
+        graph.wait_for(lambda: states.get("chunks"), "the policy's chunks", 300.0)
         bare = subprocess.Popen(
             [sys.executable, str(HERE / "recording_executor.py"), "--bare", str(round(1e9 / rate)), str(priority)],
             env=os.environ | {"RECORD_LATENESS": str(recorded["bare loop"])},
