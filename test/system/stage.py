@@ -4,6 +4,7 @@ Simulated time moves only when the test says so, and only after the command for 
 so nothing here depends on how fast any process is.
 """
 
+import time
 from array import array
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus
-from vla_ros.nodes.base import CHUNK_QOS, STATUS_QOS
+from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, STATUS_QOS
 
 ROBOT = """
 name: stage
@@ -50,7 +51,15 @@ class Stage:
         commands: [(stamp_ns, (J,) position)] everything that was published, in order.
     """
 
-    def __init__(self, graph: Graph, probe: Probe, *, name: str = "executor_node", **parameters: object) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        probe: Probe,
+        *,
+        name: str = "executor_node",
+        clock_qos: object = COMMAND_QOS,
+        **parameters: object,
+    ) -> None:
         self.graph, self.probe, self.name = graph, probe, name
         self.robot_file = Path(graph.folder) / "stage_robot.yaml"
         self.robot_file.write_text(ROBOT)
@@ -65,7 +74,9 @@ class Stage:
         graph.start(name, "vla_ros.nodes.executor_node", parameters=self.parameters)
         graph.configure(name)
         if self.parameters["use_sim_time"]:
-            self.clock = probe.publisher("/clock", Clock, readers=2)  # the node's own time source, and its ticks
+            self.clock = probe.publisher(
+                "/clock", Clock, clock_qos, readers=2
+            )  # the node's own time source, and its ticks
         self.joints = probe.publisher("joint_states", JointState)
         self.chunks = probe.publisher("action_chunk", ActionChunk, CHUNK_QOS)
         self.instructions = probe.publisher("instruction", String)
@@ -127,14 +138,26 @@ class Stage:
         self.probe.wait_for(lambda: self.status is not None and accept(self.status), what)
         return self.status
 
+    def introduce(self) -> None:
+        """The executor knows time and joints; said again until it does, whichever reader was discovered when."""
+        said = 0.0
+
+        def known() -> bool:
+            nonlocal said
+            status = self.status
+            if status and stamp_ns(status) == self.now_ns and list(status.measured) == list(self.measured):
+                return True
+            if time.monotonic() - said > 0.5:
+                said = time.monotonic()
+                self.publish_clock()
+                self.publish_joints()
+            return False
+
+        self.probe.wait_for(known, "clock and joint states in the status")
+
     def activate(self) -> None:
-        """Known time and joints, then activation; the first command arrives at once."""
-        self.publish_clock()
-        self.publish_joints()
-        self.wait_status(
-            lambda status: stamp_ns(status) == self.now_ns and list(status.measured) == list(self.measured),
-            "clock and joint states in the status",
-        )
+        """From known time and joints; the first command arrives at once."""
+        self.introduce()
         self.graph.activate(self.name)
         self._take_command()
 

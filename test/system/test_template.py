@@ -40,8 +40,13 @@ def test_the_template_trains_and_serves(installed: Path, tmp_path: Path):
     assert "my_policy" in registry.families()
     config = TrainConfig.from_dict(
         {
-            "dataset": str(write_dataset(tmp_path / "data", episodes=4)), "output": str(tmp_path / "run"),
-            "family": "my_policy", "policy": {"width": 16}, "steps": 10, "batch_size": 8, "evaluate_every": 10,
+            "dataset": str(write_dataset(tmp_path / "data", episodes=4)),
+            "output": str(tmp_path / "run"),
+            "family": "my_policy",
+            "policy": {"width": 16},
+            "steps": 10,
+            "batch_size": 8,
+            "evaluate_every": 10,
             "save_every": 10,
         }
     )

@@ -54,6 +54,7 @@ class ExecutorNode(ManagedNode):
         self._commands: list[tuple[Any, CommandWriter, np.ndarray]] = []
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
+        self._latched = ""  # who pulled the e-stop, while there is no executor to keep it
         super().__init__("executor_node", ExecutorParameters, **options)
 
     # Lifecycle
@@ -68,10 +69,12 @@ class ExecutorNode(ManagedNode):
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         self._period_ns = round(NS / robot.control_rate)
-        self._executor = Executor(limits, robot.control_rate, parameters.settings())
         self._refusal, self._said, self._last_command = "", (), None
         self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
         self._status = ExecutorStatus()
+        self._executor = Executor(limits, robot.control_rate, parameters.settings())
+        if self._latched:
+            self._executor.e_stop(self._latched)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
         self.create_subscription(JointState, robot.joint_state_topic, self._on_joint_state, joints_qos)
         self.create_subscription(String, "instruction", self._on_instruction, COMMAND_QOS)
@@ -145,6 +148,7 @@ class ExecutorNode(ManagedNode):
         self._publish_status()
 
     def release(self) -> None:
+        self._latched = self._executor.supervisor.e_stop_message if self._executor is not None else self._latched
         self._executor = None
         if self._time is not None:
             self._time.close()
