@@ -6,6 +6,8 @@ import lerobot_checkpoints
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
@@ -83,6 +85,18 @@ def test_our_own_layout_gives_the_same_actions(tmp_path, family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_bfloat16_stays_near_float32(tmp_path, family):
+    folder = lerobot_checkpoints.make(tmp_path, family)
+    exact, near = (load(folder, robot=ROBOT, dtype=dtype) for dtype in (None, torch.bfloat16))
+    kept = [name for name, p in near.policy.named_parameters() if p.dtype == torch.float32]
+    assert 2 <= len(kept) <= 10  # projections of actions alone
+    noise = torch.randn(1, exact.policy.config.horizon, exact.policy.config.action_dim)
+    one = sample(exact)
+    a, b = (PolicySession(loaded).infer(one, noise=noise).normalised for loaded in (exact, near))
+    assert (a - b).abs().mean() < 0.05 * a.abs().mean()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_training_batches_have_a_loss(tmp_path, family):
     loaded = load(lerobot_checkpoints.make(tmp_path, family), robot=ROBOT)
     batch = loaded.processor.inputs([sample(loaded, seed, actions=True) for seed in range(2)])
@@ -103,8 +117,6 @@ def test_info_names_what_matters(tmp_path, family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_missing_and_extra_tensor_is_listed(tmp_path, family):
-    from safetensors.torch import load_file, save_file
-
     folder = lerobot_checkpoints.make(tmp_path, family)
     tensors = load_file(folder / "model.safetensors")
     tensors["surprise.weight"] = tensors.pop(max(tensors))
@@ -209,3 +221,30 @@ def test_a_single_camera_needs_no_name(tmp_path):
     loaded = load(folder, robot=one)
     assert loaded.processor.robot_cameras == ("eye",)
     assert torch.is_tensor(loaded.processor.inputs([sample(loaded)])["images"])
+
+
+def test_a_language_conditioned_diffusion_policy_reads_the_text_side_of_clip(tmp_path):
+    clip = dict(vocab_size=50, hidden_size=16, intermediate_size=32, projection_dim=12, num_hidden_layers=1,
+                num_attention_heads=2, max_position_embeddings=8, eos_token_id=49)
+    lerobot_checkpoints.write_smolvlm(tmp_path)  # a tokenizer.json; of what kind does not matter here
+    folder = lerobot_checkpoints.make(tmp_path, "diffusion", clip_text=clip, language_dim=5)
+    tensors = load_file(folder / "model.safetensors")
+    with pytest.raises(InputError, match="missing: language_encoder"):
+        load(folder, robot=ROBOT)
+    encoder = CLIPTextModelWithProjection(CLIPTextConfig(**clip))
+    tensors |= {f"diffusion.language_encoder.{key}": value for key, value in encoder.state_dict().items()}
+    tensors["diffusion.language_projection.weight"] = torch.randn(5, 12)
+    tensors["diffusion.language_projection.bias"] = torch.zeros(5)
+    tensors["diffusion.language_encoder.vision_model.x"] = torch.zeros(1)  # of a whole CLIP model, not read
+    width = 16 + 2 * (6 + 2 * 8 + 5)  # step embedding, and per observation state, two cameras' keypoints, text
+    for key in [key for key in tensors if key.endswith("cond_encoder.1.weight")]:
+        tensors[key] = torch.randn(len(tensors[key]), width) * 0.1
+    save_file(tensors, folder / "model.safetensors")
+    loaded = load(folder, robot=ROBOT)
+    one = sample(loaded)
+    red, green = (Sample(one.images, one.state, text) for text in ("pick the red cube", "touch the green cube"))
+    first, second = (PolicySession(loaded).infer(x).actions for x in (red, green))
+    assert not np.allclose(first, second)
+    save(tmp_path / "ours", loaded)
+    again = PolicySession(load(tmp_path / "ours")).infer(red).actions
+    np.testing.assert_allclose(again, first, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,8 @@ tokenizer.json where the policy reads tokens.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,6 +197,16 @@ def fresh_parts(data: TrainingData, mode: str, fit: str = "pad") -> Parts:
         {name: IMAGENET for name in data.cameras},
         fit,
     )
+
+
+def keep_float32(options: LoadOptions, names: str) -> Callable[[str], torch.dtype]:
+    """For `load_weights`: the options' dtype, but float32 for tensors whose names match the regular expression."""
+    pattern = re.compile(names)
+
+    def dtype(name: str) -> torch.dtype:
+        return torch.float32 if options.dtype is None or pattern.match(name) else options.dtype
+
+    return dtype
 
 
 def take_data_fields(config: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

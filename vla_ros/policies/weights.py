@@ -114,14 +114,15 @@ def load_weights(
     rename: Callable[[str], str | None] = lambda key: key,
     optional: Iterable[str] = (),
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Callable[[str], torch.dtype] | None = None,
 ) -> None:
     """Give a module built on the meta device its weights, each read straight to its device and dtype.
 
     Args:
         rename: key in the file -> key in the module, or None for a tensor that is known not to be used.
         optional: keys of the module that a file may lack; whoever names them fills them himself.
-        dtype: of floating-point parameters; None keeps the file's. Buffers keep their own dtype.
+        dtype: of floating-point parameters, or a function from their names to it; None keeps the file's. Buffers
+            keep their own dtype.
 
     Raises InputError that lists every missing, extra and misshapen key, before anything is changed.
     """
@@ -143,15 +144,20 @@ def load_weights(
         owner = module.get_submodule(prefix)
         tensor = tensors.read(key)
         if leaf in owner._parameters:
-            wanted_dtype = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+            wanted_dtype = dtype(name) if callable(dtype) else dtype
+            if wanted_dtype is None or not tensor.is_floating_point():
+                wanted_dtype = tensor.dtype
             grad = owner._parameters[leaf].requires_grad
             owner._parameters[leaf] = nn.Parameter(tensor.to(device, wanted_dtype), requires_grad=grad)
         else:
             owner._buffers[leaf] = tensor.to(device, owner._buffers[leaf].dtype)
     for owner in module.modules():  # what is computed, not stored: positions and the like
         for leaf, buffer in owner._buffers.items():
-            if buffer is not None and not buffer.is_meta:
-                owner._buffers[leaf] = buffer.to(device)
+            if buffer is None:
+                continue
+            if buffer.is_meta and torch.device(device).type != "meta":
+                raise RuntimeError(f"{type(owner).__name__}.{leaf}: neither in the file nor computed")
+            owner._buffers[leaf] = buffer.to(device)
 
 
 def _listed(kind: str, keys: list[str]) -> str:

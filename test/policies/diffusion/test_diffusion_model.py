@@ -38,7 +38,6 @@ def batch(policy, size=2, seed=1):
         "environment_state": torch.randn(size, steps, config.environment_dim, generator=g),
         "words": torch.ones(size, len(config.vocabulary)),
         "tokens": torch.tensor([[1, 2, 49, 49], [3, 49, 49, 49]])[:size],
-        "token_mask": torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])[:size],
         "actions": torch.randn(size, config.unet_horizon, config.action_dim, generator=g),
         "action_is_pad": torch.zeros(size, config.unet_horizon, dtype=torch.bool),
     }
@@ -183,6 +182,8 @@ def test_clip_text_conditions_the_policy_and_stays_frozen():
     other = policy.encode_prefix(inputs | {"tokens": inputs["tokens"].flip(0)}).tensors["condition"]
     assert first.shape == (2, 2 * policy.config.step_condition_dim)
     assert not torch.equal(first, other)
+    longer = torch.nn.functional.pad(inputs["tokens"], (0, 3), value=49)  # filled up further: no difference
+    torch.testing.assert_close(policy.encode_prefix(inputs | {"tokens": longer}).tensors["condition"], first)
     assert {key.split(".")[0] for key in policy.state_dict()} == {
         "rgb_encoder", "language_encoder", "language_projection", "unet"
     }

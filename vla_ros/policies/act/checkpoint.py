@@ -19,6 +19,7 @@ from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "act"
 COMPUTED = ("vae_encoder_pos_enc",)  # a buffer that follows from the sizes; files may leave it out
+KEPT = r"action_head\.|stem\."  # in float32 whatever the rest is in
 
 
 def module_key(key: str) -> str | None:
@@ -44,9 +45,8 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
         policy = ACT(config)
     if config.cameras:
         own_folder.set_image_statistics(policy, config.cameras, parts.images)
-    load_weights(
-        policy, TensorFolder(path), str(path), module_key, COMPUTED, device=options.device, dtype=options.dtype
-    )
+    dtype = own_folder.keep_float32(options, KEPT)
+    load_weights(policy, TensorFolder(path), str(path), module_key, COMPUTED, options.device, dtype)
     return LoadedPolicy(FAMILY, policy.eval(), processor, layout)
 
 

@@ -136,7 +136,7 @@ class ACT(Policy):
         memory = self.encoder(x, positions)
         queries = memory.new_zeros(size, config.chunk_size, config.dim_model)
         out = self.decoder(queries, memory, memory + positions, self.decoder_pos_embed.weight)
-        return self.action_head(out)
+        return self.action_head(out.to(self.action_head.weight.dtype))
 
     def image_tokens(self, images: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, N, 3, height, width) to tokens (B, N * n, dim), camera after camera, and their positions (N * n, dim)."""
@@ -145,7 +145,8 @@ class ACT(Policy):
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
         size, cameras = images.shape[:2]
         if self.config.vision_backbone == KEYPOINT_STEM:  # its tokens carry their positions
-            tokens = self.stem(images.to(dtype), condition, torch.arange(cameras, device=images.device)).flatten(1, 2)
+            places = torch.arange(cameras, device=images.device)
+            tokens = self.stem(images.float(), condition.float(), places).flatten(1, 2).to(dtype)
             return tokens, tokens.new_zeros(tokens.shape[1:])
         features = self.encoder_img_feat_input_proj(self.backbone(images.flatten(0, 1).to(dtype)))
         tokens = features.flatten(2).transpose(1, 2).reshape(size, -1, dim)

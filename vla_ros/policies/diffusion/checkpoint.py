@@ -20,6 +20,7 @@ from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
 from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "diffusion"
+KEPT = r"unet\.final_conv\.1\.|stem\."  # in float32 whatever the rest is in
 
 # Published image encoders are sequences without the classifier: 0 convolution, 1 normalisation, 4 to 7 the stages.
 _SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
@@ -58,9 +59,8 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
     if config.cameras:
         own_folder.set_image_statistics(policy, config.cameras, parts.images)
     computed = [name for name, _ in policy.named_buffers() if name.endswith((".pos_grid", ".position_ids"))]
-    load_weights(
-        policy, TensorFolder(path), str(path), module_key, computed, device=options.device, dtype=options.dtype
-    )
+    dtype = own_folder.keep_float32(options, KEPT)
+    load_weights(policy, TensorFolder(path), str(path), module_key, computed, options.device, dtype)
     return LoadedPolicy(FAMILY, policy.eval(), processor, layout)
 
 
@@ -115,5 +115,5 @@ def _tokenizer(config: DiffusionConfig, path: Path, options: LoadOptions) -> Pro
         return None
     inner = read_tokenizer((options.tokenizer, path), "the tokenizer of CLIP")
     longest = int(config.clip_text.get("max_position_embeddings", 77))
-    # CLIP fills up with the token that ends a text; what follows the first of them is masked.
+    # CLIP fills up with the token that ends a text, and reads no farther than the first of them.
     return PromptTokenizer(inner, longest, padding=int(config.clip_text.get("eos_token_id", 49407)))

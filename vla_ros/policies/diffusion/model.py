@@ -22,7 +22,7 @@ class DiffusionPolicy(DenoisingPolicy):
         images: (B, T, N, 3, height, width) uint8, or float that is normalised already; N cameras.
         state: (B, T, S) normalised.
         environment_state: (B, T, E) normalised.
-        words: (B, W) word counts, or tokens and token_mask: (B, L) of CLIP's tokenizer.
+        words: (B, W) word counts, or tokens: (B, L) of CLIP's tokenizer.
     """
 
     config: DiffusionConfig
@@ -46,6 +46,9 @@ class DiffusionPolicy(DenoisingPolicy):
 
             text = CLIPTextConfig(**config.clip_text)
             self.language_encoder = CLIPTextModelWithProjection(text).requires_grad_(False)
+            # Computed, not stored, so it must have its numbers even where the network is built without memory.
+            places = torch.arange(text.max_position_embeddings, device="cpu")[None]
+            self.language_encoder.text_model.embeddings.register_buffer("position_ids", places, persistent=False)
             self.language_projection = nn.Linear(text.projection_dim, config.language_dim)
         elif config.vocabulary:
             self.language = WordEncoder(len(config.vocabulary), config.language_dim)
@@ -90,7 +93,7 @@ class DiffusionPolicy(DenoisingPolicy):
     def encode_prefix(self, batch: Batch) -> Prefix:
         """The condition (B, T * features): per step state, cameras, environment, text."""
         config, state = self.config, batch["state"]
-        dtype = self.unet.final_conv[1].weight.dtype
+        dtype = self.unet.mid_modules[0].conv1.block[0].weight.dtype
         size, steps = state.shape[:2]
         parts = [state.to(dtype)]
         text = self._text(batch, dtype)
@@ -144,8 +147,8 @@ class DiffusionPolicy(DenoisingPolicy):
             return self.language(batch["words"].to(dtype))
         if self.config.clip_text is None:
             return None
-        with torch.no_grad():
-            out = self.language_encoder(input_ids=batch["tokens"], attention_mask=batch["token_mask"])
+        with torch.no_grad():  # CLIP reads from left to right up to its end token: what fills up needs no mask
+            out = self.language_encoder(input_ids=batch["tokens"])
         return functional.dropout(
             self.language_projection(out.text_embeds.to(dtype)), self.config.language_dropout, self.training
         )
@@ -158,7 +161,8 @@ class DiffusionPolicy(DenoisingPolicy):
         images = images.to(dtype)
         if self.config.vision_backbone == KEYPOINT_STEM:  # the keypoints' token and the mean of the patches' tokens
             text = text[:, None].expand(-1, steps, -1).flatten(0, 1)
-            tokens = self.stem(images.flatten(0, 1), text, torch.arange(cameras, device=images.device))
+            places = torch.arange(cameras, device=images.device)
+            tokens = self.stem(images.flatten(0, 1).float(), text.float(), places).to(dtype)
             features = torch.cat([tokens[:, :, 0], tokens[:, :, 1:].mean(dim=2)], dim=-1)
             return features.reshape(size, steps, -1)
         if self.config.use_separate_rgb_encoder_per_camera:

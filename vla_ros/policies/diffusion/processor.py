@@ -49,5 +49,5 @@ class DiffusionProcessor(StandardProcessor):
         if self.vocabulary:
             batch["words"] = words.encode(texts, self.vocabulary)
         if self.tokenizer is not None:
-            batch["tokens"], batch["token_mask"] = self.tokenizer.encode(texts)
+            batch["tokens"], _ = self.tokenizer.encode(texts)
         return batch | self.targets(samples, states)

@@ -93,8 +93,12 @@ class UNet(nn.Module):
         )
 
     def forward(self, actions: Tensor, step: Tensor, condition: Tensor) -> Tensor:
-        condition = torch.cat([self.diffusion_step_encoder(step).to(condition.dtype), condition], dim=-1)
-        x = actions.transpose(1, 2)
+        features, *layers = self.diffusion_step_encoder
+        time = features(step).to(condition.dtype)
+        for layer in layers:
+            time = layer(time)
+        condition = torch.cat([time, condition], dim=-1)
+        x = actions.transpose(1, 2).to(condition.dtype)
         skips = []
         for first, second, down in self.down_modules:
             x = second(first(x, condition), condition)
@@ -104,4 +108,5 @@ class UNet(nn.Module):
             x = middle(x, condition)
         for first, second, up in self.up_modules:
             x = up(second(first(torch.cat([x, skips.pop()], dim=1), condition), condition))
-        return self.final_conv(x).transpose(1, 2)
+        smooth, last = self.final_conv
+        return last(smooth(x).to(last.weight.dtype)).transpose(1, 2).to(actions.dtype)

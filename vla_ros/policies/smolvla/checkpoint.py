@@ -27,6 +27,7 @@ from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "smolvla"
 FIT = "pad_top_left"
+KEPT = r"(state|action|time)_(in|out)\."  # in float32 whatever the rest is in; the small vision tower too
 
 
 def module_key(key: str) -> str | None:
@@ -57,12 +58,12 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
     with without_numbers():
         policy = SmolVLA(config).freeze()
     tensors = TensorFolder(path)
+    kept = f"{KEPT}|vision" if policy.reads_text else KEPT
+    dtype = own_folder.keep_float32(options, kept)
     if layout == "vla_ros":
-        load_weights(policy, tensors, str(path), device=options.device, dtype=options.dtype)
+        load_weights(policy, tensors, str(path), device=options.device, dtype=dtype)
     else:
-        load_weights(
-            policy, published.Stacked(tensors), str(path), module_key, device=options.device, dtype=options.dtype
-        )
+        load_weights(policy, published.Stacked(tensors), str(path), module_key, device=options.device, dtype=dtype)
     return LoadedPolicy(FAMILY, policy.eval(), processor, layout)
 
 

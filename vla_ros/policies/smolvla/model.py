@@ -72,7 +72,7 @@ class SmolVLA(DenoisingPolicy):
             kept = token_mask[..., None].to(text.dtype)
             meaning = (text * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
             cameras = torch.arange(images.shape[1], device=images.device)
-            return self.vision(images.to(text.dtype), meaning, cameras)
+            return self.vision(images.float(), meaning.float(), cameras)
         features = self.vision(images.flatten(0, 1))
         side, shuffle = math.isqrt(features.shape[1]), self.config.vlm.shuffle
         # (N, block row, block column, row in block, column in block, hidden)
