@@ -207,3 +207,13 @@ def test_version_2_1_is_read(tmp_path):
     for key in ("action", "observation.images.front"):
         for name in ("mean", "std", "min", "max"):
             np.testing.assert_allclose(dataset.statistics[key][name], new.statistics[key][name], rtol=1e-6, atol=1e-9)
+
+
+def test_the_table_of_tasks_is_one_for_pandas(tmp_path):
+    """LeRobot reads it with pandas: the metadata must describe every column, the index among them."""
+    write(tmp_path / "data")
+    table = pq.read_table(tmp_path / "data/meta/tasks.parquet")
+    pandas = json.loads(table.schema.metadata[b"pandas"])
+    assert pandas["index_columns"] == ["task"]
+    assert {column["field_name"] for column in pandas["columns"]} == set(table.column_names)
+    assert table.to_pydict() == {"task_index": [0, 1], "task": ["touch the cube 0", "touch the cube 1"]}

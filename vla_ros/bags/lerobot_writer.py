@@ -94,11 +94,7 @@ class DatasetWriter:
         for video in self._videos.values():
             video.close()
         self._data.close()
-        tasks = pa.table({"task_index": list(self._tasks.values()), "task": list(self._tasks)})
-        pandas = {"index_columns": ["task"], "column_indexes": [], "columns": [], "pandas_version": "2.0.0"}
-        pq.write_table(
-            tasks.replace_schema_metadata({"pandas": json.dumps(pandas)}), self.path / "meta" / "tasks.parquet"
-        )
+        pq.write_table(_task_table(self._tasks), self.path / "meta" / "tasks.parquet")
         episodes = self.path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
         self._make(episodes.parent)
         pq.write_table(pa.Table.from_pylist(self._episodes), episodes)
@@ -245,6 +241,18 @@ class DatasetWriter:
 def _flat(feature: str, statistics: Statistics) -> dict:
     """Columns `stats/FEATURE/NAME` of the episode table."""
     return {f"stats/{feature}/{name}": value.tolist() for name, value in statistics.items()}
+
+
+def _task_table(tasks: Mapping[str, int]) -> pa.Table:
+    """Text -> number as LeRobot reads it: through pandas, with the text as the index."""
+    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
+        for name, (kind, numpy_type) in kinds.items()
+    ]
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
+    table = pa.table({"task_index": pa.array(list(tasks.values()), pa.int64()), "task": list(tasks)})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
 
 
 def _write_json(path: Path, value: dict) -> None:
