@@ -106,10 +106,11 @@ def _show(args: argparse.Namespace) -> int:
         table.add_row(text, str(len(lengths)), str(sum(lengths)), *spans)
     console.print(table)
     names = ("min", "q01", "mean", "q99", "max", "std")
-    table = Table("joint", *(f"{kind} {name}" for kind in ("state", "action") for name in names))
+    table = Table("joint", "", *names)
     for j, joint in enumerate(dataset.joint_names):
-        values = [dataset.statistics[key][name][j] for key in ("observation.state", "action") for name in names]
-        table.add_row(joint, *(f"{value:.3f}" for value in values))
+        for kind, key in (("state", "observation.state"), ("action", "action")):
+            values = [dataset.statistics[key][name][j] for name in names]
+            table.add_row(joint if kind == "state" else "", kind, *(f"{value:.3f}" for value in values))
     console.print(table)
     sheet = Path(args.dataset) / "contact_sheet.png" if args.sheet is None else args.sheet
     if sheet:

@@ -63,6 +63,10 @@ CHUNK_QOS = _alive(COMMAND_QOS)
 POLICY_STATUS_QOS = _alive(STATUS_QOS)
 
 
+# Messages kept for a recorder that falls behind a simulation: what it lacks is asked for again only every few seconds.
+RECORDED_DEPTH = 1000
+
+
 def sensor_qos(reliable: bool = False, depth: int = 5) -> QoSProfile:
     """Images and joint states. A best-effort subscription matches every driver; a reliable one only reliable ones."""
     return _qos(depth, reliable)

@@ -20,7 +20,7 @@ from vla_ros.bags.recording import Recording
 from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, Stream, graph_streams, robot_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
 from vla_ros.core.errors import InputError
-from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.base import RECORDED_DEPTH, ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
 
 LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer
@@ -62,6 +62,7 @@ class RecorderNode(ManagedNode):
         self._lost: Counter[str] = Counter()
         self._said: set[str] = set()
         self._compressors: dict[str, Callable[[bytes], bytes]] = {}
+        self._depth = RECORDED_DEPTH if self._sim_time() else QUEUE_DEPTH
         found = [*robot_streams(robot), *graph_streams()]
         if self._sim_time() or self.parameters.clock:
             found.append(Stream(CLOCK, CLOCK, CLOCK_TYPE))
@@ -132,7 +133,7 @@ class RecorderNode(ManagedNode):
     def _subscribe(self, topic: str, reliable: bool, latched: bool) -> None:
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
-            depth=QUEUE_DEPTH,
+            depth=self._depth,
             reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
             durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
         )
@@ -200,7 +201,7 @@ class RecorderNode(ManagedNode):
     def _drain(self) -> None:
         """Take what has arrived and waits for its turn: it belongs to the time before the transition."""
         for subscription in self._followed.values():
-            for _ in range(QUEUE_DEPTH):
+            for _ in range(self._depth):
                 with subscription.handle:
                     taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
                 if taken is None:

@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 
 from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
 from rosgraph_msgs.msg import Clock
 
 from vla_ros.messages.stamps import NS, set_stamp
+from vla_ros.nodes.base import RECORDED_DEPTH
 from vla_ros.nodes.sim_loops import TASK_PERIOD, Loop, Stage
 
 _IDLE = 0.01  # s of wall time at least for a control period of a simulation that waits to be run
@@ -27,24 +29,32 @@ class LockstepLoop(Loop):
     Attributes:
         hold_on_success: with success even /clock stands still until `begin`, so that another instruction reaches
             every node at the same instant while the robot is in the middle of its motion.
+        rest: s of simulated time between success and standing still.
     """
 
-    def __init__(self, stage: Stage, image_rate: float, patience: float) -> None:
+    def __init__(
+        self, stage: Stage, image_rate: float, patience: float, chunks: bool = True, acknowledged: bool = False
+    ) -> None:
         """
         Args:
             image_rate: Hz of simulated time, the policy's own rate.
             patience: s of wall time to wait for a command or a chunk before the run is given up.
+            chunks: images are answered by chunks; False where something else than a policy steers.
+            acknowledged: wait until every reliable subscriber has received the images, so that one that answers
+                nothing, as a recorder, keeps up.
         """
         super().__init__(stage)
-        self.time_limit = 0.0
+        self.time_limit = self.rest = 0.0
+        self._chunks, self._acknowledged = chunks, acknowledged
         self._period_ns = round(stage.period * NS)
         self._image_periods = max(1, round(1.0 / (image_rate * stage.period)))
         self._patience = patience
-        self._clock = stage.node.create_publisher(Clock, "/clock", 10)
+        self._clock = stage.node.create_publisher(Clock, "/clock", RECORDED_DEPTH if acknowledged else 10)
         self._now = NS  # zero would mean "no time yet"
         self._running = False
         self.hold_on_success = False
         self._held = False
+        self._hold_at = -1  # tick, -1 for none
         self.runs = 0
         self._ended_by = ""
         self._tick = 0  # control periods since the run began
@@ -81,7 +91,7 @@ class LockstepLoop(Loop):
         if self._running:
             return
         self._running, self._ended_by, self.failure = True, "", ""
-        self._tick, self._start = 0, self._now
+        self._tick, self._start, self._hold_at = 0, self._now, -1
         self.runs += 1
         self.stage.task.restart(self.stage.world)
         self.publish_task()
@@ -143,6 +153,7 @@ class LockstepLoop(Loop):
 
     def _run_period(self) -> None:
         stage, now = self.stage, self._now
+        stage.cubes.publish(stage.world, now)
         self._publish_now()
         if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
             return
@@ -150,7 +161,11 @@ class LockstepLoop(Loop):
             stage.show(stage.world.snapshot(), stage.world.joint_positions())
             for camera in stage.cameras:
                 camera.publish(stage.view, now)
-            if not self._wait(lambda: not self._instruction or self._answered == now, self._lacking_chunk):
+            if self._chunks and not self._wait(
+                lambda: not self._instruction or self._answered == now, self._lacking_chunk
+            ):
+                return
+            if self._acknowledged and not self._wait_received():
                 return
         success = stage.step()
         self._tick += 1
@@ -159,8 +174,9 @@ class LockstepLoop(Loop):
             self.end("success")
         elif self.time_limit and self._tick * stage.period >= self.time_limit - 1e-9:
             self.end("time limit")
-        elif success and self.hold_on_success:
-            self._held = True
+        elif self.hold_on_success and (success or self._tick == self._hold_at):
+            self._hold_at = self._tick + round(self.rest / stage.period) if success else self._hold_at
+            self._held = self._tick == self._hold_at
         elif success or self._tick % TASK_PERIOD == 0:
             self.publish_task()
 
@@ -177,11 +193,14 @@ class LockstepLoop(Loop):
             if not self._running:
                 return False
             if time.monotonic() >= end:
-                self.failure = f"t = {self._now / NS:.3f} s: {lacking()} did not come within {self._patience:g} s"
-                self.stage.node.get_logger().error(f"the run is given up: {self.failure}")
-                self.end("failure")
+                self._give_up(lacking())
                 return False
         return True
+
+    def _give_up(self, lacking: str) -> None:
+        self.failure = f"t = {self._now / NS:.3f} s: {lacking} did not come within {self._patience:g} s"
+        self.stage.node.get_logger().error(f"the run is given up: {self.failure}")
+        self.end("failure")
 
     def _wait_once(self, condition: Callable[[], bool], end: float) -> bool:
         """Until the condition is met (True), something is asked, or `end` (time.monotonic) has come.
@@ -197,6 +216,20 @@ class LockstepLoop(Loop):
                 if self._disturbed() or time.monotonic() >= end:
                     return False
             self._publish_clock()
+
+    def _wait_received(self) -> bool:
+        """Until the images have reached their reliable subscribers. False when the run ends instead."""
+        publishers = [publisher for camera in self.stage.cameras for publisher in camera.publishers]
+        end = time.monotonic() + self._patience
+        for publisher in publishers:
+            while not publisher.wait_for_all_acked(Duration(seconds=_REPEAT)):
+                self._answer()
+                if self.stopping.is_set() or not self._running:
+                    return False
+                if time.monotonic() >= end:
+                    self._give_up(f"the receipt of {publisher.topic_name} by every subscriber")
+                    return False
+        return True
 
     def _lacking_command(self) -> str:
         with self._wake:

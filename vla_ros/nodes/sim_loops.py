@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from rclpy.node import Node
 
-from vla_ros.nodes.sim_streams import CameraPublisher, Commands, StatePublisher
+from vla_ros.nodes.sim_streams import CameraPublisher, Commands, CubePublisher, StatePublisher
 from vla_ros.nodes.sim_task import TaskWatch
+from vla_ros.sim.demonstrations import SmoothNoise
 from vla_ros.sim.layout import Layout
 from vla_ros.sim.world import World
 
@@ -28,6 +29,7 @@ class Stage:
         view: a second world that shows what is drawn; only the thread that draws touches it.
         period: control period, s.
         foreign_images: draw the cubes of another layout, so that the images say nothing about this one.
+        disturbance: rad; standard deviation of a smooth error of the arm's motors, drawn by the layout's seed.
     """
 
     node: Node
@@ -35,19 +37,27 @@ class Stage:
     view: World
     commands: Commands
     states: StatePublisher
+    cubes: CubePublisher
     cameras: list[CameraPublisher]
     task: TaskWatch
     period: float
     foreign_images: bool = False
+    disturbance: float = 0.0
 
     def __post_init__(self) -> None:
         self.targets = self.world.joint_positions()
         self._substeps = round(self.period / self.world.control_period)
+        self._draw_noise(0)
+
+    def _draw_noise(self, seed: int) -> None:
+        rng = np.random.default_rng([seed, 13])
+        self._noise = SmoothNoise(rng, self.disturbance, self.world.control_period)
 
     def reset(self, seed: int) -> None:
         """The cubes to the places of `seed`, the arm home and at rest."""
         self.world.reset(seed)
         self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if self.foreign_images else None)
+        self._draw_noise(seed)
         self.commands.clear()
         self.targets = self.world.joint_positions()
 
@@ -55,7 +65,7 @@ class Stage:
         """One control period towards the newest commands; True when the task has just succeeded."""
         self.targets = self.commands.apply(self.targets)
         for _ in range(self._substeps):
-            self.world.step(self.targets)
+            self.world.step(self.targets + self._noise.next())
         return self.task.update()
 
     def show(self, snapshot: np.ndarray, joints: np.ndarray) -> None:
@@ -156,6 +166,7 @@ class RealTimeLoop(Loop):
             success = stage.step()
             stamp = stage.node.get_clock().now().nanoseconds
             stage.states.publish(stage.world, stamp)
+            stage.cubes.publish(stage.world, stamp)
             self._frame = (stamp, stage.world.snapshot(), stage.world.joint_positions())
             count += 1
             if success or count % TASK_PERIOD == 0:

@@ -9,11 +9,11 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import stamp_ns
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, ManagedNode, spin_node
+from vla_ros.nodes.base import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.sim_lockstep import LockstepLoop
 from vla_ros.nodes.sim_loops import Loop, RealTimeLoop, Stage
-from vla_ros.nodes.sim_streams import CameraPublisher, Commands, StatePublisher, check_robot
+from vla_ros.nodes.sim_streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot
 from vla_ros.nodes.sim_task import TaskWatch
 from vla_ros.sim.world import World
 
@@ -42,14 +42,27 @@ class SimParameters(NodeParameters):
     hold: bool = parameter(
         False, "with success time stands still until ~/run; lockstep only; taken by ~/reset", live=True
     )
+    rest: float = parameter(
+        0.0, "simulated time from success until `hold` takes effect; lockstep only; taken by ~/reset",
+        unit="s", low=0.0, high=60.0, live=True,
+    )  # fmt: skip
+    chunks: bool = parameter(True, "images wait for a chunk; false where no policy steers; lockstep only")
+    acknowledged: bool = parameter(
+        False, "images wait until every subscriber has received them, for a recorder; lockstep only"
+    )
+    disturbance: float = parameter(
+        0.0, "standard deviation of a smooth error of the arm's motors; taken by ~/reset",
+        unit="rad", low=0.0, high=0.2, live=True,
+    )  # fmt: skip
 
 
 class SimNode(ManagedNode):
     """MuJoCo world to topics.
 
     Publishes joint states, images and camera_info as the robot file says, `~/task` and `~/success`, in lockstep
-    `/clock`. Takes commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) takes
-    those parameters that say so; `~/run` (std_srvs/SetBool) runs or pauses a lockstep.
+    `/clock`; for demonstrators `~/cubes` (in lockstep while it runs). Takes commands of the robot file's groups and
+    `instruction`. Services: `~/reset` (std_srvs/Trigger) takes those parameters that say so; `~/run`
+    (std_srvs/SetBool) runs or pauses a lockstep.
     """
 
     def __init__(self) -> None:
@@ -67,7 +80,8 @@ class SimNode(ManagedNode):
             world=world,
             view=view,
             commands=Commands(self, robot, world, self._refuse_command),
-            states=StatePublisher(self, robot),
+            states=StatePublisher(self, robot, RECORDED_DEPTH if values.acknowledged else 10),
+            cubes=CubePublisher(self),
             cameras=[CameraPublisher(self, camera, view) for camera in robot.cameras],
             task=TaskWatch(self),
             period=1.0 / robot.control_rate,
@@ -76,7 +90,7 @@ class SimNode(ManagedNode):
             for group in robot.groups:
                 if group.interface == "float64_multi_array":
                     raise InputError(f"group {group.name}: float64_multi_array carries no stamp, lockstep needs one")
-            self._loop = LockstepLoop(stage, values.image_rate, values.patience)
+            self._loop = LockstepLoop(stage, values.image_rate, values.patience, values.chunks, values.acknowledged)
             self._watch_executor(self._loop)
         else:
             self._loop = RealTimeLoop(stage)
@@ -118,8 +132,9 @@ class SimNode(ManagedNode):
             loop.end("reset")
             loop.leap()
             loop.time_limit = values.time_limit
-            loop.hold_on_success = values.hold
+            loop.hold_on_success, loop.rest = values.hold, values.rest
         loop.stage.foreign_images = values.foreign_images
+        loop.stage.disturbance = values.disturbance
         loop.stage.reset(values.seed)
         loop.stage.task.override = values.task
         loop.stage.task.restart(loop.stage.world)

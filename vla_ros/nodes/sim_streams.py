@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import Quaternion, Transform, Vector3
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, MultiDOFJointState
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import Camera, CommandGroup, RobotSpec
@@ -88,14 +89,40 @@ class Commands:
 class StatePublisher:
     """Joint states of a world."""
 
-    def __init__(self, node: Node, robot: RobotSpec) -> None:
-        qos = sensor_qos(reliable=True, depth=10)
+    def __init__(self, node: Node, robot: RobotSpec, depth: int = 10) -> None:
+        qos = sensor_qos(reliable=True, depth=depth)
         self._publisher = node.create_publisher(JointState, robot.joint_state_topic, qos)
 
     def publish(self, world: World, stamp: int) -> None:
         self._publisher.publish(
             joint_state_message(JointState, world.joint_names, world.joint_positions(), stamp, world.joint_velocities())
         )
+
+
+class CubePublisher:
+    """Where the cubes are, as a motion capture system would say it. For demonstrators; no policy sees it."""
+
+    def __init__(self, node: Node) -> None:
+        self._publisher = node.create_publisher(MultiDOFJointState, "~/cubes", sensor_qos(reliable=True, depth=10))
+
+    def publish(self, world: World, stamp: int) -> None:
+        poses = world.cube_poses()
+        message = MultiDOFJointState(joint_names=list(poses))
+        message.header.frame_id = "base"
+        message.transforms = [
+            Transform(translation=Vector3(x=x, y=y, z=z), rotation=Quaternion(w=w, x=a, y=b, z=c))
+            for x, y, z, w, a, b, c in (pose.tolist() for pose in poses.values())
+        ]
+        self._publisher.publish(set_stamp(message, stamp))
+
+
+def read_cubes(message: MultiDOFJointState) -> dict[str, np.ndarray]:
+    """What `CubePublisher` wrote, as `World.place` takes it."""
+    poses = {}
+    for name, pose in zip(message.joint_names, message.transforms, strict=True):
+        place, turn = pose.translation, pose.rotation
+        poses[name] = np.array([place.x, place.y, place.z, turn.w, turn.x, turn.y, turn.z])
+    return poses
 
 
 class CameraPublisher:
@@ -114,6 +141,7 @@ class CameraPublisher:
         else:
             self._raw = node.create_publisher(Image, camera.topic, qos)
             self._compressed = node.create_publisher(CompressedImage, f"{camera.topic}/compressed", qos)
+        self.publishers = [publisher for publisher in (self._raw, self._compressed) if publisher is not None]
         folder, _, _ = camera.topic.rpartition("/")
         self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
         lens = pinhole_camera(view, camera.name, camera.width, camera.height)

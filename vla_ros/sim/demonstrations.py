@@ -17,8 +17,9 @@ from vla_ros.sim.world import World
 FPS = 10.0  # Hz, the policy's clock
 LAYOUTS_FROM = 1_000_000  # layouts of demonstrations have seeds from here on, so that those below stay unseen
 _TIME_LIMIT = 12.0  # s
-_ATTEMPTS = 20
+ATTEMPTS = 20  # layouts that an episode may try
 _BATCH = 100  # episodes
+_EPISODES = 100_000  # between two seeds
 Picture = Callable[[np.ndarray], np.ndarray]
 
 
@@ -59,14 +60,19 @@ def demonstrate(world: World, task: Task, kinds: Sequence[TaskKind], seed: int, 
     Raises:
         RuntimeError: the expert failed in 20 layouts running.
     """
-    for attempt in range(_ATTEMPTS):
-        layout_seed = LAYOUTS_FROM + seed * _ATTEMPTS + attempt
-        rng = np.random.default_rng([layout_seed, 7])
-        start, position, velocity = _begin(world, task, kinds, layout_seed, rng)
-        demonstration = _record(world, task, start, position, velocity, layout_seed, rng, picture)
+    for attempt in range(ATTEMPTS):
+        layout = layout_seed(0, seed, attempt)
+        rng = np.random.default_rng([layout, 7])
+        start, position, velocity = _begin(world, task, kinds, layout, rng)
+        demonstration = _record(world, task, start, position, velocity, layout, rng, picture)
         if demonstration is not None:
             return demonstration
-    raise RuntimeError(f"the expert did not {task.instruction()} in {_ATTEMPTS} layouts from seed {layout_seed}")
+    raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts from seed {layout}")
+
+
+def layout_seed(seed: int, episode: int, attempt: int) -> int:
+    """The layout that an episode of `demonstrations` with this seed tries."""
+    return LAYOUTS_FROM + (seed * _EPISODES + episode) * ATTEMPTS + attempt
 
 
 def demonstrations(
@@ -79,7 +85,7 @@ def demonstrations(
         seed: episodes of different seeds below 10 000 have different layouts.
         picture: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
-    plan = [(kinds, index, seed * 100_000 + index, picture) for index in range(episodes)]
+    plan = [(kinds, index, seed * _EPISODES + index, picture) for index in range(episodes)]
     if jobs == 1:
         yield from map(_one, plan)
         return
@@ -141,7 +147,7 @@ def _record(world, task, start, position, velocity, seed, rng, picture) -> Demon
     """The expert from here to a while after success, or None where it did not succeed."""
     expert = Expert(world, task, position, velocity)
     tracker = SuccessTracker(task, world)
-    noise = _SmoothNoise(rng, 0.02 if rng.random() < 0.67 else 0.0, world.control_period)
+    noise = SmoothNoise(rng, 0.02 if rng.random() < 0.67 else 0.0, world.control_period)
     ticks_per_frame = round(1 / (FPS * world.control_period))
     images: dict[str, list[np.ndarray]] = {camera: [] for camera in world.cameras}
     states, actions = [], []
@@ -165,7 +171,7 @@ def _record(world, task, start, position, velocity, seed, rng, picture) -> Demon
     return None
 
 
-class _SmoothNoise:
+class SmoothNoise:
     """An Ornstein-Uhlenbeck process over the arm's joints, smoothed once; the gripper stays as commanded."""
 
     def __init__(self, rng: np.random.Generator, deviation: float, period: float, time_constant: float = 0.25):

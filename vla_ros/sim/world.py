@@ -1,7 +1,7 @@
 """The physics: an arm, a table, three cubes and two cameras."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -140,6 +140,18 @@ class World:
     def show_arm(self, joints: Sequence[float]) -> None:
         """Take the arm's joint positions (6,) rad alone; the cubes stay."""
         self.data.qpos[self._qpos] = self._checked(joints)
+        mujoco.mj_forward(self.model, self.data)
+
+    def cube_poses(self) -> dict[str, np.ndarray]:
+        """Colour -> (7,): centre, m, and quaternion w, x, y, z, in the frame of the base."""
+        return {c: self.data.qpos[start : start + 7].copy() for c, start in self._cube_qpos.items()}
+
+    def place(self, joints: Sequence[float], cubes: Mapping[str, Sequence[float]]) -> None:
+        """Take the arm's joint positions (6,) rad and the `cube_poses` of another world; nothing moves."""
+        self.data.qpos[self._qpos] = joints
+        for colour, pose in cubes.items():
+            start = self._cube_qpos[colour]
+            self.data.qpos[start : start + 7] = pose
         mujoco.mj_forward(self.model, self.data)
 
     def _new_renderer(self, width: int, height: int) -> mujoco.Renderer:

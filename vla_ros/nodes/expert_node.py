@@ -1,0 +1,116 @@
+"""The simulator's scripted expert as a demonstrator: it steers the simulated robot as a teleoperator would.
+
+It sees what no policy sees, where the cubes are, and publishes commands on the topics of the robot file, so that a
+recorder makes demonstrations of them. An executor must not run beside it.
+"""
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from sensor_msgs.msg import JointState, MultiDOFJointState
+from std_msgs.msg import String
+
+from vla_ros.core.errors import InputError
+from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
+from vla_ros.messages.joints import joint_positions
+from vla_ros.messages.stamps import stamp_ns
+from vla_ros.nodes.base import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.parameters import NodeParameters
+from vla_ros.nodes.sim_streams import check_robot, read_cubes
+from vla_ros.sim.expert import Expert
+from vla_ros.sim.tasks import parse_instruction
+from vla_ros.sim.world import World
+
+
+@dataclass(frozen=True)
+class ExpertParameters(NodeParameters):
+    pass
+
+
+class ExpertNode(ManagedNode):
+    """One command for each joint state of the running simulation, while there is an instruction.
+
+    Takes `instruction`, joint states and `sim_node/cubes`; publishes commands, stamped as the joint states are, and on
+    `~/following` the instruction it follows (empty: none, also where it does not understand one).
+    """
+
+    def __init__(self) -> None:
+        super().__init__("expert_node", ExpertParameters)
+
+    def configure(self) -> None:
+        robot = self.load_robot()
+        self._world = World()
+        check_robot(robot, self._world)
+        self._order = self._world.joint_names
+        self._groups = []
+        for group in robot.groups:
+            package, _, name = COMMAND_TYPES[group.interface].split("/")
+            module = import_module(f"{package}.msg")
+            point = module.JointTrajectoryPoint() if group.interface == "joint_trajectory" else None
+            writer = CommandWriter(group, getattr(module, name)(), point, 1.0 / robot.control_rate)
+            publisher = self.create_publisher(getattr(module, name), group.topic, sensor_qos(True, RECORDED_DEPTH))
+            columns = [self._order.index(joint) for joint in group.joints]
+            self._groups.append((writer, publisher, columns))
+        self._repeats = round(1.0 / robot.control_rate / self._world.control_period)
+        self._text, self._task, self._expert, self._answered = "", None, None, 0
+        self._joints: JointState | None = None
+        self._cubes: MultiDOFJointState | None = None
+        self._following = self.create_publisher(String, "~/following", STATUS_QOS)
+        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        self.create_subscription(JointState, robot.joint_state_topic, self._take_joints, sensor_qos(True, 10))
+        self.create_subscription(MultiDOFJointState, "sim_node/cubes", self._take_cubes, sensor_qos(True, 10))
+
+    def activate(self) -> None:
+        self._text, self._task, self._expert = "", None, None
+        self._following.publish(String())
+
+    def _take_instruction(self, message: String) -> None:
+        text = message.data.strip()
+        if not self.is_active or text == self._text:
+            return
+        self._expert, self._text = None, text
+        try:
+            self._task = parse_instruction(text) if text else None
+        except InputError as error:
+            self.get_logger().error(str(error))
+            self._task = None
+        self._following.publish(String(data=text if self._task else ""))
+        self._steer()
+
+    def _take_joints(self, message: JointState) -> None:
+        self._joints = message
+        self._steer()
+
+    def _take_cubes(self, message: MultiDOFJointState) -> None:
+        self._cubes = message
+        self._steer()
+
+    def _steer(self) -> None:
+        """The command for the newest instant of which everything is known, once."""
+        if not self.is_active or self._task is None or None in (self._joints, self._cubes):
+            return
+        now = stamp_ns(self._cubes)
+        if stamp_ns(self._joints) != now or now == self._answered:
+            return
+        self._answered = now
+        self._world.place(joint_positions(self._joints, self._order), read_cubes(self._cubes))
+        if self._expert is None:
+            self._expert = Expert(self._world, self._task)
+        for _ in range(self._repeats):  # a slower robot gets the last of the expert's own steps
+            command = self._expert.command()
+        self._publish(command, now)
+
+    def _publish(self, command: np.ndarray, now: int) -> None:
+        for writer, publisher, columns in self._groups:
+            publisher.publish(writer.fill(command[columns], now))
+
+
+def main(args: Any = None) -> int:
+    return spin_node(ExpertNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
