@@ -24,8 +24,18 @@ def test_demos_write_a_dataset(tmp_path, capsys):
     assert np.isfinite(dataset.statistics["action"]["mean"]).all()
 
 
-@pytest.mark.parametrize("option", [["--episodes", "0"], ["--jobs", "0"], ["--seed", "-1"], ["--image-size", "0"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--episodes", "0"], ["--jobs", "0"], ["--seed", "-1"], ["--image-size", "0"], ["--seed", "1000", "--bags"]],
+)
 def test_bad_options_are_refused_before_anything_is_written(tmp_path, option, capsys):
     assert main(["demos", str(tmp_path / "demos"), *option]) == 2
     assert option[0] in capsys.readouterr().err
     assert not (tmp_path / "demos").exists()
+
+
+def test_bags_are_never_mixed_with_what_is_there(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["demos", str(tmp_path), "--bags"]) == 2
+    assert "holds something already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

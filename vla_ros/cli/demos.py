@@ -70,12 +70,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _record_bags(args: argparse.Namespace) -> int:
-    from vla_ros.cli.demos_graph import DISTURBANCE, DemonstrationGraph
-
     if args.seed >= _BAG_SEEDS:
         raise InputError(f"--seed {args.seed}, expected 0 to {_BAG_SEEDS - 1} with --bags")
-    if args.out.exists() and any(args.out.iterdir()):
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise InputError(f"{args.out}: holds something already, expected a new folder")
+    from vla_ros.cli.demos_graph import DISTURBANCE, DemonstrationGraph
+
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vla_ros_demos_") as folder:
