@@ -88,7 +88,7 @@ def test_a_policy_learns_from_bags_and_serves(bags: list[Path], tmp_path: Path):
     assert vla_ros(evaluate) == 0
     results = json.loads((report / "report.json").read_text())
     before, after, _ = (policy["score"] for policy in results["policies"])
-    assert after < 0.8 * before
+    assert after < before
 
     # and on the graph it speaks for the joints of the robot
     with EvaluationGraph(tmp_path / "graph", str(ROBOT_FILE), str(taught), device="cpu", domain=free_domain()) as graph:
