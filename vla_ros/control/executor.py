@@ -12,6 +12,7 @@ from vla_ros.control.limits import Limits
 from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import SETTLE_NS, Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
+from vla_ros.control.timing import Timing
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
@@ -82,14 +83,7 @@ class Executor:
         self._live: Predictions | None = None
         self._seen: Seen | None = None
         self._limited = np.zeros(len(limits.names), dtype=bool)
-        self._worst_lateness = 0.0
-        self._clear_counters()
-
-    def _clear_counters(self) -> None:
-        self._ticks = self._overruns = 0
-        self._last: tuple[int, int] | None = None
-        self._rate_mark: tuple[int, int] | None = None
-        self._rate = 0.0
+        self._timing = Timing(self.limiter.dt)
 
     # What arrives
 
@@ -184,7 +178,7 @@ class Executor:
         self.supervisor.not_before_ns = None
         self.admission.release()
         self._forget_chunks()
-        self._clear_counters()
+        self._timing.clear()
         self._limited[:] = False
         self._active, self._stopping, self._silent = True, False, False
 
@@ -246,31 +240,24 @@ class Executor:
         return self.blender.target(now_ns, self._live)
 
     def _watch_time(self, now_ns: int, steady_ns: int, lateness: float) -> None:
-        settings, period = self.settings, self.limiter.dt
-        self._ticks += 1
-        self._worst_lateness = max(self._worst_lateness, lateness)
-        self._overruns += lateness > period
-        if self._last is not None:
-            elapsed, steady = (now_ns - self._last[0]) * 1e-9, (steady_ns - self._last[1]) * 1e-9
-            if elapsed <= 0 or abs(elapsed - steady) > settings.clock_jump_limit:
-                text = f"ROS time went {elapsed:+.3f} s in {steady:.3f} s, limit {settings.clock_jump_limit} s"
-                self._trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
-                self.joint_states.clear()
-                self.admission.release()
-            else:
-                self._way_back(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
-            if steady - period > settings.overrun_limit:
-                text = f"the control loop stalled for {steady - period:.3f} s, limit {settings.overrun_limit} s"
-                self._trip(Cause.OVERRUN, text, now_ns, again=True)
-                self.limiter.reset(self.limiter.position)  # the robot has stood there meanwhile
-            else:
-                self._way_back(Cause.OVERRUN, now_ns, SETTLE_NS)
-        self._last = (now_ns, steady_ns)
-        if self._rate_mark is None:
-            self._rate_mark = (self._ticks, steady_ns)
-        elif steady_ns - self._rate_mark[1] >= SETTLE_NS:
-            self._rate = (self._ticks - self._rate_mark[0]) / ((steady_ns - self._rate_mark[1]) * 1e-9)
-            self._rate_mark = (self._ticks, steady_ns)
+        settings, passed = self.settings, self._timing.tick(now_ns, steady_ns, lateness)
+        if passed is None:
+            return
+        elapsed, steady = passed
+        if elapsed <= 0 or abs(elapsed - steady) > settings.clock_jump_limit:
+            text = f"ROS time went {elapsed:+.3f} s in {steady:.3f} s, limit {settings.clock_jump_limit} s"
+            self._trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
+            self.joint_states.clear()
+            self.admission.release()
+        else:
+            self._way_back(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
+        stall = steady - self.limiter.dt
+        if stall > settings.overrun_limit:
+            text = f"the control loop stalled for {stall:.3f} s, limit {settings.overrun_limit} s"
+            self._trip(Cause.OVERRUN, text, now_ns, again=True)
+            self.limiter.reset(self.limiter.position)  # the robot has stood there meanwhile
+        else:
+            self._way_back(Cause.OVERRUN, now_ns, SETTLE_NS)
 
     def _watch_joints(self, now_ns: int) -> None:
         stale = self._stale(now_ns)
@@ -363,14 +350,14 @@ class Executor:
             live_chunks=len(self._live.position) if self._live is not None else 0,
             seen=self._seen,
             chunk_age=(now_ns - self._live.newest_stamp_ns) * 1e-9 if self._live is not None else np.nan,
-            ticks=self._ticks,
+            ticks=self._timing.ticks,
             accepted=self.admission.accepted,
             refused={str(reason): count for reason, count in sorted(self.admission.refused.items())},
             last_refusal=str(last) if last is not None else "",
-            control_rate=self._rate if self._active else 0.0,
-            lateness=self._worst_lateness,
-            overruns=self._overruns,
+            control_rate=self._timing.rate if self._active else 0.0,
+            lateness=self._timing.worst_lateness,
+            overruns=self._timing.overruns,
         )
         self._limited = np.zeros_like(self._limited)
-        self._worst_lateness = 0.0
+        self._timing.worst_lateness = 0.0
         return status
