@@ -1,0 +1,31 @@
+"""The demo, headless and in simulated time: it succeeds, and its files are what they are called."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+
+from vla_ros.bags.reader import Bag
+from vla_ros.cli.demo import INSTRUCTIONS
+
+
+def test_the_demo_succeeds_and_leaves_its_files(tmp_path: Path):
+    folder = tmp_path / "demo"
+    command = [sys.executable, "-m", "vla_ros.cli.main", "demo", "--lockstep", "--output", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    for instruction in INSTRUCTIONS:
+        assert instruction in done.stdout
+
+    with Bag(folder / "bag") as bag:
+        told = [bag.decode(record).data for record in bag.records(["/instruction"])]
+        assert list(dict.fromkeys(told)) == list(INSTRUCTIONS)
+        for topic in ("/action_chunk", "/arm_controller/joint_trajectory", "/joint_states", "/executor_node/status"):
+            assert bag.topics[topic].count > 10
+    with av.open(str(folder / "demo.mp4")) as video:
+        stream = video.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert sum(1 for _ in video.decode(stream)) > 20
+    assert cv2.imread(str(folder / "commands.png")) is not None
