@@ -13,8 +13,8 @@ from vla_ros.cli.demo import INSTRUCTIONS
 
 def test_the_demo_succeeds_and_leaves_its_files(tmp_path: Path):
     folder = tmp_path / "demo"
-    command = [sys.executable, "-m", "vla_ros.cli.main", "demo", "--lockstep", "--output", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "vla_ros.cli.main", "demo", "--lockstep", "--time-limit", "60"]
+    done = subprocess.run([*command, "--output", str(folder)], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     for instruction in INSTRUCTIONS:
         assert instruction in done.stdout
