@@ -61,7 +61,10 @@ def generate_launch_description() -> LaunchDescription:
             node("recorder_node", {"output": typed("output", str)}, condition=recorded),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(SHARE / "launch" / "vla.launch.py")),
-                launch_arguments=[(name, LaunchConfiguration(name)) for name in passed],
+                launch_arguments=[
+                    *((name, LaunchConfiguration(name)) for name in passed),
+                    ("executor_params", str(SHARE / "config" / "executor_demo.yaml")),
+                ],
             ),
         ]
     )  # fmt: skip

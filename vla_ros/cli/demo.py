@@ -27,8 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="where the cubes lie")
     parser.add_argument("--lockstep", action="store_true", help="simulated time that waits for every node")
     parser.add_argument("--time-limit", type=float, default=30.0, help="s for each instruction")
-    # An average over chunks holds plans of different phases of a grasp against each other, and may stand still there.
-    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), default="latest", help="blending of chunks")
+    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), default="ensemble", help="blending of chunks")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--robot", default="so101", help="robot file of the simulated arm")
     parser.add_argument("--output", type=Path, help="folder of the results (default: runs/demo-DATE)")

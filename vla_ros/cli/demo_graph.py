@@ -18,6 +18,7 @@ from vla_ros.cli.graph import Graph
 from vla_ros.cli.simulation import Simulation
 from vla_ros.cli.watch import Display, Watch, grid
 from vla_ros.core.instruction import instruction_id
+from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.nodes.base import COMMAND_QOS
 
@@ -64,7 +65,9 @@ class DemoGraph:
             "compressed_images": True, "image_quality": 85,
         }  # fmt: skip
         graph.start("policy_node", parameters=common | policy)
-        graph.start("executor_node", parameters=common | {"mode": args.mode})
+        graph.start(
+            "executor_node", parameters=common | {"mode": args.mode}, files=[config_file("executor_demo.yaml")]
+        )
         graph.start("recorder_node", parameters=common | bag)
         self.console.print(
             f"in another terminal: export ROS_DOMAIN_ID={graph.domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST",

@@ -12,6 +12,7 @@ from vla_ros.cli.eval import Episode, Outcome
 from vla_ros.cli.graph import Graph
 from vla_ros.cli.simulation import Simulation, TaskStatus
 from vla_ros.core.instruction import instruction_id
+from vla_ros.core.resources import config_file
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS
 
@@ -82,7 +83,8 @@ class EvaluationGraph:
             parameters={**common, "policy": self._policy, "device": self._device, "threads": 1},
             files=self._params,
         )
-        self.graph.start("executor_node", parameters=common, files=self._params)
+        files = [config_file("executor_demo.yaml"), *self._params]
+        self.graph.start("executor_node", parameters=common, files=files)
         self.simulation.start(self._robot, lockstep=True, image_rate=self._rate, patience=300.0)
         self.graph.configure("policy_node")
         self.graph.configure("executor_node")
