@@ -70,6 +70,6 @@ def test_layouts_of_demonstrations_are_not_those_of_evaluations():
 
 def test_an_episode_that_cannot_succeed_is_an_error(monkeypatch):
     monkeypatch.setattr("vla_ros.sim.demonstrations._TIME_LIMIT", 0.1)
-    monkeypatch.setattr("vla_ros.sim.demonstrations._ATTEMPTS", 2)
+    monkeypatch.setattr("vla_ros.sim.demonstrations.ATTEMPTS", 2)
     with pytest.raises(RuntimeError, match="touch the red cube"):
         demonstrate(BlindWorld(), Task(TaskKind.TOUCH, "red"), [TaskKind.TOUCH], 0, whole)
