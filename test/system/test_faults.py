@@ -123,7 +123,11 @@ def test_two_executors_and_a_stranger_on_a_command_topic(graph, probe):
             try:
                 graph.activate("second")
             except GraphError as error:
-                if "also commanded by /executor_node on /arm/command" in str(error):
+                if "also commanded by" in str(error):
+                    # a publisher can be discovered before its node's name is; then ask again for the name
+                    if "not known by name yet" in str(error):
+                        continue
+                    assert "/executor_node on /arm/command" in str(error), error
                     return False
                 assert "joint states" in str(error), error
             else:
@@ -139,7 +143,8 @@ def test_two_executors_and_a_stranger_on_a_command_topic(graph, probe):
     stranger = graph.node.create_publisher(JointTrajectory, "arm/command", 10)
 
     until(stage, lambda: stage.status.cause == ExecutorStatus.CAUSE_RIVAL, "CAUSE_RIVAL")
-    assert stage.status.state == STOPPED and "/vla_ros_cli" in stage.status.message
+    assert stage.status.state == STOPPED
+    assert "/vla_ros_cli" in stage.status.message or "not known by name yet" in stage.status.message
     stage.tick(20, commands=False)
     silent_since = stage.now_ns
     stage.tick(5, commands=False)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.serialization import deserialize_message
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
@@ -224,7 +225,7 @@ class ExecutorNode(ManagedNode):
         for group in self._robot.groups:
             topic = self.resolve_topic_name(group.topic)
             infos = self.get_publishers_info_by_topic(topic)
-            others = [f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in infos]
+            others = [_node_name(info) for info in infos]
             if self._commands and me in others:
                 others.remove(me)  # once: a second executor may well have the same name
             found += [f"{other} on {topic}" for other in others]
@@ -325,6 +326,13 @@ class ExecutorNode(ManagedNode):
             if status.state == State.INACTIVE and self._refusal:
                 message.message = self._refusal
             self._status_publisher.publish(message)
+
+
+def _node_name(info: TopicEndpointInfo) -> str:
+    """Full name of an endpoint's node. A publisher can be discovered before its node's name is."""
+    if info.node_name == "_NODE_NAME_UNKNOWN_":
+        return "a node that is not known by name yet"
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def main(args: list[str] | None = None) -> int:
