@@ -23,3 +23,14 @@ def graph(tmp_path: Path) -> Iterator[Graph]:
 @pytest.fixture
 def probe(graph: Graph) -> Probe:
     return Probe(graph)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A whole graph over DDS gets a second chance, which the summary shows as RERUN.
+
+    Discovery between processes has no order that a test could wait for in every case; ROS 2's own CI does the same
+    (`colcon test --retest-until-pass`). `-p no:rerunfailures` turns it off, for looking for rare failures.
+    """
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.flaky(reruns=1))
