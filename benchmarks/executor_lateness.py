@@ -17,20 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
-from sensor_msgs.msg import JointState
-from std_msgs.msg import String
-
-from vla_ros.cli.graph import Graph
-from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
-
-HERE = Path(__file__).resolve().parent
-ROBOT = HERE.parent / "config" / "robots" / "so101.yaml"
-POLICY = HERE.parent / "vla_ros" / "data" / "checkpoints" / "pi0_tiny"
+from live_graph import HERE, POLICY, ROBOT, live_graph
 
 
 def row(kind: str, rate: float, late: np.ndarray, ticks: int) -> dict:
@@ -42,43 +32,22 @@ def row(kind: str, rate: float, late: np.ndarray, ticks: int) -> dict:
 
 
 def measure(rate: float, seconds: float, priority: int, policy: Path, folder: Path) -> list[dict]:
-    robot = yaml.safe_load(ROBOT.read_text()) | {"control_rate": float(rate)}
-    robot_file = folder / "robot.yaml"
-    robot_file.write_text(yaml.safe_dump(robot))
-    common = {"robot": str(ROBOT)}  # the simulator keeps to 100 Hz, the executor alone goes faster
+    robot_file = folder / "robot.yaml"  # the simulator keeps to 100 Hz, the executor alone goes faster
+    robot_file.write_text(yaml.safe_dump(yaml.safe_load(ROBOT.read_text()) | {"control_rate": float(rate)}))
     recorded = {kind: folder / f"{kind}.npy" for kind in ("executor", "bare loop")}
-    modules = {"PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
-    states: dict[str, Any] = {}
-    with Graph(folder / "graph") as graph:
-        node = graph.node
-        node.create_subscription(
-            ExecutorStatus, "executor_node/status", lambda m: states.update(executor=m.state), STATUS_QOS
-        )
-        node.create_subscription(
-            PolicyStatus, "policy_node/status", lambda m: states.update(chunks=m.chunks), POLICY_STATUS_QOS
-        )
-        node.create_subscription(JointState, "joint_states", lambda m: states.update(joints=1), sensor_qos())
-        instruction = node.create_publisher(String, "instruction", COMMAND_QOS)
-        graph.start("sim_node", parameters=common)
-        graph.start("policy_node", parameters=common | {"policy": str(policy), "threads": 1})
-        graph.start(
-            "executor_node",
-            "recording_executor",
-            parameters={"robot": str(robot_file), "realtime_priority": priority},
-            environment=modules | {"RECORD_LATENESS": str(recorded["executor"])},
-        )
-        graph.wait_for(lambda: states.get("joints"), "the simulator's joint states")
-        graph.bring_up("policy_node", "executor_node")
-        graph.wait_for(lambda: instruction.get_subscription_count() >= 3, "the listeners of the instruction")
-        instruction.publish(String(data="touch the red cube"))
-        graph.wait_for(lambda: states.get("chunks"), "the policy's chunks", 300.0)
+    with live_graph(
+        folder / "graph",
+        policy=policy,
+        executor={"robot": str(robot_file), "realtime_priority": priority},
+        modules={"executor_node": "recording_executor"},
+        environment={"RECORD_LATENESS": str(recorded["executor"])},
+    ):
         bare = subprocess.Popen(
             [sys.executable, str(HERE / "recording_executor.py"), "--bare", str(round(1e9 / rate)), str(priority)],
             env=os.environ | {"RECORD_LATENESS": str(recorded["bare loop"])},
         )
         try:
             time.sleep(seconds)
-            graph.deactivate("executor_node")
         finally:
             bare.send_signal(signal.SIGINT)
             bare.wait()

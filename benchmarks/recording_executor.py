@@ -6,24 +6,31 @@ The file named by RECORD_LATENESS gets the lateness of every tick in s (numpy), 
 import os
 import signal
 import sys
-import threading
+import time
 from array import array
 
 import numpy as np
 
 
 def bare_loop(period_ns: int, priority: int) -> None:
-    """Absolute deadlines and nothing else, until SIGINT."""
-    from vla_ros.nodes.control_loop import ControlLoop
+    """Sleep to absolute deadlines and nothing else, until SIGINT."""
+    from vla_ros.nodes.control_loop import ask_for_realtime
 
-    late, end = array("d"), threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: end.set())
-    loop = ControlLoop(period_ns, lambda grid_ns, lateness: late.append(lateness), lambda error: end.set())
-    denied = loop.start(priority)
-    if denied:
-        print(denied, file=sys.stderr)
-    end.wait()
-    loop.stop()
+    late, ended = array("d"), False
+
+    def end(*_: object) -> None:
+        nonlocal ended
+        ended = True
+
+    signal.signal(signal.SIGINT, end)
+    if priority:
+        print(ask_for_realtime(priority), end="", file=sys.stderr)
+    deadline = time.monotonic_ns() + period_ns
+    while not ended:
+        time.sleep(max(deadline - time.monotonic_ns(), 0) * 1e-9)
+        lateness = max(time.monotonic_ns() - deadline, 0)
+        late.append(lateness * 1e-9)
+        deadline += (lateness // period_ns + 1) * period_ns
     np.save(os.environ["RECORD_LATENESS"], np.array(late))
 
 

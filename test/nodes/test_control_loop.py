@@ -1,5 +1,7 @@
 """The grid of deadlines in real time, and one tick for each control period of /clock."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -51,6 +53,29 @@ def test_a_failure_is_handed_over_and_ends_the_loop():
     assert heard.wait(DEADLINE)
     loop.stop()
     assert str(failed[0]) == "broken" and len(failed) == 1
+
+
+REALTIME = """
+import os, threading
+from vla_ros.nodes.control_loop import ControlLoop
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+ticked = threading.Event()
+loop = ControlLoop(10_000_000, lambda grid_ns, lateness: ticked.set(), lambda error: None)
+denied = loop.start(3)
+ticked.wait()
+threads = [int(name) for name in os.listdir("/proc/self/task")]
+found = sorted((os.sched_getscheduler(i), os.sched_getparam(i).sched_priority) for i in threads)
+print(denied or f"{found[-1]} beside {set(found[:-1])}")
+loop.stop()
+"""
+
+
+def test_a_realtime_loop_comes_before_the_other_threads_of_its_process():
+    said = subprocess.run([sys.executable, "-c", REALTIME], capture_output=True, text=True, timeout=DEADLINE).stdout
+    if "limit" in said:
+        pytest.skip(f"real-time scheduling is not granted here: {said.strip()}")
+    fifo = 1  # SCHED_FIFO
+    assert said.strip() == f"{(fifo, 3)} beside {{{(fifo, 2)}}}"
 
 
 class Node:

@@ -8,7 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 
-_SWITCH_INTERVAL = 0.0001  # s; with the 5 ms of Python itself the spinning thread could make a tick late by as much
+# The interpreter's lock: who waits for it gets it after this time, s.
+_WAITING = 0.0001  # while the loop sleeps; with Python's own 5 ms the node's thread could make a tick late by as much
+_TICKING = 0.005  # while it ticks, so that the node's thread does not take the lock away in the middle
+# So much before a deadline the loop is back to take the lock, and waits the rest with it, ns. Where the node's thread
+# holds it, inside the middleware for instance, this hides most of the wait; it costs at most this share of a processor.
+_EARLY = 250_000
+_LARGEST_SHARE = 0.25  # of a period
 _LOCK_NOW_AND_LATER = 3  # MCL_CURRENT | MCL_FUTURE
 
 
@@ -33,17 +39,20 @@ class ControlLoop:
     def start(self, priority: int = 0) -> str:
         """Begin. `priority` > 0 asks for SCHED_FIFO and locked memory; returns what was not granted, in words.
 
-        The calling thread gets one less than the loop: it may hold the interpreter's lock when the loop needs it, so
-        it must not wait for a processor behind ordinary processes.
+        All other threads of the process get one less than the loop: the node's thread may hold the interpreter's lock
+        when the loop needs it, and the middleware's threads locks that the node's thread needs, so none of them must
+        wait for a processor behind ordinary processes.
         """
-        sys.setswitchinterval(_SWITCH_INTERVAL)
+        sys.setswitchinterval(_WAITING)
         gc.collect()
         gc.freeze()  # what is there now stays: later collections, which stop every thread, have little to look at
         self._priority = priority
         self._thread.start()
         self._ready.wait()
         if priority and not self._denied:
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(max(priority - 1, 1)))
+            for thread in map(int, os.listdir("/proc/self/task")):
+                if thread != self._thread.native_id:
+                    _set_priority(thread, max(priority - 1, 1))
         return self._denied
 
     @property
@@ -58,17 +67,21 @@ class ControlLoop:
 
     def _run(self) -> None:
         if self._priority:
-            self._denied = _ask_for_realtime(self._priority)
+            self._denied = ask_for_realtime(self._priority)
         self._ready.set()
+        early = min(_EARLY, int(_LARGEST_SHARE * self.period_ns))
         deadline = time.monotonic_ns() + self.period_ns
         try:
             while True:
-                wait = deadline - time.monotonic_ns()
+                sys.setswitchinterval(_WAITING)
+                wait = deadline - early - time.monotonic_ns()
                 if wait > 0:
                     time.sleep(wait * 1e-9)
                 if self._end.is_set():
                     return
-                late = max(time.monotonic_ns() - deadline, 0)
+                sys.setswitchinterval(_TICKING)
+                while (late := time.monotonic_ns() - deadline) < 0:
+                    continue
                 grid = deadline + late // self.period_ns * self.period_ns
                 self._step(grid, late * 1e-9)
                 deadline = grid + self.period_ns
@@ -76,8 +89,8 @@ class ControlLoop:
             self._failed(error)
 
 
-def _ask_for_realtime(priority: int) -> str:
-    """For the calling thread and the process's memory. Returns what was refused, in words."""
+def ask_for_realtime(priority: int) -> str:
+    """SCHED_FIFO for the calling thread, locked memory for the process. Returns what was refused, in words."""
     denied = []
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
@@ -88,3 +101,10 @@ def _ask_for_realtime(priority: int) -> str:
         text = os.strerror(ctypes.get_errno())
         denied.append(f"locking the memory: {text} (needs a memlock limit or CAP_IPC_LOCK)")
     return "; ".join(denied)
+
+
+def _set_priority(thread: int, priority: int) -> None:
+    try:
+        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(priority))
+    except ProcessLookupError:
+        return  # it ended meanwhile

@@ -1,0 +1,70 @@
+"""executor_node that notes how old the observation was behind its commands, and a policy_node without its network.
+
+For camera_to_command.py. The file named by RECORD_LATENCY gets a line for each accepted chunk (numpy, s since the
+stamp of its images): its arrival at the executor, and the first command that follows it, once that is published.
+"""
+
+import os
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from vla_ros.control.executor import Command
+from vla_ros.nodes.base import spin_node
+from vla_ros.nodes.executor_node import ExecutorNode
+
+NS = 1e-9
+
+
+class RecordingExecutor(ExecutorNode):
+    def activate(self) -> None:
+        self.recorded: list[tuple[float, float]] = []
+        self.arrived: tuple[int, float] | None = None
+        super().activate()
+
+    def _on_chunk(self, data: bytes) -> None:
+        with self._lock:
+            before, arrival = self._executor.admission.accepted, self.now_ns()
+            super()._on_chunk(data)
+            if self._executor.admission.accepted > before:
+                stamp = self._executor.timeline.chunks[-1].stamp_ns
+                self.arrived = stamp, (arrival - stamp) * NS
+
+    def _publish_command(self, command: Command) -> None:
+        super()._publish_command(command)
+        if self.arrived is not None:
+            stamp, arrival = self.arrived
+            self.recorded.append((arrival, (self.now_ns() - stamp) * NS))
+            self.arrived = None
+
+    def deactivate(self) -> None:
+        super().deactivate()
+        np.save(os.environ["RECORD_LATENCY"], np.array(self.recorded))
+
+
+def policy_without_network() -> int:
+    """Images are taken, decoded and resized as always; the answer is to stay where the robot is."""
+    from vla_ros.nodes.policy_node import PolicyNode
+    from vla_ros.runtime.session import Inference
+
+    class PolicyWithoutNetwork(PolicyNode):
+        def configure(self) -> None:
+            super().configure()
+            processor = self._session.processor
+
+            def infer(sample: Any, prior: Any = None) -> Inference:
+                begin = time.perf_counter()
+                processor.inputs([sample])
+                actions = np.tile(sample.state[-1], (processor.horizon, 1))
+                return Inference(actions, None, 0.0, 0.0, time.perf_counter() - begin)
+
+            self._session.infer = infer
+
+    return spin_node(PolicyWithoutNetwork)
+
+
+if __name__ == "__main__":
+    name = next(word.partition(":=")[2] for word in sys.argv if word.startswith("__node:="))
+    sys.exit(spin_node(RecordingExecutor) if name == "executor_node" else policy_without_network())
