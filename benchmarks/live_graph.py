@@ -24,15 +24,17 @@ INSTRUCTION = "touch the red cube"
 def live_graph(
     folder: Path,
     *,
+    robot: Path = ROBOT,
     policy: Path = POLICY,
     executor: Mapping[str, Any] | None = None,
     modules: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Graph]:
-    """The graph of the shipped robot while the policy's chunks come; its end deactivates the executor first.
+    """The graph while the policy's chunks come; its end deactivates the executor first.
 
     Args:
         folder: for parameter files and logs.
+        robot: robot file of every node.
         policy: checkpoint folder.
         executor: parameters of executor_node besides `robot` (which they may replace).
         modules: node -> module of this folder that runs in its place.
@@ -51,17 +53,17 @@ def live_graph(
         )
         node.create_subscription(JointState, "joint_states", lambda m: states.update(joints=1), sensor_qos())
         instruction = node.create_publisher(String, "instruction", COMMAND_QOS)
-        graph.start("sim_node", parameters={"robot": str(ROBOT)})
+        graph.start("sim_node", parameters={"robot": str(robot)})
         graph.start(
             "policy_node",
             modules.get("policy_node"),
-            parameters={"robot": str(ROBOT), "policy": str(policy), "threads": 1},
+            parameters={"robot": str(robot), "policy": str(policy), "threads": 1},
             environment=variables,
         )
         graph.start(
             "executor_node",
             modules.get("executor_node"),
-            parameters={"robot": str(ROBOT), **(executor or {})},
+            parameters={"robot": str(robot), **(executor or {})},
             environment=variables,
         )
         graph.wait_for(lambda: states.get("joints"), "the simulator's joint states")
