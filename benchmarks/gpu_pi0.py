@@ -19,20 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 import transformers
 
-from vla_ros.core.errors import InputError
-from vla_ros.runtime.bench import (
-    Timing,
-    noise_for,
-    pi0_config,
-    random_batch,
-    random_pi0,
-    stage_work,
-    time_calls,
-    time_session,
-    total_bound,
-    without_cache,
-)
-from vla_ros.runtime.bench_peers import transformers_pi0
+from vla_ros.runtime.bench import Timing, stage_work, time_session, total_bound
+from vla_ros.runtime.bench_peers import time_peers
+from vla_ros.runtime.bench_subjects import SIZES, pi0_config, random_batch, random_pi0
 from vla_ros.runtime.devices import resolve_device
 from vla_ros.runtime.work import measure_machine
 
@@ -42,7 +31,7 @@ HEAD = "| policy | cameras | steps | way | prefix | denoising | total | p99 | of
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", default="full", help="full; or tiny, to try the script out with --device cpu")
+    parser.add_argument("--size", choices=SIZES["pi0"], default="full", help="tiny to try the script out on a CPU")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--output", type=Path, help="JSON file with every number")
@@ -74,24 +63,12 @@ def main() -> int:
 
 def _measure(family, cameras, steps, args, device, dtype, machine, peers) -> list[dict]:
     config = pi0_config(args.size, cameras, family == "pi05")
-    policy, batch = random_pi0(config, device, dtype), random_batch(config)
+    policy = random_pi0(config, device, dtype)
+    batch = random_batch(policy)
     bound = total_bound(stage_work(policy, batch, steps), machine)
     timings = [time_session(policy, batch, device, args.runs, steps)]
     if peers:
-        few = max(1, args.runs // 5)
-        noise, uploaded = noise_for(policy, device), {name: value.to(device) for name, value in batch.items()}
-        timings.append(time_session(policy, batch, device, few, steps, graph=False))
-
-        def uncached() -> torch.Tensor:
-            return without_cache(policy, uploaded, noise, steps)
-
-        timings.append(time_calls("vla_ros, prefix again each step", uncached, device, few))
-        del policy
-        try:
-            call = transformers_pi0(config, batch, device, dtype, steps)
-            timings.append(time_calls("transformers", call, device, few))
-        except (InputError, torch.OutOfMemoryError) as error:
-            timings.append(Timing("transformers", problem=str(error).splitlines()[0]))
+        timings += time_peers(policy, batch, device, dtype, max(1, args.runs // 5), steps)
     return [_print(family, cameras, steps, timing, bound) for timing in timings]
 
 

@@ -1,14 +1,21 @@
 """Inference time of a policy, stage by stage, beside the bound of this machine and beside others.
 
-    vla-ros bench --policy pi0 --size tiny          random weights of the demo policy's size (or 100m, full)
-    vla-ros bench --policy CHECKPOINT --robot so101  a real checkpoint
+    vla-ros bench --policy CHECKPOINT --robot so101       a real checkpoint
+    vla-ros bench --policy pi0 --size tiny                random weights of the demo policy's size (or 100m, full)
+    vla-ros bench --policy act --size full --lerobot-python PY
+                                                          random weights of the published size, beside LeRobot's class
 
 The bound is what this machine would need for the same products and weights at the speed of one large matrix product
-and one large copy, both measured here. Peers run in the same process after each other.
+and one large copy, both measured here. LeRobot's own class (ACT, Diffusion Policy, SmolVLA) runs in a process of its
+own, with the same weights, inputs and threads; the two take turns, and their actions are compared. PY is a Python that
+imports lerobot; this one, where it does.
 """
 
 import argparse
 import platform
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,33 +25,31 @@ from rich.table import Table
 from vla_ros.cli.options import resolve_robot
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.base import Batch, DenoisingPolicy, Policy
-from vla_ros.runtime.bench import (
+from vla_ros.policies.base import Batch, Policy
+from vla_ros.policies.registry import LoadOptions, load, resolve
+from vla_ros.runtime.bench import Timing, noise_for, stage_work, time_session, total_bound
+from vla_ros.runtime.bench_peers import time_peers
+from vla_ros.runtime.bench_subjects import (
     SIZES,
-    Timing,
-    noise_for,
     pi0_config,
     random_batch,
+    random_lerobot,
     random_pi0,
-    stage_work,
-    time_calls,
-    time_session,
-    total_bound,
-    without_cache,
+    write_lerobot_config,
 )
-from vla_ros.runtime.bench_peers import transformers_pi0
 from vla_ros.runtime.devices import resolve_device, resolve_dtype
+from vla_ros.runtime.lerobot_peer import COMPARED, LeRobotPeer, find_python
+from vla_ros.runtime.network import forward
 from vla_ros.runtime.serving import open_policy
 from vla_ros.runtime.session import example_sample
 from vla_ros.runtime.work import measure_machine
 
-FAMILIES = {"pi0": False, "pi05": True}
-
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", required=True, help="checkpoint folder, policy file, or pi0, pi05 (random)")
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="of random weights")
-    parser.add_argument("--cameras", type=int, default=3, help="of random weights")
+    names = ", ".join(SIZES)
+    parser.add_argument("--policy", required=True, help=f"checkpoint folder, policy file, or (random) {names}")
+    parser.add_argument("--size", choices=SIZES["pi0"], default="tiny", help="of random weights")
+    parser.add_argument("--cameras", type=int, help="of random weights (default: 2; of π0 of the larger sizes 3)")
     parser.add_argument("--robot", default="so101", help="robot file, for a checkpoint")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
@@ -52,74 +57,131 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
     parser.add_argument("--no-peers", action="store_true", help="only vla_ros itself")
+    parser.add_argument("--lerobot-python", metavar="PY", help="a Python that imports lerobot (default: this one)")
+
+
+@dataclass
+class Subject:
+    """What is measured. `folder` is a LeRobot folder of the same policy, where there is one."""
+
+    policy: Policy
+    batch: Batch
+    title: str
+    folder: Path | None = None
+    peers: list[LeRobotPeer] = field(default_factory=list)
+    problems: list[Timing] = field(default_factory=list)
 
 
 def main(args: argparse.Namespace) -> int:
-    if args.runs < 1:
-        raise InputError(f"--runs {args.runs}, expected at least 1")
+    for name in ("runs", "steps", "cameras"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}, expected at least 1")
     console = Console()
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     if args.threads:
         torch.set_num_threads(args.threads)
-    policy, batch, title = _subject(args, device, dtype)
-    machine = measure_machine(device, dtype)
-    work = stage_work(policy, batch, args.steps)
-    timings = [time_session(policy, batch, device, args.runs, args.steps)]
-    if not args.no_peers:
-        timings += _peers(policy, batch, device, dtype, args)
+    with ExitStack() as stack:
+        subject = _subject(args, device, dtype, stack)
+        policy, batch = subject.policy, subject.batch
+        machine = measure_machine(device, dtype)
+        work = stage_work(policy, batch, args.steps)
+        timings = _timings(subject, args, device, dtype)
     bounds = {stage: part.bound(machine) for stage, part in work.items()} | {"total": total_bound(work, machine)}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else (platform.processor() or "CPU")
     console.print(
-        f"{title} on {where}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}, "
+        f"{subject.title} on {where}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}, "
         f"{args.runs} runs, {torch.get_num_threads()} CPU thread(s)\n"
         f"this machine: {machine.flops_per_second / 1e12:.3g} TFLOP/s, {machine.bytes_per_second / 1e9:.3g} GB/s",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
-    console.print(table(timings, bounds))
+    console.print(table([timing for timing in timings if not timing.problem], bounds))
+    for timing in timings:
+        if timing.problem:
+            console.print(f"{timing.name}: not measured: {timing.problem}", highlight=False, soft_wrap=True)
     return 0
 
 
-def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> tuple[Policy, Batch, str]:
-    if args.policy in FAMILIES and not Path(args.policy).exists():
-        cameras = 2 if args.size == "tiny" else args.cameras
-        config = pi0_config(args.size, cameras, FAMILIES[args.policy])
-        policy = random_pi0(config, device, dtype)
+def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype, stack: ExitStack) -> Subject:
+    if args.policy in SIZES and not Path(args.policy).exists():
+        cameras = args.cameras or (3 if args.policy.startswith("pi0") and args.size != "tiny" else 2)
         title = f"{args.policy} {args.size}, random weights, {cameras} cameras"
-        batch = random_batch(config)
+        if args.policy.startswith("pi0"):
+            policy = random_pi0(pi0_config(args.size, cameras, args.policy == "pi05"), device, dtype)
+            return _described(Subject(policy, random_batch(policy), title), args)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_bench_")))
+        write_lerobot_config(folder, args.policy, args.size, cameras)
+        peers, problems = _open_peers(args, args.policy, folder, device, dtype, stack)
+        # Where LeRobot is there, its weights in its own file are read as anybody's are.
+        policy = load(folder, device=device, dtype=dtype).policy if peers else random_lerobot(folder, device, dtype)
+        policy = policy.eval().requires_grad_(False)
+        subject = Subject(policy, random_batch(policy), title, folder, peers, problems)
     else:
         robot = RobotSpec.load(resolve_robot(args.robot))
         loaded = open_policy(args.policy, robot, args.device, args.dtype)
         policy = loaded.policy.eval().requires_grad_(False)
         batch = loaded.processor.inputs([example_sample(robot, loaded.processor, "touch the red cube")])
-        title = f"{loaded.family} of {args.policy}, {len(loaded.processor.cameras)} cameras"
+        subject = Subject(policy, batch, f"{loaded.family} of {args.policy}, {len(loaded.processor.cameras)} cameras")
+        if loaded.layout == "lerobot" and loaded.family in COMPARED:
+            folder = resolve(args.policy, LoadOptions())
+            subject.peers, subject.problems = _open_peers(args, loaded.family, folder, device, dtype, stack)
+    return _described(subject, args)
+
+
+def _described(subject: Subject, args: argparse.Namespace) -> Subject:
+    policy = subject.policy
     count = sum(parameter.numel() for parameter in policy.parameters())
     steps = args.steps or getattr(policy.config, "num_steps", None)
-    return policy, batch, f"{title}, {count / 1e6:.3g} M parameters" + (f", {steps} steps" if steps else "")
+    subject.title += f", {count / 1e6:.3g} M parameters" + (f", {steps} steps" if steps else "")
+    return subject
 
 
-def _peers(
-    policy: Policy, batch: Batch, device: torch.device, dtype: torch.dtype, args: argparse.Namespace
-) -> list[Timing]:
-    if not isinstance(policy, DenoisingPolicy):
-        return []
-    noise = noise_for(policy, device)
-    uploaded = {name: value.to(device) for name, value in batch.items()}
-    steps = args.steps or policy.config.num_steps
-    timings = []
-    if device.type == "cuda":
-        timings.append(time_session(policy, batch, device, args.runs, args.steps, graph=False))
-    plain = lambda: without_cache(policy, uploaded, noise, steps)  # noqa: E731
-    timings.append(time_calls("vla_ros, prefix again each step", plain, device, args.runs))
-    if type(policy).__name__ == "Pi0":
-        name = "transformers' π0"
+def _open_peers(
+    args: argparse.Namespace, family: str, folder: Path, device: torch.device, dtype: torch.dtype, stack: ExitStack
+) -> tuple[list[LeRobotPeer], list[Timing]]:
+    """LeRobot's class in our number type; SmolVLA's also in the type that its published weights are kept in."""
+    kinds = [str(dtype).removeprefix("torch.")]
+    if family == "smolvla" and dtype == torch.float32:
+        kinds.append("bfloat16")
+    peers, problems = [], []
+    for kind in () if args.no_peers else kinds:
         try:
-            call = transformers_pi0(policy.config, batch, device, dtype, steps)
+            peer = LeRobotPeer(
+                find_python(args.lerobot_python), folder, device, kind, torch.get_num_threads(), args.steps
+            )
         except InputError as error:
-            timings.append(Timing(name, problem=str(error)))
+            problems.append(Timing(f"LeRobot, {kind}", problem=str(error)))
         else:
-            timings.append(time_calls(name, call, device, args.runs))
-    return timings
+            peers.append(stack.enter_context(peer))
+    return peers, problems
+
+
+def _timings(subject: Subject, args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> list[Timing]:
+    """Ours first, LeRobot in turn with it, then the others one after the other."""
+    policy, batch, noise = subject.policy, subject.batch, noise_for(subject.policy, device)
+    peers, problems = [], list(subject.problems)
+    for peer in subject.peers:
+        try:
+            peer.set_inputs(policy, batch, noise, args.steps)
+        except InputError as error:
+            problems.append(Timing(peer.name, problem=str(error)))
+        else:
+            peers.append(peer)
+
+    def turn(number: int) -> None:
+        for peer in peers:
+            peer.turn(number)
+
+    timings = [time_session(policy, batch, device, args.runs, args.steps, turn=turn)]
+    if peers:
+        uploaded = {name: value.to(device) for name, value in batch.items()}
+        with torch.inference_mode():
+            actions = forward(policy, uploaded, noise, None, args.steps).float().cpu()
+        timings += [peer.timing(actions) for peer in peers]
+    if not args.no_peers:
+        timings += time_peers(policy, batch, device, dtype, args.runs, args.steps)
+    return timings + problems
 
 
 def table(timings: list[Timing], bounds: dict[str, float]) -> Table:
@@ -128,9 +190,6 @@ def table(timings: list[Timing], bounds: dict[str, float]) -> Table:
     for title in ("", "stage", "median [ms]", "p99 [ms]", "of bound", "times as long", "peak memory [MB]"):
         made.add_column(title, justify="left" if title in ("", "stage") else "right")
     for timing in timings:
-        if timing.problem:
-            made.add_row(timing.name, f"not measured: {timing.problem}")
-            continue
         for stage in timing.stages:
             last = stage == "total"
             bound = bounds.get(stage)

@@ -21,6 +21,7 @@ DEPTHS = {
     "resnet152": ((3, 8, 36, 3), True),
 }
 Norm = Callable[[int], nn.Module]
+LARGE = 320 * 240  # pixels from which a CPU is faster with an image's channels side by side
 
 
 class FrozenBatchNorm(nn.Module):
@@ -33,11 +34,28 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
+    def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The (C,) scale and shift that it comes to."""
+        scale = self.weight * (self.running_var + 1e-5).rsqrt()
+        return scale.to(dtype), (self.bias - self.running_mean * scale).to(dtype)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        scale = self.weight * (self.running_var + 1e-5).rsqrt()
-        shift = self.bias - self.running_mean * scale
-        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+        scale, shift = self.affine(x.dtype)
+        return x * scale[:, None, None] + shift[:, None, None]
+
+
+def normalised(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
+    """Convolution and normalisation of (B, C, H, W).
+
+    A frozen normalisation scales the weights instead of the result where these are the fewer numbers.
+    """
+    positions = x.shape[0] * x.shape[2] * x.shape[3] // conv.stride[0] ** 2
+    if not isinstance(norm, FrozenBatchNorm) or positions < conv.weight[0].numel():
+        return norm(conv(x))
+    scale, shift = norm.affine(x.dtype)
+    weight = conv.weight * scale[:, None, None, None]
+    return functional.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -64,9 +82,9 @@ class Basic(nn.Module):
         self.downsample = _shortcut(channels, width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = functional.relu(normalised(self.conv1, self.bn1, x))
+        y = normalised(self.conv2, self.bn2, y)
+        return functional.relu(y + (x if self.downsample is None else normalised(*self.downsample, x)))
 
 
 class Bottleneck(nn.Module):
@@ -85,10 +103,10 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(channels, 4 * width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = functional.relu(self.bn1(self.conv1(x)))
-        y = functional.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = functional.relu(normalised(self.conv1, self.bn1, x))
+        y = functional.relu(normalised(self.conv2, self.bn2, y))
+        y = normalised(self.conv3, self.bn3, y)
+        return functional.relu(y + (x if self.downsample is None else normalised(*self.downsample, x)))
 
 
 class ResNet(nn.Module):
@@ -129,7 +147,9 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) normalised images to (B, `out_channels`, H / 32, W / 32), rounded up; / 16 if dilated."""
-        x = functional.relu(self.bn1(self.conv1(images)))
+        if images.device.type == "cpu" and images.shape[2] * images.shape[3] >= LARGE:
+            images = images.contiguous(memory_format=torch.channels_last)
+        x = functional.relu(normalised(self.conv1, self.bn1, images))
         x = functional.max_pool2d(x, 3, 2, 1)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from vla_ros.policies.base import Policy
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.folder import new_folder
 from vla_ros.policies.lerobot_embodiment import find_embodiment, short_name
-from vla_ros.policies.lerobot_folder import ACTION, STATE, LeRobotFolder, Statistics
+from vla_ros.policies.lerobot_folder import ACTION, STATE, LeRobotFolder, Statistics, read_folder
 from vla_ros.policies.lerobot_folder import read_statistics as read_statistics_of
 from vla_ros.policies.normalisation import Normalisation, read_statistics, widened, write_statistics
 from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
@@ -32,6 +32,19 @@ from vla_ros.policies.weights import TensorFolder
 MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles"}
 # Of the pictures that most backbones were trained on first; for fresh policies, as LeRobot does.
 IMAGENET = {"mean": np.array([0.485, 0.456, 0.406]), "std": np.array([0.229, 0.224, 0.225])}
+
+
+class _FamilyConfig(Protocol):
+    cameras: tuple[str, ...]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "_FamilyConfig": ...
+
+    @classmethod
+    def from_lerobot(cls, folder: LeRobotFolder) -> "_FamilyConfig": ...
+
+
+Config = TypeVar("Config", bound=_FamilyConfig)
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,21 @@ def read(path: Path, options: LoadOptions) -> tuple[dict[str, Any], Parts]:
         {name: rows for name, rows in statistics.items() if name not in (STATE, ACTION)},
         fit,
     )
+
+
+def open_folder(
+    path: Path, layout: str, options: LoadOptions, kind: type[Config], fit: str
+) -> tuple[Config, Parts]:
+    """Everything of our own folder or a LeRobot one but its weights. `fit` is how LeRobot fits images to their size.
+
+    Raises InputError.
+    """
+    if layout == "vla_ros":
+        sizes, parts = read(path, options)
+        return kind.from_dict(sizes), parts
+    folder = read_folder(path, read_config(path))
+    config = kind.from_lerobot(folder)
+    return config, lerobot_parts(folder, config.cameras, options, fit)
 
 
 def write(
@@ -133,7 +161,9 @@ def image_statistics(folder: LeRobotFolder, statistics: Statistics) -> dict[str,
 def set_image_statistics(
     policy: nn.Module, names: tuple[str, ...], images: Mapping[str, Mapping[str, np.ndarray]]
 ) -> None:
-    """Put the statistics of each image, (3,) mean and std, into the policy's buffers."""
+    """Put the statistics of each image, (3,) mean and std, into the policy's buffers, which it has if it sees any."""
+    if not names:
+        return
     for buffer, name in ((policy.image_mean, "mean"), (policy.image_std, "std")):
         rows = np.stack([np.asarray(images[image][name], dtype=np.float32) for image in names])
         buffer.copy_(torch.from_numpy(rows)[:, :, None, None])

@@ -3,8 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,11 +16,11 @@ from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import Embodiment, read_yaml
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
-BUILT_IN = {
+BUILT_IN = {  # as entry points are written: a module, or an object in one
     "pi0": "vla_ros.policies.pi0",
-    "act": "vla_ros.policies.act",
-    "diffusion": "vla_ros.policies.diffusion",
-    "smolvla": "vla_ros.policies.smolvla",
+    "act": "vla_ros.policies.act:FAMILY",
+    "diffusion": "vla_ros.policies.diffusion:FAMILY",
+    "smolvla": "vla_ros.policies.smolvla:FAMILY",
 }
 
 
@@ -91,7 +90,7 @@ class TrainingData:
 
 def families() -> dict[str, Family]:
     """Every family by name: the built-in ones and those of installed packages (entry points)."""
-    found = {name: import_module(module) for name, module in BUILT_IN.items()}
+    found = {name: _built_in(name) for name in BUILT_IN}
     found.update({point.name: point.load() for point in entry_points(group=ENTRY_POINT_GROUP)})
     return found
 
@@ -184,9 +183,13 @@ def save(path: str | Path, loaded: LoadedPolicy) -> None:
     _family(loaded.family).save(Path(path), loaded)
 
 
+def _built_in(name: str) -> Family:
+    return EntryPoint(name, BUILT_IN[name], ENTRY_POINT_GROUP).load()
+
+
 def _family(name: str) -> Family:
     if name in BUILT_IN:
-        return import_module(BUILT_IN[name])
+        return _built_in(name)
     known = families()
     if name not in known:
         raise InputError(f"policy family {name!r}, expected one of {sorted(known)}")

@@ -9,65 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla_ros.core.errors import InputError
-from vla_ros.nn.gemma import GemmaSize
-from vla_ros.nn.keypoint_stem import KeypointStemSize
-from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.base import Batch, DenoisingPolicy, Policy
-from vla_ros.policies.pi0.config import GEMMA, Pi0Config
-from vla_ros.policies.pi0.model import Pi0
 from vla_ros.runtime.network import PlainNetwork, RecordedNetwork, forward
 from vla_ros.runtime.stages import StageTimer
 from vla_ros.runtime.work import Machine, Work, measure_work
-
-MID_PREFIX = GemmaSize(width=640, depth=8, mlp=2560, heads=8, kv_heads=1, head_dim=64)
-MID_EXPERT = GemmaSize(width=384, depth=8, mlp=1536, heads=8, kv_heads=1, head_dim=64)
-MID_VISION = SiglipSize(hidden=384, depth=10, heads=6, mlp=1536, patch=14, image=224)
-SIZES = ("tiny", "100m", "full")
-
-
-def pi0_config(size: str, cameras: int, adaptive: bool = False) -> Pi0Config:
-    """tiny: as the shipped demo policy; 100m: about 100 million parameters; full: the published π0 (or π0.5)."""
-    names = tuple(f"camera_{index}" for index in range(cameras))
-    pi05 = {"adaptive": True, "prompt": "pi05", "text_length": 200} if adaptive else {}
-    if size == "tiny":
-        return Pi0Config(vision=KeypointStemSize(), prefix=GEMMA["tiny_prefix"], expert=GEMMA["tiny_expert"],
-                         vocabulary=64, cameras=names, state_dim=6, action_dim=6, horizon=16, step_dt=0.1,
-                         **{"text_length": 16, **pi05})  # fmt: skip
-    if size == "100m":
-        return Pi0Config(vision=MID_VISION, prefix=MID_PREFIX, expert=MID_EXPERT, vocabulary=32_000, cameras=names,
-                         **pi05)  # fmt: skip
-    if size == "full":
-        return Pi0Config(cameras=names, **pi05)
-    raise InputError(f"size {size!r}, expected one of {SIZES}")
-
-
-def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> Pi0:
-    """Random weights made on the device itself, in their final type: a full-size policy never exists in float32."""
-    with torch.device("meta"):
-        policy = Pi0(config)
-    policy = policy.to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.02
-            parameter.normal_(std=scale, generator=generator)
-        for name, buffer in policy.named_buffers():
-            raise InputError(f"policy: buffer {name} of {tuple(buffer.shape)} has no value without a checkpoint")
-    return policy.eval().requires_grad_(False)
-
-
-def random_batch(config: Pi0Config) -> Batch:
-    """One observation on the CPU: every camera there, a prompt of full length."""
-    generator = torch.Generator().manual_seed(1)
-    cameras, side = len(config.cameras), config.vision.image
-    return {
-        "images": torch.randint(0, 256, (1, cameras, 3, side, side), dtype=torch.uint8, generator=generator),
-        "image_mask": torch.ones(1, cameras, dtype=torch.bool),
-        "tokens": torch.randint(0, config.vocabulary, (1, config.text_length), generator=generator),
-        "token_mask": torch.ones(1, config.text_length, dtype=torch.bool),
-        "state": torch.randn(1, config.state_dim, generator=generator),
-    }
 
 
 @dataclass
@@ -108,9 +53,15 @@ def noise_for(policy: Policy, device: torch.device) -> Tensor:
 
 @torch.inference_mode()
 def time_session(
-    policy: Policy, batch: Batch, device: torch.device, runs: int, num_steps: int | None = None, graph: bool = True
+    policy: Policy, batch: Batch, device: torch.device, runs: int, num_steps: int | None = None, graph: bool = True,
+    turn: Callable[[int], None] | None = None,
 ) -> Timing:
-    """As a session runs it: inputs uploaded, prefix and denoising timed apart, the result fetched at the end."""
+    """As a session runs it: inputs uploaded, prefix and denoising timed apart, the result fetched at the end.
+
+    Args:
+        turn: called with its number (negative while warming up) after every run: others that take turns with this one
+            meet the machine in the same condition.
+    """
     _reset_memory(device)
     recorded = graph and device.type == "cuda"
     if isinstance(policy, DenoisingPolicy):
@@ -118,13 +69,15 @@ def time_session(
     network = RecordedNetwork(policy, device, num_steps, 1) if recorded else PlainNetwork(policy, device, num_steps)
     noise = noise_for(policy, device)
     timing = Timing("vla_ros, recorded" if recorded else "vla_ros", {"prefix": [], "denoising": [], "total": []})
-    for run in range(-3, runs):
+    for run in range(-min(3, runs), runs):
         timer = StageTimer(device)
         network.run(batch, noise, None, timer).cpu()
         if run >= 0:
             prefix, denoising = timer.seconds()
             for stage, seconds in (("prefix", prefix), ("denoising", denoising), ("total", prefix + denoising)):
                 timing.stages[stage].append(seconds)
+        if turn is not None:
+            turn(run)
     timing.memory = peak_memory(device)
     return timing
 
@@ -144,14 +97,6 @@ def time_calls(name: str, call: Callable[[], Tensor], device: torch.device, runs
             timing.stages["total"].append(timer.seconds()[0])
     timing.memory = peak_memory(device)
     return timing
-
-
-def without_cache(policy: DenoisingPolicy, batch: Batch, noise: Tensor, num_steps: int) -> Tensor:
-    """What a policy without a prefix cache does: images and text again for each step."""
-    x = noise
-    for _ in range(num_steps):
-        x = policy.sample(policy.encode_prefix(batch), x, None, 1)
-    return x
 
 
 def stage_work(policy: Policy, batch: Batch, num_steps: int | None) -> dict[str, Work]:

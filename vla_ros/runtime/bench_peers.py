@@ -1,4 +1,4 @@
-"""The same π0 in other people's code, with random weights of the same shapes."""
+"""Other ways to run the same policy in this process: without what makes it fast, and π0 in transformers' code."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,42 @@ from torch import Tensor
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.base import Batch
+from vla_ros.policies.base import Batch, DenoisingPolicy, Policy
 from vla_ros.policies.pi0.config import Pi0Config
+from vla_ros.policies.pi0.model import Pi0
+from vla_ros.runtime.bench import Timing, noise_for, time_calls, time_session
+
+
+def time_peers(
+    policy: Policy, batch: Batch, device: torch.device, dtype: torch.dtype, runs: int, num_steps: int | None
+) -> list[Timing]:
+    """On a GPU without recorded graphs; π0 with images and text again in each step, and in transformers' code."""
+    timings = []
+    if device.type == "cuda":
+        timings.append(time_session(policy, batch, device, runs, num_steps, graph=False))
+    if not isinstance(policy, Pi0):
+        return timings
+    steps = num_steps or policy.config.num_steps
+    noise, uploaded = noise_for(policy, device), {name: value.to(device) for name, value in batch.items()}
+
+    def uncached() -> Tensor:
+        return without_cache(policy, uploaded, noise, steps)
+
+    timings.append(time_calls("vla_ros, prefix again each step", uncached, device, runs))
+    name = "transformers' π0"
+    try:
+        call = transformers_pi0(policy.config, batch, device, dtype, steps)
+    except (InputError, torch.OutOfMemoryError) as error:
+        return [*timings, Timing(name, problem=str(error).splitlines()[0])]
+    return [*timings, time_calls(name, call, device, runs)]
+
+
+def without_cache(policy: DenoisingPolicy, batch: Batch, noise: Tensor, num_steps: int) -> Tensor:
+    """What a policy without a prefix cache does: images and text again for each step."""
+    x = noise
+    for _ in range(num_steps):
+        x = policy.sample(policy.encode_prefix(batch), x, None, 1)
+    return x
 
 
 def transformers_pi0(

@@ -12,6 +12,7 @@ from vla_ros.policies.diffusion.checkpoint import module_key
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.diffusion.schedule import make_scheduler
+from vla_ros.policies.diffusion.unet import convolve, convolve_transposed
 from vla_ros.policies.diffusion.vision import SpatialSoftmax, centre_crop, random_crop
 from vla_ros.policies.weights import load_weights
 
@@ -227,3 +228,20 @@ def test_every_option_predicts_and_trains(changes):
 def test_options_that_cannot_be_are_named(changes, message):
     with pytest.raises(InputError, match=message):
         tiny(**changes)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(5, 1, 2), (3, 2, 1), (1, 1, 0)])
+def test_convolutions_as_products_are_convolutions(kernel, stride, padding):
+    torch.manual_seed(0)
+    layer, x = torch.nn.Conv1d(6, 10, kernel, stride, padding), torch.randn(2, 6, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(convolve(layer, x), layer(x))
+    assert convolve(layer, x).requires_grad
+
+
+def test_transposed_convolutions_as_products_are_transposed_convolutions():
+    torch.manual_seed(0)
+    layer, x = torch.nn.ConvTranspose1d(6, 10, 4, 2, 1), torch.randn(2, 6, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(convolve_transposed(layer, x), layer(x))
+    assert convolve_transposed(layer, x).requires_grad

@@ -12,9 +12,8 @@ from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.act.processor import ACTProcessor
 from vla_ros.policies.base import LoadedPolicy
-from vla_ros.policies.lerobot_folder import is_statistic, read_folder
-from vla_ros.policies.own_folder import Parts
-from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
+from vla_ros.policies.lerobot_folder import is_statistic
+from vla_ros.policies.registry import LoadOptions, TrainingData
 from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "act"
@@ -27,24 +26,13 @@ def module_key(key: str) -> str | None:
     return None if is_statistic(key) else key.removeprefix("model.")
 
 
-def read(path: Path, layout: str, options: LoadOptions) -> tuple[ACTConfig, Parts]:
-    """Everything of a folder but its weights. Raises InputError."""
-    if layout == "vla_ros":
-        sizes, parts = own_folder.read(path, options)
-        return ACTConfig.from_dict(sizes), parts
-    folder = read_folder(path, read_config(path))
-    config = ACTConfig.from_lerobot(folder)
-    return config, own_folder.lerobot_parts(folder, config.cameras, options, "exact")
-
-
 def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
     """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
-    config, parts = read(path, layout, options)
+    config, parts = own_folder.open_folder(path, layout, options, ACTConfig, "exact")
     processor = ACTProcessor.of(config, parts)
     with without_numbers():
         policy = ACT(config)
-    if config.cameras:
-        own_folder.set_image_statistics(policy, config.cameras, parts.images)
+    own_folder.set_image_statistics(policy, config.cameras, parts.images)
     dtype = own_folder.keep_float32(options, KEPT)
     load_weights(policy, TensorFolder(path), str(path), module_key, COMPUTED, options.device, dtype)
     return LoadedPolicy(FAMILY, policy.eval(), processor, layout)
@@ -52,7 +40,7 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
 
 def describe(path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
     """What `vla-ros info` prints."""
-    config, parts = read(path, layout, options)
+    config, parts = own_folder.open_folder(path, layout, options, ACTConfig, "exact")
     with without_numbers():
         parameters = sum(parameter.numel() for parameter in ACT(config).parameters())
     return {
@@ -70,8 +58,7 @@ def describe(path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]
 def save(path: Path, loaded: LoadedPolicy) -> None:
     """Write a folder in our own layout; complete or absent."""
     policy: ACT = loaded.policy
-    cameras = policy.config.cameras
-    images = own_folder.get_image_statistics(policy, cameras) if cameras else {}
+    images = own_folder.get_image_statistics(policy, policy.config.cameras)
     own_folder.write(path, FAMILY, asdict(policy.config), policy, loaded.processor, images)
 
 

@@ -13,10 +13,9 @@ from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.diffusion.processor import DiffusionProcessor
-from vla_ros.policies.lerobot_folder import is_statistic, read_folder
-from vla_ros.policies.own_folder import Parts
+from vla_ros.policies.lerobot_folder import is_statistic
 from vla_ros.policies.prompts import PromptTokenizer, read_tokenizer
-from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
+from vla_ros.policies.registry import LoadOptions, TrainingData
 from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "diffusion"
@@ -40,24 +39,13 @@ def module_key(key: str) -> str | None:
     return f"{match[1]}.{_SEQUENCE.get(match[2], match[2])}.{match[3]}" if match else key
 
 
-def read(path: Path, layout: str, options: LoadOptions) -> tuple[DiffusionConfig, Parts]:
-    """Everything of a folder but its weights. Raises InputError."""
-    if layout == "vla_ros":
-        sizes, parts = own_folder.read(path, options)
-        return DiffusionConfig.from_dict(sizes), parts
-    folder = read_folder(path, read_config(path))
-    config = DiffusionConfig.from_lerobot(folder)
-    return config, own_folder.lerobot_parts(folder, config.cameras, options, "exact")
-
-
 def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
     """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
-    config, parts = read(path, layout, options)
+    config, parts = own_folder.open_folder(path, layout, options, DiffusionConfig, "exact")
     processor = DiffusionProcessor.of(config, parts, _tokenizer(config, path, options))
     with without_numbers():
         policy = DiffusionPolicy(config)
-    if config.cameras:
-        own_folder.set_image_statistics(policy, config.cameras, parts.images)
+    own_folder.set_image_statistics(policy, config.cameras, parts.images)
     computed = [name for name, _ in policy.named_buffers() if name.endswith((".pos_grid", ".position_ids"))]
     dtype = own_folder.keep_float32(options, KEPT)
     load_weights(policy, TensorFolder(path), str(path), module_key, computed, options.device, dtype)
@@ -66,7 +54,7 @@ def load(path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
 
 def describe(path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
     """What `vla-ros info` prints."""
-    config, parts = read(path, layout, options)
+    config, parts = own_folder.open_folder(path, layout, options, DiffusionConfig, "exact")
     with without_numbers():
         parameters = sum(parameter.numel() for parameter in DiffusionPolicy(config).parameters())
     language = "CLIP" if config.clip_text is not None else f"{len(config.vocabulary)} words"
@@ -85,8 +73,7 @@ def describe(path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]
 def save(path: Path, loaded: LoadedPolicy) -> None:
     """Write a folder in our own layout; complete or absent."""
     policy: DiffusionPolicy = loaded.policy
-    cameras = policy.config.cameras
-    images = own_folder.get_image_statistics(policy, cameras) if cameras else {}
+    images = own_folder.get_image_statistics(policy, policy.config.cameras)
     processor: DiffusionProcessor = loaded.processor
     own_folder.write(path, FAMILY, asdict(policy.config), policy, processor, images, processor.tokenizer)
 

@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vla_ros.policies.diffusion.config import DiffusionConfig
 
@@ -25,6 +26,31 @@ class StepEmbedding(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
+def convolve(layer: nn.Conv1d, x: Tensor) -> Tensor:
+    """The layer's (B, out, rows) of (B, C, H).
+
+    A CPU's convolution puts its weights into another order at each call, which costs more than the few rows of a chunk.
+    There it is one matrix product of the windows with the weights as they lie.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return layer(x)
+    (kernel,), (stride,), (padding,) = layer.kernel_size, layer.stride, layer.padding
+    windows = functional.pad(x, (padding, padding)).unfold(2, kernel, stride)  # (B, C, rows, kernel)
+    rows = windows.transpose(1, 2).flatten(2)
+    return functional.linear(rows, layer.weight.flatten(1), layer.bias).transpose(1, 2)
+
+
+def convolve_transposed(layer: nn.ConvTranspose1d, x: Tensor) -> Tensor:
+    """As `convolve`: every row of (B, C, H) makes a window of the output, and windows that overlap are added."""
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return layer(x)
+    (kernel,), (stride,), (padding,) = layer.kernel_size, layer.stride, layer.padding
+    windows = (x.transpose(1, 2) @ layer.weight.flatten(1)).transpose(1, 2)  # (B, out * kernel, H)
+    size = (x.shape[2] - 1) * stride - 2 * padding + kernel
+    out = functional.fold(windows, (1, size), (1, kernel), padding=(0, padding), stride=(1, stride))
+    return out[:, :, 0] + layer.bias[:, None]
+
+
 class ConvBlock(nn.Module):
     """Convolution over time, group normalisation, Mish."""
 
@@ -35,7 +61,8 @@ class ConvBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
+        layer, norm, activation = self.block
+        return activation(norm(convolve(layer, x)))
 
 
 class ResidualBlock(nn.Module):
@@ -57,7 +84,8 @@ class ResidualBlock(nn.Module):
             y = scale * y + shift
         else:
             y = y + modulation
-        return self.conv2(y) + self.residual_conv(x)
+        shortcut = x if isinstance(self.residual_conv, nn.Identity) else convolve(self.residual_conv, x)
+        return self.conv2(y) + shortcut
 
 
 class UNet(nn.Module):
@@ -103,10 +131,11 @@ class UNet(nn.Module):
         for first, second, down in self.down_modules:
             x = second(first(x, condition), condition)
             skips.append(x)
-            x = down(x)
+            x = x if isinstance(down, nn.Identity) else convolve(down, x)
         for middle in self.mid_modules:
             x = middle(x, condition)
         for first, second, up in self.up_modules:
-            x = up(second(first(torch.cat([x, skips.pop()], dim=1), condition), condition))
+            x = second(first(torch.cat([x, skips.pop()], dim=1), condition), condition)
+            x = convolve_transposed(up, x)
         smooth, last = self.final_conv
-        return last(smooth(x).to(last.weight.dtype)).transpose(1, 2).to(actions.dtype)
+        return convolve(last, smooth(x).to(last.weight.dtype)).transpose(1, 2).to(actions.dtype)

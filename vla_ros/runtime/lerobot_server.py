@@ -1,0 +1,115 @@
+"""LeRobot's policies in a process of their own, for `lerobot_peer` to measure.
+
+Run by a Python that imports lerobot. It need not have vla_ros: nothing of it is imported here. Orders are lines of JSON
+on standard input, each answered by a line on standard output; whatever else is printed goes to standard error.
+"""
+
+import contextlib
+import json
+import os
+import resource
+import sys
+import time
+import types
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+
+class Server:
+    """One policy, its inputs, and the chunk that it made of them last."""
+
+    def open(self, folder: str, device: str, dtype: str, threads: int, steps: int | None) -> dict:
+        """Load a folder. One without weights gets random ones, which are written into it."""
+        from lerobot import __version__
+        from lerobot.configs.policies import PreTrainedConfig
+        from lerobot.policies.factory import get_policy_class
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        place = Path(folder)
+        config = PreTrainedConfig.from_pretrained(place)
+        config.device = device
+        self.family, self.device, self.autocast = config.type, torch.device(device), False
+        if self.family == "smolvla" and not (place / "vlm" / "preprocessor_config.json").is_file():
+            _without_processor()
+        kind = get_policy_class(config.type)
+        weights = place / "model.safetensors"
+        if weights.is_file():
+            policy = kind.from_pretrained(place, config=config, strict=True)
+        else:
+            policy = kind(config).to(device).eval()
+            save_file({key: value.contiguous().cpu() for key, value in policy.state_dict().items()}, weights)
+        if dtype == "bfloat16" and self.family == "smolvla":  # as its published weights are loaded: projections apart
+            policy.model.vlm_with_expert.to(torch.bfloat16)
+        elif dtype == "bfloat16":
+            self.autocast = True
+        if steps is not None and self.family == "diffusion":
+            policy.diffusion.num_inference_steps = steps
+        elif steps is not None and self.family == "smolvla":
+            policy.config.num_steps = steps
+        self.policy = policy.eval().requires_grad_(False)
+        return {"lerobot": __version__, "torch": torch.__version__}
+
+    def inputs(self, file: str) -> dict:
+        """Tensors for the calls to come."""
+        self.tensors = {key: value.to(self.device) for key, value in load_file(file).items()}
+        return {}
+
+    def run(self) -> dict:
+        """One inference, until its chunk has arrived on the host."""
+        cuda = self.device.type == "cuda"
+        if cuda:
+            torch.cuda.synchronize()
+        begin = time.perf_counter()
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            self.result = self._infer().float().cpu()
+        seconds = time.perf_counter() - begin
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {"seconds": seconds, "memory": torch.cuda.max_memory_allocated() if cuda else peak}
+
+    def output(self, file: str) -> dict:
+        """Write the last chunk, (1, rows, D) normalised."""
+        save_file({"actions": self.result.contiguous()}, file)
+        return {}
+
+    def _infer(self) -> torch.Tensor:
+        x = self.tensors
+        if self.family == "act":
+            return self.policy.predict_action_chunk(dict(x))
+        if self.family == "diffusion":
+            return self.policy.diffusion.generate_actions(dict(x), noise=x["noise"])
+        images = list(x["images"].unbind(1))
+        masks = [torch.ones(1, dtype=torch.bool, device=self.device) for _ in images]
+        return self.policy.model.sample_actions(
+            images, masks, x["tokens"], x["token_mask"], x["state"], noise=x["noise"]
+        )
+
+
+def _without_processor() -> None:
+    """SmolVLA asks SmolVLM2's processor for the numbers of two tokens that it does not use by default."""
+    from lerobot.policies.smolvla import smolvlm_with_expert
+
+    tokens = types.SimpleNamespace(fake_image_token_id=0, global_image_token_id=0)
+    processor = types.SimpleNamespace(tokenizer=tokens)
+    stand_in = types.SimpleNamespace(from_pretrained=lambda *args, **options: processor)
+    smolvlm_with_expert.AutoProcessor = stand_in
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # libraries print
+    server = Server()
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            with contextlib.redirect_stdout(sys.stderr):
+                answer = getattr(server, order.pop("do"))(**order)
+        except Exception as error:  # whatever it is, it belongs to the one who asked
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()
