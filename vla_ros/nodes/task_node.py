@@ -149,7 +149,7 @@ class TaskNode(ManagedNode):
         try:
             validate_topic_name(topic)
         except InvalidTopicNameException as error:
-            return f"success_topic: {topic!r}: {error}"
+            return f"success_topic: {str(error).splitlines()[0]} {topic!r}"
         return ""
 
     def _take_success(self, run: Run, message: Bool) -> None:
