@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla_ros.policies.base import Batch, DenoisingPolicy, Policy
+from vla_ros.policies.base import Batch, DenoisingPolicy, Policy, Prefix
 from vla_ros.runtime.network import PlainNetwork, RecordedNetwork, forward
 from vla_ros.runtime.stages import StageTimer
 from vla_ros.runtime.work import Machine, Work, measure_work
@@ -106,11 +106,10 @@ def stage_work(policy: Policy, batch: Batch, num_steps: int | None) -> dict[str,
     noise = noise_for(policy, device)
     if not isinstance(policy, DenoisingPolicy):
         return {"denoising": measure_work(policy, lambda: forward(policy, batch, noise, None, None))}
-    with torch.no_grad():
-        prefix = policy.encode_prefix(batch)
+    found: list[Prefix] = []
     return {
-        "prefix": measure_work(policy, lambda: policy.encode_prefix(batch)),
-        "denoising": measure_work(policy, lambda: policy.sample(prefix, noise, None, num_steps)),
+        "prefix": measure_work(policy, lambda: found.append(policy.encode_prefix(batch))),
+        "denoising": measure_work(policy, lambda: policy.sample(found[0], noise, None, num_steps)),
     }
 
 

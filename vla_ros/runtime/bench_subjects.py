@@ -49,6 +49,7 @@ _TINY: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 _JOINTS = 6
+_PATTERN = 1_000_003  # random numbers; a prime, so that the rows of a matrix differ
 
 
 def pi0_config(size: str, cameras: int, adaptive: bool = False) -> Pi0Config:
@@ -68,15 +69,20 @@ def pi0_config(size: str, cameras: int, adaptive: bool = False) -> Pi0Config:
 
 
 def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> Pi0:
-    """Random weights made on the device itself, in their final type: a full-size policy never exists in float32."""
+    """Random weights made on the device itself, in their final type: a full-size policy never exists in float32.
+
+    One stretch of random numbers is repeated: three billion of them would take longer than the measurement.
+    """
     with torch.device("meta"):
         policy = Pi0(config)
     policy = policy.to(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
+    pattern = torch.randn(_PATTERN, device=device, generator=generator).to(dtype)
     with torch.no_grad():
         for parameter in policy.parameters():
             scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.02
-            parameter.normal_(std=scale, generator=generator)
+            for part in parameter.view(-1).split(_PATTERN):
+                torch.mul(pattern[: part.numel()], scale, out=part)
         for name, buffer in policy.named_buffers():
             raise InputError(f"policy: buffer {name} of {tuple(buffer.shape)} has no value without a checkpoint")
     return policy.eval().requires_grad_(False)

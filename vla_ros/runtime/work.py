@@ -52,12 +52,9 @@ class _WeightReads(TorchDispatchMode):
 
 @torch.no_grad()
 def measure_work(policy: nn.Module, run: Callable[[], object]) -> Work:
-    """What one call of `run` does with the policy's weights."""
-    reads = _WeightReads(policy)
-    with reads:
-        run()
-    counter = FlopCounterMode(display=False)
-    with counter:
+    """What a call of `run` does with the policy's weights; it is called once."""
+    reads, counter = _WeightReads(policy), FlopCounterMode(display=False)
+    with counter, reads:
         run()
     return Work(counter.get_total_flops(), reads.bytes)
 
