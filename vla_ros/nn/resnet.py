@@ -34,15 +34,15 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def affine(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The (C,) scale and shift that it comes to."""
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """The (C,) scale and shift that it comes to, in the type of the statistics."""
         scale = self.weight * (self.running_var + 1e-5).rsqrt()
-        return scale.to(dtype), (self.bias - self.running_mean * scale).to(dtype)
+        return scale, self.bias - self.running_mean * scale
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same."""
-        scale, shift = self.affine(x.dtype)
-        return x * scale[:, None, None] + shift[:, None, None]
+        scale, shift = self.affine()
+        return x * scale.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
 
 
 def normalised(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
@@ -53,9 +53,9 @@ def normalised(conv: nn.Conv2d, norm: nn.Module, x: Tensor) -> Tensor:
     positions = x.shape[0] * x.shape[2] * x.shape[3] // conv.stride[0] ** 2
     if not isinstance(norm, FrozenBatchNorm) or positions < conv.weight[0].numel():
         return norm(conv(x))
-    scale, shift = norm.affine(x.dtype)
-    weight = conv.weight * scale[:, None, None, None]
-    return functional.conv2d(x, weight, shift, conv.stride, conv.padding, conv.dilation)
+    scale, shift = norm.affine()
+    weight = (conv.weight * scale[:, None, None, None]).to(x.dtype)
+    return functional.conv2d(x, weight, shift.to(x.dtype), conv.stride, conv.padding, conv.dilation)
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
