@@ -28,7 +28,7 @@ from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.lerobot_writer import DatasetWriter
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.images import resize_with_pad
+from vla_ros.policies.images import resize_within
 
 NS = 1_000_000_000
 WIDTH, HEIGHT, CAMERA_RATE, JOINT_RATE, EPISODE = 640, 480, 30, 100, 20.0
@@ -125,7 +125,7 @@ def write_bag(path: Path, gigabytes: float) -> float:
 def build(bag: str, output: str) -> None:
     """Prints time, frames and the peak memory of this process as JSON."""
     begin = time.perf_counter()
-    resize = partial(resize_with_pad, height=224, width=224)
+    resize = partial(resize_within, height=224, width=224)
     report = build_dataset([bag], output, ROBOT, CutOptions(fps=10.0), resize=resize)
     seconds = time.perf_counter() - begin
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -299,6 +299,6 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     assert "exists already" in capsys.readouterr().err
     assert main(["dataset", "show", str(data)]) == 0
     shown = capsys.readouterr().out
-    assert "camera front: 16x16" in shown and "point" in shown
+    assert "camera front: 16x12" in shown and "point" in shown
     sheet = cv2.imread(str(data / "contact_sheet.png"))
     assert sheet.shape[1] > 900 and sheet.std() > 10

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.images import resize_with_pad
+from vla_ros.policies.images import resize_with_pad, resize_within
 
 
 def published(image, height, width):
@@ -32,6 +32,17 @@ def test_is_idempotent():
     image = np.random.default_rng(1).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     once = resize_with_pad(image, 96, 96)
     assert np.array_equal(resize_with_pad(once, 96, 96), once)
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (720, 1280), (1080, 1920), (240, 424), (640, 480), (30, 40), (97, 95)])
+@pytest.mark.parametrize("size", [(96, 96), (224, 224), (512, 512), (480, 640)])
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_stored_image_looks_to_a_policy_as_the_camera_does(shape, size, centred):
+    image = np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    stored = resize_within(image, *size)
+    assert stored.shape[0] == size[0] or stored.shape[1] == size[1]
+    served = resize_with_pad(image, *size, centred)
+    assert np.array_equal(resize_with_pad(stored, *size, centred), served)
 
 
 def test_keeps_the_aspect_and_pads_with_black():

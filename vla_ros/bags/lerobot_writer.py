@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,20 +25,19 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 class DatasetWriter:
     """Writes a dataset episode by episode; `finish` completes it.
 
-    `meta/info.json` is written last, in one step: a folder without it was cut off, and readers say so.
+    `meta/info.json` is written last, in one step: a folder without it was cut off, and readers say so. Images are
+    stored as they come: who wants them smaller scales them as policies do (`policies.images.resize_within`).
 
     Args:
         path: folder to make. An existing one that is not empty is an InputError.
         robot: names of joints and cameras, and the robot's type, come from here.
         fps: Hz, of the policy's clock.
-        image_size: (height, width) frames are resized to (area-averaged, aspect not kept); None keeps them.
     """
 
-    def __init__(self, path: str | Path, robot: RobotSpec, fps: float, image_size: tuple[int, int] | None = None):
+    def __init__(self, path: str | Path, robot: RobotSpec, fps: float) -> None:
         self.path = Path(path)
         self.robot = robot
         self.fps = float(fps)
-        self.image_size = image_size
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"dataset {self.path}: exists and is not empty, expected a new folder")
         if not 0 < self.fps < np.inf:
@@ -129,18 +127,11 @@ class DatasetWriter:
                     f"{where}: camera {camera}: {frames.dtype} of shape {frames.shape}, "
                     f"expected uint8 ({len(states)}, h, w, 3)"
                 )
-        resized = {camera: self._resized(frames) for camera, frames in images.items()}
-        sizes = {camera: frames.shape[1:3] for camera, frames in resized.items()}
+        sizes = {camera: frames.shape[1:3] for camera, frames in images.items()}
         if self._cameras is not None and sizes != self._cameras:
             raise InputError(f"{where}: cameras {sizes}, expected those of the episodes before: {self._cameras}")
         self._cameras = sizes
-        return resized, states, actions
-
-    def _resized(self, frames: np.ndarray) -> np.ndarray:
-        if self.image_size is None or frames.shape[1:3] == tuple(self.image_size):
-            return frames
-        height, width = self.image_size
-        return np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in frames])
+        return dict(images), states, actions
 
     def _add_video(self, camera: str, frames: np.ndarray) -> dict:
         key = f"observation.images.{camera}"

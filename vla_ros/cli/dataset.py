@@ -16,6 +16,7 @@ from vla_ros.bags.build import build_dataset
 from vla_ros.bags.contact_sheet import contact_sheet
 from vla_ros.bags.episodes import CUTS, CutOptions
 from vla_ros.bags.lerobot import Dataset
+from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 
 
@@ -25,8 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("bags", nargs="+", metavar="BAG")
     build.add_argument("-o", "--output", required=True, help="new folder; it appears when it is complete")
     build.add_argument("--image-size", type=int, nargs="+", metavar="PX",
-                       help="store images in this size, HEIGHT WIDTH or one number; aspect kept, padded with black, "
-                       "as policies see them (default: as recorded)")  # fmt: skip
+                       help="store images scaled to fit into HEIGHT WIDTH or a square, aspect kept; give what the "
+                       "policy sees (default: as recorded)")  # fmt: skip
     build.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
     add_cut_arguments(build)
     build.add_argument("--fps", type=float, default=10.0, help="the policy's clock, Hz")
@@ -64,13 +65,14 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from vla_ros.policies.images import resize_with_pad
+    from vla_ros.policies.images import resize_within
 
     robot = RobotSpec.load(args.robot)
     resize = None
     if args.image_size:
-        height, width = args.image_size[0], args.image_size[-1]
-        resize = partial(resize_with_pad, height=height, width=width)
+        if len(args.image_size) > 2 or min(args.image_size) < 1:
+            raise InputError(f"--image-size {args.image_size}, expected HEIGHT WIDTH or one number, in pixels")
+        resize = partial(resize_within, height=args.image_size[0], width=args.image_size[-1])
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
                TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=Console(stderr=True)) as bar:

@@ -22,7 +22,7 @@ from vla_ros.bags.lerobot import DatasetWriter
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.images import resize_with_pad
+from vla_ros.policies.images import resize_within
 from vla_ros.sim.demonstrations import ATTEMPTS, FPS, demonstrations, layout_seed
 from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.tasks import Task, TaskKind
@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
     parser.add_argument("--bags", action="store_true", help="record bags through the graph instead (needs ROS)")
-    parser.add_argument("--image-size", type=int, default=96, help="pixels, side of the stored square pictures")
+    parser.add_argument("--image-size", type=int, default=96, help="pixels, longer side of the stored pictures")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
 
 
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         return _record_bags(args)
     robot = RobotSpec.load(config_file("robots/so101.yaml"))
     writer = DatasetWriter(args.out, robot, FPS)
-    picture = partial(resize_with_pad, height=args.image_size, width=args.image_size)
+    picture = partial(resize_within, height=args.image_size, width=args.image_size)
     kinds = [TaskKind(name) for name in args.tasks]
     frames, made, began = 0, Counter(), time.monotonic()
     for demo in demonstrations(kinds, args.episodes, args.seed, picture, args.jobs):

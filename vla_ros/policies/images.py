@@ -27,22 +27,38 @@ def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = 
     Raises:
         InputError: not a (H, W, 3) uint8 image, or one without pixels.
     """
+    fitted = resize_within(image, height, width)
+    rows, columns = fitted.shape[:2]
+    if (rows, columns) == (height, width):
+        return fitted
+    result = np.zeros((height, width, 3), dtype=np.uint8)
+    top, left = height - rows, width - columns
+    if centred:
+        top, left = top // 2, left // 2
+    result[top : top + rows, left : left + columns] = fitted
+    return result
+
+
+def resize_within(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale an image as `resize_with_pad` does, without the padding: (h, w, 3) with h = height or w = width.
+
+    How an image is stored that policies will see in this size: each pads it as it does when it serves, in the middle
+    or at one side. An image that fits exactly comes back unchanged.
+
+    Raises:
+        InputError: not a (H, W, 3) uint8 image, or one without pixels.
+    """
     _check(image)
     rows, columns = image.shape[:2]
-    if (rows, columns) == (height, width):
-        return image
     ratio = max(columns / width, rows / height)
     fit_rows, fit_columns = max(int(rows / ratio), 1), max(int(columns / ratio), 1)
+    if (rows, columns) == (fit_rows, fit_columns):
+        return image
     # In float32: OpenCV's uint8 path interpolates with 11-bit weights and would differ from the published code.
     import cv2  # here, so that a benchmark of the network alone runs without OpenCV
 
     fitted = cv2.resize(image.astype(np.float32), (fit_columns, fit_rows), interpolation=cv2.INTER_LINEAR)
-    result = np.zeros((height, width, 3), dtype=np.uint8)
-    top, left = height - fit_rows, width - fit_columns
-    if centred:
-        top, left = top // 2, left // 2
-    result[top : top + fit_rows, left : left + fit_columns] = np.clip(np.rint(fitted), 0, 255)
-    return result
+    return np.clip(np.rint(fitted), 0, 255).astype(np.uint8)
 
 
 def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray:
