@@ -52,6 +52,7 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     loaded = fresh(family)
     assert loaded.processor.horizon == 16 and loaded.processor.step_dt == 0.1
     assert sum(p.numel() for p in loaded.policy.parameters()) * 4 < 20e6
+    assert loaded.processor.unknown_words("Shove the RED cube gently, shove the green") == ("shove", "gently")
     known = samples(loaded)
     batch = loaded.processor.inputs(known)
     if family != "act":  # what is drawn at random is drawn several times a step

@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import toy_family
 import yaml
 
+from vla_ros.bags.lerobot import Dataset
+from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
@@ -47,6 +51,16 @@ def command(settings: dict, tmp_path: Path, *arguments: str, launcher=(), **envi
         process.terminate()  # torchrun takes its workers along
         process.wait(timeout=60)
         raise
+
+
+def test_words_that_the_policy_does_not_know_are_said(settings, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(toy_family.ToyProcessor, "unknown_words", lambda self, text: tuple(text.split()[:1]))
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(settings | {"steps": 1}))
+    assert vla_ros(["train", "--config", str(file), "--device", "cpu"]) == 0
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("warning:"))
+    counts = Counter(episode.instruction.split()[0] for episode in Dataset(settings["dataset"]).episodes)
+    assert all(word in said for word in counts) and "(" in said
 
 
 def test_a_run_learns_and_leaves_folders_that_serve(settings, tmp_path):

@@ -48,6 +48,9 @@ def main(args: argparse.Namespace) -> int:
                 f"{processes.count} x {processes.device}",
                 flush=True,
             )
+            if unknown := trainer.unknown_words():
+                words = ", ".join(f"{word} (in {count} episodes)" for word, count in unknown.items())
+                print(f"warning: the policy does not know, and cannot tell apart, the words {words}", flush=True)
         trainer.run()
         if processes.main:
             print(f"checkpoint: {trainer.output / 'checkpoints' / 'last'}")

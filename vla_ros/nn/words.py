@@ -19,6 +19,11 @@ def make_vocabulary(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted({word for text in texts for word in split(text)}))
 
 
+def unknown(text: str, vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """Words of a text that are not in the vocabulary; none where there is no vocabulary, as then no word counts."""
+    return tuple(word for word in dict.fromkeys(split(text)) if vocabulary and word not in vocabulary)
+
+
 def encode(texts: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
     """(B, W) float32: how often each of the W known words stands in each text; unknown words are passed over."""
     index = {word: i for i, word in enumerate(vocabulary)}

@@ -147,6 +147,10 @@ class PolicyNode(ManagedNode):
 
     def _take_instruction(self, message: String) -> None:
         text = message.data.strip()
+        if text != self._instruction and self._session is not None:
+            unknown = self._session.processor.unknown_words(text)
+            if unknown:
+                self.get_logger().warning(f"instruction {text!r}: the policy does not know {', '.join(unknown)}")
         with self._wake:
             self._instruction = text
             self._wake.notify_all()

@@ -147,6 +147,10 @@ class Processor(ABC):
     def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
         """The inverse of `outputs`: (B, H, J) joint targets to (B, H, D) float32 normalised actions."""
 
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of an instruction that look all the same to the policy, or like nothing: its vocabulary lacks them."""
+        return ()
+
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Processor":
         """The same processor with the normalisation of other data (as `registry.TrainingData.statistics`).
 

@@ -1,5 +1,6 @@
 """Instructions as the token ids of a checkpoint's own tokenizer, padded to few lengths."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,12 @@ class PromptTokenizer:
             tokens[row, : len(values)] = torch.tensor(values, dtype=torch.int64)
             mask[row, : len(values)] = True
         return tokens, mask
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of the text, in lower case, that become <unk>."""
+        unknown = self.inner.token_to_id("<unk>")
+        words = dict.fromkeys(re.findall(r"\w+", text.lower()))
+        return tuple(word for word in words if unknown in self.inner.encode(word, add_special_tokens=False).ids)
 
     def save(self, folder: Path) -> None:
         """Write the `tokenizer.json` that `read_tokenizer` reads."""

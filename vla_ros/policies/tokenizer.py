@@ -29,6 +29,7 @@ class Tokenizer(ABC):
 
     size: int
     bos: int
+    unknown: int | None  # id that stands for every unknown word, None where any text can be spelled
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -37,6 +38,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the file that `load_tokenizer` reads back."""
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of the text, in lower case, that become <unk>."""
+        words = dict.fromkeys(re.findall(r"\w+", text.lower()))
+        return tuple(word for word in words if self.unknown in self.encode(word))
 
 
 class JsonTokenizer(Tokenizer):
@@ -51,6 +57,7 @@ class JsonTokenizer(Tokenizer):
         if bos is None:
             raise InputError(f"{where}: no token <bos> or <s>, expected one that starts a prompt")
         self.bos = bos
+        self.unknown = inner.token_to_id("<unk>")
 
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
@@ -74,6 +81,7 @@ class SentencePieceTokenizer(Tokenizer):
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error
         self.size = self.inner.vocab_size()
         self.bos = self.inner.bos_id()
+        self.unknown = self.inner.unk_id()
         if self.bos < 0:
             raise InputError(f"{path}: the model has no <bos> token, expected one that starts a prompt")
 

@@ -45,7 +45,7 @@ class Samples:
         cache: str | Path | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        self.processor = processor
+        self.processor, self.episodes = processor, tuple(episodes)
         missing = [name for name in processor.joints if name not in dataset.joint_names]
         if missing or len(processor.joints) != len(dataset.joint_names):
             raise InputError(

@@ -1,6 +1,7 @@
 """The training loop."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -109,6 +110,13 @@ class Trainer:
         self.step = 0
         if resume:
             self._resume()
+
+    def unknown_words(self) -> dict[str, int]:
+        """Words of the dataset's instructions that the policy cannot tell apart, and the episodes that have them."""
+        words: Counter[str] = Counter()
+        for episode in self.samples.episodes:
+            words.update(self.loaded.processor.unknown_words(episode.instruction))
+        return dict(sorted(words.items()))
 
     def run(self) -> dict[str, float]:
         """Train to the last step; the last figures. Checkpoints, state and logs are under `config.output`."""

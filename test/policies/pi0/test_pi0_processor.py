@@ -71,6 +71,12 @@ def test_a_tokenizer_survives_saving(sentencepiece_model, tmp_path):
         assert (again.size, again.bos) == (tokenizer.size, tokenizer.bos)
 
 
+def test_words_that_look_all_the_same_are_told(sentencepiece_model):
+    text = "Shove the RED cube, gently, then touch it; shove!"
+    assert word_tokenizer(["touch the red cube"]).unknown_words(text) == ("shove", "gently")  # "then", "it" are common
+    assert sentencepiece_model.unknown_words("touch the red cube") == ()
+
+
 def test_a_folder_without_tokenizer_is_named(tmp_path):
     with pytest.raises(InputError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path)

@@ -44,3 +44,6 @@ class ACTProcessor(StandardProcessor):
         if self.vocabulary:
             batch["words"] = words.encode([sample.instruction for sample in samples], self.vocabulary)
         return batch | self.targets(samples, states)
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        return words.unknown(text, self.vocabulary)

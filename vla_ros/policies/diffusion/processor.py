@@ -51,3 +51,8 @@ class DiffusionProcessor(StandardProcessor):
         if self.tokenizer is not None:
             batch["tokens"], _ = self.tokenizer.encode(texts)
         return batch | self.targets(samples, states)
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        if self.tokenizer is not None:
+            return self.tokenizer.unknown_words(text)
+        return words.unknown(text, self.vocabulary)

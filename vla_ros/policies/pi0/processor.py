@@ -118,6 +118,9 @@ class Pi0Processor(Processor):
             batch["action_is_pad"] = torch.from_numpy(np.stack([sample.action_is_pad for sample in samples]))
         return batch
 
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
+
     def outputs(self, actions: Tensor, state: np.ndarray) -> np.ndarray:
         values = actions.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)]
         return self.embodiment.actions_to_robot(self.actions.restore(values), state)

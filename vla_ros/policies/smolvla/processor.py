@@ -66,6 +66,9 @@ class SmolVLAProcessor(StandardProcessor):
         }
         return batch | self.targets(samples, states)
 
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
+
     def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
         return _padded(super().normalise_actions(actions, state), self.action_width)
 
