@@ -133,9 +133,9 @@ def test_compressed_cameras_and_a_namespace(tmp_path):
         plan_bag(tmp_path / "bag", ROBOT, OPTIONS)
 
 
-def status(ns, code):
+def status(ns, code, goal=0):
     goal = kind("action_msgs/msg/GoalInfo")(
-        goal_id=kind("unique_identifier_msgs/msg/UUID")(uuid=np.arange(16, dtype=np.uint8)), stamp=stamp(ns)
+        goal_id=kind("unique_identifier_msgs/msg/UUID")(uuid=np.full(16, goal, np.uint8)), stamp=stamp(ns)
     )
     one = kind("action_msgs/msg/GoalStatus")(goal_info=goal, status=code)
     return raw(kind("action_msgs/msg/GoalStatusArray")(status_list=[one]))
@@ -165,6 +165,22 @@ def test_cut_by_task_marker_or_not_at_all(tmp_path, monkeypatch):
         plan_bag(path, ROBOT, replace(OPTIONS, by="marker", marker="nothing"))
     with pytest.raises(InputError, match="expected one of"):
         CutOptions(by="luck")
+
+
+def test_a_run_has_its_own_instruction_also_when_a_newer_one_takes_over(tmp_path, monkeypatch):
+    """As task_node publishes: the text, then EXECUTING; at the end the next text or an empty one, then the outcome."""
+    rows = [row for row in messages(6.0) if row[0] != TEXT]
+    rows += [(TEXT, START + int(at * NS), text(value)) for at, value in
+             ((0.5, "wave"), (2.49, "point"), (4.49, ""), (4.9, "rest"))]  # fmt: skip
+    goal = "/run_instruction/_action/status"
+    monkeypatch.setitem(TYPES, goal, "action_msgs/msg/GoalStatusArray")
+    for at, number, code in ((0.51, 1, 2), (2.5, 2, 2), (2.52, 1, 6), (4.5, 2, 4)):
+        rows.append((goal, START + int(at * NS), status(START, code, number)))
+    path = write_bag(tmp_path / "bag", sorted(rows, key=lambda row: row[1]))
+    _, episodes, _ = plan_bag(path, ROBOT, replace(OPTIONS, by="task"))
+    assert [(e.cut.instruction, (e.cut.stop_ns - START) / NS) for e in episodes] == [("wave", 2.49), ("point", 4.49)]
+    _, episodes, _ = plan_bag(path, ROBOT, replace(OPTIONS, by="task", succeeded=True))
+    assert [e.cut.instruction for e in episodes] == ["point"]
 
 
 def test_simulated_time_on_a_wall_clock_recording(tmp_path, monkeypatch):

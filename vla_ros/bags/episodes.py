@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.bags.index import BagIndex, StreamIndex
+from vla_ros.bags.index import BagIndex, StreamIndex, Task
 from vla_ros.core.errors import InputError
 
 Where = Callable[[int], str]  # ns -> a time for people
@@ -99,7 +99,7 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
         cuts = [Cut(index.start_ns, end, text)]
     elif options.by == "task":
         tasks = [task for task in index.tasks if not options.succeeded or task.outcome == "succeeded"]
-        cuts = [Cut(task.start_ns, task.stop_ns, _text_at(index, task.stop_ns)) for task in tasks]
+        cuts = [_task_cut(index, task) for task in tasks]
     elif options.by == "marker":
         cuts = _spans(index.markers, end)
         cuts = [
@@ -114,6 +114,22 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
         if not cut.instruction:
             raise InputError(f"episode {number}: has no instruction in the bag, expected one (or name it yourself)")
     return cuts
+
+
+def _task_cut(index: BagIndex, task: Task) -> Cut:
+    """A run of the action, as long as its own instruction held: task_node says that just before the run begins.
+
+    A run that is pre-empted ends after the newer text was said, one that ends by itself after the empty one.
+    """
+    text, stop = "", task.stop_ns
+    for at, said in index.texts:
+        if at >= stop:
+            break
+        if at <= task.start_ns or not text:
+            text = said
+        elif said != text:
+            stop = at
+    return Cut(task.start_ns, stop, text)
 
 
 def _spans(changes: list, end: int) -> list[Cut]:
