@@ -1,10 +1,11 @@
 """Bags to datasets: throughput, memory as the bag grows, and the writer beside LeRobot's own.
 
-    python benchmarks/bag_dataset.py --gigabytes 1 2 4 --lerobot-python /path/to/python
+    python benchmarks/bag_dataset.py --gigabytes 1 4 10 --lerobot-python /path/to/python
 
 The bag is synthetic: two cameras of 640x480 at 30 Hz, joint states and commands at 100 Hz, episodes of 20 s. Each size
-is built in a process of its own, whose peak memory counts. With --lerobot-python (a Python that imports lerobot) the
-same frames are also written by LeRobotDataset, beside our DatasetWriter.
+is built in a process of its own, whose peak memory counts; one bag lies on the disk at a time. With --lerobot-python (a
+Python that imports lerobot) the same frames are also written by LeRobotDataset, turn by turn with our DatasetWriter:
+with its default codec (AV1) and with H.264, which ours writes.
 """
 
 import argparse
@@ -54,7 +55,7 @@ for name in cameras:
     features[f"observation.images.{name}"] = {"dtype": "video", "shape": data[name].shape[2:], "names": ["height", "width", "channels"]}
 episodes = {name: data[name] for name in data.files}
 begin = time.perf_counter()
-dataset = LeRobotDataset.create("bench/bench", fps=10, features=features, root=sys.argv[2], use_videos=True)
+dataset = LeRobotDataset.create("bench/bench", fps=10, features=features, root=sys.argv[2], use_videos=True, vcodec=sys.argv[3])
 for e in range(len(episodes["states"])):
     for t in range(len(episodes["states"][e])):
         frame = {"observation.state": episodes["states"][e, t], "action": episodes["actions"][e, t], "task": "synthetic"}
@@ -140,33 +141,42 @@ def python(*command: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def compare_writers(folder: Path, lerobot_python: str | None, console: Console) -> None:
-    """The same episodes through our writer and LeRobot's."""
+def compare_writers(folder: Path, lerobot_python: str | None, rounds: int, console: Console) -> None:
+    """The same episodes through our writer and LeRobot's, in turn."""
     episodes, length, size = 4, 100, 224
     images = {
         name: np.stack([[picture(e * length + t + 37 * c, size, size) for t in range(length)] for e in range(episodes)])
         for c, name in enumerate(("front", "wrist"))
     }
     rows = np.sin(np.arange(episodes * length * 6).reshape(episodes, length, 6) / 50).astype(np.float32)
-    begin = time.perf_counter()
-    writer = DatasetWriter(folder / "ours", ROBOT, 10.0)
-    for e in range(episodes):
-        writer.add_episode({name: frames[e] for name, frames in images.items()}, rows[e], rows[e], "synthetic")
-    writer.finish()
-    timings = {"vla_ros DatasetWriter": time.perf_counter() - begin}
-    if lerobot_python:
-        np.savez(folder / "episodes.npz", states=rows, actions=rows, **images)
-        result = python(lerobot_python, "-c", LEROBOT, str(folder / "episodes.npz"), str(folder / "theirs"))
-        timings["LeRobotDataset"] = result["seconds"]
-    table = Table("writer", "s", "frames/s", title=f"{episodes} episodes of {length} frames, 2 cameras {size}x{size}")
-    for name, seconds in timings.items():
-        table.add_row(name, f"{seconds:.2f}", f"{episodes * length / seconds:.0f}")
+    np.savez(folder / "episodes.npz", states=rows, actions=rows, **images)
+    seconds: dict[str, list[float]] = {}
+    for turn in range(rounds):
+        begin = time.perf_counter()
+        writer = DatasetWriter(folder / f"ours{turn}", ROBOT, 10.0)
+        for e in range(episodes):
+            writer.add_episode({name: frames[e] for name, frames in images.items()}, rows[e], rows[e], "synthetic")
+        writer.finish()
+        seconds.setdefault("vla_ros DatasetWriter", []).append(time.perf_counter() - begin)
+        for codec in ("libsvtav1", "h264") if lerobot_python else ():
+            output = folder / f"theirs{turn}{codec}"
+            result = python(lerobot_python, "-c", LEROBOT, str(folder / "episodes.npz"), str(output), codec)
+            seconds.setdefault(f"LeRobotDataset, {codec}", []).append(result["seconds"])
+    megabytes = sum(frames.nbytes for frames in images.values()) / 1e6
+    table = Table("writer", "s (median)", "frames/s", "MB/s of pixels", "x real time", "times as long",
+                  title=f"{episodes} episodes of {length} frames, 10 Hz, 2 cameras {size}x{size}, {rounds} rounds")  # fmt: skip
+    ours = np.array(seconds["vla_ros DatasetWriter"])
+    for name, values in seconds.items():
+        took = float(np.median(values))
+        table.add_row(name, f"{took:.2f}", f"{episodes * length / took:.0f}", f"{megabytes / took:.0f}",
+                      f"{episodes * length / 10 / took:.0f}", f"{np.median(np.array(values) / ours):.2f}")  # fmt: skip
     console.print(table)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.5, 1.0, 2.0])
+    parser.add_argument("--gigabytes", type=float, nargs="*", default=[1.0, 4.0])
+    parser.add_argument("--rounds", type=int, default=3, help="of the writers")
     parser.add_argument("--folder", help="where the bags go (default: a temporary folder)")
     parser.add_argument("--lerobot-python", help="a Python that imports lerobot")
     parser.add_argument("--build", nargs=2, help=argparse.SUPPRESS)  # one measurement, in a process of its own
@@ -189,8 +199,9 @@ def main() -> None:
             took = result["seconds"]
             table.add_row(f"{size / 1e9:.2f}", f"{seconds:.0f}", f"{took:.1f}", f"{size / 1e6 / took:.0f}",
                           f"{seconds / took:.1f}", str(result["frames"]), f"{result['memory'] / 1e6:.0f}")  # fmt: skip
-        console.print(table)
-        compare_writers(folder, args.lerobot_python, console)
+        if args.gigabytes:
+            console.print(table)
+        compare_writers(folder, args.lerobot_python, args.rounds, console)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
@@ -49,6 +49,17 @@ def transformers_pi0(
     config: Pi0Config, batch: Batch, device: torch.device, dtype: torch.dtype, num_steps: int
 ) -> Callable[[], Tensor]:
     """A call of `sample_actions` of transformers' π0 on the batch. Raises InputError where it cannot be built."""
+    model = transformers_pi0_model(config, device, dtype, num_steps)
+    inputs = transformers_pi0_inputs(config, batch, device, dtype)
+    shape = (len(inputs["state"]), config.horizon, config.action_dim)
+    inputs |= {"noise": torch.zeros(shape, device=device, dtype=dtype), "num_steps": num_steps}
+    return lambda: model.sample_actions(**inputs).float()
+
+
+def transformers_pi0_model(
+    config: Pi0Config, device: torch.device, dtype: torch.dtype, num_steps: int
+) -> nn.Module:
+    """transformers' π0 in evaluation mode, without gradients. Raises InputError where it cannot be built."""
     if config.adaptive:
         raise InputError("transformers has no π0.5")
     if not isinstance(config.vision, SiglipSize):
@@ -58,7 +69,6 @@ def transformers_pi0(
     except ImportError as error:
         raise InputError(f"transformers without π0: {error}") from None
     vision, prefix, expert = config.vision, config.prefix, config.expert
-    image_token = config.vocabulary
 
     def gemma(size, **more):
         return {
@@ -76,7 +86,7 @@ def transformers_pi0(
             "image_size": vision.image, "vision_use_head": False,
         },
         "projection_dim": prefix.width,
-        "image_token_id": image_token,
+        "image_token_id": config.vocabulary,
     }  # fmt: skip
     whole = PI0Config(
         vlm_config=vlm, dit_config=gemma(expert), chunk_size=config.horizon,
@@ -92,19 +102,24 @@ def transformers_pi0(
             parameter.normal_(std=scale, generator=generator)
         for name, buffer in model.named_buffers():
             _fill_buffer(name, buffer, whole)
+    return model
+
+
+def transformers_pi0_inputs(
+    config: Pi0Config, batch: Batch, device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """What that model takes, of a batch of ours."""
     cameras, tokens = len(config.cameras), batch["tokens"].to(device)
-    patches = (vision.image // vision.patch) ** 2
-    ids = torch.cat([torch.full((1, cameras * patches), image_token, device=device), tokens], dim=1)
-    inputs = {
+    patches = (config.vision.image // config.vision.patch) ** 2
+    image_ids = torch.full((len(tokens), cameras * patches), config.vocabulary, device=device)
+    ids = torch.cat([image_ids, tokens], dim=1)
+    return {
         "state": batch["state"].to(device, dtype),
         "input_ids": ids,
         "pixel_values": (batch["images"].to(device).to(dtype) / 127.5 - 1),
         "pixel_attention_mask": batch["image_mask"].to(device),
         "attention_mask": torch.ones_like(ids),
-        "noise": torch.zeros(1, config.horizon, config.action_dim, device=device, dtype=dtype),
-        "num_steps": num_steps,
     }
-    return lambda: model.sample_actions(**inputs).float()
 
 
 def _fill_buffer(name: str, buffer: Tensor, config) -> None:
