@@ -163,8 +163,8 @@ def compare_writers(folder: Path, lerobot_python: str | None, rounds: int, conso
             result = python(lerobot_python, "-c", LEROBOT, str(folder / "episodes.npz"), str(output), codec)
             seconds.setdefault(f"LeRobotDataset, {codec}", []).append(result["seconds"])
     megabytes = sum(frames.nbytes for frames in images.values()) / 1e6
-    table = Table("writer", "s (median)", "frames/s", "MB/s of pixels", "x real time", "times as long",
-                  title=f"{episodes} episodes of {length} frames, 10 Hz, 2 cameras {size}x{size}, {rounds} rounds")  # fmt: skip
+    title = f"{episodes} episodes of {length} frames at 10 Hz, 2 cameras {size}x{size}, {rounds} rounds"
+    table = Table("writer", "s (median)", "frames/s", "MB/s of pixels", "x real time", "times as long", title=title)
     ours = np.array(seconds["vla_ros DatasetWriter"])
     for name, values in seconds.items():
         took = float(np.median(values))
