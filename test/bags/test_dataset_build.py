@@ -174,7 +174,8 @@ def test_a_run_has_its_own_instruction_also_when_a_newer_one_takes_over(tmp_path
              ((0.5, "wave"), (2.49, "point"), (4.49, ""), (4.9, "rest"))]  # fmt: skip
     goal = "/run_instruction/_action/status"
     monkeypatch.setitem(TYPES, goal, "action_msgs/msg/GoalStatusArray")
-    for at, number, code in ((0.51, 1, 2), (2.5, 2, 2), (2.52, 1, 6), (4.5, 2, 4)):
+    refused = ((0.1, 0, 2), (0.11, 0, 6))  # ended before it began
+    for at, number, code in (*refused, (0.51, 1, 2), (2.5, 2, 2), (2.52, 1, 6), (4.5, 2, 4)):
         rows.append((goal, START + int(at * NS), status(START, code, number)))
     path = write_bag(tmp_path / "bag", sorted(rows, key=lambda row: row[1]))
     _, episodes, _ = plan_bag(path, ROBOT, replace(OPTIONS, by="task"))

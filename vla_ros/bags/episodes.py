@@ -100,6 +100,8 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
     elif options.by == "task":
         tasks = [task for task in index.tasks if not options.succeeded or task.outcome == "succeeded"]
         cuts = [_task_cut(index, task) for task in tasks]
+        if any(cut.instruction for cut in cuts):
+            cuts = [cut for cut in cuts if cut.instruction]  # the others ended before their instruction was said
     elif options.by == "marker":
         cuts = _spans(index.markers, end)
         cuts = [

@@ -1,0 +1,67 @@
+"""Runs of run_instruction on the graph are episodes of the bag, each with its own instruction."""
+
+from functools import partial
+from pathlib import Path
+
+import yaml
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Bool
+from system.test_task_node import Client
+from trajectory_msgs.msg import JointTrajectory
+
+from vla_ros.action import RunInstruction
+from vla_ros.bags.episodes import CutOptions, cut_bag
+from vla_ros.bags.index import index_bag
+from vla_ros.bags.reader import Bag
+from vla_ros.core.robot import RobotSpec
+
+ROBOT = {
+    "name": "one",
+    "cameras": [],
+    "joints": [{"name": "a", "lower": -2.0, "upper": 2.0, "velocity": 1.0, "acceleration": 5.0}],
+    "groups": [{"name": "arm", "topic": "arm", "interface": "joint_trajectory", "joints": ["a"]}],
+}
+
+
+def test_runs_are_episodes(graph, probe, tmp_path: Path):
+    robot, bag = tmp_path / "robot.yaml", tmp_path / "bag"
+    robot.write_text(yaml.safe_dump(ROBOT))
+    graph.start("recorder_node", parameters={"robot": str(robot), "output": str(bag), "flush_period": 0.02})
+    graph.bring_up("recorder_node")
+    probe.publisher("joint_states", JointState).publish(JointState(name=["a"], position=[0.0]))
+    probe.publisher("arm", JointTrajectory).publish(JointTrajectory(joint_names=["a"]))
+    client = Client(graph, probe)
+    file = bag / "bag_0.mcap"
+
+    def is_recorded(data: bytes, times: int = 1) -> bool:
+        return file.exists() and file.read_bytes().count(data) >= times
+
+    def wait_recorded(data: bytes, times: int = 1) -> None:
+        probe.wait_for(lambda: is_recorded(data, times), f"{times} x {data!r} in the bag")
+
+    def begin(text: str, **fields):
+        handle = client.begun(text, **fields)
+        wait_recorded(text.encode())
+        wait_recorded(bytes(handle.goal_id.uuid), 2)  # accepted, executing
+        return handle
+
+    for attempt in range(60):  # until task_node's instructions have found the recorder
+        text = f"warm up {attempt}"
+        client.begun(text)
+        if graph.wait_until(partial(is_recorded, text.encode()), 5.0):
+            break
+    first = begin("touch the red cube")
+    second = begin("wave", success_topic="done")
+    assert client.result(first).error_code == RunInstruction.Result.PREEMPTED
+    probe.publisher("done", Bool).publish(Bool(data=True))
+    assert client.result(second).error_code == RunInstruction.Result.SUCCESS
+    wait_recorded(bytes(second.goal_id.uuid), 4)  # the end of the first, and its own
+    graph.deactivate("recorder_node")
+
+    with Bag(bag) as recorded:
+        index = index_bag(recorded, RobotSpec.load(robot))
+    *_, one, two = cut_bag(index, CutOptions(by="task"))
+    assert (one.instruction, two.instruction) == ("touch the red cube", "wave")
+    assert one.start_ns < one.stop_ns <= two.start_ns < two.stop_ns
+    (only,) = cut_bag(index, CutOptions(by="task", succeeded=True))
+    assert only == two
