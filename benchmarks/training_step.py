@@ -28,8 +28,8 @@ from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
-from vla_ros.runtime.bench import pi0_config, random_batch, random_pi0
 from vla_ros.runtime.bench_peers import transformers_pi0_inputs, transformers_pi0_model
+from vla_ros.runtime.bench_subjects import pi0_config, random_batch, random_pi0
 
 CAMERAS, JOINTS = ("front", "wrist"), 6
 CPU = torch.device("cpu")
@@ -138,11 +138,11 @@ def pi0(size: str, batch_size: int) -> tuple[Local, Local]:
         config = replace(pi0_config("tiny", len(CAMERAS)), vision=tower)
     else:
         config = pi0_config("100m", len(CAMERAS))
-    one = random_batch(config)
+    ours = random_pi0(config, CPU, torch.float32)
+    one = random_batch(ours)
     batch = {name: value.expand(batch_size, *value.shape[1:]).contiguous() for name, value in one.items()}
     shape = (batch_size, config.horizon, config.action_dim)
     batch |= {"actions": torch.randn(shape), "action_is_pad": torch.zeros(shape[:2], dtype=torch.bool)}
-    ours = random_pi0(config, CPU, torch.float32)
     theirs = transformers_pi0_model(config, CPU, torch.float32, config.num_steps)
     inputs = transformers_pi0_inputs(config, batch, CPU, torch.float32)
     return (
