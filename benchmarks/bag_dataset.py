@@ -101,7 +101,7 @@ def write_bag(path: Path, gigabytes: float) -> float:
     seconds = gigabytes * 1e9 / (2 * CAMERA_RATE * WIDTH * HEIGHT * 3)
     for tick in track(range(int(seconds * JOINT_RATE)), f"writing a bag of {gigabytes:g} GB", transient=True):
         ns = START + tick * NS // JOINT_RATE
-        if tick % int(EPISODE * JOINT_RATE) == 0:
+        if tick % int(EPISODE * JOINT_RATE) == 0 and (tick == 0 or tick / JOINT_RATE < seconds - 2):
             number = int(tick / (EPISODE * JOINT_RATE))
             put("/instruction", ns, kinds["std_msgs/msg/String"](data=f"task {number % 2}"))
         positions = np.sin(tick / JOINT_RATE + np.arange(6))
