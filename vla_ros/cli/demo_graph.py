@@ -194,5 +194,8 @@ def _speed(watch: Watch) -> str:
     if watch.control_rates:
         words.append(f"control rate {np.median(watch.control_rates):.1f} Hz")
     if watch.executor is not None:
-        words.append(f"{watch.executor.refused_chunks} chunks refused")
+        status = watch.executor
+        reasons = zip(status.refusal_reasons, status.refusal_counts, strict=True)
+        refused = ", ".join(f"{count} as {reason}" for reason, count in reasons)
+        words.append(f"chunks refused: {refused or 'none'}")
     return "; ".join(words)
