@@ -26,9 +26,9 @@ from rich.table import Table
 from vla_ros.bags.build import build_dataset
 from vla_ros.bags.definitions import standard_store
 from vla_ros.bags.episodes import CutOptions
-from vla_ros.bags.lerobot_writer import DatasetWriter
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.robot import RobotSpec
+from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
 
 NS = 1_000_000_000

@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 import transformers
 
-from vla_ros.runtime.bench import Timing, stage_work, time_session, total_bound
-from vla_ros.runtime.bench_peers import time_peers
-from vla_ros.runtime.bench_subjects import SIZES, pi0_config, random_batch, random_pi0
+from vla_ros.bench.peers import time_peers
+from vla_ros.bench.subjects import SIZES, pi0_config, random_batch, random_pi0
+from vla_ros.bench.timing import Timing, stage_work, time_session, total_bound
+from vla_ros.bench.work import measure_machine
 from vla_ros.runtime.devices import resolve_device
-from vla_ros.runtime.work import measure_machine
 
 BUDGET = 420.0  # s after which nothing new is begun; the longest single measurement takes well below a minute
 HEAD = "| policy | cameras | steps | way | prefix | denoising | total | p99 | of bound | memory [GB] |"

@@ -10,7 +10,7 @@ from typing import Any
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
-from vla_ros.cli.graph import Graph
+from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
 

@@ -14,7 +14,7 @@ import numpy as np
 
 def bare_loop(period_ns: int, priority: int) -> None:
     """Sleep to absolute deadlines and nothing else, until SIGINT."""
-    from vla_ros.nodes.control_loop import ask_for_realtime
+    from vla_ros.nodes.executor.control_loop import ask_for_realtime
 
     late, ended = array("d"), False
 

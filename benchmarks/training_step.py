@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
+from vla_ros.bench.peers import transformers_pi0_inputs, transformers_pi0_model
+from vla_ros.bench.subjects import pi0_config, random_batch, random_pi0
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
-from vla_ros.runtime.bench_peers import transformers_pi0_inputs, transformers_pi0_model
-from vla_ros.runtime.bench_subjects import pi0_config, random_batch, random_pi0
 
 CAMERAS, JOINTS = ("front", "wrist"), 6
 CPU = torch.device("cpu")

@@ -41,7 +41,7 @@ def fill(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 class Filled:
-    """The tensors of such a checkpoint, for `vla_ros.policies.weights.load_weights`.
+    """The tensors of such a checkpoint, for `vla_ros.policies.formats.weights.load_weights`.
 
     Args:
         shapes: key -> shape of the derived weights.

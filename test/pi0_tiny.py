@@ -7,9 +7,9 @@ from vla_ros.core.observation import Sample
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.base import Batch
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
+from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import TrainingData
 
 PREFIX = GemmaSize(width=64, depth=2, mlp=128, heads=8, kv_heads=1, head_dim=16)

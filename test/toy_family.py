@@ -14,7 +14,7 @@ from torch import nn
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies import registry
-from vla_ros.policies.base import LoadedPolicy, Policy, Processor
+from vla_ros.policies.policy import LoadedPolicy, Policy, Processor
 
 NAME = "toy"
 

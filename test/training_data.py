@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.bags.lerobot import DatasetWriter
 from vla_ros.core.robot import RobotSpec
+from vla_ros.datasets.lerobot import DatasetWriter
 
 REPOSITORY = Path(__file__).parent.parent
 

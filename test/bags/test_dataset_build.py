@@ -35,12 +35,12 @@ from vla_ros.bags.build import build_dataset, plan_bag
 from vla_ros.bags.compress import COMPRESSED_IMAGE, SUFFIX, compressor
 from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.frames import read_frames
-from vla_ros.bags.lerobot import Dataset
 from vla_ros.bags.reader import Bag
 from vla_ros.bags.repair import repair
 from vla_ros.bags.writer import BagWriter
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
 
 OPTIONS = CutOptions(fps=10.0)

@@ -12,10 +12,10 @@ from vla_ros.bags.build import build_dataset
 from vla_ros.bags.compare import compare
 from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.evaluate import Evaluation, evaluate
-from vla_ros.bags.lerobot import Dataset
 from vla_ros.bags.report import write_report
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
 
 RANGE = 4.0  # of both joints

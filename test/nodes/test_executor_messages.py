@@ -10,7 +10,7 @@ from control.fakes import HOME, World
 
 from vla_ros.control.supervisor import Cause, State
 from vla_ros.msg import ExecutorStatus
-from vla_ros.nodes.executor_status import fill_status
+from vla_ros.nodes.executor.status import fill_status
 
 
 def test_states_and_causes_are_those_of_the_message():

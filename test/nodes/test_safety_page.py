@@ -4,7 +4,7 @@ from pathlib import Path
 
 from vla_ros.control.admission import Reason
 from vla_ros.control.supervisor import Cause, State
-from vla_ros.nodes.executor_parameters import ExecutorParameters
+from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.parameters import table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "safety.md").read_text(encoding="utf-8")

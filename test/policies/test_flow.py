@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from vla_ros.policies.base import Prior
 from vla_ros.policies.flow import guided, sample, times
+from vla_ros.policies.policy import Prior
 
 
 def towards(actions, steps):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.base import DenoisingPolicy, LoadedPolicy, Policy, Prefix, Processor
+from vla_ros.policies.policy import DenoisingPolicy, LoadedPolicy, Policy, Prefix, Processor
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built: make buil
 
 from system.support import Probe, free_domain
 
-from vla_ros.cli.graph import Graph
+from vla_ros.graph.processes import Graph
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from std_msgs.msg import Bool, Float64MultiArray, String
 from system.support import Probe
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros.cli.graph import Graph
 from vla_ros.control.limits import Limits
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.processes import Graph
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus
 from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, STATUS_QOS

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from vla_ros.cli.graph import Graph
+from vla_ros.graph.processes import Graph
 from vla_ros.nodes.base import COMMAND_QOS
 
 DEADLINE = 60.0  # s; never how long something takes, only when to give up

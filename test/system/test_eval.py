@@ -7,9 +7,9 @@ from system.support import Probe, free_domain
 from tiny_checkpoint import tiny_checkpoint
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros.cli.eval import Episode
-from vla_ros.cli.evaluation import EvaluationGraph
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.episodes import Episode
+from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import sensor_qos

@@ -9,7 +9,7 @@ from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 from system.stage import HOME, PERIOD_NS, START_NS, Stage
 
-from vla_ros.cli.graph import GraphError
+from vla_ros.graph.processes import GraphError
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import sensor_qos
 

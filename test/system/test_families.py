@@ -8,8 +8,8 @@ import pytest
 from system.support import free_domain
 from system.test_policy_node import Policy
 
-from vla_ros.cli.graph import Graph
 from vla_ros.core.instruction import instruction_id
+from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 
 TEXT = "pick up the red cube"

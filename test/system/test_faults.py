@@ -11,7 +11,7 @@ from std_msgs.msg import String
 from system.stage import HOME, JOINTS, PERIOD_NS, Stage
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros.cli.graph import GraphError
+from vla_ros.graph.processes import GraphError
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ExecutorStatus
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from vla_ros.cli.graph import Graph, GraphError
+from vla_ros.graph.processes import Graph, GraphError
 
 NODE = """
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def test_transitions_refusals_and_ends(graph: Graph, module):
 
 PROGRAM = """
 import sys, time
-from vla_ros.cli.graph import Graph
+from vla_ros.graph.processes import Graph
 with Graph(sys.argv[1], domain=int(sys.argv[2])) as graph:
     graph.start("example", "example_node")
     graph.bring_up("example")

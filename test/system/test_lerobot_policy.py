@@ -9,11 +9,11 @@ import yaml
 from system.support import Probe, free_domain
 from system.test_policy_node import Policy
 
-from vla_ros.cli.eval import Episode
-from vla_ros.cli.evaluation import EvaluationGraph
-from vla_ros.cli.graph import Graph, GraphError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.episodes import Episode
+from vla_ros.graph.evaluation import EvaluationGraph
+from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
 from vla_ros.nodes.base import CHUNK_QOS

@@ -13,12 +13,12 @@ from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.frames import read_frames
 from vla_ros.bags.reader import Bag
 from vla_ros.cli.demo import CHECKPOINT
-from vla_ros.cli.demos_graph import DISTURBANCE, DemonstrationGraph
-from vla_ros.cli.eval import Episode
-from vla_ros.cli.evaluation import EvaluationGraph
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.demonstrations import DISTURBANCE, DemonstrationGraph
+from vla_ros.graph.episodes import Episode
+from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.msg import ActionChunk
 from vla_ros.nodes.base import COMMAND_QOS
 from vla_ros.sim.demonstrations import layout_seed

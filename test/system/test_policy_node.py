@@ -15,9 +15,9 @@ from system.robot import ROBOT_FILE, FakeRobot
 from system.support import Probe, free_domain
 from tiny_checkpoint import HORIZON, STEP_DT, tiny_checkpoint
 
-from vla_ros.cli.graph import Graph, GraphError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus

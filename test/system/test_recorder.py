@@ -14,8 +14,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros.bags.reader import Bag
 from vla_ros.bags.repair import repair
-from vla_ros.cli.graph import Graph
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.processes import Graph
 from vla_ros.messages.images import compressed_image_message, image_message
 from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder

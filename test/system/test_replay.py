@@ -12,7 +12,7 @@ from std_msgs.msg import String
 from system.support import DEADLINE, Probe
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros.cli.graph import Graph
+from vla_ros.graph.processes import Graph
 from vla_ros.messages.images import rgb_image
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import sensor_qos

@@ -13,9 +13,9 @@ import yaml
 from system.robot import ROBOT_FILE
 from system.support import DEADLINE, Probe
 
-from vla_ros.cli.graph import Graph
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
 from vla_ros.nodes.base import COMMAND_QOS

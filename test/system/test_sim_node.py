@@ -10,9 +10,9 @@ from std_msgs.msg import Bool, String
 from system.support import Probe
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla_ros.cli.graph import Graph, GraphError
-from vla_ros.cli.simulation import Simulation
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.processes import Graph, GraphError
+from vla_ros.graph.simulation import Simulation
 from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.images import rgb_image
 from vla_ros.messages.joints import joint_positions

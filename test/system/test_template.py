@@ -13,7 +13,7 @@ from system.support import free_domain
 from system.test_policy_node import Policy
 from training_data import write_dataset
 
-from vla_ros.cli.graph import Graph
+from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.policies import describe, registry
 from vla_ros.training.config import TrainConfig

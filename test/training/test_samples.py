@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vla_ros.bags.lerobot import Dataset
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation, Sample
+from vla_ros.datasets.lerobot import Dataset
 from vla_ros.training.config import AugmentationConfig
 from vla_ros.training.samples import Samples, split
 

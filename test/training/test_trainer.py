@@ -13,9 +13,9 @@ import torch
 import toy_family
 import yaml
 
-from vla_ros.bags.lerobot import Dataset
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer, learning_rate

@@ -11,10 +11,10 @@ import numpy as np
 from vla_ros.bags.episodes import CutOptions, Episode, cut_bag, episode_name, plan_episode
 from vla_ros.bags.frames import read_frames
 from vla_ros.bags.index import BagIndex, index_bag
-from vla_ros.bags.lerobot_writer import DatasetWriter
 from vla_ros.bags.reader import Bag
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.datasets.writer import DatasetWriter
 
 SOURCES = "vla_ros_sources.json"  # in `meta`: which bag and time each episode is from
 Resize = Callable[[np.ndarray], np.ndarray]

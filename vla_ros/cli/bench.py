@@ -22,14 +22,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from vla_ros.cli.options import resolve_robot
-from vla_ros.core.errors import InputError
-from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.base import Batch, Policy
-from vla_ros.policies.registry import LoadOptions, load, resolve
-from vla_ros.runtime.bench import Timing, noise_for, stage_work, time_session, total_bound
-from vla_ros.runtime.bench_peers import time_peers
-from vla_ros.runtime.bench_subjects import (
+from vla_ros.bench.lerobot_peer import COMPARED, LeRobotPeer, find_python
+from vla_ros.bench.peers import time_peers
+from vla_ros.bench.subjects import (
     SIZES,
     pi0_config,
     random_batch,
@@ -37,12 +32,17 @@ from vla_ros.runtime.bench_subjects import (
     random_pi0,
     write_lerobot_config,
 )
+from vla_ros.bench.timing import Timing, noise_for, stage_work, time_session, total_bound
+from vla_ros.bench.work import measure_machine
+from vla_ros.cli.options import resolve_robot
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.policies.policy import Batch, Policy
+from vla_ros.policies.registry import LoadOptions, load, resolve
 from vla_ros.runtime.devices import resolve_device, resolve_dtype
-from vla_ros.runtime.lerobot_peer import COMPARED, LeRobotPeer, find_python
 from vla_ros.runtime.network import forward
 from vla_ros.runtime.serving import open_policy
 from vla_ros.runtime.session import example_sample
-from vla_ros.runtime.work import measure_machine
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

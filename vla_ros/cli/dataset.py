@@ -13,11 +13,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 from vla_ros.bags.build import build_dataset
-from vla_ros.bags.contact_sheet import contact_sheet
 from vla_ros.bags.episodes import CUTS, CutOptions
-from vla_ros.bags.lerobot import Dataset
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.datasets.contact_sheet import contact_sheet
+from vla_ros.datasets.lerobot import Dataset
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

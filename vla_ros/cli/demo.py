@@ -36,10 +36,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from vla_ros.cli.demo_graph import DemoGraph
     from vla_ros.cli.demo_plot import write_plot
-    from vla_ros.cli.demo_run import Step, read_motion
     from vla_ros.cli.demo_video import write_video
+    from vla_ros.graph.demo import DemoGraph
+    from vla_ros.graph.demo_bag import Step, read_motion
 
     if not args.policy.exists():
         raise InputError(f"policy {args.policy}: no such checkpoint")
@@ -62,7 +62,7 @@ def main(args: argparse.Namespace) -> int:
     with console.status("drawing the video and the plot"):
         write_video(folder / "bag", robot, steps, folder / "demo.mp4")
         write_plot(read_motion(folder / "bag", robot), robot, steps, folder / "commands.png")
-    from vla_ros.cli.demo_graph import result_table
+    from vla_ros.graph.demo import result_table
 
     console.print(result_table(steps, watch))
     console.print(

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.collections import LineCollection
 
-from vla_ros.cli.demo_run import NS, Motion, Step
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.demo_bag import NS, Motion, Step
 
 # Colour-blind safe; one for each instruction, again from the start when there are more.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")

@@ -7,8 +7,8 @@ import av
 import cv2
 import numpy as np
 
-from vla_ros.cli.demo_run import NS, Step, read_frames, side_by_side, step_at
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.demo_bag import NS, Step, read_frames, side_by_side, step_at
 
 BANNER = 56  # pixels, even
 FPS = 30

@@ -17,40 +17,19 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from vla_ros.core.errors import InputError
+from vla_ros.graph.episodes import Episode, Outcome
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
 _UNSEEN = 800_000  # seeds of layouts that no demonstration has
 TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0}  # s of simulated time
-
-
-@dataclass(frozen=True)
-class Episode:
-    """What is to be tried: the layout's seed, what the policy is told, and what success is judged by."""
-
-    seed: int
-    kind: str
-    instruction: str
-    judged: str
-    time_limit: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an episode; times in s of simulated time."""
-
-    seed: int
-    instruction: str
-    judged: str
-    success: bool
-    time: float
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,8 +119,8 @@ def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, Outcome]]:
 
 def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tuple[Episode, Outcome]]:
     """The plan through `args.jobs` graphs at a time; outcomes as they come."""
-    from vla_ros.cli.evaluation import EvaluationGraph
     from vla_ros.core.resources import config_file
+    from vla_ros.graph.evaluation import EvaluationGraph
 
     robot = args.robot or str(config_file("robots/so101.yaml"))
     todo: queue.SimpleQueue[Episode] = queue.SimpleQueue()

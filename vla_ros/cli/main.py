@@ -13,7 +13,7 @@ COMMANDS = {
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
     "top": ("vla_ros.cli.top", "live view of a running graph"),
     "eval": ("vla_ros.cli.eval", "success of a policy in the simulator, through the graph, in lockstep"),
-    "demos": ("vla_ros.cli.demos", "let the scripted expert make a dataset of demonstrations"),
+    "demos": ("vla_ros.cli.demonstrate", "let the scripted expert make a dataset of demonstrations"),
     "train": ("vla_ros.cli.train", "train a policy from a dataset"),
     "record": ("vla_ros.cli.record", "record the topics of the robot file to a bag"),
     "replay": ("vla_ros.cli.replay", "publish a bag, or evaluate policies on it"),

@@ -51,8 +51,8 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
     from std_msgs.msg import String
 
-    from vla_ros.cli.graph import Graph
-    from vla_ros.cli.watch import Display, Watch, grid
+    from vla_ros.graph.processes import Graph
+    from vla_ros.graph.watch import Display, Watch, grid
     from vla_ros.nodes.base import COMMAND_QOS
 
     console = Console()

@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vla_ros.action import RunInstruction
-    from vla_ros.cli.watch import EXECUTOR_STATES, POLICY_STATES, Display, milliseconds
+    from vla_ros.graph.watch import EXECUTOR_STATES, POLICY_STATES, Display, milliseconds
 
     console = Console()
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)

@@ -89,8 +89,8 @@ def main(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from vla_ros.cli.graph import Graph
-    from vla_ros.cli.watch import Display, Watch, grid
+    from vla_ros.graph.processes import Graph
+    from vla_ros.graph.watch import Display, Watch, grid
 
     with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
         watch, topics = Watch(graph), Topics(graph)

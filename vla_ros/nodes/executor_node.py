@@ -27,11 +27,11 @@ from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, ManagedNode, sensor_qos, spin_node
-from vla_ros.nodes.control_loop import ControlLoop
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, ExecutorDiagnostic
-from vla_ros.nodes.executor_parameters import ExecutorParameters
-from vla_ros.nodes.executor_status import fill_status
-from vla_ros.nodes.simulated_time import SimulatedTime
+from vla_ros.nodes.executor.control_loop import ControlLoop
+from vla_ros.nodes.executor.parameters import ExecutorParameters
+from vla_ros.nodes.executor.simulated_time import SimulatedTime
+from vla_ros.nodes.executor.status import fill_status
 
 COMMANDS = {"joint_trajectory": JointTrajectory, "float64_multi_array": Float64MultiArray, "joint_state": JointState}
 STATUS_PERIOD = 0.1  # s

@@ -19,7 +19,7 @@ from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, ManagedNode, sensor_qos, spin_node
 from vla_ros.nodes.parameters import NodeParameters
-from vla_ros.nodes.sim_streams import check_robot, read_cubes
+from vla_ros.nodes.sim.streams import check_robot, read_cubes
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction
 from vla_ros.sim.world import World

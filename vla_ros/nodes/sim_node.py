@@ -11,10 +11,10 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
-from vla_ros.nodes.sim_lockstep import LockstepLoop
-from vla_ros.nodes.sim_loops import Loop, RealTimeLoop, Stage
-from vla_ros.nodes.sim_streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot
-from vla_ros.nodes.sim_task import TaskWatch
+from vla_ros.nodes.sim.lockstep import LockstepLoop
+from vla_ros.nodes.sim.loops import Loop, RealTimeLoop, Stage
+from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot
+from vla_ros.nodes.sim.task import TaskWatch
 from vla_ros.sim.world import World
 
 _NOT_ACTIVE = "the simulation is not active"

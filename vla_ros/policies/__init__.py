@@ -1,6 +1,6 @@
 """Policy families: one folder each, found by `load` from the checkpoint folder alone."""
 
-from vla_ros.policies.base import LoadedPolicy, Policy, Prefix, Prior, Processor
+from vla_ros.policies.policy import LoadedPolicy, Policy, Prefix, Prior, Processor
 from vla_ros.policies.registry import TrainingData, build, describe, families, load, save
 
 __all__ = [

@@ -22,7 +22,7 @@ import yaml
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.base import Processor
+from vla_ros.policies.policy import Processor
 
 MODES = ("absolute", "delta", "rate")
 

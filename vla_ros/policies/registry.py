@@ -12,8 +12,8 @@ import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import Embodiment, read_yaml
+from vla_ros.policies.policy import LoadedPolicy
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written: a module, or an object in one

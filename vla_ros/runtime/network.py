@@ -9,7 +9,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor
 
-from vla_ros.policies.base import Batch, DenoisingPolicy, Policy, Prior
+from vla_ros.policies.policy import Batch, DenoisingPolicy, Policy, Prior
 from vla_ros.runtime.stages import StageTimer
 
 

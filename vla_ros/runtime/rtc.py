@@ -10,7 +10,7 @@ from collections import deque
 import numpy as np
 import torch
 
-from vla_ros.policies.base import Prior, Processor
+from vla_ros.policies.policy import Prior, Processor
 
 
 def prior_weights(horizon: int, delay: int, overlap: int) -> np.ndarray:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import check_robot
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.registry import load
 from vla_ros.runtime.devices import resolve_device, resolve_dtype
 from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample

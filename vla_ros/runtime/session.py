@@ -13,7 +13,7 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.base import DenoisingPolicy, LoadedPolicy, Prior, Processor
+from vla_ros.policies.policy import DenoisingPolicy, LoadedPolicy, Prior, Processor
 from vla_ros.runtime.network import PlainNetwork, RecordedNetwork, shapes_of
 from vla_ros.runtime.stages import StageTimer
 

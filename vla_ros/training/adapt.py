@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.base import Policy
+from vla_ros.policies.policy import Policy
 from vla_ros.training.config import LoraConfig
 
 

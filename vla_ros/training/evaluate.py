@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from vla_ros.policies.base import Policy, Processor
+from vla_ros.policies.policy import Policy, Processor
 from vla_ros.training.samples import Samples
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.bags.lerobot import Dataset, Episode
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
-from vla_ros.policies.base import Processor
+from vla_ros.datasets.lerobot import Dataset, Episode
+from vla_ros.policies.policy import Processor
 from vla_ros.training import augment
 from vla_ros.training.config import AugmentationConfig
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import yaml
 
-from vla_ros.bags.lerobot import Dataset
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
-from vla_ros.policies.base import Batch, LoadedPolicy
+from vla_ros.policies.policy import Batch, LoadedPolicy
 from vla_ros.training import adapt, checkpoints
 from vla_ros.training.average import Average
 from vla_ros.training.config import OptimizerConfig, TrainConfig

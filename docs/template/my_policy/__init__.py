@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from my_policy.model import MyConfig, MyPolicy, MyProcessor
-from vla_ros.policies import own_folder
-from vla_ros.policies.base import LoadedPolicy
+from vla_ros.policies.formats import own as own_folder
+from vla_ros.policies.formats.weights import TensorFolder, load_weights
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.registry import LoadOptions, TrainingData
-from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "my_policy"
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
-from vla_ros.policies.base import Batch, Policy, Prior
-from vla_ros.policies.own_folder import Parts
-from vla_ros.policies.standard_processor import StandardProcessor
+from vla_ros.policies.formats.own import Parts
+from vla_ros.policies.policy import Batch, Policy, Prior
+from vla_ros.policies.processor import StandardProcessor
 
 
 @dataclass(frozen=True)

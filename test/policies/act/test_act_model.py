@@ -10,8 +10,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.act.transformer import sinusoid_2d
-from vla_ros.policies.base import Prior
-from vla_ros.policies.weights import load_weights
+from vla_ros.policies.formats.weights import load_weights
+from vla_ros.policies.policy import Prior
 
 TINY = dict(dim_model=32, n_heads=4, dim_feedforward=64, n_encoder_layers=2, n_vae_encoder_layers=2, latent_dim=4,
             chunk_size=8, n_action_steps=8, backbone_width=8)

@@ -7,14 +7,14 @@ from diffusers import DDPMScheduler
 from lerobot_checkpoints import diffusion_key
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.base import Prior
 from vla_ros.policies.diffusion.checkpoint import module_key
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.diffusion.schedule import make_scheduler
 from vla_ros.policies.diffusion.unet import convolve, convolve_transposed
 from vla_ros.policies.diffusion.vision import SpatialSoftmax, centre_crop, random_crop
-from vla_ros.policies.weights import load_weights
+from vla_ros.policies.formats.weights import load_weights
+from vla_ros.policies.policy import Prior
 
 PUSHT = DiffusionConfig(action_dim=2, state_dim=2, cameras=("observation.image",), image_size=(96, 96),
                         crop_shape=(84, 84))

@@ -7,9 +7,9 @@ import torch
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.pi0.checkpoint import load_published
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
+from vla_ros.policies.pi0.names import load_published
 
 
 def golden_config(said, tensors, adaptive):

@@ -82,7 +82,7 @@ def test_times_are_drawn_between_noise_and_actions():
 
 
 def test_a_prior_pulls_the_first_rows_in_both_forms():
-    from vla_ros.policies.base import Prior
+    from vla_ros.policies.policy import Prior
 
     model = pi0_tiny.policy()
     batch, noise = pi0_tiny.batch(model.config), pi0_tiny.noise(model.config)

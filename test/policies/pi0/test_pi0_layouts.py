@@ -19,9 +19,9 @@ from vla_ros.nn.meta import without_numbers
 from vla_ros.policies import registry
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.normalisation import write_statistics
-from vla_ros.policies.pi0.checkpoint import load_published
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
+from vla_ros.policies.pi0.names import load_published
 from vla_ros.policies.pi0.report import parameter_count
 
 JOINTS = ("pan", "lift", "gripper")

@@ -7,11 +7,11 @@ from lerobot_checkpoints import smolvla_shapes
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.base import Prior
+from vla_ros.policies.formats.weights import load_weights
+from vla_ros.policies.policy import Prior
 from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, TextSize, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
 from vla_ros.policies.smolvla.published import Stacked, module_key
-from vla_ros.policies.weights import load_weights
 
 TINY = VlmSize(SiglipSize(32, 1, 2, 64, 8, 32), 2, TextSize(24, 6, 2, 4, 48, 60))
 

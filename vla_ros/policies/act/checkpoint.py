@@ -7,14 +7,14 @@ from typing import Any
 
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
-from vla_ros.policies import own_folder
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.act.processor import ACTProcessor
-from vla_ros.policies.base import LoadedPolicy
-from vla_ros.policies.lerobot_folder import is_statistic
+from vla_ros.policies.formats import own as own_folder
+from vla_ros.policies.formats.lerobot import is_statistic
+from vla_ros.policies.formats.weights import TensorFolder, load_weights
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.registry import LoadOptions, TrainingData
-from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "act"
 COMPUTED = ("vae_encoder_pos_enc",)  # a buffer that follows from the sizes; files may leave it out

@@ -7,7 +7,7 @@ from typing import Any
 from vla_ros.core.errors import InputError
 from vla_ros.nn.resnet import NORMS
 from vla_ros.policies.backbones import check_backbone
-from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
+from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 
 ACTIVATIONS = ("relu", "gelu")
 # Read from config.json as they are; the rest of ACTConfig comes from the features or is ours.

@@ -11,7 +11,7 @@ from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.transformer import Decoder, Encoder, sinusoid_1d, sinusoid_2d
 from vla_ros.policies.backbones import KEYPOINT_STEM
-from vla_ros.policies.base import Batch, Policy, Prior
+from vla_ros.policies.policy import Batch, Policy, Prior
 
 
 class ACT(Policy):

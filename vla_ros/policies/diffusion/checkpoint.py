@@ -8,15 +8,15 @@ from typing import Any
 
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
-from vla_ros.policies import own_folder
-from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.diffusion.processor import DiffusionProcessor
-from vla_ros.policies.lerobot_folder import is_statistic
+from vla_ros.policies.formats import own as own_folder
+from vla_ros.policies.formats.lerobot import is_statistic
+from vla_ros.policies.formats.weights import TensorFolder, load_weights
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.prompts import PromptTokenizer, read_tokenizer
 from vla_ros.policies.registry import LoadOptions, TrainingData
-from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "diffusion"
 KEPT = r"unet\.final_conv\.1\.|stem\."  # in float32 whatever the rest is in

@@ -6,7 +6,7 @@ from typing import Any
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.backbones import KEYPOINT_STEM, check_backbone
-from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
+from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 
 # Read from config.json as they are; the rest of DiffusionConfig comes from the features or is ours.
 LEROBOT_FIELDS = (

@@ -9,11 +9,11 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.backbones import KEYPOINT_STEM
-from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.schedule import Step, make_scheduler, make_steps
 from vla_ros.policies.diffusion.unet import UNet
 from vla_ros.policies.diffusion.vision import RgbEncoder
+from vla_ros.policies.policy import Batch, DenoisingPolicy, Prefix, Prior
 
 
 class DiffusionPolicy(DenoisingPolicy):

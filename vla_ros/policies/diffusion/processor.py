@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.nn import words
-from vla_ros.policies.base import Batch
 from vla_ros.policies.diffusion.config import DiffusionConfig
-from vla_ros.policies.own_folder import Parts
+from vla_ros.policies.formats.own import Parts
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.prompts import PromptTokenizer
-from vla_ros.policies.standard_processor import StandardProcessor
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.pi0 import own_layout, serve
 from vla_ros.policies.pi0.own_layout import build, save
 from vla_ros.policies.pi0.published import layout_of
 from vla_ros.policies.pi0.report import report
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.registry import LoadOptions
 
 __all__ = ["build", "describe", "load", "recognise", "save"]

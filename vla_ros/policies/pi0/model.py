@@ -21,9 +21,9 @@ from vla_ros.nn.gemma import GemmaTower
 from vla_ros.nn.norms import Modulation
 from vla_ros.nn.rotary import rotary_table
 from vla_ros.policies import flow
-from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.vision import ImageTokens
+from vla_ros.policies.policy import Batch, DenoisingPolicy, Prefix, Prior
 
 
 @dataclass(frozen=True)

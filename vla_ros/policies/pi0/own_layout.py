@@ -13,19 +13,19 @@ import torch
 from safetensors.torch import save_file
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_folder
 from vla_ros.nn.meta import without_numbers
-from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.folder import new_folder
+from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.normalisation import Normalisation, read_statistics, widened, write_statistics
-from vla_ros.policies.pi0.checkpoint import load_own
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
+from vla_ros.policies.pi0.names import load_own
 from vla_ros.policies.pi0.processor import Pi0Processor
 from vla_ros.policies.pi0.report import report
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
 from vla_ros.policies.tokenizer import Tokenizer, instruction_words, load_tokenizer, word_tokenizer
-from vla_ros.policies.weights import TensorFolder
 
 FAMILY = "pi0"
 STATE, ACTION = "observation.state", "action"

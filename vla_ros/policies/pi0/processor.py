@@ -9,12 +9,12 @@ from torch import Tensor
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
-from vla_ros.policies.base import Batch, Processor
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_with_pad
 from vla_ros.policies.normalisation import Normalisation, widened
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.prompt import padded, prompt_ids, prompt_length
+from vla_ros.policies.policy import Batch, Processor
 from vla_ros.policies.tokenizer import Tokenizer
 
 

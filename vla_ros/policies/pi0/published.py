@@ -11,13 +11,13 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.lerobot_folder import ACTION, STATE, LeRobotFolder, read_folder
-from vla_ros.policies.lerobot_folder import read_statistics as read_lerobot_statistics
+from vla_ros.policies.formats.lerobot import ACTION, STATE, LeRobotFolder, read_folder
+from vla_ros.policies.formats.lerobot import read_statistics as read_lerobot_statistics
+from vla_ros.policies.formats.weights import Shape, TensorFolder
 from vla_ros.policies.normalisation import Normalisation, read_statistics
-from vla_ros.policies.pi0.checkpoint import EMBEDDING, HEAD, P, X, openpi_name
 from vla_ros.policies.pi0.config import GEMMA, VISION, Pi0Config
+from vla_ros.policies.pi0.names import EMBEDDING, HEAD, P, X, openpi_name
 from vla_ros.policies.registry import read_config
-from vla_ros.policies.weights import Shape, TensorFolder
 
 TEXT_LENGTH = {False: 48, True: 200}  # by `adaptive`
 LEROBOT_MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",

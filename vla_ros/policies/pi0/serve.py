@@ -8,15 +8,15 @@ import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.meta import without_numbers
-from vla_ros.policies.base import LoadedPolicy
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.normalisation import Normalisation
-from vla_ros.policies.pi0.checkpoint import load_published, sort_keys
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
+from vla_ros.policies.pi0.names import load_published, sort_keys
 from vla_ros.policies.pi0.processor import Pi0Processor
 from vla_ros.policies.pi0.published import Published, read_published
 from vla_ros.policies.pi0.report import report
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.registry import LoadOptions
 from vla_ros.policies.tokenizer import Tokenizer, load_tokenizer
 

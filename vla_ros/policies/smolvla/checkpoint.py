@@ -11,11 +11,12 @@ import tokenizers
 from vla_ros.core.errors import InputError
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.meta import without_numbers
-from vla_ros.policies import own_folder
 from vla_ros.policies.backbones import KEYPOINT_STEM
-from vla_ros.policies.base import LoadedPolicy
-from vla_ros.policies.lerobot_folder import is_statistic, read_folder
-from vla_ros.policies.own_folder import Parts
+from vla_ros.policies.formats import own as own_folder
+from vla_ros.policies.formats.lerobot import is_statistic, read_folder
+from vla_ros.policies.formats.own import Parts
+from vla_ros.policies.formats.weights import TensorFolder, load_weights
+from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.prompts import PromptTokenizer, read_tokenizer
 from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
 from vla_ros.policies.smolvla import published
@@ -23,7 +24,6 @@ from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
 from vla_ros.policies.smolvla.processor import SmolVLAProcessor
 from vla_ros.policies.tokenizer import word_tokenizer
-from vla_ros.policies.weights import TensorFolder, load_weights
 
 FAMILY = "smolvla"
 FIT = "pad_top_left"

@@ -6,8 +6,9 @@ from typing import Any
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.keypoint_stem import KeypointStemSize
+from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.lerobot_folder import LeRobotFolder, check_fields
+from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 
 VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
 
@@ -27,19 +28,6 @@ NOT_USED = (
     "empty_cameras", "use_cache", "load_vlm_weights", "prefix_length", "pad_language_to", "fine_tune_vision_encoder",
     "vision_encoder_lr_multiplier",
 )
-
-
-@dataclass(frozen=True)
-class TextSize:
-    """A Llama tower: `heads` query and `kv_heads` key/value heads of `head_dim`."""
-
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    vocabulary: int
-    epsilon: float = 1e-5
 
 
 @dataclass(frozen=True)

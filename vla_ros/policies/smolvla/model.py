@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from vla_ros.nn.embeddings import time_features
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
+from vla_ros.nn.llama import LlamaLayer, LlamaNorm, attend
 from vla_ros.nn.rotary import rotary_table
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies import flow
-from vla_ros.policies.base import Batch, DenoisingPolicy, Prefix, Prior
+from vla_ros.policies.policy import Batch, DenoisingPolicy, Prefix, Prior
 from vla_ros.policies.smolvla.config import SmolVLAConfig
-from vla_ros.policies.smolvla.towers import LlamaLayer, LlamaNorm, attend
 
 
 class SmolVLA(DenoisingPolicy):

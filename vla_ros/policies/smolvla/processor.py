@@ -11,11 +11,11 @@ from torch.nn import functional
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.nn.keypoint_stem import KeypointStemSize
-from vla_ros.policies.base import Batch
-from vla_ros.policies.own_folder import Parts
+from vla_ros.policies.formats.own import Parts
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.prompts import PromptTokenizer
 from vla_ros.policies.smolvla.config import SmolVLAConfig
-from vla_ros.policies.standard_processor import StandardProcessor
 
 
 @dataclass(frozen=True)

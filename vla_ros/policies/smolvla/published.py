@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vla_ros.policies.weights import Shape, Tensors
+from vla_ros.policies.formats.weights import Shape, Tensors
 
 _VLM, _EXPERT = r"vlm_with_expert\.vlm\.model\.", r"vlm_with_expert\.lm_expert\."
 _ATTENTION = {"o_proj": "out", "q_proj": "query", "k_proj": "key", "v_proj": "value"}

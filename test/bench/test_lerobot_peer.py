@@ -1,0 +1,70 @@
+"""LeRobot's class as a peer. Where a Python with lerobot is named by LEROBOT_PYTHON, against the real one."""
+
+import os
+import sys
+
+import pytest
+import torch
+
+from vla_ros.bench.lerobot_peer import COMPARED, LeRobotPeer, find_python, lerobot_inputs
+from vla_ros.bench.subjects import random_batch, random_lerobot, write_lerobot_config
+from vla_ros.cli.main import main
+from vla_ros.core.errors import InputError
+
+CPU = torch.device("cpu")
+lerobot = pytest.mark.skipif("LEROBOT_PYTHON" not in os.environ, reason="LEROBOT_PYTHON names no Python with lerobot")
+
+
+def subject(folder, family):
+    write_lerobot_config(folder, family, "tiny", 2)
+    policy = random_lerobot(folder, CPU, torch.float32)
+    noise = torch.randn(1, policy.config.horizon, policy.config.action_dim)
+    return policy, random_batch(policy), noise
+
+
+def test_inputs_have_lerobots_names_and_numbers(tmp_path):
+    (tmp_path / "act").mkdir()
+    policy, batch, noise = subject(tmp_path / "act", "act")
+    policy.image_mean.fill_(0.5)
+    policy.image_std.fill_(0.25)
+    inputs = lerobot_inputs(policy, batch, noise)
+    assert set(inputs) == {"observation.images.camera_0", "observation.images.camera_1", "observation.state"}
+    expected = (batch["images"][:, 1].float() / 255 - 0.5) / 0.25
+    torch.testing.assert_close(inputs["observation.images.camera_1"], expected)
+
+
+def test_diffusions_noise_covers_the_past_rows(tmp_path):
+    policy, batch, noise = subject(tmp_path, "diffusion")
+    inputs = lerobot_inputs(policy, batch, noise)
+    assert inputs["noise"].shape == (1, policy.config.unet_horizon, policy.config.action_dim)
+    assert torch.equal(inputs["noise"][:, policy.config.past :], noise)
+    assert inputs["observation.images"].shape == (1, 2, 2, 3, 96, 96)
+
+
+def test_a_python_without_lerobot_is_told_in_its_own_words(tmp_path, monkeypatch):
+    write_lerobot_config(tmp_path, "act", "tiny", 1)
+    monkeypatch.setattr("vla_ros.bench.lerobot_peer.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="--lerobot-python"):
+        find_python(None)
+    with pytest.raises(InputError, match="lerobot"):
+        LeRobotPeer(sys.executable, tmp_path, CPU, "float32", 1, None)
+    with pytest.raises(InputError, match="no/such/python: No such file"):
+        LeRobotPeer("no/such/python", tmp_path, CPU, "float32", 1, None)
+
+
+@pytest.mark.parametrize("family", COMPARED)
+def test_bench_measures_a_family_without_lerobot(family, capsys, monkeypatch):
+    monkeypatch.setattr("vla_ros.bench.lerobot_peer.find_spec", lambda name: None)
+    assert main(["bench", "--policy", family, "--size", "tiny", "--runs", "1", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert f"{family} tiny, random weights, 2 cameras" in said
+    assert "denoising" in said and "LeRobot, float32: not measured" in said
+
+
+@lerobot
+@pytest.mark.parametrize("family", COMPARED)
+def test_bench_beside_lerobot(family, capsys):
+    arguments = ["--size", "tiny", "--runs", "2", "--device", "cpu", "--lerobot-python", os.environ["LEROBOT_PYTHON"]]
+    assert main(["bench", "--policy", family, *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "LeRobot 0." in said and "not measured" not in said

@@ -1,0 +1,41 @@
+"""vla-ros demos writes a dataset that training reads."""
+
+import numpy as np
+import pytest
+
+from vla_ros.cli.main import main
+from vla_ros.datasets.lerobot import Dataset
+from vla_ros.sim.tasks import Task, TaskKind, parse_instruction
+
+
+def test_demos_write_a_dataset(tmp_path, capsys):
+    out = tmp_path / "demos"
+    assert main(["demos", str(out), "--episodes", "2", "--tasks", "touch", "--seed", "5", "--image-size", "48"]) == 0
+    assert "touch green" in capsys.readouterr().out
+    dataset = Dataset(out)
+    assert dataset.fps == 10.0
+    assert dataset.camera_names == ("front", "wrist")
+    tasks = [parse_instruction(episode.instruction) for episode in dataset.episodes]
+    assert tasks == [Task(TaskKind.TOUCH, "red"), Task(TaskKind.TOUCH, "green")]
+    for camera in dataset.camera_names:
+        frames = dataset.episode_frames(dataset.episodes[0], camera)
+        assert frames.shape == (dataset.episodes[0].length, 36, 48, 3)
+        assert frames.std() > 20 and frames[:, 0].max() > 40  # a picture, no black bar above it
+    assert np.isfinite(dataset.statistics["action"]["mean"]).all()
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--episodes", "0"], ["--jobs", "0"], ["--seed", "-1"], ["--image-size", "0"], ["--seed", "1000", "--bags"]],
+)
+def test_bad_options_are_refused_before_anything_is_written(tmp_path, option, capsys):
+    assert main(["demos", str(tmp_path / "demos"), *option]) == 2
+    assert option[0] in capsys.readouterr().err
+    assert not (tmp_path / "demos").exists()
+
+
+def test_bags_are_never_mixed_with_what_is_there(tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    assert main(["demos", str(tmp_path), "--bags"]) == 2
+    assert "holds something already" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

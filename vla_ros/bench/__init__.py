@@ -1,0 +1,1 @@
+"""Inference time, stage by stage, beside peers."""

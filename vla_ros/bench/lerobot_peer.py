@@ -1,0 +1,162 @@
+"""LeRobot's own class of a policy, in a process of its own, taking turns with ours.
+
+Other versions of libraries are pinned there than here, so it runs in the Python that has it. It loads the same folder,
+gets the same inputs and noise, and its chunk is compared with ours: a ratio between two computations that differ would
+say nothing.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from vla_ros.bench.timing import Timing
+from vla_ros.core.errors import InputError
+from vla_ros.policies.act.model import ACT
+from vla_ros.policies.diffusion.model import DiffusionPolicy
+from vla_ros.policies.policy import Batch, Policy
+from vla_ros.policies.smolvla.model import SmolVLA
+
+COMPARED = ("act", "diffusion", "smolvla")
+SERVER = Path(__file__).with_name("lerobot_server.py")
+PAUSE = 0.05  # s between turns: threads that wait busily for more work have gone to sleep by then
+AGREEMENT = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest value
+
+
+def find_python(given: str | None) -> str:
+    """The Python to run LeRobot with: the given one, else this one. Raises InputError where it does not have it."""
+    if given is not None:
+        return given
+    if find_spec("lerobot") is None:
+        raise InputError("this Python has no lerobot; give one that has with --lerobot-python")
+    return sys.executable
+
+
+class LeRobotPeer:
+    """A context: the process ends with it. Raises InputError with LeRobot's own words where something fails."""
+
+    def __init__(
+        self, python: str, folder: Path, device: torch.device, dtype: str, threads: int, steps: int | None
+    ) -> None:
+        self.dtype, self._turns, self._memory = dtype, [], 0
+        self._place = tempfile.TemporaryDirectory(prefix="vla_ros_bench_")
+        self._log = open(Path(self._place.name) / "log", "w+", encoding="utf-8")
+        try:
+            self._process = subprocess.Popen(
+                [python, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+            )
+        except OSError as error:
+            self._close()
+            raise InputError(f"--lerobot-python {python}: {error.strerror}") from error
+        try:
+            said = self._ask(
+                "open", folder=str(folder.resolve()), device=str(device), dtype=dtype, threads=threads, steps=steps
+            )
+        except InputError:
+            self.__exit__()
+            raise
+        self.name = f"LeRobot {said['lerobot']}, {dtype}"
+        if said["torch"] != torch.__version__:
+            self.name += f", torch {said['torch']}"
+
+    def __enter__(self) -> "LeRobotPeer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.stdin.close()  # the server ends with its orders
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._close()
+
+    def _close(self) -> None:
+        self._log.close()
+        self._place.cleanup()
+
+    def _ask(self, order: str, **arguments: Any) -> dict[str, Any]:
+        try:
+            self._process.stdin.write(json.dumps({"do": order} | arguments) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except OSError:
+            line = ""
+        if not line:
+            self._log.seek(0)
+            said = self._log.read().strip().splitlines()
+            raise InputError(f"LeRobot's process ended: {said[-1] if said else 'it said nothing'}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise InputError(answer["error"])
+        return answer
+
+    def set_inputs(self, policy: Policy, batch: Batch, noise: Tensor, steps: int | None) -> None:
+        """What LeRobot's class takes in place of our batch, tried once."""
+        file = Path(self._place.name) / "inputs.safetensors"
+        tensors = lerobot_inputs(policy, batch, noise, steps)
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, file)
+        self._ask("inputs", file=str(file))
+        self._ask("run")
+
+    def turn(self, number: int) -> None:
+        """One inference; those of a negative number warm up."""
+        time.sleep(PAUSE)
+        said = self._ask("run")
+        if number >= 0:
+            self._turns.append(said["seconds"])
+        self._memory = max(self._memory, said["memory"])
+        time.sleep(PAUSE)
+
+    def actions(self) -> Tensor:
+        """(1, rows, D) of the last turn."""
+        file = Path(self._place.name) / "output.safetensors"
+        self._ask("output", file=str(file))
+        return load_file(file)["actions"]
+
+    def timing(self, ours: Tensor) -> Timing:
+        """Of the turns so far, beside our (1, H, D) actions; without times where the two are not the same."""
+        theirs = self.actions()
+        error = float((ours[:, : theirs.shape[1], : theirs.shape[2]] - theirs).abs().max() / theirs.abs().max())
+        if error > AGREEMENT[self.dtype]:
+            return Timing(self.name, problem=f"its actions differ by {error:.1e} of the largest: not the same policy")
+        return Timing(f"{self.name} (actions within {error:.0e})", {"total": self._turns}, self._memory)
+
+
+def lerobot_inputs(policy: Policy, batch: Batch, noise: Tensor, steps: int | None = None) -> dict[str, Tensor]:
+    """Our batch by LeRobot's names, pictures already in the numbers that its network takes.
+
+    Args:
+        noise: (1, H, D).
+        steps: of denoising, None for the policy's own number.
+
+    Raises InputError for families and options that cannot be compared.
+    """
+    pictures = batch["images"].float() / 255
+    if isinstance(policy, ACT | DiffusionPolicy):
+        pictures = (pictures - policy.image_mean.cpu()) / (policy.image_std.cpu() + 1e-8)
+        if policy.config.vocabulary:
+            raise InputError("LeRobot has no such policy that reads the instruction")
+    if isinstance(policy, ACT):
+        named = dict(zip(policy.config.cameras, pictures.unbind(1), strict=True))
+        return named | {"observation.state": batch["state"]}
+    if isinstance(policy, DiffusionPolicy):
+        if any(step.spread for step in policy.steps(steps or policy.config.num_steps)):
+            raise InputError("DDPM draws noise at each step, so that two runs cannot be compared; DDIM can")
+        rows = torch.cat([policy.past_noise.cpu(), noise.cpu()], dim=1)
+        return {"observation.images": pictures, "observation.state": batch["state"], "noise": rows}
+    if isinstance(policy, SmolVLA):
+        if policy.reads_text:
+            raise InputError("LeRobot has no SmolVLA with this vision tower")
+        kept = {name: batch[name] for name in ("tokens", "token_mask", "state")}
+        return kept | {"images": pictures * 2 - 1, "noise": noise}
+    raise InputError(f"{type(policy).__name__}: compared with LeRobot are ACT, Diffusion Policy and SmolVLA")

@@ -1,0 +1,185 @@
+"""Policies with random weights and an observation for each, to measure without a checkpoint."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+
+from vla_ros.core.errors import InputError
+from vla_ros.nn.gemma import GemmaSize
+from vla_ros.nn.keypoint_stem import KeypointStemSize
+from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.act.config import ACTConfig
+from vla_ros.policies.act.model import ACT
+from vla_ros.policies.diffusion.config import DiffusionConfig
+from vla_ros.policies.diffusion.model import DiffusionPolicy
+from vla_ros.policies.formats.lerobot import read_folder
+from vla_ros.policies.pi0.config import GEMMA, Pi0Config
+from vla_ros.policies.pi0.model import Pi0
+from vla_ros.policies.policy import Batch, Policy
+from vla_ros.policies.registry import read_config
+from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, TextSize, VlmSize
+from vla_ros.policies.smolvla.model import SmolVLA
+
+MID_PREFIX = GemmaSize(width=640, depth=8, mlp=2560, heads=8, kv_heads=1, head_dim=64)
+MID_EXPERT = GemmaSize(width=384, depth=8, mlp=1536, heads=8, kv_heads=1, head_dim=64)
+MID_VISION = SiglipSize(hidden=384, depth=10, heads=6, mlp=1536, patch=14, image=224)
+SIZES = {"pi0": ("tiny", "100m", "full"), "pi05": ("tiny", "100m", "full")} | dict.fromkeys(
+    ("act", "diffusion", "smolvla"), ("tiny", "full")
+)
+# LeRobot's own defaults wherever nothing stands here; images of ALOHA and of PushT.
+_FULL: dict[str, dict[str, Any]] = {
+    "act": {"image": (480, 640)},
+    "diffusion": {
+        "image": (96, 96), "crop_shape": (84, 84), "noise_scheduler_type": "DDIM", "num_inference_steps": 10,
+    },
+    "smolvla": {"image": (512, 512), "vlm": VLMS["SmolVLM2-500M-Video-Instruct"]},
+}  # fmt: skip
+_TINY: dict[str, dict[str, Any]] = {
+    "act": {
+        "image": (64, 96), "chunk_size": 8, "n_action_steps": 8, "dim_model": 32, "n_heads": 4, "dim_feedforward": 64,
+    },
+    "diffusion": _FULL["diffusion"] | {"down_dims": (32, 64), "diffusion_step_embed_dim": 16},
+    "smolvla": {
+        "image": (64, 64), "resize_imgs_with_padding": (64, 64), "num_vlm_layers": 4, "chunk_size": 8,
+        "n_action_steps": 8,
+        "vlm": VlmSize(SiglipSize(32, 2, 4, 64, 8, 64), 4, TextSize(48, 6, 2, 8, 96, 300)),
+    },
+}  # fmt: skip
+_JOINTS = 6
+_PATTERN = 1_000_003  # random numbers; a prime, so that the rows of a matrix differ
+
+
+def pi0_config(size: str, cameras: int, adaptive: bool = False) -> Pi0Config:
+    """tiny: as the shipped demo policy; 100m: about 100 million parameters; full: the published π0 (or π0.5)."""
+    names = tuple(f"camera_{index}" for index in range(cameras))
+    pi05 = {"adaptive": True, "prompt": "pi05", "text_length": 200} if adaptive else {}
+    if size == "tiny":
+        return Pi0Config(vision=KeypointStemSize(), prefix=GEMMA["tiny_prefix"], expert=GEMMA["tiny_expert"],
+                         vocabulary=64, cameras=names, state_dim=6, action_dim=6, horizon=16, step_dt=0.1,
+                         **{"text_length": 16, **pi05})  # fmt: skip
+    if size == "100m":
+        return Pi0Config(vision=MID_VISION, prefix=MID_PREFIX, expert=MID_EXPERT, vocabulary=32_000, cameras=names,
+                         **pi05)  # fmt: skip
+    if size == "full":
+        return Pi0Config(cameras=names, **pi05)
+    raise InputError(f"size {size!r}, expected one of {SIZES['pi0']}")
+
+
+def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> Pi0:
+    """Random weights made on the device itself, in their final type: a full-size policy never exists in float32.
+
+    One stretch of random numbers is repeated: three billion of them would take longer than the measurement.
+    """
+    with torch.device("meta"):
+        policy = Pi0(config)
+    policy = policy.to(dtype).to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    pattern = torch.randn(_PATTERN, device=device, generator=generator).to(dtype)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.02
+            for part in parameter.view(-1).split(_PATTERN):
+                torch.mul(pattern[: part.numel()], scale, out=part)
+        for name, buffer in policy.named_buffers():
+            raise InputError(f"policy: buffer {name} of {tuple(buffer.shape)} has no value without a checkpoint")
+    return policy.eval().requires_grad_(False)
+
+
+def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> None:
+    """`config.json` of LeRobot's policy of that family ("act", "diffusion", "smolvla"), without weights.
+
+    SmolVLA's language model is described in `vlm/config.json`, with a tokenizer of no words beside it, so that nothing
+    is looked up on the network.
+    Raises InputError for another size.
+    """
+    if size not in SIZES[family]:
+        raise InputError(f"size {size!r}, expected one of {SIZES[family]}")
+    chosen = dict((_FULL if size == "full" else _TINY)[family])
+    shape = (3, *chosen.pop("image"))
+    vlm = chosen.pop("vlm", None)
+    if vlm is not None:
+        chosen |= {"vlm_model_name": str(folder / "vlm"), "load_vlm_weights": False}
+        (folder / "vlm").mkdir()
+        (folder / "vlm" / "config.json").write_text(json.dumps(_smolvlm_config(vlm)), encoding="utf-8")
+        words = tokenizers.models.WordLevel({"<unk>": 0}, unk_token="<unk>")
+        tokenizers.Tokenizer(words).save(str(folder / "vlm" / "tokenizer.json"))
+    else:
+        chosen["pretrained_backbone_weights"] = None
+    inputs = {"observation.state": {"type": "STATE", "shape": (_JOINTS,)}}
+    inputs |= {f"observation.images.camera_{i}": {"type": "VISUAL", "shape": shape} for i in range(cameras)}
+    config = chosen | {
+        "type": family,
+        "input_features": inputs,
+        "output_features": {"action": {"type": "ACTION", "shape": (_JOINTS,)}},
+        "normalization_mapping": dict.fromkeys(("VISUAL", "STATE", "ACTION"), "IDENTITY"),
+        "push_to_hub": False,
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    (folder / "train_config.json").write_text(json.dumps({"env": {"fps": 30}}), encoding="utf-8")
+
+
+def random_lerobot(folder: Path, device: torch.device, dtype: torch.dtype) -> Policy:
+    """The network that a folder's config.json describes, with random weights."""
+    config = read_config(folder)
+    family, described = config["type"], read_folder(folder, config)
+    torch.manual_seed(0)
+    if family == "act":
+        policy = ACT(ACTConfig.from_lerobot(described))
+    elif family == "diffusion":
+        policy = DiffusionPolicy(DiffusionConfig.from_lerobot(described))
+    else:
+        vlm = VlmSize.from_transformers(read_config(folder / "vlm"), str(folder))
+        policy = SmolVLA(SmolVLAConfig.from_lerobot(described, vlm))
+    return policy.to(device, dtype).eval().requires_grad_(False)
+
+
+def _smolvlm_config(size: VlmSize) -> dict[str, Any]:
+    """As in a SmolVLM's folder."""
+    vision, text = size.vision, size.text
+    return {
+        "model_type": "smolvlm", "scale_factor": size.shuffle, "image_token_id": text.vocabulary - 1,
+        "vision_config": {
+            "hidden_size": vision.hidden, "num_hidden_layers": vision.depth, "num_attention_heads": vision.heads,
+            "intermediate_size": vision.mlp, "patch_size": vision.patch, "image_size": vision.image,
+        },
+        "text_config": {
+            "model_type": "llama", "hidden_size": text.width, "num_attention_heads": text.heads,
+            "num_key_value_heads": text.kv_heads, "head_dim": text.head_dim, "intermediate_size": text.mlp,
+            "vocab_size": text.vocabulary, "rms_norm_eps": text.epsilon, "num_hidden_layers": 32,
+        },
+    }  # fmt: skip
+
+
+def random_batch(policy: Policy) -> Batch:
+    """One observation on the CPU: every camera there, a prompt of full length."""
+    config, generator = policy.config, torch.Generator().manual_seed(1)
+    cameras = len(config.cameras)
+
+    def pixels(*shape: int) -> torch.Tensor:
+        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    if isinstance(policy, ACT):
+        return {"images": pixels(1, cameras, 3, *config.image_size), "state": numbers(1, config.state_dim)}
+    if isinstance(policy, DiffusionPolicy):
+        steps = config.n_obs_steps
+        images = pixels(1, steps, cameras, 3, *config.image_size)
+        return {"images": images, "state": numbers(1, steps, config.state_dim)}
+    if isinstance(policy, SmolVLA):
+        side, vocabulary = config.vlm.vision.image, config.vlm.text.vocabulary
+        length, state = config.tokenizer_max_length, config.max_state_dim
+    else:
+        side, vocabulary = config.vision.image, config.vocabulary
+        length, state = config.text_length, config.state_dim
+    return {
+        "images": pixels(1, cameras, 3, side, side),
+        "image_mask": torch.ones(1, cameras, dtype=torch.bool),
+        "tokens": torch.randint(0, vocabulary, (1, length), generator=generator),
+        "token_mask": torch.ones(1, length, dtype=torch.bool),
+        "state": numbers(1, state),
+    }

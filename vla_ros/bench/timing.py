@@ -1,0 +1,118 @@
+"""Inference time of a policy, stage by stage, beside the bound of the machine and beside others."""
+
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_ros.bench.work import Machine, Work, measure_work
+from vla_ros.policies.policy import Batch, DenoisingPolicy, Policy, Prefix
+from vla_ros.runtime.network import PlainNetwork, RecordedNetwork, forward
+from vla_ros.runtime.stages import StageTimer
+
+
+@dataclass
+class Timing:
+    """Times of one way to run a policy: stage -> s of each run; "total" always."""
+
+    name: str
+    stages: dict[str, list[float]] = field(default_factory=dict)
+    memory: int = 0  # bytes, the highest during the runs
+    problem: str = ""  # why there are no times
+
+    def median(self, stage: str = "total") -> float:
+        return float(np.median(self.stages[stage]))
+
+    def p99(self, stage: str = "total") -> float:
+        return float(np.percentile(self.stages[stage], 99))
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of a GPU what torch had allocated at most since the last reset, of a CPU the process at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _reset_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def noise_for(policy: Policy, device: torch.device) -> Tensor:
+    """(1, H, D), always the same."""
+    shape = (1, policy.config.horizon, policy.config.action_dim)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(device)
+
+
+@torch.inference_mode()
+def time_session(
+    policy: Policy, batch: Batch, device: torch.device, runs: int, num_steps: int | None = None, graph: bool = True,
+    turn: Callable[[int], None] | None = None,
+) -> Timing:
+    """As a session runs it: inputs uploaded, prefix and denoising timed apart, the result fetched at the end.
+
+    Args:
+        turn: called with its number (negative while warming up) after every run: others that take turns with this one
+            meet the machine in the same condition.
+    """
+    _reset_memory(device)
+    recorded = graph and device.type == "cuda"
+    if isinstance(policy, DenoisingPolicy):
+        policy.prepare(num_steps)
+    network = RecordedNetwork(policy, device, num_steps, 1) if recorded else PlainNetwork(policy, device, num_steps)
+    noise = noise_for(policy, device)
+    timing = Timing("vla_ros, recorded" if recorded else "vla_ros", {"prefix": [], "denoising": [], "total": []})
+    for run in range(-min(3, runs), runs):
+        timer = StageTimer(device)
+        network.run(batch, noise, None, timer).cpu()
+        if run >= 0:
+            prefix, denoising = timer.seconds()
+            for stage, seconds in (("prefix", prefix), ("denoising", denoising), ("total", prefix + denoising)):
+                timing.stages[stage].append(seconds)
+        if turn is not None:
+            turn(run)
+    timing.memory = peak_memory(device)
+    return timing
+
+
+@torch.inference_mode()
+def time_calls(name: str, call: Callable[[], Tensor], device: torch.device, runs: int) -> Timing:
+    """Any function that ends with a tensor on the device."""
+    _reset_memory(device)
+    timing = Timing(name, {"total": []})
+    for run in range(-3, runs):
+        timer = StageTimer(device)
+        timer.mark()
+        result = call()
+        timer.mark()
+        result.cpu()
+        if run >= 0:
+            timing.stages["total"].append(timer.seconds()[0])
+    timing.memory = peak_memory(device)
+    return timing
+
+
+def stage_work(policy: Policy, batch: Batch, num_steps: int | None) -> dict[str, Work]:
+    """Work of prefix and denoising (of the whole network for a policy that does not denoise)."""
+    device = next(policy.parameters()).device
+    batch = {name: value.to(device) for name, value in batch.items()}
+    noise = noise_for(policy, device)
+    if not isinstance(policy, DenoisingPolicy):
+        return {"denoising": measure_work(policy, lambda: forward(policy, batch, noise, None, None))}
+    found: list[Prefix] = []
+    return {
+        "prefix": measure_work(policy, lambda: found.append(policy.encode_prefix(batch))),
+        "denoising": measure_work(policy, lambda: policy.sample(found[0], noise, None, num_steps)),
+    }
+
+
+def total_bound(work: dict[str, Work], machine: Machine) -> float:
+    """s, the sum over the stages."""
+    return sum(stage.bound(machine) for stage in work.values())

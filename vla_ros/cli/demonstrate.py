@@ -1,0 +1,98 @@
+"""Let the scripted expert make demonstrations in the simulator: a dataset, or bags as a robot would give them.
+
+    vla-ros demos demos/touch_and_pick --episodes 900 --tasks touch pick pick --jobs 4
+
+writes a LeRobot dataset at 10 Hz that `vla-ros train` reads. The same arguments give the same episodes.
+
+    vla-ros demos pushes --bags --episodes 100 --tasks push
+
+steers the simulated robot through the graph and lets the recorder write a bag for every episode, in lockstep.
+"""
+
+import argparse
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.resources import config_file
+from vla_ros.core.robot import RobotSpec
+from vla_ros.datasets.lerobot import DatasetWriter
+from vla_ros.policies.images import resize_within
+from vla_ros.sim.demonstrations import ATTEMPTS, FPS, demonstrations, layout_seed
+from vla_ros.sim.scene import COLOURS
+from vla_ros.sim.tasks import Task, TaskKind
+
+_BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", type=Path, help="folder to make")
+    parser.add_argument("--episodes", type=int, default=900)
+    parser.add_argument(
+        "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
+        help="taken in turn; one that is named twice is shown twice as often (default: touch pick)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
+    parser.add_argument("--bags", action="store_true", help="record bags through the graph instead (needs ROS)")
+    parser.add_argument("--image-size", type=int, default=96, help="pixels, longer side of the stored pictures")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+
+
+def main(args: argparse.Namespace) -> int:
+    for name in ("episodes", "jobs", "image_size"):
+        if getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
+    if not 0 <= args.seed < 10_000:
+        raise InputError(f"--seed {args.seed}, expected 0 to 9999")
+    if args.bags:
+        return _record_bags(args)
+    robot = RobotSpec.load(config_file("robots/so101.yaml"))
+    writer = DatasetWriter(args.out, robot, FPS)
+    picture = partial(resize_within, height=args.image_size, width=args.image_size)
+    kinds = [TaskKind(name) for name in args.tasks]
+    frames, made, began = 0, Counter(), time.monotonic()
+    for demo in demonstrations(kinds, args.episodes, args.seed, picture, args.jobs):
+        writer.add_episode(demo.images, demo.states, demo.actions, demo.instruction)
+        frames += len(demo.states)
+        made[f"{demo.task.kind} {demo.task.colour}"] += 1
+        done = sum(made.values())
+        if done % 20 == 0 or done == args.episodes:
+            print(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s", flush=True)
+    writer.finish()
+    print(f"{args.out}: " + ", ".join(f"{count} x {what}" for what, count in sorted(made.items())))
+    print(f"mean length {frames / args.episodes / FPS:.2f} s")
+    return 0
+
+
+def _record_bags(args: argparse.Namespace) -> int:
+    if args.seed >= _BAG_SEEDS:
+        raise InputError(f"--seed {args.seed}, expected 0 to {_BAG_SEEDS - 1} with --bags")
+    if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise InputError(f"{args.out}: holds something already, expected a new folder")
+    from vla_ros.graph.demonstrations import DISTURBANCE, DemonstrationGraph
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="vla_ros_demos_") as folder:
+        with DemonstrationGraph(Path(folder), config_file("robots/so101.yaml")) as graph:
+            graph.bring_up()
+            for index in range(args.episodes):
+                task = Task(TaskKind(args.tasks[index % len(args.tasks)]),
+                            COLOURS[index // len(args.tasks) % len(COLOURS)])  # fmt: skip
+                for attempt in range(ATTEMPTS):
+                    seed = layout_seed(args.seed, index, attempt)
+                    instruction = task.instruction(np.random.default_rng([seed, 17]))
+                    bag = args.out / f"episode_{index:04d}"
+                    if graph.record(bag, task, instruction, seed, DISTURBANCE if index % 3 else 0.0):
+                        break
+                else:
+                    raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts")
+                if (index + 1) % 10 == 0 or index + 1 == args.episodes:
+                    print(f"{index + 1}/{args.episodes} episodes, {time.monotonic() - began:.0f} s", flush=True)
+    print(f"{args.episodes} bags in {args.out}; vla-ros dataset build {args.out}/* makes a dataset of them")
+    return 0

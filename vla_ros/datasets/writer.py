@@ -1,0 +1,252 @@
+"""Writing the LeRobot dataset format, version 3."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.datasets.statistics import PixelStatistics, Statistics, of_rows
+from vla_ros.datasets.video import CRF, PIXEL_FORMAT, VideoWriter
+
+CODEBASE_VERSION = "v3.0"
+CHUNK_FILES = 1000  # files per chunk folder
+DATA_FILE_MB = 100  # a file that has grown beyond its limit is followed by a new one at the next episode
+VIDEO_FILE_MB = 200
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+
+
+class DatasetWriter:
+    """Writes a dataset episode by episode; `finish` completes it.
+
+    `meta/info.json` is written last, in one step: a folder without it was cut off, and readers say so. Images are
+    stored as they come: who wants them smaller scales them as policies do (`policies.images.resize_within`).
+
+    Args:
+        path: folder to make. An existing one that is not empty is an InputError.
+        robot: names of joints and cameras, and the robot's type, come from here.
+        fps: Hz, of the policy's clock.
+    """
+
+    def __init__(self, path: str | Path, robot: RobotSpec, fps: float) -> None:
+        self.path = Path(path)
+        self.robot = robot
+        self.fps = float(fps)
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise InputError(f"dataset {self.path}: exists and is not empty, expected a new folder")
+        if not 0 < self.fps < np.inf:
+            raise InputError(f"dataset {self.path}: fps {fps}, expected a positive number")
+        self._make(self.path / "meta")
+        self._cameras: dict[str, tuple[int, int]] | None = None
+        self._videos: dict[str, VideoWriter] = {}
+        self._video_index: dict[str, int] = {}
+        self._data: pq.ParquetWriter | None = None
+        self._data_index = -1
+        self._pixels: dict[str, PixelStatistics] = {}
+        self._states: list[np.ndarray] = []
+        self._actions: list[np.ndarray] = []
+        self._episodes: list[dict] = []
+        self._tasks: dict[str, int] = {}
+        self._frames = 0
+
+    def add_episode(
+        self, images: Mapping[str, np.ndarray], states: np.ndarray, actions: np.ndarray, instruction: str
+    ) -> None:
+        """Append an episode of T frames.
+
+        Args:
+            images: camera name -> (T, h, w, 3) uint8 RGB. Every episode has the same cameras and sizes.
+            states: (T, J) joint positions in the order of the robot file, rad or m.
+            actions: (T, J) joint targets; row t is the command at the time of frame t, rad or m.
+            instruction: what the episode shows.
+
+        Raises:
+            InputError: for shapes, types or values that do not fit; nothing of the episode is written.
+        """
+        images, states, actions = self._checked(images, states, actions, instruction)
+        length = len(states)
+        task = self._tasks.setdefault(instruction, len(self._tasks))
+        index = len(self._episodes)
+        row = {"episode_index": index, "tasks": [instruction], "length": length}
+        row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
+        for camera, frames in images.items():
+            row |= self._add_video(camera, frames)
+        row |= self._add_rows(states, actions, index, task)
+        row |= _flat("observation.state", of_rows(states)) | _flat("action", of_rows(actions))
+        row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
+        self._episodes.append(row)
+        self._states.append(states)
+        self._actions.append(actions)
+        self._frames += length
+
+    def finish(self) -> None:
+        """Close the files, write statistics and, last, `meta/info.json`. Raises InputError without episodes."""
+        if not self._episodes:
+            raise InputError(f"dataset {self.path}: no episodes, nothing to finish")
+        for video in self._videos.values():
+            video.close()
+        self._data.close()
+        pq.write_table(_task_table(self._tasks), self.path / "meta" / "tasks.parquet")
+        episodes = self.path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+        self._make(episodes.parent)
+        pq.write_table(pa.Table.from_pylist(self._episodes), episodes)
+        statistics = {
+            "observation.state": of_rows(np.concatenate(self._states)),
+            "action": of_rows(np.concatenate(self._actions)),
+        } | {f"observation.images.{camera}": pixels.result() for camera, pixels in self._pixels.items()}
+        _write_json(
+            self.path / "meta" / "stats.json",
+            {key: {name: value.tolist() for name, value in part.items()} for key, part in statistics.items()},
+        )
+        _write_json(self.path / "meta" / "info.json", self._info())
+
+    def _checked(self, images, states, actions, instruction) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+        where = f"dataset {self.path}: episode {len(self._episodes)} ({instruction!r})"
+        joints = len(self.robot.joints)
+        states, actions = np.asarray(states, np.float32), np.asarray(actions, np.float32)
+        for name, rows in (("states", states), ("actions", actions)):
+            if rows.ndim != 2 or rows.shape[1] != joints or not len(rows):
+                raise InputError(f"{where}: {name} of shape {rows.shape}, expected (T, {joints})")
+            bad = np.argwhere(~np.isfinite(rows))
+            if len(bad):
+                t, j = bad[0]
+                raise InputError(f"{where}: {name} of joint {self.robot.joint_names[j]} at frame {t} is {rows[t, j]}")
+        if len(actions) != len(states):
+            raise InputError(f"{where}: {len(actions)} actions for {len(states)} states, expected as many")
+        for camera, frames in images.items():
+            if camera not in self.robot.camera_names:
+                raise InputError(f"{where}: camera {camera!r}, expected some of {self.robot.camera_names}")
+            if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or len(frames) != len(states):
+                raise InputError(
+                    f"{where}: camera {camera}: {frames.dtype} of shape {frames.shape}, "
+                    f"expected uint8 ({len(states)}, h, w, 3)"
+                )
+        sizes = {camera: frames.shape[1:3] for camera, frames in images.items()}
+        if self._cameras is not None and sizes != self._cameras:
+            raise InputError(f"{where}: cameras {sizes}, expected those of the episodes before: {self._cameras}")
+        self._cameras = sizes
+        return dict(images), states, actions
+
+    def _add_video(self, camera: str, frames: np.ndarray) -> dict:
+        key = f"observation.images.{camera}"
+        video = self._videos.get(camera)
+        if video is None or video.bytes > VIDEO_FILE_MB * 2**20:
+            if video is not None:
+                video.close()
+            self._video_index[camera] = self._video_index.get(camera, -1) + 1
+            chunk, file = divmod(self._video_index[camera], CHUNK_FILES)
+            path = self.path / VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=file)
+            video = self._videos[camera] = VideoWriter(path, self.fps, *frames.shape[1:3])
+        start = video.frames
+        video.add(frames)
+        pixels = PixelStatistics()
+        pixels.add(frames)
+        total = self._pixels.setdefault(camera, PixelStatistics())
+        total.histogram += pixels.histogram
+        total.frames += pixels.frames
+        chunk, file = divmod(self._video_index[camera], CHUNK_FILES)
+        return {
+            f"videos/{key}/chunk_index": chunk,
+            f"videos/{key}/file_index": file,
+            f"videos/{key}/from_timestamp": start / self.fps,
+            f"videos/{key}/to_timestamp": video.frames / self.fps,
+        } | _flat(key, pixels.result())
+
+    def _add_rows(self, states: np.ndarray, actions: np.ndarray, episode: int, task: int) -> dict:
+        length, joints = states.shape
+        vector = pa.list_(pa.float32(), joints)
+        table = pa.table({
+            "observation.state": pa.FixedSizeListArray.from_arrays(pa.array(states.ravel()), type=vector),
+            "action": pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), type=vector),
+            "timestamp": pa.array(np.arange(length, dtype=np.float32) / np.float32(self.fps)),
+            "frame_index": pa.array(np.arange(length, dtype=np.int64)),
+            "episode_index": pa.array(np.full(length, episode, np.int64)),
+            "index": pa.array(np.arange(self._frames, self._frames + length, dtype=np.int64)),
+            "task_index": pa.array(np.full(length, task, np.int64)),
+        })
+        if self._data is None or Path(self._data.where).stat().st_size > DATA_FILE_MB * 2**20:
+            if self._data is not None:
+                self._data.close()
+            self._data_index += 1
+            chunk, file = divmod(self._data_index, CHUNK_FILES)
+            path = self.path / DATA_PATH.format(chunk_index=chunk, file_index=file)
+            self._make(path.parent)
+            self._data = pq.ParquetWriter(str(path), table.schema, compression="snappy")
+        self._data.write_table(table)
+        chunk, file = divmod(self._data_index, CHUNK_FILES)
+        return {"data/chunk_index": chunk, "data/file_index": file}
+
+    def _info(self) -> dict:
+        joints = list(self.robot.joint_names)
+        vector = {"dtype": "float32", "shape": [len(joints)], "names": joints}
+        features = {"observation.state": vector, "action": vector}
+        for camera, (height, width) in self._cameras.items():
+            features[f"observation.images.{camera}"] = {
+                "dtype": "video",
+                "shape": [height, width, 3],
+                "names": ["height", "width", "channels"],
+                "info": {
+                    "video.height": height,
+                    "video.width": width,
+                    "video.codec": "h264",
+                    "video.pix_fmt": PIXEL_FORMAT,
+                    "video.crf": CRF,
+                    "video.fps": self.fps,
+                    "video.channels": 3,
+                    "video.is_depth_map": False,
+                    "has_audio": False,
+                },
+            }
+        features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+        for name in ("frame_index", "episode_index", "index", "task_index"):
+            features[name] = {"dtype": "int64", "shape": [1], "names": None}
+        return {
+            "codebase_version": CODEBASE_VERSION,
+            "robot_type": self.robot.name,
+            "total_episodes": len(self._episodes),
+            "total_frames": self._frames,
+            "total_tasks": len(self._tasks),
+            "chunks_size": CHUNK_FILES,
+            "data_files_size_in_mb": DATA_FILE_MB,
+            "video_files_size_in_mb": VIDEO_FILE_MB,
+            "fps": int(self.fps) if self.fps.is_integer() else self.fps,
+            "splits": {"train": f"0:{len(self._episodes)}"},
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH,
+            "features": features,
+        }
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"dataset {self.path}: cannot make {folder}: {error.strerror}") from error
+
+
+def _flat(feature: str, statistics: Statistics) -> dict:
+    """Columns `stats/FEATURE/NAME` of the episode table."""
+    return {f"stats/{feature}/{name}": value.tolist() for name, value in statistics.items()}
+
+
+def _task_table(tasks: Mapping[str, int]) -> pa.Table:
+    """Text -> number as LeRobot reads it: through pandas, with the text as the index."""
+    kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
+    columns = [
+        {"name": name, "field_name": name, "pandas_type": kind, "numpy_type": numpy_type, "metadata": None}
+        for name, (kind, numpy_type) in kinds.items()
+    ]
+    pandas = {"index_columns": ["task"], "column_indexes": [], "columns": columns, "pandas_version": "2.0.0"}
+    table = pa.table({"task_index": pa.array(list(tasks.values()), pa.int64()), "task": list(tasks)})
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _write_json(path: Path, value: dict) -> None:
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(value, indent=4), encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""Graphs of processes: started, watched and ended by a program."""

@@ -1,0 +1,201 @@
+"""The nodes of a demo, and its course."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from std_msgs.msg import String
+
+from vla_ros.core.instruction import instruction_id
+from vla_ros.core.resources import config_file
+from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.demo_bag import NS, Step
+from vla_ros.graph.evaluation import private_domain
+from vla_ros.graph.processes import Graph
+from vla_ros.graph.simulation import Simulation
+from vla_ros.graph.watch import Display, Watch, grid
+from vla_ros.nodes.base import COMMAND_QOS
+
+NODES = ("policy_node", "executor_node", "recorder_node")
+_AFTERWARDS = 1.5  # s that the last task is followed after its success, for the eye
+_INSTRUCT_AGAIN = 2.0  # s
+
+
+class DemoGraph:
+    """Simulator, policy, executor and recorder, as a context.
+
+    Everything runs on a ROS domain that nobody on this machine uses, so that a demo never commands a robot.
+    """
+
+    def __init__(self, folder: Path, robot_file: Path, args: argparse.Namespace, console: Console) -> None:
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        self.args, self.console, self.folder = args, console, folder
+        self._robot_file = str(robot_file)
+        self._limits = np.array([joint.velocity for joint in RobotSpec.load(robot_file).joints])
+        self.graph = Graph(folder, domain=private_domain(), use_sim_time=args.lockstep)
+
+    def __enter__(self) -> "DemoGraph":
+        self.graph.__enter__()
+        self.watch = Watch(self.graph)
+        self.simulation = Simulation(self.graph)
+        self._instruction = self.graph.node.create_publisher(String, "instruction", COMMAND_QOS)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.graph.__exit__(*error)
+
+    def now_ns(self) -> int:
+        return self.graph.node.get_clock().now().nanoseconds
+
+    def bring_up(self) -> None:
+        """Start all nodes, configure them, lay out the cubes, activate."""
+        args, graph = self.args, self.graph
+        common = {"robot": self._robot_file, "use_sim_time": args.lockstep, "reliable_sensors": args.lockstep}
+        policy = {"policy": str(args.policy.resolve()), "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
+        # What the policy was trained at; more would only take time from the other nodes of a small machine.
+        policy["max_rate"] = 0.0 if args.lockstep else 10.0
+        bag = {
+            "output": str(self.folder.resolve() / "bag"), "topics": ["sim_node/task", "sim_node/success"],
+            "compressed_images": True, "image_quality": 85,
+        }  # fmt: skip
+        graph.start("policy_node", parameters=common | policy)
+        graph.start(
+            "executor_node", parameters=common | {"mode": args.mode}, files=[config_file("executor_demo.yaml")]
+        )
+        graph.start("recorder_node", parameters=common | bag)
+        self.console.print(
+            f"in another terminal: export ROS_DOMAIN_ID={graph.domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
+        with self.console.status("starting the simulator, loading the policy"):
+            self.simulation.start(self._robot_file, lockstep=args.lockstep, patience=300.0)
+            for name in NODES:
+                graph.configure(name)
+            self.simulation.reset(seed=args.seed, hold=args.lockstep)
+            for name in NODES:
+                graph.activate_when_ready(name)
+
+    def follow(self, steps: list[Step]) -> None:
+        """The instructions one after another, each until it is done or its time is over."""
+        with Display(self.console) as display:
+            for index, step in enumerate(steps):
+                self._begin(step)
+                if index:
+                    steps[index - 1].end_ns = step.begin_ns
+                elif self.args.lockstep:
+                    self.graph.wait_for(self._steered, "commands of the executor")
+                if self.args.lockstep:
+                    self.simulation.run()
+                self._wait_for_success(step, steps, display)
+            if self.args.lockstep:
+                self.simulation.run()  # on from where it was held
+            end = self.now_ns() + round(_AFTERWARDS * NS)
+            self.graph.wait_for(lambda: self.now_ns() >= end, "the end of the last motion", 600.0)
+            steps[-1].end_ns = self.now_ns()
+
+    def _steered(self) -> bool:
+        return self.simulation.task.values["steered"] == "true"
+
+    def _begin(self, step: Step) -> None:
+        """Publish the instruction until policy, executor and simulator follow it."""
+        number = instruction_id(step.instruction)
+
+        def known() -> bool:
+            heard: list[Any] = [self.watch.policy, self.watch.executor]
+            return all(status is not None and status.instruction_id == number for status in heard) and (
+                self.simulation.task.values["instruction"] == step.instruction
+            )
+
+        executor = self.watch.executor
+        if executor is not None and len(executor.velocity) == len(self._limits):
+            step.still_moving = float(np.max(np.abs(np.asarray(executor.velocity)) / self._limits))
+        step.begin_ns = self.now_ns()
+        for _ in range(30):
+            self._instruction.publish(String(data=step.instruction))
+            if self.graph.wait_until(known, _INSTRUCT_AGAIN):
+                return
+        self.graph.wait_for(known, f"policy, executor and simulator to follow {step.instruction!r}")
+
+    def _wait_for_success(self, step: Step, steps: list[Step], display: Display) -> None:
+        limit = step.begin_ns + round(self.args.time_limit * NS)
+        while True:
+            task = self.simulation.task
+            if task.failed:
+                self.graph.check()
+                raise RuntimeError(f"sim_node: {task.message}")
+            if task.success and task.values["instruction"] == step.instruction:
+                step.success_ns = self.now_ns()
+            display.show([grid(self._rows(steps))], self._line(step))
+            if step.success_ns is not None or self.now_ns() > limit:
+                return
+            self.graph.check()
+            time.sleep(0.02)
+
+    def finish_bag(self) -> None:
+        """The recorder writes what it still holds and closes the bag."""
+        with self.console.status("finishing the bag"):
+            self.graph.deactivate("recorder_node")
+
+    def _rows(self, steps: list[Step]) -> list[tuple[str, Any]]:
+        values = self.simulation.task.values
+        rows = self.watch.rows()
+        cube = values.get("cube", "")
+        if cube:
+            words = Text(f"{cube} cube", style=cube)
+            words.append(f", gripper {float(values['distance']) * 100:.1f} cm away", style="default")
+            if values.get("held"):
+                words.append(f", holds the {values['held']} one", style="default")
+            rows.append(("task", words))
+        for step in steps:
+            rows.append(("", _outcome(step)))
+        return rows
+
+    def _line(self, step: Step) -> str:
+        policy, executor = self.watch.rows(), self.simulation.task
+        states = ", ".join(f"{title} {value}" for title, value in policy if title in ("policy", "executor"))
+        return f"{step.instruction!r}: {executor.message}; {states}"
+
+
+def _outcome(step: Step) -> Text:
+    if step.begin_ns is None:
+        return Text(f"  {step.instruction}", style="dim")
+    if step.success_ns is None:
+        return Text(f"… {step.instruction}", style="bold")
+    return Text(f"✓ {step.instruction} ({step.duration:.1f} s)", style="green")
+
+
+def result_table(steps: list[Step], watch: Watch) -> Table:
+    """What came of each instruction, and how fast the nodes were."""
+    table = Table(caption=_speed(watch), caption_justify="left")
+    for title in ("instruction", "done", "after", "robot's speed when it was given"):
+        table.add_column(title, justify="left" if title == "instruction" else "right")
+    for step in steps:
+        done = step.success_ns is not None
+        table.add_row(
+            step.instruction,
+            Text("yes", style="green") if done else Text("no", style="bold red"),
+            f"{step.duration:.1f} s" if done else "",
+            f"{step.still_moving:.0%} of the limit",
+        )
+    return table
+
+
+def _speed(watch: Watch) -> str:
+    words = []
+    if watch.inference_times:
+        median, worst = np.median(watch.inference_times), np.percentile(watch.inference_times, 99)
+        words.append(f"inference {median * 1e3:.1f} ms median, {worst * 1e3:.1f} ms p99 ({watch.policy.chunks} chunks)")
+    if watch.control_rates:
+        words.append(f"control rate {np.median(watch.control_rates):.1f} Hz")
+    if watch.executor is not None:
+        status = watch.executor
+        reasons = zip(status.refusal_reasons, status.refusal_counts, strict=True)
+        refused = ", ".join(f"{count} as {reason}" for reason, count in reasons)
+        words.append(f"chunks refused: {refused or 'none'}")
+    return "; ".join(words)

@@ -1,0 +1,147 @@
+"""Demonstrations through the graph: simulator, expert and recorder as nodes in lockstep, a bag for every episode."""
+
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from std_msgs.msg import String
+
+from vla_ros.bags.index import index_bag
+from vla_ros.bags.reader import Bag
+from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.evaluation import private_domain
+from vla_ros.graph.processes import Graph, GraphError
+from vla_ros.graph.simulation import Simulation, TaskStatus
+from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS
+from vla_ros.sim.tasks import Task
+
+REST = 1.5  # s that an episode goes on after its success, so that a policy learns to come to rest
+TIME_LIMIT = 12.0  # s of simulated time
+DISTURBANCE = 0.02  # rad, of the arm's motors
+IMAGE_RATE = 10.0  # Hz, the policy's clock
+_TRIES = 5
+
+
+class DemonstrationGraph:
+    """Simulator, expert and recorder, as a context.
+
+    Simulated time waits until the expert has steered and the recorder has received everything, so the same arguments
+    give the same bags on every machine, however busy. It runs on a ROS domain that nobody on this machine uses.
+    """
+
+    def __init__(self, folder: Path, robot_file: str | Path, domain: int | None = None) -> None:
+        """`folder`: for logs and parameter files."""
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+        self.graph = Graph(folder, domain=private_domain() if domain is None else domain)
+        self._robot_file, self._robot = str(robot_file), RobotSpec.load(robot_file)
+        self._following: str | None = None
+
+    def __enter__(self) -> "DemonstrationGraph":
+        self.graph.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.graph.__exit__(*error)
+
+    def bring_up(self) -> None:
+        """Start the nodes; the recorder waits for the first episode."""
+        graph, node = self.graph, self.graph.node
+        self.simulation = Simulation(graph)
+        self._instruction = node.create_publisher(String, "instruction", COMMAND_QOS)
+        self._set_recorder = node.create_client(SetParameters, f"{graph.full_name('recorder_node')}/set_parameters")
+        node.create_subscription(String, "expert_node/following", self._take_following, STATUS_QOS)
+        common = {"robot": self._robot_file, "use_sim_time": True, "reliable_sensors": True}
+        graph.start("expert_node", parameters=common)
+        graph.start("recorder_node", parameters=common | {"compressed_images": True})
+        self.simulation.start(
+            self._robot_file, lockstep=True, image_rate=IMAGE_RATE, chunks=False, acknowledged=True, patience=300.0
+        )
+        graph.bring_up("expert_node")
+        graph.configure("recorder_node")
+
+    def _take_following(self, message: String) -> None:
+        self._following = message.data
+
+    def record(self, bag: Path, task: Task, instruction: str, seed: int, disturbance: float = 0.0) -> bool:
+        """One episode in the layout of `seed` to a new bag.
+
+        The bag begins with the instruction and ends `REST` s after success. False, and no bag, where the expert does
+        not succeed in `TIME_LIMIT` s. Raises GraphError when a node or the simulation gives up.
+
+        Args:
+            disturbance: rad; standard deviation of a smooth error of the arm's motors. The bag holds the commands, not
+                what became of them: they show how to come back (DART, Laskey et al. 2017).
+        """
+        for _ in range(_TRIES):
+            self.simulation.reset(seed=seed, task=task.instruction(), hold=True, rest=REST, disturbance=disturbance)
+            status = self._run(bag, instruction)
+            if status.success:
+                lacking = self._lacking(bag, instruction, status)
+                if not lacking:
+                    return True
+            shutil.rmtree(bag)
+            if not status.success:
+                return False
+        raise GraphError(f"bag {bag}: {lacking}, in {_TRIES} recordings")
+
+    def _run(self, bag: Path, instruction: str) -> TaskStatus:
+        """What the simulator said at the end of the episode, after the bag was closed."""
+        graph, simulation = self.graph, self.simulation
+        request = SetParameters.Request(parameters=[Parameter("output", value=str(bag.resolve())).to_parameter_msg()])
+        graph.wait_for(self._set_recorder.service_is_ready, "the services of recorder_node")
+        future = self._set_recorder.call_async(request)
+        graph.wait_for(future.done, "recorder_node to take the name of the bag")
+        if not future.result().results[0].successful:
+            raise GraphError(f"recorder_node: {future.result().results[0].reason}")
+        self._instruct(instruction)
+        graph.activate("recorder_node")
+        number = simulation.run()
+
+        def over() -> TaskStatus | None:
+            status = simulation.task
+            if status.values["run"] != str(number) and not status.failed:
+                return None
+            held, late = status.values["state"] == "held", float(status.values["run_time"]) > TIME_LIMIT
+            return status if held or late or status.failed else None
+
+        status = graph.wait_for(over, "the end of the episode", 3600.0)
+        if status.failed:
+            raise GraphError(f"sim_node: {status.message}")
+        graph.deactivate("recorder_node")
+        simulation.pause()
+        self._instruct("")
+        return status
+
+    def _instruct(self, text: str) -> None:
+        """Publish an instruction until expert and simulator follow it."""
+
+        def known() -> bool:
+            return self._following == text and self.simulation.task.values["instruction"] == text
+
+        for _ in range(30):
+            self._instruction.publish(String(data=text))
+            if self.graph.wait_until(known, 2.0):
+                break
+        self.graph.wait_for(known, f"expert and simulator to follow {text!r}")
+
+    def _lacking(self, path: Path, instruction: str, status: TaskStatus) -> str:
+        """What of the run is not in the bag, empty where nothing is lacking.
+
+        The middleware drops a message now and then where a machine is very busy; the same run is then recorded again.
+        """
+        start, run_time = int(status.values["run_start_ns"]), float(status.values["run_time"])
+        with Bag(path) as bag:
+            index = index_bag(bag, self._robot)
+        for name, stream in index.streams.items():
+            rate = IMAGE_RATE if name in self._robot.camera_names else self._robot.control_rate
+            expected, got = math.ceil(run_time * rate - 1e-6), len(np.unique(stream.stamps[stream.stamps >= start]))
+            if got != expected:
+                return f"{got} messages of {stream.topic}, expected {expected}"
+        if not any(ns <= start and text == instruction for ns, text in index.texts):
+            return "the instruction is missing"
+        return ""

@@ -1,0 +1,154 @@
+"""What the nodes of a graph say, as one table in the terminal."""
+
+import math
+import threading
+import time
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from vla_ros.graph.processes import Graph
+from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.nodes.base import STATUS_QOS
+
+
+def _constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:
+    """Value -> name in words of a message's constants whose names begin with `prefix` and not with `without`.
+
+    The classes generated for Python keep them in the metaclass.
+    """
+    names = [n for n in dir(type(message)) if n.isupper() and n.startswith(prefix) and not n.startswith(without)]
+    found = {getattr(message, name): name.removeprefix(prefix).replace("_", " ").lower() for name in names}
+    return {value: name for value, name in found.items() if isinstance(value, int)}
+
+
+POLICY_STATES = _constants(PolicyStatus)
+CAUSES = _constants(ExecutorStatus, "CAUSE_")
+EXECUTOR_STATES = _constants(ExecutorStatus, without="CAUSE_")
+_GOOD = ("running", "executing", "approaching")
+_BAD = ("failed", "stopped", "e stopped", "unconfigured")
+
+
+def state_text(name: str) -> Text:
+    style = "green" if name in _GOOD else "bold red" if name in _BAD else "yellow"
+    return Text(name, style=style)
+
+
+def milliseconds(seconds: float) -> str:
+    return "–" if not math.isfinite(seconds) else f"{seconds * 1e3:.1f} ms"
+
+
+class Watch:
+    """The newest status of policy and executor. Callbacks run in the graph's thread.
+
+    Attributes:
+        policy, executor: the newest message, None before the first.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.policy: PolicyStatus | None = None
+        self.executor: ExecutorStatus | None = None
+        self._lock = threading.Lock()
+        self.inference_times: list[float] = []
+        self.control_rates: list[float] = []
+        graph.node.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, STATUS_QOS)
+        graph.node.create_subscription(ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
+
+    def _take_policy(self, message: PolicyStatus) -> None:
+        with self._lock:
+            new = self.policy is None or message.inferences != self.policy.inferences
+            if new and message.state == PolicyStatus.RUNNING:
+                self.inference_times.append(message.inference_time)
+            self.policy = message
+
+    def _take_executor(self, message: ExecutorStatus) -> None:
+        with self._lock:
+            if message.state in (ExecutorStatus.EXECUTING, ExecutorStatus.APPROACHING):
+                self.control_rates.append(message.control_rate)
+            self.executor = message
+
+    def rows(self) -> list[tuple[str, Any]]:
+        """(title, value) pairs for a table."""
+        policy, executor = self.policy, self.executor
+        rows: list[tuple[str, Any]] = []
+        if policy is None:
+            rows.append(("policy", "…"))
+        else:
+            rows.append(("instruction", policy.instruction or "(none)"))
+            rows.append(("policy", state_text(POLICY_STATES[policy.state])))
+            rows.append(("inference", f"{milliseconds(policy.inference_time)} "
+                                      f"(prefix {milliseconds(policy.prefix_time)}, "
+                                      f"denoising {milliseconds(policy.denoise_time)}), {policy.rate:.1f} Hz"))
+            if policy.message:
+                rows.append(("", Text(policy.message, style="yellow")))
+        if executor is None:
+            rows.append(("executor", "…"))
+        else:
+            state = state_text(EXECUTOR_STATES[executor.state])
+            if executor.cause:
+                state.append(f" ({CAUSES[executor.cause]})")
+            rows.append(("executor", state))
+            rows.append(("control rate", f"{executor.control_rate:.1f} Hz, worst lateness "
+                                         f"{milliseconds(executor.lateness)}"))
+            rows.append(("chunks", f"{executor.accepted_chunks} taken, {executor.refused_chunks} refused, "
+                                   f"{executor.live_chunks} live, latency {milliseconds(executor.chunk_latency)}"))
+            if executor.message:
+                rows.append(("", Text(executor.message, style="yellow")))
+        return rows
+
+    def summary(self) -> str:
+        """One line, for output that is no terminal."""
+        policy, executor = self.policy, self.executor
+        parts = []
+        if policy is not None:
+            parts.append(f"policy {POLICY_STATES[policy.state]}")
+            if policy.message:
+                parts.append(policy.message)
+            parts.append(f"instruction {policy.instruction!r}")
+        if executor is not None:
+            parts.append(f"executor {EXECUTOR_STATES[executor.state]}")
+            if executor.message:
+                parts.append(executor.message)
+        return ", ".join(parts)
+
+
+def grid(rows: list[tuple[str, Any]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", justify="right")
+    table.add_column()
+    for title, value in rows:
+        table.add_row(title, value)
+    return table
+
+
+class Display:
+    """Shows a renderable that changes: live in a terminal, otherwise one line whenever the line changes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
+        self._line = ""
+        self._shown = 0.0
+
+    def __enter__(self) -> "Display":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def show(self, lines: list[Any], line: str) -> None:
+        """`lines` for a terminal, `line` for a file or pipe."""
+        if self._live:
+            if time.monotonic() - self._shown > 0.1:
+                self._shown = time.monotonic()
+                self._live.update(Group(*lines))
+        elif line != self._line:
+            self._line = line
+            self._console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,108 @@
+"""Llama layers of SmolVLA's text tower and of its action expert.
+
+One matrix makes queries, keys and values where they come from the same tokens, one makes gate and up: a product with
+stacked rows is the stack of the products.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vla_ros.nn.norms import rms_normalised
+from vla_ros.nn.rotary import Rotary, rotate
+
+
+@dataclass(frozen=True)
+class TextSize:
+    """A Llama tower: `heads` query and `kv_heads` key/value heads of `head_dim`."""
+
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    mlp: int
+    vocabulary: int
+    epsilon: float = 1e-5
+
+
+class LlamaNorm(nn.Module):
+    """x / sqrt(mean(x²) + eps) times a weight, in float32."""
+
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (rms_normalised(x, self.epsilon) * self.weight.float()).to(x.dtype)
+
+
+class LlamaLayer(nn.Module):
+    """Norm, attention, norm, gated MLP, each added to the residual stream of `width`.
+
+    Args:
+        size: of the text tower; heads are the same in both towers.
+        width, mlp: of this tower.
+        cross: keys and values are made from the other tower's, so that only queries come from the own tokens.
+    """
+
+    def __init__(self, size: TextSize, width: int, mlp: int, cross: bool = False) -> None:
+        super().__init__()
+        self.size, self.cross = size, cross
+        inner, shared = size.heads * size.head_dim, size.kv_heads * size.head_dim
+        self.input_norm = LlamaNorm(width, size.epsilon)
+        if cross:
+            self.query = nn.Linear(width, inner, bias=False)
+            self.key, self.value = nn.Linear(shared, shared, bias=False), nn.Linear(shared, shared, bias=False)
+        else:
+            self.qkv = nn.Linear(width, inner + 2 * shared, bias=False)
+        self.out = nn.Linear(inner, width, bias=False)
+        self.post_norm = LlamaNorm(width, size.epsilon)
+        self.gate_up = nn.Linear(width, 2 * mlp, bias=False)
+        self.down = nn.Linear(mlp, width, bias=False)
+
+    def project(self, x: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, width) to rotated queries (B, heads, S, D), rotated keys and values (B, kv_heads, S, D)."""
+        size = self.size
+        heads = self.qkv(self.input_norm(x)).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
+        query, key, value = heads.split([size.heads, size.kv_heads, size.kv_heads], dim=1)
+        return rotate(query, rotary), rotate(key, rotary), value
+
+    def project_query(self, x: Tensor, rotary: Rotary) -> Tensor:
+        """(B, S, width) to rotated queries (B, heads, S, D), in a cross layer."""
+        return rotate(self.query(self.input_norm(x)).unflatten(-1, (-1, self.size.head_dim)).transpose(1, 2), rotary)
+
+    def translate(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The other tower's (B, kv_heads, P, D) keys, rotated already, and values to this cross layer's."""
+        return tuple(
+            matrix(heads.transpose(1, 2).flatten(2)).unflatten(-1, (-1, self.size.head_dim)).transpose(1, 2)
+            for matrix, heads in ((self.key, key), (self.value, value))
+        )
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Attention's output (B, S, heads * D) and the MLP added to (B, S, width)."""
+        x = x + self.out(attended)
+        gate, up = self.gate_up(self.post_norm(x)).chunk(2, dim=-1)
+        return x + self.down(functional.silu(gate) * up)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Softmax attention with fewer key/value heads than query heads.
+
+    The query heads that share a key/value head are laid out as further queries of it, so that keys and values are
+    read once and never repeated.
+
+    Args:
+        query: (B, heads, S, D).
+        key, value: (B, kv_heads, K, D).
+        mask: (B, 1, heads / kv_heads * S, K) or (B, 1, 1, K) bool, True where a key may be seen.
+
+    Returns:
+        (B, S, heads * D).
+    """
+    batch, heads, length, width = query.shape
+    grouped = query.reshape(batch, key.shape[1], -1, width)
+    out = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask)
+    return out.reshape(batch, heads, length, width).transpose(1, 2).flatten(2)

@@ -1,0 +1,197 @@
+"""The threads that own the simulated world; this file has the one in real time."""
+
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from rclpy.node import Node
+
+from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher
+from vla_ros.nodes.sim.task import TaskWatch
+from vla_ros.sim.demonstrations import SmoothNoise
+from vla_ros.sim.layout import Layout
+from vla_ros.sim.world import World
+
+_CATCH_UP = 0.25  # s that real time may run ahead before it is given up
+_FOREIGN = 900_000  # from the seed of a layout to that of another
+TASK_PERIOD = 10  # control periods between two task messages
+
+
+@dataclass
+class Stage:
+    """What both loops work with.
+
+    Attributes:
+        world: the physics; only the loop's thread touches it.
+        view: a second world that shows what is drawn; only the thread that draws touches it.
+        period: control period, s.
+        foreign_images: draw the cubes of another layout, so that the images say nothing about this one.
+        disturbance: rad; standard deviation of a smooth error of the arm's motors, drawn by the layout's seed.
+    """
+
+    node: Node
+    world: World
+    view: World
+    commands: Commands
+    states: StatePublisher
+    cubes: CubePublisher
+    cameras: list[CameraPublisher]
+    task: TaskWatch
+    period: float
+    foreign_images: bool = False
+    disturbance: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.targets = self.world.joint_positions()
+        self._substeps = round(self.period / self.world.control_period)
+        self._draw_noise(0)
+
+    def _draw_noise(self, seed: int) -> None:
+        rng = np.random.default_rng([seed, 13])
+        self._noise = SmoothNoise(rng, self.disturbance, self.world.control_period)
+
+    def reset(self, seed: int) -> None:
+        """The cubes to the places of `seed`, the arm home and at rest."""
+        self.world.reset(seed)
+        self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if self.foreign_images else None)
+        self._draw_noise(seed)
+        self.commands.clear()
+        self.targets = self.world.joint_positions()
+
+    def step(self) -> bool:
+        """One control period towards the newest commands; True when the task has just succeeded."""
+        self.targets = self.commands.apply(self.targets)
+        for _ in range(self._substeps):
+            self.world.step(self.targets + self._noise.next())
+        return self.task.update()
+
+    def show(self, snapshot: np.ndarray, joints: np.ndarray) -> None:
+        """Bring the view up to date, in the thread that draws."""
+        if self.foreign_images:
+            self.view.show_arm(joints)
+        else:
+            self.view.show(snapshot)
+
+
+class Loop:
+    """A thread that owns the world. What others ask of it is done between two control periods."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.stopping = threading.Event()
+        self.failure = ""  # why the last run, or the thread itself, ended
+        self._asked: list[tuple[Callable[[], None], threading.Event]] = []
+        self._wake = stage.commands.arrived
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        self.stopping.clear()
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(body,), name=body.__name__, daemon=True)
+            for body in self.bodies()
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        with self._wake:
+            self.stopping.set()
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=30.0)
+        self._threads = []
+
+    def ask(self, what: Callable[[], None], patience: float = 30.0) -> bool:
+        """Run `what` in the world's thread and wait for it; False if it did not come to it."""
+        done = threading.Event()
+        with self._wake:
+            self._asked.append((what, done))
+            self._wake.notify_all()
+        return done.wait(patience)
+
+    def instruct(self, text: str) -> None:
+        """Judge by this instruction from now on. Called from the node's thread, returns at once."""
+        with self._wake:
+            self._asked.append((lambda: self.stage.task.follow(text, self.stage.world), threading.Event()))
+            self._wake.notify_all()
+
+    def bodies(self) -> list[Callable[[], None]]:
+        """What the threads run."""
+        raise NotImplementedError
+
+    def publish_task(self) -> None:
+        raise NotImplementedError
+
+    def _answer(self) -> None:
+        """Do what was asked."""
+        with self._wake:
+            asked, self._asked = self._asked, []
+        for what, done in asked:
+            what()
+            done.set()
+
+    def _guarded(self, body: Callable[[], None]) -> None:
+        try:
+            body()
+        except Exception as error:  # a thread that dies in silence would look like a robot that does not answer
+            self.failure = f"{type(error).__name__}: {error}"
+            self.stage.node.get_logger().fatal(f"the simulation stopped: {self.failure}\n{traceback.format_exc()}")
+            self.publish_task()
+
+
+class RealTimeLoop(Loop):
+    """Physics and joint states with absolute deadlines; images in a thread of their own, so that drawing never
+    holds up the physics."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(stage)
+        self._frame: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def bodies(self) -> list[Callable[[], None]]:
+        return [self.simulate, self.draw]
+
+    def publish_task(self) -> None:
+        stage = self.stage
+        stage.task.publish(stage.world, stage.node.get_clock().now().nanoseconds, self.failure, state="running")
+
+    def simulate(self) -> None:
+        stage = self.stage
+        due = time.monotonic()
+        count = 0
+        while not self.stopping.wait(max(0.0, due - time.monotonic())):
+            self._answer()
+            success = stage.step()
+            stamp = stage.node.get_clock().now().nanoseconds
+            stage.states.publish(stage.world, stamp)
+            stage.cubes.publish(stage.world, stamp)
+            self._frame = (stamp, stage.world.snapshot(), stage.world.joint_positions())
+            count += 1
+            if success or count % TASK_PERIOD == 0:
+                self.publish_task()
+            due += stage.period
+            behind = time.monotonic() - due
+            if behind > _CATCH_UP:  # the process was paused: a robot does not move faster afterwards
+                stage.node.get_logger().warning(f"the simulation fell {behind:.2f} s behind and does not catch up")
+                due += behind
+
+    def draw(self) -> None:
+        """Rounds at the rate of the fastest camera; slower ones sit rounds out."""
+        stage = self.stage
+        period = 1.0 / max((publisher.camera.rate for publisher in stage.cameras), default=1.0)
+        credit = [1.0] * len(stage.cameras)
+        due = time.monotonic()
+        while not self.stopping.wait(max(0.0, due - time.monotonic())):
+            due = max(due + period, time.monotonic())
+            if self._frame is None:
+                continue
+            stamp, snapshot, joints = self._frame
+            stage.show(snapshot, joints)
+            for i, publisher in enumerate(stage.cameras):
+                credit[i] += publisher.camera.rate * period
+                if credit[i] >= 1.0:
+                    credit[i] -= 1.0
+                    publisher.publish(stage.view, stamp)
+        stage.view.close()

@@ -1,0 +1,1 @@
+"""Checkpoint folders: our own and LeRobot's, and the tensors in them."""

@@ -1,0 +1,264 @@
+"""Checkpoint folders as LeRobot writes them: features, processors and statistics, old layout and new.
+
+A folder holds `config.json` (with `type`, the family), `model.safetensors` whose keys start with `model.` or
+another prefix of the family, and, since the processors became files of their own (LeRobot 0.4),
+`policy_preprocessor.json` and `policy_postprocessor.json` with the statistics in safetensors beside them.
+Older folders keep the statistics as buffers among the weights
+(`normalize_inputs.buffer_observation_state.mean`: dots of the feature's name became underscores).
+"""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from vla_ros.core.errors import InputError
+from vla_ros.policies.formats.weights import Tensors
+
+Statistics = dict[str, dict[str, np.ndarray]]
+
+PREPROCESSOR = "policy_preprocessor.json"
+POSTPROCESSOR = "policy_postprocessor.json"
+KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
+MODES = ("IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
+STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
+
+# Fields of every LeRobot policy's config.json that say how it was trained or stored, not what it computes.
+HARMLESS = frozenset(
+    "type device use_amp use_peft push_to_hub repo_id private tags license pretrained_path pretrained_revision "
+    "pretrained_backbone_weights compile_model compile_mode gradient_checkpointing policy_action_contract "
+    "rtc_config".split()
+)
+HARMLESS_PREFIXES = ("optimizer_", "scheduler_")
+
+# Steps that move data about without changing a value that we compute with.
+_PLAIN_STEPS = frozenset(
+    {"to_batch_processor", "device_processor", "rename_observations_processor", "normalizer_processor",
+     "unnormalizer_processor", "tokenizer_processor", "smolvla_new_line_processor", "newline_task_processor",
+     "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step",
+     "relative_actions_processor", "absolute_actions_processor", "delta_actions_processor"}
+)
+
+_BUFFER = re.compile(
+    r"(?:normalize_inputs|unnormalize_outputs|normalize_targets)\.(?:(?P<variant>[^.]+)_)?"
+    r"buffer_(?P<feature>.+)\.(?P<statistic>mean|std|min|max)"
+)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """An input or output of a policy: `kind` is one of KINDS, `shape` (C, H, W) for images, (n,) for vectors."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A processor step: its registered name, its settings, and its tensors where it has any."""
+
+    name: str
+    config: Mapping[str, Any]
+    state: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeRobotFolder:
+    """What a folder says besides its weights.
+
+    Attributes:
+        config: config.json as it stands.
+        inputs, outputs: features by name, in the order of config.json (which is the order of the cameras).
+        modes: kind of feature -> normalisation mode, one of MODES.
+        epsilon: what normalisation adds to (or puts in place of) a divisor.
+        preprocessor, postprocessor: steps; empty in the old layout.
+        statistics: feature -> statistic -> 1-D float32 array, from the processors' files; empty in the old layout,
+            where `legacy_statistics` gets them from the weights.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Feature]
+    outputs: Mapping[str, Feature]
+    modes: Mapping[str, str]
+    epsilon: float = 1e-8
+    preprocessor: tuple[Step, ...] = ()
+    postprocessor: tuple[Step, ...] = ()
+    statistics: Statistics = field(default_factory=dict)
+
+    @property
+    def images(self) -> tuple[Feature, ...]:
+        return tuple(feature for feature in self.inputs.values() if feature.kind == "VISUAL")
+
+    @property
+    def state_dim(self) -> int:
+        """Size of `observation.state`, 0 without one."""
+        feature = self.inputs.get(STATE)
+        return feature.shape[0] if feature else 0
+
+    @property
+    def environment_dim(self) -> int:
+        return sum(feature.shape[0] for feature in self.inputs.values() if feature.kind == "ENV")
+
+    @property
+    def action_dim(self) -> int:
+        return self.outputs[ACTION].shape[0]
+
+    @property
+    def renamed(self) -> Mapping[str, str]:
+        """Name in the robot's data -> name of the feature."""
+        step = self.step("rename_observations_processor")
+        return dict(step.config.get("rename_map") or {}) if step else {}
+
+    def step(self, name: str) -> Step | None:
+        """The preprocessor's step of that registered name."""
+        return next((step for step in self.preprocessor if step.name == name), None)
+
+
+def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
+    """Read the small files of a LeRobot folder. Raises InputError that names the file and the field."""
+    where = path / "config.json"
+    inputs = _features(config.get("input_features"), f"{where}: input_features")
+    outputs = _features(config.get("output_features"), f"{where}: output_features")
+    if ACTION not in outputs:
+        raise InputError(f"{where}: output_features has {sorted(outputs)}, expected {ACTION!r} among them")
+    preprocessor = _steps(path / PREPROCESSOR)
+    postprocessor = _steps(path / POSTPROCESSOR)
+    modes = _modes(config.get("normalization_mapping"), where)
+    epsilon, statistics = 1e-8, {}
+    for steps, name in ((postprocessor, "unnormalizer_processor"), (preprocessor, "normalizer_processor")):
+        for step in steps:
+            if step.name == name:
+                epsilon = float(step.config.get("eps", epsilon))
+                modes |= _modes(step.config.get("norm_map"), path / PREPROCESSOR)
+                statistics |= _by_feature(step.state)
+    return LeRobotFolder(path, config, inputs, outputs, modes, epsilon, preprocessor, postprocessor, statistics)
+
+
+def check_fields(config: Mapping[str, Any], known: Collection[str], where: Path) -> None:
+    """Raises InputError that names every field of config.json that is neither known nor harmless."""
+    unknown = sorted(
+        name for name in config
+        if name not in known and name not in HARMLESS and not name.startswith(HARMLESS_PREFIXES)
+    )
+    if unknown:
+        raise InputError(
+            f"{where / 'config.json'}: unknown fields {unknown}; expected some of {sorted(known)}. "
+            "They may change what the policy computes, so it is not loaded without them"
+        )
+
+
+def is_statistic(key: str) -> bool:
+    """Whether a key among the weights is a normalisation buffer of the old layout."""
+    return _BUFFER.fullmatch(key) is not None
+
+
+def legacy_statistics(folder: LeRobotFolder, tensors: Tensors, variant: str | None = None) -> Statistics:
+    """Statistics from the buffers of the old layout: feature -> statistic -> 1-D float32 array.
+
+    Args:
+        variant: which set to use where the file has one for each of several datasets ("so100", "so100-blue").
+
+    Raises InputError if several different sets are there and none was chosen, or if a buffer was never filled.
+    """
+    names = {name.replace(".", "_"): name for name in (*folder.inputs, *folder.outputs)}
+    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    for key in tensors.shapes:
+        match = _BUFFER.fullmatch(key)
+        if match is None or match["feature"] not in names:
+            continue
+        value = tensors.read(key).float().numpy().reshape(-1)
+        by_feature = found.setdefault(match["variant"] or "", {}).setdefault(names[match["feature"]], {})
+        by_feature[match["statistic"]] = value
+    if variant is not None and variant not in found:
+        raise InputError(f"checkpoint {folder.path}: no statistics {variant!r}, expected one of {sorted(found)}")
+    if variant is None and len(found) > 1:
+        raise InputError(
+            f"checkpoint {folder.path}: statistics of {sorted(found)} are among the weights; say which to use"
+        )
+    chosen = found[variant] if variant is not None else next(iter(found.values()), {})
+    for feature, statistics in chosen.items():
+        for name, value in statistics.items():
+            if not np.isfinite(value).all():
+                raise InputError(f"checkpoint {folder.path}: statistic {feature}.{name} was never set: {value}")
+    return chosen
+
+
+def read_statistics(folder: LeRobotFolder, tensors: Tensors, variant: str | None = None) -> Statistics:
+    """The folder's statistics, wherever its layout keeps them; checked to cover what its modes ask for.
+
+    Raises InputError that names the feature and the statistics it lacks.
+    """
+    statistics = folder.statistics or legacy_statistics(folder, tensors, variant)
+    needed = {"MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"),
+              "QUANTILE10": ("q10", "q90"), "IDENTITY": ()}
+    for feature in (*folder.inputs.values(), *folder.outputs.values()):
+        mode = folder.modes.get(feature.kind, "IDENTITY")
+        missing = [name for name in needed[mode] if name not in statistics.get(feature.name, {})]
+        # A picture without statistics passes unchanged, as it does in LeRobot (empty cameras have none).
+        if missing and feature.kind != "VISUAL":
+            raise InputError(
+                f"checkpoint {folder.path}: {feature.name} is normalised by {mode}, but its statistics lack {missing}"
+            )
+    return statistics
+
+
+def _features(value: Any, where: str) -> dict[str, Feature]:
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: {value!r}, expected a mapping of names to type and shape")
+    features = {}
+    for name, row in value.items():
+        try:
+            kind, shape = str(row["type"]), tuple(int(n) for n in row["shape"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise InputError(f"{where}.{name}: {row!r}, expected type and shape") from error
+        if kind not in KINDS or len(shape) != (3 if kind == "VISUAL" else 1) or min(shape) < 1:
+            raise InputError(f"{where}.{name}: type {kind!r}, shape {list(shape)}; expected one of {KINDS}, "
+                             "(channels, height, width) for images and one size for the others")
+        features[name] = Feature(name, kind, shape)
+    return features
+
+
+def _modes(value: Any, where: Path) -> dict[str, str]:
+    modes = {str(kind): str(mode) for kind, mode in (value or {}).items()}
+    for kind, mode in modes.items():
+        if mode not in MODES:
+            raise InputError(f"{where}: normalisation {mode!r} of {kind}, expected one of {MODES}")
+    return modes
+
+
+def _steps(path: Path) -> tuple[Step, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["steps"]
+        named = [(str(row["registry_name"]), dict(row.get("config") or {}), row.get("state_file")) for row in rows]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected steps with registry_name and config: {error!r}") from error
+    steps = []
+    for name, config, file in named:
+        if name not in _PLAIN_STEPS:
+            raise InputError(f"{path}: step {name!r} is not known, expected one of {sorted(_PLAIN_STEPS)}")
+        state = {}
+        if file:
+            try:
+                state = load_file(path.parent / file)
+            except (OSError, SafetensorError) as error:
+                raise InputError(f"{path.parent / file}: cannot be read: {error}") from error
+        steps.append(Step(name, config, state))
+    return tuple(steps)
+
+
+def _by_feature(state: Mapping[str, np.ndarray]) -> Statistics:
+    statistics: Statistics = {}
+    for key, value in state.items():
+        feature, _, name = key.rpartition(".")
+        statistics.setdefault(feature, {})[name] = np.asarray(value, dtype=np.float32).reshape(-1)
+    return statistics

@@ -1,0 +1,153 @@
+"""What the processors of ACT, Diffusion Policy and SmolVLA have in common: joints, cameras, normalisation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
+from vla_ros.policies.images import resize_same_aspect, resize_with_pad
+from vla_ros.policies.normalisation import Normalisation, widened
+from vla_ros.policies.policy import Batch, Processor
+
+FITS = {
+    "exact": resize_same_aspect,
+    "pad": resize_with_pad,
+    "pad_top_left": lambda image, height, width: resize_with_pad(image, height, width, centred=False),
+}
+
+
+@dataclass(frozen=True)
+class StandardProcessor(Processor):
+    """Order, as in LeRobot: units and signs of the embodiment, absolute to delta, normalise, pad.
+
+    Attributes:
+        embodiment: the robot's cameras and joints.
+        state, actions: normalisations of the (S,) state and (A,) actions in the policy's units.
+        image_names: the policy's images in order.
+        image_size: (height, width), pixels.
+        fit: how an image gets that size, a key of FITS.
+        horizon, n_obs_steps, first_action_step: see `Processor`.
+    """
+
+    embodiment: Embodiment
+    state: Normalisation
+    actions: Normalisation
+    image_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    fit: str
+    horizon: int
+    n_obs_steps: int = 1
+    first_action_step: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises InputError where embodiment, statistics and policy do not fit together."""
+        if self.fit not in FITS:
+            raise InputError(f"image fit {self.fit!r}, expected one of {sorted(FITS)}")
+        if set(self.embodiment.cameras) != set(self.image_names):
+            raise InputError(
+                f"cameras: the map names {sorted(self.embodiment.cameras)}, the policy expects "
+                f"{sorted(self.image_names)}; map each to a camera of the robot"
+            )
+        if self.embodiment.step_dt is None:
+            raise InputError("step_dt: the checkpoint does not say how far apart its actions are; give it (s)")
+        for what, width, normalisation in (
+            ("state", len(self.embodiment.state), self.state), ("action", len(self.embodiment.actions), self.actions),
+        ):
+            try:
+                normalisation.normalise(np.zeros(width))
+            except InputError as error:
+                raise InputError(f"{what}: {error}") from None
+
+    @property
+    def joints(self) -> tuple[str, ...]:
+        return self.embodiment.joints
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(c for c in self.robot_cameras if c is not None))
+
+    @property
+    def robot_cameras(self) -> tuple[str | None, ...]:
+        """The robot's camera of each of `image_names`, None where it is declared absent."""
+        return tuple(self.embodiment.cameras[name] for name in self.image_names)
+
+    @property
+    def step_dt(self) -> float:
+        return self.embodiment.step_dt
+
+    def refuse_absent_cameras(self, family: str) -> None:
+        """Raises InputError for a camera that is declared absent, where the network has no way to leave it out."""
+        absent = [name for name, camera in zip(self.image_names, self.robot_cameras, strict=True) if camera is None]
+        if absent:
+            raise InputError(f"cameras {absent} are declared absent, {family} needs every one it was trained with")
+
+    def states(self, samples: Sequence[Sample]) -> np.ndarray:
+        """(B, T, J) joint positions, rad or m. Raises InputError for another number of joints or steps."""
+        for sample in samples:
+            if sample.state.shape != (self.n_obs_steps, len(self.joints)):
+                raise InputError(
+                    f"state of {sample.state.shape} (steps, joints), the policy reads "
+                    f"{(self.n_obs_steps, len(self.joints))}: {list(self.joints)}"
+                )
+        return np.stack([sample.state for sample in samples])
+
+    def policy_states(self, states: np.ndarray) -> Tensor:
+        """(B, T, J) joint positions to (B, T, S) float32 normalised."""
+        return torch.from_numpy(self.state.normalise(self.embodiment.state_to_policy(states)).astype(np.float32))
+
+    def images(self, samples: Sequence[Sample], names: Sequence[str] | None = None) -> Tensor:
+        """(B, T, N, 3, height, width) uint8 of the named images, all by default. Raises InputError."""
+        cameras = [self.embodiment.cameras[name] for name in (self.image_names if names is None else names)]
+        shape = (len(samples), self.n_obs_steps, len(cameras), *self.image_size, 3)
+        images = np.empty(shape, dtype=np.uint8)
+        for b, sample in enumerate(samples):
+            for n, camera in enumerate(cameras):
+                if camera not in sample.images:
+                    raise InputError(f"no image of camera {camera!r}, only of {sorted(sample.images)}")
+                frames = sample.images[camera]
+                if len(frames) != self.n_obs_steps:
+                    raise InputError(f"{len(frames)} images of camera {camera!r}, expected {self.n_obs_steps}")
+                for t, frame in enumerate(frames):
+                    try:
+                        images[b, t, n] = FITS[self.fit](frame, *self.image_size)
+                    except InputError as error:
+                        raise InputError(f"camera {camera!r}: {error}") from None
+        return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 1, 2, 5, 3, 4)))
+
+    def targets(self, samples: Sequence[Sample], states: np.ndarray) -> Batch:
+        """`actions` and `action_is_pad` of training samples; nothing when serving."""
+        batch = {}
+        if samples[0].actions is not None:
+            actions = np.stack([sample.actions for sample in samples])
+            batch["actions"] = self.normalise_actions(actions, states[:, -1])
+        if samples[0].action_is_pad is not None:
+            batch["action_is_pad"] = torch.from_numpy(np.stack([sample.action_is_pad for sample in samples]))
+        return batch
+
+    def outputs(self, actions: Tensor, state: np.ndarray) -> np.ndarray:
+        values = actions.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)]
+        return self.embodiment.actions_to_robot(self.actions.restore(values), state)
+
+    def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
+        if actions.shape[-1] != len(self.joints):
+            raise InputError(f"actions of {actions.shape[-1]} joints, expected {len(self.joints)}")
+        values = self.actions.normalise(self.embodiment.actions_to_policy(actions, state))
+        return torch.from_numpy(values.astype(np.float32))
+
+    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
+        """The same processor, normalising by statistics of the joints, rad or m ("observation.state", "action")."""
+        e = self.embodiment
+        state, actions = (
+            dimensions_statistics(dimensions, widened(statistics[feature]), self.joints)
+            for dimensions, feature in ((e.state, "observation.state"), (e.actions, "action"))
+        )
+        return replace(
+            self,
+            state=replace(self.state, statistics=state),
+            actions=replace(self.actions, statistics=actions),
+        )
