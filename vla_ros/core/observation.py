@@ -16,6 +16,7 @@ class Observation:
         state: (J,) float64 joint positions in the order of the robot file, rad or m.
         instruction: the text to follow.
         stamps_ns: stream name (camera name or "joint_states") -> its own stamp, ns.
+        values: stream name -> array of the stream's shape, of every other stream of the robot file.
     """
 
     stamp_ns: int
@@ -23,6 +24,7 @@ class Observation:
     state: np.ndarray
     instruction: str = ""
     stamps_ns: Mapping[str, int] = field(default_factory=dict)
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Sample:
         instruction: the text to follow.
         actions: (H, J) joint targets at `t + k * step_dt`, in training only.
         action_is_pad: (H,) bool, True where the episode was over, in training only.
+        values: stream name -> (T, ...) of every other stream that the policy reads; T of the stream's own offsets
+            (`Processor.steps`).
+        stamp_ns: of the observation, ns on the ROS clock; 0 where nobody asks.
     """
 
     images: Mapping[str, np.ndarray]
@@ -44,3 +49,5 @@ class Sample:
     instruction: str
     actions: np.ndarray | None = None
     action_is_pad: np.ndarray | None = None
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    stamp_ns: int = 0

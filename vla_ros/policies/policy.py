@@ -118,6 +118,7 @@ class Processor(ABC):
         step_dt: s between action rows (and between observation steps of a history).
         n_obs_steps: T, observation steps a Sample holds.
         horizon: rows per chunk.
+        streams: names of the robot file's other streams that the policy reads.
         first_action_step: in training, the first row of `Sample.actions` is for t + first_action_step * step_dt and
             the last for t + (horizon - 1) * step_dt; negative for policies whose network covers the past as well.
     """
@@ -128,6 +129,15 @@ class Processor(ABC):
     n_obs_steps: int = 1
     horizon: int
     first_action_step: int = 0
+    streams: tuple[str, ...] = ()
+
+    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
+        """stream -> offsets of its observation steps in `step_dt`, oldest first; "joint_states" is the state.
+
+        They may differ between streams, and between training and serving: (0,), (-15, 0), training (-7, ..., 0).
+        """
+        steps = tuple(range(1 - self.n_obs_steps, 1))
+        return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
 
     @abstractmethod
     def inputs(self, samples: Sequence[Sample]) -> Batch:
