@@ -6,7 +6,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation, Sample
-from vla_ros.policies.policy import Processor
+from vla_ros.policies.processor import Processor
 
 
 def history_length(processor: Processor) -> float:

@@ -10,7 +10,10 @@ from collections import deque
 import numpy as np
 import torch
 
-from vla_ros.policies.policy import Prior, Processor
+from vla_ros.core.chunk import Part, Targets
+from vla_ros.core.observation import Sample
+from vla_ros.policies.policy import Prior
+from vla_ros.policies.processor import Processor
 
 
 def prior_weights(horizon: int, delay: int, overlap: int) -> np.ndarray:
@@ -77,5 +80,6 @@ class RealTimeChunking:
         tail = np.stack([np.interp(times, rows, column) for column in self._actions.T], axis=1)
         delay = int(np.ceil(max(self._delays) / self._processor.step_dt))
         weights = prior_weights(horizon, delay, overlap)
-        actions = self._processor.normalise_actions(tail[None], state[None])
+        targets = Targets((Part(self._processor.joints, tail),))
+        actions, _ = self._processor.normalise([targets], [Sample({}, state[None], "")])
         return Prior(actions=actions, weights=torch.as_tensor(weights, dtype=torch.float32)[None])

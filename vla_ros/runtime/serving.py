@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.embodiment import check_robot
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import load
+from vla_ros.policies.processor import Processor
+from vla_ros.policies.registry import LoadedPolicy, load
 from vla_ros.runtime.devices import resolve_device, resolve_dtype
 from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
 
@@ -33,3 +33,21 @@ def open_session(
     session = PolicySession(open_policy(path, robot, device, dtype, tokenizer), options)
     session.warm_up(example_sample(robot, session.processor))
     return session
+
+
+def check_robot(processor: Processor, robot: RobotSpec) -> None:
+    """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in order.
+
+    Raises InputError that names what does not fit.
+    """
+    for camera in processor.cameras:
+        if camera not in robot.camera_names:
+            raise InputError(
+                f"the policy looks at camera {camera!r}, robot {robot.name} has {list(robot.camera_names)}; "
+                "map it to one of these, or to null (absent), in the policy file"
+            )
+    if processor.joints != robot.joint_names:
+        raise InputError(
+            f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "
+            f"{list(robot.joint_names)}; expected the same names in the same order (see the policy file)"
+        )

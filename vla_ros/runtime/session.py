@@ -13,7 +13,9 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.policy import DenoisingPolicy, LoadedPolicy, Prior, Processor
+from vla_ros.policies.policy import DenoisingPolicy, Prior
+from vla_ros.policies.processor import Processor
+from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.network import PlainNetwork, RecordedNetwork, shapes_of
 from vla_ros.runtime.stages import StageTimer
 
@@ -175,7 +177,8 @@ class PolicySession:
             result = self._network.run(batch, self._noise, self._with_options(prior), timer)
             normalised = result[0].to("cpu", torch.float32, copy=True)  # the one wait for the device
         prefix_time, denoise_time = timer.seconds()
-        actions = self.processor.outputs(normalised[None], sample.state[None, -1])[0]
+        targets = self.processor.outputs(normalised[None], [sample])[0]
+        actions = targets.joint_positions(self.processor.joints, sample.state[-1])
         if not np.isfinite(actions).all():
             row, column = np.argwhere(~np.isfinite(actions))[0]
             joint = self.processor.joints[column]

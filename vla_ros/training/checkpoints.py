@@ -10,7 +10,8 @@ import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies import registry
-from vla_ros.policies.policy import LoadedPolicy, Policy
+from vla_ros.policies.policy import Policy
+from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.training.adapt import merged
 
 STATE_FILE = "state.pt"

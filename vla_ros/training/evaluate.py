@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from vla_ros.policies.policy import Policy, Processor
+from vla_ros.policies.policy import Policy
+from vla_ros.policies.processor import Processor
 from vla_ros.training.samples import Samples
 
 
@@ -24,9 +25,11 @@ def evaluate(
         batch = {name: value.to(device) for name, value in processor.inputs(chosen).items()}
         torch.manual_seed(seed + start)
         losses += float(policy.loss(batch)["loss"]) * len(chosen)
-        state = np.stack([sample.state[-1] for sample in chosen])
         torch.manual_seed(seed + start)
-        actions = processor.outputs(policy.predict(batch).float().cpu(), state)
+        targets = processor.outputs(policy.predict(batch).float().cpu(), chosen)
+        actions = np.stack([
+            one.joint_positions(processor.joints, sample.state[-1]) for one, sample in zip(targets, chosen, strict=True)
+        ])
         past = -processor.first_action_step
         true = np.stack([sample.actions[past:] for sample in chosen])
         valid = ~np.stack([sample.action_is_pad[past:] for sample in chosen])

@@ -15,7 +15,8 @@ import yaml
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
-from vla_ros.policies.policy import Batch, LoadedPolicy
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.training import adapt, checkpoints
 from vla_ros.training.average import Average
 from vla_ros.training.config import OptimizerConfig, TrainConfig
