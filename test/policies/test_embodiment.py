@@ -17,9 +17,7 @@ FILES = sorted((ROOT / "config" / "policies").glob("*.yaml"))
 
 
 def load(name):
-    options = LoadOptions()
-    resolve(ROOT / "config" / "policies" / f"{name}.yaml", options)
-    return options.embodiment
+    return resolve(ROOT / "config" / "policies" / f"{name}.yaml", LoadOptions())[1].embodiment
 
 
 def motion(embodiment, seed=0, horizon=6):
@@ -33,8 +31,7 @@ def motion(embodiment, seed=0, horizon=6):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_shipped_policy_file_is_read_and_invertible(path):
-    options = LoadOptions()
-    folder = resolve(path, options)
+    folder, options = resolve(path, LoadOptions())
     assert folder.is_absolute() and options.tokenizer.is_absolute()
     embodiment = options.embodiment
     actions, state = motion(embodiment)

@@ -1,5 +1,6 @@
 """What every policy family provides."""
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,10 +45,16 @@ class Policy(nn.Module, ABC):
         config: the family's frozen config dataclass. It has at least `horizon` (H), `action_dim` (D),
             `n_obs_steps` (T) and, for policies that denoise, `num_steps`.
         compiled: names of the methods that the runtime gives to torch.compile when asked to.
+        float32: regular expressions; parameters whose names begin with one stay float32 whatever the rest is in.
     """
 
     config: Any
     compiled: tuple[str, ...] = ("predict",)
+    float32: tuple[str, ...] = ()
+
+    def stored_dtype(self, name: str, dtype: torch.dtype) -> torch.dtype:
+        """The type of the parameter `name` when the weights are `dtype`."""
+        return torch.float32 if any(re.match(pattern, name) for pattern in self.float32) else dtype
 
     @abstractmethod
     def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:

@@ -25,6 +25,7 @@ class ACT(Policy):
     """
 
     config: ACTConfig
+    float32 = (r"action_head\.", r"stem\.")
 
     def __init__(self, config: ACTConfig) -> None:
         super().__init__()

@@ -26,6 +26,7 @@ class DiffusionPolicy(DenoisingPolicy):
     """
 
     config: DiffusionConfig
+    float32 = (r"unet\.final_conv\.1\.", r"stem\.")
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()

@@ -76,6 +76,9 @@ class Pi0(DenoisingPolicy):
         self.time_in = nn.Linear(width if config.adaptive else 2 * width, width)
         self.time_out = nn.Linear(width, width)
         self.action_out = nn.Linear(width, config.action_dim)
+        self.float32 = (r".*norm", r"(state|action|time)_(in|out)\.", r"image_tokens\.tower\.(patches|positions)")
+        if self.image_tokens.reads_text:
+            self.float32 += (r"image_tokens\.tower\.",)
         self._constants: dict[int, StepConstants] = {}  # number of steps -> what `prepare` computed
 
     def encode_prefix(self, batch: Batch) -> Prefix:

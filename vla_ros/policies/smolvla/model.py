@@ -53,6 +53,7 @@ class SmolVLA(DenoisingPolicy):
         self.action_in = nn.Linear(config.max_action_dim, width)
         self.time_in, self.time_out = nn.Linear(2 * width, width), nn.Linear(width, width)
         self.action_out = nn.Linear(width, config.max_action_dim)
+        self.float32 = (r"(state|action|time)_(in|out)\.", *((r"vision\.",) if self.reads_text else ()))
 
     def encode_prefix(self, batch: Batch) -> Prefix:
         """Keys and values of every layer as the expert will read them, masks and rotary tables."""
