@@ -167,5 +167,5 @@ def test_check_robot_names_what_does_not_fit():
     with pytest.raises(InputError, match=r"'side'.*front"):
         check_robot(processor, robot)
     processor.cameras, processor.joints = (), processor.joints[::-1]
-    with pytest.raises(InputError, match="same order"):
+    with pytest.raises(InputError, match="works in the order"):
         check_robot(processor, robot)

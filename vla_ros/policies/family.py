@@ -21,7 +21,7 @@ from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.policy import Policy
-from vla_ros.policies.processor import Processor, StandardProcessor
+from vla_ros.policies.processor import Processor, StandardProcessor, short_name
 from vla_ros.policies.tokenizer import Tokenizer, find_tokenizer
 
 OWN = "vla_ros"
@@ -208,7 +208,9 @@ class Family:
             name: value_of(hints[name], value, f"overrides.{name}")
             for name, value in options.overrides.items() if name in self.overrides
         })
-        embodiment = parts.embodiment
+        full = {short_name(name): name for name in sizes.cameras}
+        cameras = {full.get(name, name): camera for name, camera in parts.embodiment.cameras.items()}
+        embodiment = replace(parts.embodiment, cameras=cameras)
         if options.step_dt is not None:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:

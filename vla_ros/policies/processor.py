@@ -188,6 +188,14 @@ class StandardProcessor(Processor):
         if absent:
             raise InputError(f"cameras {absent} are declared absent, {family} needs every one it was trained with")
 
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        """`state` (B, S), `images` (B, N, 3, height, width) uint8, where the policy has them, and `targets`."""
+        states = self.states(samples)
+        batch = {"state": self.policy_states(states)[:, -1]} if self.state_width else {}
+        if self.image_names:
+            batch["images"] = self.images(samples)[:, -1]
+        return batch | self.targets(samples, states)
+
     def states(self, samples: Sequence[Sample]) -> np.ndarray:
         """(B, T, J) joint positions, rad or m. Raises InputError for another number of joints or steps."""
         if size := getattr(self.config, "environment_dim", 0):

@@ -18,13 +18,10 @@ class ACTProcessor(StandardProcessor):
         self.refuse_absent_cameras("ACT")
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
-        states = self.states(samples)
-        batch = {"state": self.policy_states(states)[:, -1]} if self.config.state_dim else {}
-        if self.image_names:
-            batch["images"] = self.images(samples)[:, -1]
+        batch = super().inputs(samples)
         if self.config.vocabulary:
             batch["words"] = words.encode([sample.instruction for sample in samples], self.config.vocabulary)
-        return batch | self.targets(samples, states)
+        return batch
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         return words.unknown(text, self.config.vocabulary)

@@ -74,7 +74,7 @@ def find_embodiment(
     Without any of them the policy can be measured and described, but fits no robot.
 
     Args:
-        images: names of the policy's images as its sizes have them. Keys of the result's cameras are these.
+        images: names of the policy's images as its sizes have them.
 
     Raises InputError that says what is not known or does not agree with the folder.
     """
@@ -88,9 +88,7 @@ def find_embodiment(
     else:
         modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
         chosen = nameless(images, folder.state_dim, modes)
-    full = {short_name(name): name for name in images}
-    cameras = {full.get(name, name): camera for name, camera in chosen.cameras.items()}
-    chosen = replace(chosen, cameras=cameras, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
+    chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
     _check(folder, chosen)
     return chosen
 
