@@ -22,6 +22,7 @@ from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.policy import Policy
 from vla_ros.policies.processor import Processor, StandardProcessor, short_name
+from vla_ros.policies.report import report, unused
 from vla_ros.policies.tokenizer import Tokenizer, find_tokenizer
 
 OWN = "vla_ros"
@@ -61,6 +62,11 @@ class Layout:
     rename: Callable[[Any, Collection[str]], Rename]
     optional: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+
+    def names(self, sizes: Any, keys: Collection[str]) -> Rename:
+        """`rename`, for the statistics too that old folders keep among the weights."""
+        rename, statistic = self.rename(sizes, keys), Unused("statistics of an old folder; the processor has them")
+        return lambda key: statistic if is_statistic(key) else rename(key)
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Family:
             policy = self.policy(sizes)
         _set_image_statistics(policy, sizes.cameras, parts.images, path)
         tensors, form = TensorFolder(path), self.layouts.get(layout)
-        rename = _named(form, sizes, tensors.shapes)
+        rename = form.names(sizes, tensors.shapes) if form else lambda key: key
         dtype = options.dtype or torch.float32
         load_weights(policy, tensors, str(path), rename, form.optional if form else (), options.device, dtype)
         return LoadedPolicy(self.name, policy.eval(), processor, layout)
@@ -125,22 +131,10 @@ class Family:
     def describe(self, path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
         """What `vla-ros info` prints: title -> value; the weights are not read. Raises InputError."""
         sizes, parts = self.open(path, layout, options)
-        rows = {"model": self.title or self.name, "parameters": f"{self.parameters(sizes):,}"}
-        rows |= sizes.summary() if hasattr(sizes, "summary") else {}
-        rows |= self._processor(path, sizes, parts).summary()
-        if getattr(sizes, "tokenizer_of", None):
-            rows["tokenizer"] = "found" if parts.tokenizer else f"not in the folder: {sizes.tokenizer_of} must be given"
-        if parts.missing or parts.notes:
-            rows["notes"] = "; ".join((*parts.notes, *parts.missing))
-        if layout in self.layouts:
-            shapes = TensorFolder(path).shapes
-            rename = _named(self.layouts[layout], sizes, shapes)
-            reasons: dict[str, list[str]] = {}
-            for key in shapes:
-                if isinstance(name := rename(key), Unused):
-                    reasons.setdefault(name, []).append(key)
-            listed = [(keys[0] + (f" and {len(keys) - 1} more" if keys[1:] else ""), r) for r, keys in reasons.items()]
-            rows["not used"] = "; ".join(f"{keys}: {reason}" for keys, reason in listed) or "nothing"
+        rows = report(self.title or self.name, self.parameters(sizes), self._processor(path, sizes, parts), parts)
+        if form := self.layouts.get(layout):
+            keys = TensorFolder(path).shapes
+            rows["not used"] = unused(form.names(sizes, keys), keys)
         return rows
 
     def save(self, path: Path, loaded: LoadedPolicy) -> None:
@@ -251,13 +245,6 @@ def lerobot(
         return sizes, lerobot_parts(folder, sizes.cameras, options, fit)
 
     return Layout(lambda config: config.get("type") in types, read, rename, optional)
-
-
-def _named(form: Layout | None, sizes: Any, keys: Collection[str]) -> Rename:
-    if form is None:
-        return lambda key: key
-    rename, statistic = form.rename(sizes, keys), Unused("statistics of an old folder; the processor has them")
-    return lambda key: statistic if is_statistic(key) else rename(key)
 
 
 def _set_image_statistics(policy: Policy, names: tuple[str, ...], images: Statistics, path: Path) -> None:

@@ -294,31 +294,6 @@ class StandardProcessor(Processor):
             actions=replace(self.actions, statistics=actions),
         )
 
-    def summary(self) -> dict[str, str]:
-        """What `vla-ros info` says about cameras, joints, normalisation and clock."""
-        dimensions, (height, width) = self.embodiment.actions, self.config.image_size
-        modes = sorted({d.mode for d in dimensions if d.joint is not None})
-        fits = {"exact": "scaled whole", "pad": "scaled and padded", "pad_top_left": "scaled, padded at top and left"}
-        apart = "how far apart, the policy file says (step_dt)" if self.step_dt is None else (
-            f"{self.step_dt:g} s apart ({self.horizon * self.step_dt:g} s)"
-        )
-
-        def of(size: int, limit: int) -> str:
-            return f"{size} dimensions" if size == limit or not limit else f"{size} of {limit} dimensions"
-
-        return {
-            "cameras": ", ".join(
-                f"{short_name(name)} (absent)" if camera is None else f"{short_name(name)} from {camera}"
-                for name, camera in zip(self.image_names, self.robot_cameras, strict=True)
-            ) or "none",
-            "images": f"{width}x{height} pixels, {fits[self.fit]}",
-            "state": f"{of(len(self.embodiment.state), self.state_width)}, normalised by {self.state.mode}",
-            "actions": f"{of(len(dimensions), self.config.action_dim)}, {' and '.join(modes)}, normalised by "
-                       f"{self.actions.mode}",
-            "joints": ", ".join(self.joints),
-            "horizon": f"{self.horizon} rows{',' if self.step_dt else ';'} {apart}",
-        }
-
 
 def short_name(image: str) -> str:
     """What a policy file calls an image: "observation.images.top" is "top", "observation.image" is "image"."""

@@ -38,7 +38,7 @@ def golden_case(name, dtype=torch.float32):
     tensors, said, shapes = golden_vectors.load(name)
     with without_numbers():
         policy = Pi0(golden_config(said, tensors, adaptive=name == "pi05"))
-    load_weights(policy, golden_vectors.Filled(shapes), name, rename(name == "pi05", shapes), dtype=dtype)
+    load_weights(policy, golden_vectors.Filled(shapes), name, rename(policy.config, shapes), dtype=dtype)
     cameras = sorted(key for key in tensors if key.startswith("image_") and "mask" not in key)
     batch = {
         "images": torch.stack([tensors[key] for key in cameras], dim=1),

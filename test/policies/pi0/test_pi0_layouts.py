@@ -122,7 +122,7 @@ def reference(adaptive, config=pi0_folders.TINY):
     with without_numbers():
         policy = Pi0(config)
     shapes = pi0_folders.openpi_shapes(config, adaptive)
-    load_weights(policy, golden_vectors.Filled(shapes), "made up", rename(adaptive, shapes))
+    load_weights(policy, golden_vectors.Filled(shapes), "made up", rename(config, shapes))
     return policy.eval()
 
 

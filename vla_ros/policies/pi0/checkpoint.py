@@ -1,6 +1,5 @@
 """The π0 family: what it declares, and openpi's and transformers' folders."""
 
-from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,17 @@ import torch
 
 from vla_ros.policies.family import Family, Layout, lerobot
 from vla_ros.policies.formats.openpi import openpi_parts
-from vla_ros.policies.formats.weights import Rename, TensorFolder
+from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.options import LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import rename
 from vla_ros.policies.pi0.processor import Pi0Processor
 from vla_ros.policies.tokenizer import Tokenizer, instruction_words, word_tokenizer
+
+# Fields of config.json by which the two layouts are known; LeRobot's says its type.
+OPENPI = {"action_horizon", "paligemma_variant", "action_expert_variant"}
+TRANSFORMERS = {"model_type", "vlm_config", "dit_config"}
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
@@ -26,8 +29,7 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 
 def _silence_other_words(policy: Pi0, tokenizer: Tokenizer, data: TrainingData) -> None:
-    """Zero the embeddings of words that training will never show, <unk> among them: they then have no effect,
-    where random vectors would have an arbitrary one."""
+    """Zero the embeddings of words that training will never show: random vectors would have an arbitrary effect."""
     words = instruction_words(data.instructions)
     seen = {tokenizer.bos, *(token for word in words for token in tokenizer.encode(word))}
     with torch.no_grad():
@@ -37,7 +39,7 @@ def _silence_other_words(policy: Pi0, tokenizer: Tokenizer, data: TrainingData) 
 def _read(family: Family, path: Path, options: LoadOptions) -> tuple[Pi0Config, Parts]:
     """openpi's and transformers' folders."""
     data = read_config(path)
-    if _is_openpi(data):
+    if OPENPI <= data.keys():
         config = Pi0Config.from_openpi(data, TensorFolder(path).shapes, f"checkpoint {path}")
     else:
         config = Pi0Config.from_transformers(data, f"checkpoint {path}: config.json")
@@ -45,24 +47,12 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[Pi0Config, 
     return replace(config, loss_dims=len(parts.embodiment.actions)), parts
 
 
-def _is_openpi(config: Mapping[str, Any]) -> bool:
-    return {"action_horizon", "paligemma_variant", "action_expert_variant"} <= config.keys()
-
-
-def _is_transformers(config: Mapping[str, Any]) -> bool:
-    return config.get("model_type") == "pi0" and "vlm_config" in config
-
-
-def _names(config: Pi0Config, keys: Collection[str]) -> Rename:
-    return rename(config.adaptive, keys)
-
-
 FAMILY = Family(
     "pi0", Pi0Config, Pi0, Pi0Processor,
     layouts={
-        "lerobot": lerobot("pi0", "pi05", rename=_names, fit="pad"),
-        "transformers": Layout(_is_transformers, _read, _names, overrides=("assets",)),
-        "openpi": Layout(_is_openpi, _read, _names, overrides=("assets",)),
+        "lerobot": lerobot("pi0", "pi05", rename=rename, fit="pad"),
+        "transformers": Layout(lambda config: TRANSFORMERS <= config.keys(), _read, rename, overrides=("assets",)),
+        "openpi": Layout(lambda config: OPENPI <= config.keys(), _read, rename, overrides=("assets",)),
     },
     overrides=("prompt", "text_length", "num_steps"),
     fresh=_fresh,

@@ -6,6 +6,7 @@ which of our parameters (or which rows of a fused one) an openpi tensor is; what
 
 import re
 from collections.abc import Collection
+from typing import Any
 
 from vla_ros.policies.formats.transformers_names import decoder, siglip
 from vla_ros.policies.formats.weights import Rename, Unused, renamed
@@ -56,10 +57,10 @@ def openpi_name(key: str) -> str:
     return key
 
 
-def rename(adaptive: bool, keys: Collection[str]) -> Rename:
-    """From each of a published file's `keys` to the module's name; `adaptive`: π0.5."""
+def rename(config: Any, keys: Collection[str]) -> Rename:
+    """From each of a published file's `keys` to the module's name, for a `Pi0Config`."""
     # openpi's files hold the head alone, which is tied to the embedding.
     tied = all(openpi_name(key) != EMBEDDING for key in keys)
     head = (re.escape(HEAD), "embedding.weight" if tied else Unused("the policy writes no text"))
-    rules = (*(_ADAPTIVE if adaptive else ()), head, *RULES)
+    rules = (*(_ADAPTIVE if config.adaptive else ()), head, *RULES)
     return lambda key: name if (name := renamed(openpi_name(key), rules)) != openpi_name(key) else key

@@ -1,6 +1,7 @@
 """Names of SmolVLA's tensors in published files."""
 
 import re
+from collections.abc import Collection
 
 from vla_ros.policies.formats.transformers_names import decoder, siglip
 from vla_ros.policies.formats.weights import Rename, Unused, renamed
@@ -24,7 +25,7 @@ RULES = (
 _CROSS = re.compile(r"expert\.(\d+)\.qkv\.weight\[(\d)\]")
 
 
-def rename(config: SmolVLAConfig) -> Rename:
+def rename(config: SmolVLAConfig, keys: Collection[str]) -> Rename:
     """From a LeRobot file's keys to the module's; cross layers have queries, keys and values apart."""
 
     def name(key: str) -> str:
