@@ -29,7 +29,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"stepps": 3}, "stepps: unknown field"),
-    ({"steps": "many"}, "steps: 'many', expected a int"),
+    ({"steps": "many"}, "steps: 'many', expected an integer"),
     ({"steps": 0}, "steps 0, expected 1 or more"),
     ({"optimizer": {"lr": 1}}, "optimizer.lr: unknown field"),
     ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate: 'fast', expected a number"),
@@ -39,7 +39,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     ({"start": "x"}, "expected one of the two"),
     ({"held_out": 1.0}, "held_out 1.0"),
     ({"lora": {"rank": 2}}, "lora: .*target"),
-    ({"freeze": "first"}, "expected a list of strings"),
+    ({"freeze": "first"}, "freeze: 'first', expected a list, each a text"),
     ({"dataset": ""}, "dataset is not given"),
 ])
 def test_configs_that_do_not_fit(settings, changes, words):
