@@ -15,8 +15,7 @@ from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_ros.bags.writer import BagWriter
-from vla_ros.cli.demo_plot import write_plot
-from vla_ros.cli.demo_video import BANNER, write_video
+from vla_ros.cli.demo_pictures import BANNER, write_plot, write_video
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec

@@ -20,7 +20,6 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
-from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
@@ -52,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
     if args.bags:
         return _record_bags(args)
-    robot = RobotSpec.load(config_file("robots/so101.yaml"))
+    robot = RobotSpec.load("so101")
     picture = partial(resize_within, height=args.image_size, width=args.image_size)
     kinds = [TaskKind(name) for name in args.tasks]
     frames, made, began = 0, Counter(), time.monotonic()
@@ -81,7 +80,7 @@ def _record_bags(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vla_ros_demos_") as folder:
-        with DemonstrationGraph(Path(folder), config_file("robots/so101.yaml")) as graph:
+        with DemonstrationGraph(Path(folder), "so101") as graph:
             graph.bring_up()
             for index in range(args.episodes):
                 task = Task(TaskKind(args.tasks[index % len(args.tasks)]),

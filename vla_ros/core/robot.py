@@ -8,6 +8,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping, record
+from vla_ros.core.resources import resolve_robot
 
 INTERFACES = ("joint_trajectory", "float64_multi_array", "joint_state")
 ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1", "32FC1")
@@ -84,7 +85,11 @@ class RobotSpec:
 
     @classmethod
     def load(cls, path: str | Path) -> "RobotSpec":
-        """Raises InputError that names the file, the field, the value and what was expected."""
+        """From a robot file, or the name of one in `config/robots`.
+
+        Raises InputError that names the file, the field, the value and what was expected.
+        """
+        path = resolve_robot(path)
         data = read_mapping(path, "robot file")
         try:
             return cls.from_dict(data)
