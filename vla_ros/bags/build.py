@@ -75,17 +75,16 @@ def build_dataset(
     """
     output = Path(output)
     paths = [Path(path) for path in bags]
-    if output.exists():
-        raise InputError(f"dataset {output}: exists already, expected a new folder")
-    meter = _Meter(paths, progress)
-    plans, report = [], BuildReport(output)
-    for path in paths:
-        index, episodes, problems = plan_bag(path, robot, options, namespace, meter.step(f"looking at {path.name}"))
-        plans.append((path, index, episodes))
-        report.problems += problems
-    if report.problems and not skip_bad:
-        raise InputError(_refusal(report.problems))
+    report = BuildReport(output)
     with new_folder(output, "dataset", replace=False) as part:
+        meter = _Meter(paths, progress)
+        plans = []
+        for path in paths:
+            index, episodes, problems = plan_bag(path, robot, options, namespace, meter.step(f"looking at {path.name}"))
+            plans.append((path, index, episodes))
+            report.problems += problems
+        if report.problems and not skip_bad:
+            raise InputError(_refusal(report.problems))
         writer = DatasetWriter(part, robot, options.fps)
         sources = []
         for path, index, episodes in plans:
@@ -95,7 +94,8 @@ def build_dataset(
         if not report.episodes:
             raise InputError("no episode can be used:\n  " + "\n  ".join(report.problems))
         writer.finish()
-        (part / "meta" / SOURCES).write_text(json.dumps({"episodes": sources}, indent=2), encoding="utf-8")
+        text = json.dumps({"episodes": sources}, indent=2)
+        (part / "meta" / SOURCES).write_text(text, encoding="utf-8")
     return report
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping, record
+from vla_ros.core.resources import resolve_robot
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, Stream
 
 INTERFACES = {  # of a command group -> type of its messages
@@ -136,7 +137,11 @@ class RobotSpec:
 
     @classmethod
     def load(cls, path: str | Path) -> "RobotSpec":
-        """Raises InputError that names the file, the field, the value and what was expected."""
+        """From a robot file, or the name of one in `config/robots`.
+
+        Raises InputError that names the file, the field, the value and what was expected.
+        """
+        path = resolve_robot(path)
         data = read_mapping(path, "robot file")
         try:
             return cls.from_dict(data)
