@@ -62,8 +62,8 @@ def test_errors_are_those_of_the_predictor(path):
 def test_history_and_stride(path):
     oracle = Oracle(n_obs_steps=3)
     (one, _), _ = evaluate([path], ROBOT, [oracle], CutOptions(), every=4)
-    assert oracle.asked[:3] == [[0, 0, 0], [2, 3, 4], [6, 7, 8]]
-    assert oracle.asked[5] == [20, 20, 20]  # an episode does not look into the one before
+    assert oracle.asked[:3] == [[0], [2, 3, 4], [6, 7, 8]]
+    assert oracle.asked[5] == [20]  # an episode does not look into the one before
     assert len(one.errors) == 5 * 5 + 6
 
 

@@ -8,7 +8,7 @@ def used(trigger, **stamps):
 
 
 def test_waits_for_every_stream():
-    trigger = Trigger(["front", "wrist"], "joints")
+    trigger = Trigger(["front", "wrist"], ["joints"])
     for stream in ("front", "wrist"):
         trigger.add(stream, 100 * MS)
         assert trigger.target(110 * MS) is None
@@ -19,7 +19,7 @@ def test_waits_for_every_stream():
 
 
 def test_one_inference_on_each_stamp_in_lockstep_in_any_order_of_arrival():
-    trigger = Trigger(["front", "wrist"], "joints")
+    trigger = Trigger(["front", "wrist"], ["joints"])
     count = 0
     for k in range(1, 6):
         stamp = k * 100 * MS
@@ -36,7 +36,7 @@ def test_one_inference_on_each_stamp_in_lockstep_in_any_order_of_arrival():
 
 
 def test_a_slow_camera_sets_the_pace():
-    trigger = Trigger(["front", "wrist"], "joints")
+    trigger = Trigger(["front", "wrist"], ["joints"])
     for stream in ("front", "wrist", "joints"):
         trigger.add(stream, 100 * MS)
     trigger.began({"front": 100 * MS, "wrist": 100 * MS, "joints": 100 * MS})
@@ -48,7 +48,7 @@ def test_a_slow_camera_sets_the_pace():
 
 
 def test_rate_limit():
-    trigger = Trigger(["front"], "joints", max_rate=10.0)
+    trigger = Trigger(["front"], ["joints"], max_rate=10.0)
     seen = []
     for k in range(31):
         stamp = k * NS // 30
@@ -61,7 +61,7 @@ def test_rate_limit():
 
 
 def test_without_cameras_joint_states_set_the_pace():
-    trigger = Trigger([], "joints")
+    trigger = Trigger([], ["joints"])
     trigger.add("joints", 5 * MS)
     assert trigger.target(6 * MS) == 6 * MS
     trigger.began({"joints": 5 * MS})
@@ -69,7 +69,7 @@ def test_without_cameras_joint_states_set_the_pace():
 
 
 def test_stamps_ahead_of_the_clock_and_lagging_joints_are_named():
-    trigger = Trigger(["front"], "joints", max_ahead=0.5)
+    trigger = Trigger(["front"], ["joints"], max_ahead=0.5)
     trigger.add("front", 3600 * NS)
     trigger.add("joints", 3600 * NS)
     assert trigger.target(NS) is None

@@ -25,7 +25,7 @@ class Predictor(Protocol):
     Attributes:
         name: for tables.
         step_dt: s between the rows of a chunk.
-        n_obs_steps: T, observations it looks at.
+        n_obs_steps: frames it looks back at, this one included.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Predictor(Protocol):
     n_obs_steps: int
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
-        """(H, J) joint targets in the order of the robot file from T observations, oldest first.
+        """(H, J) joint targets in the order of the robot file from the last frames, oldest first; fewer at the start.
 
         The same arguments give the same result.
         """
@@ -195,7 +195,6 @@ def _ask(collectors: Sequence[_Collector], predictors: Sequence[Predictor], hist
     longest = 0
     for collector, predictor in zip(collectors, predictors, strict=False):
         steps = list(history)[-predictor.n_obs_steps :]
-        steps = [steps[0]] * (predictor.n_obs_steps - len(steps)) + steps  # as serving does just after the start
         chunk = np.asarray(predictor.predict(steps, seed))
         if chunk.ndim != 2 or chunk.shape[1] != len(frame.action) or not np.isfinite(chunk).all():
             raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {len(frame.action)})")

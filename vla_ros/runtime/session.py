@@ -13,6 +13,7 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.policy import DenoisingPolicy, Prior
 from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy
@@ -71,13 +72,14 @@ class Inference:
 
 def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "warm up") -> Sample:
     """A sample of the right shapes: black images as large as the robot file says, every joint mid-range."""
-    steps = processor.n_obs_steps
-    images = {}
-    for name in processor.cameras:
-        camera = robot.camera(name)
-        images[name] = np.zeros((steps, camera.height, camera.width, 3), dtype=np.uint8)
+    images, values, steps = {}, {}, processor.steps()
+    for name in set(steps) - {JOINT_STATES}:
+        for reading, (shape, dtype) in robot.stream(name).readings.items():
+            kind = images if reading in processor.cameras else values
+            kind[reading] = np.zeros((len(steps[name]), *shape), dtype if dtype != "string" else np.str_)
     middle = np.array([(joint.lower + joint.upper) / 2 for joint in robot.joints])
-    return Sample(images=images, state=np.tile(middle, (steps, 1)), instruction=instruction)
+    state = np.tile(middle, (len(steps.get(JOINT_STATES, (0,))), 1))
+    return Sample(images=images, state=state, instruction=instruction, values=values)
 
 
 @contextmanager
