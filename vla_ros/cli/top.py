@@ -37,7 +37,7 @@ class Topics:
 
         with self._lock:
             self._arrivals.append(time.monotonic())
-            duration = max(0.0, (message.horizon - 1) * message.step_dt)
+            duration = max(0.0, message.horizon * message.step_dt)
             self.chunks.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:

@@ -81,8 +81,8 @@ class Watch:
             rows.append(("instruction", policy.instruction or "(none)"))
             rows.append(("policy", state_text(POLICY_STATES[policy.state])))
             rows.append(("inference", f"{milliseconds(policy.inference_time)} "
-                                      f"(prefix {milliseconds(policy.prefix_time)}, "
-                                      f"denoising {milliseconds(policy.denoise_time)}), {policy.rate:.1f} Hz"))
+                                      f"(encode {milliseconds(policy.encode_time)}, "
+                                      f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz"))
             if policy.message:
                 rows.append(("", Text(policy.message, style="yellow")))
         if executor is None:
