@@ -72,8 +72,7 @@ def test_late_chunks_are_cut_and_overlapping_ones_blend_by_acts_rule(graph, prob
 BAD = {
     "non_finite": {"data": [float("nan")] * 9},
     "names": {"names": ["turn", "lift", "claw"]},
-    "shape": {"horizon": 4},
-    "horizon": {"horizon": 2**32 - 1},
+    "shape": {"horizon": 2**32 - 1},
     "step_dt": {"step_dt": -1.0},
     "space": {"space": 2},
     "instruction": {"instruction_id": 1},
@@ -98,10 +97,15 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
         stage.tick(2)
     ahead = stage.send(stage.chunk(still, age=-3600.0))
     assert ahead.last_refusal == "future: stamped 3600.000 s ahead, limit 0.1 s"
-    assert stage.send(stage.chunk(still, age=0.3)).last_refusal.startswith("too_old: stamped 0.300 s ago, its last row")
+    late = stage.send(stage.chunk(still, age=0.3))
+    assert late.last_refusal == "too_old: stamped 0.300 s ago, its rows were over 0.300 s after that"
+    for change in ({"parts": []}, {"parts": stage.chunk(still).parts * 2}):
+        assert stage.send(stage.chunk(still, **change)).last_refusal.startswith("names: ")
+    huge = stage.send(stage.chunk(np.tile(HOME, (1001, 1))))
+    assert huge.last_refusal == "horizon: 1001 rows, limit 1000"
     far = stage.send(stage.chunk(still + [1.2, 0, 0]))
     assert far.last_refusal == "jump: joint turn: begins at 1.2 rad, measured 0, limit 0.8 away"
-    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 5
+    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 8
     assert np.abs(stage.positions - HOME).max() < 1e-12
 
     # Bytes turned over, cut off and appended: every message is answered, the node lives, the commands stay bounded.

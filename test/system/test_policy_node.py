@@ -144,9 +144,10 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
     stamps = [robot.observe()]
     chunk = policy.chunk_of(stamps[0])
     parsed = read_chunk(chunk)
-    assert parsed.names == robot.spec.joint_names
-    assert parsed.data.shape == (HORIZON, 6) and parsed.step_dt == STEP_DT
-    assert abs(parsed.data).max() < 0.5  # rad: the statistics of the checkpoint were applied
+    (part,) = parsed.targets.parts
+    assert part.names == robot.spec.joint_names
+    assert part.data.shape == (HORIZON, 6) and parsed.step_dt == STEP_DT
+    assert abs(part.data).max() < 0.5  # rad: the statistics of the checkpoint were applied
     assert parsed.instruction_id == instruction_id("touch the red cube")
     for _ in range(3):
         stamps.append(robot.observe())
@@ -163,7 +164,7 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
     policy.tell("pick up the blue cube")
     other = policy.chunk_of(robot.observe())
     assert other.instruction_id == instruction_id("pick up the blue cube")
-    assert list(other.data) != list(chunks[-1].data)
+    assert list(other.parts[0].data) != list(chunks[-1].parts[0].data)
 
     # A camera that shows another resolution, or nothing new, is named; then all is well again.
     before = len(probe.messages("action_chunk"))
