@@ -21,7 +21,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus
-from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, STATUS_QOS
 
 ROBOT = """
 name: stage

@@ -1,6 +1,7 @@
 """What a peer on the graph sees of the executor: commands that follow chunks, and nothing else."""
 
 import time
+from array import array
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from std_srvs.srv import SetBool, Trigger
 from system.stage import HOME, PERIOD_NS, START_NS, Stage
 
 from vla_ros.graph.processes import GraphError
-from vla_ros.msg import ExecutorStatus
-from vla_ros.nodes.base import sensor_qos
+from vla_ros.msg import ActionPart, ExecutorStatus
+from vla_ros.nodes.qos import sensor_qos
 
 
 def ramp(start: np.ndarray, velocity: tuple[float, ...], rows: int, step_dt: float) -> np.ndarray:
@@ -66,6 +67,32 @@ def test_late_chunks_are_cut_and_overlapping_ones_blend_by_acts_rule(graph, prob
         new = second[0] + np.array([0.15, 0.02, 0]) * (stamp - begin) * 1e-9
         assert position[:2] == pytest.approx((weights @ [old, new])[:2], abs=1e-12)
     assert stage.wait_status(lambda s: s.ticks == 29, "all ticks").live_chunks == 2
+    stage.check_limits()
+
+
+def test_a_joint_in_no_part_keeps_its_last_command_and_a_row_holds_for_a_step(graph, probe):
+    stage = Stage(graph, probe)
+    stage.activate()
+    stage.say("go")
+    stage.send(stage.chunk(HOME[None] + [0.0, 0.05, 0.3], step_dt=0.3))  # one row: it holds until 0.3 s are over
+    stage.tick(20)
+    held = stage.positions[-1]
+    assert held == pytest.approx(HOME + [0.0, 0.05, 0.3])
+    stage.wait_status(lambda s: s.state == ExecutorStatus.HOLDING and s.ticks == 21, "HOLDING after the only row")
+    begin = len(stage.commands)
+    for k in range(20):
+        stage.stuck, stage.measured = True, stage.positions[-1] - [0.0, 0.01, 0.1]  # what it does not move gives way
+        stage.publish_joints()
+        parts = [ActionPart(names=["turn"], data=array("d", [0.02 * k] * 3))]
+        status = stage.send(stage.chunk(HOME[None], horizon=3, parts=parts))
+        assert (status.accepted_chunks, status.refused_chunks) == (k + 2, 0), status.last_refusal
+        stage.tick(3)
+    assert (stage.positions[begin:, 1:] == held[1:]).all()
+    assert stage.positions[-1, 0] == pytest.approx(0.38, abs=0.1)
+    parts = [ActionPart(names=[name], data=array("d", [at] * 9)) for name, at in (("lift", 0.2), ("turn", 0.3))]
+    stage.send(stage.chunk(HOME[None], horizon=9, parts=parts))
+    stage.tick(30)
+    assert stage.positions[-1] == pytest.approx([0.3, 0.2, held[2]])
     stage.check_limits()
 
 

@@ -16,7 +16,7 @@ from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
-from vla_ros.nodes.base import CHUNK_QOS
+from vla_ros.nodes.qos import CHUNK_QOS
 from vla_ros.sim.world import HOME
 
 ROOT = Path(__file__).parents[2]

@@ -20,7 +20,7 @@ from vla_ros.graph.demonstrations import DISTURBANCE, DemonstrationGraph
 from vla_ros.graph.episodes import Episode
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.msg import ActionChunk
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.sim.demonstrations import layout_seed
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import Task, TaskKind

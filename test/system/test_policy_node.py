@@ -21,7 +21,7 @@ from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 STATUS = "policy_node/status"
 

@@ -18,7 +18,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import example_sample
 

@@ -30,7 +30,7 @@ class Bridge:
         from std_msgs.msg import String
 
         from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
-        from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, sensor_qos
+        from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 
         self._rerun, self._recording, self._robot = rerun, recording, robot
         node = graph.node

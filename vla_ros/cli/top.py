@@ -25,7 +25,7 @@ class Topics:
 
     def __init__(self, graph: Any) -> None:
         from vla_ros.msg import ActionChunk
-        from vla_ros.nodes.base import COMMAND_QOS
+        from vla_ros.nodes.qos import COMMAND_QOS
 
         self._lock = threading.Lock()
         self._arrivals: deque[float] = deque(maxlen=200)

@@ -50,28 +50,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class AdmissionRules:
-    """What is tolerated.
+    """What is tolerated. The executor node's parameters of the same names take their defaults from here."""
 
-    Attributes:
-        max_horizon: rows.
-        max_step_dt: s between rows.
-        max_chunk_age: s since the stamp, at arrival and later.
-        future_tolerance: s a stamp may lie ahead (clocks of two machines).
-        jump_limit: the chunk at its arrival may lie this far from the measured position, in s at the joint's
-            velocity limit.
-        position_excess: a row may lie this share of the joint's range outside the position limits (it is clipped).
-        outlier_speed: neighbouring rows may ask for this multiple of the velocity limit (it is clipped).
-        session_lease: s without a message after which another session may take over.
-    """
-
-    max_horizon: int = 1000
-    max_step_dt: float = 2.0
-    max_chunk_age: float = 3.0
-    future_tolerance: float = 0.1
-    jump_limit: float = 0.4
-    position_excess: float = 0.25
-    outlier_speed: float = 5.0
-    session_lease: float = 1.0
+    max_horizon: int = 1000  # rows
+    max_step_dt: float = 2.0  # s between rows
+    max_chunk_age: float = 3.0  # s since the stamp, at arrival and later
+    future_tolerance: float = 0.1  # s a stamp may lie ahead (clocks of two machines)
+    jump_limit: float = 0.4  # at its arrival from the measured position, in s at the joint's velocity limit
+    position_excess: float = 0.25  # share of the joint's range outside the position limits (it is clipped)
+    outlier_speed: float = 5.0  # multiple of the velocity limit between neighbouring rows (it is clipped)
+    session_lease: float = 1.0  # s without a message after which another session may take over
 
 
 class Admission:
@@ -192,38 +180,34 @@ class Admission:
         """Does it ask for something sane of the joints it speaks of? Discrete joints may step."""
         limits, rules = self.limits, self.rules
         rows = chunk.targets.joint_positions(limits.names, np.full(len(limits.names), np.nan))
-        room = rules.position_excess * limits.range
-        over = np.maximum(rows - limits.upper, limits.lower - rows) - room
-        if (over > 0).any():
-            row, joint = np.unravel_index(int(np.nanargmax(over)), over.shape)
-            return Refusal(
-                Reason.POSITION,
-                f"joint {limits.names[joint]}, row {row}: {rows[row, joint]:.4g} {limits.units[joint]}, limits "
-                f"{limits.lower[joint]:.4g} to {limits.upper[joint]:.4g} with {room[joint]:.4g} of grace",
-            )
+        names, units, room = limits.names, limits.units, rules.position_excess * limits.range
+        if worst := _worst(np.maximum(rows - limits.upper, limits.lower - rows) - room):
+            row, i = worst
+            bounds = f"limits {limits.lower[i]:.4g} to {limits.upper[i]:.4g} with {room[i]:.4g} of grace"
+            return Refusal(Reason.POSITION, f"joint {names[i]}, row {row}: {rows[worst]:.4g} {units[i]}, {bounds}")
         gliding = ~limits.discrete
         speed = np.abs(np.diff(rows, axis=0)) / chunk.step_dt
-        over = np.where(gliding, speed - rules.outlier_speed * limits.velocity, -np.inf)
-        if (over > 0).any():
-            row, joint = np.unravel_index(int(np.nanargmax(over)), over.shape)
-            return Refusal(
-                Reason.OUTLIER,
-                f"joint {limits.names[joint]}, row {row + 1}: {speed[row, joint]:.4g} {limits.units[joint]}/s from "
-                f"the row before, limit {rules.outlier_speed:g} x {limits.velocity[joint]:.4g}",
-            )
+        if worst := _worst(np.where(gliding, speed - rules.outlier_speed * limits.velocity, -np.inf)):
+            row, i = worst
+            words = f"{speed[worst]:.4g} {units[i]}/s from the row before"
+            bounds = f"limit {rules.outlier_speed:g} x {limits.velocity[i]:.4g}"
+            return Refusal(Reason.OUTLIER, f"joint {names[i]}, row {row + 1}: {words}, {bounds}")
         age = max((now_ns - chunk.stamp_ns) * 1e-9, 0.0)
         first = rows[min(int(np.ceil(age / chunk.step_dt - 1e-6)), len(rows) - 1)]
-        away = np.abs(first - measured)
         reach = rules.jump_limit * limits.velocity
-        over = np.where(gliding & np.isfinite(away), away - reach, -np.inf)
-        if (over > 0).any():
-            joint = int(over.argmax())
-            return Refusal(
-                Reason.JUMP,
-                f"joint {limits.names[joint]}: begins at {first[joint]:.4g} {limits.units[joint]}, measured "
-                f"{measured[joint]:.4g}, limit {reach[joint]:.4g} away",
-            )
+        if worst := _worst(np.where(gliding, np.abs(first - measured) - reach, -np.inf)[None]):
+            i = worst[1]
+            words = f"begins at {first[i]:.4g} {units[i]}, measured {measured[i]:.4g}, limit {reach[i]:.4g} away"
+            return Refusal(Reason.JUMP, f"joint {names[i]}: {words}")
         return None
+
+
+def _worst(over: np.ndarray) -> tuple[int, int] | None:
+    """Row and column of the greatest number above 0 in (H, J); None when there is none. NaN: nothing is said."""
+    if not (over > 0).any():
+        return None
+    row, column = np.unravel_index(int(np.nanargmax(over)), over.shape)
+    return int(row), int(column)
 
 
 def _short(text: str, length: int = 300) -> str:

@@ -20,33 +20,18 @@ from vla_ros.core.instruction import instruction_id
 
 @dataclass(frozen=True)
 class Settings:
-    """How to execute; the node's parameters of the same names describe them.
+    """How to execute. The node's parameters of the same names take their defaults from here."""
 
-    Attributes:
-        mode: ensemble, latest or rtc.
-        ensemble_m: m of the weights exp(-m i), i = 0 the oldest.
-        crossfade: s, for `latest`, and where the instruction changes.
-        rtc_crossfade: s, for `rtc`.
-        interpolation: linear or cubic.
-        joint_state_timeout: s.
-        following_limit: how far measured may be from commanded, in s at the joint's velocity limit; 0 = off.
-        overrun_limit: s the loop may stall.
-        clock_jump_limit: s that ROS time may gain or lose between two ticks.
-        start_tolerance: how far outside the position limits the robot may stand at activation, as a share of the
-            joint's range; it then moves inwards only.
-        admission: what is tolerated of chunks.
-    """
-
-    mode: str = "ensemble"
-    ensemble_m: float = 0.01
-    crossfade: float = 0.2
-    rtc_crossfade: float = 0.05
-    interpolation: str = "linear"
-    joint_state_timeout: float = 0.25
-    following_limit: float = 0.3
-    overrun_limit: float = 0.1
-    clock_jump_limit: float = 0.5
-    start_tolerance: float = 0.1
+    mode: str = "ensemble"  # or latest, rtc
+    ensemble_m: float = 0.01  # m of the weights exp(-m i), i = 0 the oldest
+    crossfade: float = 0.2  # s, for `latest`, and where the instruction changes
+    rtc_crossfade: float = 0.05  # s, for `rtc`
+    interpolation: str = "linear"  # or cubic
+    joint_state_timeout: float = 0.25  # s
+    following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
+    overrun_limit: float = 0.1  # s the loop may stall
+    clock_jump_limit: float = 0.5  # s that ROS time may gain or lose between two ticks
+    start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
     admission: AdmissionRules = field(default_factory=AdmissionRules)
 
 
@@ -176,7 +161,6 @@ class Executor:
             )
         self.limiter.reset(measured)
         self.supervisor.clear()
-        self.supervisor.not_before_ns = None
         self._start_over()
         self._timing.clear()
         self.begin_interval()

@@ -20,7 +20,7 @@ from vla_ros.graph.evaluation import private_domain
 from vla_ros.graph.processes import Graph
 from vla_ros.graph.simulation import Simulation
 from vla_ros.graph.watch import Display, Watch, grid
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 
 NODES = ("policy_node", "executor_node", "recorder_node")
 _AFTERWARDS = 1.5  # s that the last task is followed after its success, for the eye

@@ -16,7 +16,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.evaluation import private_domain
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.graph.simulation import Simulation, TaskStatus
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 from vla_ros.sim.tasks import Task
 
 REST = 1.5  # s that an episode goes on after its success, so that a policy learns to come to rest

@@ -14,7 +14,7 @@ from vla_ros.graph.episodes import Episode, Outcome
 from vla_ros.graph.processes import Graph
 from vla_ros.graph.simulation import Simulation, TaskStatus
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS
 
 _INSTRUCT_AGAIN = 2.0  # s
 

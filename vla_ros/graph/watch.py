@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 
 
 def _constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:

@@ -29,12 +29,13 @@ from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, ExecutorDiagnostic
 from vla_ros.nodes.executor.control_loop import ControlLoop
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
+from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
 
 COMMANDS = {"joint_trajectory": JointTrajectory, "float64_multi_array": Float64MultiArray, "joint_state": JointState}
 STATUS_PERIOD = 0.1  # s

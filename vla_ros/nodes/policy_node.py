@@ -22,9 +22,10 @@ from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
-from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
 from vla_ros.nodes.policy_parameters import PolicyParameters
+from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, sensor_qos
 from vla_ros.runtime.history import history_length, make_sample, observe
 from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session

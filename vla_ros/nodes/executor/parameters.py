@@ -9,107 +9,70 @@ from vla_ros.control.executor import Settings
 from vla_ros.control.interpolation import INTERPOLATIONS
 from vla_ros.nodes.parameters import NodeParameters, parameter
 
+_S, _R = Settings, AdmissionRules
+
+
+def _bounded(default: float, low: float, high: float, unit: str, description: str) -> Any:
+    return parameter(default, description, unit=unit, low=low, high=high)
+
 
 @dataclass(frozen=True)
 class ExecutorParameters(NodeParameters):
-    mode: str = parameter(Settings.mode, "how overlapping chunks become one command", choices=MODES)
-    ensemble_m: float = parameter(
-        Settings.ensemble_m,
-        "ensemble: weights exp(-m i), i = 0 the oldest; below 0 favours the newest",
-        low=-10.0,
-        high=10.0,
+    """Those of the same names as fields of `Settings` and `AdmissionRules` take their defaults from there."""
+
+    mode: str = parameter(_S.mode, "how overlapping chunks become one command", choices=MODES)
+    ensemble_m: float = _bounded(
+        _S.ensemble_m, -10.0, 10.0, "", "ensemble: weights exp(-m i), i = 0 the oldest; below 0 favours the newest"
     )
-    crossfade: float = parameter(
-        Settings.crossfade,
-        "latest: fade from the old chunk to the new one; ensemble: to a new instruction",
-        unit="s",
-        low=0.0,
-        high=5.0,
+    crossfade: float = _bounded(
+        _S.crossfade, 0.0, 5.0, "s", "latest: fade from the old chunk to the new one; ensemble: to a new instruction"
     )
-    rtc_crossfade: float = parameter(
-        Settings.rtc_crossfade,
-        "rtc: fade of what differs between the old chunk and its continuation",
-        unit="s",
-        low=0.0,
-        high=5.0,
+    rtc_crossfade: float = _bounded(
+        _S.rtc_crossfade, 0.0, 5.0, "s", "rtc: fade of what differs between the old chunk and its continuation"
     )
-    interpolation: str = parameter(Settings.interpolation, "between the rows of a chunk", choices=INTERPOLATIONS)
+    interpolation: str = parameter(_S.interpolation, "between the rows of a chunk", choices=INTERPOLATIONS)
     dry_run: bool = parameter(False, "everything but the command publishers")
     urdf: str = parameter("", "path of a URDF whose limits count where they are stricter than the robot file's")
     robot_description: str = parameter("", "the text of a URDF, as robot_state_publisher has it; same use")
-    joint_state_timeout: float = parameter(
-        Settings.joint_state_timeout,
-        "a joint's position older than this stops the robot",
-        unit="s",
-        low=0.005,
-        high=10.0,
+    joint_state_timeout: float = _bounded(
+        _S.joint_state_timeout, 0.005, 10.0, "s", "a joint's position older than this stops the robot"
     )
-    following_limit: float = parameter(
-        Settings.following_limit,
+    following_limit: float = _bounded(
+        _S.following_limit, 0.0, 10.0, "s",
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
-        unit="s",
-        low=0.0,
-        high=10.0,
     )
-    overrun_limit: float = parameter(
-        Settings.overrun_limit,
-        "a stall of the control loop longer than this stops the robot",
-        unit="s",
-        low=0.005,
-        high=10.0,
+    overrun_limit: float = _bounded(
+        _S.overrun_limit, 0.005, 10.0, "s", "a stall of the control loop longer than this stops the robot"
     )
-    clock_jump_limit: float = parameter(
-        Settings.clock_jump_limit, "a leap of ROS time greater than this stops the robot", unit="s", low=0.01, high=60.0
+    clock_jump_limit: float = _bounded(
+        _S.clock_jump_limit, 0.01, 60.0, "s", "a leap of ROS time greater than this stops the robot"
     )
-    start_tolerance: float = parameter(
-        Settings.start_tolerance,
+    start_tolerance: float = _bounded(
+        _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",
-        low=0.0,
-        high=1.0,
     )
-    max_horizon: int = parameter(AdmissionRules.max_horizon, "longest chunk", unit="rows", low=1, high=10000)
-    max_step_dt: float = parameter(
-        AdmissionRules.max_step_dt, "longest time between the rows of a chunk", unit="s", low=0.001, high=60.0
+    max_horizon: int = _bounded(_R.max_horizon, 1, 10000, "rows", "longest chunk")
+    max_step_dt: float = _bounded(_R.max_step_dt, 0.001, 60.0, "s", "longest time between the rows of a chunk")
+    max_chunk_age: float = _bounded(
+        _R.max_chunk_age, 0.01, 60.0, "s", "a chunk says nothing longer than this after its stamp"
     )
-    max_chunk_age: float = parameter(
-        AdmissionRules.max_chunk_age,
-        "a chunk says nothing longer than this after its stamp",
-        unit="s",
-        low=0.01,
-        high=60.0,
+    future_tolerance: float = _bounded(
+        _R.future_tolerance, 0.0, 10.0, "s", "stamps may lie this far ahead (clocks of two machines)"
     )
-    future_tolerance: float = parameter(
-        AdmissionRules.future_tolerance,
-        "stamps may lie this far ahead (clocks of two machines)",
-        unit="s",
-        low=0.0,
-        high=10.0,
-    )
-    jump_limit: float = parameter(
-        AdmissionRules.jump_limit,
+    jump_limit: float = _bounded(
+        _R.jump_limit, 0.0, 60.0, "s",
         "a chunk may begin as far from the measured position as the joint travels in this time at its velocity limit",
-        unit="s",
-        low=0.0,
-        high=60.0,
     )
-    position_excess: float = parameter(
-        AdmissionRules.position_excess,
+    position_excess: float = _bounded(
+        _R.position_excess, 0.0, 100.0, "",
         "a chunk may leave the position limits by this share of the range (it is clipped)",
-        low=0.0,
-        high=100.0,
     )
-    outlier_speed: float = parameter(
-        AdmissionRules.outlier_speed,
+    outlier_speed: float = _bounded(
+        _R.outlier_speed, 1.0, 1e6, "",
         "the rows of a chunk may ask for this multiple of the velocity limit (it is clipped)",
-        low=1.0,
-        high=1e6,
     )
-    session_lease: float = parameter(
-        AdmissionRules.session_lease,
-        "a policy not heard for this long may be replaced by another one",
-        unit="s",
-        low=0.0,
-        high=60.0,
+    session_lease: float = _bounded(
+        _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
     )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99
