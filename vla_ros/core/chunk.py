@@ -74,24 +74,15 @@ class ActionChunk:
     """Targets for the instants `stamp_ns + k * step_dt`, k = 0 .. H-1; each holds for `step_dt`.
 
     Raises MalformedChunk unless parts, names, shapes, numbers and step_dt are sound.
-
-    Attributes:
-        stamp_ns: time of the observation the chunk was computed from, ns on the ROS clock.
-        step_dt: time between rows, s.
-        targets: H rows.
-        instruction_id: `core.instruction.instruction_id` of the instruction it follows, 0 = none.
-        sequence: counts up by one for each chunk of a session.
-        session: identity of the policy's activation; sequences of two sessions are not comparable.
-        inference_time: how long the policy took, s.
     """
 
-    stamp_ns: int
-    step_dt: float
-    targets: Targets
-    instruction_id: int = 0
-    sequence: int = 0
-    session: int = 0
-    inference_time: float = 0.0
+    stamp_ns: int  # time of the observation that it was computed from, ns on the ROS clock
+    step_dt: float  # s between rows
+    targets: Targets  # H rows
+    instruction_id: int = 0  # `core.instruction.instruction_id` of the instruction that it follows, 0 = none
+    sequence: int = 0  # counts up by one for each chunk of a session
+    session: int = 0  # identity of the policy's activation; sequences of two sessions are not comparable
+    inference_time: float = 0.0  # s that the policy took
 
     def __post_init__(self) -> None:
         parts = self.targets.parts
