@@ -12,7 +12,7 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 _S, _R = Settings, AdmissionRules
 
 
-def _bounded(default: float, low: float, high: float, unit: str, description: str) -> Any:
+def _span(default: float, low: float, high: float, unit: str, description: str) -> Any:
     return parameter(default, description, unit=unit, low=low, high=high)
 
 
@@ -21,57 +21,49 @@ class ExecutorParameters(NodeParameters):
     """Those of the same names as fields of `Settings` and `AdmissionRules` take their defaults from there."""
 
     mode: str = parameter(_S.mode, "how overlapping chunks become one command", choices=MODES)
-    ensemble_m: float = _bounded(
+    ensemble_m: float = _span(
         _S.ensemble_m, -10.0, 10.0, "", "ensemble: weights exp(-m i), i = 0 the oldest; below 0 favours the newest"
     )
-    crossfade: float = _bounded(
+    crossfade: float = _span(
         _S.crossfade, 0.0, 5.0, "s", "latest: fade from the old chunk to the new one; ensemble: to a new instruction"
     )
-    rtc_crossfade: float = _bounded(
+    rtc_crossfade: float = _span(
         _S.rtc_crossfade, 0.0, 5.0, "s", "rtc: fade of what differs between the old chunk and its continuation"
     )
     interpolation: str = parameter(_S.interpolation, "between the rows of a chunk", choices=INTERPOLATIONS)
     dry_run: bool = parameter(False, "everything but the command publishers")
     urdf: str = parameter("", "path of a URDF whose limits count where they are stricter than the robot file's")
     robot_description: str = parameter("", "the text of a URDF, as robot_state_publisher has it; same use")
-    joint_state_timeout: float = _bounded(
-        _S.joint_state_timeout, 0.005, 10.0, "s", "a joint's position older than this stops the robot"
-    )
-    following_limit: float = _bounded(
+    joint_state_timeout: float = _span(_S.joint_state_timeout, 0.005, 10.0, "s", "older positions stop the robot")
+    following_limit: float = _span(
         _S.following_limit, 0.0, 10.0, "s",
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
     )
-    overrun_limit: float = _bounded(
-        _S.overrun_limit, 0.005, 10.0, "s", "a stall of the control loop longer than this stops the robot"
-    )
-    clock_jump_limit: float = _bounded(
-        _S.clock_jump_limit, 0.01, 60.0, "s", "a leap of ROS time greater than this stops the robot"
-    )
-    start_tolerance: float = _bounded(
+    overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
+    clock_jump_limit: float = _span(_S.clock_jump_limit, 0.01, 60.0, "s", "a greater leap of ROS time stops the robot")
+    start_tolerance: float = _span(
         _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",
     )
-    max_horizon: int = _bounded(_R.max_horizon, 1, 10000, "rows", "longest chunk")
-    max_step_dt: float = _bounded(_R.max_step_dt, 0.001, 60.0, "s", "longest time between the rows of a chunk")
-    max_chunk_age: float = _bounded(
-        _R.max_chunk_age, 0.01, 60.0, "s", "a chunk says nothing longer than this after its stamp"
-    )
-    future_tolerance: float = _bounded(
+    max_horizon: int = _span(_R.max_horizon, 1, 10000, "rows", "longest chunk")
+    max_step_dt: float = _span(_R.max_step_dt, 0.001, 60.0, "s", "longest time between the rows of a chunk")
+    max_chunk_age: float = _span(_R.max_chunk_age, 0.01, 60.0, "s", "a chunk ends this long after its stamp")
+    future_tolerance: float = _span(
         _R.future_tolerance, 0.0, 10.0, "s", "stamps may lie this far ahead (clocks of two machines)"
     )
-    jump_limit: float = _bounded(
+    jump_limit: float = _span(
         _R.jump_limit, 0.0, 60.0, "s",
         "a chunk may begin as far from the measured position as the joint travels in this time at its velocity limit",
     )
-    position_excess: float = _bounded(
+    position_excess: float = _span(
         _R.position_excess, 0.0, 100.0, "",
         "a chunk may leave the position limits by this share of the range (it is clipped)",
     )
-    outlier_speed: float = _bounded(
+    outlier_speed: float = _span(
         _R.outlier_speed, 1.0, 1e6, "",
         "the rows of a chunk may ask for this multiple of the velocity limit (it is clipped)",
     )
-    session_lease: float = _bounded(
+    session_lease: float = _span(
         _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
     )
     realtime_priority: int = parameter(
