@@ -4,12 +4,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import yaml
 
 from vla_ros.control.admission import AdmissionRules, Reason
 from vla_ros.control.executor import Settings
 from vla_ros.control.supervisor import Cause, State
-from vla_ros.core.resources import config_file
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.parameters import build, table
 
@@ -26,12 +24,6 @@ def test_nothing_is_left_out():
 
 def test_the_table_of_parameters_is_the_nodes_own():
     assert table(ExecutorParameters) in PAGE
-
-
-def test_the_parameter_file_and_the_executor_without_ros_have_the_nodes_defaults():
-    values = yaml.safe_load(config_file("executor.yaml").read_text())["executor_node"]["ros__parameters"]
-    assert build(ExecutorParameters, values) == ExecutorParameters()
-    assert ExecutorParameters().settings() == Settings()
 
 
 CHANGED = {"mode": "rtc", "interpolation": "cubic"}

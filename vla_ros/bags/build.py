@@ -1,7 +1,6 @@
 """Bags to a LeRobot dataset: complete or absent, and nothing left out silently."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from vla_ros.bags.frames import read_frames
 from vla_ros.bags.index import BagIndex, index_bag
 from vla_ros.bags.reader import Bag
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.writer import DatasetWriter
 
@@ -74,20 +74,16 @@ def build_dataset(
     """
     output = Path(output)
     paths = [Path(path) for path in bags]
-    if output.exists():
-        raise InputError(f"dataset {output}: exists already, expected a new folder")
-    meter = _Meter(paths, progress)
-    plans, report = [], BuildReport(output)
-    for path in paths:
-        index, episodes, problems = plan_bag(path, robot, options, namespace, meter.step(f"looking at {path.name}"))
-        plans.append((path, index, episodes))
-        report.problems += problems
-    if report.problems and not skip_bad:
-        raise InputError(_refusal(report.problems))
-    part = output.with_name(f".{output.name}.part")
-    try:
-        if part.exists():
-            shutil.rmtree(part)  # left by a run that was killed
+    report = BuildReport(output)
+    with new_folder(output, "dataset", replace=False) as part:
+        meter = _Meter(paths, progress)
+        plans = []
+        for path in paths:
+            index, episodes, problems = plan_bag(path, robot, options, namespace, meter.step(f"looking at {path.name}"))
+            plans.append((path, index, episodes))
+            report.problems += problems
+        if report.problems and not skip_bad:
+            raise InputError(_refusal(report.problems))
         writer = DatasetWriter(part, robot, options.fps)
         sources = []
         for path, index, episodes in plans:
@@ -99,13 +95,6 @@ def build_dataset(
         writer.finish()
         text = json.dumps({"episodes": sources}, indent=2)
         (part / "meta" / SOURCES).write_text(text, encoding="utf-8")
-        part.rename(output)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"dataset {output}: cannot be written: {error.strerror or error}") from error
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return report
 
 

@@ -34,7 +34,6 @@ from vla_ros.bench.subjects import (
 )
 from vla_ros.bench.timing import Timing, noise_for, stage_work, time_session, total_bound
 from vla_ros.bench.work import measure_machine
-from vla_ros.cli.options import resolve_robot
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.policy import Batch, Policy
@@ -118,7 +117,7 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
         policy = policy.eval().requires_grad_(False)
         subject = Subject(policy, random_batch(policy), title, folder, peers, problems)
     else:
-        robot = RobotSpec.load(resolve_robot(args.robot))
+        robot = RobotSpec.load(args.robot)
         loaded = open_policy(args.policy, robot, args.device, args.dtype)
         policy = loaded.policy.eval().requires_grad_(False)
         batch = loaded.processor.inputs([example_sample(robot, loaded.processor, "touch the red cube")])

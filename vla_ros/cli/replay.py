@@ -1,7 +1,7 @@
 """Publish a bag, or evaluate policies on it without ROS.
 
     vla-ros replay BAG --rate 0.5 --start 10 --loop
-    vla-ros replay BAG... --robot so101.yaml --policy CKPT [--policy CKPT2] -o report
+    vla-ros replay BAG... --robot so101 --policy CKPT [--policy CKPT2] -o report
 """
 
 import argparse
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber, /clock too")
     test = parser.add_argument_group("open-loop evaluation")
     test.add_argument("--policy", action="append", default=[], metavar="CKPT", help="checkpoint; twice to compare")
-    test.add_argument("--robot", help="robot file")
+    test.add_argument("--robot", help="robot file, or the name of one of those shipped (so101)")
     test.add_argument("-o", "--output", help="folder for report.json and errors.png")
     test.add_argument("--device", default="auto")
     test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")

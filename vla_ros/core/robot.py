@@ -1,13 +1,14 @@
 """The robot file: one description read by recording, training, serving and simulation alike."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping, record
+from vla_ros.core.resources import resolve_robot
 
 INTERFACES = ("joint_trajectory", "float64_multi_array", "joint_state")
 ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1", "32FC1")
@@ -84,14 +85,12 @@ class RobotSpec:
 
     @classmethod
     def load(cls, path: str | Path) -> "RobotSpec":
-        """Raises InputError that names the file, the field, the value and what was expected."""
-        path = Path(path)
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"robot file {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"robot file {path}: not YAML: {error}") from error
+        """From a robot file, or the name of one in `config/robots`.
+
+        Raises InputError that names the file, the field, the value and what was expected.
+        """
+        path = resolve_robot(path)
+        data = read_mapping(path, "robot file")
         try:
             return cls.from_dict(data)
         except InputError as error:
@@ -100,20 +99,14 @@ class RobotSpec:
     @classmethod
     def from_dict(cls, data: Any) -> "RobotSpec":
         """Build from the parsed YAML. Raises InputError."""
-        if not isinstance(data, dict):
-            raise InputError(f"expected a mapping at the top, got {type(data).__name__}")
-        data = dict(data)
-        lists = {}
-        for key, kind in (("cameras", Camera), ("joints", Joint), ("groups", CommandGroup)):
-            rows = data.pop(key, None)
-            if not isinstance(rows, list) or not (rows or key == "cameras"):
-                raise InputError(f"{key}: expected a list, got {rows!r}")
-            lists[key] = tuple(_record(kind, row, f"{key}[{i}]") for i, row in enumerate(rows))
-        robot = _record(cls, data | lists, "robot")
+        robot = record(cls, data)
         robot._check()
         return robot
 
     def _check(self) -> None:
+        for name in ("joints", "groups"):
+            if not getattr(self, name):
+                raise InputError(f"{name}: empty, expected at least one")
         for what, names in (
             ("camera", self.camera_names),
             ("joint", self.joint_names),
@@ -151,35 +144,3 @@ class RobotSpec:
             raise InputError(f"control_rate {self.control_rate} Hz, expected 1 to 1000")
         if not 0 <= self.position_margin < np.inf:
             raise InputError(f"position_margin {self.position_margin}, expected zero or more")
-
-
-def _record(kind: type, row: Any, where: str) -> Any:
-    """A dataclass from a mapping; unknown, missing and mistyped fields are errors that name them."""
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: expected a mapping, got {row!r}")
-    known = {field.name: field for field in fields(kind)}
-    for key in row:
-        if key not in known:
-            raise InputError(f"{where}: unknown field {key!r}, expected some of {sorted(known)}")
-    values = {}
-    for name, value in row.items():
-        wanted = known[name].type
-        if wanted in (float, "float", float | None) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = float(value)
-            if not np.isfinite(value):
-                raise InputError(f"{where}.{name}: {value}, expected a finite number")
-        elif wanted in (tuple[str, ...],) and isinstance(value, list):
-            value = tuple(str(v) for v in value)
-        elif wanted in (float, int, str, bool) and type(value) is not wanted:
-            raise InputError(f"{where}.{name}: {value!r}, expected a {wanted.__name__}")
-        elif wanted == float | None and value is not None:
-            raise InputError(f"{where}.{name}: {value!r}, expected a number or null")
-        values[name] = value
-    try:
-        return kind(**values)
-    except TypeError:
-        missing = [
-            name for name, field in known.items()
-            if name not in values and field.default is field.default_factory  # both are MISSING: required
-        ]
-        raise InputError(f"{where}: missing {missing}") from None

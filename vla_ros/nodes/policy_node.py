@@ -20,7 +20,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder
-from vla_ros.messages.stamps import stamp_ns
+from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
@@ -31,8 +31,6 @@ from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.trigger import Trigger
-
-NS = 1_000_000_000
 
 
 class PolicyNode(ManagedNode):

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-NS = 1_000_000_000
+from vla_ros.messages.stamps import NS
 
 
 class Trigger:

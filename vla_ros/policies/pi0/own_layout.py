@@ -69,7 +69,7 @@ def load(path: Path, options: LoadOptions) -> LoadedPolicy:
 def save(path: Path, loaded: LoadedPolicy) -> None:
     """Write a folder that `load` reads; complete or absent."""
     processor: Pi0Processor = loaded.processor
-    with new_folder(path) as folder:
+    with new_folder(path, "checkpoint") as folder:
         config = {
             "family": FAMILY,
             "policy": processor.config.to_dict(),
