@@ -24,7 +24,7 @@ from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.images import image_message
 from vla_ros.messages.stamps import set_stamp
-from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus, PolicyStatus
 
 DEADLINE = 120.0  # s, when to give up
 START = 1_700_000_000 * 10**9
@@ -60,13 +60,14 @@ def test_what_is_heard_is_in_the_file(tmp_path: Path):
     for k in range(3):
         at = START + k * 10**8
         state = set_stamp(JointState(name=[*joints, "a stranger"], position=array("d", [0.1] * 7)), at)
-        node.callbacks[robot.joint_state_topic](state)
+        node.callbacks[robot.joint_state_topics[0]](state)
         status = set_stamp(ExecutorStatus(names=joints, position=array("d", [0.2] * 6)), at)
         node.callbacks["executor_node/status"](status)
         node.callbacks["policy_node/status"](set_stamp(PolicyStatus(inference_time=0.04), at))
     for camera in robot.cameras:
         node.callbacks[camera.topic](image_message(Image, np.zeros((48, 64, 3), np.uint8), START, camera.name))
-    chunk = set_stamp(ActionChunk(step_dt=0.1, names=joints, horizon=4, data=array("d", [0.3] * 24)), START)
+    parts = [ActionPart(names=joints, data=array("d", [0.3] * 24))]
+    chunk = set_stamp(ActionChunk(step_dt=0.1, parts=parts, horizon=4), START)
     node.callbacks["action_chunk"](chunk)
     chunk.horizon = 5  # not the length of its data
     node.callbacks["action_chunk"](chunk)

@@ -157,6 +157,7 @@ def test_statistics_are_told_in_the_policys_units():
 class _Processor:
     joints = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
     cameras = ("front",)
+    streams = ()
 
 
 def test_check_robot_names_what_does_not_fit():

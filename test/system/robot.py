@@ -8,10 +8,9 @@ from system.support import Probe
 
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.stamps import set_stamp
-from vla_ros.nodes.base import sensor_qos
+from vla_ros.nodes.qos import sensor_qos
 
 ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
-NS = 1_000_000_000
 
 
 def image_message(value: int, stamp_ns: int, width: int = 640, height: int = 480) -> Image:
@@ -30,7 +29,7 @@ class FakeRobot:
         self.node = probe.graph.node
         qos = sensor_qos(reliable=True)
         self.images = {camera.name: probe.publisher(camera.topic, Image, qos) for camera in self.spec.cameras}
-        self.joints = probe.publisher(self.spec.joint_state_topic, JointState, qos)
+        self.joints = probe.publisher(self.spec.joint_state_topics[0], JointState, qos)
 
     def close(self) -> None:
         for publisher in (*self.images.values(), self.joints):

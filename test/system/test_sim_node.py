@@ -18,7 +18,7 @@ from vla_ros.messages.images import rgb_image
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.msg import ExecutorStatus
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 
 ROBOT_FILE = str(Path(__file__).parents[2] / "config" / "robots" / "so101.yaml")
 ROBOT = RobotSpec.load(ROBOT_FILE)
@@ -41,7 +41,7 @@ class Steering:
             for group in ROBOT.groups
         ]  # fmt: skip
         self._status = node.create_publisher(ExecutorStatus, "executor_node/status", STATUS_QOS)
-        node.create_subscription(JointState, ROBOT.joint_state_topic, self._take_joints, RELIABLE)
+        node.create_subscription(JointState, ROBOT.joint_state_topics[0], self._take_joints, RELIABLE)
         node.create_subscription(Clock, "/clock", self._tick, 10)
         if answer_images:
             node.create_subscription(Image, ROBOT.camera("front").topic, self._answer, RELIABLE)

@@ -17,21 +17,29 @@ from rich.table import Table
 from vla_ros.control.limits import Limits
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
+from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file or a robot file")
+    parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file, a robot file or its name")
     parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
 
 
 def main(args: argparse.Namespace) -> int:
     console = Console()
-    if not args.path.exists():
-        raise InputError(f"{args.path}: no such file or folder")
-    if args.path.is_file() and _is_robot_file(args.path):
-        robot = RobotSpec.load(args.path)
+    if args.path.is_file():
+        is_robot = "checkpoint" not in read_mapping(args.path, "file")  # a policy file has one
+    else:
+        is_robot = not args.path.is_dir()
+    if is_robot:
+        try:
+            file = resolve_robot(args.path)
+        except InputError as error:
+            raise InputError(f"{args.path}: no checkpoint folder, no policy file; {error}") from None
+        robot = RobotSpec.load(file)
         _print_robot(console, robot)
         if args.urdf is not None:
             _print_limits(console, robot, args.urdf)
@@ -49,21 +57,10 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _is_robot_file(path: Path) -> bool:
-    """A robot file has joints and command groups; a policy file has a checkpoint instead."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable YAML file: {error}") from error
-    return not (isinstance(data, dict) and "checkpoint" in data)
-
-
 def _print_robot(console: Console, robot: RobotSpec) -> None:
     console.print(
-        f"robot {robot.name}: joint states on {robot.joint_state_topic}, commands at {robot.control_rate:g} Hz, "
-        f"{robot.position_margin:g} kept free at both ends",
+        f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}, "
+        f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends",
         soft_wrap=True,
     )
     groups = {joint: group for group in robot.groups for joint in group.joints}
@@ -78,6 +75,12 @@ def _print_robot(console: Console, robot: RobotSpec) -> None:
         encoding = "compressed" if camera.compressed else camera.encoding
         cameras.add_row(camera.name, camera.topic, f"{camera.width}x{camera.height}", encoding, f"{camera.rate:g}")
     console.print(cameras)
+    if robot.streams:
+        sensors = _table("stream", "topic", "type", "shape", "unit")
+        for stream in robot.streams:
+            shape = " x ".join(map(str, stream.readings[stream.name][0]))
+            sensors.add_row(stream.name, stream.topic, stream.type, f"{shape} {stream.dtype}", stream.unit)
+        console.print(sensors)
     commands = _table("command group", "topic", "interface")
     for group in robot.groups:
         commands.add_row(group.name, group.topic, group.interface)

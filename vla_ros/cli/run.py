@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vla_ros.cli.options import resolve_robot
+from vla_ros.core.resources import resolve_robot
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
 
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import Display, Watch, grid
-    from vla_ros.nodes.base import COMMAND_QOS
+    from vla_ros.nodes.qos import COMMAND_QOS
 
     console = Console()
     folder = args.output or Path("runs") / time.strftime("run-%Y-%m-%d-%H%M%S")

@@ -21,10 +21,10 @@ def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Pa
         what: names the folder in errors ("dataset").
 
     Raises:
-        InputError: `path` exists and is not to be replaced; the disk is full or refuses, here or in the block.
+        InputError: `path` exists and is neither empty nor to be replaced; the disk is full or refuses.
     """
     path = Path(path)
-    if not replace and path.exists():
+    if not replace and path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise InputError(f"{what} {path}: exists already, expected a new folder")
     with _written(path, what) as temporary:
         temporary.mkdir()
@@ -89,5 +89,8 @@ def _remove(path: Path) -> None:
 
 
 def _to_disk(file: Path) -> None:
-    with file.open("rb") as handle:
-        os.fsync(handle.fileno())
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 
 
 def _constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:
@@ -71,6 +71,10 @@ class Watch:
                 self.control_rates.append(message.control_rate)
             self.executor = message
 
+    def followed(self) -> list[int | None]:
+        """The ids of the instructions that policy and executor follow; None before their first status."""
+        return [None if status is None else status.instruction_id for status in (self.policy, self.executor)]
+
     def rows(self) -> list[tuple[str, Any]]:
         """(title, value) pairs for a table."""
         policy, executor = self.policy, self.executor
@@ -81,8 +85,8 @@ class Watch:
             rows.append(("instruction", policy.instruction or "(none)"))
             rows.append(("policy", state_text(POLICY_STATES[policy.state])))
             rows.append(("inference", f"{milliseconds(policy.inference_time)} "
-                                      f"(prefix {milliseconds(policy.prefix_time)}, "
-                                      f"denoising {milliseconds(policy.denoise_time)}), {policy.rate:.1f} Hz"))
+                                      f"(encode {milliseconds(policy.encode_time)}, "
+                                      f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz"))
             if policy.message:
                 rows.append(("", Text(policy.message, style="yellow")))
         if executor is None:

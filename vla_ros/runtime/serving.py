@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import torch
+
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy, load
-from vla_ros.runtime.devices import resolve_device, resolve_dtype
 from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def open_policy(
@@ -46,6 +49,8 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
                 f"the policy looks at camera {camera!r}, robot {robot.name} has {list(robot.camera_names)}; "
                 "map it to one of these, or to null (absent), in the policy file"
             )
+    for stream in processor.streams:
+        robot.stream(stream)
     missing = [name for name in robot.joint_names if name not in processor.joints]
     extra = [name for name in processor.joints if name not in robot.joint_names]
     if missing or extra:
@@ -57,3 +62,29 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
     if processor.joints != robot.joint_names:  # a processor that cannot be told the robot's order
         raise InputError(f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
                          f"{list(robot.joint_names)}; load it with this robot")
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". Raises InputError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r}, expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        found = torch.cuda.device_count()
+        if (device.index or 0) >= found:
+            raise InputError(f"device {name!r}: this machine has {found} CUDA device(s) that torch can use")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" (bfloat16 on a GPU, float32 on a CPU), "float32" or "bfloat16". Raises InputError."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r}, expected auto, {' or '.join(DTYPES)}")
+    return DTYPES[name]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vla_ros.policies.policy import Batch, Policy, Prior
+from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, tensors
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,15 @@ class MyConfig:
     n_obs_steps = 1
 
 
+@tensors
+class Seen:
+    """What `act` needs of an observation: (B, width)."""
+
+    features: Tensor
+
+
 class MyPolicy(Policy):
-    """Convolutions and joints to a chunk. A policy that denoises derives from `DenoisingPolicy` instead."""
+    """Convolutions and joints to a chunk, in one pass. Parts cast what enters them: weights may be bfloat16."""
 
     def __init__(self, config: MyConfig) -> None:
         super().__init__()
@@ -34,15 +41,21 @@ class MyPolicy(Policy):
             nn.Linear(width, config.horizon * config.action_dim),
         )
 
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions. Without denoising there is nothing for `noise` and `prior` to do."""
-        dtype = self.look[0].weight.dtype  # each part casts what enters it: weights may be bfloat16, a batch never is
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Seen:
+        """`batch` as `StandardProcessor.inputs` makes it; it has neither memory nor chance."""
+        dtype = self.look[0].weight.dtype
         images = batch["images"].to(dtype) / 255  # (B, N, 3, height, width)
         seen = self.look(images.flatten(0, 1)).reshape(len(images), -1)
-        return self.think(torch.cat([seen, batch["state"].to(dtype)], dim=1)).unflatten(1, (self.config.horizon, -1))
+        return Seen(torch.cat([seen, batch["state"].to(dtype)], dim=1))
+
+    def act(
+        self, context: Seen, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
+    ) -> Answer:
+        """(B, H, D) normalised actions."""
+        return Answer(self.think(context.features).unflatten(1, (self.config.horizon, -1)))
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """The value under "loss" is minimised, all of them are logged."""
         valid = ~batch["action_is_pad"][:, :, None]
-        error = (self.predict(batch) - batch["actions"]).abs() * valid
+        error = (self.act(self.encode(batch)).actions - batch["actions"]).abs() * valid
         return {"loss": error.sum() / (valid.sum() * self.config.action_dim).clamp(min=1)}

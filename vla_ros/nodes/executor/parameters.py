@@ -1,6 +1,7 @@
 """The parameters of executor_node."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from vla_ros.control.admission import AdmissionRules
 from vla_ros.control.blending import MODES
@@ -8,97 +9,71 @@ from vla_ros.control.executor import Settings
 from vla_ros.control.interpolation import INTERPOLATIONS
 from vla_ros.nodes.parameters import NodeParameters, parameter
 
+_S, _R = Settings, AdmissionRules
+
+
+def _span(default: float, low: float, high: float, unit: str, description: str) -> Any:
+    return parameter(default, description, unit=unit, low=low, high=high)
+
 
 @dataclass(frozen=True)
 class ExecutorParameters(NodeParameters):
-    mode: str = parameter("ensemble", "how overlapping chunks become one command", choices=MODES)
-    ensemble_m: float = parameter(
-        0.01, "ensemble: weights exp(-m i), i = 0 the oldest; below 0 favours the newest", low=-10.0, high=10.0
+    """Those of the same names as fields of `Settings` and `AdmissionRules` take their defaults from there."""
+
+    mode: str = parameter(_S.mode, "how overlapping chunks become one command", choices=MODES)
+    ensemble_m: float = _span(
+        _S.ensemble_m, -10.0, 10.0, "", "ensemble: weights exp(-m i), i = 0 the oldest; below 0 favours the newest"
     )
-    crossfade: float = parameter(
-        0.2,
-        "latest: fade from the old chunk to the new one; ensemble: to a new instruction",
-        unit="s",
-        low=0.0,
-        high=5.0,
+    crossfade: float = _span(
+        _S.crossfade, 0.0, 5.0, "s", "latest: fade from the old chunk to the new one; ensemble: to a new instruction"
     )
-    rtc_crossfade: float = parameter(
-        0.05, "rtc: fade of what differs between the old chunk and its continuation", unit="s", low=0.0, high=5.0
+    rtc_crossfade: float = _span(
+        _S.rtc_crossfade, 0.0, 5.0, "s", "rtc: fade of what differs between the old chunk and its continuation"
     )
-    interpolation: str = parameter("linear", "between the rows of a chunk", choices=INTERPOLATIONS)
+    interpolation: str = parameter(_S.interpolation, "between the rows of a chunk", choices=INTERPOLATIONS)
     dry_run: bool = parameter(False, "everything but the command publishers")
     urdf: str = parameter("", "path of a URDF whose limits count where they are stricter than the robot file's")
     robot_description: str = parameter("", "the text of a URDF, as robot_state_publisher has it; same use")
-    joint_state_timeout: float = parameter(
-        0.25, "a joint's position older than this stops the robot", unit="s", low=0.005, high=10.0
-    )
-    following_limit: float = parameter(
-        0.3,
+    joint_state_timeout: float = _span(_S.joint_state_timeout, 0.005, 10.0, "s", "older positions stop the robot")
+    following_limit: float = _span(
+        _S.following_limit, 0.0, 10.0, "s",
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
-        unit="s",
-        low=0.0,
-        high=10.0,
     )
-    overrun_limit: float = parameter(
-        0.1, "a stall of the control loop longer than this stops the robot", unit="s", low=0.005, high=10.0
-    )
-    clock_jump_limit: float = parameter(
-        0.5, "a leap of ROS time greater than this stops the robot", unit="s", low=0.01, high=60.0
-    )
-    start_tolerance: float = parameter(
-        0.1,
+    overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
+    clock_jump_limit: float = _span(_S.clock_jump_limit, 0.01, 60.0, "s", "a greater leap of ROS time stops the robot")
+    start_tolerance: float = _span(
+        _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",
-        low=0.0,
-        high=1.0,
     )
-    max_horizon: int = parameter(1000, "longest chunk", unit="rows", low=1, high=10000)
-    max_step_dt: float = parameter(2.0, "longest time between the rows of a chunk", unit="s", low=0.001, high=60.0)
-    max_chunk_age: float = parameter(
-        3.0, "a chunk says nothing longer than this after its stamp", unit="s", low=0.01, high=60.0
+    max_horizon: int = _span(_R.max_horizon, 1, 10000, "rows", "longest chunk")
+    max_step_dt: float = _span(_R.max_step_dt, 0.001, 60.0, "s", "longest time between the rows of a chunk")
+    max_chunk_age: float = _span(_R.max_chunk_age, 0.01, 60.0, "s", "a chunk ends this long after its stamp")
+    future_tolerance: float = _span(
+        _R.future_tolerance, 0.0, 10.0, "s", "stamps may lie this far ahead (clocks of two machines)"
     )
-    future_tolerance: float = parameter(
-        0.1, "stamps may lie this far ahead (clocks of two machines)", unit="s", low=0.0, high=10.0
-    )
-    jump_limit: float = parameter(
-        0.4,
+    jump_limit: float = _span(
+        _R.jump_limit, 0.0, 60.0, "s",
         "a chunk may begin as far from the measured position as the joint travels in this time at its velocity limit",
-        unit="s",
-        low=0.0,
-        high=60.0,
     )
-    position_excess: float = parameter(
-        0.25, "a chunk may leave the position limits by this share of the range (it is clipped)", low=0.0, high=100.0
+    position_excess: float = _span(
+        _R.position_excess, 0.0, 100.0, "",
+        "a chunk may leave the position limits by this share of the range (it is clipped)",
     )
-    outlier_speed: float = parameter(
-        5.0, "the rows of a chunk may ask for this multiple of the velocity limit (it is clipped)", low=1.0, high=1e6
+    outlier_speed: float = _span(
+        _R.outlier_speed, 1.0, 1e6, "",
+        "the rows of a chunk may ask for this multiple of the velocity limit (it is clipped)",
     )
-    session_lease: float = parameter(
-        1.0, "a policy not heard for this long may be replaced by another one", unit="s", low=0.0, high=60.0
+    session_lease: float = _span(
+        _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
     )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99
     )
 
     def settings(self) -> Settings:
-        return Settings(
-            mode=self.mode,
-            ensemble_m=self.ensemble_m,
-            crossfade=self.crossfade,
-            rtc_crossfade=self.rtc_crossfade,
-            cubic=self.interpolation == "cubic",
-            joint_state_timeout=self.joint_state_timeout,
-            following_limit=self.following_limit,
-            overrun_limit=self.overrun_limit,
-            clock_jump_limit=self.clock_jump_limit,
-            start_tolerance=self.start_tolerance,
-            admission=AdmissionRules(
-                max_horizon=self.max_horizon,
-                max_step_dt=self.max_step_dt,
-                max_age=self.max_chunk_age,
-                future_tolerance=self.future_tolerance,
-                jump_limit=self.jump_limit,
-                excess=self.position_excess,
-                outlier=self.outlier_speed,
-                session_lease=self.session_lease,
-            ),
-        )
+        return self._picked(Settings, admission=self._picked(AdmissionRules))
+
+    def _picked(self, kind: type, **others: Any) -> Any:
+        """An instance of the dataclass `kind`, from the parameters of the same names."""
+        own = [item.name for item in fields(kind) if item.name not in others]
+        return kind(**{name: getattr(self, name) for name in own}, **others)
