@@ -131,9 +131,9 @@ class ManagedNode(LifecycleNode):
         return self.get_clock().now().nanoseconds
 
     def load_robot(self) -> RobotSpec:
-        """The robot file of the parameter `robot`. Raises InputError."""
+        """The robot file that the parameter `robot` names. Raises InputError."""
         if not self.parameters.robot:
-            raise InputError("parameter robot: empty, expected the path of a robot file")
+            raise InputError("parameter robot: empty, expected the path or the name of a robot file")
         return RobotSpec.load(self.parameters.robot)
 
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Any:
