@@ -5,7 +5,7 @@ from runtime.tiny_policy import Regressor, loaded, robot, sample
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Prior
-from vla_ros.runtime.devices import resolve_device, resolve_dtype
+from vla_ros.runtime.serving import resolve_device, resolve_dtype
 from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
 
 

@@ -37,10 +37,8 @@ class Reader(Processor):
         }  # fmt: skip
 
     def inputs(self, samples):
-        return {
-            name: np.stack([{**sample.images, **sample.values, "joint_states": sample.state}[name] for sample in samples])
-            for name in ("front", "joint_states", *samples[0].values)
-        }
+        rows = [{**sample.images, **sample.values, "joint_states": sample.state} for sample in samples]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def outputs(self, answer, samples): ...
     def normalise(self, targets, samples): ...
