@@ -56,12 +56,12 @@ class Source:
 
     def __init__(self, probe: Probe, spec: RobotSpec, heard: tuple[str, ...] = ()) -> None:
         """`heard`: topics of subscriptions besides the one node's."""
-        self.start = probe.graph.node.get_clock().now().nanoseconds
         types = {stream.topic: stream.type for stream in spec.all_streams.values()}
         self.publishers = {}
         for topic, kind in types.items():
             qos = STATUS_QOS if topic == "mass" else COMMAND_QOS
             self.publishers[topic] = probe.publisher(topic, message_class(kind), qos, readers=1 + heard.count(topic))
+        self.start = probe.graph.node.get_clock().now().nanoseconds
 
     def publish(self, k: int) -> None:
         ns = self.start + k * STEP
@@ -106,6 +106,7 @@ def test_sensors_from_topics_to_a_dataset(graph: Graph, probe: Probe, robot: Pat
     source.send("mass", sensors.raw(sensors.numbers([0.25, 1 / 3])))  # once, before the recording begins
     source.wait_acknowledged()
     graph.activate("recorder_node")
+    source.start = graph.node.get_clock().now().nanoseconds  # commands without a stamp have the time of recording
     said.publish(String(data="wave"))
     ticks = 100
     for k in range(ticks):
