@@ -81,8 +81,9 @@ class Overlapping:
             _, stamp_ns, result = self._pending
             self._pending = None
             processor = self._session.processor
-            identity = instruction_id(self._text)
-            chunk = ActionChunk(stamp_ns, processor.step_dt, result.targets, identity, self._sequence, session=1)
+            chunk = ActionChunk(
+                stamp_ns, processor.step_dt, result.targets, instruction_id(self._text), self._sequence, session=1
+            )
             executor.add_chunk(chunk, now_ns)
             self._sequence += 1
             if self._rtc:

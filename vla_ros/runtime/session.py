@@ -283,9 +283,10 @@ class PolicySession:
         if len(samples) != self.size:
             raise ValueError(f"{len(samples)} samples for a session of {self.size}")
         for sample in samples:  # a prompt that tells the state would make a number of what is none
-            for name, values in zip(self.processor.joints, sample.state.T, strict=False):
-                if not np.isfinite(values).all():
-                    raise InputError(f"state: {name} is {values[~np.isfinite(values)][0]}, expected a finite number")
+            if not np.isfinite(sample.state).all():
+                step, joint = np.argwhere(~np.isfinite(sample.state))[0]
+                name = self.processor.joints[joint]
+                raise InputError(f"state: {name} is {sample.state[step, joint]}, expected a finite number")
         batch = self.processor.inputs(samples)
         if self.policy.traits.paced:
             step_ns = self.processor.step_dt * 1e9

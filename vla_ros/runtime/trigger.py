@@ -33,6 +33,7 @@ class Trigger:
         self._period_ns = round(0.99 * NS / max_rate) if max_rate > 0 else 0
         self._max_ahead_ns = round(max_ahead * NS)
         self._pace_ns = round(pace * NS)
+        self._slack_ns = self._pace_ns // 10  # of jitter in stamps
         self.clear()
 
     def clear(self) -> None:
@@ -63,10 +64,8 @@ class Trigger:
         newest = max(self._newest[stream] for stream in streams)
         observed = max(now_ns, newest) if newest - now_ns <= self._max_ahead_ns else None
         if self._due_ns is not None:
-            slack = self._pace_ns // 10  # of jitter in stamps
-            there = min(self._newest[stream] for stream in streams) >= self._due_ns - slack
-            late = self._joints_ns() >= self._due_ns + self._pace_ns - slack
-            return observed if there or late else None
+            reached = self._reached(self._newest)
+            return None if observed is None or reached < self._due_ns else min(observed, reached + self._slack_ns)
         if any(self._newest[stream] <= self._used.get(stream, self._newest[stream] - 1) for stream in self._paced):
             return None
         newest_image = max(self._newest[stream] for stream in self._paced)
@@ -82,9 +81,7 @@ class Trigger:
             self._used[stream] = max(stamp, self._used.get(stream, stamp))
         self._last_ns = max(self._used[stream] for stream in self._paced)
         if self._due_ns is not None:
-            joints = min(self._used[stream] for stream in self._joint_states)
-            reached = max(self._last_ns, joints - self._pace_ns) + self._pace_ns // 10
-            self._due_ns += self._pace_ns * max(0, (reached - self._due_ns) // self._pace_ns + 1)
+            self._due_ns = max(self._due_ns, self._reached(self._used) + self._pace_ns)
         elif self._pace_ns:
             self._due_ns = self._last_ns + self._pace_ns
 
@@ -100,6 +97,12 @@ class Trigger:
             if behind > self._max_ahead_ns:
                 found.setdefault(stream, f"{behind / NS:.3f} s older than the newest image")
         return found
+
+    def _reached(self, stamps_ns: Mapping[str, int]) -> int:
+        """With a pace, the newest instant of its clock for which all is there, or which the joints left a step ago."""
+        joints = min(stamps_ns[stream] for stream in self._joint_states)
+        there = max(min(joints, *(stamps_ns[stream] for stream in self._paced)), joints - self._pace_ns)
+        return self._due_ns + (there + self._slack_ns - self._due_ns) // self._pace_ns * self._pace_ns
 
     def _joints_ns(self) -> int:
         return min(self._newest[stream] for stream in self._joint_states)
