@@ -77,14 +77,15 @@ def test_bags_of_other_writers_without_metadata(tmp_path, mode, plugin):
 
 
 def test_refusals_leave_nothing_behind(tmp_path):
-    with pytest.raises(InputError, match="nothing: no such"):
-        repair(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no .mcap"):
-        repair(tmp_path / "empty")
     path = write_bag(tmp_path / "bag", messages(0.2))
-    with pytest.raises(InputError, match="exists already"):
-        repair(path, path)
+    for bag, output, words in (
+        (tmp_path / "nothing", None, "nothing: no such"),
+        (tmp_path / "empty", None, "holds no .mcap"),
+        (path, path, "exists already"),
+    ):
+        with pytest.raises(InputError, match=words):
+            repair(bag, output)
     with pytest.raises(InputError, match="bag"):
         repair(path, tmp_path / "bag" / "bag_0.mcap" / "impossible")
     (path / "bag_0.mcap").write_bytes(b"this is no mcap file at all")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from control.robots import limits
+from control.robots import check_path, limits
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,17 +15,7 @@ def run(limiter: Limiter, targets: np.ndarray, velocities: np.ndarray | None = N
 
 
 def check(limiter: Limiter, start: np.ndarray, path: np.ndarray) -> None:
-    bounds, dt = limiter.limits, limiter.dt
-    whole = np.concatenate([[start, start, start], path])
-    assert np.isfinite(path).all()
-    assert (path >= np.minimum(bounds.lower, start) - 1e-12).all()
-    assert (path <= np.maximum(bounds.upper, start) + 1e-12).all()
-    velocity = np.diff(whole, axis=0) / dt
-    assert (np.abs(velocity) <= bounds.velocity * (1 + 1e-9) + 1e-9).all()
-    acceleration = np.diff(velocity, axis=0) / dt
-    assert (np.abs(acceleration) <= bounds.acceleration * (1 + 1e-6) + 1e-9 / dt).all()
-    jerk = np.diff(acceleration, axis=0) / dt
-    assert (np.abs(jerk) <= bounds.jerk * (1 + 1e-6) + 1e-6 / dt).all()
+    check_path(np.concatenate([[start, start, start], path]), limiter.limits, limiter.dt)
 
 
 @given(room=st.floats(0.0, 10.0), acceleration=st.floats(0.1, 100.0), dt=st.floats(0.001, 0.1))
