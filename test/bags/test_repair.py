@@ -4,7 +4,7 @@ import hashlib
 import shutil
 
 import pytest
-from bags.factory import JOINTS, messages, write_bag, write_foreign_bag
+from bags.factory import JOINTS, TYPES, messages, write_bag, write_foreign_bag
 from rosbags.rosbag2 import Reader, StoragePlugin
 from rosbags.rosbag2.enums import CompressionMode
 
