@@ -110,7 +110,7 @@ def test_what_stops_configure_is_named(policy: Policy, checkpoint: Path, tmp_pat
         "renamed": ({"policy": str(renamed)}, ["camera 'left'", "front", "wrist"]),
         "narrow": ({"policy": str(narrow)}, ["state of 6 dimensions", "at most 5"]),
         "absent": ({"policy": str(tmp_path / "nowhere")}, ["nowhere", "no such"]),
-        "robotless": ({"robot": str(tmp_path / "robot.yaml")}, ["robot.yaml", "No such file"]),
+        "robotless": ({"robot": str(tmp_path / "robot.yaml")}, ["robot.yaml", "no such file"]),
     }
     for name, (values, words) in cases.items():
         policy.set(**{"robot": str(ROBOT_FILE), "policy": str(checkpoint)} | values)
