@@ -14,10 +14,6 @@ def run(limiter: Limiter, targets: np.ndarray, velocities: np.ndarray | None = N
     return np.array([limiter.follow(x, v) for x, v in zip(targets, velocities, strict=True)])
 
 
-def check(limiter: Limiter, start: np.ndarray, path: np.ndarray) -> None:
-    check_path(np.concatenate([[start, start, start], path]), limiter.limits, limiter.dt)
-
-
 @given(room=st.floats(0.0, 10.0), acceleration=st.floats(0.1, 100.0), dt=st.floats(0.001, 0.1))
 def test_stoppable_speed_stops_exactly_at_the_limit(room, acceleration, dt):
     speed = float(stoppable_speed(np.array([room]), np.array([acceleration]), dt)[0])
@@ -45,7 +41,7 @@ def test_no_target_breaks_a_limit(rate, jerk, targets):
         longest -= 1
         assert longest >= 0
     path += [limiter.brake(), limiter.brake()]
-    check(limiter, start, np.array(path))
+    check_path(limiter.limits, limiter.dt, start, np.array(path))
     assert np.array_equal(path[-1], path[-2])
 
 
@@ -72,7 +68,7 @@ def test_the_limit_is_approached_and_never_crossed():
     start = np.array([0.0, 0.3])
     limiter.reset(start)
     path = run(limiter, np.tile([50.0, -50.0], (500, 1)), np.tile([9.0, -9.0], (500, 1)))
-    check(limiter, start, path)
+    check_path(limiter.limits, limiter.dt, start, path)
     assert path[-1] == pytest.approx([limiter.limits.upper[0], limiter.limits.lower[1]])
     assert limiter.limited.all()
 
@@ -83,7 +79,7 @@ def test_outside_the_limits_it_moves_inwards_only():
     limiter.reset(start)
     assert np.array_equal(limiter.follow(start + 1.0, np.ones(2)), start)
     path = run(limiter, np.tile([0.0, 0.2], (300, 1)))
-    check(limiter, start, path)
+    check_path(limiter.limits, limiter.dt, start, path)
     assert (np.diff(path, axis=0) <= 1e-12).all()
     assert path[-1] == pytest.approx([0.0, 0.2])
 
@@ -105,7 +101,7 @@ def test_jerk_is_bounded_and_the_target_still_reached():
     start = np.array([-0.8, 0.1])
     limiter.reset(start)
     path = run(limiter, np.tile([0.8, 0.4], (400, 1)))
-    check(limiter, start, path)
+    check_path(limiter.limits, limiter.dt, start, path)
     assert path[-1] == pytest.approx([0.8, 0.4], abs=1e-9)
 
 

@@ -10,7 +10,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.graph.processes import Graph, GraphError
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 
 
 @dataclass(frozen=True)

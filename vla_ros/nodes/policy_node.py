@@ -15,15 +15,17 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
 from vla_ros.core.chunk import ActionChunk as Chunk
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder
 from vla_ros.messages.stamps import NS, stamp_ns
-from vla_ros.msg import ActionChunk, PolicyStatus
-from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
 from vla_ros.nodes.policy_parameters import PolicyParameters
+from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, sensor_qos
 from vla_ros.runtime.history import history_length, make_sample, observe
 from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session
@@ -232,15 +234,14 @@ class PolicyNode(ManagedNode):
         chunk = Chunk(
             stamp_ns=observation.stamp_ns,
             step_dt=processor.step_dt,
-            names=processor.joints,
-            data=result.actions,
+            targets=Targets((Part(processor.joints, result.actions),)),
             instruction_id=identity,
             sequence=self._sequence,
             session=self._status.session,
             inference_time=result.total_time,
         )
         self._sequence += 1
-        self._chunks.publish(chunk_message(ActionChunk, chunk))
+        self._chunks.publish(chunk_message(ActionChunk, ActionPart, chunk))
         age = (self.now_ns() - observation.stamp_ns) / NS
         if self._rtc:
             self._rtc.remember(observation.stamp_ns, result.actions, age)
@@ -252,8 +253,8 @@ class PolicyNode(ManagedNode):
             chunks=self._sequence,
             inferences=self._status.inferences + 1,
             inference_time=result.total_time,
-            prefix_time=result.prefix_time,
-            denoise_time=result.denoise_time,
+            encode_time=result.prefix_time,
+            act_time=result.denoise_time,
             observation_age=age,
             rate=self._rate(),
         )

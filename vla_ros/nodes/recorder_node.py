@@ -20,8 +20,9 @@ from vla_ros.bags.recording import Recording
 from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, Stream, graph_streams, robot_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
 from vla_ros.core.errors import InputError
-from vla_ros.nodes.base import RECORDED_DEPTH, ManagedNode, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.qos import RECORDED_DEPTH
 
 LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer
 QUEUE_DEPTH = 100  # messages per topic that may wait between two turns of the executor
