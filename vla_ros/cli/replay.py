@@ -95,19 +95,18 @@ class _SessionPredictor:
     def __init__(self, name: str, session: "PolicySession", robot: RobotSpec) -> None:
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
-        self.n_obs_steps = session.processor.n_obs_steps
-        self._columns = [robot.joint_names.index(name) for name in session.processor.joints]
-        self._joints = len(robot.joints)
+        self.n_obs_steps = 1 - min(min(offsets) for offsets in session.processor.steps().values())
+        self.paced = session.policy.traits.paced
+        self.begin = session.begin
+        self._joints = robot.joint_names
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
         from vla_ros.runtime.history import make_sample
 
         sample = make_sample(steps, self._session.processor, steps[-1].instruction)
-        self._session.reset(seed)
-        actions = self._session.infer(sample).actions
-        chunk = np.tile(steps[-1].state, (len(actions), 1))  # joints that the policy does not speak of stay
-        chunk[:, self._columns] = actions
-        return chunk
+        self._session.seed(seed)
+        targets = self._session.infer([sample])[0].targets
+        return targets.joint_positions(self._joints, steps[-1].state)  # joints that it does not speak of stay
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -49,14 +49,16 @@ def record(kind: type[T], row: Any, where: str = "") -> T:
     if not isinstance(row, Mapping):
         raise InputError(f"{where or kind.__name__}: {row!r}, expected a mapping")
     hints = get_type_hints(kind)
-    known = {field.name: field for field in fields(kind) if field.init}
+    known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}  # with_: `with` is a keyword
     for name in row:
         if name not in known:
             raise InputError(f"{_join(where, name)}: unknown field, expected some of {sorted(known)}")
-    values = {name: value_of(hints[name], value, _join(where, name)) for name, value in row.items()}
+    values = {
+        known[name].name: value_of(hints[known[name].name], value, _join(where, name)) for name, value in row.items()
+    }
     missing = [
         name for name, field in known.items()
-        if name not in values and field.default is MISSING and field.default_factory is MISSING
+        if name not in row and field.default is MISSING and field.default_factory is MISSING
     ]  # fmt: skip
     if missing:
         raise InputError(f"{where + ': ' if where else ''}missing {', '.join(missing)}")

@@ -1,6 +1,8 @@
 """The robot file: one description read by recording, training, serving and simulation alike."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,13 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping, record
 from vla_ros.core.resources import resolve_robot
+from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, Stream
 
-INTERFACES = ("joint_trajectory", "float64_multi_array", "joint_state")
+INTERFACES = {  # of a command group -> type of its messages
+    "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
+    "float64_multi_array": "std_msgs/msg/Float64MultiArray",
+    "joint_state": JOINT_STATE,
+}
 ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1", "32FC1")
 
 
@@ -53,13 +60,17 @@ class CommandGroup:
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """A robot, as every part of vla_ros sees it. `load` reads it from `config/robots/NAME.yaml`."""
+    """A robot, as every part of vla_ros sees it. `load` reads it from `config/robots/NAME.yaml`.
+
+    The state is the joints of all topics of joint states together; `streams` are the further sensors.
+    """
 
     name: str
     cameras: tuple[Camera, ...]
     joints: tuple[Joint, ...]
     groups: tuple[CommandGroup, ...]
-    joint_state_topic: str = "joint_states"
+    joint_state_topic: str | tuple[str, ...] = "joint_states"
+    streams: tuple[Stream, ...] = ()
     control_rate: float = 100.0  # Hz
     position_margin: float = 0.0  # rad or m kept free at both ends of every joint's range
 
@@ -70,6 +81,47 @@ class RobotSpec:
     @property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
+
+    @property
+    def joint_state_topics(self) -> tuple[str, ...]:
+        topics = self.joint_state_topic
+        return (topics,) if isinstance(topics, str) else topics
+
+    @cached_property
+    def all_streams(self) -> dict[str, Stream]:
+        """Name -> stream: cameras, joint states ("joint_states", of several topics "joint_states/TOPIC"), further
+        sensors, commands ("command/GROUP")."""
+        topics = self.joint_state_topics
+        cameras = [
+            Stream(c.name, c.topic, COMPRESSED_IMAGE if c.compressed else IMAGE, shape=(c.height, c.width, 3),
+                   dtype="uint8", paces=True) for c in self.cameras
+        ]  # fmt: skip
+        states = [
+            Stream(JOINT_STATES if len(topics) == 1 else f"{JOINT_STATES}/{topic}", topic, JOINT_STATE)
+            for topic in topics
+        ]
+        commands = [
+            Stream(COMMAND + group.name, group.topic, INTERFACES[group.interface], shape=(len(group.joints),))
+            for group in self.groups
+        ]
+        return {stream.name: stream for stream in (*cameras, *states, *self.streams, *commands)}
+
+    @property
+    def state_streams(self) -> tuple[str, ...]:
+        return tuple(name for name, stream in self.all_streams.items() if stream.is_state)
+
+    def stream(self, name: str) -> Stream:
+        """Raises InputError for a stream that the robot file does not have."""
+        if name not in self.all_streams:
+            raise InputError(f"robot {self.name}: no stream {name!r}, expected one of {sorted(self.all_streams)}")
+        return self.all_streams[name]
+
+    def chosen_with(self, names: Collection[str]) -> tuple[Stream, ...]:
+        """The streams `names` ("joint_states" for all of them) and those that are chosen together with them."""
+        wanted = {n for name in names for n in (self.state_streams if name == JOINT_STATES else [name])}
+        leaders = {self.stream(name).with_ or name for name in wanted}
+        wanted |= {n for n, stream in self.all_streams.items() if n in leaders or (stream.with_ in leaders)}
+        return tuple(stream for name, stream in self.all_streams.items() if name in wanted)
 
     @property
     def discrete(self) -> np.ndarray:
@@ -111,6 +163,8 @@ class RobotSpec:
             ("camera", self.camera_names),
             ("joint", self.joint_names),
             ("command group", tuple(group.name for group in self.groups)),
+            ("topic of joint states", self.joint_state_topics),
+            ("stream", (*self.camera_names, *(name for stream in self.streams for name in stream.readings))),
         ):
             for name in names:
                 if names.count(name) > 1:
@@ -135,7 +189,16 @@ class RobotSpec:
         for group in self.groups:
             if group.interface not in INTERFACES:
                 raise InputError(
-                    f"group {group.name}: interface {group.interface!r}, expected one of {INTERFACES}"
+                    f"group {group.name}: interface {group.interface!r}, expected one of {tuple(INTERFACES)}"
+                )
+        if not self.joint_state_topics:
+            raise InputError("joint_state_topic: empty, expected a topic or several")
+        leaders = {stream.name: stream.with_ for stream in self.all_streams.values()}
+        for stream in self.streams:
+            stream.check()
+            if stream.with_ and (leaders.get(stream.with_) != "" or self.stream(stream.with_).window):
+                raise InputError(
+                    f"stream {stream.name}: with {stream.with_!r}, expected one without `with` or window of its own"
                 )
         commanded = [name for group in self.groups for name in group.joints]
         if sorted(commanded) != sorted(self.joint_names):

@@ -9,7 +9,8 @@ import torch
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file, new_folder
 from vla_ros.policies import registry
-from vla_ros.policies.policy import LoadedPolicy, Policy
+from vla_ros.policies.policy import Policy
+from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.training.adapt import merged
 
 STATE_FILE = "state.pt"
