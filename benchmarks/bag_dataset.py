@@ -29,9 +29,9 @@ from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.writer import DatasetWriter
+from vla_ros.messages.stamps import NS
 from vla_ros.policies.images import resize_within
 
-NS = 1_000_000_000
 WIDTH, HEIGHT, CAMERA_RATE, JOINT_RATE, EPISODE = 640, 480, 30, 100, 20.0
 START = 1_700_000_000 * NS
 JOINTS = [f"joint_{k}" for k in range(6)]

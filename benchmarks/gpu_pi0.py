@@ -23,10 +23,10 @@ from vla_ros.bench.peers import time_peers
 from vla_ros.bench.subjects import SIZES, pi0_config, random_batch, random_pi0
 from vla_ros.bench.timing import Timing, stage_work, time_session, total_bound
 from vla_ros.bench.work import measure_machine
-from vla_ros.runtime.devices import resolve_device
+from vla_ros.runtime.serving import resolve_device
 
 BUDGET = 420.0  # s after which nothing new is begun; the longest single measurement takes well below a minute
-HEAD = "| policy | cameras | steps | way | prefix | denoising | total | p99 | of bound | memory [GB] |"
+HEAD = "| policy | cameras | steps | way | encode | act | total | p99 | of bound | memory [GB] |"
 
 
 def main() -> int:
@@ -76,7 +76,7 @@ def _print(family, cameras, steps, timing: Timing, bound: float) -> dict:
     if timing.problem:
         cells = [timing.name, f"not measured: {timing.problem}", "", "", "", "", ""]
     else:
-        stages = ("prefix", "denoising", "total")
+        stages = ("encode", "act", "total")
         parts = [f"{timing.median(stage) * 1e3:.2f}" if stage in timing.stages else "" for stage in stages]
         share = f"{bound / timing.median():.0%} of {bound * 1e3:.2f}"
         cells = [timing.name, *parts, f"{timing.p99() * 1e3:.2f}", share, f"{timing.memory / 1e9:.1f}"]

@@ -35,7 +35,6 @@ from vla_ros.core.instruction import instruction_id
 from vla_ros.core.observation import Sample
 from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
-from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import Inference, PolicySession, SessionOptions
 from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
@@ -64,7 +63,7 @@ class Overlapping:
         self._session, self._text, self._delay = session, text, delay_ticks
         self._executor = Executor(Limits.merge(robot), robot.control_rate, Settings(mode=mode))
         self._executor.set_instruction(text)
-        self._rtc = RealTimeChunking(session.processor) if mode == "rtc" else None
+        self._rtc = mode == "rtc"
         self._pending: tuple[int, int, Inference] | None = None  # ready at tick, stamp, chunk
         self._sequence = 0
         self._active = False
@@ -76,20 +75,21 @@ class Overlapping:
             executor.activate(now_ns)
             self._active = True
         if self._pending is None and tick % OBSERVE_TICKS == 0:
-            prior = self._rtc.prior(now_ns, joints) if self._rtc else None
-            self._pending = (tick + self._delay, now_ns, self._session.infer(observe(world, self._text), prior))
+            (result,) = self._session.infer([observe(world, self._text, now_ns)])
+            self._pending = (tick + self._delay, now_ns, result)
         if self._pending is not None and self._pending[0] <= tick:
             _, stamp_ns, result = self._pending
             self._pending = None
             processor = self._session.processor
+            rows = result.targets.joint_positions(processor.joints, joints)
             executor.add_chunk(
-                Candidate(stamp_ns, processor.step_dt, 0, list(processor.joints), len(result.actions),
-                          result.actions.ravel(), instruction_id(self._text), 1, self._sequence),
+                Candidate(stamp_ns, processor.step_dt, 0, list(processor.joints), len(rows), rows.ravel(),
+                          instruction_id(self._text), 1, self._sequence),
                 now_ns,
             )  # fmt: skip
             self._sequence += 1
             if self._rtc:
-                self._rtc.remember(stamp_ns, result.actions, (now_ns - stamp_ns) * 1e-9)
+                self._session.delivered((now_ns - stamp_ns) * 1e-9)
         return executor.tick(now_ns, now_ns).position
 
 
@@ -111,22 +111,25 @@ class Waiting:
                 self._limiter.reset(self._last)
         if self._rows is None or tick >= self._begin + SERVED_ROWS * self._ticks_per_row:
             # Row 0 is meant for the observation's own instant, which is gone when the chunk arrives: rows from 1 on.
-            self._rows = self._session.infer(observe(world, self._text)).actions[1:]
+            (result,) = self._session.infer([observe(world, self._text)])
+            joints = self._session.processor.joints
+            self._rows = result.targets.joint_positions(joints, world.joint_positions())[1:]
             self._begin = tick + self._delay
         if tick >= self._begin:
             self._last = self._rows[(tick - self._begin) // self._ticks_per_row]
         return self._limiter.follow(self._last, np.zeros_like(self._last)) if self._limiter else self._last
 
 
-def observe(world: World, text: str) -> Sample:
+def observe(world: World, text: str, stamp_ns: int = 0) -> Sample:
     images = {camera: world.render(camera)[None] for camera in ("front", "wrist")}
-    return Sample(images, world.joint_positions()[None], text)
+    return Sample(images, world.joint_positions()[None], text, stamp_ns=stamp_ns)
 
 
 def run(world: World, robot: RobotSpec, session: PolicySession, kind: str, seed: int, mode: str, delay: float,
         time_limit: float) -> Episode:  # fmt: skip
     world.reset(seed)
-    session.reset(seed)
+    session.begin()
+    session.seed(seed)
     task = Task(TaskKind(kind), world.colours[seed % len(world.colours)])
     text = task.instruction(np.random.default_rng(seed))
     ticks = round(delay / (PERIOD_NS * 1e-9))

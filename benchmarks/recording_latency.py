@@ -46,6 +46,7 @@ class RecordingExecutor(ExecutorNode):
 
 def policy_without_network() -> int:
     """Images are taken, decoded and resized as always; the answer is to stay where the robot is."""
+    from vla_ros.core.chunk import Part, Targets
     from vla_ros.nodes.policy_node import PolicyNode
     from vla_ros.runtime.session import Inference
 
@@ -54,11 +55,12 @@ def policy_without_network() -> int:
             super().configure()
             processor = self._session.processor
 
-            def infer(sample: Any, prior: Any = None) -> Inference:
+            def infer(samples: Any) -> list[Inference]:
                 begin = time.perf_counter()
-                processor.inputs([sample])
-                actions = np.tile(sample.state[-1], (processor.horizon, 1))
-                return Inference(actions, None, 0.0, 0.0, time.perf_counter() - begin)
+                processor.inputs(samples)
+                rows = np.tile(samples[0].state[-1], (processor.horizon, 1))
+                targets = Targets((Part(processor.joints, rows),))
+                return [Inference(targets, None, 0.0, 0.0, time.perf_counter() - begin)]
 
             self._session.infer = infer
 

@@ -12,9 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.policies import registry
-from vla_ros.policies.policy import LoadedPolicy, Policy, Processor
+from vla_ros.policies.policy import Policy
+from vla_ros.policies.processor import Processor
+from vla_ros.policies.registry import LoadedPolicy
 
 NAME = "toy"
 
@@ -75,15 +78,20 @@ class ToyProcessor(Processor):
             "images": torch.from_numpy(images),
         }
         if samples[0].actions is not None:
-            batch["actions"] = self.normalise_actions(np.stack([sample.actions for sample in samples]), state)
+            rows = np.stack([sample.actions for sample in samples])
+            batch["actions"] = torch.from_numpy(((rows - self.mean) / self.std).astype(np.float32))
             batch["action_is_pad"] = torch.from_numpy(np.stack([sample.action_is_pad for sample in samples]))
         return batch
 
-    def outputs(self, actions, state):
-        return actions.numpy().astype(np.float64) * self.std + self.mean
+    def outputs(self, answer, samples):
+        rows = answer.numpy().astype(np.float64) * self.std + self.mean
+        return [Targets((Part(self.joints, row),)) for row in rows]
 
-    def normalise_actions(self, actions, state):
-        return torch.from_numpy(((actions - self.mean) / self.std).astype(np.float32))
+    def normalise(self, targets, samples):
+        pairs = zip(targets, samples, strict=True)
+        rows = np.stack([one.joint_positions(self.joints, sample.state[-1]) for one, sample in pairs])
+        normalised = torch.from_numpy(((rows - self.mean) / self.std).astype(np.float32))
+        return normalised, torch.ones(rows.shape[:2], dtype=torch.bool)
 
     def with_statistics(self, statistics):
         action = statistics["action"]

@@ -11,8 +11,8 @@ import yaml
 from vla_ros.bags.definitions import standard_store
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.stamps import NS
 
-NS = 1_000_000_000
 START = 1_700_000_000 * NS
 
 ROBOT = RobotSpec.from_dict(

@@ -290,7 +290,7 @@ def test_a_full_disk(tmp_path, small_disk):
     with pytest.raises(InputError, match=r"dataset .*data: cannot be written: .*[Nn]o space"):
         build_dataset([path], small_disk / "data", ROBOT, OPTIONS)
     assert [p.name for p in small_disk.iterdir()] == ["mine"]
-    with pytest.raises(InputError, match=r"repaired: No space left"):
+    with pytest.raises(InputError, match=r"repaired: cannot be written: No space left"):
         repair(path, small_disk / "repaired")
     assert [p.name for p in small_disk.iterdir()] == ["mine"]
 

@@ -84,7 +84,7 @@ def test_refusals_leave_nothing_behind(tmp_path):
         repair(tmp_path / "empty")
     path = write_bag(tmp_path / "bag", messages(0.2))
     with pytest.raises(InputError, match="exists already"):
-        repair(path, tmp_path / "empty")
+        repair(path, path)
     with pytest.raises(InputError, match="bag"):
         repair(path, tmp_path / "bag" / "bag_0.mcap" / "impossible")
     (path / "bag_0.mcap").write_bytes(b"this is no mcap file at all")

@@ -15,19 +15,17 @@ from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_ros.bags.writer import BagWriter
-from vla_ros.cli.demo_plot import write_plot
-from vla_ros.cli.demo_video import BANNER, write_video
+from vla_ros.cli.demo_pictures import BANNER, write_plot, write_video
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.demo_bag import Step, read_motion, step_at
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.commands import CommandWriter
-from vla_ros.messages.stamps import set_stamp
+from vla_ros.messages.stamps import NS, set_stamp
 from vla_ros.msg import ActionChunk
 
 ROBOT = RobotSpec.load(Path(__file__).parents[2] / "config" / "robots" / "so101.yaml")
-NS = 1_000_000_000
 START = 100 * NS
 
 

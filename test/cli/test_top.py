@@ -1,8 +1,7 @@
 """The picture that vla-ros top draws of chunks in time."""
 
 from vla_ros.cli.top import _PAST, _WIDTH, timeline
-
-NS = 1_000_000_000
+from vla_ros.messages.stamps import NS
 
 
 def test_a_chunk_begins_at_its_stamp_and_ends_with_its_last_row():

@@ -8,8 +8,8 @@ from vla_ros.control.executor import Command, Executor, Settings
 from vla_ros.control.limits import Limits
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.instruction import instruction_id
+from vla_ros.messages.stamps import NS
 
-NS = 1_000_000_000
 HOME = np.array([0.1, 0.25, 0.5])
 
 

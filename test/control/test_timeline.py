@@ -9,8 +9,8 @@ from vla_ros.control.blending import Blender, ensemble_weights
 from vla_ros.control.interpolation import hermite, slopes
 from vla_ros.control.timeline import MAX_CHUNKS, Timeline
 from vla_ros.core.chunk import ActionChunk
+from vla_ros.messages.stamps import NS
 
-NS = 1_000_000_000
 T0 = 1_700_000_000 * NS
 GLIDING, MIXED = np.zeros(2, dtype=bool), np.array([False, True])
 

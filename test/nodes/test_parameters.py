@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vla_ros.control.admission import AdmissionRules
+from vla_ros.control.executor import Settings
 from vla_ros.core.errors import InputError
+from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.parameters import NodeParameters, build, parameter, table
 from vla_ros.nodes.policy_parameters import PolicyParameters
 
@@ -50,8 +53,16 @@ def test_bad_values_are_named(values, words):
 def test_the_documentation_and_the_example_file_say_what_the_node_has():
     root = Path(__file__).parents[2]
     assert table(PolicyParameters) in (root / "docs" / "runtime.md").read_text()
-    values = yaml.safe_load((root / "config" / "policy.yaml").read_text())["policy_node"]["ros__parameters"]
-    assert build(PolicyParameters, values) == PolicyParameters()
+    for name, kind in (("policy", PolicyParameters), ("executor", ExecutorParameters)):
+        values = yaml.safe_load((root / "config" / f"{name}.yaml").read_text())[f"{name}_node"]["ros__parameters"]
+        assert build(kind, values) == kind()
+
+
+def test_the_executor_has_one_set_of_defaults():
+    assert ExecutorParameters().settings() == Settings()
+    changed = ExecutorParameters(mode="rtc", interpolation="cubic", max_chunk_age=1.0, position_excess=2.0)
+    rules = AdmissionRules(max_age=1.0, excess=2.0)
+    assert changed.settings() == Settings(mode="rtc", cubic=True, admission=rules)
 
 
 def test_table_has_a_row_for_each():

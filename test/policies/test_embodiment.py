@@ -8,8 +8,9 @@ import yaml
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.embodiment import Dimension, Embodiment, Linkage, check_robot, dimensions_statistics
+from vla_ros.policies.embodiment import Dimension, Embodiment, Linkage, dimensions_statistics
 from vla_ros.policies.registry import LoadOptions, resolve
+from vla_ros.runtime.serving import check_robot
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "config" / "policies").glob("*.yaml"))

@@ -9,11 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
-from vla_ros.policies.embodiment import Dimension, Embodiment, check_robot
+from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.runtime.serving import check_robot
 from vla_ros.runtime.session import PolicySession, example_sample
 
 FAMILIES = ("act", "diffusion", "smolvla")
@@ -66,11 +68,14 @@ def test_statistics_are_applied_both_ways(tmp_path, family):
     expected = (one.state[-1] - low) / high if mean_std else 2 * (one.state[-1] - low) / (high - low) - 1
     np.testing.assert_allclose(state, expected, rtol=1e-4, atol=1e-5)
     actions = np.random.default_rng(3).normal(0, 0.3, (1, loaded.processor.horizon, 6))
-    normalised = loaded.processor.normalise_actions(actions, one.state[None, -1])
+    normalised, survives = loaded.processor.normalise([Targets((Part(ROBOT.joint_names, actions[0]),))], [one])
+    assert survives.all()
     low, high = [statistics["action"][name] for name in (("mean", "std") if mean_std else ("min", "max"))]
     expected = (actions - low) / high if mean_std else 2 * (actions - low) / (high - low) - 1
     np.testing.assert_allclose(normalised[..., :6], expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(loaded.processor.outputs(normalised, one.state[None, -1]), actions, atol=1e-5)
+    [part] = loaded.processor.outputs(normalised, [one])[0].parts
+    assert part.names == ROBOT.joint_names
+    np.testing.assert_allclose(part.data, actions[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -73,8 +73,8 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     torch.manual_seed(2)
     with torch.no_grad():
         predicted = served.policy.predict(served.processor.inputs([_seen(one) for one in known]))
-    state = np.stack([one.state[-1] for one in known])
-    error = np.abs(served.processor.outputs(predicted, state) - np.stack([one.actions for one in known])).mean((1, 2))
+    targets = np.stack([one.parts[0].data for one in served.processor.outputs(predicted, known)])
+    error = np.abs(targets - np.stack([one.actions for one in known])).mean((1, 2))
     guess = np.stack([one.actions for one in known]).reshape(2, 2, 16, 6).mean(1, keepdims=True)
     spread = np.abs(np.stack([one.actions for one in known]).reshape(2, 2, 16, 6) - guess).mean()
     # Without the instruction no policy could come nearer than `spread`, half the distance between the two.

@@ -4,9 +4,8 @@ from runtime.tiny_policy import TinyProcessor
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
+from vla_ros.messages.stamps import NS
 from vla_ros.runtime.history import history_length, make_sample, observe
-
-NS = 1_000_000_000
 
 
 def build_from(first_ns):

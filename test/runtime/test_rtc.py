@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from runtime.tiny_policy import TinyProcessor
 
+from vla_ros.core.observation import Sample
 from vla_ros.runtime.rtc import RealTimeChunking, prior_weights
 
 STEP = 100_000_000  # ns
@@ -36,7 +37,7 @@ def test_the_tail_starts_at_the_new_observation_in_the_new_states_frame():
     rtc.remember(10 * STEP, chunk(), delay=0.15)
     state = np.array([2.0, -2.0])
     prior = rtc.prior(12 * STEP + STEP // 2, state)  # 2.5 rows later
-    targets = processor.outputs(prior.actions, state[None])[0]
+    targets = processor.outputs(prior.actions, [Sample({}, state[None], "")])[0].parts[0].data
     np.testing.assert_allclose(targets[:5, 0], [2.5, 3.5, 4.5, 5.5, 6.5], atol=1e-6)
     np.testing.assert_allclose(targets[:5, 1], [-2.5, -3.5, -4.5, -5.5, -6.5], atol=1e-6)
     assert prior.weights.shape == (1, 8)

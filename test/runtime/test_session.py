@@ -5,7 +5,7 @@ from runtime.tiny_policy import Regressor, loaded, robot, sample
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Prior
-from vla_ros.runtime.devices import resolve_device, resolve_dtype
+from vla_ros.runtime.serving import resolve_device, resolve_dtype
 from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
 
 
@@ -30,7 +30,7 @@ def test_actions_are_joint_targets_and_times_are_told():
     noise = torch.zeros(1, 8, 4)
     result = session.infer(sample(), noise=noise)
     assert result.actions.shape == (8, 2) and result.actions.dtype == np.float64
-    expected = session.processor.outputs(result.normalised[None], np.array([[0.1, 0.2]]))[0]
+    expected = session.processor.outputs(result.normalised[None], [sample()])[0].parts[0].data
     np.testing.assert_array_equal(result.actions, expected)
     assert 0 < result.prefix_time < result.total_time
     assert 0 < result.denoise_time < result.total_time

@@ -6,8 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
-from vla_ros.policies.policy import DenoisingPolicy, LoadedPolicy, Policy, Prefix, Processor
+from vla_ros.policies.policy import DenoisingPolicy, Policy, Prefix
+from vla_ros.policies.processor import Processor
+from vla_ros.policies.registry import LoadedPolicy
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,16 @@ class TinyProcessor(Processor):
             "text": torch.zeros(len(samples), length, dtype=torch.long),
         }
 
-    def outputs(self, actions, state):
-        return 2.0 * actions[..., :2].double().numpy() + state[:, None]
+    def outputs(self, answer, samples):
+        starts = np.stack([sample.state[-1] for sample in samples])
+        rows = 2.0 * answer[..., :2].double().numpy() + starts[:, None]
+        return [Targets((Part(self.joints, row),)) for row in rows]
 
-    def normalise_actions(self, actions, state):
-        relative = torch.as_tensor((actions - state[:, None]) / 2, dtype=torch.float32)
-        return torch.nn.functional.pad(relative, (0, 2))
+    def normalise(self, targets, samples):
+        starts = np.stack([sample.state[-1] for sample in samples])
+        rows = np.stack([t.joint_positions(self.joints, start) for t, start in zip(targets, starts, strict=True)])
+        relative = torch.as_tensor((rows - starts[:, None]) / 2, dtype=torch.float32)
+        return torch.nn.functional.pad(relative, (0, 2)), torch.ones(rows.shape[:2], dtype=torch.bool)
 
 
 def loaded(kind=Denoiser, n_obs_steps=1):

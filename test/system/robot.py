@@ -11,7 +11,6 @@ from vla_ros.messages.stamps import set_stamp
 from vla_ros.nodes.base import sensor_qos
 
 ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
-NS = 1_000_000_000
 
 
 def image_message(value: int, stamp_ns: int, width: int = 640, height: int = 480) -> Image:

@@ -19,8 +19,8 @@ from vla_ros.graph.processes import Graph
 from vla_ros.messages.images import compressed_image_message, image_message
 from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
+from vla_ros.messages.stamps import NS
 
-NS = 1_000_000_000
 STEP = NS // 10
 ROBOT = {
     "name": "two",

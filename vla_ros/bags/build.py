@@ -1,19 +1,20 @@
 """Bags to a LeRobot dataset: complete or absent, and nothing left out silently."""
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from vla_ros.bags.episodes import CutOptions, Episode, cut_bag, episode_name, plan_episode
-from vla_ros.bags.frames import read_frames
+from vla_ros.bags.frames import Frame, read_frames
 from vla_ros.bags.index import BagIndex, index_bag
 from vla_ros.bags.reader import Bag
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import COMMAND
 from vla_ros.datasets.writer import DatasetWriter
 
 SOURCES = "vla_ros_sources.json"  # in `meta`: which bag and time each episode is from
@@ -74,20 +75,16 @@ def build_dataset(
     """
     output = Path(output)
     paths = [Path(path) for path in bags]
-    if output.exists():
-        raise InputError(f"dataset {output}: exists already, expected a new folder")
-    meter = _Meter(paths, progress)
-    plans, report = [], BuildReport(output)
-    for path in paths:
-        index, episodes, problems = plan_bag(path, robot, options, namespace, meter.step(f"looking at {path.name}"))
-        plans.append((path, index, episodes))
-        report.problems += problems
-    if report.problems and not skip_bad:
-        raise InputError(_refusal(report.problems))
-    part = output.with_name(f".{output.name}.part")
-    try:
-        if part.exists():
-            shutil.rmtree(part)  # left by a run that was killed
+    report = BuildReport(output)
+    with new_folder(output, "dataset", replace=False) as part:
+        meter = _Meter(paths, progress)
+        plans = []
+        for path in paths:
+            index, episodes, problems = plan_bag(path, robot, options, namespace, meter.step(f"looking at {path.name}"))
+            plans.append((path, index, episodes))
+            report.problems += problems
+        if report.problems and not skip_bad:
+            raise InputError(_refusal(report.problems))
         writer = DatasetWriter(part, robot, options.fps)
         sources = []
         for path, index, episodes in plans:
@@ -99,39 +96,37 @@ def build_dataset(
         writer.finish()
         text = json.dumps({"episodes": sources}, indent=2)
         (part / "meta" / SOURCES).write_text(text, encoding="utf-8")
-        part.rename(output)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"dataset {output}: cannot be written: {error.strerror or error}") from error
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return report
 
 
 def _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, sources, step) -> None:
-    images: dict[str, list[np.ndarray]] = {}
-    states, actions = [], []
+    frames: list[Frame] = []
     for frame in read_frames(bag, robot, index, episodes, step):
         if frame.error is not None:
             problem = f"bag {bag.path}: {frame.episode.name}: {frame.error.removeprefix(f'bag {bag.path}: ')}"
             if not skip_bad:
                 raise InputError(_refusal([problem]))
             report.problems.append(problem)
-            images, states, actions = {}, [], []
+            frames = []
             continue
-        for camera, image in frame.observation.images.items():
-            images.setdefault(camera, []).append(resize(image) if resize else image)
-        states.append(frame.observation.state)
-        actions.append(frame.action)
+        if resize:
+            images = {camera: resize(image) for camera, image in frame.observation.images.items()}
+            frame = replace(frame, observation=replace(frame.observation, images=images))
+        frames.append(frame)
         if frame.is_last:
-            stacked = {camera: np.stack(rows) for camera, rows in images.items()}
-            writer.add_episode(stacked, np.stack(states), np.stack(actions), frame.episode.cut.instruction)
+            seen = [frame.observation for frame in frames]
+            images, values = (
+                {name: np.stack([getattr(one, part)[name] for one in seen]) for name in getattr(seen[0], part)}
+                for part in ("images", "values")
+            )
+            states, actions = np.stack([one.state for one in seen]), np.stack([frame.action for frame in frames])
+            values = {name: rows for name, rows in values.items() if not name.startswith(COMMAND)}
+            writer.add_episode(images, states, actions, frame.episode.cut.instruction, values)
             sources.append({"bag": str(bag.path), "episode": frame.episode.number,
-                            "start_ns": int(frame.episode.times[0]), "frames": len(states)})  # fmt: skip
+                            "start_ns": int(frame.episode.times[0]), "frames": len(frames)})  # fmt: skip
             report.episodes += 1
-            report.frames += len(states)
-            images, states, actions = {}, [], []
+            report.frames += len(frames)
+            frames = []
 
 
 def _refusal(problems: list[str]) -> str:

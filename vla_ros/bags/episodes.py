@@ -5,7 +5,9 @@ command, which is the frame's action. Serving sees observations by the same rule
 is a gap: the episode is refused and the gap located.
 """
 
-from collections.abc import Callable
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import numpy as np
 
 from vla_ros.bags.index import BagIndex, StreamIndex, Task
 from vla_ros.core.errors import InputError
+from vla_ros.core.stream import Stream
+from vla_ros.messages.selection import rows_at
 
 Where = Callable[[int], str]  # ns -> a time for people
 CUTS = ("instruction", "task", "marker", "whole")
@@ -30,7 +34,7 @@ class CutOptions:
         instruction: the text of all episodes in place of the recorded ones; needed where the bag has none.
         marker: topic, for by = "marker".
         succeeded: of tasks take the succeeded ones only.
-        max_gap: s; oldest camera image or joint state that a frame may use.
+        max_gap: s; oldest camera image or joint state that a frame may use (other streams: their max_age).
         max_command_gap: s; oldest command that a frame may use.
         min_seconds: shorter episodes are refused.
     """
@@ -73,7 +77,7 @@ class Episode:
         bag: where it is from.
         number: its place among the cuts of the bag, from 0.
         times: (K,) int64 ns, the instants of the frames.
-        rows: stream name -> (K,) index of the message that each frame uses.
+        rows: stream name -> (K, n) indices of the messages that each frame uses: one, or those of a window.
     """
 
     bag: Path
@@ -154,25 +158,35 @@ def _text_at(index: BagIndex, ns: int) -> str:
 def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
     """Frames of a cut. `where`: ns -> text, for messages.
 
-    The first frame is the first instant at which every camera and the joint states have sent something within the
-    cut and every command is known; so frames fall on the stamps of the slowest stream.
+    The first frame is the first instant at which every sensor has sent something within the cut (what is published
+    once: ever) and every command is known; so frames fall on the stamps of the slowest stream.
 
     Raises InputError: too short, a gap above the limit, stamps that go backwards. The message names topic and time.
     """
-    start = cut.start_ns
-    for stream in index.streams.values():
-        start = max(start, _first_use(stream, cut, options))
+    streams = {name: found.stream for name, found in index.streams.items()}
+    stamps = {name: found.times for name, found in index.streams.items()}
+    first = {name: _first_use(name, streams, stamps, cut, options) for name in streams}
+    missing, start = max(first.items(), key=lambda item: item[1])
     if start >= cut.stop_ns:
-        missing = max(index.streams.values(), key=lambda stream: _first_use(stream, cut, options))
-        raise InputError(f"topic {missing.topic}: nothing from {where(cut.start_ns)} to {where(cut.stop_ns)}")
+        topic = index.streams[missing].topic
+        raise InputError(f"topic {topic}: nothing from {where(cut.start_ns)} to {where(cut.stop_ns)}")
     count = int(np.ceil((cut.stop_ns - start) * options.fps / 1e9))
     times = start + np.round(np.arange(count) * (1e9 / options.fps)).astype(np.int64)
     times = times[times < cut.stop_ns]
+    chosen = [rows_at(stamps, streams.values(), time) for time in times.tolist()]
     rows = {}
-    for name, stream in index.streams.items():
-        rows[name] = stream.last_not_after(times)
-        _check_order(stream, rows[name], where)
-        _check_gaps(stream, rows[name], times, _limit(name, options), where)
+    for name, found in index.streams.items():
+        lost = next((k for k, row in enumerate(chosen) if row[name] is None), None)
+        if lost is not None:
+            raise InputError(
+                f"topic {found.topic}: nothing within {found.stream.slop:g} s of {found.stream.with_} "
+                f"at {where(times[lost])}"
+            )
+        rows[name] = np.array([row[name] for row in chosen], dtype=np.int64)
+        _check_order(found, rows[name], where)
+        if not found.stream.once:
+            instants = times[:, None] - np.array(found.stream.offsets_ns)
+            _check_gaps(found, rows[name], instants, _limit(found.stream, options), where)
     if len(times) < max(options.min_seconds * options.fps, 2):
         raise InputError(
             f"{len(times)} frames from {where(start)} to {where(cut.stop_ns)}, "
@@ -182,7 +196,7 @@ def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: Cut
 
 
 def _check_order(stream: StreamIndex, rows: np.ndarray, where: Where) -> None:
-    used = stream.stamps[rows[0] : rows[-1] + 1]
+    used = stream.stamps[rows.min() : rows.max() + 1]
     back = np.flatnonzero(np.diff(used) < 0)
     if back.size:
         before, after = used[back[0]], used[back[0] + 1]
@@ -193,9 +207,9 @@ def _check_order(stream: StreamIndex, rows: np.ndarray, where: Where) -> None:
 
 
 def _check_gaps(stream: StreamIndex, rows: np.ndarray, times: np.ndarray, limit: float, where: Where) -> None:
-    gaps = np.flatnonzero((times - stream.stamps[rows]) / 1e9 > limit)
+    gaps = np.argwhere((times - stream.stamps[rows]) / 1e9 > limit)
     if gaps.size:
-        at = rows[gaps[0]]
+        at = rows[tuple(gaps[0])]
         length = "the rest of the bag"
         if at + 1 < len(stream.stamps):
             length = f"{(stream.stamps[at + 1] - stream.stamps[at]) / 1e9:.3f} s"
@@ -204,15 +218,30 @@ def _check_gaps(stream: StreamIndex, rows: np.ndarray, times: np.ndarray, limit:
         )
 
 
-def _limit(name: str, options: CutOptions) -> float:
-    return options.max_command_gap if name.startswith("command/") else options.max_gap
+def _limit(stream: Stream, options: CutOptions) -> float:
+    if stream.is_command:
+        return options.max_command_gap
+    return stream.max_age if stream.is_value else options.max_gap
 
 
-def _first_use(stream: StreamIndex, cut: Cut, options: CutOptions) -> int:
+def _first_use(
+    name: str, streams: Mapping[str, Stream], stamps: Mapping[str, Sequence[int]], cut: Cut, options: CutOptions
+) -> int:
     """When a stream is first usable in a cut. A command given shortly before the cut still holds."""
-    after = int(np.searchsorted(np.maximum.accumulate(stream.stamps), cut.start_ns))
-    if stream.stream.name.startswith("command/") and after:
-        before = int(stream.stamps[after - 1])
-        if (cut.start_ns - before) / 1e9 <= options.max_command_gap:
-            return cut.start_ns
-    return int(stream.stamps[after]) if after < len(stream.stamps) else cut.stop_ns
+    stream, times = streams[name], stamps[name]
+    after = bisect_left(times, cut.start_ns)
+    if stream.once or (
+        stream.is_command and after and (cut.start_ns - times[after - 1]) / 1e9 <= options.max_command_gap
+    ):
+        return cut.start_ns
+    if stream.with_:
+        # once all of the group have sent something within the cut, at the same instant
+        group = [other for other in streams.values() if stream.with_ in (other.name, other.with_)]
+        begin = bisect_left(stamps[stream.with_], cut.start_ns)
+        for time in heapq.merge(*(times[bisect_left(times, cut.start_ns):] for times in (stamps[s.name] for s in group))):
+            rows = rows_at({s.name: stamps[s.name] for s in group}, group, time)
+            if time >= cut.stop_ns or (rows[name] is not None and rows[stream.with_][0] >= begin):
+                return time
+        return cut.stop_ns
+    first = times[after] if after < len(times) else cut.stop_ns
+    return max(first, times[0] + stream.offsets_ns[0])

@@ -26,16 +26,21 @@ class Predictor(Protocol):
         name: for tables.
         step_dt: s between the rows of a chunk.
         n_obs_steps: T, observations it looks at.
+        paced: it remembers, so it must see every frame of an episode, whatever is scored.
     """
 
     name: str
     step_dt: float
     n_obs_steps: int
+    paced: bool
+
+    def begin(self) -> None:
+        """A new episode: nothing of those before it counts."""
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
         """(H, J) joint targets in the order of the robot file from T observations, oldest first.
 
-        The same arguments give the same result.
+        The same arguments give the same result, of one that remembers after the same observations.
         """
 
 
@@ -158,6 +163,8 @@ def evaluate(
                     number += 1
                     history.clear()
                     starts, actions = [], []
+                    for predictor in predictors:
+                        predictor.begin()
                 if frame.error is not None:
                     if not skip_bad:
                         raise InputError(f"{frame.episode.name}: {frame.error} (leave it out with --skip-bad)")
@@ -167,9 +174,10 @@ def evaluate(
                     continue
                 history.append(frame.observation)
                 actions.append(frame.action)
-                if frame.index % every == 0:
+                scored = frame.index % every == 0
+                _ask(collectors, predictors, history, frame, [seed, number, frame.index], scored)
+                if scored:
                     starts.append(frame.index)
-                    _ask(collectors, predictors, history, frame, [seed, number, frame.index])
                     if progress:
                         progress(len(labels) + len(starts), total)
                 if frame.is_last:
@@ -190,15 +198,20 @@ def evaluate(
 
 
 def _ask(collectors: Sequence[_Collector], predictors: Sequence[Predictor], history: Sequence[Observation],
-         frame: Frame, entropy: list[int]) -> None:  # fmt: skip
+         frame: Frame, entropy: list[int], scored: bool) -> None:  # fmt: skip
+    """Chunks of one frame; where it is not scored, only of the policies that must see it."""
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
     longest = 0
     for collector, predictor in zip(collectors, predictors, strict=False):
+        if not (scored or predictor.paced):
+            continue
         steps = list(history)[-predictor.n_obs_steps :]
         steps = [steps[0]] * (predictor.n_obs_steps - len(steps)) + steps  # as serving does just after the start
         chunk = np.asarray(predictor.predict(steps, seed))
         if chunk.ndim != 2 or chunk.shape[1] != len(frame.action) or not np.isfinite(chunk).all():
             raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {len(frame.action)})")
-        collector.predictions.append(chunk)
-        longest = max(longest, len(chunk))
-    collectors[-1].predictions.append(np.tile(frame.observation.state, (longest, 1)))
+        if scored:
+            collector.predictions.append(chunk)
+            longest = max(longest, len(chunk))
+    if scored:
+        collectors[-1].predictions.append(np.tile(frame.observation.state, (longest, 1)))

@@ -7,12 +7,11 @@ import numpy as np
 
 from vla_ros.bags.episodes import Episode
 from vla_ros.bags.index import BagIndex, Progress
-from vla_ros.bags.reader import Bag
+from vla_ros.bags.reader import Bag, Record
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
-from vla_ros.messages.commands import read_command
-from vla_ros.messages.observation import ObservationBuilder
+from vla_ros.messages.observation import NotReady, ObservationBuilder
 
 
 @dataclass(frozen=True)
@@ -39,32 +38,6 @@ class Frame:
         return self.error is not None or self.index == len(self.episode.times) - 1
 
 
-class _Assembler:
-    """Turns messages of one episode into frames."""
-
-    def __init__(self, robot: RobotSpec, episode: Episode) -> None:
-        self._robot, self._episode = robot, episode
-        self._builder = ObservationBuilder(robot, max_age=None, history=0.0)
-        self._columns = {
-            group.name: [robot.joint_names.index(name) for name in group.joints] for group in robot.groups
-        }
-        self._action = np.full(len(robot.joints), np.nan)
-
-    def take(self, stream: str, message: object) -> None:
-        """Raises InputError for a command that is none."""
-        if not stream.startswith("command/"):
-            self._builder.add(stream, message)
-            return
-        name = stream.removeprefix("command/")
-        group = next(group for group in self._robot.groups if group.name == name)
-        self._action[self._columns[name]] = read_command(group, message)
-
-    def frame(self, index: int) -> Frame:
-        """Raises InputError when a part cannot be decoded."""
-        observation = self._builder.build(int(self._episode.times[index]), self._episode.cut.instruction)
-        return Frame(self._episode, index, observation, self._action.copy())
-
-
 def read_frames(
     bag: Bag, robot: RobotSpec, index: BagIndex, episodes: Sequence[Episode], progress: Progress | None = None
 ) -> Iterator[Frame]:
@@ -73,54 +46,61 @@ def read_frames(
     Only the messages that a frame uses are decoded, and only those of frames that are not complete yet are held.
     """
     frames = [(episode, k) for episode in episodes for k in range(len(episode.times))]
-    streams = {stream.topic: name for name, stream in index.streams.items()}
-    needed = {
-        name: set(np.concatenate([episode.rows[name] for episode in episodes]).tolist()) if episodes else set()
-        for name in index.streams
-    }
+    of_topic: dict[str, list[str]] = {}
+    for name, stream in index.streams.items():
+        of_topic.setdefault(stream.topic, []).append(name)
+    needed = {name: {row for episode in episodes for row in episode.rows[name].flat} for name in index.streams}
     seen = dict.fromkeys(index.streams, 0)
-    parts: dict[str, dict[int, object]] = {name: {} for name in index.streams}
-    assembler: _Assembler | None = None
+    held: dict[str, dict[int, Record]] = {name: {} for name in index.streams}
+    builder: ObservationBuilder | None = None
     refused: Episode | None = None
     at = 0
-    for count, record in enumerate(bag.records(set(streams))):
+    for count, record in enumerate(bag.records(set(of_topic))):
         if progress and count % 256 == 255:
             progress(256)
         if at == len(frames):
             return
-        name = streams[record.topic]
-        number = seen[name]
-        seen[name] += 1
-        if number not in needed[name]:
-            continue
-        parts[name][number] = record
-        while at < len(frames) and all(seen[n] > frames[at][0].rows[n][frames[at][1]] for n in parts):
+        for name in of_topic[record.topic]:
+            if seen[name] in needed[name]:
+                held[name][seen[name]] = record
+            seen[name] += 1
+        while at < len(frames) and all(seen[n] > frames[at][0].rows[n][frames[at][1]].max() for n in seen):
             episode, k = frames[at]
             at += 1
             if episode is refused:
                 continue
             if k == 0:
-                assembler = _Assembler(robot, episode)
-            frame = _assemble(bag, assembler, episode, k, parts)
+                builder = ObservationBuilder(robot, max_age=None, history=0.0, names=tuple(index.streams))
+            frame = _assemble(bag, builder, index, episode, k, held)
             if frame.error is not None:
                 refused = episode
             yield frame
 
 
-def _assemble(bag: Bag, assembler: _Assembler, episode: Episode, k: int, parts: dict[str, dict[int, object]]) -> Frame:
+def _assemble(
+    bag: Bag, builder: ObservationBuilder, index: BagIndex, episode: Episode, k: int, held: dict[str, dict[int, Record]]
+) -> Frame:
+    """Frame k; what later frames do not need is let go. An action is the commands in force."""
     record = None
+    robot = builder.robot
     try:
-        for name, held in parts.items():
-            row = int(episode.rows[name][k])
-            for old in [number for number in held if number < row]:
-                del held[old]
-            if k == 0 or row != episode.rows[name][k - 1]:
-                record = held[row]
-                assembler.take(name, bag.decode(record))
+        for name, records in held.items():
+            rows = episode.rows[name][k]
+            for old in [row for row in records if row < rows[0]]:
+                del records[old]
+            for row in sorted(set(rows.tolist()).difference(episode.rows[name][k - 1] if k else ())):
+                record = records[row]
+                builder.add(name, bag.decode(record), int(index.streams[name].stamps[row]))
         record = None
-        return assembler.frame(k)
+        observation = builder.build(int(episode.times[k]), episode.cut.instruction)
+        action = np.full(len(robot.joints), np.nan)
+        for name, columns in observation.columns.items():
+            action[columns] = observation.values[name]
+        return Frame(episode, k, observation, action)
     except InputError as error:
         said = str(error)
+        if isinstance(error, NotReady) and error.streams[0] in held:
+            record = held[error.streams[0]][int(episode.rows[error.streams[0]][k, -1])]
         if not said.startswith("bag "):
             place = bag.where(record) if record else f"bag {bag.path}: {bag.when(int(episode.times[k]))}"
             said = f"{place}: {said}"

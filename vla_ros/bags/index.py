@@ -3,22 +3,16 @@
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from vla_ros.bags.compress import COMPRESSED_IMAGE, IMAGE, SUFFIX
+from vla_ros.bags.compress import SUFFIX
 from vla_ros.bags.reader import Bag, Record
-from vla_ros.bags.streams import (
-    CLOCK,
-    EXECUTOR_STATUS,
-    INSTRUCTION,
-    TASK_STATUS,
-    Stream,
-    resolve,
-    robot_streams,
-)
+from vla_ros.bags.streams import CLOCK, EXECUTOR_STATUS, INSTRUCTION, TASK_STATUS, resolve
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
 from vla_ros.messages.stamps import stamp_ns
 
 CLOCK_TOLERANCE_NS = 5_000_000_000  # between a message's stamp and its recording
@@ -38,10 +32,10 @@ class StreamIndex:
     topic: str
     stamps: np.ndarray
 
-    def last_not_after(self, times: np.ndarray) -> np.ndarray:
-        """(K,) indices of the last message not after each of (K,) times; -1 where there is none."""
-        # Stamps that go backwards are refused elsewhere; here they must only not confuse the search.
-        return np.searchsorted(np.maximum.accumulate(self.stamps), times, side="right") - 1
+    @cached_property
+    def times(self) -> list[int]:
+        """The stamps for a search. Those that go backwards are refused elsewhere; here they must not confuse it."""
+        return np.maximum.accumulate(self.stamps).tolist()
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ class BagIndex:
     """What `index_bag` found.
 
     Attributes:
-        streams: name of a stream of the robot (camera, "joint_states", "command/GROUP") -> its times.
+        streams: name of a stream of the robot (`RobotSpec.all_streams`) -> its times.
         texts: (ns, instruction) as published; the text is stripped, empty = stop.
         markers: (ns, text or truth) of the marker topic.
         start_ns, stop_ns: the first and the last instant of any of the streams.
@@ -109,12 +103,11 @@ def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, 
     Raises InputError that names every topic that is missing, empty or of another type.
     """
     found, problems = {}, []
-    for stream in robot_streams(robot):
-        is_camera = stream.name in robot.camera_names
+    for stream in robot.all_streams.values():
         topic = resolve(stream.topic, namespace)
-        if is_camera and topic not in bag.topics and topic + SUFFIX in bag.topics:
+        if stream.is_camera and topic not in bag.topics and topic + SUFFIX in bag.topics:
             topic += SUFFIX
-        types = (IMAGE, COMPRESSED_IMAGE) if is_camera else (stream.type,)
+        types = (IMAGE, COMPRESSED_IMAGE) if stream.is_camera else (stream.type,)
         info = bag.topics.get(topic)
         if info is None:
             problems.append(f"topic {topic} ({stream.name}) is missing")

@@ -101,7 +101,7 @@ class Recording:
             try:
                 dropped = {DROPPED_PREFIX + topic: str(n) for topic, n in sorted(self.dropped.items())}
                 self.writer.close({**(custom or {}), **dropped})
-            except OSError as error:
+            except (OSError, InputError) as error:
                 self._fail(error)
         if self.error is not None:
             raise InputError(self.explain()) from self.error

@@ -18,6 +18,7 @@ from mcap.stream_reader import CRCValidationError, StreamReader
 
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_folder
 
 # What the mcap reader raises on a file that ends or turns to garbage in the middle.
 BROKEN = (McapError, CRCValidationError, EOFError, struct.error, UnicodeDecodeError, ValueError,
@@ -47,33 +48,24 @@ def repair(bag: str | Path, output: str | Path | None = None, progress: Callable
     bag = Path(bag)
     files = _storage_files(bag)
     output = Path(output) if output else bag.with_name(f"{bag.stem if bag.is_file() else bag.name}_repaired")
-    if output.exists():
-        raise InputError(f"bag {output}: exists already, expected a new folder")
-    part = output.with_name(output.name + ".part")
-    if part.exists():
-        shutil.rmtree(part)  # left by a repair that was itself cut off
     report = RepairReport(output)
     total, done = sum(path.stat().st_size for path in files), 0
-    writer = BagWriter(part, name=output.name)
-    try:
-        for path in files:
-            reason = _copy(path, writer)
-            if reason:
-                report.broken[path.name] = reason
-            writer.next_file()
-            done += path.stat().st_size
-            if progress:
-                progress(done, total)
-        writer.close({"vla_ros.repaired_from": bag.name})
-        part.rename(output)
-    except OSError as error:
-        writer.abort()
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"bag {output}: {error.strerror or error}") from error
-    except BaseException:
-        writer.abort()
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+    with new_folder(output, "bag", replace=False) as folder:
+        folder.rmdir()
+        writer = BagWriter(folder, name=output.name)
+        try:
+            for path in files:
+                reason = _copy(path, writer)
+                if reason:
+                    report.broken[path.name] = reason
+                writer.next_file()
+                done += path.stat().st_size
+                if progress:
+                    progress(done, total)
+            writer.close({"vla_ros.repaired_from": bag.name})
+        except BaseException:
+            writer.abort()
+            raise
     report.messages = writer.message_count
     report.counts = {topic.name: topic.count for topic in writer.topics.values()}
     return report

@@ -12,6 +12,7 @@ from mcap.writer import Writer as McapWriter
 
 from vla_ros.bags.definitions import full_definition
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_file
 
 METADATA_VERSION = 9  # ROS 2 Jazzy and later; QoS as mappings
 COMPRESSIONS = {"none": CompressionType.NONE, "zstd": CompressionType.ZSTD, "lz4": CompressionType.LZ4}
@@ -132,9 +133,8 @@ class BagWriter:
         """Finish the last file and write the metadata. `custom` becomes rosbag2's `custom_data`."""
         self.next_file()
         text = yaml.safe_dump({"rosbag2_bagfile_information": self._metadata(custom)}, sort_keys=False)
-        part = self.path / "metadata.yaml.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.path / "metadata.yaml")
+        with new_file(self.path / "metadata.yaml", "bag") as part:
+            part.write_text(text, encoding="utf-8")
 
     def abort(self) -> None:
         """Leave the bag as it is, after an error of the disk; `repair` can recover it."""

@@ -22,7 +22,7 @@ from vla_ros.bench.timing import Timing
 from vla_ros.core.errors import InputError
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
-from vla_ros.policies.policy import Batch, Policy
+from vla_ros.policies.policy import Batch, Draws, Policy
 from vla_ros.policies.smolvla.model import SmolVLA
 
 COMPARED = ("act", "diffusion", "smolvla")
@@ -100,10 +100,10 @@ class LeRobotPeer:
             raise InputError(answer["error"])
         return answer
 
-    def set_inputs(self, policy: Policy, batch: Batch, noise: Tensor, steps: int | None) -> None:
+    def set_inputs(self, policy: Policy, batch: Batch, draws: Draws, steps: int | None) -> None:
         """What LeRobot's class takes in place of our batch, tried once."""
         file = Path(self._place.name) / "inputs.safetensors"
-        tensors = lerobot_inputs(policy, batch, noise, steps)
+        tensors = lerobot_inputs(policy, batch, draws, steps)
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, file)
         self._ask("inputs", file=str(file))
         self._ask("run")
@@ -132,11 +132,11 @@ class LeRobotPeer:
         return Timing(f"{self.name} (actions within {error:.0e})", {"total": self._turns}, self._memory)
 
 
-def lerobot_inputs(policy: Policy, batch: Batch, noise: Tensor, steps: int | None = None) -> dict[str, Tensor]:
+def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None = None) -> dict[str, Tensor]:
     """Our batch by LeRobot's names, pictures already in the numbers that its network takes.
 
     Args:
-        noise: (1, H, D).
+        draws: of one episode.
         steps: of denoising, None for the policy's own number.
 
     Raises InputError for families and options that cannot be compared.
@@ -150,13 +150,13 @@ def lerobot_inputs(policy: Policy, batch: Batch, noise: Tensor, steps: int | Non
         named = dict(zip(policy.config.cameras, pictures.unbind(1), strict=True))
         return named | {"observation.state": batch["state"]}
     if isinstance(policy, DiffusionPolicy):
-        if any(step.spread for step in policy.steps(steps or policy.config.num_steps)):
+        if any(step.spread for step in policy.prepare(steps)):
             raise InputError("DDPM draws noise at each step, so that two runs cannot be compared; DDIM can")
-        rows = torch.cat([policy.past_noise.cpu(), noise.cpu()], dim=1)
+        rows = torch.cat([policy.past_noise.cpu(), draws["noise"].cpu()], dim=1)
         return {"observation.images": pictures, "observation.state": batch["state"], "noise": rows}
     if isinstance(policy, SmolVLA):
         if policy.reads_text:
             raise InputError("LeRobot has no SmolVLA with this vision tower")
         kept = {name: batch[name] for name in ("tokens", "token_mask", "state")}
-        return kept | {"images": pictures * 2 - 1, "noise": noise}
+        return kept | {"images": pictures * 2 - 1, "noise": draws["noise"]}
     raise InputError(f"{type(policy).__name__}: compared with LeRobot are ACT, Diffusion Policy and SmolVLA")

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vla_ros.bench.timing import Timing, noise_for, time_calls, time_session
+from vla_ros.bench.timing import Timing, draws_for, time_calls, time_session
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
-from vla_ros.policies.policy import Batch, DenoisingPolicy, Policy
+from vla_ros.policies.policy import Batch, Draws, Policy
 
 
 def time_peers(
@@ -23,12 +23,12 @@ def time_peers(
     if not isinstance(policy, Pi0):
         return timings
     steps = num_steps or policy.config.num_steps
-    noise, uploaded = noise_for(policy, device), {name: value.to(device) for name, value in batch.items()}
+    draws, uploaded = draws_for(policy, device), {name: value.to(device) for name, value in batch.items()}
 
     def uncached() -> Tensor:
-        return without_cache(policy, uploaded, noise, steps)
+        return without_cache(policy, uploaded, draws, steps)
 
-    timings.append(time_calls("vla_ros, prefix again each step", uncached, device, runs))
+    timings.append(time_calls("vla_ros, images and text again each step", uncached, device, runs))
     name = "transformers' π0"
     try:
         call = transformers_pi0(policy.config, batch, device, dtype, steps)
@@ -37,12 +37,12 @@ def time_peers(
     return [*timings, time_calls(name, call, device, runs)]
 
 
-def without_cache(policy: DenoisingPolicy, batch: Batch, noise: Tensor, num_steps: int) -> Tensor:
-    """What a policy without a prefix cache does: images and text again for each step."""
-    x = noise
+def without_cache(policy: Pi0, batch: Batch, draws: Draws, num_steps: int) -> Tensor:
+    """What a policy without a cache does: images and text again for each step."""
+    one_step = policy.prepare(1)
     for _ in range(num_steps):
-        x = policy.sample(policy.encode_prefix(batch), x, None, 1)
-    return x
+        draws = {"noise": policy.act(policy.encode(batch), draws, one_step).actions}
+    return draws["noise"]
 
 
 def transformers_pi0(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from vla_ros.bench.work import Machine, Work, measure_work
-from vla_ros.policies.policy import Batch, DenoisingPolicy, Policy, Prefix
-from vla_ros.runtime.network import PlainNetwork, RecordedNetwork, forward
+from vla_ros.policies.policy import Batch, Draws, Policy
+from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork
 from vla_ros.runtime.stages import StageTimer
 
 
@@ -45,10 +45,10 @@ def _reset_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def noise_for(policy: Policy, device: torch.device) -> Tensor:
-    """(1, H, D), always the same."""
-    shape = (1, policy.config.horizon, policy.config.action_dim)
-    return torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(device)
+def draws_for(policy: Policy, device: torch.device) -> Draws:
+    """Of one episode, always the same."""
+    generator = torch.Generator().manual_seed(2)
+    return {name: torch.randn(shape, generator=generator).to(device) for name, shape in policy.draws(1).items()}
 
 
 @torch.inference_mode()
@@ -56,7 +56,7 @@ def time_session(
     policy: Policy, batch: Batch, device: torch.device, runs: int, num_steps: int | None = None, graph: bool = True,
     turn: Callable[[int], None] | None = None,
 ) -> Timing:
-    """As a session runs it: inputs uploaded, prefix and denoising timed apart, the result fetched at the end.
+    """As a session runs it: inputs uploaded, the stages timed apart, the result fetched at the end.
 
     Args:
         turn: called with its number (negative while warming up) after every run: others that take turns with this one
@@ -64,18 +64,17 @@ def time_session(
     """
     _reset_memory(device)
     recorded = graph and device.type == "cuda"
-    if isinstance(policy, DenoisingPolicy):
-        policy.prepare(num_steps)
-    network = RecordedNetwork(policy, device, num_steps, 1) if recorded else PlainNetwork(policy, device, num_steps)
-    noise = noise_for(policy, device)
-    timing = Timing("vla_ros, recorded" if recorded else "vla_ros", {"prefix": [], "denoising": [], "total": []})
+    held = Held(policy.begin(1), draws_for(policy, device), policy.prepare(num_steps))
+    network = RecordedNetwork(policy, held, device, 1) if recorded else PlainNetwork(policy, held, device)
+    stages = {stage: [] for stage in (*policy.stages, "total")}
+    timing = Timing("vla_ros, recorded" if recorded else "vla_ros", stages)
     for run in range(-min(3, runs), runs):
         timer = StageTimer(device)
-        network.run(batch, noise, None, timer).cpu()
+        network.run(batch, None, timer).actions.cpu()
         if run >= 0:
-            prefix, denoising = timer.seconds()
-            for stage, seconds in (("prefix", prefix), ("denoising", denoising), ("total", prefix + denoising)):
-                timing.stages[stage].append(seconds)
+            seconds = timer.seconds()
+            for stage, taken in zip(stages, (*seconds, sum(seconds)), strict=True):
+                timing.stages[stage].append(taken)
         if turn is not None:
             turn(run)
     timing.memory = peak_memory(device)
@@ -100,16 +99,15 @@ def time_calls(name: str, call: Callable[[], Tensor], device: torch.device, runs
 
 
 def stage_work(policy: Policy, batch: Batch, num_steps: int | None) -> dict[str, Work]:
-    """Work of prefix and denoising (of the whole network for a policy that does not denoise)."""
+    """Work of each stage."""
     device = next(policy.parameters()).device
     batch = {name: value.to(device) for name, value in batch.items()}
-    noise = noise_for(policy, device)
-    if not isinstance(policy, DenoisingPolicy):
-        return {"denoising": measure_work(policy, lambda: forward(policy, batch, noise, None, None))}
-    found: list[Prefix] = []
+    memory, draws, found = policy.begin(1), draws_for(policy, device), []
+    with torch.no_grad():
+        fixed = policy.prepare(num_steps)
     return {
-        "prefix": measure_work(policy, lambda: found.append(policy.encode_prefix(batch))),
-        "denoising": measure_work(policy, lambda: policy.sample(found[0], noise, None, num_steps)),
+        "encode": measure_work(policy, lambda: found.append(policy.encode(batch, memory, draws))),
+        "act": measure_work(policy, lambda: policy.act(found[0], draws, fixed)),
     }
 
 

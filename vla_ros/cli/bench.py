@@ -32,16 +32,13 @@ from vla_ros.bench.subjects import (
     random_pi0,
     write_lerobot_config,
 )
-from vla_ros.bench.timing import Timing, noise_for, stage_work, time_session, total_bound
+from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, total_bound
 from vla_ros.bench.work import measure_machine
-from vla_ros.cli.options import resolve_robot
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import LoadOptions, load, resolve
-from vla_ros.runtime.devices import resolve_device, resolve_dtype
-from vla_ros.runtime.network import forward
-from vla_ros.runtime.serving import open_policy
+from vla_ros.runtime.serving import open_policy, resolve_device, resolve_dtype
 from vla_ros.runtime.session import example_sample
 
 
@@ -118,7 +115,7 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
         policy = policy.eval().requires_grad_(False)
         subject = Subject(policy, random_batch(policy), title, folder, peers, problems)
     else:
-        robot = RobotSpec.load(resolve_robot(args.robot))
+        robot = RobotSpec.load(args.robot)
         loaded = open_policy(args.policy, robot, args.device, args.dtype)
         policy = loaded.policy.eval().requires_grad_(False)
         batch = loaded.processor.inputs([example_sample(robot, loaded.processor, "touch the red cube")])
@@ -159,11 +156,11 @@ def _open_peers(
 
 def _timings(subject: Subject, args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> list[Timing]:
     """Ours first, LeRobot in turn with it, then the others one after the other."""
-    policy, batch, noise = subject.policy, subject.batch, noise_for(subject.policy, device)
+    policy, batch, draws = subject.policy, subject.batch, draws_for(subject.policy, device)
     peers, problems = [], list(subject.problems)
     for peer in subject.peers:
         try:
-            peer.set_inputs(policy, batch, noise, args.steps)
+            peer.set_inputs(policy, batch, draws, args.steps)
         except InputError as error:
             problems.append(Timing(peer.name, problem=str(error)))
         else:
@@ -177,7 +174,7 @@ def _timings(subject: Subject, args: argparse.Namespace, device: torch.device, d
     if peers:
         uploaded = {name: value.to(device) for name, value in batch.items()}
         with torch.inference_mode():
-            actions = forward(policy, uploaded, noise, None, args.steps).float().cpu()
+            actions = policy.predict(uploaded, draws, num_steps=args.steps).float().cpu()
         timings += [peer.timing(actions) for peer in peers]
     if not args.no_peers:
         timings += time_peers(policy, batch, device, dtype, args.runs, args.steps)

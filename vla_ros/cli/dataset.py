@@ -1,6 +1,6 @@
 """Make a LeRobot dataset (version 3) of bags, or show one (versions 2.1 and 3).
 
-    vla-ros dataset build BAG... -o DIR --robot so101.yaml --fps 10 --image-size 96
+    vla-ros dataset build BAG... -o DIR --robot so101 --fps 10 --image-size 96
     vla-ros dataset show DIR
 """
 
@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def add_cut_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that say what an episode is; `cut_options` reads them."""
     defaults = CutOptions()
-    parser.add_argument("--robot", required=True, help="robot file")
+    parser.add_argument("--robot", required=True, help="robot file, or the name of one of those shipped (so101)")
     parser.add_argument("--namespace", default="/", help="of the robot's topics in the bag")
     parser.add_argument("--by", choices=CUTS, default=defaults.by, help="what cuts the bag into episodes")
     parser.add_argument("--instruction", help="text of all episodes in place of the recorded ones")

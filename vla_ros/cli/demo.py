@@ -13,9 +13,7 @@ import time
 from pathlib import Path
 
 import vla_ros
-from vla_ros.cli.options import resolve_robot
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import RobotSpec
 
 INSTRUCTIONS = ("touch the red cube", "pick up the blue cube", "touch the green cube")
 CHECKPOINT = Path(vla_ros.__file__).parent / "data" / "checkpoints" / "pi0_tiny"
@@ -29,28 +27,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, default=30.0, help="s for each instruction")
     parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), default="ensemble", help="blending of chunks")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--robot", default="so101", help="robot file of the simulated arm")
+    parser.add_argument("--robot", default="so101", help="file or name of the simulated robot (default: so101)")
     parser.add_argument("--output", type=Path, help="folder of the results (default: runs/demo-DATE)")
 
 
 def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from vla_ros.cli.demo_plot import write_plot
-    from vla_ros.cli.demo_video import write_video
-    from vla_ros.graph.demo import DemoGraph
+    from vla_ros.cli.demo_pictures import write_plot, write_video
+    from vla_ros.graph.demo import DemoGraph, result_table
     from vla_ros.graph.demo_bag import Step, read_motion
 
     if not args.policy.exists():
         raise InputError(f"policy {args.policy}: no such checkpoint")
-    robot_file = resolve_robot(args.robot)
-    robot = RobotSpec.load(robot_file)
     folder = args.output or Path("runs") / time.strftime("demo-%Y-%m-%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty, expected a new one")
     console = Console()
     steps = [Step(text) for text in args.instructions]
-    with DemoGraph(folder, robot_file, args, console) as demo:
+    with DemoGraph(folder, args, console) as demo:
         try:
             demo.bring_up()
             demo.follow(steps)
@@ -58,12 +53,10 @@ def main(args: argparse.Namespace) -> int:
             console.print("ending the nodes")
             return 130
         demo.finish_bag()
-        watch = demo.watch
+        watch, robot = demo.watch, demo.robot
     with console.status("drawing the video and the plot"):
         write_video(folder / "bag", robot, steps, folder / "demo.mp4")
         write_plot(read_motion(folder / "bag", robot), robot, steps, folder / "commands.png")
-    from vla_ros.graph.demo import result_table
-
     console.print(result_table(steps, watch))
     console.print(
         f"{folder}: video demo.mp4, plot commands.png, bag (ros2 bag info {folder / 'bag'}), logs *.log",

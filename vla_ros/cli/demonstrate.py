@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.resources import config_file
+from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
-from vla_ros.datasets.lerobot import DatasetWriter
+from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
 from vla_ros.sim.demonstrations import ATTEMPTS, FPS, demonstrations, layout_seed
 from vla_ros.sim.scene import COLOURS
@@ -51,19 +51,20 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
     if args.bags:
         return _record_bags(args)
-    robot = RobotSpec.load(config_file("robots/so101.yaml"))
-    writer = DatasetWriter(args.out, robot, FPS)
+    robot = RobotSpec.load("so101")
     picture = partial(resize_within, height=args.image_size, width=args.image_size)
     kinds = [TaskKind(name) for name in args.tasks]
     frames, made, began = 0, Counter(), time.monotonic()
-    for demo in demonstrations(kinds, args.episodes, args.seed, picture, args.jobs):
-        writer.add_episode(demo.images, demo.states, demo.actions, demo.instruction)
-        frames += len(demo.states)
-        made[f"{demo.task.kind} {demo.task.colour}"] += 1
-        done = sum(made.values())
-        if done % 20 == 0 or done == args.episodes:
-            print(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s", flush=True)
-    writer.finish()
+    with new_folder(args.out, "dataset", replace=False) as folder:
+        writer = DatasetWriter(folder, robot, FPS)
+        for demo in demonstrations(kinds, args.episodes, args.seed, picture, args.jobs):
+            writer.add_episode(demo.images, demo.states, demo.actions, demo.instruction)
+            frames += len(demo.states)
+            made[f"{demo.task.kind} {demo.task.colour}"] += 1
+            done = sum(made.values())
+            if done % 20 == 0 or done == args.episodes:
+                print(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s", flush=True)
+        writer.finish()
     print(f"{args.out}: " + ", ".join(f"{count} x {what}" for what, count in sorted(made.items())))
     print(f"mean length {frames / args.episodes / FPS:.2f} s")
     return 0
@@ -79,7 +80,7 @@ def _record_bags(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vla_ros_demos_") as folder:
-        with DemonstrationGraph(Path(folder), config_file("robots/so101.yaml")) as graph:
+        with DemonstrationGraph(Path(folder), "so101") as graph:
             graph.bring_up()
             for index in range(args.episodes):
                 task = Task(TaskKind(args.tasks[index % len(args.tasks)]),

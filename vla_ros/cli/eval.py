@@ -4,9 +4,8 @@
 
 Policy, executor and simulator run as nodes in processes of their own, on a private ROS domain. Simulated time waits for
 them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Controls:
-`wrong_colour`
-tells the policy another cube than the one it is judged by, `shuffled_images` shows it another layout than the one
-that it acts in, `expert` lets the scripted expert of the simulator do the task (no policy).
+`wrong_colour` tells the policy another cube than the one it is judged by, `shuffled_images` shows it another layout
+than the one that it acts in, `expert` lets the scripted expert of the simulator do the task (no policy).
 """
 
 import argparse
@@ -38,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layouts", type=int, default=100, help="episodes of each task")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
     parser.add_argument("--control", choices=CONTROLS, default="none")
-    parser.add_argument("--robot", help="robot file (default: the simulated SO-101)")
+    parser.add_argument("--robot", default="so101", help="robot file, or its name (default: so101, the simulated one)")
     parser.add_argument("--rate", type=float, default=10.0, help="inferences per simulated second, Hz (default: 10)")
     parser.add_argument("--time-limit", type=float, help="s of simulated time for an episode (default: by task)")
     parser.add_argument("--jobs", type=int, default=1, help="graphs that run at the same time")
@@ -119,10 +118,8 @@ def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, Outcome]]:
 
 def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tuple[Episode, Outcome]]:
     """The plan through `args.jobs` graphs at a time; outcomes as they come."""
-    from vla_ros.core.resources import config_file
     from vla_ros.graph.evaluation import EvaluationGraph
 
-    robot = args.robot or str(config_file("robots/so101.yaml"))
     todo: queue.SimpleQueue[Episode] = queue.SimpleQueue()
     done: queue.SimpleQueue[tuple[Episode, Outcome] | BaseException] = queue.SimpleQueue()
     for episode in plan:
@@ -143,7 +140,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tu
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_eval_"))
         for job in range(min(args.jobs, len(plan))):
             graph = stack.enter_context(
-                EvaluationGraph(Path(folder) / str(job), robot, args.policy, args.rate, args.device, args.params)
+                EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params)
             )
             threading.Thread(target=work, args=(graph,), name=f"job {job}", daemon=True).start()
         for _ in plan:

@@ -1,6 +1,6 @@
 """Record the topics of a robot file, chunks, commands, status and the instruction to a bag. Ctrl-C finishes it.
 
-    vla-ros record --robot so101.yaml -o pushes --compressed-images
+    vla-ros record --robot so101 -o pushes --compressed-images
 """
 
 import argparse
@@ -12,7 +12,7 @@ from vla_ros.core.errors import InputError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--robot", required=True, help="robot file")
+    parser.add_argument("--robot", required=True, help="robot file, or the name of one of those shipped (so101)")
     parser.add_argument("-o", "--output", default="", help="folder of the bag (default: ROBOT_DATE_TIME)")
     parser.add_argument("--topics", nargs="*", default=[], metavar="TOPIC", help="more topics to record")
     parser.add_argument("--namespace", default="", help="of the robot's topics")

@@ -1,7 +1,7 @@
 """Publish a bag, or evaluate policies on it without ROS.
 
     vla-ros replay BAG --rate 0.5 --start 10 --loop
-    vla-ros replay BAG... --robot so101.yaml --policy CKPT [--policy CKPT2] -o report
+    vla-ros replay BAG... --robot so101 --policy CKPT [--policy CKPT2] -o report
 """
 
 import argparse
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber, /clock too")
     test = parser.add_argument_group("open-loop evaluation")
     test.add_argument("--policy", action="append", default=[], metavar="CKPT", help="checkpoint; twice to compare")
-    test.add_argument("--robot", help="robot file")
+    test.add_argument("--robot", help="robot file, or the name of one of those shipped (so101)")
     test.add_argument("-o", "--output", help="folder for report.json and errors.png")
     test.add_argument("--device", default="auto")
     test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
@@ -102,18 +102,17 @@ class _SessionPredictor:
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
         self.n_obs_steps = session.processor.n_obs_steps
-        self._columns = [robot.joint_names.index(name) for name in session.processor.joints]
-        self._joints = len(robot.joints)
+        self.paced = session.policy.traits.paced
+        self.begin = session.begin
+        self._joints = robot.joint_names
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
         from vla_ros.runtime.history import make_sample
 
         sample = make_sample(steps, self._session.processor, steps[-1].instruction)
-        self._session.reset(seed)
-        actions = self._session.infer(sample).actions
-        chunk = np.tile(steps[-1].state, (len(actions), 1))  # joints that the policy does not speak of stay
-        chunk[:, self._columns] = actions
-        return chunk
+        self._session.seed(seed)
+        targets = self._session.infer([sample])[0].targets
+        return targets.joint_positions(self._joints, steps[-1].state)  # joints that it does not speak of stay
 
 
 def _evaluate(args: argparse.Namespace) -> int:

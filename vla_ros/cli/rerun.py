@@ -106,11 +106,10 @@ def main(args: argparse.Namespace) -> int:
     except ImportError:
         raise InputError("vla-ros rerun needs rerun-sdk: pip install vla_ros[view]") from None
 
-    from vla_ros.cli.options import resolve_robot
     from vla_ros.core.robot import RobotSpec
     from vla_ros.graph.processes import Graph
 
-    robot = RobotSpec.load(resolve_robot(args.robot))
+    robot = RobotSpec.load(args.robot)
     recording = rerun.RecordingStream("vla_ros")
     if args.save:
         recording.save(args.save)

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vla_ros.cli.options import resolve_robot
+from vla_ros.core.resources import resolve_robot
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

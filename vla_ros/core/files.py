@@ -1,37 +1,96 @@
-"""Checkpoint folders that are complete or absent."""
+"""Files and folders that are complete or absent, whatever happens to the process that writes them."""
 
+import glob
 import os
+import platform
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vla_ros.core.errors import InputError
+
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place when the block ends well, and vanishes when it does not.
+def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Path]:
+    """An empty folder beside `path` that takes its place when the block ends well, and vanishes when it does not.
 
-    An older folder at `path` is replaced; its files are there until the new ones are complete and on the disk.
+    With `replace`, the files of an older folder at `path` are there until the new ones are complete and on the disk.
+
+    Args:
+        what: names the folder in errors ("dataset").
+
+    Raises:
+        InputError: `path` exists and is neither empty nor to be replaced; the disk is full or refuses.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    if not replace and path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{what} {path}: exists already, expected a new folder")
+    with _written(path, what) as temporary:
+        temporary.mkdir()
         yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes private folders
+        mode = temporary.stat().st_mode & 0o666  # as the umask wants it; some writers make private files
         for file in temporary.rglob("*"):
             if file.is_file():
-                file.chmod(0o644)
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
+                file.chmod(mode)
+                _to_disk(file)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / path.name
+            old = temporary.with_suffix(".old")
             path.rename(old)
             temporary.rename(path)
-            shutil.rmtree(old.parent)
+            shutil.rmtree(old)
         else:
             temporary.rename(path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+
+@contextmanager
+def new_file(path: str | Path, what: str) -> Iterator[Path]:
+    """As `new_folder`, for one file: the block writes the path that it is given. An older file is replaced."""
+    path = Path(path)
+    with _written(path, what) as temporary:
+        yield temporary
+        _to_disk(temporary)
+        temporary.replace(path)
+
+
+@contextmanager
+def _written(path: Path, what: str) -> Iterator[Path]:
+    """A name beside `path` that no other process uses; what the block leaves there is removed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        host = platform.node()
+        temporary = path.parent / f".{path.name}.{host}.{os.getpid()}.part"
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{host}.*.part"):
+            if left == temporary or not _alive(left.suffixes[-2]):
+                _remove(left)  # of a process that was killed
+        try:
+            yield temporary
+        finally:
+            _remove(temporary)
+    except OSError as error:
+        raise InputError(f"{what} {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _alive(suffix: str) -> bool:
+    try:
+        os.kill(int(suffix[1:]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _to_disk(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

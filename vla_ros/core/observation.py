@@ -1,6 +1,6 @@
 """What a policy sees."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,8 @@ class Observation:
         state: (J,) float64 joint positions in the order of the robot file, rad or m.
         instruction: the text to follow.
         stamps_ns: stream name (camera name or "joint_states") -> its own stamp, ns.
-        values: stream name -> array of the stream's shape, of every other stream of the robot file.
+        values: stream name -> array of the stream's shape, of every other stream ("command/GROUP": (d,) float64).
+        columns: "command/GROUP" -> the places of its joints in the state, where it holds until there is a command.
     """
 
     stamp_ns: int
@@ -25,6 +26,7 @@ class Observation:
     instruction: str = ""
     stamps_ns: Mapping[str, int] = field(default_factory=dict)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

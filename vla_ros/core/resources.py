@@ -13,10 +13,28 @@ def config_file(name: str) -> Path:
     Looked for in a source tree, in every ROS prefix (`AMENT_PREFIX_PATH`), then in Python's own prefix.
     Raises InputError that says where it was looked for.
     """
-    prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    folders = [Path(__file__).parents[2] / "config"]
-    folders += [Path(prefix) / "share" / "vla_ros" / "config" for prefix in (*prefixes, sys.prefix)]
+    folders = _folders()
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
     raise InputError(f"configuration file {name}: in none of {', '.join(map(str, folders))}")
+
+
+def resolve_robot(robot: str | Path) -> Path:
+    """The path of a robot file that is given by its path, or by its name in `config/robots` (`so101`).
+
+    Raises InputError that names those there are.
+    """
+    path = Path(robot).expanduser()
+    if path.is_file():
+        return path.resolve()
+    known = {file.stem: file for folder in reversed(_folders()) for file in (folder / "robots").glob("*.yaml")}
+    if str(robot) in known:
+        return known[str(robot)]
+    raise InputError(f"robot {str(robot)!r}: no such file, nor one that comes along ({', '.join(sorted(known))})")
+
+
+def _folders() -> list[Path]:
+    prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
+    shares = [Path(prefix) / "share" / "vla_ros" / "config" for prefix in (*prefixes, sys.prefix)]
+    return [Path(__file__).parents[2] / "config", *shares]

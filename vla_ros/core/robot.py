@@ -1,15 +1,23 @@
 """The robot file: one description read by recording, training, serving and simulation alike."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping, record
+from vla_ros.core.resources import resolve_robot
+from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, Stream
 
-INTERFACES = ("joint_trajectory", "float64_multi_array", "joint_state")
+INTERFACES = {  # of a command group -> type of its messages
+    "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
+    "float64_multi_array": "std_msgs/msg/Float64MultiArray",
+    "joint_state": JOINT_STATE,
+}
 ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1", "32FC1")
 
 
@@ -52,13 +60,17 @@ class CommandGroup:
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """A robot, as every part of vla_ros sees it. `load` reads it from `config/robots/NAME.yaml`."""
+    """A robot, as every part of vla_ros sees it. `load` reads it from `config/robots/NAME.yaml`.
+
+    The state is the joints of all topics of joint states together; `streams` are the further sensors.
+    """
 
     name: str
     cameras: tuple[Camera, ...]
     joints: tuple[Joint, ...]
     groups: tuple[CommandGroup, ...]
-    joint_state_topic: str = "joint_states"
+    joint_state_topic: str | tuple[str, ...] = "joint_states"
+    streams: tuple[Stream, ...] = ()
     control_rate: float = 100.0  # Hz
     position_margin: float = 0.0  # rad or m kept free at both ends of every joint's range
 
@@ -69,6 +81,47 @@ class RobotSpec:
     @property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
+
+    @property
+    def joint_state_topics(self) -> tuple[str, ...]:
+        topics = self.joint_state_topic
+        return (topics,) if isinstance(topics, str) else topics
+
+    @cached_property
+    def all_streams(self) -> dict[str, Stream]:
+        """Name -> stream: cameras, joint states ("joint_states", of several topics "joint_states/TOPIC"), further
+        sensors, commands ("command/GROUP")."""
+        topics = self.joint_state_topics
+        cameras = [
+            Stream(c.name, c.topic, COMPRESSED_IMAGE if c.compressed else IMAGE, shape=(c.height, c.width, 3),
+                   dtype="uint8", paces=True) for c in self.cameras
+        ]  # fmt: skip
+        states = [
+            Stream(JOINT_STATES if len(topics) == 1 else f"{JOINT_STATES}/{topic}", topic, JOINT_STATE)
+            for topic in topics
+        ]
+        commands = [
+            Stream(COMMAND + group.name, group.topic, INTERFACES[group.interface], shape=(len(group.joints),))
+            for group in self.groups
+        ]
+        return {stream.name: stream for stream in (*cameras, *states, *self.streams, *commands)}
+
+    @property
+    def state_streams(self) -> tuple[str, ...]:
+        return tuple(name for name, stream in self.all_streams.items() if stream.is_state)
+
+    def stream(self, name: str) -> Stream:
+        """Raises InputError for a stream that the robot file does not have."""
+        if name not in self.all_streams:
+            raise InputError(f"robot {self.name}: no stream {name!r}, expected one of {sorted(self.all_streams)}")
+        return self.all_streams[name]
+
+    def chosen_with(self, names: Collection[str]) -> tuple[Stream, ...]:
+        """The streams `names` ("joint_states" for all of them) and those that are chosen together with them."""
+        wanted = {n for name in names for n in (self.state_streams if name == JOINT_STATES else [name])}
+        leaders = {self.stream(name).with_ or name for name in wanted}
+        wanted |= {n for n, stream in self.all_streams.items() if n in leaders or (stream.with_ in leaders)}
+        return tuple(stream for name, stream in self.all_streams.items() if name in wanted)
 
     @property
     def discrete(self) -> np.ndarray:
@@ -84,14 +137,12 @@ class RobotSpec:
 
     @classmethod
     def load(cls, path: str | Path) -> "RobotSpec":
-        """Raises InputError that names the file, the field, the value and what was expected."""
-        path = Path(path)
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"robot file {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"robot file {path}: not YAML: {error}") from error
+        """From a robot file, or the name of one in `config/robots`.
+
+        Raises InputError that names the file, the field, the value and what was expected.
+        """
+        path = resolve_robot(path)
+        data = read_mapping(path, "robot file")
         try:
             return cls.from_dict(data)
         except InputError as error:
@@ -100,24 +151,20 @@ class RobotSpec:
     @classmethod
     def from_dict(cls, data: Any) -> "RobotSpec":
         """Build from the parsed YAML. Raises InputError."""
-        if not isinstance(data, dict):
-            raise InputError(f"expected a mapping at the top, got {type(data).__name__}")
-        data = dict(data)
-        lists = {}
-        for key, kind in (("cameras", Camera), ("joints", Joint), ("groups", CommandGroup)):
-            rows = data.pop(key, None)
-            if not isinstance(rows, list) or not (rows or key == "cameras"):
-                raise InputError(f"{key}: expected a list, got {rows!r}")
-            lists[key] = tuple(_record(kind, row, f"{key}[{i}]") for i, row in enumerate(rows))
-        robot = _record(cls, data | lists, "robot")
+        robot = record(cls, data)
         robot._check()
         return robot
 
     def _check(self) -> None:
+        for name in ("joints", "groups"):
+            if not getattr(self, name):
+                raise InputError(f"{name}: empty, expected at least one")
         for what, names in (
             ("camera", self.camera_names),
             ("joint", self.joint_names),
             ("command group", tuple(group.name for group in self.groups)),
+            ("topic of joint states", self.joint_state_topics),
+            ("stream", (*self.camera_names, *(name for stream in self.streams for name in stream.readings))),
         ):
             for name in names:
                 if names.count(name) > 1:
@@ -142,7 +189,16 @@ class RobotSpec:
         for group in self.groups:
             if group.interface not in INTERFACES:
                 raise InputError(
-                    f"group {group.name}: interface {group.interface!r}, expected one of {INTERFACES}"
+                    f"group {group.name}: interface {group.interface!r}, expected one of {tuple(INTERFACES)}"
+                )
+        if not self.joint_state_topics:
+            raise InputError("joint_state_topic: empty, expected a topic or several")
+        leaders = {stream.name: stream.with_ for stream in self.all_streams.values()}
+        for stream in self.streams:
+            stream.check()
+            if stream.with_ and (leaders.get(stream.with_) != "" or self.stream(stream.with_).window):
+                raise InputError(
+                    f"stream {stream.name}: with {stream.with_!r}, expected one without `with` or window of its own"
                 )
         commanded = [name for group in self.groups for name in group.joints]
         if sorted(commanded) != sorted(self.joint_names):
@@ -151,35 +207,3 @@ class RobotSpec:
             raise InputError(f"control_rate {self.control_rate} Hz, expected 1 to 1000")
         if not 0 <= self.position_margin < np.inf:
             raise InputError(f"position_margin {self.position_margin}, expected zero or more")
-
-
-def _record(kind: type, row: Any, where: str) -> Any:
-    """A dataclass from a mapping; unknown, missing and mistyped fields are errors that name them."""
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: expected a mapping, got {row!r}")
-    known = {field.name: field for field in fields(kind)}
-    for key in row:
-        if key not in known:
-            raise InputError(f"{where}: unknown field {key!r}, expected some of {sorted(known)}")
-    values = {}
-    for name, value in row.items():
-        wanted = known[name].type
-        if wanted in (float, "float", float | None) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = float(value)
-            if not np.isfinite(value):
-                raise InputError(f"{where}.{name}: {value}, expected a finite number")
-        elif wanted in (tuple[str, ...],) and isinstance(value, list):
-            value = tuple(str(v) for v in value)
-        elif wanted in (float, int, str, bool) and type(value) is not wanted:
-            raise InputError(f"{where}.{name}: {value!r}, expected a {wanted.__name__}")
-        elif wanted == float | None and value is not None:
-            raise InputError(f"{where}.{name}: {value!r}, expected a number or null")
-        values[name] = value
-    try:
-        return kind(**values)
-    except TypeError:
-        missing = [
-            name for name, field in known.items()
-            if name not in values and field.default is field.default_factory  # both are MISSING: required
-        ]
-        raise InputError(f"{where}: missing {missing}") from None

@@ -1,6 +1,5 @@
 """LeRobot datasets: written in version 3, read in versions 2.1 and 3."""
 
-import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ import cv2
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_file
 from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
 from vla_ros.datasets.video import decode
@@ -113,31 +113,23 @@ class Dataset:
         identity = zlib.crc32(repr((self.info, [(e.start, e.length) for e in self.episodes])).encode())
         file = folder / f"{camera}_{tag or 'full'}_{identity:08x}.npy"
         if not file.is_file():
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._fill(file, camera, resize, progress)
-            except OSError as error:
-                raise InputError(f"image cache {file}: {error.strerror}; name another folder with `cache`") from error
+            with new_file(file, "image cache (--cache names another folder)") as part:
+                self._fill(part, camera, resize, progress)
         return np.load(file, mmap_mode="r")
 
     def _fill(self, file: Path, camera: str, resize, progress) -> None:
-        partial = file.with_suffix(f".partial{os.getpid()}")
         store = None
-        try:
-            for episode in self.episodes:
-                frames = self.episode_frames(episode, camera)
-                if resize is not None:
-                    frames = np.stack([resize(image) for image in frames])
-                if store is None:
-                    shape = (len(self), *frames.shape[1:])
-                    store = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-                store[episode.start : episode.stop] = frames
-                if progress is not None:
-                    progress(episode.stop, len(self))
-            store.flush()
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
+        for episode in self.episodes:
+            frames = self.episode_frames(episode, camera)
+            if resize is not None:
+                frames = np.stack([resize(image) for image in frames])
+            if store is None:
+                shape = (len(self), *frames.shape[1:])
+                store = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+            store[episode.start : episode.stop] = frames
+            if progress is not None:
+                progress(episode.stop, len(self))
+        store.flush()
 
     def _decoded(self, episode: Episode, key: str):
         if key in episode.videos:

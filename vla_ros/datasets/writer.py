@@ -1,7 +1,6 @@
 """Writing the LeRobot dataset format, version 3."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.statistics import PixelStatistics, Statistics, of_rows
 from vla_ros.datasets.video import CRF, PIXEL_FORMAT, VideoWriter
@@ -247,6 +247,5 @@ def _task_table(tasks: Mapping[str, int]) -> pa.Table:
 
 
 def _write_json(path: Path, value: dict) -> None:
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(value, indent=4), encoding="utf-8")
-    os.replace(partial, path)
+    with new_file(path, "dataset") as part:
+        part.write_text(json.dumps(value, indent=4), encoding="utf-8")

@@ -1,7 +1,6 @@
 """The nodes of a demo, and its course."""
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -10,53 +9,35 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from std_msgs.msg import String
 
-from vla_ros.core.instruction import instruction_id
 from vla_ros.core.resources import config_file
-from vla_ros.core.robot import RobotSpec
-from vla_ros.graph.demo_bag import NS, Step
-from vla_ros.graph.evaluation import private_domain
-from vla_ros.graph.processes import Graph
-from vla_ros.graph.simulation import Simulation
+from vla_ros.graph.demo_bag import Step
+from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.watch import Display, Watch, grid
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.messages.stamps import NS
 
 NODES = ("policy_node", "executor_node", "recorder_node")
 _AFTERWARDS = 1.5  # s that the last task is followed after its success, for the eye
-_INSTRUCT_AGAIN = 2.0  # s
 
 
-class DemoGraph:
-    """Simulator, policy, executor and recorder, as a context.
+class DemoGraph(SimulatedGraph):
+    """Simulator, policy, executor and recorder, as a context."""
 
-    Everything runs on a ROS domain that nobody on this machine uses, so that a demo never commands a robot.
-    """
-
-    def __init__(self, folder: Path, robot_file: Path, args: argparse.Namespace, console: Console) -> None:
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    def __init__(self, folder: Path, args: argparse.Namespace, console: Console) -> None:
+        super().__init__(folder, args.robot, lockstep=args.lockstep, use_sim_time=args.lockstep)
         self.args, self.console, self.folder = args, console, folder
-        self._robot_file = str(robot_file)
-        self._limits = np.array([joint.velocity for joint in RobotSpec.load(robot_file).joints])
-        self.graph = Graph(folder, domain=private_domain(), use_sim_time=args.lockstep)
+        self._limits = np.array([joint.velocity for joint in self.robot.joints])
 
-    def __enter__(self) -> "DemoGraph":
-        self.graph.__enter__()
-        self.watch = Watch(self.graph)
-        self.simulation = Simulation(self.graph)
-        self._instruction = self.graph.node.create_publisher(String, "instruction", COMMAND_QOS)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.graph.__exit__(*error)
+    def followed(self) -> list[int | None]:
+        return self.watch.followed()
 
     def now_ns(self) -> int:
         return self.graph.node.get_clock().now().nanoseconds
 
     def bring_up(self) -> None:
         """Start all nodes, configure them, lay out the cubes, activate."""
-        args, graph = self.args, self.graph
-        common = {"robot": self._robot_file, "use_sim_time": args.lockstep, "reliable_sensors": args.lockstep}
+        args, graph, common = self.args, self.graph, self.common
+        self.watch = Watch(graph)
         policy = {"policy": str(args.policy.resolve()), "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
         # What the policy was trained at; more would only take time from the other nodes of a small machine.
         policy["max_rate"] = 0.0 if args.lockstep else 10.0
@@ -74,7 +55,7 @@ class DemoGraph:
             highlight=False, soft_wrap=True,
         )  # fmt: skip
         with self.console.status("starting the simulator, loading the policy"):
-            self.simulation.start(self._robot_file, lockstep=args.lockstep, patience=300.0)
+            self.simulation.start(self.robot_file, lockstep=args.lockstep, patience=300.0)
             for name in NODES:
                 graph.configure(name)
             self.simulation.reset(seed=args.seed, hold=args.lockstep)
@@ -103,24 +84,11 @@ class DemoGraph:
         return self.simulation.task.values["steered"] == "true"
 
     def _begin(self, step: Step) -> None:
-        """Publish the instruction until policy, executor and simulator follow it."""
-        number = instruction_id(step.instruction)
-
-        def known() -> bool:
-            heard: list[Any] = [self.watch.policy, self.watch.executor]
-            return all(status is not None and status.instruction_id == number for status in heard) and (
-                self.simulation.task.values["instruction"] == step.instruction
-            )
-
         executor = self.watch.executor
         if executor is not None and len(executor.velocity) == len(self._limits):
             step.still_moving = float(np.max(np.abs(np.asarray(executor.velocity)) / self._limits))
         step.begin_ns = self.now_ns()
-        for _ in range(30):
-            self._instruction.publish(String(data=step.instruction))
-            if self.graph.wait_until(known, _INSTRUCT_AGAIN):
-                return
-        self.graph.wait_for(known, f"policy, executor and simulator to follow {step.instruction!r}")
+        self.instruct(step.instruction)
 
     def _wait_for_success(self, step: Step, steps: list[Step], display: Display) -> None:
         limit = step.begin_ns + round(self.args.time_limit * NS)

@@ -16,8 +16,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.images import rgb_image
-
-NS = 1_000_000_000
+from vla_ros.messages.stamps import NS
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Demonstrations through the graph: simulator, expert and recorder as nodes in lockstep, a bag for every episode."""
 
 import math
-import os
 import shutil
 from pathlib import Path
 
@@ -12,11 +11,11 @@ from std_msgs.msg import String
 
 from vla_ros.bags.index import index_bag
 from vla_ros.bags.reader import Bag
-from vla_ros.core.robot import RobotSpec
-from vla_ros.graph.evaluation import private_domain
-from vla_ros.graph.processes import Graph, GraphError
-from vla_ros.graph.simulation import Simulation, TaskStatus
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS
+from vla_ros.core.instruction import instruction_id
+from vla_ros.graph.processes import GraphError
+from vla_ros.graph.simulated import SimulatedGraph
+from vla_ros.graph.simulation import TaskStatus
+from vla_ros.nodes.base import STATUS_QOS
 from vla_ros.sim.tasks import Task
 
 REST = 1.5  # s that an episode goes on after its success, so that a policy learns to come to rest
@@ -26,43 +25,29 @@ IMAGE_RATE = 10.0  # Hz, the policy's clock
 _TRIES = 5
 
 
-class DemonstrationGraph:
+class DemonstrationGraph(SimulatedGraph):
     """Simulator, expert and recorder, as a context.
 
     Simulated time waits until the expert has steered and the recorder has received everything, so the same arguments
-    give the same bags on every machine, however busy. It runs on a ROS domain that nobody on this machine uses.
+    give the same bags on every machine, however busy.
     """
-
-    def __init__(self, folder: Path, robot_file: str | Path, domain: int | None = None) -> None:
-        """`folder`: for logs and parameter files."""
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
-        self.graph = Graph(folder, domain=private_domain() if domain is None else domain)
-        self._robot_file, self._robot = str(robot_file), RobotSpec.load(robot_file)
-        self._following: str | None = None
-
-    def __enter__(self) -> "DemonstrationGraph":
-        self.graph.__enter__()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.graph.__exit__(*error)
 
     def bring_up(self) -> None:
         """Start the nodes; the recorder waits for the first episode."""
         graph, node = self.graph, self.graph.node
-        self.simulation = Simulation(graph)
-        self._instruction = node.create_publisher(String, "instruction", COMMAND_QOS)
+        self._following: str | None = None
         self._set_recorder = node.create_client(SetParameters, f"{graph.full_name('recorder_node')}/set_parameters")
         node.create_subscription(String, "expert_node/following", self._take_following, STATUS_QOS)
-        common = {"robot": self._robot_file, "use_sim_time": True, "reliable_sensors": True}
-        graph.start("expert_node", parameters=common)
-        graph.start("recorder_node", parameters=common | {"compressed_images": True})
+        graph.start("expert_node", parameters=self.common)
+        graph.start("recorder_node", parameters=self.common | {"compressed_images": True})
         self.simulation.start(
-            self._robot_file, lockstep=True, image_rate=IMAGE_RATE, chunks=False, acknowledged=True, patience=300.0
+            self.robot_file, lockstep=True, image_rate=IMAGE_RATE, chunks=False, acknowledged=True, patience=300.0
         )
         graph.bring_up("expert_node")
         graph.configure("recorder_node")
+
+    def followed(self) -> list[int | None]:
+        return [None if self._following is None else instruction_id(self._following)]
 
     def _take_following(self, message: String) -> None:
         self._following = message.data
@@ -98,7 +83,7 @@ class DemonstrationGraph:
         graph.wait_for(future.done, "recorder_node to take the name of the bag")
         if not future.result().results[0].successful:
             raise GraphError(f"recorder_node: {future.result().results[0].reason}")
-        self._instruct(instruction)
+        self.instruct(instruction)
         graph.activate("recorder_node")
         number = simulation.run()
 
@@ -114,20 +99,8 @@ class DemonstrationGraph:
             raise GraphError(f"sim_node: {status.message}")
         graph.deactivate("recorder_node")
         simulation.pause()
-        self._instruct("")
+        self.instruct("")
         return status
-
-    def _instruct(self, text: str) -> None:
-        """Publish an instruction until expert and simulator follow it."""
-
-        def known() -> bool:
-            return self._following == text and self.simulation.task.values["instruction"] == text
-
-        for _ in range(30):
-            self._instruction.publish(String(data=text))
-            if self.graph.wait_until(known, 2.0):
-                break
-        self.graph.wait_for(known, f"expert and simulator to follow {text!r}")
 
     def _lacking(self, path: Path, instruction: str, status: TaskStatus) -> str:
         """What of the run is not in the bag, empty where nothing is lacking.
@@ -136,9 +109,9 @@ class DemonstrationGraph:
         """
         start, run_time = int(status.values["run_start_ns"]), float(status.values["run_time"])
         with Bag(path) as bag:
-            index = index_bag(bag, self._robot)
+            index = index_bag(bag, self.robot)
         for name, stream in index.streams.items():
-            rate = IMAGE_RATE if name in self._robot.camera_names else self._robot.control_rate
+            rate = IMAGE_RATE if name in self.robot.camera_names else self.robot.control_rate
             expected, got = math.ceil(run_time * rate - 1e-6), len(np.unique(stream.stamps[stream.stamps >= start]))
             if got != expected:
                 return f"{got} messages of {stream.topic}, expected {expected}"

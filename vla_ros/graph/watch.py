@@ -71,6 +71,10 @@ class Watch:
                 self.control_rates.append(message.control_rate)
             self.executor = message
 
+    def followed(self) -> list[int | None]:
+        """The ids of the instructions that policy and executor follow; None before their first status."""
+        return [None if status is None else status.instruction_id for status in (self.policy, self.executor)]
+
     def rows(self) -> list[tuple[str, Any]]:
         """(title, value) pairs for a table."""
         policy, executor = self.policy, self.executor

@@ -1,22 +1,16 @@
 """Joint commands: the three interfaces of a command group, written and read."""
 
 from array import array
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import CommandGroup
+from vla_ros.core.robot import INTERFACES, CommandGroup
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import NS, set_stamp
 
-# interface -> ROS type of its topic
-COMMAND_TYPES: Mapping[str, str] = {
-    "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
-    "float64_multi_array": "std_msgs/msg/Float64MultiArray",
-    "joint_state": "sensor_msgs/msg/JointState",
-}
+COMMAND_TYPES = INTERFACES  # interface -> ROS type of its topic
 
 
 class CommandWriter:

@@ -37,11 +37,28 @@ _DEPTH_STEP = {"16UC1": 10.0, "32FC1": 0.01}  # one centimetre in the unit of th
 
 def rgb_image(message: Any) -> np.ndarray:
     """(H, W, 3) uint8 RGB of an Image or a CompressedImage. Raises InputError."""
+    return _to_rgb(*_pixels(message))
+
+
+def depth_image(message: Any) -> np.ndarray:
+    """(H, W) uint16 mm of a 16UC1 or 32FC1 Image, or a PNG of 16UC1; 0 where there is no return, 65535 from there on.
+
+    Raises InputError.
+    """
+    pixels, encoding = _pixels(message)
+    if encoding == "32FC1":
+        pixels = np.nan_to_num(pixels * np.float32(1000), nan=0.0, posinf=0.0, neginf=0.0)
+        return np.rint(np.clip(pixels, 0, 65535)).astype(np.uint16)
+    if encoding != "16UC1":
+        raise InputError(f"depth image: encoding {encoding!r}, expected 16UC1 (mm) or 32FC1 (m)")
+    return pixels.copy()
+
+
+def _pixels(message: Any) -> tuple[np.ndarray, str]:
+    """Pixels as they were sent, and their encoding."""
     if hasattr(message, "format"):
-        pixels, encoding = _decompress(message)
-    else:
-        pixels, encoding = raw_image(message), _encoding(message)
-    return _to_rgb(pixels, encoding)
+        return _decompress(message)
+    return raw_image(message), _encoding(message)
 
 
 def raw_image(message: Any) -> np.ndarray:

@@ -2,17 +2,20 @@
 
 import threading
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+
+import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
-from vla_ros.messages.images import rgb_image
-from vla_ros.messages.joints import joint_positions
+from vla_ros.core.stream import COMMAND, JOINT_STATES, Stream
+from vla_ros.messages.decoders import Readings, decoder_of
+from vla_ros.messages.selection import rows_at
 from vla_ros.messages.stamps import NS, stamp_ns
 
-JOINT_STATES = "joint_states"  # the name of this stream, whatever its topic
+__all__ = ["JOINT_STATES", "NotReady", "ObservationBuilder", "message_stamp"]
 
 
 class NotReady(InputError):
@@ -23,13 +26,21 @@ class NotReady(InputError):
         self.streams = tuple(problems)
 
 
+def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
+    """ns: of the header; the time of receipt for a type without one, and for a command that says "now" (zero)."""
+    if not hasattr(message, "header"):
+        return received_ns
+    stamp = stamp_ns(message)
+    return received_ns if stream.is_command and not stamp else stamp
+
+
 class _Entry:
     """A message with its stamp; decoded once, when an observation first needs it."""
 
-    __slots__ = ("message", "stamp", "value")
+    __slots__ = ("message", "readings", "stamp")
 
     def __init__(self, stamp: int, message: Any) -> None:
-        self.stamp, self.message, self.value = stamp, message, None
+        self.stamp, self.message, self.readings = stamp, message, None
 
 
 class ObservationBuilder:
@@ -38,108 +49,180 @@ class ObservationBuilder:
     `add` is cheap (it decodes nothing) and may be called from another thread than `build`.
 
     Args:
-        robot: which streams there are: its cameras and JOINT_STATES.
-        max_age: s; a part that is older than this at the time asked for is refused. None: any age.
+        robot: its file says which streams there are.
+        max_age: s; an image or joint state that is older than this at the time asked for is refused; the other
+            streams say it themselves. None: any age, of all streams.
         history: s; messages this much older than the newest of their stream are kept, for observations of earlier
             instants (policies with a history) and for messages that run ahead of the clock.
+        names: streams to observe; by default all except commands. Those that are chosen together with them are
+            needed as well: `streams` are all.
+
+    Raises:
+        InputError: for a stream that the robot does not have or that nothing can decode.
     """
 
-    def __init__(self, robot: RobotSpec, max_age: float | None = 0.5, history: float = 0.25) -> None:
+    def __init__(
+        self,
+        robot: RobotSpec,
+        max_age: float | None = 0.5,
+        history: float = 0.25,
+        names: Collection[str] | None = None,
+    ) -> None:
+        if names is None:
+            names = [name for name, stream in robot.all_streams.items() if not stream.is_command]
         self.robot = robot
-        self.streams = (*robot.camera_names, JOINT_STATES)
-        self._max_age_ns = None if max_age is None else round(max_age * NS)
-        self._history_ns = round(history * NS)
-        self._entries: dict[str, list[_Entry]] = {stream: [] for stream in self.streams}
+        self.names = self._spelled(names)
+        self.streams = {stream.name: stream for stream in robot.chosen_with({*names, JOINT_STATES})}
+        self._any_age = max_age is None
+        self._max_age_ns = round((max_age or 0) * NS)
+        self._history_ns = {
+            name: round(history * NS) + max(stream.offsets_ns) for name, stream in self.streams.items()
+        }
+        self._decoders = {name: decoder_of(stream, robot) for name, stream in self.streams.items()}
+        self._columns = {
+            COMMAND + group.name: [robot.joint_names.index(name) for name in group.joints] for group in robot.groups
+        }
+        self._entries: dict[str, list[_Entry]] = {name: [] for name in self.streams}
+        self._stamps: dict[str, list[int]] = {name: [] for name in self.streams}
         self._lock = threading.Lock()
 
-    def add(self, stream: str, message: Any) -> None:
-        """Keep a message: an Image or CompressedImage for a camera's name, a JointState for JOINT_STATES.
+    def _spelled(self, names: Collection[str]) -> tuple[str, ...]:
+        """The state by the names of its streams."""
+        spelled = [n for name in names for n in (self.robot.state_streams if name == JOINT_STATES else [name])]
+        return tuple(dict.fromkeys(spelled))
+
+    def add(self, stream: str, message: Any, stamp: int | None = None) -> None:
+        """Keep a message of a stream, stamped by its header or with `stamp`, ns.
 
         The order of arrival does not matter; of two messages with one stamp the later one counts.
         """
-        entry = _Entry(stamp_ns(message), message)
+        entry = _Entry(stamp_ns(message) if stamp is None else stamp, message)
         with self._lock:
-            entries = self._entries[stream]
-            index = bisect_right(entries, entry.stamp, key=_stamp)
-            if index and entries[index - 1].stamp == entry.stamp:
+            entries, stamps = self._entries[stream], self._stamps[stream]
+            index = bisect_right(stamps, entry.stamp)
+            if index and stamps[index - 1] == entry.stamp:
                 entries[index - 1] = entry
             else:
                 entries.insert(index, entry)
+                stamps.insert(index, entry.stamp)
             # The oldest one kept is the last that is not after the start of the history.
-            first = bisect_right(entries, entries[-1].stamp - self._history_ns, key=_stamp) - 1
-            del entries[: max(first, 0)]
+            first = max(bisect_right(stamps, stamps[-1] - self._history_ns[stream]) - 1, 0)
+            del entries[:first], stamps[:first]
 
     def clear(self) -> None:
-        """Forget everything: after a jump of the clock."""
+        """Forget everything but what is published once: after a jump of the clock."""
         with self._lock:
-            for entries in self._entries.values():
-                entries.clear()
+            for name, stream in self.streams.items():
+                if not stream.once:
+                    self._entries[name].clear()
+                    self._stamps[name].clear()
 
     def problems(self, stamp_ns: int) -> dict[str, str]:
         """Streams that have no fresh message at `stamp_ns`, with the reason."""
-        found = self._select(stamp_ns)
-        return {stream: entry for stream, entry in found.items() if isinstance(entry, str)}
+        return self._select(stamp_ns, self.names)[1]
 
-    def build(self, stamp_ns: int, instruction: str = "") -> Observation:
-        """The robot at `stamp_ns` (ns on the ROS clock): of every stream the last message not after it.
+    def build(self, stamp_ns: int, instruction: str = "", names: Collection[str] | None = None) -> Observation:
+        """The robot at `stamp_ns` (ns on the ROS clock): of every stream what `messages.selection` chooses.
+
+        A command that is missing or stale is the state of its joints: nobody commands them, so they hold.
+
+        Args:
+            names: streams to observe instead of all; the images and values of the others are absent.
 
         Raises:
             NotReady: names every stream that is missing, stale (with its age) or cannot be decoded.
         """
-        found = self._select(stamp_ns)
-        problems = {stream: entry for stream, entry in found.items() if isinstance(entry, str)}
-        for stream, entry in found.items():
-            if stream not in problems:
-                try:
-                    self._decode(stream, entry)
-                except InputError as error:
-                    problems[stream] = str(error)
+        names = self.names if names is None else self._spelled(names)
+        if any(name.startswith(COMMAND) for name in names):
+            names = dict.fromkeys((*names, *self.robot.state_streams))
+        found, problems = self._select(stamp_ns, names)
+        readings: Readings = {}
+        for name, entries in found.items():
+            try:
+                for entry in entries:
+                    self._decode(name, entry)
+                readings |= self._joined(name, entries)
+            except InputError as error:
+                problems[name] = str(error)
+        state = np.empty(0)
+        if not problems and any(self.streams[name].is_state for name in names):
+            try:
+                state = self._state(readings)
+            except InputError as error:
+                problems[JOINT_STATES] = str(error)
         if problems:
             raise NotReady(problems)
-        stamps = {stream: entry.stamp for stream, entry in found.items()}
+        for name in names:
+            if name.startswith(COMMAND) and name not in readings:
+                readings[name] = state[self._columns[name]]
+        stamps = {name: entries[-1].stamp for name, entries in found.items()}
+        timed = [stamp for name, stamp in stamps.items() if self._is_timed(name)] or list(stamps.values())
         return Observation(
-            stamp_ns=max(stamps.values()),
-            images={name: found[name].value for name in self.robot.camera_names},
-            state=found[JOINT_STATES].value,
+            stamp_ns=max(timed, default=stamp_ns),
+            images={name: readings.pop(name) for name in names if self.streams[name].is_camera},
+            state=state,
             instruction=instruction,
             stamps_ns=stamps,
+            values={name: value for name, value in readings.items() if not name.startswith(JOINT_STATES)},
+            columns=self._columns,
         )
 
-    def _select(self, now: int) -> dict[str, _Entry | str]:
-        """stream -> the entry to use, or why there is none."""
-        found: dict[str, _Entry | str] = {}
+    def _is_timed(self, name: str) -> bool:
+        """Cameras and joint states say when an observation was made; the others ride along."""
+        return self.streams[name].is_camera or self.streams[name].is_state
+
+    def _select(self, now: int, names: Collection[str]) -> tuple[dict[str, list[_Entry]], dict[str, str]]:
+        """stream -> the entries to use, and why others have none; a command without any is in neither."""
+        found, problems = {}, {}
         with self._lock:
-            for stream, entries in self._entries.items():
-                index = bisect_right(entries, now, key=_stamp) - 1
-                if index >= 0:
-                    age = now - entries[index].stamp
-                    stale = self._max_age_ns is not None and age > self._max_age_ns
-                    found[stream] = (
-                        f"{age / NS:.3f} s old, expected at most {self._max_age_ns / NS:.3f} s" if stale
-                        else entries[index]
-                    )
-                elif entries:
-                    found[stream] = f"nothing yet: the oldest message lies {(entries[0].stamp - now) / NS:.3f} s ahead"
-                else:
-                    found[stream] = "no message yet"
-        return found
+            rows = rows_at(self._stamps, self.streams.values(), now)
+            for name in names:
+                stream, entries = self.streams[name], self._entries[name]
+                chosen = None if rows[name] is None else [entries[row] for row in rows[name]]
+                why = self._trouble(stream, chosen, now)
+                if not why:
+                    found[name] = chosen
+                elif not stream.is_command:
+                    problems[name] = why
+        return found, problems
 
-    def _decode(self, stream: str, entry: _Entry) -> None:
-        if entry.value is not None:
-            return
-        if stream == JOINT_STATES:
-            value = joint_positions(entry.message, self.robot.joint_names)
-        else:
-            camera = self.robot.camera(stream)
-            value = rgb_image(entry.message)
-            if value.shape[:2] != (camera.height, camera.width):
-                raise InputError(
-                    f"image of {value.shape[1]}x{value.shape[0]} pixels, "
-                    f"the robot file says {camera.width}x{camera.height}"
-                )
-        value.flags.writeable = False
-        entry.value, entry.message = value, None
+    def _trouble(self, stream: Stream, chosen: list[_Entry] | None, now: int) -> str:
+        """Why the chosen entries cannot be used; empty when they can. Holds the lock."""
+        if chosen is None:
+            stamps = self._stamps[stream.name]
+            if not stamps:
+                return "no message yet"
+            if stamps[0] > now:
+                return f"nothing yet: the oldest message lies {(stamps[0] - now) / NS:.3f} s ahead"
+            if stream.with_:
+                return f"no message within {stream.slop:g} s of one of {stream.with_}"
+            early = stamps[0] - (now - stream.offsets_ns[0])
+            return f"its window begins {early / NS:.3f} s before the oldest message"
+        if self._any_age or stream.once:
+            return ""
+        limit = self._max_age_ns if self._is_timed(stream.name) else round(stream.max_age * NS)
+        age = max(now - offset - entry.stamp for offset, entry in zip(stream.offsets_ns, chosen, strict=True))
+        return f"{age / NS:.3f} s old, expected at most {limit / NS:.3f} s" if age > limit else ""
 
+    def _decode(self, name: str, entry: _Entry) -> None:
+        if entry.readings is None:
+            entry.readings, entry.message = self._decoders[name](entry.message), None
 
-def _stamp(entry: _Entry) -> int:
-    return entry.stamp
+    def _joined(self, name: str, entries: list[_Entry]) -> Readings:
+        if self.streams[name].window is None:
+            return entries[0].readings
+        return {name: np.stack([entry.readings[name] for entry in entries])}
+
+    def _state(self, readings: Readings) -> np.ndarray:
+        """(J,) of all topics of joint states. Raises InputError for a joint that is on none or on several."""
+        parts = [readings[name] for name in self.robot.state_streams]
+        if len(parts) == 1:
+            return parts[0]
+        counts = np.isfinite(parts).sum(axis=0)
+        bad = np.flatnonzero(counts != 1)
+        if bad.size:
+            raise InputError(
+                f"joint {self.robot.joint_names[bad[0]]!r} is on {counts[bad[0]]} of the topics "
+                f"{list(self.robot.joint_state_topics)}, expected one"
+            )
+        return np.nansum(parts, axis=0)

@@ -26,40 +26,47 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tenso
 
 
 class KeyValueCache:
-    """Keys and values of every layer, in buffers allocated once.
+    """Keys and values of every layer, in one buffer allocated once.
 
     `store` keeps what is common to all denoising steps (the prefix), `attach` puts the tokens of one step behind it,
     into the same buffer: a step neither copies the prefix nor allocates. Where gradients are needed (training, the
     exact form of guidance) writing in place would break autograd, so the tensors are concatenated instead.
+
+    Args:
+        known: (2, layers, B, kv_heads, P, head_dim), keys and values to begin with; it stays as it is.
+        room: positions that are stored or attached behind them.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-    ) -> None:
-        """`shape` is (layers, B, kv_heads, positions, head_dim)."""
-        self._keys = list(torch.empty(shape, device=device, dtype=dtype))
-        self._values = list(torch.empty(shape, device=device, dtype=dtype))
-        self._lengths = [0] * shape[0]
+    def __init__(self, known: Tensor, room: int) -> None:
+        buffer, length = known, known.shape[4]
+        if not known.requires_grad:
+            buffer = known.new_empty((*known.shape[:4], length + room, known.shape[5]))
+            buffer[..., :length, :] = known
+        self._buffer = buffer
+        self._layers = [(layer[0], layer[1]) for layer in buffer.unbind(1)]
+        self._lengths = [length] * known.shape[1]
 
-    def length(self, layer: int = 0) -> int:
-        """How many positions of a layer are stored."""
-        return self._lengths[layer]
+    def stored(self) -> Tensor:
+        """(2, layers, B, kv_heads, P, head_dim), what was known or stored; of all layers as many positions."""
+        if any(keys.requires_grad for keys, _ in self._layers):
+            return torch.stack([torch.stack(part) for part in zip(*self._layers, strict=True)])
+        return self._buffer[..., : self._lengths[0], :]
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, kv_heads, S, D) for good; returns all keys and values of the layer so far."""
+        """Append (B, kv_heads, S, head_dim) for good; returns all keys and values of the layer so far."""
         keys, values = self.attach(layer, key, value)
         if key.requires_grad:
-            self._keys[layer], self._values[layer] = keys, values
+            self._layers[layer] = keys, values
         self._lengths[layer] += key.shape[2]
         return keys, values
 
     def attach(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All stored keys and values of the layer followed by these, (B, kv_heads, K + S, D) each.
+        """All stored keys and values of the layer followed by these, (B, kv_heads, P + S, head_dim) each.
 
         The stored part stays as it is; the next `attach` overwrites what this one put behind it.
         """
         start, end = self._lengths[layer], self._lengths[layer] + key.shape[2]
-        keys, values = self._keys[layer], self._values[layer]
+        keys, values = self._layers[layer]
         if key.requires_grad:
             return torch.cat([keys[:, :, :start], key], dim=2), torch.cat([values[:, :, :start], value], dim=2)
         keys[:, :, start:end] = key

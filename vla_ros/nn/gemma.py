@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_ros.nn.attention import KeyValueCache, grouped_attention
+from vla_ros.nn.embeddings import Rotary, rotate
 from vla_ros.nn.norms import AdaptiveRMSNorm, Modulation, RMSNorm
-from vla_ros.nn.rotary import Rotary, rotate
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.nn.embeddings import Rotary, rotate
 from vla_ros.nn.norms import rms_normalised
-from vla_ros.nn.rotary import Rotary, rotate
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class LlamaNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width) to the same."""
         return (rms_normalised(x, self.epsilon) * self.weight.float()).to(x.dtype)
 
 

@@ -82,6 +82,7 @@ class Basic(nn.Module):
         self.downsample = _shortcut(channels, width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, expansion * width, H / stride, W / stride)."""
         y = functional.relu(normalised(self.conv1, self.bn1, x))
         y = normalised(self.conv2, self.bn2, y)
         return functional.relu(y + (x if self.downsample is None else normalised(*self.downsample, x)))
@@ -103,6 +104,7 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(channels, 4 * width, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, expansion * width, H / stride, W / stride)."""
         y = functional.relu(normalised(self.conv1, self.bn1, x))
         y = functional.relu(normalised(self.conv2, self.bn2, y))
         y = normalised(self.conv3, self.bn3, y)

@@ -43,4 +43,5 @@ class WordEncoder(nn.Module):
         self.layers = nn.Sequential(nn.Linear(words, dim), nn.ReLU(), nn.Linear(dim, dim))
 
     def forward(self, counts: Tensor) -> Tensor:
+        """(B, W) to (B, dim)."""
         return self.layers(counts)

@@ -19,7 +19,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder
-from vla_ros.messages.stamps import stamp_ns
+from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, sensor_qos, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
@@ -29,8 +29,6 @@ from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.trigger import Trigger
-
-NS = 1_000_000_000
 
 
 class PolicyNode(ManagedNode):

@@ -21,8 +21,6 @@ import numpy as np
 import yaml
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.policy import Processor
 
 MODES = ("absolute", "delta", "rate")
 
@@ -125,7 +123,12 @@ class Embodiment:
     @property
     def joints(self) -> tuple[str, ...]:
         """J robot joints: those of the actions in order, then those held."""
-        return tuple(d.joint for d in self.actions if d.joint is not None) + self.hold
+        return self.commanded + self.hold
+
+    @property
+    def commanded(self) -> tuple[str, ...]:
+        """Those of `joints` that the policy commands, in the same order."""
+        return tuple(d.joint for d in self.actions if d.joint is not None)
 
     @classmethod
     def identity(cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float) -> "Embodiment":
@@ -262,21 +265,3 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path}: {error.strerror}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {error}") from error
-
-
-def check_robot(processor: Processor, robot: RobotSpec) -> None:
-    """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in order.
-
-    Raises InputError that names what does not fit.
-    """
-    for camera in processor.cameras:
-        if camera not in robot.camera_names:
-            raise InputError(
-                f"the policy looks at camera {camera!r}, robot {robot.name} has {list(robot.camera_names)}; "
-                "map it to one of these, or to null (absent), in the policy file"
-            )
-    if processor.joints != robot.joint_names:
-        raise InputError(
-            f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "
-            f"{list(robot.joint_names)}; expected the same names in the same order (see the policy file)"
-        )

@@ -1,14 +1,15 @@
-"""Flow matching at inference: Euler steps from noise to actions, guided towards a prior where there is one.
+"""Flow matching at inference: Euler steps from noise to actions, guided towards a running chunk where there is one.
 
 Time runs from 1 (noise) to 0 (actions), and the network's velocity is noise - actions, as in openpi and LeRobot.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from vla_ros.policies.policy import Prior
+from vla_ros.policies.policy import Steer
 
 Velocity = Callable[[Tensor, int], Tensor]  # (B, H, D) noisy actions and the number of the step -> (B, H, D)
 
@@ -23,30 +24,44 @@ def times(num_steps: int, device: torch.device) -> Tensor:
     return (1 - step * (1 / num_steps)).float()
 
 
-def sample(velocity: Velocity, noise: Tensor, num_steps: int, prior: Prior | None = None) -> Tensor:
+def prior_weights(steer: Steer, horizon: int) -> Tensor:
+    """(B, H, 1) float32 guidance weights: 1 for frozen rows, then falling exponentially, 0 from the overlap's end on.
+
+    With d = `frozen`, E = `overlap` and c = (E - i) / (E - d + 1): W_i = c (e^c - 1) / (e - 1) for d <= i < E.
+    """
+    rows = torch.arange(horizon, device=steer.overlap.device, dtype=torch.float64)
+    overlap = steer.overlap[:, None].double()
+    frozen = torch.minimum(steer.frozen[:, None].double(), overlap)
+    c = ((overlap - rows) / (overlap - frozen + 1)).clamp(0, 1)
+    weights = torch.where(rows < frozen, 1.0, c * torch.expm1(c) / math.expm1(1.0))
+    return torch.where(rows < overlap, weights, 0.0).float()[..., None]
+
+
+def sample(velocity: Velocity, noise: Tensor, num_steps: int, steer: Steer | None = None) -> Tensor:
     """Actions (B, H, D) from noise (B, H, D) in a fixed number of steps; nothing waits for the device."""
     x = noise
+    weights = None if steer is None else prior_weights(steer, noise.shape[1]).to(noise.dtype)
     for step in range(num_steps):
         time = 1 - step / num_steps
-        v = velocity(x, step) if prior is None else guided(velocity, x, step, time, prior)
+        v = velocity(x, step) if steer is None else guided(velocity, x, step, time, steer, weights)
         x = x - v / num_steps
     return x
 
 
-def guided(velocity: Velocity, x: Tensor, step: int, time: float, prior: Prior) -> Tensor:
-    """The velocity, corrected so that the actions it leads to agree with the prior where its weights ask for it.
+def guided(velocity: Velocity, x: Tensor, step: int, time: float, steer: Steer, weights: Tensor) -> Tensor:
+    """The velocity (B, H, D), corrected so that the actions it leads to agree with the running chunk where the
+    (B, H, 1) weights ask for it.
 
     Black, Galliker, Levine 2025, "Real-Time Execution of Action Chunking Flow Policies", with time reversed: from the
     estimate Â = x - t v of the actions, v ← v - min(β, (t² + (1-t)²) / (t (1-t))) g. Exactly, g is the
     vector-Jacobian product of Â with respect to x applied to W (Y - Â); without the Jacobian, which costs a backward
     pass, it is W (Y - Â) itself.
     """
-    target = prior.actions.to(x.dtype)
-    weights = prior.weights.to(x.dtype).expand(x.shape[:2])[..., None]
-    strength = prior.max_guidance
+    target = steer.actions.to(x.dtype)
+    strength = steer.max_guidance
     if time < 1:
         strength = min(strength, (time**2 + (1 - time) ** 2) / (time * (1 - time)))
-    if prior.exact:
+    if steer.exact:
         with torch.enable_grad():
             start = x.detach().requires_grad_()
             v = velocity(start, step)

@@ -7,8 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import LoadOptions, TrainingData
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions, TrainingData
 
 
 @dataclass(frozen=True)

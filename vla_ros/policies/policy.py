@@ -1,186 +1,179 @@
 """What every policy family provides."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.observation import Sample
 
 Batch = dict[str, Tensor]
+Draws = dict[str, Tensor]
+# A family's own dataclasses, made with `tensors`: what it remembers between answers, what it knows of an observation,
+# what weights and number of steps alone decide.
+Memory = Any
+Context = Any
+Fixed = Any
+
+
+def tensors(kind: type) -> type:
+    """Class decorator: a dataclass whose fields are tensors, lists or dicts of them, other such dataclasses, or None.
+
+    Registered with torch, so that sessions copy it, recordings keep it in place and `torch.export` takes it. A length
+    is a shape or a tensor in it, never a counter: what Python computes is fixed once recorded.
+    """
+    kind = dataclass(kind)
+    torch.export.register_dataclass(kind)
+    return kind
 
 
 @dataclass(frozen=True)
-class Prior:
-    """The tail of what is being executed, for real-time chunking.
+class Traits:
+    """What a loaded policy can do and needs; made from its configuration, not from its class.
 
     Attributes:
-        actions: (B, H, D) in the policy's normalised space, row 0 = the first row of the chunk to come.
-        weights: (B, H) or (H,) in [0, 1]: 1 frozen, 0 free.
+        recordable: stages that never wait for the device and whose work depends on shapes alone, never on values.
+        guidance: forms of `Steer` that `act` takes: "prior"; "exact", for which `act` runs unrecorded.
+        paced: it remembers, so it is asked exactly once every step_dt; the batch then holds `elapsed`, (B,) int64: how
+            many steps passed since the last answer, 0 at a beginning.
+        pads: padding changes no answer. Where False, the rows of a batch have one length, and a new instruction may
+            bring a new one.
+    """
+
+    recordable: tuple[str, ...] = ("encode", "act")
+    guidance: tuple[str, ...] = ()
+    paced: bool = False
+    pads: bool = True
+
+
+@tensors
+class Steer:
+    """What the robot does meanwhile, for real-time chunking; the policy makes its own weights of the two counts.
+
+    Attributes:
+        actions: (B, H, D) of the running chunk, normalised; row 0 is for the first row of the chunk to come.
+        frozen: (B,) int64, rows that will be over by the time the new chunk is there.
+        overlap: (B,) int64, rows that the running chunk covers; 0: as if there were none, exactly.
         exact: guide with the vector-Jacobian product instead of its stop-gradient form.
-        max_guidance: the bound β on the guidance weight.
+        max_guidance: the bound β of the guidance weight of flows.
     """
 
     actions: Tensor
-    weights: Tensor
+    frozen: Tensor
+    overlap: Tensor
     exact: bool = False
     max_guidance: float = 5.0
 
 
-@dataclass
-class Prefix:
-    """What is computed once per observation and read by every denoising step.
+@tensors
+class Answer:
+    """What a policy answers.
 
-    `tensors` holds whatever the family needs (keys, values, masks, positions). `denoise` must not change it.
+    Attributes:
+        actions: (B, H, D) normalised actions, or (B, L) int64 tokens that the processor reads.
+        memory: for the next observation, tensors of the shapes that `begin` gave; None: it remembers nothing.
     """
 
-    tensors: dict[str, Any] = field(default_factory=dict)
+    actions: Tensor
+    memory: Memory = None
 
 
 class Policy(nn.Module, ABC):
     """A network from a batch of prepared observations to chunks of normalised actions.
 
+    Row b of every tensor (batch, memory, draws, steer, answer) is episode b. Numbers of a batch and draws are float32,
+    int64, bool or uint8 whatever the type of the weights: each part casts what enters it, and casts no ids.
+
+    `encode` and `act` change none of their arguments and nothing in the policy: the same call gives the same answer.
+
     Attributes:
-        config: the family's frozen config dataclass. It has at least `horizon` (H), `action_dim` (D),
-            `n_obs_steps` (T) and, for policies that denoise, `num_steps`.
-        compiled: names of the methods that the runtime gives to torch.compile when asked to.
+        config: the family's frozen config dataclass. It has at least `horizon` (H), `action_dim` (D) and
+            `n_obs_steps` (T).
+        traits: what it can do and needs.
+        stages: the methods that are timed, recorded and exported.
+        compiled: names of the methods that the runtime gives to torch.compile when asked to: a step, not its loop.
+        float32: regular expressions; parameters whose names begin with one stay float32 whatever the rest is in.
     """
 
     config: Any
-    compiled: tuple[str, ...] = ("predict",)
+    traits: Traits = Traits()
+    stages = ("encode", "act")
+    compiled: tuple[str, ...] = ("encode", "act")
+    float32: tuple[str, ...] = ()
+
+    def prepare(self, num_steps: int | None = None) -> Fixed:
+        """What weights and number of steps alone decide, computed once; None: nothing. None steps: the config's number.
+
+        Raises InputError for a number of steps where there are none.
+        """
+        if num_steps is not None:
+            raise InputError(f"num_steps {num_steps}: {type(self).__name__} does not work in steps; leave it out")
+        return None
+
+    def begin(self, size: int) -> Memory:
+        """The memory of `size` episodes that begin, all tensors (size, ...), always of the same shapes; None: none."""
+        return None
+
+    def draws(self, size: int) -> dict[str, tuple[int, ...]]:
+        """Name -> (size, ...), the standard normal float32 numbers that `encode` and `act` need; {} for none."""
+        return {}
 
     @abstractmethod
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions. `noise` (B, H, D) makes a policy that samples deterministic."""
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Context:
+        """What is computed once for each observation; it holds what `act` needs of the memory."""
+
+    @abstractmethod
+    def act(
+        self, context: Context, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
+    ) -> Answer:
+        """A head, a loop of steps, a decoding, a search. `fixed` is what `prepare` gave, None: as `prepare()` would."""
 
     @abstractmethod
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Scalars of a training step; "loss" is the one to minimise.
+        """Scalars of a training step: one for each name in `groups`, which is minimised, and others to log.
 
-        The batch holds "actions" (B, H, D) normalised and "action_is_pad" (B, H) besides the inputs.
-        `draws` fixes what is drawn at random otherwise (`noise`, `time`), for parity tests.
+        The batch holds "actions" (B, H, D) normalised and "action_is_pad" (B, H) besides the inputs, and windows where
+        serving has a memory. `draws` fixes what is drawn at random otherwise, for parity tests.
         """
 
+    def store_as(self, dtype: torch.dtype) -> "Policy":
+        """Give each parameter the type that loading gives it when the weights are `dtype`; buffers keep theirs."""
+        for name, parameter in self.named_parameters():
+            parameter.data = parameter.data.to(self.stored_dtype(name, dtype))
+        return self
 
-class DenoisingPolicy(Policy):
-    """A policy that encodes an observation once and then denoises actions step by step.
+    def stored_dtype(self, name: str, dtype: torch.dtype) -> torch.dtype:
+        """The type of the parameter `name` when the weights are `dtype`."""
+        return torch.float32 if any(re.match(pattern, name) for pattern in self.float32) else dtype
 
-    The runtime calls `encode_prefix` and `sample` on their own, to time them apart and to record each into a
-    CUDA graph: neither may synchronise with the device, and both must depend on shapes alone, not on values.
-    """
+    def require_guidance(self, form: str) -> None:
+        """Raises InputError unless `act` takes this form of `Steer`: "prior" or "exact"."""
+        if form not in self.traits.guidance:
+            raise InputError(f"real-time chunking, guidance {form!r}: {type(self).__name__} takes "
+                             f"{list(self.traits.guidance) or 'none'}; use another blending mode of the executor")
 
-    compiled = ("encode_prefix", "denoise")
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """Name of a loss -> the parameters that it moves, with an optimiser of its own."""
+        return {"loss": list(self.parameters())}
 
-    def prepare(self, num_steps: int | None = None) -> None:
-        """Compute once what depends on weights and number of steps alone; the runtime calls it before serving."""
+    def updated(self) -> None:
+        """Called after each optimiser step, for target networks."""
         return None
 
-    @abstractmethod
-    def encode_prefix(self, batch: Batch) -> Prefix:
-        """Images, text and state, once per observation."""
-
-    @abstractmethod
-    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
-        """The network's output for (B, H, D) noisy actions at (B,) time; reads the prefix, never copies it."""
-
-    @abstractmethod
-    def sample(
-        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
+    @torch.no_grad()
+    def predict(
+        self, batch: Batch, draws: Draws | None = None, steer: Steer | None = None, num_steps: int | None = None
     ) -> Tensor:
-        """(B, H, D) normalised actions from (B, H, D) noise: a loop over a fixed number of `denoise` calls.
-
-        `num_steps` None takes the config's. A prior whose weights are all zero changes nothing.
-        """
-
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        if noise is None:
-            noise = self.draw_noise(batch)
-        return self.sample(self.encode_prefix(batch), noise, prior)
-
-    def draw_noise(self, batch: Batch, generator: torch.Generator | None = None) -> Tensor:
-        """(B, H, D) float32 standard normal noise on the batch's device."""
-        first = next(iter(batch.values()))
-        shape = (len(first), self.config.horizon, self.config.action_dim)
-        return torch.randn(shape, generator=generator, device=first.device)
-
-
-class Processor(ABC):
-    """Samples to batches and normalised actions back to joint targets.
-
-    Attributes:
-        joints: J robot joint names, in the order of `Sample.state` and of the outputs.
-        cameras: names of the robot's cameras that the policy looks at.
-        step_dt: s between action rows (and between observation steps of a history).
-        n_obs_steps: T, observation steps a Sample holds.
-        horizon: rows per chunk.
-        streams: names of the robot file's other streams that the policy reads.
-        first_action_step: in training, the first row of `Sample.actions` is for t + first_action_step * step_dt and
-            the last for t + (horizon - 1) * step_dt; negative for policies whose network covers the past as well.
-    """
-
-    joints: tuple[str, ...]
-    cameras: tuple[str, ...]
-    step_dt: float
-    n_obs_steps: int = 1
-    horizon: int
-    first_action_step: int = 0
-    streams: tuple[str, ...] = ()
-
-    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
-        """stream -> offsets of its observation steps in `step_dt`, oldest first; "joint_states" is the state.
-
-        They may differ between streams, and between training and serving: (0,), (-15, 0), training (-7, ..., 0).
-        """
-        steps = tuple(range(1 - self.n_obs_steps, 1))
-        return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
-
-    @abstractmethod
-    def inputs(self, samples: Sequence[Sample]) -> Batch:
-        """A batch on the CPU: images (uint8 where the policy can), state and text; with `actions` and
-        `action_is_pad` when the samples have them. Raises InputError for a sample that does not fit."""
-
-    @abstractmethod
-    def outputs(self, actions: Tensor, state: np.ndarray) -> np.ndarray:
-        """(B, H, D) normalised actions to (B, H, J) float64 absolute joint targets, rad or m.
-
-        Args:
-            actions: what `Policy.predict` returned.
-            state: (B, J) newest joint positions of the samples, for policies that speak in deltas.
-        """
-
-    @abstractmethod
-    def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
-        """The inverse of `outputs`: (B, H, J) joint targets to (B, H, D) float32 normalised actions."""
-
-    def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of an instruction that look all the same to the policy, or like nothing: its vocabulary lacks them."""
-        return ()
-
-    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Processor":
-        """The same processor with the normalisation of other data (as `registry.TrainingData.statistics`).
-
-        Raises InputError when the dimensions differ, or the family cannot.
-        """
-        raise InputError(f"{type(self).__name__} cannot take other statistics: train with --statistics keep")
-
-
-@dataclass
-class LoadedPolicy:
-    """A policy with all that is needed to serve, train or save it.
-
-    Attributes:
-        family: registered name ("pi0", "act", ...).
-        layout: where the weights came from ("vla_ros", "lerobot", "openpi", "transformers").
-        report: what `vla-ros info` prints: title -> value, in order.
-    """
-
-    family: str
-    policy: Policy
-    processor: Processor
-    layout: str = "vla_ros"
-    report: Mapping[str, str] = field(default_factory=dict)
+        """The answer of episodes that begin, (B, H, D) or (B, L); draws what is not given from torch's random state."""
+        size, device = len(next(iter(batch.values()))), next(self.parameters()).device
+        draws = dict(draws or {})
+        if steer is not None:
+            self.require_guidance("exact" if steer.exact else "prior")
+        for name, shape in self.draws(size).items():
+            if name not in draws:
+                draws[name] = torch.randn(shape, device=device)
+        context = self.encode(batch, self.begin(size), draws)
+        return self.act(context, draws, self.prepare(num_steps), steer).actions

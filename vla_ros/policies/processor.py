@@ -1,5 +1,6 @@
-"""What the processors of ACT, Diffusion Policy and SmolVLA have in common: joints, cameras, normalisation."""
+"""Observations to a policy's tensors and its answers to joint targets; what all built-in families share of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,18 +8,83 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_same_aspect, resize_with_pad
 from vla_ros.policies.normalisation import Normalisation, widened
-from vla_ros.policies.policy import Batch, Processor
+from vla_ros.policies.policy import Batch
 
 FITS = {
     "exact": resize_same_aspect,
     "pad": resize_with_pad,
     "pad_top_left": lambda image, height, width: resize_with_pad(image, height, width, centred=False),
 }
+
+
+class Processor(ABC):
+    """Samples to batches, and what the policy answers to targets.
+
+    Attributes:
+        joints: J robot joint names in the robot file's order, which is that of `Sample.state` and `Sample.actions`.
+        cameras: names of the robot's cameras that the policy looks at.
+        step_dt: s between action rows (and between observation steps of a history).
+        n_obs_steps: T, observation steps a Sample holds.
+        horizon: rows per chunk.
+        streams: names of the robot file's other streams that the policy reads.
+        first_action_step: in training, the first row of `Sample.actions` is for t + first_action_step * step_dt and
+            the last for t + (horizon - 1) * step_dt; negative for policies whose network covers the past as well.
+    """
+
+    joints: tuple[str, ...]
+    cameras: tuple[str, ...]
+    step_dt: float
+    n_obs_steps: int = 1
+    horizon: int
+    first_action_step: int = 0
+    streams: tuple[str, ...] = ()
+
+    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
+        """stream -> offsets of its observation steps in `step_dt`, oldest first; "joint_states" is the state.
+
+        They may differ between streams, and between training and serving: (0,), (-15, 0), training (-7, ..., 0).
+        """
+        steps = tuple(range(1 - self.n_obs_steps, 1))
+        return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
+
+    @abstractmethod
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        """A batch on the CPU, all (B, ...): images (uint8 where the policy can), state and text; with `actions`
+        (B, H, D) and `action_is_pad` (B, H) when the samples have them. Raises InputError for a sample that does
+        not fit."""
+
+    @abstractmethod
+    def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
+        """What the policy answered as targets of the robot, one for each sample; the same arguments, the same result.
+
+        Args:
+            answer: (B, H, D) normalised actions, or (B, L) int64 tokens.
+            samples: the B samples it answers; policies that speak in deltas start from their newest state.
+
+        Raises InputError for tokens that are no chunk.
+        """
+
+    @abstractmethod
+    def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """The inverse of `outputs`: (B, H, D) float32 normalised actions, and (B, H) bool, which rows survive the way
+        back (a normalisation that flattens or clips a value loses it)."""
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of an instruction that map to <unk>, or to nothing: the policy's vocabulary lacks them."""
+        return ()
+
+    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Processor":
+        """The same processor with the normalisation of other data (as `registry.TrainingData.statistics`).
+
+        Raises InputError when the dimensions differ, or the family cannot.
+        """
+        raise InputError(f"{type(self).__name__} cannot take other statistics: train with --statistics keep")
 
 
 @dataclass(frozen=True)
@@ -120,7 +186,7 @@ class StandardProcessor(Processor):
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 1, 2, 5, 3, 4)))
 
     def targets(self, samples: Sequence[Sample], states: np.ndarray) -> Batch:
-        """`actions` and `action_is_pad` of training samples; nothing when serving."""
+        """`actions` (B, H, D) and `action_is_pad` (B, H) of training samples; nothing when serving."""
         batch = {}
         if samples[0].actions is not None:
             actions = np.stack([sample.actions for sample in samples])
@@ -129,14 +195,31 @@ class StandardProcessor(Processor):
             batch["action_is_pad"] = torch.from_numpy(np.stack([sample.action_is_pad for sample in samples]))
         return batch
 
-    def outputs(self, actions: Tensor, state: np.ndarray) -> np.ndarray:
-        values = actions.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)]
-        return self.embodiment.actions_to_robot(self.actions.restore(values), state)
+    def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
+        rows = self._restored(answer, _newest(samples))
+        columns = [self.joints.index(name) for name in self.embodiment.commanded]
+        return [Targets((Part(self.embodiment.commanded, row[:, columns]),)) for row in rows]
 
-    def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
+    def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        states = _newest(samples)
+        actions = np.stack([
+            one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)
+        ])
+        normalised = self.normalise_actions(actions, states)
+        back = self._restored(normalised, states)
+        survives = np.isclose(back, actions, rtol=1e-4, atol=1e-4).all(axis=-1)
+        return normalised, torch.from_numpy(survives)
+
+    def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+        """(B, H, D) normalised actions and (B, J) states to (B, H, J) joint targets, held joints where they are."""
+        values = answer.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)]
+        return self.embodiment.actions_to_robot(self.actions.restore(values), states)
+
+    def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
+        """(B, H, J) joint targets and (B, J) newest states to (B, H, D) float32 normalised actions."""
         if actions.shape[-1] != len(self.joints):
             raise InputError(f"actions of {actions.shape[-1]} joints, expected {len(self.joints)}")
-        values = self.actions.normalise(self.embodiment.actions_to_policy(actions, state))
+        values = self.actions.normalise(self.embodiment.actions_to_policy(actions, states))
         return torch.from_numpy(values.astype(np.float32))
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
@@ -151,3 +234,8 @@ class StandardProcessor(Processor):
             state=replace(self.state, statistics=state),
             actions=replace(self.actions, statistics=actions),
         )
+
+
+def _newest(samples: Sequence[Sample]) -> np.ndarray:
+    """(B, J) float64 newest joint positions, rad or m."""
+    return np.stack([np.asarray(sample.state[-1], dtype=np.float64) for sample in samples])

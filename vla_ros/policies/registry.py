@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,8 @@ import torch
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment, read_yaml
-from vla_ros.policies.policy import LoadedPolicy
+from vla_ros.policies.policy import Policy
+from vla_ros.policies.processor import Processor
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written: a module, or an object in one
@@ -22,6 +23,23 @@ BUILT_IN = {  # as entry points are written: a module, or an object in one
     "diffusion": "vla_ros.policies.diffusion:FAMILY",
     "smolvla": "vla_ros.policies.smolvla:FAMILY",
 }
+
+
+@dataclass
+class LoadedPolicy:
+    """A policy with all that is needed to serve, train or save it.
+
+    Attributes:
+        family: registered name ("pi0", "act", ...).
+        layout: where the weights came from ("vla_ros", "lerobot", "openpi", "transformers").
+        report: what `vla-ros info` prints: title -> value, in order.
+    """
+
+    family: str
+    policy: Policy
+    processor: Processor
+    layout: str = "vla_ros"
+    report: Mapping[str, str] = field(default_factory=dict)
 
 
 class Family(Protocol):

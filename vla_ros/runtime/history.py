@@ -1,45 +1,89 @@
 """The last observation steps of a policy, on the policy's clock and not the cameras'."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation, Sample
-from vla_ros.policies.policy import Processor
+from vla_ros.core.stream import COMMAND, JOINT_STATES
+from vla_ros.policies.processor import Processor
+
+Steps = Mapping[int, Observation]
 
 
 def history_length(processor: Processor) -> float:
     """s of messages to keep, so that the oldest observation step can still be built."""
-    return (processor.n_obs_steps - 1) * processor.step_dt
+    return -min(_offsets(processor)) * processor.step_dt
 
 
-def observe(build: Callable[[int], Observation], stamp_ns: int, processor: Processor) -> list[Observation]:
-    """The observations at `stamp_ns - k * step_dt`, k = T-1 .. 0, oldest first.
+def observed_streams(processor: Processor) -> tuple[str, ...]:
+    """Names of the streams that the policy reads, the state among them."""
+    return tuple(dict.fromkeys((*processor.steps(), JOINT_STATES)))
 
-    Steps for which there is nothing (just after the start) repeat the step that follows them, as the published
-    policies with a history do.
+
+def observe(build: Callable[[int, Collection[str]], Observation], stamp_ns: int, processor: Processor) -> Steps:
+    """Offset in `step_dt` -> the observation at `stamp_ns + offset * step_dt`, of the streams that have this offset.
+
+    Steps for which there is nothing (just after the start) are absent.
 
     Args:
-        build: makes the observation of an instant, ns; raises InputError when there is none.
+        build: makes the observation of an instant, ns, of some streams; raises InputError when there is none.
 
     Raises:
         InputError: there is none at `stamp_ns` itself.
     """
-    step_ns = round(processor.step_dt * 1e9)
-    steps = [build(stamp_ns)]
-    for k in range(1, processor.n_obs_steps):
+    wanted, step_ns = processor.steps(), round(processor.step_dt * 1e9)
+    steps = {0: build(stamp_ns, observed_streams(processor))}
+    for offset in _offsets(processor)[:-1]:
+        names = [name for name, offsets in wanted.items() if offset in offsets]
         try:
-            steps.insert(0, build(stamp_ns - k * step_ns))
+            steps[offset] = build(stamp_ns + offset * step_ns, names)
         except InputError:
-            steps.insert(0, steps[0])
+            continue
     return steps
 
 
-def make_sample(steps: Sequence[Observation], processor: Processor, instruction: str) -> Sample:
-    """One Sample from T observations, oldest first; only the cameras that the policy looks at."""
-    if len(steps) == 1:  # a view, no copy: images are large
-        images = {name: steps[0].images[name][None] for name in processor.cameras}
-    else:
-        images = {name: np.stack([step.images[name] for step in steps]) for name in processor.cameras}
-    return Sample(images=images, state=np.stack([step.state for step in steps]), instruction=instruction)
+def make_sample(steps: Steps | Sequence[Observation], processor: Processor, instruction: str) -> Sample:
+    """One Sample of what the policy reads.
+
+    A step that is absent repeats the one that follows it, as the published policies with a history do; a command
+    that is absent is the state at the start.
+
+    Args:
+        steps: as `observe` gives them, or observations `step_dt` apart, the newest last.
+    """
+    if not isinstance(steps, Mapping):
+        steps = {k - len(steps) + 1: step for k, step in enumerate(steps)}
+    newest = steps[0]
+    images, values, state = {}, {}, newest.state[None]
+    for name, offsets in processor.steps().items():
+        if name == JOINT_STATES:
+            state = _stacked([step.state for step in _chosen(steps, offsets, lambda step: step.state.size)])
+        elif name in processor.cameras:
+            images[name] = _stacked([step.images[name] for step in _chosen(steps, offsets, lambda s: name in s.images)])
+        else:
+            chosen = _chosen(steps, offsets, lambda step: name in step.values)
+            for reading in (name, f"{name}_count"):
+                if reading in newest.values:
+                    values[reading] = _stacked([step.values[reading] for step in chosen])
+            if name.startswith(COMMAND):
+                values[name] = np.array(values[name])
+                for row in [k for k, offset in enumerate(offsets) if offset not in steps]:
+                    values[name][row] = chosen[row].state[list(newest.columns[name])]
+    return Sample(images=images, state=state, instruction=instruction, values=values, stamp_ns=newest.stamp_ns)
+
+
+def _chosen(steps: Steps, offsets: Sequence[int], has: Callable[[Observation], bool]) -> list[Observation]:
+    """Of each offset the first step from there on that has the stream."""
+    there = [k for k in sorted(steps) if has(steps[k])]
+    return [steps[min(k for k in there if k >= offset)] for offset in offsets]
+
+
+def _offsets(processor: Processor) -> list[int]:
+    return sorted({0}.union(*processor.steps().values()))
+
+
+def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """(T, ...), a view of a single step: images are large."""
+    return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

@@ -1,129 +1,194 @@
-"""How the network of a session is run: plainly, or from a recorded CUDA graph.
+"""How the two stages of a policy are run: operation by operation, or from recordings.
 
-Both have `run(batch, noise, prior, timer) -> (B, H, D)` on the device, where `batch` is on the CPU. They mark the
-timer before the prefix, between prefix and denoising, and at the end.
+Both networks have `run(batch, steer, timer) -> Answer` on the device, where `batch` is on the CPU. They mark the timer
+before `encode`, between the stages, and at the end.
 """
 
+import copy
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from vla_ros.policies.policy import Batch, DenoisingPolicy, Policy, Prior
+from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer
 from vla_ros.runtime.stages import StageTimer
 
-
-def forward(policy: Policy, batch: Batch, noise: Tensor, prior: Prior | None, num_steps: int | None,
-            timer: StageTimer | None = None) -> Tensor:
-    """One inference on the device; the prefix is computed once, whatever the number of steps."""
-    if timer:
-        timer.mark()
-    if isinstance(policy, DenoisingPolicy):
-        prefix = policy.encode_prefix(batch)
-        if timer:
-            timer.mark()
-        actions = policy.sample(prefix, noise, prior, num_steps)
-    else:
-        if timer:
-            timer.mark()
-        actions = policy.predict(batch, noise=noise, prior=prior)
-    if timer:
-        timer.mark()
-    return actions
+Capture = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]
 
 
-class PlainNetwork:
-    """Runs the policy operation by operation: the CPU's way, and the GPU's without graphs."""
+@dataclass
+class Held:
+    """What a session keeps for as long as it lives, in tensors that stay where they are: recordings read them there.
 
-    def __init__(self, policy: Policy, device: torch.device, num_steps: int | None) -> None:
-        self._policy, self._device, self._num_steps = policy, device, num_steps
+    Attributes:
+        steer: None where the policy is never guided.
+    """
 
-    def run(self, batch: Batch, noise: Tensor, prior: Prior | None, timer: StageTimer) -> Tensor:
-        on_device = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
-        return forward(self._policy, on_device, noise, prior, self._num_steps, timer)
+    memory: Memory
+    draws: Draws
+    fixed: Fixed
+    steer: Steer | None = None
+
+
+def private_copy(policy: Policy) -> Policy:
+    """The policy in evaluation mode, of modules of its own over the same weights, which need no gradients there.
+
+    What a session does to it (compiling, for one) leaves no trace in the policy that it was given.
+    """
+    shared: dict[int, Any] = {id(buffer): buffer for buffer in policy.buffers()}
+    for parameter in policy.parameters():
+        shared[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    return copy.deepcopy(policy, shared).eval()
+
+
+def copy_into(targets: Any, sources: Any, rows: list[int] | None = None) -> None:
+    """Copy the tensors of one tree into those of another of the same shapes, or only some rows of them.
+
+    Raises ValueError where the trees differ.
+    """
+    into, kind = pytree.tree_flatten(targets)
+    values, other = pytree.tree_flatten(sources)
+    if kind != other or [getattr(v, "shape", v) for v in into] != [getattr(v, "shape", v) for v in values]:
+        raise ValueError(f"expected tensors as in {described(targets)}, got {described(sources)}")
+    for target, value in zip(into, values, strict=True):
+        if isinstance(target, Tensor):
+            if rows is None:
+                target.copy_(value)
+            else:
+                target[rows] = value[rows].to(target)
+
+
+def described(tree: Any) -> str:
+    """Shapes and types of a tree's tensors, for messages."""
+    return str(pytree.tree_map(lambda v: f"{v.dtype} {list(v.shape)}" if isinstance(v, Tensor) else v, tree))
 
 
 def shapes_of(batch: Batch) -> tuple:
-    """What a recorded graph depends on: two batches with the same shapes share one."""
+    """What a recording depends on: two batches with the same shapes share one."""
     return tuple((name, tuple(batch[name].shape), batch[name].dtype) for name in sorted(batch))
 
 
-class RecordedNetwork:
-    """One pair of CUDA graphs (prefix, denoising) for each set of input shapes, the least recently used dropped.
+class PlainNetwork:
+    """Runs the policy operation by operation: the CPU's way, and the GPU's without recordings."""
 
-    A graph replays the very kernels that were recorded, on the same addresses: so inputs are copied into buffers
+    def __init__(self, policy: Policy, held: Held, device: torch.device) -> None:
+        self._policy, self._held, self._device = policy, held, device
+
+    def run(self, batch: Batch, steer: Steer | None, timer: StageTimer) -> Answer:
+        held = self._held
+        inputs = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
+        timer.mark()
+        context = self._policy.encode(inputs, held.memory, held.draws)
+        timer.mark()
+        answer = self._policy.act(context, held.draws, held.fixed, steer)
+        timer.mark()
+        return answer
+
+
+class RecordedNetwork:
+    """A recording of each stage for each set of input shapes, the least recently used dropped.
+
+    A CUDA graph replays the very kernels that were recorded, on the same addresses: so inputs are copied into buffers
     that stay where they are, and the result is the one of the plain way. What is gained is the launch of thousands
-    of small kernels by the host.
+    of small kernels by the host. Stages that a policy does not name `recordable`, and `act` under exact guidance, run
+    plainly.
+
+    Args:
+        capture: records a function without arguments; gives a function that repeats it, and its result, whose tensors
+            are filled anew by each repetition. Default: CUDA graphs.
     """
 
-    def __init__(self, policy: Policy, device: torch.device, num_steps: int | None, capacity: int) -> None:
-        self._policy, self._device, self._num_steps = policy, device, num_steps
-        self._capacity = capacity
+    def __init__(
+        self, policy: Policy, held: Held, device: torch.device, capacity: int, capture: Capture | None = None
+    ) -> None:
+        self._policy, self._held, self._device = policy, held, device
+        self._capacity, self._capture = capacity, capture
         self._recordings: OrderedDict[tuple, _Recording] = OrderedDict()
 
-    def run(self, batch: Batch, noise: Tensor, prior: Prior | None, timer: StageTimer) -> Tensor:
-        key = (shapes_of(batch), prior is not None)
+    def run(self, batch: Batch, steer: Steer | None, timer: StageTimer) -> Answer:
+        key = shapes_of(batch)
         recording = self._recordings.get(key)
         if recording is None:
             while len(self._recordings) >= self._capacity:
                 self._recordings.popitem(last=False)
-            recording = _Recording(self._policy, self._device, self._num_steps, batch, noise, prior)
-            self._recordings[key] = recording
+            capture = self._capture or CudaCapture(self._device)
+            recording = self._recordings[key] = _Recording(self._policy, self._held, batch, self._device, capture)
         self._recordings.move_to_end(key)
-        return recording.replay(batch, noise, prior, timer)
+        return recording.run(batch, steer, timer)
 
     def __len__(self) -> int:
         return len(self._recordings)
 
 
-class _Recording:
-    def __init__(self, policy: Policy, device: torch.device, num_steps: int | None, batch: Batch, noise: Tensor,
-                 prior: Prior | None) -> None:
-        # The host writes into pinned memory, from where the copy to the device runs beside other work.
-        self._pinned = {name: torch.empty_like(value, pin_memory=True) for name, value in batch.items()}
-        self._inputs = {name: torch.empty_like(value, device=device) for name, value in batch.items()}
-        self._noise = torch.empty_like(noise)
-        self._prior = None
-        if prior is not None:
-            self._prior = Prior(
-                prior.actions.clone(), prior.weights.clone(), exact=prior.exact, max_guidance=prior.max_guidance
-            )
-        self._fill(batch, noise, prior)
-        side = torch.cuda.Stream(device)
-        side.wait_stream(torch.cuda.current_stream(device))
+class CudaCapture:
+    """Records into CUDA graphs of one memory pool, so that what one leaves there another may read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._pool = device, None
+
+    def __call__(self, function: Callable[[], Any]) -> tuple[Callable[[], None], Any]:
+        side = torch.cuda.Stream(self._device)
+        side.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(side):
             for _ in range(3):  # libraries choose algorithms and take workspaces outside of the recording
-                forward(policy, self._inputs, self._noise, self._prior, num_steps)
-        torch.cuda.current_stream(device).wait_stream(side)
-        torch.cuda.synchronize(device)
-        self._prefix_graph = torch.cuda.CUDAGraph()
-        self._graph = torch.cuda.CUDAGraph()
-        if isinstance(policy, DenoisingPolicy):
-            with torch.cuda.graph(self._prefix_graph):
-                self._prefix = policy.encode_prefix(self._inputs)
-            # The prefix stays alive in the pool that both share, so the second graph reads it where it lies.
-            with torch.cuda.graph(self._graph, pool=self._prefix_graph.pool()):
-                self._actions = policy.sample(self._prefix, self._noise, self._prior, num_steps)
-        else:
-            self._prefix = None
-            with torch.cuda.graph(self._graph):
-                self._actions = policy.predict(self._inputs, noise=self._noise, prior=self._prior)
+                function()
+        torch.cuda.current_stream(self._device).wait_stream(side)
+        torch.cuda.synchronize(self._device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            result = function()
+        self._pool = graph.pool()
+        return graph.replay, result
 
-    def _fill(self, batch: Batch, noise: Tensor, prior: Prior | None) -> None:
+
+class _Recording:
+    def __init__(self, policy: Policy, held: Held, batch: Batch, device: torch.device, capture: Capture) -> None:
+        self._policy, self._held = policy, held
+        # The host writes into pinned memory, from where the copy to the device runs beside other work.
+        pinned = device.type == "cuda"
+        self._pinned = {name: torch.empty_like(value, pin_memory=pinned) for name, value in batch.items()}
+        self._inputs = {name: torch.empty_like(value, device=device) for name, value in batch.items()}
+        self._fill(batch)
+        stages = policy.traits.recordable
+        exact = held.steer is not None and held.steer.exact  # recordings cannot hold its backward pass
+        self._encode = self._act = None
+        if "encode" in stages:
+            self._encode, self._context = capture(self._run_encode)
+            self._encode()
+        else:
+            self._context = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, self._run_encode())
+        if "act" in stages and not exact:
+            self._act, self._answer = capture(lambda: self._run_act(held.steer))
+
+    def _fill(self, batch: Batch) -> None:
         for name, value in batch.items():
             self._pinned[name].copy_(value)
             self._inputs[name].copy_(self._pinned[name], non_blocking=True)
-        self._noise.copy_(noise)
-        if prior is not None:
-            self._prior.actions.copy_(prior.actions)
-            self._prior.weights.copy_(prior.weights)
 
-    def replay(self, batch: Batch, noise: Tensor, prior: Prior | None, timer: StageTimer) -> Tensor:
-        self._fill(batch, noise, prior)
+    def _run_encode(self) -> Any:
+        return self._policy.encode(self._inputs, self._held.memory, self._held.draws)
+
+    def _run_act(self, steer: Steer | None) -> Answer:
+        return self._policy.act(self._context, self._held.draws, self._held.fixed, steer)
+
+    def run(self, batch: Batch, steer: Steer | None, timer: StageTimer) -> Answer:
+        self._fill(batch)
         timer.mark()
-        if self._prefix is not None:
-            self._prefix_graph.replay()
+        if self._encode is not None:
+            self._encode()
+        elif self._act is not None:  # its recording reads the context where it lies
+            copy_into(self._context, self._run_encode())
+        else:
+            self._context = self._run_encode()
         timer.mark()
-        self._graph.replay()
+        if self._act is not None:
+            self._act()
+            answer = self._answer
+        else:
+            answer = self._run_act(steer)
         timer.mark()
-        return self._actions
+        return answer

@@ -5,33 +5,24 @@ computes, the robot goes on with the last chunk; the first `d` rows of the new o
 and are frozen to what was executed, the rest of the overlap is guided towards it, less and less.
 """
 
+import math
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from vla_ros.policies.policy import Prior, Processor
-
-
-def prior_weights(horizon: int, delay: int, overlap: int) -> np.ndarray:
-    """(H,) guidance weights: 1 before row `delay`, then falling exponentially, 0 from row `overlap` on.
-
-    With E = `overlap` and c = (E - i) / (E - d + 1): W_i = c (e^c - 1) / (e - 1) for d <= i < E.
-    """
-    rows = np.arange(horizon, dtype=np.float64)
-    delay = min(delay, overlap)
-    c = np.clip((overlap - rows) / (overlap - delay + 1), 0.0, 1.0)
-    weights = c * np.expm1(c) / np.expm1(1.0)
-    weights[rows < delay] = 1.0
-    weights[rows >= overlap] = 0.0
-    return weights
+from vla_ros.core.chunk import Space, Targets
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.policies.processor import Processor
 
 
-class RealTimeChunking:
-    """Remembers the last chunk and the delays that really passed, and makes the prior of the next chunk.
+class RunningChunk:
+    """The last chunk of an episode and the delays that really passed.
 
     Args:
-        processor: of the policy; turns joint targets into the policy's normalised space.
+        processor: of the policy; turns targets into the policy's normalised space.
         window: measured delays that are remembered; the largest of them is expected for the next chunk.
     """
 
@@ -41,41 +32,45 @@ class RealTimeChunking:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the last chunk: after a change of the instruction or a pause. Delays are kept."""
-        self._stamp_ns: int | None = None
-        self._actions: np.ndarray | None = None
+        """Forget the chunk; delays are kept."""
+        self._stamp_ns, self._targets = 0, None
 
-    def remember(self, stamp_ns: int, actions: np.ndarray, delay: float) -> None:
+    def remember(self, stamp_ns: int, targets: Targets, delay: float) -> None:
         """Keep a chunk that was published.
 
         Args:
             stamp_ns: of its observation.
-            actions: (H, J) absolute joint targets, rad or m.
+            targets: H rows.
             delay: s from the observation to the chunk's publication.
         """
-        self._stamp_ns, self._actions = stamp_ns, actions
+        self._stamp_ns, self._targets = stamp_ns, targets
         self._delays.append(max(delay, 0.0))
 
-    def prior(self, stamp_ns: int, state: np.ndarray) -> Prior | None:
-        """What the chunk of an observation at `stamp_ns` must agree with; None when nothing of it is left.
+    def tail(self, sample: Sample) -> tuple[Tensor, int, int] | None:
+        """What the chunk of a new observation must agree with: (H, D) normalised actions, the rows that are frozen and
+        the rows that overlap; None when nothing of the running chunk is left.
 
-        The tail is rebuilt from absolute joint targets with the new state, so that policies which speak in
-        differences to the state are conditioned on the same motion.
+        The tail is rebuilt from the targets with the new state, so that policies which speak in differences to the
+        state are conditioned on the same motion. A row holds for step_dt, the last one too. Rows that do not survive
+        the way into the policy's space end the overlap.
 
-        Args:
-            state: (J,) joint positions of the new observation, rad or m.
+        Raises InputError for targets that are not joint positions.
         """
-        if self._stamp_ns is None or stamp_ns < self._stamp_ns:
+        if self._targets is None or sample.stamp_ns < self._stamp_ns:
             return None
-        horizon = len(self._actions)
-        begin = (stamp_ns - self._stamp_ns) / 1e9 / self._processor.step_dt  # rows, with a fraction
-        overlap = int(np.floor(horizon - 1 - begin)) + 1  # rows of the new chunk that the old one covers
+        horizon = self._targets.horizon
+        begin = (sample.stamp_ns - self._stamp_ns) / 1e9 / self._processor.step_dt  # rows, with a fraction
+        overlap = math.ceil(horizon - begin - 1e-6)
         if overlap < 1:
             return None
-        times = np.minimum(begin + np.arange(horizon), horizon - 1.0)
-        rows = np.arange(horizon)
-        tail = np.stack([np.interp(times, rows, column) for column in self._actions.T], axis=1)
-        delay = int(np.ceil(max(self._delays) / self._processor.step_dt))
-        weights = prior_weights(horizon, delay, overlap)
-        actions = self._processor.normalise_actions(tail[None], state[None])
-        return Prior(actions=actions, weights=torch.as_tensor(weights, dtype=torch.float32)[None])
+        times, rows = begin + np.arange(horizon), np.arange(horizon)
+        parts = []
+        for part in self._targets.parts:
+            if part.space != Space.JOINT_POSITION:
+                raise InputError(f"real-time chunking: {list(part.names)} are {part.space.name}, expected joint "
+                                 "positions; use another blending mode of the executor")
+            columns = [np.interp(times, rows, column) for column in part.data.T]
+            parts.append(replace(part, data=np.stack(columns, axis=1)))
+        actions, survives = self._processor.normalise([Targets(tuple(parts))], [sample])
+        overlap = min(overlap, int(survives[0].long().cumprod(0).sum()))
+        return actions[0], math.ceil(max(self._delays) / self._processor.step_dt), overlap

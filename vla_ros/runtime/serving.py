@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import torch
+
+from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.embodiment import check_robot
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import load
-from vla_ros.runtime.devices import resolve_device, resolve_dtype
+from vla_ros.policies.processor import Processor
+from vla_ros.policies.registry import LoadedPolicy, load
 from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def open_policy(
@@ -33,3 +36,47 @@ def open_session(
     session = PolicySession(open_policy(path, robot, device, dtype, tokenizer), options)
     session.warm_up(example_sample(robot, session.processor))
     return session
+
+
+def check_robot(processor: Processor, robot: RobotSpec) -> None:
+    """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in order.
+
+    Raises InputError that names what does not fit.
+    """
+    for camera in processor.cameras:
+        if camera not in robot.camera_names:
+            raise InputError(
+                f"the policy looks at camera {camera!r}, robot {robot.name} has {list(robot.camera_names)}; "
+                "map it to one of these, or to null (absent), in the policy file"
+            )
+    if processor.joints != robot.joint_names:
+        raise InputError(
+            f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "
+            f"{list(robot.joint_names)}; expected the same names in the same order (see the policy file)"
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """ "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". Raises InputError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"device {name!r}, expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        found = torch.cuda.device_count()
+        if (device.index or 0) >= found:
+            raise InputError(f"device {name!r}: this machine has {found} CUDA device(s) that torch can use")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """ "auto" (bfloat16 on a GPU, float32 on a CPU), "float32" or "bfloat16". Raises InputError."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r}, expected auto, {' or '.join(DTYPES)}")
+    return DTYPES[name]

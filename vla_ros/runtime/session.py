@@ -1,20 +1,26 @@
 """A loaded policy, ready to serve: warm, timed, with its buffers in place."""
 
 import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
+from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.policy import DenoisingPolicy, LoadedPolicy, Prior, Processor
-from vla_ros.runtime.network import PlainNetwork, RecordedNetwork, shapes_of
+from vla_ros.policies.policy import Batch, Draws, Memory, Steer
+from vla_ros.policies.processor import Processor
+from vla_ros.policies.registry import LoadedPolicy
+from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
+from vla_ros.runtime.rtc import RunningChunk
 from vla_ros.runtime.stages import StageTimer
 
 # Prompts of so many words are tried in the warm-up, so that every length of prompt the processor distinguishes
@@ -27,14 +33,14 @@ class SessionOptions:
     """How to run a policy.
 
     Attributes:
-        num_steps: denoising steps; None for the checkpoint's own number.
+        num_steps: of a policy that works in steps; None for the checkpoint's own number.
         graph: record CUDA graphs (on a GPU; a CPU has none).
         compile: let torch.compile fuse the network's operations; the warm-up takes minutes for a large policy.
-        guided: the policy will be given priors (real-time chunking). Recorded graphs then always compute the
-            guidance; without a prior its weights are zero, which adds exactly nothing.
-        exact_guidance: guide with the vector-Jacobian product; runs without recorded graphs.
+        guided: real-time chunking: each chunk agrees with the tail of the one before. Recordings then always compute
+            the guidance; where nothing of that chunk is left its weights are zero, which adds exactly nothing.
+        exact_guidance: guide with the vector-Jacobian product; `act` then runs unrecorded.
         max_guidance: the bound β of the guidance weight.
-        seed: of the noise that actions are made from.
+        seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
     """
 
@@ -50,21 +56,22 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Inference:
-    """What a policy answered.
+    """What a policy answered to one sample.
 
     Attributes:
-        actions: (H, J) float64 absolute joint targets, rad or m.
-        normalised: (H, D) float32 on the CPU, in the policy's own space.
-        prefix_time: s, images, text and state; 0 for a policy that does not denoise.
-        denoise_time: s, all denoising steps; for a policy that does not denoise its whole network.
-        total_time: s, from the sample to the joint targets.
+        targets: of the robot, H rows.
+        answer: on the CPU, (H, D) float32 in the policy's own space, or (L,) int64 tokens.
+        encode_time, act_time: s, of the policy's two stages.
+        total_time: s, from the samples to the targets.
+        stale: `begin` was called for its episode meanwhile; it answers what is no longer asked.
     """
 
-    actions: np.ndarray
-    normalised: Tensor
-    prefix_time: float
-    denoise_time: float
+    targets: Targets
+    answer: Tensor
+    encode_time: float
+    act_time: float
     total_time: float
+    stale: bool = False
 
 
 def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "warm up") -> Sample:
@@ -90,111 +97,219 @@ def _without_warnings() -> Iterator[None]:
 
 
 class PolicySession:
-    """Runs one policy on one device; not for several threads at once.
+    """Runs one policy on one device for `size` episodes side by side; all but `begin` from one thread at a time.
+
+    It owns what the policy remembers of each episode, the numbers that are drawn, and the chunk that is running. The
+    policy that it was given stays as it was; its weights must not change while the session lives.
 
     Args:
         loaded: from `vla_ros.policies.load`, on the device where it shall run.
+
+    Raises InputError for options that the policy cannot honour.
     """
 
-    def __init__(self, loaded: LoadedPolicy, options: SessionOptions | None = None) -> None:
-        self.loaded = loaded
-        self.options = options or SessionOptions()
+    def __init__(self, loaded: LoadedPolicy, options: SessionOptions | None = None, size: int = 1) -> None:
+        self.loaded, self.options, self.size = loaded, options or SessionOptions(), size
         self.processor = loaded.processor
-        self.policy = loaded.policy.eval().requires_grad_(False)
+        self.policy = private_copy(loaded.policy)
         self.device = next(self.policy.parameters()).device
-        if self.options.num_steps is not None and not isinstance(self.policy, DenoisingPolicy):
-            raise InputError(f"num_steps {self.options.num_steps}: the family {loaded.family} does not denoise")
-        if self.options.guided and not isinstance(self.policy, DenoisingPolicy):
-            raise InputError(f"real-time chunking: the family {loaded.family} does not denoise")
-        if isinstance(self.policy, DenoisingPolicy):
-            self.policy.prepare(self.options.num_steps)
-        if self.options.compile:
-            self._compile()
-        steps = self.options.num_steps
-        # Recording cannot hold the backward pass of the exact guidance.
-        self.recorded = self.device.type == "cuda" and self.options.graph and not self.options.exact_guidance
+        if self.options.guided:
+            self.policy.require_guidance("exact" if self.options.exact_guidance else "prior")
+        with torch.no_grad():
+            self._held = Held(
+                memory=self._fresh_memory(),
+                draws={name: torch.zeros(shape, device=self.device) for name, shape in self.policy.draws(size).items()},
+                fixed=self.policy.prepare(self.options.num_steps),
+                steer=self._no_steer() if self.options.guided else None,
+            )
+        self._uncalled = set(self.policy.compiled) if self.options.compile else set()
+        for name in self._uncalled:
+            setattr(self.policy, name, self._compiled(name))
+        self.recorded = self.device.type == "cuda" and self.options.graph
         if self.recorded:
-            self._network = RecordedNetwork(self.policy, self.device, steps, self.options.max_graphs)
+            self._network = RecordedNetwork(self.policy, self._held, self.device, self.options.max_graphs)
         else:
-            self._network = PlainNetwork(self.policy, self.device, steps)
-        config = self.policy.config
-        self._action_shape = (1, config.horizon, config.action_dim)
-        self._noise = torch.empty(self._action_shape, device=self.device)
-        self._generator = torch.Generator(self.device)
-        self.reset()
+            self._network = PlainNetwork(self.policy, self._held, self.device)
+        self._generators = [torch.Generator(self.device) for _ in range(size)]
+        self._running = [RunningChunk(self.processor) for _ in range(size)]
+        self._latest: list[tuple[Sample, Inference]] = []
+        self._stamps: list[int | None] = [None] * size  # ns, of the last observation that was answered
+        self._lock = threading.Lock()  # guards the two that follow
+        self._beginnings = [0] * size
+        self._waiting: set[int] = set()  # rows to begin anew
+        self.seed()
 
-    def _compile(self) -> None:
+    def _compiled(self, name: str) -> Callable:
         """Compiled for fixed shapes; a new length of prompt would compile again, so the warm-up visits them all."""
-        for name in self.policy.compiled:
-            setattr(self.policy, name, torch.compile(getattr(self.policy, name), dynamic=False))
+        compiled = torch.compile(getattr(self.policy, name), dynamic=False)
 
-    def reset(self, seed: int | None = None) -> None:
-        """Start the noise anew: the same seed and the same samples give the same actions."""
-        self._generator.manual_seed(self.options.seed if seed is None else seed)
+        def call(*args: object, **kwargs: object) -> object:
+            self._uncalled.discard(name)
+            return compiled(*args, **kwargs)
+
+        return call
+
+    def _fresh_memory(self) -> Memory:
+        return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, self.policy.begin(self.size))
+
+    def _no_steer(self) -> Steer:
+        shape = (self.size, self.policy.config.horizon, self.policy.config.action_dim)
+        counts = [torch.zeros(self.size, dtype=torch.int64, device=self.device) for _ in range(2)]
+        actions = torch.zeros(shape, device=self.device)
+        return Steer(actions, *counts, self.options.exact_guidance, self.options.max_guidance)
+
+    def begin(self, rows: Iterable[int] | None = None) -> None:
+        """New episodes, of all rows by default: nothing is remembered and no chunk runs. For any thread, at any time.
+
+        It marks only; the next `infer` begins anew, and an answer under way is stale.
+        """
+        with self._lock:
+            for row in range(self.size) if rows is None else rows:
+                self._beginnings[row] += 1
+                self._waiting.add(row)
+
+    def seed(self, seed: int | None = None, rows: Iterable[int] | None = None) -> None:
+        """Start the draws anew, those of row b from `seed + b` (the option's by default), and nothing else."""
+        for row in range(self.size) if rows is None else rows:
+            self._generators[row].manual_seed((self.options.seed if seed is None else seed) + row)
+
+    def meet(self, samples: Sequence[Sample], rounds: int = 2) -> None:
+        """Run samples of new shapes so that the first inference takes as long as every other.
+
+        Nothing is remembered or drawn. Raises InputError when a sample does not fit the policy.
+        """
+        batch = self._batch(samples)
+        with self._mode():
+            for steer in {id(s): s for s in (self._held.steer, None)}.values():
+                for _ in range(rounds):
+                    self._network.run(batch, steer, StageTimer(self.device)).actions.cpu()
 
     def warm_up(self, sample: Sample, rounds: int = 2) -> int:
         """Run every shape of input that instructions can lead to. Returns their number.
 
-        Raises InputError when the sample does not fit the policy.
+        Raises InputError when the sample does not fit the policy, or a part that was to be compiled never ran.
         """
-        samples = {}
+        found = {}
         for words in _WARM_WORDS:
-            longer = Sample(sample.images, sample.state, " ".join(["go"] * words))
+            longer = [Sample(sample.images, sample.state, " ".join(["go"] * words), values=sample.values)] * self.size
             try:
                 with _without_warnings():  # some of these prompts are longer than the policy takes
-                    samples.setdefault(shapes_of(self.processor.inputs([longer])), longer)
+                    found.setdefault(shapes_of(self.processor.inputs(longer)), longer)
             except InputError:
-                if not samples:
+                if not found:
                     raise
                 break
-        for each in samples.values():
-            for _ in range(rounds):
-                self.infer(each)
-        self.reset()
-        return len(samples)
+        for samples in found.values():
+            self.meet(samples, rounds)
+        if self._uncalled:
+            raise InputError(f"compile: {type(self.loaded.policy).__name__} names {sorted(self._uncalled)} in "
+                             "`compiled`, which its stages never call")
+        return len(found)
 
-    def infer(self, sample: Sample, prior: Prior | None = None, noise: Tensor | None = None) -> Inference:
-        """A chunk for one sample.
+    def infer(
+        self, samples: Sequence[Sample], steer: Steer | None = None, draws: Draws | None = None
+    ) -> list[Inference]:
+        """A chunk for each row's sample.
+
+        What the policy remembers is taken over only when all that it answered is finite: a bad frame leaves no trace.
 
         Args:
-            prior: with (1, H, D) actions and (1, H) weights on any device; needs the option `guided`.
-            noise: (1, H, D), in place of the session's own.
+            samples: one for each row; their `stamp_ns` says where they are in the running chunk.
+            steer: in place of what the running chunk says; needs the option `guided`.
+            draws: in place of the session's own, by name.
 
         Raises:
-            InputError: the sample does not fit, or the policy answered with numbers that are not finite.
+            InputError: a sample does not fit, or the policy answered with numbers that are not finite.
         """
-        begin = time.perf_counter()
-        batch = self.processor.inputs([sample])
-        mode = torch.no_grad() if self.options.exact_guidance else torch.inference_mode()
-        with mode:
-            if noise is None:
-                self._noise.normal_(generator=self._generator)
-            else:
-                self._noise.copy_(noise)
-            timer = StageTimer(self.device)
-            result = self._network.run(batch, self._noise, self._with_options(prior), timer)
-            normalised = result[0].to("cpu", torch.float32, copy=True)  # the one wait for the device
-        prefix_time, denoise_time = timer.seconds()
-        actions = self.processor.outputs(normalised[None], sample.state[None, -1])[0]
-        if not np.isfinite(actions).all():
-            row, column = np.argwhere(~np.isfinite(actions))[0]
-            joint = self.processor.joints[column]
-            raise InputError(f"policy: row {row} of joint {joint} is {actions[row, column]}, expected a finite number")
-        if not isinstance(self.policy, DenoisingPolicy):
-            prefix_time, denoise_time = 0.0, prefix_time + denoise_time
-        return Inference(actions, normalised, prefix_time, denoise_time, time.perf_counter() - begin)
+        start = time.perf_counter()
+        beginnings = self._begin_waiting()
+        batch = self._batch(samples)
+        timer = StageTimer(self.device)
+        with self._mode():
+            for name, buffer in self._held.draws.items():
+                if draws is not None and name in draws:
+                    buffer.copy_(draws[name])
+                else:
+                    for row, generator in zip(buffer, self._generators, strict=True):
+                        row.normal_(generator=generator)
+            result = self._network.run(batch, self._steered(steer, samples), timer)
+            sound = [v.isfinite().all() for v in pytree.tree_leaves(result.memory)
+                     if isinstance(v, Tensor) and v.is_floating_point()]
+            kind = torch.float32 if result.actions.is_floating_point() else result.actions.dtype
+            answers = result.actions.to("cpu", kind, copy=True)  # the one wait for the device
+            encode_time, act_time = timer.seconds()
+            targets = self.processor.outputs(answers, samples)
+            for row, one in enumerate(targets):
+                _refuse_not_finite(one, f" (row {row} of the batch)" if self.size > 1 else "")
+            if sound and not torch.stack(sound).all():
+                raise InputError("policy: what it would remember is not finite; the observation is left out")
+            if self._held.memory is not None:
+                copy_into(self._held.memory, result.memory)
+        self._stamps = [sample.stamp_ns for sample in samples]
+        with self._lock:
+            stale = [then != now for then, now in zip(beginnings, self._beginnings, strict=True)]
+        times = encode_time, act_time, time.perf_counter() - start
+        inferences = [
+            Inference(one, answer, *times, late) for one, answer, late in zip(targets, answers, stale, strict=True)
+        ]
+        self._latest = list(zip(samples, inferences, strict=True))
+        return inferences
 
-    def _with_options(self, prior: Prior | None) -> Prior | None:
-        if not self.options.guided:
-            if prior is not None:
-                raise ValueError("a prior needs the session option `guided`")
+    def delivered(self, delay: float) -> None:
+        """The robot has the chunks of the last `infer`, `delay` s after their observations: now they are running."""
+        for running, (sample, inference) in zip(self._running, self._latest, strict=True):
+            if not inference.stale:
+                running.remember(sample.stamp_ns, inference.targets, delay)
+
+    def _mode(self):
+        return torch.no_grad() if self.options.exact_guidance else torch.inference_mode()
+
+    def _begin_waiting(self) -> list[int]:
+        """Begin the episodes that wait for it; how often each row has begun."""
+        with self._lock:
+            rows, beginnings = sorted(self._waiting), list(self._beginnings)
+            self._waiting.clear()
+        if rows and self._held.memory is not None:
+            with self._mode():
+                copy_into(self._held.memory, self._fresh_memory(), rows)
+        for row in rows:
+            self._running[row].reset()
+            self._stamps[row] = None
+        return beginnings
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        if len(samples) != self.size:
+            raise ValueError(f"{len(samples)} samples for a session of {self.size}")
+        batch = self.processor.inputs(samples)
+        if self.policy.traits.paced:
+            step_ns = self.processor.step_dt * 1e9
+            batch["elapsed"] = torch.tensor([
+                0 if last is None else round((sample.stamp_ns - last) / step_ns)
+                for sample, last in zip(samples, self._stamps, strict=True)
+            ])
+        return batch
+
+    def _steered(self, given: Steer | None, samples: Sequence[Sample]) -> Steer | None:
+        """Fills what the session holds of it; None where there is nothing to agree with and nothing recorded."""
+        held = self._held.steer
+        if held is None:
+            if given is not None:
+                raise ValueError("steer needs the session option `guided`")
             return None
-        if prior is None:
-            if not self.recorded:
-                return None
-            zeros = torch.zeros(self._action_shape, device=self.device)
-            return self._prior(zeros, zeros[..., 0])
-        return self._prior(prior.actions.to(self.device), prior.weights.to(self.device).expand(1, -1))
+        if given is not None:
+            copy_into((held.actions, held.frozen, held.overlap), (given.actions, given.frozen, given.overlap))
+            return held
+        tails = [running.tail(sample) for running, sample in zip(self._running, samples, strict=True)]
+        for row, tail in enumerate(tails):
+            held.frozen[row], held.overlap[row] = (0, 0) if tail is None else tail[1:]
+            if tail is not None:
+                held.actions[row].copy_(tail[0])
+        return held if self.recorded or any(tails) else None
 
-    def _prior(self, actions: Tensor, weights: Tensor) -> Prior:
-        return Prior(actions, weights, self.options.exact_guidance, self.options.max_guidance)
+
+def _refuse_not_finite(targets: Targets, where: str) -> None:
+    for part in targets.parts:
+        if not np.isfinite(part.data).all():
+            row, column = np.argwhere(~np.isfinite(part.data))[0]
+            raise InputError(f"policy: row {row} of joint {part.names[column]} is {part.data[row, column]}, expected a "
+                             f"finite number{where}")

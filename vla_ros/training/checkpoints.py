@@ -1,7 +1,5 @@
 """What a run leaves on disk: folders that serve as they are, and the state to resume from."""
 
-import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +7,10 @@ from typing import Any
 import torch
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_file, new_folder
 from vla_ros.policies import registry
-from vla_ros.policies.policy import LoadedPolicy, Policy
+from vla_ros.policies.policy import Policy
+from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.training.adapt import merged
 
 STATE_FILE = "state.pt"
@@ -23,21 +23,11 @@ def save_policy(output: Path, step: int, loaded: LoadedPolicy, policy: Policy, h
     `output/checkpoints/last` is a relative link to the newest. Raises InputError when it cannot be written.
     """
     folder = output / "checkpoints" / f"step-{step:06d}"
-    partial = folder.with_name(folder.name + ".partial")
     plain = merged(policy) if has_lora else policy
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        registry.save(partial, replace(loaded, policy=plain, layout="vla_ros"))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(partial, folder)
-        link = folder.with_name(LAST + ".partial")
-        link.unlink(missing_ok=True)
+    with new_folder(folder, "checkpoint") as part:
+        registry.save(part, replace(loaded, policy=plain, layout="vla_ros"))
+    with new_file(folder.with_name(LAST), "checkpoint") as link:
         link.symlink_to(folder.name)
-        os.replace(link, folder.with_name(LAST))
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise InputError(f"checkpoint {folder}: {error.strerror or error}") from error
     return folder
 
 
@@ -47,16 +37,11 @@ def save_state(output: Path, state: dict[str, Any]) -> None:
     Raises InputError when it cannot be written (disk full, read-only); the old one stays.
     """
     file = output / STATE_FILE
-    partial = file.with_suffix(".partial")
-    try:
-        with partial.open("wb") as stream:
+    with new_file(file, "training state") as part, part.open("wb") as stream:
+        try:
             torch.save(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, file)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a failed write into a RuntimeError
-        partial.unlink(missing_ok=True)
-        raise InputError(f"training state {file}: {getattr(error, 'strerror', None) or error}") from error
+        except RuntimeError as error:  # what torch's zip writer makes of a failed write
+            raise OSError(str(error)) from error
 
 
 def load_state(output: Path, device: torch.device) -> dict[str, Any]:

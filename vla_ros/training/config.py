@@ -1,12 +1,11 @@
 """What a training run is: one YAML file, the same for one process and for many."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping, record
 
 PRECISIONS = ("float32", "bfloat16")
 STATISTICS = ("keep", "recompute")
@@ -99,15 +98,7 @@ class TrainConfig:
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> "TrainConfig":
         """Read a YAML file; `overrides` replace its fields where they are not None. Raises InputError."""
-        path = Path(path)
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"training config {path}: {error.strerror}") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"training config {path}: not YAML: {error}") from error
-        if not isinstance(data, dict):
-            raise InputError(f"training config {path}: expected a mapping, got {type(data).__name__}")
+        data = read_mapping(path, "training config")
         data |= {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls.from_dict(data)
@@ -117,11 +108,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "TrainConfig":
         """Raises InputError that names the field, its value and what was expected."""
-        data = dict(data)
-        for name, kind in (("optimizer", OptimizerConfig), ("augmentation", AugmentationConfig), ("lora", LoraConfig)):
-            if data.get(name) is not None:
-                data[name] = _record(kind, data[name], f"{name}.")
-        config = _record(cls, data, "")
+        config = record(cls, data)
         config._check()
         return config
 
@@ -166,35 +153,3 @@ class TrainConfig:
         a = self.augmentation
         if not (0 <= a.brightness < 1 and 0 <= a.contrast < 1 and 0 <= a.saturation <= 1 and a.shift >= 0):
             raise InputError(f"augmentation {asdict(a)}: expected brightness and contrast in [0, 1), shift 0 or more")
-
-
-def _record(kind: type, row: Any, where: str) -> Any:
-    """A dataclass from a mapping; unknown, missing and mistyped fields are errors that name them."""
-    if not isinstance(row, dict):
-        raise InputError(f"{where.rstrip('.')}: expected a mapping, got {row!r}")
-    known = {field.name: field for field in fields(kind)}
-    values = {}
-    for name, value in row.items():
-        if name not in known:
-            raise InputError(f"{where}{name}: unknown field, expected some of {sorted(known)}")
-        wanted = known[name].type
-        if wanted is float and isinstance(value, (int, str)) and not isinstance(value, bool):
-            try:
-                value = float(value)  # YAML reads 1e-4 as text
-            except ValueError:
-                raise InputError(f"{where}{name}: {value!r}, expected a number") from None
-        elif wanted in (int, str, float) and type(value) is not wanted:
-            raise InputError(f"{where}{name}: {value!r}, expected a {wanted.__name__}")
-        elif wanted == tuple[str, ...]:
-            if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
-                raise InputError(f"{where}{name}: {value!r}, expected a list of strings")
-            value = tuple(value)
-        elif name == "policy" and not isinstance(value, dict):
-            raise InputError(f"{where}{name}: {value!r}, expected a mapping")
-        elif is_dataclass(wanted) and not isinstance(value, wanted):
-            raise InputError(f"{where}{name}: {value!r}, expected a mapping")
-        values[name] = value
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise InputError(f"{where.rstrip('.')}: {error}") from None

@@ -1,32 +1,47 @@
 """How good a policy is on held-out episodes."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 import numpy as np
 import torch
 
-from vla_ros.policies.policy import Policy, Processor
+from vla_ros.core.chunk import Targets
+from vla_ros.core.observation import Sample
+from vla_ros.policies.registry import LoadedPolicy
+from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.training.samples import Samples
 
 
 @torch.no_grad()
-def evaluate(
-    policy: Policy, processor: Processor, samples: Samples, limit: int, batch_size: int, device: torch.device, seed: int
-) -> dict[str, float]:
+def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int, seed: int) -> dict[str, float]:
     """Held-out loss, and the error of predicted actions in rad or m: mean over steps, and of the first step.
 
-    The frames are spread evenly over the episodes, the draws of noise the same at each call.
+    About `limit` frames are spread evenly over the episodes, the draws the same at each call. Of a policy that
+    remembers whole episodes are played, from their beginnings and one after the other.
     """
-    numbers = np.unique(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
+    policy, processor = loaded.policy, loaded.processor
+    device = next(policy.parameters()).device
+    remembers = policy.begin(1) is not None
+    batches = _whole_episodes(samples, limit, batch_size) if remembers else _spread(samples, limit, batch_size)
     losses, errors, first, count = 0.0, 0.0, 0.0, 0
     was_training = policy.training
     policy.eval()
-    for start in range(0, len(numbers), batch_size):
-        chosen = samples.get(numbers[start : start + batch_size])
+    session = PolicySession(loaded, SessionOptions(graph=False, seed=seed)) if remembers else None
+    for numbers, steps in batches:
+        chosen = samples.get(numbers)
         batch = {name: value.to(device) for name, value in processor.inputs(chosen).items()}
-        torch.manual_seed(seed + start)
-        losses += float(policy.loss(batch)["loss"]) * len(chosen)
-        state = np.stack([sample.state[-1] for sample in chosen])
-        torch.manual_seed(seed + start)
-        actions = processor.outputs(policy.predict(batch).float().cpu(), state)
+        torch.manual_seed(seed + count)
+        losses += sum(float(policy.loss(batch)[name]) for name in policy.groups()) * len(chosen)
+        torch.manual_seed(seed + count)
+        if session is None:
+            answer = policy.predict(batch).cpu()
+            targets = processor.outputs(answer.float() if answer.is_floating_point() else answer, chosen)
+        else:
+            targets = _played(session, chosen, steps)
+        actions = np.stack([
+            one.joint_positions(processor.joints, sample.state[-1]) for one, sample in zip(targets, chosen, strict=True)
+        ])
         past = -processor.first_action_step
         true = np.stack([sample.actions[past:] for sample in chosen])
         valid = ~np.stack([sample.action_is_pad[past:] for sample in chosen])
@@ -36,3 +51,36 @@ def evaluate(
         count += len(chosen)
     policy.train(was_training)
     return {"held_out_loss": losses / count, "action_error": errors / count, "first_action_error": first / count}
+
+
+Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # (B,) numbers of samples and (B,) steps since the episode began
+
+
+def _spread(samples: Samples, limit: int, batch_size: int) -> Batches:
+    numbers = np.unique(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
+    for start in range(0, len(numbers), batch_size):
+        yield numbers[start : start + batch_size], np.zeros(batch_size, dtype=int)
+
+
+def _whole_episodes(samples: Samples, limit: int, batch_size: int) -> Batches:
+    """Every frame of the policy's clock of evenly spread episodes; at least one episode."""
+    lengths = [episode.length for episode in samples.episodes]
+    starts = np.cumsum([0, *lengths[:-1]])
+    wanted = round(limit * len(lengths) * samples.stride / len(samples))
+    chosen = np.unique(np.linspace(0, len(lengths) - 1, min(max(1, wanted), len(lengths))).round().astype(int))
+    for start, length in ((starts[k], lengths[k]) for k in chosen):
+        numbers = np.arange(start, start + length, samples.stride)
+        for first in range(0, len(numbers), batch_size):
+            part = numbers[first : first + batch_size]
+            yield part, (part - start) // samples.stride
+
+
+def _played(session: PolicySession, samples: Sequence[Sample], steps: np.ndarray) -> list[Targets]:
+    """What a session answers to samples one after the other, a step apart."""
+    targets, step_ns = [], round(session.processor.step_dt * 1e9)
+    for sample, step in zip(samples, steps.tolist(), strict=True):
+        if step == 0:
+            session.begin()
+        shown = replace(sample, actions=None, action_is_pad=None, stamp_ns=step * step_ns)
+        targets.append(session.infer([shown])[0].targets)
+    return targets

@@ -15,9 +15,9 @@ import yaml
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
-from vla_ros.policies.policy import Batch, LoadedPolicy
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.training import adapt, checkpoints
-from vla_ros.training.average import Average
 from vla_ros.training.config import OptimizerConfig, TrainConfig
 from vla_ros.training.evaluate import evaluate
 from vla_ros.training.log import Log
@@ -50,6 +50,17 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
     if config.statistics == "recompute":
         loaded = replace(loaded, processor=loaded.processor.with_statistics(dataset.statistics))
     return loaded
+
+
+def _optimizer(parameters: list[torch.nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        betas=(config.beta1, config.beta2),
+        eps=config.epsilon,
+    )
 
 
 class Trainer:
@@ -97,16 +108,10 @@ class Trainer:
         if self.processes.main:
             self.processes.wait()
         self.processes.broadcast(self.policy)
-        self.parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in self.parameters if p.ndim >= 2], "weight_decay": config.optimizer.weight_decay},
-                {"params": [p for p in self.parameters if p.ndim < 2], "weight_decay": 0.0},
-            ],
-            betas=(config.optimizer.beta1, config.optimizer.beta2),
-            eps=config.optimizer.epsilon,
-        )
-        self.average = Average(self.policy, config.ema_decay) if config.ema_decay else None
+        trained = {name: [p for p in group if p.requires_grad] for name, group in self.policy.groups().items()}
+        self.groups = {name: group for name, group in trained.items() if group}  # loss -> the parameters that it moves
+        self.optimizers = {name: _optimizer(parameters, config.optimizer) for name, parameters in self.groups.items()}
+        self.average = adapt.Average(self.policy, config.ema_decay) if config.ema_decay else None
         self.step = 0
         if resume:
             self._resume()
@@ -161,8 +166,8 @@ class Trainer:
         config = self.config
         with self._served(), self._autocast():
             return evaluate(
-                self.policy, self.loaded.processor, self.held_out, config.evaluate_samples,
-                config.micro_batch_size or config.batch_size, self.device, config.seed,
+                self.loaded, self.held_out, config.evaluate_samples, config.micro_batch_size or config.batch_size,
+                config.seed,
             )
 
     def save(self) -> Path:
@@ -177,7 +182,7 @@ class Trainer:
             "frames": len(self.samples),
             "policy": self.policy.state_dict(),
             "average": self.average.values if self.average else {},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
         })
         return folder
 
@@ -206,28 +211,35 @@ class Trainer:
         share = 1.0 / config.micro_batches
         rate = learning_rate(config.optimizer, self.step, config.steps)
         sums: dict[str, torch.Tensor] = {}
-        self.optimizer.zero_grad(set_to_none=True)
+        self.policy.zero_grad(set_to_none=True)
         for number, batch in batches:
             batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
             seed = np.random.SeedSequence([config.seed, 4, self.step, number]).generate_state(1)[0]
             torch.manual_seed(int(seed))
             with self._autocast():
                 losses = self.policy.loss(batch)
-            (losses["loss"] * share).backward()
+            for k, (name, parameters) in enumerate(self.groups.items()):
+                last = k == len(self.groups) - 1
+                torch.autograd.backward(losses[name] * share, inputs=parameters, retain_graph=not last)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float() * share
-        self.processes.sum_gradients(self.parameters)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.optimizer.clip_norm or math.inf)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        if not torch.isfinite(norm):
+        norms = {}
+        for name, parameters in self.groups.items():
+            self.processes.sum_gradients(parameters)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.optimizer.clip_norm or math.inf)
+            norms["gradient_norm" if name == "loss" else f"{name}_gradient_norm"] = float(norm)
+        if not all(map(math.isfinite, norms.values())):
             raise InputError(f"step {self.step}: the gradient is not finite; lower learning_rate or check the dataset")
-        self.optimizer.step()
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        self.policy.updated()
         self.step += 1
         if self.average:
             self.average.update(self.policy, self.step)
         values = self.processes.sum_values(torch.stack(list(sums.values())))
-        return dict(zip(sums, values.tolist(), strict=True)) | {"gradient_norm": float(norm), "learning_rate": rate}
+        return dict(zip(sums, values.tolist(), strict=True)) | norms | {"learning_rate": rate}
 
     def _resume(self) -> None:
         state = checkpoints.load_state(self.output, self.device)
@@ -247,5 +259,6 @@ class Trainer:
         self.policy.load_state_dict(state["policy"])
         if self.average:
             self.average.load(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
         self.step = state["step"]

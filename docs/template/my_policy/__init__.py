@@ -8,8 +8,7 @@ from typing import Any
 from my_policy.model import MyConfig, MyPolicy, MyProcessor
 from vla_ros.policies.formats import own as own_folder
 from vla_ros.policies.formats.weights import TensorFolder, load_weights
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import LoadOptions, TrainingData
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions, TrainingData
 
 FAMILY = "my_policy"
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from vla_ros.nn.attention import grouped_attention
 from vla_ros.nn.embeddings import time_features
 from vla_ros.nn.gemma import GemmaTower
-from vla_ros.nn.rotary import rotary_table
+from vla_ros.nn.embeddings import rotary_table
 
 
 def joint_velocity(model, batch, noisy, time):

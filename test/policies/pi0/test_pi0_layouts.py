@@ -14,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies import registry
@@ -186,7 +187,8 @@ def test_normalisation_follows_the_layout(folders, name):
         expected = (x - state["mean"]) / (state["std"] + into)
         restored = y * (action["std"] + back) + action["mean"]
     assert processor.state.normalise(x) == pytest.approx(expected, rel=1e-12)
-    assert processor.outputs(normalised, x[None]) == pytest.approx(restored, rel=1e-9, abs=1e-12)
+    [part] = processor.outputs(normalised, [Sample({}, x[None], "")])[0].parts
+    assert part.data == pytest.approx(restored[0], rel=1e-9, abs=1e-12)
 
 
 def damage_missing(tensors):

@@ -7,6 +7,7 @@ import pi0_tiny
 import pytest
 import torch
 
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.policies import registry
 
@@ -28,7 +29,6 @@ def loaded():
 def test_a_saved_folder_gives_the_same_policy(loaded, tmp_path):
     samples = [pi0_tiny.sample(), pi0_tiny.sample(seed=4)]
     batch = loaded.processor.inputs(samples)
-    state = np.stack([s.state[-1] for s in samples])
     noise = torch.randn(2, 4, 3)
     registry.save(tmp_path / "checkpoint", loaded)
     registry.save(tmp_path / "checkpoint", loaded)  # an older folder is replaced
@@ -37,7 +37,8 @@ def test_a_saved_folder_gives_the_same_policy(loaded, tmp_path):
         assert torch.equal(value, batch[name]), name
     ours, theirs = (p.policy.eval().predict(batch, noise=noise) for p in (loaded, again))
     assert torch.equal(ours, theirs)
-    assert np.array_equal(loaded.processor.outputs(ours, state), again.processor.outputs(theirs, state))
+    first, second = (x.processor.outputs(y, samples) for x, y in ((loaded, ours), (again, theirs)))
+    assert all(np.array_equal(a.parts[0].data, b.parts[0].data) for a, b in zip(first, second, strict=True))
     assert again.processor.joints == pi0_tiny.JOINTS and again.processor.cameras == pi0_tiny.CAMERAS
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
 
@@ -53,11 +54,11 @@ def test_bfloat16_stays_near_float32(loaded, tmp_path):
     assert 0 < (actions - expected).abs().max() < 0.05 * expected.abs().max()
 
 
-def test_outputs_and_normalise_actions_are_inverse(loaded):
+def test_outputs_and_normalise_are_inverse(loaded):
     sample = pi0_tiny.sample()
-    normalised = loaded.processor.normalise_actions(sample.actions[None], sample.state)
-    restored = loaded.processor.outputs(normalised, sample.state)
-    assert restored == pytest.approx(sample.actions[None], abs=1e-6)
+    normalised, survives = loaded.processor.normalise([Targets((Part(pi0_tiny.JOINTS, sample.actions),))], [sample])
+    [restored] = loaded.processor.outputs(normalised, [sample])[0].parts
+    assert restored.data == pytest.approx(sample.actions, abs=1e-6) and survives.all()
     assert torch.equal(loaded.processor.inputs([sample])["actions"], normalised)
 
 

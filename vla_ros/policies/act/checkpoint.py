@@ -13,8 +13,7 @@ from vla_ros.policies.act.processor import ACTProcessor
 from vla_ros.policies.formats import own as own_folder
 from vla_ros.policies.formats.lerobot import is_statistic
 from vla_ros.policies.formats.weights import TensorFolder, load_weights
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import LoadOptions, TrainingData
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions, TrainingData
 
 FAMILY = "act"
 COMPUTED = ("vae_encoder_pos_enc",)  # a buffer that follows from the sizes; files may leave it out

@@ -4,20 +4,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_ros.core.errors import InputError
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.resnet import ResNet, feature_size
 from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.transformer import Decoder, Encoder, sinusoid_1d, sinusoid_2d
 from vla_ros.policies.backbones import KEYPOINT_STEM
-from vla_ros.policies.policy import Batch, Policy, Prior
+from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, tensors
+
+
+@tensors
+class ACTContext:
+    """The encoder's S tokens, (B, S, dim), without and with their positions."""
+
+    tokens: Tensor
+    keys: Tensor
 
 
 class ACT(Policy):
     """Images, state and a latent to a chunk, in one pass.
 
-    The batch of `predict` holds, where the configuration asks for them:
+    A batch holds, where the configuration asks for them:
         images: (B, N, 3, height, width) uint8, or float that is normalised already; N cameras.
         state: (B, state_dim) normalised.
         environment_state: (B, environment_dim) normalised.
@@ -25,6 +32,7 @@ class ACT(Policy):
     """
 
     config: ACTConfig
+    float32 = (r"action_head\.", r"stem\.")
 
     def __init__(self, config: ACTConfig) -> None:
         super().__init__()
@@ -73,14 +81,17 @@ class ACT(Policy):
                 if parameter.dim() > 1:
                     nn.init.xavier_uniform_(parameter)
 
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions, with a latent of zero; `noise` is not used, ACT draws nothing here.
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> ACTContext:
+        """With a latent of zero, as published: ACT draws nothing here."""
+        return self.encode_tokens(batch, None)
 
-        Raises InputError for a prior: there is no denoising that it could guide.
-        """
-        if prior is not None:
-            raise InputError("act: real-time chunking needs a policy that denoises; use the executor's ensemble mode")
-        return self.decode(batch, None)
+    def act(
+        self, context: ACTContext, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
+    ) -> Answer:
+        """(B, H, D) normalised actions in one pass of the decoder."""
+        queries = context.tokens.new_zeros(len(context.tokens), self.config.chunk_size, self.config.dim_model)
+        out = self.decoder(queries, context.tokens, context.keys, self.decoder_pos_embed.weight)
+        return Answer(self.action_head(out.to(self.action_head.weight.dtype)))
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """L1 error and the KL divergence of the latent. `draws["noise"]`: (B, L) of the latent's sample."""
@@ -90,7 +101,8 @@ class ACT(Policy):
             mean, log_variance = self.encode_actions(batch)
             noise = draws["noise"] if "noise" in draws else torch.randn_like(mean)
             latent = mean + (log_variance / 2).exp() * noise
-        error = functional.l1_loss(self.decode(batch, latent), actions, reduction="none") * ~pad[:, :, None]
+        predicted = self.act(self.encode_tokens(batch, latent)).actions
+        error = functional.l1_loss(predicted, actions, reduction="none") * ~pad[:, :, None]
         if self.config.loss_mean == "all":
             l1 = error.mean()
         else:
@@ -111,8 +123,8 @@ class ACT(Policy):
         out = self.vae_encoder(torch.cat(tokens, dim=1), self.vae_encoder_pos_enc, padding)[:, 0]
         return self.vae_encoder_latent_output_proj(out).chunk(2, dim=-1)
 
-    def decode(self, batch: Batch, latent: Tensor | None) -> Tensor:
-        """(B, H, D) normalised actions from the observation and a (B, L) latent, None for zero."""
+    def encode_tokens(self, batch: Batch, latent: Tensor | None) -> ACTContext:
+        """The observation and a (B, L) latent, None for zero."""
         config = self.config
         weight = self.encoder_latent_input_proj.weight
         size = next(len(value) for key, value in batch.items() if key in ("state", "images", "environment_state"))
@@ -133,10 +145,8 @@ class ACT(Policy):
             images, places = self.image_tokens(batch["images"], condition)
             x = torch.cat([x, images], dim=1)
             positions = torch.cat([positions, places])
-        memory = self.encoder(x, positions)
-        queries = memory.new_zeros(size, config.chunk_size, config.dim_model)
-        out = self.decoder(queries, memory, memory + positions, self.decoder_pos_embed.weight)
-        return self.action_head(out.to(self.action_head.weight.dtype))
+        tokens = self.encoder(x, positions)
+        return ACTContext(tokens, tokens + positions)
 
     def image_tokens(self, images: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, N, 3, height, width) to tokens (B, N * n, dim), camera after camera, and their positions (N * n, dim)."""

@@ -45,6 +45,7 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim_model) if config.pre_norm else nn.Identity()
 
     def forward(self, x: Tensor, positions: Tensor, padding: Tensor | None = None) -> Tensor:
+        """(B, S, D) to the same; see `EncoderLayer`."""
         for layer in self.layers:
             x = layer(x, positions, padding)
         return self.norm(x)
@@ -88,6 +89,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(config.dim_model)
 
     def forward(self, x: Tensor, memory: Tensor, memory_keys: Tensor, positions: Tensor) -> Tensor:
+        """(B, H, D) to the same; see `DecoderLayer`."""
         for layer in self.layers:
             x = layer(x, memory, memory_keys, positions)
         return self.norm(x)

@@ -14,9 +14,8 @@ from vla_ros.policies.diffusion.processor import DiffusionProcessor
 from vla_ros.policies.formats import own as own_folder
 from vla_ros.policies.formats.lerobot import is_statistic
 from vla_ros.policies.formats.weights import TensorFolder, load_weights
-from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.prompts import PromptTokenizer, read_tokenizer
-from vla_ros.policies.registry import LoadOptions, TrainingData
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions, TrainingData
 
 FAMILY = "diffusion"
 KEPT = r"unet\.final_conv\.1\.|stem\."  # in float32 whatever the rest is in

@@ -5,7 +5,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_ros.core.errors import InputError
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.backbones import KEYPOINT_STEM
@@ -13,11 +12,19 @@ from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.schedule import Step, make_scheduler, make_steps
 from vla_ros.policies.diffusion.unet import UNet
 from vla_ros.policies.diffusion.vision import RgbEncoder
-from vla_ros.policies.policy import Batch, DenoisingPolicy, Prefix, Prior
+from vla_ros.policies.flow import prior_weights
+from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, tensors
 
 
-class DiffusionPolicy(DenoisingPolicy):
-    """The batch of `predict` holds, where the configuration asks for them:
+@tensors
+class DiffusionContext:
+    """`condition`: (B, T * features), what each step of denoising sees of the observation."""
+
+    condition: Tensor
+
+
+class DiffusionPolicy(Policy):
+    """A batch holds, where the configuration asks for them:
 
         images: (B, T, N, 3, height, width) uint8, or float that is normalised already; N cameras.
         state: (B, T, S) normalised.
@@ -26,6 +33,9 @@ class DiffusionPolicy(DenoisingPolicy):
     """
 
     config: DiffusionConfig
+    traits = Traits(guidance=("prior",))
+    compiled = ("encode", "denoise")
+    float32 = (r"unet\.final_conv\.1\.", r"stem\.")
 
     def __init__(self, config: DiffusionConfig) -> None:
         super().__init__()
@@ -54,7 +64,6 @@ class DiffusionPolicy(DenoisingPolicy):
             self.language = WordEncoder(len(config.vocabulary), config.language_dim)
         self.unet = UNet(config)
         self.scheduler = make_scheduler(config)
-        self._steps: dict[int, tuple[Step, ...]] = {}
         # The noise of the rows before the newest observation, and the noise that DDPM adds on its way down: fixed,
         # so that the sampled actions are a function of the noise they start from.
         generator = torch.Generator("cpu").manual_seed(0)
@@ -63,35 +72,41 @@ class DiffusionPolicy(DenoisingPolicy):
         self.register_buffer("past_noise", fixed[:1, : config.past].clone(), persistent=False)
         self.register_buffer("path_noise", fixed[1:].clone(), persistent=False)
 
-    def sample(
-        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
-    ) -> Tensor:
+    def draws(self, size: int) -> dict[str, tuple[int, ...]]:
+        return {"noise": (size, self.config.horizon, self.config.action_dim)}
+
+    def prepare(self, num_steps: int | None = None) -> tuple[Step, ...]:
+        """The coefficients of each step."""
+        return make_steps(self.config, num_steps or self.config.num_steps)
+
+    def act(
+        self, context: DiffusionContext, draws: Draws | None = None, fixed: tuple[Step, ...] | None = None,
+        steer: Steer | None = None,
+    ) -> Answer:
         """(B, H, D) normalised actions from the newest observation on, from (B, H, D) noise.
 
-        With a prior, the estimate of the clean actions is drawn towards it at every step, which leaves rows of weight
-        1 exactly as they are given. Raises InputError for the exact form of guidance, which is defined for flows.
+        Beside a running chunk the estimate of the clean actions is drawn towards it at every step, which leaves frozen
+        rows exactly as they are given.
         """
+        noise = draws["noise"]
         x = torch.cat([self.past_noise.to(noise.dtype).expand(len(noise), -1, -1), noise], dim=1)
-        target, weights = self._aligned(prior, x)
-        for i, step in enumerate(self.steps(num_steps or self.config.num_steps)):
+        front = (0, 0, self.config.past, 0)  # the past is free
+        if steer is not None:
+            target = functional.pad(steer.actions.to(x.dtype), front)
+            weights = functional.pad(prior_weights(steer, self.config.horizon).to(x.dtype), front)
+        for i, step in enumerate(self.prepare() if fixed is None else fixed):
             time = torch.full((len(x),), step.time, dtype=torch.float32, device=x.device)
-            clean, epsilon = self._estimates(x, self.denoise(prefix, x, time), step)
-            if weights is not None:
+            clean, epsilon = self._estimates(x, self.denoise(context, x, time), step)
+            if steer is not None:
                 epsilon = epsilon + weights * ((x - step.signal * target) / step.noise_level - epsilon)
                 clean = clean + weights * (target - clean)
             x = step.clean * clean + step.noisy * x + step.noise * epsilon
             if step.spread:
                 x = x + step.spread * self.path_noise[i].to(x.dtype)
-        return x[:, self.config.past :]
+        return Answer(x[:, self.config.past :])
 
-    def steps(self, count: int) -> tuple[Step, ...]:
-        """The coefficients of `count` denoising steps, computed once."""
-        if count not in self._steps:
-            self._steps[count] = make_steps(self.config, count)
-        return self._steps[count]
-
-    def encode_prefix(self, batch: Batch) -> Prefix:
-        """The condition (B, T * features): per step state, cameras, environment, text."""
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> DiffusionContext:
+        """Per observation step state, cameras, environment, text."""
         config, state = self.config, batch["state"]
         dtype = self.unet.mid_modules[0].conv1.block[0].weight.dtype
         size, steps = state.shape[:2]
@@ -103,11 +118,11 @@ class DiffusionPolicy(DenoisingPolicy):
             parts.append(batch["environment_state"].to(dtype))
         if text is not None:
             parts.append(text[:, None].expand(size, steps, -1))
-        return Prefix({"condition": torch.cat(parts, dim=-1).flatten(1)})
+        return DiffusionContext(torch.cat(parts, dim=-1).flatten(1))
 
-    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
-        """The U-Net's output (noise or clean actions, by `prediction_type`) at (B,) scheduler steps."""
-        return self.unet(noisy, time, prefix.tensors["condition"])
+    def denoise(self, context: DiffusionContext, noisy: Tensor, time: Tensor) -> Tensor:
+        """(B, rows, D) of the U-Net: noise or clean actions, by `prediction_type`, at (B,) scheduler steps."""
+        return self.unet(noisy, time, context.condition)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """Mean squared error of the network's output. `draws`: `noise` like actions, `time` (B,) int64."""
@@ -118,7 +133,7 @@ class DiffusionPolicy(DenoisingPolicy):
             time = torch.randint(0, self.config.num_train_timesteps, (len(actions),), device=actions.device)
         noisy = self.scheduler.add_noise(actions, noise, time)
         target = noise if self.config.prediction_type == "epsilon" else actions
-        error = functional.mse_loss(self.denoise(self.encode_prefix(batch), noisy, time), target, reduction="none")
+        error = functional.mse_loss(self.denoise(self.encode(batch), noisy, time), target, reduction="none")
         if self.config.do_mask_loss_for_padding:  # divided by all rows all the same, as published
             error = error * ~batch["action_is_pad"][:, :, None]
         return {"loss": error.mean()}
@@ -131,16 +146,6 @@ class DiffusionPolicy(DenoisingPolicy):
         if config.clip_sample:
             clean = clean.clamp(-config.clip_sample_range, config.clip_sample_range)
         return clean, epsilon
-
-    def _aligned(self, prior: Prior | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The prior's actions and weights for all rows of the network; the past is free."""
-        if prior is None:
-            return None, None
-        if prior.exact:
-            raise InputError("diffusion: exact guidance is defined for flows; expected prior.exact = False")
-        front = (0, 0, self.config.past, 0)
-        weights = prior.weights.expand(len(x), -1)[:, :, None].to(x.dtype)
-        return functional.pad(prior.actions.to(x.dtype), front), functional.pad(weights, front)
 
     def _text(self, batch: Batch, dtype: torch.dtype) -> Tensor | None:
         if self.config.vocabulary:

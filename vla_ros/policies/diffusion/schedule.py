@@ -62,3 +62,6 @@ def make_steps(config: DiffusionConfig, num_steps: int) -> tuple[Step, ...]:
             spread = math.sqrt(max((1 - before) / (1 - alpha) * beta, 1e-20)) if time > 0 else 0.0
         steps.append(Step(time, math.sqrt(alpha), math.sqrt(1 - alpha), clean, noisy, noise, spread))
     return tuple(steps)
+
+
+torch.export.register_dataclass(Step)  # its numbers are constants of what is exported

@@ -22,6 +22,7 @@ class StepEmbedding(nn.Module):
         self.register_buffer("frequencies", exponent.exp(), persistent=False)
 
     def forward(self, step: Tensor) -> Tensor:
+        """(B,) to (B, dim)."""
         angle = step[:, None].to(self.frequencies.dtype) * self.frequencies
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
@@ -61,6 +62,7 @@ class ConvBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H) to (B, out, H)."""
         layer, norm, activation = self.block
         return activation(norm(convolve(layer, x)))
 
@@ -121,6 +123,7 @@ class UNet(nn.Module):
         )
 
     def forward(self, actions: Tensor, step: Tensor, condition: Tensor) -> Tensor:
+        """(B, H, D), (B,) and (B, n_obs_steps * features) to (B, H, D)."""
         features, *layers = self.diffusion_step_encoder
         time = features(step).to(condition.dtype)
         for layer in layers:

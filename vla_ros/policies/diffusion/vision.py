@@ -20,6 +20,7 @@ class SpatialSoftmax(nn.Module):
         self.register_buffer("pos_grid", torch.stack([x.flatten(), y.flatten()], dim=1))
 
     def forward(self, features: Tensor) -> Tensor:
+        """(B, C, H, W) to (B, 2 K)."""
         weights = self.nets(features).flatten(2).softmax(dim=-1)
         return (weights @ self.pos_grid.to(weights.dtype)).flatten(1)
 
@@ -38,6 +39,7 @@ class RgbEncoder(nn.Module):
         self.out = nn.Linear(features, features)
 
     def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 2 K)."""
         if self.resize is not None:
             images = functional.interpolate(images, self.resize, mode="bilinear", antialias=True)
         if self.crop is not None:

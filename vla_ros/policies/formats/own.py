@@ -104,7 +104,7 @@ def write(
     images: Mapping[str, Mapping[str, np.ndarray]], tokenizer: Any = None,
 ) -> None:
     """Write a folder that `read` reads; complete or absent. `tokenizer` has a method `save(folder)`."""
-    with new_folder(path) as folder:
+    with new_folder(path, "checkpoint") as folder:
         config = {
             "family": family,
             "policy": dict(sizes),

@@ -8,8 +8,7 @@ from vla_ros.policies.pi0 import own_layout, serve
 from vla_ros.policies.pi0.own_layout import build, save
 from vla_ros.policies.pi0.published import layout_of
 from vla_ros.policies.pi0.report import report
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import LoadOptions
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions
 
 __all__ = ["build", "describe", "load", "recognise", "save"]
 

@@ -4,29 +4,27 @@ Sources: Black et al. 2024 (π0), Physical Intelligence 2025 (π0.5), the publis
 to 0 (actions); the network predicts noise - actions.
 
 The tokens stand in the order [images][text][state][actions], and a token sees its own group and those before it, images
-and text being one group. So nothing before the actions depends on them or on the time: `encode_prefix` computes it once
-per observation and keeps its keys and values, `denoise` runs the H action tokens alone.
+and text being one group. So nothing before the actions depends on them or on the time: `encode` computes it once per
+observation and keeps its keys and values, a step runs the H action tokens alone.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_ros.nn.attention import KeyValueCache
-from vla_ros.nn.embeddings import time_features
+from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.gemma import GemmaTower
 from vla_ros.nn.norms import Modulation
-from vla_ros.nn.rotary import rotary_table
 from vla_ros.policies import flow
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.vision import ImageTokens
-from vla_ros.policies.policy import Batch, DenoisingPolicy, Prefix, Prior
+from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, tensors
 
 
-@dataclass(frozen=True)
+@tensors
 class StepConstants:
     """What depends on the time alone, for N times: the same for every observation.
 
@@ -46,8 +44,26 @@ class StepConstants:
             None if self.modulations is None else [tuple(part[rows] for part in m) for m in self.modulations],
         )
 
+    def __len__(self) -> int:
+        return len(self.modulations[0][0] if self.bias is None else self.bias)
 
-class Pi0(DenoisingPolicy):
+
+@tensors
+class Pi0Context:
+    """Images, text and state as the action tokens see them.
+
+    Attributes:
+        cache: (2, layers, B, kv_heads, P, head_dim) keys and values of P tokens.
+        key_mask: (B, 1, 1, P + H) bool, which of them and of the action tokens are seen.
+        rotary: of the H action tokens.
+    """
+
+    cache: Tensor
+    key_mask: Tensor
+    rotary: Rotary
+
+
+class Pi0(Policy):
     """The network, for every size and for both π0 and π0.5 (`config.adaptive`).
 
     A batch holds
@@ -58,7 +74,8 @@ class Pi0(DenoisingPolicy):
         state: (B, state_dim), normalised and padded (π0).
     """
 
-    compiled = ("encode_prefix", "velocity")
+    traits = Traits(guidance=("prior", "exact"))
+    compiled = ("encode", "velocity")
 
     def __init__(self, config: Pi0Config) -> None:
         super().__init__()
@@ -76,10 +93,16 @@ class Pi0(DenoisingPolicy):
         self.time_in = nn.Linear(width if config.adaptive else 2 * width, width)
         self.time_out = nn.Linear(width, width)
         self.action_out = nn.Linear(width, config.action_dim)
-        self._constants: dict[int, StepConstants] = {}  # number of steps -> what `prepare` computed
+        # As openpi keeps them: norms, image patches, and what brings state, actions and time to the towers' width.
+        self.float32 = (r".*norm", r"(state|action|time)_(in|out)\.", r"image_tokens\.tower\.(patches|positions)")
+        if self.image_tokens.reads_text:
+            self.float32 += (r"image_tokens\.tower\.",)
 
-    def encode_prefix(self, batch: Batch) -> Prefix:
-        """Keys and values of images, text and state in one cache, with room for the H action tokens."""
+    def draws(self, size: int) -> dict[str, tuple[int, ...]]:
+        return {"noise": (size, self.config.horizon, self.config.action_dim)}
+
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Pi0Context:
+        """Keys and values of images, text and state."""
         text = self.embedding(batch["tokens"]) * math.sqrt(self.config.prefix.width)
         images = self.image_tokens(batch["images"], text, batch["token_mask"], batch.get("cameras"))
         tokens = torch.cat([images.flatten(1, 2), text.to(images.dtype)], dim=1)
@@ -87,14 +110,13 @@ class Pi0(DenoisingPolicy):
         valid = torch.cat([image_mask, batch["token_mask"]], dim=1)
         return self.encode_tokens(tokens, valid, batch.get("state"))
 
-    def encode_tokens(self, tokens: Tensor, valid: Tensor, state: Tensor | None) -> Prefix:
-        """The prefix of (B, P, width) embedded tokens, (B, P) bool validity and the (B, state_dim) state."""
+    def encode_tokens(self, tokens: Tensor, valid: Tensor, state: Tensor | None) -> Pi0Context:
+        """Of (B, P, width) embedded tokens, (B, P) bool validity and the (B, state_dim) state."""
         size, horizon = self.config.prefix, self.config.horizon
         rows, length = valid.shape
         extra = int(self.config.state_token)
         matrix = self.prefix.layers[0].qkv.weight
-        room = (size.depth, rows, size.kv_heads, length + extra + horizon, size.head_dim)
-        cache = KeyValueCache(room, matrix.device, matrix.dtype)
+        cache = KeyValueCache(matrix.new_empty(2, size.depth, rows, size.kv_heads, 0, size.head_dim), length + extra)
         # Masked tokens take no positions, so a masked camera or a longer padding changes nothing.
         count = valid.sum(dim=1, keepdim=True)
         key_mask = F.pad(valid, (0, extra + horizon), value=True)[:, None, None, :]
@@ -104,7 +126,7 @@ class Pi0(DenoisingPolicy):
             token = self.state_in(state.to(self.state_in.weight.dtype))[:, None].to(matrix.dtype)
             self.expert.fill(token, rotary_table(count, size.head_dim), cache, key_mask[..., : length + 1])
         positions = count + extra + torch.arange(horizon, device=valid.device)
-        return Prefix({"cache": cache, "key_mask": key_mask, "rotary": rotary_table(positions, size.head_dim)})
+        return Pi0Context(cache.stored(), key_mask, rotary_table(positions, size.head_dim))
 
     def step_constants(self, time: Tensor) -> StepConstants:
         """What denoising at the (N,) times needs besides prefix and actions."""
@@ -116,49 +138,44 @@ class Pi0(DenoisingPolicy):
         condition = F.silu(self.time_out(F.silu(self.time_in(features))))
         return StepConstants(modulations=self.expert.modulations(condition))
 
-    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
+    def denoise(self, context: Pi0Context, noisy: Tensor, time: Tensor) -> Tensor:
         """The velocity noise - actions, (B, H, D), at (B,) or (1,) times."""
-        return self.velocity(prefix, noisy, self.step_constants(time))
+        cache = KeyValueCache(context.cache, self.config.horizon)
+        return self.velocity(context, cache, noisy, self.step_constants(time))
 
-    def velocity(self, prefix: Prefix, noisy: Tensor, constants: StepConstants) -> Tensor:
-        """`denoise` with the time's share given."""
+    def velocity(
+        self, context: Pi0Context, cache: KeyValueCache, noisy: Tensor, constants: StepConstants
+    ) -> Tensor:
+        """`denoise` with the time's share given, and the context's keys and values in a cache with room for H more."""
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         if not self.config.adaptive:
             x = F.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants.bias[:, None]
             x = self.time_out(F.silu(x))
         x = self.expert(
             x.to(self.expert.layers[0].qkv.weight.dtype),
-            prefix.tensors["rotary"],
-            prefix.tensors["cache"],
-            prefix.tensors["key_mask"],
+            context.rotary,
+            cache,
+            context.key_mask,
             constants.modulations,
         )
         return self.action_out(x.to(self.action_out.weight.dtype)).to(noisy.dtype)
 
-    @torch.no_grad()
-    def sample(
-        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
-    ) -> Tensor:
-        """Actions (B, H, D) from noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
+    def act(
+        self, context: Pi0Context, draws: Draws | None = None, fixed: StepConstants | None = None,
+        steer: Steer | None = None,
+    ) -> Answer:
+        """Actions (B, H, D) from the noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
+        constants = self.prepare() if fixed is None else fixed
+        cache = KeyValueCache(context.cache, self.config.horizon)  # the context stays as it is
+
+        def velocity(x: Tensor, step: int) -> Tensor:
+            return self.velocity(context, cache, x, constants[step])
+
+        return Answer(flow.sample(velocity, draws["noise"], len(constants), steer))
+
+    def prepare(self, num_steps: int | None = None) -> StepConstants:
         steps = num_steps or self.config.num_steps
-        constants = self._constants.get(steps) or self.step_constants(flow.times(steps, noise.device))
-        return flow.sample(lambda x, step: self.velocity(prefix, x, constants[step]), noise, steps, prior)
-
-    @torch.no_grad()
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions from `config.num_steps` Euler steps. `noise` is drawn when not given."""
-        return super().predict(batch, noise, prior)
-
-    @torch.no_grad()
-    def prepare(self, num_steps: int | None = None) -> None:
-        """Compute the constants of all steps once, for as long as the weights stay as they are (see `train`)."""
-        steps = num_steps or self.config.num_steps
-        self._constants[steps] = self.step_constants(flow.times(steps, self.action_in.weight.device))
-
-    def train(self, mode: bool = True) -> "Pi0":
-        """As torch's; forgets what `prepare` computed, since the weights may change."""
-        self._constants = {}
-        return super().train(mode)
+        return self.step_constants(flow.times(steps, self.action_in.weight.device))
 
     def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
         """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
@@ -167,7 +184,7 @@ class Pi0(DenoisingPolicy):
         time = self.draw_time(actions) if time is None else time
         t = time[:, None, None]
         noisy = t * noise + (1 - t) * actions
-        return (self.denoise(self.encode_prefix(batch), noisy, time) - (noise - actions)).square()
+        return (self.denoise(self.encode(batch), noisy, time) - (noise - actions)).square()
 
     def draw_time(self, actions: Tensor) -> Tensor:
         """(B,) times in (0, 1]: scale · Beta(a, b) + offset, more of them near 1 (noise)."""

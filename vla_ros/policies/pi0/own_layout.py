@@ -23,8 +23,7 @@ from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import load_own
 from vla_ros.policies.pi0.processor import Pi0Processor
 from vla_ros.policies.pi0.report import report
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions, TrainingData, read_config
 from vla_ros.policies.tokenizer import Tokenizer, instruction_words, load_tokenizer, word_tokenizer
 
 FAMILY = "pi0"
@@ -69,7 +68,7 @@ def load(path: Path, options: LoadOptions) -> LoadedPolicy:
 def save(path: Path, loaded: LoadedPolicy) -> None:
     """Write a folder that `load` reads; complete or absent."""
     processor: Pi0Processor = loaded.processor
-    with new_folder(path) as folder:
+    with new_folder(path, "checkpoint") as folder:
         config = {
             "family": FAMILY,
             "policy": processor.config.to_dict(),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
@@ -14,7 +15,8 @@ from vla_ros.policies.images import resize_with_pad
 from vla_ros.policies.normalisation import Normalisation, widened
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.prompt import padded, prompt_ids, prompt_length
-from vla_ros.policies.policy import Batch, Processor
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.processor import Processor
 from vla_ros.policies.tokenizer import Tokenizer
 
 
@@ -121,9 +123,21 @@ class Pi0Processor(Processor):
     def unknown_words(self, text: str) -> tuple[str, ...]:
         return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
 
-    def outputs(self, actions: Tensor, state: np.ndarray) -> np.ndarray:
-        values = actions.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)]
-        return self.embodiment.actions_to_robot(self.actions.restore(values), state)
+    def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
+        rows = self._restored(answer, np.stack([self._state(sample) for sample in samples]))
+        columns = [self.joints.index(name) for name in self.embodiment.commanded]
+        return [Targets((Part(self.embodiment.commanded, row[:, columns]),)) for row in rows]
+
+    def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        states = np.stack([self._state(sample) for sample in samples])
+        actions = np.stack([t.joint_positions(self.joints, state) for t, state in zip(targets, states, strict=True)])
+        normalised = self.normalise_actions(actions, states)
+        survives = np.isclose(self._restored(normalised, states), actions, rtol=1e-4, atol=1e-4).all(axis=-1)
+        return normalised, torch.from_numpy(survives)
+
+    def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+        values = answer.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)]
+        return self.embodiment.actions_to_robot(self.actions.restore(values), states)
 
     def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
         if actions.shape[-2:] != (self.horizon, len(self.joints)):

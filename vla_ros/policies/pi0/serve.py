@@ -16,8 +16,7 @@ from vla_ros.policies.pi0.names import load_published, sort_keys
 from vla_ros.policies.pi0.processor import Pi0Processor
 from vla_ros.policies.pi0.published import Published, read_published
 from vla_ros.policies.pi0.report import report
-from vla_ros.policies.policy import LoadedPolicy
-from vla_ros.policies.registry import LoadOptions
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions
 from vla_ros.policies.tokenizer import Tokenizer, load_tokenizer
 
 

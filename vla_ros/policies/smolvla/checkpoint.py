@@ -16,9 +16,8 @@ from vla_ros.policies.formats import own as own_folder
 from vla_ros.policies.formats.lerobot import is_statistic, read_folder
 from vla_ros.policies.formats.own import Parts
 from vla_ros.policies.formats.weights import TensorFolder, load_weights
-from vla_ros.policies.policy import LoadedPolicy
 from vla_ros.policies.prompts import PromptTokenizer, read_tokenizer
-from vla_ros.policies.registry import LoadOptions, TrainingData, read_config
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions, TrainingData, read_config
 from vla_ros.policies.smolvla import published
 from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA

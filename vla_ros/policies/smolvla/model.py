@@ -13,17 +13,34 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_ros.nn.embeddings import time_features
+from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm, attend
-from vla_ros.nn.rotary import rotary_table
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies import flow
-from vla_ros.policies.policy import Batch, DenoisingPolicy, Prefix, Prior
+from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, tensors
 from vla_ros.policies.smolvla.config import SmolVLAConfig
 
 
-class SmolVLA(DenoisingPolicy):
+@tensors
+class SmolVLAContext:
+    """Images, text and state as the expert sees them, and what its H action tokens see.
+
+    Attributes:
+        keys, values: (B, kv_heads, P, head_dim) of each layer, in cross layers as the expert translates them.
+        cross_mask: (B, 1, 1, P) bool; joint_mask: (B, 1, groups * H, P + H) bool, True where a key may be seen.
+        joint_rotary, cross_rotary: of the action tokens, counted from the prefix's end and from zero.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    cross_mask: Tensor
+    joint_mask: Tensor
+    joint_rotary: Rotary
+    cross_rotary: Rotary
+
+
+class SmolVLA(Policy):
     """A batch holds
         images: (B, C, 3, size, size) uint8, or float in [-1, 1].
         image_mask: (B, C) bool, False where a camera is absent.
@@ -32,6 +49,8 @@ class SmolVLA(DenoisingPolicy):
     """
 
     config: SmolVLAConfig
+    traits = Traits(guidance=("prior", "exact"))
+    compiled = ("encode", "velocity")
 
     def __init__(self, config: SmolVLAConfig) -> None:
         super().__init__()
@@ -53,8 +72,12 @@ class SmolVLA(DenoisingPolicy):
         self.action_in = nn.Linear(config.max_action_dim, width)
         self.time_in, self.time_out = nn.Linear(2 * width, width), nn.Linear(width, width)
         self.action_out = nn.Linear(width, config.max_action_dim)
+        self.float32 = (r"(state|action|time)_(in|out)\.", *((r"vision\.",) if self.reads_text else ()))
 
-    def encode_prefix(self, batch: Batch) -> Prefix:
+    def draws(self, size: int) -> dict[str, tuple[int, ...]]:
+        return {"noise": (size, self.config.horizon, self.config.action_dim)}
+
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> SmolVLAContext:
         """Keys and values of every layer as the expert will read them, masks and rotary tables."""
         text = self.embedding(batch["tokens"]) * math.sqrt(self.config.vlm.text.width)
         images = self.encode_images(batch["images"], text, batch["token_mask"])
@@ -80,8 +103,8 @@ class SmolVLA(DenoisingPolicy):
         tokens = self.connector(blocks.flatten(3).flatten(1, 2)) * math.sqrt(self.config.vlm.text.width)
         return tokens.unflatten(0, images.shape[:2])
 
-    def encode_tokens(self, x: Tensor, valid: Tensor) -> Prefix:
-        """The prefix of (B, P, width) tokens, the state's last, and their (B, P) bool validity."""
+    def encode_tokens(self, x: Tensor, valid: Tensor) -> SmolVLAContext:
+        """Of (B, P, width) tokens, the state's last, and their (B, P) bool validity."""
         config, size = self.config, self.config.vlm.text
         horizon, groups = config.horizon, size.heads // size.kv_heads
         x = x.to(self.text[0].qkv.weight.dtype)
@@ -101,15 +124,13 @@ class SmolVLA(DenoisingPolicy):
         causal = torch.ones(horizon, horizon, dtype=torch.bool, device=valid.device).tril().expand(len(x), -1, -1)
         joint = torch.cat([valid[:, None, :].expand(-1, horizon, -1), causal], dim=2)
         steps = torch.arange(horizon, device=valid.device)
-        return Prefix(
-            {
-                "keys": keys,
-                "values": values,
-                "cross_mask": valid[:, None, None, :],
-                "joint_mask": joint[:, None].repeat(1, 1, groups, 1),
-                "joint_rotary": rotary_table(valid.sum(dim=1, keepdim=True) + steps, size.head_dim),
-                "cross_rotary": rotary_table(steps[None], size.head_dim),
-            }
+        return SmolVLAContext(
+            keys,
+            values,
+            cross_mask=valid[:, None, None, :],
+            joint_mask=joint[:, None].repeat(1, 1, groups, 1),
+            joint_rotary=rotary_table(valid.sum(dim=1, keepdim=True) + steps, size.head_dim),
+            cross_rotary=rotary_table(steps[None], size.head_dim),
         )
 
     def time_bias(self, time: Tensor) -> Tensor:
@@ -121,32 +142,40 @@ class SmolVLA(DenoisingPolicy):
         weight = self.time_in.weight
         return functional.linear(features.to(weight.dtype), weight.chunk(2, dim=1)[1], self.time_in.bias)
 
-    def denoise(self, prefix: Prefix, noisy: Tensor, time: Tensor) -> Tensor:
+    def denoise(self, context: SmolVLAContext, noisy: Tensor, time: Tensor) -> Tensor:
         """The velocity noise - actions, (B, H, D), at (B,) or (1,) times."""
-        return self.velocity(prefix, noisy, self.time_bias(time))
+        return self.velocity(context, noisy, self.time_bias(time))
 
-    def velocity(self, prefix: Prefix, noisy: Tensor, time_bias: Tensor) -> Tensor:
+    def velocity(self, context: SmolVLAContext, noisy: Tensor, time_bias: Tensor) -> Tensor:
         """`denoise` with the time's share given."""
-        known = prefix.tensors
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + time_bias[:, None]
         x = self.time_out(functional.silu(x)).to(self.expert[0].out.weight.dtype)
-        for layer, key, value in zip(self.expert, known["keys"], known["values"], strict=True):
+        for layer, key, value in zip(self.expert, context.keys, context.values, strict=True):
             if layer.cross:
-                query = layer.project_query(x, known["cross_rotary"])
-                x = layer.finish(x, attend(query, key, value, known["cross_mask"]))
+                query = layer.project_query(x, context.cross_rotary)
+                x = layer.finish(x, attend(query, key, value, context.cross_mask))
             else:
-                query, own_key, own_value = layer.project(x, known["joint_rotary"])
+                query, own_key, own_value = layer.project(x, context.joint_rotary)
                 key, value = torch.cat([key, own_key], dim=2), torch.cat([value, own_value], dim=2)
-                x = layer.finish(x, attend(query, key, value, known["joint_mask"]))
+                x = layer.finish(x, attend(query, key, value, context.joint_mask))
         return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
 
-    def sample(
-        self, prefix: Prefix, noise: Tensor, prior: Prior | None = None, num_steps: int | None = None
-    ) -> Tensor:
-        steps = num_steps or self.config.num_steps
-        bias = self.time_bias(flow.times(steps, noise.device))
-        return flow.sample(lambda x, step: self.velocity(prefix, x, bias[step : step + 1]), noise, steps, prior)
+    def prepare(self, num_steps: int | None = None) -> Tensor:
+        """(N, width), the time's share of each of N steps."""
+        return self.time_bias(flow.times(num_steps or self.config.num_steps, self.action_in.weight.device))
+
+    def act(
+        self, context: SmolVLAContext, draws: Draws | None = None, fixed: Tensor | None = None,
+        steer: Steer | None = None,
+    ) -> Answer:
+        """Actions (B, H, D) from the noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
+        bias = self.prepare() if fixed is None else fixed
+
+        def velocity(x: Tensor, step: int) -> Tensor:
+            return self.velocity(context, x, bias[step : step + 1])
+
+        return Answer(flow.sample(velocity, draws["noise"], len(bias), steer))
 
     def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
         """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
@@ -156,7 +185,7 @@ class SmolVLA(DenoisingPolicy):
             a, b = torch.tensor([1.5, 1.0], device=actions.device)
             time = torch.distributions.Beta(a, b).sample((len(actions),)) * 0.999 + 0.001
         t = time[:, None, None]
-        v = self.denoise(self.encode_prefix(batch), t * noise + (1 - t) * actions, time)
+        v = self.denoise(self.encode(batch), t * noise + (1 - t) * actions, time)
         return (v - (noise - actions)).square()
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:

@@ -69,8 +69,8 @@ class SmolVLAProcessor(StandardProcessor):
     def unknown_words(self, text: str) -> tuple[str, ...]:
         return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
 
-    def normalise_actions(self, actions: np.ndarray, state: np.ndarray) -> Tensor:
-        return _padded(super().normalise_actions(actions, state), self.action_width)
+    def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
+        return _padded(super().normalise_actions(actions, states), self.action_width)
 
 
 def _padded(values: Tensor, width: int) -> Tensor:

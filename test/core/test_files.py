@@ -1,0 +1,97 @@
+"""Complete or absent: what lies there after success, an error, a full disk and the death of the process."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_file, new_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    with new_folder(tmp_path / "a/b", "thing") as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner/x").write_text("1")
+        (folder / "inner/x").chmod(0o600)
+        assert not (tmp_path / "a/b").exists()
+    assert names(tmp_path) == ["a", "a/b", "a/b/inner", "a/b/inner/x"]
+    assert (tmp_path / "a/b/inner/x").stat().st_mode & 0o777 == (tmp_path / "a/b").stat().st_mode & 0o666
+
+
+def test_an_older_one_is_replaced_whole_or_refused(tmp_path):
+    for text in "12":
+        with new_folder(tmp_path / "a", "thing") as folder:
+            (folder / text).write_text(text)
+    assert names(tmp_path) == ["a", "a/2"]
+    with pytest.raises(InputError, match=r"^thing \S+/a: exists already, expected a new folder$"):
+        with new_folder(tmp_path / "a", "thing", replace=False):
+            raise AssertionError("not reached")
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "a", "thing") as folder:
+        (folder / "3").write_text("3")
+        raise KeyboardInterrupt
+    assert names(tmp_path) == ["a", "a/2"]
+
+
+def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
+    file = tmp_path / "f"
+    with new_file(file, "thing") as part:
+        part.write_text("old")
+    with pytest.raises(ZeroDivisionError), new_file(file, "thing") as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert file.read_text() == "old" and names(tmp_path) == ["f"]
+    with new_file(file, "thing") as part:
+        part.write_text("new")
+    assert file.read_text() == "new" and names(tmp_path) == ["f"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full (Linux)")
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    (tmp_path / "f").write_text("old")
+    with pytest.raises(InputError, match=r"^thing \S+/f: cannot be written: No space left on device$"):
+        with new_file(tmp_path / "f", "thing") as part:
+            part.symlink_to("/dev/full")
+            part.write_text("new")
+    assert (tmp_path / "f").read_text() == "old" and names(tmp_path) == ["f"]
+    with pytest.raises(InputError, match="cannot be written: No space left on device"):
+        with new_folder(tmp_path / "d", "thing") as folder:
+            Path("/dev/full").write_text("x")
+            (folder / "x").touch()
+    assert names(tmp_path) == ["f"]
+
+
+def test_a_parent_that_is_a_file(tmp_path):
+    (tmp_path / "f").touch()
+    with pytest.raises(InputError, match=r"^thing \S+/f/x: cannot be written: "), new_file(tmp_path / "f/x", "thing"):
+        pass
+
+
+def test_what_a_killed_process_left_goes_with_the_next_try_and_a_living_ones_stays(tmp_path):
+    script = (
+        "import os, sys; from vla_ros.core.files import new_folder\n"
+        "with new_folder(sys.argv[1], 'thing') as folder:\n"
+        "    (folder / 'x').touch()\n"
+        "    print('here', flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / "[a]"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline() == b"here\n"
+        with new_folder(tmp_path / "[a]", "thing"):
+            assert sum(str(process.pid) in name for name in os.listdir(tmp_path)) == 1
+        assert len(os.listdir(tmp_path)) == 2
+    finally:
+        process.kill()
+        process.communicate()
+    with new_folder(tmp_path / "[a]", "thing"):
+        pass
+    assert os.listdir(tmp_path) == ["[a]"]

@@ -1,0 +1,127 @@
+"""Mappings into dataclasses: what is taken, and that everything else is refused by its path."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pytest
+import yaml
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping, record
+from vla_ros.core.resources import config_file
+from vla_ros.core.robot import RobotSpec
+
+
+@dataclass(frozen=True)
+class Wheel:
+    radius: float
+    name: str = "wheel"
+    tyre: str | None = None
+
+    def __post_init__(self):
+        if self.radius <= 0:
+            raise InputError(f"radius {self.radius}, expected more than zero")
+
+
+@dataclass(frozen=True)
+class Cart:
+    wheels: tuple[Wheel, ...]
+    size: tuple[int, int] = (1, 2)
+    load: float | None = None
+    brake: Wheel | None = None
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    driven: bool = False
+
+
+def test_what_a_file_may_say():
+    cart = record(Cart, yaml.safe_load("""
+        wheels: [{radius: 1}, {radius: 1e-4, name: small, tyre: null}]
+        size: [3, 4]
+        load: 2
+        brake: {radius: 0.5}
+        limits: {speed: [0, 1e3]}
+        options: {anything: [goes, {here: 1}]}
+        driven: true
+    """))
+    assert cart.wheels == (Wheel(1.0), Wheel(1e-4, "small")) and cart.size == (3, 4) and cart.load == 2.0
+    assert type(cart.load) is float and cart.brake == Wheel(0.5) and cart.limits == {"speed": (0.0, 1000.0)}
+    assert cart.options["anything"][1] == {"here": 1} and cart.driven
+    assert record(Cart, asdict(cart)) == cart and record(Cart, cart) is cart
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"whels": 1}, r"^cart\.whels: unknown field, expected some of \['brake', "),
+    ({1: 2}, r"^cart\.1: unknown field"),
+    ({"wheels": None}, r"^cart\.wheels: None, expected a list, each a mapping$"),
+    ({"wheels": [{}]}, r"^cart\.wheels\[0\]: missing radius$"),
+    ({"wheels": [{"radius": 1}, {"radius": 1, "spokes": 3}]}, r"^cart\.wheels\[1\]\.spokes: unknown field"),
+    ({"wheels": ["one"]}, r"^cart\.wheels\[0\]: 'one', expected a mapping$"),
+    ({"wheels": [{"radius": True}]}, r"^cart\.wheels\[0\]\.radius: True, expected a number$"),
+    ({"wheels": [{"radius": "wide"}]}, r"radius: 'wide', expected a number$"),
+    ({"wheels": [{"radius": ".nan"}]}, r"radius: '.nan', expected a number$"),
+    ({"wheels": [{"radius": float("inf")}]}, r"radius: inf, expected a finite number$"),
+    ({"wheels": [{"radius": "nan"}]}, r"radius: nan, expected a finite number$"),
+    ({"wheels": [{"radius": 10**400}]}, r"radius: 1000.* expected a number$"),
+    ({"wheels": [{"radius": 1, "name": 3}]}, r"name: 3, expected a text$"),
+    ({"wheels": [{"radius": 1, "tyre": 3}]}, r"tyre: 3, expected a text or null$"),
+    ({"wheels": [{"radius": -1}]}, r"^cart\.wheels\[0\]: radius -1.0, expected more than zero$"),
+    ({"size": [1, 2, 3]}, r"^cart\.size: \[1, 2, 3\], expected 2 values$"),
+    ({"size": [1, 2.0]}, r"^cart\.size\[1\]: 2.0, expected an integer$"),
+    ({"size": "12"}, r"^cart\.size: '12', expected a list"),
+    ({"load": "much"}, r"^cart\.load: 'much', expected a number or null$"),
+    ({"brake": {"radius": "wide"}}, r"^cart\.brake\.radius: 'wide', expected a number$"),
+    ({"brake": 3}, r"^cart\.brake: 3, expected a mapping or null$"),
+    ({"limits": {"speed": [0, "x"]}}, r"^cart\.limits\.speed\[1\]: 'x', expected a number$"),
+    ({"limits": {3: [0, 1]}}, r"^cart\.limits: key: 3, expected a text$"),
+    ({"options": []}, r"^cart\.options: \[\], expected a mapping$"),
+    ({"driven": 1}, r"^cart\.driven: 1, expected true or false$"),
+])  # fmt: skip
+def test_everything_else_is_refused_by_its_path(changes, words):
+    with pytest.raises(InputError, match=words) as error:
+        record(Cart, {"wheels": [{"radius": 1}]} | changes, "cart")
+    assert "\n" not in str(error.value)
+
+
+def test_at_the_top_of_a_file_there_is_no_path():
+    with pytest.raises(InputError, match="^missing wheels$"):
+        record(Cart, {})
+    with pytest.raises(InputError, match="^load: 'x', expected a number or null$"):
+        record(Cart, {"wheels": [], "load": "x"})
+    with pytest.raises(InputError, match="^Cart: 3, expected a mapping$"):
+        record(Cart, 3)
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.yaml", None, r"^cart \S+a\.yaml: No such file or directory$"),
+    ("a.yaml", b"a: [1\nb: 2", r"^cart \S+a\.yaml: not YAML: while parsing"),
+    ("a.yaml", b"\xff\xfe\x00\xd8", r"^cart \S+a\.yaml: not YAML: "),
+    ("a.yaml", b"day: 2020-13-45", r"^cart \S+a\.yaml: not YAML: month must be"),
+    ("a.yaml", b"- 1", r"^cart \S+a\.yaml: expected a mapping at the top, got list$"),
+    ("a.yaml", b"", r"^cart \S+a\.yaml: expected a mapping at the top, got NoneType$"),
+    ("a.json", b'{"a": 1,}', r"^cart \S+a\.json: not JSON: "),
+])
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words) as error:
+        read_mapping(tmp_path / name, "cart")
+    assert "\n" not in str(error.value)
+
+
+def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
+    good = read_mapping(config_file("robots/so101.yaml"), "robot file")
+    assert RobotSpec.from_dict(good) == RobotSpec.load(config_file("robots/so101.yaml"))
+    joints = good["joints"]
+    for changes, words in (
+        ({"joints": [joints[0] | {"uper": 1}, *joints[1:]]}, r"joints\[0\]\.uper: unknown field"),
+        ({"joints": []}, "joints: empty, expected at least one"),
+        ({"groups": []}, "groups: empty, expected at least one"),
+        ({"cameras": None}, "cameras: None, expected a list"),
+        ({"control_rate": "fast"}, "control_rate: 'fast', expected a number"),
+        ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a text"),
+    ):
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(good | changes))
+        with pytest.raises(InputError, match=rf"^robot file \S+r\.yaml: {words}"):
+            RobotSpec.load(tmp_path / "r.yaml")

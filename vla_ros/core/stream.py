@@ -1,0 +1,138 @@
+"""A stream: what one sensor or one command topic of the robot sends, as the robot file describes it."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vla_ros.core.errors import InputError
+
+IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
+JOINT_STATE = "sensor_msgs/msg/JointState"
+JOINT_STATES = "joint_states"  # the name of the state, whatever its topics
+COMMAND = "command/"  # and the name of a command group: the name of its topic's stream
+DTYPES = ("float32", "int64", "bool", "string", "uint16")
+
+
+@dataclass(frozen=True)
+class Window:
+    """The last `count` values, `rate` Hz apart."""
+
+    count: int
+    rate: float
+
+    def __post_init__(self) -> None:
+        if self.count < 2 or not 0 < self.rate:
+            raise InputError(f"count {self.count}, rate {self.rate} Hz: expected two values or more, a positive rate")
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A topic and how its messages become arrays (`messages.decoders`).
+
+    Attributes:
+        name: what policies and datasets call it.
+        type: of the messages, `package/msg/Name`.
+        select: paths in the message: "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's `name`).
+            Of a point cloud: its fields, x, y and z by default.
+        unit: of the values; stored with datasets.
+        frame: what header.frame_id must be; "" for any.
+        shape: of one value; as many as `select` has paths by default, (points, fields) of a point cloud.
+        dtype: one of DTYPES; uint16 is depth in mm of shape (height, width, 1).
+        max_age: s; an older value is refused. None: the topic is published once, for good (transient local).
+        paces: a policy waits for a new message before it infers again.
+        reliable: ask the publisher for reliable delivery.
+        with_: (`with` in the file) the stream together with which this one is chosen: at the newest instant at which
+            both have a message, their stamps at most `slop` s apart.
+        window: the value is the last `count` values, (count, *shape).
+        points: rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros
+            follow. A second reading, NAME_count (1,) int64, says how many rows are real.
+        decoder: name of the decoder; the one of the type by default.
+    """
+
+    name: str
+    topic: str
+    type: str
+    select: tuple[str, ...] = ()
+    unit: str = ""
+    frame: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    max_age: float | None = 0.5
+    paces: bool = False
+    reliable: bool = False
+    with_: str = ""
+    slop: float = 0.0
+    window: Window | None = None
+    points: int = 0
+    decoder: str = ""
+
+    @property
+    def is_camera(self) -> bool:
+        """Colour, (height, width, 3) uint8: of the robot file's `cameras`."""
+        return self.dtype == "uint8"
+
+    @property
+    def is_state(self) -> bool:
+        return self.name.split("/")[0] == JOINT_STATES
+
+    @property
+    def is_command(self) -> bool:
+        return self.name.startswith(COMMAND)
+
+    @property
+    def is_value(self) -> bool:
+        """One of the robot file's `streams`."""
+        return not (self.is_camera or self.is_state or self.is_command)
+
+    @property
+    def once(self) -> bool:
+        return self.max_age is None
+
+    @property
+    def single_shape(self) -> tuple[int, ...]:
+        """Shape of one value, without the window."""
+        if self.points:
+            return (self.points, *(self.shape[1:] or (len(self.select) or 3,)))
+        return self.shape or (max(len(self.select), 1),)
+
+    @property
+    def readings(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        """Name -> (shape, dtype) of the arrays that this stream gives an observation."""
+        window = (self.window.count,) if self.window else ()
+        return {self.name: (window + self.single_shape, self.dtype)} | self.count_reading
+
+    @property
+    def count_reading(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
+        return {f"{self.name}_count": ((1,), "int64")} if self.points else {}
+
+    @property
+    def offsets_ns(self) -> tuple[int, ...]:
+        """How long before an observation each value of the window is looked for, ns, the oldest first."""
+        count = self.window.count if self.window else 1
+        return tuple(round((count - 1 - k) / self.window.rate * 1e9) for k in range(count - 1)) + (0,)
+
+    def check(self) -> None:
+        """Of a stream of the file. Raises InputError."""
+        where = f"stream {self.name}"
+        if not re.fullmatch(r"\w+", self.name) or self.name in (JOINT_STATES, "state", "instruction"):
+            raise InputError(f"{where}: expected a name of letters, digits and _ that is not taken")
+        if not re.fullmatch(r"\w+/msg/\w+", self.type):
+            raise InputError(f"{where}: type {self.type!r}, expected package/msg/Name")
+        if self.dtype not in DTYPES:
+            raise InputError(f"{where}: dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)")
+        if any(size < 1 for size in self.shape) or self.points < 0:
+            raise InputError(f"{where}: shape {list(self.shape)}, points {self.points}: expected positive numbers")
+        if (self.dtype == "uint16") != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder:
+            raise InputError(f"{where}: {self.dtype} of a {self.type}, expected uint16 of depth images alone")
+        if self.dtype == "uint16" and (len(self.shape) != 3 or self.shape[2] != 1 or self.window or self.points):
+            raise InputError(f"{where}: uint16 of shape {list(self.shape)}, expected [height, width, 1] and no window")
+        if self.points and (self.dtype != "float32" or (self.shape and self.shape[0] != self.points)):
+            raise InputError(f"{where}: {self.dtype} {list(self.shape)}, expected float32 [{self.points}, ...]")
+        if self.max_age is not None and not self.max_age > 0:
+            raise InputError(f"{where}: max_age {self.max_age} s, expected above zero, or null (published once)")
+        if self.slop < 0 or (self.slop and not self.with_):
+            raise InputError(f"{where}: slop {self.slop} s, expected zero or more, and `with` a stream")
+        if (self.once or self.with_ or self.points) and self.window:
+            raise InputError(f"{where}: window, expected none beside points, `with` or max_age: null")
+        if self.once and (self.paces or self.with_):
+            raise InputError(f"{where}: max_age: null (published once), expected no paces and no `with` beside it")

@@ -1,0 +1,96 @@
+"""A graph around the simulator: on a ROS domain of its own, with one way to give an instruction."""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, Self
+
+from std_msgs.msg import String
+
+from vla_ros.core.instruction import instruction_id
+from vla_ros.core.resources import resolve_robot
+from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.processes import Graph, GraphError
+from vla_ros.graph.simulation import Simulation
+from vla_ros.nodes.base import COMMAND_QOS
+
+_INSTRUCT_AGAIN = 2.0  # s
+_INSTRUCT_PATIENCE = 60.0  # s
+
+
+def private_domain() -> int:
+    """A ROS domain that nobody on this machine uses, so that a simulation never commands a robot.
+
+    The search begins at ROS_DOMAIN_ID where that is set, else somewhere of this process's own. Domains above 101 would
+    meet ports that the kernel gives away.
+    """
+    first = int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 100))
+    for number in range(100):
+        domain = (first + number) % 102
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind(("", 7400 + 250 * domain + 10))  # discovery port of the first participant (RTPS 9.6.2.1)
+            except OSError:
+                continue
+            return domain
+    raise RuntimeError("every ROS domain of this machine is in use")
+
+
+class SimulatedGraph:
+    """The simulator and the nodes that a subclass starts in `bring_up`, as a context.
+
+    Args:
+        folder: for logs and parameter files.
+        robot: robot file of the simulated robot, by path or name.
+        domain: None takes one that nobody on this machine uses.
+        lockstep: simulated time.
+
+    Attributes:
+        graph: the processes, and the node that talks to them.
+        robot_file, robot: path and content of the robot file.
+        simulation: the simulator.
+    """
+
+    def __init__(
+        self, folder: Path, robot: str | Path, domain: int | None = None, lockstep: bool = True, **options: Any
+    ) -> None:
+        self.robot_file = str(resolve_robot(robot))
+        self.robot = RobotSpec.load(self.robot_file)
+        # Nothing of a simulation leaves this machine; read by the middleware when the graph is entered.
+        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+        if lockstep:
+            os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
+        self.graph = Graph(folder, domain=private_domain() if domain is None else domain, **options)
+        self.lockstep = lockstep
+        # What every node of the graph is told.
+        self.common = {"robot": self.robot_file, "use_sim_time": lockstep, "reliable_sensors": lockstep}
+
+    def __enter__(self) -> Self:
+        self.graph.__enter__()
+        self.simulation = Simulation(self.graph)
+        self._instruction = self.graph.node.create_publisher(String, "instruction", COMMAND_QOS)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.graph.__exit__(*error)
+
+    def followed(self) -> list[int | None]:
+        """Of each node that takes instructions, the id of the one that it follows; None: not heard from yet."""
+        raise NotImplementedError
+
+    def instruct(self, text: str) -> None:
+        """Publish an instruction until the simulator and all nodes follow it. Raises GraphError when they do not."""
+        text = text.strip()
+        number = instruction_id(text)
+
+        def known() -> bool:
+            return self.simulation.task.values["instruction"] == text and set(self.followed()) == {number}
+
+        for _ in range(round(_INSTRUCT_PATIENCE / _INSTRUCT_AGAIN)):
+            self._instruction.publish(String(data=text))
+            if self.graph.wait_until(known, _INSTRUCT_AGAIN):
+                return
+        raise GraphError(
+            f"instruction {text!r}, id {number}: after {_INSTRUCT_PATIENCE:g} s the simulator follows "
+            f"{self.simulation.task.values['instruction']!r}, the other nodes {self.followed()}"
+        )

@@ -1,0 +1,62 @@
+"""Which messages of each stream an observation is made of: one rule, for a live graph and for a bag."""
+
+from bisect import bisect_right
+from collections.abc import Collection, Mapping, Sequence
+
+from vla_ros.core.stream import Stream
+
+LOOK_BACK_NS = 10_000_000_000  # for an instant at which all of a group are there
+
+
+def rows_at(
+    stamps: Mapping[str, Sequence[int]], streams: Collection[Stream], time: int
+) -> dict[str, tuple[int, ...] | None]:
+    """Stream name -> rows of its messages for an observation at `time`, ns; None where there are none.
+
+    That is the last message not after `time`; for each value of a window the last one not after its own instant; of
+    a group the newest at which all are there; of a stream that is published once, the first where none is older.
+
+    Args:
+        stamps: stream name -> the stamps of its messages in ascending order, ns.
+    """
+    found: dict[str, tuple[int, ...] | None] = {}
+    for stream in streams:
+        if stream.name in found:
+            continue
+        times = stamps[stream.name]
+        rows = tuple(bisect_right(times, time - offset) - 1 for offset in stream.offsets_ns)
+        if stream.once and len(times):
+            rows = (max(rows[0], 0),)
+        found[stream.name] = rows if min(rows) >= 0 else None
+        followers = [other for other in streams if other.with_ == stream.name]
+        if followers:
+            found |= _together(stamps, stream.name, followers, time)
+    return found
+
+
+def _together(
+    stamps: Mapping[str, Sequence[int]], leader: str, followers: Sequence[Stream], time: int
+) -> dict[str, tuple[int, ...] | None]:
+    times = stamps[leader]
+    last = bisect_right(times, time) - 1
+    for row in range(last, -1, -1):
+        if times[row] < time - LOOK_BACK_NS:
+            break
+        rows: dict[str, tuple[int, ...] | None] = {leader: (row,)}
+        for stream in followers:
+            other = _nearest(stamps[stream.name], times[row], time)
+            if other < 0 or abs(stamps[stream.name][other] - times[row]) > round(stream.slop * 1e9):
+                break
+            rows[stream.name] = (other,)
+        else:
+            return rows
+    return {leader: (last,) if last >= 0 else None, **dict.fromkeys((stream.name for stream in followers), None)}
+
+
+def _nearest(times: Sequence[int], wanted: int, limit: int) -> int:
+    """The row not after `limit` whose time is nearest to `wanted`, the earlier one of two; -1 for none."""
+    row = bisect_right(times, wanted) - 1
+    after = row + 1
+    if after < len(times) and times[after] <= limit and (row < 0 or times[after] - wanted < wanted - times[row]):
+        return after
+    return row
