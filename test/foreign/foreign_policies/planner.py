@@ -12,7 +12,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Answer, Batch, Draws, Policy, Traits, tensors
 from vla_ros.policies.processor import StandardProcessor
-from vla_ros.policies.registry import Family, Parts
+from vla_ros.policies.registry import Family
 
 
 @dataclass(frozen=True)
@@ -108,13 +108,7 @@ class PlannerPolicy(Policy):
             slow.data.lerp_(fast.data, self.config.rate)
 
 
-@dataclass(frozen=True)
 class PlannerProcessor(StandardProcessor):
-    @classmethod
-    def of(cls, sizes: PlannerSizes, parts: Parts) -> "PlannerProcessor":
-        return cls(parts.embodiment, parts.state, parts.actions, sizes.cameras, sizes.image_size, parts.fit,
-                   sizes.horizon)
-
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)
         batch = {"images": self.images(samples)[:, -1], "state": self.policy_states(states)[:, -1]}

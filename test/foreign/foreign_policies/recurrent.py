@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Answer, Batch, Policy, Traits, tensors
 from vla_ros.policies.processor import StandardProcessor
-from vla_ros.policies.registry import Family, Parts
+from vla_ros.policies.registry import Family
 
 
 @dataclass(frozen=True)
@@ -84,17 +84,9 @@ class RecurrentPolicy(Policy):
         return {"loss": mean_error(self.act(Seen(features, self.begin(len(features)))).actions, batch)}
 
 
-@dataclass(frozen=True)
 class RecurrentProcessor(StandardProcessor):
-    window: int = 8
-
-    @classmethod
-    def of(cls, sizes: RecurrentSizes, parts: Parts) -> "RecurrentProcessor":
-        return cls(parts.embodiment, parts.state, parts.actions, sizes.cameras, sizes.image_size, parts.fit,
-                   sizes.horizon, window=sizes.window)
-
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys((*self.cameras, "joint_states"), tuple(range(1 - self.window, 1)) if training else (0,))
+        return dict.fromkeys((*self.cameras, "joint_states"), range(1 - self.config.window, 1) if training else (0,))
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)

@@ -14,7 +14,7 @@ from vla_ros.core.observation import Sample
 from vla_ros.nn import words
 from vla_ros.policies.policy import Answer, Batch, Policy, Traits, tensors
 from vla_ros.policies.processor import StandardProcessor
-from vla_ros.policies.registry import Family, Parts
+from vla_ros.policies.registry import Family
 
 FIRST = 257_001  # the ids before it are those of a language model's text; bfloat16 holds multiples of 1024 up here
 
@@ -48,7 +48,7 @@ class TokenPolicy(Policy):
     def __init__(self, config: TokenSizes) -> None:
         super().__init__()
         self.config, width = config, config.width
-        self.longest = config.horizon * config.action_dim + 1
+        self.longest = config.horizon * config.action_dim + 1  # ids of a whole chunk and its end
         self.look, self.place = Look(config), nn.Embedding(self.longest, width)
         self.embed = nn.Embedding(config.bins + 2 + len(config.vocabulary), width)
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
@@ -96,20 +96,11 @@ class TokenPolicy(Policy):
         return {"loss": functional.cross_entropy(logits[counted], (tokens - FIRST)[counted])}
 
 
-@dataclass(frozen=True)
 class TokenProcessor(StandardProcessor):
-    vocabulary: tuple[str, ...] = ()
-    bins: int = 101
-
-    @classmethod
-    def of(cls, sizes: TokenSizes, parts: Parts) -> "TokenProcessor":
-        return cls(parts.embodiment, parts.state, parts.actions, sizes.cameras, sizes.image_size, parts.fit,
-                   sizes.horizon, vocabulary=sizes.vocabulary, bins=sizes.bins)
-
     def inputs(self, samples: Sequence[Sample]) -> Batch:
-        states = self.states(samples)
-        index = {word: FIRST + self.bins + 2 + i for i, word in enumerate(self.vocabulary)}
-        prompts = [[index.get(w, FIRST + self.bins + 1) for w in words.split(sample.instruction)] for sample in samples]
+        states, end = self.states(samples), self.config.end
+        index = {word: end + 2 + i for i, word in enumerate(self.config.vocabulary)}
+        prompts = [[index.get(word, end + 1) for word in words.split(sample.instruction)] for sample in samples]
         lengths = [len(prompt) for prompt in prompts]
         batch = {"images": self.images(samples)[:, -1], "state": self.policy_states(states)[:, -1]}
         batch |= self.targets(samples, states)
@@ -117,28 +108,26 @@ class TokenProcessor(StandardProcessor):
             raise InputError(f"instructions of {sorted(set(lengths))} words in one batch, expected one length: tokens "
                              "are not padded; ask for them one by one")
         longest = max(lengths)
-        fill = FIRST + self.bins + 1
-        batch["words"] = torch.tensor([p + [fill] * (longest - len(p)) for p in prompts], dtype=torch.int64)
+        batch["words"] = torch.tensor([prompt + [end + 1] * (longest - len(prompt)) for prompt in prompts])
         if "actions" in batch:
             batch["words_is_pad"] = torch.arange(longest) >= torch.tensor(lengths)[:, None]
-            bins = ((batch["actions"].clamp(-1, 1) + 1) / 2 * (self.bins - 1)).round().long()
-            ids = torch.where(batch["action_is_pad"][..., None], FIRST + self.bins, FIRST + bins).flatten(1)
-            batch["tokens"] = functional.pad(ids, (0, 1), value=FIRST + self.bins)
+            bins = ((batch["actions"].clamp(-1, 1) + 1) / 2 * (self.config.bins - 1)).round().long()
+            ids = torch.where(batch["action_is_pad"][..., None], end, FIRST + bins).flatten(1)
+            batch["tokens"] = functional.pad(ids, (0, 1), value=end)
         return batch
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        return words.unknown(text, self.vocabulary)
+        return words.unknown(text, self.config.vocabulary)
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        targets = []
+        targets, width, end = [], self.config.action_dim, self.config.end
         for ids, sample in zip(answer.tolist(), samples, strict=True):
-            width, end = len(self.embodiment.actions), FIRST + self.bins
             bins = [token - FIRST for token in ids[: ids.index(end) if end in ids else None]]
-            if end not in ids or not bins or len(bins) % width or not all(0 <= b < self.bins for b in bins):
+            if end not in ids or not bins or len(bins) % width or not all(0 <= b < self.config.bins for b in bins):
                 raise InputError(f"policy: {len(ids)} tokens {ids[:8]}..., expected rows of {width} ids from {FIRST} to "
                                  f"{end - 1} and {end} behind them")
-            rows = torch.tensor(bins, dtype=torch.float64).reshape(1, -1, width) / (self.bins - 1) * 2 - 1
-            targets += StandardProcessor.outputs(self, rows, [sample])
+            rows = torch.tensor(bins, dtype=torch.float64).reshape(1, -1, width) / (self.config.bins - 1) * 2 - 1
+            targets += super().outputs(rows, [sample])
         return targets
 
 
