@@ -15,7 +15,7 @@ from torch import nn
 from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.policies import registry
-from vla_ros.policies.policy import Policy
+from vla_ros.policies.policy import Answer, Policy
 from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy
 
@@ -41,15 +41,17 @@ class ToyPolicy(Policy):
         self.second = nn.Linear(config.width, config.width)
         self.last = nn.Linear(config.width, config.horizon * config.action_dim)
 
-    def predict(self, batch, noise=None, prior=None):
+    def encode(self, batch, memory=None, draws=None):
         colours = batch["images"].float().mean(dim=(2, 3)).flatten(1) / 255
-        x = torch.relu(self.first(torch.cat([colours, batch["state"]], dim=1)))
-        return self.last(torch.relu(self.second(x))).unflatten(1, (self.config.horizon, -1))
+        return torch.relu(self.first(torch.cat([colours, batch["state"]], dim=1)))
+
+    def act(self, context, draws=None, fixed=None, steer=None):
+        return Answer(self.last(torch.relu(self.second(context))).unflatten(1, (self.config.horizon, -1)))
 
     def loss(self, batch, **draws):
         _die_at_step()
         noise = draws.get("noise", 0.1 * torch.randn_like(batch["actions"]))
-        error = (self.predict(batch) - batch["actions"] - noise).square().mean(-1)
+        error = (self.act(self.encode(batch)).actions - batch["actions"] - noise).square().mean(-1)
         kept = (~batch["action_is_pad"]).float()
         return {"loss": (error * kept).sum() / kept.sum()}
 

@@ -26,9 +26,13 @@ class Oracle:
 
     step_dt, n_obs_steps = 0.1, 1
 
-    def __init__(self, name="oracle", offset=0.0, noise=0.0, horizon=5, n_obs_steps=1):
+    def __init__(self, name="oracle", offset=0.0, noise=0.0, horizon=5, n_obs_steps=1, paced=False):
+        self.paced, self.begun = paced, 0
         self.name, self.offset, self.noise, self.horizon, self.n_obs_steps = name, offset, noise, horizon, n_obs_steps
         self.asked = []
+
+    def begin(self):
+        self.begun += 1
 
     def predict(self, steps, seed):
         self.asked.append([round((step.stamp_ns - START) / 1e8) for step in steps])
@@ -62,9 +66,17 @@ def test_errors_are_those_of_the_predictor(path):
 def test_history_and_stride(path):
     oracle = Oracle(n_obs_steps=3)
     (one, _), _ = evaluate([path], ROBOT, [oracle], CutOptions(), every=4)
-    assert oracle.asked[:3] == [[0, 0, 0], [2, 3, 4], [6, 7, 8]]
-    assert oracle.asked[5] == [20, 20, 20]  # an episode does not look into the one before
+    assert oracle.asked[:3] == [[0], [2, 3, 4], [6, 7, 8]]
+    assert oracle.asked[5] == [20]  # an episode does not look into the one before
     assert len(one.errors) == 5 * 5 + 6
+
+
+def test_a_policy_that_remembers_sees_every_frame_whatever_is_scored(path):
+    paced, other = Oracle("paced", offset=0.02, paced=True), Oracle("other", offset=0.02)
+    (one, two, hold), _ = evaluate([path], ROBOT, [paced, other], CutOptions(), every=4)
+    assert [k for (k,) in paced.asked] == list(range(121)) and paced.begun == 6
+    assert [k for (k,) in other.asked[:3]] == [0, 4, 8]
+    assert np.array_equal(one.errors, two.errors, equal_nan=True) and len(hold.errors) == len(one.errors)
 
 
 def test_the_same_numbers_again(path):

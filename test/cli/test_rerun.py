@@ -60,7 +60,7 @@ def test_what_is_heard_is_in_the_file(tmp_path: Path):
     for k in range(3):
         at = START + k * 10**8
         state = set_stamp(JointState(name=[*joints, "a stranger"], position=array("d", [0.1] * 7)), at)
-        node.callbacks[robot.joint_state_topic](state)
+        node.callbacks[robot.joint_state_topics[0]](state)
         status = set_stamp(ExecutorStatus(names=joints, position=array("d", [0.2] * 6)), at)
         node.callbacks["executor_node/status"](status)
         node.callbacks["policy_node/status"](set_stamp(PolicyStatus(inference_time=0.04), at))

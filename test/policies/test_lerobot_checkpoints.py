@@ -85,7 +85,7 @@ def test_our_own_layout_gives_the_same_actions(tmp_path, family):
     again = load(tmp_path / "ours")
     assert again.layout == "vla_ros" and again.policy.config == loaded.policy.config
     one = sample(loaded)
-    first, second = (PolicySession(x).infer(one).actions for x in (loaded, again))
+    first, second = (PolicySession(x).infer([one])[0].targets.parts[0].data for x in (loaded, again))
     np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-5)
 
 
@@ -97,7 +97,7 @@ def test_bfloat16_stays_near_float32(tmp_path, family):
     assert 2 <= len(kept) <= 10  # projections of actions alone
     noise = torch.randn(1, exact.policy.config.horizon, exact.policy.config.action_dim)
     one = sample(exact)
-    a, b = (PolicySession(loaded).infer(one, noise=noise).normalised for loaded in (exact, near))
+    a, b = (PolicySession(loaded).infer([one], draws={"noise": noise})[0].answer for loaded in (exact, near))
     assert (a - b).abs().mean() < 0.05 * a.abs().mean()
 
 

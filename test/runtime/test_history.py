@@ -9,7 +9,8 @@ from vla_ros.runtime.history import history_length, make_sample, observe
 
 
 def build_from(first_ns):
-    def build(stamp):
+    def build(stamp, names):
+        assert set(names) == {"front", "joint_states"}
         if stamp < first_ns:
             raise InputError("nothing yet")
         return Observation(stamp, {"front": np.full((2, 2, 3), stamp // 10**8, np.uint8)}, np.array([stamp / NS, 0.0]))
@@ -21,7 +22,7 @@ def test_steps_lie_on_the_policys_clock():
     processor = TinyProcessor(n_obs_steps=3)
     assert history_length(processor) == pytest.approx(0.2)
     steps = observe(build_from(0), NS, processor)
-    assert [step.stamp_ns for step in steps] == [8 * 10**8, 9 * 10**8, NS]
+    assert {k: step.stamp_ns for k, step in steps.items()} == {-2: 8 * 10**8, -1: 9 * 10**8, 0: NS}
     sample = make_sample(steps, processor, "go")
     assert sample.images["front"].shape == (3, 2, 2, 3)
     np.testing.assert_allclose(sample.state[:, 0], [0.8, 0.9, 1.0])
@@ -29,8 +30,11 @@ def test_steps_lie_on_the_policys_clock():
 
 
 def test_just_after_the_start_the_oldest_is_repeated():
-    steps = observe(build_from(9 * 10**8), NS, TinyProcessor(n_obs_steps=4))
-    assert [step.stamp_ns for step in steps] == [9 * 10**8] * 3 + [NS]
+    processor = TinyProcessor(n_obs_steps=4)
+    steps = observe(build_from(9 * 10**8), NS, processor)
+    assert sorted(steps) == [-1, 0]
+    sample = make_sample(steps, processor, "go")
+    np.testing.assert_allclose(sample.state[:, 0], [0.9, 0.9, 0.9, 1.0])
 
 
 def test_nothing_now_is_an_error():
@@ -39,6 +43,6 @@ def test_nothing_now_is_an_error():
 
 
 def test_a_single_step_is_not_copied():
-    observation = build_from(0)(NS)
+    observation = build_from(0)(NS, ["front", "joint_states"])
     sample = make_sample([observation], TinyProcessor(), "go")
     assert np.shares_memory(sample.images["front"], observation.images["front"])

@@ -1,62 +1,75 @@
+from dataclasses import replace
+
+import families
 import numpy as np
 import pytest
-from runtime.tiny_policy import TinyProcessor
+from runtime.tiny_policy import TinyProcessor, sample
 
-from vla_ros.core.observation import Sample
-from vla_ros.runtime.rtc import RealTimeChunking, prior_weights
+from vla_ros.core.chunk import Part, Space, Targets
+from vla_ros.core.errors import InputError
+from vla_ros.runtime.rtc import RunningChunk
 
 STEP = 100_000_000  # ns
+CHUNK = Targets((Part(("j0", "j1"), np.stack([np.arange(8.0), -np.arange(8.0)], axis=1)),))
 
 
-def test_weights_follow_the_papers_formula():
-    weights = prior_weights(8, delay=2, overlap=5)
-    expected = [1.0, 1.0]
-    for i in (2, 3, 4):
-        c = (5 - i) / (5 - 2 + 1)
-        expected.append(c * (np.exp(c) - 1) / (np.e - 1))
-    np.testing.assert_allclose(weights, [*expected, 0, 0, 0])
-
-
-@pytest.mark.parametrize("delay", range(10))
-@pytest.mark.parametrize("overlap", range(1, 9))
-def test_weights_never_rise_and_stay_in_range(delay, overlap):
-    weights = prior_weights(8, delay, overlap)
-    assert ((weights >= 0) & (weights <= 1)).all()
-    assert (np.diff(weights) <= 0).all()
-    assert not weights[overlap:].any()
-
-
-def chunk():
-    return np.stack([np.arange(8.0), -np.arange(8.0)], axis=1)
+def at(rows, state=(0.0, 0.0)):
+    """A sample `rows` after the clock's zero."""
+    return sample(state=state, stamp_ns=round(rows * STEP))
 
 
 def test_the_tail_starts_at_the_new_observation_in_the_new_states_frame():
     processor = TinyProcessor()
-    rtc = RealTimeChunking(processor)
-    assert rtc.prior(0, np.zeros(2)) is None
-    rtc.remember(10 * STEP, chunk(), delay=0.15)
-    state = np.array([2.0, -2.0])
-    prior = rtc.prior(12 * STEP + STEP // 2, state)  # 2.5 rows later
-    targets = processor.outputs(prior.actions, [Sample({}, state[None], "")])[0].parts[0].data
-    np.testing.assert_allclose(targets[:5, 0], [2.5, 3.5, 4.5, 5.5, 6.5], atol=1e-6)
-    np.testing.assert_allclose(targets[:5, 1], [-2.5, -3.5, -4.5, -5.5, -6.5], atol=1e-6)
-    assert prior.weights.shape == (1, 8)
-    assert (prior.weights[0, :2] == 1).all()  # 0.15 s are two rows begun
-    assert prior.weights[0, 4] > 0 and not prior.weights[0, 5:].any()
+    running = RunningChunk(processor)
+    assert running.tail(at(0)) is None
+    running.remember(10 * STEP, CHUNK, delay=0.15)
+    new = at(12.5, (2.0, -2.0))
+    actions, frozen, overlap = running.tail(new)
+    (targets,) = processor.outputs(actions[None], [new])
+    # Between two rows it is between their values, and the last one holds for its whole step.
+    np.testing.assert_allclose(targets.parts[0].data[:6, 0], [2.5, 3.5, 4.5, 5.5, 6.5, 7.0], atol=1e-6)
+    np.testing.assert_allclose(targets.parts[0].data[:6, 1], [-2.5, -3.5, -4.5, -5.5, -6.5, -7.0], atol=1e-6)
+    assert (frozen, overlap) == (2, 6)  # 0.15 s are two rows begun
 
 
 def test_nothing_left_gone_back_and_reset():
-    rtc = RealTimeChunking(TinyProcessor())
-    rtc.remember(10 * STEP, chunk(), delay=0.05)
-    assert rtc.prior(18 * STEP, np.zeros(2)) is None
-    assert rtc.prior(9 * STEP, np.zeros(2)) is None
-    assert rtc.prior(17 * STEP, np.zeros(2)) is not None
-    rtc.reset()
-    assert rtc.prior(11 * STEP, np.zeros(2)) is None
+    running = RunningChunk(TinyProcessor())
+    running.remember(10 * STEP, CHUNK, delay=0.05)
+    assert running.tail(at(18)) is None and running.tail(at(9)) is None
+    assert running.tail(at(17))[2] == 1 and running.tail(at(17.5))[2] == 1 and running.tail(at(10))[2] == 8
+    running.reset()
+    assert running.tail(at(11)) is None
 
 
 def test_the_largest_recent_delay_counts():
-    rtc = RealTimeChunking(TinyProcessor(), window=2)
+    running = RunningChunk(TinyProcessor(), window=2)
     for delay, frozen in ((0.05, 1), (0.31, 4), (0.05, 4), (0.05, 1)):
-        rtc.remember(0, chunk(), delay)
-        assert int((rtc.prior(STEP, np.zeros(2)).weights == 1).sum()) == frozen
+        running.remember(0, CHUNK, delay)
+        assert running.tail(at(1))[1] == frozen
+
+
+def test_what_is_no_joint_position_is_refused():
+    running = RunningChunk(TinyProcessor())
+    running.remember(0, Targets((replace(CHUNK.parts[0], space=Space.JOINT_DELTA),)), delay=0.0)
+    with pytest.raises(InputError, match="JOINT_DELTA, expected joint positions"):
+        running.tail(at(1))
+
+
+@pytest.mark.parametrize("family", families.GUIDED)
+def test_the_tail_ends_where_a_row_does_not_survive_the_way_into_the_policys_space(family, monkeypatch):
+    processor = families.fresh(family).processor
+    one = families.sample(processor, stamp_ns=STEP)
+    rows = np.tile(one.state[-1], (processor.horizon, 1)) + np.linspace(0, 0.1, processor.horizon)[:, None]
+    running = RunningChunk(processor)
+    running.remember(0, Targets((Part(processor.joints, rows),)), delay=0.0)
+    actions, _, overlap = running.tail(one)
+    assert actions.shape[0] == processor.horizon and overlap == processor.horizon - 1
+    normalise = type(processor).normalise
+
+    def clipped(self, targets, samples):
+        actions, survives = normalise(self, targets, samples)
+        survives[:, 2] = False
+        return actions, survives
+
+    monkeypatch.setattr(type(processor), "normalise", clipped)
+    assert running.tail(one)[2] == 2

@@ -1,73 +1,128 @@
+import threading
+
+import families
 import numpy as np
 import pytest
 import torch
-from runtime.tiny_policy import Regressor, loaded, robot, sample
+from runtime.test_every_family import captured, positions
+from runtime.tiny_policy import Speaker, loaded, robot, sample
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.policy import Prior
+from vla_ros.policies.policy import Steer
+from vla_ros.runtime.network import RecordedNetwork
 from vla_ros.runtime.serving import resolve_device, resolve_dtype
 from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
 
+STEP = 100_000_000  # ns
 
-def test_one_prefix_a_chunk_whatever_the_steps():
-    session = PolicySession(loaded(), SessionOptions(num_steps=7))
-    session.infer(sample())
-    assert session.policy.calls == {"prefix": 1, "denoise": 7}
+
+def means(inferences):
+    """What `Rememberer` answered: the mean state, less the newest one, halved; and the steps that passed."""
+    return [one.answer[0, :3].tolist() for one in inferences]
 
 
 def test_same_seed_same_actions():
-    first, second = (PolicySession(loaded(), SessionOptions(seed=3)) for _ in range(2))
-    a = [first.infer(sample()).actions for _ in range(2)]
-    b = [second.infer(sample()).actions for _ in range(2)]
+    policy = families.fresh("pi0")
+    first, second = (PolicySession(policy, SessionOptions(seed=3)) for _ in range(2))
+    one = families.sample(policy.processor)
+    a = [positions(first.infer([one])[0]) for _ in range(2)]
+    b = [positions(second.infer([one])[0]) for _ in range(2)]
     np.testing.assert_array_equal(a, b)
     assert not np.array_equal(a[0], a[1])
-    first.reset()
-    np.testing.assert_array_equal(first.infer(sample()).actions, a[0])
+    first.seed()
+    np.testing.assert_array_equal(positions(first.infer([one])[0]), a[0])
 
 
-def test_actions_are_joint_targets_and_times_are_told():
-    session = PolicySession(loaded())
-    noise = torch.zeros(1, 8, 4)
-    result = session.infer(sample(), noise=noise)
-    assert result.actions.shape == (8, 2) and result.actions.dtype == np.float64
-    expected = session.processor.outputs(result.normalised[None], [sample()])[0].parts[0].data
-    np.testing.assert_array_equal(result.actions, expected)
-    assert 0 < result.prefix_time < result.total_time
-    assert 0 < result.denoise_time < result.total_time
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_targets_are_those_of_the_processor_and_times_are_told(family):
+    policy = families.fresh(family)
+    one = families.sample(policy.processor)
+    (result,) = PolicySession(policy).infer([one])
+    (expected,) = policy.processor.outputs(result.answer[None], [one])
+    np.testing.assert_array_equal(positions(result), expected.parts[0].data)
+    assert positions(result).dtype == np.float64 and result.answer.dtype == torch.float32
+    assert 0 < result.encode_time < result.total_time and 0 < result.act_time < result.total_time
 
 
 def test_warm_up_visits_every_length_of_prompt_and_leaves_no_trace():
     session = PolicySession(loaded())
     assert session.warm_up(example_sample(robot(), session.processor)) == 2
-    cold = PolicySession(loaded())
-    np.testing.assert_array_equal(session.infer(sample()).actions, cold.infer(sample()).actions)
+    assert means(session.infer([sample()])) == means(PolicySession(loaded()).infer([sample()]))
+    policy = families.fresh("pi0")
+    one = families.sample(policy.processor)
+    warm, cold = PolicySession(policy), PolicySession(policy)
+    warm.warm_up(one)
+    np.testing.assert_array_equal(positions(warm.infer([one])[0]), positions(cold.infer([one])[0]))
 
 
-def test_a_prior_guides_and_weight_zero_is_nothing():
-    session = PolicySession(loaded(), SessionOptions(guided=True))
-    noise = torch.zeros(1, 8, 4)
-    free = session.infer(sample(), noise=noise).normalised
-    target = torch.ones(1, 8, 4)
-    nothing = session.infer(sample(), Prior(target, torch.zeros(1, 8)), noise=noise).normalised
-    torch.testing.assert_close(nothing, free, rtol=0, atol=0)
-    weights = torch.tensor([[1.0] * 4 + [0.0] * 4])
-    guided = session.infer(sample(), Prior(target, weights), noise=noise).normalised
-    assert (guided[:4] - target[0, :4]).abs().max() < (free[:4] - target[0, :4]).abs().max()
-    torch.testing.assert_close(guided[4:], free[4:], rtol=0, atol=0)
+def test_memory_is_of_each_row_from_its_beginning_on():
+    session = PolicySession(loaded(), size=2)
+    states = [(0.0, 0.0), (1.0, -1.0), (2.0, -2.0)]
+    seen = [means(session.infer([sample(state=s, stamp_ns=k * STEP)] * 2)) for k, s in enumerate(states)]
+    assert seen == [[pytest.approx([m, -m, e])] * 2 for m, e in ((0, 0), (0.5, 1), (1.0, 1))]
+    session.begin([1])
+    session.begin([1])
+    late = means(session.infer([sample(state=(3.0, -3.0), stamp_ns=5 * STEP)] * 2))
+    assert late == [pytest.approx([1.5, -1.5, 3]), pytest.approx([3.0, -3.0, 0])]
+    session.meet([sample(state=(9.0, 9.0), stamp_ns=6 * STEP)] * 2)
+    after = means(session.infer([sample(state=(3.0, -3.0), stamp_ns=6 * STEP)] * 2))
+    assert after == [pytest.approx([1.8, -1.8, 1]), pytest.approx([3.0, -3.0, 1])]
 
 
-def test_a_policy_that_does_not_denoise():
-    session = PolicySession(loaded(Regressor))
-    result = session.infer(sample())
-    assert result.prefix_time == 0.0 and result.denoise_time > 0
-    with pytest.raises(InputError, match="does not denoise"):
-        PolicySession(loaded(Regressor), SessionOptions(num_steps=3))
-
-
-def test_numbers_that_are_not_finite_are_refused():
+@pytest.mark.parametrize("bad", [100.0, float("nan"), float("inf")])
+def test_what_is_not_finite_is_not_remembered(bad):
+    """Whether it stands in the frame, in the answer or only in what would be remembered."""
     session = PolicySession(loaded())
-    with pytest.raises(InputError, match="joint j0 is nan"):
-        session.infer(sample(state=(0.1, float("nan"))))
+    session.infer([sample(state=(1.0, 1.0))])
+    with pytest.raises(InputError, match="expected a finite number|is not finite; the observation is left out"):
+        session.infer([sample(state=(bad, 0.0), stamp_ns=STEP)])
+    assert means(session.infer([sample(state=(2.0, 2.0), stamp_ns=2 * STEP)])) == [pytest.approx([1.5, 1.5, 2])]
+
+
+def test_a_beginning_during_an_inference_forgets_it(monkeypatch):
+    session = PolicySession(loaded())
+    act = session.policy.act
+
+    def interrupted(*args):
+        thread = threading.Thread(target=session.begin)
+        thread.start()
+        thread.join()
+        return act(*args)
+
+    monkeypatch.setattr(session.policy, "act", interrupted)
+    assert session.infer([sample(state=(1.0, 1.0))])[0].stale
+    monkeypatch.undo()
+    (after,) = session.infer([sample(state=(5.0, 5.0), stamp_ns=STEP)])
+    assert not after.stale and means([after]) == [pytest.approx([5.0, 5.0, 0])]
+
+
+def test_recordings_read_the_memory_of_now():
+    plain, recorded = PolicySession(loaded()), PolicySession(loaded())
+    device = torch.device("cpu")
+    recorded._network = RecordedNetwork(recorded.policy, recorded._held, device, 4, captured)
+    recorded._mode = torch.no_grad
+    for k, words in enumerate((3, 12, 3, 12, 3)):
+        one = sample(state=(k, 2.0), instruction="go " * words, stamp_ns=k * STEP)
+        assert means(plain.infer([one])) == means(recorded.infer([one]))
+
+
+def test_tokens_are_answers_too():
+    policy = loaded(Speaker)
+    policy.policy.store_as(torch.bfloat16)
+    session = PolicySession(policy)
+    for words, length in ((3, 8), (12, 20)):
+        (result,) = session.infer([sample(instruction="go " * words)])
+        assert result.answer.dtype == torch.int64
+        assert result.answer.tolist() == list(range(257_023, 257_023 + length))
+        np.testing.assert_allclose(positions(result), [[0.1, 0.2]] * 8)
+
+
+def test_a_session_takes_one_sample_for_each_row_and_no_steer_that_was_not_asked_for():
+    session = PolicySession(loaded(), size=2)
+    with pytest.raises(ValueError, match="1 samples for a session of 2"):
+        session.infer([sample()])
+    with pytest.raises(ValueError, match="`guided`"):
+        session.infer([sample()] * 2, steer=Steer(torch.zeros(2, 8, 4), torch.ones(2), torch.ones(2)))
 
 
 def test_devices_and_types_by_name():
@@ -82,17 +137,33 @@ def test_devices_and_types_by_name():
 
 
 @pytest.mark.gpu
-def test_recorded_graphs_give_what_the_plain_way_gives():
-    plain = loaded()
-    plain.policy.cuda()
-    recorded = loaded()
-    recorded.policy.cuda()
-    noise = torch.randn(1, 8, 4)
-    a = PolicySession(plain, SessionOptions(graph=False))
-    b = PolicySession(recorded, SessionOptions(max_graphs=1))
-    for instruction in ("go", "go " * 15, "go"):
-        for value in (10, 200):
-            x, y = (s.infer(sample(value, instruction=instruction), noise=noise) for s in (a, b))
-            torch.testing.assert_close(x.normalised, y.normalised, rtol=0, atol=0)
-            assert y.prefix_time > 0 and y.denoise_time > 0
-    assert len(b._network) == 1
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", families.FAMILIES)
+def test_recorded_graphs_give_what_the_plain_way_gives(family, dtype, guided):
+    if guided and family == "act":
+        pytest.skip("it is never guided")
+    policy = families.fresh(family)
+    policy.policy.store_as(dtype).cuda()
+    options = {"guided": guided, "seed": 1}
+    plain = PolicySession(policy, SessionOptions(graph=False, **options))
+    recorded = PolicySession(policy, SessionOptions(max_graphs=1, **options))
+    for k, instruction in enumerate(("touch", "pick up the green cube", "touch")):
+        for seed in range(2):
+            one = families.sample(policy.processor, seed, instruction, stamp_ns=(2 * k + seed) * STEP)
+            (x,), (y,) = (session.infer([one]) for session in (plain, recorded))
+            torch.testing.assert_close(x.answer, y.answer, rtol=0, atol=0)
+            assert y.encode_time > 0 and y.act_time > 0
+            for session in (plain, recorded):
+                session.delivered(0.15)
+    assert len(recorded._network) == 1
+
+
+@pytest.mark.gpu
+def test_recorded_graphs_read_the_memory_of_now():
+    policy = loaded()
+    policy.policy.cuda()
+    plain, recorded = (PolicySession(policy, SessionOptions(graph=graph)) for graph in (False, True))
+    for k, words in enumerate((3, 12, 3, 12, 3)):
+        one = sample(state=(k, 2.0), instruction="go " * words, stamp_ns=k * STEP)
+        assert means(plain.infer([one])) == means(recorded.infer([one]))

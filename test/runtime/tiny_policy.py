@@ -8,7 +8,7 @@ from torch import nn
 
 from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
-from vla_ros.policies.policy import DenoisingPolicy, Policy, Prefix
+from vla_ros.policies.policy import Answer, Policy, Traits, tensors
 from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy
 
@@ -18,48 +18,65 @@ class Config:
     horizon: int = 8
     action_dim: int = 4
     n_obs_steps: int = 1
-    num_steps: int = 5
 
 
-class Denoiser(DenoisingPolicy):
-    """Moves noise towards a vector read from image and state; counts its calls."""
+@tensors
+class Sum:
+    """Of all states that an episode has shown, and how many."""
 
-    def __init__(self, config=None):
+    total: torch.Tensor
+    count: torch.Tensor
+
+
+@tensors
+class Seen:
+    state: torch.Tensor
+    before: Sum
+
+
+class Rememberer(Policy):
+    """Answers with the mean of all states of the episode, and with the steps that passed in the third dimension."""
+
+    traits = Traits(paced=True)
+
+    def __init__(self):
         super().__init__()
-        self.config = config or Config()
-        self.encode = nn.Linear(3 + 2, self.config.action_dim)
-        self.calls = {"prefix": 0, "denoise": 0}
+        self.config = Config()
+        self.scale = nn.Parameter(torch.ones(()))
 
-    def encode_prefix(self, batch):
-        self.calls["prefix"] += 1
-        colour = batch["image"].float().mean(dim=(1, 2, 3)) / 255
-        return Prefix({"goal": self.encode(torch.cat([colour, batch["state"][:, -1]], dim=-1))})
+    def begin(self, size):
+        return Sum(self.scale.new_zeros(size, 2), torch.zeros(size, dtype=torch.int64))
 
-    def denoise(self, prefix, noisy, time):
-        self.calls["denoise"] += 1
-        return noisy - prefix.tensors["goal"][:, None]
+    def encode(self, batch, memory=None, draws=None):
+        elapsed = batch["elapsed"][:, None].float()
+        return Seen(torch.cat([batch["state"][:, -1] * self.scale, elapsed, elapsed * 0], dim=-1), memory)
 
-    def sample(self, prefix, noise, prior=None, num_steps=None):
-        steps = num_steps or self.config.num_steps
-        for k in range(steps):
-            velocity = self.denoise(prefix, noise, torch.full(noise.shape[:1], 1 - k / steps))
-            if prior is not None:
-                velocity = velocity - prior.weights[..., None] * (prior.actions - noise)
-            noise = noise - velocity / steps
-        return noise
+    def act(self, context, draws=None, fixed=None, steer=None):
+        now = Sum(context.before.total + context.state[:, :2], context.before.count + 1)
+        # An odd count of 100 would be remembered for ever: what is not finite is in the memory, not in the answer.
+        total = now.total + torch.where(context.state[:, :1] == 100, torch.inf, 0.0)
+        mean = torch.cat([now.total / now.count[:, None], context.state[:, 2:]], dim=-1)
+        return Answer(mean[:, None].expand(-1, 8, -1), Sum(total, now.count))
 
     def loss(self, batch, **draws):
         raise NotImplementedError("not trained in these tests")
 
 
-class Regressor(Policy):
+class Speaker(Policy):
+    """Answers with as many tokens as the prompt is long; ids above what bfloat16 can tell apart."""
+
+    traits = Traits(recordable=("encode",), pads=False)
+
     def __init__(self):
         super().__init__()
         self.config = Config()
-        self.encode = nn.Linear(2, 4)
+        self.scale = nn.Parameter(torch.ones(()))
 
-    def predict(self, batch, noise=None, prior=None):
-        return self.encode(batch["state"][:, -1])[:, None].expand(-1, 8, -1)
+    def encode(self, batch, memory=None, draws=None):
+        return batch["text"]
+
+    def act(self, context, draws=None, fixed=None, steer=None):
+        return Answer(257_023 + context + torch.arange(context.shape[1]))
 
     def loss(self, batch, **draws):
         raise NotImplementedError("not trained in these tests")
@@ -88,6 +105,8 @@ class TinyProcessor(Processor):
         }
 
     def outputs(self, answer, samples):
+        if not answer.is_floating_point():
+            answer = (answer[:, :1, None] - 257_023).expand(-1, 8, 4).float()
         starts = np.stack([sample.state[-1] for sample in samples])
         rows = 2.0 * answer[..., :2].double().numpy() + starts[:, None]
         return [Targets((Part(self.joints, row),)) for row in rows]
@@ -99,7 +118,7 @@ class TinyProcessor(Processor):
         return torch.nn.functional.pad(relative, (0, 2)), torch.ones(rows.shape[:2], dtype=torch.bool)
 
 
-def loaded(kind=Denoiser, n_obs_steps=1):
+def loaded(kind=Rememberer, n_obs_steps=1):
     torch.manual_seed(0)
     return LoadedPolicy("tiny", kind(), TinyProcessor(n_obs_steps))
 
@@ -120,8 +139,8 @@ def robot():
     )
 
 
-def sample(value=100, state=(0.1, 0.2), instruction="touch the red cube", steps=1):
+def sample(value=100, state=(0.1, 0.2), instruction="touch the red cube", steps=1, stamp_ns=0):
     from vla_ros.core.observation import Sample
 
     images = {"front": np.full((steps, 4, 6, 3), value, np.uint8)}
-    return Sample(images, np.tile(np.array(state), (steps, 1)), instruction)
+    return Sample(images, np.tile(np.array(state), (steps, 1)), instruction, stamp_ns=stamp_ns)

@@ -29,7 +29,7 @@ class FakeRobot:
         self.node = probe.graph.node
         qos = sensor_qos(reliable=True)
         self.images = {camera.name: probe.publisher(camera.topic, Image, qos) for camera in self.spec.cameras}
-        self.joints = probe.publisher(self.spec.joint_state_topic, JointState, qos)
+        self.joints = probe.publisher(self.spec.joint_state_topics[0], JointState, qos)
 
     def close(self) -> None:
         for publisher in (*self.images.values(), self.joints):

@@ -41,7 +41,7 @@ class Steering:
             for group in ROBOT.groups
         ]  # fmt: skip
         self._status = node.create_publisher(ExecutorStatus, "executor_node/status", STATUS_QOS)
-        node.create_subscription(JointState, ROBOT.joint_state_topic, self._take_joints, RELIABLE)
+        node.create_subscription(JointState, ROBOT.joint_state_topics[0], self._take_joints, RELIABLE)
         node.create_subscription(Clock, "/clock", self._tick, 10)
         if answer_images:
             node.create_subscription(Image, ROBOT.camera("front").topic, self._answer, RELIABLE)

@@ -1,21 +1,27 @@
 """Which frames and commands a sample holds, and that training sees what serving sees."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation, Sample
 from vla_ros.datasets.lerobot import Dataset
+from vla_ros.policies.processor import Processor
 from vla_ros.training.config import AugmentationConfig
 from vla_ros.training.samples import Samples, split
 
 
+class Reader(Processor):
+    def __init__(self, **fields):
+        vars(self).update(fields)
+
+    def inputs(self, samples): ...
+    def outputs(self, answer, samples): ...
+    def normalise(self, targets, samples): ...
+
+
 def processor(dataset, **changes):
-    fields = dict(joints=dataset.joint_names, cameras=("wrist",), step_dt=0.1, n_obs_steps=1, horizon=4,
-                  first_action_step=0)
-    return SimpleNamespace(**(fields | changes))
+    return Reader(**(dict(joints=dataset.joint_names, cameras=("wrist",), step_dt=0.1, horizon=4) | changes))
 
 
 def test_rows_follow_the_frame_and_stop_at_the_end(dataset):

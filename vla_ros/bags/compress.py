@@ -8,10 +8,9 @@ import numpy as np
 from vla_ros.bags.definitions import standard_store
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import Camera
+from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE
 from vla_ros.messages.images import raw_image, rgb_image
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 SUFFIX = "/compressed"  # of the topic, as image_transport names it
 FORMATS = ("jpeg", "png")
 _DEEP = ("mono16", "16UC1")  # PNG keeps 16 bits

@@ -5,7 +5,6 @@ command, which is the frame's action. Serving sees observations by the same rule
 is a gap: the episode is refused and the gap located.
 """
 
-import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -238,7 +237,7 @@ def _first_use(
         # once all of the group have sent something within the cut, at the same instant
         group = [other for other in streams.values() if stream.with_ in (other.name, other.with_)]
         begin = bisect_left(stamps[stream.with_], cut.start_ns)
-        for time in heapq.merge(*(times[bisect_left(times, cut.start_ns):] for times in (stamps[s.name] for s in group))):
+        for time in sorted({time for other in group for time in stamps[other.name] if time >= cut.start_ns}):
             rows = rows_at({s.name: stamps[s.name] for s in group}, group, time)
             if time >= cut.stop_ns or (rows[name] is not None and rows[stream.with_][0] >= begin):
                 return time

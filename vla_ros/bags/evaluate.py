@@ -25,7 +25,7 @@ class Predictor(Protocol):
     Attributes:
         name: for tables.
         step_dt: s between the rows of a chunk.
-        n_obs_steps: T, observations it looks at.
+        n_obs_steps: frames it looks back at, this one included.
         paced: it remembers, so it must see every frame of an episode, whatever is scored.
     """
 
@@ -38,7 +38,7 @@ class Predictor(Protocol):
         """A new episode: nothing of those before it counts."""
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
-        """(H, J) joint targets in the order of the robot file from T observations, oldest first.
+        """(H, J) joint targets in the order of the robot file from the last frames, oldest first; fewer at the start.
 
         The same arguments give the same result, of one that remembers after the same observations.
         """
@@ -206,7 +206,6 @@ def _ask(collectors: Sequence[_Collector], predictors: Sequence[Predictor], hist
         if not (scored or predictor.paced):
             continue
         steps = list(history)[-predictor.n_obs_steps :]
-        steps = [steps[0]] * (predictor.n_obs_steps - len(steps)) + steps  # as serving does just after the start
         chunk = np.asarray(predictor.predict(steps, seed))
         if chunk.ndim != 2 or chunk.shape[1] != len(frame.action) or not np.isfinite(chunk).all():
             raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {len(frame.action)})")

@@ -62,8 +62,8 @@ def _is_robot_file(path: Path) -> bool:
 
 def _print_robot(console: Console, robot: RobotSpec) -> None:
     console.print(
-        f"robot {robot.name}: joint states on {robot.joint_state_topic}, commands at {robot.control_rate:g} Hz, "
-        f"{robot.position_margin:g} kept free at both ends",
+        f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}, "
+        f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends",
         soft_wrap=True,
     )
     groups = {joint: group for group in robot.groups for joint in group.joints}
@@ -78,6 +78,12 @@ def _print_robot(console: Console, robot: RobotSpec) -> None:
         encoding = "compressed" if camera.compressed else camera.encoding
         cameras.add_row(camera.name, camera.topic, f"{camera.width}x{camera.height}", encoding, f"{camera.rate:g}")
     console.print(cameras)
+    if robot.streams:
+        sensors = _table("stream", "topic", "type", "shape", "unit")
+        for stream in robot.streams:
+            shape = " x ".join(map(str, stream.readings[stream.name][0]))
+            sensors.add_row(stream.name, stream.topic, stream.type, f"{shape} {stream.dtype}", stream.unit)
+        console.print(sensors)
     commands = _table("command group", "topic", "interface")
     for group in robot.groups:
         commands.add_row(group.name, group.topic, group.interface)

@@ -101,7 +101,7 @@ class _SessionPredictor:
     def __init__(self, name: str, session: "PolicySession", robot: RobotSpec) -> None:
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
-        self.n_obs_steps = session.processor.n_obs_steps
+        self.n_obs_steps = 1 - min(min(offsets) for offsets in session.processor.steps().values())
         self.paced = session.policy.traits.paced
         self.begin = session.begin
         self._joints = robot.joint_names

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.stream import Stream
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,18 +27,17 @@ class Bridge:
 
     def __init__(self, graph: Any, robot: Any, recording: Any) -> None:
         import rerun
-        from sensor_msgs.msg import CompressedImage, Image, JointState
         from std_msgs.msg import String
 
         from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
-        from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, sensor_qos
+        from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS
+        from vla_ros.nodes.streams import subscribe
 
         self._rerun, self._recording, self._robot = rerun, recording, robot
         node = graph.node
-        for camera in robot.cameras:
-            kind = CompressedImage if camera.compressed else Image
-            node.create_subscription(kind, camera.topic, self._image_taker(camera.name), sensor_qos())
-        node.create_subscription(JointState, robot.joint_state_topic, self._take_joints, sensor_qos())
+        for stream in robot.all_streams.values():
+            if not stream.is_command:
+                subscribe(node, stream, self._taker(stream))
         node.create_subscription(ActionChunk, "action_chunk", self._take_chunk, COMMAND_QOS)
         node.create_subscription(ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
         node.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, STATUS_QOS)
@@ -49,20 +49,41 @@ class Bridge:
     def _scalar(self, path: str, value: float) -> None:
         self._recording.log(path, self._rerun.Scalars(value))
 
-    def _image_taker(self, name: str) -> Any:
+    def _taker(self, stream: Stream) -> Any:
+        from vla_ros.messages.decoders import decoder_of
         from vla_ros.messages.images import rgb_image
-        from vla_ros.messages.stamps import stamp_ns
+        from vla_ros.messages.observation import message_stamp
+
+        decode = decoder_of(stream, self._robot)
 
         def take(message: Any) -> None:
-            self._at(stamp_ns(message))
-            self._recording.log(f"camera/{name}", self._rerun.Image(rgb_image(message)).compress(jpeg_quality=85))
+            self._at(message_stamp(stream, message, time.time_ns()))
+            try:
+                if stream.is_state:
+                    self._take_joints(message)
+                elif stream.is_camera:
+                    image = self._rerun.Image(rgb_image(message)).compress(jpeg_quality=85)
+                    self._recording.log(f"camera/{stream.name}", image)
+                else:
+                    self._show(stream, decode(message))
+            except InputError as error:
+                self._recording.log(f"stream/{stream.name}", self._rerun.TextLog(str(error), level="ERROR"))
 
         return take
 
-    def _take_joints(self, message: Any) -> None:
-        from vla_ros.messages.stamps import stamp_ns
+    def _show(self, stream: Stream, readings: Any) -> None:
+        value = readings[stream.name]
+        if stream.dtype == "uint16":
+            shown = self._rerun.DepthImage(value[..., 0], meter=1000.0)
+        elif stream.points:
+            shown = self._rerun.Points3D(value[: readings[f"{stream.name}_count"][0], :3])
+        elif stream.dtype == "string":
+            shown = self._rerun.TextLog(" ".join(value.ravel()))
+        else:
+            shown = self._rerun.Scalars(value.ravel().astype(float))
+        self._recording.log(f"stream/{stream.name}", shown)
 
-        self._at(stamp_ns(message))
+    def _take_joints(self, message: Any) -> None:
         for name, position in zip(message.name, message.position, strict=False):
             if name in self._robot.joint_names:
                 self._scalar(f"joint/{name}/measured", position)

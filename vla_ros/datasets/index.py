@@ -133,10 +133,10 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: not JSON lines: {error}") from error
 
 
-def read_parquet(path: Path, columns: list[str] | None = None):
+def read_parquet(path: Path, columns: list[str] | None = None, filters: Any = None):
     """A pyarrow table. Raises InputError that names the file."""
     try:
-        return pq.read_table(path, columns=columns, partitioning=None)
+        return pq.read_table(path, columns=columns, partitioning=None, filters=filters)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:  # pyarrow.ArrowInvalid is one

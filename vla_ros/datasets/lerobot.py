@@ -1,6 +1,6 @@
 """LeRobot datasets: written in version 3, read in versions 2.1 and 3."""
 
-import zlib
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +11,11 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
+from vla_ros.datasets.values import IMAGE_PREFIX, ONCE_FILE, array, depth_pixels, is_depth
 from vla_ros.datasets.video import decode
 from vla_ros.datasets.writer import DatasetWriter
 
 __all__ = ["Dataset", "DatasetWriter", "Episode", "Statistics"]
-
-IMAGE_PREFIX = "observation.images."
-
 
 class Dataset:
     """A dataset folder. States and actions are held in memory, frames are read from a memory-mapped cache.
@@ -26,7 +24,9 @@ class Dataset:
         fps: Hz.
         robot_type: name of the robot as written.
         joint_names: J names, the order of states and actions.
-        camera_names: cameras whose frames it holds.
+        camera_names: colour cameras whose frames it holds.
+        stream_names: readings of further sensors: depth and "observation.NAME".
+        unreadable: name -> why a depth stream cannot be read.
         episodes: in order; episode i covers frames `episodes[i].start` to `.stop`.
         states: (N, J) float32 joint positions, rad or m.
         actions: (N, J) float32 joint targets, rad or m.
@@ -51,12 +51,28 @@ class Dataset:
         self._keys = {
             key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key
             for key, feature in features.items()
-            if feature["dtype"] in ("video", "image")
+            if key.startswith("observation.") and key != "observation.state"
+            or feature["dtype"] in ("video", "image")
         }
-        self.camera_names = tuple(self._keys)
-        videos = [key for key in self._keys.values() if features[key]["dtype"] == "video"]
+        pictures = [name for name, key in self._keys.items() if features[key]["dtype"] in ("video", "image")]
+        self.depth_names = tuple(name for name in pictures if is_depth(features[self._keys[name]]))
+        self.camera_names = tuple(name for name in pictures if name not in self.depth_names)
+        self.unreadable = {
+            name: "depth as video, whose scale of distances the file does not say; expected 16-bit images in mm"
+            for name in self.depth_names if features[self._keys[name]]["dtype"] == "video"
+        }
+        once = self.path / "meta" / ONCE_FILE
+        self._once = dict(np.load(once)) if once.is_file() else {}
+        self.stream_names = tuple(
+            name for name in (*self._keys, *self._once)
+            if name not in self.camera_names and name not in self.unreadable
+        )
+        videos = [self._keys[name] for name in self.camera_names if features[self._keys[name]]["dtype"] == "video"]
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
-        self.states, self.actions = self._rows()
+        vector = (len(self.joint_names),)
+        rows = self._columns({key: (vector, "float32") for key in ("observation.state", "action")})
+        self.states, self.actions = rows["observation.state"], rows["action"]
+        self._check_joints()
         self.statistics = self._statistics()
 
     def __len__(self) -> int:
@@ -71,10 +87,14 @@ class Dataset:
         return int(shape["height"]), int(shape["width"])
 
     def episode_frames(self, episode: Episode, camera: str) -> np.ndarray:
-        """(T, h, w, 3) uint8 RGB frames of one episode, decoded. Raises InputError for too few."""
+        """(T, h, w, 3) uint8 RGB frames of one episode, decoded, or (T, h, w, 1) uint16 depth in mm.
+
+        Raises InputError for too few.
+        """
         key = self._key(camera)
         height, width = self.image_size(camera)
-        frames = np.empty((episode.length, height, width, 3), np.uint8)
+        depth = camera in self.depth_names
+        frames = np.empty((episode.length, height, width, 1 if depth else 3), np.uint16 if depth else np.uint8)
         count = 0
         for image in self._decoded(episode, key):
             if image.shape != frames.shape[1:]:
@@ -97,7 +117,7 @@ class Dataset:
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Every frame of a camera as a read-only memory map (N, h, w, 3) uint8 RGB.
+        """Every frame of a camera as a read-only memory map (N, h, w, 3) uint8 RGB; of depth (N, h, w, 1) uint16 mm.
 
         The first call decodes the videos once into a file of the cache; later ones map it.
 
@@ -110,12 +130,40 @@ class Dataset:
             InputError: when frames are missing or the cache cannot be written.
         """
         folder = Path(cache) if cache else self.path / ".cache"
-        identity = zlib.crc32(repr((self.info, [(e.start, e.length) for e in self.episodes])).encode())
-        file = folder / f"{camera}_{tag or 'full'}_{identity:08x}.npy"
+        file = folder / f"{camera}_{tag or 'full'}_{self._identity(camera)}.npy"
         if not file.is_file():
             with new_file(file, "image cache (--cache names another folder)") as part:
                 self._fill(part, camera, resize, progress)
         return np.load(file, mmap_mode="r")
+
+    def command_columns(self, group: str) -> list[int]:
+        """The columns of `actions` that a command group of the robot holds. Raises InputError for an unknown one."""
+        groups = (self.info["features"]["action"].get("info") or {}).get("groups", {})
+        if group not in groups:
+            raise InputError(f"dataset {self.path}: no command group {group!r}, it has {sorted(groups)}")
+        return [self.joint_names.index(name) for name in groups[group]]
+
+    def values(self, name: str, cache: str | Path | None = None, progress=None) -> np.ndarray:
+        """(N, *shape) readings of a further sensor, float32, int64, bool or text; of depth what `frames` gives.
+
+        Raises InputError for one that the dataset does not have or cannot read.
+        """
+        key = None if name in self._once else self._key(name)
+        if name in self.depth_names:
+            return self.frames(name, cache=cache, progress=progress)
+        if key is None:
+            return np.broadcast_to(self._once[name], (len(self), *self._once[name].shape))
+        feature = self.info["features"][key]
+        return self._columns({key: (tuple(feature["shape"]), feature["dtype"])})[key]
+
+    def _identity(self, camera: str) -> str:
+        """Of what the frames are made from: where the dataset lies, what it says, and the state of its files."""
+        key = self._key(camera)
+        files = dict.fromkeys(e.videos[key][0] if key in e.videos else e.data for e in self.episodes)
+        states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+        rows = [(e.start, e.length) for e in self.episodes]
+        said = repr((str(self.path.resolve()), self.info, rows, states))
+        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
     def _fill(self, file: Path, camera: str, resize, progress) -> None:
         store = None
@@ -125,7 +173,7 @@ class Dataset:
                 frames = np.stack([resize(image) for image in frames])
             if store is None:
                 shape = (len(self), *frames.shape[1:])
-                store = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+                store = np.lib.format.open_memmap(file, mode="w+", dtype=frames.dtype, shape=shape)
             store[episode.start : episode.stop] = frames
             if progress is not None:
                 progress(episode.stop, len(self))
@@ -135,41 +183,51 @@ class Dataset:
         if key in episode.videos:
             yield from decode(*episode.videos[key])
             return
-        table = read_parquet(episode.data, ["episode_index", key])
+        is_depth_map = is_depth(self.info["features"][key])
+        table = read_parquet(episode.data, [key], [("episode_index", "=", episode.index)])
         for row in table.to_pylist():  # images as PNG or JPEG bytes in the rows themselves
-            if row["episode_index"] == episode.index:
+            if is_depth_map:
+                yield depth_pixels(row[key]["bytes"])
+            else:
                 yield cv2.cvtColor(cv2.imdecode(np.frombuffer(row[key]["bytes"], np.uint8), 1), cv2.COLOR_BGR2RGB)
 
     def _key(self, camera: str) -> str:
+        if camera in self.unreadable:
+            raise InputError(f"dataset {self.path}: {camera}: {self.unreadable[camera]}")
         if camera not in self._keys:
-            raise InputError(f"dataset {self.path}: no camera {camera!r}, expected one of {self.camera_names}")
+            has = [*self.camera_names, *self.stream_names]
+            raise InputError(f"dataset {self.path}: no camera or stream {camera!r}, expected one of {has}")
         return self._keys[camera]
 
-    def _rows(self) -> tuple[np.ndarray, np.ndarray]:
-        joints, total = len(self.joint_names), len(self)
-        states, actions = np.full((2, total, joints), np.nan, np.float32)
+    def _columns(self, wanted: dict[str, tuple[tuple[int, ...], str]]) -> dict[str, np.ndarray]:
+        """Feature key -> (N, *shape) of its rows; `wanted`: key -> (shape, dtype). Raises InputError."""
+        total = len(self)
+        parts: dict[str, list[np.ndarray]] = {key: [] for key in wanted}
+        places: list[np.ndarray] = []
         by_index = {episode.index: episode for episode in self.episodes}
-        seen = np.zeros(total, bool)
         for file in dict.fromkeys(episode.data for episode in self.episodes):
-            table = read_parquet(file, ["observation.state", "action", "episode_index", "frame_index"])
+            table = read_parquet(file, [*wanted, "episode_index", "frame_index"])
             numbers = np.asarray(table["episode_index"])
             starts = np.array([by_index[n].start if n in by_index else -1 for n in numbers.tolist()])
             rows = (starts + np.asarray(table["frame_index"]))[starts >= 0]
             if len(rows) and rows.max() >= total:
                 raise InputError(f"{file}: more rows than the table of episodes says")
-            for name, target in (("observation.state", states), ("action", actions)):
-                column = table[name].combine_chunks()
-                values = np.asarray(column.flatten(), np.float32)
-                if values.size != len(numbers) * joints:
-                    raise InputError(
-                        f"{file}: {name}: {values.size} values in {len(numbers)} rows, expected {joints} each"
-                    )
-                target[rows] = values.reshape(-1, joints)[starts >= 0]
-            seen[rows] = True
-        if not seen.all():
-            at = int(np.argmin(seen))
-            raise InputError(f"dataset {self.path}: frame {at} has no row, {int((~seen).sum())} of {total} are missing")
-        for name, values in (("observation.state", states), ("action", actions)):
+            for key, (shape, dtype) in wanted.items():
+                try:
+                    parts[key].append(array(table[key], shape, dtype)[starts >= 0])
+                except InputError as error:
+                    raise InputError(f"{file}: {key}: {error}") from None
+            places.append(rows)
+        order = np.full(total, -1)
+        order[np.concatenate(places)] = np.arange(sum(map(len, places)))
+        if (order < 0).any():
+            at = int(np.argmin(order >= 0))
+            missing = int((order < 0).sum())
+            raise InputError(f"dataset {self.path}: frame {at} has no row, {missing} of {total} are missing")
+        return {key: np.concatenate(found)[order] for key, found in parts.items()}
+
+    def _check_joints(self) -> None:
+        for name, values in (("observation.state", self.states), ("action", self.actions)):
             bad = np.argwhere(~np.isfinite(values))
             if len(bad):
                 frame, joint = (int(v) for v in bad[0])
@@ -178,7 +236,6 @@ class Dataset:
                     f"dataset {self.path}: episode {episode.index}, frame {frame - episode.start}: {name} of joint "
                     f"{self.joint_names[joint]} is {values[frame, joint]}, expected a finite number"
                 )
-        return states, actions
 
     def _statistics(self) -> dict[str, Statistics]:
         """As written; features whose statistics are missing or lack quantiles are computed from the rows."""

@@ -20,21 +20,29 @@ def of_rows(rows: np.ndarray) -> Statistics:
 
 
 class PixelStatistics:
-    """Statistics per colour channel of uint8 images, exact, from a histogram: memory does not grow with the data."""
+    """Statistics per channel of images, exact, from a histogram: memory does not grow with the data.
 
-    def __init__(self) -> None:
-        self.histogram = np.zeros((3, 256), dtype=np.int64)
+    By default of uint8 colour; `levels` values of a pixel become 0 to `scale`.
+    """
+
+    def __init__(self, channels: int = 3, levels: int = 256, scale: float = 1 / 255) -> None:
+        self.histogram = np.zeros((channels, levels), dtype=np.int64)
+        self.scale = scale
         self.frames = 0
 
     def add(self, frames: np.ndarray) -> None:
-        """Count (T, h, w, 3) uint8 frames."""
-        for channel in range(3):
-            self.histogram[channel] += np.bincount(frames[..., channel].ravel(), minlength=256)
+        """Count (T, h, w, channels) frames."""
+        for channel, counts in enumerate(self.histogram):
+            counts += np.bincount(frames[..., channel].ravel(), minlength=len(counts))
         self.frames += len(frames)
 
+    def merge(self, other: "PixelStatistics") -> None:
+        self.histogram += other.histogram
+        self.frames += other.frames
+
     def result(self) -> Statistics:
-        """Each (3, 1, 1) float64 for pixels in [0, 1]; count = number of frames."""
-        levels = np.arange(256) / 255.0
+        """Each (channels, 1, 1) float64, of colour in [0, 1]; count = number of frames."""
+        levels = np.arange(self.histogram.shape[1]) * self.scale
         share = self.histogram / self.histogram.sum(1, keepdims=True)
         mean = share @ levels
         std = np.sqrt(np.maximum(share @ levels**2 - mean**2, 0))
@@ -47,7 +55,7 @@ class PixelStatistics:
             "max": np.array([levels[p[-1]] for p in present]),
             **{name: levels[np.argmax(below >= q - 1e-12, axis=1)] for name, q in QUANTILES.items()},
         }
-        return {name: value.reshape(3, 1, 1) for name, value in values.items()} | {"count": np.array([self.frames])}
+        return {name: value.reshape(-1, 1, 1) for name, value in values.items()} | {"count": np.array([self.frames])}
 
 
 def aggregate(parts: list[Statistics]) -> Statistics:

@@ -12,6 +12,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.statistics import PixelStatistics, Statistics, of_rows
+from vla_ros.datasets.values import ONCE_FILE, column, depth_statistics, feature, feature_key, statistics
 from vla_ros.datasets.video import CRF, PIXEL_FORMAT, VideoWriter
 
 CODEBASE_VERSION = "v3.0"
@@ -30,7 +31,7 @@ class DatasetWriter:
 
     Args:
         path: folder to make. An existing one that is not empty is an InputError.
-        robot: names of joints and cameras, and the robot's type, come from here.
+        robot: names of joints and cameras, further streams, and the robot's type, come from here.
         fps: Hz, of the policy's clock.
     """
 
@@ -49,6 +50,12 @@ class DatasetWriter:
         self._data: pq.ParquetWriter | None = None
         self._data_index = -1
         self._pixels: dict[str, PixelStatistics] = {}
+        self._readings = {
+            name: (stream, shape, dtype)
+            for stream in robot.streams for name, (shape, dtype) in stream.readings.items()
+        }  # fmt: skip
+        self._once: dict[str, np.ndarray] = {}
+        self._values: dict[str, list[np.ndarray]] = {name: [] for name in self._readings}
         self._states: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
         self._episodes: list[dict] = []
@@ -56,7 +63,12 @@ class DatasetWriter:
         self._frames = 0
 
     def add_episode(
-        self, images: Mapping[str, np.ndarray], states: np.ndarray, actions: np.ndarray, instruction: str
+        self,
+        images: Mapping[str, np.ndarray],
+        states: np.ndarray,
+        actions: np.ndarray,
+        instruction: str,
+        values: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Append an episode of T frames.
 
@@ -65,11 +77,13 @@ class DatasetWriter:
             states: (T, J) joint positions in the order of the robot file, rad or m.
             actions: (T, J) joint targets; row t is the command at the time of frame t, rad or m.
             instruction: what the episode shows.
+            values: name -> (T, *shape) of every reading of the robot file's `streams`.
 
         Raises:
             InputError: for shapes, types or values that do not fit; nothing of the episode is written.
         """
         images, states, actions = self._checked(images, states, actions, instruction)
+        columns, value_statistics = self._take_values(values or {}, len(states), instruction)
         length = len(states)
         task = self._tasks.setdefault(instruction, len(self._tasks))
         index = len(self._episodes)
@@ -77,8 +91,8 @@ class DatasetWriter:
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
         for camera, frames in images.items():
             row |= self._add_video(camera, frames)
-        row |= self._add_rows(states, actions, index, task)
-        row |= _flat("observation.state", of_rows(states)) | _flat("action", of_rows(actions))
+        row |= self._add_rows(states, actions, columns, index, task)
+        row |= _flat("observation.state", of_rows(states)) | _flat("action", of_rows(actions)) | value_statistics
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
         self._episodes.append(row)
         self._states.append(states)
@@ -96,13 +110,18 @@ class DatasetWriter:
         episodes = self.path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
         self._make(episodes.parent)
         pq.write_table(pa.Table.from_pylist(self._episodes), episodes)
-        statistics = {
+        found = {
             "observation.state": of_rows(np.concatenate(self._states)),
             "action": of_rows(np.concatenate(self._actions)),
         } | {f"observation.images.{camera}": pixels.result() for camera, pixels in self._pixels.items()}
+        for name, parts in self._values.items():
+            if parts:
+                found[feature_key(name, self._readings[name][2])] = statistics(parts, self._frames)
+        if self._once:
+            np.savez(self.path / "meta" / ONCE_FILE, **self._once)
         _write_json(
             self.path / "meta" / "stats.json",
-            {key: {name: value.tolist() for name, value in part.items()} for key, part in statistics.items()},
+            {key: {name: value.tolist() for name, value in part.items()} for key, part in found.items()},
         )
         _write_json(self.path / "meta" / "info.json", self._info())
 
@@ -133,6 +152,37 @@ class DatasetWriter:
         self._cameras = sizes
         return dict(images), states, actions
 
+    def _take_values(
+        self, values: Mapping[str, np.ndarray], length: int, instruction: str
+    ) -> tuple[dict[str, pa.Array], dict]:
+        """Columns of an episode's values, and their statistics. Raises InputError for what does not fit."""
+        where = f"dataset {self.path}: episode {len(self._episodes)} ({instruction!r})"
+        if set(values) != set(self._readings):
+            raise InputError(f"{where}: values of {sorted(values)}, the robot file has {sorted(self._readings)}")
+        for name, rows in values.items():
+            stream, shape, dtype = self._readings[name]
+            if rows.shape != (length, *shape) or (rows.dtype.kind != "U" if dtype == "string" else rows.dtype != dtype):
+                raise InputError(f"{where}: {name}: {rows.dtype} {rows.shape}, expected {dtype} {(length, *shape)}")
+            if stream.once and not (rows == self._once.get(name, rows[0])).all():
+                raise InputError(f"{where}: {name} is published once, but has changed; make datasets of their own")
+        columns, row = {}, {}
+        for name, rows in values.items():
+            stream, _, dtype = self._readings[name]
+            if stream.once:
+                self._once[name] = rows[0]
+                continue
+            columns[feature_key(name, dtype)] = column(rows, dtype)
+            if dtype == "uint16":
+                part = depth_statistics(rows)
+                self._pixels.setdefault(name, depth_statistics(rows[:0])).merge(part)
+                row |= _flat(feature_key(name, dtype), part.result())
+                continue
+            if stream.points and name == stream.name:  # the rows behind the points are zeros that mean nothing
+                rows = rows[np.arange(stream.points) < values[f"{name}_count"]]
+            self._values[name].append(rows.reshape(-1, rows.shape[-1]))
+            row |= _flat(feature_key(name, dtype), statistics(self._values[name][-1:], length))
+        return columns, row
+
     def _add_video(self, camera: str, frames: np.ndarray) -> dict:
         key = f"observation.images.{camera}"
         video = self._videos.get(camera)
@@ -147,9 +197,7 @@ class DatasetWriter:
         video.add(frames)
         pixels = PixelStatistics()
         pixels.add(frames)
-        total = self._pixels.setdefault(camera, PixelStatistics())
-        total.histogram += pixels.histogram
-        total.frames += pixels.frames
+        self._pixels.setdefault(camera, PixelStatistics()).merge(pixels)
         chunk, file = divmod(self._video_index[camera], CHUNK_FILES)
         return {
             f"videos/{key}/chunk_index": chunk,
@@ -158,12 +206,15 @@ class DatasetWriter:
             f"videos/{key}/to_timestamp": video.frames / self.fps,
         } | _flat(key, pixels.result())
 
-    def _add_rows(self, states: np.ndarray, actions: np.ndarray, episode: int, task: int) -> dict:
+    def _add_rows(
+        self, states: np.ndarray, actions: np.ndarray, columns: Mapping[str, pa.Array], episode: int, task: int
+    ) -> dict:
         length, joints = states.shape
         vector = pa.list_(pa.float32(), joints)
         table = pa.table({
             "observation.state": pa.FixedSizeListArray.from_arrays(pa.array(states.ravel()), type=vector),
             "action": pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), type=vector),
+            **columns,
             "timestamp": pa.array(np.arange(length, dtype=np.float32) / np.float32(self.fps)),
             "frame_index": pa.array(np.arange(length, dtype=np.int64)),
             "episode_index": pa.array(np.full(length, episode, np.int64)),
@@ -185,7 +236,8 @@ class DatasetWriter:
     def _info(self) -> dict:
         joints = list(self.robot.joint_names)
         vector = {"dtype": "float32", "shape": [len(joints)], "names": joints}
-        features = {"observation.state": vector, "action": vector}
+        groups = {group.name: list(group.joints) for group in self.robot.groups}
+        features = {"observation.state": vector, "action": vector | {"info": {"groups": groups}}}
         for camera, (height, width) in self._cameras.items():
             features[f"observation.images.{camera}"] = {
                 "dtype": "video",
@@ -203,6 +255,9 @@ class DatasetWriter:
                     "has_audio": False,
                 },
             }
+        for name, (stream, shape, dtype) in self._readings.items():
+            if not stream.once:
+                features[feature_key(name, dtype)] = feature(stream, shape, dtype)
         features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         for name in ("frame_index", "episode_index", "index", "task_index"):
             features[name] = {"dtype": "int64", "shape": [1], "names": None}

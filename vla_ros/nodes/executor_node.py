@@ -77,7 +77,8 @@ class ExecutorNode(ManagedNode):
         if self._latched:
             self._executor.e_stop(self._latched)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
-        self.create_subscription(JointState, robot.joint_state_topic, self._on_joint_state, joints_qos)
+        for topic in robot.joint_state_topics:
+            self.create_subscription(JointState, topic, self._on_joint_state, joints_qos)
         self.create_subscription(String, "instruction", self._on_instruction, COMMAND_QOS)
         self.create_subscription(Bool, "e_stop", self._on_e_stop, COMMAND_QOS)
         # raw: a message that cannot be decoded is refused like any other bad chunk instead of ending the node

@@ -61,7 +61,7 @@ class ExpertNode(ManagedNode):
         self._cubes: MultiDOFJointState | None = None
         self._following = self.create_publisher(String, "~/following", STATUS_QOS)
         self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
-        self.create_subscription(JointState, robot.joint_state_topic, self._take_joints, sensor_qos(True, 10))
+        self.create_subscription(JointState, robot.joint_state_topics[0], self._take_joints, sensor_qos(True, 10))
         self.create_subscription(MultiDOFJointState, "sim_node/cubes", self._take_cubes, sensor_qos(True, 10))
 
     def activate(self) -> None:

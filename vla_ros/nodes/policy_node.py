@@ -5,26 +5,27 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import torch
 from rclpy.clock import JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle
-from sensor_msgs.msg import CompressedImage, Image, JointState
 from std_msgs.msg import String
 
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
+from vla_ros.core.stream import Stream
 from vla_ros.messages.chunks import chunk_message
-from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder
-from vla_ros.messages.stamps import NS, stamp_ns
+from vla_ros.messages.observation import NotReady, ObservationBuilder, message_stamp
+from vla_ros.messages.stamps import NS
 from vla_ros.msg import ActionChunk, PolicyStatus
-from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
 from vla_ros.nodes.policy_parameters import PolicyParameters
-from vla_ros.runtime.history import history_length, make_sample, observe
+from vla_ros.nodes.streams import subscribe
+from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
 from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import PolicySession, SessionOptions
@@ -77,17 +78,17 @@ class PolicyNode(ManagedNode):
             f"cameras {list(processor.cameras)}, horizon {processor.horizon} x {processor.step_dt:g} s, "
             f"ready after {time.perf_counter() - begin:.1f} s"
         )
-        needed = replace(robot, cameras=tuple(robot.camera(name) for name in processor.cameras))
         # Messages are kept long enough for the oldest step of a history and for parts that ran ahead of the others.
-        self._builder = ObservationBuilder(needed, values.max_age, history_length(processor) + values.max_age)
-        self._trigger = Trigger(processor.cameras, JOINT_STATES, values.max_rate, values.max_age)
+        self._builder = ObservationBuilder(
+            robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor)
+        )
+        streams = self._builder.streams
+        paced = [name for name, s in streams.items() if s.paces or (s.with_ and streams[s.with_].paces)]
+        self._trigger = Trigger(paced, robot.state_streams, values.max_rate, values.max_age)
         self._rtc = RealTimeChunking(processor) if values.rtc else None
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
-        qos = sensor_qos(values.reliable_sensors)
-        for camera in needed.cameras:
-            kind = CompressedImage if camera.compressed else Image
-            self.create_subscription(kind, camera.topic, self._taker(camera.name), qos)
-        self.create_subscription(JointState, robot.joint_state_topic, self._taker(JOINT_STATES), qos)
+        for stream in streams.values():
+            subscribe(self, stream, self._taker(stream), values.reliable_sensors)
         self._clock_watch = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._clock_jumped,
@@ -134,12 +135,16 @@ class PolicyNode(ManagedNode):
 
     # Callbacks: nothing here decodes, infers or waits
 
-    def _taker(self, stream: str) -> Callable:
-        def take(message: Image | CompressedImage | JointState) -> None:
+    def _taker(self, stream: Stream) -> Callable[[Any], None]:
+        beats = stream.paces or stream.with_ or stream.is_state  # the others wake nobody
+
+        def take(message: Any) -> None:
+            stamp = message_stamp(stream, message, self.now_ns())
             with self._wake:
-                self._builder.add(stream, message)
-                self._trigger.add(stream, stamp_ns(message))
-                self._wake.notify_all()
+                self._builder.add(stream.name, message, stamp)
+                if beats:
+                    self._trigger.add(stream.name, stamp)
+                    self._wake.notify_all()
 
         return take
 
@@ -216,8 +221,8 @@ class PolicyNode(ManagedNode):
         processor = self._session.processor
         with self._wake:
             self._trigger.began(self._trigger.newest())  # used up, even if one of them cannot be decoded
-        steps = observe(lambda stamp: self._builder.build(stamp, text), target_ns, processor)
-        observation = steps[-1]
+        steps = observe(lambda stamp, names: self._builder.build(stamp, text, names), target_ns, processor)
+        observation = steps[0]
         with self._wake:
             self._trigger.began(observation.stamps_ns)
         sample = make_sample(steps, processor, text)

@@ -8,20 +8,20 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from vla_ros.bags.compress import COMPRESSED_IMAGE, FORMATS, SUFFIX, compressor
+from vla_ros.bags.compress import FORMATS, SUFFIX, compressor
 from vla_ros.bags.recording import Recording
-from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, Stream, graph_streams, robot_streams
+from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, graph_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
-from vla_ros.core.errors import InputError
+from vla_ros.core.stream import COMPRESSED_IMAGE, Stream
 from vla_ros.nodes.base import RECORDED_DEPTH, ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.streams import message_class
 
 LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer
 QUEUE_DEPTH = 100  # messages per topic that may wait between two turns of the executor
@@ -63,7 +63,7 @@ class RecorderNode(ManagedNode):
         self._said: set[str] = set()
         self._compressors: dict[str, Callable[[bytes], bytes]] = {}
         self._depth = RECORDED_DEPTH if self._sim_time() else QUEUE_DEPTH
-        found = [*robot_streams(robot), *graph_streams()]
+        found = [*robot.all_streams.values(), *graph_streams()]
         if self._sim_time() or self.parameters.clock:
             found.append(Stream(CLOCK, CLOCK, CLOCK_TYPE))
         for stream in found:
@@ -127,8 +127,10 @@ class RecorderNode(ManagedNode):
 
     def _follow(self, stream: Stream) -> None:
         topic = self.resolve_topic_name(stream.topic)
+        if topic in self._streams:  # two streams may read one topic
+            return
         self._streams[topic] = stream
-        self._subscribe(topic, reliable=True, latched=stream.latched)
+        self._subscribe(topic, reliable=True, latched=stream.once)
 
     def _subscribe(self, topic: str, reliable: bool, latched: bool) -> None:
         qos = QoSProfile(
@@ -144,7 +146,7 @@ class RecorderNode(ManagedNode):
         def lost(event: Any) -> None:
             self._lost[topic] += event.total_count_change
 
-        kind = _message_class(self._streams[topic].type)
+        kind = message_class(self._streams[topic].type)
         old = self._followed.pop(topic, None)
         if old is not None:
             self.destroy_subscription(old)
@@ -171,7 +173,7 @@ class RecorderNode(ManagedNode):
                 mine.durability == DurabilityPolicy.TRANSIENT_LOCAL and not latched
             )
             if deaf:
-                self._subscribe(topic, reliable, latched and self._streams[topic].latched)
+                self._subscribe(topic, reliable, latched and self._streams[topic].once)
         if self._unknown:
             types = dict(self.get_topic_names_and_types())
             for topic in [topic for topic in self._unknown if topic in types]:
@@ -193,7 +195,7 @@ class RecorderNode(ManagedNode):
 
     def _take(self, topic: str, data: bytes, source_ns: int) -> None:
         stream = self._streams[topic]
-        if stream.latched or stream.name == INSTRUCTION:
+        if stream.once or stream.name == INSTRUCTION:
             self._last[topic] = data
         if self.recording is not None:
             self._store(topic, data, source_ns)
@@ -233,14 +235,6 @@ class RecorderNode(ManagedNode):
                 compress,
             )
         recording.put(stored, now, data, source_ns or now)
-
-
-def _message_class(typename: str) -> type:
-    package, kind, name = typename.split("/")
-    try:
-        return getattr(import_module(f"{package}.{kind}"), name)
-    except (ImportError, AttributeError) as error:
-        raise InputError(f"message type {typename}: not installed: {error}") from error
 
 
 def _qos_mapping(qos: QoSProfile) -> dict[str, Any]:

@@ -58,26 +58,24 @@ def make_sample(steps: Steps | Sequence[Observation], processor: Processor, inst
     newest = steps[0]
     images, values, state = {}, {}, newest.state[None]
     for name, offsets in processor.steps().items():
+        there = [k for k in sorted(steps) if _has(steps[k], name)]
+        chosen = [steps[min(k for k in there if k >= offset)] for offset in offsets]
         if name == JOINT_STATES:
-            state = _stacked([step.state for step in _chosen(steps, offsets, lambda step: step.state.size)])
+            state = _stacked([step.state for step in chosen])
         elif name in processor.cameras:
-            images[name] = _stacked([step.images[name] for step in _chosen(steps, offsets, lambda s: name in s.images)])
-        else:
-            chosen = _chosen(steps, offsets, lambda step: name in step.values)
-            for reading in (name, f"{name}_count"):
-                if reading in newest.values:
-                    values[reading] = _stacked([step.values[reading] for step in chosen])
-            if name.startswith(COMMAND):
-                values[name] = np.array(values[name])
-                for row in [k for k, offset in enumerate(offsets) if offset not in steps]:
-                    values[name][row] = chosen[row].state[list(newest.columns[name])]
+            images[name] = _stacked([step.images[name] for step in chosen])
+        for reading in (name, f"{name}_count"):
+            if reading in newest.values:
+                values[reading] = _stacked([step.values[reading] for step in chosen])
+        if name.startswith(COMMAND):
+            rows = [step.values[name] if offset in steps else step.state[list(step.columns[name])]
+                    for offset, step in zip(offsets, chosen, strict=True)]  # fmt: skip
+            values[name] = np.stack(rows)
     return Sample(images=images, state=state, instruction=instruction, values=values, stamp_ns=newest.stamp_ns)
 
 
-def _chosen(steps: Steps, offsets: Sequence[int], has: Callable[[Observation], bool]) -> list[Observation]:
-    """Of each offset the first step from there on that has the stream."""
-    there = [k for k in sorted(steps) if has(steps[k])]
-    return [steps[min(k for k in there if k >= offset)] for offset in offsets]
+def _has(step: Observation, name: str) -> bool:
+    return step.state.size > 0 if name == JOINT_STATES else name in step.images or name in step.values
 
 
 def _offsets(processor: Processor) -> list[int]:

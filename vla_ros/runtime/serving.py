@@ -49,6 +49,8 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
                 f"the policy looks at camera {camera!r}, robot {robot.name} has {list(robot.camera_names)}; "
                 "map it to one of these, or to null (absent), in the policy file"
             )
+    for stream in processor.streams:
+        robot.stream(stream)
     if processor.joints != robot.joint_names:
         raise InputError(
             f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "

@@ -16,6 +16,7 @@ from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer
 from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy
@@ -76,13 +77,14 @@ class Inference:
 
 def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "warm up") -> Sample:
     """A sample of the right shapes: black images as large as the robot file says, every joint mid-range."""
-    steps = processor.n_obs_steps
-    images = {}
-    for name in processor.cameras:
-        camera = robot.camera(name)
-        images[name] = np.zeros((steps, camera.height, camera.width, 3), dtype=np.uint8)
+    images, values, steps = {}, {}, processor.steps()
+    for name in set(steps) - {JOINT_STATES}:
+        for reading, (shape, dtype) in robot.stream(name).readings.items():
+            kind = images if reading in processor.cameras else values
+            kind[reading] = np.zeros((len(steps[name]), *shape), dtype if dtype != "string" else np.str_)
     middle = np.array([(joint.lower + joint.upper) / 2 for joint in robot.joints])
-    return Sample(images=images, state=np.tile(middle, (steps, 1)), instruction=instruction)
+    state = np.tile(middle, (len(steps.get(JOINT_STATES, (0,))), 1))
+    return Sample(images=images, state=state, instruction=instruction, values=values)
 
 
 @contextmanager
@@ -280,6 +282,11 @@ class PolicySession:
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         if len(samples) != self.size:
             raise ValueError(f"{len(samples)} samples for a session of {self.size}")
+        for sample in samples:  # a prompt that tells the state would make a number of what is none
+            if not np.isfinite(sample.state).all():
+                step, joint = np.argwhere(~np.isfinite(sample.state))[0]
+                name = self.processor.joints[joint]
+                raise InputError(f"state: {name} is {sample.state[step, joint]}, expected a finite number")
         batch = self.processor.inputs(samples)
         if self.policy.traits.paced:
             step_ns = self.processor.step_dt * 1e9

@@ -6,8 +6,8 @@ from vla_ros.messages.stamps import NS
 
 
 class Trigger:
-    """An inference is due when every camera has an image newer than the last inference's, a joint state not older
-    than the newest of these images is there, and the rate limit allows it.
+    """An inference is due when every stream that paces has a message newer than the last inference's, joint states not
+    older than the newest of these are there, and the rate limit allows it.
 
     So a slow camera sets the pace, one inference runs on each set of images, and in a simulation in lockstep, whose
     streams carry the same stamps, exactly one on each stamp.
@@ -16,23 +16,24 @@ class Trigger:
     images that arrive then, or, when none arrive for a whole step more, on those that are there.
 
     Args:
-        cameras: streams of images that the policy needs; may be empty, then every joint state is a new observation.
-        joint_states: name of the stream of joint states.
+        paced: streams that pace, cameras above all; may be empty, then every joint state is a new observation.
+        joint_states: names of the streams of joint states.
         max_rate: Hz, 0 for no limit.
         max_ahead: s that a stamp may lie ahead of the clock; /clock and the other topics arrive in any order.
         pace: s from one inference to the next, exactly; 0 for none.
     """
 
     def __init__(
-        self, cameras: Collection[str], joint_states: str, max_rate: float = 0.0, max_ahead: float = 0.5,
+        self, paced: Collection[str], joint_states: Collection[str], max_rate: float = 0.0, max_ahead: float = 0.5,
         pace: float = 0.0,
     ) -> None:
-        self._cameras = tuple(cameras)
-        self._joint_states = joint_states
+        self._joint_states = tuple(joint_states)
+        self._paced = tuple(paced) or self._joint_states
         # A hundredth of slack: 10 Hz images must pass a limit of 10 Hz in spite of jitter in their stamps.
         self._period_ns = round(0.99 * NS / max_rate) if max_rate > 0 else 0
         self._max_ahead_ns = round(max_ahead * NS)
         self._pace_ns = round(pace * NS)
+        self._slack_ns = self._pace_ns // 10  # of jitter in stamps
         self.clear()
 
     def clear(self) -> None:
@@ -57,21 +58,18 @@ class Trigger:
 
     def target(self, now_ns: int) -> int | None:
         """The instant to observe, ns, when an inference is due; else None."""
-        streams = (*self._cameras, self._joint_states)
+        streams = {*self._paced, *self._joint_states}
         if any(stream not in self._newest for stream in streams):
             return None
         newest = max(self._newest[stream] for stream in streams)
         observed = max(now_ns, newest) if newest - now_ns <= self._max_ahead_ns else None
         if self._due_ns is not None:
-            slack = self._pace_ns // 10  # of jitter in stamps
-            there = min(self._newest[stream] for stream in streams) >= self._due_ns - slack
-            late = self._newest[self._joint_states] >= self._due_ns + self._pace_ns - slack
-            return observed if there or late else None
-        paced = self._cameras or (self._joint_states,)
-        if any(self._newest[stream] <= self._used.get(stream, self._newest[stream] - 1) for stream in paced):
+            reached = self._reached(self._newest)
+            return None if observed is None or reached < self._due_ns else min(observed, reached + self._slack_ns)
+        if any(self._newest[stream] <= self._used.get(stream, self._newest[stream] - 1) for stream in self._paced):
             return None
-        newest_image = max(self._newest[stream] for stream in paced)
-        if self._newest[self._joint_states] < newest_image:
+        newest_image = max(self._newest[stream] for stream in self._paced)
+        if self._paced != self._joint_states and self._joints_ns() < newest_image:
             return None
         if self._last_ns is not None and newest_image - self._last_ns < self._period_ns:
             return None
@@ -79,11 +77,11 @@ class Trigger:
 
     def began(self, stamps_ns: Mapping[str, int]) -> None:
         """An inference began on messages with these stamps."""
-        self._used = dict(stamps_ns)
-        self._last_ns = max(stamps_ns[stream] for stream in self._cameras or (self._joint_states,))
+        for stream, stamp in stamps_ns.items():  # what nothing could be paired with stays used up
+            self._used[stream] = max(stamp, self._used.get(stream, stamp))
+        self._last_ns = max(self._used[stream] for stream in self._paced)
         if self._due_ns is not None:
-            reached = max(self._last_ns, stamps_ns[self._joint_states] - self._pace_ns) + self._pace_ns // 10
-            self._due_ns += self._pace_ns * max(0, (reached - self._due_ns) // self._pace_ns + 1)
+            self._due_ns = max(self._due_ns, self._reached(self._used) + self._pace_ns)
         elif self._pace_ns:
             self._due_ns = self._last_ns + self._pace_ns
 
@@ -93,8 +91,18 @@ class Trigger:
         for stream, stamp in self._newest.items():
             if stamp - now_ns > self._max_ahead_ns:
                 found[stream] = f"stamp {(stamp - now_ns) / NS:.3f} s ahead of the clock"
-        joints = self._newest.get(self._joint_states)
-        images = [self._newest[name] for name in self._cameras if name in self._newest]
-        if joints is not None and images and max(images) - joints > self._max_ahead_ns:
-            found.setdefault(self._joint_states, f"{(max(images) - joints) / NS:.3f} s older than the newest image")
+        images = [self._newest[name] for name in self._paced if name in self._newest]
+        for stream in set(self._joint_states).intersection(self._newest).difference(self._paced):
+            behind = max(images, default=0) - self._newest[stream]
+            if behind > self._max_ahead_ns:
+                found.setdefault(stream, f"{behind / NS:.3f} s older than the newest image")
         return found
+
+    def _reached(self, stamps_ns: Mapping[str, int]) -> int:
+        """With a pace, the newest instant of its clock for which all is there, or which the joints left a step ago."""
+        joints = min(stamps_ns[stream] for stream in self._joint_states)
+        there = max(min(joints, *(stamps_ns[stream] for stream in self._paced)), joints - self._pace_ns)
+        return self._due_ns + (there + self._slack_ns - self._due_ns) // self._pace_ns * self._pace_ns
+
+    def _joints_ns(self) -> int:
+        return min(self._newest[stream] for stream in self._joint_states)

@@ -7,6 +7,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
+from vla_ros.core.stream import COMMAND, JOINT_STATES
 from vla_ros.datasets.lerobot import Dataset, Episode
 from vla_ros.policies.processor import Processor
 from vla_ros.training import augment
@@ -31,7 +32,7 @@ class Samples:
 
     Row k of a sample's actions at frame t is the command at `t + (first_action_step + k) * step_dt`; after the end of
     the episode the last command is repeated (before its start the first) and `action_is_pad` says so. Observation
-    steps before the start repeat the first.
+    steps before the start repeat the first; a command before the start is the state. What is augmented is colour.
 
     Raises:
         InputError: when the dataset lacks a joint or a camera of the policy, or their clocks do not fit.
@@ -53,21 +54,32 @@ class Samples:
             )
         for camera in processor.cameras:
             if camera not in dataset.camera_names:
-                raise InputError(f"dataset {dataset.path}: no camera {camera!r}, it has {dataset.camera_names}")
+                why = dataset.unreadable.get(camera, f"no such camera, it has {dataset.camera_names}")
+                raise InputError(f"dataset {dataset.path}: {camera}: {why}")
         self.stride = round(processor.step_dt * dataset.fps)
         if self.stride < 1 or abs(self.stride / dataset.fps - processor.step_dt) > 1e-3 * processor.step_dt:
             raise InputError(
                 f"dataset {dataset.path}: {dataset.fps} Hz does not divide the policy's steps of {processor.step_dt} s"
             )
         order = [dataset.joint_names.index(name) for name in processor.joints]
+        self._dataset = dataset
         self._states, self._actions = dataset.states[:, order], dataset.actions[:, order]
+
+        def told(name: str) -> Callable[[int, int], None] | None:
+            return (lambda done, total: progress(name, done, total)) if progress else None
+
         self._frames = {
-            camera: dataset.frames(
-                camera, cache=cache,
-                progress=(lambda done, total, camera=camera: progress(camera, done, total)) if progress else None,
-            )
-            for camera in processor.cameras
+            camera: dataset.frames(camera, cache=cache, progress=told(camera)) for camera in processor.cameras
         }
+        self._commands = {
+            name: dataset.command_columns(name.removeprefix(COMMAND))
+            for name in processor.streams if name.startswith(COMMAND)
+        }  # fmt: skip
+        self._values = {}  # reading -> (its stream, (N, ...))
+        for name in set(processor.streams).difference(self._commands):
+            self._values[name] = name, dataset.values(name, cache, told(name))
+            if f"{name}_count" in dataset.stream_names:
+                self._values[f"{name}_count"] = name, dataset.values(f"{name}_count")
         self._instructions = [episode.instruction for episode in episodes]
         lengths = [episode.length for episode in episodes]
         self._first = np.repeat([episode.start for episode in episodes], lengths)
@@ -94,14 +106,19 @@ class Samples:
     ) -> list[Sample]:
         """The samples with these numbers (B,), augmented with draws from `rng` where asked."""
         frame, first, last = self._index[numbers], self._first[numbers], self._last[numbers]
-        history = np.arange(1 - self.processor.n_obs_steps, 1) * self.stride
-        seen = np.maximum(frame[:, None] + history, first[:, None])  # (B, T)
+        wanted = {name: frame[:, None] + np.array(s) * self.stride for name, s in self.processor.steps(True).items()}
+        seen = {name: np.maximum(rows, first[:, None]) for name, rows in wanted.items()}  # each (B, T)
         steps = np.arange(self.processor.first_action_step, self.processor.horizon)
         ahead = frame[:, None] + steps * self.stride  # (B, H), and rows of the past in front where the policy has them
         is_pad = (ahead > last[:, None]) | (ahead < first[:, None])
-        states = self._states[seen].astype(np.float64)
+        states = self._states[seen.get(JOINT_STATES, frame[:, None])].astype(np.float64)
         actions = self._actions[np.clip(ahead, first[:, None], last[:, None])].astype(np.float64)
         images = self._images(seen, augmentation, rng)
+        values = {reading: rows[seen[name]] for reading, (name, rows) in self._values.items()}
+        for name, columns in self._commands.items():  # there is none before the first frame: the state
+            late = (wanted[name] < first[:, None])[..., None]
+            rows = np.where(late, self._dataset.states[seen[name]], self._dataset.actions[seen[name]])
+            values[name] = rows[..., columns].astype(np.float64)
         return [
             Sample(
                 images={camera: values[b] for camera, values in images.items()},
@@ -109,15 +126,16 @@ class Samples:
                 instruction=self._instructions[self._episode[number]],
                 actions=actions[b],
                 action_is_pad=is_pad[b],
+                values={name: rows[b] for name, rows in values.items()},
             )
             for b, number in enumerate(numbers)
         ]
 
     def _images(self, seen, augmentation, rng) -> dict[str, np.ndarray]:
-        images = {camera: frames[seen] for camera, frames in self._frames.items()}  # (B, T, h, w, 3)
+        images = {camera: frames[seen[camera]] for camera, frames in self._frames.items()}  # (B, T, h, w, 3)
         if augmentation is None:
             return images
-        draws = augment.draw(augmentation, len(seen), rng)
+        draws = augment.draw(augmentation, len(next(iter(seen.values()))), rng)
         for camera, values in images.items():
             if augmentation.shift:
                 values = augment.shift(values, augmentation.shift, rng)

@@ -11,7 +11,7 @@ from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.act.transformer import sinusoid_2d
 from vla_ros.policies.formats.weights import load_weights
-from vla_ros.policies.policy import Prior
+from vla_ros.policies.policy import Steer
 
 TINY = dict(dim_model=32, n_heads=4, dim_feedforward=64, n_encoder_layers=2, n_vae_encoder_layers=2, latent_dim=4,
             chunk_size=8, n_action_steps=8, backbone_width=8)
@@ -179,8 +179,11 @@ def test_two_dimensional_positions_start_at_one():
 
 def test_a_prior_is_refused_because_there_is_nothing_to_guide():
     policy = tiny()
-    with pytest.raises(InputError, match="ensemble"):
-        policy.predict(batch(policy), prior=Prior(torch.zeros(2, 8, 3), torch.ones(8)))
+    counts = torch.tensor([1, 1])
+    with pytest.raises(InputError, match="guidance 'prior': ACT takes none; use another blending mode"):
+        policy.predict(batch(policy), steer=Steer(torch.zeros(2, 8, 3), counts, counts))
+    with pytest.raises(InputError, match="num_steps 3: ACT does not work in steps"):
+        policy.predict(batch(policy), num_steps=3)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from vla_ros.policies.diffusion.schedule import make_scheduler
 from vla_ros.policies.diffusion.unet import convolve, convolve_transposed
 from vla_ros.policies.diffusion.vision import SpatialSoftmax, centre_crop, random_crop
 from vla_ros.policies.formats.weights import load_weights
-from vla_ros.policies.policy import Prior
+from vla_ros.policies.policy import Steer
 
 PUSHT = DiffusionConfig(action_dim=2, state_dim=2, cameras=("observation.image",), image_size=(96, 96),
                         crop_shape=(84, 84))
@@ -63,8 +63,8 @@ def test_golden_diffusion():
         policy = DiffusionPolicy(config).eval()
     grid = ["rgb_encoder.pool.pos_grid"]
     load_weights(policy, golden_vectors.Filled(shapes), "golden", module_key, optional=grid)
-    prefix = policy.encode_prefix({"images": vectors["images"], "state": vectors["state"]})
-    golden_vectors.assert_close(prefix.tensors["condition"], vectors["global_cond"])
+    prefix = policy.encode({"images": vectors["images"], "state": vectors["state"]})
+    golden_vectors.assert_close(prefix.condition, vectors["global_cond"])
     out = policy.denoise(prefix, vectors["noise"], vectors["timestep"])
     golden_vectors.assert_close(out, vectors["unet_out"])
 
@@ -119,11 +119,11 @@ def test_sampling_equals_a_loop_over_the_scheduler_of_diffusers(prediction, kind
     # diffusers draws its noise itself: here it draws ours.
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor",
                         lambda shape, **_: next(path).expand(shape))
-    prefix, x = policy.encode_prefix(inputs), torch.cat([policy.past_noise.expand(2, -1, -1), start], dim=1)
+    prefix, x = policy.encode(inputs), torch.cat([policy.past_noise.expand(2, -1, -1), start], dim=1)
     for time in scheduler.timesteps:
         out = policy.denoise(prefix, x, time.expand(len(x)))
         x = scheduler.step(out, time, x).prev_sample
-    torch.testing.assert_close(policy.predict(inputs, start), x[:, 1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy.predict(inputs, {"noise": start}), x[:, 1:], rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
@@ -133,14 +133,15 @@ def test_without_predicted_noise_ddim_scales_the_start_by_known_alphas():
     torch.nn.init.zeros_(policy.unet.final_conv[1].bias)
     start = noise(policy)
     first = make_scheduler(policy.config).alphas_cumprod[9]
-    torch.testing.assert_close(policy.predict(batch(policy), start), start / first.sqrt(), rtol=1e-4, atol=1e-4)
+    started = policy.predict(batch(policy), {"noise": start})
+    torch.testing.assert_close(started, start / first.sqrt(), rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
 def test_prediction_is_a_function_of_its_noise():
     policy = tiny()
     inputs, start = batch(policy), noise(policy)
-    assert torch.equal(policy.predict(inputs, start), policy.predict(inputs, start))
+    assert torch.equal(policy.predict(inputs, {"noise": start}), policy.predict(inputs, {"noise": start}))
     assert not torch.equal(policy.predict(inputs), policy.predict(inputs))
 
 
@@ -148,14 +149,13 @@ def test_prediction_is_a_function_of_its_noise():
 def test_frozen_rows_of_a_prior_come_out_as_they_went_in():
     policy = tiny()
     target = torch.rand(2, policy.config.horizon, 3) - 0.5
-    weights = torch.zeros(policy.config.horizon)
-    weights[:4] = 1
-    out = policy.predict(batch(policy), noise(policy), Prior(target, weights))
+    draws, counts, none = {"noise": noise(policy)}, torch.tensor([4, 4]), torch.tensor([0, 0])
+    out = policy.predict(batch(policy), draws, Steer(target, counts, counts))
     torch.testing.assert_close(out[:, :4], target[:, :4])
-    free = policy.predict(batch(policy), noise(policy), Prior(target, torch.zeros_like(weights)))
-    torch.testing.assert_close(free, policy.predict(batch(policy), noise(policy)), rtol=0, atol=0)
-    with pytest.raises(InputError, match="exact"):
-        policy.predict(batch(policy), noise(policy), Prior(target, weights, exact=True))
+    free = policy.predict(batch(policy), draws, Steer(target, counts, none))
+    torch.testing.assert_close(free, policy.predict(batch(policy), draws), rtol=0, atol=0)
+    with pytest.raises(InputError, match="guidance 'exact': DiffusionPolicy takes \\['prior'\\]"):
+        policy.predict(batch(policy), draws, Steer(target, counts, counts, exact=True))
 
 
 def test_the_crop_is_random_in_training_alone():
@@ -167,9 +167,9 @@ def test_the_crop_is_random_in_training_alone():
     policy = tiny(crop_shape=(48, 48))
     inputs = batch(policy)
     with torch.no_grad():
-        features = [policy.encode_prefix(inputs).tensors["condition"] for _ in range(2)]
+        features = [policy.encode(inputs).condition for _ in range(2)]
         assert torch.equal(*features)
-        assert not torch.equal(policy.train().encode_prefix(inputs).tensors["condition"], features[0])
+        assert not torch.equal(policy.train().encode(inputs).condition, features[0])
 
 
 def test_clip_text_conditions_the_policy_and_stays_frozen():
@@ -179,12 +179,12 @@ def test_clip_text_conditions_the_policy_and_stays_frozen():
     assert all(p.grad is None for p in policy.language_encoder.parameters())
     assert policy.language_projection.weight.grad.abs().sum() > 0
     policy.eval()
-    first = policy.encode_prefix(inputs).tensors["condition"]
-    other = policy.encode_prefix(inputs | {"tokens": inputs["tokens"].flip(0)}).tensors["condition"]
+    first = policy.encode(inputs).condition
+    other = policy.encode(inputs | {"tokens": inputs["tokens"].flip(0)}).condition
     assert first.shape == (2, 2 * policy.config.step_condition_dim)
     assert not torch.equal(first, other)
     longer = torch.nn.functional.pad(inputs["tokens"], (0, 3), value=49)  # filled up further: no difference
-    torch.testing.assert_close(policy.encode_prefix(inputs | {"tokens": longer}).tensors["condition"], first)
+    torch.testing.assert_close(policy.encode(inputs | {"tokens": longer}).condition, first)
     assert {key.split(".")[0] for key in policy.state_dict()} == {
         "rgb_encoder", "language_encoder", "language_projection", "unet"
     }
@@ -197,7 +197,7 @@ def test_loss_is_the_error_of_what_is_predicted(kind):
     start = torch.randn(inputs["actions"].shape, generator=torch.Generator().manual_seed(5))
     inputs["action_is_pad"][:, 8:] = True
     noisy = DDPMScheduler(10, beta_schedule="squaredcos_cap_v2").add_noise(inputs["actions"], start, time)
-    out = policy.denoise(policy.encode_prefix(inputs), noisy, time)
+    out = policy.denoise(policy.encode(inputs), noisy, time)
     error = (out - (start if kind == "epsilon" else inputs["actions"])).square()
     error[:, 8:] = 0
     torch.testing.assert_close(policy.loss(inputs, noise=start, time=time)["loss"], error.mean())
@@ -214,7 +214,7 @@ def test_loss_is_the_error_of_what_is_predicted(kind):
 def test_every_option_predicts_and_trains(changes):
     policy = tiny(**changes)
     inputs = batch(policy)
-    assert policy.predict(inputs, noise(policy)).shape == (2, 17 - policy.config.n_obs_steps, 3)
+    assert policy.predict(inputs, {"noise": noise(policy)}).shape == (2, 17 - policy.config.n_obs_steps, 3)
     policy.train().loss(inputs)["loss"].backward()
     assert all(p.grad is not None for p in policy.parameters() if p.requires_grad)
 

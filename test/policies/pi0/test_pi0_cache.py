@@ -6,9 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from vla_ros.nn.attention import grouped_attention
-from vla_ros.nn.embeddings import time_features
+from vla_ros.nn.embeddings import rotary_table, time_features
 from vla_ros.nn.gemma import GemmaTower
-from vla_ros.nn.embeddings import rotary_table
 
 
 def joint_velocity(model, batch, noisy, time):
@@ -70,7 +69,7 @@ def test_the_cached_velocity_equals_the_joint_forward(changes):
     expected = joint_velocity(model, batch, noisy, time)
     assert expected.std() > 0.1
     torch.testing.assert_close(
-        model.denoise(model.encode_prefix(batch), noisy, time), expected, rtol=1e-5, atol=1e-5
+        model.denoise(model.encode(batch), noisy, time), expected, rtol=1e-5, atol=1e-5
     )
 
 
@@ -79,7 +78,7 @@ def test_the_cached_velocity_equals_the_joint_forward(changes):
 def test_sampling_with_the_cache_equals_sampling_without(changes):
     model = pi0_tiny.policy(**changes)
     batch, x = pi0_tiny.batch(model.config), pi0_tiny.noise(model.config)
-    actions = model.predict(batch, noise=x)
+    actions = model.predict(batch, {"noise": x})
     for time in torch.linspace(1, 0.1, 10):
         x = x - joint_velocity(model, batch, x, time.expand(2)) / 10
     torch.testing.assert_close(actions, x, rtol=1e-5, atol=1e-5)
@@ -90,10 +89,10 @@ def test_the_differentiable_path_gives_the_same_numbers(changes):
     model = pi0_tiny.policy(**changes)
     batch, noisy = pi0_tiny.batch(model.config), pi0_tiny.noise(model.config)
     time = torch.tensor([0.3, 0.8])
-    with_gradients = model.denoise(model.encode_prefix(batch), noisy, time)
+    with_gradients = model.denoise(model.encode(batch), noisy, time)
     with_gradients.square().mean().backward()
     with torch.no_grad():
-        without = model.denoise(model.encode_prefix(batch), noisy, time)
+        without = model.denoise(model.encode(batch), noisy, time)
     torch.testing.assert_close(with_gradients.detach(), without, rtol=1e-5, atol=1e-6)
     used = {name for name, p in model.named_parameters() if p.grad is not None}
     unused = {name for name, p in model.named_parameters() if p.grad is None}
@@ -118,31 +117,8 @@ def test_one_prefix_evaluation_a_chunk(monkeypatch):
 
     monkeypatch.setattr(GemmaTower, "fill", fill)
     monkeypatch.setattr(GemmaTower, "forward", forward)
-    model.predict(pi0_tiny.batch(model.config), noise=pi0_tiny.noise(model.config))
+    model.predict(pi0_tiny.batch(model.config), {"noise": pi0_tiny.noise(model.config)})
     assert runs == {"prefix": 1, "expert": 10}
-
-
-@torch.no_grad()
-def test_denoising_leaves_the_prefix_as_it_was():
-    model = pi0_tiny.policy()
-    prefix = model.encode_prefix(pi0_tiny.batch(model.config))
-    noisy, time = pi0_tiny.noise(model.config), torch.tensor([0.5, 0.5])
-    first = model.denoise(prefix, noisy, time)
-    model.denoise(prefix, torch.randn_like(noisy), torch.tensor([0.9, 0.1]))
-    assert torch.equal(model.denoise(prefix, noisy, time), first)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_constants_of_the_steps_computed_once_change_nothing(adaptive):
-    model = pi0_tiny.policy(adaptive=adaptive)
-    batch, noise = pi0_tiny.batch(model.config), pi0_tiny.noise(model.config)
-    plain = model.predict(batch, noise=noise)
-    model.prepare()
-    assert torch.equal(model.predict(batch, noise=noise), plain)
-    model.time_in.weight.mul_(1.5)
-    model.train().eval()  # training forgets them
-    assert not torch.equal(model.predict(batch, noise=noise), plain)
 
 
 def test_grouped_attention_equals_repeated_heads():

@@ -63,7 +63,7 @@ def test_loss_agrees_with_the_published_code(name):
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
 def test_sampled_actions_agree_with_the_published_code(name):
     policy, batch, golden = golden_case(name)
-    golden_vectors.assert_close(policy.predict(batch, noise=golden["noise"]), golden["sampled_actions"])
+    golden_vectors.assert_close(policy.predict(batch, {"noise": golden["noise"]}), golden["sampled_actions"])
 
 
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
@@ -72,6 +72,6 @@ def test_bfloat16_stays_near_float32(name):
     policy, batch, golden = golden_case(name, torch.bfloat16)
     assert policy.expert.layers[0].qkv.weight.dtype == torch.bfloat16
     assert policy.action_out.weight.dtype == torch.float32
-    actions = policy.predict(batch, noise=golden["noise"])
+    actions = policy.predict(batch, {"noise": golden["noise"]})
     assert not torch.equal(actions, golden["sampled_actions"])
     golden_vectors.assert_close(actions, golden["sampled_actions"], relative=0.05)

@@ -4,11 +4,13 @@ import pi0_tiny
 import pytest
 import torch
 
+from vla_ros.policies.policy import Steer
+
 BOTH = pytest.mark.parametrize("adaptive", [False, True], ids=["pi0", "pi05"])
 
 
 def predict(model, batch):
-    return model.predict(batch, noise=pi0_tiny.noise(model.config))
+    return model.predict(batch, {"noise": pi0_tiny.noise(model.config)})
 
 
 @BOTH
@@ -49,9 +51,7 @@ def test_actions_see_the_state_and_it_does_not_see_them():
     expected = predict(model, batch)
     changed = predict(model, batch | {"state": batch["state"] + 1})
     assert not torch.allclose(changed, expected)
-    prefix = model.encode_prefix(batch)
-    cache = prefix.tensors["cache"]
-    assert cache.length() == 3 * 4 + 6 + 1  # images, text and the state, before any action is known
+    assert model.encode(batch).cache.shape[4] == 3 * 4 + 6 + 1  # images, text and the state, before any action is known
 
 
 @torch.no_grad()
@@ -69,7 +69,7 @@ def test_fresh_adaptive_norms_switch_the_experts_layers_off():
         if ".dense." in name:
             parameter.zero_()
     noisy = pi0_tiny.noise(model.config)
-    velocity = model.denoise(model.encode_prefix(pi0_tiny.batch(model.config)), noisy, torch.tensor([0.3, 0.8]))
+    velocity = model.denoise(model.encode(pi0_tiny.batch(model.config)), noisy, torch.tensor([0.3, 0.8]))
     x = model.action_in(noisy)
     torch.testing.assert_close(velocity, model.action_out(x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)))
 
@@ -81,17 +81,14 @@ def test_times_are_drawn_between_noise_and_actions():
     assert time.mean() == pytest.approx(0.999 * 0.6 + 0.001, abs=0.02)  # the mean of Beta(1.5, 1) is 0.6
 
 
-def test_a_prior_pulls_the_first_rows_in_both_forms():
-    from vla_ros.policies.policy import Prior
-
+def test_a_running_chunk_pulls_the_first_rows_in_both_forms():
     model = pi0_tiny.policy()
     batch, noise = pi0_tiny.batch(model.config), pi0_tiny.noise(model.config)
-    free = model.predict(batch, noise=noise)
+    free = model.predict(batch, {"noise": noise})
     target = free + 0.5
-    weights = torch.tensor([1.0, 1.0, 0.5, 0.0, 0.0])
+    counts = torch.tensor([2, 2])
     for exact in (False, True):
-        guided = model.predict(batch, noise=noise, prior=Prior(target, weights, exact=exact))
+        guided = model.predict(batch, {"noise": noise}, Steer(target, counts, counts + 1, exact=exact))
         before, after = ((a - target)[:, :2].abs().mean() for a in (free, guided))
         assert after < 0.5 * before
-    off = model.predict(batch, noise=noise, prior=Prior(target, torch.zeros(5)))
-    torch.testing.assert_close(off, free)
+    assert torch.equal(model.predict(batch, {"noise": noise}, Steer(target, counts, counts * 0)), free)

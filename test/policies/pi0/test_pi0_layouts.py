@@ -163,8 +163,8 @@ def test_every_layout_gives_the_same_network(folders, name):
     batch, noise = network_inputs(loaded.policy.config)
     steps = loaded.policy.config.num_steps
     with torch.no_grad():
-        expected = plain.sample(plain.encode_prefix(batch), noise, num_steps=steps)
-    torch.testing.assert_close(loaded.policy.predict(batch, noise=noise), expected)
+        expected = plain.predict(batch, {"noise": noise}, num_steps=steps)
+    torch.testing.assert_close(loaded.policy.predict(batch, {"noise": noise}), expected)
     assert loaded.processor.step_dt == 0.05 and loaded.processor.joints == JOINTS
 
 
@@ -333,7 +333,7 @@ def test_a_fine_tuned_checkpoint_is_saved_in_our_own_layout(folders, tmp_path):
     again = registry.load(tmp_path / "own", dtype=torch.bfloat16)
     batch, noise = network_inputs(loaded.policy.config)
     assert again.layout == "vla_ros"
-    assert torch.equal(again.policy.predict(batch, noise=noise), loaded.policy.predict(batch, noise=noise))
+    assert torch.equal(again.policy.predict(batch, {"noise": noise}), loaded.policy.predict(batch, {"noise": noise}))
     x = np.array([0.3, -0.2, 0.9])
     assert np.array_equal(again.processor.state.normalise(x), loaded.processor.state.normalise(x))
     assert again.processor.tokenizer.encode("touch the cube") == loaded.processor.tokenizer.encode("touch the cube")

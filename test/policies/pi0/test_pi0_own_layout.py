@@ -35,7 +35,7 @@ def test_a_saved_folder_gives_the_same_policy(loaded, tmp_path):
     again = registry.load(tmp_path / "checkpoint")
     for name, value in again.processor.inputs(samples).items():
         assert torch.equal(value, batch[name]), name
-    ours, theirs = (p.policy.eval().predict(batch, noise=noise) for p in (loaded, again))
+    ours, theirs = (p.policy.eval().predict(batch, {"noise": noise}) for p in (loaded, again))
     assert torch.equal(ours, theirs)
     first, second = (x.processor.outputs(y, samples) for x, y in ((loaded, ours), (again, theirs)))
     assert all(np.array_equal(a.parts[0].data, b.parts[0].data) for a, b in zip(first, second, strict=True))
@@ -48,7 +48,7 @@ def test_bfloat16_stays_near_float32(loaded, tmp_path):
     registry.save(tmp_path / "checkpoint", loaded)
     short = registry.load(tmp_path / "checkpoint", dtype=torch.bfloat16).policy
     batch, noise = loaded.processor.inputs([pi0_tiny.sample()]), torch.randn(1, 4, 3)
-    expected, actions = (p.eval().predict(batch, noise=noise) for p in (loaded.policy, short))
+    expected, actions = (p.eval().predict(batch, {"noise": noise}) for p in (loaded.policy, short))
     assert short.expert.layers[0].qkv.weight.dtype == torch.bfloat16
     assert short.image_tokens.tower.maps.weight.dtype == torch.float32
     assert 0 < (actions - expected).abs().max() < 0.05 * expected.abs().max()

@@ -120,7 +120,7 @@ def test_what_is_left_out_changes_nothing(sentencepiece_model, adaptive):
     model = pi0_tiny.policy(text_length=48, **changes)
     noise = pi0_tiny.noise(model.config, rows=1)
     torch.testing.assert_close(
-        model.predict(short, noise=noise), model.predict(whole, noise=noise), rtol=1e-5, atol=1e-5
+        model.predict(short, {"noise": noise}), model.predict(whole, {"noise": noise}), rtol=1e-5, atol=1e-5
     )
 
 

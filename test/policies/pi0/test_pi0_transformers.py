@@ -82,7 +82,7 @@ def test_the_names_are_those_of_the_peer(peer):
 
 def test_sampled_actions_agree(peer, case):
     policy, ours, theirs, _, noise = case
-    assert_near(policy.predict(ours, noise=noise), peer.sample_actions(**theirs, noise=noise.clone()), 1e-4)
+    assert_near(policy.predict(ours, {"noise": noise}), peer.sample_actions(**theirs, noise=noise.clone()), 1e-4)
 
 
 def test_the_loss_agrees(peer, case):

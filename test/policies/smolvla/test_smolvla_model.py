@@ -8,7 +8,7 @@ from lerobot_checkpoints import smolvla_shapes
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.formats.weights import load_weights
-from vla_ros.policies.policy import Prior
+from vla_ros.policies.policy import Steer
 from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, TextSize, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
 from vla_ros.policies.smolvla.published import Stacked, module_key
@@ -78,7 +78,7 @@ def test_golden_smolvla_loss():
 @torch.no_grad()
 def test_golden_smolvla_actions():
     policy, inputs, vectors = golden_policy()
-    golden_vectors.assert_close(policy.predict(inputs, vectors["noise"]), vectors["sampled_actions"])
+    golden_vectors.assert_close(policy.predict(inputs, {"noise": vectors["noise"]}), vectors["sampled_actions"])
 
 
 def test_a_full_size_state_dict_has_the_published_size_and_fits_exactly():
@@ -108,7 +108,7 @@ def test_missing_extra_and_misshapen_keys_are_all_listed():
 @torch.no_grad()
 def test_later_actions_never_reach_earlier_ones():
     policy, inputs = tiny(), batch(tiny())
-    prefix, x, time = policy.encode_prefix(inputs), noise(policy), torch.tensor([0.5, 0.2])
+    prefix, x, time = policy.encode(inputs), noise(policy), torch.tensor([0.5, 0.2])
     before = policy.denoise(prefix, x, time)
     x[:, 3] += 1
     after = policy.denoise(prefix, x, time)
@@ -120,13 +120,13 @@ def test_later_actions_never_reach_earlier_ones():
 def test_padding_of_text_and_masked_cameras_have_no_effect():
     policy, inputs = tiny(), batch(tiny())
     inputs["image_mask"][:, 1] = False
-    expected = policy.predict(inputs, noise(policy))
+    expected = policy.predict(inputs, {"noise": noise(policy)})
     changed = dict(inputs, images=inputs["images"].clone(), tokens=inputs["tokens"].clone())
     changed["images"][:, 1] = 0.3
     changed["tokens"][1, 4:] = 7
-    torch.testing.assert_close(policy.predict(changed, noise(policy)), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(policy.predict(changed, {"noise": noise(policy)}), expected, rtol=0, atol=1e-6)
     dropped = dict(inputs, images=inputs["images"][:, :1], image_mask=inputs["image_mask"][:, :1])
-    torch.testing.assert_close(policy.predict(dropped, noise(policy)), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(policy.predict(dropped, {"noise": noise(policy)}), expected, rtol=0, atol=1e-6)
 
 
 @torch.no_grad()
@@ -134,37 +134,32 @@ def test_without_output_weights_the_noise_comes_out():
     policy = tiny()
     torch.nn.init.zeros_(policy.action_out.weight)
     torch.nn.init.zeros_(policy.action_out.bias)
-    assert torch.equal(policy.predict(batch(policy), noise(policy)), noise(policy))
+    assert torch.equal(policy.predict(batch(policy), {"noise": noise(policy)}), noise(policy))
 
 
 @torch.no_grad()
 def test_images_and_text_do_not_see_the_state():
     policy, inputs = tiny(), batch(tiny())
-    first = policy.encode_prefix(inputs)
-    second = policy.encode_prefix(inputs | {"state": inputs["state"] + 1})
-    for name in ("keys", "values"):
-        for a, b in zip(first.tensors[name], second.tensors[name], strict=True):
-            assert torch.equal(a[:, :, :-1], b[:, :, :-1])
-            assert not torch.equal(a[:, :, -1], b[:, :, -1])
+    first = policy.encode(inputs)
+    second = policy.encode(inputs | {"state": inputs["state"] + 1})
+    for a, b in zip(first.keys + first.values, second.keys + second.values, strict=True):
+        assert torch.equal(a[:, :, :-1], b[:, :, :-1])
+        assert not torch.equal(a[:, :, -1], b[:, :, -1])
 
 
-def test_the_prefix_is_encoded_once_a_chunk_and_denoising_leaves_it_alone():
+def test_the_prefix_is_encoded_once_a_chunk():
     policy, inputs = tiny(), batch(tiny())
     calls = []
     encode, policy.encode_tokens = policy.encode_tokens, lambda *a: calls.append("prefix") or encode(*a)
     with torch.no_grad():
-        policy.predict(inputs, noise(policy))
+        policy.predict(inputs, {"noise": noise(policy)})
         assert calls == ["prefix"]
-        prefix = policy.encode_prefix(inputs)
-        copies = [key.clone() for key in prefix.tensors["keys"]]
-        policy.sample(prefix, noise(policy))
-    assert all(torch.equal(a, b) for a, b in zip(copies, prefix.tensors["keys"], strict=True))
 
 
 def test_cross_layers_make_keys_from_the_prefix_alone():
     policy, inputs = tiny(), batch(tiny())
     x = noise(policy).requires_grad_()
-    prefix = policy.encode_prefix(inputs)
+    prefix = policy.encode(inputs)
     layer = policy.expert[1]
     assert layer.cross and layer.key.weight.shape == (8, 8)
     before = policy.denoise(prefix, x, torch.ones(2))
@@ -190,7 +185,7 @@ def test_the_rotation_of_the_vision_language_model_is_not_read():
 def test_every_option_predicts_and_trains(changes):
     policy = tiny(**changes)
     inputs = batch(policy)
-    assert policy.predict(inputs, noise(policy)).shape == (2, 5, 6)
+    assert policy.predict(inputs, {"noise": noise(policy)}).shape == (2, 5, 6)
     policy.loss(inputs)["loss"].backward()
     last = policy.config.num_vlm_layers - 1
     unread = {f"text.{last}.{name}.weight" for name in ("out", "post_norm", "gate_up", "down")}
@@ -215,13 +210,13 @@ def test_training_leaves_alone_what_the_configuration_says():
 
 
 @torch.no_grad()
-def test_a_prior_guides_frozen_rows_and_zero_weights_change_nothing():
+def test_a_running_chunk_guides_frozen_rows_and_no_overlap_changes_nothing():
     policy, inputs = tiny(), batch(tiny())
-    target, weights = torch.zeros(2, 5, 6), torch.tensor([1.0, 1.0, 0.0, 0.0, 0.0])
-    free = policy.predict(inputs, noise(policy))
-    guided = policy.predict(inputs, noise(policy), Prior(target, weights))
+    target, counts = torch.zeros(2, 5, 6), torch.tensor([2, 2])
+    free = policy.predict(inputs, {"noise": noise(policy)})
+    guided = policy.predict(inputs, {"noise": noise(policy)}, Steer(target, counts, counts))
     assert guided[:, :2].abs().mean() < 0.5 * free[:, :2].abs().mean()
-    assert torch.equal(policy.predict(inputs, noise(policy), Prior(target, weights * 0)), free)
+    assert torch.equal(policy.predict(inputs, {"noise": noise(policy)}, Steer(target, counts, counts * 0)), free)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ def check_robot(robot: RobotSpec, world: World) -> None:
     """Raises InputError where the robot file asks for what the simulator does not have."""
     if sorted(robot.joint_names) != sorted(world.joint_names):
         raise InputError(f"robot {robot.name}: joints {robot.joint_names}, the simulator has {world.joint_names}")
+    if len(robot.joint_state_topics) > 1:
+        raise InputError(f"robot {robot.name}: joint states on {robot.joint_state_topics}, the simulator has one topic")
     for name in robot.camera_names:
         if name not in world.cameras:
             raise InputError(f"robot {robot.name}: camera {name!r}, the simulator has {world.cameras}")
@@ -91,7 +93,7 @@ class StatePublisher:
 
     def __init__(self, node: Node, robot: RobotSpec, depth: int = 10) -> None:
         qos = sensor_qos(reliable=True, depth=depth)
-        self._publisher = node.create_publisher(JointState, robot.joint_state_topic, qos)
+        self._publisher = node.create_publisher(JointState, robot.joint_state_topics[0], qos)
 
     def publish(self, world: World, stamp: int) -> None:
         self._publisher.publish(

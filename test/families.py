@@ -1,0 +1,61 @@
+"""Small policies of every family, with their processors; for tests that no stand-in may pass alone."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pi0_tiny
+import torch
+
+from vla_ros.core.observation import Sample
+from vla_ros.nn.keypoint_stem import KeypointStemSize
+from vla_ros.policies import registry
+from vla_ros.training.config import TrainConfig
+
+FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
+GUIDED = ("pi0", "pi05", "smolvla", "diffusion")
+JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
+INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
+CAMERAS = ("front", "wrist")
+SIDE = 48  # pixels; a quarter of the work of the shipped size
+
+
+def config(family: str) -> dict:
+    """A training config's `policy` mapping: the shipped tiny configuration, smaller still."""
+    if family.startswith("pi0"):
+        sizes = {"vision": {"kind": "keypoint_stem", **asdict(pi0_tiny.STEM)}, "prefix": asdict(pi0_tiny.PREFIX),
+                 "expert": asdict(pi0_tiny.EXPERT), "horizon": 6, "num_steps": 3, "text_length": 12}
+        return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
+    values = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
+    if family == "smolvla":
+        values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
+        values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
+    else:
+        values["image_size"] = [SIDE, SIDE]
+    if family == "diffusion":
+        values |= {"num_inference_steps": 3, "down_dims": [16, 32], "n_obs_steps": 2}
+    return values
+
+
+def fresh(family: str, **changes) -> registry.LoadedPolicy:
+    """With weights drawn at random everywhere: layers that start at zero would hide mistakes."""
+    torch.manual_seed(0)
+    row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
+    row |= {"q01": row["min"], "q99": row["max"]}
+    statistics = {"observation.state": row, "action": row}
+    data = registry.TrainingData(JOINTS, CAMERAS, 0.1, statistics, INSTRUCTIONS)
+    name = "pi0" if family == "pi05" else family
+    loaded = registry.build(name, config(family) | changes, data)
+    with torch.no_grad():
+        for parameter in loaded.policy.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    loaded.policy.eval()
+    return loaded
+
+
+def sample(processor, seed: int = 0, instruction: str = INSTRUCTIONS[0], stamp_ns: int = 0) -> Sample:
+    """Of a robot with the cameras and joints of this file."""
+    rng = np.random.default_rng(seed)
+    steps = processor.n_obs_steps
+    images = {name: rng.integers(0, 256, (steps, SIDE, SIDE, 3), dtype=np.uint8) for name in processor.cameras}
+    return Sample(images, rng.uniform(-0.3, 0.3, (steps, len(JOINTS))), instruction, stamp_ns=stamp_ns)

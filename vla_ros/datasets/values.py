@@ -1,0 +1,85 @@
+"""Values of a robot's further streams in a dataset: features, columns and statistics. Depth is 16-bit PNG, in mm."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.stream import Stream
+from vla_ros.datasets.statistics import PixelStatistics, Statistics, of_rows
+
+ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
+IMAGE_PREFIX = "observation.images."
+_ARROW = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
+
+
+def feature_key(name: str, dtype: str) -> str:
+    return f"{IMAGE_PREFIX}{name}" if dtype == "uint16" else f"observation.{name}"
+
+
+def feature(stream: Stream, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
+    """As info.json describes it."""
+    if dtype == "uint16":
+        names, info = ["height", "width", "channels"], {"is_depth_map": True, "unit": "mm"}
+        return {"dtype": "image", "shape": list(shape), "names": names, "info": info}
+    names = list(stream.select) if len(stream.select) == shape[-1] else None
+    return {"dtype": dtype, "shape": list(shape), "names": names, "info": {"unit": stream.unit, "frame": stream.frame}}
+
+
+def is_depth(feature: Mapping[str, Any]) -> bool:
+    info = (feature.get("info") or {}) | (feature.get("video_info") or {})
+    marked = info.get("is_depth_map") or info.get("video.is_depth_map")
+    return bool(marked) or str(info.get("video.pix_fmt", "")).startswith(("gray1", "gray9"))
+
+
+def column(rows: np.ndarray, dtype: str) -> pa.Array:
+    """(T, *shape) as a column: plain values of shape (1,), lists of lists else, depth as images of the rows."""
+    if dtype == "uint16":
+        images = [{"bytes": cv2.imencode(".png", row)[1].tobytes(), "path": None} for row in rows]
+        return pa.array(images, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    made = pa.array(rows.ravel(), _ARROW[dtype])
+    if rows.shape[1:] == (1,):
+        return made
+    for size in rows.shape[:0:-1]:
+        made = pa.ListArray.from_arrays(pa.array(np.arange(0, len(made) + 1, size, dtype=np.int32)), made)
+    return made
+
+
+def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """(T, *shape) of a column. Raises InputError when it holds another number of values."""
+    flat = values.combine_chunks()
+    while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type) or pa.types.is_large_list(flat.type):
+        flat = flat.flatten()
+    size = int(np.prod(shape))
+    if len(flat) != len(values) * size or flat.null_count:
+        raise InputError(f"{len(flat)} values in {len(values)} rows, expected {size} each")
+    if dtype == "string":
+        rows = np.array(flat.to_pylist(), dtype=np.str_)
+    else:
+        rows = np.asarray(flat.to_numpy(zero_copy_only=False), dtype)
+    return rows.reshape(-1, *shape)
+
+
+def depth_pixels(data: bytes) -> np.ndarray:
+    """(h, w, 1) uint16 mm. Raises InputError."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype != np.uint16 or image.ndim != 2:
+        raise InputError("depth: expected PNG images of one channel, 16 bits")
+    return image[..., None]
+
+
+def statistics(parts: Sequence[np.ndarray], count: int) -> Statistics:
+    """Of (N, columns) values in parts, over all but the columns; of texts their number alone. `count`: of frames."""
+    rows = np.concatenate(parts)
+    known = {} if rows.dtype.kind == "U" else of_rows(rows if len(rows) else np.zeros((1, rows.shape[1])))
+    return known | {"count": np.array([count])}
+
+
+def depth_statistics(frames: np.ndarray) -> PixelStatistics:
+    """Of (T, h, w, 1) depth, mm."""
+    pixels = PixelStatistics(channels=1, levels=65536, scale=1.0)
+    pixels.add(frames)
+    return pixels

@@ -1,0 +1,32 @@
+"""Subscriptions to the streams of a robot."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from rclpy.node import Node
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.stream import Stream
+from vla_ros.nodes.base import STATUS_QOS, sensor_qos
+
+
+def message_class(typename: str) -> type:
+    """The class of `package/msg/Name`. Raises InputError."""
+    package, kind, name = typename.split("/")
+    try:
+        return getattr(import_module(f"{package}.{kind}"), name)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"message type {typename}: not installed: {error}") from error
+
+
+def subscribe(node: Node, stream: Stream, take: Callable[[Any], None], reliable: bool = False) -> None:
+    """What is published once is asked for although it was published before.
+
+    Raises InputError for a type that is not installed, and for a stream that paces without a header.
+    """
+    kind = message_class(stream.type)
+    if stream.paces and "header" not in kind.get_fields_and_field_types():
+        raise InputError(f"stream {stream.name}: {stream.type} has no header: it cannot pace")
+    qos = STATUS_QOS if stream.once else sensor_qos(reliable or stream.reliable)
+    node.create_subscription(kind, stream.topic, take, qos)
