@@ -22,12 +22,12 @@ class RecurrentSizes(Sizes):
 
 @tensors
 class State:
-    """h, c: (B, W). window: (B, K, W), features of the newest K steps. count: (B,) int64, steps that h and c hold."""
+    """h, c: (B, W). window: (B, K, W), features of the newest K steps. steps: (B,) int64, steps that h and c hold."""
 
     h: Tensor
     c: Tensor
     window: Tensor
-    count: Tensor
+    steps: Tensor
 
 
 @tensors
@@ -58,7 +58,7 @@ class RecurrentPolicy(Policy):
         """After a gap as long as a window, what it remembers is void."""
         void, fresh = batch["elapsed"] > self.config.window, self.begin(len(memory.h))
         kept = [torch.where(void.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in (
-            (fresh.h, memory.h), (fresh.c, memory.c), (fresh.window, memory.window), (fresh.count, memory.count))]
+            (fresh.h, memory.h), (fresh.c, memory.c), (fresh.window, memory.window), (fresh.steps, memory.steps))]
         return Seen(self.look(batch), State(*kept))
 
     def act(self, context: Seen, draws=None, fixed=None, steer=None) -> Answer:
@@ -66,13 +66,13 @@ class RecurrentPolicy(Policy):
         state, length = context.state, self.config.window
         h, c = self.run(context.features, state.h, state.c)
         window = torch.cat([state.window, context.features], dim=1)[:, -length:]
-        count = state.count + context.features.shape[1]
-        due = count >= 2 * length
+        steps = state.steps + context.features.shape[1]
+        due = steps >= 2 * length
         zeros = torch.zeros_like(h)
         fresh = self.run(window, zeros, zeros)
         h, c = (torch.where(due[:, None], new, old) for new, old in zip(fresh, (h, c), strict=True))
         actions = self.head(h).float().unflatten(1, (self.config.horizon, -1))
-        return Answer(actions, State(h, c, window, torch.where(due, length, count)))
+        return Answer(actions, State(h, c, window, torch.where(due, length, steps)))
 
     def run(self, features: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         for step in features.unbind(1):
