@@ -13,6 +13,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.policies import describe, registry
 from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.training.config import TrainConfig
+from vla_ros.training.evaluate import evaluate
 from vla_ros.training.trainer import Trainer
 
 from training_data import write_dataset  # isort: skip
@@ -30,7 +31,7 @@ def trainer(family, dataset, output, **changes):
     settings = {
         "dataset": str(dataset), "output": str(output), "family": family, "held_out": 0.4, "seed": 1,
         "policy": {"language": True} if family == "tokens" else {}, "steps": 30, "batch_size": 8, "micro_batch_size": 4,
-        "evaluate_every": 15, "save_every": 30, "log_every": 1, "ema_decay": 0.0,
+        "evaluate_every": 15, "save_every": 30, "log_every": 30, "ema_decay": 0.0,
         "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
     }
     return Trainer(TrainConfig.from_dict(settings | changes))
@@ -43,24 +44,22 @@ def positions(inference):
 @FOREIGN
 def test_it_learns_and_is_saved_loaded_described_and_resumed(family, dataset, tmp_path):
     run = trainer(family, dataset, tmp_path / "run")
-    before = run.evaluate()
-    after = run.run()
-    assert after["held_out_loss"] < before["held_out_loss"] and np.isfinite(list(after.values())).all()
+    before = evaluate(run.loaded, run.samples, 100, 8, 0)
+    assert np.isfinite(list(run.run().values())).all()
+    after = evaluate(run.loaded, run.samples, 100, 8, 0)
+    assert all(after[name] < before[name] for name in after), (before, after)
     folder = tmp_path / "run/checkpoints/last"
     assert describe(folder)["family"] == family and describe(folder)["horizon"] == "6 rows, 0.1 s apart (0.6 s)"
     sample = families.sample(run.loaded.processor, instruction="go to 1")
     served, own = (PolicySession(loaded).infer([sample])[0] for loaded in (registry.load(folder), run.loaded))
     np.testing.assert_array_equal(positions(served), positions(own))
-    changes = {"steps": 40, "optimizer": {"learning_rate": 1e-2, "final_learning_rate": 1e-2}}
-    whole = trainer(family, dataset, tmp_path / "whole", **changes)
-    whole.run()
-    half = trainer(family, dataset, tmp_path / "half", **changes)
-    half.config = replace(half.config, steps=20)
-    half.run()
-    again = Trainer(replace(whole.config, output=str(tmp_path / "half")), resume=True)
-    assert again.step == 20
+    again = trainer(family, dataset, tmp_path / "again")
+    for step in range(10):
+        again._update(again._batches(step))
+    again.save()
+    again = Trainer(again.config, resume=True)
     again.run()
-    for name, value in whole.policy.state_dict().items():
+    for name, value in run.policy.state_dict().items():
         torch.testing.assert_close(again.policy.state_dict()[name], value, rtol=0, atol=0)
 
 

@@ -86,7 +86,8 @@ class RecurrentPolicy(Policy):
 
 class RecurrentProcessor(StandardProcessor):
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
-        return dict.fromkeys((*self.cameras, "joint_states"), range(1 - self.config.window, 1) if training else (0,))
+        steps = tuple(range(1 - self.config.window, 1)) if training else (0,)
+        return dict.fromkeys((*self.cameras, "joint_states"), steps)
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)
