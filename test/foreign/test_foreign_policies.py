@@ -1,22 +1,28 @@
 """What is particular to a decoder of tokens, an LSTM and a planner, and what all three share with those that denoise."""
 
+import json
 from dataclasses import replace
 
 import families
 import numpy as np
 import pytest
 import torch
+from bags import factory
 from foreign_policies import tokens
 from foreign_policies.recurrent import Seen
+from training_data import write_dataset
 
+from vla_ros.bags.episodes import CutOptions
+from vla_ros.bags.evaluate import evaluate as replay
+from vla_ros.cli.main import main as vla_ros
+from vla_ros.cli.replay import SessionPredictor
 from vla_ros.core.errors import InputError
+from vla_ros.messages.stamps import NS
 from vla_ros.policies import describe, registry
 from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.evaluate import evaluate
 from vla_ros.training.trainer import Trainer
-
-from training_data import write_dataset  # isort: skip
 
 STEP = 100_000_000  # ns
 FOREIGN = pytest.mark.parametrize("family", families.FOREIGN)
@@ -73,6 +79,38 @@ def test_real_time_chunking_and_steps_are_refused_where_there_are_none(family):
     else:
         with pytest.raises(InputError, match="num_steps 3: .* does not work in steps"):
             PolicySession(loaded, SessionOptions(num_steps=3))
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory):
+    rows = [row for row in factory.messages(6.0) if row[0] != factory.TEXT]
+    rows += [(factory.TEXT, factory.START + 2 * k * NS, factory.text("wave" if k % 2 else "point")) for k in range(3)]
+    return factory.write_bag(tmp_path_factory.mktemp("replay") / "bag", sorted(rows, key=lambda row: row[1]))
+
+
+@FOREIGN
+def test_it_is_replayed_over_a_bag_and_measured(family, bag, tmp_path, capsys):
+    """Frames that two replays score have the same errors, whatever else is scored: a memory sees every frame."""
+    row = {"mean": np.zeros(2), "std": np.ones(2), "min": -np.ones(2), "max": np.ones(2)}
+    data = registry.TrainingData(
+        factory.ROBOT.joint_names, ("front",), 0.1, {"observation.state": row, "action": row}, ("wave", "point")
+    )
+    torch.manual_seed(0)
+    policy = {"language": True} if family == "tokens" else {}
+    registry.save(tmp_path / family, registry.build(family, policy, data))
+    session = PolicySession(registry.load(tmp_path / family, robot=factory.ROBOT))
+    found = []
+    for every in (1, 4):
+        predictor = SessionPredictor(family, session, factory.ROBOT)
+        (one, _), problems = replay([bag], factory.ROBOT, [predictor], CutOptions(), every=every)
+        assert not problems
+        found.append([one.errors[one.episodes == k][:: 4 // every] for k in range(3)])
+    np.testing.assert_array_equal(*(np.concatenate(errors) for errors in found))
+    one = ["--robot", str(factory.write_robot(tmp_path / "robot.yaml")), "--policy", str(tmp_path / family)]
+    assert vla_ros(["replay", str(bag), *one, "--every", "20", "--device", "cpu"]) == 0
+    assert vla_ros(["bench", *one, "--device", "cpu", "--runs", "2", "--no-peers"]) == 0
+    shown = capsys.readouterr().out
+    assert "encode" in shown and "act" in shown
 
 
 # Tokens
