@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from vla_ros.control.admission import Candidate
 from vla_ros.control.executor import Executor, Settings
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
+from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.observation import Sample
 from vla_ros.core.resources import config_file
@@ -81,12 +81,10 @@ class Overlapping:
             _, stamp_ns, result = self._pending
             self._pending = None
             processor = self._session.processor
-            rows = result.targets.joint_positions(processor.joints, joints)
-            executor.add_chunk(
-                Candidate(stamp_ns, processor.step_dt, 0, list(processor.joints), len(rows), rows.ravel(),
-                          instruction_id(self._text), 1, self._sequence),
-                now_ns,
-            )  # fmt: skip
+            chunk = ActionChunk(
+                stamp_ns, processor.step_dt, result.targets, instruction_id(self._text), self._sequence, session=1
+            )
+            executor.add_chunk(chunk, now_ns)
             self._sequence += 1
             if self._rtc:
                 self._session.delivered((now_ns - stamp_ns) * 1e-9)

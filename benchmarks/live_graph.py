@@ -12,7 +12,7 @@ from std_msgs.msg import String
 
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
 
 HERE = Path(__file__).resolve().parent
 ROBOT = HERE.parent / "config" / "robots" / "so101.yaml"

@@ -32,7 +32,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ExecutorStatus
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 STATES = {
     getattr(ExecutorStatus, name): name.lower() for name in ("APPROACHING", "EXECUTING", "HOLDING", "STOPPED")

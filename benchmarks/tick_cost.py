@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.control.admission import Candidate
 from vla_ros.control.executor import Executor, Settings
 from vla_ros.control.limits import Limits
+from vla_ros.core.chunk import ActionChunk, Part, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import CommandGroup, Joint, RobotSpec
 
@@ -30,7 +30,9 @@ def robot(joints: int) -> RobotSpec:
 
 def measure(mode: str, cubic: bool, joints: int, chunks: int, ticks: int) -> dict:
     """The chunks' rows lie far enough apart that all of them stay live throughout."""
-    executor = Executor(Limits.merge(robot(joints)), RATE, Settings(mode=mode, cubic=cubic))
+    executor = Executor(
+        Limits.merge(robot(joints)), RATE, Settings(mode=mode, interpolation="cubic" if cubic else "linear")
+    )
     executor.set_instruction("go")
     names, now = executor.limits.names, 1000 * NS
     executor.joint_state(now, names, np.zeros(joints), now)
@@ -42,8 +44,8 @@ def measure(mode: str, cubic: bool, joints: int, chunks: int, ticks: int) -> dic
             executor.timeline.clear()
             for k in range(chunks):
                 stamp, sequence = now - (chunks - k) * NS // 1000, i * chunks + k
-                data = (rows + executor.limiter.position).ravel()
-                chunk = Candidate(stamp, 0.1, 0, names, HORIZON, data, instruction_id("go"), 1, sequence)
+                targets = Targets((Part(names, rows + executor.limiter.position),))
+                chunk = ActionChunk(stamp, 0.1, targets, instruction_id("go"), sequence, session=1)
                 executor.add_chunk(chunk, now)
             assert len(executor.timeline) == chunks, executor.admission.last
         now += round(NS / RATE)

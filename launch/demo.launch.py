@@ -22,9 +22,11 @@ SHARE = Path(get_package_share_directory("vla_ros"))
 CHECKPOINT = files("vla_ros.core").joinpath("..", "data", "checkpoints", "pi0_tiny")
 
 ARGUMENTS = {
-    "robot": (str(SHARE / "config" / "robots" / "so101.yaml"), "path of the robot file"),
+    "robot": ("so101", "path of the robot file, or the name of one that comes along"),
     "policy": (str(CHECKPOINT), "checkpoint folder, or a policy file that names one"),
-    "device": ("auto", "where the policy runs: auto, cpu, cuda or cuda:N"),
+    "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N; empty: what policy_params says"),
+    "policy_params": (str(SHARE / "config" / "policy.yaml"), "parameter file of policy_node"),
+    "executor_params": (str(SHARE / "config" / "executor_demo.yaml"), "parameter file of executor_node"),
     "autostart": ("true", "configure and activate the nodes"),
     "namespace": ("", "of the nodes and of the robot's topics"),
     "seed": ("0", "where the cubes lie"),
@@ -52,7 +54,7 @@ def node(name: str, parameters: dict, **options) -> LifecycleNode:
 
 def generate_launch_description() -> LaunchDescription:
     recorded = IfCondition(LaunchConfiguration("record"))
-    passed = ("robot", "policy", "device", "autostart", "namespace")
+    passed = ("robot", "policy", "device", "autostart", "namespace", "policy_params", "executor_params")
     return LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=default, description=description)
@@ -61,10 +63,7 @@ def generate_launch_description() -> LaunchDescription:
             node("recorder_node", {"output": typed("output", str)}, condition=recorded),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(str(SHARE / "launch" / "vla.launch.py")),
-                launch_arguments=[
-                    *((name, LaunchConfiguration(name)) for name in passed),
-                    ("executor_params", str(SHARE / "config" / "executor_demo.yaml")),
-                ],
+                launch_arguments=[(name, LaunchConfiguration(name)) for name in passed],
             ),
         ]
     )  # fmt: skip

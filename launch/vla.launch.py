@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
@@ -19,12 +19,13 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 CONFIG = Path(get_package_share_directory("vla_ros")) / "config"
 
 ARGUMENTS = {
-    "robot": (None, "path of the robot file"),
+    "robot": (None, "path of the robot file, or the name of one that comes along (so101)"),
     "policy": (None, "checkpoint folder, or a policy file that names one"),
-    "device": ("auto", "where the policy runs: auto, cpu, cuda or cuda:N"),
+    "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N; empty: what policy_params says"),
     "autostart": ("true", "configure and activate the nodes"),
     "use_sim_time": ("false", "follow /clock"),
     "namespace": ("", "of the nodes and of the robot's topics"),
+    "policy_params": (str(CONFIG / "policy.yaml"), "parameter file of policy_node"),
     "executor_params": (str(CONFIG / "executor.yaml"), "parameter file of executor_node"),
 }
 
@@ -51,12 +52,19 @@ def node(name: str, *parameters) -> LifecycleNode:
     )
 
 
+def policy_node(context) -> list[LifecycleNode]:
+    given = {"policy": text("policy")}
+    if LaunchConfiguration("device").perform(context):
+        given["device"] = text("device")
+    return [node("policy_node", ParameterFile(LaunchConfiguration("policy_params")), given)]
+
+
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=default, description=description)
               for name, (default, description) in ARGUMENTS.items()),
-            node("policy_node", {"policy": text("policy"), "device": text("device")}),
+            OpaqueFunction(function=policy_node),
             node("executor_node", ParameterFile(LaunchConfiguration("executor_params"))),
             node("task_node"),
         ]

@@ -17,13 +17,14 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from vla_ros.bags.writer import BagWriter
 from vla_ros.cli.demo_pictures import BANNER, write_plot, write_video
 from vla_ros.core.chunk import ActionChunk as Chunk
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.demo_bag import Step, read_motion, step_at
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.stamps import NS, set_stamp
-from vla_ros.msg import ActionChunk
+from vla_ros.msg import ActionChunk, ActionPart
 
 ROBOT = RobotSpec.load(Path(__file__).parents[2] / "config" / "robots" / "so101.yaml")
 START = 100 * NS
@@ -66,8 +67,9 @@ def bag(tmp_path_factory, steps) -> Path:
             times = k / 50 + 0.1 * np.arange(16)
             data = wish(times) + np.cumsum(rng.normal(0, 0.01, (16, 6)), axis=0)
             step = step_at(steps, stamp)
-            chunk = Chunk(stamp, 0.1, ROBOT.joint_names, data, instruction_id(step.instruction), k // 5, 1)
-            writer.write("/action_chunk", stamp, serialize_message(chunk_message(ActionChunk, chunk)))
+            targets = Targets((Part(ROBOT.joint_names, data),))
+            chunk = Chunk(stamp, 0.1, targets, instruction_id(step.instruction), k // 5, 1)
+            writer.write("/action_chunk", stamp, serialize_message(chunk_message(ActionChunk, ActionPart, chunk)))
             for camera in ROBOT.cameras:
                 message = set_stamp(CompressedImage(), stamp)
                 picture = np.full((120, 160, 3), 60 + k // 4, np.uint8)

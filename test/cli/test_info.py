@@ -65,7 +65,7 @@ def test_a_policy_file(policy_file, capsys):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("checkpoint: nowhere\n", "nowhere"), ("{", "not a readable YAML"), ("name: x\n", "cameras"), (None, "no such")],
+    [("checkpoint: nowhere\n", "nowhere"), ("{", "not YAML"), ("name: x\n", "cameras"), (None, "no such")],
 )
 def test_a_bad_path_is_named_without_a_traceback(tmp_path, capsys, text, message):
     path = tmp_path / "file.yaml"

@@ -24,7 +24,7 @@ from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.images import image_message
 from vla_ros.messages.stamps import set_stamp
-from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus, PolicyStatus
 
 DEADLINE = 120.0  # s, when to give up
 START = 1_700_000_000 * 10**9
@@ -66,7 +66,8 @@ def test_what_is_heard_is_in_the_file(tmp_path: Path):
         node.callbacks["policy_node/status"](set_stamp(PolicyStatus(inference_time=0.04), at))
     for camera in robot.cameras:
         node.callbacks[camera.topic](image_message(Image, np.zeros((48, 64, 3), np.uint8), START, camera.name))
-    chunk = set_stamp(ActionChunk(step_dt=0.1, names=joints, horizon=4, data=array("d", [0.3] * 24)), START)
+    parts = [ActionPart(names=joints, data=array("d", [0.3] * 24))]
+    chunk = set_stamp(ActionChunk(step_dt=0.1, parts=parts, horizon=4), START)
     node.callbacks["action_chunk"](chunk)
     chunk.horizon = 5  # not the length of its data
     node.callbacks["action_chunk"](chunk)

@@ -3,10 +3,10 @@
 import numpy as np
 from control.robots import robot
 
-from vla_ros.control.admission import Candidate, Refusal
+from vla_ros.control.admission import Reason, Refusal
 from vla_ros.control.executor import Command, Executor, Settings
 from vla_ros.control.limits import Limits
-from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.stamps import NS
 
@@ -52,21 +52,24 @@ class World:
                 self.measured = command.position.copy()
         return command
 
-    def candidate(self, rows: object = None, step_dt: float = 0.1, age: float = 0.0, **change: object) -> Candidate:
+    def chunk(self, rows: object = None, step_dt: float = 0.1, age: float = 0.0, **change: object) -> ActionChunk:
         rows = np.tile(self.measured, (10, 1)) if rows is None else np.asarray(rows, dtype=np.float64)
         self.sequence += 1
         values = {
             "stamp_ns": self.now_ns - round(age * NS),
             "step_dt": step_dt,
-            "space": 0,
-            "names": self.names,
-            "horizon": len(rows),
-            "data": rows.ravel(),
+            "targets": Targets(
+                (Part(change.pop("names", self.names), rows, change.pop("space", Space.JOINT_POSITION)),)
+            ),
             "instruction_id": instruction_id(self.instruction),
             "session": self.session,
             "sequence": self.sequence,
         }
-        return Candidate(**(values | change))
+        return ActionChunk(**(values | change))
 
     def send(self, *args: object, **change: object) -> ActionChunk | Refusal:
-        return self.executor.add_chunk(self.candidate(*args, **change), self.now_ns)
+        try:
+            chunk = self.chunk(*args, **change)
+        except MalformedChunk as error:
+            return self.executor.refuse_chunk(Reason(error.reason), str(error))
+        return self.executor.add_chunk(chunk, self.now_ns)

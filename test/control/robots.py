@@ -27,3 +27,17 @@ def robot(jerk: float = np.inf, gripper: bool = False) -> RobotSpec:
 
 def limits(jerk: float = np.inf, gripper: bool = False) -> Limits:
     return Limits.merge(robot(jerk, gripper))
+
+
+def check_path(bounds: Limits, dt: float, start: np.ndarray, path: np.ndarray) -> None:
+    """(K, J) commands, `dt` s apart, that begin at rest at `start`: finite and inside every limit."""
+    whole = np.concatenate([[start, start, start], path])
+    assert np.isfinite(path).all()
+    assert (path >= np.minimum(bounds.lower, start) - 1e-12).all()
+    assert (path <= np.maximum(bounds.upper, start) + 1e-12).all()
+    velocity = np.diff(whole, axis=0) / dt
+    assert (np.abs(velocity) <= bounds.velocity * (1 + 1e-9) + 1e-9).all()
+    acceleration = np.diff(velocity, axis=0) / dt
+    assert (np.abs(acceleration) <= bounds.acceleration * (1 + 1e-6) + 1e-9 / dt).all()
+    jerk = np.diff(acceleration, axis=0) / dt
+    assert (np.abs(jerk) <= bounds.jerk * (1 + 1e-6) + 1e-6 / dt).all()

@@ -5,7 +5,7 @@ import pytest
 from control.fakes import HOME, NS, World
 
 from vla_ros.control.admission import Reason, Refusal
-from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.chunk import ActionChunk, Part, Space, Targets
 
 ROWS = np.tile(HOME, (10, 1))
 
@@ -19,23 +19,39 @@ def spoiled(row: int, joint: int, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "reason", "words"),
     [
-        ({"space": 3}, Reason.SPACE, "space 3, expected 0"),
-        ({"names": ("turn", "lift")}, Reason.NAMES, "missing ['grip']"),
-        ({"names": ("turn", "lift", "claw")}, Reason.NAMES, "missing ['grip'], unknown ['claw']"),
-        ({"names": ("turn", "turn", "lift", "grip")}, Reason.NAMES, "more than once ['turn']"),
-        ({"names": ()}, Reason.NAMES, "missing ['turn', 'lift', 'grip']"),
-        ({"horizon": 9}, Reason.SHAPE, "30 numbers, expected horizon 9 x 3"),
-        ({"horizon": 0, "data": np.zeros(0)}, Reason.SHAPE, "0 numbers, expected horizon 0 x 3"),
-        ({"horizon": 4_000_000_000}, Reason.HORIZON, "4000000000 rows, limit 1000"),
+        ({"space": Space.JOINT_DELTA}, Reason.SPACE, "JOINT_DELTA, expected JOINT_POSITION alone"),
+        (
+            {"targets": Targets((Part(("turn",), ROWS[:, :1]), Part(("x",), ROWS[:, :1], Space(2), "base")))},
+            Reason.SPACE,
+            "base in END_EFFECTOR_DELTA, expected JOINT_POSITION alone",
+        ),
+        (
+            {"names": ("turn", "lift", "claw")},
+            Reason.NAMES,
+            "unknown ['claw'], expected some of ['turn', 'lift', 'grip']",
+        ),
+        ({"names": ("turn", "turn", "lift")}, Reason.NAMES, "'turn' comes 2 times"),
+        ({"targets": Targets((Part(("turn",), ROWS[:, :1]),) * 2)}, Reason.NAMES, "'turn' comes 2 times"),
+        ({"names": ()}, Reason.NAMES, "a part without names"),
+        ({"targets": Targets(())}, Reason.NAMES, "no parts"),
+        ({"names": ("turn", "lift")}, Reason.SHAPE, "part of turn: (10, 3), expected one row or more"),
+        ({"rows": np.zeros((0, 3))}, Reason.SHAPE, "(0, 3), expected one row or more"),
+        (
+            {"targets": Targets((Part(("turn",), ROWS[:, :1]), Part(("lift",), ROWS[:9, 1:2])))},
+            Reason.SHAPE,
+            "part of lift: (9, 1), expected one row or more, as many as turn has, x 1 names",
+        ),
+        ({"rows": np.zeros((1001, 3))}, Reason.HORIZON, "1001 rows, limit 1000"),
+        ({"step_dt": 1e-5}, Reason.STEP_DT, "1e-05 s, expected 0.0001 s or more"),
         ({"step_dt": 0.0}, Reason.STEP_DT, "0.0 s"),
         ({"step_dt": -0.1}, Reason.STEP_DT, "-0.1 s"),
         ({"step_dt": float("nan")}, Reason.STEP_DT, "nan s"),
         ({"step_dt": 1e9}, Reason.STEP_DT, "limit 2.0 s"),
-        ({"data": spoiled(3, 1, np.nan).ravel()}, Reason.NON_FINITE, "joint lift, row 3: nan"),
-        ({"data": spoiled(9, 0, -np.inf).ravel()}, Reason.NON_FINITE, "joint turn, row 9: -inf"),
+        ({"rows": spoiled(3, 1, np.nan)}, Reason.NON_FINITE, "lift, row 3: nan"),
+        ({"rows": spoiled(9, 0, -np.inf)}, Reason.NON_FINITE, "turn, row 9: -inf"),
         ({"stamp_ns": 1000 * NS + 3600 * NS}, Reason.FUTURE, "stamped 3600.000 s ahead, limit 0.1 s"),
         ({"stamp_ns": -(2**31) * NS}, Reason.TOO_OLD, "limit 3.0 s"),
-        ({"age": 0.95}, Reason.TOO_OLD, "its last row was for 0.900 s after that"),
+        ({"age": 1.0}, Reason.TOO_OLD, "stamped 1.000 s ago, its rows were over 1.000 s after that"),
         ({"instruction_id": 5}, Reason.INSTRUCTION, "follows instruction 5, current is"),
         ({"rows": spoiled(0, 1, 0.7)}, Reason.POSITION, "joint lift, row 0: 0.7 m, limits 0.01 to 0.49 with 0.12"),
         ({"rows": spoiled(5, 0, 1e300)}, Reason.POSITION, "joint turn, row 5: 1e+300 rad"),
@@ -58,9 +74,36 @@ def test_what_is_refused_and_why(change, reason, words):
 
 def test_columns_are_found_by_name():
     world = World().activate()
-    result = world.send(ROWS[:, [2, 0, 1]], names=("grip", "turn", "lift"))
-    assert isinstance(result, ActionChunk) and result.names == world.names
-    assert np.array_equal(result.data, ROWS)
+    assert isinstance(world.send(ROWS[:, [2, 0, 1]] + [0, 0.2, 0], names=("grip", "turn", "lift")), ActionChunk)
+    world.tick(40)
+    assert np.array_equal(world.measured, HOME + [0.2, 0, 0])
+
+
+@pytest.mark.parametrize("joint", range(3))
+def test_every_rule_judges_the_joints_that_are_there(joint):
+    world = World().activate()
+    name, here = world.names[joint], ROWS[:, [joint]]
+    assert isinstance(world.send(here, names=(name,)), ActionChunk)
+    out = world.send(here + 1e3, names=(name,))
+    assert out.reason == Reason.POSITION and f"joint {name}, row 0" in out.text
+    wild = world.send(here + np.where(np.arange(10)[:, None] % 2, [1.1, 0.3, 0.3][joint], 0.0), names=(name,))
+    jump = world.send(here + [0.82, 0.22, 0.3][joint], names=(name,))
+    if name == "grip":  # discrete
+        assert isinstance(wild, ActionChunk) and isinstance(jump, ActionChunk)
+    else:
+        assert (wild.reason, f"joint {name}, row" in wild.text) == (Reason.OUTLIER, True), wild
+        assert (jump.reason, f"joint {name}: begins" in jump.text) == (Reason.JUMP, True), jump
+
+
+def test_a_chunk_of_one_row_holds_for_a_step():
+    world = World().activate()
+    assert world.send(HOME[None] + [0.1, 0, 0], age=0.1).reason == Reason.TOO_OLD
+    assert isinstance(world.send(HOME[None] + [0.1, 0, 0], step_dt=0.3, age=0.05), ActionChunk)
+    world.tick(24)
+    assert world.executor.status(world.now_ns).live_chunks == 1
+    world.tick(1)
+    assert world.executor.status(world.now_ns).live_chunks == 0
+    assert world.measured[0] == pytest.approx(0.2)
 
 
 def test_what_is_tolerated():
@@ -109,7 +152,7 @@ def test_a_policy_that_says_goodbye_is_replaced_at_once():
 def test_without_activation_nothing_is_accepted_but_malformed_is_still_named():
     world = World()
     assert world.send().reason == Reason.INACTIVE
-    assert world.send(space=1).reason == Reason.SPACE
+    assert world.send(space=Space.END_EFFECTOR_POSE).reason == Reason.SPACE
     world.executor.e_stop("test")
     assert world.send().reason == Reason.E_STOPPED
 
@@ -123,5 +166,5 @@ def test_without_an_instruction_nothing_is_accepted():
 
 def test_names_of_a_stranger_do_not_flood_the_log():
     world = World().activate()
-    refusal = world.send(names=tuple(f"joint{i}" for i in range(10_000)), horizon=1)
+    refusal = world.send(np.zeros((1, 10_000)), names=tuple(f"joint{i}" * 100 for i in range(10_000)))
     assert refusal.reason == Reason.NAMES and len(refusal.text) < 400

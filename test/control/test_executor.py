@@ -100,7 +100,7 @@ def test_stale_joint_states():
     assert "turn 0.260 s old" in message and "limit 0.25 s" in message
     rest(world)
     assert world.send().reason == Reason.STOPPED
-    old = world.candidate(age=0.05)
+    old = world.chunk(age=0.05)
     world.joints = True
     world.tick()
     assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
@@ -184,7 +184,7 @@ def test_a_gripper_around_an_object_is_no_following_error():
 
 def test_policy_gone_and_back():
     world = moving()
-    late = world.candidate()
+    late = world.chunk()
     world.tick()
     world.executor.policy_alive(False, world.now_ns)
     world.tick()
@@ -333,4 +333,56 @@ def test_status_counts_and_names():
     assert status.seen.sequence == 2 and status.seen.latency == pytest.approx(0.2)
     assert status.chunk_age == pytest.approx(0.25)
     assert (status.live_chunks, status.accepted, status.ticks) == (2, 2, 35)
+    assert world.executor.status(world.now_ns) is not status
+    assert world.executor.status(world.now_ns).limited == status.limited  # asking changes nothing
+    world.executor.begin_interval()
     assert world.executor.status(world.now_ns).limited == ()
+
+
+@pytest.mark.parametrize("mode", ["ensemble", "latest", "rtc"])
+@pytest.mark.parametrize("jerk", [np.inf, 400.0])
+def test_a_joint_that_no_part_speaks_of_keeps_its_last_command(mode, jerk):
+    world = World(mode=mode, jerk=jerk).activate()
+    world.send(np.tile(AWAY, (4, 1)))
+    world.tick(100)
+    at = world.executor.limiter.position.copy()
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK) and at == pytest.approx(AWAY)
+    for k in range(20):
+        assert isinstance(world.send(np.tile([[0.5 + 0.01 * k]], (6, 1)), names=("turn",)), ActionChunk)
+        for _ in range(10):
+            command = world.tick().position
+            world.measured = command - [0.0, 0.02, 0.1]  # the lifting joint sags, something opens the gripper
+            assert np.array_equal(command[1:], at[1:])
+    assert command[0] == pytest.approx(0.69, abs=0.1) and state(world) == (State.EXECUTING, Cause.NONE)
+    world.send(np.tile([[0.7, 0.4]], (9, 1)), names=("grip", "lift"))
+    world.tick(80)
+    assert world.executor.limiter.position[1:] == pytest.approx([0.4, 0.7])
+
+
+@pytest.mark.parametrize("mode", ["latest", "rtc"])
+def test_a_joint_that_is_no_longer_spoken_of_brakes_and_stays(mode):
+    world = moving(mode=mode)
+    speed = world.executor.limiter.velocity[0]
+    begin = world.executor.limiter.position[0]
+    world.send(np.tile([[0.3]], (20, 1)), names=("lift",))
+    path = [world.tick().position[0] for _ in range(60)]
+    assert speed > 0 and np.diff(path).min() >= 0 and len(set(path[20:])) == 1
+    assert path[-1] - begin <= speed**2 / (2 * world.executor.limits.acceleration[0]) + speed * 0.01
+
+
+def test_a_new_activation_and_a_leap_of_time_forget_whose_chunks_came_before():
+    def restarted(world: World) -> None:
+        world.executor.deactivate()
+        world.activate()
+
+    def leapt(world: World) -> None:
+        world.tick(leap=-20.0)
+        world.tick(60)
+
+    for begin_anew in (restarted, leapt):
+        world = moving()
+        begin_anew(world)
+        status = world.executor.status(world.now_ns)
+        assert (status.seen, status.live_chunks) == (None, 0)
+        world.session, world.sequence = 2, 0  # no lease to wait for
+        resumes(world)

@@ -21,3 +21,22 @@ def test_installed(tmp_path, monkeypatch):
 def test_missing_file_is_named():
     with pytest.raises(InputError, match="robots/none.yaml"):
         resources.config_file("robots/none.yaml")
+
+
+def test_a_robot_by_path_and_by_name(tmp_path, monkeypatch):
+    shipped = resources.config_file("robots/so101.yaml")
+    assert resources.resolve_robot("so101") == resources.resolve_robot(str(shipped)) == shipped
+    monkeypatch.chdir(shipped.parent)
+    assert resources.resolve_robot("so101.yaml") == shipped
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "so101").mkdir()
+    assert resources.resolve_robot("so101") == shipped
+    with pytest.raises(InputError, match=r"^robot 'so102': no such file, nor one that comes along \(so101\)$"):
+        resources.resolve_robot("so102")
+    mine = tmp_path / "prefix/share/vla_ros/config/robots/mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(tmp_path / "prefix"))
+    assert resources.resolve_robot("mine") == mine
+    with pytest.raises(InputError, match=r"\(mine, so101\)"):
+        resources.resolve_robot("so101.yaml")

@@ -11,19 +11,30 @@ launch = pytest.importorskip("launch", reason="launch is not installed: it comes
 pytest.importorskip("launch_ros", reason="launch_ros is not installed: it comes with a full ROS 2 installation only")
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments", "nodes"),
-    [
-        ("vla.launch.py", {"robot", "policy", "device", "autostart", "use_sim_time"}, 3),
-        ("demo.launch.py", {"robot", "policy", "device", "autostart", "seed"}, 2),
-    ],
-)
-def test_a_launch_file_declares_its_arguments_and_nodes(name, arguments, nodes):
-    from launch_ros.actions import LifecycleNode
-
+def description_of(name: str):
     spec = spec_from_file_location(name.split(".")[0], FOLDER / name)
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    description = module.generate_launch_description()
+    return module.generate_launch_description()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "nodes"),
+    [
+        ("vla.launch.py", {"robot", "policy", "device", "autostart", "use_sim_time", "policy_params"}, 3),
+        ("demo.launch.py", {"robot", "policy", "device", "autostart", "seed", "policy_params", "executor_params"}, 2),
+    ],
+)
+@pytest.mark.parametrize("device", ["", "cpu"])
+def test_a_launch_file_declares_its_arguments_and_nodes(name, arguments, nodes, device):
+    from launch.actions import OpaqueFunction
+    from launch_ros.actions import LifecycleNode
+
+    description = description_of(name)
     assert arguments <= {argument.name for argument in description.get_launch_arguments()}
-    assert sum(isinstance(entity, LifecycleNode) for entity in description.entities) == nodes
+    context = launch.LaunchContext()
+    context.launch_configurations["device"] = device
+    entities = []
+    for entity in description.entities:
+        entities += entity.execute(context) if isinstance(entity, OpaqueFunction) else [entity]
+    assert sum(isinstance(entity, LifecycleNode) for entity in entities) == nodes

@@ -1,12 +1,13 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from vla_ros.core.chunk import ActionChunk, Space
+from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import CommandGroup
-from vla_ros.messages.chunks import MalformedChunk, chunk_message, read_chunk
+from vla_ros.messages.chunks import chunk_message, read_chunk
 from vla_ros.messages.commands import CommandWriter, read_command
 from vla_ros.messages.joints import joint_positions, joint_state_message
 from vla_ros.messages.stamps import set_stamp, stamp_ns
@@ -55,40 +56,52 @@ def test_joint_state_message():
     assert stamp_ns(message) == 5
 
 
+JOINTS = Part(NAMES, np.arange(6.0).reshape(3, 2))
+BASE = Part(("x", "yaw", "a"), np.arange(9.0).reshape(3, 3), Space.END_EFFECTOR_DELTA, "base", "base_link")
 CHUNK = ActionChunk(
-    stamp_ns=7_000_000_001, step_dt=0.1, names=NAMES, data=np.arange(6.0).reshape(3, 2), instruction_id=9,
+    stamp_ns=7_000_000_001, step_dt=0.1, targets=Targets((JOINTS, BASE)), instruction_id=9,
     sequence=4, session=2**63, inference_time=0.02,
 )  # fmt: skip
 
 
+def same(part, other):
+    np.testing.assert_array_equal(part.data, other.data)
+    return (part.names, part.space, part.group, part.frame) == (other.names, other.space, other.group, other.frame)
+
+
 def test_a_chunk_survives_the_message():
-    chunk = read_chunk(chunk_message(message_stub, CHUNK))
-    np.testing.assert_array_equal(chunk.data, CHUNK.data)
-    for field in ("stamp_ns", "step_dt", "names", "instruction_id", "sequence", "session", "inference_time", "space"):
+    chunk = read_chunk(chunk_message(message_stub, SimpleNamespace, CHUNK))
+    assert all(map(same, chunk.targets.parts, CHUNK.targets.parts)) and chunk.duration == pytest.approx(0.3)
+    for field in ("stamp_ns", "step_dt", "instruction_id", "sequence", "session", "inference_time"):
         assert getattr(chunk, field) == getattr(CHUNK, field)
 
 
 def test_a_chunk_survives_the_ros_message():
     msg = pytest.importorskip("vla_ros.msg", reason="needs the built messages")
-    chunk = read_chunk(chunk_message(msg.ActionChunk, CHUNK))
-    np.testing.assert_array_equal(chunk.data, CHUNK.data)
-    assert (chunk.names, chunk.session, chunk.space) == (NAMES, 2**63, Space.JOINT_POSITION)
+    chunk = read_chunk(chunk_message(msg.ActionChunk, msg.ActionPart, CHUNK))
+    assert all(map(same, chunk.targets.parts, CHUNK.targets.parts)) and chunk.session == 2**63
     assert [int(space) for space in Space] == [
-        msg.ActionChunk.SPACE_JOINT_POSITION,
-        msg.ActionChunk.SPACE_END_EFFECTOR_POSE,
-        msg.ActionChunk.SPACE_END_EFFECTOR_DELTA,
-        msg.ActionChunk.SPACE_JOINT_DELTA,
+        msg.ActionPart.SPACE_JOINT_POSITION,
+        msg.ActionPart.SPACE_END_EFFECTOR_POSE,
+        msg.ActionPart.SPACE_END_EFFECTOR_DELTA,
+        msg.ActionPart.SPACE_JOINT_DELTA,
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "reason", "said"),
     [
-        ({"data": [0.0, 1.0, float("nan"), 3.0, 4.0, 5.0]}, "non_finite", "row 1, a: nan"),
+        ({"data": [0.0, 1.0, float("nan"), 3.0, 4.0, 5.0]}, "non_finite", "a, row 1: nan"),
         ({"data": [0.0] * 5}, "shape", "5 numbers"),
         ({"horizon": 0, "data": []}, "shape", "0 numbers"),
-        ({"names": ["a", "a"]}, "names", "'a' stands there 2 times"),
-        ({"names": []}, "names", "no names"),
+        ({"names": ["a", "a"]}, "names", "'a' comes 2 times"),
+        ({"names": ["x", "a"], "group": "base"}, "space", "group 'base' and frame '' in joint space"),
+        ({"frame_id": "world"}, "space", "frame 'world' in joint space"),
+        ({"names": ["b", "c"], "group": "base", "space": 2}, "names", "'b' comes 2 times"),
+        ({"names": [], "data": []}, "names", "a part without names"),
+        ({"parts": []}, "names", "no parts"),
+        ({"data": [0.0] * 4}, "shape", "4 numbers, expected horizon 3 x 2 names"),
+        ({"horizon": 4_000_000_000}, "shape", "6 numbers, expected horizon 4000000000 x 2"),
         ({"space": 17}, "space", "space 17"),
         ({"step_dt": 0.0}, "step_dt", "step_dt 0.0"),
         ({"step_dt": float("nan")}, "step_dt", "step_dt nan"),
@@ -96,9 +109,10 @@ def test_a_chunk_survives_the_ros_message():
     ],
 )
 def test_a_malformed_chunk_is_refused_with_a_reason(change, reason, said):
-    message = chunk_message(message_stub, CHUNK)
+    other = Part(("b", "c"), np.zeros((3, 2)), Space.END_EFFECTOR_DELTA, "base")
+    message = chunk_message(message_stub, SimpleNamespace, replace(CHUNK, targets=Targets((JOINTS, other))))
     for name, value in change.items():
-        setattr(message, name, value)
+        setattr(message.parts[0] if hasattr(message.parts[0], name) else message, name, value)
     with pytest.raises(MalformedChunk, match=said) as caught:
         read_chunk(message)
     assert caught.value.reason == reason

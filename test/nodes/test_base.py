@@ -16,8 +16,9 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from vla_ros.core.errors import InputError
-from vla_ros.nodes.base import COMMAND_QOS, PARENT_PIPE, ManagedNode
+from vla_ros.nodes.base import PARENT_PIPE, ManagedNode
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.qos import COMMAND_QOS
 
 
 @dataclass(frozen=True)

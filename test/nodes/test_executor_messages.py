@@ -9,6 +9,7 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built: make buil
 from control.fakes import HOME, World
 
 from vla_ros.control.supervisor import Cause, State
+from vla_ros.core.chunk import Space
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.executor.status import fill_status
 
@@ -25,7 +26,7 @@ def test_a_status_says_what_the_executor_says():
     world.executor.set_instruction("x" * 5000)
     world.instruction = "x" * 5000
     world.send()
-    world.send(space=1)
+    world.send(space=Space.END_EFFECTOR_POSE)
     world.tick(2)
     message = fill_status(ExecutorStatus(), world.executor.status(world.now_ns))
     assert (message.state, message.cause) == (State.EXECUTING, Cause.NONE)
@@ -33,6 +34,6 @@ def test_a_status_says_what_the_executor_says():
     assert np.array_equal(message.position, HOME)
     assert (message.accepted_chunks, message.refused_chunks) == (1, 1)
     assert message.refusal_reasons == ["space"] and list(message.refusal_counts) == [1]
-    assert message.last_refusal == "space: space 1, expected 0"
+    assert message.last_refusal == "space: END_EFFECTOR_POSE, expected JOINT_POSITION alone"
     assert (message.chunk_session, message.chunk_sequence) == (1, 2)
     assert len(message.instruction) == 1001  # not five thousand characters ten times a second

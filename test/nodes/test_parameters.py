@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vla_ros.control.admission import AdmissionRules
 from vla_ros.control.executor import Settings
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.executor.parameters import ExecutorParameters
@@ -60,9 +59,6 @@ def test_the_documentation_and_the_example_file_say_what_the_node_has():
 
 def test_the_executor_has_one_set_of_defaults():
     assert ExecutorParameters().settings() == Settings()
-    changed = ExecutorParameters(mode="rtc", interpolation="cubic", max_chunk_age=1.0, position_excess=2.0)
-    rules = AdmissionRules(max_age=1.0, excess=2.0)
-    assert changed.settings() == Settings(mode="rtc", cubic=True, admission=rules)
 
 
 def test_table_has_a_row_for_each():

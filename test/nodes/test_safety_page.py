@@ -1,11 +1,15 @@
 """docs/safety.md names every cause and refusal, and the parameters as the node declares them."""
 
+from dataclasses import fields
 from pathlib import Path
 
-from vla_ros.control.admission import Reason
+import pytest
+
+from vla_ros.control.admission import AdmissionRules, Reason
+from vla_ros.control.executor import Settings
 from vla_ros.control.supervisor import Cause, State
 from vla_ros.nodes.executor.parameters import ExecutorParameters
-from vla_ros.nodes.parameters import table
+from vla_ros.nodes.parameters import build, table
 
 PAGE = (Path(__file__).parents[2] / "docs" / "safety.md").read_text(encoding="utf-8")
 
@@ -20,3 +24,16 @@ def test_nothing_is_left_out():
 
 def test_the_table_of_parameters_is_the_nodes_own():
     assert table(ExecutorParameters) in PAGE
+
+
+CHANGED = {"mode": "rtc", "interpolation": "cubic"}
+
+
+@pytest.mark.parametrize("kind", [Settings, AdmissionRules])
+def test_every_setting_is_a_parameter(kind):
+    for item in fields(kind):
+        if item.name != "admission":
+            default = getattr(ExecutorParameters(), item.name)
+            value = CHANGED.get(item.name) or type(default)(default / 2 if default > 1 else default + 0.5)
+            settings = build(ExecutorParameters, {item.name: value}).settings()
+            assert getattr(settings if kind is Settings else settings.admission, item.name) == value != default

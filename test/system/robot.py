@@ -8,7 +8,7 @@ from system.support import Probe
 
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.stamps import set_stamp
-from vla_ros.nodes.base import sensor_qos
+from vla_ros.nodes.qos import sensor_qos
 
 ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
 

@@ -20,8 +20,8 @@ from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.stamps import set_stamp, stamp_ns
-from vla_ros.msg import ActionChunk, ExecutorStatus
-from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, STATUS_QOS
+from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus
+from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, STATUS_QOS
 
 ROBOT = """
 name: stage
@@ -104,16 +104,16 @@ class Stage:
         self.wait_status(lambda status: status.instruction_id == wanted, f"instruction {text[:40]!r} in the status")
 
     def chunk(self, rows: np.ndarray, step_dt: float = 0.1, age: float = 0.0, **change: object) -> ActionChunk:
-        """A chunk message for (H, J) rows observed `age` s ago; `change` overwrites fields."""
+        """A chunk message for (H, J) rows observed `age` s ago; `change` overwrites fields, of its part too."""
         self.sequence += 1
         message = set_stamp(ActionChunk(), self.now_ns - round(age * 1e9))
         rows = np.asarray(rows, dtype=np.float64)
-        message.step_dt, message.names, message.horizon = step_dt, list(JOINTS), len(rows)
-        message.data = array("d", rows.ravel())
+        message.step_dt, message.horizon = step_dt, len(rows)
+        message.parts = [ActionPart(names=list(JOINTS), data=array("d", rows.ravel()))]
         message.instruction_id = instruction_id(self.instruction)
         message.session, message.sequence = self.session, self.sequence
         for field, value in change.items():
-            setattr(message, field, value)
+            setattr(message if hasattr(message, field) else message.parts[0], field, value)
         return message
 
     def send(self, message: ActionChunk | bytes) -> ExecutorStatus:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vla_ros.graph.processes import Graph
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 
 DEADLINE = 60.0  # s; never how long something takes, only when to give up
 # ROS_DOMAIN_ID, where it is set, keeps two test runs on one machine apart: ten domains from there on.

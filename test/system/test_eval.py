@@ -12,7 +12,7 @@ from vla_ros.graph.episodes import Episode
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
-from vla_ros.nodes.base import sensor_qos
+from vla_ros.nodes.qos import sensor_qos
 from vla_ros.sim.world import HOME
 
 ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"

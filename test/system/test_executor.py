@@ -1,6 +1,7 @@
 """What a peer on the graph sees of the executor: commands that follow chunks, and nothing else."""
 
 import time
+from array import array
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from std_srvs.srv import SetBool, Trigger
 from system.stage import HOME, PERIOD_NS, START_NS, Stage
 
 from vla_ros.graph.processes import GraphError
-from vla_ros.msg import ExecutorStatus
-from vla_ros.nodes.base import sensor_qos
+from vla_ros.msg import ActionPart, ExecutorStatus
+from vla_ros.nodes.qos import sensor_qos
 
 
 def ramp(start: np.ndarray, velocity: tuple[float, ...], rows: int, step_dt: float) -> np.ndarray:
@@ -69,11 +70,36 @@ def test_late_chunks_are_cut_and_overlapping_ones_blend_by_acts_rule(graph, prob
     stage.check_limits()
 
 
+def test_a_joint_in_no_part_keeps_its_last_command_and_a_row_holds_for_a_step(graph, probe):
+    stage = Stage(graph, probe)
+    stage.activate()
+    stage.say("go")
+    stage.send(stage.chunk(HOME[None] + [0.0, 0.05, 0.3], step_dt=0.3))  # one row: it holds until 0.3 s are over
+    stage.tick(20)
+    held = stage.positions[-1]
+    assert held == pytest.approx(HOME + [0.0, 0.05, 0.3])
+    stage.wait_status(lambda s: s.state == ExecutorStatus.HOLDING and s.ticks == 21, "HOLDING after the only row")
+    begin = len(stage.commands)
+    for k in range(20):
+        stage.stuck, stage.measured = True, stage.positions[-1] - [0.0, 0.01, 0.1]  # what it does not move gives way
+        stage.publish_joints()
+        parts = [ActionPart(names=["turn"], data=array("d", [0.02 * k] * 3))]
+        status = stage.send(stage.chunk(HOME[None], horizon=3, parts=parts))
+        assert (status.accepted_chunks, status.refused_chunks) == (k + 2, 0), status.last_refusal
+        stage.tick(3)
+    assert (stage.positions[begin:, 1:] == held[1:]).all()
+    assert stage.positions[-1, 0] == pytest.approx(0.38, abs=0.1)
+    parts = [ActionPart(names=[name], data=array("d", [at] * 9)) for name, at in (("lift", 0.2), ("turn", 0.3))]
+    stage.send(stage.chunk(HOME[None], horizon=9, parts=parts))
+    stage.tick(30)
+    assert stage.positions[-1] == pytest.approx([0.3, 0.2, held[2]])
+    stage.check_limits()
+
+
 BAD = {
     "non_finite": {"data": [float("nan")] * 9},
     "names": {"names": ["turn", "lift", "claw"]},
-    "shape": {"horizon": 4},
-    "horizon": {"horizon": 2**32 - 1},
+    "shape": {"horizon": 2**32 - 1},
     "step_dt": {"step_dt": -1.0},
     "space": {"space": 2},
     "instruction": {"instruction_id": 1},
@@ -98,10 +124,15 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
         stage.tick(2)
     ahead = stage.send(stage.chunk(still, age=-3600.0))
     assert ahead.last_refusal == "future: stamped 3600.000 s ahead, limit 0.1 s"
-    assert stage.send(stage.chunk(still, age=0.3)).last_refusal.startswith("too_old: stamped 0.300 s ago, its last row")
+    late = stage.send(stage.chunk(still, age=0.3))
+    assert late.last_refusal == "too_old: stamped 0.300 s ago, its rows were over 0.300 s after that"
+    for change in ({"parts": []}, {"parts": stage.chunk(still).parts * 2}):
+        assert stage.send(stage.chunk(still, **change)).last_refusal.startswith("names: ")
+    huge = stage.send(stage.chunk(np.tile(HOME, (1001, 1))))
+    assert huge.last_refusal == "horizon: 1001 rows, limit 1000"
     far = stage.send(stage.chunk(still + [1.2, 0, 0]))
     assert far.last_refusal == "jump: joint turn: begins at 1.2 rad, measured 0, limit 0.8 away"
-    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 5
+    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 8
     assert np.abs(stage.positions - HOME).max() < 1e-12
 
     # Bytes turned over, cut off and appended: every message is answered, the node lives, the commands stay bounded.

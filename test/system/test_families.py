@@ -30,10 +30,10 @@ def test_a_folder_as_lerobot_writes_it_serves(policy, tmp_path, family, rows):
         policy.tell(TEXT)
         for _ in range(2):  # the second has a history where the policy reads one
             chunk = read_chunk(policy.chunk_of(robot.observe()))
-            assert chunk.names == robot.spec.joint_names
-            assert chunk.data.shape == (rows, 6)
+            assert chunk.targets.parts[0].names == robot.spec.joint_names
+            assert chunk.targets.parts[0].data.shape == (rows, 6)
             assert chunk.step_dt == pytest.approx(1 / 30)
             assert chunk.instruction_id == instruction_id(TEXT)
             # Near the actions of the statistics: they were applied, in rad.
-            assert (np.abs(chunk.data - statistics["mean"]) < 20 * statistics["std"]).all()
+            assert (np.abs(chunk.targets.parts[0].data - statistics["mean"]) < 20 * statistics["std"]).all()
         policy.tell("")

@@ -161,7 +161,7 @@ POLICY = """
 import sys
 import rclpy
 from vla_ros.msg import PolicyStatus
-from vla_ros.nodes.base import POLICY_STATUS_QOS
+from vla_ros.nodes.qos import POLICY_STATUS_QOS
 rclpy.init()
 node = rclpy.create_node("policy_node")
 publisher = node.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)

@@ -16,7 +16,7 @@ from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
-from vla_ros.nodes.base import CHUNK_QOS
+from vla_ros.nodes.qos import CHUNK_QOS
 from vla_ros.sim.world import HOME
 
 ROOT = Path(__file__).parents[2]
@@ -64,11 +64,12 @@ def test_chunks_have_the_robots_joints_and_units(folder: Path, tmp_path: Path):
         probe.wait_for(lambda: len(probe.messages("action_chunk")) >= 2, "two chunks")
     for message in probe.messages("action_chunk"):
         chunk = read_chunk(message)
-        assert chunk.names == ROBOT.joint_names
-        assert chunk.data.shape == (pi0_folders.TINY.horizon, 6) and chunk.step_dt == STEP_DT
+        (part,) = chunk.targets.parts
+        assert part.names == ROBOT.joint_names
+        assert part.data.shape == (pi0_folders.TINY.horizon, 6) and chunk.step_dt == STEP_DT
         assert chunk.instruction_id == instruction_id("touch the red cube")
         # One degree of deviation in the checkpoint's units: a few hundredths of a radian around home, and not home.
-        assert 1e-4 < np.abs(chunk.data - HOME).max() < 0.3
+        assert 1e-4 < np.abs(part.data - HOME).max() < 0.3
 
 
 def test_what_does_not_fit_stops_configure(folder: Path, tmp_path: Path):

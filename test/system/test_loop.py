@@ -20,7 +20,7 @@ from vla_ros.graph.demonstrations import DISTURBANCE, DemonstrationGraph
 from vla_ros.graph.episodes import Episode
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.msg import ActionChunk
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.sim.demonstrations import layout_seed
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import Task, TaskKind
@@ -97,7 +97,8 @@ def test_a_policy_learns_from_bags_and_serves(bags: list[Path], tmp_path: Path):
         graph.bring_up()
         graph.run_to_end(Episode(3, "push", TEXT, TEXT, 0.3))
         chunk = probe.wait_message("action_chunk", lambda m: m.instruction_id == instruction_id(TEXT), "a chunk")
-    assert tuple(chunk.names) == ROBOT.joint_names and chunk.step_dt == pytest.approx(0.1)
-    rows = np.array(chunk.data).reshape(chunk.horizon, len(chunk.names))
+    (part,) = chunk.parts
+    assert tuple(part.names) == ROBOT.joint_names and chunk.step_dt == pytest.approx(0.1)
+    rows = np.array(part.data).reshape(chunk.horizon, len(part.names))
     lower, upper = np.array([(joint.lower, joint.upper) for joint in ROBOT.joints]).T
     assert (rows > lower - 0.2).all() and (rows < upper + 0.2).all()

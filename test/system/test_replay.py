@@ -15,7 +15,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.images import rgb_image
 from vla_ros.messages.stamps import stamp_ns
-from vla_ros.nodes.base import sensor_qos
+from vla_ros.nodes.qos import sensor_qos
 
 
 def test_replay(graph: Graph, probe: Probe, tmp_path: Path):

@@ -18,7 +18,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import example_sample
 
@@ -64,12 +64,12 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
             return next((chunk for chunk in chunks if chunk.instruction_id == identity), None)
 
         chunk = read_chunk(probe.wait_for(arrived, "a chunk", 2 * DEADLINE))
-        assert chunk.names == robot.joint_names
-        assert chunk.data.shape == (pi0_folders.TINY.horizon, 6) and chunk.step_dt == 0.05
+        assert chunk.targets.parts[0].names == robot.joint_names
+        assert chunk.targets.parts[0].data.shape == (pi0_folders.TINY.horizon, 6) and chunk.step_dt == 0.05
         # The policy speaks degrees, 57 of which make a radian: on the wire are radians, as large as they are here.
         session = open_session(policy, robot, "cpu")
         usual = np.abs(session.infer(example_sample(robot, session.processor)).actions).max()
-        assert usual / 10 < np.abs(chunk.data).max() < 10 * usual
+        assert usual / 10 < np.abs(chunk.targets.parts[0].data).max() < 10 * usual
 
         children = psutil.Process(run.pid).children(recursive=True)
         assert len(children) == 3

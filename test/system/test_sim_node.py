@@ -18,7 +18,7 @@ from vla_ros.messages.images import rgb_image
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.msg import ExecutorStatus
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 
 ROBOT_FILE = str(Path(__file__).parents[2] / "config" / "robots" / "so101.yaml")
 ROBOT = RobotSpec.load(ROBOT_FILE)

@@ -6,7 +6,7 @@ from std_msgs.msg import Bool, String
 
 from vla_ros.action import RunInstruction
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 
 STILL_UNWELL = (RunInstruction.Result.NOT_ACTIVE, RunInstruction.Result.STOPPED, RunInstruction.Result.E_STOPPED)
 

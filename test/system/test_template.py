@@ -60,7 +60,8 @@ def test_the_template_trains_and_serves(installed: Path, tmp_path: Path):
         with policy.up(checkpoint, max_age=30.0) as robot:
             policy.tell("go to 1")
             chunk = read_chunk(policy.chunk_of(robot.observe()))
-            assert chunk.names == robot.spec.joint_names and chunk.data.shape == (16, 6)
+            part = chunk.targets.parts[0]
+            assert part.names == robot.spec.joint_names and part.data.shape == (16, 6)
             policy.tell("")
 
 

@@ -112,13 +112,13 @@ def write_plot(motion: Motion, robot: RobotSpec, steps: list[Step], path: Path) 
 
 def _draw(axis, motion: Motion, joint: int, steps: list[Step], colours: dict[str, str], start: int, fine: bool) -> None:
     by_step: dict[str, list[np.ndarray]] = {}
-    for chunk in motion.chunks:
+    for chunk, rows in motion.chunks:
         step = next((s for s in reversed(steps) if s.instruction_id == chunk.instruction_id
                      and s.begin_ns <= chunk.stamp_ns + NS), None)  # fmt: skip
         if step is None:
             continue
         times = (chunk.stamp_ns - start) / NS + chunk.step_dt * np.arange(chunk.horizon)
-        by_step.setdefault(step.instruction, []).append(np.stack([times, chunk.data[:, joint]], axis=1))
+        by_step.setdefault(step.instruction, []).append(np.stack([times, rows[:, joint]], axis=1))
     for text, lines in by_step.items():
         width, alpha = (0.9, 0.55) if fine else (0.5, 0.3)
         axis.add_collection(LineCollection(lines, colors=colours[text], linewidths=width, alpha=alpha))
@@ -139,9 +139,9 @@ def _fit(axis, motion: Motion, joint: int, start: int) -> None:
     low, high = axis.get_xlim()
     times = (motion.command_ns - start) / NS
     seen = [motion.commands[(times >= low) & (times <= high), joint]]
-    for chunk in motion.chunks:
+    for chunk, rows in motion.chunks:
         at = (chunk.stamp_ns - start) / NS + chunk.step_dt * np.arange(chunk.horizon)
-        seen.append(chunk.data[(at >= low) & (at <= high), joint])
+        seen.append(rows[(at >= low) & (at <= high), joint])
     values = np.concatenate(seen)
     values = values[np.isfinite(values)]
     if len(values):

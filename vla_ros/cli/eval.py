@@ -10,6 +10,7 @@ than the one that it acts in, `expert` lets the scripted expert of the simulator
 
 import argparse
 import json
+import os
 import queue
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_file
 from vla_ros.graph.episodes import Episode, Outcome
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
@@ -56,6 +58,8 @@ def main(args: argparse.Namespace) -> int:
         raise InputError("--policy is missing: a checkpoint folder or a policy file")
     if not 0.1 <= args.rate <= 100:
         raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
+    if args.output and not os.access(args.output.parent, os.W_OK):
+        raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
     plan: list[Episode] = []
     for kind in args.task:
         plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
@@ -67,7 +71,8 @@ def main(args: argparse.Namespace) -> int:
     results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.task}
     _print_table(results, args)
     if args.output:
-        args.output.write_text(json.dumps(_report(results, args), indent=2) + "\n", encoding="utf-8")
+        with new_file(args.output, "results") as part:
+            part.write_text(json.dumps(_report(results, args), indent=2) + "\n", encoding="utf-8")
         print(f"written: {args.output}")
     return 0
 

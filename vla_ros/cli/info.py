@@ -17,21 +17,29 @@ from rich.table import Table
 from vla_ros.control.limits import Limits
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
+from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file or a robot file")
+    parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file, a robot file or its name")
     parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
 
 
 def main(args: argparse.Namespace) -> int:
     console = Console()
-    if not args.path.exists():
-        raise InputError(f"{args.path}: no such file or folder")
-    if args.path.is_file() and _is_robot_file(args.path):
-        robot = RobotSpec.load(args.path)
+    if args.path.is_file():
+        is_robot = "checkpoint" not in read_mapping(args.path, "file")  # a policy file has one
+    else:
+        is_robot = not args.path.is_dir()
+    if is_robot:
+        try:
+            file = resolve_robot(args.path)
+        except InputError as error:
+            raise InputError(f"{args.path}: no checkpoint folder, no policy file; {error}") from None
+        robot = RobotSpec.load(file)
         _print_robot(console, robot)
         if args.urdf is not None:
             _print_limits(console, robot, args.urdf)
@@ -47,17 +55,6 @@ def main(args: argparse.Namespace) -> int:
         table.add_row(title, escape(value))
     console.print(table)
     return 0
-
-
-def _is_robot_file(path: Path) -> bool:
-    """A robot file has joints and command groups; a policy file has a checkpoint instead."""
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable YAML file: {error}") from error
-    return not (isinstance(data, dict) and "checkpoint" in data)
 
 
 def _print_robot(console: Console, robot: RobotSpec) -> None:

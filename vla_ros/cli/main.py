@@ -1,6 +1,7 @@
 """The vla-ros command: one module a subcommand, imported only when it is called."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -42,6 +43,14 @@ def main(argv: list[str] | None = None) -> int:
         return module.main(args)
     except InputError as error:
         print(f"vla-ros {name}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"vla-ros {name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

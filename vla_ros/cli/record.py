@@ -9,6 +9,7 @@ from typing import Any
 from vla_ros.bags.compress import FORMATS
 from vla_ros.bags.writer import COMPRESSIONS
 from vla_ros.core.errors import InputError
+from vla_ros.core.resources import resolve_robot
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +31,12 @@ def main(args: argparse.Namespace) -> int:
     from rclpy.lifecycle import TransitionCallbackReturn
     from rclpy.parameter import Parameter
 
+    from vla_ros.graph.process import check_namespace
     from vla_ros.nodes.base import spin_node
     from vla_ros.nodes.recorder_node import RecorderNode
+
+    check_namespace(args.namespace)
+    robot = str(resolve_robot(args.robot))
 
     class CommandLineRecorder(RecorderNode):
         """A recorder that ends the program when it cannot record."""
@@ -43,9 +48,9 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(reason)
 
     def make() -> Any:
-        names = ("robot", "output", "compressed_images", "image_format", "image_quality", "compression",
+        names = ("output", "compressed_images", "image_format", "image_quality", "compression",
                  "max_file_size", "max_file_duration", "buffer_size")  # fmt: skip
-        values = {name: getattr(args, name) for name in names} | {"use_sim_time": args.sim_time}
+        values = {name: getattr(args, name) for name in names} | {"robot": robot, "use_sim_time": args.sim_time}
         if args.topics:
             values["topics"] = args.topics
         overrides = [Parameter(name, value=value) for name, value in values.items()]

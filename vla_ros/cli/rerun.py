@@ -30,7 +30,7 @@ class Bridge:
         from std_msgs.msg import String
 
         from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
-        from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS
+        from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
         from vla_ros.nodes.streams import subscribe
 
         self._rerun, self._recording, self._robot = rerun, recording, robot
@@ -89,15 +89,18 @@ class Bridge:
                 self._scalar(f"joint/{name}/measured", position)
 
     def _take_chunk(self, message: Any) -> None:
-        from vla_ros.messages.stamps import stamp_ns
+        from vla_ros.core.chunk import MalformedChunk
+        from vla_ros.messages.chunks import read_chunk
 
-        begin, width = stamp_ns(message), len(message.names)
-        if message.horizon * width != len(message.data):
+        try:
+            chunk = read_chunk(message)
+        except MalformedChunk:
             return  # the executor refuses it and says so
-        for row in range(message.horizon):
-            self._at(begin + round(row * message.step_dt * 1e9))
-            for column, name in enumerate(message.names):
-                self._scalar(f"joint/{name}/chunk", message.data[row * width + column])
+        for row in range(chunk.horizon):
+            self._at(chunk.stamp_ns + round(row * chunk.step_dt * 1e9))
+            for part in chunk.targets.parts:
+                for name, value in zip(part.names, part.data[row], strict=True):
+                    self._scalar(f"{part.group or 'joint'}/{name}/chunk", value)
 
     def _take_executor(self, message: Any) -> None:
         from vla_ros.messages.stamps import stamp_ns

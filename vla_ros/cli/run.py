@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
 
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import Display, Watch, grid
-    from vla_ros.nodes.base import COMMAND_QOS
+    from vla_ros.nodes.qos import COMMAND_QOS
 
     console = Console()
     folder = args.output or Path("runs") / time.strftime("run-%Y-%m-%d-%H%M%S")

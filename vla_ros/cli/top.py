@@ -25,7 +25,7 @@ class Topics:
 
     def __init__(self, graph: Any) -> None:
         from vla_ros.msg import ActionChunk
-        from vla_ros.nodes.base import COMMAND_QOS
+        from vla_ros.nodes.qos import COMMAND_QOS
 
         self._lock = threading.Lock()
         self._arrivals: deque[float] = deque(maxlen=200)
@@ -37,7 +37,7 @@ class Topics:
 
         with self._lock:
             self._arrivals.append(time.monotonic())
-            duration = max(0.0, (message.horizon - 1) * message.step_dt)
+            duration = max(0.0, message.horizon * message.step_dt)
             self.chunks.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:

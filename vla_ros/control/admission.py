@@ -1,7 +1,6 @@
 """Is a chunk fit to be followed? The whole message is checked before any of it is used."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,8 +18,8 @@ class Reason(StrEnum):
 
     UNDECODABLE = "undecodable"  # not a serialized ActionChunk
     SPACE = "space"  # not joint positions
-    NAMES = "names"  # joints missing, unknown or twice
-    SHAPE = "shape"  # horizon x names is not the length of the data
+    NAMES = "names"  # no joint, an unknown one or one twice
+    SHAPE = "shape"  # horizon x names is not the length of a part's data
     HORIZON = "horizon"  # more rows than allowed
     STEP_DT = "step_dt"  # not a time, too short or too long
     NON_FINITE = "non_finite"  # NaN or infinite
@@ -39,22 +38,6 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """The fields of an ActionChunk message, unchecked. `data` is (N,), row-major."""
-
-    stamp_ns: int
-    step_dt: float
-    space: int
-    names: Sequence[str]
-    horizon: int
-    data: np.ndarray
-    instruction_id: int
-    session: int
-    sequence: int
-    inference_time: float = 0.0
-
-
-@dataclass(frozen=True)
 class Refusal:
     """A reason and the words: joint, value and limit."""
 
@@ -67,28 +50,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class AdmissionRules:
-    """What is tolerated.
+    """What is tolerated. The executor node's parameters of the same names take their defaults from here."""
 
-    Attributes:
-        max_horizon: rows.
-        max_step_dt: s between rows.
-        max_age: s since the stamp at arrival.
-        future_tolerance: s a stamp may lie ahead (clocks of two machines).
-        jump_limit: the chunk at its arrival may lie this far from the measured position, in s at the joint's
-            velocity limit.
-        excess: a row may lie this far outside the position limits (it is clipped), as a share of the joint's range.
-        outlier: neighbouring rows may ask for this multiple of the velocity limit (it is clipped).
-        session_lease: s without a message after which another session may take over.
-    """
-
-    max_horizon: int = 1000
-    max_step_dt: float = 2.0
-    max_age: float = 3.0
-    future_tolerance: float = 0.1
-    jump_limit: float = 0.4
-    excess: float = 0.25
-    outlier: float = 5.0
-    session_lease: float = 1.0
+    max_horizon: int = 1000  # rows
+    max_step_dt: float = 2.0  # s between rows
+    max_chunk_age: float = 3.0  # s since the stamp, at arrival and later
+    future_tolerance: float = 0.1  # s a stamp may lie ahead (clocks of two machines)
+    jump_limit: float = 0.4  # at its arrival from the measured position, in s at the joint's velocity limit
+    position_excess: float = 0.25  # share of the joint's range outside the position limits (it is clipped)
+    outlier_speed: float = 5.0  # multiple of the velocity limit between neighbouring rows (it is clipped)
+    session_lease: float = 1.0  # s without a message after which another session may take over
 
 
 class Admission:
@@ -122,147 +93,121 @@ class Admission:
     def refuse(self, reason: Reason, text: str) -> Refusal:
         """Count a chunk that was refused before it got here, or here."""
         self.refused[reason] += 1
-        self.last = Refusal(reason, text)
+        self.last = Refusal(reason, _short(text))
         return self.last
 
     def check(
         self,
-        candidate: Candidate,
+        chunk: ActionChunk,
         now_ns: int,
         instruction_id: int,
         measured: np.ndarray,
         not_before_ns: int | None = None,
         closed: Refusal | None = None,
     ) -> ActionChunk | Refusal:
-        """The chunk, its columns in the order of the robot file, or why not.
+        """The chunk, or why not.
 
         Args:
-            candidate: what arrived.
+            chunk: what arrived; of some joints or all, in any order.
             now_ns: ROS time.
             instruction_id: of the current instruction, 0 for none.
             measured: (J,) measured position, NaN where it is not known.
             not_before_ns: chunks with an older stamp come from before a stop.
-            closed: why nothing is followed at present; a malformed message is refused for what it is even then.
+            closed: why nothing is followed at present; a foreign chunk is refused for what it is even then.
         """
-        refusal = self._form(candidate) or closed or self._authority(candidate, now_ns, instruction_id, not_before_ns)
-        if refusal is None:
-            order = [list(candidate.names).index(name) for name in self.limits.names]
-            rows = np.asarray(candidate.data, dtype=np.float64).reshape(candidate.horizon, -1)[:, order]
-            refusal = self._content(rows, candidate, now_ns, measured)
+        refusal = self._form(chunk) or closed or self._authority(chunk, now_ns, instruction_id, not_before_ns)
+        refusal = refusal or self._content(chunk, now_ns, measured)
         if refusal is not None:
             return self.refuse(refusal.reason, refusal.text)
-        self._session, self._sequence, self._heard_ns = candidate.session, candidate.sequence, now_ns
+        self._session, self._sequence, self._heard_ns = chunk.session, chunk.sequence, now_ns
         self.accepted += 1
-        return ActionChunk(
-            stamp_ns=candidate.stamp_ns,
-            step_dt=candidate.step_dt,
-            names=self.limits.names,
-            data=rows,
-            instruction_id=candidate.instruction_id,
-            sequence=candidate.sequence,
-            session=candidate.session,
-            inference_time=candidate.inference_time,
-        )
+        return chunk
 
-    def _form(self, candidate: Candidate) -> Refusal | None:
-        """What can be told from the message alone."""
-        rules, names = self.rules, list(candidate.names)
-        if candidate.space != Space.JOINT_POSITION:
-            return Refusal(Reason.SPACE, f"space {candidate.space}, expected {int(Space.JOINT_POSITION)}")
-        counts = Counter(names)  # not names.count: a stranger may send any number of them
-        if len(names) != len(self.limits.names) or counts.keys() != set(self.limits.names):
-            missing = [name for name in self.limits.names if name not in counts]
-            unknown = [name for name in counts if name not in self.limits.names]
-            twice = [name for name, count in counts.items() if count > 1]
-            words = f"missing {missing[:10]}, unknown {unknown[:10]}, more than once {twice[:10]}"
-            return Refusal(Reason.NAMES, _short(words))
+    def _form(self, chunk: ActionChunk) -> Refusal | None:
+        """Is it for this robot, and of a size that can be handled?"""
+        rules, known = self.rules, set(self.limits.names)
+        for part in chunk.targets.parts:
+            if part.space != Space.JOINT_POSITION:
+                what = f"{part.group} in " if part.group else ""
+                return Refusal(Reason.SPACE, f"{what}{part.space.name}, expected {Space.JOINT_POSITION.name} alone")
+            unknown = [name for name in part.names if name not in known]
+            if unknown:
+                return Refusal(Reason.NAMES, f"unknown {unknown[:10]}, expected some of {list(self.limits.names)}")
         limit = min(rules.max_horizon, MAX_HORIZON)
-        if candidate.horizon > limit:
-            return Refusal(Reason.HORIZON, f"{candidate.horizon} rows, limit {limit}")
-        size = np.size(candidate.data)
-        if candidate.horizon < 1 or size != candidate.horizon * len(names):
+        if chunk.horizon > limit:
+            return Refusal(Reason.HORIZON, f"{chunk.horizon} rows, limit {limit}")
+        if not MIN_STEP_DT <= chunk.step_dt <= rules.max_step_dt:
             return Refusal(
-                Reason.SHAPE, f"{size} numbers, expected horizon {candidate.horizon} x {len(names)} joints, not empty"
+                Reason.STEP_DT, f"{chunk.step_dt} s, expected {MIN_STEP_DT} s or more, limit {rules.max_step_dt} s"
             )
-        if not MIN_STEP_DT <= candidate.step_dt <= rules.max_step_dt:
-            return Refusal(
-                Reason.STEP_DT, f"{candidate.step_dt} s, expected {MIN_STEP_DT} s or more, limit {rules.max_step_dt} s"
-            )
-        data = np.asarray(candidate.data)
-        if not np.isfinite(data).all():
-            at = int(np.flatnonzero(~np.isfinite(data))[0])
-            row, column = divmod(at, len(names))
-            return Refusal(Reason.NON_FINITE, f"joint {names[column]}, row {row}: {data[at]}")
         return None
 
     def _authority(
-        self, candidate: Candidate, now_ns: int, instruction_id: int, not_before_ns: int | None
+        self, chunk: ActionChunk, now_ns: int, instruction_id: int, not_before_ns: int | None
     ) -> Refusal | None:
         """May this one lead now?"""
         rules = self.rules
-        age = (now_ns - candidate.stamp_ns) * 1e-9
-        length = (candidate.horizon - 1) * candidate.step_dt
+        age = (now_ns - chunk.stamp_ns) * 1e-9
         if -age > rules.future_tolerance:
             return Refusal(Reason.FUTURE, f"stamped {-age:.3f} s ahead, limit {rules.future_tolerance} s")
-        if age > rules.max_age:
-            return Refusal(Reason.TOO_OLD, f"stamped {age:.3f} s ago, limit {rules.max_age} s")
-        if age > length:
-            return Refusal(Reason.TOO_OLD, f"stamped {age:.3f} s ago, its last row was for {length:.3f} s after that")
-        if not_before_ns is not None and candidate.stamp_ns < not_before_ns:
-            late = (not_before_ns - candidate.stamp_ns) * 1e-9
-            return Refusal(Reason.BEFORE_STOP, f"stamped {late:.3f} s before the robot was stopped")
-        if instruction_id == 0 or candidate.instruction_id != instruction_id:
+        if age > rules.max_chunk_age:
+            return Refusal(Reason.TOO_OLD, f"stamped {age:.3f} s ago, limit {rules.max_chunk_age} s")
+        if age >= chunk.duration:
             return Refusal(
-                Reason.INSTRUCTION, f"follows instruction {candidate.instruction_id}, current is {instruction_id}"
+                Reason.TOO_OLD, f"stamped {age:.3f} s ago, its rows were over {chunk.duration:.3f} s after that"
             )
-        if candidate.session == self._session:
-            if candidate.sequence <= self._sequence:
-                return Refusal(Reason.SEQUENCE, f"sequence {candidate.sequence} after {self._sequence}")
+        if not_before_ns is not None and chunk.stamp_ns < not_before_ns:
+            late = (not_before_ns - chunk.stamp_ns) * 1e-9
+            return Refusal(Reason.BEFORE_STOP, f"stamped {late:.3f} s before the robot was stopped")
+        if instruction_id == 0 or chunk.instruction_id != instruction_id:
+            return Refusal(
+                Reason.INSTRUCTION, f"follows instruction {chunk.instruction_id}, current is {instruction_id}"
+            )
+        if chunk.session == self._session:
+            if chunk.sequence <= self._sequence:
+                return Refusal(Reason.SEQUENCE, f"sequence {chunk.sequence} after {self._sequence}")
         elif self._session is not None:
             silent = (now_ns - self._heard_ns) * 1e-9
             if 0 <= silent < rules.session_lease:
                 return Refusal(
                     Reason.RIVAL_POLICY,
-                    f"session {candidate.session}, but session {self._session} leads and was heard "
+                    f"session {chunk.session}, but session {self._session} leads and was heard "
                     f"{silent:.3f} s ago, limit {rules.session_lease} s",
                 )
         return None
 
-    def _content(self, rows: np.ndarray, candidate: Candidate, now_ns: int, measured: np.ndarray) -> Refusal | None:
-        """Does it ask for something sane? Discrete joints may step."""
+    def _content(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> Refusal | None:
+        """Does it ask for something sane of the joints it speaks of? Discrete joints may step."""
         limits, rules = self.limits, self.rules
-        room = rules.excess * limits.range
-        over = np.maximum(rows - limits.upper, limits.lower - rows) - room
-        if (over > 0).any():
-            row, joint = np.unravel_index(int(over.argmax()), over.shape)
-            return Refusal(
-                Reason.POSITION,
-                f"joint {limits.names[joint]}, row {row}: {rows[row, joint]:.4g} {limits.units[joint]}, limits "
-                f"{limits.lower[joint]:.4g} to {limits.upper[joint]:.4g} with {room[joint]:.4g} of grace",
-            )
+        rows = chunk.targets.joint_positions(limits.names, np.full(len(limits.names), np.nan))
+        names, units, room = limits.names, limits.units, rules.position_excess * limits.range
+        if worst := _worst(np.maximum(rows - limits.upper, limits.lower - rows) - room):
+            row, i = worst
+            bounds = f"limits {limits.lower[i]:.4g} to {limits.upper[i]:.4g} with {room[i]:.4g} of grace"
+            return Refusal(Reason.POSITION, f"joint {names[i]}, row {row}: {rows[worst]:.4g} {units[i]}, {bounds}")
         gliding = ~limits.discrete
-        speed = np.abs(np.diff(rows, axis=0)) / candidate.step_dt
-        over = np.where(gliding, speed - rules.outlier * limits.velocity, -np.inf)
-        if (over > 0).any():
-            row, joint = np.unravel_index(int(over.argmax()), over.shape)
-            return Refusal(
-                Reason.OUTLIER,
-                f"joint {limits.names[joint]}, row {row + 1}: {speed[row, joint]:.4g} {limits.units[joint]}/s from "
-                f"the row before, limit {rules.outlier:g} x {limits.velocity[joint]:.4g}",
-            )
-        age = max((now_ns - candidate.stamp_ns) * 1e-9, 0.0)
-        first = rows[min(int(np.ceil(age / candidate.step_dt - 1e-6)), len(rows) - 1)]
-        away = np.abs(first - measured)
+        speed = np.abs(np.diff(rows, axis=0)) / chunk.step_dt
+        if worst := _worst(np.where(gliding, speed - rules.outlier_speed * limits.velocity, -np.inf)):
+            row, i = worst
+            words = f"{speed[worst]:.4g} {units[i]}/s from the row before"
+            bounds = f"limit {rules.outlier_speed:g} x {limits.velocity[i]:.4g}"
+            return Refusal(Reason.OUTLIER, f"joint {names[i]}, row {row + 1}: {words}, {bounds}")
+        age = max((now_ns - chunk.stamp_ns) * 1e-9, 0.0)
+        first = rows[min(int(np.ceil(age / chunk.step_dt - 1e-6)), len(rows) - 1)]
         reach = rules.jump_limit * limits.velocity
-        over = np.where(gliding & np.isfinite(away), away - reach, -np.inf)
-        if (over > 0).any():
-            joint = int(over.argmax())
-            return Refusal(
-                Reason.JUMP,
-                f"joint {limits.names[joint]}: begins at {first[joint]:.4g} {limits.units[joint]}, measured "
-                f"{measured[joint]:.4g}, limit {reach[joint]:.4g} away",
-            )
+        if worst := _worst(np.where(gliding, np.abs(first - measured) - reach, -np.inf)[None]):
+            i = worst[1]
+            words = f"begins at {first[i]:.4g} {units[i]}, measured {measured[i]:.4g}, limit {reach[i]:.4g} away"
+            return Refusal(Reason.JUMP, f"joint {names[i]}: {words}")
         return None
+
+
+def _worst(over: np.ndarray) -> tuple[int, int] | None:
+    """Row and column of the greatest number above 0 in (H, J); None when there is none. NaN: nothing is said."""
+    if not (over > 0).any():
+        return None
+    row, column = np.unravel_index(int(np.nanargmax(over)), over.shape)
+    return int(row), int(column)
 
 
 def _short(text: str, length: int = 300) -> str:

@@ -20,6 +20,8 @@ class Blender:
     Where the old course ends and another begins - the newest chunk is another one, for `ensemble` the instruction is -
     their difference at that moment, position and velocity, is taken to zero by a cubic over `crossfade` seconds: the
     target is continuous with its first derivative. Discrete joints take the newest chunk's nearest row.
+
+    A joint is blended from the chunks that speak of it; `latest` and `rtc` know the newest chunk alone.
     """
 
     def __init__(self, mode: str, discrete: np.ndarray, m: float = 0.01, crossfade: float = 0.0) -> None:
@@ -39,27 +41,42 @@ class Blender:
         self._fade: tuple[int, np.ndarray, np.ndarray] | None = None  # start, offset, its velocity
 
     def target(self, now_ns: int, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) position and (J,) velocity to follow at `now_ns`."""
+        """(J,) position and (J,) velocity to follow at `now_ns`, NaN for the joints that nobody speaks of."""
+        nearest = predictions.nearest
         if self.mode == "ensemble":
             weights = ensemble_weights(len(predictions.position), self.m)
             position, velocity = weights @ predictions.position, weights @ predictions.velocity
+            if predictions.partial:
+                self._complete(predictions, position, velocity)
             course = predictions.instruction_id
         else:
             position, velocity = predictions.position[-1], predictions.velocity[-1]
             course = predictions.newest
+            if predictions.partial:
+                nearest = np.where(np.isnan(position), np.nan, nearest)
         if course != self._course:
             self._begin_fade(now_ns, position, velocity)
             self._course = course
         position, velocity = self._faded(now_ns, position, velocity)
         self._before = (now_ns, position, velocity)
-        return np.where(self.discrete, predictions.nearest, position), np.where(self.discrete, 0.0, velocity)
+        return np.where(self.discrete, nearest, position), np.where(self.discrete, 0.0, velocity)
+
+    def _complete(self, predictions: Predictions, position: np.ndarray, velocity: np.ndarray) -> None:
+        """Writes into both (J,) the average of the joints that some chunks speak of and others do not."""
+        speak = ~np.isnan(predictions.position)
+        for joint in np.flatnonzero(speak.any(axis=0) & ~speak.all(axis=0)):
+            weights = ensemble_weights(int(speak[:, joint].sum()), self.m)
+            position[joint] = weights @ predictions.position[speak[:, joint], joint]
+            velocity[joint] = weights @ predictions.velocity[speak[:, joint], joint]
 
     def _begin_fade(self, now_ns: int, position: np.ndarray, velocity: np.ndarray) -> None:
         self._fade = None
         if self._before is not None and self.crossfade > 0:
             instant, old, old_velocity = self._before
             here = old + old_velocity * ((now_ns - instant) * 1e-9)
-            self._fade = (now_ns, here - position, old_velocity - velocity)
+            # a joint that is newly spoken of, or no longer, has no old course
+            offsets = (np.nan_to_num(here - position), np.nan_to_num(old_velocity - velocity))
+            self._fade = (now_ns, *offsets)
 
     def _faded(self, now_ns: int, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._fade is None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vla_ros.control.admission import Admission, AdmissionRules, Candidate, Reason, Refusal
+from vla_ros.control.admission import Admission, AdmissionRules, Reason, Refusal
 from vla_ros.control.blending import Blender
 from vla_ros.control.joint_states import JointStates
 from vla_ros.control.limiter import Limiter
@@ -20,33 +20,18 @@ from vla_ros.core.instruction import instruction_id
 
 @dataclass(frozen=True)
 class Settings:
-    """How to execute; the node's parameters of the same names describe them.
+    """How to execute. The node's parameters of the same names take their defaults from here."""
 
-    Attributes:
-        mode: ensemble, latest or rtc.
-        ensemble_m: m of the weights exp(-m i), i = 0 the oldest.
-        crossfade: s, for `latest`, and where the instruction changes.
-        rtc_crossfade: s, for `rtc`.
-        cubic: cubic instead of linear interpolation.
-        joint_state_timeout: s.
-        following_limit: how far measured may be from commanded, in s at the joint's velocity limit; 0 = off.
-        overrun_limit: s the loop may stall.
-        clock_jump_limit: s that ROS time may gain or lose between two ticks.
-        start_tolerance: how far outside the position limits the robot may stand at activation, as a share of the
-            joint's range; it then moves inwards only.
-        admission: what is tolerated of chunks.
-    """
-
-    mode: str = "ensemble"
-    ensemble_m: float = 0.01
-    crossfade: float = 0.2
-    rtc_crossfade: float = 0.05
-    cubic: bool = False
-    joint_state_timeout: float = 0.25
-    following_limit: float = 0.3
-    overrun_limit: float = 0.1
-    clock_jump_limit: float = 0.5
-    start_tolerance: float = 0.1
+    mode: str = "ensemble"  # or latest, rtc
+    ensemble_m: float = 0.01  # m of the weights exp(-m i), i = 0 the oldest
+    crossfade: float = 0.2  # s, for `latest`, and where the instruction changes
+    rtc_crossfade: float = 0.05  # s, for `rtc`
+    interpolation: str = "linear"  # or cubic
+    joint_state_timeout: float = 0.25  # s
+    following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
+    overrun_limit: float = 0.1  # s the loop may stall
+    clock_jump_limit: float = 0.5  # s that ROS time may gain or lose between two ticks
+    start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
     admission: AdmissionRules = field(default_factory=AdmissionRules)
 
 
@@ -73,7 +58,7 @@ class Executor:
         self.admission = Admission(limits, settings.admission)
         self.joint_states = JointStates(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
-        self.timeline = Timeline(settings.cubic, settings.admission.max_age)
+        self.timeline = Timeline(limits.names, settings.interpolation == "cubic", settings.admission.max_chunk_age)
         fade = settings.rtc_crossfade if settings.mode == "rtc" else settings.crossfade
         self.blender = Blender(settings.mode, limits.discrete, settings.ensemble_m, fade)
         self.limiter = Limiter(limits, 1.0 / control_rate)
@@ -98,12 +83,12 @@ class Executor:
         if not self.instruction_id:
             self._forget_chunks()
 
-    def add_chunk(self, candidate: Candidate, now_ns: int) -> ActionChunk | Refusal:
+    def add_chunk(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
         """What became of a chunk that arrived."""
-        self._seen = Seen(candidate.session, candidate.sequence, candidate.stamp_ns, now_ns)
+        self._seen = Seen(chunk.session, chunk.sequence, chunk.stamp_ns, now_ns)
         supervisor = self.supervisor
         result = self.admission.check(
-            candidate,
+            chunk,
             now_ns,
             self.instruction_id,
             self.joint_states.position,
@@ -112,15 +97,16 @@ class Executor:
         )
         if isinstance(result, ActionChunk):
             if supervisor.tripped(Cause.POLICY_GONE):
-                supervisor.well(Cause.POLICY_GONE, candidate.stamp_ns)  # a chunk from after it is a sign of life
-            if any(chunk.instruction_id != result.instruction_id for chunk in self.timeline.chunks):
-                self.timeline.keep(result.instruction_id)
-            self.timeline.add(result)
+                supervisor.well(Cause.POLICY_GONE, chunk.stamp_ns)  # a chunk from after it is a sign of life
+            if any(other.instruction_id != chunk.instruction_id for other in self.timeline.chunks):
+                self.timeline.keep(chunk.instruction_id)
+            self.timeline.add(chunk)
         return result
 
-    def undecodable_chunk(self, text: str) -> Refusal:
-        """A message arrived that is no ActionChunk at all."""
-        return self.admission.refuse(Reason.UNDECODABLE, text)
+    def refuse_chunk(self, reason: Reason, text: str, seen: Seen | None = None) -> Refusal:
+        """A message arrived that is no chunk: undecodable, or (`seen` says whose) contradicting itself."""
+        self._seen = seen or self._seen
+        return self.admission.refuse(reason, text)
 
     def e_stop(self, message: str) -> None:
         """Latch the e-stop, active or not."""
@@ -175,11 +161,9 @@ class Executor:
             )
         self.limiter.reset(measured)
         self.supervisor.clear()
-        self.supervisor.not_before_ns = None
-        self.admission.release()
-        self._forget_chunks()
+        self._start_over()
         self._timing.clear()
-        self._limited[:] = False
+        self.begin_interval()
         self._active, self._stopping, self._silent = True, False, False
 
     def begin_stop(self) -> None:
@@ -237,7 +221,12 @@ class Executor:
         if self._live is None:
             self.blender.reset()
             return None
-        return self.blender.target(now_ns, self._live)
+        position, velocity = self.blender.target(now_ns, self._live)
+        if self._live.partial:  # brake the joints that nobody speaks of, then repeat their last command
+            held = np.isnan(position)
+            position = np.where(held, self.limiter.unsmoothed, position)
+            velocity = np.where(held, 0.0, velocity)
+        return position, velocity
 
     def _watch_time(self, now_ns: int, steady_ns: int, lateness: float) -> None:
         settings, passed = self.settings, self._timing.tick(now_ns, steady_ns, lateness)
@@ -248,7 +237,7 @@ class Executor:
             text = f"ROS time went {elapsed:+.3f} s in {steady:.3f} s, limit {settings.clock_jump_limit} s"
             self._trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
             self.joint_states.clear()
-            self.admission.release()
+            self._start_over()
         else:
             self._way_back(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
         stall = steady - self.limiter.dt
@@ -295,6 +284,12 @@ class Executor:
         if self.supervisor.well(cause, now_ns, settle_ns):
             self._forget_chunks()
 
+    def _start_over(self) -> None:
+        """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""
+        self.admission.release()
+        self._seen = None
+        self._forget_chunks()
+
     def _forget_chunks(self) -> None:
         self.timeline.clear()
         self.blender.reset()
@@ -331,10 +326,10 @@ class Executor:
         return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, ""
 
     def status(self, now_ns: int) -> Status:
-        """A snapshot; begins a new interval for `limited` and `lateness`."""
+        """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
         state, cause, message = self.state
         last = self.admission.last
-        status = Status(
+        return Status(
             stamp_ns=now_ns,
             state=state,
             cause=cause,
@@ -358,6 +353,8 @@ class Executor:
             lateness=self._timing.worst_lateness,
             overruns=self._timing.overruns,
         )
+
+    def begin_interval(self) -> None:
+        """From now on `limited` and `lateness` of the status are collected anew; called by who publishes it."""
         self._limited = np.zeros_like(self._limited)
         self._timing.worst_lateness = 0.0
-        return status

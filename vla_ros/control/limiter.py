@@ -68,6 +68,11 @@ class Limiter:
         self._upper = np.maximum(self.limits.upper, self._x)
 
     @property
+    def unsmoothed(self) -> np.ndarray:
+        """(J,) the last command before the moving average; `position` itself without jerk limits and at rest."""
+        return self._x
+
+    @property
     def at_rest(self) -> bool:
         """Nothing moves any more, the moving average included."""
         return not self._v.any() and bool((self._window == self._x).all())

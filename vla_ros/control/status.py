@@ -27,7 +27,7 @@ class Seen:
 class Status:
     """A snapshot. `position`, `velocity`, `measured`: (J,) rad or m (per s), NaN where not known.
 
-    `limited`: joints held back by a limit since the last snapshot; `lateness`: worst tick since then, s.
+    `limited`: joints held back by a limit since `Executor.begin_interval`; `lateness`: worst tick since then, s.
     """
 
     stamp_ns: int

@@ -1,6 +1,7 @@
 """Live chunks on one time axis."""
 
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,9 +18,10 @@ class Predictions:
     """What the live chunks say about one instant, oldest first.
 
     Attributes:
-        position: (L, J) rad or m.
-        velocity: (L, J) slope just before the instant, rad/s or m/s.
-        nearest: (J,) the newest chunk's nearest row.
+        position: (L, J) rad or m, NaN for the joints that a chunk does not speak of.
+        velocity: (L, J) slope just before the instant, rad/s or m/s, NaN likewise.
+        nearest: (J,) nearest row of the newest chunk that speaks of the joint, NaN where none does.
+        partial: whether there may be any NaN.
         newest: (session, sequence) of the newest chunk.
         newest_stamp_ns: its stamp.
         instruction_id: its instruction.
@@ -28,6 +30,7 @@ class Predictions:
     position: np.ndarray
     velocity: np.ndarray
     nearest: np.ndarray
+    partial: bool
     newest: tuple[int, int]
     newest_stamp_ns: int
     instruction_id: int
@@ -38,6 +41,7 @@ class _Entry:
     stamp_ns: int
     arrival: int
     chunk: ActionChunk = field(compare=False)
+    rows: np.ndarray = field(compare=False)  # (H + 1, J): the last row holds for a step, so it is there twice
     slopes: np.ndarray = field(compare=False)
 
 
@@ -47,8 +51,9 @@ class Timeline:
     The rows of all chunks lie in one array, so that the cost of a tick hardly depends on their number.
     """
 
-    def __init__(self, cubic: bool = False, max_age: float = np.inf) -> None:
-        """`max_age`: a chunk older than this (s since its stamp) says nothing, whatever its horizon."""
+    def __init__(self, names: Sequence[str], cubic: bool = False, max_age: float = np.inf) -> None:
+        """`names`: J joints. A chunk older than `max_age` (s since its stamp) says nothing, whatever its horizon."""
+        self.names = tuple(names)
         self.cubic = cubic
         self.max_age = max_age
         self._entries: list[_Entry] = []
@@ -65,8 +70,10 @@ class Timeline:
 
     def add(self, chunk: ActionChunk) -> None:
         self._arrivals += 1
-        curve = slopes(chunk.data) if self.cubic else np.zeros_like(chunk.data)
-        insort(self._entries, _Entry(chunk.stamp_ns, self._arrivals, chunk, curve))
+        rows = chunk.targets.joint_positions(self.names, np.full(len(self.names), np.nan))
+        rows = np.concatenate([rows, rows[-1:]])
+        curve = slopes(rows) if self.cubic else np.zeros_like(rows)
+        insort(self._entries, _Entry(chunk.stamp_ns, self._arrivals, chunk, rows, curve))
         del self._entries[:-MAX_CHUNKS]
         self._stack()
 
@@ -92,38 +99,42 @@ class Timeline:
         s = (now_ns - self._stamps) * 1e-9 / self._dts  # (C,) in steps; stamps are int64, so nothing is lost
         whole = np.rint(s)
         s = np.where(np.abs(s - whole) < _SNAP, whole, s)
-        live = (s >= 0) & (s <= self._last) & (s * self._dts <= self.max_age + _SNAP)
+        live = (s >= 0) & (s < self._horizons) & (s * self._dts <= self.max_age + _SNAP)
         index = np.flatnonzero(live)
         if not len(index):
             return None
-        s, last, dt = s[index], self._last[index], self._dts[index][:, None]
+        s, dt = s[index], self._dts[index][:, None]
         # the segment that ends at or after the instant: its slope is the one just before it
-        k = np.clip(np.ceil(s) - 1, 0, np.maximum(last - 1, 0)).astype(int)
-        k2 = np.minimum(k + 1, last.astype(int))
+        k = np.maximum(np.ceil(s) - 1, 0).astype(int)
         f = (s - k)[:, None]
-        first, second = self._rows[index, k], self._rows[index, k2]
+        first, second = self._rows[index, k], self._rows[index, k + 1]
         if self.cubic:
-            value, slope = hermite(first, second, self._slopes[index, k], self._slopes[index, k2], f)
+            value, slope = hermite(first, second, self._slopes[index, k], self._slopes[index, k + 1], f)
         else:
             value, slope = linear(first, second, f)
         newest = self._entries[index[-1]].chunk
-        nearest = newest.data[min(int(s[-1] + 0.5), newest.horizon - 1)]
+        nearest = self._rows[index[-1], int(s[-1] + 0.5)]
+        if self._partial:
+            rows = self._rows[index, (s + 0.5).astype(int)]
+            speaker = len(rows) - 1 - np.isfinite(rows)[::-1].argmax(axis=0)  # the last one where nobody speaks
+            nearest = rows[speaker, np.arange(rows.shape[1])]
         identity = (newest.session, newest.sequence)
-        return Predictions(value, slope / dt, nearest, identity, newest.stamp_ns, newest.instruction_id)
+        stamp_ns, instruction_id = newest.stamp_ns, newest.instruction_id
+        return Predictions(value, slope / dt, nearest, self._partial, identity, stamp_ns, instruction_id)
 
     def _end_ns(self, chunk: ActionChunk) -> int:
-        return chunk.stamp_ns + int(min((chunk.horizon - 1) * chunk.step_dt, self.max_age) * 1e9) + 1000
+        return chunk.stamp_ns + int(min(chunk.duration, self.max_age) * 1e9) + 1000
 
     def _stack(self) -> None:
         chunks = self.chunks
-        horizon = max((chunk.horizon for chunk in chunks), default=0)
-        width = chunks[0].data.shape[1] if chunks else 0
-        self._rows = np.zeros((len(chunks), horizon, width))
+        longest = max((len(entry.rows) for entry in self._entries), default=0)
+        self._rows = np.zeros((len(chunks), longest, len(self.names)))
         self._slopes = np.zeros_like(self._rows)
         for i, entry in enumerate(self._entries):
-            self._rows[i, : entry.chunk.horizon] = entry.chunk.data
-            self._slopes[i, : entry.chunk.horizon] = entry.slopes
+            self._rows[i, : len(entry.rows)] = entry.rows
+            self._slopes[i, : len(entry.rows)] = entry.slopes
         self._stamps = np.array([chunk.stamp_ns for chunk in chunks], dtype=np.int64)
         self._dts = np.array([chunk.step_dt for chunk in chunks])
-        self._last = np.array([chunk.horizon - 1.0 for chunk in chunks])
+        self._horizons = np.array([chunk.horizon for chunk in chunks])
         self._first_end_ns = min((self._end_ns(chunk) for chunk in chunks), default=0)
+        self._partial = bool(np.isnan(self._rows[:, :1]).any())

@@ -1,19 +1,25 @@
 """A chunk of actions: a stretch of time, not a list."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 
+from vla_ros.core.errors import InputError
+
 
 class Space(IntEnum):
-    """What the dimensions of a chunk are; the values equal the constants of ActionChunk.msg."""
+    """What the columns of a part are; the values equal the constants of ActionPart.msg."""
 
     JOINT_POSITION = 0
     END_EFFECTOR_POSE = 1
     END_EFFECTOR_DELTA = 2
     JOINT_DELTA = 3
+
+
+JOINT_SPACES = (Space.JOINT_POSITION, Space.JOINT_DELTA)
 
 
 @dataclass(frozen=True)
@@ -55,31 +61,55 @@ class Targets:
         return rows
 
 
+class MalformedChunk(InputError):
+    """A chunk that contradicts itself. `reason`: "space", "names", "shape", "non_finite" or "step_dt"."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"chunk: {message}")
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class ActionChunk:
-    """Targets for the instants `stamp_ns + k * step_dt`, k = 0 .. H-1.
+    """Targets for the instants `stamp_ns + k * step_dt`, k = 0 .. H-1; each holds for `step_dt`.
 
-    Attributes:
-        stamp_ns: time of the observation the chunk was computed from, ns on the ROS clock.
-        step_dt: time between rows, s.
-        names: D dimension names; joint names in joint space.
-        data: (H, D) float64, rad or m in joint space.
-        instruction_id: `core.instruction.instruction_id` of the instruction it follows, 0 = none.
-        sequence: counts up by one for each chunk of a session.
-        session: identity of the policy's activation; sequences of two sessions are not comparable.
-        inference_time: how long the policy took, s.
+    Raises MalformedChunk unless parts, names, shapes, numbers and step_dt are sound.
     """
 
-    stamp_ns: int
-    step_dt: float
-    names: tuple[str, ...]
-    data: np.ndarray
-    instruction_id: int = 0
-    sequence: int = 0
-    session: int = 0
-    inference_time: float = 0.0
-    space: Space = Space.JOINT_POSITION
+    stamp_ns: int  # time of the observation that it was computed from, ns on the ROS clock
+    step_dt: float  # s between rows
+    targets: Targets  # H rows
+    instruction_id: int = 0  # `core.instruction.instruction_id` of the instruction that it follows, 0 = none
+    sequence: int = 0  # counts up by one for each chunk of a session
+    session: int = 0  # identity of the policy's activation; sequences of two sessions are not comparable
+    inference_time: float = 0.0  # s that the policy took
+
+    def __post_init__(self) -> None:
+        parts = self.targets.parts
+        if not parts or not all(part.names for part in parts):
+            raise MalformedChunk("names", "no parts or a part without names, expected one name or more in each")
+        for (_, name), count in Counter((part.group, name) for part in parts for name in part.names).items():
+            if count > 1:
+                raise MalformedChunk("names", f"name {name!r} comes {count} times, expected once")
+        for part in parts:
+            if part.space in JOINT_SPACES and (part.group or part.frame):
+                what = f"group {part.group!r} and frame {part.frame!r} in joint space"
+                raise MalformedChunk("space", f"{what}, expected both empty: the joints say it")
+            if part.data.shape != (self.horizon, len(part.names)) or not self.horizon:
+                words = f"{part.data.shape}, expected one row or more, as many as {parts[0].names[0]} has, x "
+                raise MalformedChunk("shape", f"part of {part.names[0]}: {words}{len(part.names)} names")
+            if not np.isfinite(part.data).all():
+                row, column = np.argwhere(~np.isfinite(part.data))[0]
+                words = f"{part.names[column]}, row {row}: {part.data[row, column]}, expected a finite number"
+                raise MalformedChunk("non_finite", words)
+        if not 0 < self.step_dt < np.inf:
+            raise MalformedChunk("step_dt", f"step_dt {self.step_dt} s, expected a positive number")
 
     @property
     def horizon(self) -> int:
-        return self.data.shape[0]
+        return self.targets.horizon
+
+    @property
+    def duration(self) -> float:
+        """s from the stamp to the end of the last row."""
+        return self.horizon * self.step_dt

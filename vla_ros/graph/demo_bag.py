@@ -58,12 +58,12 @@ class Motion:
 
     Attributes:
         command_ns: (N,), with commands (N, J); NaN until a joint's group was commanded first.
-        chunks: every chunk that the policy published.
+        chunks: every chunk that the policy published, with its (H, J) rows, NaN for joints that it does not speak of.
     """
 
     command_ns: np.ndarray
     commands: np.ndarray
-    chunks: list[ActionChunk]
+    chunks: list[tuple[ActionChunk, np.ndarray]]
 
 
 def read_motion(path: Path, robot: RobotSpec) -> Motion:
@@ -85,7 +85,8 @@ def read_motion(path: Path, robot: RobotSpec) -> Motion:
                     times.append(stamp)
                     rows.append(current.copy())
             else:
-                chunks.append(read_chunk(message))
+                chunk = read_chunk(message)
+                chunks.append((chunk, chunk.targets.joint_positions(robot.joint_names, np.full(len(current), np.nan))))
     return Motion(np.array(times, dtype=np.int64), np.array(rows).reshape(-1, len(robot.joints)), chunks)
 
 

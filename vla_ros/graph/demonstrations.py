@@ -15,7 +15,7 @@ from vla_ros.core.instruction import instruction_id
 from vla_ros.graph.processes import GraphError
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.simulation import TaskStatus
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.tasks import Task
 
 REST = 1.5  # s that an episode goes on after its success, so that a policy learns to come to rest

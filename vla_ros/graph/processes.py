@@ -3,11 +3,9 @@
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 
 from vla_ros.core.errors import InputError
+from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
 from vla_ros.nodes.base import PARENT_PIPE
 
 _GOALS = {
@@ -33,23 +32,6 @@ _ASK_AGAIN = 2.0  # s between questions to a node that has not answered
 
 class GraphError(InputError):
     """A node ended, refused a transition, or did not do what was waited for."""
-
-
-@dataclass
-class Process:
-    """A node's process and its private log file."""
-
-    name: str
-    popen: subprocess.Popen
-    log: Path
-    lifecycle: bool
-    clients: dict[str, Any] = field(default_factory=dict)
-
-    def errors(self, lines: int = 8) -> str:
-        """The last lines of the log that say what went wrong; the last lines at all if none does."""
-        text = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line for line in text if "[ERROR]" in line or "[FATAL]" in line]
-        return "\n".join(said[-lines:] or text[-lines:])
 
 
 class Graph:
@@ -80,6 +62,7 @@ class Graph:
         environment: Mapping[str, str] | None = None,
         use_sim_time: bool = False,
     ) -> None:
+        check_namespace(namespace)
         self.folder = Path(folder)
         self.domain = domain
         self.namespace = namespace
@@ -141,9 +124,9 @@ class Graph:
         """End all processes: SIGINT to all, then after `deadline` s, or at once on a further Ctrl-C, SIGKILL."""
         processes = list(self.processes.values())
         try:
-            _signal_all(processes, signal.SIGINT, deadline)
+            signal_all(processes, signal.SIGINT, deadline)
         finally:
-            _signal_all(processes, signal.SIGKILL, deadline)
+            signal_all(processes, signal.SIGKILL, deadline)
             self.processes.clear()
             for descriptor in (self._alive_read, self._alive_write):
                 if descriptor >= 0:
@@ -178,13 +161,8 @@ class Graph:
             raise ValueError(f"node {name} is started already")
         own = self.folder / f"{name}.yaml"
         own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}), encoding="utf-8")
-        command = [sys.executable, "-m", module or f"vla_ros.nodes.{name}", "--ros-args", "-r", f"__node:={name}"]
-        if self.namespace:
-            command += ["-r", f"__ns:=/{self.namespace.strip('/')}"]
-        for old, new in (remaps or {}).items():
-            command += ["-r", f"{old}:={new}"]
-        for path in [*files, *([own] if parameters else [])]:
-            command += ["--params-file", str(path)]
+        given = [*files, *([own] if parameters else [])]
+        command = node_command(name, module or f"vla_ros.nodes.{name}", self.namespace, given, remaps or {})
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
@@ -226,7 +204,7 @@ class Graph:
         for process in self.processes.values():
             status = process.popen.poll()
             if status is not None:
-                raise GraphError(f"node {process.name} ended with status {status}:\n{process.errors()}")
+                raise GraphError(f"node {process.name} ended with status {status}: {process.errors()}")
 
     def wait_for(self, predicate: Callable[[], Any], what: str, deadline: float = 60.0) -> Any:
         """Waits until `predicate()` is true and returns its value. Raises GraphError, also when a node ends."""
@@ -284,8 +262,8 @@ class Graph:
                 continue
             if future.result().success or self._ask_state(process) == goal:
                 return
-            raise GraphError(f"node {name} did not {what}:\n{process.errors()}")
-        raise GraphError(f"node {name} did not {what} within {deadline:g} s:\n{process.errors()}")
+            raise GraphError(f"node {name} did not {what}: {process.errors()}")
+        raise GraphError(f"node {name} did not {what} within {deadline:g} s: {process.errors()}")
 
     def _ask_state(self, process: Process) -> int | None:
         client = process.clients["get"]
@@ -333,19 +311,6 @@ class Graph:
             self.configure(name)
         for name in names:
             self.activate_when_ready(name)
-
-
-def _signal_all(processes: Sequence[Process], number: int, patience: float) -> None:
-    """Signal those that still run and wait for their end, `patience` s at most."""
-    for process in processes:
-        if process.popen.poll() is None:
-            process.popen.send_signal(number)
-    end = time.monotonic() + patience
-    for process in processes:
-        try:
-            process.popen.wait(timeout=max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            continue
 
 
 def _raise_interrupt(number: int, frame: object) -> None:

@@ -12,7 +12,7 @@ from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.graph.simulation import Simulation
-from vla_ros.nodes.base import COMMAND_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 
 _INSTRUCT_AGAIN = 2.0  # s
 _INSTRUCT_PATIENCE = 60.0  # s

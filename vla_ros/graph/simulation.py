@@ -10,7 +10,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.graph.processes import Graph, GraphError
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class Simulation:
         self.task = TaskStatus(status.message, status.level == DiagnosticStatus.ERROR, values)
 
     def start(self, robot: str, **parameters: Any) -> None:
-        """Start the node with `parameters` and wait until it is up."""
-        parameters = {"robot": robot, **parameters}
-        self.graph.start(self.name, "vla_ros.nodes.sim_node", parameters=parameters, lifecycle=False)
+        """Start the node with `parameters` and wait until it is up. Raises GraphError that says why it refuses."""
+        parameters = {"robot": robot, "autostart": False, **parameters}
+        self.graph.start(self.name, "vla_ros.nodes.sim_node", parameters=parameters)
+        self.graph.bring_up(self.name)
         self.graph.wait_for(lambda: self.task is not None, f"the first word of {self.name}")
         if parameters.get("lockstep"):
             self.pause()

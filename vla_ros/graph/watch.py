@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 
 
 def _constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:
@@ -85,8 +85,8 @@ class Watch:
             rows.append(("instruction", policy.instruction or "(none)"))
             rows.append(("policy", state_text(POLICY_STATES[policy.state])))
             rows.append(("inference", f"{milliseconds(policy.inference_time)} "
-                                      f"(prefix {milliseconds(policy.prefix_time)}, "
-                                      f"denoising {milliseconds(policy.denoise_time)}), {policy.rate:.1f} Hz"))
+                                      f"(encode {milliseconds(policy.encode_time)}, "
+                                      f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz"))
             if policy.message:
                 rows.append(("", Text(policy.message, style="yellow")))
         if executor is None:

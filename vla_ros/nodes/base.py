@@ -1,4 +1,4 @@
-"""One lifecycle for every node, quality-of-service profiles, and a `main` that ends cleanly."""
+"""One lifecycle for every node, and a `main` that ends cleanly."""
 
 import os
 import select
@@ -14,13 +14,11 @@ import rclpy
 from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.duration import Duration
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
 
 from vla_ros.core.errors import InputError
@@ -30,46 +28,6 @@ from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, r
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
-
-def _qos(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=depth,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
-
-
-POLICY_LEASE = Duration(seconds=3)
-
-
-def _alive(profile: QoSProfile) -> QoSProfile:
-    return QoSProfile(
-        history=profile.history,
-        depth=profile.depth,
-        reliability=profile.reliability,
-        durability=profile.durability,
-        liveliness=LivelinessPolicy.AUTOMATIC,
-        liveliness_lease_duration=POLICY_LEASE,
-    )
-
-
-COMMAND_QOS = _qos(10, reliable=True)  # commands, the instruction, the e-stop topic; subscriptions of chunks
-STATUS_QOS = _qos(1, reliable=True, latched=True)  # a late subscriber gets the newest
-
-# What the policy node offers on `action_chunk` and on its status: a subscription that asks for this lease (or a
-# longer one) is told within it when the policy's process is gone. Subscriptions that ask for none match as well.
-CHUNK_QOS = _alive(COMMAND_QOS)
-POLICY_STATUS_QOS = _alive(STATUS_QOS)
-
-
-# Messages kept for a recorder that falls behind a simulation: what it lacks is asked for again only every few seconds.
-RECORDED_DEPTH = 1000
-
-
-def sensor_qos(reliable: bool = False, depth: int = 5) -> QoSProfile:
-    """Images and joint states. A best-effort subscription matches every driver; a reliable one only reliable ones."""
-    return _qos(depth, reliable)
 
 
 class ManagedNode(LifecycleNode):
@@ -131,9 +89,9 @@ class ManagedNode(LifecycleNode):
         return self.get_clock().now().nanoseconds
 
     def load_robot(self) -> RobotSpec:
-        """The robot file of the parameter `robot`. Raises InputError."""
+        """The robot file that the parameter `robot` names. Raises InputError."""
         if not self.parameters.robot:
-            raise InputError("parameter robot: empty, expected the path of a robot file")
+            raise InputError("parameter robot: empty, expected the path or the name of a robot file")
         return RobotSpec.load(self.parameters.robot)
 
     def create_steady_timer(self, period: float, callback: Callable[[], None]) -> Any:

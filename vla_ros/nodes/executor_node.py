@@ -17,21 +17,25 @@ from std_msgs.msg import Bool, Float64MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from vla_ros.control.admission import Candidate
+from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Command, Executor
 from vla_ros.control.limits import Limits
+from vla_ros.control.status import Seen
 from vla_ros.control.supervisor import State
 from vla_ros.control.urdf import load_urdf
+from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
+from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, ExecutorDiagnostic
 from vla_ros.nodes.executor.control_loop import ControlLoop
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
+from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
 
 COMMANDS = {"joint_trajectory": JointTrajectory, "float64_multi_array": Float64MultiArray, "joint_state": JointState}
 STATUS_PERIOD = 0.1  # s
@@ -253,27 +257,20 @@ class ExecutorNode(ManagedNode):
             self._publish_status()
 
     def _on_chunk(self, data: bytes) -> None:
+        chunk = seen = None
         try:
             message = deserialize_message(data, ActionChunk)
-            candidate = Candidate(
-                stamp_ns=stamp_ns(message),
-                step_dt=message.step_dt,
-                space=message.space,
-                names=message.names,
-                horizon=message.horizon,
-                data=np.array(message.data, dtype=np.float64),
-                instruction_id=message.instruction_id,
-                session=message.session,
-                sequence=message.sequence,
-                inference_time=message.inference_time,
-            )
+            seen = Seen(message.session, message.sequence, stamp_ns(message), self._now_ns())
+            chunk = read_chunk(message)
+        except MalformedChunk as error:
+            reason, words = Reason(error.reason), str(error)
         except Exception as error:  # whatever the decoder makes of a stranger's bytes
-            with self._lock:
-                self._executor.undecodable_chunk(f"{len(data)} bytes: {error}")
-                self._publish_status()
-            return
+            reason, words = Reason.UNDECODABLE, f"{len(data)} bytes: {error}"
         with self._lock:
-            self._executor.add_chunk(candidate, self._now_ns())
+            if chunk is not None:
+                self._executor.add_chunk(chunk, self._now_ns())
+            else:
+                self._executor.refuse_chunk(reason, words, seen)
             self._publish_status()
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
@@ -327,6 +324,7 @@ class ExecutorNode(ManagedNode):
             if status.state == State.INACTIVE and self._refusal:
                 message.message = self._refusal
             self._status_publisher.publish(message)
+            self._executor.begin_interval()
 
 
 def _node_name(info: TopicEndpointInfo) -> str:

@@ -17,8 +17,9 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import stamp_ns
-from vla_ros.nodes.base import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, ManagedNode, sensor_qos, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters
+from vla_ros.nodes.qos import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction

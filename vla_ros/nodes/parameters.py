@@ -68,7 +68,7 @@ def parameter(
 class NodeParameters:
     """What every node of vla_ros has."""
 
-    robot: str = parameter("", "path of the robot file")
+    robot: str = parameter("", "path of the robot file, or the name of one that comes along (so101)")
     autostart: bool = parameter(False, "configure and activate by itself when the process starts", read_only=True)
     reliable_sensors: bool = parameter(
         False, "ask for reliable images and joint states (simulation in lockstep; real drivers are best effort)"

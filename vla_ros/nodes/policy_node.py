@@ -20,13 +20,13 @@ from vla_ros.core.stream import Stream
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import NotReady, ObservationBuilder, message_stamp
 from vla_ros.messages.stamps import NS
-from vla_ros.msg import ActionChunk, PolicyStatus
-from vla_ros.nodes.base import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, ManagedNode, spin_node
+from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
 from vla_ros.nodes.policy_parameters import PolicyParameters
+from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS
 from vla_ros.nodes.streams import subscribe
 from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
-from vla_ros.runtime.rtc import RealTimeChunking
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.trigger import Trigger
@@ -43,6 +43,7 @@ class PolicyNode(ManagedNode):
         self._session: PolicySession | None = None
         self._clock_watch: JumpHandle | None = None
         self._instruction = ""
+        self._episode = 0  # counts what begins: activations, instructions, leaps of the clock
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
         self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
@@ -72,7 +73,10 @@ class PolicyNode(ManagedNode):
         self._session = session = open_session(
             values.policy, robot, values.device, values.dtype, options, values.tokenizer or None
         )
-        processor = session.processor
+        processor, traits = session.processor, session.policy.traits
+        if traits.paced and values.max_rate:
+            raise InputError(f"max_rate {values.max_rate:g} Hz: the policy remembers and is asked once every "
+                             f"{processor.step_dt:g} s, expected 0")
         self.get_logger().info(
             f"{session.loaded.family} ({session.loaded.layout}) on {session.device} from {values.policy}: "
             f"cameras {list(processor.cameras)}, horizon {processor.horizon} x {processor.step_dt:g} s, "
@@ -84,8 +88,9 @@ class PolicyNode(ManagedNode):
         )
         streams = self._builder.streams
         paced = [name for name, s in streams.items() if s.paces or (s.with_ and streams[s.with_].paces)]
-        self._trigger = Trigger(paced, robot.state_streams, values.max_rate, values.max_age)
-        self._rtc = RealTimeChunking(processor) if values.rtc else None
+        self._trigger = Trigger(paced, robot.state_streams, values.max_rate, values.max_age,
+                                processor.step_dt if traits.paced else 0.0)
+        self._met = ""  # the last instruction that the policy has met
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
         for stream in streams.values():
             subscribe(self, stream, self._taker(stream), values.reliable_sensors)
@@ -98,12 +103,10 @@ class PolicyNode(ManagedNode):
 
     def activate(self) -> None:
         with self._wake:
-            self._session.reset()
+            self._begin()
+            self._session.seed()
             self._trigger.restart()
-            if self._rtc:
-                self._rtc.reset()
             self._sequence = 0
-            self._last_id = 0
             self._chunk_times: deque[float] = deque(maxlen=100)
             self._running = True
         # One number for each activation; rising, so that people can order them.
@@ -155,6 +158,8 @@ class PolicyNode(ManagedNode):
             if unknown:
                 self.get_logger().warning(f"instruction {text!r}: the policy does not know {', '.join(unknown)}")
         with self._wake:
+            if text != self._instruction:
+                self._begin()
             self._instruction = text
             self._wake.notify_all()
         self._set_status(self._status.state)
@@ -163,8 +168,14 @@ class PolicyNode(ManagedNode):
         with self._wake:
             self._builder.clear()
             self._trigger.clear()
-            if self._rtc:
-                self._rtc.reset()
+            self._begin()
+
+    def _begin(self) -> None:
+        """The one way to start over: an answer under way is dropped, nothing of what was before counts."""
+        with self._wake:
+            self._episode += 1
+            if self._session is not None:
+                self._session.begin()
 
     # The inference thread
 
@@ -178,9 +189,9 @@ class PolicyNode(ManagedNode):
                         self._wake.wait(timeout=0.1)  # ages grow although nothing arrives
                 if not self._running:
                     return
-                text = self._instruction
+                text, episode = self._instruction, self._episode
             try:
-                self._infer(target, text)
+                self._infer(target, text, episode)
             except NotReady as error:
                 # These messages are used up: the next attempt comes with newer ones.
                 self._refuse(error.streams, str(error))
@@ -217,8 +228,8 @@ class PolicyNode(ManagedNode):
         self._set_status(PolicyStatus.WAITING, waiting_for=list(streams), message=words, refused_observations=count)
         self.get_logger().warning(f"waiting for inputs: {words}", throttle_duration_sec=5.0)
 
-    def _infer(self, target_ns: int, text: str) -> None:
-        processor = self._session.processor
+    def _infer(self, target_ns: int, text: str, episode: int) -> None:
+        session, processor = self._session, self._session.processor
         with self._wake:
             self._trigger.began(self._trigger.newest())  # used up, even if one of them cannot be decoded
         steps = observe(lambda stamp, names: self._builder.build(stamp, text, names), target_ns, processor)
@@ -226,29 +237,33 @@ class PolicyNode(ManagedNode):
         with self._wake:
             self._trigger.began(observation.stamps_ns)
         sample = make_sample(steps, processor, text)
-        identity = instruction_id(text)
-        prior = None
-        if self._rtc:
-            if identity != self._last_id:
-                self._rtc.reset()  # the tail follows the old instruction
-            prior = self._rtc.prior(observation.stamp_ns, observation.state)
-        self._last_id = identity
-        result = self._session.infer(sample, prior)
+        if text != self._met:
+            self._met = text
+            if not session.policy.traits.pads:  # shapes that may be new are recorded now, not on the next sample's time
+                return session.meet([sample])
+        (result,) = session.infer([sample])
+        with self._wake:
+            if episode != self._episode:
+                session.begin()  # it was not before this sample that the new episode began
+                return
         chunk = Chunk(
             stamp_ns=observation.stamp_ns,
             step_dt=processor.step_dt,
-            names=processor.joints,
-            data=result.actions,
-            instruction_id=identity,
+            targets=result.targets,
+            instruction_id=instruction_id(text),
             sequence=self._sequence,
             session=self._status.session,
             inference_time=result.total_time,
         )
         self._sequence += 1
-        self._chunks.publish(chunk_message(ActionChunk, chunk))
+        self._chunks.publish(chunk_message(ActionChunk, ActionPart, chunk))
         age = (self.now_ns() - observation.stamp_ns) / NS
-        if self._rtc:
-            self._rtc.remember(observation.stamp_ns, result.actions, age)
+        session.delivered(age)
+        if session.policy.traits.paced and result.total_time > processor.step_dt:
+            self.get_logger().warning(
+                f"an inference took {result.total_time:.3f} s; the policy remembers and must be asked every "
+                f"{processor.step_dt:g} s", throttle_duration_sec=5.0,
+            )
         self._chunk_times.append(time.monotonic())
         self._set_status(
             PolicyStatus.RUNNING,
@@ -257,8 +272,8 @@ class PolicyNode(ManagedNode):
             chunks=self._sequence,
             inferences=self._status.inferences + 1,
             inference_time=result.total_time,
-            prefix_time=result.prefix_time,
-            denoise_time=result.denoise_time,
+            encode_time=result.encode_time,
+            act_time=result.act_time,
             observation_age=age,
             rate=self._rate(),
         )

@@ -19,8 +19,9 @@ from vla_ros.bags.recording import Recording
 from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, graph_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
 from vla_ros.core.stream import COMPRESSED_IMAGE, Stream
-from vla_ros.nodes.base import RECORDED_DEPTH, ManagedNode, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.qos import RECORDED_DEPTH
 from vla_ros.nodes.streams import message_class
 
 LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer

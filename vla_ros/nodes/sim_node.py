@@ -9,8 +9,9 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import stamp_ns
-from vla_ros.nodes.base import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, ManagedNode, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.qos import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS
 from vla_ros.nodes.sim.lockstep import LockstepLoop
 from vla_ros.nodes.sim.loops import Loop, RealTimeLoop, Stage
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot

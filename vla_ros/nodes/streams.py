@@ -8,7 +8,7 @@ from rclpy.node import Node
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
-from vla_ros.nodes.base import STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 
 def message_class(typename: str) -> type:

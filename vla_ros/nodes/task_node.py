@@ -14,8 +14,9 @@ from std_msgs.msg import Bool, String
 from vla_ros.action import RunInstruction
 from vla_ros.control.task import Goal, Outcome, problem
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.base import COMMAND_QOS, STATUS_QOS, ManagedNode, spin_node
+from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 PERIOD = 0.1  # s between two looks at the running task, and between feedbacks
 

@@ -9,85 +9,71 @@ from vla_ros.control.executor import Settings
 from vla_ros.control.interpolation import INTERPOLATIONS
 from vla_ros.nodes.parameters import NodeParameters, parameter
 
+_S, _R = Settings, AdmissionRules
 
-def _seconds(default: float, description: str, high: float, low: float = 0.0) -> Any:
-    return parameter(default, description, unit="s", low=low, high=high)
+
+def _span(default: float, low: float, high: float, unit: str, description: str) -> Any:
+    return parameter(default, description, unit=unit, low=low, high=high)
 
 
 @dataclass(frozen=True)
 class ExecutorParameters(NodeParameters):
-    """Defaults are those of `Settings` and `AdmissionRules`."""
+    """Those of the same names as fields of `Settings` and `AdmissionRules` take their defaults from there."""
 
-    mode: str = parameter(Settings.mode, "how overlapping chunks become one command", choices=MODES)
-    ensemble_m: float = parameter(
-        Settings.ensemble_m,
-        "ensemble: weights exp(-m i), i = 0 the oldest; below 0 favours the newest", low=-10.0, high=10.0,
+    mode: str = parameter(_S.mode, "how overlapping chunks become one command", choices=MODES)
+    ensemble_m: float = _span(
+        _S.ensemble_m, -10.0, 10.0, "", "ensemble: weights exp(-m i), i = 0 the oldest; below 0 favours the newest"
     )
-    crossfade: float = _seconds(
-        Settings.crossfade, "latest: fade from the old chunk to the new one; ensemble: to a new instruction", 5.0
+    crossfade: float = _span(
+        _S.crossfade, 0.0, 5.0, "s", "latest: fade from the old chunk to the new one; ensemble: to a new instruction"
     )
-    rtc_crossfade: float = _seconds(
-        Settings.rtc_crossfade, "rtc: fade of what differs between the old chunk and its continuation", 5.0
+    rtc_crossfade: float = _span(
+        _S.rtc_crossfade, 0.0, 5.0, "s", "rtc: fade of what differs between the old chunk and its continuation"
     )
-    interpolation: str = parameter(INTERPOLATIONS[Settings.cubic], "between a chunk's rows", choices=INTERPOLATIONS)
+    interpolation: str = parameter(_S.interpolation, "between the rows of a chunk", choices=INTERPOLATIONS)
     dry_run: bool = parameter(False, "everything but the command publishers")
     urdf: str = parameter("", "path of a URDF whose limits count where they are stricter than the robot file's")
     robot_description: str = parameter("", "the text of a URDF, as robot_state_publisher has it; same use")
-    joint_state_timeout: float = _seconds(
-        Settings.joint_state_timeout, "a joint's position older than this stops the robot", 10.0, low=0.005
+    joint_state_timeout: float = _span(_S.joint_state_timeout, 0.005, 10.0, "s", "older positions stop the robot")
+    following_limit: float = _span(
+        _S.following_limit, 0.0, 10.0, "s",
+        "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
     )
-    following_limit: float = _seconds(
-        Settings.following_limit,
-        "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off", 10.0,
-    )
-    overrun_limit: float = _seconds(
-        Settings.overrun_limit, "a stall of the control loop longer than this stops the robot", 10.0, low=0.005
-    )
-    clock_jump_limit: float = _seconds(
-        Settings.clock_jump_limit, "a leap of ROS time greater than this stops the robot", 60.0, low=0.01
-    )
-    start_tolerance: float = parameter(
-        Settings.start_tolerance,
+    overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
+    clock_jump_limit: float = _span(_S.clock_jump_limit, 0.01, 60.0, "s", "a greater leap of ROS time stops the robot")
+    start_tolerance: float = _span(
+        _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",
-        low=0.0, high=1.0,
     )
-    max_horizon: int = parameter(AdmissionRules.max_horizon, "longest chunk", unit="rows", low=1, high=10000)
-    max_step_dt: float = _seconds(
-        AdmissionRules.max_step_dt, "longest time between the rows of a chunk", 60.0, low=0.001
+    max_horizon: int = _span(_R.max_horizon, 1, 10000, "rows", "longest chunk")
+    max_step_dt: float = _span(_R.max_step_dt, 0.001, 60.0, "s", "longest time between the rows of a chunk")
+    max_chunk_age: float = _span(_R.max_chunk_age, 0.01, 60.0, "s", "a chunk ends this long after its stamp")
+    future_tolerance: float = _span(
+        _R.future_tolerance, 0.0, 10.0, "s", "stamps may lie this far ahead (clocks of two machines)"
     )
-    max_chunk_age: float = _seconds(
-        AdmissionRules.max_age, "a chunk says nothing longer than this after its stamp", 60.0, low=0.01
-    )
-    future_tolerance: float = _seconds(
-        AdmissionRules.future_tolerance, "stamps may lie this far ahead (clocks of two machines)", 10.0
-    )
-    jump_limit: float = _seconds(
-        AdmissionRules.jump_limit,
+    jump_limit: float = _span(
+        _R.jump_limit, 0.0, 60.0, "s",
         "a chunk may begin as far from the measured position as the joint travels in this time at its velocity limit",
-        60.0,
     )
-    position_excess: float = parameter(
-        AdmissionRules.excess,
-        "a chunk may leave the position limits by this share of the range (it is clipped)", low=0.0, high=100.0,
+    position_excess: float = _span(
+        _R.position_excess, 0.0, 100.0, "",
+        "a chunk may leave the position limits by this share of the range (it is clipped)",
     )
-    outlier_speed: float = parameter(
-        AdmissionRules.outlier,
-        "the rows of a chunk may ask for this multiple of the velocity limit (it is clipped)", low=1.0, high=1e6,
+    outlier_speed: float = _span(
+        _R.outlier_speed, 1.0, 1e6, "",
+        "the rows of a chunk may ask for this multiple of the velocity limit (it is clipped)",
     )
-    session_lease: float = _seconds(
-        AdmissionRules.session_lease, "a policy not heard for this long may be replaced by another one", 60.0
+    session_lease: float = _span(
+        _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
     )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99
     )
 
     def settings(self) -> Settings:
-        rules = self._fill(
-            AdmissionRules, max_age=self.max_chunk_age, excess=self.position_excess, outlier=self.outlier_speed
-        )
-        return self._fill(Settings, cubic=self.interpolation == "cubic", admission=rules)
+        return self._picked(Settings, admission=self._picked(AdmissionRules))
 
-    def _fill(self, kind: type, **others: Any) -> Any:
-        """A `kind` of the parameters of the same names, and of `others`."""
-        names = {field.name for field in fields(kind)} - set(others)
-        return kind(**{name: getattr(self, name) for name in names}, **others)
+    def _picked(self, kind: type, **others: Any) -> Any:
+        """An instance of the dataclass `kind`, from the parameters of the same names."""
+        own = [item.name for item in fields(kind) if item.name not in others]
+        return kind(**{name: getattr(self, name) for name in own}, **others)

@@ -8,7 +8,7 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
 from vla_ros.messages.stamps import NS, stamp_ns
-from vla_ros.nodes.base import sensor_qos
+from vla_ros.nodes.qos import sensor_qos
 
 _TOLERANCE = 0.01  # periods: a simulator's rounding must not put a tick off to its next message
 

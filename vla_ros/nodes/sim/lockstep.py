@@ -8,7 +8,7 @@ from rclpy.duration import Duration
 from rosgraph_msgs.msg import Clock
 
 from vla_ros.messages.stamps import NS, set_stamp
-from vla_ros.nodes.base import RECORDED_DEPTH
+from vla_ros.nodes.qos import RECORDED_DEPTH
 from vla_ros.nodes.sim.loops import TASK_PERIOD, Loop, Stage
 
 _IDLE = 0.01  # s of wall time at least for a control period of a simulation that waits to be run

@@ -16,7 +16,7 @@ from vla_ros.messages.commands import COMMAND_TYPES, read_command
 from vla_ros.messages.images import compressed_image_message, image_message
 from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.stamps import set_stamp, stamp_ns
-from vla_ros.nodes.base import COMMAND_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, sensor_qos
 from vla_ros.sim.cameras import pinhole_camera
 from vla_ros.sim.world import World
 

@@ -7,7 +7,7 @@ from std_msgs.msg import Bool
 
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
-from vla_ros.nodes.base import STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.tasks import SuccessTracker, parse_instruction
 from vla_ros.sim.world import World
 

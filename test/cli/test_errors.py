@@ -1,0 +1,79 @@
+"""A command that is given something wrong says so in one line, by its own name, and leaves nothing behind."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rclpy", reason="some commands need ROS 2")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+
+from vla_ros.cli import main as command
+from vla_ros.cli.main import COMMANDS
+from vla_ros.graph.simulated import private_domain
+
+ROBOT = r"robot 'no': no such file, nor one that comes along \(so101\)"
+CASES = [
+    ("demo --robot no", ROBOT),
+    ("demo --policy no", "policy no: no such checkpoint"),
+    ("run --policy no --robot no", ROBOT),
+    ("run --policy no --robot so101 --namespace 1st", "namespace '1st': '1st', expected letters"),
+    ("run --policy no --robot so101 --params no.yaml", "parameter file .*no.yaml: No such file"),
+    ("run --policy no --robot so101", "node policy_node did not configure: checkpoint .*no: no such folder"),
+    ("task x --wait 0.1", "action run_instruction: no server"),
+    ("top --namespace a-b", "namespace 'a-b'"),
+    ("eval --policy no --robot no", ROBOT),
+    ("eval --policy no --robot so101 --layouts 1", "node policy_node did not configure: checkpoint no: no such folder"),
+    ("eval --control expert --output no/results.json", "--output no/results.json: folder no cannot be written to"),
+    ("demos file/x --episodes 1", "dataset file/x: cannot be written"),
+    ("train --config no", "training config no: No such file"),
+    ("record --robot no", ROBOT),
+    ("record --robot so101 --namespace 1st", "namespace '1st'"),
+    ("replay no", "bag no: no such file or folder"),
+    ("replay no --policy no --robot no", ROBOT),
+    ("bag show no", "bag no: no such file or folder"),
+    ("bag repair no", "bag no: no such file or folder"),
+    ("dataset build no -o out --robot no", ROBOT),
+    ("dataset show no", "dataset no: no such folder"),
+    ("info no", f"no: no checkpoint folder, no policy file; {ROBOT}"),
+    ("info file", "file file: expected a mapping at the top, got str"),
+    ("bench --policy no", "checkpoint no: no such folder"),
+    ("bench --policy act --robot no --device gpu9", "device 'gpu9'"),
+    ("rerun --robot no", f"{ROBOT}|vla-ros rerun needs rerun-sdk"),
+]  # fmt: skip
+
+
+def test_every_command_is_tried():
+    assert {line.split()[0] for line, _ in CASES} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(("line", "words"), CASES, ids=[line for line, _ in CASES])
+def test_one_line(line, words, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(private_domain()))
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    Path("file").write_text("text")
+    assert command.main(line.split()) == 2
+    said = capfd.readouterr().err.strip()
+    assert "\n" not in said and "Traceback" not in said
+    assert said.startswith(f"vla-ros {line.split()[0]}: ")
+    assert re.search(words, said), said
+    assert not {path.name for path in tmp_path.iterdir()} - {"file", "runs"}
+
+
+def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):
+    def fail(args):
+        raise PermissionError(13, "Permission denied", "/some/where")
+
+    monkeypatch.setattr("vla_ros.cli.bag.main", fail)
+    assert command.main(["bag", "show", "x"]) == 2
+    assert capsys.readouterr().err == "vla-ros bag: /some/where: Permission denied\n"
+
+
+def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
+    def fail(args):
+        raise OSError("no file is to blame")
+
+    monkeypatch.setattr("vla_ros.cli.bag.main", fail)
+    with pytest.raises(OSError, match="no file is to blame"):
+        command.main(["bag", "show", "x"])

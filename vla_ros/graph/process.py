@@ -1,0 +1,67 @@
+"""One process of a graph, and how several are ended together."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
+
+_PREFIX = re.compile(r"^\[(ERROR|FATAL)\] (\[[^]]*\]( \[[^]]*\])?: )?(\w+ refused: )?")  # time and node's name
+_LINES = 8
+
+
+@dataclass
+class Process:
+    """A node's process and its private log file."""
+
+    name: str
+    popen: subprocess.Popen
+    log: Path
+    lifecycle: bool
+    clients: dict[str, Any] = field(default_factory=dict)
+
+    def errors(self) -> str:
+        """The last different errors of the log; its last lines where none is. One line where that is all."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = list(dict.fromkeys(_PREFIX.sub("", line) for line in lines if _PREFIX.match(line)))
+        last = said[-_LINES:] or lines[-_LINES:]
+        return last[0] if len(last) == 1 else "\n".join(["", *last])
+
+
+def signal_all(processes: Sequence[Process], number: int, patience: float) -> None:
+    """Signal those that still run and wait for their end, `patience` s at most."""
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.send_signal(number)
+    end = time.monotonic() + patience
+    for process in processes:
+        try:
+            process.popen.wait(timeout=max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            continue
+
+def check_namespace(namespace: str) -> None:
+    """Raises InputError for what ROS does not take as a namespace."""
+    for token in namespace.strip("/").split("/") if namespace.strip("/") else ():
+        if not token.isascii() or not token.isidentifier() or "__" in token:
+            raise InputError(f"namespace {namespace!r}: {token!r}, expected letters, digits and _, a letter first")
+
+
+def node_command(
+    name: str, module: str, namespace: str, files: Sequence[str | Path], remaps: Mapping[str, str]
+) -> list[str]:
+    """The command that runs `module` as node `name`. Raises InputError for a parameter file that is none."""
+    rules = {"__node": name} | ({"__ns": f"/{namespace.strip('/')}"} if namespace else {}) | dict(remaps)
+    command = [sys.executable, "-m", module, "--ros-args"]
+    for old, new in rules.items():
+        command += ["-r", f"{old}:={new}"]
+    for path in files:
+        read_mapping(path, "parameter file")
+        command += ["--params-file", str(path)]
+    return command
