@@ -43,10 +43,9 @@ def test_a_folder_serves_as_it_is(tmp_path, family):
     assert loaded.processor.step_dt == pytest.approx(1 / 30)
     session = PolicySession(loaded)
     session.warm_up(example_sample(ROBOT, loaded.processor))
-    [inference] = session.infer([sample(loaded)])
-    [part] = inference.targets.parts
-    assert part.data.shape == (ROWS[family], 6) == (loaded.processor.horizon, 6)
-    assert np.isfinite(part.data).all()
+    rows = session.infer([sample(loaded)])[0].targets.parts[0].data
+    assert rows.shape == (ROWS[family], 6) == (loaded.processor.horizon, 6)
+    assert np.isfinite(rows).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -249,8 +248,8 @@ def test_a_language_conditioned_diffusion_policy_reads_the_text_side_of_clip(tmp
     loaded = load(folder, robot=ROBOT)
     one = sample(loaded)
     red, green = (Sample(one.images, one.state, text) for text in ("pick the red cube", "touch the green cube"))
-    first, second = (PolicySession(loaded).infer([x])[0].targets.parts[0].data for x in (red, green))
+    first, second = (PolicySession(loaded).infer([x])[0].answer for x in (red, green))
     assert not np.allclose(first, second)
     save(tmp_path / "ours", loaded)
-    again = PolicySession(load(tmp_path / "ours")).infer([red])[0].targets.parts[0].data
+    again = PolicySession(load(tmp_path / "ours")).infer([red])[0].answer
     np.testing.assert_allclose(again, first, rtol=1e-4, atol=1e-5)
