@@ -32,15 +32,21 @@ def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int
         chosen = samples.get(numbers)
         batch = {name: value.to(device) for name, value in processor.inputs(chosen).items()}
         torch.manual_seed(seed + count)
-        losses += sum(float(policy.loss(batch)[name]) for name in policy.groups()) * len(chosen)
+        found = policy.loss(batch)
+        losses += sum(float(found[name]) for name in policy.groups()) * len(chosen)
         torch.manual_seed(seed + count)
+        if processor.steps() != processor.steps(training=True):
+            shown = [replace(one, actions=None, action_is_pad=None) for one in samples.get(numbers, training=False)]
+            batch = {name: value.to(device) for name, value in processor.inputs(shown).items()}
+        else:
+            shown = chosen
         if session is None:
             answer = policy.predict(batch).cpu()
-            targets = processor.outputs(answer.float() if answer.is_floating_point() else answer, chosen)
+            targets = processor.outputs(answer.float() if answer.is_floating_point() else answer, shown)
         else:
-            targets = _played(session, chosen, steps)
+            targets = _played(session, shown, steps)
         actions = np.stack([
-            one.joint_positions(processor.joints, sample.state[-1]) for one, sample in zip(targets, chosen, strict=True)
+            one.joint_positions(processor.joints, sample.state[-1]) for one, sample in zip(targets, shown, strict=True)
         ])
         past = -processor.first_action_step
         true = np.stack([sample.actions[past:] for sample in chosen])

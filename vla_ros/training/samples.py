@@ -103,10 +103,13 @@ class Samples:
         numbers: np.ndarray,
         augmentation: AugmentationConfig | None = None,
         rng: np.random.Generator | None = None,
+        training: bool = True,
     ) -> list[Sample]:
-        """The samples with these numbers (B,), augmented with draws from `rng` where asked."""
+        """The samples with these numbers (B,), augmented with draws from `rng` where asked; with the observation steps
+        of training, or else those of serving."""
         frame, first, last = self._index[numbers], self._first[numbers], self._last[numbers]
-        wanted = {name: frame[:, None] + np.array(s) * self.stride for name, s in self.processor.steps(True).items()}
+        offsets = self.processor.steps(training)
+        wanted = {name: frame[:, None] + np.array(s) * self.stride for name, s in offsets.items()}
         seen = {name: np.maximum(rows, first[:, None]) for name, rows in wanted.items()}  # each (B, T)
         steps = np.arange(self.processor.first_action_step, self.processor.horizon)
         ahead = frame[:, None] + steps * self.stride  # (B, H), and rows of the past in front where the policy has them

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.formats.own import Parts
-from vla_ros.policies.policy import Batch, Policy, Prior
+from vla_ros.policies.policy import Answer, Batch, Policy
 from vla_ros.policies.processor import StandardProcessor
 
 
@@ -38,7 +38,7 @@ class MyConfig:
 
 
 class MyPolicy(Policy):
-    """Convolutions and joints to a chunk. A policy that denoises derives from `DenoisingPolicy` instead."""
+    """Convolutions and joints to a chunk. Memory, draws, steps and guidance are for policies that need them."""
 
     def __init__(self, config: MyConfig) -> None:
         super().__init__()
@@ -50,16 +50,21 @@ class MyPolicy(Policy):
             nn.Linear(width, config.horizon * config.action_dim),
         )
 
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions. Without denoising there is nothing for `noise` and `prior` to do."""
-        images = batch["images"].float() / 255  # (B, N, 3, height, width)
+    def encode(self, batch: Batch, memory=None, draws=None) -> Tensor:
+        """(B, features), once for each observation; what enters the network is cast to the type of its weights."""
+        dtype = self.think[0].weight.dtype
+        images = batch["images"].to(dtype) / 255  # (B, N, 3, height, width)
         seen = self.look(images.flatten(0, 1)).reshape(len(images), -1)
-        return self.think(torch.cat([seen, batch["state"]], dim=1)).unflatten(1, (self.config.horizon, -1))
+        return torch.cat([seen, batch["state"].to(dtype)], dim=1)
+
+    def act(self, context: Tensor, draws=None, fixed=None, steer=None) -> Answer:
+        """(B, H, D) normalised actions."""
+        return Answer(self.think(context).unflatten(1, (self.config.horizon, -1)))
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """The value under "loss" is minimised, all of them are logged."""
         valid = ~batch["action_is_pad"][:, :, None]
-        error = (self.predict(batch) - batch["actions"]).abs() * valid
+        error = (self.act(self.encode(batch)).actions - batch["actions"]).abs() * valid
         return {"loss": error.sum() / (valid.sum() * self.config.action_dim).clamp(min=1)}
 
 
