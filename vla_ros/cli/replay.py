@@ -89,7 +89,7 @@ def _interrupt(number: int, frame: object) -> None:
 # Evaluation
 
 
-class _SessionPredictor:
+class SessionPredictor:
     """A checkpoint as the evaluation needs it; each chunk has its own noise, so that order does not matter."""
 
     def __init__(self, name: str, session: "PolicySession", robot: RobotSpec) -> None:
@@ -122,7 +122,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         names = list(args.policy) if args.policy[0] != args.policy[1] else [f"{name} ({k + 1})"
                                                                            for k, name in enumerate(names)]  # fmt: skip
     predictors = [
-        _SessionPredictor(name, open_session(path, robot, args.device, tokenizer=args.tokenizer), robot)
+        SessionPredictor(name, open_session(path, robot, args.device, tokenizer=args.tokenizer), robot)
         for name, path in zip(names, args.policy, strict=True)
     ]
     options = cut_options(args)

@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="YAML file of the run (config/train/*.yaml)")
     parser.add_argument("--dataset", help="LeRobot dataset folder, instead of the config's")
     parser.add_argument("--output", help="folder of the run, instead of the config's")
-    parser.add_argument("--start", help="checkpoint folder to start from, instead of fresh weights")
+    parser.add_argument("--start", help="checkpoint folder or policy file to start from, instead of fresh weights")
     parser.add_argument("--statistics", choices=STATISTICS, help="with --start: whose normalisation")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the config's")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of the output folder")
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         trainer = Trainer(config, processes, args.resume, args.cache, _decoding)
         if processes.main:
-            trained = sum(p.numel() for p in trainer.parameters)
+            trained = sum(p.numel() for p in trainer.policy.parameters() if p.requires_grad)
             total = sum(p.numel() for p in trainer.policy.parameters())
             print(
                 f"{trainer.loaded.family}: {total:,} parameters, {trained:,} trained, {len(trainer.samples):,} frames, "
