@@ -10,15 +10,15 @@ from vla_ros.datasets.lerobot import DatasetWriter
 REPOSITORY = Path(__file__).parent.parent
 
 
-def write_dataset(path: Path, episodes: int = 24, seed: int = 0) -> Path:
-    """The colour of the pictures says where the joints shall go."""
+def write_dataset(path: Path, episodes: int = 24, seed: int = 0, size: tuple[int, int] = (16, 16)) -> Path:
+    """The colour of the pictures says where the joints shall go; `size` is (height, width)."""
     robot = RobotSpec.load(REPOSITORY / "config/robots/so101.yaml")
     writer = DatasetWriter(path, robot, fps=10)
     rng = np.random.default_rng(seed)
     for k in range(episodes):
         length = 12 + k
         colour = rng.integers(0, 256, 3)
-        images = np.broadcast_to(colour.astype(np.uint8), (length, 16, 16, 3))
+        images = np.broadcast_to(colour.astype(np.uint8), (length, *size, 3))
         goal = np.resize(colour, 6) / 255 - 0.5
         states = np.linspace(0, 1, length)[:, None] * goal + rng.normal(scale=0.01, size=(length, 6))
         actions = states + 0.2 * (goal - states)

@@ -17,9 +17,7 @@ FILES = sorted((ROOT / "config" / "policies").glob("*.yaml"))
 
 
 def load(name):
-    options = LoadOptions()
-    resolve(ROOT / "config" / "policies" / f"{name}.yaml", options)
-    return options.embodiment
+    return resolve(ROOT / "config" / "policies" / f"{name}.yaml", LoadOptions())[1].embodiment
 
 
 def motion(embodiment, seed=0, horizon=6):
@@ -33,8 +31,7 @@ def motion(embodiment, seed=0, horizon=6):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_shipped_policy_file_is_read_and_invertible(path):
-    options = LoadOptions()
-    folder = resolve(path, options)
+    folder, options = resolve(path, LoadOptions())
     assert folder.is_absolute() and options.tokenizer.is_absolute()
     embodiment = options.embodiment
     actions, state = motion(embodiment)
@@ -160,6 +157,7 @@ def test_statistics_are_told_in_the_policys_units():
 class _Processor:
     joints = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
     cameras = ("front",)
+    streams = ()
 
 
 def test_check_robot_names_what_does_not_fit():
@@ -170,5 +168,5 @@ def test_check_robot_names_what_does_not_fit():
     with pytest.raises(InputError, match=r"'side'.*front"):
         check_robot(processor, robot)
     processor.cameras, processor.joints = (), processor.joints[::-1]
-    with pytest.raises(InputError, match="same order"):
+    with pytest.raises(InputError, match="works in the order"):
         check_robot(processor, robot)

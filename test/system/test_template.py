@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import outside
 import pytest
+import torch
 from system.support import free_domain
 from system.test_policy_node import Policy
-from training_data import write_dataset
+from training_data import REPOSITORY, write_dataset
 
+from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.policies import describe, registry
+from vla_ros.runtime.session import PolicySession, example_sample
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer
 
@@ -43,6 +46,15 @@ def test_the_template_trains_and_serves(environment: dict[str, str], tmp_path: P
     assert np.isfinite(list(figures.values())).all()
     checkpoint = tmp_path / "run" / "checkpoints" / "last"
     assert describe(checkpoint)["horizon"] == "16 rows, 0.1 s apart (1.6 s)"
+    answers = []
+    for dtype in (torch.float32, torch.bfloat16):
+        loaded = registry.load(checkpoint, dtype=dtype)
+        assert next(loaded.policy.parameters()).dtype == dtype
+        session = PolicySession(loaded)
+        robot = RobotSpec.load(REPOSITORY / "config/robots/so101.yaml")
+        [inference] = session.infer([example_sample(robot, loaded.processor, "go to 1")])
+        answers.append(inference.targets.parts[0].data)
+    np.testing.assert_allclose(answers[1], answers[0], atol=0.02)
 
     with Graph(tmp_path / "graph", domain=free_domain(), environment=environment) as graph:
         policy = Policy(graph)

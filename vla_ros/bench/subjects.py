@@ -58,7 +58,7 @@ def pi0_config(size: str, cameras: int, adaptive: bool = False) -> Pi0Config:
     pi05 = {"adaptive": True, "prompt": "pi05", "text_length": 200} if adaptive else {}
     if size == "tiny":
         return Pi0Config(vision=KeypointStemSize(), prefix=GEMMA["tiny_prefix"], expert=GEMMA["tiny_expert"],
-                         vocabulary=64, cameras=names, state_dim=6, action_dim=6, horizon=16, step_dt=0.1,
+                         vocabulary=64, cameras=names, state_dim=6, action_dim=6, horizon=16,
                          **{"text_length": 16, **pi05})  # fmt: skip
     if size == "100m":
         return Pi0Config(vision=MID_VISION, prefix=MID_PREFIX, expert=MID_EXPERT, vocabulary=32_000, cameras=names,

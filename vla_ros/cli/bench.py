@@ -121,7 +121,7 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
         batch = loaded.processor.inputs([example_sample(robot, loaded.processor, "touch the red cube")])
         subject = Subject(policy, batch, f"{loaded.family} of {args.policy}, {len(loaded.processor.cameras)} cameras")
         if loaded.layout == "lerobot" and loaded.family in COMPARED:
-            folder = resolve(args.policy, LoadOptions())
+            folder = resolve(args.policy, LoadOptions())[0]
             subject.peers, subject.problems = _open_peers(args, loaded.family, folder, device, dtype, stack)
     return _described(subject, args)
 

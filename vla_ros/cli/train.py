@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="YAML file of the run (config/train/*.yaml)")
     parser.add_argument("--dataset", help="LeRobot dataset folder, instead of the config's")
     parser.add_argument("--output", help="folder of the run, instead of the config's")
-    parser.add_argument("--start", help="checkpoint folder to start from, instead of fresh weights")
+    parser.add_argument("--start", help="checkpoint folder or policy file to start from, instead of fresh weights")
     parser.add_argument("--statistics", choices=STATISTICS, help="with --start: whose normalisation")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the config's")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of the output folder")

@@ -13,7 +13,7 @@ A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoin
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import yaml
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping, record, value_of
 
 MODES = ("absolute", "delta", "rate")
 
@@ -86,7 +87,9 @@ class Embodiment:
         state: the policy's state dimensions, in order.
         actions: the policy's action dimensions, in order.
         step_dt: s between action rows; None: what the checkpoint says.
-        hold: joints that the policy does not command; their target is where they are.
+        hold: joints that the policy does not command; they keep their last command.
+        joints: all J joints, in the order in which states come and targets go: the robot file's. By default those of
+            the actions in order, then those held.
     """
 
     cameras: Mapping[str, str | None]
@@ -94,13 +97,22 @@ class Embodiment:
     actions: tuple[Dimension, ...]
     step_dt: float | None = None
     hold: tuple[str, ...] = ()
+    joints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for what, dimensions in (("state", self.state), ("actions", self.actions)):
-            names = [d.joint for d in dimensions if d.joint is not None]
+        commanded = tuple(d.joint for d in self.actions if d.joint is not None)
+        for what, names in (
+            ("state", [d.joint for d in self.state if d.joint is not None]),
+            ("actions", commanded), ("hold", self.hold), ("actions and hold", commanded + self.hold),
+        ):
             for name in names:
                 if names.count(name) > 1:
-                    raise InputError(f"{what}: joint {name!r} stands there {names.count(name)} times, expected once")
+                    raise InputError(f"{what}: joint {name!r} is there {names.count(name)} times, expected once")
+        object.__setattr__(self, "joints", self.joints or commanded + self.hold)
+        if sorted(self.joints) != sorted(commanded + self.hold):
+            raise InputError(f"joints {list(self.joints)}, expected those of actions and hold in any order: "
+                             f"{[*commanded, *self.hold]}")
+        for what, dimensions in (("state", self.state), ("actions", self.actions)):
             for dimension in dimensions:
                 if dimension.mode not in MODES:
                     raise InputError(f"{what}: mode {dimension.mode!r} of {dimension.joint}, expected one of {MODES}")
@@ -121,14 +133,13 @@ class Embodiment:
             raise InputError(f"step_dt {self.step_dt}, expected more than zero seconds")
 
     @property
-    def joints(self) -> tuple[str, ...]:
-        """J robot joints: those of the actions in order, then those held."""
-        return self.commanded + self.hold
-
-    @property
     def commanded(self) -> tuple[str, ...]:
         """Those of `joints` that the policy commands, in the same order."""
-        return tuple(d.joint for d in self.actions if d.joint is not None)
+        return tuple(name for name in self.joints if name not in self.hold)
+
+    def in_order(self, joints: tuple[str, ...]) -> "Embodiment":
+        """The same with `joints` as the order; unchanged where they are others, which `check_robot` will say."""
+        return replace(self, joints=joints) if sorted(joints) == sorted(self.joints) else self
 
     @classmethod
     def identity(cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float) -> "Embodiment":
@@ -184,30 +195,34 @@ class Embodiment:
                 for d in getattr(self, what)
             ]
         data = {"cameras": dict(self.cameras), **rows, "step_dt": self.step_dt, "hold": list(self.hold)}
+        if self.joints != replace(self, joints=()).joints:
+            data["joints"] = list(self.joints)
         return {name: value for name, value in data.items() if value not in (None, [])}
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "embodiment") -> "Embodiment":
-        """Raises InputError that names the field."""
-        if not isinstance(data, dict):
-            raise InputError(f"{where}: expected a mapping, got {type(data).__name__}")
-        for name in data:
-            if name not in ("cameras", "state", "actions", "step_dt", "hold"):
-                raise InputError(f"{where}: unknown field {name!r}, expected cameras, state, actions, step_dt or hold")
-        if not isinstance(data.get("cameras"), dict) or not isinstance(data.get("state"), list):
-            raise InputError(f"{where}: expected a mapping 'cameras' and a list 'state'")
-        try:
-            state = tuple(_dimension(row) for row in data["state"])
-            actions = tuple(_dimension(row) for row in data["actions"]) if "actions" in data else state
-            step_dt = None if data.get("step_dt") is None else float(data["step_dt"])
-            return cls(dict(data["cameras"]), state, actions, step_dt, tuple(data.get("hold", ())))
-        except (InputError, TypeError, ValueError) as error:
-            raise InputError(f"{where}: {error}") from None
+        """Raises InputError that names the field. A dimension may be the name of its joint alone."""
+        data = dict(data) if isinstance(data, Mapping) else data
+        if isinstance(data, dict):
+            for name in ("state", "actions"):
+                if isinstance(data.get(name), list):
+                    data[name] = [{"joint": row} if isinstance(row, str) else row for row in data[name]]
+            if "actions" not in data and "state" in data:
+                data["actions"] = data["state"]
+        return record(cls, data, where)
+
+    @staticmethod
+    def clock(value: Any, where: str) -> float:
+        """`step_dt` of a file that says nothing else. Raises InputError."""
+        step_dt = value_of(float, value, f"{where}: step_dt")
+        if not step_dt > 0:
+            raise InputError(f"{where}: step_dt {step_dt}, expected more than zero seconds")
+        return step_dt
 
     @classmethod
     def load(cls, path: Path) -> "Embodiment":
         """From a YAML file. Raises InputError."""
-        return cls.from_dict(read_yaml(path), str(path))
+        return cls.from_dict(read_mapping(path, "embodiment"), str(path))
 
     def save(self, path: Path) -> None:
         """Write the YAML file that `load` reads."""
@@ -243,25 +258,3 @@ def dimensions_statistics(
                 value = dimension.to_policy(np.asarray(rows[source][joints.index(dimension.joint)], dtype=np.float64))
             result[name].append(float(value))
     return {name: np.array(values) for name, values in result.items()}
-
-
-def _dimension(row: Any) -> Dimension:
-    if isinstance(row, str):
-        return Dimension(row)
-    row = dict(row)
-    if row.get("linkage") is not None:
-        row["linkage"] = Linkage(**{name: float(value) for name, value in row["linkage"].items()})
-    for name in ("scale", "offset"):
-        if name in row:
-            row[name] = float(row[name])
-    return Dimension(**row)
-
-
-def read_yaml(path: Path) -> Any:
-    """Raises InputError."""
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {error}") from error

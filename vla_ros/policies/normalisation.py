@@ -19,6 +19,7 @@ MODES = {
     "quantiles": ("q01", "q99"),
     "deciles": ("q10", "q90"),
 }
+NAMES = tuple(name for names in MODES.values() for name in names)  # of statistics; datasets hold others too
 STYLES = {"openpi": 1e-6, "lerobot": 1e-8}  # and the number that each adds or puts in place of zero
 
 
@@ -31,6 +32,8 @@ class Normalisation:
     The published code guards against division by zero in two ways (`style`), and checkpoints were trained with them:
     "openpi" adds 1e-6 to a deviation or a width, both ways; "lerobot" adds 1e-8 to a deviation, when normalising
     alone, and puts 1e-8 in place of a width of exactly zero. Own checkpoints use "openpi", whose inverse is exact.
+
+    Without any statistics only the mode is known: such a one describes a checkpoint, but maps nothing.
     """
 
     mode: str
@@ -42,13 +45,18 @@ class Normalisation:
             raise InputError(f"normalisation {self.mode!r}, expected one of {sorted(MODES)}")
         if self.style not in STYLES:
             raise InputError(f"normalisation style {self.style!r}, expected one of {sorted(STYLES)}")
-        for name in MODES[self.mode]:
+        for name in MODES[self.mode] if self.statistics else ():
             if name not in self.statistics:
                 raise InputError(
                     f"normalisation {self.mode}: no {name!r} in the statistics, only {sorted(self.statistics)}"
                 )
             if not np.isfinite(self.statistics[name]).all():
                 raise InputError(f"normalisation {self.mode}: {name} {self.statistics[name]}, expected finite numbers")
+
+    @property
+    def missing(self) -> bool:
+        """Whether it lacks the statistics that its mode needs."""
+        return bool(MODES[self.mode]) and not self.statistics
 
     def normalise(self, x: np.ndarray) -> np.ndarray:
         """(..., D) in the robot's or policy file's units to normalised. Raises InputError if statistics are short."""
@@ -66,6 +74,8 @@ class Normalisation:
 
     def _affine(self, dims: int, forward: bool) -> tuple[np.ndarray, np.ndarray]:
         """Centre and half-width (or deviation), (dims,) each; statistics of padded dimensions are cut off."""
+        if self.missing:
+            raise InputError(f"normalisation {self.mode}: the checkpoint brings no statistics")
         first, second = (np.asarray(self.statistics[name], dtype=np.float64) for name in MODES[self.mode])
         if len(first) < dims or len(second) < dims:
             raise InputError(f"statistics of {min(len(first), len(second))} dimensions, expected at least {dims}")
@@ -82,8 +92,11 @@ LEAST_DEVIATION = 0.01  # rad or m
 
 
 def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Statistics of joints, rad or m, whose deviations and ranges are at least LEAST_DEVIATION wide."""
-    result = {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
+    """Statistics of joints, rad or m, whose deviations and ranges are at least LEAST_DEVIATION wide.
+
+    What no normalisation asks for (a dataset's count of frames) is left out.
+    """
+    result = {name: np.asarray(values, dtype=np.float64) for name, values in rows.items() if name in NAMES}
     if "std" in result:
         result["std"] = np.maximum(result["std"], LEAST_DEVIATION)
     for low, high in (("min", "max"), ("q01", "q99"), ("q10", "q90")):

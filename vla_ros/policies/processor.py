@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
@@ -15,7 +17,9 @@ from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_same_aspect, resize_with_pad
 from vla_ros.policies.normalisation import Normalisation, widened
+from vla_ros.policies.options import Parts
 from vla_ros.policies.policy import Batch
+from vla_ros.policies.tokenizer import Tokenizer
 
 FITS = {
     "exact": resize_same_aspect,
@@ -90,45 +94,55 @@ class Processor(ABC):
 
 @dataclass(frozen=True)
 class StandardProcessor(Processor):
-    """Order, as in LeRobot: units and signs of the embodiment, absolute to delta, normalise, pad.
+    """Order, as published: units and signs of the embodiment, absolute to delta, normalise, pad.
 
     Attributes:
+        config: the policy's sizes; see `Family.config`.
         embodiment: the robot's cameras and joints.
         state, actions: normalisations of the (S,) state and (A,) actions in the policy's units.
-        image_names: the policy's images in order.
-        image_size: (height, width), pixels.
-        fit: how an image gets that size, a key of FITS.
-        horizon, n_obs_steps, first_action_step: see `Processor`.
+        fit: how an image gets its size, a key of FITS.
+        tokenizer: of the prompt, where the policy reads tokens.
     """
 
+    config: Any
     embodiment: Embodiment
     state: Normalisation
     actions: Normalisation
-    image_names: tuple[str, ...]
-    image_size: tuple[int, int]
     fit: str
-    horizon: int
-    n_obs_steps: int = 1
-    first_action_step: int = 0
+    tokenizer: Tokenizer | None = None
+
+    @classmethod
+    def of(cls, config: Any, parts: Parts) -> "StandardProcessor":
+        """Raises InputError where embodiment, statistics and policy do not fit together."""
+        return cls(config, parts.embodiment, parts.state, parts.actions, parts.fit, parts.tokenizer)
 
     def __post_init__(self) -> None:
-        """Raises InputError where embodiment, statistics and policy do not fit together."""
+        """Raises InputError as `of`."""
+        config, embodiment = self.config, self.embodiment
         if self.fit not in FITS:
             raise InputError(f"image fit {self.fit!r}, expected one of {sorted(FITS)}")
-        if set(self.embodiment.cameras) != set(self.image_names):
+        if set(embodiment.cameras) != set(self.image_names):
             raise InputError(
-                f"cameras: the map names {sorted(self.embodiment.cameras)}, the policy expects "
-                f"{sorted(self.image_names)}; map each to a camera of the robot"
+                f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects {sorted(self.image_names)}; "
+                "map each to a camera of the robot, or to null where it is absent"
             )
-        if self.embodiment.step_dt is None:
-            raise InputError("step_dt: the checkpoint does not say how far apart its actions are; give it (s)")
-        for what, width, normalisation in (
-            ("state", len(self.embodiment.state), self.state), ("action", len(self.embodiment.actions), self.actions),
+        if self.image_names and not self.cameras:
+            raise InputError("cameras: all are declared absent, expected at least one")
+        for what, width, limit, normalisation in (
+            ("state", len(embodiment.state), self.state_width, self.state),
+            ("action", len(embodiment.actions), config.action_dim, self.actions),
         ):
+            if limit and (width > limit or width < limit and not getattr(config, "pads", False)):
+                raise InputError(f"{what} of {width} dimensions, the policy takes "
+                                 f"{'at most ' if getattr(config, 'pads', False) else ''}{limit}")
             try:
-                normalisation.normalise(np.zeros(width))
+                if not normalisation.missing:
+                    normalisation.normalise(np.zeros(width))
             except InputError as error:
                 raise InputError(f"{what}: {error}") from None
+        rows = getattr(config, "token_rows", None)
+        if self.tokenizer is not None and rows is not None and self.tokenizer.size > rows:
+            raise InputError(f"tokenizer of {self.tokenizer.size} tokens, the policy embeds {rows}: not its tokenizer")
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -139,13 +153,35 @@ class StandardProcessor(Processor):
         return tuple(dict.fromkeys(c for c in self.robot_cameras if c is not None))
 
     @property
+    def step_dt(self) -> float:
+        return self.embodiment.step_dt
+
+    @property
+    def horizon(self) -> int:
+        return self.config.horizon
+
+    @property
+    def n_obs_steps(self) -> int:
+        return self.config.n_obs_steps
+
+    @property
+    def first_action_step(self) -> int:
+        return -getattr(self.config, "past", 0)
+
+    @property
+    def image_names(self) -> tuple[str, ...]:
+        """The policy's images in order."""
+        return self.config.cameras
+
+    @property
     def robot_cameras(self) -> tuple[str | None, ...]:
         """The robot's camera of each of `image_names`, None where it is declared absent."""
         return tuple(self.embodiment.cameras[name] for name in self.image_names)
 
     @property
-    def step_dt(self) -> float:
-        return self.embodiment.step_dt
+    def state_width(self) -> int:
+        """What states are padded to; 0 where the policy reads none."""
+        return getattr(self.config, "state_width", getattr(self.config, "state_dim", len(self.embodiment.state)))
 
     def refuse_absent_cameras(self, family: str) -> None:
         """Raises InputError for a camera that is declared absent, where the network has no way to leave it out."""
@@ -157,8 +193,19 @@ class StandardProcessor(Processor):
         """T, observation steps of a stream in these samples: those of training where they have actions."""
         return len(self.steps(training=samples[0].actions is not None)[stream])
 
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        """`state` (B, S), `images` (B, N, 3, height, width) uint8, where the policy has them, and `targets`."""
+        states = self.states(samples)
+        batch = {"state": self.policy_states(states)[:, -1]} if self.state_width else {}
+        if self.image_names:
+            batch["images"] = self.images(samples)[:, -1]
+        return batch | self.targets(samples, states)
+
     def states(self, samples: Sequence[Sample]) -> np.ndarray:
         """(B, T, J) joint positions, rad or m. Raises InputError for another number of joints or steps."""
+        if size := getattr(self.config, "environment_dim", 0):
+            raise InputError(f"the policy reads observation.environment_state ({size} numbers), which no topic of a "
+                             "robot file brings")
         expected = self.depth(samples, JOINT_STATES), len(self.joints)
         for sample in samples:
             if sample.state.shape != expected:
@@ -168,14 +215,14 @@ class StandardProcessor(Processor):
         return np.stack([sample.state for sample in samples])
 
     def policy_states(self, states: np.ndarray) -> Tensor:
-        """(B, T, J) joint positions to (B, T, S) float32 normalised."""
-        return torch.from_numpy(self.state.normalise(self.embodiment.state_to_policy(states)).astype(np.float32))
+        """(..., J) joint positions to (..., S) float32 normalised and padded with zeros."""
+        return padded(self.state.normalise(self.embodiment.state_to_policy(states)), self.state_width)
 
     def images(self, samples: Sequence[Sample], names: Sequence[str] | None = None) -> Tensor:
         """(B, T, N, 3, height, width) uint8 of the named images, all by default. Raises InputError."""
         cameras = [self.embodiment.cameras[name] for name in (self.image_names if names is None else names)]
         steps = self.depth(samples, cameras[0]) if cameras else 0
-        shape = (len(samples), steps, len(cameras), *self.image_size, 3)
+        shape = (len(samples), steps, len(cameras), *self.config.image_size, 3)
         images = np.empty(shape, dtype=np.uint8)
         for b, sample in enumerate(samples):
             for n, camera in enumerate(cameras):
@@ -186,7 +233,7 @@ class StandardProcessor(Processor):
                     raise InputError(f"{len(frames)} images of camera {camera!r}, expected {steps}")
                 for t, frame in enumerate(frames):
                     try:
-                        images[b, t, n] = FITS[self.fit](frame, *self.image_size)
+                        images[b, t, n] = FITS[self.fit](frame, *self.config.image_size)
                     except InputError as error:
                         raise InputError(f"camera {camera!r}: {error}") from None
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 1, 2, 5, 3, 4)))
@@ -226,10 +273,22 @@ class StandardProcessor(Processor):
         if actions.shape[-1] != len(self.joints):
             raise InputError(f"actions of {actions.shape[-1]} joints, expected {len(self.joints)}")
         values = self.actions.normalise(self.embodiment.actions_to_policy(actions, states))
-        return torch.from_numpy(values.astype(np.float32))
+        return padded(values, self.config.action_dim)
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
+
+    def ask_tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises InputError where the checkpoint brought none."""
+        if self.tokenizer is None:
+            raise InputError(f"the checkpoint brings no tokenizer; give the folder of {self.config.tokenizer_of}")
+        return self.tokenizer
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
-        """The same processor, normalising by statistics of the joints, rad or m ("observation.state", "action")."""
+        """The same processor, normalising by statistics of the joints, rad or m ("observation.state", "action").
+
+        Raises InputError where the policy's actions are differences: their statistics do not follow from the targets'.
+        """
         e = self.embodiment
         state, actions = (
             dimensions_statistics(dimensions, widened(statistics[feature]), self.joints)
@@ -240,6 +299,16 @@ class StandardProcessor(Processor):
             state=replace(self.state, statistics=state),
             actions=replace(self.actions, statistics=actions),
         )
+
+
+def short_name(image: str) -> str:
+    """What a policy file calls an image: "observation.images.top" is "top", "observation.image" is "image"."""
+    return image.removeprefix("observation.images.").removeprefix("observation.")
+
+
+def padded(values: np.ndarray, width: int) -> Tensor:
+    """(..., n) to (..., width) float32, filled up with zeros."""
+    return functional.pad(torch.from_numpy(np.asarray(values, np.float32)), (0, width - values.shape[-1]))
 
 
 def _newest(samples: Sequence[Sample]) -> np.ndarray:

@@ -1,13 +1,18 @@
 """Text to token ids, from the files a checkpoint brings along."""
 
+import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
+import torch
+from torch import Tensor
 
 from vla_ros.core.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 # Words of instructions beyond those of a dataset. They start with a zero embedding: known, but without effect.
 COMMON_WORDS = (
@@ -24,23 +29,31 @@ class Tokenizer(ABC):
 
     Attributes:
         size: how many ids there are.
-        bos: id of the token that starts a prompt.
+        unknown: id that stands for every unknown word, None where any text can be spelled.
     """
 
     size: int
-    bos: int
-    unknown: int | None  # id that stands for every unknown word, None where any text can be spelled
+    unknown: int | None
+
+    @property
+    @abstractmethod
+    def bos(self) -> int:
+        """Id of the token that starts a prompt. Raises InputError where there is none."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of the text, without the starting token. Unknown words give the id of <unk>, never an error."""
+
+    def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
+        """Ids of each text with what the tokenizer's own template adds, at most `most` of them."""
+        return [cut(self.encode(text), most) for text in texts]
 
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write the file that `load_tokenizer` reads back."""
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of the text, in lower case, that become <unk>."""
+        """Words of the text, in lower case, that map to <unk>."""
         words = dict.fromkeys(re.findall(r"\w+", text.lower()))
         return tuple(word for word in words if self.unknown in self.encode(word))
 
@@ -51,16 +64,32 @@ class JsonTokenizer(Tokenizer):
     FILE = "tokenizer.json"
 
     def __init__(self, inner: tokenizers.Tokenizer, where: str) -> None:
-        self.inner = inner
+        self.inner, self.where = inner, where
+        self.inner.no_padding()
+        self.inner.no_truncation()
         self.size = inner.get_vocab_size(with_added_tokens=True)
-        bos = next((inner.token_to_id(t) for t in ("<bos>", "<s>") if inner.token_to_id(t) is not None), None)
-        if bos is None:
-            raise InputError(f"{where}: no token <bos> or <s>, expected one that starts a prompt")
-        self.bos = bos
         self.unknown = inner.token_to_id("<unk>")
+
+    @property
+    def bos(self) -> int:
+        found = [self.inner.token_to_id(token) for token in ("<bos>", "<s>")]
+        if found == [None, None]:
+            raise InputError(f"{self.where}: no token <bos> or <s>, expected one that starts a prompt")
+        return next(token for token in found if token is not None)
 
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text, add_special_tokens=False).ids
+
+    def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
+        rows = [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
+        if max(map(len, rows)) <= most:
+            return rows
+        logger.warning("a prompt of %d tokens was cut to %d", max(map(len, rows)), most)
+        self.inner.enable_truncation(most)  # keeps what the template puts at the end
+        try:
+            return [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
+        finally:
+            self.inner.no_truncation()
 
     def save(self, folder: Path) -> None:
         self.inner.save(str(folder / self.FILE))
@@ -74,22 +103,62 @@ class SentencePieceTokenizer(Tokenizer):
     def __init__(self, path: Path) -> None:
         import sentencepiece
 
+        self.where = str(path)
         try:
             self.proto = path.read_bytes()
             self.inner = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         except (OSError, RuntimeError) as error:
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error
         self.size = self.inner.vocab_size()
-        self.bos = self.inner.bos_id()
         self.unknown = self.inner.unk_id()
-        if self.bos < 0:
-            raise InputError(f"{path}: the model has no <bos> token, expected one that starts a prompt")
+
+    @property
+    def bos(self) -> int:
+        if self.inner.bos_id() < 0:
+            raise InputError(f"{self.where}: the model has no <bos> token, expected one that starts a prompt")
+        return self.inner.bos_id()
 
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text)
 
     def save(self, folder: Path) -> None:
         (folder / self.FILE).write_bytes(self.proto)
+
+
+def cut(ids: list[int], most: int) -> list[int]:
+    """The first `most` ids, with a warning where there are more."""
+    if len(ids) > most:
+        logger.warning("a prompt of %d tokens was cut to %d", len(ids), most)
+    return ids[:most]
+
+
+def filled(rows: Sequence[list[int]], most: int, step: int, padding: int = 0) -> tuple[Tensor, Tensor]:
+    """(B, L) int64 ids, filled up on the right, and their (B, L) bool mask.
+
+    L is a multiple of `step`, so that few shapes occur, and at most `most`.
+    """
+    longest = max(1, *(len(row) for row in rows))
+    length = min(-(-longest // step) * step, most)
+    tokens = torch.full((len(rows), length), padding, dtype=torch.int64)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[i, : len(row)] = True
+    return tokens, mask
+
+
+def find_tokenizer(folder: Path, given: str | Path | None, vlm: str | None = None) -> Tokenizer | None:
+    """The one that was given, else the checkpoint's own, else that of the vision-language model it names, else None.
+
+    Raises InputError for one that cannot be read, or none where one was given.
+    """
+    if given is not None:
+        return load_tokenizer(Path(given))
+    places = [folder, folder / "vlm", *([folder / vlm, Path(vlm)] if vlm else [])]
+    for place in places:
+        if (place / JsonTokenizer.FILE).is_file() or len(list(place.glob("*.model"))) == 1:
+            return load_tokenizer(place)
+    return None
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -109,8 +178,6 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return SentencePieceTokenizer(path)
     try:
         return JsonTokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
-    except InputError:
-        raise
     except Exception as error:  # the library raises plain Exception for every bad file
         raise InputError(f"{path}: not a tokenizer.json: {error}") from error
 

@@ -39,7 +39,7 @@ def open_session(
 
 
 def check_robot(processor: Processor, robot: RobotSpec) -> None:
-    """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in order.
+    """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in any order.
 
     Raises InputError that names what does not fit.
     """
@@ -51,11 +51,17 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
             )
     for stream in processor.streams:
         robot.stream(stream)
-    if processor.joints != robot.joint_names:
+    missing = [name for name in robot.joint_names if name not in processor.joints]
+    extra = [name for name in processor.joints if name not in robot.joint_names]
+    if missing or extra:
         raise InputError(
             f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "
-            f"{list(robot.joint_names)}; expected the same names in the same order (see the policy file)"
+            f"{list(robot.joint_names)}: {f'{missing} neither in actions nor in hold' if missing else f'no {extra}'}; "
+            "expected each of the robot's joints in actions or hold of the policy file"
         )
+    if processor.joints != robot.joint_names:  # a processor that cannot be told the robot's order
+        raise InputError(f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
+                         f"{list(robot.joint_names)}; load it with this robot")
 
 
 def resolve_device(name: str) -> torch.device:

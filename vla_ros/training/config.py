@@ -58,7 +58,7 @@ class TrainConfig:
         dataset: LeRobot dataset folder.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
-        start: checkpoint folder to start from instead, of any family and layout that loads.
+        start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
         steps: optimiser steps.
         batch_size: samples per optimiser step, over all processes.

@@ -35,19 +35,23 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
-    """Fresh weights, or those of the start checkpoint with the statistics that the config chooses."""
+    """Fresh weights, or those of the start checkpoint with the statistics that the config chooses.
+
+    A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names.
+    """
+    data = registry.TrainingData(
+        joints=dataset.joint_names,
+        cameras=dataset.camera_names,
+        step_dt=1.0 / dataset.fps,
+        statistics=dataset.statistics,
+        instructions=tuple(dict.fromkeys(episode.instruction for episode in dataset.episodes)),
+    )
     if config.family:
         torch.manual_seed(config.seed)
-        data = registry.TrainingData(
-            joints=dataset.joint_names,
-            cameras=dataset.camera_names,
-            step_dt=1.0 / dataset.fps,
-            statistics=dataset.statistics,
-            instructions=tuple(dict.fromkeys(episode.instruction for episode in dataset.episodes)),
-        )
         return registry.build(config.family, config.policy, data)
-    loaded = registry.load(config.start)
-    if config.statistics == "recompute":
+    recompute = config.statistics == "recompute"
+    loaded = registry.load(config.start, data=data, without_statistics=recompute)
+    if recompute:
         loaded = replace(loaded, processor=loaded.processor.with_statistics(dataset.statistics))
     return loaded
 

@@ -1,22 +1,16 @@
-"""The network, and what turns observations into its inputs: replace the inside, keep the outside."""
+"""The network: replace the inside, keep the outside."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.observation import Sample
-from vla_ros.policies.formats.own import Parts
-from vla_ros.policies.policy import Batch, Policy, Prior
-from vla_ros.policies.processor import StandardProcessor
+from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, tensors
 
 
 @dataclass(frozen=True)
 class MyConfig:
-    """Sizes. `horizon`, `action_dim` and `n_obs_steps` are what the runtime asks every policy for."""
+    """Sizes. A training config sets those that are not the dataset's (action_dim and cameras are)."""
 
     action_dim: int
     cameras: tuple[str, ...]
@@ -24,21 +18,18 @@ class MyConfig:
     width: int = 64
     image_size: tuple[int, int] = (48, 48)  # (height, width), pixels
 
-    @property
-    def n_obs_steps(self) -> int:
-        return 1
+    n_obs_steps = 1
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "MyConfig":
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"my_policy: unknown fields {unknown}, expected some of {sorted(known)}")
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+@tensors
+class Seen:
+    """What `act` needs of an observation: (B, width)."""
+
+    features: Tensor
 
 
 class MyPolicy(Policy):
-    """Convolutions and joints to a chunk. A policy that denoises derives from `DenoisingPolicy` instead."""
+    """Convolutions and joints to a chunk, in one pass. Parts cast what enters them: weights may be bfloat16."""
 
     def __init__(self, config: MyConfig) -> None:
         super().__init__()
@@ -50,30 +41,21 @@ class MyPolicy(Policy):
             nn.Linear(width, config.horizon * config.action_dim),
         )
 
-    def predict(self, batch: Batch, noise: Tensor | None = None, prior: Prior | None = None) -> Tensor:
-        """(B, H, D) normalised actions. Without denoising there is nothing for `noise` and `prior` to do."""
-        images = batch["images"].float() / 255  # (B, N, 3, height, width)
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Seen:
+        """`batch` as `StandardProcessor.inputs` makes it; it has neither memory nor chance."""
+        dtype = self.look[0].weight.dtype
+        images = batch["images"].to(dtype) / 255  # (B, N, 3, height, width)
         seen = self.look(images.flatten(0, 1)).reshape(len(images), -1)
-        return self.think(torch.cat([seen, batch["state"]], dim=1)).unflatten(1, (self.config.horizon, -1))
+        return Seen(torch.cat([seen, batch["state"].to(dtype)], dim=1))
+
+    def act(
+        self, context: Seen, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
+    ) -> Answer:
+        """(B, H, D) normalised actions."""
+        return Answer(self.think(context.features).unflatten(1, (self.config.horizon, -1)))
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """The value under "loss" is minimised, all of them are logged."""
         valid = ~batch["action_is_pad"][:, :, None]
-        error = (self.predict(batch) - batch["actions"]).abs() * valid
+        error = (self.act(self.encode(batch)).actions - batch["actions"]).abs() * valid
         return {"loss": error.sum() / (valid.sum() * self.config.action_dim).clamp(min=1)}
-
-
-@dataclass(frozen=True)
-class MyProcessor(StandardProcessor):
-    """Joints, cameras and normalisation are done; what is left is which tensors the network takes."""
-
-    @classmethod
-    def of(cls, config: MyConfig, parts: Parts) -> "MyProcessor":
-        return cls(
-            parts.embodiment, parts.state, parts.actions, config.cameras, config.image_size, parts.fit, config.horizon
-        )
-
-    def inputs(self, samples: Sequence[Sample]) -> Batch:
-        states = self.states(samples)  # (B, T, J), rad or m
-        batch = {"images": self.images(samples)[:, -1], "state": self.policy_states(states)[:, -1]}
-        return batch | self.targets(samples, states)

@@ -98,12 +98,10 @@ class TokenPolicy(Policy):
 
 class TokenProcessor(StandardProcessor):
     def inputs(self, samples: Sequence[Sample]) -> Batch:
-        states, end = self.states(samples), self.config.end
+        batch, end = super().inputs(samples), self.config.end
         index = {word: end + 2 + i for i, word in enumerate(self.config.vocabulary)}
         prompts = [[index.get(word, end + 1) for word in words.split(sample.instruction)] for sample in samples]
         lengths = [len(prompt) for prompt in prompts]
-        batch = {"images": self.images(samples)[:, -1], "state": self.policy_states(states)[:, -1]}
-        batch |= self.targets(samples, states)
         if "actions" not in batch and len(set(lengths)) > 1:
             raise InputError(f"instructions of {sorted(set(lengths))} words in one batch, expected one length: tokens "
                              "are not padded; ask for them one by one")

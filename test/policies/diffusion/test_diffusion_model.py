@@ -7,9 +7,9 @@ from diffusers import DDPMScheduler
 from lerobot_checkpoints import diffusion_key
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.diffusion.checkpoint import module_key
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
+from vla_ros.policies.diffusion.names import module_key
 from vla_ros.policies.diffusion.schedule import make_scheduler
 from vla_ros.policies.diffusion.unet import convolve, convolve_transposed
 from vla_ros.policies.diffusion.vision import SpatialSoftmax, centre_crop, random_crop

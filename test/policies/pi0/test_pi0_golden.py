@@ -7,9 +7,10 @@ import torch
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.formats.weights import load_weights
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
-from vla_ros.policies.pi0.names import load_published
+from vla_ros.policies.pi0.names import rename
 
 
 def golden_config(said, tensors, adaptive):
@@ -37,7 +38,7 @@ def golden_case(name, dtype=torch.float32):
     tensors, said, shapes = golden_vectors.load(name)
     with without_numbers():
         policy = Pi0(golden_config(said, tensors, adaptive=name == "pi05"))
-    load_published(policy, golden_vectors.Filled(shapes), name, torch.device("cpu"), dtype)
+    load_weights(policy, golden_vectors.Filled(shapes), name, rename(policy.config, shapes), dtype=dtype)
     cameras = sorted(key for key in tensors if key.startswith("image_") and "mask" not in key)
     batch = {
         "images": torch.stack([tensors[key] for key in cameras], dim=1),

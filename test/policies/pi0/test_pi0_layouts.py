@@ -19,11 +19,12 @@ from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies import registry
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.formats.weights import load_weights
 from vla_ros.policies.normalisation import write_statistics
+from vla_ros.policies.pi0.checkpoint import FAMILY
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
-from vla_ros.policies.pi0.names import load_published
-from vla_ros.policies.pi0.report import parameter_count
+from vla_ros.policies.pi0.names import rename
 
 JOINTS = ("pan", "lift", "gripper")
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
@@ -45,8 +46,8 @@ def total(shapes):
 
 
 def test_parameter_counts_are_the_published_ones():
-    assert parameter_count(FULL["pi0"]) == 3_238_048_528
-    assert parameter_count(FULL["pi05"]) == 3_353_433_872
+    assert FAMILY.parameters(FULL["pi0"]) == 3_238_048_528
+    assert FAMILY.parameters(FULL["pi05"]) == 3_353_433_872
     shapes = {kind: pi0_folders.openpi_shapes(config, kind == "pi05") for kind, config in FULL.items()}
     assert total(shapes["pi0"]) == 4_028_019_472 and len(shapes["pi0"]) == 778
     assert total(shapes["pi05"]) == 4_143_404_816 and len(shapes["pi05"]) == 813
@@ -108,9 +109,9 @@ def test_a_full_size_checkpoint_of_every_layout_leaves_nothing_over(tmp_path, la
     loaded = registry.load(tmp_path / "checkpoint", device="meta")
     assert loaded.layout == layout.split()[0]
     assert loaded.policy.config.adaptive == (kind == "pi05")
-    assert sum(p.numel() for p in loaded.policy.parameters()) == parameter_count(FULL[kind])
+    assert sum(p.numel() for p in loaded.policy.parameters()) == FAMILY.parameters(FULL[kind])
     said = registry.describe(tmp_path / "checkpoint")
-    assert said["parameters"] == f"{parameter_count(FULL[kind]):,}"
+    assert said["parameters"] == f"{FAMILY.parameters(FULL[kind]):,}"
     if "lerobot" in layout:
         assert "lm_head" in said["not used"] and "statistics" in said["notes"]
 
@@ -121,7 +122,7 @@ def reference(adaptive, config=pi0_folders.TINY):
     with without_numbers():
         policy = Pi0(config)
     shapes = pi0_folders.openpi_shapes(config, adaptive)
-    load_published(policy, golden_vectors.Filled(shapes), "made up", torch.device("cpu"), torch.float32)
+    load_weights(policy, golden_vectors.Filled(shapes), "made up", rename(config, shapes))
     return policy.eval()
 
 
@@ -213,7 +214,7 @@ def test_one_error_lists_everything_that_does_not_fit(folders, tmp_path):
     (folder / "config.json").write_text((folders / "lerobot-pi0" / "config.json").read_text())
     with pytest.raises(InputError) as error:
         registry.load(folder)
-    for part in ("missing: action_in_proj.bias", "extra: model.another.weight", "action_out_proj.weight [31, 32]"):
+    for part in ("missing: action_in.bias", "extra: model.another.weight", "action_out.weight [31, 32]"):
         assert part in str(error.value)
 
 
@@ -229,9 +230,8 @@ def test_a_truncated_file_is_named(folders, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"state": (Dimension("pan"), Dimension("lift"))}, "state of 3 dimensions, the policy file gives 2"),
-        ({"actions": (Dimension("pan"), Dimension("lift"), Dimension("gripper"), Dimension("roll"))}, "action of 3"),
-        ({"step_dt": None}, "step_dt"),
+        ({"state": (Dimension("pan"), Dimension("lift"))}, "state of 2 dimensions .*has 3"),
+        ({"actions": (Dimension("pan"), Dimension("lift"), Dimension("gripper"), Dimension("roll"))}, "actions of 4"),
         ({"cameras": {"base_0_rgb": "front"}}, "left_wrist_0_rgb"),
         ({"cameras": dict.fromkeys(CAMERAS)}, "absent"),
     ],
@@ -241,6 +241,15 @@ def test_an_embodiment_that_does_not_fit_is_named(folders, change, message):
         registry.load(
             folders / "lerobot-pi0", embodiment=embodiment(**change), tokenizer=folders / "tokenizer.model"
         )
+
+
+def test_a_checkpoint_without_a_clock_needs_one(folders):
+    """openpi's folders hold none; LeRobot's count as 30 Hz, with a warning, as for every family."""
+    options = {"embodiment": embodiment(step_dt=None), "tokenizer": folders / "tokenizer.model"}
+    with pytest.raises(InputError, match="step_dt"):
+        registry.load(folders / "openpi-pi0", **options)
+    assert registry.load(folders / "lerobot-pi0", **options).processor.step_dt == pytest.approx(1 / 30)
+    assert "policy file" in registry.describe(folders / "openpi-pi0")["horizon"]
 
 
 def test_a_checkpoint_without_tokenizer_does_not_serve(folders):
@@ -263,7 +272,7 @@ def test_info_needs_no_embodiment(folders):
     said = registry.describe(folders / "lerobot-pi05")
     assert said["family"] == "pi0" and said["layout"] == "lerobot"
     assert "π0.5" in said["model"] and "quantiles" in said["state"] and "3 of 32" in said["state"]
-    assert "policy file" in said["horizon"] and "PaliGemma" in said["tokenizer"]
+    assert "0.0333333 s apart" in said["horizon"] and "PaliGemma" in said["tokenizer"]
 
 
 MEASURE = """

@@ -10,9 +10,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.images import resize_with_pad
 from vla_ros.policies.normalisation import Normalisation
-from vla_ros.policies.pi0.processor import Pi0Processor
-from vla_ros.policies.pi0.prompt import prompt_ids, prompt_length, state_steps
-from vla_ros.policies.tokenizer import load_tokenizer, word_tokenizer
+from vla_ros.policies.pi0.processor import Pi0Processor, prompt_ids, state_steps
+from vla_ros.policies.tokenizer import filled, load_tokenizer, word_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +89,7 @@ def processor(tokenizer, **changes):
     cameras = {"base_0_rgb": "front", "left_wrist_0_rgb": "wrist", "right_wrist_0_rgb": None}
     dimensions = tuple(Dimension(name) for name in pi0_tiny.JOINTS)
     identity = Normalisation("identity", {})
-    return Pi0Processor(config, Embodiment(cameras, dimensions, dimensions, 0.1), identity, identity, tokenizer)
+    return Pi0Processor(config, Embodiment(cameras, dimensions, dimensions, 0.1), identity, identity, "pad", tokenizer)
 
 
 def test_images_are_resized_and_an_absent_camera_is_left_out(sentencepiece_model):
@@ -125,8 +124,11 @@ def test_what_is_left_out_changes_nothing(sentencepiece_model, adaptive):
 
 
 def test_prompts_have_few_lengths():
-    assert sorted({prompt_length(n, 48) for n in range(1, 60)}) == [16, 32, 48]
-    assert sorted({prompt_length(n, 200) for n in range(1, 300)}) == [32, 64, 96, 128, 160, 192, 200]
+    def lengths(most, step):
+        return sorted({filled([[1] * n], most, step)[0].shape[1] for n in range(1, most + 1)})
+
+    assert lengths(48, 16) == [16, 32, 48]
+    assert lengths(200, 32) == [32, 64, 96, 128, 160, 192, 200]
 
 
 def test_a_long_prompt_is_cut_with_a_warning(sentencepiece_model, caplog):
@@ -150,7 +152,7 @@ def test_a_sample_that_does_not_fit_is_named(sentencepiece_model):
     sample = pi0_tiny.sample(horizon=5)
     wrong = processor(sentencepiece_model)
     object.__setattr__(sample, "state", np.zeros((1, 4)))
-    with pytest.raises(InputError, match="state of 4 joints"):
+    with pytest.raises(InputError, match=r"state of \(1, 4\)"):
         wrong.inputs([sample])
     sample = pi0_tiny.sample(horizon=5)
     del sample.images["wrist"]

@@ -11,7 +11,7 @@ from vla_ros.policies.formats.weights import load_weights
 from vla_ros.policies.policy import Steer
 from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, TextSize, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
-from vla_ros.policies.smolvla.published import Stacked, module_key
+from vla_ros.policies.smolvla.names import rename
 
 TINY = VlmSize(SiglipSize(32, 1, 2, 64, 8, 32), 2, TextSize(24, 6, 2, 4, 48, 60))
 
@@ -58,7 +58,7 @@ def golden_policy():
     )
     with torch.device("meta"):
         policy = SmolVLA(config).eval()
-    load_weights(policy, Stacked(golden_vectors.Filled(shapes)), "golden", module_key)
+    load_weights(policy, golden_vectors.Filled(shapes), "golden", rename(policy.config, shapes))
     inputs = {
         "images": torch.stack([vectors["image_0"], vectors["image_1"]], dim=1),
         "image_mask": torch.stack([vectors["image_mask_0"], vectors["image_mask_1"]], dim=1).bool(),
@@ -89,7 +89,7 @@ def test_a_full_size_state_dict_has_the_published_size_and_fits_exactly():
     assert sum(torch.Size(shape).numel() for shape in shapes.values()) == 450_046_176
     with torch.device("meta"):
         policy = SmolVLA(config)
-    load_weights(policy, Stacked(golden_vectors.ShapesOnly(shapes)), "here", module_key, device="meta")
+    load_weights(policy, golden_vectors.ShapesOnly(shapes), "here", rename(policy.config, shapes), device="meta")
     unused = 49280 * 960 + 960  # the language head and the text tower's last normalisation
     assert sum(p.numel() for p in policy.parameters()) == 450_046_176 - unused
     expert = sum(p.numel() for p in (*policy.expert.parameters(), *policy.expert_norm.parameters()))
@@ -102,7 +102,7 @@ def test_missing_extra_and_misshapen_keys_are_all_listed():
     shapes["model.more"] = shapes.pop("model.state_proj.bias")
     shapes["model.action_in_proj.weight"] = (1, 1)
     with pytest.raises(InputError, match=r"1 missing: state_in.bias; 1 extra: more; 1 misshapen: action_in.weight"):
-        load_weights(policy, Stacked(golden_vectors.ShapesOnly(shapes)), "here", module_key)
+        load_weights(policy, golden_vectors.ShapesOnly(shapes), "here", rename(policy.config, shapes))
 
 
 @torch.no_grad()

@@ -1,13 +1,13 @@
 """What an ACT is made of, and how LeRobot's config.json says it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import record
 from vla_ros.nn.resnet import NORMS
 from vla_ros.policies.backbones import check_backbone
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.options import LoadOptions
 
 ACTIVATIONS = ("relu", "gelu")
 # Read from config.json as they are; the rest of ACTConfig comes from the features or is ours.
@@ -96,7 +96,7 @@ class ACTConfig:
         return 1
 
     @classmethod
-    def from_lerobot(cls, folder: LeRobotFolder) -> "ACTConfig":
+    def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "ACTConfig":
         """Raises InputError that names a field which is unknown or which nobody could follow."""
         config = folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
@@ -107,22 +107,21 @@ class ACTConfig:
             raise InputError(f"{folder.path / 'config.json'}: images of sizes {sorted(sizes)}, expected one size")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config}
         values["replace_final_stride_with_dilation"] = bool(values.get("replace_final_stride_with_dilation", False))
-        return cls(
+        values |= dict(
             action_dim=folder.action_dim,
             state_dim=folder.state_dim,
             environment_dim=folder.environment_dim,
             cameras=tuple(feature.name for feature in folder.images),
             image_size=next(iter(sizes), (480, 640)),
-            **values,
         )
+        return record(cls, values, str(folder.path / "config.json"))
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "ACTConfig":
-        """From our own config.json or a training file. Raises InputError that names unknown and missing fields."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"act: unknown fields {unknown}, expected some of {sorted(known)}")
-        if "action_dim" not in values:
-            raise InputError("act: action_dim is missing")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    def summary(self) -> dict[str, str]:
+        """Rows for `vla-ros info`."""
+        return {
+            "vision": self.vision_backbone,
+            "transformer": f"width {self.dim_model}, {self.n_encoder_layers} encoder and {self.n_decoder_layers} "
+                           "decoder layers",
+            "language": f"{len(self.vocabulary)} words" if self.vocabulary else "none: the text only starts and stops",
+            "denoising": "none",
+        }

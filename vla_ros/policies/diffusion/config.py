@@ -1,12 +1,14 @@
 """What a Diffusion Policy is made of, and how LeRobot's config.json says it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import record
 from vla_ros.policies.backbones import KEYPOINT_STEM, check_backbone
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.options import LoadOptions
 
 # Read from config.json as they are; the rest of DiffusionConfig comes from the features or is ours.
 LEROBOT_FIELDS = (
@@ -152,7 +154,7 @@ class DiffusionConfig:
         return self.state_dim + len(self.cameras) * images + self.environment_dim + text
 
     @classmethod
-    def from_lerobot(cls, folder: LeRobotFolder) -> "DiffusionConfig":
+    def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "DiffusionConfig":
         """Raises InputError that names a field which is unknown or which nobody could follow."""
         where, config = folder.path / "config.json", folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
@@ -161,26 +163,29 @@ class DiffusionConfig:
         sizes = {feature.shape[1:] for feature in folder.images}
         if len(sizes) > 1:
             raise InputError(f"{where}: images of sizes {sorted(sizes)}, expected one size")
-        return cls.from_dict(
-            dict(
-                action_dim=folder.action_dim,
-                state_dim=folder.state_dim,
-                environment_dim=folder.environment_dim,
-                cameras=tuple(feature.name for feature in folder.images),
-                image_size=next(iter(sizes), (96, 96)),
-            )
-            | {name: config[name] for name in LEROBOT_FIELDS if name in config}
-            | ({"unet_horizon": config["horizon"]} if "horizon" in config else {})
+        values = dict(
+            action_dim=folder.action_dim,
+            state_dim=folder.state_dim,
+            environment_dim=folder.environment_dim,
+            cameras=tuple(feature.name for feature in folder.images),
+            image_size=next(iter(sizes), (96, 96)),
         )
+        values |= {name: config[name] for name in LEROBOT_FIELDS if name in config}
+        values |= {"unet_horizon": config["horizon"]} if "horizon" in config else {}
+        return record(cls, values, str(where))
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "DiffusionConfig":
-        """From our own config.json or a training file. Raises InputError that names unknown and missing fields."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"diffusion: unknown fields {unknown}, expected some of {sorted(known)}")
-        missing = sorted({"action_dim", "state_dim"} - set(values))
-        if missing:
-            raise InputError(f"diffusion: {missing} missing")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    @property
+    def tokenizer_of(self) -> str | None:
+        """Whose tokenizer the policy needs, None for one without CLIP."""
+        return None if self.clip_text is None else "CLIP's tokenizer"
+
+    def summary(self) -> dict[str, str]:
+        """Rows for `vla-ros info`."""
+        language = f"{len(self.vocabulary)} words" if self.vocabulary else "CLIP"
+        return {
+            "vision": self.vision_backbone,
+            "U-Net": f"widths {', '.join(str(width) for width in self.down_dims)}, {self.unet_horizon} rows",
+            "language": language if self.has_text else "none: the text only starts and stops",
+            "history": f"{self.n_obs_steps} observations",
+            "denoising": f"{self.num_steps} steps of {self.noise_scheduler_type}",
+        }

@@ -26,7 +26,9 @@ Statistics = dict[str, dict[str, np.ndarray]]
 PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"
 KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
-MODES = ("IDENTITY", "MEAN_STD", "MIN_MAX", "QUANTILES", "QUANTILE10")
+NEEDED = {"IDENTITY": (), "MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"),
+          "QUANTILE10": ("q10", "q90")}  # mode: its statistics
+MODES = tuple(NEEDED)
 STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
 
 # Fields of every LeRobot policy's config.json that say how it was trained or stored, not what it computes.
@@ -80,7 +82,7 @@ class LeRobotFolder:
         epsilon: what normalisation adds to (or puts in place of) a divisor.
         preprocessor, postprocessor: steps; empty in the old layout.
         statistics: feature -> statistic -> 1-D float32 array, from the processors' files; empty in the old layout,
-            where `legacy_statistics` gets them from the weights.
+            where `find_statistics` gets them from the weights.
     """
 
     path: Path
@@ -160,54 +162,51 @@ def is_statistic(key: str) -> bool:
     return _BUFFER.fullmatch(key) is not None
 
 
-def legacy_statistics(folder: LeRobotFolder, tensors: Tensors, variant: str | None = None) -> Statistics:
-    """Statistics from the buffers of the old layout: feature -> statistic -> 1-D float32 array.
-
-    Args:
-        variant: which set to use where the file has one for each of several datasets ("so100", "so100-blue").
-
-    Raises InputError if several different sets are there and none was chosen, or if a buffer was never filled.
-    """
+def legacy_statistics(folder: LeRobotFolder, tensors: Tensors) -> dict[str, Statistics]:
+    """The buffers of the old layout: name of the set ("so100", mostly "") -> feature -> statistic -> float32 array."""
     names = {name.replace(".", "_"): name for name in (*folder.inputs, *folder.outputs)}
-    found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    found: dict[str, Statistics] = {}
     for key in tensors.shapes:
         match = _BUFFER.fullmatch(key)
         if match is None or match["feature"] not in names:
             continue
-        value = tensors.read(key).float().numpy().reshape(-1)
-        by_feature = found.setdefault(match["variant"] or "", {}).setdefault(names[match["feature"]], {})
-        by_feature[match["statistic"]] = value
-    if variant is not None and variant not in found:
-        raise InputError(f"checkpoint {folder.path}: no statistics {variant!r}, expected one of {sorted(found)}")
-    if variant is None and len(found) > 1:
-        raise InputError(
-            f"checkpoint {folder.path}: statistics of {sorted(found)} are among the weights; say which to use"
-        )
-    chosen = found[variant] if variant is not None else next(iter(found.values()), {})
-    for feature, statistics in chosen.items():
-        for name, value in statistics.items():
-            if not np.isfinite(value).all():
-                raise InputError(f"checkpoint {folder.path}: statistic {feature}.{name} was never set: {value}")
-    return chosen
+        rows = found.setdefault(match["variant"] or "", {}).setdefault(names[match["feature"]], {})
+        rows[match["statistic"]] = tensors.read(key).float().numpy().reshape(-1)
+    return found
 
 
-def read_statistics(folder: LeRobotFolder, tensors: Tensors, variant: str | None = None) -> Statistics:
-    """The folder's statistics, wherever its layout keeps them; checked to cover what its modes ask for.
+def find_statistics(folder: LeRobotFolder, tensors: Tensors, variant: str | None = None) -> tuple[Statistics, str]:
+    """The folder's statistics, wherever its layout keeps them, and what they lack of what its modes ask for.
 
-    Raises InputError that names the feature and the statistics it lacks.
+    Raises InputError for a set that is named, but not there, and for one that was never filled.
     """
-    statistics = folder.statistics or legacy_statistics(folder, tensors, variant)
-    needed = {"MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"),
-              "QUANTILE10": ("q10", "q90"), "IDENTITY": ()}
+    statistics = folder.statistics
+    if not statistics:
+        sets = legacy_statistics(folder, tensors)
+        if variant is None and len(sets) > 1:
+            return {}, f"statistics of {sorted(sets)} are among the weights; overrides.statistics says which to use"
+        if variant is not None and variant not in sets:
+            raise InputError(f"checkpoint {folder.path}: no statistics {variant!r}, expected one of {sorted(sets)}")
+        statistics = sets[variant] if variant is not None else next(iter(sets.values()), {})
+        for feature, rows in statistics.items():
+            for name, value in rows.items():
+                if not np.isfinite(value).all():
+                    raise InputError(f"checkpoint {folder.path}: statistic {feature}.{name} was never set: {value}")
+    elif variant is not None:
+        raise InputError(f"checkpoint {folder.path}: overrides.statistics {str(variant)!r}: neither a file nor a set "
+                         "of statistics among the weights")
+    return statistics, lacking(folder, statistics)
+
+
+def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
+    """The first feature of state and actions whose mode needs more; "" if all is there."""
     for feature in (*folder.inputs.values(), *folder.outputs.values()):
         mode = folder.modes.get(feature.kind, "IDENTITY")
-        missing = [name for name in needed[mode] if name not in statistics.get(feature.name, {})]
+        missing = [name for name in NEEDED[mode] if name not in statistics.get(feature.name, {})]
         # A picture without statistics passes unchanged, as it does in LeRobot (empty cameras have none).
         if missing and feature.kind != "VISUAL":
-            raise InputError(
-                f"checkpoint {folder.path}: {feature.name} is normalised by {mode}, but its statistics lack {missing}"
-            )
-    return statistics
+            return f"{feature.name} is normalised by {mode}, but its statistics lack {missing}"
+    return ""
 
 
 def _features(value: Any, where: str) -> dict[str, Feature]:

@@ -1,4 +1,4 @@
-"""Which camera, joint and clock a LeRobot folder means, where no policy file says so.
+"""What a LeRobot folder means on a robot: normalisation, cameras, joints and clock, where no policy file says so.
 
 Such a folder knows the sizes of its inputs, but neither the robot's units nor its rate. Names and order are taken
 from the robot file where they fit; what cannot be known is an error that says what to write into a policy file.
@@ -7,35 +7,74 @@ from the robot file where they fit; what cannot be known is an error that says w
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Dimension, Embodiment
-from vla_ros.policies.formats.lerobot import ACTION, STATE, LeRobotFolder, Statistics
-from vla_ros.policies.registry import LoadOptions
+from vla_ros.policies.formats.lerobot import ACTION, STATE, LeRobotFolder, Statistics, find_statistics, lacking
+from vla_ros.policies.formats.weights import TensorFolder
+from vla_ros.policies.normalisation import Normalisation
+from vla_ros.policies.options import LoadOptions, Parts
+from vla_ros.policies.processor import short_name
 
 logger = logging.getLogger(__name__)
 
 USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
+MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
+         "QUANTILE10": "deciles"}
 WIDEST = 7.0  # rad: no joint's data lies farther from zero, but data in degrees or percent do
 
 
-def short_name(feature: str) -> str:
-    """What a policy file calls an image: "observation.images.top" is "top", "observation.image" is "image"."""
-    return feature.removeprefix("observation.images.").removeprefix("observation.")
+def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOptions, fit: str) -> Parts:
+    """The parts of a LeRobot folder, of which `names` are the images that the policy reads. Raises InputError."""
+    if folder.epsilon != 1e-8:
+        raise InputError(f"checkpoint {folder.path}: normaliser eps {folder.epsilon}, expected 1e-08")
+    given = options.statistics()
+    variant = options.overrides.get("statistics") if given is None else None
+    statistics, lacks = find_statistics(folder, TensorFolder(folder.path), variant)
+    if given is not None:
+        statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
+        if lacks := lacking(folder, statistics):
+            raise InputError(f"{options.overrides['statistics']}: {lacks}")
+    normalisations = []
+    for kind, feature in (("STATE", STATE), ("ACTION", ACTION)):
+        mode = MODES[folder.modes.get(kind, "IDENTITY") if feature != STATE or folder.state_dim else "IDENTITY"]
+        normalisations.append(Normalisation(mode, {} if lacks else statistics.get(feature, {}), "lerobot"))
+    missing = (f"no normalisation: {lacks}; set overrides.statistics in the policy file",) if lacks else ()
+    embodiment = find_embodiment(folder, names, statistics, options)
+    return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, missing=missing)
+
+
+def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statistics:
+    """Image name -> the mean and std that bring its pixels in [0, 1] to what the policy takes."""
+    mode = folder.modes.get("VISUAL", "IDENTITY")
+    result = {}
+    for feature in folder.images:
+        rows = statistics.get(feature.name, {})
+        if mode == "MEAN_STD" and rows:
+            result[feature.name] = {"mean": rows["mean"], "std": rows["std"]}
+        elif mode == "MIN_MAX" and rows:
+            result[feature.name] = {"mean": (rows["max"] + rows["min"]) / 2, "std": (rows["max"] - rows["min"]) / 2}
+        elif mode == "IDENTITY" or not rows:
+            result[feature.name] = {"mean": np.zeros(3), "std": np.ones(3)}
+        else:
+            raise InputError(f"checkpoint {folder.path}: normalisation {mode} of images, expected MEAN_STD, MIN_MAX or "
+                             "IDENTITY")
+    return result
 
 
 def find_embodiment(
     folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, options: LoadOptions
 ) -> Embodiment:
-    """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the robot file.
+    """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names of the robot
+    file or of the dataset.
 
     Without any of them the policy can be measured and described, but fits no robot.
 
     Args:
-        images: full names of the policy's images. Keys of the result's cameras are these.
+        images: names of the policy's images as its sizes have them.
 
     Raises InputError that says what is not known or does not agree with the folder.
     """
@@ -44,15 +83,21 @@ def find_embodiment(
         chosen = options.embodiment
     elif file.is_file():
         chosen = Embodiment.load(file)
-    elif options.robot is not None:
-        chosen = _from_robot(folder, images, statistics, options.robot)
+    elif options.names is not None:
+        chosen = _from_names(folder, images, statistics, *options.names)
     else:
-        chosen = _placeholder(folder, images)
-    full = {short_name(name): name for name in images}
-    cameras = {full.get(name, name): camera for name, camera in chosen.cameras.items()}
-    chosen = Embodiment(cameras, chosen.state, chosen.actions, chosen.step_dt or _step_dt(folder), chosen.hold)
+        modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
+        chosen = nameless(images, folder.state_dim, modes)
+    chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
     _check(folder, chosen)
     return chosen
+
+
+def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodiment:
+    """Joints without names, so that the network and its processor can run; no robot has such joints."""
+    actions = tuple(Dimension(f"joint_{i}", mode=mode) for i, mode in enumerate(modes))
+    dimensions = tuple(Dimension(f"joint_{i}" if i < len(actions) else None) for i in range(state))
+    return Embodiment({name: short_name(name) for name in images}, dimensions, actions)
 
 
 def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
@@ -70,53 +115,45 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
         if dimension.joint is not None and (dimension.mode == "delta") != relative[index]:
             raise InputError(
                 f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but its "
-                f"preprocessor makes it {'delta' if relative[index] else 'absolute'}"
+                f"preprocessor makes it {'delta' if relative[index] else 'absolute'}; expected mode: "
+                f"{'delta' if relative[index] else 'absolute'} in the policy file"
             )
 
 
 def _relative(folder: LeRobotFolder) -> list[bool]:
-    """Which action dimensions are differences to the state, from the step that makes them so."""
-    for name in ("relative_actions_processor", "delta_actions_processor"):
-        step = folder.step(name)
-        if step is None or not step.config.get("enabled", True):
-            continue
-        names = list(step.config.get("action_names") or [])
-        kept = [str(token).lower() for token in step.config.get("exclude_joints") or [] if token]
-        names = [str(name).lower() for name in names[: folder.action_dim]]
-        names += [""] * (folder.action_dim - len(names))
-        return [not any(token in name for token in kept) for name in names]
-    return [False] * folder.action_dim
+    """Which action dimensions are differences to the state: all but those whose name holds an excluded word."""
+    step = folder.step("relative_actions_processor") or folder.step("delta_actions_processor")
+    said, config = dict(step.config) if step else {}, folder.config
+    if not said.get("enabled", config.get("use_relative_actions", step is not None)):
+        return [False] * folder.action_dim
+    excluded = said.get("exclude_joints", () if step else config.get("relative_exclude_joints", ["gripper"])) or ()
+    names = list(said.get("action_names") or config.get("action_feature_names") or ())[: folder.action_dim]
+    names = [str(name).lower() for name in names] + [""] * (folder.action_dim - len(names))
+    return [not any(word and str(word).lower() in name for word in excluded) for name in names]
 
 
-def _placeholder(folder: LeRobotFolder, images: Sequence[str]) -> Embodiment:
-    """Joints without names, so that the network and its processor can run; no robot has such joints."""
-    modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
-    actions = tuple(Dimension(f"joint_{i}", mode=mode) for i, mode in enumerate(modes))
-    state = tuple(Dimension(f"joint_{i}" if i < len(actions) else None) for i in range(folder.state_dim))
-    return Embodiment({name: short_name(name) for name in images}, state, actions)
-
-
-def _from_robot(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, robot: RobotSpec
+def _from_names(
+    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, whose: str, joints: tuple[str, ...],
+    robot_cameras: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}
-    from_data = {feature: name for name, feature in folder.renamed.items()}
+    from_data = {short_name(feature): name for name, feature in folder.renamed.items()}
     for name in images:
-        names = [short_name(name), short_name(from_data.get(name, name))]
-        known = next((n for n in names if n in robot.camera_names), None)
-        if known is None and len(images) == len(robot.camera_names) == 1:
-            known = robot.camera_names[0]
+        names = [short_name(name), short_name(from_data.get(short_name(name), name))]
+        known = next((n for n in names if n in robot_cameras), None)
+        if known is None and len(images) == len(robot_cameras) == 1:
+            known = robot_cameras[0]
         if known is None:
             raise InputError(
-                f"checkpoint {folder.path}: no camera {names[0]!r} on robot {robot.name}, which has "
-                f"{list(robot.camera_names)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`"
+                f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has {list(robot_cameras)}; "
+                f"map it in a policy file, as in `cameras: {{{names[0]}: front}}`"
             )
         cameras[name] = known
     for what, size in (("state", folder.state_dim), ("actions", folder.action_dim)):
-        if size and size != len(robot.joints):
+        if size and size != len(joints):
             raise InputError(
-                f"checkpoint {folder.path}: {what} of {size} dimensions, robot {robot.name} has "
-                f"{len(robot.joints)} joints; say which is which in a policy file"
+                f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} joints; "
+                "say which is which in a policy file"
             )
     for feature in (STATE, ACTION):
         rows = statistics.get(feature, {})
@@ -128,12 +165,13 @@ def _from_robot(
                 "with the units of the data (degrees: scale 57.29578; see config/policies/so101_lerobot.yaml)"
             )
     modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
-    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(robot.joint_names, modes, strict=True))
-    return Embodiment(cameras, tuple(Dimension(name) for name in robot.joint_names), actions)
+    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, modes, strict=True))
+    return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 
 
-def _step_dt(folder: LeRobotFolder) -> float:
-    """s between actions: the rate of the environment in train_config.json, else LeRobot's usual one."""
+def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:
+    """s between actions: the rate of the environment in train_config.json, else the dataset's that it will be trained
+    on, else LeRobot's usual one."""
     file = folder.path / "train_config.json"
     if file.is_file():
         try:
@@ -142,6 +180,8 @@ def _step_dt(folder: LeRobotFolder) -> float:
                 return 1.0 / float(rate)
         except (ValueError, AttributeError, TypeError) as error:
             raise InputError(f"{file}: env.fps cannot be read: {error!r}") from error
+    if options.data is not None:
+        return options.data.step_dt
     logger.warning(
         "checkpoint %s does not say how far apart its actions are: taking 1/%g s; a policy file can say step_dt",
         folder.path, USUAL_RATE,

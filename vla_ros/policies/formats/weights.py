@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
+from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
 LISTED = 12  # keys of a kind that an error shows
@@ -70,12 +72,12 @@ class TensorFolder:
         self._mapped += tensor.nbytes
         return tensor
 
-    def pieces(self, key: str) -> Iterator[tuple[slice, Tensor]]:
+    def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
         """A tensor in blocks of rows, so that even the largest is never held whole beside its copy."""
         shape = self.shapes[key]
         rows = max(self._most_mapped // max(math.prod(shape[1:]) * 4, 1), 1)
         if not shape or shape[0] <= rows:
-            yield slice(None), self.read(key)
+            yield ..., self.read(key)
             return
         for start in range(0, shape[0], rows):
             block = slice(start, min(start + rows, shape[0]))
@@ -107,57 +109,99 @@ def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: s
         raise InputError(f"checkpoint {where}: its tensors do not fit its configuration: " + "; ".join(parts))
 
 
+class Unused(str):
+    """Why a tensor of a file is not needed, in place of a name."""
+
+
+# Key in a file -> name in the module, "name[n]" for the n-th block of rows of a fused parameter, or Unused.
+Rename = Callable[[str], str]
+
+
+def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
+    """By the first rule whose regular expression matches the whole key; a key without a rule keeps its name."""
+    for pattern, name in rules:
+        if match := re.fullmatch(pattern, key):
+            return name if isinstance(name, Unused) else match.expand(name)
+    return key
+
+
 def load_weights(
     module: nn.Module,
     tensors: Tensors,
     where: str,
-    rename: Callable[[str], str | None] = lambda key: key,
+    rename: Rename = lambda key: key,
     optional: Iterable[str] = (),
     device: torch.device | str = "cpu",
-    dtype: torch.dtype | Callable[[str], torch.dtype] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Give a module built on the meta device its weights, each read straight to its device and dtype.
+    """Give a module built on the meta device its weights, each read straight into its place, in its final type.
+
+    At any time the host holds what is loaded and a small part of the file more; a GPU's host only the latter.
 
     Args:
-        rename: key in the file -> key in the module, or None for a tensor that is known not to be used.
         optional: keys of the module that a file may lack; whoever names them fills them himself.
-        dtype: of floating-point parameters, or a function from their names to it; None keeps the file's. Buffers
-            keep their own dtype.
+        dtype: of parameters, but for those that `Policy.float32` names. Buffers keep their own dtype.
 
     Raises InputError that lists every missing, extra and misshapen key, before anything is changed.
     """
-    source: dict[str, str] = {}
-    for key in tensors.shapes:
-        name = rename(key)
-        if name is None:
-            continue
-        if name in source:
-            raise InputError(f"checkpoint {where}: {source[name]} and {key} both stand for {name}")
-        source[name] = key
+    sources = _sources(tensors, rename, where)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     for name in optional:
-        if name not in source:
+        if name not in sources:
             wanted.pop(name, None)
-    check_keys(wanted, {name: tensors.shapes[key] for name, key in source.items()}, where)
-    for name, key in source.items():
+    check_keys(wanted, {name: _shape(tensors, keys) for name, keys in sources.items()}, where)
+    stored = module.stored_dtype if isinstance(module, Policy) else lambda name, dtype: dtype
+    meta = torch.device(device).type == "meta"
+    for name, keys in () if meta else sources.items():
         prefix, _, leaf = name.rpartition(".")
         owner = module.get_submodule(prefix)
-        tensor = tensors.read(key)
-        if leaf in owner._parameters:
-            wanted_dtype = dtype(name) if callable(dtype) else dtype
-            if wanted_dtype is None or not tensor.is_floating_point():
-                wanted_dtype = tensor.dtype
-            grad = owner._parameters[leaf].requires_grad
-            owner._parameters[leaf] = nn.Parameter(tensor.to(device, wanted_dtype), requires_grad=grad)
+        parameter = owner._parameters.get(leaf)
+        kind = owner._buffers[leaf].dtype if parameter is None else stored(name, dtype)
+        target = torch.empty(wanted[name], device=device, dtype=kind)
+        start = 0
+        for key in keys:
+            rows = slice(start, start + tensors.shapes[key][0]) if len(keys) > 1 else ...
+            start += tensors.shapes[key][0] if len(keys) > 1 else 0
+            whole = not isinstance(tensors, TensorFolder)
+            for part, piece in ((..., tensors.read(key)),) if whole else tensors.pieces(key):
+                target[rows][part].copy_(piece)
+        if parameter is None:
+            owner._buffers[leaf] = target
         else:
-            owner._buffers[leaf] = tensor.to(device, owner._buffers[leaf].dtype)
+            owner._parameters[leaf] = nn.Parameter(target, requires_grad=parameter.requires_grad)
     for owner in module.modules():  # what is computed, not stored: positions and the like
         for leaf, buffer in owner._buffers.items():
             if buffer is None:
                 continue
-            if buffer.is_meta and torch.device(device).type != "meta":
+            if buffer.is_meta and not meta:
                 raise RuntimeError(f"{type(owner).__name__}.{leaf}: neither in the file nor computed")
             owner._buffers[leaf] = buffer.to(device)
+
+
+def _sources(tensors: Tensors, rename: Rename, where: str) -> dict[str, tuple[str, ...]]:
+    """Name in the module -> the keys whose rows make it up, in order."""
+    blocks: dict[str, dict[int, str]] = {}
+    for key in tensors.shapes:
+        name = rename(key)
+        if isinstance(name, Unused):
+            continue
+        name, _, number = name.partition("[")
+        known = blocks.setdefault(name, {})
+        index = int(number.rstrip("]") or 0)
+        if index in known:
+            raise InputError(f"checkpoint {where}: {known[index]} and {key} both stand for {name}")
+        known[index] = key
+    return {name: tuple(known[index] for index in sorted(known)) for name, known in blocks.items()}
+
+
+def _shape(tensors: Tensors, keys: tuple[str, ...]) -> Shape:
+    """Of the tensors one below the other; () where they do not fit together."""
+    first, *others = (tuple(tensors.shapes[key]) for key in keys)
+    if not others:
+        return first
+    if not first or any(shape[1:] != first[1:] for shape in others):
+        return ()
+    return (first[0] + sum(shape[0] for shape in others), *first[1:])
 
 
 def _listed(kind: str, keys: list[str]) -> str:

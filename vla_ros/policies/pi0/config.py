@@ -1,13 +1,19 @@
-"""Sizes and conventions of a π0 or π0.5 policy."""
+"""Sizes and conventions of a π0 or π0.5 policy, and how LeRobot's and openpi's config.json say them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import record
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.backbones import vision_size
+from vla_ros.policies.formats.lerobot import LeRobotFolder
+from vla_ros.policies.formats.weights import Shape, TensorFolder
+from vla_ros.policies.options import LoadOptions
+from vla_ros.policies.pi0.names import EMBEDDING, HEAD, P, X, openpi_name
 
 GEMMA = {
     "gemma_2b": GemmaSize(width=2048, depth=18, mlp=16384, heads=8, kv_heads=1, head_dim=256),
@@ -20,8 +26,8 @@ VISION = {
     "siglip_so400m": SiglipSize(hidden=1152, depth=27, heads=16, mlp=4304, patch=14, image=224),
     "keypoint_stem": KeypointStemSize(),
 }
-_KINDS = {"siglip": SiglipSize, "keypoint_stem": KeypointStemSize}
 PROMPTS = ("pi0", "pi05", "pi05_padded")
+TEXT_LENGTH = {False: 48, True: 200}  # by `adaptive`
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,6 @@ class Pi0Config:
         state_dim: width of the state vector, robots with fewer joints are padded with zeros.
         action_dim: D, likewise.
         horizon: H, rows per chunk.
-        step_dt: s between rows.
         text_length: tokens of the prompt, longer ones are cut.
         adaptive: π0.5: time enters through the expert's norms, and there is no state token.
         prompt: "pi0" (the instruction), "pi05" (the instruction and the state in 256 steps) or "pi05_padded" (with
@@ -54,7 +59,6 @@ class Pi0Config:
     state_dim: int = 32
     action_dim: int = 32
     horizon: int = 50
-    step_dt: float = 0.02
     text_length: int = 48
     adaptive: bool = False
     prompt: str = "pi0"
@@ -67,6 +71,8 @@ class Pi0Config:
     max_period: float = 4.0
 
     n_obs_steps = 1
+    pads = True
+    tokenizer_of = "PaliGemma's tokenizer"
 
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
@@ -77,7 +83,7 @@ class Pi0Config:
                 )
         if self.prompt not in PROMPTS:
             raise InputError(f"pi0: prompt {self.prompt!r}, expected one of {PROMPTS}")
-        positive = ("vocabulary", "state_dim", "action_dim", "horizon", "step_dt", "text_length", "num_steps")
+        positive = ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps")
         for name in positive:
             if not getattr(self, name) > 0:
                 raise InputError(f"pi0: {name} {getattr(self, name)}, expected more than zero")
@@ -87,51 +93,159 @@ class Pi0Config:
         """Whether the state is a token of the expert (π0), rather than words of the prompt (π0.5)."""
         return not self.adaptive
 
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.vision.image, self.vision.image
+
+    @property
+    def token_rows(self) -> int:
+        """How many tokens it embeds."""
+        return self.vocabulary
+
     def to_dict(self) -> dict[str, Any]:
         """A mapping for config.json that `from_dict` reads back."""
-        kind = next(name for name, size in _KINDS.items() if isinstance(self.vision, size))
+        kind = "siglip" if isinstance(self.vision, SiglipSize) else "keypoint_stem"
         return asdict(self) | {"vision": {"kind": kind, **asdict(self.vision)}}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "pi0") -> "Pi0Config":
+    def from_dict(cls, values: Mapping[str, Any], where: str = "pi0") -> "Pi0Config":
         """From a mapping; towers are names of published sizes or mappings of their fields. Raises InputError."""
-        values = dict(data)
-        known = {field.name for field in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise InputError(f"{where}: unknown field {name!r}, expected some of {sorted(known)}")
+        values = dict(values)
         for name in ("prefix", "expert"):
-            if name in values:
-                values[name] = _size(values[name], GEMMA, lambda row: GemmaSize(**row), f"{where}.{name}")
+            said = values.get(name, {})
+            if isinstance(said, str):
+                if said not in GEMMA:
+                    raise InputError(f"{where}.{name}: {said!r}, expected one of {sorted(GEMMA)} or their fields")
+                values[name] = GEMMA[said]
         if "vision" in values:
-            values["vision"] = _size(values["vision"], VISION, _vision, f"{where}.vision")
-        for name in ("cameras", "time_beta"):
-            if name in values:
-                values[name] = tuple(values[name])
+            values["vision"] = vision_size(values["vision"], VISION, f"{where}.vision")
+        return record(cls, values, where)
+
+    @classmethod
+    def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "Pi0Config":
+        """Raises InputError that names the field."""
+        data, adaptive, where = folder.config, folder.config["type"] == "pi05", f"checkpoint {folder.path}"
+        values = dict(
+            cameras=tuple(feature.name.removeprefix("observation.images.") for feature in folder.images),
+            adaptive=adaptive,
+            prompt="pi05" if adaptive else "pi0",
+            text_length=TEXT_LENGTH[adaptive],
+            loss_dims=folder.action_dim,
+            time_beta=[data.get("time_sampling_beta_alpha", 1.5), data.get("time_sampling_beta_beta", 1.0)],
+        )
+        for name, theirs in (
+            ("horizon", "chunk_size"), ("text_length", "tokenizer_max_length"), ("num_steps", "num_inference_steps"),
+            ("time_scale", "time_sampling_scale"), ("time_offset", "time_sampling_offset"),
+            ("min_period", "min_period"), ("max_period", "max_period"),
+        ):
+            if theirs in data:
+                values[name] = data[theirs]
+        sizes = _sizes(TensorFolder(folder.path).shapes, data, where)
+        config = record(cls, sizes | values, f"{where}: config.json")
+        resolution = list(data.get("image_resolution", config.image_size))
+        if resolution != list(config.image_size):
+            raise InputError(f"{where}: config.json: image_resolution {resolution}, its weights are for "
+                             f"{config.vision.image}")
+        return config
+
+    @classmethod
+    def from_openpi(cls, data: Mapping[str, Any], shapes: Mapping[str, Shape], where: str) -> "Pi0Config":
+        """The file does not say which model it is: adaptive norms do. Raises InputError."""
+        names = {openpi_name(key) for key in shapes}
+        adaptive = bool(data.get("pi05", any(name.startswith(X) and ".dense." in name for name in names)))
+        values = dict(
+            horizon=data["action_horizon"],
+            text_length=data.get("max_token_len") or TEXT_LENGTH[adaptive],
+            adaptive=adaptive,
+            prompt="pi05" if adaptive and data.get("discrete_state_input", True) is not False else "pi0",
+        )
+        return record(cls, _sizes(shapes, data, where) | values, f"{where}: config.json")
+
+    @classmethod
+    def from_transformers(cls, data: Mapping[str, Any], where: str) -> "Pi0Config":
+        """Raises InputError."""
+        from transformers import PI0Config  # fills in what the file leaves to the defaults of its classes
+
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise InputError(f"{where}: {error}") from None
+            whole = PI0Config(**{name: value for name, value in data.items() if name != "model_type"})
+        except (TypeError, ValueError, KeyError) as error:
+            raise InputError(f"{where}: not a configuration of π0: {error}") from error
+        vision, text, expert = whole.vlm_config.vision_config, whole.vlm_config.text_config, whole.dit_config
+        prefix, expert = (
+            GemmaSize(size.hidden_size, size.num_hidden_layers, size.intermediate_size, size.num_attention_heads,
+                      size.num_key_value_heads, size.head_dim) for size in (text, expert)
+        )
+        return cls(
+            vision=SiglipSize(
+                hidden=vision.hidden_size, depth=vision.num_hidden_layers, heads=vision.num_attention_heads,
+                mlp=vision.intermediate_size, patch=vision.patch_size, image=vision.image_size,
+            ),
+            prefix=prefix, expert=expert, vocabulary=text.vocab_size,
+            state_dim=whole.max_state_dim, action_dim=whole.max_action_dim, horizon=whole.chunk_size,
+            num_steps=whole.num_inference_steps,
+            time_beta=(whole.time_sampling_beta_alpha, whole.time_sampling_beta_beta),
+            time_scale=whole.time_sampling_scale, time_offset=whole.time_sampling_offset,
+            min_period=whole.min_period, max_period=whole.max_period,
+        )
+
+    def summary(self) -> dict[str, str]:
+        """Rows for `vla-ros info`."""
+        vision = "SigLIP" if isinstance(self.vision, SiglipSize) else "keypoint stem"
+        prefix, expert = (
+            f"width {size.width}, depth {size.depth}, MLP {size.mlp}" for size in (self.prefix, self.expert)
+        )
+        return {
+            "model": "π0.5 (adaptive norms)" if self.adaptive else "π0",
+            "vision": f"{vision}, {self.vision.tokens} tokens a camera",
+            "prefix": prefix,
+            "expert": expert,
+            "denoising": f"{self.num_steps} steps",
+            "prompt": f"{self.prompt}, up to {self.text_length} tokens",
+        }
 
 
-def _vision(row: Mapping[str, Any]) -> SiglipSize | KeypointStemSize:
-    row = dict(row)
-    kind = row.pop("kind", None)
-    if kind not in _KINDS:
-        raise InputError(f"kind {kind!r}, expected one of {sorted(_KINDS)}")
-    if "channels" in row:
-        row["channels"] = tuple(row["channels"])
-    return _KINDS[kind](**row)
+def _sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Sizes of the towers: by the names of their variants, and from the tensors where the name is not known.
+
+    Raises InputError if a tensor that the sizes are read from is missing.
+    """
+    names = {openpi_name(key): shape for key, shape in shapes.items()}
+
+    def shape(*choices: str) -> Shape:
+        for name in choices:
+            if name in names:
+                return names[name]
+        raise InputError(f"{where}: its tensors do not fit a π0: 1 missing: {choices[0]}")
+
+    prefix = GEMMA.get(data.get("paligemma_variant", "gemma_2b"))
+    return {
+        "vision": VISION["siglip_so400m"] if prefix else _siglip(names, shape),
+        "prefix": prefix or _gemma_of(f"{P}.language_model", names, shape),
+        "expert": GEMMA.get(data.get("action_expert_variant", "gemma_300m")) or _gemma_of(X, names, shape),
+        "vocabulary": shape(EMBEDDING, HEAD)[0],
+        "action_dim": int(data.get("max_action_dim", data.get("action_dim", shape("action_out_proj.bias")[0]))),
+        "state_dim": int(data.get("max_state_dim", names.get("state_proj.weight", (0, data.get("action_dim", 32)))[1])),
+    }
 
 
-def _size(value: Any, named: Mapping[str, Any], make: Any, where: str) -> Any:
-    if isinstance(value, tuple(type(size) for size in named.values())):
-        return value
-    if isinstance(value, str) and value in named:
-        return named[value]
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {value!r}, expected one of {sorted(named)} or a mapping of sizes")
-    try:
-        return make(value)
-    except (TypeError, InputError) as error:
-        raise InputError(f"{where}: {error}") from None
+def _gemma_of(tower: str, names: Mapping[str, Shape], shape: Any) -> GemmaSize:
+    """Every published variant has one key/value head, so the key's rows are the width of a head."""
+    layer = f"{tower}.layers.0"
+    inner, width = shape(f"{layer}.self_attn.q_proj.weight")
+    head_dim = shape(f"{layer}.self_attn.k_proj.weight")[0]
+    mlp = shape(f"{layer}.mlp.up_proj.weight")[0]
+    return GemmaSize(width, _depth(f"{tower}.layers.", names), mlp, inner // head_dim, 1, head_dim)
+
+
+def _siglip(names: Mapping[str, Shape], shape: Any) -> SiglipSize:
+    """SigLIP of any size with the 16 heads of so400m, which its tensors do not show."""
+    vision = f"{P}.vision_tower.vision_model"
+    hidden, _, patch, _ = shape(f"{vision}.embeddings.patch_embedding.weight")
+    tokens = shape(f"{vision}.embeddings.position_embedding.weight")[0]
+    mlp = shape(f"{vision}.encoder.layers.0.mlp.fc1.weight")[0]
+    depth = _depth(f"{vision}.encoder.layers.", names)
+    return SiglipSize(hidden, depth, VISION["siglip_so400m"].heads, mlp, patch, round(tokens**0.5) * patch)
+
+
+def _depth(start: str, names: Mapping[str, Shape]) -> int:
+    return 1 + max(int(name.removeprefix(start).split(".")[0]) for name in names if name.startswith(start))

@@ -1,14 +1,18 @@
 """What a SmolVLA is made of, and how LeRobot's config.json says it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping, record
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.backbones import KEYPOINT_STEM, vision_size
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.options import LoadOptions
 
 VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
 
@@ -71,17 +75,21 @@ class VlmSize:
             raise InputError(f"{where}: not the configuration of a SmolVLM: {error!r}") from error
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "VlmSize":
-        """What `asdict` made. Raises InputError."""
-        try:
-            vision = dict(values["vision"])
-            if "keypoints" in vision:
-                size = KeypointStemSize(**vision | {"channels": tuple(vision["channels"])})
-            else:
-                size = SiglipSize(**vision)
-            return cls(size, int(values["shuffle"]), TextSize(**values["text"]))
-        except (KeyError, TypeError) as error:
-            raise InputError(f"smolvla: vlm {values!r}: expected vision, shuffle and text with their sizes") from error
+    def find(cls, folder: LeRobotFolder, options: LoadOptions) -> "VlmSize":
+        """From its own config.json where it is at hand, else known by name. Raises InputError."""
+        name = str(folder.config.get("vlm_model_name", "SmolVLM2-500M-Video-Instruct"))
+        places = [Path(options.tokenizer)] if options.tokenizer else []
+        for place in (*places, folder.path / "vlm", folder.path / name, Path(name)):
+            file = place / "config.json"
+            if file.is_file():
+                return cls.from_transformers(read_mapping(file, "vision-language model"), str(file))
+        known = VLMS.get(name.rpartition("/")[2])
+        if known is None:
+            raise InputError(
+                f"checkpoint {folder.path}: vlm_model_name {name!r} is neither a folder nor one of {sorted(VLMS)}; "
+                "name as tokenizer the folder with its config.json and tokenizer.json"
+            )
+        return known
 
 
 _VISION = SiglipSize(hidden=768, depth=12, heads=12, mlp=3072, patch=16, image=512)
@@ -153,9 +161,23 @@ class SmolVLAConfig:
     def horizon(self) -> int:
         return self.chunk_size
 
+    n_obs_steps = 1
+    pads = True
+    tokenizer_of = "SmolVLM2's tokenizer"
+
     @property
-    def n_obs_steps(self) -> int:
-        return 1
+    def image_size(self) -> tuple[int, int]:
+        return self.vlm.vision.image, self.vlm.vision.image
+
+    @property
+    def state_width(self) -> int:
+        """What states are padded to."""
+        return self.max_state_dim
+
+    @property
+    def token_rows(self) -> int:
+        """How many tokens it embeds."""
+        return self.vlm.text.vocabulary
 
     @property
     def action_dim(self) -> int:
@@ -176,9 +198,9 @@ class SmolVLAConfig:
         return self.attention_mode == "cross_attn" and not (every > 0 and layer % every == 0)
 
     @classmethod
-    def from_lerobot(cls, folder: LeRobotFolder, vlm: VlmSize) -> "SmolVLAConfig":
+    def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "SmolVLAConfig":
         """Raises InputError that names a field which is unknown or which nobody could follow."""
-        where, config = folder.path / "config.json", folder.config
+        where, config, vlm = folder.path / "config.json", folder.config, VlmSize.find(folder, options)
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         for name, expected in (
             ("n_obs_steps", 1), ("add_image_special_tokens", False), ("use_delta_joint_actions_aloha", False),
@@ -186,26 +208,44 @@ class SmolVLAConfig:
         ):
             if name in config and config[name] != expected:
                 raise InputError(f"{where}: {name} {config[name]!r}, expected {expected!r}: nothing else is supported")
-        return cls(
+        if config.get("adapt_to_pi_aloha") and options.embodiment is None:
+            raise InputError(
+                f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA convention; give "
+                "a policy file that says so (signs as scale -1, grippers with a linkage)"
+            )
+        values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
             vlm=vlm,
             cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
             state_dim=folder.state_dim,
             real_action_dim=folder.action_dim,
-            **{name: config[name] for name in LEROBOT_FIELDS if name in config},
         )
+        return record(cls, values, str(where))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "SmolVLAConfig":
-        """From our own config.json or a training file. Raises InputError that names unknown and missing fields."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise InputError(f"smolvla: unknown fields {unknown}, expected some of {sorted(known)}")
-        missing = sorted({"vlm", "cameras", "state_dim", "real_action_dim"} - set(values))
-        if missing:
-            raise InputError(f"smolvla: {missing} missing")
-        return cls(**dict(values) | {"vlm": VlmSize.from_dict(values["vlm"]), "cameras": tuple(values["cameras"])})
+    def from_dict(cls, values: Mapping[str, Any], where: str = "smolvla") -> "SmolVLAConfig":
+        """From our own config.json or a training file. Raises InputError that names the field."""
+        values = dict(values)
+        if isinstance(values.get("vlm"), Mapping):
+            vlm = dict(values["vlm"])
+            if vlm.get("vision") == KEYPOINT_STEM:
+                vlm.setdefault("shuffle", 1)
+            if "vision" in vlm:
+                vlm["vision"] = vision_size(vlm["vision"], {KEYPOINT_STEM: KeypointStemSize()}, f"{where}.vlm.vision")
+            values["vlm"] = vlm
+        return record(cls, values, where)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `from_dict` reads it back."""
-        return asdict(self) | {"cameras": list(self.cameras)}
+        return asdict(self)
+
+    def summary(self) -> dict[str, str]:
+        """Rows for `vla-ros info`."""
+        vision = self.vlm.vision
+        return {
+            "vision": "keypoint stem" if isinstance(vision, KeypointStemSize) else
+                      f"SigLIP of width {vision.hidden}, {self.vlm.image_tokens} tokens a camera",
+            "text tower": f"width {self.vlm.text.width}, {self.num_vlm_layers} layers",
+            "expert": f"width {self.expert_width}, {self.attention_mode}",
+            "language": f"up to {self.tokenizer_max_length} tokens",
+            "denoising": f"{self.num_steps} steps",
+        }

@@ -1,0 +1,201 @@
+"""What holds for every real family, from a published folder and from our own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import real_families
+import torch
+import yaml
+from real_families import FAMILIES, ROBOT
+from training_data import write_dataset
+
+from vla_ros.core.chunk import Part, Targets
+from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
+from vla_ros.policies import describe, load, save
+from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.runtime.serving import check_robot
+from vla_ros.runtime.session import PolicySession
+from vla_ros.training.config import TrainConfig
+from vla_ros.training.trainer import Trainer, open_policy
+
+CAMERAS = {name: name for name in ROBOT.camera_names}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(tmp_path, family):
+    return real_families.make(tmp_path / "theirs", family)
+
+
+@pytest.fixture(params=["theirs", "ours"])
+def checkpoint(request, folder, tmp_path):
+    """The published folder, and the same policy in our own layout."""
+    if request.param == "theirs":
+        return folder
+    save(tmp_path / "ours", load(folder, robot=ROBOT))
+    return tmp_path / "ours"
+
+
+def actions(loaded, one):
+    """(Targets, normalised answer) to one sample, with the same noise at each call."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        answer = loaded.policy.predict(loaded.processor.inputs([one])).float()
+    return loaded.processor.outputs(answer, [one])[0], answer
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("dataset") / "data", episodes=3, size=(48, 64))
+
+
+def test_a_start_checkpoint_takes_the_statistics_of_the_data(checkpoint, dataset, tmp_path):
+    config = TrainConfig.from_dict({
+        "dataset": str(dataset), "output": str(tmp_path / "run"), "start": str(checkpoint), "statistics": "recompute",
+        "steps": 1, "batch_size": 2, "save_every": 1,
+    })  # fmt: skip
+    if "ours" in str(checkpoint):
+        loaded = open_policy(replace(config, statistics="recompute"), Dataset(dataset))
+        loaded = replace(loaded, processor=_clock(loaded.processor, 0.1))
+    else:  # a folder that knows no clock takes the dataset's
+        figures = Trainer(config).run()
+        assert np.isfinite(list(figures.values())).all()
+        loaded = load(tmp_path / "run" / "checkpoints" / "last")
+    processor, rows = loaded.processor, Dataset(dataset).statistics
+    assert processor.joints == ROBOT.joint_names and processor.step_dt == pytest.approx(0.1)
+    for normalisation, feature in ((processor.state, "observation.state"), (processor.actions, "action")):
+        name = {"mean_std": "mean", "quantiles": "q01", "min_max": "min"}[normalisation.mode]
+        np.testing.assert_allclose(normalisation.statistics[name], rows[feature][name], atol=0.02)
+
+
+def _clock(processor, step_dt):
+    return replace(processor, embodiment=replace(processor.embodiment, step_dt=step_dt))
+
+
+def test_a_policy_file_is_a_start_too(folder, dataset, tmp_path):
+    rows = [{"joint": name, "scale": 2.0} for name in ROBOT.joint_names[::-1]]
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump({"checkpoint": "theirs", "cameras": CAMERAS, "state": rows, "step_dt": 0.2}))
+    config = TrainConfig.from_dict({
+        "dataset": str(dataset), "output": str(tmp_path / "run"), "start": str(path), "statistics": "keep",
+    })  # fmt: skip
+    processor = open_policy(config, Dataset(dataset)).processor
+    assert processor.joints == ROBOT.joint_names and processor.step_dt == 0.2
+    assert [d.joint for d in processor.embodiment.actions] == list(ROBOT.joint_names[::-1])
+
+
+def test_the_clock_of_a_policy_file_is_kept(checkpoint, tmp_path):
+    path = tmp_path / "policy.yaml"
+    for more in ({}, {"cameras": CAMERAS, "state": list(ROBOT.joint_names)}):
+        path.write_text(yaml.safe_dump({"checkpoint": checkpoint.name, "step_dt": 0.25, **more}))
+        loaded = load(path, robot=ROBOT)
+        assert loaded.processor.step_dt == 0.25
+        assert "0.25 s apart" in describe(path, robot=ROBOT)["horizon"]
+
+
+def test_an_override_is_honoured_or_refused(checkpoint, family):
+    with pytest.raises(InputError, match=r"unknown 'nonsense', expected some of \[.*'statistics'"):
+        load(checkpoint, robot=ROBOT, overrides={"nonsense": 1})
+    name = {"diffusion": "num_inference_steps", "act": None}.get(family, "num_steps")
+    if name is None:
+        with pytest.raises(InputError, match="unknown 'num_steps'"):
+            load(checkpoint, robot=ROBOT, overrides={"num_steps": 2})
+    else:
+        assert load(checkpoint, robot=ROBOT, overrides={name: 2}).policy.config.num_steps == 2
+        with pytest.raises(InputError, match=f"overrides.{name}"):
+            load(checkpoint, robot=ROBOT, overrides={name: "two"})
+
+
+def test_statistics_of_a_file_are_honoured(checkpoint, tmp_path):
+    loaded = load(checkpoint, robot=ROBOT)
+    doubled = {
+        feature: {name: 2 * np.asarray(values) for name, values in normalisation.statistics.items()}
+        for feature, normalisation in (
+            ("observation.state", loaded.processor.state), ("action", loaded.processor.actions)
+        )
+    }
+    from vla_ros.policies.normalisation import write_statistics
+
+    write_statistics(tmp_path / "doubled.json", doubled)
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump({"checkpoint": checkpoint.name, "overrides": {"statistics": "doubled.json"}}))
+    again = load(path, robot=ROBOT).processor
+    for name, values in doubled["action"].items():
+        np.testing.assert_allclose(again.actions.statistics[name], values)
+    with pytest.raises(InputError, match="other.json"):
+        load(checkpoint, robot=ROBOT, overrides={"statistics": "other.json"})
+
+
+def test_targets_come_in_the_robots_order_whatever_the_checkpoints_is(checkpoint):
+    straight, turned = (
+        Embodiment(CAMERAS, dimensions, dimensions, 0.1)
+        for dimensions in (tuple(map(Dimension, names)) for names in (ROBOT.joint_names, ROBOT.joint_names[::-1]))
+    )
+    first, second = (load(checkpoint, robot=ROBOT, embodiment=embodiment) for embodiment in (straight, turned))
+    check_robot(second.processor, ROBOT)
+    one = real_families.sample(first)
+    expected, _ = actions(first, one)
+    targets, answer = actions(second, replace(one, state=one.state[:, ::-1]))
+    assert targets.parts[0].names == second.processor.joints == ROBOT.joint_names
+    np.testing.assert_allclose(targets.parts[0].data, expected.parts[0].data[:, ::-1], atol=1e-6)
+    back, survives = second.processor.normalise([targets], [one])
+    assert survives.all()
+    torch.testing.assert_close(back[..., :6], answer[..., :6], atol=1e-4, rtol=1e-4)
+
+
+def test_a_joint_that_is_held_is_left_out(checkpoint):
+    held = ROBOT.joint_names[2]
+    names = [None if name == held else name for name in ROBOT.joint_names]
+    embodiment = Embodiment(
+        CAMERAS, tuple(map(Dimension, ROBOT.joint_names)), tuple(map(Dimension, names)), 0.1, hold=(held,)
+    )
+    loaded = load(checkpoint, robot=ROBOT, embodiment=embodiment)
+    check_robot(loaded.processor, ROBOT)
+    one = real_families.sample(loaded)
+    [part] = actions(loaded, one)[0].parts
+    assert part.names == tuple(name for name in ROBOT.joint_names if name != held)
+    assert loaded.processor.joints == ROBOT.joint_names
+    [inference] = PolicySession(loaded).infer([one])
+    assert inference.targets.parts[0].names == part.names
+
+
+def test_a_joint_neither_commanded_nor_held_is_named(checkpoint):
+    names = [None, *ROBOT.joint_names[1:]]
+    embodiment = Embodiment(CAMERAS, tuple(map(Dimension, names)), tuple(map(Dimension, names)), 0.1)
+    loaded = load(checkpoint, robot=ROBOT, embodiment=embodiment)
+    with pytest.raises(InputError, match=rf"\['{ROBOT.joint_names[0]}'\] neither in actions nor in hold"):
+        check_robot(loaded.processor, ROBOT)
+
+
+def test_bfloat16_stays_near_float32(checkpoint):
+    """The same noise, weights but for what the policy keeps in float32."""
+    exact, near = (load(checkpoint, robot=ROBOT, dtype=dtype) for dtype in (torch.float32, torch.bfloat16))
+    kept = {name for name, parameter in near.policy.named_parameters() if parameter.dtype == torch.float32}
+    all_names = {name for name, _ in near.policy.named_parameters()}
+    assert kept == {name for name in all_names if near.policy.stored_dtype(name, torch.bfloat16) == torch.float32}
+    assert 0 < len(kept) < len(all_names)
+    one = real_families.sample(exact)
+    (_, a), (_, b) = (actions(loaded, one) for loaded in (exact, near))
+    assert 0 < (a - b).abs().mean() < 0.1 * a.abs().mean()
+
+
+def test_rows_that_a_flat_normalisation_loses_are_told(folder):
+    """A deviation of zero maps every value to one when it restores; LeRobot's folders may hold such."""
+    processor = load(folder, robot=ROBOT).processor
+    rows = {name: np.array(values, dtype=np.float64) for name, values in processor.actions.statistics.items()}
+    lost = "std" if processor.actions.mode == "mean_std" else None
+    if lost is None:
+        pytest.skip("bounds of no width are kept apart by 1e-8: their inverse is exact")
+    rows["std"][0] = 0.0
+    processor = replace(processor, actions=replace(processor.actions, statistics=rows))
+    one = real_families.sample(load(folder, robot=ROBOT))
+    data = np.tile(rows["mean"], (processor.horizon, 1))
+    data[1, 0] += 0.5
+    _, survives = processor.normalise([Targets((Part(ROBOT.joint_names, data),))], [one])
+    assert survives[0].tolist() == [True, False, *[True] * (processor.horizon - 2)]

@@ -1,0 +1,270 @@
+"""A policy family as one value, and what is done alike for all of them: load, describe, save, build."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import record, value_of
+from vla_ros.nn.meta import without_numbers
+from vla_ros.nn.words import make_vocabulary
+from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.formats import own
+from vla_ros.policies.formats.lerobot import is_statistic, read_folder
+from vla_ros.policies.formats.lerobot_robot import lerobot_parts
+from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_weights
+from vla_ros.policies.normalisation import Normalisation, Statistics, widened
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
+from vla_ros.policies.policy import Policy
+from vla_ros.policies.processor import Processor, StandardProcessor, short_name
+from vla_ros.policies.report import report, unused
+from vla_ros.policies.tokenizer import Tokenizer, find_tokenizer
+
+OWN = "vla_ros"
+# Of the pictures that most backbones were trained on first; for fresh policies, as LeRobot does.
+IMAGENET = {"mean": np.array([0.485, 0.456, 0.406]), "std": np.array([0.229, 0.224, 0.225])}
+
+
+@dataclass
+class LoadedPolicy:
+    """A policy with all that is needed to serve, train or save it.
+
+    Attributes:
+        family: registered name ("pi0", "act", ...).
+        layout: where the weights came from ("vla_ros", "lerobot", "openpi", "transformers").
+    """
+
+    family: str
+    policy: Policy
+    processor: Processor
+    layout: str = OWN
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A published form of a family's checkpoint folders.
+
+    Attributes:
+        recognise: whether a config.json is of this form.
+        read: (family, path, options) -> sizes and the other parts. Raises InputError.
+        rename: (sizes, keys of the file) -> a function from each key to the module's, or why it is not used.
+        optional: keys of the module that a file may lack, since they follow from the sizes.
+        overrides: names that a policy file may set for this form alone.
+    """
+
+    recognise: Callable[[Mapping[str, Any]], bool]
+    read: Callable[["Family", Path, LoadOptions], tuple[Any, Parts]]
+    rename: Callable[[Any, Collection[str]], Rename]
+    optional: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+    def names(self, sizes: Any, keys: Collection[str]) -> Rename:
+        """`rename`, for the statistics too that old folders keep among the weights."""
+        rename, statistic = self.rename(sizes, keys), Unused("statistics of an old folder; the processor has them")
+        return lambda key: statistic if is_statistic(key) else rename(key)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What a family declares; an entry point names such a value.
+
+    Attributes:
+        name: as `family` of a training config and of config.json says it.
+        config: frozen dataclass of the sizes: `horizon`, `action_dim`, `n_obs_steps`, `cameras` and `image_size` are
+            asked for; `state_dim`, `past` (rows before the newest observation), `pads` (states and actions are padded
+            to their dimensions), `tokenizer_of` (whose tokenizer it needs, None) and `summary()` (rows for `vla-ros
+            info`) where there are such; `from_dict(values, where)` where a mapping needs more than `records.record`,
+            and then `to_dict()`; `from_lerobot(folder, options)` where LeRobot has this family.
+        policy: sizes -> the network with fresh weights.
+        processor: a `StandardProcessor`.
+        title: for people.
+        layouts: published forms of its checkpoint folders by name, besides our own.
+        fit: how a fresh policy's images get their size, a key of `processor.FITS`.
+        normalisation: of a fresh policy, a key of `normalisation.MODES`.
+        defaults: fields of the sizes that fresh policies have otherwise than published ones.
+        overrides: fields of the sizes that a policy file may set: what no weight depends on.
+        fresh: (values of the training config, data) -> fields of the sizes that the data decide, and the tokenizer;
+            None for action_dim, state_dim and cameras, and the vocabulary where the config says `language: true`.
+        begin: (policy, tokenizer, data), what fresh weights need besides chance.
+    """
+
+    name: str
+    config: type
+    policy: Callable[[Any], Policy]
+    processor: type[StandardProcessor]
+    title: str = ""
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    fit: str = "pad"
+    normalisation: str = "mean_std"
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    fresh: Callable[[dict[str, Any], TrainingData], tuple[dict[str, Any], Tokenizer | None]] | None = None
+    begin: Callable[[Policy, Tokenizer | None, TrainingData], None] | None = None
+
+    def recognise(self, path: Path, config: Mapping[str, Any]) -> str | None:
+        """The layout of such a folder, None if it is another family's."""
+        if config.get("family") == self.name:
+            return OWN
+        return next((name for name, layout in self.layouts.items() if layout.recognise(config)), None)
+
+    def load(self, path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
+        """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
+        sizes, parts = self.open(path, layout, options)
+        missing = [m for m in parts.missing if not (options.without_statistics and m.startswith("no normalisation"))]
+        if missing and options.serves:
+            raise InputError(f"checkpoint {path}: {'; '.join(missing)}")
+        processor = self._processor(path, sizes, parts)
+        with without_numbers():
+            policy = self.policy(sizes)
+        _set_image_statistics(policy, sizes.cameras, parts.images, path)
+        tensors, form = TensorFolder(path), self.layouts.get(layout)
+        rename = form.names(sizes, tensors.shapes) if form else lambda key: key
+        dtype = options.dtype or torch.float32
+        load_weights(policy, tensors, str(path), rename, form.optional if form else (), options.device, dtype)
+        return LoadedPolicy(self.name, policy.eval(), processor, layout)
+
+    def describe(self, path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
+        """What `vla-ros info` prints: title -> value; the weights are not read. Raises InputError."""
+        sizes, parts = self.open(path, layout, options)
+        rows = report(self.title or self.name, self.parameters(sizes), self._processor(path, sizes, parts), parts)
+        if form := self.layouts.get(layout):
+            keys = TensorFolder(path).shapes
+            rows["not used"] = unused(form.names(sizes, keys), keys)
+        return rows
+
+    def save(self, path: Path, loaded: LoadedPolicy) -> None:
+        """Write a folder in our own layout that serves as it is; complete or absent."""
+        sizes = loaded.policy.config
+        rows = sizes.to_dict() if hasattr(sizes, "to_dict") else asdict(sizes)
+        own.write(path, self.name, rows, loaded.policy, loaded.processor, _image_statistics(loaded.policy))
+
+    def build(self, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
+        """A policy with fresh weights that speaks the dataset's own units and order.
+
+        Args:
+            config: fields of the sizes that the data do not decide; `normalisation`: a key of `normalisation.MODES`.
+
+        Raises InputError.
+        """
+        values = dict(config)
+        mode = values.pop("normalisation", self.normalisation)
+        said, tokenizer = self.fresh(values, data) if self.fresh else (self._from_data(values, data), None)
+        for name in said:
+            if name in config:
+                raise InputError(f"policy.{name}: {config[name]!r}; it comes from the dataset, expected no such field")
+        sizes = self.sizes({**self.defaults, **values, **said}, "policy")
+        if getattr(sizes, "tokenizer_of", None) and tokenizer is None:
+            raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights have not")
+        parts = Parts(
+            Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
+            Normalisation(mode, widened(data.statistics[STATE])),
+            Normalisation(mode, widened(data.statistics[ACTION])),
+            {name: IMAGENET for name in data.cameras},
+            self.fit,
+            tokenizer,
+        )
+        policy = self.policy(sizes)
+        if hasattr(policy, "image_mean"):
+            _set_image_statistics(policy, sizes.cameras, parts.images, Path())
+        if self.begin:
+            self.begin(policy, tokenizer, data)
+        return LoadedPolicy(self.name, policy, self.processor.of(sizes, parts))
+
+    def sizes(self, values: Mapping[str, Any], where: str) -> Any:
+        """An instance of `config`. Raises InputError that names the field."""
+        read = getattr(self.config, "from_dict", None) or partial(record, self.config)
+        return read(values, where)
+
+    def parameters(self, sizes: Any) -> int:
+        """How many parameters such a network has; nothing is allocated."""
+        with without_numbers():
+            return sum(parameter.numel() for parameter in self.policy(sizes).parameters())
+
+    def open(self, path: Path, layout: str, options: LoadOptions) -> tuple[Any, Parts]:
+        """Everything of a folder but its weights, with the options' overrides applied. Raises InputError."""
+        form = self.layouts.get(layout)
+        known = ("statistics", *self.overrides, *(form.overrides if form else ()))
+        for name in options.overrides:
+            if name not in known:
+                raise InputError(f"checkpoint {path}: overrides: unknown {name!r}, expected some of {sorted(known)}")
+        if form:
+            sizes, parts = form.read(self, path, options)
+        else:
+            values, parts = own.read(path, options, self.fit)
+            sizes = self.sizes(values, f"checkpoint {path}: config.json: policy")
+        hints = {f.name: f.type for f in fields(self.config)}
+        sizes = replace(sizes, **{
+            name: value_of(hints[name], value, f"overrides.{name}")
+            for name, value in options.overrides.items() if name in self.overrides
+        })
+        full = {short_name(name): name for name in sizes.cameras}
+        cameras = {full.get(name, name): camera for name, camera in parts.embodiment.cameras.items()}
+        embodiment = replace(parts.embodiment, cameras=cameras)
+        if options.step_dt is not None:
+            embodiment = replace(embodiment, step_dt=options.step_dt)
+        if options.names:
+            embodiment = embodiment.in_order(options.names[1])
+        missing = list(parts.missing)
+        if embodiment.step_dt is None:
+            missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
+        tokenizer = None
+        if whose := getattr(sizes, "tokenizer_of", None):
+            tokenizer = find_tokenizer(path, options.tokenizer, read_config(path).get("vlm_model_name"))
+            if tokenizer is None:
+                missing.append(f"no tokenizer in it, expected {whose}; give its folder as tokenizer")
+        return sizes, replace(parts, embodiment=embodiment, tokenizer=tokenizer, missing=tuple(missing))
+
+    def _processor(self, path: Path, sizes: Any, parts: Parts) -> StandardProcessor:
+        try:
+            return self.processor.of(sizes, parts)
+        except InputError as error:
+            raise InputError(f"checkpoint {path}: {error}") from None
+
+    def _from_data(self, values: dict[str, Any], data: TrainingData) -> dict[str, Any]:
+        known = {f.name for f in fields(self.config)}
+        width = len(data.joints)
+        said = {"action_dim": width, "state_dim": width, "cameras": data.cameras}
+        if "vocabulary" in known:
+            said["vocabulary"] = make_vocabulary(data.instructions) if values.pop("language", False) else ()
+        return {name: value for name, value in said.items() if name in known}
+
+
+def lerobot(
+    *types: str, rename: Callable[[Any, Collection[str]], Rename], fit: str, optional: tuple[str, ...] = ()
+) -> Layout:
+    """LeRobot's folders, old and new, of these `type`s; `fit` is how LeRobot fits images to their size."""
+
+    def read(family: Family, path: Path, options: LoadOptions) -> tuple[Any, Parts]:
+        folder = read_folder(path, read_config(path))
+        sizes = family.config.from_lerobot(folder, options)
+        return sizes, lerobot_parts(folder, sizes.cameras, options, fit)
+
+    return Layout(lambda config: config.get("type") in types, read, rename, optional)
+
+
+def _set_image_statistics(policy: Policy, names: tuple[str, ...], images: Statistics, path: Path) -> None:
+    """Put mean and std of each image into the policy's buffers. Raises InputError if it has none and needs them."""
+    if not hasattr(policy, "image_mean"):
+        for name, rows in images.items():
+            if np.any(rows["mean"] != 0) or np.any(rows["std"] != 1):
+                raise InputError(f"checkpoint {path}: {name} is normalised, this family takes pixels as they are")
+        return
+    for buffer, name in ((policy.image_mean, "mean"), (policy.image_std, "std")):
+        rows = np.stack([np.asarray(images[image][name], dtype=np.float32).reshape(3) for image in names])
+        buffer.copy_(torch.from_numpy(rows)[:, :, None, None])
+
+
+def _image_statistics(policy: Policy) -> Statistics:
+    """The inverse of `_set_image_statistics`."""
+    if not hasattr(policy, "image_mean"):
+        return {}
+    pairs = {"mean": policy.image_mean, "std": policy.image_std}
+    return {
+        name: {key: buffer[i].flatten().double().cpu().numpy() for key, buffer in pairs.items()}
+        for i, name in enumerate(policy.config.cameras)
+    }

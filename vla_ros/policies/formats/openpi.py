@@ -1,0 +1,59 @@
+"""openpi's checkpoint folders: statistics under assets/, and nothing about the robot."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_ros.core.errors import InputError
+from vla_ros.policies.formats.lerobot_robot import nameless
+from vla_ros.policies.normalisation import Normalisation, Statistics
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
+
+
+def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: str) -> Parts:
+    """The parts of such a folder, also for transformers', which hold no statistics.
+
+    Args:
+        config: the policy's sizes: cameras, state_dim, action_dim.
+        mode: of the normalisation, a key of `normalisation.MODES`.
+
+    Raises InputError.
+    """
+    statistics, note = options.statistics(), f"statistics of {options.overrides.get('statistics')}"
+    if statistics is None and "statistics" in options.overrides:
+        raise InputError(f"checkpoint {path}: overrides.statistics {options.overrides['statistics']!r}: no such file")
+    if statistics is None:
+        statistics, note = norm_stats(path, options)
+    state, actions = (Normalisation(mode, statistics.get(name, {}), "openpi") for name in (STATE, ACTION))
+    widths = [
+        min(limit, *(len(values) for values in rows.statistics.values())) if rows.statistics else limit
+        for rows, limit in ((state, config.state_dim), (actions, config.action_dim))
+    ]
+    return Parts(
+        options.embodiment or nameless(config.cameras, widths[0], ["absolute"] * widths[1]), state, actions, {}, fit,
+        missing=() if statistics else (f"no normalisation: {note}; set overrides.statistics in the policy file",),
+        notes=(note,) if statistics else (),
+    )
+
+
+def norm_stats(path: Path, options: LoadOptions) -> tuple[Statistics, str]:
+    """Statistics of `assets/<name>/norm_stats.json` ("state", "actions"), and a note. Raises InputError."""
+    files = {str(f.parent.relative_to(path / "assets")): f for f in sorted((path / "assets").rglob("norm_stats.json"))}
+    chosen = options.overrides.get("assets", next(iter(files)) if len(files) == 1 else None)
+    if not files and chosen is None:
+        return {}, "no assets/*/norm_stats.json"
+    if chosen not in files:
+        raise InputError(f"checkpoint {path}: assets {chosen!r}, expected one of {sorted(files)}; overrides.assets in "
+                         "the policy file says which")
+    try:
+        rows = json.loads(files[chosen].read_text(encoding="utf-8"))
+        rows = rows.get("norm_stats", rows)
+        statistics = {
+            feature: {key: np.asarray(row, dtype=np.float64) for key, row in rows[name].items() if row is not None}
+            for name, feature in (("state", STATE), ("actions", ACTION))
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{files[chosen]}: expected norm_stats with state and actions: {error!r}") from error
+    return statistics, f"statistics of assets/{chosen}"

@@ -1,0 +1,130 @@
+"""How a policy is loaded or made anew, and what a checkpoint says besides sizes and weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics
+from vla_ros.policies.tokenizer import Tokenizer
+
+STATE, ACTION = "observation.state", "action"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a policy takes from the dataset it will be trained on.
+
+    Attributes:
+        joints: J names in the order of states and actions.
+        cameras: names of the cameras.
+        step_dt: s between frames, the clock of a policy that brings none.
+        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,).
+        instructions: the distinct instructions.
+    """
+
+    joints: tuple[str, ...]
+    cameras: tuple[str, ...]
+    step_dt: float
+    statistics: Statistics
+    instructions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load.
+
+    Attributes:
+        device, dtype: where the weights go and their type, but for `Policy.float32`; None: float32.
+        embodiment: how the robot's cameras and joints map to the policy's; None: as the checkpoint says.
+        robot: its joints give the order of states and targets; without an embodiment, a checkpoint that does not know
+            its robot is mapped by these names.
+        data: the dataset it will be trained on, in place of the robot.
+        tokenizer: folder or file of the prompt's tokenizer; None: the checkpoint's.
+        step_dt: s between action rows, in place of what checkpoint and embodiment say.
+        overrides: what the checkpoint does not say or says wrongly: `statistics` (a file, or the name of a set in the
+            checkpoint) and the names that the family declares.
+        without_statistics: a checkpoint that lacks them is loaded all the same; whoever asks for it sets them.
+    """
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype | None = None
+    embodiment: Embodiment | None = None
+    tokenizer: str | Path | None = None
+    robot: RobotSpec | None = None
+    data: TrainingData | None = None
+    step_dt: float | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    without_statistics: bool = False
+
+    @property
+    def names(self) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
+        """(whose, joints, cameras) of the robot or of the dataset; None without either."""
+        if self.robot is not None:
+            return f"robot {self.robot.name}", self.robot.joint_names, self.robot.camera_names
+        return ("the dataset", self.data.joints, self.data.cameras) if self.data is not None else None
+
+    @property
+    def serves(self) -> bool:
+        """Whether all that serving or training needs must be there, or the policy is only measured and described."""
+        return self.embodiment is not None or self.names is not None
+
+    def statistics(self) -> Statistics | None:
+        """Those of the file that `overrides` names; None where it names none. Raises InputError."""
+        said = self.overrides.get("statistics")
+        if said is None or not Path(said).is_file():
+            return None
+        return checked(read_statistics(Path(said)), str(said))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a checkpoint folder says besides sizes and weights.
+
+    Attributes:
+        state, actions: normalisations in the policy's units.
+        images: image name -> mean and std of its pixels in [0, 1], (3,) each.
+        fit: how images get their size, a key of `processor.FITS`.
+        tokenizer: of the prompt, where the policy reads tokens.
+        missing: what serving lacks, with what to do about it.
+        notes: what a user should know.
+    """
+
+    embodiment: Embodiment
+    state: Normalisation
+    actions: Normalisation
+    images: Statistics
+    fit: str
+    tokenizer: Tokenizer | None = None
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def checked(statistics: dict[str, dict[str, np.ndarray]], where: str) -> dict[str, dict[str, np.ndarray]]:
+    """The same. Raises InputError unless they are of state and actions."""
+    for feature in (STATE, ACTION):
+        if feature not in statistics:
+            raise InputError(f"{where}: no {feature!r}, only {sorted(statistics)}")
+    return statistics
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """`config.json` of a checkpoint folder. Raises InputError."""
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path}: no such folder")
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"checkpoint {path}: config.json: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"checkpoint {path}: config.json: not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InputError(f"checkpoint {path}: config.json: expected an object, got {type(config).__name__}")
+    return config
