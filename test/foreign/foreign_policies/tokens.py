@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from foreign_policies.parts import Look, Sizes
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foreign_policies.parts import Look, Sizes
 from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
@@ -122,8 +122,8 @@ class TokenProcessor(StandardProcessor):
         for ids, sample in zip(answer.tolist(), samples, strict=True):
             bins = [token - FIRST for token in ids[: ids.index(end) if end in ids else None]]
             if end not in ids or not bins or len(bins) % width or not all(0 <= b < self.config.bins for b in bins):
-                raise InputError(f"policy: {len(ids)} tokens {ids[:8]}..., expected rows of {width} ids from {FIRST} to "
-                                 f"{end - 1} and {end} behind them")
+                raise InputError(f"policy: {len(ids)} tokens {ids[:8]}..., expected rows of {width} ids from {FIRST} "
+                                 f"to {end - 1} and {end} behind them")
             rows = torch.tensor(bins, dtype=torch.float64).reshape(1, -1, width) / (self.config.bins - 1) * 2 - 1
             targets += super().outputs(rows, [sample])
         return targets
