@@ -1,6 +1,5 @@
 """What is particular to a decoder of tokens, an LSTM and a planner, and what all three share with those that denoise."""
 
-import json
 from dataclasses import replace
 
 import families

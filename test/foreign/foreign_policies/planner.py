@@ -5,9 +5,9 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from foreign_policies.parts import Look, Sizes, mean_error
 from torch import Tensor, nn
 
+from foreign_policies.parts import Look, Sizes, mean_error
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Answer, Batch, Draws, Policy, Traits, tensors

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from foreign_policies.parts import Look, Sizes, mean_error
 from torch import Tensor, nn
 
+from foreign_policies.parts import Look, Sizes, mean_error
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Answer, Batch, Policy, Traits, tensors
 from vla_ros.policies.processor import StandardProcessor

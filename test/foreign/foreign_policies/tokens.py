@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from foreign_policies.parts import Look, Sizes
 from torch import Tensor, nn
 from torch.nn import functional
 
+from foreign_policies.parts import Look, Sizes
 from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
