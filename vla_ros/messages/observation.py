@@ -13,7 +13,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, JOINT_STATES, Stream
 from vla_ros.messages.decoders import Readings, decoder_of
 from vla_ros.messages.selection import rows_at
-from vla_ros.messages.stamps import NS, stamp_ns
+from vla_ros.messages.stamps import NS, is_stamped, stamp_ns
 
 __all__ = ["JOINT_STATES", "NotReady", "ObservationBuilder", "message_stamp"]
 
@@ -28,7 +28,7 @@ class NotReady(InputError):
 
 def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
     """ns: of the header; the time of receipt for a type without one, and for a command that says "now" (zero)."""
-    if not hasattr(message, "header"):
+    if not is_stamped(type(message)):
         return received_ns
     stamp = stamp_ns(message)
     return received_ns if stream.is_command and not stamp else stamp
