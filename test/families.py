@@ -1,6 +1,7 @@
 """Small policies of every family, with their processors; for tests that no stand-in may pass alone."""
 
 from dataclasses import asdict
+from importlib import import_module
 
 import numpy as np
 import pi0_tiny
@@ -13,6 +14,7 @@ from vla_ros.training.config import TrainConfig
 
 FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion")
+FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
 CAMERAS = ("front", "wrist")
@@ -21,6 +23,8 @@ SIDE = 48  # pixels; a quarter of the work of the shipped size
 
 def config(family: str) -> dict:
     """A training config's `policy` mapping: the shipped tiny configuration, smaller still."""
+    if family in FOREIGN:
+        return {"image_size": [SIDE, SIDE]} | ({"language": True} if family == "tokens" else {})
     if family.startswith("pi0"):
         sizes = {"vision": {"kind": "keypoint_stem", **asdict(pi0_tiny.STEM)}, "prefix": asdict(pi0_tiny.PREFIX),
                  "expert": asdict(pi0_tiny.EXPERT), "horizon": 6, "num_steps": 3, "text_length": 12}
@@ -44,7 +48,10 @@ def fresh(family: str, **changes) -> registry.LoadedPolicy:
     statistics = {"observation.state": row, "action": row}
     data = registry.TrainingData(JOINTS, CAMERAS, 0.1, statistics, INSTRUCTIONS)
     name = "pi0" if family == "pi05" else family
-    loaded = registry.build(name, config(family) | changes, data)
+    if family in FOREIGN:
+        loaded = import_module(f"foreign_policies.{family}").FAMILY.build(config(family) | changes, data)
+    else:
+        loaded = registry.build(name, config(family) | changes, data)
     with torch.no_grad():
         for parameter in loaded.policy.parameters():
             if not parameter.any():

@@ -33,11 +33,13 @@ class Comparison:
 def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> Comparison:
     """Both evaluations hold the same chunks. The same arguments give the same numbers.
 
-    Only steps that both horizons have count. Neighbouring chunks see almost the same, so they are not resampled one
+    Only rows that both chunks have count. Neighbouring chunks see almost the same, so they are not resampled one
     by one: whole episodes are, or with fewer than six of them blocks of chunks one horizon long.
     """
     horizon = min(first.errors.shape[1], second.errors.shape[1])
-    scores = [np.nanmean(e.errors[:, :horizon] / e.ranges, axis=(1, 2), dtype=np.float64) for e in (first, second)]
+    errors = [e.errors[:, :horizon] / e.ranges for e in (first, second)]
+    shared = np.isfinite(errors[0]) & np.isfinite(errors[1])
+    scores = [np.nanmean(np.where(shared, e, np.nan), axis=(1, 2), dtype=np.float64) for e in errors]
     delta = scores[1] - scores[0]
     units, kind = first.episodes, "episodes"
     if len(np.unique(units)) < MIN_UNITS:

@@ -49,7 +49,8 @@ class Evaluation:
     """Errors of one policy.
 
     Attributes:
-        errors: (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode.
+        errors: (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode, and of a chunk shorter than
+            others of its policy.
         episodes: (C,) number of the episode of each chunk, over all bags.
         instructions: (C,) texts.
         ranges: (J,) position ranges of the joints, to compare joints with each other.
@@ -190,7 +191,7 @@ def evaluate(
     ranges = np.array([joint.upper - joint.lower for joint in robot.joints])
     names = [*(predictor.name for predictor in predictors), HOLD_STILL]
     evaluations = [
-        Evaluation(name, robot.joint_names, step_dt, ranges, np.stack(collector.errors),
+        Evaluation(name, robot.joint_names, step_dt, ranges, _stacked(collector.errors),
                    np.array([row[0] for row in labels]), np.array([row[1] for row in labels]), every)
         for name, collector in zip(names, collectors, strict=True)
     ]  # fmt: skip
@@ -214,3 +215,9 @@ def _ask(collectors: Sequence[_Collector], predictors: Sequence[Predictor], hist
             longest = max(longest, len(chunk))
     if scored:
         collectors[-1].predictions.append(np.tile(frame.observation.state, (longest, 1)))
+
+
+def _stacked(errors: Sequence[np.ndarray]) -> np.ndarray:
+    """(h, J) each to (C, H, J), H the longest h; NaN fills up."""
+    rows = max(len(one) for one in errors)
+    return np.stack([np.pad(one, ((0, rows - len(one)), (0, 0)), constant_values=np.nan) for one in errors])

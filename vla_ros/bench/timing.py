@@ -65,6 +65,7 @@ def time_session(
     _reset_memory(device)
     recorded = graph and device.type == "cuda"
     held = Held(policy.begin(1), draws_for(policy, device), policy.prepare(num_steps))
+    batch = policy.with_elapsed(batch)
     network = RecordedNetwork(policy, held, device, 1) if recorded else PlainNetwork(policy, held, device)
     stages = {stage: [] for stage in (*policy.stages, "total")}
     timing = Timing("vla_ros, recorded" if recorded else "vla_ros", stages)
@@ -101,7 +102,7 @@ def time_calls(name: str, call: Callable[[], Tensor], device: torch.device, runs
 def stage_work(policy: Policy, batch: Batch, num_steps: int | None) -> dict[str, Work]:
     """Work of each stage."""
     device = next(policy.parameters()).device
-    batch = {name: value.to(device) for name, value in batch.items()}
+    batch = {name: value.to(device) for name, value in policy.with_elapsed(batch).items()}
     memory, draws, found = policy.begin(1), draws_for(policy, device), []
     with torch.no_grad():
         fixed = policy.prepare(num_steps)

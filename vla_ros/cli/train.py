@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         trainer = Trainer(config, processes, args.resume, args.cache, _decoding)
         if processes.main:
-            trained = sum(p.numel() for p in trainer.parameters)
+            trained = sum(p.numel() for p in trainer.policy.parameters() if p.requires_grad)
             total = sum(p.numel() for p in trainer.policy.parameters())
             print(
                 f"{trainer.loaded.family}: {total:,} parameters, {trained:,} trained, {len(trainer.samples):,} frames, "

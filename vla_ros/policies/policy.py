@@ -2,6 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +150,14 @@ class Policy(nn.Module, ABC):
         """The type of the parameter `name` when the weights are `dtype`."""
         return torch.float32 if any(re.match(pattern, name) for pattern in self.float32) else dtype
 
+    def with_elapsed(self, batch: Batch, elapsed: Sequence[int] | None = None) -> Batch:
+        """The batch, for a `paced` policy with how many steps passed; None: those of episodes that begin, zeros."""
+        if not self.traits.paced:
+            return batch
+        rows = next(iter(batch.values()))
+        steps = rows.new_zeros(len(rows), dtype=torch.int64) if elapsed is None else torch.tensor(elapsed)
+        return batch | {"elapsed": steps}
+
     def require_guidance(self, form: str) -> None:
         """Raises InputError unless `act` takes this form of `Steer`: "prior" or "exact"."""
         if form not in self.traits.guidance:
@@ -169,6 +178,7 @@ class Policy(nn.Module, ABC):
     ) -> Tensor:
         """The answer of episodes that begin, (B, H, D) or (B, L); draws what is not given from torch's random state."""
         size, device = len(next(iter(batch.values()))), next(self.parameters()).device
+        batch = self.with_elapsed(batch)
         draws = dict(draws or {})
         if steer is not None:
             self.require_guidance("exact" if steer.exact else "prior")

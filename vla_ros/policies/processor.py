@@ -13,6 +13,7 @@ from torch.nn import functional
 from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
+from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_same_aspect, resize_with_pad
 from vla_ros.policies.normalisation import Normalisation, widened
@@ -196,16 +197,20 @@ class StandardProcessor(Processor):
             batch["images"] = self.images(samples)[:, -1]
         return batch | self.targets(samples, states)
 
+    def depth(self, samples: Sequence[Sample], stream: str) -> int:
+        """T, observation steps of a stream in these samples: those of training where they have actions."""
+        return len(self.steps(training=samples[0].actions is not None)[stream])
+
     def states(self, samples: Sequence[Sample]) -> np.ndarray:
         """(B, T, J) joint positions, rad or m. Raises InputError for another number of joints or steps."""
         if size := getattr(self.config, "environment_dim", 0):
             raise InputError(f"the policy reads observation.environment_state ({size} numbers), which no topic of a "
                              "robot file brings")
+        expected = self.depth(samples, JOINT_STATES), len(self.joints)
         for sample in samples:
-            if sample.state.shape != (self.n_obs_steps, len(self.joints)):
+            if sample.state.shape != expected:
                 raise InputError(
-                    f"state of {sample.state.shape} (steps, joints), the policy reads "
-                    f"{(self.n_obs_steps, len(self.joints))}: {list(self.joints)}"
+                    f"state of {sample.state.shape} (steps, joints), the policy reads {expected}: {list(self.joints)}"
                 )
         return np.stack([sample.state for sample in samples])
 
@@ -216,15 +221,16 @@ class StandardProcessor(Processor):
     def images(self, samples: Sequence[Sample], names: Sequence[str] | None = None) -> Tensor:
         """(B, T, N, 3, height, width) uint8 of the named images, all by default. Raises InputError."""
         cameras = [self.embodiment.cameras[name] for name in (self.image_names if names is None else names)]
-        shape = (len(samples), self.n_obs_steps, len(cameras), *self.config.image_size, 3)
+        steps = self.depth(samples, cameras[0]) if cameras else 0
+        shape = (len(samples), steps, len(cameras), *self.config.image_size, 3)
         images = np.empty(shape, dtype=np.uint8)
         for b, sample in enumerate(samples):
             for n, camera in enumerate(cameras):
                 if camera not in sample.images:
                     raise InputError(f"no image of camera {camera!r}, only of {sorted(sample.images)}")
                 frames = sample.images[camera]
-                if len(frames) != self.n_obs_steps:
-                    raise InputError(f"{len(frames)} images of camera {camera!r}, expected {self.n_obs_steps}")
+                if len(frames) != steps:
+                    raise InputError(f"{len(frames)} images of camera {camera!r}, expected {steps}")
                 for t, frame in enumerate(frames):
                     try:
                         images[b, t, n] = FITS[self.fit](frame, *self.config.image_size)

@@ -287,14 +287,11 @@ class PolicySession:
                 step, joint = np.argwhere(~np.isfinite(sample.state))[0]
                 name = self.processor.joints[joint]
                 raise InputError(f"state: {name} is {sample.state[step, joint]}, expected a finite number")
-        batch = self.processor.inputs(samples)
-        if self.policy.traits.paced:
-            step_ns = self.processor.step_dt * 1e9
-            batch["elapsed"] = torch.tensor([
-                0 if last is None else round((sample.stamp_ns - last) / step_ns)
-                for sample, last in zip(samples, self._stamps, strict=True)
-            ])
-        return batch
+        step_ns = self.processor.step_dt * 1e9
+        return self.policy.with_elapsed(self.processor.inputs(samples), [
+            0 if last is None else max(0, round((sample.stamp_ns - last) / step_ns))
+            for sample, last in zip(samples, self._stamps, strict=True)
+        ])
 
     def _steered(self, given: Steer | None, samples: Sequence[Sample]) -> Steer | None:
         """Fills what the session holds of it; None where there is nothing to agree with and nothing recorded."""

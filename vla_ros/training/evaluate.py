@@ -18,7 +18,8 @@ def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int
     """Held-out loss, and the error of predicted actions in rad or m: mean over steps, and of the first step.
 
     About `limit` frames are spread evenly over the episodes, the draws the same at each call. Of a policy that
-    remembers whole episodes are played, from their beginnings and one after the other.
+    remembers whole episodes are played, from their beginnings and one after the other. Rows that a policy leaves out
+    of a chunk count in no error.
     """
     policy, processor = loaded.policy, loaded.processor
     device = next(policy.parameters()).device
@@ -27,26 +28,29 @@ def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int
     losses, errors, first, count = 0.0, 0.0, 0.0, 0
     was_training = policy.training
     policy.eval()
-    session = PolicySession(loaded, SessionOptions(graph=False, seed=seed)) if remembers else None
+    alone = remembers or not policy.traits.pads  # one sample after the other
+    session = PolicySession(loaded, SessionOptions(graph=False, seed=seed)) if alone else None
     for numbers, steps in batches:
         chosen = samples.get(numbers)
         batch = {name: value.to(device) for name, value in processor.inputs(chosen).items()}
         torch.manual_seed(seed + count)
-        losses += sum(float(policy.loss(batch)[name]) for name in policy.groups()) * len(chosen)
+        found = policy.loss(batch)
+        losses += sum(float(found[name]) for name in policy.groups()) * len(chosen)
         torch.manual_seed(seed + count)
+        shown = samples.get(numbers, training=False)
         if session is None:
+            batch = {name: value.to(device) for name, value in processor.inputs(shown).items()}
             answer = policy.predict(batch).cpu()
-            targets = processor.outputs(answer.float() if answer.is_floating_point() else answer, chosen)
+            targets = processor.outputs(answer.float() if answer.is_floating_point() else answer, shown)
         else:
-            targets = _played(session, chosen, steps)
-        actions = np.stack([
-            one.joint_positions(processor.joints, sample.state[-1]) for one, sample in zip(targets, chosen, strict=True)
-        ])
-        past = -processor.first_action_step
-        true = np.stack([sample.actions[past:] for sample in chosen])
-        valid = ~np.stack([sample.action_is_pad[past:] for sample in chosen])
+            targets = _played(session, shown, steps)
+        true = np.stack([sample.actions[-processor.horizon :] for sample in chosen])
+        actions = np.full(true.shape, np.nan)
+        for row, one, sample in zip(actions, targets, shown, strict=True):
+            row[: one.horizon] = one.joint_positions(processor.joints, sample.state[-1])
         error = np.abs(actions - true).mean(-1)
-        errors += float(((error * valid).sum(1) / valid.sum(1)).sum())
+        valid = np.isfinite(error) & ~np.stack([sample.action_is_pad[-processor.horizon :] for sample in chosen])
+        errors += float((np.where(valid, error, 0.0).sum(1) / valid.sum(1)).sum())
         first += float(error[:, 0].sum())
         count += len(chosen)
     policy.train(was_training)
@@ -59,7 +63,8 @@ Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # (B,) numbers of samples and
 def _spread(samples: Samples, limit: int, batch_size: int) -> Batches:
     numbers = np.unique(np.linspace(0, len(samples) - 1, min(limit, len(samples))).round().astype(int))
     for start in range(0, len(numbers), batch_size):
-        yield numbers[start : start + batch_size], np.zeros(batch_size, dtype=int)
+        part = numbers[start : start + batch_size]
+        yield part, np.zeros_like(part)
 
 
 def _whole_episodes(samples: Samples, limit: int, batch_size: int) -> Batches:
@@ -81,6 +86,5 @@ def _played(session: PolicySession, samples: Sequence[Sample], steps: np.ndarray
     for sample, step in zip(samples, steps.tolist(), strict=True):
         if step == 0:
             session.begin()
-        shown = replace(sample, actions=None, action_is_pad=None, stamp_ns=step * step_ns)
-        targets.append(session.infer([shown])[0].targets)
+        targets.append(session.infer([replace(sample, stamp_ns=step * step_ns)])[0].targets)
     return targets

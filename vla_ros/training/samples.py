@@ -103,10 +103,15 @@ class Samples:
         numbers: np.ndarray,
         augmentation: AugmentationConfig | None = None,
         rng: np.random.Generator | None = None,
+        training: bool = True,
     ) -> list[Sample]:
-        """The samples with these numbers (B,), augmented with draws from `rng` where asked."""
+        """The samples with these numbers (B,), augmented with draws from `rng` where asked.
+
+        Without `training` they are those of serving: with its observation steps, without actions.
+        """
         frame, first, last = self._index[numbers], self._first[numbers], self._last[numbers]
-        wanted = {name: frame[:, None] + np.array(s) * self.stride for name, s in self.processor.steps(True).items()}
+        offsets = self.processor.steps(training)
+        wanted = {name: frame[:, None] + np.array(row) * self.stride for name, row in offsets.items()}
         seen = {name: np.maximum(rows, first[:, None]) for name, rows in wanted.items()}  # each (B, T)
         steps = np.arange(self.processor.first_action_step, self.processor.horizon)
         ahead = frame[:, None] + steps * self.stride  # (B, H), and rows of the past in front where the policy has them
@@ -124,8 +129,8 @@ class Samples:
                 images={camera: values[b] for camera, values in images.items()},
                 state=states[b],
                 instruction=self._instructions[self._episode[number]],
-                actions=actions[b],
-                action_is_pad=is_pad[b],
+                actions=actions[b] if training else None,
+                action_is_pad=is_pad[b] if training else None,
                 values={name: rows[b] for name, rows in values.items()},
             )
             for b, number in enumerate(numbers)
