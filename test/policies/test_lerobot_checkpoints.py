@@ -15,8 +15,9 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import check_robot
-from vla_ros.runtime.session import PolicySession, example_sample
+from vla_ros.runtime.session import PolicySession
 
 FAMILIES = ("act", "diffusion", "smolvla")
 ROBOT = RobotSpec.load("config/robots/so101.yaml")

@@ -19,8 +19,8 @@ from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
 from vla_ros.nodes.qos import COMMAND_QOS
+from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_session
-from vla_ros.runtime.session import example_sample
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 DEGREES = 180 / np.pi

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from vla_ros.core.errors import InputError
 
@@ -105,7 +106,7 @@ class Stream:
     def count_reading(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
         return {f"{self.name}_count": ((1,), "int64")} if self.points else {}
 
-    @property
+    @cached_property
     def offsets_ns(self) -> tuple[int, ...]:
         """How long before an observation each value of the window is looked for, ns, the oldest first."""
         count = self.window.count if self.window else 1
