@@ -115,7 +115,8 @@ class Stream:
     def check(self) -> None:
         """Of a stream of the file. Raises InputError."""
         where = f"stream {self.name}"
-        if not re.fullmatch(r"\w+", self.name) or self.name in (JOINT_STATES, "state", "instruction"):
+        taken = self.name in (JOINT_STATES, "state", "instruction") or self.name.endswith("_count")
+        if taken or not re.fullmatch(r"\w+", self.name):
             raise InputError(f"{where}: expected a name of letters, digits and _ that is not taken")
         if not re.fullmatch(r"\w+/msg/\w+", self.type):
             raise InputError(f"{where}: type {self.type!r}, expected package/msg/Name")
