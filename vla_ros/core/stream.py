@@ -100,11 +100,8 @@ class Stream:
     def readings(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, dtype) of the arrays that this stream gives an observation."""
         window = (self.window.count,) if self.window else ()
-        return {self.name: (window + self.single_shape, self.dtype)} | self.count_reading
-
-    @property
-    def count_reading(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
-        return {f"{self.name}_count": ((1,), "int64")} if self.points else {}
+        count = {f"{self.name}_count": ((1,), "int64")} if self.points else {}
+        return {self.name: (window + self.single_shape, self.dtype)} | count
 
     @cached_property
     def offsets_ns(self) -> tuple[int, ...]:
