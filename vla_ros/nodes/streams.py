@@ -13,10 +13,10 @@ from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 def message_class(typename: str) -> type:
     """The class of `package/msg/Name`. Raises InputError."""
-    package, kind, name = typename.split("/")
     try:
+        package, kind, name = typename.split("/")
         return getattr(import_module(f"{package}.{kind}"), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"message type {typename}: not installed: {error}") from error
 
 
