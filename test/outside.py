@@ -12,6 +12,7 @@ from pathlib import Path
 @contextmanager
 def installed(source: Path, folder: Path) -> Iterator[dict[str, str]]:
     """On the path of this process meanwhile; gives the environment in which child processes find the package too."""
+    folder.mkdir(exist_ok=True)
     copy, target = folder / "source", folder / "site"
     shutil.copytree(source, copy)  # pip leaves build files beside the sources
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]

@@ -1,4 +1,4 @@
-"""The three policies in the registry, as their entry points put them there; see test/system/test_foreign.py for those."""
+"""The three policies in the registry; test/system/test_foreign.py has it find them by their entry points."""
 
 import families
 import pytest

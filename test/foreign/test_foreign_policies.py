@@ -1,4 +1,4 @@
-"""What is particular to a decoder of tokens, an LSTM and a planner, and what all three share with those that denoise."""
+"""What is particular to a decoder of tokens, an LSTM and a planner, and what they share with those that denoise."""
 
 from dataclasses import replace
 

@@ -15,8 +15,9 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import check_robot
-from vla_ros.runtime.session import PolicySession, example_sample
+from vla_ros.runtime.session import PolicySession
 
 FAMILIES = ("act", "diffusion", "smolvla")
 ROBOT = RobotSpec.load("config/robots/so101.yaml")
@@ -115,7 +116,7 @@ def test_info_names_what_matters(tmp_path, family):
     folder = lerobot_checkpoints.make(tmp_path, family)
     rows = describe(folder, robot=ROBOT)
     assert (rows["family"], rows["layout"]) == (family, "lerobot")
-    assert rows["cameras"] == "front from front, wrist from wrist"
+    assert rows["cameras"] == "front, wrist"
     assert rows["joints"] == ", ".join(ROBOT.joint_names)
     assert f"{ROWS[family]} rows" in rows["horizon"]
 

@@ -1,13 +1,10 @@
 """The documented template of a policy family: installed outside the package, trained, saved and served in the graph."""
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import outside
 import pytest
 import torch
 from system.support import free_domain
@@ -18,7 +15,8 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.policies import describe, registry
-from vla_ros.runtime.session import PolicySession, example_sample
+from vla_ros.runtime.history import example_sample
+from vla_ros.runtime.session import PolicySession
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer
 
@@ -26,20 +24,12 @@ TEMPLATE = Path(__file__).parents[2] / "docs" / "template"
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the template as pip installs it, on the path of this process."""
-    source, target = tmp_path / "source", tmp_path / "site"
-    shutil.copytree(TEMPLATE, source)  # pip leaves build files beside the sources
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    done = subprocess.run([*command, "--target", str(target), str(source)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    monkeypatch.syspath_prepend(str(target))
-    yield target
-    for name in [name for name in sys.modules if name.split(".")[0] == "my_policy"]:
-        del sys.modules[name]
+def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
+    with outside.installed(TEMPLATE, tmp_path / "template") as environment:
+        yield environment
 
 
-def test_the_template_trains_and_serves(installed: Path, tmp_path: Path):
+def test_the_template_trains_and_serves(environment: dict[str, str], tmp_path: Path):
     assert "my_policy" in registry.families()
     config = TrainConfig.from_dict(
         {
@@ -67,7 +57,7 @@ def test_the_template_trains_and_serves(installed: Path, tmp_path: Path):
         answers.append(inference.targets.parts[0].data)
     np.testing.assert_allclose(answers[1], answers[0], atol=0.02)
 
-    with Graph(tmp_path / "graph", domain=free_domain(), environment=_with_path(installed)) as graph:
+    with Graph(tmp_path / "graph", domain=free_domain(), environment=environment) as graph:
         policy = Policy(graph)
         with policy.up(checkpoint, max_age=30.0) as robot:
             policy.tell("go to 1")
@@ -75,8 +65,3 @@ def test_the_template_trains_and_serves(installed: Path, tmp_path: Path):
             part = chunk.targets.parts[0]
             assert part.names == robot.spec.joint_names and part.data.shape == (16, 6)
             policy.tell("")
-
-
-def _with_path(folder: Path) -> dict[str, str]:
-    """The environment in which child processes find the installed package too."""
-    return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}

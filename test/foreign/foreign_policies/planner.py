@@ -1,6 +1,5 @@
 """A planner: it improves the plan that it carries, by candidates that it draws and a value that it has learned."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -9,7 +8,6 @@ from torch import Tensor, nn
 
 from foreign_policies.parts import Look, Sizes, mean_error
 from vla_ros.core.errors import InputError
-from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Answer, Batch, Draws, Policy, Traits, tensors
 from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.registry import Family
@@ -108,11 +106,4 @@ class PlannerPolicy(Policy):
             slow.data.lerp_(fast.data, self.config.rate)
 
 
-class PlannerProcessor(StandardProcessor):
-    def inputs(self, samples: Sequence[Sample]) -> Batch:
-        states = self.states(samples)
-        batch = {"images": self.images(samples)[:, -1], "state": self.policy_states(states)[:, -1]}
-        return batch | self.targets(samples, states)
-
-
-FAMILY = Family("planner", PlannerSizes, PlannerPolicy, PlannerProcessor, title="planner")
+FAMILY = Family("planner", PlannerSizes, PlannerPolicy, StandardProcessor, title="planner")

@@ -98,12 +98,10 @@ class TokenPolicy(Policy):
 
 class TokenProcessor(StandardProcessor):
     def inputs(self, samples: Sequence[Sample]) -> Batch:
-        states, end = self.states(samples), self.config.end
+        batch, end = super().inputs(samples), self.config.end
         index = {word: end + 2 + i for i, word in enumerate(self.config.vocabulary)}
         prompts = [[index.get(word, end + 1) for word in words.split(sample.instruction)] for sample in samples]
         lengths = [len(prompt) for prompt in prompts]
-        batch = {"images": self.images(samples)[:, -1], "state": self.policy_states(states)[:, -1]}
-        batch |= self.targets(samples, states)
         if "actions" not in batch and len(set(lengths)) > 1:
             raise InputError(f"instructions of {sorted(set(lengths))} words in one batch, expected one length: tokens "
                              "are not padded; ask for them one by one")
@@ -124,8 +122,8 @@ class TokenProcessor(StandardProcessor):
         for ids, sample in zip(answer.tolist(), samples, strict=True):
             bins = [token - FIRST for token in ids[: ids.index(end) if end in ids else None]]
             if end not in ids or not bins or len(bins) % width or not all(0 <= b < self.config.bins for b in bins):
-                raise InputError(f"policy: {len(ids)} tokens {ids[:8]}..., expected rows of {width} ids from {FIRST} to "
-                                 f"{end - 1} and {end} behind them")
+                raise InputError(f"policy: {len(ids)} tokens {ids[:8]}..., expected rows of {width} ids from {FIRST} "
+                                 f"to {end - 1} and {end} behind them")
             rows = torch.tensor(bins, dtype=torch.float64).reshape(1, -1, width) / (self.config.bins - 1) * 2 - 1
             targets += super().outputs(rows, [sample])
         return targets
