@@ -120,7 +120,7 @@ def messages(seconds: float = 2.0) -> list[tuple[str, int, bytes]]:
         if k % 5 == 0:
             rows.append(("/depth", ns + 3_000_000, raw(depth(ns + 3_000_000, k // 5))))
             rows.append(("/markers", ns, raw(poses(ns, k // 5))))
-            rows.append(("/mode", ns, raw(text(f"mode {k // 50}"))))
+            rows.append(("/mode", ns, raw(text("m" * (k // 50)))))
             rows.append(("/pressed", ns, raw(truth(k % 2 == 1))))
             rows.append(("/joy", ns, raw(joy(ns, k))))
     return sorted(rows, key=lambda row: row[1])
@@ -139,11 +139,12 @@ def positions(message, stream):
 
 
 def install_decoder(folder: Path, module: str = "somebodys_decoders") -> Path:
-    """As pip installs it; `folder` is to be put on the path."""
+    """As pip installs it, and beside it the family that reads all sensors; `folder` is to be put on the path."""
     info = folder / f"{module}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[vla_ros.decoders]\n{POSES} = {module}:positions\n")
+    points = f"[vla_ros.decoders]\n{POSES} = {module}:positions\n[vla_ros.policies]\nsensing = sensing_family\n"
+    (info / "entry_points.txt").write_text(points)
     (folder / f"{module}.py").write_text(DECODER)
     sys.modules.pop(module, None)
     return folder

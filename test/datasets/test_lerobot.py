@@ -76,13 +76,6 @@ def test_statistics_are_those_of_the_values(tmp_path):
     np.testing.assert_allclose(image["q01"].ravel(), np.quantile(pixels, 0.01, axis=0, method="inverted_cdf"))
 
 
-def test_frames_are_resized_when_asked(tmp_path):
-    write(tmp_path / "d")
-    dataset = Dataset(tmp_path / "d")
-    half = dataset.frames("front", resize=lambda image: image[::2, ::2], tag="half")
-    np.testing.assert_array_equal(half, dataset.frames("front")[:, ::2, ::2])
-
-
 def test_large_files_are_followed_by_new_ones(tmp_path, monkeypatch):
     monkeypatch.setattr("vla_ros.datasets.writer.DATA_FILE_MB", 0)
     monkeypatch.setattr("vla_ros.datasets.writer.VIDEO_FILE_MB", 0)
