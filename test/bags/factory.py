@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import yaml
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+from rosbags.typesys import Stores, get_typestore
 
 from vla_ros.bags.definitions import standard_store
 from vla_ros.bags.writer import BagWriter
@@ -140,3 +143,16 @@ def write_bag(path: Path, rows: Iterable[tuple[str, int, bytes]], **options: Any
         writer.write(topic, log_ns, data)
     writer.close()
     return path
+
+
+def write_foreign_bag(path: Path, version: int, plugin: StoragePlugin, mode: CompressionMode) -> list:
+    """A bag of 0.2 s by another writer; returns its rows."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    writer = Writer(path, version=version, storage_plugin=plugin)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    rows = messages(0.2)
+    with writer:
+        connections = {topic: writer.add_connection(topic, TYPES[topic], typestore=store) for topic in TYPES}
+        for topic, ns, data in rows:
+            writer.write(connections[topic], ns, data)
+    return rows

@@ -8,10 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bags.factory import ARM, IMAGE, JOINTS, START, TEXT, TYPES, joints, kind, messages, pixels, raw, write_bag
+from bags.factory import (
+    ARM,
+    IMAGE,
+    JOINTS,
+    START,
+    TEXT,
+    TYPES,
+    joints,
+    kind,
+    messages,
+    pixels,
+    raw,
+    write_bag,
+    write_foreign_bag,
+)
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
+from rosbags.rosbag2.enums import CompressionMode
 from rosbags.typesys import Stores, get_typestore
 
 from vla_ros.bags.definitions import full_definition, standard_store
@@ -53,14 +67,7 @@ def test_splits_by_time(tmp_path):
 @pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE])
 @pytest.mark.parametrize("version", [8, 9])
 def test_bags_of_other_writers(tmp_path, plugin, mode, version):
-    store = get_typestore(Stores.ROS2_KILTED)
-    writer = Writer(tmp_path / "bag", version=version, storage_plugin=plugin)
-    writer.set_compression(mode, CompressionFormat.ZSTD)
-    rows = messages(0.2)
-    with writer:
-        connections = {topic: writer.add_connection(topic, TYPES[topic], typestore=store) for topic in TYPES}
-        for topic, ns, data in rows:
-            writer.write(connections[topic], ns, data)
+    rows = write_foreign_bag(tmp_path / "bag", version, plugin, mode)
     with Bag(tmp_path / "bag") as bag:
         assert [(r.topic, r.log_ns, bytes(r.data)) for r in bag.records()] == rows
         assert all(bag.decode(record) is not None for record in bag.records())

@@ -4,10 +4,9 @@ import hashlib
 import shutil
 
 import pytest
-from bags.factory import JOINTS, TYPES, messages, write_bag
-from rosbags.rosbag2 import Reader, StoragePlugin, Writer
-from rosbags.rosbag2.enums import CompressionFormat, CompressionMode
-from rosbags.typesys import Stores, get_typestore
+from bags.factory import JOINTS, TYPES, messages, write_bag, write_foreign_bag
+from rosbags.rosbag2 import Reader, StoragePlugin
+from rosbags.rosbag2.enums import CompressionMode
 
 from vla_ros.bags.reader import Bag
 from vla_ros.bags.repair import repair
@@ -60,14 +59,7 @@ def test_a_writer_that_died_between_two_flushes(tmp_path):
 @pytest.mark.parametrize("mode", [CompressionMode.NONE, CompressionMode.FILE, CompressionMode.MESSAGE])
 @pytest.mark.parametrize("plugin", list(StoragePlugin))
 def test_bags_of_other_writers_without_metadata(tmp_path, mode, plugin):
-    store = get_typestore(Stores.ROS2_KILTED)
-    writer = Writer(tmp_path / "bag", version=9, storage_plugin=plugin)
-    writer.set_compression(mode, CompressionFormat.ZSTD)
-    rows = messages(0.2)
-    with writer:
-        connections = {topic: writer.add_connection(topic, TYPES[topic], typestore=store) for topic in TYPES}
-        for topic, ns, data in rows:
-            writer.write(connections[topic], ns, data)
+    rows = write_foreign_bag(tmp_path / "bag", 9, plugin, mode)
     (tmp_path / "bag" / "metadata.yaml").unlink()
     report = repair(tmp_path / "bag")
     assert not report.broken
@@ -77,14 +69,15 @@ def test_bags_of_other_writers_without_metadata(tmp_path, mode, plugin):
 
 
 def test_refusals_leave_nothing_behind(tmp_path):
-    with pytest.raises(InputError, match="nothing: no such"):
-        repair(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no .mcap"):
-        repair(tmp_path / "empty")
     path = write_bag(tmp_path / "bag", messages(0.2))
-    with pytest.raises(InputError, match="exists already"):
-        repair(path, path)
+    for bag, output, words in (
+        (tmp_path / "nothing", None, "nothing: no such"),
+        (tmp_path / "empty", None, "holds no .mcap"),
+        (path, path, "exists already"),
+    ):
+        with pytest.raises(InputError, match=words):
+            repair(bag, output)
     with pytest.raises(InputError, match="bag"):
         repair(path, tmp_path / "bag" / "bag_0.mcap" / "impossible")
     (path / "bag_0.mcap").write_bytes(b"this is no mcap file at all")

@@ -8,6 +8,7 @@ import torch
 
 from vla_ros.bench.lerobot_peer import COMPARED, LeRobotPeer, find_python, lerobot_inputs
 from vla_ros.bench.subjects import random_batch, random_lerobot, write_lerobot_config
+from vla_ros.bench.timing import draws_for
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
 
@@ -18,26 +19,25 @@ lerobot = pytest.mark.skipif("LEROBOT_PYTHON" not in os.environ, reason="LEROBOT
 def subject(folder, family):
     write_lerobot_config(folder, family, "tiny", 2)
     policy = random_lerobot(folder, CPU, torch.float32)
-    noise = torch.randn(1, policy.config.horizon, policy.config.action_dim)
-    return policy, random_batch(policy), noise
+    return policy, random_batch(policy), draws_for(policy, CPU)
 
 
 def test_inputs_have_lerobots_names_and_numbers(tmp_path):
     (tmp_path / "act").mkdir()
-    policy, batch, noise = subject(tmp_path / "act", "act")
+    policy, batch, draws = subject(tmp_path / "act", "act")
     policy.image_mean.fill_(0.5)
     policy.image_std.fill_(0.25)
-    inputs = lerobot_inputs(policy, batch, noise)
+    inputs = lerobot_inputs(policy, batch, draws)
     assert set(inputs) == {"observation.images.camera_0", "observation.images.camera_1", "observation.state"}
     expected = (batch["images"][:, 1].float() / 255 - 0.5) / 0.25
     torch.testing.assert_close(inputs["observation.images.camera_1"], expected)
 
 
 def test_diffusions_noise_covers_the_past_rows(tmp_path):
-    policy, batch, noise = subject(tmp_path, "diffusion")
-    inputs = lerobot_inputs(policy, batch, noise)
+    policy, batch, draws = subject(tmp_path, "diffusion")
+    inputs = lerobot_inputs(policy, batch, draws)
     assert inputs["noise"].shape == (1, policy.config.unet_horizon, policy.config.action_dim)
-    assert torch.equal(inputs["noise"][:, policy.config.past :], noise)
+    assert torch.equal(inputs["noise"][:, policy.config.past :], draws["noise"])
     assert inputs["observation.images"].shape == (1, 2, 2, 3, 96, 96)
 
 
@@ -58,7 +58,7 @@ def test_bench_measures_a_family_without_lerobot(family, capsys, monkeypatch):
     assert main(["bench", "--policy", family, "--size", "tiny", "--runs", "1", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert f"{family} tiny, random weights, 2 cameras" in said
-    assert "denoising" in said and "LeRobot, float32: not measured" in said
+    assert " act " in said and "LeRobot, float32: not measured" in said
 
 
 @lerobot

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.lerobot import Dataset, DatasetWriter
@@ -73,13 +74,6 @@ def test_statistics_are_those_of_the_values(tmp_path):
     assert image["mean"].shape == (3, 1, 1) and image["count"].tolist() == [39]
     np.testing.assert_allclose(image["std"].ravel(), pixels.std(0))
     np.testing.assert_allclose(image["q01"].ravel(), np.quantile(pixels, 0.01, axis=0, method="inverted_cdf"))
-
-
-def test_frames_are_resized_when_asked(tmp_path):
-    write(tmp_path / "d")
-    dataset = Dataset(tmp_path / "d")
-    half = dataset.frames("front", resize=lambda image: image[::2, ::2], tag="half")
-    np.testing.assert_array_equal(half, dataset.frames("front")[:, ::2, ::2])
 
 
 def test_large_files_are_followed_by_new_ones(tmp_path, monkeypatch):
@@ -213,3 +207,41 @@ def test_the_table_of_tasks_is_one_for_pandas(tmp_path):
     assert pandas["index_columns"] == ["task"]
     assert {column["field_name"] for column in pandas["columns"]} == set(table.column_names)
     assert table.to_pydict() == {"task_index": [0, 1], "task": ["touch the cube 0", "touch the cube 1"]}
+
+
+def test_a_shared_cache_knows_whose_frames_it_holds(tmp_path):
+    """Datasets of the same names, sizes and lengths; and one whose video is replaced in place."""
+    for name, seed in (("a", 0), ("b", 7)):
+        writer = DatasetWriter(tmp_path / name, ROBOT, fps=10)
+        writer.add_episode(*episode(12, seed)[:3], "touch the cube")
+        writer.finish()
+    one, other = Dataset(tmp_path / "a"), Dataset(tmp_path / "b")
+    right = [dataset.episode_frames(dataset.episodes[0], "front") for dataset in (one, other)]
+    assert not np.array_equal(*right)
+    for dataset, frames in zip((one, other), right, strict=True):
+        assert np.array_equal(dataset.frames("front", cache=tmp_path / "cache"), frames)
+    files = sorted((tmp_path / "cache").iterdir())
+    assert np.array_equal(Dataset(tmp_path / "a").frames("front", cache=tmp_path / "cache"), right[0])
+    assert sorted((tmp_path / "cache").iterdir()) == files  # decoded once
+    video = one.episodes[0].videos["observation.images.front"][0]
+    video.write_bytes(other.episodes[0].videos["observation.images.front"][0].read_bytes())
+    assert np.array_equal(Dataset(tmp_path / "a").frames("front", cache=tmp_path / "cache"), right[1])
+
+
+@pytest.mark.parametrize(
+    "said", [{"info": {"is_depth_map": True}}, {"video_info": {"video.is_depth_map": True}},
+             {"info": {"video.pix_fmt": "gray12le"}}]
+)  # fmt: skip
+def test_depth_as_video_is_no_colour(tmp_path, capsys, said):
+    write(tmp_path / "d", lengths=(12,))
+    file = tmp_path / "d/meta/info.json"
+    info = json.loads(file.read_text())
+    info["features"]["observation.images.wrist"] |= {"info": {}, **said}
+    file.write_text(json.dumps(info))
+    dataset = Dataset(tmp_path / "d")
+    assert dataset.camera_names == ("front",) and not dataset.stream_names
+    for read in (dataset.values, dataset.frames):
+        with pytest.raises(InputError, match="d: wrist: depth as video"):
+            read("wrist")
+    assert main(["dataset", "show", str(tmp_path / "d"), "--sheet", ""]) == 0
+    assert "not read: wrist: depth as video" in capsys.readouterr().out

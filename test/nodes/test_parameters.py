@@ -32,14 +32,14 @@ def test_defaults_and_values():
     "values, words",
     [
         ({"rate": 0.5}, "parameter rate: 0.5 Hz, expected 1 to 1000 Hz"),
-        ({"rate": float("nan")}, "expected a number that is finite"),
+        ({"rate": float("nan")}, "parameter rate: nan, expected a finite number"),
         ({"rate": "fast"}, "parameter rate: 'fast', expected a number"),
         ({"rate": True}, "expected a number"),
         ({"steps": 2.5}, "parameter steps: 2.5, expected an integer"),
         ({"steps": 0}, "expected at least 1"),
         ({"mode": "best"}, "parameter mode: 'best', expected one of ensemble, latest"),
-        ({"names": "a"}, "expected a list of texts"),
-        ({"names": [1]}, "expected a list of texts"),
+        ({"names": "a"}, "parameter names: 'a', expected a list, each a text"),
+        ({"names": [1]}, "parameter names[0]: 1, expected a text"),
         ({"speed": 1}, "parameter speed: unknown"),
     ],
 )

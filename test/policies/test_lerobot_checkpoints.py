@@ -15,8 +15,9 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import check_robot
-from vla_ros.runtime.session import PolicySession, example_sample
+from vla_ros.runtime.session import PolicySession
 
 FAMILIES = ("act", "diffusion", "smolvla")
 ROBOT = RobotSpec.load("config/robots/so101.yaml")
@@ -43,9 +44,9 @@ def test_a_folder_serves_as_it_is(tmp_path, family):
     assert loaded.processor.step_dt == pytest.approx(1 / 30)
     session = PolicySession(loaded)
     session.warm_up(example_sample(ROBOT, loaded.processor))
-    inference = session.infer(sample(loaded))
-    assert inference.actions.shape == (ROWS[family], 6) == (loaded.processor.horizon, 6)
-    assert np.isfinite(inference.actions).all()
+    rows = session.infer([sample(loaded)])[0].targets.parts[0].data
+    assert rows.shape == (ROWS[family], 6) == (loaded.processor.horizon, 6)
+    assert np.isfinite(rows).all()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -53,7 +54,7 @@ def test_both_layouts_of_statistics_predict_the_same(tmp_path, family):
     results = []
     for old in (False, True):
         loaded = load(lerobot_checkpoints.make(tmp_path / str(old), family, old=old), robot=ROBOT)
-        results.append(PolicySession(loaded).infer(sample(loaded)).actions)
+        results.append(PolicySession(loaded).infer([sample(loaded)])[0].targets.parts[0].data)
     np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
@@ -115,7 +116,7 @@ def test_info_names_what_matters(tmp_path, family):
     folder = lerobot_checkpoints.make(tmp_path, family)
     rows = describe(folder, robot=ROBOT)
     assert (rows["family"], rows["layout"]) == (family, "lerobot")
-    assert rows["cameras"] == "front from front, wrist from wrist"
+    assert rows["cameras"] == "front, wrist"
     assert rows["joints"] == ", ".join(ROBOT.joint_names)
     assert f"{ROWS[family]} rows" in rows["horizon"]
 
@@ -248,8 +249,8 @@ def test_a_language_conditioned_diffusion_policy_reads_the_text_side_of_clip(tmp
     loaded = load(folder, robot=ROBOT)
     one = sample(loaded)
     red, green = (Sample(one.images, one.state, text) for text in ("pick the red cube", "touch the green cube"))
-    first, second = (PolicySession(loaded).infer(x).actions for x in (red, green))
+    first, second = (PolicySession(loaded).infer([x])[0].answer for x in (red, green))
     assert not np.allclose(first, second)
     save(tmp_path / "ours", loaded)
-    again = PolicySession(load(tmp_path / "ours")).infer(red).actions
+    again = PolicySession(load(tmp_path / "ours")).infer([red])[0].answer
     np.testing.assert_allclose(again, first, rtol=1e-4, atol=1e-5)

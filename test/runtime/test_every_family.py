@@ -97,7 +97,7 @@ def test_a_frame_that_is_not_finite_is_refused_and_leaves_no_trace(family):
     touched, clean = (PolicySession(loaded) for _ in range(2))
     good = families.sample(loaded.processor)
     bad = replace(good, state=np.full_like(good.state, np.nan))
-    with pytest.raises(InputError, match="state: shoulder_pan is nan, expected a finite number"):
+    with pytest.raises(InputError, match="state: shoulder_pan, row 0 is nan, expected a finite number"):
         touched.infer([bad])
     for session in (touched, clean):
         session.seed(7)

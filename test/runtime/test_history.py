@@ -46,3 +46,36 @@ def test_a_single_step_is_not_copied():
     observation = build_from(0)(NS, ["front", "joint_states"])
     sample = make_sample([observation], TinyProcessor(), "go")
     assert np.shares_memory(sample.images["front"], observation.images["front"])
+
+
+def test_each_stream_has_steps_of_its_own():
+    class Sparse(TinyProcessor):
+        streams = ("force", "command/arm")
+
+        def steps(self, training=False):
+            return {"front": (-5, 0), "joint_states": (-1, 0), "force": (0,), "command/arm": (-1,)}
+
+    asked = {}
+
+    def build(stamp, names):
+        asked[stamp] = set(names)
+        if stamp < 5 * 10**8:
+            raise InputError("nothing yet")
+        seconds, there = stamp / NS, {}
+        there["images"] = {"front": np.full((2, 2, 3), stamp // 10**8, np.uint8)} if "front" in names else {}
+        there["values"] = {name: np.array([seconds]) for name in ("force", "command/arm") if name in names}
+        state = np.array([seconds, -seconds])
+        return Observation(stamp, state=state, columns={"command/arm": (1,)}, **there)
+
+    processor = Sparse()
+    assert history_length(processor) == pytest.approx(0.5)
+    sample = make_sample(observe(build, NS, processor), processor, "go")
+    assert asked == {NS: {"front", "joint_states", "force", "command/arm"}, 9 * 10**8: {"joint_states", "command/arm"},
+                     5 * 10**8: {"front"}}  # fmt: skip
+    assert sample.images["front"][:, 0, 0, 0].tolist() == [5, 10]
+    assert sample.state[:, 0].tolist() == [0.9, 1.0] and sample.stamp_ns == NS
+    assert sample.values["force"].tolist() == [[1.0]] and sample.values["command/arm"].tolist() == [[0.9]]
+    # at the start the command is the state, and an image that was not there yet is the newest
+    early = make_sample(observe(build, 5 * 10**8, processor), processor, "go")
+    assert early.images["front"][:, 0, 0, 0].tolist() == [5, 5]
+    assert early.values["command/arm"].tolist() == [[-0.5]]

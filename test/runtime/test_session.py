@@ -9,9 +9,10 @@ from runtime.tiny_policy import Speaker, loaded, robot, sample
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Steer
+from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.network import RecordedNetwork
 from vla_ros.runtime.serving import resolve_device, resolve_dtype
-from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
+from vla_ros.runtime.session import PolicySession, SessionOptions
 
 STEP = 100_000_000  # ns
 

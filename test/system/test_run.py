@@ -19,8 +19,8 @@ from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
 from vla_ros.nodes.qos import COMMAND_QOS
+from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_session
-from vla_ros.runtime.session import example_sample
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 DEGREES = 180 / np.pi
@@ -68,7 +68,7 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
         assert chunk.targets.parts[0].data.shape == (pi0_folders.TINY.horizon, 6) and chunk.step_dt == 0.05
         # The policy speaks degrees, 57 of which make a radian: on the wire are radians, as large as they are here.
         session = open_session(policy, robot, "cpu")
-        usual = np.abs(session.infer(example_sample(robot, session.processor)).actions).max()
+        usual = np.abs(session.infer([example_sample(robot, session.processor)])[0].targets.parts[0].data).max()
         assert usual / 10 < np.abs(chunk.targets.parts[0].data).max() < 10 * usual
 
         children = psutil.Process(run.pid).children(recursive=True)

@@ -15,7 +15,8 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.policies import describe, registry
-from vla_ros.runtime.session import PolicySession, example_sample
+from vla_ros.runtime.history import example_sample
+from vla_ros.runtime.session import PolicySession
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer
 

@@ -117,14 +117,14 @@ def test_cameras_joints_and_clock_must_fit(settings, dataset, tmp_path, monkeypa
                        "statistics": "keep"}
 
     def changed(**fields):
-        def loading(path):
-            loaded = load(path)
+        def loading(path, **options):
+            loaded = load(path, **options)
             vars(loaded.processor).update(fields)
             return loaded
         return loading
 
     for fields, words in (
-        ({"cameras": ("front", "top")}, "no camera 'top'"),
+        ({"cameras": ("front", "top")}, "top: no such camera"),
         ({"joints": ("a", "b", "c", "d", "e", "f")}, "the policy expects"),
         ({"step_dt": 0.15}, "does not divide the policy's steps of 0.15 s"),
     ):

@@ -12,11 +12,13 @@ import pytest
 import torch
 import toy_family
 import yaml
+from torch import nn
 
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
+from vla_ros.policies.policy import Answer, Traits
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer, learning_rate
 
@@ -192,6 +194,71 @@ def test_averaged_weights_lie_behind_and_none_is_kept_without_a_decay(settings, 
     served = registry.load(tmp_path / "plain/checkpoints/last").policy
     assert torch.equal(served.last.weight, plain.policy.last.weight)
     assert torch.equal(plain.policy.last.weight, trainer.policy.last.weight)
+
+
+SHOWN = []  # (memory, elapsed) of each frame that `Counting` was served
+
+
+class Counting(toy_family.ToyPolicy):
+    """Remembers how many frames of an episode it has seen."""
+
+    traits = Traits(paced=True)
+
+    def begin(self, size):
+        return torch.zeros(size)
+
+    def encode(self, batch, memory=None, draws=None):
+        if memory is not None:
+            SHOWN.append((int(memory), int(batch["elapsed"])))
+        return super().encode(batch), memory
+
+    def act(self, context, draws=None, fixed=None, steer=None):
+        features, memory = context
+        return Answer(super().act(features).actions, None if memory is None else memory + 1)
+
+
+def test_a_policy_that_remembers_is_evaluated_on_whole_episodes(settings, monkeypatch):
+    monkeypatch.setattr(toy_family, "ToyPolicy", Counting)
+    trainer = Trainer(TrainConfig.from_dict(settings | {"evaluate_samples": 20}))
+    lengths = [episode.length for episode in trainer.held_out.episodes]
+    SHOWN.clear()
+    figures = trainer.evaluate()
+    assert SHOWN[:lengths[0]] == [(k, min(k, 1)) for k in range(lengths[0])]
+    assert [memory for memory, _ in SHOWN].count(0) == sum(elapsed == 0 for _, elapsed in SHOWN) >= 1
+    assert trainer.evaluate() == figures
+
+
+class Critical(toy_family.ToyPolicy):
+    """A second loss with an optimiser of its own, and a target network that follows it."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.critic, self.target = nn.Linear(config.width, 1), nn.Linear(config.width, 1).requires_grad_(False)
+
+    def groups(self):
+        actor = [p for part in (self.first, self.second, self.last) for p in part.parameters()]
+        return {"loss": actor, "critic": list(self.critic.parameters())}
+
+    def loss(self, batch, **draws):
+        value = self.critic(self.encode(batch))  # its gradient would reach the actor's first layer
+        return super().loss(batch, **draws) | {"critic": (value - 1).square().mean(), "value": value.mean()}
+
+    def updated(self):
+        for target, source in zip(self.target.parameters(), self.critic.parameters(), strict=True):
+            target.data.copy_(source.data)
+
+
+def test_each_loss_moves_its_own_parameters(settings, tmp_path, monkeypatch):
+    plain = train(settings | {"held_out": 0.0}, output=str(tmp_path / "plain"))
+    monkeypatch.setattr(toy_family, "ToyPolicy", Critical)
+    trainer = train(settings | {"held_out": 0.0})
+    mine = dict(trainer.policy.named_parameters())
+    assert all(torch.equal(mine[name], value) for name, value in plain.policy.named_parameters())
+    assert torch.equal(mine["target.weight"], mine["critic.weight"])
+    rows = metrics(settings["output"])
+    assert rows[-1]["critic"] < 0.9 * rows[0]["critic"] and {"value", "critic_gradient_norm"} <= set(rows[0])
+    again = Trainer(TrainConfig.from_dict(settings | {"held_out": 0.0}), resume=True)
+    assert again.step == 12 and set(again.optimizers) == {"loss", "critic"}
 
 
 def test_the_rate_warms_up_and_falls_to_the_final_one():

@@ -1,7 +1,10 @@
 """What is in a bag: counts, rates, gaps and order of every topic."""
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from vla_ros.bags.reader import Bag
 
@@ -10,42 +13,43 @@ LOSS_PREFIXES = ("vla_ros.dropped.", "vla_ros.lost.")
 
 @dataclass
 class TopicSummary:
-    """One topic. Times in ns; of the headers' stamps where messages have them, else of the recording.
+    """One topic.
 
     Attributes:
-        rate: Hz between the first and the last message, 0 for fewer than two.
-        gap_ns, gap_at_ns: the longest time without a message, and when it began.
-        backwards: how often a stamp was older than the one before.
+        stamps: ns, of the headers where messages have them, else of the recording; in the order of the recording.
+        size: bytes of all messages.
         lost: messages that the recorder dropped or never received.
     """
 
     name: str
     type: str
-    count: int = 0
+    stamps: array = field(default_factory=lambda: array("q"))
     size: int = 0
-    first_ns: int = 0
-    last_ns: int = 0
-    gap_ns: int = 0
-    gap_at_ns: int = 0
-    backwards: int = 0
     lost: int = 0
-    stamped: bool = False
 
     @property
     def rate(self) -> float:
-        span = self.last_ns - self.first_ns
-        return (self.count - 1) / span * 1e9 if self.count > 1 and span > 0 else 0.0
+        """Hz between the first and the newest message, 0 for fewer than two."""
+        newest = self._newest()
+        span = int(newest[-1] - newest[0]) if len(newest) else 0
+        return (len(newest) - 1) / span * 1e9 if span else 0.0
 
-    def add(self, ns: int, size: int) -> None:
-        if self.count == 0:
-            self.first_ns = self.last_ns = ns
-        elif ns < self.last_ns:
-            self.backwards += 1
-        elif ns - self.last_ns > self.gap_ns:
-            self.gap_ns, self.gap_at_ns = ns - self.last_ns, self.last_ns
-        self.last_ns = max(self.last_ns, ns)
-        self.count += 1
-        self.size += size
+    @property
+    def gap(self) -> tuple[int, int]:
+        """The longest time without a message, and when it began; ns."""
+        newest = self._newest()
+        if len(newest) < 2:
+            return 0, 0
+        gaps = np.diff(newest)
+        return int(gaps.max()), int(newest[gaps.argmax()])
+
+    @property
+    def backwards(self) -> int:
+        """How many stamps are older than one before."""
+        return int((np.asarray(self.stamps) < self._newest()).sum())
+
+    def _newest(self) -> np.ndarray:
+        return np.maximum.accumulate(np.asarray(self.stamps, dtype=np.int64))
 
 
 def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary]]:
@@ -53,10 +57,8 @@ def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary]]:
     with Bag(path) as bag:
         topics = {name: TopicSummary(name, info.type) for name, info in sorted(bag.topics.items())}
         for record in bag.records():
-            topic = topics[record.topic]
-            stamp = bag.header_ns(record)
-            topic.stamped = bool(stamp)
-            topic.add(stamp or record.log_ns, len(record.data))
+            topics[record.topic].stamps.append(bag.header_ns(record) or record.log_ns)
+            topics[record.topic].size += len(record.data)
     for key, value in bag.custom.items():
         for prefix in LOSS_PREFIXES:
             if key.startswith(prefix):

@@ -11,16 +11,15 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
-from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.formats.lerobot import read_folder
+from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.config import GEMMA, Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Batch, Policy
-from vla_ros.policies.registry import read_config
-from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, TextSize, VlmSize
+from vla_ros.policies.registry import LoadOptions, find_family, read_config
+from vla_ros.policies.smolvla.config import VLMS, TextSize, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
 
 MID_PREFIX = GemmaSize(width=640, depth=8, mlp=2560, heads=8, kv_heads=1, head_dim=64)
@@ -75,7 +74,7 @@ def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> P
     """
     with torch.device("meta"):
         policy = Pi0(config)
-    policy = policy.to(dtype).to_empty(device=device)
+    policy = policy.store_as(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     pattern = torch.randn(_PATTERN, device=device, generator=generator).to(dtype)
     with torch.no_grad():
@@ -124,16 +123,10 @@ def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> 
 def random_lerobot(folder: Path, device: torch.device, dtype: torch.dtype) -> Policy:
     """The network that a folder's config.json describes, with random weights."""
     config = read_config(folder)
-    family, described = config["type"], read_folder(folder, config)
+    family = find_family(config["type"])
     torch.manual_seed(0)
-    if family == "act":
-        policy = ACT(ACTConfig.from_lerobot(described))
-    elif family == "diffusion":
-        policy = DiffusionPolicy(DiffusionConfig.from_lerobot(described))
-    else:
-        vlm = VlmSize.from_transformers(read_config(folder / "vlm"), str(folder))
-        policy = SmolVLA(SmolVLAConfig.from_lerobot(described, vlm))
-    return policy.to(device, dtype).eval().requires_grad_(False)
+    policy = family.policy(family.config.from_lerobot(read_folder(folder, config), LoadOptions()))
+    return policy.store_as(dtype).to(device).eval().requires_grad_(False)
 
 
 def _smolvlm_config(size: VlmSize) -> dict[str, Any]:
@@ -164,20 +157,15 @@ def random_batch(policy: Policy) -> Batch:
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
-    if isinstance(policy, ACT):
-        return {"images": pixels(1, cameras, 3, *config.image_size), "state": numbers(1, config.state_dim)}
-    if isinstance(policy, DiffusionPolicy):
-        steps = config.n_obs_steps
-        images = pixels(1, steps, cameras, 3, *config.image_size)
-        return {"images": images, "state": numbers(1, steps, config.state_dim)}
+    steps = (config.n_obs_steps,) if isinstance(policy, DiffusionPolicy) else ()
+    batch = {"images": pixels(1, *steps, cameras, 3, *config.image_size)}
+    if isinstance(policy, ACT | DiffusionPolicy):
+        return batch | {"state": numbers(1, *steps, config.state_dim)}
     if isinstance(policy, SmolVLA):
-        side, vocabulary = config.vlm.vision.image, config.vlm.text.vocabulary
-        length, state = config.tokenizer_max_length, config.max_state_dim
+        vocabulary, length, state = config.vlm.text.vocabulary, config.tokenizer_max_length, config.max_state_dim
     else:
-        side, vocabulary = config.vision.image, config.vocabulary
-        length, state = config.text_length, config.state_dim
-    return {
-        "images": pixels(1, cameras, 3, side, side),
+        vocabulary, length, state = config.vocabulary, config.text_length, config.state_dim
+    return batch | {
         "image_mask": torch.ones(1, cameras, dtype=torch.bool),
         "tokens": torch.randint(0, vocabulary, (1, length), generator=generator),
         "token_mask": torch.ones(1, length, dtype=torch.bool),

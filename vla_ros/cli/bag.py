@@ -40,8 +40,9 @@ def _show(args: argparse.Namespace) -> int:
         notes = [f"{topic.lost} lost"] if topic.lost else []
         if topic.backwards:
             notes.append(f"{topic.backwards} stamps out of order")
-        gap = f"{topic.gap_ns / 1e9:.3f} s at {bag.when(topic.gap_at_ns).split(' (')[0]}" if topic.gap_ns else ""
-        numbers = (str(topic.count), f"{topic.rate:.2f}", f"{topic.size / 1e6:.1f}")
+        gap, at = topic.gap
+        gap = f"{gap / 1e9:.3f} s at {bag.when(at).split(' (')[0]}" if gap else ""
+        numbers = (str(len(topic.stamps)), f"{topic.rate:.2f}", f"{topic.size / 1e6:.1f}")
         table.add_row(topic.name, topic.type, *numbers, gap, ", ".join(notes))
     console = Console()
     console.print(table)

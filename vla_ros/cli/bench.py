@@ -38,8 +38,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import LoadOptions, load, resolve
+from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_policy, resolve_device, resolve_dtype
-from vla_ros.runtime.session import example_sample
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

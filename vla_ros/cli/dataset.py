@@ -5,6 +5,7 @@
 """
 
 import argparse
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -37,10 +38,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--episodes", type=int, default=8, help="in the contact sheet")
 
 
-def add_cut_arguments(parser: argparse.ArgumentParser) -> None:
+def add_cut_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
     """Options that say what an episode is; `cut_options` reads them."""
     defaults = CutOptions()
-    parser.add_argument("--robot", required=True, help="robot file, or the name of one of those shipped (so101)")
+    parser.add_argument("--robot", required=required, help="robot file, or the name of one of those shipped (so101)")
     parser.add_argument("--namespace", default="/", help="of the robot's topics in the bag")
     parser.add_argument("--by", choices=CUTS, default=defaults.by, help="what cuts the bag into episodes")
     parser.add_argument("--instruction", help="text of all episodes in place of the recorded ones")
@@ -53,11 +54,9 @@ def add_cut_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-seconds", type=float, default=defaults.min_seconds, help="refuse shorter episodes")
 
 
-def cut_options(args: argparse.Namespace, fps: float) -> CutOptions:
-    return CutOptions(
-        by=args.by, fps=fps, instruction=args.instruction, marker=args.marker, succeeded=args.succeeded,
-        max_gap=args.max_gap, max_command_gap=args.max_command_gap, min_seconds=args.min_seconds,
-    )  # fmt: skip
+def cut_options(args: argparse.Namespace) -> CutOptions:
+    names = {item.name for item in fields(CutOptions)}
+    return CutOptions(**{name: value for name, value in vars(args).items() if name in names})
 
 
 def main(args: argparse.Namespace) -> int:
@@ -78,7 +77,7 @@ def _build(args: argparse.Namespace) -> int:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("reading", total=None)
         report = build_dataset(
-            args.bags, args.output, robot, cut_options(args, args.fps), args.namespace, resize, args.skip_bad,
+            args.bags, args.output, robot, cut_options(args), args.namespace, resize, args.skip_bad,
             lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )  # fmt: skip
         bar.update(task, completed=1, total=1)

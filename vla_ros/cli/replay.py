@@ -16,10 +16,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from vla_ros.bags.compare import compare
-from vla_ros.bags.episodes import CUTS, CutOptions
 from vla_ros.bags.evaluate import Evaluation, evaluate
 from vla_ros.bags.player import PlayOptions
 from vla_ros.bags.reader import Bag
+from vla_ros.cli.dataset import add_cut_arguments, cut_options
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
@@ -41,19 +41,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber, /clock too")
     test = parser.add_argument_group("open-loop evaluation")
     test.add_argument("--policy", action="append", default=[], metavar="CKPT", help="checkpoint; twice to compare")
-    test.add_argument("--robot", help="robot file, or the name of one of those shipped (so101)")
     test.add_argument("-o", "--output", help="folder for report.json and errors.png")
     test.add_argument("--device", default="auto")
     test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     test.add_argument("--every", type=int, default=1, help="ask for a chunk at every n-th step of the policy's clock")
     test.add_argument("--seed", type=int, default=0)
     test.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
-    test.add_argument("--namespace", default="/", help="of the robot's topics in the bag")
-    test.add_argument("--by", choices=CUTS, default="instruction", help="what cuts the bag into episodes")
-    test.add_argument("--instruction", help="text of all episodes in place of the recorded ones")
-    test.add_argument("--marker", metavar="TOPIC", help="std_msgs/String or Bool, for --by marker")
-    test.add_argument("--max-gap", type=float, default=0.5, metavar="S")
-    test.add_argument("--max-command-gap", type=float, default=0.5, metavar="S")
+    add_cut_arguments(test, required=False)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -131,8 +125,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         SessionPredictor(name, open_session(path, robot, args.device, tokenizer=args.tokenizer), robot)
         for name, path in zip(names, args.policy, strict=True)
     ]
-    options = CutOptions(by=args.by, instruction=args.instruction, marker=args.marker, max_gap=args.max_gap,
-                         max_command_gap=args.max_command_gap)  # fmt: skip
+    options = cut_options(args)
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("chunks", total=None)
         evaluations, problems = evaluate(

@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vla_ros.action import RunInstruction
-    from vla_ros.graph.watch import EXECUTOR_STATES, POLICY_STATES, Display, milliseconds
+    from vla_ros.graph.watch import EXECUTOR_STATES, POLICY_STATES, Display, constants, milliseconds
 
     console = Console()
     rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
@@ -70,17 +70,10 @@ def main(args: argparse.Namespace) -> int:
                     console.print("left without waiting for the end; task_node was asked to cancel")
                     return 130
         result = finished.result().result
-        names = {value: name for name, value in _codes(RunInstruction).items()}
-        word = names.get(result.error_code, str(result.error_code)).lower().replace("_", " ")
+        word = constants(RunInstruction.Result).get(result.error_code, str(result.error_code))
         console.print(f"{word} after {result.elapsed:.1f} s: {result.message}", highlight=False)
         return result.error_code
     finally:
         signal.signal(signal.SIGINT, previous)
         node.destroy_node()
         rclpy.try_shutdown()
-
-
-def _codes(action: Any) -> dict[str, int]:
-    """Name -> value of the result's constants; generated classes keep them in the metaclass."""
-    kind = type(action.Result)
-    return {name: getattr(action.Result, name) for name in dir(kind) if name.isupper() and not name.startswith("_")}

@@ -91,6 +91,7 @@ def main(args: argparse.Namespace) -> int:
 
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import Display, Watch, grid
+    from vla_ros.messages.stamps import stamp_ns
 
     with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
         watch, topics = Watch(graph), Topics(graph)
@@ -101,8 +102,7 @@ def main(args: argparse.Namespace) -> int:
                 executor = watch.executor
                 lines = [grid(rows), f"\nchunks, {topics.rate():.1f} Hz"]
                 if executor is not None:
-                    now_ns = executor.header.stamp.sec * 1_000_000_000 + executor.header.stamp.nanosec
-                    lines.append("\n".join(timeline(topics.newest(), now_ns)) or "none yet")
+                    lines.append("\n".join(timeline(topics.newest(), stamp_ns(executor))) or "none yet")
                     refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=True)
                     words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
                     lines += [f"\nrefused: {words}", executor.last_refusal, joints_table(executor)]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from vla_ros.core.errors import InputError
 
@@ -99,13 +100,10 @@ class Stream:
     def readings(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
         """Name -> (shape, dtype) of the arrays that this stream gives an observation."""
         window = (self.window.count,) if self.window else ()
-        return {self.name: (window + self.single_shape, self.dtype)} | self.count_reading
+        count = {f"{self.name}_count": ((1,), "int64")} if self.points else {}
+        return {self.name: (window + self.single_shape, self.dtype)} | count
 
-    @property
-    def count_reading(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
-        return {f"{self.name}_count": ((1,), "int64")} if self.points else {}
-
-    @property
+    @cached_property
     def offsets_ns(self) -> tuple[int, ...]:
         """How long before an observation each value of the window is looked for, ns, the oldest first."""
         count = self.window.count if self.window else 1
@@ -114,7 +112,8 @@ class Stream:
     def check(self) -> None:
         """Of a stream of the file. Raises InputError."""
         where = f"stream {self.name}"
-        if not re.fullmatch(r"\w+", self.name) or self.name in (JOINT_STATES, "state", "instruction"):
+        taken = self.name in (JOINT_STATES, "state", "instruction") or self.name.endswith("_count")
+        if taken or not re.fullmatch(r"\w+", self.name):
             raise InputError(f"{where}: expected a name of letters, digits and _ that is not taken")
         if not re.fullmatch(r"\w+/msg/\w+", self.type):
             raise InputError(f"{where}: type {self.type!r}, expected package/msg/Name")

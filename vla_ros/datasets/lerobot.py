@@ -15,6 +15,8 @@ from vla_ros.datasets.values import IMAGE_PREFIX, ONCE_FILE, array, depth_pixels
 from vla_ros.datasets.video import decode
 from vla_ros.datasets.writer import DatasetWriter
 
+VECTORS = ("observation.state", "action")  # of the joints
+
 __all__ = ["Dataset", "DatasetWriter", "Episode", "Statistics"]
 
 class Dataset:
@@ -44,7 +46,7 @@ class Dataset:
         self.fps = float(info["fps"])
         self.robot_type = info.get("robot_type") or ""
         features = info["features"]
-        for key in ("observation.state", "action"):
+        for key in VECTORS:
             if key not in features:
                 raise InputError(f"dataset {self.path}: feature {key!r} is missing, it has {sorted(features)}")
         self.joint_names = _names(features["observation.state"])
@@ -70,9 +72,8 @@ class Dataset:
         videos = [self._keys[name] for name in self.camera_names if features[self._keys[name]]["dtype"] == "video"]
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
         vector = (len(self.joint_names),)
-        rows = self._columns({key: (vector, "float32") for key in ("observation.state", "action")})
+        rows = self._columns({key: (vector, "float32") for key in VECTORS})
         self.states, self.actions = rows["observation.state"], rows["action"]
-        self._check_joints()
         self.statistics = self._statistics()
 
     def __len__(self) -> int:
@@ -112,8 +113,6 @@ class Dataset:
     def frames(
         self,
         camera: str,
-        resize: Callable[[np.ndarray], np.ndarray] | None = None,
-        tag: str = "",
         cache: str | Path | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
@@ -122,7 +121,6 @@ class Dataset:
         The first call decodes the videos once into a file of the cache; later ones map it.
 
         Args:
-            resize: (h, w, 3) -> (h', w', 3) uint8, applied before storing; `tag` names it in the file name.
             cache: folder for the file; `.cache` beside the dataset's `meta` by default.
             progress: called with (frames done, frames in all) after each episode.
 
@@ -130,10 +128,10 @@ class Dataset:
             InputError: when frames are missing or the cache cannot be written.
         """
         folder = Path(cache) if cache else self.path / ".cache"
-        file = folder / f"{camera}_{tag or 'full'}_{self._identity(camera)}.npy"
+        file = folder / f"{camera}_{self._identity(camera)}.npy"
         if not file.is_file():
             with new_file(file, "image cache (--cache names another folder)") as part:
-                self._fill(part, camera, resize, progress)
+                self._fill(part, camera, progress)
         return np.load(file, mmap_mode="r")
 
     def command_columns(self, group: str) -> list[int]:
@@ -165,12 +163,10 @@ class Dataset:
         said = repr((str(self.path.resolve()), self.info, rows, states))
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
-    def _fill(self, file: Path, camera: str, resize, progress) -> None:
+    def _fill(self, file: Path, camera: str, progress) -> None:
         store = None
         for episode in self.episodes:
             frames = self.episode_frames(episode, camera)
-            if resize is not None:
-                frames = np.stack([resize(image) for image in frames])
             if store is None:
                 shape = (len(self), *frames.shape[1:])
                 store = np.lib.format.open_memmap(file, mode="w+", dtype=frames.dtype, shape=shape)
@@ -224,23 +220,23 @@ class Dataset:
             at = int(np.argmin(order >= 0))
             missing = int((order < 0).sum())
             raise InputError(f"dataset {self.path}: frame {at} has no row, {missing} of {total} are missing")
-        return {key: np.concatenate(found)[order] for key, found in parts.items()}
-
-    def _check_joints(self) -> None:
-        for name, values in (("observation.state", self.states), ("action", self.actions)):
-            bad = np.argwhere(~np.isfinite(values))
+        found = {key: np.concatenate(rows)[order] for key, rows in parts.items()}
+        for key, values in found.items():
+            bad = np.argwhere(~np.isfinite(values)) if values.dtype.kind == "f" else ()
             if len(bad):
-                frame, joint = (int(v) for v in bad[0])
+                frame, *place = bad[0].tolist()
                 episode = next(e for e in self.episodes if e.start <= frame < e.stop)
+                what = f"joint {self.joint_names[place[0]]}" if key in VECTORS else f"value {place}"
                 raise InputError(
-                    f"dataset {self.path}: episode {episode.index}, frame {frame - episode.start}: {name} of joint "
-                    f"{self.joint_names[joint]} is {values[frame, joint]}, expected a finite number"
+                    f"dataset {self.path}: episode {episode.index}, frame {frame - episode.start}: {key} of {what} is "
+                    f"{values[tuple(bad[0])]}, expected a finite number"
                 )
+        return found
 
     def _statistics(self) -> dict[str, Statistics]:
         """As written; features whose statistics are missing or lack quantiles are computed from the rows."""
         statistics = read_statistics(self.path)
-        for key, rows in (("observation.state", self.states), ("action", self.actions)):
+        for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):
             if not {"mean", "std", "min", "max", "q01", "q99"} <= set(statistics.get(key, ())):
                 statistics[key] = of_rows(rows)
             elif np.shape(statistics[key]["mean"]) != (len(self.joint_names),):

@@ -22,26 +22,24 @@ def of_rows(rows: np.ndarray) -> Statistics:
 class PixelStatistics:
     """Statistics per channel of images, exact, from a histogram: memory does not grow with the data.
 
-    By default of uint8 colour; `levels` values of a pixel become 0 to `scale`.
+    Args:
+        frames: (T, h, w, channels) uint8, whose pixels count in [0, 1], or uint16, which count as they are.
     """
 
-    def __init__(self, channels: int = 3, levels: int = 256, scale: float = 1 / 255) -> None:
-        self.histogram = np.zeros((channels, levels), dtype=np.int64)
-        self.scale = scale
-        self.frames = 0
+    def __init__(self, frames: np.ndarray) -> None:
+        levels, self.scale = (256, 1 / 255) if frames.dtype == np.uint8 else (65536, 1.0)
+        channels = np.moveaxis(frames, -1, 0).reshape(frames.shape[-1], -1)
+        self.histogram = np.stack([np.bincount(values, minlength=levels) for values in channels])
+        self.frames = len(frames)
 
-    def add(self, frames: np.ndarray) -> None:
-        """Count (T, h, w, channels) frames."""
-        for channel, counts in enumerate(self.histogram):
-            counts += np.bincount(frames[..., channel].ravel(), minlength=len(counts))
-        self.frames += len(frames)
-
-    def merge(self, other: "PixelStatistics") -> None:
+    def merge(self, other: "PixelStatistics") -> "PixelStatistics":
+        """Both together; gives this one back."""
         self.histogram += other.histogram
         self.frames += other.frames
+        return self
 
     def result(self) -> Statistics:
-        """Each (channels, 1, 1) float64, of colour in [0, 1]; count = number of frames."""
+        """Each (channels, 1, 1) float64; count = number of frames."""
         levels = np.arange(self.histogram.shape[1]) * self.scale
         share = self.histogram / self.histogram.sum(1, keepdims=True)
         mean = share @ levels

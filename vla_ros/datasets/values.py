@@ -9,11 +9,10 @@ import pyarrow as pa
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
-from vla_ros.datasets.statistics import PixelStatistics, Statistics, of_rows
+from vla_ros.datasets.statistics import Statistics, of_rows
 
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
 IMAGE_PREFIX = "observation.images."
-_ARROW = {"float32": pa.float32(), "int64": pa.int64(), "bool": pa.bool_(), "string": pa.string()}
 
 
 def feature_key(name: str, dtype: str) -> str:
@@ -35,15 +34,15 @@ def is_depth(feature: Mapping[str, Any]) -> bool:
     return bool(marked) or str(info.get("video.pix_fmt", "")).startswith(("gray1", "gray9"))
 
 
-def column(rows: np.ndarray, dtype: str) -> pa.Array:
-    """(T, *shape) as a column: plain values of shape (1,), lists of lists else, depth as images of the rows."""
-    if dtype == "uint16":
+def column(rows: np.ndarray) -> pa.Array:
+    """(T, *shape) as a column: plain values of shape (1,), lists else, depth as images of the rows."""
+    if rows.dtype == np.uint16:
         images = [{"bytes": cv2.imencode(".png", row)[1].tobytes(), "path": None} for row in rows]
         return pa.array(images, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
-    made = pa.array(rows.ravel(), _ARROW[dtype])
-    if rows.shape[1:] == (1,):
-        return made
-    for size in rows.shape[:0:-1]:
+    made = pa.array(rows.ravel())
+    if rows.ndim == 2 and rows.shape[1] > 1:
+        return pa.FixedSizeListArray.from_arrays(made, rows.shape[1])
+    for size in rows.shape[:0:-1] if rows.ndim > 2 else ():
         made = pa.ListArray.from_arrays(pa.array(np.arange(0, len(made) + 1, size, dtype=np.int32)), made)
     return made
 
@@ -71,15 +70,8 @@ def depth_pixels(data: bytes) -> np.ndarray:
     return image[..., None]
 
 
-def statistics(parts: Sequence[np.ndarray], count: int) -> Statistics:
-    """Of (N, columns) values in parts, over all but the columns; of texts their number alone. `count`: of frames."""
-    rows = np.concatenate(parts)
+def statistics(parts: Sequence[np.ndarray], frames: int) -> Statistics:
+    """Of (N, ..., columns) values in parts, over all but the columns; of texts the number of frames alone."""
+    rows = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
     known = {} if rows.dtype.kind == "U" else of_rows(rows if len(rows) else np.zeros((1, rows.shape[1])))
-    return known | {"count": np.array([count])}
-
-
-def depth_statistics(frames: np.ndarray) -> PixelStatistics:
-    """Of (T, h, w, 1) depth, mm."""
-    pixels = PixelStatistics(channels=1, levels=65536, scale=1.0)
-    pixels.add(frames)
-    return pixels
+    return known | {"count": np.array([frames])}

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.core.robot import RobotSpec
-from vla_ros.datasets.statistics import PixelStatistics, Statistics, of_rows
-from vla_ros.datasets.values import ONCE_FILE, column, depth_statistics, feature, feature_key, statistics
+from vla_ros.datasets.statistics import PixelStatistics, Statistics
+from vla_ros.datasets.values import ONCE_FILE, column, feature, feature_key, statistics
 from vla_ros.datasets.video import CRF, PIXEL_FORMAT, VideoWriter
 
 CODEBASE_VERSION = "v3.0"
@@ -55,9 +55,7 @@ class DatasetWriter:
             for stream in robot.streams for name, (shape, dtype) in stream.readings.items()
         }  # fmt: skip
         self._once: dict[str, np.ndarray] = {}
-        self._values: dict[str, list[np.ndarray]] = {name: [] for name in self._readings}
-        self._states: list[np.ndarray] = []
-        self._actions: list[np.ndarray] = []
+        self._rows: dict[str, list[np.ndarray]] = {}  # what statistics are made of
         self._episodes: list[dict] = []
         self._tasks: dict[str, int] = {}
         self._frames = 0
@@ -82,21 +80,27 @@ class DatasetWriter:
         Raises:
             InputError: for shapes, types or values that do not fit; nothing of the episode is written.
         """
-        images, states, actions = self._checked(images, states, actions, instruction)
-        columns, value_statistics = self._take_values(values or {}, len(states), instruction)
-        length = len(states)
+        where = f"dataset {self.path}: episode {len(self._episodes)} ({instruction!r})"
+        rows = {"observation.state": np.asarray(states, np.float32), "action": np.asarray(actions, np.float32)}
+        self._check(images, *rows.values(), where)
+        rows |= self._take_values(values or {}, len(states), where)
         task = self._tasks.setdefault(instruction, len(self._tasks))
-        index = len(self._episodes)
+        index, length = len(self._episodes), len(states)
         row = {"episode_index": index, "tasks": [instruction], "length": length}
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
         for camera, frames in images.items():
             row |= self._add_video(camera, frames)
-        row |= self._add_rows(states, actions, columns, index, task)
-        row |= _flat("observation.state", of_rows(states)) | _flat("action", of_rows(actions)) | value_statistics
+        row |= self._add_rows(rows, length, index, task)
+        for key, values in rows.items():
+            if values.dtype == np.uint16:
+                row |= self._add_pixels(key, values)
+                continue
+            if f"{key}_count" in rows:  # the rows behind the points are zeros that mean nothing
+                values = values[np.arange(values.shape[1]) < rows[f"{key}_count"]]
+            self._rows.setdefault(key, []).append(values)
+            row |= _flat(key, statistics([values], length))
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
         self._episodes.append(row)
-        self._states.append(states)
-        self._actions.append(actions)
         self._frames += length
 
     def finish(self) -> None:
@@ -110,13 +114,8 @@ class DatasetWriter:
         episodes = self.path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
         self._make(episodes.parent)
         pq.write_table(pa.Table.from_pylist(self._episodes), episodes)
-        found = {
-            "observation.state": of_rows(np.concatenate(self._states)),
-            "action": of_rows(np.concatenate(self._actions)),
-        } | {f"observation.images.{camera}": pixels.result() for camera, pixels in self._pixels.items()}
-        for name, parts in self._values.items():
-            if parts:
-                found[feature_key(name, self._readings[name][2])] = statistics(parts, self._frames)
+        found = {key: statistics(parts, self._frames) for key, parts in self._rows.items()}
+        found |= {key: pixels.result() for key, pixels in self._pixels.items()}
         if self._once:
             np.savez(self.path / "meta" / ONCE_FILE, **self._once)
         _write_json(
@@ -125,10 +124,8 @@ class DatasetWriter:
         )
         _write_json(self.path / "meta" / "info.json", self._info())
 
-    def _checked(self, images, states, actions, instruction) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        where = f"dataset {self.path}: episode {len(self._episodes)} ({instruction!r})"
+    def _check(self, images, states, actions, where: str) -> None:
         joints = len(self.robot.joints)
-        states, actions = np.asarray(states, np.float32), np.asarray(actions, np.float32)
         for name, rows in (("states", states), ("actions", actions)):
             if rows.ndim != 2 or rows.shape[1] != joints or not len(rows):
                 raise InputError(f"{where}: {name} of shape {rows.shape}, expected (T, {joints})")
@@ -150,13 +147,9 @@ class DatasetWriter:
         if self._cameras is not None and sizes != self._cameras:
             raise InputError(f"{where}: cameras {sizes}, expected those of the episodes before: {self._cameras}")
         self._cameras = sizes
-        return dict(images), states, actions
 
-    def _take_values(
-        self, values: Mapping[str, np.ndarray], length: int, instruction: str
-    ) -> tuple[dict[str, pa.Array], dict]:
-        """Columns of an episode's values, and their statistics. Raises InputError for what does not fit."""
-        where = f"dataset {self.path}: episode {len(self._episodes)} ({instruction!r})"
+    def _take_values(self, values: Mapping[str, np.ndarray], length: int, where: str) -> dict[str, np.ndarray]:
+        """Feature key -> rows; what is published once is put aside. Raises InputError for what does not fit."""
         if set(values) != set(self._readings):
             raise InputError(f"{where}: values of {sorted(values)}, the robot file has {sorted(self._readings)}")
         for name, rows in values.items():
@@ -165,23 +158,8 @@ class DatasetWriter:
                 raise InputError(f"{where}: {name}: {rows.dtype} {rows.shape}, expected {dtype} {(length, *shape)}")
             if stream.once and not (rows == self._once.get(name, rows[0])).all():
                 raise InputError(f"{where}: {name} is published once, but has changed; make datasets of their own")
-        columns, row = {}, {}
-        for name, rows in values.items():
-            stream, _, dtype = self._readings[name]
-            if stream.once:
-                self._once[name] = rows[0]
-                continue
-            columns[feature_key(name, dtype)] = column(rows, dtype)
-            if dtype == "uint16":
-                part = depth_statistics(rows)
-                self._pixels.setdefault(name, depth_statistics(rows[:0])).merge(part)
-                row |= _flat(feature_key(name, dtype), part.result())
-                continue
-            if stream.points and name == stream.name:  # the rows behind the points are zeros that mean nothing
-                rows = rows[np.arange(stream.points) < values[f"{name}_count"]]
-            self._values[name].append(rows.reshape(-1, rows.shape[-1]))
-            row |= _flat(feature_key(name, dtype), statistics(self._values[name][-1:], length))
-        return columns, row
+        self._once |= {name: rows[0] for name, rows in values.items() if self._readings[name][0].once}
+        return {feature_key(n, self._readings[n][2]): rows for n, rows in values.items() if n not in self._once}
 
     def _add_video(self, camera: str, frames: np.ndarray) -> dict:
         key = f"observation.images.{camera}"
@@ -195,26 +173,23 @@ class DatasetWriter:
             video = self._videos[camera] = VideoWriter(path, self.fps, *frames.shape[1:3])
         start = video.frames
         video.add(frames)
-        pixels = PixelStatistics()
-        pixels.add(frames)
-        self._pixels.setdefault(camera, PixelStatistics()).merge(pixels)
         chunk, file = divmod(self._video_index[camera], CHUNK_FILES)
         return {
             f"videos/{key}/chunk_index": chunk,
             f"videos/{key}/file_index": file,
             f"videos/{key}/from_timestamp": start / self.fps,
             f"videos/{key}/to_timestamp": video.frames / self.fps,
-        } | _flat(key, pixels.result())
+        } | self._add_pixels(key, frames)
 
-    def _add_rows(
-        self, states: np.ndarray, actions: np.ndarray, columns: Mapping[str, pa.Array], episode: int, task: int
-    ) -> dict:
-        length, joints = states.shape
-        vector = pa.list_(pa.float32(), joints)
+    def _add_pixels(self, key: str, frames: np.ndarray) -> dict:
+        pixels = PixelStatistics(frames)
+        row = _flat(key, pixels.result())
+        self._pixels[key] = pixels.merge(self._pixels[key]) if key in self._pixels else pixels
+        return row
+
+    def _add_rows(self, rows: Mapping[str, np.ndarray], length: int, episode: int, task: int) -> dict:
         table = pa.table({
-            "observation.state": pa.FixedSizeListArray.from_arrays(pa.array(states.ravel()), type=vector),
-            "action": pa.FixedSizeListArray.from_arrays(pa.array(actions.ravel()), type=vector),
-            **columns,
+            **{key: column(values) for key, values in rows.items()},
             "timestamp": pa.array(np.arange(length, dtype=np.float32) / np.float32(self.fps)),
             "frame_index": pa.array(np.arange(length, dtype=np.int64)),
             "episode_index": pa.array(np.full(length, episode, np.int64)),

@@ -15,7 +15,7 @@ from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.qos import STATUS_QOS
 
 
-def _constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:
+def constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:
     """Value -> name in words of a message's constants whose names begin with `prefix` and not with `without`.
 
     The classes generated for Python keep them in the metaclass.
@@ -25,9 +25,9 @@ def _constants(message: type, prefix: str = "", without: str = " ") -> dict[int,
     return {value: name for value, name in found.items() if isinstance(value, int)}
 
 
-POLICY_STATES = _constants(PolicyStatus)
-CAUSES = _constants(ExecutorStatus, "CAUSE_")
-EXECUTOR_STATES = _constants(ExecutorStatus, without="CAUSE_")
+POLICY_STATES = constants(PolicyStatus)
+CAUSES = constants(ExecutorStatus, "CAUSE_")
+EXECUTOR_STATES = constants(ExecutorStatus, without="CAUSE_")
 _GOOD = ("running", "executing", "approaching")
 _BAD = ("failed", "stopped", "e stopped", "unconfigured")
 

@@ -13,7 +13,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, JOINT_STATES, Stream
 from vla_ros.messages.decoders import Readings, decoder_of
 from vla_ros.messages.selection import rows_at
-from vla_ros.messages.stamps import NS, stamp_ns
+from vla_ros.messages.stamps import NS, is_stamped, stamp_ns
 
 __all__ = ["JOINT_STATES", "NotReady", "ObservationBuilder", "message_stamp"]
 
@@ -28,7 +28,7 @@ class NotReady(InputError):
 
 def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
     """ns: of the header; the time of receipt for a type without one, and for a command that says "now" (zero)."""
-    if not hasattr(message, "header"):
+    if not is_stamped(type(message)):
         return received_ns
     stamp = stamp_ns(message)
     return received_ns if stream.is_command and not stamp else stamp
@@ -73,8 +73,12 @@ class ObservationBuilder:
         self.robot = robot
         self.names = self._spelled(names)
         self.streams = {stream.name: stream for stream in robot.chosen_with({*names, JOINT_STATES})}
-        self._any_age = max_age is None
-        self._max_age_ns = round((max_age or 0) * NS)
+        # The rest is looked up for every message that arrives. A limit of None: any age.
+        self._limits_ns = {
+            name: None if max_age is None or stream.once
+            else round((max_age if stream.is_camera or stream.is_state else stream.max_age) * NS)
+            for name, stream in self.streams.items()
+        }  # fmt: skip
         self._history_ns = {
             name: round(history * NS) + max(stream.offsets_ns) for name, stream in self.streams.items()
         }
@@ -198,10 +202,10 @@ class ObservationBuilder:
                 return f"no message within {stream.slop:g} s of one of {stream.with_}"
             early = stamps[0] - (now - stream.offsets_ns[0])
             return f"its window begins {early / NS:.3f} s before the oldest message"
-        if self._any_age or stream.once:
+        limit = self._limits_ns[stream.name]
+        if limit is None:
             return ""
-        limit = self._max_age_ns if self._is_timed(stream.name) else round(stream.max_age * NS)
-        age = max(now - offset - entry.stamp for offset, entry in zip(stream.offsets_ns, chosen, strict=True))
+        age = max([now - offset - entry.stamp for offset, entry in zip(stream.offsets_ns, chosen, strict=True)])
         return f"{age / NS:.3f} s old, expected at most {limit / NS:.3f} s" if age > limit else ""
 
     def _decode(self, name: str, entry: _Entry) -> None:

@@ -20,17 +20,18 @@ def rows_at(
         stamps: stream name -> the stamps of its messages in ascending order, ns.
     """
     found: dict[str, tuple[int, ...] | None] = {}
+    groups: dict[str, list[Stream]] = {}
     for stream in streams:
-        if stream.name in found:
+        if stream.with_:
+            groups.setdefault(stream.with_, []).append(stream)
             continue
         times = stamps[stream.name]
-        rows = tuple(bisect_right(times, time - offset) - 1 for offset in stream.offsets_ns)
+        rows = tuple([bisect_right(times, time - offset) - 1 for offset in stream.offsets_ns])
         if stream.once and len(times):
             rows = (max(rows[0], 0),)
-        found[stream.name] = rows if min(rows) >= 0 else None
-        followers = [other for other in streams if other.with_ == stream.name]
-        if followers:
-            found |= _together(stamps, stream.name, followers, time)
+        found[stream.name] = rows if rows[0] >= 0 else None
+    for leader, followers in groups.items():
+        found |= _together(stamps, leader, followers, time)
     return found
 
 

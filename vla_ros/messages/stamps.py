@@ -12,6 +12,12 @@ def stamp_ns(message: Any) -> int:
     return int(time.sec) * NS + int(time.nanosec)
 
 
+def is_stamped(kind: type) -> bool:
+    """Whether messages of a class (of rclpy or of a bag) begin with a header; a stamp is looked for nowhere else."""
+    fields = getattr(kind, "_fields_and_field_types", None) or getattr(kind, "__dataclass_fields__", None)
+    return fields is not None and next(iter(fields), None) == "header"
+
+
 def set_stamp(message: Any, ns: int) -> Any:
     """Write `ns` into a message with a header, a header, or a Time; gives the same object back."""
     time = getattr(message, "header", message)

@@ -6,12 +6,12 @@ recorder makes demonstrations of them. An executor must not run beside it.
 
 import sys
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState, MultiDOFJointState
 from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectoryPoint
 
 from vla_ros.core.errors import InputError
 from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
@@ -21,6 +21,7 @@ from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters
 from vla_ros.nodes.qos import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
+from vla_ros.nodes.streams import message_class
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction
 from vla_ros.sim.world import World
@@ -48,11 +49,9 @@ class ExpertNode(ManagedNode):
         self._order = self._world.joint_names
         self._groups = []
         for group in robot.groups:
-            package, _, name = COMMAND_TYPES[group.interface].split("/")
-            module = import_module(f"{package}.msg")
-            point = module.JointTrajectoryPoint() if group.interface == "joint_trajectory" else None
-            writer = CommandWriter(group, getattr(module, name)(), point, 1.0 / robot.control_rate)
-            publisher = self.create_publisher(getattr(module, name), group.topic, sensor_qos(True, RECORDED_DEPTH))
+            kind = message_class(COMMAND_TYPES[group.interface])
+            writer = CommandWriter(group, kind(), JointTrajectoryPoint(), 1.0 / robot.control_rate)
+            publisher = self.create_publisher(kind, group.topic, sensor_qos(True, RECORDED_DEPTH))
             columns = [self._order.index(joint) for joint in group.joints]
             self._groups.append((writer, publisher, columns))
         self._repeats = round(1.0 / robot.control_rate / self._world.control_period)

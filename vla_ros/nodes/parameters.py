@@ -13,17 +13,10 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import value_of
 
-# Python type of a field: (name in messages and tables, constant of rcl_interfaces/ParameterType)
-_TYPES = {
-    bool: ("true or false", 1),
-    int: ("an integer", 2),
-    float: ("a number", 3),
-    str: ("a text", 4),
-    tuple[int, ...]: ("a list of integers", 7),
-    tuple[float, ...]: ("a list of numbers", 8),
-    tuple[str, ...]: ("a list of texts", 9),
-}
+# Python type of a field: constant of rcl_interfaces/ParameterType
+_TYPES = {bool: 1, int: 2, float: 3, str: 4, tuple[int, ...]: 7, tuple[float, ...]: 8, tuple[str, ...]: 9}
 
 
 @dataclass(frozen=True)
@@ -81,20 +74,10 @@ def rule(item: Field) -> Rule:
 
 def check(item: Field, value: Any) -> Any:
     """The value in the field's own type. Raises InputError that names parameter, value and expectation."""
-    wanted = item.type
     name, limits = item.name, rule(item)
-    what = _TYPES[wanted][0]
-    if wanted is float or wanted is int:
-        value = _number(name, value, wanted, what)
-    elif wanted in (bool, str):
-        if type(value) is not wanted:
-            raise InputError(f"parameter {name}: {value!r}, expected {what}")
-    else:
-        inner = wanted.__args__[0]
-        values = None if isinstance(value, str) else list(value)
-        if values is None or (inner is str and not all(isinstance(v, str) for v in values)):
-            raise InputError(f"parameter {name}: {value!r}, expected {what}")
-        value = tuple(v if inner is str else _number(name, v, inner, what) for v in values)
+    if hasattr(value, "tolist"):  # rclpy gives lists of numbers as arrays
+        value = value.tolist()
+    value = value_of(item.type, value, f"parameter {name}")
     for each in value if isinstance(value, tuple) else (value,):
         if limits.choices and each not in limits.choices:
             raise InputError(f"parameter {name}: {each!r}, expected one of {', '.join(limits.choices)}")
@@ -104,14 +87,6 @@ def check(item: Field, value: Any) -> Any:
             unit = f" {limits.unit}" if limits.unit else ""
             raise InputError(f"parameter {name}: {each}{unit}, expected {_range(limits)}{unit}")
     return value
-
-
-def _number(name: str, value: Any, wanted: type, what: str) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or (wanted is int and value != int(value)):
-        raise InputError(f"parameter {name}: {value!r}, expected {what}")
-    if not math.isfinite(value):
-        raise InputError(f"parameter {name}: {value}, expected {what} that is finite")
-    return wanted(value)
 
 
 def _range(limits: Rule) -> str:
@@ -141,7 +116,7 @@ def descriptor(item: Field) -> Any:
     unit = f" [{limits.unit}]" if limits.unit else ""
     result = ParameterDescriptor(
         name=item.name,
-        type=_TYPES[item.type][1],
+        type=_TYPES[item.type],
         description=limits.description + unit,
         additional_constraints="one of: " + ", ".join(limits.choices) if limits.choices else "",
         read_only=limits.read_only,

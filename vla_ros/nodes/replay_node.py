@@ -1,7 +1,6 @@
 """Publishes a bag: every message as it was recorded, and the time of its recording on /clock."""
 
 import time
-from importlib import import_module
 from typing import Any
 
 from rclpy.duration import Duration
@@ -12,7 +11,9 @@ from rosgraph_msgs.msg import Clock
 from vla_ros.bags.player import PlayOptions, schedule, selected_topics
 from vla_ros.bags.reader import Bag, TopicInfo
 from vla_ros.bags.streams import CLOCK
+from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
+from vla_ros.nodes.streams import message_class
 
 CLOCK_PERIOD = 0.01  # s between two /clock messages where the bag has none of its own
 DEPTH = 100
@@ -36,10 +37,9 @@ class ReplayNode(Node):
                 continue
             info = bag.topics[topic]
             try:
-                package, kind, name = info.type.split("/")
-                message_type = getattr(import_module(f"{package}.{kind}"), name)
-            except (ImportError, AttributeError, ValueError) as error:
-                self.left_out[topic] = f"message type {info.type} is not installed: {error}"
+                message_type = message_class(info.type)
+            except InputError as error:
+                self.left_out[topic] = str(error)
                 continue
             self._publishers_by_topic[topic] = self.create_publisher(message_type, topic, _qos(info))
         self._clock_publisher = None

@@ -8,15 +8,16 @@ from rclpy.node import Node
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
+from vla_ros.messages.stamps import is_stamped
 from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 
 def message_class(typename: str) -> type:
     """The class of `package/msg/Name`. Raises InputError."""
-    package, kind, name = typename.split("/")
     try:
+        package, kind, name = typename.split("/")
         return getattr(import_module(f"{package}.{kind}"), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"message type {typename}: not installed: {error}") from error
 
 
@@ -26,7 +27,7 @@ def subscribe(node: Node, stream: Stream, take: Callable[[Any], None], reliable:
     Raises InputError for a type that is not installed, and for a stream that paces without a header.
     """
     kind = message_class(stream.type)
-    if stream.paces and "header" not in kind.get_fields_and_field_types():
-        raise InputError(f"stream {stream.name}: {stream.type} has no header: it cannot pace")
+    if stream.paces and not is_stamped(kind):
+        raise InputError(f"stream {stream.name}: {stream.type} has no stamp, so it cannot pace")
     qos = STATUS_QOS if stream.once else sensor_qos(reliable or stream.reliable)
     node.create_subscription(kind, stream.topic, take, qos)

@@ -1,17 +1,82 @@
-"""Flow matching at inference: Euler steps from noise to actions, guided towards a running chunk where there is one.
+"""Flow matching: the velocity's error in training, Euler steps from noise to actions at inference, guided towards a
+running chunk where there is one.
 
 Time runs from 1 (noise) to 0 (actions), and the network's velocity is noise - actions, as in openpi and LeRobot.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vla_ros.policies.policy import Steer
+from vla_ros.policies.policy import Answer, Batch, Context, Draws, Fixed, Policy, Steer, Traits
 
 Velocity = Callable[[Tensor, int], Tensor]  # (B, H, D) noisy actions and the number of the step -> (B, H, D)
+
+
+class FlowPolicy(Policy):
+    """A policy whose network predicts the velocity noise - actions of (B, H, D) noisy actions at a time.
+
+    `prepare` computes what depends on the times of the steps alone; `config.num_steps` is their usual number.
+
+    Attributes:
+        time_draw: (a, b), scale, offset of the times of training: scale · Beta(a, b) + offset, more of them near 1.
+    """
+
+    traits = Traits(guidance=("prior", "exact"))
+    compiled = ("encode", "velocity")
+    time_draw: tuple[tuple[float, float], float, float] = (1.5, 1.0), 0.999, 0.001
+
+    @abstractmethod
+    def step_constants(self, time: Tensor) -> Fixed:
+        """What (N,) times decide; `len` is N, and a slice of it is for these times."""
+
+    @abstractmethod
+    def velocity(self, ready: Any, noisy: Tensor, constants: Fixed) -> Tensor:
+        """noise - actions, (B, H, D), with the constants of one time or of B."""
+
+    def ready(self, context: Context) -> Any:
+        """The context as the steps of one `act` read it."""
+        return context
+
+    def draws(self, size: int) -> dict[str, tuple[int, ...]]:
+        return {"noise": (size, self.config.horizon, self.config.action_dim)}
+
+    def prepare(self, num_steps: int | None = None) -> Fixed:
+        return self.step_constants(times(num_steps or self.config.num_steps, next(self.parameters()).device))
+
+    def act(
+        self, context: Context, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
+    ) -> Answer:
+        """Actions (B, H, D) from the noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
+        constants, ready = self.prepare() if fixed is None else fixed, self.ready(context)
+
+        def velocity(x: Tensor, step: int) -> Tensor:
+            return self.velocity(ready, x, constants[step : step + 1])
+
+        return Answer(sample(velocity, draws["noise"], len(constants), steer))
+
+    def denoise(self, context: Context, noisy: Tensor, time: Tensor) -> Tensor:
+        """The velocity, (B, H, D), at (B,) or (1,) times."""
+        return self.velocity(self.ready(context), noisy, self.step_constants(time))
+
+    def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
+        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
+        actions = batch["actions"]
+        noise = torch.randn_like(actions) if noise is None else noise
+        time = self.draw_time(actions) if time is None else time
+        t = time[:, None, None]
+        noisy = t * noise + (1 - t) * actions
+        return (self.denoise(self.encode(batch), noisy, time) - (noise - actions)).square()
+
+    def draw_time(self, actions: Tensor) -> Tensor:
+        """(B,) times in (0, 1]."""
+        powers, scale, offset = self.time_draw
+        a, b = torch.tensor(powers, device=actions.device)
+        return torch.distributions.Beta(a, b).sample((len(actions),)) * scale + offset
 
 
 def times(num_steps: int, device: torch.device) -> Tensor:

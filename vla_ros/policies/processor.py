@@ -189,10 +189,6 @@ class StandardProcessor(Processor):
         if absent:
             raise InputError(f"cameras {absent} are declared absent, {family} needs every one it was trained with")
 
-    def depth(self, samples: Sequence[Sample], stream: str) -> int:
-        """T, observation steps of a stream in these samples: those of training where they have actions."""
-        return len(self.steps(training=samples[0].actions is not None)[stream])
-
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         """`state` (B, S), `images` (B, N, 3, height, width) uint8, where the policy has them, and `targets`."""
         states = self.states(samples)
@@ -200,6 +196,10 @@ class StandardProcessor(Processor):
         if self.image_names:
             batch["images"] = self.images(samples)[:, -1]
         return batch | self.targets(samples, states)
+
+    def depth(self, samples: Sequence[Sample], stream: str) -> int:
+        """T, observation steps of a stream in these samples: those of training where they have actions."""
+        return len(self.steps(training=samples[0].actions is not None)[stream])
 
     def states(self, samples: Sequence[Sample]) -> np.ndarray:
         """(B, T, J) joint positions, rad or m. Raises InputError for another number of joints or steps."""

@@ -20,8 +20,8 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     rows = {"model": title, "parameters": f"{parameters:,}", **(sizes.summary() if hasattr(sizes, "summary") else {})}
     rows |= {
         "cameras": ", ".join(
-            f"{short_name(name)} (absent)" if camera is None else f"{short_name(name)} from {camera}"
-            for name, camera in zip(processor.image_names, processor.robot_cameras, strict=True)
+            name + (" (absent)" if camera is None else "" if camera == name else f" from {camera}")
+            for name, camera in zip(map(short_name, processor.image_names), processor.robot_cameras, strict=True)
         ) or "none",
         "images": f"{width}x{height} pixels, {FITS[processor.fit]}",
         "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}",

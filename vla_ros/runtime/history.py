@@ -6,6 +6,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation, Sample
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, JOINT_STATES
 from vla_ros.policies.processor import Processor
 
@@ -76,6 +77,18 @@ def make_sample(steps: Steps | Sequence[Observation], processor: Processor, inst
 
 def _has(step: Observation, name: str) -> bool:
     return step.state.size > 0 if name == JOINT_STATES else name in step.images or name in step.values
+
+
+def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "warm up") -> Sample:
+    """A sample of the right shapes: black images as large as the robot file says, every joint mid-range."""
+    images, values, steps = {}, {}, processor.steps()
+    for name in set(steps) - {JOINT_STATES}:
+        for reading, (shape, dtype) in robot.stream(name).readings.items():
+            kind = images if reading in processor.cameras else values
+            kind[reading] = np.zeros((len(steps[name]), *shape), dtype if dtype != "string" else np.str_)
+    middle = np.array([(joint.lower + joint.upper) / 2 for joint in robot.joints])
+    state = np.tile(middle, (len(steps.get(JOINT_STATES, (0,))), 1))
+    return Sample(images=images, state=state, instruction=instruction, values=values)
 
 
 def _offsets(processor: Processor) -> list[int]:

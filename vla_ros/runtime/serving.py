@@ -8,7 +8,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy, load
-from vla_ros.runtime.session import PolicySession, SessionOptions, example_sample
+from vla_ros.runtime.history import example_sample
+from vla_ros.runtime.session import PolicySession, SessionOptions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

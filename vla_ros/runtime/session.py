@@ -15,10 +15,7 @@ from torch.utils import _pytree as pytree
 from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
-from vla_ros.core.robot import RobotSpec
-from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer
-from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
 from vla_ros.runtime.rtc import RunningChunk
@@ -73,18 +70,6 @@ class Inference:
     act_time: float
     total_time: float
     stale: bool = False
-
-
-def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "warm up") -> Sample:
-    """A sample of the right shapes: black images as large as the robot file says, every joint mid-range."""
-    images, values, steps = {}, {}, processor.steps()
-    for name in set(steps) - {JOINT_STATES}:
-        for reading, (shape, dtype) in robot.stream(name).readings.items():
-            kind = images if reading in processor.cameras else values
-            kind[reading] = np.zeros((len(steps[name]), *shape), dtype if dtype != "string" else np.str_)
-    middle = np.array([(joint.lower + joint.upper) / 2 for joint in robot.joints])
-    state = np.tile(middle, (len(steps.get(JOINT_STATES, (0,))), 1))
-    return Sample(images=images, state=state, instruction=instruction, values=values)
 
 
 @contextmanager
@@ -241,8 +226,8 @@ class PolicySession:
             answers = result.actions.to("cpu", kind, copy=True)  # the one wait for the device
             encode_time, act_time = timer.seconds()
             targets = self.processor.outputs(answers, samples)
-            for row, one in enumerate(targets):
-                _refuse_not_finite(one, f" (row {row} of the batch)" if self.size > 1 else "")
+            for part in [part for one in targets for part in one.parts]:
+                _refuse_not_finite("policy", part.data, part.names)
             if sound and not torch.stack(sound).all():
                 raise InputError("policy: what it would remember is not finite; the observation is left out")
             if self._held.memory is not None:
@@ -283,10 +268,7 @@ class PolicySession:
         if len(samples) != self.size:
             raise ValueError(f"{len(samples)} samples for a session of {self.size}")
         for sample in samples:  # a prompt that tells the state would make a number of what is none
-            if not np.isfinite(sample.state).all():
-                step, joint = np.argwhere(~np.isfinite(sample.state))[0]
-                name = self.processor.joints[joint]
-                raise InputError(f"state: {name} is {sample.state[step, joint]}, expected a finite number")
+            _refuse_not_finite("state", sample.state, self.processor.joints)
         step_ns = self.processor.step_dt * 1e9
         return self.policy.with_elapsed(self.processor.inputs(samples), [
             0 if last is None else max(0, round((sample.stamp_ns - last) / step_ns))
@@ -311,9 +293,7 @@ class PolicySession:
         return held if self.recorded or any(tails) else None
 
 
-def _refuse_not_finite(targets: Targets, where: str) -> None:
-    for part in targets.parts:
-        if not np.isfinite(part.data).all():
-            row, column = np.argwhere(~np.isfinite(part.data))[0]
-            raise InputError(f"policy: row {row} of joint {part.names[column]} is {part.data[row, column]}, expected a "
-                             f"finite number{where}")
+def _refuse_not_finite(what: str, rows: np.ndarray, names: Sequence[str]) -> None:
+    if not np.isfinite(rows).all():
+        row, column = np.argwhere(~np.isfinite(rows))[0]
+        raise InputError(f"{what}: {names[column]}, row {row} is {rows[row, column]}, expected a finite number")

@@ -41,10 +41,22 @@ def arm_xml() -> str:
         sine, cosine = np.sin(_FINGER_ANGLE), np.cos(_FINGER_ANGLE)
         return at((distance * cosine + outwards * sine, 0.0, -distance * sine + outwards * cosine))
 
-    side = 'type="capsule" material="shell" mass="0.012"'
+    def hub(radius: float, half: float, cap: float, cap_half: float) -> str:
+        """The housing of a joint's axle, and the lids on its ends."""
+        lying = 'type="cylinder" euler="1.5708 0 0"'
+        return (
+            f'<geom {lying} mass="0.015" material="shell" size="{radius} {half}"/>\n'
+            f'<geom {lying} mass="0.002" material="accent" size="{cap} {cap_half}"/>'
+        )
+
+    def sides(radius: float, y: float, end: tuple[float, float, float]) -> str:
+        """The two rods of a link, left and right of its axis."""
+        return "\n".join(
+            f'<geom type="capsule" material="shell" mass="0.012" size="{radius}" '
+            f'fromto="0 {left} 0 {end[0]} {left} {end[2]}"/>' for left in (y, -y)
+        )  # fmt: skip
+
     servo = 'type="box" material="servo" mass="0.05"'
-    hub = 'type="cylinder" euler="1.5708 0 0" mass="0.015" material="shell"'
-    cap = 'type="cylinder" euler="1.5708 0 0" mass="0.002" material="accent"'
     shell = 'type="box" material="shell" mass="0.01"'
     finger = 'class="finger" type="box"'
     tilt = f'euler="0 {_FINGER_ANGLE} 0"'
@@ -61,24 +73,19 @@ def arm_xml() -> str:
         <geom {servo} size="0.013 0.019 0.023" pos="0.0290 0 0.048"/>
         <body name="upper_arm" {at(PAN_TO_LIFT)}>
           {joint(1, "0 1 0")}
-          <geom {hub} size="0.018 0.028"/>
-          <geom {cap} size="0.008 0.031"/>
-          <geom {side} size="0.008" fromto="0 0.022 0 0.0280 0.022 0.1126"/>
-          <geom {side} size="0.008" fromto="0 -0.022 0 0.0280 -0.022 0.1126"/>
+          {hub(0.018, 0.028, 0.008, 0.031)}
+          {sides(0.008, 0.022, LIFT_TO_ELBOW)}
           <geom {shell} size="0.009 0.022 0.028" pos="0.013 0 0.0520" euler="0 0.2438 0"/>
           <geom {servo} size="0.022 0.018 0.014" pos="0.020 0 0.1126"/>
           <body name="lower_arm" {at(LIFT_TO_ELBOW)}>
             {joint(2, "0 1 0")}
-            <geom {hub} size="0.017 0.028"/>
-            <geom {cap} size="0.008 0.031"/>
-            <geom {side} size="0.0075" fromto="0 0.021 0 0.1349 0.021 0.0052"/>
-            <geom {side} size="0.0075" fromto="0 -0.021 0 0.1349 -0.021 0.0052"/>
+            {hub(0.017, 0.028, 0.008, 0.031)}
+            {sides(0.0075, 0.021, ELBOW_TO_WRIST)}
             <geom {shell} size="0.036 0.021 0.008" pos="0.062 0 0.0024"/>
             <geom {servo} size="0.021 0.016 0.012" pos="0.118 0 0.0052"/>
             <body name="wrist" {at(ELBOW_TO_WRIST)}>
               {joint(3, "0 1 0")}
-              <geom {hub} size="0.015 0.026"/>
-              <geom {cap} size="0.007 0.029"/>
+              {hub(0.015, 0.026, 0.007, 0.029)}
               <geom {servo} size="0.020 0.014 0.013" pos="0.034 0 0"/>
               <body name="hand" {at(WRIST_TO_ROLL)}>
                 {joint(4, "-1 0 0")}
@@ -94,8 +101,7 @@ def arm_xml() -> str:
                 <site name="tip" {at(ROLL_TO_TIP)} size="0.003" rgba="1 1 1 0"/>
                 <body name="jaw" {at(ROLL_TO_JAW)}>
                   {joint(5, "0 -1 0", "jaw")}
-                  <geom {hub} size="0.011 0.019"/>
-                  <geom {cap} size="0.005 0.021"/>
+                  {hub(0.011, 0.019, 0.005, 0.021)}
                   <geom {shell} size="0.020 0.0085 0.0055" {along_finger(0.016, 0.0062)} {tilt}/>
                   <geom name="moving_finger" {finger} size="0.0246 0.010 0.0035" {along_finger(0.0596, 0.0035)} {tilt}/>
                 </body>

@@ -34,12 +34,14 @@ def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int
         chosen = samples.get(numbers)
         batch = {name: value.to(device) for name, value in processor.inputs(chosen).items()}
         torch.manual_seed(seed + count)
-        losses += sum(float(policy.loss(batch)[name]) for name in policy.groups()) * len(chosen)
+        found = policy.loss(batch)
+        losses += sum(float(found[name]) for name in policy.groups()) * len(chosen)
         torch.manual_seed(seed + count)
         shown = samples.get(numbers, training=False)
         if session is None:
             batch = {name: value.to(device) for name, value in processor.inputs(shown).items()}
-            targets = processor.outputs(policy.predict(batch).float().cpu(), shown)
+            answer = policy.predict(batch).cpu()
+            targets = processor.outputs(answer.float() if answer.is_floating_point() else answer, shown)
         else:
             targets = _played(session, shown, steps)
         true = np.stack([sample.actions[-processor.horizon :] for sample in chosen])

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from vla_ros.messages.images import compressed_image_message, image_message
 from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.nodes.qos import COMMAND_QOS, sensor_qos
+from vla_ros.nodes.streams import message_class
 from vla_ros.sim.cameras import pinhole_camera
 from vla_ros.sim.world import World
 
@@ -49,8 +49,7 @@ class Commands:
         self._stamps: dict[str, int] = {}
         self._positions: dict[str, np.ndarray] = {}
         for group in robot.groups:
-            package, _, name = COMMAND_TYPES[group.interface].split("/")
-            kind = getattr(import_module(f"{package}.msg"), name)
+            kind = message_class(COMMAND_TYPES[group.interface])
             node.create_subscription(kind, group.topic, lambda m, g=group: self._take(g, m), COMMAND_QOS)
 
     def _take(self, group: CommandGroup, message: Any) -> None:

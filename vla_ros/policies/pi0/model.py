@@ -18,10 +18,10 @@ from vla_ros.nn.attention import KeyValueCache
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.gemma import GemmaTower
 from vla_ros.nn.norms import Modulation
-from vla_ros.policies import flow
+from vla_ros.policies.flow import FlowPolicy
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.vision import ImageTokens
-from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, tensors
+from vla_ros.policies.policy import Batch, Draws, Memory, tensors
 
 
 @tensors
@@ -36,9 +36,7 @@ class StepConstants:
     bias: Tensor | None = None
     modulations: list[Modulation] | None = None
 
-    def __getitem__(self, index: int) -> "StepConstants":
-        """The constants of one time, ready for any batch size."""
-        rows = slice(index, index + 1)
+    def __getitem__(self, rows: slice) -> "StepConstants":
         return StepConstants(
             None if self.bias is None else self.bias[rows],
             None if self.modulations is None else [tuple(part[rows] for part in m) for m in self.modulations],
@@ -63,7 +61,7 @@ class Pi0Context:
     rotary: Rotary
 
 
-class Pi0(Policy):
+class Pi0(FlowPolicy):
     """The network, for every size and for both π0 and π0.5 (`config.adaptive`).
 
     A batch holds
@@ -74,13 +72,11 @@ class Pi0(Policy):
         state: (B, state_dim), normalised and padded (π0).
     """
 
-    traits = Traits(guidance=("prior", "exact"))
-    compiled = ("encode", "velocity")
-
     def __init__(self, config: Pi0Config) -> None:
         super().__init__()
         self.config = config
         width = config.expert.width
+        self.time_draw = config.time_beta, config.time_scale, config.time_offset
         self.image_tokens = ImageTokens(config.vision, config.prefix.width, len(config.cameras))
         self.embedding = nn.Embedding(config.vocabulary, config.prefix.width)
         nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # of size one after its scaling
@@ -97,9 +93,6 @@ class Pi0(Policy):
         self.float32 = (r".*norm", r"(state|action|time)_(in|out)\.", r"image_tokens\.tower\.(patches|positions)")
         if self.image_tokens.reads_text:
             self.float32 += (r"image_tokens\.tower\.",)
-
-    def draws(self, size: int) -> dict[str, tuple[int, ...]]:
-        return {"noise": (size, self.config.horizon, self.config.action_dim)}
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Pi0Context:
         """Keys and values of images, text and state."""
@@ -138,15 +131,14 @@ class Pi0(Policy):
         condition = F.silu(self.time_out(F.silu(self.time_in(features))))
         return StepConstants(modulations=self.expert.modulations(condition))
 
-    def denoise(self, context: Pi0Context, noisy: Tensor, time: Tensor) -> Tensor:
-        """The velocity noise - actions, (B, H, D), at (B,) or (1,) times."""
-        cache = KeyValueCache(context.cache, self.config.horizon)
-        return self.velocity(context, cache, noisy, self.step_constants(time))
+    def ready(self, context: Pi0Context) -> tuple[Pi0Context, KeyValueCache]:
+        """With its keys and values in a cache that has room for H more; the context stays as it is."""
+        return context, KeyValueCache(context.cache, self.config.horizon)
 
     def velocity(
-        self, context: Pi0Context, cache: KeyValueCache, noisy: Tensor, constants: StepConstants
+        self, ready: tuple[Pi0Context, KeyValueCache], noisy: Tensor, constants: StepConstants
     ) -> Tensor:
-        """`denoise` with the time's share given, and the context's keys and values in a cache with room for H more."""
+        context, cache = ready
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         if not self.config.adaptive:
             x = F.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants.bias[:, None]
@@ -159,37 +151,6 @@ class Pi0(Policy):
             constants.modulations,
         )
         return self.action_out(x.to(self.action_out.weight.dtype)).to(noisy.dtype)
-
-    def act(
-        self, context: Pi0Context, draws: Draws | None = None, fixed: StepConstants | None = None,
-        steer: Steer | None = None,
-    ) -> Answer:
-        """Actions (B, H, D) from the noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
-        constants = self.prepare() if fixed is None else fixed
-        cache = KeyValueCache(context.cache, self.config.horizon)  # the context stays as it is
-
-        def velocity(x: Tensor, step: int) -> Tensor:
-            return self.velocity(context, cache, x, constants[step])
-
-        return Answer(flow.sample(velocity, draws["noise"], len(constants), steer))
-
-    def prepare(self, num_steps: int | None = None) -> StepConstants:
-        steps = num_steps or self.config.num_steps
-        return self.step_constants(flow.times(steps, self.action_in.weight.device))
-
-    def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
-        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
-        actions = batch["actions"]
-        noise = torch.randn_like(actions) if noise is None else noise
-        time = self.draw_time(actions) if time is None else time
-        t = time[:, None, None]
-        noisy = t * noise + (1 - t) * actions
-        return (self.denoise(self.encode(batch), noisy, time) - (noise - actions)).square()
-
-    def draw_time(self, actions: Tensor) -> Tensor:
-        """(B,) times in (0, 1]: scale · Beta(a, b) + offset, more of them near 1 (noise)."""
-        beta = torch.distributions.Beta(*(torch.tensor(p, device=actions.device) for p in self.config.time_beta))
-        return beta.sample((actions.shape[0],)) * self.config.time_scale + self.config.time_offset
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """Mean squared error of the velocity over the rows of the episode and the robot's own dimensions."""

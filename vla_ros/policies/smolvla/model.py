@@ -17,8 +17,8 @@ from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm, attend
 from vla_ros.nn.siglip import Siglip
-from vla_ros.policies import flow
-from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, tensors
+from vla_ros.policies.flow import FlowPolicy
+from vla_ros.policies.policy import Batch, Draws, Memory, tensors
 from vla_ros.policies.smolvla.config import SmolVLAConfig
 
 
@@ -40,7 +40,7 @@ class SmolVLAContext:
     cross_rotary: Rotary
 
 
-class SmolVLA(Policy):
+class SmolVLA(FlowPolicy):
     """A batch holds
         images: (B, C, 3, size, size) uint8, or float in [-1, 1].
         image_mask: (B, C) bool, False where a camera is absent.
@@ -49,8 +49,6 @@ class SmolVLA(Policy):
     """
 
     config: SmolVLAConfig
-    traits = Traits(guidance=("prior", "exact"))
-    compiled = ("encode", "velocity")
 
     def __init__(self, config: SmolVLAConfig) -> None:
         super().__init__()
@@ -73,9 +71,6 @@ class SmolVLA(Policy):
         self.time_in, self.time_out = nn.Linear(2 * width, width), nn.Linear(width, width)
         self.action_out = nn.Linear(width, config.max_action_dim)
         self.float32 = (r"(state|action|time)_(in|out)\.", *((r"vision\.",) if self.reads_text else ()))
-
-    def draws(self, size: int) -> dict[str, tuple[int, ...]]:
-        return {"noise": (size, self.config.horizon, self.config.action_dim)}
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> SmolVLAContext:
         """Keys and values of every layer as the expert will read them, masks and rotary tables."""
@@ -133,7 +128,7 @@ class SmolVLA(Policy):
             cross_rotary=rotary_table(steps[None], size.head_dim),
         )
 
-    def time_bias(self, time: Tensor) -> Tensor:
+    def step_constants(self, time: Tensor) -> Tensor:
         """(N,) times to their share of the action-time MLP's first layer, (N, width).
 
         The layer acts on [action, time]: its product is the sum of a product with either half.
@@ -142,51 +137,19 @@ class SmolVLA(Policy):
         weight = self.time_in.weight
         return functional.linear(features.to(weight.dtype), weight.chunk(2, dim=1)[1], self.time_in.bias)
 
-    def denoise(self, context: SmolVLAContext, noisy: Tensor, time: Tensor) -> Tensor:
-        """The velocity noise - actions, (B, H, D), at (B,) or (1,) times."""
-        return self.velocity(context, noisy, self.time_bias(time))
-
-    def velocity(self, context: SmolVLAContext, noisy: Tensor, time_bias: Tensor) -> Tensor:
-        """`denoise` with the time's share given."""
+    def velocity(self, ready: SmolVLAContext, noisy: Tensor, constants: Tensor) -> Tensor:
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
-        x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + time_bias[:, None]
+        x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants[:, None]
         x = self.time_out(functional.silu(x)).to(self.expert[0].out.weight.dtype)
-        for layer, key, value in zip(self.expert, context.keys, context.values, strict=True):
+        for layer, key, value in zip(self.expert, ready.keys, ready.values, strict=True):
             if layer.cross:
-                query = layer.project_query(x, context.cross_rotary)
-                x = layer.finish(x, attend(query, key, value, context.cross_mask))
+                query = layer.project_query(x, ready.cross_rotary)
+                x = layer.finish(x, attend(query, key, value, ready.cross_mask))
             else:
-                query, own_key, own_value = layer.project(x, context.joint_rotary)
+                query, own_key, own_value = layer.project(x, ready.joint_rotary)
                 key, value = torch.cat([key, own_key], dim=2), torch.cat([value, own_value], dim=2)
-                x = layer.finish(x, attend(query, key, value, context.joint_mask))
+                x = layer.finish(x, attend(query, key, value, ready.joint_mask))
         return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
-
-    def prepare(self, num_steps: int | None = None) -> Tensor:
-        """(N, width), the time's share of each of N steps."""
-        return self.time_bias(flow.times(num_steps or self.config.num_steps, self.action_in.weight.device))
-
-    def act(
-        self, context: SmolVLAContext, draws: Draws | None = None, fixed: Tensor | None = None,
-        steer: Steer | None = None,
-    ) -> Answer:
-        """Actions (B, H, D) from the noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
-        bias = self.prepare() if fixed is None else fixed
-
-        def velocity(x: Tensor, step: int) -> Tensor:
-            return self.velocity(context, x, bias[step : step + 1])
-
-        return Answer(flow.sample(velocity, draws["noise"], len(bias), steer))
-
-    def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
-        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
-        actions = batch["actions"]
-        noise = torch.randn_like(actions) if noise is None else noise
-        if time is None:  # more of them near 1, which is noise
-            a, b = torch.tensor([1.5, 1.0], device=actions.device)
-            time = torch.distributions.Beta(a, b).sample((len(actions),)) * 0.999 + 0.001
-        t = time[:, None, None]
-        v = self.denoise(self.encode(batch), t * noise + (1 - t) * actions, time)
-        return (v - (noise - actions)).square()
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """Mean squared error of the velocity over the robot's own dimensions; padded rows count as zero."""
