@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,23 @@ from rich.table import Table
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
-from vla_ros.graph.episodes import Episode, Outcome
+from vla_ros.graph.episodes import Episode
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
 _UNSEEN = 800_000  # seeds of layouts that no demonstration has
 TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0}  # s of simulated time
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an episode, as the results file has it; `time` in s of simulated time."""
+
+    seed: int
+    instruction: str
+    judged: str
+    success: bool
+    time: float
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +77,8 @@ def main(args: argparse.Namespace) -> int:
         plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
-    for episode, outcome in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
-        outcomes[episode] = outcome
+    for episode, success, seconds in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
+        outcomes[episode] = Outcome(episode.seed, episode.instruction, episode.judged, success, seconds)
         _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
     results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.task}
     _print_table(results, args)
@@ -93,20 +104,14 @@ def episodes(
         rng = np.random.default_rng([layout, 11])
         colour = COLOURS[index % len(COLOURS)]
         told = COLOURS[(index + 1 + int(rng.integers(2))) % len(COLOURS)] if control == "wrong_colour" else colour
-        found.append(
-            Episode(
-                seed=layout,
-                kind=kind,
-                instruction=Task(TaskKind(kind), told).instruction(rng),
-                judged=Task(TaskKind(kind), colour).instruction(),
-                time_limit=time_limit or TIME_LIMITS[kind],
-            )
-        )
+        judged = Task(TaskKind(kind), colour).instruction()
+        instruction = judged if control == "expert" else Task(TaskKind(kind), told).instruction(rng)
+        found.append(Episode(layout, kind, instruction, judged, time_limit or TIME_LIMITS[kind]))
     return found
 
 
-def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, Outcome]]:
-    """The scripted expert in the bare simulator, as a yardstick."""
+def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, bool, float]]:
+    """The scripted expert in the bare simulator, as a yardstick: episode, success, and s of simulated time."""
     from vla_ros.sim.expert import Expert
     from vla_ros.sim.tasks import SuccessTracker, parse_instruction
     from vla_ros.sim.world import World
@@ -119,15 +124,15 @@ def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, Outcome]]:
         while not tracker.succeeded and world.time < episode.time_limit - 1e-9:
             world.step(expert.command())
             tracker.update()
-        yield episode, Outcome(episode.seed, episode.judged, episode.judged, tracker.succeeded, round(world.time, 3))
+        yield episode, tracker.succeeded, round(world.time, 3)
 
 
-def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tuple[Episode, Outcome]]:
-    """The plan through `args.jobs` graphs at a time; outcomes as they come."""
+def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tuple[Episode, bool, float]]:
+    """As `run_expert`, through `args.jobs` graphs at a time, in the order in which they end."""
     from vla_ros.graph.evaluation import EvaluationGraph
 
     todo: queue.SimpleQueue[Episode] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[Episode, Outcome] | BaseException] = queue.SimpleQueue()
+    done: queue.SimpleQueue[tuple[Episode, bool, float] | BaseException] = queue.SimpleQueue()
     for episode in plan:
         todo.put(episode)
 
@@ -136,7 +141,8 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tu
             graph.bring_up()
             while True:
                 episode = todo.get_nowait()
-                done.put((episode, graph.run(episode, foreign_images=args.control == "shuffled_images")))
+                status = graph.run_to_end(episode, foreign_images=args.control == "shuffled_images")
+                done.put((episode, status.success, float(status.values["run_time"])))
         except queue.Empty:
             return
         except BaseException as error:  # handed to the main thread, which ends every graph

@@ -28,16 +28,12 @@ class DemoGraph(SimulatedGraph):
         self.args, self.console, self.folder = args, console, folder
         self._limits = np.array([joint.velocity for joint in self.robot.joints])
 
-    def followed(self) -> list[int | None]:
-        return self.watch.followed()
-
     def now_ns(self) -> int:
         return self.graph.node.get_clock().now().nanoseconds
 
     def bring_up(self) -> None:
         """Start all nodes, configure them, lay out the cubes, activate."""
         args, graph, common = self.args, self.graph, self.common
-        self.watch = Watch(graph)
         policy = {"policy": str(args.policy.resolve()), "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
         # What the policy was trained at; more would only take time from the other nodes of a small machine.
         policy["max_rate"] = 0.0 if args.lockstep else 10.0

@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from vla_ros.bags.index import index_bag
@@ -34,10 +32,9 @@ class DemonstrationGraph(SimulatedGraph):
 
     def bring_up(self) -> None:
         """Start the nodes; the recorder waits for the first episode."""
-        graph, node = self.graph, self.graph.node
+        graph = self.graph
         self._following: str | None = None
-        self._set_recorder = node.create_client(SetParameters, f"{graph.full_name('recorder_node')}/set_parameters")
-        node.create_subscription(String, "expert_node/following", self._take_following, STATUS_QOS)
+        graph.node.create_subscription(String, "expert_node/following", self._take_following, STATUS_QOS)
         graph.start("expert_node", parameters=self.common)
         graph.start("recorder_node", parameters=self.common | {"compressed_images": True})
         self.simulation.start(
@@ -77,26 +74,12 @@ class DemonstrationGraph(SimulatedGraph):
     def _run(self, bag: Path, instruction: str) -> TaskStatus:
         """What the simulator said at the end of the episode, after the bag was closed."""
         graph, simulation = self.graph, self.simulation
-        request = SetParameters.Request(parameters=[Parameter("output", value=str(bag.resolve())).to_parameter_msg()])
-        graph.wait_for(self._set_recorder.service_is_ready, "the services of recorder_node")
-        future = self._set_recorder.call_async(request)
-        graph.wait_for(future.done, "recorder_node to take the name of the bag")
-        if not future.result().results[0].successful:
-            raise GraphError(f"recorder_node: {future.result().results[0].reason}")
+        graph.set_parameters("recorder_node", {"output": str(bag.resolve())})
         self.instruct(instruction)
         graph.activate("recorder_node")
-        number = simulation.run()
-
-        def over() -> TaskStatus | None:
-            status = simulation.task
-            if status.values["run"] != str(number) and not status.failed:
-                return None
-            held, late = status.values["state"] == "held", float(status.values["run_time"]) > TIME_LIMIT
-            return status if held or late or status.failed else None
-
-        status = graph.wait_for(over, "the end of the episode", 3600.0)
-        if status.failed:
-            raise GraphError(f"sim_node: {status.message}")
+        status = simulation.run_until(
+            lambda task: task.values["state"] == "held" or float(task.values["run_time"]) > TIME_LIMIT
+        )
         graph.deactivate("recorder_node")
         simulation.pause()
         self.instruct("")

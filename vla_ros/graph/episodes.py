@@ -1,4 +1,4 @@
-"""What an evaluation tries, and what came of it."""
+"""What an evaluation tries."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,4 @@ class Episode:
     kind: str
     instruction: str
     judged: str
-    time_limit: float
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of an episode; times in s of simulated time."""
-
-    seed: int
-    instruction: str
-    judged: str
-    success: bool
-    time: float
+    time_limit: float  # s of simulated time

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_ros.core.resources import config_file
-from vla_ros.graph.episodes import Episode, Outcome
+from vla_ros.graph.episodes import Episode
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.simulation import TaskStatus
-from vla_ros.graph.watch import Watch
 
 
 class EvaluationGraph(SimulatedGraph):
@@ -28,7 +27,6 @@ class EvaluationGraph(SimulatedGraph):
 
     def bring_up(self) -> None:
         """Start and configure the three nodes."""
-        self.watch = Watch(self.graph)
         policy = {"policy": self._policy, "device": self._device, "threads": 1}
         self.graph.start("policy_node", parameters=self.common | policy, files=self._params)
         files = [config_file("executor_demo.yaml"), *self._params]
@@ -37,18 +35,11 @@ class EvaluationGraph(SimulatedGraph):
         self.graph.configure("policy_node")
         self.graph.configure("executor_node")
 
-    def followed(self) -> list[int | None]:
-        return self.watch.followed()
-
-    def run(self, episode: Episode, foreign_images: bool = False) -> Outcome:
-        """One episode from a fresh layout. Raises GraphError when a node or the simulation gives up."""
-        status = self.run_to_end(episode, foreign_images)
-        return Outcome(
-            episode.seed, episode.instruction, episode.judged, status.success, float(status.values["run_time"])
-        )
-
     def run_to_end(self, episode: Episode, foreign_images: bool = False) -> TaskStatus:
-        """What the simulator said when the episode was over."""
+        """One episode from a fresh layout: what the simulator said at its end.
+
+        Raises GraphError when a node or the simulation gives up.
+        """
         graph, simulation = self.graph, self.simulation
         simulation.reset(
             seed=episode.seed, task=episode.judged, foreign_images=foreign_images, time_limit=float(episode.time_limit)

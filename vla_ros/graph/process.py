@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ def signal_all(processes: Sequence[Process], number: int, patience: float) -> No
         except subprocess.TimeoutExpired:
             continue
 
+
 def check_namespace(namespace: str) -> None:
     """Raises InputError for what ROS does not take as a namespace."""
     for token in namespace.strip("/").split("/") if namespace.strip("/") else ():
@@ -53,11 +54,9 @@ def check_namespace(namespace: str) -> None:
             raise InputError(f"namespace {namespace!r}: {token!r}, expected letters, digits and _, a letter first")
 
 
-def node_command(
-    name: str, module: str, namespace: str, files: Sequence[str | Path], remaps: Mapping[str, str]
-) -> list[str]:
+def node_command(name: str, module: str, namespace: str, files: Sequence[str | Path]) -> list[str]:
     """The command that runs `module` as node `name`. Raises InputError for a parameter file that is none."""
-    rules = {"__node": name} | ({"__ns": f"/{namespace.strip('/')}"} if namespace else {}) | dict(remaps)
+    rules = {"__node": name} | ({"__ns": f"/{namespace.strip('/')}"} if namespace else {})
     command = [sys.executable, "-m", module, "--ros-args"]
     for old, new in rules.items():
         command += ["-r", f"{old}:={new}"]

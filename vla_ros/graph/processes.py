@@ -13,6 +13,7 @@ import rclpy
 import yaml
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.task import Future
@@ -27,6 +28,7 @@ _GOALS = {
     Transition.TRANSITION_DEACTIVATE: (State.PRIMARY_STATE_INACTIVE, "deactivate"),
     Transition.TRANSITION_CLEANUP: (State.PRIMARY_STATE_UNCONFIGURED, "clean up"),
 }
+_SERVICES = {"change_state": ChangeState, "get_state": GetState, "set_parameters": SetParameters}
 _ASK_AGAIN = 2.0  # s between questions to a node that has not answered
 
 
@@ -142,9 +144,7 @@ class Graph:
         *,
         parameters: Mapping[str, Any] | None = None,
         files: Sequence[str | Path] = (),
-        remaps: Mapping[str, str] | None = None,
         lifecycle: bool = True,
-        arguments: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Start `python -m module` as node `name`.
@@ -153,20 +153,18 @@ class Graph:
             module: `vla_ros.nodes.NAME` when None.
             parameters: written to a parameter file of their own; they win over `files`.
             files: ordinary ROS parameter files.
-            remaps: old topic name -> new one.
             lifecycle: False for a node without lifecycle services.
-            arguments: more after `--ros-args`.
         """
         if name in self.processes:
             raise ValueError(f"node {name} is started already")
         own = self.folder / f"{name}.yaml"
         own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}), encoding="utf-8")
         given = [*files, *([own] if parameters else [])]
-        command = node_command(name, module or f"vla_ros.nodes.{name}", self.namespace, given, remaps or {})
+        command = node_command(name, module or f"vla_ros.nodes.{name}", self.namespace, given)
         log = self.folder / f"{name}.log"
         with log.open("wb") as output:
             popen = subprocess.Popen(
-                [*command, *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -177,9 +175,8 @@ class Graph:
         process = Process(name, popen, log, lifecycle)
         self.processes[name] = process
         if lifecycle:
-            full = self.full_name(name)
-            process.clients["change"] = self.node.create_client(ChangeState, f"{full}/change_state")
-            process.clients["get"] = self.node.create_client(GetState, f"{full}/get_state")
+            for service, kind in _SERVICES.items():
+                process.clients[service] = self.node.create_client(kind, f"{self.full_name(name)}/{service}")
         return process
 
     def full_name(self, name: str) -> str:
@@ -189,13 +186,10 @@ class Graph:
     def kill(self, name: str, number: int = signal.SIGKILL, deadline: float = 30.0) -> None:
         """Send a signal to one node and wait for its end; it can then be started again."""
         process = self.processes.pop(name)
-        process.popen.send_signal(number)
-        try:
-            process.popen.wait(timeout=deadline)
-        except subprocess.TimeoutExpired:
-            process.popen.kill()
-            process.popen.wait()
-            raise GraphError(f"node {name} did not end within {deadline:g} s of signal {number}") from None
+        signal_all([process], number, deadline)
+        if process.popen.poll() is None:
+            signal_all([process], signal.SIGKILL, deadline)
+            raise GraphError(f"node {name} did not end within {deadline:g} s of signal {number}")
         for client in process.clients.values():
             self.node.destroy_client(client)
 
@@ -225,16 +219,33 @@ class Graph:
                 return value
             time.sleep(0.01)
 
+    def call(self, client: Any, request: Any) -> Any:
+        """The response of a service; asked again where an answer got lost while the processes discovered each other.
+
+        For requests that may be repeated. Raises GraphError.
+        """
+        self.wait_for(client.service_is_ready, f"the service {client.srv_name}")
+        for _ in range(10):
+            future = client.call_async(request)
+            if self.wait_until(future.done, 10.0):
+                return future.result()
+            client.remove_pending_request(future)
+        raise GraphError(f"{client.srv_name} did not answer")
+
+    def set_parameters(self, name: str, values: Mapping[str, Any]) -> None:
+        """Set parameters of a node. Raises GraphError that names the one that is refused."""
+        client = self.processes[name].clients["set_parameters"]
+        messages = [Parameter(parameter, value=value).to_parameter_msg() for parameter, value in values.items()]
+        results = self.call(client, SetParameters.Request(parameters=messages)).results
+        for parameter, result in zip(values, results, strict=True):
+            if not result.successful:
+                raise GraphError(f"{name}: parameter {parameter}: {result.reason}")
+
     # Lifecycle
 
-    def state(self, name: str, deadline: float = 60.0) -> int:
+    def state(self, name: str) -> int:
         """lifecycle_msgs/State.PRIMARY_STATE_* of a node."""
-        end = time.monotonic() + deadline
-        while time.monotonic() < end:
-            state = self._ask_state(self.processes[name])
-            if state is not None:
-                return state
-        raise GraphError(f"node {name} did not tell its state within {deadline:g} s")
+        return self.wait_for(lambda: self._ask_state(self.processes[name]), f"the state of {name}")
 
     def transition(self, name: str, transition: int, deadline: float = 120.0) -> None:
         """Bring a node through a transition. Raises GraphError with the node's own words when it refuses.
@@ -244,18 +255,18 @@ class Graph:
         """
         goal, what = _GOALS[transition]
         process = self.processes[name]
-        client = process.clients["change"]
+        client = process.clients["change_state"]
         end = time.monotonic() + deadline
         self.wait_for(client.service_is_ready, f"the lifecycle services of {name}", deadline)
         while time.monotonic() < end:
             future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
             while time.monotonic() < end:
-                if self._wait(future, _ASK_AGAIN):
+                if self.wait_until(future.done, _ASK_AGAIN):
                     break
                 state = self._ask_state(process)
                 if state == goal:
                     return
-                if state is not None and not self._wait(future, _ASK_AGAIN):
+                if state is not None and not self.wait_until(future.done, _ASK_AGAIN):
                     break  # idle in another state and still no reply: lost
             if not future.done():
                 client.remove_pending_request(future)
@@ -266,19 +277,12 @@ class Graph:
         raise GraphError(f"node {name} did not {what} within {deadline:g} s: {process.errors()}")
 
     def _ask_state(self, process: Process) -> int | None:
-        client = process.clients["get"]
+        client = process.clients["get_state"]
         future = client.call_async(GetState.Request())
-        if self._wait(future, _ASK_AGAIN):
+        if self.wait_until(future.done, _ASK_AGAIN):
             return future.result().current_state.id
         client.remove_pending_request(future)
         return None
-
-    def _wait(self, future: Future, patience: float) -> bool:
-        end = time.monotonic() + patience
-        while not future.done() and time.monotonic() < end:
-            self.check()
-            time.sleep(0.005)
-        return future.done()
 
     def configure(self, name: str, deadline: float = 600.0) -> None:
         """Loading and warming up a large policy takes minutes, hence the deadline."""

@@ -12,6 +12,7 @@ from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.graph.simulation import Simulation
+from vla_ros.graph.watch import Watch
 from vla_ros.nodes.qos import COMMAND_QOS
 
 _INSTRUCT_AGAIN = 2.0  # s
@@ -49,6 +50,7 @@ class SimulatedGraph:
         graph: the processes, and the node that talks to them.
         robot_file, robot: path and content of the robot file.
         simulation: the simulator.
+        watch: the newest status of policy and executor.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class SimulatedGraph:
 
     def __enter__(self) -> Self:
         self.graph.__enter__()
+        self.watch = Watch(self.graph)
         self.simulation = Simulation(self.graph)
         self._instruction = self.graph.node.create_publisher(String, "instruction", COMMAND_QOS)
         return self
@@ -76,7 +79,8 @@ class SimulatedGraph:
 
     def followed(self) -> list[int | None]:
         """Of each node that takes instructions, the id of the one that it follows; None: not heard from yet."""
-        raise NotImplementedError
+        statuses = (self.watch.policy, self.watch.executor)
+        return [None if status is None else status.instruction_id for status in statuses]
 
     def instruct(self, text: str) -> None:
         """Publish an instruction until the simulator and all nodes follow it. Raises GraphError when they do not."""

@@ -1,12 +1,10 @@
 """The simulator in a graph: started, given a layout, run, and asked how the task went."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rcl_interfaces.srv import SetParameters
-from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.graph.processes import Graph, GraphError
@@ -35,14 +33,13 @@ class TaskStatus:
 class Simulation:
     """`sim_node` of a graph, from the outside."""
 
-    def __init__(self, graph: Graph, name: str = "sim_node") -> None:
-        self.graph, self.name = graph, name
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self.task: TaskStatus | None = None
-        node, full = graph.node, graph.full_name(name)
+        node, full = graph.node, graph.full_name("sim_node")
         node.create_subscription(DiagnosticArray, f"{full}/task", self._take_task, STATUS_QOS)
         self._reset = node.create_client(Trigger, f"{full}/reset")
         self._run = node.create_client(SetBool, f"{full}/run")
-        self._set = node.create_client(SetParameters, f"{full}/set_parameters")
 
     def _take_task(self, message: DiagnosticArray) -> None:
         status = message.status[0]
@@ -52,19 +49,15 @@ class Simulation:
     def start(self, robot: str, **parameters: Any) -> None:
         """Start the node with `parameters` and wait until it is up. Raises GraphError that says why it refuses."""
         parameters = {"robot": robot, "autostart": False, **parameters}
-        self.graph.start(self.name, "vla_ros.nodes.sim_node", parameters=parameters)
-        self.graph.bring_up(self.name)
-        self.graph.wait_for(lambda: self.task is not None, f"the first word of {self.name}")
+        self.graph.start("sim_node", parameters=parameters)
+        self.graph.bring_up("sim_node")
+        self.graph.wait_for(lambda: self.task is not None, "the first status of sim_node")
         if parameters.get("lockstep"):
             self.pause()
 
     def reset(self, **parameters: Any) -> None:
         """Take these parameters (`seed`, `task`, ...), put the cubes there and the arm home; a run ends."""
-        messages = [Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()]
-        results = self._call(self._set, SetParameters.Request(parameters=messages)).results
-        for name, result in zip(parameters, results, strict=True):
-            if not result.successful:
-                raise GraphError(f"{self.name}: parameter {name}: {result.reason}")
+        self.graph.set_parameters("sim_node", parameters)
         self._succeed(self._reset, Trigger.Request())
 
     def run(self) -> int:
@@ -74,35 +67,25 @@ class Simulation:
     def pause(self) -> None:
         self._succeed(self._run, SetBool.Request(data=False))
 
-    def run_to_end(self, deadline: float = 3600.0) -> TaskStatus:
-        """Let it go until the run has ended by itself. `deadline`: s of wall time.
+    def run_to_end(self) -> TaskStatus:
+        """Let it go until the run has ended by itself. Raises GraphError when the simulation gave up."""
+        return self.run_until(lambda task: task.values["state"] == "paused")
 
-        Raises GraphError when the simulation gave up.
-        """
-        number = self.run()
+    def run_until(self, over: Callable[[TaskStatus], bool]) -> TaskStatus:
+        """Let it go until its status says so. Raises GraphError when the simulation gave up, or after an hour."""
+        number = str(self.run())
 
         def ended() -> TaskStatus | None:
             task = self.task
-            over = task.values["state"] == "paused" and task.values["run"] == str(number)
-            return task if over or task.failed else None
+            return task if task.failed or (task.values["run"] == number and over(task)) else None
 
-        task = self.graph.wait_for(ended, "the end of the run", deadline)
+        task = self.graph.wait_for(ended, "the end of the run", 3600.0)
         if task.failed:
-            raise GraphError(f"{self.name}: {task.message}")
+            raise GraphError(f"sim_node: {task.message}")
         return task
 
-    def _call(self, client: Any, request: Any) -> Any:
-        """Asked again where an answer got lost while the processes discovered each other: all requests may be."""
-        self.graph.wait_for(client.service_is_ready, f"the service {client.srv_name}")
-        for _ in range(10):
-            future = client.call_async(request)
-            if self.graph.wait_until(future.done, 10.0):
-                return future.result()
-            client.remove_pending_request(future)
-        raise GraphError(f"{client.srv_name} did not answer")
-
     def _succeed(self, client: Any, request: Any) -> str:
-        response = self._call(client, request)
+        response = self.graph.call(client, request)
         if not response.success:
             raise GraphError(f"{client.srv_name}: {response.message}")
         return response.message

@@ -1,7 +1,6 @@
 """What the nodes of a graph say, as one table in the terminal."""
 
 import math
-import threading
 import time
 from typing import Any
 
@@ -46,34 +45,28 @@ class Watch:
 
     Attributes:
         policy, executor: the newest message, None before the first.
+        inference_times: s, of every inference.
+        control_rates: Hz, of every status of an executor that moves the robot.
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.graph = graph
         self.policy: PolicyStatus | None = None
         self.executor: ExecutorStatus | None = None
-        self._lock = threading.Lock()
         self.inference_times: list[float] = []
         self.control_rates: list[float] = []
         graph.node.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, STATUS_QOS)
         graph.node.create_subscription(ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
 
     def _take_policy(self, message: PolicyStatus) -> None:
-        with self._lock:
-            new = self.policy is None or message.inferences != self.policy.inferences
-            if new and message.state == PolicyStatus.RUNNING:
-                self.inference_times.append(message.inference_time)
-            self.policy = message
+        new = self.policy is None or message.inferences != self.policy.inferences
+        if new and message.state == PolicyStatus.RUNNING:
+            self.inference_times.append(message.inference_time)
+        self.policy = message
 
     def _take_executor(self, message: ExecutorStatus) -> None:
-        with self._lock:
-            if message.state in (ExecutorStatus.EXECUTING, ExecutorStatus.APPROACHING):
-                self.control_rates.append(message.control_rate)
-            self.executor = message
-
-    def followed(self) -> list[int | None]:
-        """The ids of the instructions that policy and executor follow; None before their first status."""
-        return [None if status is None else status.instruction_id for status in (self.policy, self.executor)]
+        if message.state in (ExecutorStatus.EXECUTING, ExecutorStatus.APPROACHING):
+            self.control_rates.append(message.control_rate)
+        self.executor = message
 
     def rows(self) -> list[tuple[str, Any]]:
         """(title, value) pairs for a table."""
