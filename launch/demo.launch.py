@@ -22,7 +22,7 @@ SHARE = Path(get_package_share_directory("vla_ros"))
 CHECKPOINT = files("vla_ros.core").joinpath("..", "data", "checkpoints", "pi0_tiny")
 
 ARGUMENTS = {
-    "robot": ("so101", "path of the robot file, or the name of one that comes along"),
+    "robot": ("so101", "path of the robot file, or the name of a shipped one"),
     "policy": (str(CHECKPOINT), "checkpoint folder, or a policy file that names one"),
     "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N; empty: what policy_params says"),
     "policy_params": (str(SHARE / "config" / "policy.yaml"), "parameter file of policy_node"),

@@ -19,7 +19,7 @@ from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
 CONFIG = Path(get_package_share_directory("vla_ros")) / "config"
 
 ARGUMENTS = {
-    "robot": (None, "path of the robot file, or the name of one that comes along (so101)"),
+    "robot": (None, "path of the robot file, or the name of a shipped one (so101)"),
     "policy": (None, "checkpoint folder, or a policy file that names one"),
     "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N; empty: what policy_params says"),
     "autostart": ("true", "configure and activate the nodes"),

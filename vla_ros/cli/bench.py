@@ -110,7 +110,7 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_bench_")))
         write_lerobot_config(folder, args.policy, args.size, cameras)
         peers, problems = _open_peers(args, args.policy, folder, device, dtype, stack)
-        # Where LeRobot is there, its weights in its own file are read as anybody's are.
+        # With LeRobot installed, its own weights file is read as any checkpoint is.
         policy = load(folder, device=device, dtype=dtype).policy if peers else random_lerobot(folder, device, dtype)
         policy = policy.eval().requires_grad_(False)
         subject = Subject(policy, random_batch(policy), title, folder, peers, problems)

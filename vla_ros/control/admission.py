@@ -14,7 +14,7 @@ MIN_STEP_DT = 1e-4  # s
 
 
 class Reason(StrEnum):
-    """Why a chunk was refused; the texts stand in ExecutorStatus.refusal_reasons."""
+    """Why a chunk was refused; the texts are those of ExecutorStatus.refusal_reasons."""
 
     UNDECODABLE = "undecodable"  # not a serialized ActionChunk
     SPACE = "space"  # not joint positions
@@ -80,7 +80,7 @@ class Admission:
         self.release()
 
     def release(self) -> None:
-        """Whoever comes next may lead: the session is over, or time has been set anew."""
+        """The next session may lead: the last one is over, or time has been set anew."""
         self._session: int | None = None
         self._sequence = -1
         self._heard_ns = 0

@@ -41,7 +41,7 @@ class Blender:
         self._fade: tuple[int, np.ndarray, np.ndarray] | None = None  # start, offset, its velocity
 
     def target(self, now_ns: int, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) position and (J,) velocity to follow at `now_ns`, NaN for the joints that nobody speaks of."""
+        """(J,) position and (J,) velocity to follow at `now_ns`, NaN for the joints that no chunk speaks of."""
         nearest = predictions.nearest
         if self.mode == "ensemble":
             weights = ensemble_weights(len(predictions.position), self.m)

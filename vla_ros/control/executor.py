@@ -222,7 +222,7 @@ class Executor:
             self.blender.reset()
             return None
         position, velocity = self.blender.target(now_ns, self._live)
-        if self._live.partial:  # brake the joints that nobody speaks of, then repeat their last command
+        if self._live.partial:  # brake the joints that no chunk speaks of, then repeat their last command
             held = np.isnan(position)
             position = np.where(held, self.limiter.unsmoothed, position)
             velocity = np.where(held, 0.0, velocity)
@@ -275,7 +275,7 @@ class Executor:
         return self.joint_states.stale(now_ns, self.settings.joint_state_timeout)
 
     def _trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
-        """`again`: every time is news, the way back starts anew."""
+        """`again`: also where it was tripped before, so that its way back starts anew."""
         if self.supervisor.trip(cause, message, now_ns) or again:
             self.supervisor.not_before_ns = now_ns
             self._forget_chunks()

@@ -11,7 +11,7 @@
 | STOPPED | FOLLOWING_ERROR | measured far from commanded | 0.5 s below half the limit, then a chunk |
 | STOPPED | POLICY_GONE | policy lost its liveliness | it lives again, or a chunk observed after the stop |
 | STOPPED | OVERRUN | the control loop stalled | 0.5 s without a stall, then a chunk |
-| STOPPED | CLOCK_JUMP | ROS time leapt or went back | 0.5 s of steady time, fresh joints, then a chunk |
+| STOPPED | CLOCK_JUMP | ROS time jumped or went back | 0.5 s of steady time, fresh joints, then a chunk |
 | STOPPED | RIVAL | other publisher on a command topic | it is gone, fresh joints, then a chunk |
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
@@ -122,7 +122,7 @@ class Supervisor:
         return Cause.NONE, ""
 
     def trip(self, cause: Cause, message: str, now_ns: int) -> bool:
-        """The fault is there now. True when it is news."""
+        """The fault is there now. True if it was not set before."""
         known = self._trips.get(cause)
         if known is None:
             self._trips[cause] = _Trip(message)
@@ -132,7 +132,7 @@ class Supervisor:
         return False
 
     def well(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> bool:
-        """The fault is not there now. True when its way back ends here, after `settle_ns` without it."""
+        """The fault is not there now. True if this ends its way back, after `settle_ns` without it."""
         known = self._trips.get(cause)
         if known is None:
             return False

@@ -116,7 +116,7 @@ class Timeline:
         nearest = self._rows[index[-1], int(s[-1] + 0.5)]
         if self._partial:
             rows = self._rows[index, (s + 0.5).astype(int)]
-            speaker = len(rows) - 1 - np.isfinite(rows)[::-1].argmax(axis=0)  # the last one where nobody speaks
+            speaker = len(rows) - 1 - np.isfinite(rows)[::-1].argmax(axis=0)  # the last row where no chunk does
             nearest = rows[speaker, np.arange(rows.shape[1])]
         identity = (newest.session, newest.sequence)
         stamp_ns, instruction_id = newest.stamp_ns, newest.instruction_id

@@ -108,7 +108,7 @@ class Graph:
         try:
             self._executor.spin_until_future_complete(self._end_spin)
         except ExternalShutdownException:
-            pass  # somebody shut the context down: nothing is left to spin
+            pass  # the context was shut down: nothing is left to spin
 
     def __exit__(self, *error: object) -> None:
         try:

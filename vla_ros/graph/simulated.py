@@ -20,7 +20,7 @@ _INSTRUCT_PATIENCE = 60.0  # s
 
 
 def private_domain() -> int:
-    """A ROS domain that nobody on this machine uses, so that a simulation never commands a robot.
+    """A ROS domain that is not in use on this machine, so that a simulation never commands a robot.
 
     The search begins at ROS_DOMAIN_ID where that is set, else somewhere of this process's own. Domains above 101 would
     meet ports that the kernel gives away.
@@ -43,7 +43,7 @@ class SimulatedGraph:
     Args:
         folder: for logs and parameter files.
         robot: robot file of the simulated robot, by path or name.
-        domain: None takes one that nobody on this machine uses.
+        domain: None takes one that is not in use on this machine.
         lockstep: simulated time.
 
     Attributes:

@@ -16,7 +16,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
@@ -27,7 +27,6 @@ from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, r
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
-
 
 
 class ManagedNode(LifecycleNode):
@@ -43,7 +42,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
         super().__init__(name, **options)
         self._kind = parameters
-        self._created: list[Any] = []
+        self._created: list[tuple[Any, Callable[[Any], object]]] = []
         self._parameter_fields = {item.name: item for item in fields(parameters)}
         self.parameters: Any = self._declare()
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -143,7 +142,7 @@ class ManagedNode(LifecycleNode):
             self._autostart_tried = True
             if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
                 return
-        # Somebody else may have brought the node elsewhere meanwhile: then it is theirs.
+        # Where another client has changed the state meanwhile, the node is left to it.
         inactive = self.state_id == State.PRIMARY_STATE_INACTIVE
         if inactive and self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
             self._autostart_timer = self.create_steady_timer(AUTOSTART_PERIOD, self._autostart)
@@ -163,14 +162,21 @@ class ManagedNode(LifecycleNode):
         self.refused(reason)
         return False
 
-    def _entities(self) -> list[Any]:
-        groups = (self.publishers, self.subscriptions, self.timers, self.services, self.clients)
-        return [entity for group in groups for entity in group]
+    def _entities(self) -> list[tuple[Any, Callable[[Any], object]]]:
+        """The node's ROS entities, each with what destroys it (and does nothing to one that is destroyed already)."""
+        groups = (
+            (self.publishers, self.destroy_lifecycle_publisher),  # takes ordinary ones too
+            (self.subscriptions, self.destroy_subscription),
+            (self.timers, self.destroy_timer),
+            (self.services, self.destroy_service),
+            (self.clients, self.destroy_client),
+        )
+        return [(entity, destroy) for group, destroy in groups for entity in group]
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        before = set(map(id, self._entities()))
+        before = {id(entity) for entity, _ in self._entities()}
         done = self._attempt("configure", self.configure)
-        self._created = [entity for entity in self._entities() if id(entity) not in before]
+        self._created = [pair for pair in self._entities() if id(pair[0]) not in before]
         if not done:
             self._go_down(was_active=False)
             return TransitionCallbackReturn.FAILURE
@@ -205,22 +211,8 @@ class ManagedNode(LifecycleNode):
             self._attempt("deactivate", self.deactivate)
         self._attempt("release", self.release)
         created, self._created = self._created, []
-        for entity in created:
-            self._destroy(entity)
-
-    def _destroy(self, entity: Any) -> None:
-        if isinstance(entity, LifecyclePublisher):
-            self.destroy_lifecycle_publisher(entity)
-            return
-        for group, destroy in (
-            (self.publishers, self.destroy_publisher),
-            (self.subscriptions, self.destroy_subscription),
-            (self.timers, self.destroy_timer),
-            (self.services, self.destroy_service),
-            (self.clients, self.destroy_client),
-        ):
-            if any(entity is other for other in group):
-                destroy(entity)
+        for entity, destroy in created:
+            destroy(entity)
 
     def end(self) -> None:
         """Leave the lifecycle for good; called at the end of the process."""

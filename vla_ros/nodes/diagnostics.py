@@ -5,31 +5,24 @@ from collections.abc import Callable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.node import Node
 
+from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.nodes.base import ManagedNode
 
 PERIOD = 1.0  # s, what diagnostic aggregators expect
-Make = Callable[[], DiagnosticStatus | None]
 
 
-class DiagnosticsPublisher:
-    """Publishes what `make` gives (None: nothing yet) on /diagnostics at 1 Hz, on a steady clock."""
+def publish_diagnostics(node: ManagedNode, make: Callable[[], DiagnosticStatus]) -> None:
+    """Publishes what `make` gives on /diagnostics at 1 Hz, on a steady clock."""
+    publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
-    def __init__(self, node: Any, make: Make) -> None:
-        self._node: Node = node
-        self._make = make
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        node.create_steady_timer(PERIOD, self.publish)
+    def publish() -> None:
+        status = make()
+        status.name = node.get_fully_qualified_name().lstrip("/") + ": " + status.name
+        publisher.publish(set_stamp(DiagnosticArray(status=[status]), node.now_ns()))
 
-    def publish(self) -> None:
-        status = self._make()
-        if status is None:
-            return
-        status.name = self._node.get_fully_qualified_name().lstrip("/") + ": " + status.name
-        message = DiagnosticArray(status=[status])
-        message.header.stamp = self._node.get_clock().now().to_msg()
-        self._publisher.publish(message)
+    node.create_steady_timer(PERIOD, publish)
 
 
 def policy_diagnostic(status: PolicyStatus) -> DiagnosticStatus:

@@ -8,14 +8,11 @@ import time
 import traceback
 from typing import Any
 
-import numpy as np
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.serialization import deserialize_message
-from rclpy.topic_endpoint_info import TopicEndpointInfo
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, Float64MultiArray, String
+from std_msgs.msg import Bool, String
 from std_srvs.srv import SetBool, Trigger
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Command, Executor
@@ -26,18 +23,17 @@ from vla_ros.control.urdf import load_urdf
 from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
 from vla_ros.messages.chunks import read_chunk
-from vla_ros.messages.commands import CommandWriter
 from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
-from vla_ros.nodes.diagnostics import DiagnosticsPublisher, ExecutorDiagnostic
+from vla_ros.nodes.commands import CommandPublishers, other_commanders
+from vla_ros.nodes.diagnostics import ExecutorDiagnostic, publish_diagnostics
 from vla_ros.nodes.executor.control_loop import ControlLoop
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
 from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
 
-COMMANDS = {"joint_trajectory": JointTrajectory, "float64_multi_array": Float64MultiArray, "joint_state": JointState}
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
 _ONE_MOMENT = 50_000  # ns
@@ -56,7 +52,7 @@ class ExecutorNode(ManagedNode):
         self._executor: Executor | None = None
         self._loop: ControlLoop | None = None
         self._time: SimulatedTime | None = None
-        self._commands: list[tuple[Any, CommandWriter, np.ndarray]] = []
+        self._commands: CommandPublishers | None = None
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
         self._latched = ""  # who pulled the e-stop, while there is no executor to keep it
@@ -97,16 +93,13 @@ class ExecutorNode(ManagedNode):
         self.create_service(SetBool, "~/e_stop", self._serve_e_stop)
         self.create_service(Trigger, "~/reset_e_stop", self._serve_reset)
         if self.get_parameter("use_sim_time").value:
+            jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
-                self,
-                robot.control_rate,
-                parameters.clock_jump_limit,
-                tick=self._on_simulated_tick,
-                repeated=self._on_repeated_clock,
+                self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock
             )
         self.create_steady_timer(STATUS_PERIOD, self._publish_status)
         diagnostic = ExecutorDiagnostic()
-        DiagnosticsPublisher(self, lambda: diagnostic(self._status))
+        publish_diagnostics(self, lambda: diagnostic(self._status))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
 
@@ -114,11 +107,12 @@ class ExecutorNode(ManagedNode):
         assert self._executor is not None
         rivals = self._rivals()
         if rivals:
-            raise InputError(f"command topics: also commanded by {', '.join(rivals)}, expected nobody else")
+            raise InputError(f"command topics: also commanded by {', '.join(rivals)}, expected no other node")
         with self._lock:
             self._executor.activate(self._now_ns())
-            self._make_commands()
-            self._refusal = ""
+            if not self.parameters.dry_run:
+                self._commands = CommandPublishers(self, self._robot, self._robot.joint_names, COMMAND_QOS)
+            self._refusal, self._last_command = "", None
             if self._time is not None:
                 self._time.start()
             else:
@@ -148,9 +142,9 @@ class ExecutorNode(ManagedNode):
             self._time.stop()
         with self._lock:
             executor.deactivate()
-            for publisher, _, _ in self._commands:
-                self.destroy_publisher(publisher)
-            self._commands = []
+            if self._commands is not None:
+                self._commands.close()
+            self._commands = None
         self._publish_status()
 
     def release(self) -> None:
@@ -179,10 +173,7 @@ class ExecutorNode(ManagedNode):
                 break
         self._tick(now_ns - (before - grid_ns), grid_ns, lateness)
 
-    def _on_simulated_tick(self, now_ns: int, steady_ns: int) -> None:
-        self._tick(now_ns, steady_ns, 0.0)
-
-    def _tick(self, now_ns: int, steady_ns: int, lateness: float) -> None:
+    def _tick(self, now_ns: int, steady_ns: int, lateness: float = 0.0) -> None:
         with self._lock:
             executor = self._executor
             if executor is None:
@@ -206,35 +197,15 @@ class ExecutorNode(ManagedNode):
 
     # Commands
 
-    def _make_commands(self) -> None:
-        self._last_command = None
-        if self.parameters.dry_run:
-            return
-        for group in self._robot.groups:
-            kind = COMMANDS[group.interface]
-            publisher = self.create_publisher(kind, group.topic, COMMAND_QOS)
-            writer = CommandWriter(group, kind(), JointTrajectoryPoint(), self._period_ns * 1e-9)
-            columns = np.array([self._robot.joint_names.index(name) for name in group.joints])
-            self._commands.append((publisher, writer, columns))
-
     def _publish_command(self, command: Command) -> None:
         self._last_command = command
-        for publisher, writer, columns in self._commands:
-            publisher.publish(writer.fill(command.position[columns], command.stamp_ns))
+        if self._commands is not None:
+            self._commands.publish(command.position, command.stamp_ns)
 
     def _rivals(self) -> list[str]:
-        """Nodes with a publisher on one of our command topics, in words."""
         if self.parameters.dry_run:
             return []
-        me, found = self.get_fully_qualified_name(), []
-        for group in self._robot.groups:
-            topic = self.resolve_topic_name(group.topic)
-            infos = self.get_publishers_info_by_topic(topic)
-            others = [_node_name(info) for info in infos]
-            if self._commands and me in others:
-                others.remove(me)  # once: a second executor may well have the same name
-            found += [f"{other} on {topic}" for other in others]
-        return found
+        return other_commanders(self, self._robot, publishing=self._commands is not None)
 
     def _look_for_rivals(self) -> None:
         if not self.is_active:
@@ -325,13 +296,6 @@ class ExecutorNode(ManagedNode):
                 message.message = self._refusal
             self._status_publisher.publish(message)
             self._executor.begin_interval()
-
-
-def _node_name(info: TopicEndpointInfo) -> str:
-    """Full name of an endpoint's node. A publisher can be discovered before its node's name is."""
-    if info.node_name == "_NODE_NAME_UNKNOWN_":
-        return "a node that is not known by name yet"
-    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"
 
 
 def main(args: list[str] | None = None) -> int:

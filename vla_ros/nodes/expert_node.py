@@ -5,31 +5,23 @@ recorder makes demonstrations of them. An executor must not run beside it.
 """
 
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState, MultiDOFJointState
 from std_msgs.msg import String
-from trajectory_msgs.msg import JointTrajectoryPoint
 
 from vla_ros.core.errors import InputError
-from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.commands import CommandPublishers
 from vla_ros.nodes.parameters import NodeParameters
 from vla_ros.nodes.qos import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
-from vla_ros.nodes.streams import message_class
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction
 from vla_ros.sim.world import World
-
-
-@dataclass(frozen=True)
-class ExpertParameters(NodeParameters):
-    pass
 
 
 class ExpertNode(ManagedNode):
@@ -40,20 +32,14 @@ class ExpertNode(ManagedNode):
     """
 
     def __init__(self) -> None:
-        super().__init__("expert_node", ExpertParameters)
+        super().__init__("expert_node", NodeParameters)
 
     def configure(self) -> None:
         robot = self.load_robot()
         self._world = World()
         check_robot(robot, self._world)
         self._order = self._world.joint_names
-        self._groups = []
-        for group in robot.groups:
-            kind = message_class(COMMAND_TYPES[group.interface])
-            writer = CommandWriter(group, kind(), JointTrajectoryPoint(), 1.0 / robot.control_rate)
-            publisher = self.create_publisher(kind, group.topic, sensor_qos(True, RECORDED_DEPTH))
-            columns = [self._order.index(joint) for joint in group.joints]
-            self._groups.append((writer, publisher, columns))
+        self._commands = CommandPublishers(self, robot, self._order, sensor_qos(True, RECORDED_DEPTH))
         self._repeats = round(1.0 / robot.control_rate / self._world.control_period)
         self._text, self._task, self._expert, self._answered = "", None, None, 0
         self._command = np.zeros(len(self._order))
@@ -89,7 +75,7 @@ class ExpertNode(ManagedNode):
         again = self._cubes is not None and stamp_ns(self._cubes) == stamp_ns(message) == self._answered
         self._cubes = message
         if again and self.is_active and self._expert is not None:
-            self._publish(self._answered)  # a simulation that says it again has missed the answer
+            self._commands.publish(self._command, self._answered)  # said again: the answer was missed
         else:
             self._steer()
 
@@ -106,11 +92,7 @@ class ExpertNode(ManagedNode):
             self._expert = Expert(self._world, self._task)
         for _ in range(self._repeats):  # a slower robot gets the last of the expert's own steps
             self._command = self._expert.command()
-        self._publish(now)
-
-    def _publish(self, now: int) -> None:
-        for writer, publisher, columns in self._groups:
-            publisher.publish(writer.fill(self._command[columns], now))
+        self._commands.publish(self._command, now)
 
 
 def main(args: Any = None) -> int:

@@ -41,27 +41,16 @@ class Rule:
     read_only: bool = False
 
 
-def parameter(
-    default: Any,
-    description: str,
-    *,
-    unit: str = "",
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    live: bool = False,
-    read_only: bool = False,
-) -> Any:
-    """A dataclass field that is a node parameter; see `Rule` for the arguments."""
-    rule = Rule(description, unit, low, high, tuple(choices), live, read_only)
-    return field(default=default, metadata={"rule": rule})
+def parameter(default: Any, description: str, **limits: Any) -> Any:
+    """A dataclass field that is a node parameter; `limits`: the other fields of `Rule`."""
+    return field(default=default, metadata={"rule": Rule(description, **limits)})
 
 
 @dataclass(frozen=True)
 class NodeParameters:
     """What every node of vla_ros has."""
 
-    robot: str = parameter("", "path of the robot file, or the name of one that comes along (so101)")
+    robot: str = parameter("", "path of the robot file, or the name of a shipped one (so101)")
     autostart: bool = parameter(False, "configure and activate by itself when the process starts", read_only=True)
     reliable_sensors: bool = parameter(
         False, "ask for reliable images and joint states (simulation in lockstep; real drivers are best effort)"

@@ -22,7 +22,7 @@ from vla_ros.messages.observation import NotReady, ObservationBuilder, message_s
 from vla_ros.messages.stamps import NS
 from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
-from vla_ros.nodes.diagnostics import DiagnosticsPublisher, policy_diagnostic
+from vla_ros.nodes.diagnostics import policy_diagnostic, publish_diagnostics
 from vla_ros.nodes.policy_parameters import PolicyParameters
 from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS
 from vla_ros.nodes.streams import subscribe
@@ -43,12 +43,12 @@ class PolicyNode(ManagedNode):
         self._session: PolicySession | None = None
         self._clock_watch: JumpHandle | None = None
         self._instruction = ""
-        self._episode = 0  # counts what begins: activations, instructions, leaps of the clock
+        self._episode = 0  # counts what begins: activations, instructions, jumps of the clock
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
         self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
         self.create_steady_timer(0.5, self._publish_status)
-        DiagnosticsPublisher(self, lambda: policy_diagnostic(self._status))
+        publish_diagnostics(self, lambda: policy_diagnostic(self._status))
         self._publish_status()
 
     # Lifecycle
@@ -139,7 +139,7 @@ class PolicyNode(ManagedNode):
     # Callbacks: nothing here decodes, infers or waits
 
     def _taker(self, stream: Stream) -> Callable[[Any], None]:
-        beats = stream.paces or stream.with_ or stream.is_state  # the others wake nobody
+        beats = stream.paces or stream.with_ or stream.is_state  # the others never start an inference
 
         def take(message: Any) -> None:
             stamp = message_stamp(stream, message, self.now_ns())

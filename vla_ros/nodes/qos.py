@@ -4,7 +4,8 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 
 
-def _qos(depth: int, reliable: bool, latched: bool = False, **others: object) -> QoSProfile:
+def profile(depth: int, reliable: bool, latched: bool = False, **others: object) -> QoSProfile:
+    """Keeps the last `depth` messages; `latched` ones reach a late subscriber too."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -14,14 +15,14 @@ def _qos(depth: int, reliable: bool, latched: bool = False, **others: object) ->
     )
 
 
-COMMAND_QOS = _qos(10, reliable=True)  # commands, the instruction, the e-stop topic; subscriptions of chunks
-STATUS_QOS = _qos(1, reliable=True, latched=True)  # a late subscriber gets the newest
+COMMAND_QOS = profile(10, reliable=True)  # commands, the instruction, the e-stop topic; subscriptions of chunks
+STATUS_QOS = profile(1, reliable=True, latched=True)  # a late subscriber gets the newest
 
 # What the policy node offers on `action_chunk` and on its status: a subscription that asks for this lease (or a
 # longer one) is told within it when the policy's process is gone. Subscriptions that ask for none match as well.
 _ALIVE = {"liveliness": LivelinessPolicy.AUTOMATIC, "liveliness_lease_duration": Duration(seconds=3)}
-CHUNK_QOS = _qos(10, reliable=True, **_ALIVE)
-POLICY_STATUS_QOS = _qos(1, reliable=True, latched=True, **_ALIVE)
+CHUNK_QOS = profile(10, reliable=True, **_ALIVE)
+POLICY_STATUS_QOS = profile(1, reliable=True, latched=True, **_ALIVE)
 
 # Messages kept for a recorder that falls behind a simulation: what it lacks is asked for again only every few seconds.
 RECORDED_DEPTH = 1000
@@ -29,4 +30,4 @@ RECORDED_DEPTH = 1000
 
 def sensor_qos(reliable: bool = False, depth: int = 5) -> QoSProfile:
     """Images and joint states. A best-effort subscription matches every driver; a reliable one only reliable ones."""
-    return _qos(depth, reliable)
+    return profile(depth, reliable)

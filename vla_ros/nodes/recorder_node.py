@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from vla_ros.bags.compress import FORMATS, SUFFIX, compressor
 from vla_ros.bags.recording import Recording
@@ -21,7 +21,7 @@ from vla_ros.bags.writer import COMPRESSIONS, BagWriter
 from vla_ros.core.stream import COMPRESSED_IMAGE, Stream
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
-from vla_ros.nodes.qos import RECORDED_DEPTH
+from vla_ros.nodes.qos import RECORDED_DEPTH, profile
 from vla_ros.nodes.streams import message_class
 
 LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer
@@ -134,20 +134,13 @@ class RecorderNode(ManagedNode):
         self._subscribe(topic, reliable=True, latched=stream.once)
 
     def _subscribe(self, topic: str, reliable: bool, latched: bool) -> None:
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=self._depth,
-            reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        )
-
         def take(data: bytes, info: Any) -> None:
             self._take(topic, bytes(data), int(info["source_timestamp"]))
 
         def lost(event: Any) -> None:
             self._lost[topic] += event.total_count_change
 
-        kind = message_class(self._streams[topic].type)
+        kind, qos = message_class(self._streams[topic].type), profile(self._depth, reliable, latched)
         old = self._followed.pop(topic, None)
         if old is not None:
             self.destroy_subscription(old)

@@ -5,7 +5,7 @@ from typing import Any
 
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 
 from vla_ros.bags.player import PlayOptions, schedule, selected_topics
@@ -13,6 +13,7 @@ from vla_ros.bags.reader import Bag, TopicInfo
 from vla_ros.bags.streams import CLOCK
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
+from vla_ros.nodes.qos import profile
 from vla_ros.nodes.streams import message_class
 
 CLOCK_PERIOD = 0.01  # s between two /clock messages where the bag has none of its own
@@ -21,7 +22,7 @@ ACKNOWLEDGE_SECONDS = 10.0  # at the end: how long reliable subscribers may take
 
 
 class ReplayNode(Node):
-    """Plays when `play` is called. It only publishes, so nobody needs to spin it.
+    """Plays when `play` is called. It only publishes, so it needs no spinning.
 
     Attributes:
         left_out: topic -> why it is not published.
@@ -97,8 +98,4 @@ def _qos(info: TopicInfo) -> QoSProfile:
     """What the recorded publishers offered, as far as they agree."""
     latched = bool(info.qos) and all(row["durability"] == "transient_local" for row in info.qos)
     reliable = not info.qos or all(row["reliability"] != "best_effort" for row in info.qos)
-    return QoSProfile(
-        depth=DEPTH,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
+    return profile(DEPTH, reliable, latched)

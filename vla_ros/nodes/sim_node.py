@@ -92,21 +92,18 @@ class SimNode(ManagedNode):
                 if group.interface == "float64_multi_array":
                     raise InputError(f"group {group.name}: float64_multi_array carries no stamp, lockstep needs one")
             self._loop = LockstepLoop(stage, values.image_rate, values.patience, values.chunks, values.acknowledged)
-            self._watch_executor(self._loop)
+            from vla_ros.msg import ExecutorStatus  # a simulation in real time needs no messages of our own
+
+            answered = self._loop.chunk_answered
+            self.create_subscription(
+                ExecutorStatus, "executor_node/status", lambda m: answered(stamp_ns(m.chunk_stamp)), STATUS_QOS
+            )
         else:
             self._loop = RealTimeLoop(stage)
         self._reset_world()
         self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/run", self._on_run)
-
-    def _watch_executor(self, loop: LockstepLoop) -> None:
-        from vla_ros.msg import ExecutorStatus
-
-        def take(message: ExecutorStatus) -> None:
-            loop.chunk_answered(stamp_ns(message.chunk_stamp))
-
-        self.create_subscription(ExecutorStatus, "executor_node/status", take, STATUS_QOS)
 
     def activate(self) -> None:
         self._loop.start()
@@ -131,7 +128,7 @@ class SimNode(ManagedNode):
         values, loop = self.parameters, self._loop
         if isinstance(loop, LockstepLoop):
             loop.end("reset")
-            loop.leap()
+            loop.skip()
             loop.time_limit = values.time_limit
             loop.hold_on_success, loop.rest = values.hold, values.rest
         loop.stage.foreign_images = values.foreign_images

@@ -1,7 +1,9 @@
 """task_node: an instruction as a cancellable action with a typed result, one at a time."""
 
+import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -59,14 +61,12 @@ class TaskNode(ManagedNode):
     # Lifecycle
 
     def configure(self) -> None:
-        self._policy: PolicyStatus | None = None
-        self._executor: ExecutorStatus | None = None
-        self._heard = {"policy": -1e9, "executor": -1e9}
+        self._newest: dict[str, tuple[Any, float]] = {}  # node -> its last status, and when it came
         self._said: list[str] = []  # what we published and have not heard back yet
         self._instructions = self.create_publisher(String, "instruction", COMMAND_QOS)
         self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
-        self.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, STATUS_QOS)
-        self.create_subscription(ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
+        for node, kind in (("policy_node", PolicyStatus), ("executor_node", ExecutorStatus)):
+            self.create_subscription(kind, f"{node}/status", partial(self._take_status, node), STATUS_QOS)
         self.create_steady_timer(PERIOD, self._look)
         self._server = ActionServer(
             self,
@@ -90,21 +90,14 @@ class TaskNode(ManagedNode):
 
     # What the other nodes say
 
-    def _take_policy(self, message: PolicyStatus) -> None:
-        self._policy, self._heard["policy"] = message, time.monotonic()
+    def _take_status(self, node: str, message: Any) -> None:
+        self._newest[node] = (message, time.monotonic())
         self._look()
 
-    def _take_executor(self, message: ExecutorStatus) -> None:
-        self._executor, self._heard["executor"] = message, time.monotonic()
-        self._look()
-
-    def _heard_lately(self, who: str) -> bool:
-        return time.monotonic() - self._heard[who] <= self.parameters.silence_limit
-
-    def _problem(self) -> tuple[Outcome, str] | None:
-        policy = self._policy.state if self._policy and self._heard_lately("policy") else None
-        executor = self._executor.state if self._executor and self._heard_lately("executor") else None
-        return problem(policy, executor, self._executor.message if self._executor else "")
+    def _status(self, node: str) -> Any:
+        """The last status of a node; None when it was not heard lately."""
+        message, came = self._newest.get(node, (None, -math.inf))
+        return message if time.monotonic() - came <= self.parameters.silence_limit else None
 
     def _take_instruction(self, message: String) -> None:
         text = message.data.strip()
@@ -124,7 +117,7 @@ class TaskNode(ManagedNode):
         goal = Goal(request.instruction.strip(), request.time_limit, request.success_topic)
         run = Run(handle, goal, self.now_ns())
         wrong = goal.problem() or self._topic_problem(goal.success_topic)
-        trouble = self._problem()
+        trouble = _problem(self._status("policy_node"), self._status("executor_node"))
         if wrong:
             run.end(Outcome.INVALID_GOAL, wrong)
         elif not self.is_active:
@@ -166,7 +159,8 @@ class TaskNode(ManagedNode):
         if run is None or run.done.done():
             return
         elapsed = self._elapsed(run)
-        trouble = self._problem()
+        policy, executor = self._status("policy_node"), self._status("executor_node")
+        trouble = _problem(policy, executor)
         if run.handle.is_cancel_requested:
             run.end(Outcome.CANCELED, "the client canceled it")
         elif trouble:
@@ -174,7 +168,6 @@ class TaskNode(ManagedNode):
         elif 0 < run.goal.time_limit <= elapsed:
             run.end(Outcome.TIME_LIMIT, f"{run.goal.time_limit:g} s are over")
         else:
-            policy, executor = self._policy, self._executor
             run.handle.publish_feedback(
                 RunInstruction.Feedback(
                     executor_state=executor.state,
@@ -205,6 +198,10 @@ class TaskNode(ManagedNode):
         else:
             handle.abort()
         return result
+
+
+def _problem(policy: PolicyStatus | None, executor: ExecutorStatus | None) -> tuple[Outcome, str] | None:
+    return problem(policy and policy.state, executor and executor.state, executor.message if executor else "")
 
 
 def main(args: list[str] | None = None) -> int:

@@ -40,7 +40,7 @@ class ExecutorParameters(NodeParameters):
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
     )
     overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
-    clock_jump_limit: float = _span(_S.clock_jump_limit, 0.01, 60.0, "s", "a greater leap of ROS time stops the robot")
+    clock_jump_limit: float = _span(_S.clock_jump_limit, 0.01, 60.0, "s", "a larger jump of ROS time stops the robot")
     start_tolerance: float = _span(
         _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",

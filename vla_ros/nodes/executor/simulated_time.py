@@ -17,7 +17,7 @@ class SimulatedTime:
     """Follows /clock and calls `tick(now_ns, steady_ns)` from its subscription's callback.
 
     The last tick of a clock message stands for exactly that message's time. A message that skips control periods
-    makes the ticks in between too, with the times they were due at; one that leaps further than `jump_limit`, or
+    makes the ticks in between too, with the times they were due at; one that jumps further than `jump_limit`, or
     goes back, makes a single tick, for which `steady_ns` has moved on by one period: the executor sees the jump.
 
     Attributes:

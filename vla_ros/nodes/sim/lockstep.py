@@ -12,7 +12,7 @@ from vla_ros.nodes.qos import RECORDED_DEPTH
 from vla_ros.nodes.sim.loops import TASK_PERIOD, Loop, Stage
 
 _IDLE = 0.01  # s of wall time at least for a control period of a simulation that waits to be run
-_LEAP = 10.0  # s of simulated time between two layouts
+_SKIPPED = 10.0  # s of simulated time between two layouts
 _REPEAT = 0.5  # s of wall time after which /clock says the same time again
 _IDLE_PATIENCE = 3.0  # s of wall time that it waits for a node that has steered a moment ago
 
@@ -21,7 +21,7 @@ class LockstepLoop(Loop):
     """Simulated time that waits for the nodes that steer, so that a run is the same on every machine.
 
     Until it is told to run, the world stands still while /clock goes on, so that nodes can be brought up; once a
-    command has come the clock waits for commands even so, because a node that steers must not see time leap.
+    command has come the clock waits for commands even so, because a node that steers must not see time jump.
     Running, at each instant t: joint states and /clock; wait for a command stamped t on every group; when images are
     due, publish them and, while there is an instruction, wait until the executor has answered a chunk that was
     computed from them; one control period of physics. Images and the joint states beside them carry the stamp t.
@@ -81,9 +81,9 @@ class LockstepLoop(Loop):
 
     # Called through `ask`, in the world's thread
 
-    def leap(self) -> None:
-        """Time goes on far enough for everything from before a reset to be stale."""
-        self._now += round(_LEAP * NS)
+    def skip(self) -> None:
+        """Moves time on far enough for everything from before a reset to be stale."""
+        self._now += round(_SKIPPED * NS)
 
     def begin(self) -> None:
         """Let the world go (on); one that goes already is left alone."""
@@ -161,8 +161,9 @@ class LockstepLoop(Loop):
             stage.show(stage.world.snapshot(), stage.world.joint_positions())
             for camera in stage.cameras:
                 camera.publish(stage.view, now)
+            chunk = "the executor's status about a chunk computed from the images of this instant"
             if self._chunks and not self._wait(
-                lambda: not self._instruction or self._answered == now, self._lacking_chunk
+                lambda: not self._instruction or self._answered == now, lambda: chunk
             ):
                 return
             if self._acknowledged and not self._wait_received():
@@ -238,6 +239,3 @@ class LockstepLoop(Loop):
         with self._wake:
             groups = self.stage.commands.lacking(self._now)
         return f"a command with this stamp for {' and '.join(groups)}"
-
-    def _lacking_chunk(self) -> str:
-        return "the executor's status about a chunk computed from the images of this instant"

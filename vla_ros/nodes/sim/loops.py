@@ -22,7 +22,7 @@ TASK_PERIOD = 10  # control periods between two task messages
 
 @dataclass
 class Stage:
-    """What both loops work with.
+    """What both loops work with; to be `reset` before the first step.
 
     Attributes:
         world: the physics; only the loop's thread touches it.
@@ -45,19 +45,14 @@ class Stage:
     disturbance: float = 0.0
 
     def __post_init__(self) -> None:
-        self.targets = self.world.joint_positions()
         self._substeps = round(self.period / self.world.control_period)
-        self._draw_noise(0)
-
-    def _draw_noise(self, seed: int) -> None:
-        rng = np.random.default_rng([seed, 13])
-        self._noise = SmoothNoise(rng, self.disturbance, self.world.control_period)
 
     def reset(self, seed: int) -> None:
         """The cubes to the places of `seed`, the arm home and at rest."""
         self.world.reset(seed)
         self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if self.foreign_images else None)
-        self._draw_noise(seed)
+        rng = np.random.default_rng([seed, 13])
+        self._noise = SmoothNoise(rng, self.disturbance, self.world.control_period)
         self.commands.clear()
         self.targets = self.world.joint_positions()
 
@@ -105,7 +100,7 @@ class Loop:
         self._threads = []
 
     def ask(self, what: Callable[[], None], patience: float = 30.0) -> bool:
-        """Run `what` in the world's thread and wait for it; False if it did not come to it."""
+        """Run `what` in the world's thread and wait for it, `patience` s at most; False if it was not run by then."""
         done = threading.Event()
         with self._wake:
             self._asked.append((what, done))
@@ -114,9 +109,7 @@ class Loop:
 
     def instruct(self, text: str) -> None:
         """Judge by this instruction from now on. Called from the node's thread, returns at once."""
-        with self._wake:
-            self._asked.append((lambda: self.stage.task.follow(text, self.stage.world), threading.Event()))
-            self._wake.notify_all()
+        self.ask(lambda: self.stage.task.follow(text, self.stage.world), patience=0.0)
 
     def bodies(self) -> list[Callable[[], None]]:
         """What the threads run."""

@@ -39,7 +39,7 @@ def check_robot(robot: RobotSpec, world: World) -> None:
 
 
 class Commands:
-    """The newest command of every group, and somebody to wake when one comes."""
+    """The newest command of every group, and the condition that is notified when one comes."""
 
     def __init__(self, node: Node, robot: RobotSpec, world: World, refuse: Callable[[str], None]) -> None:
         self._groups = robot.groups
@@ -130,7 +130,7 @@ class CameraPublisher:
     """Images and CameraInfo of one camera.
 
     The robot file says whether its topic carries raw or compressed images; raw ones are offered compressed too, on
-    `TOPIC/compressed`, and encoded only while somebody listens.
+    `TOPIC/compressed`, and encoded only while there is a subscriber.
     """
 
     def __init__(self, node: Node, camera: Camera, view: World) -> None:
