@@ -120,11 +120,11 @@ def test_pictures_have_their_size_and_show_the_cube_where_the_camera_model_says(
     for name in world.cameras:
         picture = world.render(name)
         assert picture.shape == (480, 640, 3) and picture.dtype == np.uint8
-    camera = pinhole_camera(world, "front")
+    matrix, pose = pinhole_camera(world, "front")
     picture = world.render("front")
     for channel, colour in enumerate(("red", "green", "blue")):
-        seen = np.linalg.inv(camera.pose) @ np.append(world.cube_positions()[colour], 1.0)
-        column, row = np.rint((camera.matrix @ seen[:3] / seen[2])[:2]).astype(int)
+        seen = np.linalg.inv(pose) @ np.append(world.cube_positions()[colour], 1.0)
+        column, row = np.rint((matrix @ seen[:3] / seen[2])[:2]).astype(int)
         pixel = picture[row, column].astype(int)
         assert pixel[channel] > 1.5 * np.delete(pixel, channel).max(), colour
     world.close()

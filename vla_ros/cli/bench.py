@@ -15,7 +15,7 @@ import argparse
 import platform
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -59,14 +59,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Subject:
-    """What is measured. `folder` is a LeRobot folder of the same policy, where there is one."""
+    """What is measured, LeRobot's class of the same policy, and why it cannot be measured."""
 
     policy: Policy
     batch: Batch
     title: str
-    folder: Path | None = None
-    peers: list[LeRobotPeer] = field(default_factory=list)
-    problems: list[Timing] = field(default_factory=list)
+    peers: list[LeRobotPeer]
+    problems: list[Timing]
 
 
 def main(args: argparse.Namespace) -> int:
@@ -101,37 +100,31 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype, stack: ExitStack) -> Subject:
+    peers, problems = [], []
     if args.policy in SIZES and not Path(args.policy).exists():
         cameras = args.cameras or (3 if args.policy.startswith("pi0") and args.size != "tiny" else 2)
         title = f"{args.policy} {args.size}, random weights, {cameras} cameras"
         if args.policy.startswith("pi0"):
             policy = random_pi0(pi0_config(args.size, cameras, args.policy == "pi05"), device, dtype)
-            return _described(Subject(policy, random_batch(policy), title), args)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_bench_")))
-        write_lerobot_config(folder, args.policy, args.size, cameras)
-        peers, problems = _open_peers(args, args.policy, folder, device, dtype, stack)
-        # With LeRobot installed, its own weights file is read as any checkpoint is.
-        policy = load(folder, device=device, dtype=dtype).policy if peers else random_lerobot(folder, device, dtype)
-        policy = policy.eval().requires_grad_(False)
-        subject = Subject(policy, random_batch(policy), title, folder, peers, problems)
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_bench_")))
+            write_lerobot_config(folder, args.policy, args.size, cameras)
+            peers, problems = _open_peers(args, args.policy, folder, device, dtype, stack)
+            # With LeRobot installed, its own weights file is read as any checkpoint is.
+            policy = load(folder, device=device, dtype=dtype).policy if peers else random_lerobot(folder, device, dtype)
+        batch = random_batch(policy)
     else:
         robot = RobotSpec.load(args.robot)
         loaded = open_policy(args.policy, robot, args.device, args.dtype)
-        policy = loaded.policy.eval().requires_grad_(False)
+        policy, title = loaded.policy, f"{loaded.family} of {args.policy}, {len(loaded.processor.cameras)} cameras"
         batch = loaded.processor.inputs([example_sample(robot, loaded.processor, "touch the red cube")])
-        subject = Subject(policy, batch, f"{loaded.family} of {args.policy}, {len(loaded.processor.cameras)} cameras")
         if loaded.layout == "lerobot" and loaded.family in COMPARED:
             folder = resolve(args.policy, LoadOptions())[0]
-            subject.peers, subject.problems = _open_peers(args, loaded.family, folder, device, dtype, stack)
-    return _described(subject, args)
-
-
-def _described(subject: Subject, args: argparse.Namespace) -> Subject:
-    policy = subject.policy
+            peers, problems = _open_peers(args, loaded.family, folder, device, dtype, stack)
     count = sum(parameter.numel() for parameter in policy.parameters())
     steps = args.steps or getattr(policy.config, "num_steps", None)
-    subject.title += f", {count / 1e6:.3g} M parameters" + (f", {steps} steps" if steps else "")
-    return subject
+    title += f", {count / 1e6:.3g} M parameters" + (f", {steps} steps" if steps else "")
+    return Subject(policy.eval().requires_grad_(False), batch, title, peers, problems)
 
 
 def _open_peers(

@@ -4,6 +4,7 @@
 """
 
 import argparse
+from dataclasses import fields
 from typing import Any
 
 from vla_ros.bags.compress import FORMATS
@@ -33,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
 
     from vla_ros.graph.process import check_namespace
     from vla_ros.nodes.base import spin_node
-    from vla_ros.nodes.recorder_node import RecorderNode
+    from vla_ros.nodes.recorder_node import RecorderNode, RecorderParameters
 
     check_namespace(args.namespace)
     robot = str(resolve_robot(args.robot))
@@ -48,11 +49,10 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(reason)
 
     def make() -> Any:
-        names = ("output", "compressed_images", "image_format", "image_quality", "compression",
-                 "max_file_size", "max_file_duration", "buffer_size")  # fmt: skip
+        names = {item.name for item in fields(RecorderParameters)} & set(vars(args))
         values = {name: getattr(args, name) for name in names} | {"robot": robot, "use_sim_time": args.sim_time}
-        if args.topics:
-            values["topics"] = args.topics
+        if not args.topics:
+            del values["topics"]  # ROS has no type for an empty list
         overrides = [Parameter(name, value=value) for name, value in values.items()]
         node = CommandLineRecorder(namespace=args.namespace or None, parameter_overrides=overrides)
         for trigger in (node.trigger_configure, node.trigger_activate):

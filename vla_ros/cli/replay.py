@@ -66,7 +66,7 @@ def _publish(args: argparse.Namespace) -> int:
         raise InputError(f"{len(args.bags)} bags, expected one (several are evaluated with --policy)")
     options = PlayOptions(args.rate, args.start, args.duration, args.loop, args.topics, args.commands)
     with Bag(args.bags[0]) as bag:
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
         node = ReplayNode(bag, options, clock=not args.no_clock)
         try:
@@ -80,10 +80,6 @@ def _publish(args: argparse.Namespace) -> int:
             rclpy.try_shutdown()
     print(f"{count} messages published")
     return 0
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 # Evaluation

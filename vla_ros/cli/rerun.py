@@ -7,12 +7,20 @@ Needs the optional package: pip install vla_ros[view]. It only listens.
 """
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
+from vla_ros.messages.chunks import read_chunk
+from vla_ros.messages.decoders import decoder_of
+from vla_ros.messages.images import rgb_image
+from vla_ros.messages.observation import message_stamp
+from vla_ros.messages.stamps import stamp_ns
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,10 +58,6 @@ class Bridge:
         self._recording.log(path, self._rerun.Scalars(value))
 
     def _taker(self, stream: Stream) -> Any:
-        from vla_ros.messages.decoders import decoder_of
-        from vla_ros.messages.images import rgb_image
-        from vla_ros.messages.observation import message_stamp
-
         decode = decoder_of(stream, self._robot)
 
         def take(message: Any) -> None:
@@ -89,9 +93,6 @@ class Bridge:
                 self._scalar(f"joint/{name}/measured", position)
 
     def _take_chunk(self, message: Any) -> None:
-        from vla_ros.core.chunk import MalformedChunk
-        from vla_ros.messages.chunks import read_chunk
-
         try:
             chunk = read_chunk(message)
         except MalformedChunk:
@@ -103,8 +104,6 @@ class Bridge:
                     self._scalar(f"{part.group or 'joint'}/{name}/chunk", value)
 
     def _take_executor(self, message: Any) -> None:
-        from vla_ros.messages.stamps import stamp_ns
-
         self._at(stamp_ns(message))
         for name, position in zip(message.names, message.position, strict=False):
             self._scalar(f"joint/{name}/command", position)
@@ -112,8 +111,6 @@ class Bridge:
         self._scalar("executor/chunk_latency", message.chunk_latency)
 
     def _take_policy(self, message: Any) -> None:
-        from vla_ros.messages.stamps import stamp_ns
-
         self._at(stamp_ns(message))
         self._scalar("policy/state", message.state)
         self._scalar("policy/inference_time", message.inference_time)
@@ -123,14 +120,11 @@ class Bridge:
 
 
 def main(args: argparse.Namespace) -> int:
-    import tempfile
-
     try:
         import rerun
     except ImportError:
         raise InputError("vla-ros rerun needs rerun-sdk: pip install vla_ros[view]") from None
 
-    from vla_ros.core.robot import RobotSpec
     from vla_ros.graph.processes import Graph
 
     robot = RobotSpec.load(args.robot)

@@ -40,16 +40,12 @@ def main(args: argparse.Namespace) -> int:
 
             def show(message: Any) -> None:
                 now = message.feedback
+                states = f"policy {POLICY_STATES[now.policy_state]}, executor {EXECUTOR_STATES[now.executor_state]}"
                 line = (
-                    f"{now.elapsed:5.1f} s  policy {POLICY_STATES[now.policy_state]}, "
-                    f"executor {EXECUTOR_STATES[now.executor_state]}, chunk {milliseconds(now.chunk_age)} old, "
+                    f"{now.elapsed:5.1f} s  {states}, chunk {milliseconds(now.chunk_age)} old, "
                     f"inference {milliseconds(now.inference_time)}  {now.message}"
                 )
-                display.show(
-                    [line],
-                    f"policy {POLICY_STATES[now.policy_state]}, executor "
-                    f"{EXECUTOR_STATES[now.executor_state]} {now.message}".rstrip(),
-                )
+                display.show([line], f"{states} {now.message}".rstrip())
 
             goal = RunInstruction.Goal(
                 instruction=args.instruction, time_limit=args.time_limit, success_topic=args.success_topic

@@ -6,10 +6,11 @@ Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it
 """
 
 import argparse
-import threading
 import time
 from collections import deque
 from typing import Any
+
+from vla_ros.messages.stamps import stamp_ns
 
 _WIDTH = 60  # characters of the time line
 _PAST, _FUTURE = 2.0, 3.0  # s of it
@@ -20,35 +21,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after this time; 0: never")
 
 
-class Topics:
-    """Rates of the observed topics, and the newest chunks. Callbacks run in the graph's thread."""
+class Chunks:
+    """The newest chunks and their rate. Callbacks run in the graph's thread; readers take copies."""
 
     def __init__(self, graph: Any) -> None:
         from vla_ros.msg import ActionChunk
         from vla_ros.nodes.qos import COMMAND_QOS
 
-        self._lock = threading.Lock()
         self._arrivals: deque[float] = deque(maxlen=200)
-        self.chunks: deque[tuple[int, float, int]] = deque(maxlen=8)  # stamp ns, duration s, sequence
+        self._chunks: deque[tuple[int, float, int]] = deque(maxlen=8)  # stamp ns, duration s, sequence
         graph.node.create_subscription(ActionChunk, "action_chunk", self._take, COMMAND_QOS)
 
     def _take(self, message: Any) -> None:
-        from vla_ros.messages.stamps import stamp_ns
-
-        with self._lock:
-            self._arrivals.append(time.monotonic())
-            duration = max(0.0, message.horizon * message.step_dt)
-            self.chunks.append((stamp_ns(message), duration, message.sequence))
+        self._arrivals.append(time.monotonic())
+        duration = max(0.0, message.horizon * message.step_dt)
+        self._chunks.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:
-        """Hz of chunks in the last three seconds."""
-        with self._lock:
-            recent = [moment for moment in self._arrivals if moment > time.monotonic() - 3.0]
+        """Hz, over the last three seconds."""
+        recent = [moment for moment in list(self._arrivals) if moment > time.monotonic() - 3.0]
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
 
     def newest(self) -> list[tuple[int, float, int]]:
-        with self._lock:
-            return list(self.chunks)
+        return list(self._chunks)
 
 
 def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
@@ -91,18 +86,16 @@ def main(args: argparse.Namespace) -> int:
 
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import Display, Watch, grid
-    from vla_ros.messages.stamps import stamp_ns
 
     with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
-        watch, topics = Watch(graph), Topics(graph)
+        watch, chunks = Watch(graph), Chunks(graph)
         end = time.monotonic() + args.duration if args.duration else None
         with Display(Console()) as display:
             while end is None or time.monotonic() < end:
-                rows = watch.rows()
                 executor = watch.executor
-                lines = [grid(rows), f"\nchunks, {topics.rate():.1f} Hz"]
+                lines = [grid(watch.rows()), f"\nchunks, {chunks.rate():.1f} Hz"]
                 if executor is not None:
-                    lines.append("\n".join(timeline(topics.newest(), stamp_ns(executor))) or "none yet")
+                    lines.append("\n".join(timeline(chunks.newest(), stamp_ns(executor))) or "none yet")
                     refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=True)
                     words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
                     lines += [f"\nrefused: {words}", executor.last_refusal, joints_table(executor)]

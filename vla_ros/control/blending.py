@@ -48,10 +48,10 @@ class Blender:
             position, velocity = weights @ predictions.position, weights @ predictions.velocity
             if predictions.partial:
                 self._complete(predictions, position, velocity)
-            course = predictions.instruction_id
+            course = predictions.newest.instruction_id
         else:
             position, velocity = predictions.position[-1], predictions.velocity[-1]
-            course = predictions.newest
+            course = (predictions.newest.session, predictions.newest.sequence)
             if predictions.partial:
                 nearest = np.where(np.isnan(position), np.nan, nearest)
         if course != self._course:

@@ -37,11 +37,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Command:
-    """What to publish: (J,) position and the velocity it implies, for the instant `stamp_ns`."""
+    """What to publish: (J,) position, rad or m, for the instant `stamp_ns`."""
 
     stamp_ns: int
     position: np.ndarray
-    velocity: np.ndarray
 
 
 class Executor:
@@ -120,10 +119,10 @@ class Executor:
         """The policy's liveliness changed."""
         if alive:
             self._way_back(Cause.POLICY_GONE, now_ns)
-        elif self._active:
+            return
+        if self._active:
             self._trip(Cause.POLICY_GONE, "the policy's process does not answer any more", now_ns)
-        if not alive:
-            self.admission.release()
+        self.admission.release()
 
     def policy_session_over(self, session: int) -> None:
         """The policy says that it has stopped publishing in this session."""
@@ -209,7 +208,7 @@ class Executor:
             if not self._caught_up:
                 away = np.where(self.limits.discrete, 0.0, np.abs(position - target[0]))
                 self._caught_up = bool((away <= self.limits.velocity * self.limiter.dt).all())
-        return Command(now_ns, position, self.limiter.velocity)
+        return Command(now_ns, position)
 
     def _target(self, now_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
         """What to follow; None brakes."""
@@ -344,7 +343,7 @@ class Executor:
             limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
             live_chunks=len(self._live.position) if self._live is not None else 0,
             seen=self._seen,
-            chunk_age=(now_ns - self._live.newest_stamp_ns) * 1e-9 if self._live is not None else np.nan,
+            chunk_age=(now_ns - self._live.newest.stamp_ns) * 1e-9 if self._live is not None else np.nan,
             ticks=self._timing.ticks,
             accepted=self.admission.accepted,
             refused={str(reason): count for reason, count in sorted(self.admission.refused.items())},

@@ -2,7 +2,7 @@
 
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,27 +22,21 @@ class Predictions:
         velocity: (L, J) slope just before the instant, rad/s or m/s, NaN likewise.
         nearest: (J,) nearest row of the newest chunk that speaks of the joint, NaN where none does.
         partial: whether there may be any NaN.
-        newest: (session, sequence) of the newest chunk.
-        newest_stamp_ns: its stamp.
-        instruction_id: its instruction.
+        newest: the newest of the chunks.
     """
 
     position: np.ndarray
     velocity: np.ndarray
     nearest: np.ndarray
     partial: bool
-    newest: tuple[int, int]
-    newest_stamp_ns: int
-    instruction_id: int
+    newest: ActionChunk
 
 
-@dataclass(order=True)
+@dataclass
 class _Entry:
-    stamp_ns: int
-    arrival: int
-    chunk: ActionChunk = field(compare=False)
-    rows: np.ndarray = field(compare=False)  # (H + 1, J): the last row holds for a step, so it is there twice
-    slopes: np.ndarray = field(compare=False)
+    chunk: ActionChunk
+    rows: np.ndarray  # (H + 1, J): the last row holds for a step, so it is there twice
+    slopes: np.ndarray  # (H + 1, J)
 
 
 class Timeline:
@@ -57,7 +51,6 @@ class Timeline:
         self.cubic = cubic
         self.max_age = max_age
         self._entries: list[_Entry] = []
-        self._arrivals = 0
         self._stack()
 
     def __len__(self) -> int:
@@ -69,11 +62,10 @@ class Timeline:
         return tuple(entry.chunk for entry in self._entries)
 
     def add(self, chunk: ActionChunk) -> None:
-        self._arrivals += 1
         rows = chunk.targets.joint_positions(self.names, np.full(len(self.names), np.nan))
         rows = np.concatenate([rows, rows[-1:]])
         curve = slopes(rows) if self.cubic else np.zeros_like(rows)
-        insort(self._entries, _Entry(chunk.stamp_ns, self._arrivals, chunk, rows, curve))
+        insort(self._entries, _Entry(chunk, rows, curve), key=lambda entry: entry.chunk.stamp_ns)
         del self._entries[:-MAX_CHUNKS]
         self._stack()
 
@@ -118,9 +110,7 @@ class Timeline:
             rows = self._rows[index, (s + 0.5).astype(int)]
             speaker = len(rows) - 1 - np.isfinite(rows)[::-1].argmax(axis=0)  # the last row where no chunk does
             nearest = rows[speaker, np.arange(rows.shape[1])]
-        identity = (newest.session, newest.sequence)
-        stamp_ns, instruction_id = newest.stamp_ns, newest.instruction_id
-        return Predictions(value, slope / dt, nearest, self._partial, identity, stamp_ns, instruction_id)
+        return Predictions(value, slope / dt, nearest, self._partial, newest)
 
     def _end_ns(self, chunk: ActionChunk) -> int:
         return chunk.stamp_ns + int(min(chunk.duration, self.max_age) * 1e9) + 1000

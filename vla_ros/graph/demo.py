@@ -66,7 +66,7 @@ class DemoGraph(SimulatedGraph):
                 if index:
                     steps[index - 1].end_ns = step.begin_ns
                 elif self.args.lockstep:
-                    self.graph.wait_for(self._steered, "commands of the executor")
+                    self.wait_until_steered()
                 if self.args.lockstep:
                     self.simulation.run()
                 self._wait_for_success(step, steps, display)
@@ -75,9 +75,6 @@ class DemoGraph(SimulatedGraph):
             end = self.now_ns() + round(_AFTERWARDS * NS)
             self.graph.wait_for(lambda: self.now_ns() >= end, "the end of the last motion", 600.0)
             steps[-1].end_ns = self.now_ns()
-
-    def _steered(self) -> bool:
-        return self.simulation.task.values["steered"] == "true"
 
     def _begin(self, step: Step) -> None:
         executor = self.watch.executor

@@ -47,7 +47,7 @@ class EvaluationGraph(SimulatedGraph):
         graph.activate_when_ready("policy_node")
         graph.activate_when_ready("executor_node")
         self.instruct(episode.instruction)
-        graph.wait_for(lambda: simulation.task.values["steered"] == "true", "commands of the executor")
+        self.wait_until_steered()
         status = simulation.run_to_end()
         self.instruct("")
         graph.deactivate("executor_node")

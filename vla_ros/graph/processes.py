@@ -83,7 +83,7 @@ class Graph:
         if threading.current_thread() is threading.main_thread():
             # Without this a SIGTERM or a closed terminal would end us before our nodes.
             for number in (signal.SIGTERM, signal.SIGHUP):
-                self._old_handlers[number] = signal.signal(number, _raise_interrupt)
+                self._old_handlers[number] = signal.signal(number, signal.default_int_handler)
         self.context = rclpy.Context()
         rclpy.init(
             context=self.context,
@@ -315,7 +315,3 @@ class Graph:
             self.configure(name)
         for name in names:
             self.activate_when_ready(name)
-
-
-def _raise_interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

@@ -82,6 +82,10 @@ class SimulatedGraph:
         statuses = (self.watch.policy, self.watch.executor)
         return [None if status is None else status.instruction_id for status in statuses]
 
+    def wait_until_steered(self) -> None:
+        """Until the executor's commands reach the simulator, in lockstep."""
+        self.graph.wait_for(lambda: self.simulation.task.values["steered"] == "true", "commands of the executor")
+
     def instruct(self, text: str) -> None:
         """Publish an instruction until the simulator and all nodes follow it. Raises GraphError when they do not."""
         text = text.strip()

@@ -66,9 +66,6 @@ class ManagedNode(LifecycleNode):
     def release(self) -> None:
         """Let go of what `configure` made besides ROS entities. Called once after each `configure`, failed ones too."""
 
-    def parameters_changed(self, old: Any) -> None:
-        """`self.parameters` has new values; `old` are the ones before."""
-
     def refused(self, reason: str) -> None:
         """A transition was refused; for the status message. The reason is already logged."""
 
@@ -126,12 +123,9 @@ class ManagedNode(LifecycleNode):
         return SetParametersResult(successful=True)
 
     def _take_parameters(self, parameters: list[Parameter]) -> None:
-        own = {p.name: self._parameter_fields[p.name] for p in parameters if p.name in self._parameter_fields}
-        if own:
-            old = self.parameters
-            values = {p.name: check(own[p.name], p.value) for p in parameters if p.name in own}
-            self.parameters = replace(old, **values)
-            self.parameters_changed(old)
+        own = self._parameter_fields
+        values = {p.name: check(own[p.name], p.value) for p in parameters if p.name in own}
+        self.parameters = replace(self.parameters, **values)
 
     # Lifecycle
 

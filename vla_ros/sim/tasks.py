@@ -1,15 +1,17 @@
 """What the arm can be told, and when it has done it."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.sim.scene import COLOURS
+
+if TYPE_CHECKING:
+    from vla_ros.sim.world import World
 
 
 class TaskKind(StrEnum):
@@ -90,17 +92,6 @@ def parse_instruction(text: str) -> Task:
     return Task(kind, colours[0])
 
 
-class Scene(Protocol):
-    """What a tracker looks at; `World` is one."""
-
-    @property
-    def time(self) -> float: ...
-
-    def tip_position(self) -> np.ndarray: ...
-
-    def cube_positions(self) -> Mapping[str, np.ndarray]: ...
-
-
 class SuccessTracker:
     """Watches a world, one `update` a control tick, and says when the task is done.
 
@@ -119,7 +110,7 @@ class SuccessTracker:
     HOLD_TIME = 1.0  # s
     PUSH_DISTANCE = 0.05  # m
 
-    def __init__(self, task: Task, scene: Scene):
+    def __init__(self, task: Task, scene: "World"):
         """Lifting and pushing are measured from where the cubes lie now, or from where one in the air comes down."""
         self.task = task
         self.succeeded = False

@@ -96,7 +96,7 @@ class World:
 
     def cube_positions(self) -> dict[str, np.ndarray]:
         """Colour -> (3,) m, centre of the cube, in the frame of the base."""
-        return {c: self.data.qpos[start : start + 3].copy() for c, start in self._cube_qpos.items()}
+        return {colour: pose[:3] for colour, pose in self.cube_poses().items()}
 
     def cube_yaw(self, colour: str) -> float:
         """Turn of the cube about z, rad, between -pi / 4 and pi / 4 (a quarter turn looks the same)."""
@@ -137,17 +137,12 @@ class World:
         self.data.qpos[:] = snapshot
         mujoco.mj_forward(self.model, self.data)
 
-    def show_arm(self, joints: Sequence[float]) -> None:
-        """Take the arm's joint positions (6,) rad alone; the cubes stay."""
-        self.data.qpos[self._qpos] = self._checked(joints)
-        mujoco.mj_forward(self.model, self.data)
-
     def cube_poses(self) -> dict[str, np.ndarray]:
         """Colour -> (7,): centre, m, and quaternion w, x, y, z, in the frame of the base."""
         return {c: self.data.qpos[start : start + 7].copy() for c, start in self._cube_qpos.items()}
 
     def place(self, joints: Sequence[float], cubes: Mapping[str, Sequence[float]]) -> None:
-        """Take the arm's joint positions (6,) rad and the `cube_poses` of another world; nothing moves."""
+        """Take the arm's joint positions (6,) rad and the `cube_poses` of another world; other cubes stay."""
         self.data.qpos[self._qpos] = joints
         for colour, pose in cubes.items():
             start = self._cube_qpos[colour]

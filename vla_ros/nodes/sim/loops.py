@@ -66,7 +66,7 @@ class Stage:
     def show(self, snapshot: np.ndarray, joints: np.ndarray) -> None:
         """Bring the view up to date, in the thread that draws."""
         if self.foreign_images:
-            self.view.show_arm(joints)
+            self.view.place(joints, {})
         else:
             self.view.show(snapshot)
 

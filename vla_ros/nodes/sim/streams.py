@@ -145,11 +145,11 @@ class CameraPublisher:
         self.publishers = [publisher for publisher in (self._raw, self._compressed) if publisher is not None]
         folder, _, _ = camera.topic.rpartition("/")
         self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
-        lens = pinhole_camera(view, camera.name, camera.width, camera.height)
-        projection = np.hstack([lens.matrix, np.zeros((3, 1))])
+        matrix, _ = pinhole_camera(view, camera.name, camera.width, camera.height)
+        projection = np.hstack([matrix, np.zeros((3, 1))])
         self._info = CameraInfo(
             width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.0] * 5,
-            k=lens.matrix.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
+            k=matrix.ravel(), r=np.eye(3).ravel(), p=projection.ravel(),
         )  # fmt: skip
         self._info.header.frame_id = self._frame
 
