@@ -195,7 +195,7 @@ def test_a_group_is_chosen_at_the_newest_instant_at_which_all_are_there():
     stamps = {name: [time * 1_000_000 for time in times] for name, times in stamps.items()}
     chosen = {t: rows_at(stamps, pair, t * 1_000_000) for t in (0, 2, 34, 36, 99, 100, 112)}
     assert chosen == {
-        0: {"front": (0,), "depth": None},
+        0: {"front": None, "depth": None},
         2: {"front": (0,), "depth": (0,)},
         34: {"front": (0,), "depth": (0,)},  # the image of 33 has no depth yet
         36: {"front": (1,), "depth": (1,)},
@@ -221,7 +221,14 @@ def test_a_group_is_observed_together(robot):
     made.add("front", image(NS, 0))
     made.add("depth", sensors.depth(NS + NS // 2, 0))
     made.add(JOINT_STATES, state(NS))
-    assert made.problems(NS + NS // 2) == {"depth": "no message within 0.01 s of one of front"}
+    assert made.problems(NS + NS // 2) == {
+        "front": "no message at the same instant as one of depth",
+        "depth": "no message at the same instant as one of front",
+    }
+    made.add("depth", sensors.depth(NS + 1_000_000, 0))
+    made.add(JOINT_STATES, state(2 * NS))
+    made.add("front", image(2 * NS, 0))
+    assert made.problems(2 * NS)["front"] == "1.000 s old where it is together with depth, expected at most 0.500 s"
 
 
 def test_a_stale_sensor_is_refused_by_name_and_by_its_own_limit(robot):
