@@ -95,3 +95,15 @@ def test_what_a_killed_process_left_goes_with_the_next_try_and_a_living_ones_sta
     with new_folder(tmp_path / "[a]", "thing"):
         pass
     assert os.listdir(tmp_path) == ["[a]"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_what_it_names_stays(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/x").touch()
+    (tmp_path / "link").symlink_to("real")
+    with new_folder(tmp_path / "link", "thing") as folder:
+        (folder / "y").touch()
+    assert names(tmp_path) == ["link", "link/y", "real", "real/x"] and not (tmp_path / "link").is_symlink()
+    with new_file(tmp_path / "last", "thing") as part:
+        part.symlink_to("link")
+    assert os.readlink(tmp_path / "last") == "link"

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -180,22 +181,21 @@ def _print_table(results: dict[str, list[Outcome]], args: argparse.Namespace) ->
     for name in ("task", "layouts", "success", "95 % interval", "median time of a success (s)"):
         table.add_column(name, justify="left" if name == "task" else "right")
     for kind, outcomes in results.items():
-        wins = sorted(outcome.time for outcome in outcomes if outcome.success)
-        low, high = wilson(len(wins), len(outcomes))
-        median = f"{wins[len(wins) // 2]:.1f}" if wins else "-"
-        table.add_row(kind, str(len(outcomes)), f"{len(wins) / len(outcomes):.1%}", f"{low:.1%} to {high:.1%}", median)
+        task, times = _summary(outcomes), sorted(outcome.time for outcome in outcomes if outcome.success)
+        low, high = task["interval"]
+        median = f"{times[len(times) // 2]:.1f}" if times else "-"
+        table.add_row(kind, str(task["layouts"]), f"{task['rate']:.1%}", f"{low:.1%} to {high:.1%}", median)
     Console().print(table)
 
 
-def _report(results: dict[str, list[Outcome]], args: argparse.Namespace) -> dict:
-    tasks = {}
-    for kind, outcomes in results.items():
-        wins = sum(outcome.success for outcome in outcomes)
-        tasks[kind] = {
-            "layouts": len(outcomes),
-            "successes": wins,
-            "rate": wins / len(outcomes),
-            "interval": wilson(wins, len(outcomes)),
-            "episodes": [asdict(outcome) for outcome in outcomes],
-        }
-    return {"policy": args.policy, "control": args.control, "seed": args.seed, "rate": args.rate, "tasks": tasks}
+def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
+    count, wins = len(outcomes), sum(outcome.success for outcome in outcomes)
+    return {"layouts": count, "successes": wins, "rate": wins / count, "interval": wilson(wins, count)}
+
+
+def _report(results: dict[str, list[Outcome]], args: argparse.Namespace) -> dict[str, Any]:
+    tasks = {
+        kind: _summary(outcomes) | {"episodes": [asdict(outcome) for outcome in outcomes]}
+        for kind, outcomes in results.items()
+    }
+    return {name: getattr(args, name) for name in ("policy", "control", "seed", "rate")} | {"tasks": tasks}

@@ -38,7 +38,7 @@ def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Pa
             old = temporary.with_suffix(".old")
             path.rename(old)
             temporary.rename(path)
-            shutil.rmtree(old)
+            _remove(old)
         else:
             temporary.rename(path)
 
