@@ -116,7 +116,7 @@ def test_info_names_what_matters(tmp_path, family):
     folder = lerobot_checkpoints.make(tmp_path, family)
     rows = describe(folder, robot=ROBOT)
     assert (rows["family"], rows["layout"]) == (family, "lerobot")
-    assert rows["cameras"] == "front from front, wrist from wrist"
+    assert rows["cameras"] == "front, wrist"
     assert rows["joints"] == ", ".join(ROBOT.joint_names)
     assert f"{ROWS[family]} rows" in rows["horizon"]
 

@@ -49,8 +49,8 @@ class Evaluation:
     """Errors of one policy.
 
     Attributes:
-        errors: (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode,
-            and of a chunk shorter than others of its policy.
+        errors: (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode, and of
+            a chunk that is shorter than others.
         episodes: (C,) number of the episode of each chunk, over all bags.
         instructions: (C,) texts.
         ranges: (J,) position ranges of the joints, to compare joints with each other.

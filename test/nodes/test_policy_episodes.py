@@ -1,0 +1,96 @@
+"""What begins an episode in policy_node, and what becomes of an answer that is under way then."""
+
+import threading
+from collections import deque
+from functools import partial
+from types import SimpleNamespace
+from unittest.mock import Mock
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built")
+
+from runtime.tiny_policy import Rememberer, Speaker, loaded
+from std_msgs.msg import String
+
+from vla_ros.core.observation import Observation
+from vla_ros.nodes.policy_node import PolicyNode
+from vla_ros.runtime.session import PolicySession
+
+STEP = 100_000_000  # ns
+
+
+class Node(SimpleNamespace):
+    """What the methods under test use of a node, on a session of their own."""
+
+    def __init__(self, kind=Rememberer):
+        super().__init__(
+            _wake=threading.Condition(), _session=PolicySession(loaded(kind)), _instruction="touch", _episode=0,
+            _met="", _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
+            _status=SimpleNamespace(state=0, session=7, inferences=0), now_ns=lambda: 0,
+            _set_status=Mock(), get_logger=Mock(), _rate=lambda: 0.0,
+            _builder=Mock(build=self.observation),
+        )
+        self._begin = partial(PolicyNode._begin, self)
+        self.infer, self._session.infer = self._session.infer, self.interrupted
+        self.meanwhile = None
+
+    def observation(self, stamp, text, names):
+        stamps = {"front": stamp, "joint_states": stamp}
+        return Observation(stamp, {"front": np.zeros((4, 6, 3), np.uint8)}, np.array([0.1, 0.2]), text, stamps)
+
+    def interrupted(self, samples):
+        if self.meanwhile is not None:
+            self.meanwhile()
+        self.answers = self.infer(samples)
+        return self.answers
+
+    def ask(self, step, text="touch", episode=None):
+        """The chunks that one inference publishes."""
+        before = self._chunks.publish.call_count
+        PolicyNode._infer(self, step * STEP, text, self._episode if episode is None else episode)
+        return self._chunks.publish.call_count - before
+
+    def elapsed(self):
+        return int(self.answers[0].answer[0, 2])
+
+
+def told(node, text):
+    return partial(PolicyNode._take_instruction, node, String(data=text))
+
+
+def test_within_an_episode_every_answer_is_published_and_steps_are_counted():
+    node = Node()
+    assert [node.ask(step) for step in (1, 2, 4)] == [1, 1, 1] and node.elapsed() == 2
+    told(node, " touch ")()  # the same text again begins nothing
+    assert node.ask(5) == 1 and node.elapsed() == 1 and node._episode == 0
+
+
+@pytest.mark.parametrize("what", ["instruction", "clock"])
+def test_what_begins_during_an_inference_drops_its_answer(what):
+    node = Node()
+    node.ask(1)
+    node.meanwhile = told(node, "pick") if what == "instruction" else partial(PolicyNode._clock_jumped, node, None)
+    assert node.ask(2) == 0
+    node.meanwhile = None
+    assert node.ask(3, node._instruction) == 1 and node.elapsed() == 0
+
+
+def test_what_begins_before_its_observation_is_asked_drops_the_answer_too():
+    """The session began with a sample of what was before: it begins once more."""
+    node = Node()
+    node.ask(1)
+    told(node, "pick")()
+    assert node.ask(2, "touch", episode=0) == 0 and node.elapsed() == 0
+    assert node.ask(3, "pick") == 1 and node.elapsed() == 0
+
+
+def test_a_policy_that_must_not_pad_meets_an_instruction_before_it_is_followed(monkeypatch):
+    node = Node(Speaker)
+    meet = Mock(wraps=node._session.meet)
+    monkeypatch.setattr(node._session, "meet", meet)
+    assert [node.ask(step) for step in (1, 2, 3)] == [0, 1, 1] and meet.call_count == 1
+    told(node, "go " * 12)()
+    assert [node.ask(step, node._instruction) for step in (4, 5)] == [0, 1] and meet.call_count == 2
