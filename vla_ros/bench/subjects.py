@@ -11,16 +11,14 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.model import ACT
-from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.formats.lerobot import read_folder
 from vla_ros.policies.pi0.config import GEMMA, Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Batch, Policy
-from vla_ros.policies.registry import read_config
-from vla_ros.policies.smolvla.config import VLMS, SmolVLAConfig, TextSize, VlmSize
+from vla_ros.policies.registry import LoadOptions, find_family, read_config
+from vla_ros.policies.smolvla.config import VLMS, TextSize, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
 
 MID_PREFIX = GemmaSize(width=640, depth=8, mlp=2560, heads=8, kv_heads=1, head_dim=64)
@@ -75,7 +73,7 @@ def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> P
     """
     with torch.device("meta"):
         policy = Pi0(config)
-    policy = policy.to(dtype).to_empty(device=device)
+    policy = policy.store_as(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     pattern = torch.randn(_PATTERN, device=device, generator=generator).to(dtype)
     with torch.no_grad():
@@ -124,16 +122,10 @@ def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> 
 def random_lerobot(folder: Path, device: torch.device, dtype: torch.dtype) -> Policy:
     """The network that a folder's config.json describes, with random weights."""
     config = read_config(folder)
-    family, described = config["type"], read_folder(folder, config)
+    family = find_family(config["type"])
     torch.manual_seed(0)
-    if family == "act":
-        policy = ACT(ACTConfig.from_lerobot(described))
-    elif family == "diffusion":
-        policy = DiffusionPolicy(DiffusionConfig.from_lerobot(described))
-    else:
-        vlm = VlmSize.from_transformers(read_config(folder / "vlm"), str(folder))
-        policy = SmolVLA(SmolVLAConfig.from_lerobot(described, vlm))
-    return policy.to(device, dtype).eval().requires_grad_(False)
+    policy = family.policy(family.config.from_lerobot(read_folder(folder, config), LoadOptions()))
+    return policy.store_as(dtype).to(device).eval().requires_grad_(False)
 
 
 def _smolvlm_config(size: VlmSize) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 
-__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "families", "load", "resolve",
-           "save"]
+__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "families",
+           "find_family", "load", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written; a family is imported when a checkpoint or a training config asks for it
@@ -27,6 +27,14 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
 def families() -> tuple[str, ...]:
     """Names of all families: the built-in ones and those of installed packages (entry points)."""
     return tuple(_points())
+
+
+def find_family(name: str) -> Family:
+    """The family of that name. Raises InputError that names the known ones."""
+    points = _points()
+    if name not in points:
+        raise InputError(f"policy family {name!r}, expected one of {sorted(points)}")
+    return points[name].load()
 
 
 def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
@@ -87,12 +95,12 @@ def describe(path: str | Path, **options: Any) -> Mapping[str, str]:
 def build(family: str, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
     """A policy with fresh weights on the CPU, from torch's random state. Raises InputError for an unknown family
     or a field of `config` that the family does not know."""
-    return _family(family).build(config, data)
+    return find_family(family).build(config, data)
 
 
 def save(path: str | Path, loaded: LoadedPolicy) -> None:
     """Write a folder in our own layout that serves as it is; atomic: complete or absent."""
-    _family(loaded.family).save(Path(path), loaded)
+    find_family(loaded.family).save(Path(path), loaded)
 
 
 def _points() -> dict[str, EntryPoint]:
@@ -100,17 +108,10 @@ def _points() -> dict[str, EntryPoint]:
     return built_in | {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
-def _family(name: str) -> Family:
-    points = _points()
-    if name not in points:
-        raise InputError(f"policy family {name!r}, expected one of {sorted(points)}")
-    return points[name].load()
-
-
 def _recognise(path: Path) -> tuple[str, Family, str]:
     config = read_config(path)
     for name in _candidates(config):
-        family = _family(name)
+        family = find_family(name)
         if layout := family.recognise(path, config):
             return name, family, layout
     said = config.get("family") or config.get("type") or config.get("model_type")
