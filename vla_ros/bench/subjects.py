@@ -14,6 +14,7 @@ from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.formats.lerobot import read_folder
+from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.config import GEMMA, Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Batch, Policy
@@ -156,20 +157,15 @@ def random_batch(policy: Policy) -> Batch:
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
-    if isinstance(policy, ACT):
-        return {"images": pixels(1, cameras, 3, *config.image_size), "state": numbers(1, config.state_dim)}
-    if isinstance(policy, DiffusionPolicy):
-        steps = config.n_obs_steps
-        images = pixels(1, steps, cameras, 3, *config.image_size)
-        return {"images": images, "state": numbers(1, steps, config.state_dim)}
+    steps = (config.n_obs_steps,) if isinstance(policy, DiffusionPolicy) else ()
+    batch = {"images": pixels(1, *steps, cameras, 3, *config.image_size)}
+    if isinstance(policy, ACT | DiffusionPolicy):
+        return batch | {"state": numbers(1, *steps, config.state_dim)}
     if isinstance(policy, SmolVLA):
-        side, vocabulary = config.vlm.vision.image, config.vlm.text.vocabulary
-        length, state = config.tokenizer_max_length, config.max_state_dim
+        vocabulary, length, state = config.vlm.text.vocabulary, config.tokenizer_max_length, config.max_state_dim
     else:
-        side, vocabulary = config.vision.image, config.vocabulary
-        length, state = config.text_length, config.state_dim
-    return {
-        "images": pixels(1, cameras, 3, side, side),
+        vocabulary, length, state = config.vocabulary, config.text_length, config.state_dim
+    return batch | {
         "image_mask": torch.ones(1, cameras, dtype=torch.bool),
         "tokens": torch.randint(0, vocabulary, (1, length), generator=generator),
         "token_mask": torch.ones(1, length, dtype=torch.bool),
