@@ -199,3 +199,17 @@ def test_rows_that_a_flat_normalisation_loses_are_told(folder):
     data[1, 0] += 0.5
     _, survives = processor.normalise([Targets((Part(ROBOT.joint_names, data),))], [one])
     assert survives[0].tolist() == [True, False, *[True] * (processor.horizon - 2)]
+
+
+def test_a_prompt_that_is_too_long_is_cut_and_said(checkpoint, family, caplog):
+    if family in ("act", "diffusion"):
+        pytest.skip("reads no text")
+    loaded = load(checkpoint, robot=ROBOT)
+    one = replace(real_families.sample(loaded), instruction="touch the red cube " * 60)
+    for _ in range(2):
+        caplog.clear()
+        batch = loaded.processor.inputs([one])
+        assert batch["token_mask"].all() and "cut to" in caplog.text
+    caplog.clear()
+    assert loaded.processor.inputs([real_families.sample(loaded)])["token_mask"].sum() < 30
+    assert "cut to" not in caplog.text

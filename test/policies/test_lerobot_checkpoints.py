@@ -153,7 +153,7 @@ def test_cameras_are_mapped_by_the_policy_file(tmp_path):
     chosen = Embodiment({"top": "wrist", "side": "front"}, joints, joints, step_dt=0.05)
     loaded = load(folder, embodiment=chosen)
     assert loaded.processor.robot_cameras == ("wrist", "front") and loaded.processor.step_dt == 0.05
-    with pytest.raises(InputError, match="declared absent, ACT needs every one"):
+    with pytest.raises(InputError, match="declared absent, the policy needs every one"):
         load(folder, embodiment=Embodiment({"top": None, "side": "front"}, joints, joints, 0.05))
 
 

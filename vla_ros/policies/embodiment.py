@@ -56,7 +56,7 @@ class Dimension:
 
     Attributes:
         joint: name in the robot file; None: a dimension that the robot does not have (state 0, action ignored).
-        scale: the policy's unit per rad or m, negative where the sense is opposite.
+        scale: the policy's unit per rad or m, negative where the directions are opposite.
         offset: in the policy's unit.
         mode: of actions: "absolute", "delta" (difference to the observed state) or "rate" (difference to the row
             before, the first row's to the observed state).
@@ -143,7 +143,7 @@ class Embodiment:
 
     @classmethod
     def identity(cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float) -> "Embodiment":
-        """The policy speaks the robot's own units and joint order."""
+        """The policy uses the robot's own units and joint order."""
         dimensions = tuple(Dimension(name) for name in joints)
         return cls(dict(cameras), dimensions, dimensions, step_dt)
 
@@ -253,7 +253,7 @@ def dimensions_statistics(
                 if dimension.linkage:
                     raise InputError(f"{dimension.joint}: a linkage; keep the checkpoint's statistics")
                 value = abs(dimension.scale) * values[joints.index(dimension.joint)]
-            else:  # a sense that is turned round exchanges the two ends
+            else:  # a negative scale swaps min and max
                 source = pairs.get(name, name) if dimension.scale < 0 else name
                 value = dimension.to_policy(np.asarray(rows[source][joints.index(dimension.joint)], dtype=np.float64))
             result[name].append(float(value))

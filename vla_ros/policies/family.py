@@ -75,11 +75,11 @@ class Family:
 
     Attributes:
         name: as `family` of a training config and of config.json says it.
-        config: frozen dataclass of the sizes: `horizon`, `action_dim`, `n_obs_steps`, `cameras` and `image_size` are
-            asked for; `state_dim`, `past` (rows before the newest observation), `pads` (states and actions are padded
-            to their dimensions), `tokenizer_of` (whose tokenizer it needs, None) and `summary()` (rows for `vla-ros
-            info`) where there are such; `from_dict(values, where)` where a mapping needs more than `records.record`,
-            and then `to_dict()`; `from_lerobot(folder, options)` where LeRobot has this family.
+        config: frozen dataclass of the sizes. Asked for are `horizon`, `action_dim`, `n_obs_steps`, `cameras` and
+            `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
+            (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
+            `tokenizer_of` (whose tokenizer it needs), `summary()` (rows for `vla-ros info`), `from_dict(values, where)`
+            and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
         title: for people.
@@ -144,7 +144,7 @@ class Family:
         own.write(path, self.name, rows, loaded.policy, loaded.processor, _image_statistics(loaded.policy))
 
     def build(self, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
-        """A policy with fresh weights that speaks the dataset's own units and order.
+        """A policy with fresh weights in the dataset's own units and order.
 
         Args:
             config: fields of the sizes that the data do not decide; `normalisation`: a key of `normalisation.MODES`.

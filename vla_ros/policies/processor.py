@@ -70,7 +70,7 @@ class Processor(ABC):
 
         Args:
             answer: (B, H, D) normalised actions, or (B, L) int64 tokens.
-            samples: the B samples it answers; policies that speak in deltas start from their newest state.
+            samples: the B samples it answers; policies of deltas start from their newest state.
 
         Raises InputError for tokens that are no chunk.
         """
@@ -126,8 +126,10 @@ class StandardProcessor(Processor):
                 f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects {sorted(self.image_names)}; "
                 "map each to a camera of the robot, or to null where it is absent"
             )
-        if self.image_names and not self.cameras:
-            raise InputError("cameras: all are declared absent, expected at least one")
+        absent = [name for name in self.image_names if embodiment.cameras[name] is None]
+        if absent and (not self.cameras or getattr(config, "needs_every_camera", True)):
+            raise InputError(f"cameras {absent} are declared absent, the policy needs "
+                             f"{'every one it was trained with' if self.cameras else 'at least one'}")
         for what, width, limit, normalisation in (
             ("state", len(embodiment.state), self.state_width, self.state),
             ("action", len(embodiment.actions), config.action_dim, self.actions),
@@ -182,12 +184,6 @@ class StandardProcessor(Processor):
     def state_width(self) -> int:
         """What states are padded to; 0 where the policy reads none."""
         return getattr(self.config, "state_width", getattr(self.config, "state_dim", len(self.embodiment.state)))
-
-    def refuse_absent_cameras(self, family: str) -> None:
-        """Raises InputError for a camera that is declared absent, where the network has no way to leave it out."""
-        absent = [name for name, camera in zip(self.image_names, self.robot_cameras, strict=True) if camera is None]
-        if absent:
-            raise InputError(f"cameras {absent} are declared absent, {family} needs every one it was trained with")
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         """`state` (B, S), `images` (B, N, 3, height, width) uint8, where the policy has them, and `targets`."""

@@ -67,6 +67,7 @@ class JsonTokenizer(Tokenizer):
         self.inner, self.where = inner, where
         self.inner.no_padding()
         self.inner.no_truncation()
+        self._most: int | None = None
         self.size = inner.get_vocab_size(with_added_tokens=True)
         self.unknown = inner.token_to_id("<unk>")
 
@@ -81,15 +82,14 @@ class JsonTokenizer(Tokenizer):
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
-        rows = [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
-        if max(map(len, rows)) <= most:
-            return rows
-        logger.warning("a prompt of %d tokens was cut to %d", max(map(len, rows)), most)
-        self.inner.enable_truncation(most)  # keeps what the template puts at the end
-        try:
-            return [encoding.ids for encoding in self.inner.encode_batch(list(texts))]
-        finally:
-            self.inner.no_truncation()
+        if most != self._most:
+            self.inner.enable_truncation(most)  # keeps what the template puts at the end
+            self._most = most
+        encodings = self.inner.encode_batch(list(texts))
+        for encoding, text in zip(encodings, texts, strict=True):
+            if encoding.overflowing:
+                logger.warning("the prompt %r was cut to %d tokens", text, most)
+        return [encoding.ids for encoding in encodings]
 
     def save(self, folder: Path) -> None:
         self.inner.save(str(folder / self.FILE))

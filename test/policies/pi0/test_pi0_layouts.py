@@ -230,8 +230,8 @@ def test_a_truncated_file_is_named(folders, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"state": (Dimension("pan"), Dimension("lift"))}, "state of 2 dimensions .*has 3"),
-        ({"actions": (Dimension("pan"), Dimension("lift"), Dimension("gripper"), Dimension("roll"))}, "actions of 4"),
+        ({"state": (Dimension("pan"), Dimension("lift"))}, "state of 3 dimensions, .* gives 2"),
+        ({"actions": (Dimension("pan"), Dimension("lift"), Dimension("gripper"), Dimension("roll"))}, "actions of 3"),
         ({"cameras": {"base_0_rgb": "front"}}, "left_wrist_0_rgb"),
         ({"cameras": dict.fromkeys(CAMERAS)}, "absent"),
     ],

@@ -1,12 +1,15 @@
 """Fresh policies and our own checkpoint folders."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pi0_tiny
 import pytest
 import torch
 
+import vla_ros
 from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.policies import registry
@@ -41,6 +44,23 @@ def test_a_saved_folder_gives_the_same_policy(loaded, tmp_path):
     assert all(np.array_equal(a.parts[0].data, b.parts[0].data) for a, b in zip(first, second, strict=True))
     assert again.processor.joints == pi0_tiny.JOINTS and again.processor.cameras == pi0_tiny.CAMERAS
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_folder_that_keeps_the_clock_among_the_sizes_loads(loaded, tmp_path):
+    """As folders were written before the clock belonged to the embodiment alone; the shipped one is such a folder."""
+    registry.save(tmp_path / "checkpoint", loaded)
+    path = tmp_path / "checkpoint" / "config.json"
+    data = json.loads(path.read_text())
+    data["policy"]["step_dt"] = 0.125
+    del data["image_fit"]
+    path.write_text(json.dumps(data))
+    assert registry.load(path.parent).processor.step_dt == 0.1  # the embodiment's
+    clockless = replace(loaded.processor.embodiment, step_dt=None)
+    clockless.save(path.parent / "embodiment.yaml")
+    again = registry.load(path.parent).processor
+    assert (again.step_dt, again.fit) == (0.125, "pad")
+    shipped = registry.load(Path(vla_ros.__file__).parent / "data/checkpoints/pi0_tiny")
+    assert shipped.processor.step_dt == 0.1 and shipped.processor.fit == "pad"
 
 
 def test_bfloat16_stays_near_float32(loaded, tmp_path):

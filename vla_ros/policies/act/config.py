@@ -102,19 +102,9 @@ class ACTConfig:
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         if config.get("n_obs_steps", 1) != 1:
             raise InputError(f"{folder.path / 'config.json'}: n_obs_steps {config['n_obs_steps']}, expected 1 for ACT")
-        sizes = {feature.shape[1:] for feature in folder.images}
-        if len(sizes) > 1:
-            raise InputError(f"{folder.path / 'config.json'}: images of sizes {sorted(sizes)}, expected one size")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config}
         values["replace_final_stride_with_dilation"] = bool(values.get("replace_final_stride_with_dilation", False))
-        values |= dict(
-            action_dim=folder.action_dim,
-            state_dim=folder.state_dim,
-            environment_dim=folder.environment_dim,
-            cameras=tuple(feature.name for feature in folder.images),
-            image_size=next(iter(sizes), (480, 640)),
-        )
-        return record(cls, values, str(folder.path / "config.json"))
+        return record(cls, values | folder.sizes(), str(folder.path / "config.json"))
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""

@@ -13,10 +13,6 @@ from vla_ros.policies.processor import StandardProcessor
 class ACTProcessor(StandardProcessor):
     """The batch is described at `ACT`. Published policies read no text: the instruction then only starts and stops."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.refuse_absent_cameras("ACT")
-
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         batch = super().inputs(samples)
         if self.config.vocabulary:

@@ -160,19 +160,9 @@ class DiffusionConfig:
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         if not folder.state_dim:
             raise InputError(f"{where}: input_features {sorted(folder.inputs)}, expected observation.state among them")
-        sizes = {feature.shape[1:] for feature in folder.images}
-        if len(sizes) > 1:
-            raise InputError(f"{where}: images of sizes {sorted(sizes)}, expected one size")
-        values = dict(
-            action_dim=folder.action_dim,
-            state_dim=folder.state_dim,
-            environment_dim=folder.environment_dim,
-            cameras=tuple(feature.name for feature in folder.images),
-            image_size=next(iter(sizes), (96, 96)),
-        )
-        values |= {name: config[name] for name in LEROBOT_FIELDS if name in config}
+        values = {name: config[name] for name in LEROBOT_FIELDS if name in config}
         values |= {"unet_horizon": config["horizon"]} if "horizon" in config else {}
-        return record(cls, values, str(where))
+        return record(cls, values | folder.sizes(), str(where))
 
     @property
     def tokenizer_of(self) -> str | None:

@@ -14,10 +14,6 @@ from vla_ros.policies.tokenizer import filled
 class DiffusionProcessor(StandardProcessor):
     """The batch is described at `DiffusionPolicy`. Without a text encoder the instruction only starts and stops."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.refuse_absent_cameras("Diffusion Policy")
-
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)
         batch = {"state": self.policy_states(states)}

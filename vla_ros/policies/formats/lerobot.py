@@ -113,6 +113,19 @@ class LeRobotFolder:
     def action_dim(self) -> int:
         return self.outputs[ACTION].shape[0]
 
+    def sizes(self) -> dict[str, Any]:
+        """Of a policy that takes all images at one size, by the names of our configs; image_size only with images.
+
+        Raises InputError for images of several sizes.
+        """
+        found = sorted({feature.shape[1:] for feature in self.images})
+        if len(found) > 1:
+            raise InputError(f"{self.path / 'config.json'}: images of sizes {found}, expected one size")
+        return {
+            "action_dim": self.action_dim, "state_dim": self.state_dim, "environment_dim": self.environment_dim,
+            "cameras": tuple(feature.name for feature in self.images), **({"image_size": found[0]} if found else {}),
+        }
+
     @property
     def renamed(self) -> Mapping[str, str]:
         """Name in the robot's data -> name of the feature."""

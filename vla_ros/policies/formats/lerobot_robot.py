@@ -107,8 +107,8 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
     ):
         if len(dimensions) != expected and not (what == "state" and expected == 0):
             raise InputError(
-                f"checkpoint {folder.path}: {what} of {len(dimensions)} dimensions in the policy file or robot, "
-                f"the policy has {expected}"
+                f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot gives "
+                f"{len(dimensions)}"
             )
     relative = _relative(folder)
     for index, dimension in enumerate(embodiment.actions):

@@ -72,6 +72,7 @@ class Pi0Config:
 
     n_obs_steps = 1
     pads = True
+    needs_every_camera = False
     tokenizer_of = "PaliGemma's tokenizer"
 
     def __post_init__(self) -> None:

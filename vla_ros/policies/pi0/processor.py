@@ -25,12 +25,11 @@ class Pi0Processor(StandardProcessor):
         tokenizer, config = self.ask_tokenizer(), self.config
         states = self.states(samples)
         batch = {"state": self.policy_states(states)[:, -1]}
-        told = self.state.normalise(self.embodiment.state_to_policy(states[:, -1]))
-        if config.prompt == "pi05_padded":
-            told = batch["state"].numpy()
+        bare = self.state.normalise(self.embodiment.state_to_policy(states[:, -1]))
+        in_prompt = batch["state"].numpy() if config.prompt == "pi05_padded" else bare
         rows = [
             cut(prompt_ids(tokenizer, sample.instruction, config.prompt, row), config.text_length)
-            for sample, row in zip(samples, told, strict=True)
+            for sample, row in zip(samples, in_prompt, strict=True)
         ]
         batch["tokens"], batch["token_mask"] = filled(rows, config.text_length, 16 if config.text_length <= 64 else 32)
         present = [index for index, camera in enumerate(self.robot_cameras) if camera is not None]

@@ -76,7 +76,7 @@ class VlmSize:
 
     @classmethod
     def find(cls, folder: LeRobotFolder, options: LoadOptions) -> "VlmSize":
-        """From its own config.json where it is at hand, else known by name. Raises InputError."""
+        """From its own config.json where there is one, else by its name. Raises InputError."""
         name = str(folder.config.get("vlm_model_name", "SmolVLM2-500M-Video-Instruct"))
         places = [Path(options.tokenizer)] if options.tokenizer else []
         for place in (*places, folder.path / "vlm", folder.path / name, Path(name)):
@@ -164,6 +164,11 @@ class SmolVLAConfig:
     n_obs_steps = 1
     pads = True
     tokenizer_of = "SmolVLM2's tokenizer"
+
+    @property
+    def needs_every_camera(self) -> bool:
+        """The small vision tower knows its cameras by their places."""
+        return isinstance(self.vlm.vision, KeypointStemSize)
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from vla_ros.core.observation import Sample
-from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.tokenizer import filled
@@ -15,11 +14,6 @@ from vla_ros.policies.tokenizer import filled
 @dataclass(frozen=True)
 class SmolVLAProcessor(StandardProcessor):
     """The batch is described at `SmolVLA`. Absent cameras are left out, which is the same as masking them."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if isinstance(self.config.vlm.vision, KeypointStemSize):  # it knows its cameras by their places
-            self.refuse_absent_cameras("the small vision tower")
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states, most = self.states(samples), self.config.tokenizer_max_length
