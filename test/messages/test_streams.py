@@ -1,6 +1,7 @@
 """Further sensors: what is decoded, what is refused, and which messages belong to an observation."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +129,7 @@ def test_points_are_thinned_evenly_and_counted(height, padding, order):
         (sensors.numbers([1.0, np.nan]), {"shape": [2]}, r"value \[1\] is nan, expected a finite number"),
         (sensors.numbers([1e300, 0.0]), {"shape": [2]}, r"value \[0\] is inf, expected a finite number"),
         (sensors.numbers([1.0, 2.0]), {"shape": [2], "dtype": "int64"}, "float64 values, the robot file says int64"),
+        (sensors.joy(NS, 2**31 - 1), {"select": ["buttons"], "shape": [3], "dtype": "int64"}, r"shape \[2\]"),
         (sensors.truth(True), {}, "bool values, the robot file says float32"),
         (sensors.imu(NS, 1), {"select": ["angular_velocity"]}, "angular_velocity is a .*Vector3, expected numbers"),
         (sensors.imu(NS, 1), {"select": ["speed.x"]}, "speed.x: .*has no attribute 'speed'"),
@@ -143,9 +145,26 @@ def test_what_is_no_value_of_the_stream_is_refused(message, fields, said):
         decode(message, **fields)
 
 
+@pytest.mark.parametrize(
+    ("value", "fields", "said"),
+    [
+        (np.array([70_000], np.uint32), {"dtype": "uint16", "shape": (1, 1, 1)}, "uint32 values that uint16"),
+        (np.array([2**63], np.uint64), {"dtype": "int64"}, "uint64 values that int64 does not hold"),
+        ([[1.0], [1.0, 2.0]], {"points": 3, "shape": (3, 2)}, "inhomogeneous"),
+        ([[1.0, 2.0]], {"points": 3}, r"points of shape \(2,\), the robot file says \(3,\)"),
+    ],
+)
+def test_what_a_decoder_of_a_package_must_not_give(monkeypatch, value, fields, said):
+    point = SimpleNamespace(name="mine", load=lambda: lambda message, stream: value)
+    monkeypatch.setattr("vla_ros.messages.decoders.entry_points", lambda group: [point])
+    with pytest.raises(InputError, match=said):
+        decode(sensors.text("anything"), decoder="mine", **fields)
+
+
 def test_a_decoder_of_an_installed_package(robot):
     found = decoder_of(robot.stream("markers"), robot)(sensors.poses(NS, 4))
     assert found["markers_count"].tolist() == [3]  # of four, one at NaN
+    assert decoder_of(robot.stream("markers"), robot)(sensors.poses(NS, 0))["markers_count"].tolist() == [0]
     assert np.array_equal(found["markers"], np.array([[0, 4 / 3, 0.5], [1, 4 / 3, 0.5], [2, 4 / 3, 0.5]], np.float32))
 
 

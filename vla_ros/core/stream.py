@@ -123,8 +123,8 @@ class Stream:
         yield depth and (len(shape) != 3 or shape[2] != 1 or self.window or self.points), (
             f"uint16 of shape {shape}, expected [height, width, 1] and no window"
         )
-        yield self.points and (self.dtype != "float32" or (shape and shape[0] != self.points)), (
-            f"{self.dtype} {shape}, expected float32 [{self.points}, ...]"
+        yield self.points and (self.dtype != "float32" or (shape and (len(shape) != 2 or shape[0] != self.points))), (
+            f"{self.dtype} {shape}, expected float32 [{self.points}, columns]"
         )
         yield not self.once and not self.max_age > 0, (
             f"max_age {self.max_age} s, expected above zero, or null (published once)"
