@@ -78,6 +78,21 @@ def _clock(processor, step_dt):
     return replace(processor, embodiment=replace(processor.embodiment, step_dt=step_dt))
 
 
+def test_a_base_checkpoint_without_statistics_is_described_and_trained_but_not_served(folder, dataset, tmp_path):
+    for file in folder.glob("policy_*"):
+        file.unlink()
+    assert "no normalisation" in describe(folder, robot=ROBOT)["notes"]
+    with pytest.raises(InputError, match=r"normalised by .* lack .*overrides\.statistics"):
+        load(folder, robot=ROBOT)
+    settings = {"dataset": str(dataset), "output": str(tmp_path / "run"), "start": str(folder)}
+    with pytest.raises(InputError, match=r"overrides\.statistics"):
+        open_policy(TrainConfig.from_dict(settings | {"statistics": "keep"}), Dataset(dataset))
+    loaded = open_policy(TrainConfig.from_dict(settings | {"statistics": "recompute"}), Dataset(dataset))
+    mode, rows = loaded.processor.actions.mode, Dataset(dataset).statistics["action"]
+    name = {"mean_std": "mean", "quantiles": "q01", "min_max": "min"}[mode]
+    np.testing.assert_allclose(loaded.processor.actions.statistics[name], rows[name], atol=0.02)
+
+
 def test_a_policy_file_is_a_start_too(folder, dataset, tmp_path):
     rows = [{"joint": name, "scale": 2.0} for name in ROBOT.joint_names[::-1]]
     path = tmp_path / "policy.yaml"

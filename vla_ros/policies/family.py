@@ -115,7 +115,9 @@ class Family:
     def load(self, path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
         """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
         sizes, parts = self.open(path, layout, options)
-        missing = [m for m in parts.missing if not (options.without_statistics and m.startswith("no normalisation"))]
+        missing = parts.missing
+        if parts.no_statistics and not options.without_statistics:
+            missing += (f"no normalisation: {parts.no_statistics}; set overrides.statistics in the policy file",)
         if missing and options.serves:
             raise InputError(f"checkpoint {path}: {'; '.join(missing)}")
         processor = self._processor(path, sizes, parts)
@@ -209,7 +211,7 @@ class Family:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
-        missing = list(parts.missing)
+        missing: list[str] = []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
         tokenizer = None

@@ -95,7 +95,8 @@ class Parts:
         images: image name -> mean and std of its pixels in [0, 1], (3,) each.
         fit: how images get their size, a key of `processor.FITS`.
         tokenizer: of the prompt, where the policy reads tokens.
-        missing: what serving lacks, with what to do about it.
+        no_statistics: why normalisations lack theirs; "" where they are there.
+        missing: what else serving lacks, with what to do about it.
         notes: what a user should know.
     """
 
@@ -105,6 +106,7 @@ class Parts:
     images: Statistics
     fit: str
     tokenizer: Tokenizer | None = None
+    no_statistics: str = ""
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -32,8 +32,9 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     }
     if whose := getattr(sizes, "tokenizer_of", None):
         rows["tokenizer"] = "found" if parts.tokenizer else f"not in the folder: {whose} must be given"
-    if parts.missing or parts.notes:
-        rows["notes"] = "; ".join((*parts.notes, *parts.missing))
+    without = (f"no normalisation: {parts.no_statistics}",) if parts.no_statistics else ()
+    if notes := (*parts.notes, *without, *parts.missing):
+        rows["notes"] = "; ".join(notes)
     return rows
 
 

@@ -42,9 +42,8 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     for kind, feature in (("STATE", STATE), ("ACTION", ACTION)):
         mode = MODES[folder.modes.get(kind, "IDENTITY") if feature != STATE or folder.state_dim else "IDENTITY"]
         normalisations.append(Normalisation(mode, {} if lacks else statistics.get(feature, {}), "lerobot"))
-    missing = (f"no normalisation: {lacks}; set overrides.statistics in the policy file",) if lacks else ()
     embodiment = find_embodiment(folder, names, statistics, options)
-    return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, missing=missing)
+    return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, no_statistics=lacks)
 
 
 def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statistics:

@@ -33,8 +33,7 @@ def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: 
     ]
     return Parts(
         options.embodiment or nameless(config.cameras, widths[0], ["absolute"] * widths[1]), state, actions, {}, fit,
-        missing=() if statistics else (f"no normalisation: {note}; set overrides.statistics in the policy file",),
-        notes=(note,) if statistics else (),
+        no_statistics="" if statistics else note, notes=(note,) if statistics else (),
     )
 
 
