@@ -14,6 +14,7 @@ from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.formats.lerobot import read_folder
+from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.config import GEMMA, Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Batch, Policy
