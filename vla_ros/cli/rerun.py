@@ -13,6 +13,7 @@ from typing import Any
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
+from vla_ros.messages.stamps import stamp_ns
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,8 +104,6 @@ class Bridge:
                     self._scalar(f"{part.group or 'joint'}/{name}/chunk", value)
 
     def _take_executor(self, message: Any) -> None:
-        from vla_ros.messages.stamps import stamp_ns
-
         self._at(stamp_ns(message))
         for name, position in zip(message.names, message.position, strict=False):
             self._scalar(f"joint/{name}/command", position)
@@ -112,8 +111,6 @@ class Bridge:
         self._scalar("executor/chunk_latency", message.chunk_latency)
 
     def _take_policy(self, message: Any) -> None:
-        from vla_ros.messages.stamps import stamp_ns
-
         self._at(stamp_ns(message))
         self._scalar("policy/state", message.state)
         self._scalar("policy/inference_time", message.inference_time)

@@ -128,13 +128,6 @@ class RobotSpec:
         """(J,) bool."""
         return np.array([joint.discrete for joint in self.joints], dtype=bool)
 
-    def camera(self, name: str) -> Camera:
-        """Raises KeyError for a camera that the robot file does not have."""
-        for camera in self.cameras:
-            if camera.name == name:
-                return camera
-        raise KeyError(name)
-
     @classmethod
     def load(cls, path: str | Path) -> "RobotSpec":
         """From a robot file, or the name of one in `config/robots`.
