@@ -239,3 +239,17 @@ def test_a_plan_is_carried_on_by_the_steps_that_have_passed():
         moved = policy.encode(policy.with_elapsed(batch, [1, 4]), plan, draws).plan.actions
     torch.testing.assert_close(moved[0], plan.actions[0][[1, 2, 3, 4, 5, 5]])
     torch.testing.assert_close(moved[1], plan.actions[1][[4, 5, 5, 5, 5, 5]])
+
+
+def test_a_memory_of_another_type_is_refused(monkeypatch):
+    loaded = families.fresh("recurrent")
+    act = type(loaded.policy).act
+
+    def rounded(self, *args):
+        answer = act(self, *args)
+        answer.memory.h = answer.memory.h.bfloat16()
+        return answer
+
+    monkeypatch.setattr(type(loaded.policy), "act", rounded)
+    with pytest.raises(ValueError, match=r"torch.float32 \[1, 32\].*torch.bfloat16 \[1, 32\]"):
+        PolicySession(loaded).infer([observed(loaded.processor, 0)])

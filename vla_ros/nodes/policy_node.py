@@ -239,8 +239,11 @@ class PolicyNode(ManagedNode):
         sample = make_sample(steps, processor, text)
         if text != self._met:
             self._met = text
-            if not session.policy.traits.pads:  # shapes that may be new are recorded now, not on the next sample's time
-                return session.meet([sample])
+            if not session.policy.traits.pads:  # shapes that may be new are recorded before the robot follows them
+                session.meet([sample])
+                with self._wake:
+                    self._trigger.restart()  # then it sees what is newest; in lockstep nothing newer would come
+                return
         (result,) = session.infer([sample])
         with self._wake:
             if episode != self._episode:

@@ -46,13 +46,13 @@ def private_copy(policy: Policy) -> Policy:
 
 
 def copy_into(targets: Any, sources: Any, rows: list[int] | None = None) -> None:
-    """Copy the tensors of one tree into those of another of the same shapes, or only some rows of them.
+    """Copy the tensors of one tree into those of another of the same shapes and types, or only some rows of them.
 
     Raises ValueError where the trees differ.
     """
     into, kind = pytree.tree_flatten(targets)
     values, other = pytree.tree_flatten(sources)
-    if kind != other or [getattr(v, "shape", v) for v in into] != [getattr(v, "shape", v) for v in values]:
+    if kind != other or described(into) != described(values):
         raise ValueError(f"expected tensors as in {described(targets)}, got {described(sources)}")
     for target, value in zip(into, values, strict=True):
         if isinstance(target, Tensor):
