@@ -134,7 +134,7 @@ DECODER = '''
 
 def positions(message, stream):
     """(M, 3) positions of the poses."""
-    return [[pose.position.x, pose.position.y, pose.position.z] for pose in message.poses] or [[float("nan")] * 3]
+    return [[pose.position.x, pose.position.y, pose.position.z] for pose in message.poses]
 '''
 
 

@@ -239,7 +239,7 @@ def test_depth_as_video_is_no_colour(tmp_path, capsys, said):
     info["features"]["observation.images.wrist"] |= {"info": {}, **said}
     file.write_text(json.dumps(info))
     dataset = Dataset(tmp_path / "d")
-    assert dataset.camera_names == ("front",) and not dataset.stream_names
+    assert dataset.camera_names == ("front",) and not dataset.streams
     for read in (dataset.values, dataset.frames):
         with pytest.raises(InputError, match="d: wrist: depth as video"):
             read("wrist")

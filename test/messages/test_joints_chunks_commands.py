@@ -30,7 +30,7 @@ def test_positions_come_in_the_robots_order():
         (["a"], [1.0], "'b' is missing"),
         (["a", "b"], [1.0, float("nan")], "'b' is at nan"),
         (["a", "b"], [float("inf"), 1.0], "'a' is at inf"),
-        (["a", "b", "a"], [1.0, 2.0, 3.0], "'a' stands there more than once"),
+        (["a", "b", "a"], [1.0, 2.0, 3.0], "'a' is duplicated"),
         (["a", "b"], [1.0], "2 names and 1 positions"),
         ([], [], "'a' is missing"),
     ],

@@ -1,6 +1,7 @@
 """Further sensors: what is decoded, what is refused, and which messages belong to an observation."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def state(ns, values=(0.25, -0.5)):
 
 def decode(message, robot=None, **fields):
     stream = Stream(**({"name": "it", "topic": "it", "type": message.__msgtype__} | fields))
-    stream.check()
+    assert not any(bad for bad, _ in stream.faults())
     return decoder_of(stream, robot or sensors.robot())(message)
 
 
@@ -128,6 +129,7 @@ def test_points_are_thinned_evenly_and_counted(height, padding, order):
         (sensors.numbers([1.0, np.nan]), {"shape": [2]}, r"value \[1\] is nan, expected a finite number"),
         (sensors.numbers([1e300, 0.0]), {"shape": [2]}, r"value \[0\] is inf, expected a finite number"),
         (sensors.numbers([1.0, 2.0]), {"shape": [2], "dtype": "int64"}, "float64 values, the robot file says int64"),
+        (sensors.joy(NS, 2**31 - 1), {"select": ["buttons"], "shape": [3], "dtype": "int64"}, r"shape \[2\]"),
         (sensors.truth(True), {}, "bool values, the robot file says float32"),
         (sensors.imu(NS, 1), {"select": ["angular_velocity"]}, "angular_velocity is a .*Vector3, expected numbers"),
         (sensors.imu(NS, 1), {"select": ["speed.x"]}, "speed.x: .*has no attribute 'speed'"),
@@ -143,16 +145,33 @@ def test_what_is_no_value_of_the_stream_is_refused(message, fields, said):
         decode(message, **fields)
 
 
+@pytest.mark.parametrize(
+    ("value", "fields", "said"),
+    [
+        (np.array([70_000], np.uint32), {"dtype": "uint16", "shape": (1, 1, 1)}, "uint32 values that uint16"),
+        (np.array([2**63], np.uint64), {"dtype": "int64"}, "uint64 values that int64 does not hold"),
+        ([[1.0], [1.0, 2.0]], {"points": 3, "shape": (3, 2)}, "inhomogeneous"),
+        ([[1.0, 2.0]], {"points": 3}, r"points of shape \(2,\), the robot file says \(3,\)"),
+    ],
+)
+def test_what_a_decoder_of_a_package_must_not_give(monkeypatch, value, fields, said):
+    point = SimpleNamespace(name="mine", load=lambda: lambda message, stream: value)
+    monkeypatch.setattr("vla_ros.messages.decoders.entry_points", lambda group: [point])
+    with pytest.raises(InputError, match=said):
+        decode(sensors.text("anything"), decoder="mine", **fields)
+
+
 def test_a_decoder_of_an_installed_package(robot):
     found = decoder_of(robot.stream("markers"), robot)(sensors.poses(NS, 4))
     assert found["markers_count"].tolist() == [3]  # of four, one at NaN
+    assert decoder_of(robot.stream("markers"), robot)(sensors.poses(NS, 0))["markers_count"].tolist() == [0]
     assert np.array_equal(found["markers"], np.array([[0, 4 / 3, 0.5], [1, 4 / 3, 0.5], [2, 4 / 3, 0.5]], np.float32))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"name": "front"}, "stream 'front' stands there 2 times"),
+        ({"name": "front"}, "stream 'front' is duplicated"),
         ({"name": "state"}, "stream state: expected a name"),
         ({"name": "a/b"}, "expected a name of letters"),
         ({"type": "sensor_msgs/Imu"}, "type 'sensor_msgs/Imu', expected package/msg/Name"),
@@ -161,7 +180,7 @@ def test_a_decoder_of_an_installed_package(robot):
         ({"type": "sensor_msgs/msg/Image"}, "expected uint16 of depth images"),
         ({"max_age": 0}, "max_age 0.0 s, expected above zero"),
         ({"slop": 0.1}, "slop 0.1 s, expected zero or more, and `with` a stream"),
-        ({"with": "rear"}, "with 'rear', expected one without"),
+        ({"with": "rear"}, "with 'rear', expected a camera or sensor"),
         ({"max_age": None, "paces": True}, "expected no paces"),
         ({"window": {"count": 1, "rate": 10}}, "window: count 1, rate 10.0 Hz: expected two values or more"),
         ({"window": {"count": 4, "rate": 10}, "points": 3}, "window, expected none beside points"),
@@ -195,7 +214,7 @@ def test_a_group_is_chosen_at_the_newest_instant_at_which_all_are_there():
     stamps = {name: [time * 1_000_000 for time in times] for name, times in stamps.items()}
     chosen = {t: rows_at(stamps, pair, t * 1_000_000) for t in (0, 2, 34, 36, 99, 100, 112)}
     assert chosen == {
-        0: {"front": (0,), "depth": None},
+        0: {"front": None, "depth": None},
         2: {"front": (0,), "depth": (0,)},
         34: {"front": (0,), "depth": (0,)},  # the image of 33 has no depth yet
         36: {"front": (1,), "depth": (1,)},
@@ -215,13 +234,21 @@ def test_a_group_is_observed_together(robot):
     observation = made.build(round(1.25 * NS))
     assert observation.stamps_ns == {"front": 1_100_000_000, "depth": 1_103_000_000}
     assert np.array_equal(observation.values["depth"], sensors.distances(1))
+    assert made.paced == ["front", "depth"] and ObservationBuilder(robot, names=["imu"]).paced == []
     # who asks for one of the two gets the same one
     assert made.build(round(1.25 * NS), names=["front"]).stamps_ns["front"] == 1_100_000_000
     made.clear()
     made.add("front", image(NS, 0))
     made.add("depth", sensors.depth(NS + NS // 2, 0))
     made.add(JOINT_STATES, state(NS))
-    assert made.problems(NS + NS // 2) == {"depth": "no message within 0.01 s of one of front"}
+    assert made.problems(NS + NS // 2) == {
+        "front": "no message at the same instant as one of depth",
+        "depth": "no message at the same instant as one of front",
+    }
+    made.add("depth", sensors.depth(NS + 1_000_000, 0))
+    made.add(JOINT_STATES, state(2 * NS))
+    made.add("front", image(2 * NS, 0))
+    assert made.problems(2 * NS)["front"] == "1.000 s old where it is together with depth, expected at most 0.500 s"
 
 
 def test_a_stale_sensor_is_refused_by_name_and_by_its_own_limit(robot):

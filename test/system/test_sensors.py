@@ -145,7 +145,7 @@ def test_sensors_from_topics_to_a_dataset(graph: Graph, probe: Probe, robot: Pat
     dataset = Dataset(tmp_path / "data")
     assert len(dataset) == len(frames)
     names = {"imu", "shake", "depth", "markers", "markers_count", "mass", "keys"}
-    assert set(dataset.stream_names) == names
+    assert set(dataset.streams) == names
     for k, frame in enumerate(frames):
         seen = live.build(int(frame.episode.times[k]), "wave")
         recorded = frame.observation

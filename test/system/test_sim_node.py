@@ -44,7 +44,7 @@ class Steering:
         node.create_subscription(JointState, ROBOT.joint_state_topics[0], self._take_joints, RELIABLE)
         node.create_subscription(Clock, "/clock", self._tick, 10)
         if answer_images:
-            node.create_subscription(Image, ROBOT.camera("front").topic, self._answer, RELIABLE)
+            node.create_subscription(Image, ROBOT.stream("front").topic, self._answer, RELIABLE)
 
     def _take_joints(self, message: JointState) -> None:
         self.joints = joint_positions(message, ROBOT.joint_names)
@@ -72,7 +72,7 @@ def run_once(graph: Graph, probe: Probe, simulation: Simulation, seed: int) -> d
     start = int(task.values["run_start_ns"])
     end = start + round(float(task.values["run_time"]) * 1e9)
     found = {}
-    for topic in ("joint_states", ROBOT.camera("front").topic, ROBOT.camera("wrist").topic):
+    for topic in ("joint_states", ROBOT.stream("front").topic, ROBOT.stream("wrist").topic):
 
         def inside(topic=topic):
             return [m for m in probe.messages(topic) if start <= stamp_ns(m) < end]
@@ -146,7 +146,7 @@ def test_success_is_judged_and_published(graph: Graph, probe: Probe):
 
 def test_real_time_streams_and_commands(graph: Graph, probe: Probe):
     simulation = Simulation(graph)
-    front = ROBOT.camera("front").topic
+    front = ROBOT.stream("front").topic
     probe.record("joint_states", JointState, sensor_qos())
     probe.record(front, Image, RELIABLE)
     probe.record(f"{front}/compressed", CompressedImage, RELIABLE)

@@ -19,7 +19,7 @@ def dataset(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch):
-    monkeypatch.setattr(registry, "BUILT_IN", {toy_family.NAME: "toy_family"})
+    monkeypatch.setattr(registry, "BUILT_IN", registry.BUILT_IN | {toy_family.NAME: "toy_family"})
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from families import FAMILIES, fresh
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.observation import Observation, Sample
+from vla_ros.core.observation import Observation
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies.processor import Processor
+from vla_ros.runtime.history import make_sample
 from vla_ros.training.config import AugmentationConfig
 from vla_ros.training.samples import Samples, split
 
@@ -61,19 +63,20 @@ def test_a_slower_policy_takes_every_other_frame(dataset):
         Samples(data, data.episodes, processor(data, step_dt=0.15))
 
 
-def test_training_and_serving_see_the_same(dataset):
-    """A sample of the dataset and one made of an observation of that instant give the same inputs, byte for byte."""
-    import toy_family
-
-    data = Dataset(dataset)
-    statistics = data.statistics["action"]
-    chosen = toy_family.ToyProcessor(
-        data.joint_names, data.camera_names, 0.1, 4, statistics["mean"], statistics["std"])
-    (trained,) = Samples(data, data.episodes, chosen).get(np.array([7]))
-    images = {camera: data.frames(camera)[7] for camera in data.camera_names}
-    seen = Observation(0, images, data.states[7].astype(np.float64), data.episodes[0].instruction)
-    served = Sample({name: image[None] for name, image in seen.images.items()}, seen.state[None], seen.instruction)
-    one, two = chosen.inputs([trained]), chosen.inputs([served])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("frame", [0, 7])
+def test_training_and_serving_see_the_same(dataset, family, frame):
+    """A sample of the dataset and one made of observations of these instants give the same inputs, byte for byte."""
+    data, chosen = Dataset(dataset), fresh(family).processor
+    text = data.episodes[0].instruction
+    (trained,) = Samples(data, data.episodes, chosen).get(np.array([frame]))
+    images = {camera: data.frames(camera) for camera in data.camera_names}
+    seen = [
+        Observation(k, {camera: frames[k] for camera, frames in images.items()}, data.states[k].astype(float), text)
+        for k in range(frame + 1)
+    ]
+    one, two = chosen.inputs([trained]), chosen.inputs([make_sample(seen, chosen, text)])
+    assert set(one) == {*two, "actions", "action_is_pad"}
     for name in two:
         assert one[name].numpy().tobytes() == two[name].numpy().tobytes(), name
 

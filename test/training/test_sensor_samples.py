@@ -62,7 +62,7 @@ def test_from_a_bag_to_a_batch(robot, tmp_path):
     # as it was stored
     build_dataset([path], tmp_path / "data", robot, OPTIONS)
     dataset = Dataset(tmp_path / "data")
-    assert set(dataset.stream_names) == set(sensors.READINGS) and not dataset.unreadable
+    assert set(dataset.streams) == set(sensors.READINGS) and not dataset.unreadable
     for name in sensors.READINGS:
         stored, seen = dataset.values(name), np.stack([frame.observation.values[name] for frame in frames])
         assert stored.dtype == seen.dtype and np.array_equal(stored, seen), name

@@ -15,7 +15,7 @@ import numpy as np
 from vla_ros.bags.index import BagIndex, StreamIndex, Task
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
-from vla_ros.messages.selection import rows_at
+from vla_ros.messages.selection import partners, rows_at
 
 Where = Callable[[int], str]  # ns -> a time for people
 CUTS = ("instruction", "task", "marker", "whole")
@@ -177,10 +177,8 @@ def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: Cut
     for name, found in index.streams.items():
         lost = next((k for k, row in enumerate(chosen) if row[name] is None), None)
         if lost is not None:
-            raise InputError(
-                f"topic {found.topic}: nothing within {found.stream.slop:g} s of {found.stream.with_} "
-                f"at {where(times[lost])}"
-            )
+            others = ", ".join(partners(found.stream, streams.values()))
+            raise InputError(f"topic {found.topic}: nothing at the same instant as {others} at {where(times[lost])}")
         rows[name] = np.array([row[name] for row in chosen], dtype=np.int64)
         _check_order(found, rows[name], where)
         if not found.stream.once:

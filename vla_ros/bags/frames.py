@@ -49,7 +49,8 @@ def read_frames(
     of_topic: dict[str, list[str]] = {}
     for name, stream in index.streams.items():
         of_topic.setdefault(stream.topic, []).append(name)
-    needed = {name: {row for episode in episodes for row in episode.rows[name].flat} for name in index.streams}
+    needed = {name: {row for e in episodes for row in e.rows[name].ravel().tolist()} for name in index.streams}
+    last = {name: [row for e in episodes for row in e.rows[name].max(axis=1).tolist()] for name in index.streams}
     seen = dict.fromkeys(index.streams, 0)
     held: dict[str, dict[int, Record]] = {name: {} for name in index.streams}
     builder: ObservationBuilder | None = None
@@ -64,7 +65,7 @@ def read_frames(
             if seen[name] in needed[name]:
                 held[name][seen[name]] = record
             seen[name] += 1
-        while at < len(frames) and all(seen[n] > frames[at][0].rows[n][frames[at][1]].max() for n in seen):
+        while at < len(frames) and all(seen[n] > last[n][at] for n in seen):
             episode, k = frames[at]
             at += 1
             if episode is refused:

@@ -14,10 +14,11 @@ from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.formats.lerobot import read_folder
+from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.config import GEMMA, Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Batch, Policy
-from vla_ros.policies.registry import LoadOptions, find_family, read_config
+from vla_ros.policies.registry import find_family, read_config
 from vla_ros.policies.smolvla.config import VLMS, TextSize, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
 

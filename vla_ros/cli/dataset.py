@@ -98,7 +98,7 @@ def _show(args: argparse.Namespace) -> int:
     for camera in dataset.camera_names:
         height, width = dataset.image_size(camera)
         console.print(f"camera {camera}: {width}x{height}", highlight=False)
-    for name in dataset.stream_names:
+    for name in dataset.streams:
         console.print(f"stream {name}", highlight=False)
     for name, why in dataset.unreadable.items():
         console.print(f"not read: {name}: {why}", highlight=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """The robot file: one description read by recording, training, serving and simulation alike."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,13 +128,6 @@ class RobotSpec:
         """(J,) bool."""
         return np.array([joint.discrete for joint in self.joints], dtype=bool)
 
-    def camera(self, name: str) -> Camera:
-        """Raises KeyError for a camera that the robot file does not have."""
-        for camera in self.cameras:
-            if camera.name == name:
-                return camera
-        raise KeyError(name)
-
     @classmethod
     def load(cls, path: str | Path) -> "RobotSpec":
         """From a robot file, or the name of one in `config/robots`.
@@ -156,9 +149,6 @@ class RobotSpec:
         return robot
 
     def _check(self) -> None:
-        for name in ("joints", "groups"):
-            if not getattr(self, name):
-                raise InputError(f"{name}: empty, expected at least one")
         for what, names in (
             ("camera", self.camera_names),
             ("joint", self.joint_names),
@@ -168,42 +158,47 @@ class RobotSpec:
         ):
             for name in names:
                 if names.count(name) > 1:
-                    raise InputError(f"{what} {name!r} stands there {names.count(name)} times, expected once")
+                    raise InputError(f"{what} {name!r} is duplicated, expected once")
+        for bad, said in self._faults():
+            if bad:
+                raise InputError(said)
+
+    def _faults(self) -> Iterator[tuple[bool, str]]:
+        """(whether it is so, what is wrong then)."""
+        for name in ("joints", "groups", "joint_state_topics"):
+            yield not getattr(self, name), f"{name}: empty, expected at least one"
         for joint in self.joints:
-            if joint.unit not in ("rad", "m"):
-                raise InputError(f"joint {joint.name}: unit {joint.unit!r}, expected rad or m")
-            if not joint.lower + 2 * self.position_margin < joint.upper:
-                raise InputError(
-                    f"joint {joint.name}: lower {joint.lower} must lie below upper {joint.upper} "
-                    f"by more than twice the position_margin {self.position_margin}"
-                )
+            what = f"joint {joint.name}"
+            yield joint.unit not in ("rad", "m"), f"{what}: unit {joint.unit!r}, expected rad or m"
+            yield not joint.lower + 2 * self.position_margin < joint.upper, (
+                f"{what}: lower {joint.lower} must lie below upper {joint.upper} "
+                f"by more than twice the position_margin {self.position_margin}"
+            )
             for field in ("velocity", "acceleration", "jerk"):
                 value = getattr(joint, field)
-                if value is not None and not 0 < value < np.inf:
-                    raise InputError(f"joint {joint.name}: {field} {value}, expected a positive number")
+                bad = value is not None and not 0 < value < np.inf
+                yield bad, f"{what}: {field} {value}, expected a positive number"
         for camera in self.cameras:
-            if camera.encoding not in ENCODINGS:
-                raise InputError(f"camera {camera.name}: encoding {camera.encoding!r}, expected one of {ENCODINGS}")
-            if camera.width <= 0 or camera.height <= 0:
-                raise InputError(f"camera {camera.name}: {camera.width}x{camera.height}, expected positive")
+            what, encoding = f"camera {camera.name}", camera.encoding
+            yield encoding not in ENCODINGS, f"{what}: encoding {encoding!r}, expected one of {ENCODINGS}"
+            yield min(camera.width, camera.height) <= 0, f"{what}: {camera.width}x{camera.height}, expected positive"
         for group in self.groups:
-            if group.interface not in INTERFACES:
-                raise InputError(
-                    f"group {group.name}: interface {group.interface!r}, expected one of {tuple(INTERFACES)}"
-                )
-        if not self.joint_state_topics:
-            raise InputError("joint_state_topic: empty, expected a topic or several")
-        leaders = {stream.name: stream.with_ for stream in self.all_streams.values()}
-        for stream in self.streams:
-            stream.check()
-            if stream.with_ and (leaders.get(stream.with_) != "" or self.stream(stream.with_).window):
-                raise InputError(
-                    f"stream {stream.name}: with {stream.with_!r}, expected one without `with` or window of its own"
-                )
+            interface = group.interface
+            yield interface not in INTERFACES, (
+                f"group {group.name}: interface {interface!r}, expected one of {tuple(INTERFACES)}"
+            )
         commanded = [name for group in self.groups for name in group.joints]
-        if sorted(commanded) != sorted(self.joint_names):
-            raise InputError(f"groups command {commanded}, expected each of {list(self.joint_names)} exactly once")
-        if not 1 <= self.control_rate <= 1000:
-            raise InputError(f"control_rate {self.control_rate} Hz, expected 1 to 1000")
-        if not 0 <= self.position_margin < np.inf:
-            raise InputError(f"position_margin {self.position_margin}, expected zero or more")
+        yield sorted(commanded) != sorted(self.joint_names), (
+            f"groups command {commanded}, expected each of {list(self.joint_names)} exactly once"
+        )
+        yield not 1 <= self.control_rate <= 1000, f"control_rate {self.control_rate} Hz, expected 1 to 1000"
+        margin = self.position_margin
+        yield not 0 <= margin < np.inf, f"position_margin {margin}, expected zero or more"
+        for stream in self.streams:
+            what = f"stream {stream.name}"
+            yield from ((bad, f"{what}: {said}") for bad, said in stream.faults())
+            leader = self.all_streams.get(stream.with_)
+            alone = leader and not (leader.with_ or leader.window or leader.once or leader.is_command)
+            yield stream.with_ and not alone, (
+                f"{what}: with {stream.with_!r}, expected a camera or sensor without `with` and window, and not once"
+            )

@@ -1,7 +1,7 @@
 """A stream: what one sensor or one command topic of the robot sends, as the robot file describes it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -109,29 +109,32 @@ class Stream:
         count = self.window.count if self.window else 1
         return tuple(round((count - 1 - k) / self.window.rate * 1e9) for k in range(count - 1)) + (0,)
 
-    def check(self) -> None:
-        """Of a stream of the file. Raises InputError."""
-        where = f"stream {self.name}"
+    def faults(self) -> Iterator[tuple[bool, str]]:
+        """Of a stream of the file: (whether it is so, what is wrong then)."""
         taken = self.name in (JOINT_STATES, "state", "instruction") or self.name.endswith("_count")
-        if taken or not re.fullmatch(r"\w+", self.name):
-            raise InputError(f"{where}: expected a name of letters, digits and _ that is not taken")
-        if not re.fullmatch(r"\w+/msg/\w+", self.type):
-            raise InputError(f"{where}: type {self.type!r}, expected package/msg/Name")
-        if self.dtype not in DTYPES:
-            raise InputError(f"{where}: dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)")
-        if any(size < 1 for size in self.shape) or self.points < 0:
-            raise InputError(f"{where}: shape {list(self.shape)}, points {self.points}: expected positive numbers")
-        if (self.dtype == "uint16") != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder:
-            raise InputError(f"{where}: {self.dtype} of a {self.type}, expected uint16 of depth images alone")
-        if self.dtype == "uint16" and (len(self.shape) != 3 or self.shape[2] != 1 or self.window or self.points):
-            raise InputError(f"{where}: uint16 of shape {list(self.shape)}, expected [height, width, 1] and no window")
-        if self.points and (self.dtype != "float32" or (self.shape and self.shape[0] != self.points)):
-            raise InputError(f"{where}: {self.dtype} {list(self.shape)}, expected float32 [{self.points}, ...]")
-        if self.max_age is not None and not self.max_age > 0:
-            raise InputError(f"{where}: max_age {self.max_age} s, expected above zero, or null (published once)")
-        if self.slop < 0 or (self.slop and not self.with_):
-            raise InputError(f"{where}: slop {self.slop} s, expected zero or more, and `with` a stream")
-        if (self.once or self.with_ or self.points) and self.window:
-            raise InputError(f"{where}: window, expected none beside points, `with` or max_age: null")
-        if self.once and (self.paces or self.with_):
-            raise InputError(f"{where}: max_age: null (published once), expected no paces and no `with` beside it")
+        shape, depth = list(self.shape), self.dtype == "uint16"
+        yield taken or not re.fullmatch(r"\w+", self.name), "expected a name of letters, digits and _ that is not taken"
+        yield not re.fullmatch(r"\w+/msg/\w+", self.type), f"type {self.type!r}, expected package/msg/Name"
+        yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
+        yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
+        yield depth != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder, (
+            f"{self.dtype} of a {self.type}, expected uint16 of depth images alone"
+        )
+        yield depth and (len(shape) != 3 or shape[2] != 1 or self.window or self.points), (
+            f"uint16 of shape {shape}, expected [height, width, 1] and no window"
+        )
+        yield self.points and (self.dtype != "float32" or (shape and (len(shape) != 2 or shape[0] != self.points))), (
+            f"{self.dtype} {shape}, expected float32 [{self.points}, columns]"
+        )
+        yield not self.once and not self.max_age > 0, (
+            f"max_age {self.max_age} s, expected above zero, or null (published once)"
+        )
+        yield self.slop < 0 or (self.slop and not self.with_), (
+            f"slop {self.slop} s, expected zero or more, and `with` a stream"
+        )
+        yield self.window and (self.once or self.with_ or self.points), (
+            "window, expected none beside points, `with` or max_age: null"
+        )
+        yield self.once and (self.paces or self.with_), (
+            "max_age: null (published once), expected no paces and no `with` beside it"
+        )

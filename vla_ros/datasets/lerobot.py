@@ -27,7 +27,7 @@ class Dataset:
         robot_type: name of the robot as written.
         joint_names: J names, the order of states and actions.
         camera_names: colour cameras whose frames it holds.
-        stream_names: readings of further sensors: depth and "observation.NAME".
+        streams: readings of further sensors, depth and "observation.NAME" -> shape of a value.
         unreadable: name -> why a depth stream cannot be read.
         episodes: in order; episode i covers frames `episodes[i].start` to `.stop`.
         states: (N, J) float32 joint positions, rad or m.
@@ -65,10 +65,10 @@ class Dataset:
         }
         once = self.path / "meta" / ONCE_FILE
         self._once = dict(np.load(once)) if once.is_file() else {}
-        self.stream_names = tuple(
-            name for name in (*self._keys, *self._once)
+        self.streams = {
+            name: tuple(features[key]["shape"]) for name, key in self._keys.items()
             if name not in self.camera_names and name not in self.unreadable
-        )
+        } | {name: value.shape for name, value in self._once.items()}  # fmt: skip
         videos = [self._keys[name] for name in self.camera_names if features[self._keys[name]]["dtype"] == "video"]
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
         vector = (len(self.joint_names),)
@@ -151,8 +151,7 @@ class Dataset:
             return self.frames(name, cache=cache, progress=progress)
         if key is None:
             return np.broadcast_to(self._once[name], (len(self), *self._once[name].shape))
-        feature = self.info["features"][key]
-        return self._columns({key: (tuple(feature["shape"]), feature["dtype"])})[key]
+        return self._columns({key: (self.streams[name], self.info["features"][key]["dtype"])})[key]
 
     def _identity(self, camera: str) -> str:
         """Of what the frames are made from: where the dataset lies, what it says, and the state of its files."""
@@ -191,7 +190,7 @@ class Dataset:
         if camera in self.unreadable:
             raise InputError(f"dataset {self.path}: {camera}: {self.unreadable[camera]}")
         if camera not in self._keys:
-            has = [*self.camera_names, *self.stream_names]
+            has = [*self.camera_names, *self.streams]
             raise InputError(f"dataset {self.path}: no camera or stream {camera!r}, expected one of {has}")
         return self._keys[camera]
 

@@ -70,6 +70,7 @@ def _readings(function: Callable[[Any, Stream], Any], message: Any, stream: Stre
             raise InputError(f"frame {frame!r}, the robot file says {stream.frame!r}")
     value = _typed(function(message, stream), stream.dtype)
     if stream.points:
+        value = value if value.size else value.reshape(0, *stream.single_shape[1:])
         if value.shape[1:] != stream.single_shape[1:]:
             raise InputError(f"points of shape {value.shape[1:]}, the robot file says {stream.single_shape[1:]}")
         value, count = _thinned(value, stream.points)
@@ -83,15 +84,21 @@ def _readings(function: Callable[[Any, Stream], Any], message: Any, stream: Stre
 
 
 def _typed(value: Any, dtype: str) -> np.ndarray:
-    """As an array of the dtype. Only numbers become float32, and only what changes no value is converted else."""
-    array = np.asarray(value)
+    """As an array of the dtype: any numbers become float32, anything else must not change by it."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(str(error)) from None
     kinds = {"float32": "fiu", "int64": "iu", "bool": "b", "string": "U", "uint16": "u", "uint8": "u"}[dtype]
     if array.dtype.kind not in kinds:
         raise InputError(f"{array.dtype} values, the robot file says {dtype}")
     if dtype == "string":
         return array
     with np.errstate(over="ignore"):  # what becomes infinite is refused
-        return np.ascontiguousarray(array, dtype=dtype)
+        result = np.ascontiguousarray(array, dtype=dtype)
+    if dtype != "float32" and result.dtype != array.dtype and not np.array_equal(result, array):
+        raise InputError(f"{array.dtype} values that {dtype} does not hold")
+    return result
 
 
 def _thinned(rows: np.ndarray, most: int) -> tuple[np.ndarray, int]:

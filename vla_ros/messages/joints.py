@@ -18,7 +18,7 @@ def joint_positions(
     Joints that the robot file does not know are left aside. With `partial`, joints that the message lacks are NaN.
 
     Raises:
-        InputError: a joint is missing, stands there twice or has no finite position.
+        InputError: a joint is missing, is duplicated or has no finite position.
     """
     there = list(message.name)
     positions = message.position
@@ -35,7 +35,7 @@ def joint_positions(
     if len(index) != len(there):
         twice = sorted({name for name in there if there.count(name) > 1} & set(names))
         if twice:
-            raise InputError(f"{what}: joint {twice[0]!r} stands there more than once")
+            raise InputError(f"{what}: joint {twice[0]!r} is duplicated")
     bad = [j for j in np.flatnonzero(~np.isfinite(result)) if names[j] in index]
     if bad:
         raise InputError(f"{what}: joint {names[bad[0]]!r} is at {result[bad[0]]}, expected a finite position")

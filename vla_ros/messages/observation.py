@@ -12,7 +12,7 @@ from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, JOINT_STATES, Stream
 from vla_ros.messages.decoders import Readings, decoder_of
-from vla_ros.messages.selection import rows_at
+from vla_ros.messages.selection import partners, rows_at
 from vla_ros.messages.stamps import NS, is_stamped, stamp_ns
 
 __all__ = ["JOINT_STATES", "NotReady", "ObservationBuilder", "message_stamp"]
@@ -94,6 +94,11 @@ class ObservationBuilder:
         """The state by the names of its streams."""
         spelled = [n for name in names for n in (self.robot.state_streams if name == JOINT_STATES else [name])]
         return tuple(dict.fromkeys(spelled))
+
+    @property
+    def paced(self) -> list[str]:
+        """Streams that pace; what is chosen together with such a stream does too, else it would pair with the past."""
+        return [n for n, s in self.streams.items() if s.paces or (s.with_ and self.streams[s.with_].paces)]
 
     def add(self, stream: str, message: Any, stamp: int | None = None) -> None:
         """Keep a message of a stream, stamped by its header or with `stamp`, ns.
@@ -198,15 +203,22 @@ class ObservationBuilder:
                 return "no message yet"
             if stamps[0] > now:
                 return f"nothing yet: the oldest message lies {(stamps[0] - now) / NS:.3f} s ahead"
-            if stream.with_:
-                return f"no message within {stream.slop:g} s of one of {stream.with_}"
+            if self._partners(stream):
+                return f"no message at the same instant as one of {self._partners(stream)}"
             early = stamps[0] - (now - stream.offsets_ns[0])
             return f"its window begins {early / NS:.3f} s before the oldest message"
         limit = self._limits_ns[stream.name]
         if limit is None:
             return ""
         age = max([now - offset - entry.stamp for offset, entry in zip(stream.offsets_ns, chosen, strict=True)])
-        return f"{age / NS:.3f} s old, expected at most {limit / NS:.3f} s" if age > limit else ""
+        if age <= limit:
+            return ""
+        others = self._partners(stream)
+        said = f"{age / NS:.3f} s old" + (f" where it is together with {others}" if others else "")
+        return f"{said}, expected at most {limit / NS:.3f} s"
+
+    def _partners(self, stream: Stream) -> str:
+        return ", ".join(partners(stream, self.streams.values()))
 
     def _decode(self, name: str, entry: _Entry) -> None:
         if entry.readings is None:

@@ -35,12 +35,17 @@ def rows_at(
     return found
 
 
+def partners(stream: Stream, streams: Collection[Stream]) -> list[str]:
+    """Names of the streams that are chosen together with this one."""
+    leader = stream.with_ or stream.name
+    return [other.name for other in streams if leader in (other.name, other.with_) and other is not stream]
+
+
 def _together(
     stamps: Mapping[str, Sequence[int]], leader: str, followers: Sequence[Stream], time: int
 ) -> dict[str, tuple[int, ...] | None]:
     times = stamps[leader]
-    last = bisect_right(times, time) - 1
-    for row in range(last, -1, -1):
+    for row in range(bisect_right(times, time) - 1, -1, -1):
         if times[row] < time - LOOK_BACK_NS:
             break
         rows: dict[str, tuple[int, ...] | None] = {leader: (row,)}
@@ -51,7 +56,7 @@ def _together(
             rows[stream.name] = (other,)
         else:
             return rows
-    return {leader: (last,) if last >= 0 else None, **dict.fromkeys((stream.name for stream in followers), None)}
+    return dict.fromkeys((leader, *(stream.name for stream in followers)), None)
 
 
 def _nearest(times: Sequence[int], wanted: int, limit: int) -> int:

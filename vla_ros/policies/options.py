@@ -28,6 +28,7 @@ class TrainingData:
         step_dt: s between frames, the clock of a policy that brings none.
         statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,).
         instructions: the distinct instructions.
+        streams: further streams that the dataset has -> shape of a value.
     """
 
     joints: tuple[str, ...]
@@ -35,6 +36,7 @@ class TrainingData:
     step_dt: float
     statistics: Statistics
     instructions: tuple[str, ...]
+    streams: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

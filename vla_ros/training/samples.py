@@ -78,7 +78,7 @@ class Samples:
         self._values = {}  # reading -> (its stream, (N, ...))
         for name in set(processor.streams).difference(self._commands):
             self._values[name] = name, dataset.values(name, cache, told(name))
-            if f"{name}_count" in dataset.stream_names:
+            if f"{name}_count" in dataset.streams:
                 self._values[f"{name}_count"] = name, dataset.values(f"{name}_count")
         self._instructions = [episode.instruction for episode in episodes]
         lengths = [episode.length for episode in episodes]

@@ -45,6 +45,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
         step_dt=1.0 / dataset.fps,
         statistics=dataset.statistics,
         instructions=tuple(dict.fromkeys(episode.instruction for episode in dataset.episodes)),
+        streams=dataset.streams,
     )
     if config.family:
         torch.manual_seed(config.seed)

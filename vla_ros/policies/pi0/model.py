@@ -79,7 +79,7 @@ class Pi0(FlowPolicy):
         self.time_draw = config.time_beta, config.time_scale, config.time_offset
         self.image_tokens = ImageTokens(config.vision, config.prefix.width, len(config.cameras))
         self.embedding = nn.Embedding(config.vocabulary, config.prefix.width)
-        nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # of size one after its scaling
+        nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # unit variance once scaled
         self.prefix = GemmaTower(config.prefix)
         self.expert = GemmaTower(config.expert, condition_width=width if config.adaptive else None)
         if config.state_token:

@@ -61,7 +61,7 @@ class SmolVLA(FlowPolicy):
             self.vision = Siglip(config.vlm.vision)
             self.connector = nn.Linear(config.vlm.vision.hidden * config.vlm.shuffle**2, text.width, bias=False)
         self.embedding = nn.Embedding(text.vocabulary, text.width)
-        nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # of size one after its scaling
+        nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # unit variance once scaled
         layers = range(config.num_vlm_layers)
         self.text = nn.ModuleList(LlamaLayer(text, text.width, text.mlp) for _ in layers)
         self.expert = nn.ModuleList(LlamaLayer(text, width, config.expert_mlp, config.is_cross(i)) for i in layers)
