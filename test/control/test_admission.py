@@ -66,7 +66,7 @@ def test_what_is_refused_and_why(change, reason, words):
     assert isinstance(refusal, Refusal)
     assert (refusal.reason, words in refusal.text) == (reason, True), refusal
     status = world.executor.status(world.now_ns)
-    assert status.refused == {str(reason): 1} and status.accepted == 0
+    assert status.refused == {str(reason): 1} and status.accepted_chunks == 0
     assert status.last_refusal == str(refusal)
     world.tick(20)
     assert np.array_equal(world.measured, HOME)

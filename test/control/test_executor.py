@@ -332,7 +332,7 @@ def test_status_counts_and_names():
     assert "turn" in status.limited and "grip" not in status.limited
     assert status.seen.sequence == 2 and status.seen.latency == pytest.approx(0.2)
     assert status.chunk_age == pytest.approx(0.25)
-    assert (status.live_chunks, status.accepted, status.ticks) == (2, 2, 35)
+    assert (status.live_chunks, status.accepted_chunks, status.ticks) == (2, 2, 35)
     assert world.executor.status(world.now_ns) is not status
     assert world.executor.status(world.now_ns).limited == status.limited  # asking changes nothing
     world.executor.begin_interval()

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from vla_ros.control.supervisor import State
-from vla_ros.control.task import Goal, Outcome, problem
+from vla_ros.control.task import Outcome, goal_problem, problem
 
 RUNNING = 4  # PolicyStatus.RUNNING
 
@@ -36,16 +36,16 @@ def test_the_executors_own_words_are_passed_on():
 
 
 @pytest.mark.parametrize(
-    ("goal", "words"),
+    ("instruction", "time_limit", "words"),
     [
-        (Goal("  "), "instruction: empty"),
-        (Goal("go", time_limit=-1.0), "time_limit: -1.0 s"),
-        (Goal("go", time_limit=math.nan), "time_limit: nan s"),
+        ("  ", 0.0, "instruction: empty"),
+        ("go", -1.0, "time_limit: -1.0 s"),
+        ("go", math.nan, "time_limit: nan s"),
     ],
 )
-def test_bad_goals_are_named(goal, words):
-    assert words in goal.problem()
+def test_bad_goals_are_named(instruction, time_limit, words):
+    assert words in goal_problem(instruction, time_limit)
 
 
 def test_a_good_goal_has_no_problem():
-    assert Goal("go", time_limit=0.0).problem() == ""
+    assert goal_problem("go", time_limit=0.0) == ""

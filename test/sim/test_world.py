@@ -8,7 +8,6 @@ import pytest
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.sim import robot
-from vla_ros.sim.cameras import pinhole_camera
 from vla_ros.sim.kinematics import forward, inverse
 from vla_ros.sim.layout import BEARING, GAP, RADII, Layout
 from vla_ros.sim.robot import GRIPPER_CLOSED, GRIPPER_OPEN, PAN_ORIGIN
@@ -120,7 +119,7 @@ def test_pictures_have_their_size_and_show_the_cube_where_the_camera_model_says(
     for name in world.cameras:
         picture = world.render(name)
         assert picture.shape == (480, 640, 3) and picture.dtype == np.uint8
-    matrix, pose = pinhole_camera(world, "front")
+    matrix, pose = world.pinhole("front")
     picture = world.render("front")
     for channel, colour in enumerate(("red", "green", "blue")):
         seen = np.linalg.inv(pose) @ np.append(world.cube_positions()[colour], 1.0)

@@ -8,7 +8,6 @@ from tiny_checkpoint import tiny_checkpoint
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros.core.robot import RobotSpec
-from vla_ros.graph.episodes import Episode
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
@@ -20,9 +19,9 @@ ROBOT = RobotSpec.load(ROBOT_FILE)
 TICKS = 60
 
 
-def run(evaluation: EvaluationGraph, probe: Probe, episode: Episode, foreign_images: bool = False) -> np.ndarray:
+def run(evaluation: EvaluationGraph, probe: Probe, seed: int, text: str, foreign_images: bool = False) -> np.ndarray:
     """(TICKS, J) commands of one episode, in the order of the run."""
-    status = evaluation.run_to_end(episode, foreign_images)
+    status = evaluation.run_to_end(seed, text, TICKS / 100, "touch the red cube", foreign_images)
     assert status.values["ended_by"] == "time limit" and status.values["run_time"] == f"{TICKS / 100:.3f}"
     start = int(status.values["run_start_ns"])
     columns = []
@@ -40,16 +39,15 @@ def run(evaluation: EvaluationGraph, probe: Probe, episode: Episode, foreign_ima
 
 def test_a_layout_is_run_the_same_way_again(tmp_path: Path):
     policy = tiny_checkpoint(tmp_path / "policy", ROBOT, centre=HOME)
-    episode = Episode(11, "touch", "touch the red cube", "touch the red cube", TICKS / 100)
-    other = Episode(12, "touch", "pick up the blue cube", "pick up the blue cube", TICKS / 100)
+    episode, other = (11, "touch the red cube"), (12, "pick up the blue cube")
     with EvaluationGraph(tmp_path / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as evaluation:
         probe = Probe(evaluation.graph)
         for group in ROBOT.groups:
             probe.record(group.topic, JointTrajectory, sensor_qos(reliable=True, depth=1000))
         evaluation.bring_up()
-        first, between = run(evaluation, probe, episode), run(evaluation, probe, other)
-        np.testing.assert_array_equal(run(evaluation, probe, episode), first)
-        foreign = run(evaluation, probe, episode, foreign_images=True)
+        first, between = run(evaluation, probe, *episode), run(evaluation, probe, *other)
+        np.testing.assert_array_equal(run(evaluation, probe, *episode), first)
+        foreign = run(evaluation, probe, *episode, foreign_images=True)
     assert np.ptp(first, axis=0).max() > 0.01  # the policy moves the arm
     assert (between != first).any()
     assert (foreign != first).any()  # and what it sees makes a difference

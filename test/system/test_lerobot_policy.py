@@ -11,7 +11,6 @@ from system.test_policy_node import Policy
 
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
-from vla_ros.graph.episodes import Episode
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
@@ -60,7 +59,7 @@ def test_chunks_have_the_robots_joints_and_units(folder: Path, tmp_path: Path):
         probe = Probe(evaluation.graph)
         probe.record("action_chunk", ActionChunk, CHUNK_QOS)
         evaluation.bring_up()
-        evaluation.run_to_end(Episode(1, "touch", "touch the red cube", "touch the red cube", 0.5))
+        evaluation.run_to_end(1, "touch the red cube", 0.5)
         probe.wait_for(lambda: len(probe.messages("action_chunk")) >= 2, "two chunks")
     for message in probe.messages("action_chunk"):
         chunk = read_chunk(message)

@@ -17,7 +17,6 @@ from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.demonstrations import DISTURBANCE, DemonstrationGraph
-from vla_ros.graph.episodes import Episode
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.msg import ActionChunk
 from vla_ros.nodes.qos import COMMAND_QOS
@@ -95,7 +94,7 @@ def test_a_policy_learns_from_bags_and_serves(bags: list[Path], tmp_path: Path):
         probe = Probe(graph.graph)
         probe.record("action_chunk", ActionChunk, COMMAND_QOS)
         graph.bring_up()
-        graph.run_to_end(Episode(3, "push", TEXT, TEXT, 0.3))
+        graph.run_to_end(3, TEXT, 0.3)
         chunk = probe.wait_message("action_chunk", lambda m: m.instruction_id == instruction_id(TEXT), "a chunk")
     (part,) = chunk.parts
     assert tuple(part.names) == ROBOT.joint_names and chunk.step_dt == pytest.approx(0.1)

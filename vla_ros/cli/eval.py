@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from rich.table import Table
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
-from vla_ros.graph.episodes import Episode
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
@@ -35,12 +34,21 @@ TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0}  # s of simulated time
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of an episode, as the results file has it; `time` in s of simulated time."""
+class Episode:
+    """What is to be tried: the layout's seed, what the policy is told, and what success is judged by."""
 
     seed: int
+    kind: str
     instruction: str
     judged: str
+    time_limit: float  # s of simulated time
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an episode; `time` in s of simulated time."""
+
+    episode: Episode
     success: bool
     time: float
 
@@ -77,8 +85,8 @@ def main(args: argparse.Namespace) -> int:
         plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
-    for episode, success, seconds in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
-        outcomes[episode] = Outcome(episode.seed, episode.instruction, episode.judged, success, seconds)
+    for outcome in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
+        outcomes[outcome.episode] = outcome
         _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
     results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.task}
     _print_table(results, args)
@@ -110,8 +118,8 @@ def episodes(
     return found
 
 
-def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, bool, float]]:
-    """The scripted expert in the bare simulator, as a yardstick: episode, success, and s of simulated time."""
+def run_expert(plan: Sequence[Episode]) -> Iterator[Outcome]:
+    """The scripted expert in the bare simulator, as a yardstick."""
     from vla_ros.sim.expert import Expert
     from vla_ros.sim.tasks import SuccessTracker, parse_instruction
     from vla_ros.sim.world import World
@@ -124,25 +132,28 @@ def run_expert(plan: Sequence[Episode]) -> Iterator[tuple[Episode, bool, float]]
         while not tracker.succeeded and world.time < episode.time_limit - 1e-9:
             world.step(expert.command())
             tracker.update()
-        yield episode, tracker.succeeded, round(world.time, 3)
+        yield Outcome(episode, tracker.succeeded, round(world.time, 3))
 
 
-def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[tuple[Episode, bool, float]]:
-    """As `run_expert`, through `args.jobs` graphs at a time, in the order in which they end."""
+def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Outcome]:
+    """The plan through `args.jobs` graphs at a time; outcomes as they come."""
     from vla_ros.graph.evaluation import EvaluationGraph
 
     todo: queue.SimpleQueue[Episode] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[Episode, bool, float] | BaseException] = queue.SimpleQueue()
+    done: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
     for episode in plan:
         todo.put(episode)
+    foreign_images = args.control == "shuffled_images"
 
     def work(graph: EvaluationGraph) -> None:
         try:
             graph.bring_up()
             while True:
                 episode = todo.get_nowait()
-                status = graph.run_to_end(episode, foreign_images=args.control == "shuffled_images")
-                done.put((episode, status.success, float(status.values["run_time"])))
+                status = graph.run_to_end(
+                    episode.seed, episode.instruction, episode.time_limit, episode.judged, foreign_images
+                )
+                done.put(Outcome(episode, status.success, float(status.values["run_time"])))
         except queue.Empty:
             return
         except BaseException as error:  # handed to the main thread, which ends every graph
@@ -200,8 +211,9 @@ def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
 
 
 def _report(results: dict[str, list[Outcome]], args: argparse.Namespace) -> dict[str, Any]:
-    tasks = {
-        kind: _summary(outcomes) | {"episodes": [asdict(outcome) for outcome in outcomes]}
-        for kind, outcomes in results.items()
-    }
+    def entry(outcome: Outcome) -> dict[str, Any]:
+        episode = {name: getattr(outcome.episode, name) for name in ("seed", "instruction", "judged")}
+        return episode | {"success": outcome.success, "time": outcome.time}
+
+    tasks = {kind: _summary(outcomes) | {"episodes": list(map(entry, outcomes))} for kind, outcomes in results.items()}
     return {name: getattr(args, name) for name in ("policy", "control", "seed", "rate")} | {"tasks": tasks}

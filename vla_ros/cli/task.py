@@ -51,8 +51,7 @@ def main(args: argparse.Namespace) -> int:
                 instruction=args.instruction, time_limit=args.time_limit, success_topic=args.success_topic
             )
             sent = client.send_goal_async(goal, feedback_callback=show)
-            while not sent.done():
-                rclpy.spin_once(node, timeout_sec=0.1)
+            rclpy.spin_until_future_complete(node, sent)
             handle = sent.result()
             if not handle.accepted:
                 raise InputError("task_node rejected the goal, expected it to take every goal")

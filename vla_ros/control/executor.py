@@ -345,7 +345,7 @@ class Executor:
             seen=self._seen,
             chunk_age=(now_ns - self._live.newest.stamp_ns) * 1e-9 if self._live is not None else np.nan,
             ticks=self._timing.ticks,
-            accepted=self.admission.accepted,
+            accepted_chunks=self.admission.accepted,
             refused={str(reason): count for reason, count in sorted(self.admission.refused.items())},
             last_refusal=str(last) if last is not None else "",
             control_rate=self._timing.rate if self._active else 0.0,

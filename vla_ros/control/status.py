@@ -46,7 +46,7 @@ class Status:
     seen: Seen | None
     chunk_age: float
     ticks: int
-    accepted: int
+    accepted_chunks: int
     refused: Mapping[str, int]
     last_refusal: str
     control_rate: float

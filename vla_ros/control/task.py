@@ -1,7 +1,6 @@
 """The course of one task: when it ends, and why. Pure: told the time and what the nodes say."""
 
 import math
-from dataclasses import dataclass
 from enum import IntEnum
 
 from vla_ros.control.supervisor import State
@@ -49,18 +48,10 @@ def problem(
     return None
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What is to be done: `time_limit` in s, 0 for none; `success_topic` empty for none."""
-
-    instruction: str
-    time_limit: float = 0.0
-    success_topic: str = ""
-
-    def problem(self) -> str:
-        """What is wrong with it; empty when nothing is."""
-        if not self.instruction.strip():
-            return "instruction: empty, expected a sentence"
-        if not (math.isfinite(self.time_limit) and self.time_limit >= 0):
-            return f"time_limit: {self.time_limit} s, expected a finite number, 0 for none"
-        return ""
+def goal_problem(instruction: str, time_limit: float) -> str:
+    """What is wrong with a goal; empty when nothing is. `time_limit`: s, 0 for none."""
+    if not instruction.strip():
+        return "instruction: empty, expected a sentence"
+    if not (math.isfinite(time_limit) and time_limit >= 0):
+        return f"time_limit: {time_limit} s, expected a finite number, 0 for none"
+    return ""

@@ -28,7 +28,7 @@ class Timing:
         """Note a tick. Gives the ROS time and the steady time since the one before, s; None for the first."""
         self.ticks += 1
         self.worst_lateness = max(self.worst_lateness, lateness)
-        self.overruns += lateness > self.period
+        self.overruns += int(lateness > self.period)
         if self._mark is None:
             self._mark = (self.ticks, steady_ns)
         window = (steady_ns - self._mark[1]) * 1e-9

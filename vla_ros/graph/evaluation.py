@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vla_ros.core.resources import config_file
-from vla_ros.graph.episodes import Episode
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.simulation import TaskStatus
 
@@ -35,18 +34,24 @@ class EvaluationGraph(SimulatedGraph):
         self.graph.configure("policy_node")
         self.graph.configure("executor_node")
 
-    def run_to_end(self, episode: Episode, foreign_images: bool = False) -> TaskStatus:
+    def run_to_end(
+        self, seed: int, instruction: str, time_limit: float, judged: str = "", foreign_images: bool = False
+    ) -> TaskStatus:
         """One episode from a fresh layout: what the simulator said at its end.
 
-        Raises GraphError when a node or the simulation gives up.
+        Args:
+            time_limit: s of simulated time.
+            judged: what success is judged by, where it is not the instruction.
+            foreign_images: show the policy another layout than the one it acts in.
+
+        Raises:
+            GraphError: a node or the simulation gave up.
         """
         graph, simulation = self.graph, self.simulation
-        simulation.reset(
-            seed=episode.seed, task=episode.judged, foreign_images=foreign_images, time_limit=float(episode.time_limit)
-        )
+        simulation.reset(seed=seed, task=judged, foreign_images=foreign_images, time_limit=float(time_limit))
         graph.activate_when_ready("policy_node")
         graph.activate_when_ready("executor_node")
-        self.instruct(episode.instruction)
+        self.instruct(instruction)
         self.wait_until_steered()
         status = simulation.run_to_end()
         self.instruct("")

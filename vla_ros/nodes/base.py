@@ -172,7 +172,7 @@ class ManagedNode(LifecycleNode):
         done = self._attempt("configure", self.configure)
         self._created = [pair for pair in self._entities() if id(pair[0]) not in before]
         if not done:
-            self._go_down(was_active=False)
+            self._go_down(state)
             return TransitionCallbackReturn.FAILURE
         return super().on_configure(state)
 
@@ -188,20 +188,20 @@ class ManagedNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._go_down(was_active=False)
+        self._go_down(state)
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._go_down(was_active=state.state_id == State.PRIMARY_STATE_ACTIVE)
+        self._go_down(state)
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        self._go_down(was_active=state.state_id == State.PRIMARY_STATE_ACTIVE)
+        self._go_down(state)
         return super().on_error(state)
 
-    def _go_down(self, was_active: bool) -> None:
-        """The only teardown: cleanup, shutdown, errors, a failed configure and the end of the process."""
-        if was_active:
+    def _go_down(self, state: LifecycleState) -> None:
+        """The only teardown, from `state`: cleanup, shutdown, errors, a failed configure, the end of the process."""
+        if state.state_id == State.PRIMARY_STATE_ACTIVE:
             self._attempt("deactivate", self.deactivate)
         self._attempt("release", self.release)
         created, self._created = self._created, []

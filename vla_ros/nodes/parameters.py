@@ -9,7 +9,7 @@ This module needs no ROS until `descriptor` is called.
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from vla_ros.core.errors import InputError
@@ -129,9 +129,7 @@ def table(kind: type) -> str:
     lines = ["| parameter | default | unit | range | meaning |", "| --- | --- | --- | --- | --- |"]
     for item in fields(kind):
         limits = rule(item)
-        default = item.default if item.default is not MISSING else ""
-        if isinstance(default, tuple):
-            default = list(default)
+        default = list(item.default) if isinstance(item.default, tuple) else item.default
         allowed = ", ".join(limits.choices) if limits.choices else _range(limits)
         when = " (any time)" if limits.live else " (at start only)" if limits.read_only else ""
         shown = str(default).lower() if isinstance(default, bool) else default

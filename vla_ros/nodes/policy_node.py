@@ -210,11 +210,9 @@ class PolicyNode(ManagedNode):
                 self._set_status(PolicyStatus.IDLE, waiting_for=[], message="")
             return None
         now = self.now_ns()
-        problems = self._builder.problems(now) | self._trigger.problems(now)
         target = self._trigger.target(now)
-        if target is not None:
-            # A stream that ran ahead of /clock is no problem: it is judged at the instant to observe.
-            problems = self._builder.problems(target) | self._trigger.problems(now)
+        # A stream that ran ahead of /clock is no problem: it is judged at the instant to observe.
+        problems = self._builder.problems(now if target is None else target) | self._trigger.problems(now)
         if problems:
             words = "; ".join(f"{stream}: {why}" for stream, why in problems.items())
             if tuple(self._status.waiting_for) != tuple(problems) or self._status.state != PolicyStatus.WAITING:

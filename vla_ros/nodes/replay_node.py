@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
@@ -43,18 +44,14 @@ class ReplayNode(Node):
                 self.left_out[topic] = str(error)
                 continue
             self._publishers_by_topic[topic] = self.create_publisher(message_type, topic, _qos(info))
-        self._clock_publisher = None
-        if clock and CLOCK not in bag.topics:
-            self._clock_publisher = self.create_publisher(Clock, CLOCK, DEPTH)
+        self._makes_clock = clock and CLOCK not in bag.topics
+        if self._makes_clock:
+            self._publishers_by_topic[CLOCK] = self.create_publisher(Clock, CLOCK, DEPTH)
 
     def wait_for_subscribers(self) -> None:
         """Until every published topic has one, /clock too."""
-        while not all(publisher.get_subscription_count() for publisher in self._all_publishers()):
+        while not all(publisher.get_subscription_count() for publisher in self._publishers_by_topic.values()):
             time.sleep(0.02)
-
-    def _all_publishers(self) -> list[Any]:
-        clock = [self._clock_publisher] if self._clock_publisher else []
-        return [*self._publishers_by_topic.values(), *clock]
 
     def play(self) -> int:
         """Publish everything at its time. Returns the number of messages published. Raises InputError.
@@ -66,7 +63,7 @@ class ReplayNode(Node):
         count, tick = 0, 0.0
         for due, record in schedule(self.bag, self.options):
             origin_ns = record.log_ns - round(due * 1e9 * rate)  # time in the bag at `begin`, of this round of a loop
-            while self._clock_publisher and tick < due:
+            while self._makes_clock and tick < due:
                 _wait(begin + tick)
                 self._publish_clock(origin_ns + round(tick * 1e9 * rate))
                 tick += CLOCK_PERIOD
@@ -74,18 +71,16 @@ class ReplayNode(Node):
             publisher = self._publishers_by_topic.get(record.topic)
             if publisher is None:
                 continue
-            if self._clock_publisher:
+            if self._makes_clock:
                 self._publish_clock(record.log_ns)
             publisher.publish(bytes(record.data))
             count += 1
-        for publisher in self._all_publishers():
+        for publisher in self._publishers_by_topic.values():
             publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_SECONDS))
         return count
 
     def _publish_clock(self, ns: int) -> None:
-        message = Clock()
-        set_stamp(message.clock, ns)
-        self._clock_publisher.publish(message)
+        self._publishers_by_topic[CLOCK].publish(Clock(clock=set_stamp(Time(), ns)))
 
 
 def _wait(until: float) -> None:

@@ -131,9 +131,7 @@ class SimNode(ManagedNode):
             loop.skip()
             loop.time_limit = values.time_limit
             loop.hold_on_success, loop.rest = values.hold, values.rest
-        loop.stage.foreign_images = values.foreign_images
-        loop.stage.disturbance = values.disturbance
-        loop.stage.reset(values.seed)
+        loop.stage.reset(values.seed, values.foreign_images, values.disturbance)
         loop.stage.task.override = values.task
         loop.stage.task.restart(loop.stage.world)
 

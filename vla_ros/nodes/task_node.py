@@ -14,7 +14,7 @@ from rclpy.validate_topic_name import validate_topic_name
 from std_msgs.msg import Bool, String
 
 from vla_ros.action import RunInstruction
-from vla_ros.control.task import Goal, Outcome, problem
+from vla_ros.control.task import Outcome, goal_problem, problem
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
@@ -33,8 +33,9 @@ class TaskParameters(NodeParameters):
 class Run:
     """One accepted goal until its end."""
 
-    def __init__(self, handle: ServerGoalHandle, goal: Goal, now_ns: int) -> None:
-        self.handle, self.goal, self.begin_ns = handle, goal, now_ns
+    def __init__(self, handle: ServerGoalHandle, now_ns: int) -> None:
+        self.handle, self.goal, self.begin_ns = handle, handle.request, now_ns
+        self.instruction = handle.request.instruction.strip()
         self.done: Future[tuple[Outcome, str]] = Future()
         self.success: Any = None  # the subscription of the success topic
 
@@ -103,7 +104,7 @@ class TaskNode(ManagedNode):
         text = message.data.strip()
         if text in self._said:
             self._said.remove(text)
-        elif self._run is not None and text != self._run.goal.instruction:
+        elif self._run is not None and text != self._run.instruction:
             self._run.end(Outcome.PREEMPTED, f"a message on instruction took over: {text[:100]!r}")
 
     def _say(self, text: str) -> None:
@@ -113,10 +114,8 @@ class TaskNode(ManagedNode):
     # The action
 
     def _accept(self, handle: ServerGoalHandle) -> None:
-        request = handle.request
-        goal = Goal(request.instruction.strip(), request.time_limit, request.success_topic)
-        run = Run(handle, goal, self.now_ns())
-        wrong = goal.problem() or self._topic_problem(goal.success_topic)
+        goal, run = handle.request, Run(handle, self.now_ns())
+        wrong = goal_problem(goal.instruction, goal.time_limit) or _topic_problem(goal.success_topic)
         trouble = _problem(self._status("policy_node"), self._status("executor_node"))
         if wrong:
             run.end(Outcome.INVALID_GOAL, wrong)
@@ -126,25 +125,16 @@ class TaskNode(ManagedNode):
             run.end(*trouble)
         else:
             if self._run is not None:
-                self._run.end(Outcome.PREEMPTED, f"a newer goal took over: {goal.instruction[:100]!r}")
+                self._run.end(Outcome.PREEMPTED, f"a newer goal took over: {run.instruction[:100]!r}")
             self._run = run
             if goal.success_topic:
                 run.success = self.create_subscription(
                     Bool, goal.success_topic, lambda message: self._take_success(run, message), COMMAND_QOS
                 )
-            self.get_logger().info(f"task begins: {goal.instruction!r}")
-            self._say(goal.instruction)
+            self.get_logger().info(f"task begins: {run.instruction!r}")
+            self._say(run.instruction)
         self._waiting.append(run)
         handle.execute()
-
-    def _topic_problem(self, topic: str) -> str:
-        if not topic:
-            return ""
-        try:
-            validate_topic_name(topic)
-        except InvalidTopicNameException as error:
-            return f"success_topic: {str(error).splitlines()[0]} {topic!r}"
-        return ""
 
     def _take_success(self, run: Run, message: Bool) -> None:
         if message.data:
@@ -202,6 +192,16 @@ class TaskNode(ManagedNode):
 
 def _problem(policy: PolicyStatus | None, executor: ExecutorStatus | None) -> tuple[Outcome, str] | None:
     return problem(policy and policy.state, executor and executor.state, executor.message if executor else "")
+
+
+def _topic_problem(topic: str) -> str:
+    """What is wrong with a success topic; empty when nothing is, or there is none."""
+    try:
+        if topic:
+            validate_topic_name(topic)
+    except InvalidTopicNameException as error:
+        return f"success_topic: {str(error).splitlines()[0]} {topic!r}"
+    return ""
 
 
 def main(args: list[str] | None = None) -> int:

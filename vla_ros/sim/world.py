@@ -128,15 +128,6 @@ class World:
             _add_shade(renderer.scene, place)
         return renderer.render()
 
-    def snapshot(self) -> np.ndarray:
-        """(nq,) where everything is now, for the `show` of another world."""
-        return self.data.qpos.copy()
-
-    def show(self, snapshot: np.ndarray) -> None:
-        """Take the places of a `snapshot`, to render what another world does while it goes on."""
-        self.data.qpos[:] = snapshot
-        mujoco.mj_forward(self.model, self.data)
-
     def cube_poses(self) -> dict[str, np.ndarray]:
         """Colour -> (7,): centre, m, and quaternion w, x, y, z, in the frame of the base."""
         return {c: self.data.qpos[start : start + 7].copy() for c, start in self._cube_qpos.items()}
@@ -157,6 +148,23 @@ class World:
                 f"no pictures through MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {error}; expected EGL (libegl1, "
                 "libegl-mesa0, libgl1-mesa-dri) or, with MUJOCO_GL=osmesa, OSMesa (libosmesa6)"
             ) from error
+
+    def pinhole(self, camera: str, width: int = 640, height: int = 480) -> tuple[np.ndarray, np.ndarray]:
+        """The model of a camera, without distortion, for pictures of that size in pixels.
+
+        Returns:
+            (3, 3) K, pixels: focal lengths on the diagonal, principal point in the last column.
+            (4, 4) from the camera's optical frame (x right, y down, z forwards; REP-103) to the base's, now: the wrist
+            camera moves with the arm.
+        """
+        index = self.model.camera(camera).id
+        focal = 0.5 * height / np.tan(np.radians(self.model.cam_fovy[index]) / 2)
+        matrix = np.array([[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]])
+        mujoco.mj_camlight(self.model, self.data)
+        pose = np.eye(4)
+        pose[:3, :3] = self.data.cam_xmat[index].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
+        pose[:3, 3] = self.data.cam_xpos[index]
+        return matrix, pose
 
     def close(self) -> None:
         """Free the graphics context, in the thread that rendered."""

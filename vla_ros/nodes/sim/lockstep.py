@@ -158,7 +158,7 @@ class LockstepLoop(Loop):
         if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
             return
         if self._tick % self._image_periods == 0:
-            stage.show(stage.world.snapshot(), stage.world.joint_positions())
+            stage.show(stage.world.joint_positions(), stage.world.cube_poses())
             for camera in stage.cameras:
                 camera.publish(stage.view, now)
             chunk = "the executor's status about a chunk computed from the images of this instant"

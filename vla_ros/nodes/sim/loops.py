@@ -3,7 +3,7 @@
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,6 @@ class Stage:
         world: the physics; only the loop's thread touches it.
         view: a second world that shows what is drawn; only the thread that draws touches it.
         period: control period, s.
-        foreign_images: draw the cubes of another layout, so that the images say nothing about this one.
-        disturbance: rad; standard deviation of a smooth error of the arm's motors, drawn by the layout's seed.
     """
 
     node: Node
@@ -41,34 +39,32 @@ class Stage:
     cameras: list[CameraPublisher]
     task: TaskWatch
     period: float
-    foreign_images: bool = False
-    disturbance: float = 0.0
 
-    def __post_init__(self) -> None:
-        self._substeps = round(self.period / self.world.control_period)
+    def reset(self, seed: int, foreign_images: bool = False, disturbance: float = 0.0) -> None:
+        """The cubes to the places of `seed`, the arm home and at rest.
 
-    def reset(self, seed: int) -> None:
-        """The cubes to the places of `seed`, the arm home and at rest."""
+        Args:
+            foreign_images: draw the cubes of another layout, so that the images say nothing about this one.
+            disturbance: rad; standard deviation of a smooth error of the arm's motors, drawn by `seed`.
+        """
+        self._foreign = foreign_images
         self.world.reset(seed)
-        self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if self.foreign_images else None)
+        self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if foreign_images else None)
         rng = np.random.default_rng([seed, 13])
-        self._noise = SmoothNoise(rng, self.disturbance, self.world.control_period)
+        self._noise = SmoothNoise(rng, disturbance, self.world.control_period)
         self.commands.clear()
         self.targets = self.world.joint_positions()
 
     def step(self) -> bool:
         """One control period towards the newest commands; True when the task has just succeeded."""
         self.targets = self.commands.apply(self.targets)
-        for _ in range(self._substeps):
+        for _ in range(round(self.period / self.world.control_period)):
             self.world.step(self.targets + self._noise.next())
         return self.task.update()
 
-    def show(self, snapshot: np.ndarray, joints: np.ndarray) -> None:
-        """Bring the view up to date, in the thread that draws."""
-        if self.foreign_images:
-            self.view.place(joints, {})
-        else:
-            self.view.show(snapshot)
+    def show(self, joints: np.ndarray, cubes: Mapping[str, np.ndarray]) -> None:
+        """Bring the view up to date, in the thread that draws; arguments as of `World.place`."""
+        self.view.place(joints, {} if self._foreign else cubes)
 
 
 class Loop:
@@ -141,7 +137,7 @@ class RealTimeLoop(Loop):
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage)
-        self._frame: tuple[int, np.ndarray, np.ndarray] | None = None
+        self._frame: tuple[int, np.ndarray, dict[str, np.ndarray]] | None = None
 
     def bodies(self) -> list[Callable[[], None]]:
         return [self.simulate, self.draw]
@@ -160,7 +156,7 @@ class RealTimeLoop(Loop):
             stamp = stage.node.get_clock().now().nanoseconds
             stage.states.publish(stage.world, stamp)
             stage.cubes.publish(stage.world, stamp)
-            self._frame = (stamp, stage.world.snapshot(), stage.world.joint_positions())
+            self._frame = (stamp, stage.world.joint_positions(), stage.world.cube_poses())
             count += 1
             if success or count % TASK_PERIOD == 0:
                 self.publish_task()
@@ -180,8 +176,8 @@ class RealTimeLoop(Loop):
             due = max(due + period, time.monotonic())
             if self._frame is None:
                 continue
-            stamp, snapshot, joints = self._frame
-            stage.show(snapshot, joints)
+            stamp, joints, cubes = self._frame
+            stage.show(joints, cubes)
             for i, publisher in enumerate(stage.cameras):
                 credit[i] += publisher.camera.rate * period
                 if credit[i] >= 1.0:

@@ -17,7 +17,6 @@ from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.nodes.qos import COMMAND_QOS, sensor_qos
 from vla_ros.nodes.streams import message_class
-from vla_ros.sim.cameras import pinhole_camera
 from vla_ros.sim.world import World
 
 
@@ -145,7 +144,7 @@ class CameraPublisher:
         self.publishers = [publisher for publisher in (self._raw, self._compressed) if publisher is not None]
         folder, _, _ = camera.topic.rpartition("/")
         self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
-        matrix, _ = pinhole_camera(view, camera.name, camera.width, camera.height)
+        matrix, _ = view.pinhole(camera.name, camera.width, camera.height)
         projection = np.hstack([matrix, np.zeros((3, 1))])
         self._info = CameraInfo(
             width=camera.width, height=camera.height, distortion_model="plumb_bob", d=[0.0] * 5,
