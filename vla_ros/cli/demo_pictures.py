@@ -96,13 +96,13 @@ def write_plot(motion: Motion, robot: RobotSpec, steps: list[Step], path: Path) 
             axis.set_xlabel("time [s]")
         axes[0, 0].set_title("the whole run", loc="left")
         axes[0, 1].set_title("where the instruction changes", loc="left")
-        handles = [pyplot.Line2D([], [], color="black", linewidth=1.6, label="command")]
-        handles += [
-            pyplot.Line2D([], [], color=colour, linewidth=1.2, alpha=0.7, label=f"chunks: {text}")
-            for text, colour in colours.items()
-        ]
-        handles.append(pyplot.Line2D([], [], color="grey", linestyle="--", label="instruction published"))
-        handles.append(pyplot.Line2D([], [], color="green", linestyle=":", label="task done"))
+        handles = [
+            pyplot.Line2D([], [], color="black", linewidth=1.6, label="command"),
+            *(pyplot.Line2D([], [], color=colour, linewidth=1.2, alpha=0.7, label=f"chunks: {text}")
+              for text, colour in colours.items()),
+            pyplot.Line2D([], [], color="grey", linestyle="--", label="instruction published"),
+            pyplot.Line2D([], [], color="green", linestyle=":", label="task done"),
+        ]  # fmt: skip
         figure.legend(handles=handles, loc="upper center", ncols=min(len(handles), 6), frameon=False,
                       bbox_to_anchor=(0.5, 0.975))
         figure.suptitle(f"{robot.name}: commands over the chunks that they were blended from", y=0.995, fontsize=12)

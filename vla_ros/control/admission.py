@@ -177,7 +177,7 @@ class Admission:
         return None
 
     def _content(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> Refusal | None:
-        """Does it ask for something sane of the joints it speaks of? Discrete joints may step."""
+        """Are its rows plausible, beside the limits and `measured` (J,)? Discrete joints may step."""
         limits, rules = self.limits, self.rules
         rows = chunk.targets.joint_positions(limits.names, np.full(len(limits.names), np.nan))
         names, units, room = limits.names, limits.units, rules.position_excess * limits.range
@@ -211,5 +211,5 @@ def _worst(over: np.ndarray) -> tuple[int, int] | None:
 
 
 def _short(text: str, length: int = 300) -> str:
-    """Words of a stranger's message end up in logs: not too many of them."""
+    """Text of a foreign message ends up in logs: bound its length."""
     return text if len(text) <= length else text[:length] + "…"

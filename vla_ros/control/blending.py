@@ -79,6 +79,7 @@ class Blender:
             self._fade = (now_ns, *offsets)
 
     def _faded(self, now_ns: int, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(J,) position and (J,) velocity with the fade that is under way added."""
         if self._fade is None:
             return position, velocity
         start, offset, offset_velocity = self._fade

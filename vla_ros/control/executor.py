@@ -53,7 +53,6 @@ class Executor:
         """`control_rate`: calls of `tick` per second, Hz."""
         self.limits = limits
         self.settings = settings = settings or Settings()
-        self.control_rate = control_rate
         self.admission = Admission(limits, settings.admission)
         self.joint_states = JointStates(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
@@ -95,10 +94,8 @@ class Executor:
             self._closed(),
         )
         if isinstance(result, ActionChunk):
-            if supervisor.tripped(Cause.POLICY_GONE):
-                supervisor.well(Cause.POLICY_GONE, chunk.stamp_ns)  # a chunk from after it is a sign of life
-            if any(other.instruction_id != chunk.instruction_id for other in self.timeline.chunks):
-                self.timeline.keep(chunk.instruction_id)
+            supervisor.well(Cause.POLICY_GONE, chunk.stamp_ns)  # where it holds: a later chunk is a sign of life
+            self.timeline.keep(chunk.instruction_id)
             self.timeline.add(chunk)
         return result
 
@@ -211,7 +208,7 @@ class Executor:
         return Command(now_ns, position)
 
     def _target(self, now_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """What to follow; None brakes."""
+        """(J,) position and (J,) velocity to follow; None brakes."""
         self._live = None
         if self.supervisor.stopped or self._stopping:
             return None

@@ -34,7 +34,7 @@ def _end(step: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def linear(first: np.ndarray, second: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope per step at the fraction f in [0, 1] of the way. Shapes broadcast.
+    """Value and slope per step at the fraction f in [0, 1] of the way; (C, J) rows, (C, 1) f.
 
     Exact at both ends, and between equal rows: a plan that stands still is a command that stands still.
     """
@@ -45,7 +45,7 @@ def linear(first: np.ndarray, second: np.ndarray, f: np.ndarray) -> tuple[np.nda
 def hermite(
     first: np.ndarray, second: np.ndarray, slope1: np.ndarray, slope2: np.ndarray, f: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope per step of the cubic with the given values and slopes at both ends; f in [0, 1]."""
+    """Value and slope per step of the cubic with values and slopes (C, J) at both ends; f (C, 1) in [0, 1]."""
     g = 1.0 - f
     value = g * g * (1.0 + 2.0 * f) * first + f * f * (3.0 - 2.0 * f) * second + f * g * (g * slope1 - f * slope2)
     slope = 6.0 * f * g * (second - first) + g * (1.0 - 3.0 * f) * slope1 + f * (3.0 * f - 2.0) * slope2

@@ -49,7 +49,7 @@ class JointStates:
             self.stamps_ns[column] = stamp_ns
 
     def stale(self, now_ns: int, timeout: float) -> str:
-        """The joints without a fresh position in words, with their ages; empty when all is well. `timeout`: s."""
+        """The joints without a fresh position in words, with their ages; empty when all are fresh. `timeout`: s."""
         if (self.stamps_ns > 0).all() and now_ns - int(self.stamps_ns.min()) <= timeout * 1e9:
             if int(self.stamps_ns.max()) - now_ns <= self.future_tolerance_ns:
                 return ""

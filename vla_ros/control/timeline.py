@@ -75,8 +75,9 @@ class Timeline:
 
     def keep(self, instruction_id: int) -> None:
         """Drop the chunks of every other instruction."""
-        self._entries = [entry for entry in self._entries if entry.chunk.instruction_id == instruction_id]
-        self._stack()
+        if any(entry.chunk.instruction_id != instruction_id for entry in self._entries):
+            self._entries = [entry for entry in self._entries if entry.chunk.instruction_id == instruction_id]
+            self._stack()
 
     def prune(self, now_ns: int) -> None:
         """Drop the chunks that are over at `now_ns`."""

@@ -204,7 +204,7 @@ class Graph:
         """Waits until `predicate()` is true and returns its value. Raises GraphError, also when a node ends."""
         value = self.wait_until(predicate, deadline)
         if not value:
-            raise GraphError(f"waited {deadline:g} s in vain for {what}")
+            raise GraphError(f"timed out after {deadline:g} s waiting for {what}")
         return value
 
     def wait_until(self, predicate: Callable[[], Any], patience: float) -> Any:
@@ -260,20 +260,17 @@ class Graph:
         self.wait_for(client.service_is_ready, f"the lifecycle services of {name}", deadline)
         while time.monotonic() < end:
             future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            while time.monotonic() < end:
-                if self.wait_until(future.done, _ASK_AGAIN):
-                    break
+            while time.monotonic() < end and not self.wait_until(future.done, _ASK_AGAIN):
                 state = self._ask_state(process)
                 if state == goal:
                     return
                 if state is not None and not self.wait_until(future.done, _ASK_AGAIN):
                     break  # idle in another state and still no reply: lost
-            if not future.done():
-                client.remove_pending_request(future)
-                continue
-            if future.result().success or self._ask_state(process) == goal:
-                return
-            raise GraphError(f"node {name} did not {what}: {process.errors()}")
+            if future.done():
+                if future.result().success or self._ask_state(process) == goal:
+                    return
+                raise GraphError(f"node {name} did not {what}: {process.errors()}")
+            client.remove_pending_request(future)
         raise GraphError(f"node {name} did not {what} within {deadline:g} s: {process.errors()}")
 
     def _ask_state(self, process: Process) -> int | None:

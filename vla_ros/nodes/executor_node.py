@@ -55,7 +55,7 @@ class ExecutorNode(ManagedNode):
         self._commands: CommandPublishers | None = None
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
-        self._latched = ""  # who pulled the e-stop, while there is no executor to keep it
+        self._latched = ""  # what triggered the e-stop, while there is no executor to keep it
         super().__init__("executor_node", ExecutorParameters, **options)
 
     # Lifecycle
@@ -235,7 +235,7 @@ class ExecutorNode(ManagedNode):
             chunk = read_chunk(message)
         except MalformedChunk as error:
             reason, words = Reason(error.reason), str(error)
-        except Exception as error:  # whatever the decoder makes of a stranger's bytes
+        except Exception as error:  # whatever the decoder raises on foreign bytes
             reason, words = Reason.UNDECODABLE, f"{len(data)} bytes: {error}"
         with self._lock:
             if chunk is not None:

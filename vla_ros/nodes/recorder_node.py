@@ -101,10 +101,8 @@ class RecorderNode(ManagedNode):
         if self.recording is None:
             return
         self._drain()
+        self._store_early()  # where simulated time never came
         recording, self.recording = self.recording, None
-        early, self._early = self._early, []
-        for topic, data, source_ns in early:  # simulated time never came
-            self._put(recording, topic, self.now_ns(), data, source_ns)
         custom = {"vla_ros.robot": self.robot_name}
         custom |= {LOST_PREFIX + topic: str(count) for topic, count in sorted(self._lost.items())}
         recording.close(custom)
@@ -153,7 +151,7 @@ class RecorderNode(ManagedNode):
         self._followed[topic] = made
 
     def _look(self) -> None:
-        """Follow what publishers offer, look for the types of further topics, and see whether the disk is well."""
+        """Follow what publishers offer, look for the types of further topics, and check the writer."""
         for topic, subscription in list(self._followed.items()):
             offers = self.get_publishers_info_by_topic(topic)
             if not offers:
@@ -162,7 +160,7 @@ class RecorderNode(ManagedNode):
             reliable = all(offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
             latched = all(offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
             mine = subscription.qos_profile
-            # Asking for more than is offered hears nothing. Asking for less is changed only when it matters.
+            # A subscription that asks for more than is offered receives nothing; one that asks for less is kept.
             deaf = (mine.reliability == ReliabilityPolicy.RELIABLE and not reliable) or (
                 mine.durability == DurabilityPolicy.TRANSIENT_LOCAL and not latched
             )
@@ -205,19 +203,21 @@ class RecorderNode(ManagedNode):
                 subscription.callback(*taken)
 
     def _store(self, topic: str, data: bytes, source_ns: int) -> None:
-        recording, now = self.recording, self.now_ns()
-        if now == 0 and len(self._early) < EARLY_LIMIT:
+        if self.now_ns() == 0 and len(self._early) < EARLY_LIMIT:
             self._early.append((topic, data, source_ns))
             return
-        if self._early:
-            early, self._early = self._early, []
-            for item in early:
-                self._put(recording, item[0], now, item[1], item[2])
-        self._put(recording, topic, now, data, source_ns)
+        self._store_early()
+        self._put(topic, data, source_ns)
 
-    def _put(self, recording: Recording, topic: str, now: int, data: bytes, source_ns: int) -> None:
+    def _store_early(self) -> None:
+        early, self._early = self._early, []
+        for item in early:
+            self._put(*item)
+
+    def _put(self, topic: str, data: bytes, source_ns: int) -> None:
         # Where the clock jumps back the order of the bag must still be the order of arrival.
-        self._newest_ns = now = max(now, self._newest_ns)
+        self._newest_ns = now = max(self.now_ns(), self._newest_ns)
+        recording = self.recording
         compress = self._compressors.get(topic)
         stored = topic + SUFFIX if compress else topic
         if stored not in recording.writer.topics:

@@ -80,7 +80,7 @@ class SimNode(ManagedNode):
             node=self,
             world=world,
             view=view,
-            commands=Commands(self, robot, world, self._refuse_command),
+            commands=Commands(self, robot, world),
             states=StatePublisher(self, robot, RECORDED_DEPTH if values.acknowledged else 10),
             cubes=CubePublisher(self),
             cameras=[CameraPublisher(self, camera, view) for camera in robot.cameras],
@@ -113,9 +113,6 @@ class SimNode(ManagedNode):
 
     def release(self) -> None:
         self._loop = None
-
-    def _refuse_command(self, reason: str) -> None:
-        self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=1.0)
 
     def _take_instruction(self, message: String) -> None:
         text = message.data.strip()

@@ -9,7 +9,7 @@ from enum import Enum, auto
 
 import numpy as np
 
-from vla_ros.sim.kinematics import forward, inverse
+from vla_ros.sim.kinematics import TipPose, forward, inverse
 from vla_ros.sim.robot import GRIPPER_CLOSED, GRIPPER_OPEN, PAN_ORIGIN
 from vla_ros.sim.tasks import Task, TaskKind
 from vla_ros.sim.world import World
@@ -21,7 +21,7 @@ TOUCH_HEIGHT = 0.033  # m: the fingers, 4 mm longer than the tip, press the cube
 GRASP_OFFSET = 0.015  # m from the hand's axis to the cube's centre, towards the jaw, before the jaw closes
 PUSH_HEIGHT = 0.020  # m
 PUSH_START = 0.048  # m to the right of the cube, where the hand comes down
-PUSHED = 0.062  # m, moved this far the cube is let be
+PUSHED = 0.062  # m, moved this far the cube is left alone
 
 _FREQUENCY = np.array([6.5] * 5 + [10.0])  # rad/s of the critically damped approach to the goal
 _VELOCITY = np.array([1.3] * 5 + [2.4])  # rad/s, well within the robot file's limits
@@ -104,14 +104,14 @@ class Expert:
             return self._pick(pose, cube)
         return self._push(pose, cube)
 
-    def _touch(self, pose, cube) -> tuple[np.ndarray, float, float]:
+    def _touch(self, pose: TipPose, cube: np.ndarray) -> tuple[np.ndarray, float, float]:
         if self._phase is _Phase.CLOSE:  # the cube is in hand: the tip is at it already
             return self._anchor, self._heading, GRIPPER_CLOSED
         goal, rising = _funnel(pose.position, np.array([*cube[:2], TOUCH_HEIGHT + cube[2] - 0.015]))
         gripper = self.position[5] if rising else GRIPPER_CLOSED  # never close on what is between the fingers now
         return goal, _arm_bearing(cube), gripper
 
-    def _pick(self, pose, cube) -> tuple[np.ndarray, float, float]:
+    def _pick(self, pose: TipPose, cube: np.ndarray) -> tuple[np.ndarray, float, float]:
         lost = np.linalg.norm(cube - self.world.tip_position()) > 0.045
         if self._phase in (_Phase.CLOSE, _Phase.LIFT) and lost:
             self._phase = _Phase.APPROACH
@@ -129,7 +129,7 @@ class Expert:
             return self._anchor, self._heading, GRIPPER_CLOSED
         return np.array([*self._anchor[:2], LIFT_HEIGHT]), self._heading, GRIPPER_CLOSED
 
-    def _push(self, pose, cube) -> tuple[np.ndarray, float, float]:
+    def _push(self, pose: TipPose, cube: np.ndarray) -> tuple[np.ndarray, float, float]:
         start = np.array([cube[0], cube[1] - PUSH_START, PUSH_HEIGHT])
         if self._phase is _Phase.APPROACH:
             goal, rising = _funnel(pose.position, start)
@@ -151,7 +151,7 @@ class Expert:
 
 
 def _arm_bearing(cube: np.ndarray) -> float:
-    """Direction of a place seen from the axis of shoulder_pan, rad."""
+    """Direction of a place (3,) m seen from the axis of shoulder_pan, rad."""
     return float(np.arctan2(cube[1] - PAN_ORIGIN[1], cube[0] - PAN_ORIGIN[0]))
 
 

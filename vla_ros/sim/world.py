@@ -47,17 +47,16 @@ class World:
         self._tip = int(model.site("tip").id)
         self._steps = round(CONTROL_PERIOD / TIMESTEP)
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
-        self.layout = Layout.random(seed)
         self.reset(seed)
 
     def reset(self, seed: int = 0, joints: Sequence[float] | None = None, layout: Layout | None = None) -> None:
         """Put the cubes at the places of `seed` (or of `layout`) and the arm, at rest, at `joints` (6,) rad (home)."""
-        self.layout = Layout.random(seed) if layout is None else layout
+        self.layout = layout = layout or Layout.random(seed)
         pose = HOME if joints is None else self._checked(joints)
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[self._qpos] = pose
         self.data.ctrl[:] = pose
-        for colour, (x, y), yaw in zip(COLOURS, self.layout.places, self.layout.yaws, strict=True):
+        for colour, (x, y), yaw in zip(COLOURS, layout.places, layout.yaws, strict=True):
             start = self._cube_qpos[colour]
             self.data.qpos[start : start + 7] = [x, y, CUBE_HALF, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)]
         mujoco.mj_forward(self.model, self.data)

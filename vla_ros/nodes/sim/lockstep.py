@@ -38,7 +38,7 @@ class LockstepLoop(Loop):
         """
         Args:
             image_rate: Hz of simulated time, the policy's own rate.
-            patience: s of wall time to wait for a command or a chunk before the run is given up.
+            patience: s of wall time to wait for a command or a chunk before the run is aborted.
             chunks: images are answered by chunks; False where something else than a policy steers.
             acknowledged: wait until every reliable subscriber has received the images, so that one that answers
                 nothing, as a recorder, keeps up.
@@ -86,7 +86,7 @@ class LockstepLoop(Loop):
         self._now += round(_SKIPPED * NS)
 
     def begin(self) -> None:
-        """Let the world go (on); one that goes already is left alone."""
+        """Run the world, or resume it; one that runs already is left alone."""
         self._held = False
         if self._running:
             return
@@ -200,7 +200,7 @@ class LockstepLoop(Loop):
 
     def _give_up(self, lacking: str) -> None:
         self.failure = f"t = {self._now / NS:.3f} s: {lacking} did not come within {self._patience:g} s"
-        self.stage.node.get_logger().error(f"the run is given up: {self.failure}")
+        self.stage.node.get_logger().error(f"the run is aborted: {self.failure}")
         self.end("failure")
 
     def _wait_once(self, condition: Callable[[], bool], end: float) -> bool:

@@ -15,7 +15,7 @@ from vla_ros.sim.demonstrations import SmoothNoise
 from vla_ros.sim.layout import Layout
 from vla_ros.sim.world import World
 
-_CATCH_UP = 0.25  # s that real time may run ahead before it is given up
+_CATCH_UP = 0.25  # s that real time may run ahead before the delay is dropped
 _FOREIGN = 900_000  # from the seed of a layout to that of another
 TASK_PERIOD = 10  # control periods between two task messages
 
@@ -63,7 +63,7 @@ class Stage:
         return self.task.update()
 
     def show(self, joints: np.ndarray, cubes: Mapping[str, np.ndarray]) -> None:
-        """Bring the view up to date, in the thread that draws; arguments as of `World.place`."""
+        """Bring the view up to date, in the thread that draws: joints (6,) rad and cubes as of `World.place`."""
         self.view.place(joints, {} if self._foreign else cubes)
 
 
@@ -167,7 +167,7 @@ class RealTimeLoop(Loop):
                 due += behind
 
     def draw(self) -> None:
-        """Rounds at the rate of the fastest camera; slower ones sit rounds out."""
+        """Rounds at the rate of the fastest camera; slower ones skip rounds."""
         stage = self.stage
         period = 1.0 / max((publisher.camera.rate for publisher in stage.cameras), default=1.0)
         credit = [1.0] * len(stage.cameras)

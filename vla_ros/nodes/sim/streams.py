@@ -1,7 +1,6 @@
 """What the simulated robot publishes and takes: joint states, images and joint commands."""
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,10 +39,10 @@ def check_robot(robot: RobotSpec, world: World) -> None:
 class Commands:
     """The newest command of every group, and the condition that is notified when one comes."""
 
-    def __init__(self, node: Node, robot: RobotSpec, world: World, refuse: Callable[[str], None]) -> None:
+    def __init__(self, node: Node, robot: RobotSpec, world: World) -> None:
         self._groups = robot.groups
         self._order = [world.joint_names.index(name) for group in robot.groups for name in group.joints]
-        self._refuse = refuse
+        self._logger = node.get_logger()
         self.arrived = threading.Condition()
         self._stamps: dict[str, int] = {}
         self._positions: dict[str, np.ndarray] = {}
@@ -55,7 +54,7 @@ class Commands:
         try:
             positions = read_command(group, message)
         except InputError as error:
-            self._refuse(str(error))
+            self._logger.warning(f"refused: {error}", throttle_duration_sec=1.0)
             return
         with self.arrived:
             self._positions[group.name] = positions
@@ -77,7 +76,7 @@ class Commands:
         return max(self._stamps.values(), default=-1)
 
     def apply(self, targets: np.ndarray) -> np.ndarray:
-        """`targets` (6,) in the world's order with the commands that have come written over them."""
+        """`targets` (6,), rad, in the world's order, with the commands that have come written over them."""
         with self.arrived:
             if len(self._positions) < len(self._groups):
                 return targets  # an arm that moves before its gripper has a command is half a robot
@@ -117,7 +116,7 @@ class CubePublisher:
 
 
 def read_cubes(message: MultiDOFJointState) -> dict[str, np.ndarray]:
-    """What `CubePublisher` wrote, as `World.place` takes it."""
+    """What `CubePublisher` wrote, as `World.place` takes it: colour -> (7,)."""
     poses = {}
     for name, pose in zip(message.joint_names, message.transforms, strict=True):
         place, turn = pose.translation, pose.rotation
