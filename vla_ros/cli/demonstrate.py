@@ -57,11 +57,10 @@ def main(args: argparse.Namespace) -> int:
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
         writer = DatasetWriter(folder, robot, FPS)
-        for demo in demonstrations(kinds, args.episodes, args.seed, picture, args.jobs):
+        for done, demo in enumerate(demonstrations(kinds, args.episodes, args.seed, picture, args.jobs), start=1):
             writer.add_episode(demo.images, demo.states, demo.actions, demo.instruction)
             frames += len(demo.states)
             made[f"{demo.task.kind} {demo.task.colour}"] += 1
-            done = sum(made.values())
             if done % 20 == 0 or done == args.episodes:
                 print(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s", flush=True)
         writer.finish()

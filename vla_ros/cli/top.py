@@ -29,21 +29,18 @@ class Chunks:
         from vla_ros.nodes.qos import COMMAND_QOS
 
         self._arrivals: deque[float] = deque(maxlen=200)
-        self._chunks: deque[tuple[int, float, int]] = deque(maxlen=8)  # stamp ns, duration s, sequence
+        self.newest: deque[tuple[int, float, int]] = deque(maxlen=8)  # stamp ns, duration s, sequence
         graph.node.create_subscription(ActionChunk, "action_chunk", self._take, COMMAND_QOS)
 
     def _take(self, message: Any) -> None:
         self._arrivals.append(time.monotonic())
         duration = max(0.0, message.horizon * message.step_dt)
-        self._chunks.append((stamp_ns(message), duration, message.sequence))
+        self.newest.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:
         """Hz, over the last three seconds."""
         recent = [moment for moment in list(self._arrivals) if moment > time.monotonic() - 3.0]
         return (len(recent) - 1) / (recent[-1] - recent[0]) if len(recent) > 1 else 0.0
-
-    def newest(self) -> list[tuple[int, float, int]]:
-        return list(self._chunks)
 
 
 def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
@@ -95,7 +92,7 @@ def main(args: argparse.Namespace) -> int:
                 executor = watch.executor
                 lines = [grid(watch.rows()), f"\nchunks, {chunks.rate():.1f} Hz"]
                 if executor is not None:
-                    lines.append("\n".join(timeline(chunks.newest(), stamp_ns(executor))) or "none yet")
+                    lines.append("\n".join(timeline(list(chunks.newest), stamp_ns(executor))) or "none yet")
                     refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=True)
                     words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
                     lines += [f"\nrefused: {words}", executor.last_refusal, joints_table(executor)]

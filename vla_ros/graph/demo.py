@@ -92,7 +92,7 @@ class DemoGraph(SimulatedGraph):
                 raise RuntimeError(f"sim_node: {task.message}")
             if task.success and task.values["instruction"] == step.instruction:
                 step.success_ns = self.now_ns()
-            display.show([grid(self._rows(steps))], self._line(step))
+            display.show([grid(self._rows(steps))], f"{task.message}: {self.watch.summary()}")
             if step.success_ns is not None or self.now_ns() > limit:
                 return
             self.graph.check()
@@ -116,11 +116,6 @@ class DemoGraph(SimulatedGraph):
         for step in steps:
             rows.append(("", _outcome(step)))
         return rows
-
-    def _line(self, step: Step) -> str:
-        policy, executor = self.watch.rows(), self.simulation.task
-        states = ", ".join(f"{title} {value}" for title, value in policy if title in ("policy", "executor"))
-        return f"{step.instruction!r}: {executor.message}; {states}"
 
 
 def _outcome(step: Step) -> Text:

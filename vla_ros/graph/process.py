@@ -23,7 +23,6 @@ class Process:
     name: str
     popen: subprocess.Popen
     log: Path
-    lifecycle: bool
     clients: dict[str, Any] = field(default_factory=dict)
 
     def errors(self) -> str:

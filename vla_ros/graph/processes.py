@@ -172,7 +172,7 @@ class Graph:
                 pass_fds=[self._alive_read],
                 start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
             )
-        process = Process(name, popen, log, lifecycle)
+        process = Process(name, popen, log)
         self.processes[name] = process
         if lifecycle:
             for service, kind in _SERVICES.items():

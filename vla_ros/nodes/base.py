@@ -41,10 +41,9 @@ class ManagedNode(LifecycleNode):
 
     def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
         super().__init__(name, **options)
-        self._kind = parameters
         self._created: list[tuple[Any, Callable[[Any], object]]] = []
         self._parameter_fields = {item.name: item for item in fields(parameters)}
-        self.parameters: Any = self._declare()
+        self.parameters: Any = self._declare(parameters)
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
@@ -96,7 +95,7 @@ class ManagedNode(LifecycleNode):
 
     # Parameters
 
-    def _declare(self) -> Any:
+    def _declare(self, kind: type[NodeParameters]) -> Any:
         values = {}
         for item in self._parameter_fields.values():
             default = list(item.default) if isinstance(item.default, tuple) else item.default
@@ -106,7 +105,7 @@ class ManagedNode(LifecycleNode):
                 raise InputError(f"parameter {item.name}: {error}") from None
             # rclpy reads an empty list of a parameter file as "not set"
             values[item.name] = default if value is None else value
-        return build(self._kind, values)
+        return build(kind, values)
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:

@@ -5,7 +5,6 @@ recorder makes demonstrations of them. An executor must not run beside it.
 """
 
 import sys
-from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import JointState, MultiDOFJointState
@@ -95,7 +94,7 @@ class ExpertNode(ManagedNode):
         self._commands.publish(self._command, now)
 
 
-def main(args: Any = None) -> int:
+def main(args: list[str] | None = None) -> int:
     return spin_node(ExpertNode, args)
 
 

@@ -193,7 +193,7 @@ class PolicyNode(ManagedNode):
                 self._infer(target, text, episode)
             except NotReady as error:
                 # These messages are used up: the next attempt comes with newer ones.
-                self._refuse(error.streams, str(error))
+                self._refuse(error)
             except InputError as error:
                 self._set_status(PolicyStatus.FAILED, message=str(error))
                 self.get_logger().error(str(error), throttle_duration_sec=5.0)
@@ -214,16 +214,15 @@ class PolicyNode(ManagedNode):
         # A stream that ran ahead of /clock is no problem: it is judged at the instant to observe.
         problems = self._builder.problems(now if target is None else target) | self._trigger.problems(now)
         if problems:
-            words = "; ".join(f"{stream}: {why}" for stream, why in problems.items())
             if tuple(self._status.waiting_for) != tuple(problems) or self._status.state != PolicyStatus.WAITING:
-                self._refuse(tuple(problems), words)
+                self._refuse(NotReady(problems))
             return None
         return target
 
-    def _refuse(self, streams: tuple[str, ...], words: str) -> None:
-        count = self._status.refused_observations + 1
-        self._set_status(PolicyStatus.WAITING, waiting_for=list(streams), message=words, refused_observations=count)
-        self.get_logger().warning(f"waiting for inputs: {words}", throttle_duration_sec=5.0)
+    def _refuse(self, why: NotReady) -> None:
+        self._set_status(PolicyStatus.WAITING, waiting_for=list(why.streams), message=str(why),
+                         refused_observations=self._status.refused_observations + 1)
+        self.get_logger().warning(f"waiting for inputs: {why}", throttle_duration_sec=5.0)
 
     def _infer(self, target_ns: int, text: str, episode: int) -> None:
         session, processor = self._session, self._session.processor
