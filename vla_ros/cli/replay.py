@@ -102,7 +102,7 @@ class SessionPredictor:
         sample = make_sample(steps, self._session.processor, steps[-1].instruction)
         self._session.seed(seed)
         targets = self._session.infer([sample])[0].targets
-        return targets.joint_positions(self._joints, steps[-1].state)  # joints that it does not speak of stay
+        return targets.joint_positions(self._joints, steps[-1].state)  # joints that it does not contain stay
 
 
 def _evaluate(args: argparse.Namespace) -> int:

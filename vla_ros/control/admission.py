@@ -80,7 +80,7 @@ class Admission:
         self.release()
 
     def release(self) -> None:
-        """The next session may lead: the last one is over, or time has been set anew."""
+        """The next session may lead: the last one is over, or time has been reset."""
         self._session: int | None = None
         self._sequence = -1
         self._heard_ns = 0

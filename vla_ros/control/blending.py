@@ -21,7 +21,7 @@ class Blender:
     their difference at that moment, position and velocity, is taken to zero by a cubic over `crossfade` seconds: the
     target is continuous with its first derivative. Discrete joints take the newest chunk's nearest row.
 
-    A joint is blended from the chunks that speak of it; `latest` and `rtc` know the newest chunk alone.
+    A joint is blended from the chunks that contain it; `latest` and `rtc` use the newest chunk alone.
     """
 
     def __init__(self, mode: str, discrete: np.ndarray, m: float = 0.01, crossfade: float = 0.0) -> None:
@@ -41,7 +41,7 @@ class Blender:
         self._fade: tuple[int, np.ndarray, np.ndarray] | None = None  # start, offset, its velocity
 
     def target(self, now_ns: int, predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) position and (J,) velocity to follow at `now_ns`, NaN for the joints that no chunk speaks of."""
+        """(J,) position and (J,) velocity to follow at `now_ns`, NaN for the joints that no chunk contains."""
         nearest = predictions.nearest
         if self.mode == "ensemble":
             weights = ensemble_weights(len(predictions.position), self.m)
@@ -62,19 +62,19 @@ class Blender:
         return np.where(self.discrete, nearest, position), np.where(self.discrete, 0.0, velocity)
 
     def _complete(self, predictions: Predictions, position: np.ndarray, velocity: np.ndarray) -> None:
-        """Writes into both (J,) the average of the joints that some chunks speak of and others do not."""
-        speak = ~np.isnan(predictions.position)
-        for joint in np.flatnonzero(speak.any(axis=0) & ~speak.all(axis=0)):
-            weights = ensemble_weights(int(speak[:, joint].sum()), self.m)
-            position[joint] = weights @ predictions.position[speak[:, joint], joint]
-            velocity[joint] = weights @ predictions.velocity[speak[:, joint], joint]
+        """Writes into both (J,) the average of the joints that some chunks contain and others do not."""
+        known = ~np.isnan(predictions.position)
+        for joint in np.flatnonzero(known.any(axis=0) & ~known.all(axis=0)):
+            weights = ensemble_weights(int(known[:, joint].sum()), self.m)
+            position[joint] = weights @ predictions.position[known[:, joint], joint]
+            velocity[joint] = weights @ predictions.velocity[known[:, joint], joint]
 
     def _begin_fade(self, now_ns: int, position: np.ndarray, velocity: np.ndarray) -> None:
         self._fade = None
         if self._before is not None and self.crossfade > 0:
             instant, old, old_velocity = self._before
             here = old + old_velocity * ((now_ns - instant) * 1e-9)
-            # a joint that is newly spoken of, or no longer, has no old course
+            # a joint that is new in the chunk, or no longer in it, has no old course
             offsets = (np.nan_to_num(here - position), np.nan_to_num(old_velocity - velocity))
             self._fade = (now_ns, *offsets)
 

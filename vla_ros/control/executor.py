@@ -94,7 +94,7 @@ class Executor:
             self._closed(),
         )
         if isinstance(result, ActionChunk):
-            supervisor.well(Cause.POLICY_GONE, chunk.stamp_ns)  # where it holds: a later chunk is a sign of life
+            supervisor.recovered(Cause.POLICY_GONE, chunk.stamp_ns)  # if it was set: a later chunk is a sign of life
             self.timeline.keep(chunk.instruction_id)
             self.timeline.add(chunk)
         return result
@@ -115,7 +115,7 @@ class Executor:
     def policy_alive(self, alive: bool, now_ns: int) -> None:
         """The policy's liveliness changed."""
         if alive:
-            self._way_back(Cause.POLICY_GONE, now_ns)
+            self._recovered(Cause.POLICY_GONE, now_ns)
             return
         if self._active:
             self._trip(Cause.POLICY_GONE, "the policy's process does not answer any more", now_ns)
@@ -135,7 +135,7 @@ class Executor:
             if self._silent:  # else our commands never ceased, and go on from where they are
                 self.limiter.reset(self.joint_states.position)
                 self._silent = False
-            self._way_back(Cause.RIVAL, now_ns)
+            self._recovered(Cause.RIVAL, now_ns)
 
     # Lifecycle
 
@@ -218,7 +218,7 @@ class Executor:
             self.blender.reset()
             return None
         position, velocity = self.blender.target(now_ns, self._live)
-        if self._live.partial:  # brake the joints that no chunk speaks of, then repeat their last command
+        if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
             held = np.isnan(position)
             position = np.where(held, self.limiter.unsmoothed, position)
             velocity = np.where(held, 0.0, velocity)
@@ -235,21 +235,21 @@ class Executor:
             self.joint_states.clear()
             self._start_over()
         else:
-            self._way_back(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
+            self._recovered(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
         stall = steady - self.limiter.dt
         if stall > settings.overrun_limit:
             text = f"the control loop stalled for {stall:.3f} s, limit {settings.overrun_limit} s"
             self._trip(Cause.OVERRUN, text, now_ns, again=True)
             self.limiter.reset(self.limiter.position)  # the robot has stood there meanwhile
         else:
-            self._way_back(Cause.OVERRUN, now_ns, SETTLE_NS)
+            self._recovered(Cause.OVERRUN, now_ns, SETTLE_NS)
 
     def _watch_joints(self, now_ns: int) -> None:
         stale = self._stale(now_ns)
         if stale:
             self._trip(Cause.STALE_JOINT_STATES, stale, now_ns)
             return  # an error against an old measurement says nothing
-        self._way_back(Cause.STALE_JOINT_STATES, now_ns)
+        self._recovered(Cause.STALE_JOINT_STATES, now_ns)
         limit = self.settings.following_limit * self.limits.velocity
         error = np.abs(self.limiter.position - self.joint_states.position)
         error = np.where(self.limits.discrete, 0.0, error)  # a gripper around an object never arrives
@@ -263,7 +263,7 @@ class Executor:
             )
             self._trip(Cause.FOLLOWING_ERROR, text, now_ns)
         elif share[worst] < 0.5:
-            self._way_back(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
+            self._recovered(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
         elif self.supervisor.tripped(Cause.FOLLOWING_ERROR):
             self._trip(Cause.FOLLOWING_ERROR, self.supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
 
@@ -271,13 +271,13 @@ class Executor:
         return self.joint_states.stale(now_ns, self.settings.joint_state_timeout)
 
     def _trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
-        """`again`: also where it was tripped before, so that its way back starts anew."""
+        """`again`: also where it was tripped before, so that its recovery starts again."""
         if self.supervisor.trip(cause, message, now_ns) or again:
             self.supervisor.not_before_ns = now_ns
             self._forget_chunks()
 
-    def _way_back(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> None:
-        if self.supervisor.well(cause, now_ns, settle_ns):
+    def _recovered(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> None:
+        if self.supervisor.recovered(cause, now_ns, settle_ns):
             self._forget_chunks()
 
     def _start_over(self) -> None:
@@ -351,6 +351,6 @@ class Executor:
         )
 
     def begin_interval(self) -> None:
-        """From now on `limited` and `lateness` of the status are collected anew; called by who publishes it."""
+        """The status's `limited` and `lateness` start over; called by whatever publishes it."""
         self._limited = np.zeros_like(self._limited)
         self._timing.worst_lateness = 0.0

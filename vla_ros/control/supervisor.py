@@ -27,7 +27,7 @@ robot after it. Several causes may hold at once; each needs its own way back, th
 from dataclasses import dataclass
 from enum import IntEnum
 
-SETTLE_NS = 500_000_000  # how long a following error, a stall or a clock must have been well
+SETTLE_NS = 500_000_000  # how long a following error, a stall or a clock jump must be absent
 
 
 class State(IntEnum):
@@ -69,7 +69,7 @@ GRAVEST_FIRST = (
 @dataclass
 class _Trip:
     message: str
-    well_since_ns: int | None = None  # when the fault was first not there any more
+    absent_since_ns: int | None = None  # when the fault was first absent
 
 
 class Supervisor:
@@ -122,23 +122,23 @@ class Supervisor:
         return Cause.NONE, ""
 
     def trip(self, cause: Cause, message: str, now_ns: int) -> bool:
-        """The fault is there now. True if it was not set before."""
+        """The fault is present now. True if it was not set before."""
         known = self._trips.get(cause)
         if known is None:
             self._trips[cause] = _Trip(message)
             self.not_before_ns = now_ns
             return True
-        known.message, known.well_since_ns = message, None
+        known.message, known.absent_since_ns = message, None
         return False
 
-    def well(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> bool:
-        """The fault is not there now. True if this ends its way back, after `settle_ns` without it."""
+    def recovered(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> bool:
+        """The fault is absent now. True if this ends its recovery, after `settle_ns` without it."""
         known = self._trips.get(cause)
         if known is None:
             return False
-        if known.well_since_ns is None or now_ns < known.well_since_ns:
-            known.well_since_ns = now_ns
-        if now_ns - known.well_since_ns < settle_ns:
+        if known.absent_since_ns is None or now_ns < known.absent_since_ns:
+            known.absent_since_ns = now_ns
+        if now_ns - known.absent_since_ns < settle_ns:
             return False
         del self._trips[cause]
         self.not_before_ns = now_ns

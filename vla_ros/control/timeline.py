@@ -18,9 +18,9 @@ class Predictions:
     """What the live chunks say about one instant, oldest first.
 
     Attributes:
-        position: (L, J) rad or m, NaN for the joints that a chunk does not speak of.
+        position: (L, J) rad or m, NaN for the joints that a chunk does not contain.
         velocity: (L, J) slope just before the instant, rad/s or m/s, NaN likewise.
-        nearest: (J,) nearest row of the newest chunk that speaks of the joint, NaN where none does.
+        nearest: (J,) nearest row of the newest chunk that contains the joint, NaN where none does.
         partial: whether there may be any NaN.
         newest: the newest of the chunks.
     """
@@ -109,8 +109,8 @@ class Timeline:
         nearest = self._rows[index[-1], int(s[-1] + 0.5)]
         if self._partial:
             rows = self._rows[index, (s + 0.5).astype(int)]
-            speaker = len(rows) - 1 - np.isfinite(rows)[::-1].argmax(axis=0)  # the last row where no chunk does
-            nearest = rows[speaker, np.arange(rows.shape[1])]
+            source = len(rows) - 1 - np.isfinite(rows)[::-1].argmax(axis=0)  # the last row where no chunk does
+            nearest = rows[source, np.arange(rows.shape[1])]
         return Predictions(value, slope / dt, nearest, self._partial, newest)
 
     def _end_ns(self, chunk: ActionChunk) -> int:

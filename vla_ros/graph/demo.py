@@ -17,7 +17,7 @@ from vla_ros.graph.watch import Display, Watch, grid
 from vla_ros.messages.stamps import NS
 
 NODES = ("policy_node", "executor_node", "recorder_node")
-_AFTERWARDS = 1.5  # s that the last task is followed after its success, for the eye
+_AFTERWARDS = 1.5  # s that the last task is followed after its success, for the video
 
 
 class DemoGraph(SimulatedGraph):

@@ -58,7 +58,7 @@ class Motion:
 
     Attributes:
         command_ns: (N,), with commands (N, J); NaN until a joint's group was commanded first.
-        chunks: every chunk that the policy published, with its (H, J) rows, NaN for joints that it does not speak of.
+        chunks: every chunk that the policy published, with its (H, J) rows, NaN for joints that it does not contain.
     """
 
     command_ns: np.ndarray

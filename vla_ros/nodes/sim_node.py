@@ -121,7 +121,7 @@ class SimNode(ManagedNode):
             self._loop.instruct(text)
 
     def _reset_world(self) -> None:
-        """Take the parameters and begin anew; in the world's thread, or before it runs."""
+        """Take the parameters and start over; in the world's thread, or before it runs."""
         values, loop = self.parameters, self._loop
         if isinstance(loop, LockstepLoop):
             loop.end("reset")

@@ -173,7 +173,7 @@ class World:
 
 
 def _add_shade(scene: mujoco.MjvScene, place: np.ndarray) -> None:
-    """A soft dark spot on the table under a thing, instead of real shadows, which cost most of the frame."""
+    """A soft dark spot on the table under `place` (3,) m, instead of real shadows, which cost most of the frame."""
     height = max(float(place[2]) - CUBE_HALF, 0.0)
     alpha = 0.35 * np.exp(-height / 0.10)
     for radius, share in ((1.25, 0.5), (1.6, 0.5)):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-# The interpreter's lock: who waits for it gets it after this time, s.
+# The interpreter's lock: a thread that waits for it gets it after this time, s.
 _WAITING = 0.0001  # while the loop sleeps; with Python's own 5 ms the node's thread could make a tick late by as much
 _TICKING = 0.005  # while it ticks, so that the node's thread does not take the lock away in the middle
 # So much before a deadline the loop is back to take the lock, and waits the rest with it, ns. Where the node's thread

@@ -125,7 +125,7 @@ class Loop:
     def _guarded(self, body: Callable[[], None]) -> None:
         try:
             body()
-        except Exception as error:  # a thread that dies in silence would look like a robot that does not answer
+        except Exception as error:  # a thread that ends unnoticed would look like a robot that does not answer
             self.failure = f"{type(error).__name__}: {error}"
             self.stage.node.get_logger().fatal(f"the simulation stopped: {self.failure}\n{traceback.format_exc()}")
             self.publish_task()
