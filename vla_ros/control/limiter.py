@@ -90,6 +90,7 @@ class Limiter:
         return self._step(np.zeros_like(self._x), None)
 
     def _step(self, wish: np.ndarray, target: np.ndarray | None) -> np.ndarray:
+        """(J,) the next command, from the wished velocity (J,) and what it is to reach (J,), None to brake."""
         limits, dt, x = self.limits, self.dt, self._x
         step = limits.acceleration * dt
         up = stoppable_speed(self._upper - x, limits.acceleration, dt)
@@ -102,10 +103,9 @@ class Limiter:
             self.limited = np.zeros(len(x), dtype=bool)
         else:
             missed = np.abs(new - target)
-            met = missed <= _HELD_BACK
+            self.limited = missed > _HELD_BACK
             new = np.where(missed <= 1e-12, target, new)  # rounding only: the blend itself, to the last bit
             new = np.minimum(np.maximum(new, self._lower), self._upper)
-            self.limited = ~met
         self._v = v
         self._x = new
         self._lower = np.minimum(limits.lower, new)

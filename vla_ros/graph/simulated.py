@@ -63,7 +63,6 @@ class SimulatedGraph:
         if lockstep:
             os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
         self.graph = Graph(folder, domain=private_domain() if domain is None else domain, **options)
-        self.lockstep = lockstep
         # What every node of the graph is told.
         self.common = {"robot": self.robot_file, "use_sim_time": lockstep, "reliable_sensors": lockstep}
 
