@@ -1,6 +1,6 @@
 """The frames of episodes: observations as serving builds them, and the commands that were executed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,8 @@ def read_frames(
     of_topic: dict[str, list[str]] = {}
     for name, stream in index.streams.items():
         of_topic.setdefault(stream.topic, []).append(name)
-    needed = {name: {row for e in episodes for row in e.rows[name].ravel().tolist()} for name in index.streams}
-    last = {name: [row for e in episodes for row in e.rows[name].max(axis=1).tolist()] for name in index.streams}
+    rows = {name: [row for e in episodes for row in e.rows[name].tolist()] for name in index.streams}  # of each frame
+    needed = {name: {row for chosen in of_frames for row in chosen} for name, of_frames in rows.items()}
     seen = dict.fromkeys(index.streams, 0)
     held: dict[str, dict[int, Record]] = {name: {} for name in index.streams}
     builder: ObservationBuilder | None = None
@@ -65,33 +65,41 @@ def read_frames(
             if seen[name] in needed[name]:
                 held[name][seen[name]] = record
             seen[name] += 1
-        while at < len(frames) and all(seen[n] > last[n][at] for n in seen):
+        while at < len(frames) and all(seen[name] > of_frames[at][-1] for name, of_frames in rows.items()):
             episode, k = frames[at]
             at += 1
             if episode is refused:
                 continue
+            chosen = {name: of_frames[at - 1] for name, of_frames in rows.items()}
             if k == 0:
                 builder = ObservationBuilder(robot, max_age=None, history=0.0, names=tuple(index.streams))
-            frame = _assemble(bag, builder, index, episode, k, held)
+                before = dict.fromkeys(rows, ())
+            frame = _assemble(bag, builder, index, episode, k, chosen, before, held)
+            before = chosen
             if frame.error is not None:
                 refused = episode
             yield frame
 
 
 def _assemble(
-    bag: Bag, builder: ObservationBuilder, index: BagIndex, episode: Episode, k: int, held: dict[str, dict[int, Record]]
-) -> Frame:
-    """Frame k; what later frames do not need is let go. An action is the commands in force."""
+    bag: Bag, builder: ObservationBuilder, index: BagIndex, episode: Episode, k: int,
+    chosen: Mapping[str, Sequence[int]], before: Mapping[str, Sequence[int]], held: dict[str, dict[int, Record]],
+) -> Frame:  # fmt: skip
+    """Frame k; what later frames do not need is let go. An action is the commands in force.
+
+    Args:
+        chosen: stream name -> rows of the messages that the frame uses; `before`: those of the frame before it.
+    """
     record = None
     robot = builder.robot
     try:
         for name, records in held.items():
-            rows = episode.rows[name][k]
-            for old in [row for row in records if row < rows[0]]:
+            for old in [row for row in records if row < chosen[name][0]]:
                 del records[old]
-            for row in sorted(set(rows.tolist()).difference(episode.rows[name][k - 1] if k else ())):
-                record = records[row]
-                builder.add(name, bag.decode(record), int(index.streams[name].stamps[row]))
+            for row in chosen[name]:
+                if row not in before[name]:
+                    record = records[row]
+                    builder.add(name, bag.decode(record), int(index.streams[name].stamps[row]))
         record = None
         observation = builder.build(int(episode.times[k]), episode.cut.instruction)
         action = np.full(len(robot.joints), np.nan)
@@ -101,7 +109,7 @@ def _assemble(
     except InputError as error:
         said = str(error)
         if isinstance(error, NotReady) and error.streams[0] in held:
-            record = held[error.streams[0]][int(episode.rows[error.streams[0]][k, -1])]
+            record = held[error.streams[0]][chosen[error.streams[0]][-1]]
         if not said.startswith("bag "):
             place = bag.where(record) if record else f"bag {bag.path}: {bag.when(int(episode.times[k]))}"
             said = f"{place}: {said}"
