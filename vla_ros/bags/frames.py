@@ -33,10 +33,6 @@ class Frame:
     action: np.ndarray | None
     error: str | None = None
 
-    @property
-    def is_last(self) -> bool:
-        return self.error is not None or self.index == len(self.episode.times) - 1
-
 
 def read_frames(
     bag: Bag, robot: RobotSpec, index: BagIndex, episodes: Sequence[Episode], progress: Progress | None = None
