@@ -1,17 +1,22 @@
 """Message definitions: the text that a bag carries, and the types that decode it."""
 
 import os
+import struct
 from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from vla_ros.core.errors import InputError
 
 SEPARATOR = "=" * 80
+# Publishers may leave uninitialised bytes behind a message (alignment of the middleware's buffers).
+MAX_TRAILING_BYTES = 16
 SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree; absent from an installed package
 
 
@@ -130,6 +135,25 @@ def _store_for(definitions: tuple[tuple[str, MessageDefinition], ...]) -> Typest
                 continue
             pending += _contained(store, name)
     return store
+
+
+def deserialized(store: Typestore, typename: str, data: bytes) -> Any:
+    """A message of CDR bytes. Raises InputError."""
+    if typename not in store.fielddefs:
+        raise InputError(
+            f"message type {typename}: unknown definition; the bag does not carry it and it is not installed"
+        )
+    definition = store.get_msgdef(typename)
+    if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
+        raise InputError(f"not CDR: begins with {bytes(data[:4]).hex() or 'nothing'}")
+    read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
+    try:
+        message, end = read(memoryview(data)[4:], 0, definition.cls, store)
+    except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
+        raise InputError(f"not a {typename}: {error}") from error
+    if len(data) - 4 - end > MAX_TRAILING_BYTES:
+        raise InputError(f"not a {typename}: {len(data)} bytes, expected {end + 4}")
+    return message
 
 
 def starts_with_header(store: Typestore, typename: str) -> bool:

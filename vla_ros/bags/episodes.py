@@ -218,7 +218,7 @@ def _check_gaps(stream: StreamIndex, rows: np.ndarray, times: np.ndarray, limit:
 def _limit(stream: Stream, options: CutOptions) -> float:
     if stream.is_command:
         return options.max_command_gap
-    return stream.max_age if stream.is_value else options.max_gap
+    return options.max_gap if stream.is_camera or stream.is_state else stream.max_age
 
 
 def _first_use(

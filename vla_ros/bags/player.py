@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from vla_ros.bags.reader import Bag, Record
 from vla_ros.bags.streams import CHUNK_TYPE, CLOCK
@@ -54,23 +55,18 @@ def selected_topics(bag: Bag, options: PlayOptions) -> set[str]:
 def schedule(bag: Bag, options: PlayOptions) -> Iterator[tuple[float, Record]]:
     """(s after the start of playing, message) in order; endless with `loop`.
 
-    Raises InputError when nothing lies in the part to be played.
+    Raises InputError when there is nothing in the part to be played.
     """
     topics = selected_topics(bag, options)
     start = bag.start_ns + round(options.start * 1e9)
     stop = bag.end_ns + 1 if options.duration is None else start + round(options.duration * 1e9)
     length = (min(stop, bag.end_ns + 1) - start) / 1e9 / options.rate
-    played = 0
-    turn = 0
-    while True:
+    for turn in count() if options.loop else (0,):
+        record = None
         for record in bag.records(topics, start, stop):
-            played += 1
             yield turn * length + (record.log_ns - start) / 1e9 / options.rate, record
-        if not played:
+        if record is None:
             raise InputError(
                 f"bag {bag.path}: nothing to play of {', '.join(sorted(topics)) or 'no topics'} "
                 f"between {bag.when(start)} and {bag.when(stop)}"
             )
-        if not options.loop:
-            return
-        turn += 1

@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from rosbags.rosbag2 import Reader
-from rosbags.serde import SerdeError
 
-from vla_ros.bags.definitions import starts_with_header, store_for
+from vla_ros.bags.definitions import deserialized, starts_with_header, store_for
 from vla_ros.core.errors import InputError
-
-# Publishers may leave uninitialised bytes behind a message (alignment of the middleware's buffers).
-MAX_TRAILING_BYTES = 16
 
 
 class Record(NamedTuple):
-    """A serialized message as it lies in the bag."""
+    """A serialized message as it is in the bag."""
 
     topic: str
     type: str
@@ -99,25 +95,10 @@ class Bag:
 
     def decode(self, record: Record) -> Any:
         """The message as an object with the fields of its definition. Raises InputError."""
-        if record.type not in self._store.fielddefs:
-            raise InputError(
-                f"{self.where(record)}: message type {record.type}: unknown definition; the bag does not carry it "
-                f"and it is not installed"
-            )
-        definition = self._store.get_msgdef(record.type)
-        data = record.data
-        if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
-            raise InputError(f"{self.where(record)}: not CDR: begins with {bytes(data[:4]).hex() or 'nothing'}")
-        read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
         try:
-            message, end = read(memoryview(data)[4:], 0, definition.cls, self._store)
-        except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
-            raise InputError(f"{self.where(record)}: not a {record.type}: {error}") from error
-        if len(data) - 4 - end > MAX_TRAILING_BYTES:
-            raise InputError(
-                f"{self.where(record)}: not a {record.type}: {len(data)} bytes, expected {end + 4}"
-            )
-        return message
+            return deserialized(self._store, record.type, record.data)
+        except InputError as error:
+            raise InputError(f"{self.where(record)}: {error}") from error
 
     def header_ns(self, record: Record) -> int | None:
         """The stamp of a message that begins with a header, ns, without decoding it; None for others."""
@@ -142,15 +123,6 @@ class Bag:
 
 
 def _qos(connections: Collection[Any]) -> tuple[dict[str, Any], ...]:
-    rows = []
-    for connection in connections:
-        for qos in connection.ext.offered_qos_profiles:
-            rows.append(
-                {
-                    "history": qos.history.name.lower(),
-                    "depth": qos.depth,
-                    "reliability": qos.reliability.name.lower(),
-                    "durability": qos.durability.name.lower(),
-                }
-            )
-    return tuple(rows)
+    profiles = [qos for connection in connections for qos in connection.ext.offered_qos_profiles]
+    kinds = ("history", "reliability", "durability")
+    return tuple({"depth": qos.depth} | {kind: getattr(qos, kind).name.lower() for kind in kinds} for qos in profiles)

@@ -127,7 +127,7 @@ class Recording:
                 if item is not None:
                     self._write(item)
                 if time.monotonic() - last_flush >= self._flush_period:
-                    self.writer.flush(sync=True)
+                    self.writer.flush()
                     last_flush = time.monotonic()
         except (OSError, InputError) as error:
             self._fail(error, item)

@@ -115,12 +115,11 @@ class BagWriter:
         file.size += len(data)
         self.topics[topic].count += 1
 
-    def flush(self, sync: bool = False) -> None:
-        """Hand everything to the operating system; with `sync` wait until it is on the disk."""
+    def flush(self) -> None:
+        """Wait until everything is on the disk."""
         if self._file is not None:
             self._file.mcap.flush()
-            if sync:
-                os.fsync(self._file.stream.fileno())
+            os.fsync(self._file.stream.fileno())
 
     def next_file(self) -> None:
         """Finish the current file, if any; the next message begins a new one."""
@@ -175,7 +174,10 @@ class BagWriter:
             topic.name,
             "cdr",
             file.schemas[topic.type],
-            {"offered_qos_profiles": _dump_qos(topic.qos), "topic_type_hash": topic.hash},
+            {
+                "offered_qos_profiles": yaml.safe_dump(list(topic.qos), sort_keys=False) if topic.qos else "",
+                "topic_type_hash": topic.hash,
+            },
         )
         return file.channels[topic.name]
 
@@ -196,7 +198,7 @@ class BagWriter:
                         "name": topic.name,
                         "type": topic.type,
                         "serialization_format": "cdr",
-                        "offered_qos_profiles": [dict(row) for row in topic.qos],
+                        "offered_qos_profiles": list(topic.qos),
                         "type_description_hash": topic.hash,
                     },
                     "message_count": topic.count,
@@ -236,7 +238,3 @@ class _WholeWrites:
 
     def flush(self) -> None:
         """Nothing waits in this process."""
-
-
-def _dump_qos(qos: Sequence[Mapping[str, Any]]) -> str:
-    return yaml.safe_dump([dict(row) for row in qos], sort_keys=False) if qos else ""

@@ -81,11 +81,6 @@ class Stream:
         return self.name.startswith(COMMAND)
 
     @property
-    def is_value(self) -> bool:
-        """One of the robot file's `streams`."""
-        return not (self.is_camera or self.is_state or self.is_command)
-
-    @property
     def once(self) -> bool:
         return self.max_age is None
 

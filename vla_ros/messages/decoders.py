@@ -122,9 +122,7 @@ def colour(message: Any, stream: Stream) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
     value, (height, width, _) = rgb_image(message), stream.shape
     if value.shape[:2] != (height, width):
-        raise InputError(
-            f"image of {value.shape[1]}x{value.shape[0]} pixels, the robot file says {width}x{height}"
-        )
+        raise InputError(f"image of {value.shape[1]}x{value.shape[0]} pixels, the robot file says {width}x{height}")
     return value
 
 

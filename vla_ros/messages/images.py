@@ -99,7 +99,7 @@ def image_message(Image: type, rgb: np.ndarray, stamp: int = 0, frame_id: str = 
     message.height, message.width, message.step = height, width, 3 * width
     message.encoding = "rgb8"
     message.is_bigendian = 0
-    message.data = _array(rgb.tobytes())
+    message.data = array("B", rgb.tobytes())  # rclpy's setter does not look at every element of an array
     return message
 
 
@@ -112,7 +112,7 @@ def compressed_image_message(
         raise ValueError(f"OpenCV cannot encode {format!r}")
     message = _with_header(CompressedImage(), stamp, frame_id)
     message.format = f"rgb8; {format} compressed bgr8"
-    message.data = _array(data.tobytes())
+    message.data = array("B", data.tobytes())
     return message
 
 
@@ -134,11 +134,6 @@ def _bytes(data: Any) -> np.ndarray:
         return np.frombuffer(data, np.uint8)
     except (TypeError, ValueError):  # a plain list, or nothing at all
         return np.asarray(data, np.uint8)
-
-
-def _array(data: bytes) -> Any:
-    """What rclpy's uint8[] setters take without looking at every element."""
-    return array("B", data)
 
 
 def _decompress(message: Any) -> tuple[np.ndarray, str]:
