@@ -2,7 +2,6 @@
 
 import os
 import struct
-from collections.abc import Iterable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -103,37 +102,31 @@ def add_definition(store: Typestore, typename: str, text: str, idl: bool = False
         raise InputError(f"message type {typename}: its definition cannot be read: {error}") from error
 
 
-def store_for(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
+@lru_cache(maxsize=16)
+def store_for(definitions: frozenset[tuple[str, MessageDefinition]]) -> Typestore:
     """The types of a bag: what it says itself, and the standard messages for what it does not say.
 
     A type that neither knows is absent from the store; it matters only when a message of it is decoded.
     Shared by bags that say the same: do not register types in it.
     """
-    return _store_for(tuple(sorted(set(definitions))))
-
-
-@lru_cache(maxsize=16)
-def _store_for(definitions: tuple[tuple[str, MessageDefinition], ...]) -> Typestore:
     store = Typestore()
     silent = []
-    for typename, definition in definitions:
+    for typename, definition in sorted(definitions):
         if definition.format == MessageDefinitionFormat.NONE or not definition.data:
             silent.append(typename)
         else:
             add_definition(store, typename, definition.data, idl=definition.format == MessageDefinitionFormat.IDL)
-    for typename in silent:
-        pending = [typename]
-        while pending:
-            name = pending.pop()
-            if name in store.fielddefs:
-                continue
-            if name in standard_store().fielddefs:
-                store.register({name: standard_store().fielddefs[name]})
-            elif (text := message_text(name)) is not None:
-                add_definition(store, name, text)
-            else:
-                continue
-            pending += _contained(store, name)
+    while silent:
+        name = silent.pop()
+        if name in store.fielddefs:
+            continue
+        if name in standard_store().fielddefs:
+            store.register({name: standard_store().fielddefs[name]})
+        elif (text := message_text(name)) is not None:
+            add_definition(store, name, text)
+        else:
+            continue
+        silent += _contained(store, name)
     return store
 
 

@@ -29,23 +29,16 @@ class CutOptions:
         by: "instruction": from one instruction until another one or an empty one. "task": runs of the RunInstruction
             action. "marker": messages on a topic, a text (empty = end) or a truth value. "whole": the bag is one
             episode.
-        fps: frames per second; the policy's clock.
-        instruction: the text of all episodes in place of the recorded ones; needed where the bag has none.
-        marker: topic, for by = "marker".
-        succeeded: of tasks take the succeeded ones only.
-        max_gap: s; oldest camera image or joint state that a frame may use (other streams: their max_age).
-        max_command_gap: s; oldest command that a frame may use.
-        min_seconds: shorter episodes are refused.
     """
 
     by: str = "instruction"
-    fps: float = 10.0
-    instruction: str | None = None
-    marker: str | None = None
-    succeeded: bool = False
-    max_gap: float = 0.5
-    max_command_gap: float = 0.5
-    min_seconds: float = 1.0
+    fps: float = 10.0  # frames per second; the policy's clock
+    instruction: str | None = None  # of all episodes, in place of the recorded ones; needed where the bag has none
+    marker: str | None = None  # topic, for by = "marker"
+    succeeded: bool = False  # of tasks take the succeeded ones only
+    max_gap: float = 0.5  # s; oldest image or joint state that a frame may use (other streams: their max_age)
+    max_command_gap: float = 0.5  # s; oldest command that a frame may use
+    min_seconds: float = 1.0  # shorter episodes are refused
 
     def __post_init__(self) -> None:
         if self.by not in CUTS:
@@ -70,20 +63,13 @@ class Cut:
 
 @dataclass(frozen=True)
 class Episode:
-    """A cut with its frames.
-
-    Attributes:
-        bag: where it is from.
-        number: its place among the cuts of the bag, from 0.
-        times: (K,) int64 ns, the instants of the frames.
-        rows: stream name -> (K, n) indices of the messages that each frame uses: one, or those of a window.
-    """
+    """A cut with its frames."""
 
     bag: Path
-    number: int
+    number: int  # its place among the cuts of the bag, from 0
     cut: Cut
-    times: np.ndarray
-    rows: dict[str, np.ndarray]
+    times: np.ndarray  # (K,) int64 ns, the instants of the frames
+    rows: dict[str, np.ndarray]  # stream name -> (K, n) the messages that each frame uses: one, or those of a window
 
     @property
     def name(self) -> str:

@@ -21,19 +21,12 @@ HOLD_STILL = "hold still"  # the yardstick: every joint stays where it is
 
 
 class Predictor(Protocol):
-    """A policy as the evaluation needs it.
+    """A policy as the evaluation needs it."""
 
-    Attributes:
-        name: for tables.
-        step_dt: s between the rows of a chunk.
-        n_obs_steps: frames it looks back at, this one included.
-        paced: it remembers, so it must see every frame of an episode, whatever is scored.
-    """
-
-    name: str
-    step_dt: float
-    n_obs_steps: int
-    paced: bool
+    name: str  # for tables
+    step_dt: float  # s between the rows of a chunk
+    n_obs_steps: int  # frames it looks back at, this one included
+    paced: bool  # it remembers, so it must see every frame of an episode, whatever is scored
 
     def begin(self) -> None:
         """A new episode: nothing of those before it counts."""
@@ -47,25 +40,17 @@ class Predictor(Protocol):
 
 @dataclass
 class Evaluation:
-    """Errors of one policy.
-
-    Attributes:
-        errors: (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode, and of
-            a chunk that is shorter than others.
-        episodes: (C,) number of the episode of each chunk, over all bags.
-        instructions: (C,) texts.
-        ranges: (J,) position ranges of the joints, to compare joints with each other.
-        every: frames from one chunk to the next.
-    """
+    """Errors of one policy."""
 
     name: str
     joint_names: tuple[str, ...]
     step_dt: float
-    ranges: np.ndarray
+    ranges: np.ndarray  # (J,) position ranges of the joints, to compare joints with each other
+    # (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode and of a shorter chunk
     errors: np.ndarray
-    episodes: np.ndarray
-    instructions: np.ndarray
-    every: int = 1
+    episodes: np.ndarray  # (C,) number of the episode of each chunk, over all bags
+    instructions: np.ndarray  # (C,) texts
+    every: int = 1  # frames from one chunk to the next
 
     @property
     def scores(self) -> np.ndarray:

@@ -16,22 +16,13 @@ from vla_ros.messages.observation import NotReady, ObservationBuilder
 
 @dataclass(frozen=True)
 class Frame:
-    """One instant of an episode.
-
-    Attributes:
-        episode: the episode it belongs to.
-        index: its place in the episode, from 0.
-        observation: what a policy would have seen.
-        action: (J,) the command in force, in the order of the robot file, rad or m.
-        error: why the frame cannot be made (observation and action are None then); no further frames of its
-            episode follow.
-    """
+    """One instant of an episode. The first with an error is the last of its episode."""
 
     episode: Episode
-    index: int
-    observation: Observation | None
-    action: np.ndarray | None
-    error: str | None = None
+    index: int  # its place in the episode, from 0
+    observation: Observation | None  # what a policy would have seen
+    action: np.ndarray | None  # (J,) the command in force, in the order of the robot file, rad or m
+    error: str | None = None  # why the frame cannot be made: there is no observation and no action then
 
 
 def read_frames(

@@ -14,23 +14,14 @@ MOVING_TYPES = ("trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64Mult
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """What to play, and how.
+    """What to play, and how."""
 
-    Attributes:
-        rate: times real time.
-        start: s after the beginning of the bag.
-        duration: s of the bag, None = to its end.
-        loop: begin again at the end; the clock jumps back then.
-        topics: full names; None: all that do not make a robot move.
-        moving: with `topics` None, what makes a robot move too.
-    """
-
-    rate: float = 1.0
-    start: float = 0.0
-    duration: float | None = None
-    loop: bool = False
-    topics: Collection[str] | None = None
-    moving: bool = False
+    rate: float = 1.0  # times real time
+    start: float = 0.0  # s after the beginning of the bag
+    duration: float | None = None  # s of the bag, None = to its end
+    loop: bool = False  # begin again at the end; the clock jumps back then
+    topics: Collection[str] | None = None  # full names; None: all that do not make a robot move
+    moving: bool = False  # with `topics` None, what makes a robot move too
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):

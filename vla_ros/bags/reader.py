@@ -50,7 +50,7 @@ class Bag:
             self._reader.open()
         except Exception as error:  # rosbags, yaml, zstd, sqlite3 and the system each have their own
             raise self._unreadable(error) from error
-        self._store = store_for((c.msgtype, c.msgdef) for c in self._reader.connections)
+        self._store = store_for(frozenset((c.msgtype, c.msgdef) for c in self._reader.connections))
         self.topics = {
             name: TopicInfo(name, info.msgtype or "", info.msgcount, _qos(info.connections))
             for name, info in self._reader.topics.items()

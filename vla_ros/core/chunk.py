@@ -24,21 +24,13 @@ JOINT_SPACES = (Space.JOINT_POSITION, Space.JOINT_DELTA)
 
 @dataclass(frozen=True)
 class Part:
-    """Targets of one kind: of some joints, of a hand that moves in space, of a base.
+    """Targets of one kind: of some joints, of a hand that moves in space, of a base."""
 
-    Attributes:
-        names: d names of the columns; joint names in joint space.
-        data: (H, d) float64, rad or m in joint space.
-        space: what the columns are.
-        group: the command group that they are for; "" in joint space, where the joints say it.
-        frame: the frame of spatial values (REP-103); "" in joint space.
-    """
-
-    names: tuple[str, ...]
-    data: np.ndarray
-    space: Space = Space.JOINT_POSITION
-    group: str = ""
-    frame: str = ""
+    names: tuple[str, ...]  # of the d columns; joint names in joint space
+    data: np.ndarray  # (H, d) float64, rad or m in joint space
+    space: Space = Space.JOINT_POSITION  # what the columns are
+    group: str = ""  # the command group that they are for; "" in joint space, where the joints say it
+    frame: str = ""  # of spatial values (REP-103); "" in joint space
 
 
 @dataclass(frozen=True)

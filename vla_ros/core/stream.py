@@ -28,44 +28,30 @@ class Window:
 
 @dataclass(frozen=True)
 class Stream:
-    """A topic and how its messages become arrays (`messages.decoders`).
+    """A topic and how its messages become arrays (`messages.decoders`)."""
 
-    Attributes:
-        name: what policies and datasets call it.
-        type: of the messages, `package/msg/Name`.
-        select: paths in the message: "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's `name`).
-            Of a point cloud: its fields, x, y and z by default.
-        unit: of the values; stored with datasets.
-        frame: what header.frame_id must be; "" for any.
-        shape: of one value; as many as `select` has paths by default, (points, fields) of a point cloud.
-        dtype: one of DTYPES; uint16 is depth in mm of shape (height, width, 1).
-        max_age: s; an older value is refused. None: the topic is published once, for good (transient local).
-        paces: a policy waits for a new message before it infers again.
-        reliable: ask the publisher for reliable delivery.
-        with_: (`with` in the file) the stream together with which this one is chosen: at the newest instant at which
-            both have a message, their stamps at most `slop` s apart.
-        window: the value is the last `count` values, (count, *shape).
-        points: rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros
-            follow. A second reading, NAME_count (1,) int64, says how many rows are real.
-        decoder: name of the decoder; the one of the type by default.
-    """
-
-    name: str
+    name: str  # what policies and datasets call it
     topic: str
-    type: str
+    type: str  # of the messages, `package/msg/Name`
+    # Paths in the message: "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's `name`); of a point
+    # cloud its fields, x, y and z by default.
     select: tuple[str, ...] = ()
-    unit: str = ""
-    frame: str = ""
-    shape: tuple[int, ...] = ()
-    dtype: str = "float32"
-    max_age: float | None = 0.5
-    paces: bool = False
-    reliable: bool = False
+    unit: str = ""  # of the values; stored with datasets
+    frame: str = ""  # what header.frame_id must be; "" for any
+    shape: tuple[int, ...] = ()  # of one value; by default as many as `select` has paths, (points, fields) of a cloud
+    dtype: str = "float32"  # one of DTYPES; uint16 is depth in mm of shape (height, width, 1)
+    max_age: float | None = 0.5  # s; an older value is refused. None: published once, for good (transient local)
+    paces: bool = False  # a policy waits for a new message before it infers again
+    reliable: bool = False  # ask the publisher for reliable delivery
+    # (`with` in the file) the stream together with which this one is chosen: at the newest instant at which both have a
+    # message, their stamps at most `slop` s apart.
     with_: str = ""
     slop: float = 0.0
-    window: Window | None = None
+    window: Window | None = None  # the value is the last `count` values, (count, *shape)
+    # Rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros follow. Another
+    # reading, NAME_count (1,) int64, says how many rows are real.
     points: int = 0
-    decoder: str = ""
+    decoder: str = ""  # its name; the decoder of the type by default
 
     @property
     def is_camera(self) -> bool:

@@ -15,18 +15,14 @@ from vla_ros.datasets.statistics import Statistics, aggregate
 
 @dataclass(frozen=True)
 class Episode:
-    """Frames `start` to `start + length` of a dataset.
-
-    Attributes:
-        data: the parquet file that holds its rows.
-        videos: feature key -> (mp4 file, time of its first frame in it, s).
-    """
+    """Frames `start` to `start + length` of a dataset."""
 
     index: int
     start: int
     length: int
     instruction: str
-    data: Path
+    data: Path  # the parquet file that holds its rows
+    # feature key -> (mp4 file, time of its first frame in it, s)
     videos: dict[str, tuple[Path, float]] = field(default_factory=dict)
 
     @property

@@ -10,9 +10,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
 
 
-def joint_positions(
-    message: Any, names: Sequence[str], what: str = "joint state", partial: bool = False
-) -> np.ndarray:
+def joint_positions(message: Any, names: Sequence[str], what: str = "joint state", partial: bool = False) -> np.ndarray:
     """(J,) float64 positions of the joints `names`, rad or m.
 
     Joints that the robot file does not know are ignored. With `partial`, joints that the message lacks are NaN.

@@ -83,11 +83,7 @@ class ObservationBuilder:
     """
 
     def __init__(
-        self,
-        robot: RobotSpec,
-        max_age: float | None = 0.5,
-        history: float = 0.25,
-        names: Collection[str] | None = None,
+        self, robot: RobotSpec, max_age: float | None = 0.5, history: float = 0.25, names: Collection[str] | None = None
     ) -> None:
         if names is None:
             names = [name for name, stream in robot.all_streams.items() if not stream.is_command]
