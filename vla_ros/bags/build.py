@@ -25,7 +25,7 @@ Resize = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class BuildReport:
-    """What became of the bags. `problems`: one sentence for each episode that was left out."""
+    """What was written. `problems`: one sentence for each episode that was left out."""
 
     output: Path
     episodes: int = 0

@@ -14,7 +14,7 @@ from rosbags.typesys.store import Typestore
 from vla_ros.core.errors import InputError
 
 SEPARATOR = "=" * 80
-# Publishers may leave uninitialised bytes behind a message (alignment of the middleware's buffers).
+# Publishers may leave uninitialised bytes after a message (alignment of the middleware's buffers).
 MAX_TRAILING_BYTES = 16
 SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree; absent from an installed package
 
@@ -94,7 +94,7 @@ def _contained(store: Typestore, typename: str) -> list[str]:
 
 
 def add_definition(store: Typestore, typename: str, text: str, idl: bool = False) -> None:
-    """Register a definition (with everything behind its separators) in a store. Raises InputError."""
+    """Register a definition (with those that follow its separators) in a store. Raises InputError."""
     try:
         types = get_types_from_idl(text) if idl else get_types_from_msg(text, typename)
         store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
@@ -104,7 +104,7 @@ def add_definition(store: Typestore, typename: str, text: str, idl: bool = False
 
 @lru_cache(maxsize=16)
 def store_for(definitions: frozenset[tuple[str, MessageDefinition]]) -> Typestore:
-    """The types of a bag: what it says itself, and the standard messages for what it does not say.
+    """The types of a bag: those that it defines, and the standard messages for the rest.
 
     A type that neither knows is absent from the store; it matters only when a message of it is decoded.
     Shared by bags that say the same: do not register types in it.

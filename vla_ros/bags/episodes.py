@@ -7,7 +7,7 @@ is a gap: the episode is refused and the gap located.
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ class CutOptions:
 
     Attributes:
         by: "instruction": from one instruction until another one or an empty one. "task": runs of the RunInstruction
-            action. "marker": messages on a topic, a text (empty = end) or a truth value. "whole": the bag is one
+            action. "marker": messages on a topic, a string (empty = end) or a boolean. "whole": the bag is one
             episode.
     """
 
@@ -90,17 +90,16 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
         tasks = [task for task in index.tasks if not options.succeeded or task.outcome == "succeeded"]
         cuts = [_task_cut(index, task) for task in tasks]
         if any(cut.instruction for cut in cuts):
-            cuts = [cut for cut in cuts if cut.instruction]  # the others ended before their instruction was said
+            cuts = [cut for cut in cuts if cut.instruction]  # the others ended before their instruction was published
     elif options.by == "marker":
-        cuts = _spans(index.markers, end)
         cuts = [
-            Cut(cut.start_ns, cut.stop_ns, _text_at(index, cut.stop_ns) if cut.instruction is True else cut.instruction)
-            for cut in cuts
+            replace(cut, instruction=_text_at(index, cut.stop_ns)) if cut.instruction is True else cut
+            for cut in _spans(index.markers, end)
         ]
     else:
         cuts = _spans(index.texts, end)
     if options.instruction:
-        cuts = [Cut(cut.start_ns, cut.stop_ns, options.instruction.strip()) for cut in cuts]
+        cuts = [replace(cut, instruction=options.instruction.strip()) for cut in cuts]
     for number, cut in enumerate(cuts):
         if not cut.instruction:
             raise InputError(f"episode {number}: has no instruction in the bag, expected one (or name it yourself)")
@@ -108,9 +107,9 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
 
 
 def _task_cut(index: BagIndex, task: Task) -> Cut:
-    """A run of the action, as long as its own instruction held: task_node says that just before the run begins.
+    """A run of the action, as long as its own instruction held: task_node publishes it just before the run begins.
 
-    A run that is pre-empted ends after the newer text was said, one that ends by itself after the empty one.
+    A run that is pre-empted ends after the newer text was published, one that ends by itself after the empty one.
     """
     text, stop = "", task.stop_ns
     for at, said in index.texts:

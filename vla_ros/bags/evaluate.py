@@ -17,7 +17,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
 
-HOLD_STILL = "hold still"  # the yardstick: every joint stays where it is
+HOLD_STILL = "hold still"  # the baseline: every joint stays where it is
 
 
 class Predictor(Protocol):

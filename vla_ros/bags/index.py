@@ -1,4 +1,4 @@
-"""One pass over a bag that decodes almost nothing: when every message of a robot's streams is from, what was asked."""
+"""One pass over a bag that decodes almost nothing: times of the messages of a robot's streams, instructions, tasks."""
 
 from array import array
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class StreamIndex:
 
     @cached_property
     def times(self) -> list[int]:
-        """The stamps for a search. Those that go backwards are refused elsewhere; here they must not confuse it."""
+        """The stamps, sorted for a search: those that go backwards are refused elsewhere."""
         return np.maximum.accumulate(self.stamps).tolist()
 
 
@@ -51,7 +51,7 @@ class BagIndex:
     streams: dict[str, StreamIndex]  # by the names of the robot's streams (`RobotSpec.all_streams`)
     texts: list[tuple[int, str]]  # (ns, instruction) as published; the text is stripped, empty = stop
     tasks: list[Task]
-    markers: list[tuple[int, str | bool]]  # (ns, text or truth) of the marker topic
+    markers: list[tuple[int, str | bool]]  # (ns, string or boolean) of the marker topic
     start_ns: int  # the first instant of any of the streams
     stop_ns: int  # the last one
 

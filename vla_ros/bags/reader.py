@@ -108,7 +108,7 @@ class Bag:
         return seconds * 1_000_000_000 + nanoseconds
 
     def when(self, ns: int) -> str:
-        """A time for people: since the beginning of the bag, and as it stands in the messages."""
+        """A time for people: s since the beginning of the bag, and s on the clock of its messages."""
         return f"t={(ns - self.start_ns) / 1e9:.3f} s ({ns / 1e9:.3f})"
 
     def where(self, record: Record) -> str:

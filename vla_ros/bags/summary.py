@@ -48,7 +48,7 @@ class TopicSummary:
 
 
 def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary]]:
-    """Read a bag once; the bag is closed again, its facts stay. Raises InputError."""
+    """Read a bag once; the bag that is returned is closed, its attributes remain. Raises InputError."""
     with Bag(path) as bag:
         topics = {name: TopicSummary(name, info.type) for name, info in sorted(bag.topics.items())}
         for record in bag.records():

@@ -51,7 +51,7 @@ class BagWriter:
         path: folder to create; InputError when it exists already.
         compression: of the chunks inside the files: none, zstd or lz4.
         max_file_bytes: begin the next file after this many bytes of messages, 0 = never.
-        max_file_seconds: begin the next file after this stretch of log time, 0 = never.
+        max_file_seconds: begin the next file after this much log time, 0 = never.
         chunk_bytes: messages are written in chunks of this size; `flush` ends a chunk early.
         name: what the files are called, by default as the folder.
     """

@@ -13,7 +13,7 @@ import yaml
 from vla_ros.core.errors import InputError
 
 T = TypeVar("T")
-WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
+WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 
 
 def read_mapping(path: str | Path, what: str) -> dict[str, Any]:

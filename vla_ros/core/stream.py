@@ -99,7 +99,7 @@ class Stream:
         yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
         yield depth != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder, (
-            f"{self.dtype} of a {self.type}, expected uint16 of depth images alone"
+            f"{self.dtype} of a {self.type}, expected uint16 for depth images, and only for them"
         )
         yield depth and (len(shape) != 3 or shape[2] != 1 or self.window or self.points), (
             f"uint16 of shape {shape}, expected [height, width, 1] and no window"
@@ -114,8 +114,8 @@ class Stream:
             f"slop {self.slop} s, expected zero or more, and `with` a stream"
         )
         yield self.window and (self.once or self.with_ or self.points), (
-            "window, expected none beside points, `with` or max_age: null"
+            "window, expected none together with points, `with` or max_age: null"
         )
         yield self.once and (self.paces or self.with_), (
-            "max_age: null (published once), expected no paces and no `with` beside it"
+            "max_age: null (published once), expected neither paces nor `with`"
         )

@@ -58,7 +58,7 @@ class Dataset:
         self.depth_names = tuple(name for name in pictures if is_depth(features[self._keys[name]]))
         self.camera_names = tuple(name for name in pictures if name not in self.depth_names)
         self.unreadable = {
-            name: "depth as video, whose scale of distances the file does not say; expected 16-bit images in mm"
+            name: "depth as video, whose scale the file does not give; expected 16-bit images in mm"
             for name in self.depth_names if features[self._keys[name]]["dtype"] == "video"
         }
         once = self.path / "meta" / ONCE_FILE

@@ -33,7 +33,7 @@ class PixelStatistics:
         self.frames = len(frames)
 
     def merge(self, other: "PixelStatistics") -> "PixelStatistics":
-        """Both together; gives this one back."""
+        """Add the other one's pixels to this one, and return it."""
         self.histogram += other.histogram
         self.frames += other.frames
         return self
@@ -57,7 +57,7 @@ class PixelStatistics:
 
 
 def aggregate(parts: list[Statistics]) -> Statistics:
-    """Statistics of the union from those of its parts; quantiles, which do not add up, are left out."""
+    """Statistics of the union from those of its parts, each (D,); quantiles cannot be combined and are left out."""
     counts, means, stds = (
         np.stack([np.asarray(part[name], float) for part in parts]) for name in ("count", "mean", "std")
     )

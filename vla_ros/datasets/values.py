@@ -71,7 +71,7 @@ def depth_pixels(data: bytes) -> np.ndarray:
 
 
 def statistics(parts: Sequence[np.ndarray], frames: int) -> Statistics:
-    """Of (N, ..., columns) values in parts, over all but the columns; of texts the number of frames alone."""
+    """Of (N, ..., columns) values in parts, over all but the columns; of texts only the number of frames."""
     rows = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
     known = {} if rows.dtype.kind == "U" else of_rows(rows if len(rows) else np.zeros((1, rows.shape[1])))
     return known | {"count": np.array([frames])}

@@ -95,7 +95,7 @@ class DatasetWriter:
             if values.dtype == np.uint16:
                 row |= self._add_pixels(key, values)
                 continue
-            if f"{key}_count" in rows:  # the rows behind the points are zeros that mean nothing
+            if f"{key}_count" in rows:  # the rows after the points are padding
                 values = values[np.arange(values.shape[1]) < rows[f"{key}_count"]]
             self._rows.setdefault(key, []).append(values)
             row |= _flat(key, statistics([values], length))

@@ -37,7 +37,7 @@ class CommandWriter:
     def fill(self, positions: np.ndarray, stamp: int) -> Any:
         """The message, with (G,) positions in rad or m for this group's joints and the tick's time in ns.
 
-        A Float64MultiArray has no place for a time.
+        A Float64MultiArray has no field for it.
         """
         values = array("d", positions)
         if self.group.interface == "float64_multi_array":

@@ -84,7 +84,7 @@ def _readings(function: Callable[[Any, Stream], Any], message: Any, stream: Stre
 
 
 def _typed(value: Any, dtype: str) -> np.ndarray:
-    """As an array of the dtype: any numbers become float32, anything else must not change by it."""
+    """An array of the dtype, in its own shape: any numbers become float32, other values must not change."""
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
@@ -102,7 +102,7 @@ def _typed(value: Any, dtype: str) -> np.ndarray:
 
 
 def _thinned(rows: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """(most, C) finite rows, evenly taken, zeros behind them; and how many there are."""
+    """(most, C) finite rows, evenly taken, padded with zeros; and how many there are."""
     rows = rows[np.isfinite(rows).all(axis=1)]
     rows = rows[:: max(-(-len(rows) // most), 1)]
     value = np.zeros((most, rows.shape[1]), rows.dtype)
@@ -132,7 +132,7 @@ def depth(message: Any, stream: Stream) -> np.ndarray:
 
 
 def fields(message: Any, stream: Stream) -> np.ndarray:
-    """The values at the paths of `select`, one behind another."""
+    """The values at the paths of `select`, concatenated, in the stream's shape where they fill it; else (N,)."""
     parts = []
     for path in stream.select or SELECTED[stream.type]:
         value = message
@@ -145,7 +145,7 @@ def fields(message: Any, stream: Stream) -> np.ndarray:
                 raise InputError(f"{path}: {error}") from None
         part = np.asarray(value)
         if part.dtype.kind not in "biufU":
-            raise InputError(f"{path} is a {type(value).__name__}, expected numbers, truth values or texts")
+            raise InputError(f"{path} is a {type(value).__name__}, expected numbers, booleans or strings")
         parts.append(np.atleast_1d(part))
     value = np.concatenate([part.ravel() for part in parts])
     return value.reshape(stream.single_shape) if value.size == np.prod(stream.single_shape) else value
@@ -156,12 +156,12 @@ def _steps(path: str) -> tuple[tuple[str, str | None], ...]:
     """(field, index or name or None) of a path such as "pose.position[2]"."""
     found = [re.fullmatch(r"(\w+)(?:\[([^\]]+)\])?", part) for part in path.split(".")]
     if None in found:
-        raise InputError(f"select {path!r}, expected fields with dots between them, and [number] or [name] behind one")
+        raise InputError(f"select {path!r}, expected field.field, with [number] or [name] after a field where needed")
     return tuple((match[1], match[2]) for match in found)
 
 
 def ranges(message: Any, stream: Stream) -> np.ndarray:
-    """m, of a LaserScan or a Range: +Inf (no return) is range_max, -Inf (too near) range_min, NaN (no value) zero."""
+    """(N,) m, of a LaserScan or a Range: +Inf (no return) is range_max, -Inf (too near) range_min, NaN zero."""
     value = np.asarray(message.ranges if hasattr(message, "ranges") else [message.range], np.float32)
     return np.nan_to_num(value, nan=0.0, posinf=message.range_max, neginf=message.range_min)
 

@@ -55,7 +55,7 @@ def depth_image(message: Any) -> np.ndarray:
 
 
 def _pixels(message: Any) -> tuple[np.ndarray, str]:
-    """Pixels as they were sent, and their encoding."""
+    """(H, W) or (H, W, C) pixels as they were sent, and their encoding."""
     if hasattr(message, "format"):
         return _decompress(message)
     return raw_image(message), _encoding(message)
@@ -137,7 +137,7 @@ def _bytes(data: Any) -> np.ndarray:
 
 
 def _decompress(message: Any) -> tuple[np.ndarray, str]:
-    """Pixels and their encoding; OpenCV decodes colours as BGR."""
+    """(H, W) or (H, W, C) pixels and their encoding; OpenCV decodes colours as BGR."""
     said = str(message.format)
     if "compressedDepth" in said:
         raise InputError(f"compressed image: format {said!r}, expected jpeg or png (use the raw depth topic)")
@@ -165,6 +165,7 @@ def _decompress(message: Any) -> tuple[np.ndarray, str]:
 
 
 def _to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of (H, W) or (H, W, C) pixels."""
     if encoding in _DEPTH_STEP:
         steps = np.nan_to_num(pixels / np.float32(_DEPTH_STEP[encoding]), nan=0.0, posinf=0.0, neginf=0.0)
         pixels = np.clip(np.rint(steps), 0, 255).astype(np.uint8)
@@ -178,5 +179,5 @@ def _to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def _high_byte(pixels: np.ndarray) -> np.ndarray:
-    """uint16 to uint8 so that 65535 becomes 255: v / 257, rounded."""
+    """(H, W, ...) uint16 to uint8 so that 65535 becomes 255: v / 257, rounded."""
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -72,7 +72,7 @@ class ObservationBuilder:
     Args:
         robot: its file says which streams there are.
         max_age: s; an image or joint state that is older than this at the time asked for is refused; the other
-            streams say it themselves. None: any age, of all streams.
+            streams have their own limit. None: any age, of all streams.
         history: s; messages this much older than the newest of their stream are kept, for observations of earlier
             instants (policies with a history) and for messages that run ahead of the clock.
         names: streams to observe; by default all except commands. Those that are chosen together with them are
@@ -144,7 +144,7 @@ class ObservationBuilder:
     def build(self, stamp_ns: int, instruction: str = "", names: Collection[str] | None = None) -> Observation:
         """The robot at `stamp_ns` (ns on the ROS clock): of every stream what `messages.selection` chooses.
 
-        A command that is missing or stale is the state of its joints: nobody commands them, so they hold.
+        A command that is missing or stale is the state of its joints: they hold their positions.
 
         Args:
             names: streams to observe instead of all; the images and values of the others are absent.
