@@ -76,10 +76,8 @@ class Evaluation:
 
     def per_instruction(self) -> dict[str, tuple[int, float]]:
         """Text -> (chunks, score), in the order of first appearance."""
-        scores = self.scores
-        texts = list(dict.fromkeys(self.instructions.tolist()))
-        return {text: (int((self.instructions == text).sum()), float(scores[self.instructions == text].mean()))
-                for text in texts}  # fmt: skip
+        of_text = {text: self.scores[self.instructions == text] for text in dict.fromkeys(self.instructions.tolist())}
+        return {text: (len(scores), float(scores.mean())) for text, scores in of_text.items()}
 
 
 def evaluate(

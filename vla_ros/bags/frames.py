@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vla_ros.bags.episodes import Episode
-from vla_ros.bags.index import BagIndex, Progress
+from vla_ros.bags.index import BagIndex, Progress, counted
 from vla_ros.bags.reader import Bag, Record
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
@@ -43,9 +43,7 @@ def read_frames(
     builder: ObservationBuilder | None = None
     refused: Episode | None = None
     at = 0
-    for count, record in enumerate(bag.records(set(of_topic))):
-        if progress and count % 256 == 255:
-            progress(256)
+    for record in counted(bag.records(set(of_topic)), progress):
         if at == len(frames):
             return
         for name in of_topic[record.topic]:

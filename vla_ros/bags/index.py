@@ -1,7 +1,7 @@
 """One pass over a bag that decodes almost nothing: times of the messages of a robot's streams, instructions, tasks."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -111,6 +111,14 @@ def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, 
     return found
 
 
+def counted(records: Iterable[Record], progress: Progress | None) -> Iterator[Record]:
+    """The same records; `progress` is told of every 256."""
+    for count, record in enumerate(records, start=1):
+        if progress and count % 256 == 0:
+            progress(256)
+        yield record
+
+
 def index_bag(
     bag: Bag, robot: RobotSpec, namespace: str = "/", marker: str | None = None, progress: Progress | None = None
 ) -> BagIndex:
@@ -127,9 +135,7 @@ def index_bag(
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
     goals: dict[bytes, list] = {}
-    for count, record in enumerate(bag.records(wanted)):
-        if progress and count % 256 == 255:
-            progress(256)
+    for record in counted(bag.records(wanted), progress):
         ns = time.of(record)
         if record.topic in stamps:
             stamps[record.topic].append(ns)

@@ -83,15 +83,11 @@ class Bag:
         if not wanted:
             return
         last = self.start_ns
-        iterator = self._reader.messages(wanted, start_ns, stop_ns)
-        while True:
-            try:
-                connection, last, data = next(iterator)
-            except StopIteration:
-                return
-            except Exception as error:
-                raise self._unreadable(error, f" after {self.when(last)}") from error
-            yield Record(connection.topic, connection.msgtype, last, data)
+        try:
+            for connection, last, data in self._reader.messages(wanted, start_ns, stop_ns):
+                yield Record(connection.topic, connection.msgtype, last, data)
+        except Exception as error:
+            raise self._unreadable(error, f" after {self.when(last)}") from error
 
     def decode(self, record: Record) -> Any:
         """The message as an object with the fields of its definition. Raises InputError."""

@@ -70,7 +70,7 @@ class BagWriter:
         self.path = Path(path)
         self.name = name or self.path.name
         self.topics: dict[str, Topic] = {}
-        self._compression = compression
+        self._compression = COMPRESSIONS[compression]
         self._max_file_bytes = max_file_bytes
         self._max_file_ns = int(max_file_seconds * 1e9)
         self._chunk_bytes = chunk_bytes
@@ -157,9 +157,7 @@ class BagWriter:
         path = self.path / f"{self.name}_{len(self._files)}.mcap"
         # Unbuffered: mcap hands over whole chunks, and what it handed over must not wait in this process.
         stream = path.open("xb", buffering=0)
-        writer = McapWriter(
-            _WholeWrites(stream), chunk_size=self._chunk_bytes, compression=COMPRESSIONS[self._compression]
-        )
+        writer = McapWriter(_WholeWrites(stream), chunk_size=self._chunk_bytes, compression=self._compression)
         writer.start(profile="ros2", library="vla_ros")
         self._file = _File(path, stream, writer)
         self._files.append(self._file)

@@ -50,24 +50,24 @@ class Dataset:
                 raise InputError(f"dataset {self.path}: feature {key!r} is missing, it has {sorted(features)}")
         self.joint_names = _names(features["observation.state"])
         self._keys = {
-            key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key
-            for key, feature in features.items()
+            key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key for key, feature in features.items()
             if key.startswith("observation.") and key != "observation.state" or feature["dtype"] in ("video", "image")
         }
-        pictures = [name for name, key in self._keys.items() if features[key]["dtype"] in ("video", "image")]
+        kinds = {name: features[key]["dtype"] for name, key in self._keys.items()}
+        pictures = [name for name, kind in kinds.items() if kind in ("video", "image")]
         self.depth_names = tuple(name for name in pictures if is_depth(features[self._keys[name]]))
         self.camera_names = tuple(name for name in pictures if name not in self.depth_names)
         self.unreadable = {
             name: "depth as video, whose scale the file does not give; expected 16-bit images in mm"
-            for name in self.depth_names if features[self._keys[name]]["dtype"] == "video"
-        }
+            for name in self.depth_names if kinds[name] == "video"
+        }  # fmt: skip
         once = self.path / "meta" / ONCE_FILE
         self._once = dict(np.load(once)) if once.is_file() else {}
         self.streams = {
             name: tuple(features[key]["shape"]) for name, key in self._keys.items()
             if name not in self.camera_names and name not in self.unreadable
         } | {name: value.shape for name, value in self._once.items()}  # fmt: skip
-        videos = [self._keys[name] for name in self.camera_names if features[self._keys[name]]["dtype"] == "video"]
+        videos = [self._keys[name] for name in self.camera_names if kinds[name] == "video"]
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
         rows = self._columns({key: ((len(self.joint_names),), "float32") for key in VECTORS})
         self.states, self.actions = rows["observation.state"], rows["action"]

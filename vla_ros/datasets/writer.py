@@ -126,9 +126,7 @@ class DatasetWriter:
         for name, rows in (("states", states), ("actions", actions)):
             if rows.ndim != 2 or rows.shape[1] != joints or not len(rows):
                 raise InputError(f"{where}: {name} of shape {rows.shape}, expected (T, {joints})")
-            bad = np.argwhere(~np.isfinite(rows))
-            if len(bad):
-                t, j = bad[0]
+            for t, j in np.argwhere(~np.isfinite(rows)):
                 raise InputError(f"{where}: {name} of joint {self.robot.joint_names[j]} at frame {t} is {rows[t, j]}")
         if len(actions) != len(states):
             raise InputError(f"{where}: {len(actions)} actions for {len(states)} states, expected as many")
