@@ -45,12 +45,12 @@ def plan_bag(
             raise InputError(f"bag {path}: {error}") from None
         if not cuts:
             looked = {"instruction": "instruction", "task": "run of RunInstruction", "marker": options.marker}
-            raise InputError(f"bag {path}: no episodes: no {looked.get(options.by)} between {bag.when(index.start_ns)} "
-                             f"and {bag.when(index.stop_ns)}")  # fmt: skip
+            span = f"between {bag.when(index.start_ns)} and {bag.when(index.stop_ns)}"
+            raise InputError(f"bag {path}: no episodes: no {looked.get(options.by)} {span}")
         episodes, problems = [], []
         for number, cut in enumerate(cuts):
             try:
-                episodes.append(plan_episode(path, number, cut, index, options, bag.when))
+                episodes.append(plan_episode(number, cut, index, options, bag.when))
             except InputError as error:
                 problems.append(f"bag {path}: {episode_name(number, cut)}: {error}")
     return index, episodes, problems
@@ -92,7 +92,8 @@ def build_dataset(
             step = meter.step(f"reading {path.name}")
             with Bag(path) as bag:
                 sources += _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, step)
-        if not report.episodes:
+        report.episodes, report.frames = len(sources), sum(row["frames"] for row in sources)
+        if not sources:
             raise InputError("no episode can be used:\n  " + "\n  ".join(report.problems))
         writer.finish()
         text = json.dumps({"episodes": sources}, indent=2)
@@ -125,8 +126,6 @@ def _write_bag(
         writer.add_episode(images, states, actions, episode.cut.instruction, values)
         sources.append({"bag": str(bag.path), "episode": episode.number, "start_ns": int(episode.times[0]),
                         "frames": len(frames)})  # fmt: skip
-        report.episodes += 1
-        report.frames += len(frames)
     return sources
 
 

@@ -8,7 +8,7 @@ is a gap: the episode is refused and the gap located.
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -65,7 +65,6 @@ class Cut:
 class Episode:
     """A cut with its frames."""
 
-    bag: Path
     number: int  # its place among the cuts of the bag, from 0
     cut: Cut
     times: np.ndarray  # (K,) int64 ns, the instants of the frames
@@ -124,14 +123,8 @@ def _task_cut(index: BagIndex, task: Task) -> Cut:
 
 def _spans(changes: list, end: int) -> list[Cut]:
     """From each change to a true value until the next change; repetitions are no changes."""
-    cuts, current, since = [], None, 0
-    for ns, value in [*changes, (end, None)]:
-        if value == current and ns != end:
-            continue
-        if current:
-            cuts.append(Cut(since, ns, current))
-        current, since = value, ns
-    return cuts
+    starts = [next(same) for _, same in groupby(changes, key=lambda change: change[1])]
+    return [Cut(start, stop, value) for (start, value), (stop, _) in pairwise([*starts, (end, None)]) if value]
 
 
 def _text_at(index: BagIndex, ns: int) -> str:
@@ -139,7 +132,7 @@ def _text_at(index: BagIndex, ns: int) -> str:
     return next((text for at, text in reversed(index.texts) if at < ns and text), "")
 
 
-def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
+def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
     """Frames of a cut. `where`: ns -> text, for messages.
 
     The first frame is the first instant at which every sensor has sent something within the cut (what is published
@@ -162,7 +155,7 @@ def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: Cut
     for name, found in index.streams.items():
         lost = next((k for k, row in enumerate(chosen) if row[name] is None), None)
         if lost is not None:
-            others = ", ".join(partners(found.stream, streams.values()))
+            others = partners(found.stream, streams.values())
             raise InputError(f"topic {found.topic}: nothing at the same instant as {others} at {where(times[lost])}")
         rows[name] = np.array([row[name] for row in chosen], dtype=np.int64)
         _check_order(found, rows[name], where)
@@ -174,7 +167,7 @@ def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: Cut
             f"{len(times)} frames from {where(start)} to {where(cut.stop_ns)}, "
             f"expected at least {options.min_seconds:g} s of {options.fps:g} frames/s"
         )
-    return Episode(bag, number, cut, times, rows)
+    return Episode(number, cut, times, rows)
 
 
 def _check_order(stream: StreamIndex, rows: np.ndarray, where: Where) -> None:

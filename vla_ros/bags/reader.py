@@ -55,10 +55,10 @@ class Bag:
             name: TopicInfo(name, info.msgtype or "", info.msgcount, _qos(info.connections))
             for name, info in self._reader.topics.items()
         }
-        for connection in self._reader.connections:
-            if not self.topics[connection.topic].type:
+        for name, info in self.topics.items():
+            if not info.type:
                 self.close()
-                raise InputError(f"bag {self.path}: topic {connection.topic} has messages of several types")
+                raise InputError(f"bag {self.path}: topic {name} has messages of several types")
         metadata = self._reader.storage.metadata
         self.custom: dict[str, str] = dict(metadata.custom or {})
         self.message_count = self._reader.message_count

@@ -73,14 +73,13 @@ class Recording:
             if self._closing or self.error is not None:
                 self.dropped[topic] += 1
                 return False
-            if self.waiting_bytes + len(data) > self._buffer_bytes:
-                self.dropped[topic] += 1
-                begins, self._dropping = not self._dropping, True
-            else:
+            if self.waiting_bytes + len(data) <= self._buffer_bytes:
                 self._items.append(item)
                 self.waiting_bytes += len(data)
                 self._changed.notify()
                 return True
+            self.dropped[topic] += 1
+            begins, self._dropping = not self._dropping, True
         if begins:
             self._on_problem(
                 f"the disk is too slow: the buffer of {self._buffer_bytes / 1e6:.0f} MB is full, "

@@ -181,15 +181,11 @@ class BagWriter:
 
     def _metadata(self, custom: Mapping[str, str] | None) -> dict[str, Any]:
         files = [file for file in self._files if file.count]
-        start = min((file.start_ns for file in files), default=0)
-        end = max((file.end_ns for file in files), default=0)
         return {
             "version": METADATA_VERSION,
             "storage_identifier": "mcap",
             "relative_file_paths": [file.path.name for file in files],
-            "duration": {"nanoseconds": end - start},
-            "starting_time": {"nanoseconds_since_epoch": start},
-            "message_count": sum(file.count for file in files),
+            **_span(files),
             "topics_with_message_count": [
                 {
                     "topic_metadata": {
@@ -205,18 +201,20 @@ class BagWriter:
             ],
             "compression_format": "",
             "compression_mode": "",
-            "files": [
-                {
-                    "path": file.path.name,
-                    "starting_time": {"nanoseconds_since_epoch": file.start_ns},
-                    "duration": {"nanoseconds": file.end_ns - file.start_ns},
-                    "message_count": file.count,
-                }
-                for file in files
-            ],
+            "files": [{"path": file.path.name, **_span([file])} for file in files],
             "custom_data": dict(custom) if custom else None,
             "ros_distro": os.environ.get("ROS_DISTRO", "kilted"),
         }
+
+
+def _span(files: Sequence[_File]) -> dict[str, Any]:
+    start = min((file.start_ns for file in files), default=0)
+    end = max((file.end_ns for file in files), default=0)
+    return {
+        "duration": {"nanoseconds": end - start},
+        "starting_time": {"nanoseconds_since_epoch": start},
+        "message_count": sum(file.count for file in files),
+    }
 
 
 class _WholeWrites:

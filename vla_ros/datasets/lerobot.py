@@ -12,7 +12,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
-from vla_ros.datasets.values import IMAGE_PREFIX, ONCE_FILE, array, depth_pixels, is_depth
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, depth_pixels, is_depth
 from vla_ros.datasets.video import decode
 
 VECTORS = ("observation.state", "action")  # of the joints
@@ -80,7 +80,7 @@ class Dataset:
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""
         feature = self.info["features"][self._key(camera)]
-        names = feature.get("names") or ["height", "width", "channels"]
+        names = feature.get("names") or IMAGE_NAMES
         shape = dict(zip(names, feature["shape"], strict=True))
         return int(shape["height"]), int(shape["width"])
 
@@ -120,8 +120,14 @@ class Dataset:
         folder = Path(cache) if cache else self.path / ".cache"
         file = folder / f"{camera}_{self._identity(camera)}.npy"
         if not file.is_file():
+            shape, dtype = self._picture(camera)
             with new_file(file, "image cache (--cache names another folder)") as part:
-                self._fill(part, camera, progress)
+                store = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(len(self), *shape))
+                for episode in self.episodes:
+                    store[episode.start : episode.stop] = self.episode_frames(episode, camera)
+                    if progress is not None:
+                        progress(episode.stop, len(self))
+                store.flush()
         return np.load(file, mmap_mode="r")
 
     def command_columns(self, group: str) -> list[int]:
@@ -151,15 +157,6 @@ class Dataset:
         rows = [(e.start, e.length) for e in self.episodes]
         said = repr((str(self.path.resolve()), self.info, rows, states))
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-
-    def _fill(self, file: Path, camera: str, progress: Progress | None) -> None:
-        shape, dtype = self._picture(camera)
-        store = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=(len(self), *shape))
-        for episode in self.episodes:
-            store[episode.start : episode.stop] = self.episode_frames(episode, camera)
-            if progress is not None:
-                progress(episode.stop, len(self))
-        store.flush()
 
     def _decoded(self, episode: Episode, camera: str) -> Iterator[np.ndarray]:
         key = self._key(camera)
@@ -212,7 +209,7 @@ class Dataset:
             bad = np.argwhere(~np.isfinite(values)) if values.dtype.kind == "f" else ()
             if len(bad):
                 frame, *place = bad[0].tolist()
-                episode = next(e for e in self.episodes if e.start <= frame < e.stop)
+                episode = next(episode for episode in self.episodes if frame < episode.stop)
                 what = f"joint {self.joint_names[place[0]]}" if key in VECTORS else f"value {place}"
                 raise InputError(
                     f"dataset {self.path}: episode {episode.index}, frame {frame - episode.start}: {key} of {what} is "

@@ -13,6 +13,7 @@ from vla_ros.datasets.statistics import Statistics, of_rows
 
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
 IMAGE_PREFIX = "observation.images."
+IMAGE_NAMES = ["height", "width", "channels"]
 
 
 def feature_key(name: str, dtype: str) -> str:
@@ -22,8 +23,8 @@ def feature_key(name: str, dtype: str) -> str:
 def feature(stream: Stream, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
     """As info.json describes it."""
     if dtype == "uint16":
-        names, info = ["height", "width", "channels"], {"is_depth_map": True, "unit": "mm"}
-        return {"dtype": "image", "shape": list(shape), "names": names, "info": info}
+        info = {"is_depth_map": True, "unit": "mm"}
+        return {"dtype": "image", "shape": list(shape), "names": IMAGE_NAMES, "info": info}
     names = list(stream.select) if len(stream.select) == shape[-1] else None
     return {"dtype": dtype, "shape": list(shape), "names": names, "info": {"unit": stream.unit, "frame": stream.frame}}
 

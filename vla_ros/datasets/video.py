@@ -29,7 +29,6 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
         self.frames = 0
         self.bytes = 0  # encoded so far
         rate = Fraction(fps).limit_denominator(1001)

@@ -12,7 +12,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.statistics import PixelStatistics, Statistics
-from vla_ros.datasets.values import ONCE_FILE, column, feature, feature_key, statistics
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, column, feature, feature_key, statistics
 from vla_ros.datasets.video import VideoWriter, video_info
 
 CODEBASE_VERSION = "v3.0"
@@ -157,7 +157,7 @@ class DatasetWriter:
         return {feature_key(n, self._readings[n][2]): rows for n, rows in values.items() if n not in self._once}
 
     def _add_video(self, camera: str, frames: np.ndarray) -> dict:
-        key = f"observation.images.{camera}"
+        key = f"{IMAGE_PREFIX}{camera}"
         video = self._videos.get(camera)
         if video is None or video.bytes > VIDEO_FILE_MB * 2**20:
             if video is not None:
@@ -201,12 +201,8 @@ class DatasetWriter:
         groups = {group.name: list(group.joints) for group in self.robot.groups}
         features = {"observation.state": vector, "action": vector | {"info": {"groups": groups}}}
         for camera, (height, width) in self._cameras.items():
-            features[f"observation.images.{camera}"] = {
-                "dtype": "video",
-                "shape": [height, width, 3],
-                "names": ["height", "width", "channels"],
-                "info": video_info(height, width, self.fps),
-            }
+            row = {"dtype": "video", "shape": [height, width, 3], "names": IMAGE_NAMES}
+            features[f"{IMAGE_PREFIX}{camera}"] = row | {"info": video_info(height, width, self.fps)}
         for name, (stream, shape, dtype) in self._readings.items():
             if not stream.once:
                 features[feature_key(name, dtype)] = feature(stream, shape, dtype)

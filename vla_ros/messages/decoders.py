@@ -21,7 +21,6 @@ from vla_ros.messages.images import depth_image, rgb_image
 from vla_ros.messages.joints import joint_positions
 
 ENTRY_POINTS = "vla_ros.decoders"
-POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 SELECTED = {f"std_msgs/msg/{name}": ("data",) for name in ("Bool", "String", "Float32MultiArray", "Float64MultiArray")}
 # datatype of a sensor_msgs/PointField -> numpy
 POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -193,7 +192,7 @@ def point_cloud(message: Any, stream: Stream) -> np.ndarray:
 BUILT_IN = {
     IMAGE: depth,
     COMPRESSED_IMAGE: depth,
-    POINT_CLOUD: point_cloud,
+    "sensor_msgs/msg/PointCloud2": point_cloud,
     "sensor_msgs/msg/LaserScan": ranges,
     "sensor_msgs/msg/Range": ranges,
 }

@@ -95,7 +95,8 @@ def image_message(Image: type, rgb: np.ndarray, stamp: int = 0, frame_id: str = 
     height, width, channels = rgb.shape
     if rgb.dtype != np.uint8 or channels != 3:
         raise ValueError(f"expected (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
-    message = _with_header(Image(), stamp, frame_id)
+    message = set_stamp(Image(), stamp)
+    message.header.frame_id = frame_id
     message.height, message.width, message.step = height, width, 3 * width
     message.encoding = "rgb8"
     message.is_bigendian = 0
@@ -110,15 +111,11 @@ def compressed_image_message(
     done, data = cv2.imencode(f".{format}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError(f"OpenCV cannot encode {format!r}")
-    message = _with_header(CompressedImage(), stamp, frame_id)
+    message = set_stamp(CompressedImage(), stamp)
+    message.header.frame_id = frame_id
     message.format = f"rgb8; {format} compressed bgr8"
     message.data = array("B", data.tobytes())
     return message
-
-
-def _with_header(message: Any, stamp: int, frame_id: str) -> Any:
-    message.header.frame_id = frame_id
-    return set_stamp(message, stamp)
 
 
 def _encoding(message: Any) -> str:

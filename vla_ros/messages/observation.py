@@ -212,18 +212,16 @@ class ObservationBuilder:
         oldest = kept.stamps[0]
         if oldest > now:
             return f"nothing yet: the oldest message is {(oldest - now) / NS:.3f} s ahead"
-        if others := self._partners(kept.stream):
+        if others := partners(kept.stream, self.streams.values()):
             return f"no message at the same instant as one of {others}"
         early = oldest - (now - kept.stream.offsets_ns[0])
         return f"its window begins {early / NS:.3f} s before the oldest message"
 
     def _stale(self, kept: _Kept, age: int) -> str:
-        others = self._partners(kept.stream)
+        """Why the messages that were chosen, `age` ns old, are refused."""
+        others = partners(kept.stream, self.streams.values())
         said = f"{age / NS:.3f} s old" + (f" where it is together with {others}" if others else "")
         return f"{said}, expected at most {kept.limit_ns / NS:.3f} s"
-
-    def _partners(self, stream: Stream) -> str:
-        return ", ".join(partners(stream, self.streams.values()))
 
     def _state(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """(J,) of all topics of joint states; empty of none. Raises InputError for a joint not on exactly one."""

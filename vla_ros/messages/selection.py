@@ -36,10 +36,10 @@ def rows_at(stamps: Mapping[str, Sequence[int]], streams: Collection[Stream], ti
     return found
 
 
-def partners(stream: Stream, streams: Collection[Stream]) -> list[str]:
-    """Names of the streams that are chosen together with this one."""
+def partners(stream: Stream, streams: Collection[Stream]) -> str:
+    """Names of the streams that are chosen together with this one, for messages; empty when there are none."""
     leader = stream.with_ or stream.name
-    return [other.name for other in streams if leader in (other.name, other.with_) and other is not stream]
+    return ", ".join(other.name for other in streams if leader in (other.name, other.with_) and other is not stream)
 
 
 def _together(
