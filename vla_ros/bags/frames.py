@@ -40,29 +40,25 @@ def read_frames(
     needed = {name: {row for chosen in of_frames for row in chosen} for name, of_frames in rows.items()}
     seen = dict.fromkeys(index.streams, 0)
     held: dict[str, dict[int, Record]] = {name: {} for name in index.streams}
-    builder: ObservationBuilder | None = None
-    refused: Episode | None = None
     at = 0
     for record in counted(bag.records(set(of_topic)), progress):
         if at == len(frames):
             return
+        is_needed = False  # no other record completes a frame
         for name in of_topic[record.topic]:
             if seen[name] in needed[name]:
                 held[name][seen[name]] = record
+                is_needed = True
             seen[name] += 1
-        while at < len(frames) and all(seen[name] > of_frames[at][-1] for name, of_frames in rows.items()):
+        while is_needed and at < len(frames) and all(seen[name] > used[at][-1] for name, used in rows.items()):
             episode, k = frames[at]
-            at += 1
-            if episode is refused:
-                continue
-            chosen = {name: of_frames[at - 1] for name, of_frames in rows.items()}
+            chosen = {name: used[at] for name, used in rows.items()}
             if k == 0:
                 builder = ObservationBuilder(robot, max_age=None, history=0.0, names=tuple(index.streams))
                 before = dict.fromkeys(rows, ())
             frame = _assemble(bag, builder, index, episode, k, chosen, before, held)
             before = chosen
-            if frame.error is not None:
-                refused = episode
+            at += 1 if frame.error is None else len(episode.times) - k  # the rest of the episode is left out
             yield frame
 
 

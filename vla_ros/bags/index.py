@@ -175,6 +175,7 @@ def _marker_value(bag: Bag, record: Record) -> str | bool:
 
 
 def _follow_goal(goals: dict[bytes, list], goal: bytes, status: int, ns: int) -> None:
+    """`goals`: goal -> [start, stop or None, outcome]."""
     if goal not in goals and status in RUNNING:
         goals[goal] = [ns, None, "unfinished"]
     elif goal in goals and goals[goal][1] is None and status in ENDED:

@@ -91,11 +91,11 @@ def _typed(value: Any, dtype: str) -> np.ndarray:
     kinds = {"float32": "fiu", "int64": "iu", "bool": "b", "string": "U", "uint16": "u", "uint8": "u"}[dtype]
     if array.dtype.kind not in kinds:
         raise InputError(f"{array.dtype} values, the robot file says {dtype}")
-    if dtype == "string":
-        return array
+    if dtype == "string" or array.dtype == dtype:
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         result = np.ascontiguousarray(array, dtype=dtype)
-    if dtype != "float32" and result.dtype != array.dtype and not np.array_equal(result, array):
+    if dtype != "float32" and not np.array_equal(result, array):
         raise InputError(f"{array.dtype} values that {dtype} does not hold")
     return result
 

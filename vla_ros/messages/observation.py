@@ -47,8 +47,7 @@ class _Kept:
     def __init__(self, stream: Stream, robot: RobotSpec, max_age: float | None, history: float) -> None:
         self.stream = stream
         self.decode = decoder_of(stream, robot)
-        self.timed = stream.is_camera or stream.is_state  # says when an observation was made
-        limit = max_age if self.timed else stream.max_age
+        limit = max_age if stream.is_camera or stream.is_state else stream.max_age
         self.limit_ns = np.inf if max_age is None or stream.once else round(limit * NS)
         self.history_ns = round(history * NS) + stream.offsets_ns[0]
         self.entries: list[_Entry] = []
@@ -93,6 +92,8 @@ class ObservationBuilder:
         self.streams = {stream.name: stream for stream in robot.chosen_with({*names, JOINT_STATES})}
         self._kept = {name: _Kept(stream, robot, max_age, history) for name, stream in self.streams.items()}
         self._stamps = {name: kept.stamps for name, kept in self._kept.items()}
+        self._cameras = tuple(name for name, stream in self.streams.items() if stream.is_camera)
+        self._timed = frozenset((*self._cameras, *self._state_streams))  # they say when an observation was made
         self._columns = {
             COMMAND + group.name: [robot.joint_names.index(name) for name in group.joints] for group in robot.groups
         }
@@ -157,7 +158,7 @@ class ObservationBuilder:
         readings: Readings = {}
         for name, entries in found.items():
             try:
-                readings |= self._kept[name].readings(entries)
+                readings.update(self._kept[name].readings(entries))
             except InputError as error:
                 problems[name] = str(error)
         if not problems:
@@ -171,10 +172,10 @@ class ObservationBuilder:
             if name not in found:
                 readings[name] = state[self._columns[name]]
         stamps = {name: entries[-1].stamp for name, entries in found.items()}
-        timed = [stamp for name, stamp in stamps.items() if self._kept[name].timed] or stamps.values()
+        timed = [stamp for name, stamp in stamps.items() if name in self._timed] or stamps.values()
         return Observation(
             stamp_ns=max(timed, default=stamp_ns),
-            images={name: readings.pop(name) for name in names if self.streams[name].is_camera},
+            images={name: readings.pop(name) for name in self._cameras if name in found},
             state=state,
             instruction=instruction,
             stamps_ns=stamps,
