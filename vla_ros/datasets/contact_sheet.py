@@ -45,6 +45,7 @@ def _text(text: str, columns: int) -> np.ndarray:
 
 
 def _row(images: np.ndarray, labels: list[str], columns: int) -> np.ndarray:
+    """(h, w, 3) uint8: the images (T, H, W, 3) side by side, with their labels."""
     height = round(images.shape[1] / images.shape[2] * TILE)
     strip = _strip(height + TEXT_HEIGHT, columns)
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):

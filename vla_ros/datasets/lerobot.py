@@ -159,6 +159,7 @@ class Dataset:
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
     def _decoded(self, episode: Episode, camera: str) -> Iterator[np.ndarray]:
+        """(h, w, 3) uint8 RGB frames, or (h, w, 1) uint16 depth in mm."""
         key = self._key(camera)
         if key in episode.videos:
             yield from decode(*episode.videos[key])
@@ -223,11 +224,9 @@ class Dataset:
         for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):
             if not {"mean", "std", "min", "max", "q01", "q99"} <= set(statistics.get(key, ())):
                 statistics[key] = of_rows(rows)
-            elif np.shape(statistics[key]["mean"]) != (len(self.joint_names),):
-                raise InputError(
-                    f"dataset {self.path}: statistics of {key} have {np.size(statistics[key]['mean'])} dimensions, "
-                    f"expected {len(self.joint_names)}"
-                )
+            elif (shape := np.shape(statistics[key]["mean"])) != (len(self.joint_names),):
+                what = f"statistics of {key}: mean of shape {shape}, expected ({len(self.joint_names)},)"
+                raise InputError(f"dataset {self.path}: {what}")
         return statistics
 
 

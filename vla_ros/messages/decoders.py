@@ -35,10 +35,10 @@ def decoder_of(stream: Stream, robot: RobotSpec) -> Callable[[Any], Readings]:
     """
     if stream.is_state:
         partial = len(robot.state_streams) > 1
-        return lambda message: {stream.name: _frozen(joint_positions(message, robot.joint_names, partial=partial))}
+        return lambda message: {stream.name: joint_positions(message, robot.joint_names, partial=partial)}
     if stream.is_command:
         group = next(group for group in robot.groups if COMMAND + group.name == stream.name)
-        return lambda message: {stream.name: _frozen(read_command(group, message))}
+        return lambda message: {stream.name: read_command(group, message)}
     function = _function(stream)
     return lambda message: _readings(function, message, stream)
 
@@ -73,13 +73,13 @@ def _readings(function: Callable[[Any, Stream], Any], message: Any, stream: Stre
         if value.shape[1:] != stream.single_shape[1:]:
             raise InputError(f"points of shape {value.shape[1:]}, the robot file says {stream.single_shape[1:]}")
         value, count = _thinned(value, stream.points)
-        return {stream.name: _frozen(value), f"{stream.name}_count": _frozen(np.array([count]))}
+        return {stream.name: value, f"{stream.name}_count": np.array([count])}
     if value.shape != stream.single_shape:
         raise InputError(f"shape {list(value.shape)}, the robot file says {list(stream.single_shape)}")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         at = np.argwhere(~np.isfinite(value))[0]
         raise InputError(f"value {at.tolist()} is {value[tuple(at)]}, expected a finite number")
-    return {stream.name: _frozen(value)}
+    return {stream.name: value}
 
 
 def _typed(value: Any, dtype: str) -> np.ndarray:
@@ -107,11 +107,6 @@ def _thinned(rows: np.ndarray, most: int) -> tuple[np.ndarray, int]:
     value = np.zeros((most, rows.shape[1]), rows.dtype)
     value[: len(rows)] = rows
     return value, len(rows)
-
-
-def _frozen(value: np.ndarray) -> np.ndarray:
-    value.flags.writeable = False
-    return value
 
 
 # The decoders

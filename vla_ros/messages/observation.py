@@ -58,6 +58,8 @@ class _Kept:
         for entry in entries:
             if entry.readings is None:
                 entry.readings, entry.message = self.decode(entry.message), None
+                for value in entry.readings.values():
+                    value.flags.writeable = False  # observations share it
         if self.stream.window is None:
             return entries[0].readings
         return {self.stream.name: np.stack([entry.readings[self.stream.name] for entry in entries])}
