@@ -225,7 +225,7 @@ class Dataset:
             if not {"mean", "std", "min", "max", "q01", "q99"} <= set(statistics.get(key, ())):
                 statistics[key] = of_rows(rows)
             elif (shape := np.shape(statistics[key]["mean"])) != (len(self.joint_names),):
-                what = f"statistics of {key}: mean of shape {shape}, expected ({len(self.joint_names)},)"
+                what = f"statistics of {key} have {int(np.prod(shape))} dimensions, expected {len(self.joint_names)}"
                 raise InputError(f"dataset {self.path}: {what}")
         return statistics
 

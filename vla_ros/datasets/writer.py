@@ -144,7 +144,7 @@ class DatasetWriter:
         self._cameras = sizes
 
     def _take_values(self, values: Mapping[str, np.ndarray], length: int, where: str) -> dict[str, np.ndarray]:
-        """Feature key -> (T, *shape); what is published once goes to `_once`. Raises InputError for what does not fit."""
+        """Feature key -> (T, *shape); what is published once goes to `_once`. Raises InputError for other shapes."""
         if set(values) != set(self._readings):
             raise InputError(f"{where}: values of {sorted(values)}, the robot file has {sorted(self._readings)}")
         for name, rows in values.items():
