@@ -71,7 +71,7 @@ def same(part, other):
 
 def test_a_chunk_survives_the_message():
     chunk = read_chunk(chunk_message(message_stub, SimpleNamespace, CHUNK))
-    assert all(map(same, chunk.targets.parts, CHUNK.targets.parts))
+    assert all(map(same, chunk.targets.parts, CHUNK.targets.parts)) and chunk.duration == pytest.approx(0.3)
     for field in ("stamp_ns", "step_dt", "instruction_id", "sequence", "session", "inference_time"):
         assert getattr(chunk, field) == getattr(CHUNK, field)
 

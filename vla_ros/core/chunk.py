@@ -100,3 +100,8 @@ class ActionChunk:
     @property
     def horizon(self) -> int:
         return self.targets.horizon
+
+    @property
+    def duration(self) -> float:
+        """s from the stamp to the end of the last row."""
+        return self.horizon * self.step_dt
