@@ -23,10 +23,9 @@ SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree;
 def standard_store() -> Typestore:
     """The messages of ROS 2 Kilted and this package's own. Shared: do not register types in it."""
     store = get_typestore(Stores.ROS2_KILTED)
-    for folder in _package_folders("vla_ros"):
+    for folder in _package_folders("vla_ros")[:1]:
         for path in sorted(folder.glob("*.msg")):
             add_definition(store, f"vla_ros/msg/{path.stem}", path.read_text(encoding="utf-8"))
-        break
     return store
 
 

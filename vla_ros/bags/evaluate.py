@@ -149,11 +149,10 @@ def evaluate(
     if not labels:
         raise InputError("no episode can be used:\n  " + "\n  ".join(problems))
     ranges = np.array([joint.upper - joint.lower for joint in robot.joints])
-    names = [*(predictor.name for predictor in predictors), HOLD_STILL]
     numbers, texts = (np.array(column) for column in zip(*labels, strict=True))
     evaluations = [
         Evaluation(name, robot.joint_names, step_dt, ranges, _stacked(of_policy), numbers, texts, every)
-        for name, of_policy in zip(names, errors, strict=True)
+        for name, of_policy in zip([*(predictor.name for predictor in predictors), HOLD_STILL], errors, strict=True)
     ]
     return evaluations, problems
 

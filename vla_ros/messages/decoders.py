@@ -140,8 +140,8 @@ def fields(message: Any, stream: Stream) -> np.ndarray:
         part = np.asarray(value)
         if part.dtype.kind not in "biufU":
             raise InputError(f"{path} is a {type(value).__name__}, expected numbers, booleans or strings")
-        parts.append(np.atleast_1d(part))
-    value = np.concatenate([part.ravel() for part in parts])
+        parts.append(part.ravel())
+    value = np.concatenate(parts)
     return value.reshape(stream.single_shape) if value.size == np.prod(stream.single_shape) else value
 
 
