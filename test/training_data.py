@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vla_ros.core.robot import RobotSpec
-from vla_ros.datasets.lerobot import DatasetWriter
+from vla_ros.datasets.writer import DatasetWriter
 
 REPOSITORY = Path(__file__).parent.parent
 

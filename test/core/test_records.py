@@ -64,8 +64,8 @@ def test_what_a_file_may_say():
     ({"wheels": [{"radius": float("inf")}]}, r"radius: inf, expected a finite number$"),
     ({"wheels": [{"radius": "nan"}]}, r"radius: nan, expected a finite number$"),
     ({"wheels": [{"radius": 10**400}]}, r"radius: 1000.* expected a number$"),
-    ({"wheels": [{"radius": 1, "name": 3}]}, r"name: 3, expected a text$"),
-    ({"wheels": [{"radius": 1, "tyre": 3}]}, r"tyre: 3, expected a text or null$"),
+    ({"wheels": [{"radius": 1, "name": 3}]}, r"name: 3, expected a string$"),
+    ({"wheels": [{"radius": 1, "tyre": 3}]}, r"tyre: 3, expected a string or null$"),
     ({"wheels": [{"radius": -1}]}, r"^cart\.wheels\[0\]: radius -1.0, expected more than zero$"),
     ({"size": [1, 2, 3]}, r"^cart\.size: \[1, 2, 3\], expected 2 values$"),
     ({"size": [1, 2.0]}, r"^cart\.size\[1\]: 2.0, expected an integer$"),
@@ -74,7 +74,7 @@ def test_what_a_file_may_say():
     ({"brake": {"radius": "wide"}}, r"^cart\.brake\.radius: 'wide', expected a number$"),
     ({"brake": 3}, r"^cart\.brake: 3, expected a mapping or null$"),
     ({"limits": {"speed": [0, "x"]}}, r"^cart\.limits\.speed\[1\]: 'x', expected a number$"),
-    ({"limits": {3: [0, 1]}}, r"^cart\.limits: key: 3, expected a text$"),
+    ({"limits": {3: [0, 1]}}, r"^cart\.limits: key: 3, expected a string$"),
     ({"options": []}, r"^cart\.options: \[\], expected a mapping$"),
     ({"driven": 1}, r"^cart\.driven: 1, expected true or false$"),
 ])  # fmt: skip
@@ -120,7 +120,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
         ({"groups": []}, "groups: empty, expected at least one"),
         ({"cameras": None}, "cameras: None, expected a list"),
         ({"control_rate": "fast"}, "control_rate: 'fast', expected a number"),
-        ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a text"),
+        ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a string"),
     ):
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(good | changes))
         with pytest.raises(InputError, match=rf"^robot file \S+r\.yaml: {words}"):

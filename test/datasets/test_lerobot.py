@@ -11,7 +11,8 @@ import pytest
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.datasets.lerobot import Dataset, DatasetWriter
+from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.writer import DatasetWriter
 
 ROBOT = RobotSpec.load("config/robots/so101.yaml")
 

@@ -76,7 +76,7 @@ def test_missing_and_stale_streams_are_named_with_their_age():
     said = str(caught.value)
     assert "front: 0.750 s old, expected at most 0.500 s" in said
     assert "wrist: no message yet" in said
-    assert "joint_states: nothing yet: the oldest message lies 3.250 s ahead" in said
+    assert "joint_states: nothing yet: the oldest message is 3.250 s ahead" in said
     assert set(made.problems(1_750_000_000)) == {"front", "wrist", JOINT_STATES}
 
 
@@ -115,14 +115,14 @@ def test_history_is_bounded_and_reaches_back_far_enough():
     assert made.build(newest - SECOND // 2).stamp_ns == newest - SECOND // 2
     with pytest.raises(NotReady):
         made.build(newest - SECOND)
-    assert all(len(entries) <= 52 for entries in made._entries.values())
+    assert all(len(stamps) <= 52 for stamps in made._stamps.values())
 
 
 def test_a_repeated_stamp_replaces_and_does_not_pile_up():
     made = builder()
     for grey in range(50):
         made.add("front", image("front", 1.2, grey))
-    assert len(made._entries["front"]) <= 3
+    assert len(made._stamps["front"]) <= 3
     assert made.build(1_300_000_000).images["front"][0, 0, 0] == 49
 
 

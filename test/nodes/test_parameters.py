@@ -38,8 +38,8 @@ def test_defaults_and_values():
         ({"steps": 2.5}, "parameter steps: 2.5, expected an integer"),
         ({"steps": 0}, "expected at least 1"),
         ({"mode": "best"}, "parameter mode: 'best', expected one of ensemble, latest"),
-        ({"names": "a"}, "parameter names: 'a', expected a list, each a text"),
-        ({"names": [1]}, "parameter names[0]: 1, expected a text"),
+        ({"names": "a"}, "parameter names: 'a', expected a list, each a string"),
+        ({"names": [1]}, "parameter names[0]: 1, expected a string"),
         ({"speed": 1}, "parameter speed: unknown"),
     ],
 )

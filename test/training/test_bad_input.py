@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     ({"start": "x"}, "expected one of the two"),
     ({"held_out": 1.0}, "held_out 1.0"),
     ({"lora": {"rank": 2}}, "lora: .*target"),
-    ({"freeze": "first"}, "freeze: 'first', expected a list, each a text"),
+    ({"freeze": "first"}, "freeze: 'first', expected a list, each a string"),
     ({"dataset": ""}, "dataset is not given"),
 ])
 def test_configs_that_do_not_fit(settings, changes, words):

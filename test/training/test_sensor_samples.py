@@ -17,7 +17,8 @@ from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.frames import read_frames
 from vla_ros.bags.reader import Bag
 from vla_ros.core.errors import InputError
-from vla_ros.datasets.lerobot import Dataset, DatasetWriter
+from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.messages.observation import ObservationBuilder, message_stamp
 from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
 from vla_ros.training.samples import Samples

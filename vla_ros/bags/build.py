@@ -3,13 +3,15 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from vla_ros.bags.episodes import CutOptions, Episode, cut_bag, episode_name, plan_episode
 from vla_ros.bags.frames import Frame, read_frames
-from vla_ros.bags.index import BagIndex, index_bag
+from vla_ros.bags.index import BagIndex, Progress, index_bag
 from vla_ros.bags.reader import Bag
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
@@ -23,7 +25,7 @@ Resize = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class BuildReport:
-    """What became of the bags. `problems`: one sentence for each episode that was left out."""
+    """What was written. `problems`: one sentence for each episode that was left out."""
 
     output: Path
     episodes: int = 0
@@ -32,7 +34,7 @@ class BuildReport:
 
 
 def plan_bag(
-    path: Path, robot: RobotSpec, options: CutOptions, namespace: str = "/", progress=None
+    path: Path, robot: RobotSpec, options: CutOptions, namespace: str = "/", progress: Progress | None = None
 ) -> tuple[BagIndex, list[Episode], list[str]]:
     """(index, good episodes, problems of the bad ones) of a bag. Raises InputError when it has no episodes at all."""
     with Bag(path) as bag:
@@ -43,12 +45,12 @@ def plan_bag(
             raise InputError(f"bag {path}: {error}") from None
         if not cuts:
             looked = {"instruction": "instruction", "task": "run of RunInstruction", "marker": options.marker}
-            raise InputError(f"bag {path}: no episodes: no {looked.get(options.by)} between {bag.when(index.start_ns)} "
-                             f"and {bag.when(index.stop_ns)}")  # fmt: skip
+            span = f"between {bag.when(index.start_ns)} and {bag.when(index.stop_ns)}"
+            raise InputError(f"bag {path}: no episodes: no {looked.get(options.by)} {span}")
         episodes, problems = [], []
         for number, cut in enumerate(cuts):
             try:
-                episodes.append(plan_episode(path, number, cut, index, options, bag.when))
+                episodes.append(plan_episode(number, cut, index, options, bag.when))
             except InputError as error:
                 problems.append(f"bag {path}: {episode_name(number, cut)}: {error}")
     return index, episodes, problems
@@ -73,9 +75,8 @@ def build_dataset(
 
     Raises InputError: for bags, episodes or an output that cannot be used. The output then does not exist.
     """
-    output = Path(output)
     paths = [Path(path) for path in bags]
-    report = BuildReport(output)
+    report = BuildReport(Path(output))
     with new_folder(output, "dataset", replace=False) as part:
         meter = _Meter(paths, progress)
         plans = []
@@ -90,8 +91,9 @@ def build_dataset(
         for path, index, episodes in plans:
             step = meter.step(f"reading {path.name}")
             with Bag(path) as bag:
-                _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, sources, step)
-        if not report.episodes:
+                sources += _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, step)
+        report.episodes, report.frames = len(sources), sum(row["frames"] for row in sources)
+        if not sources:
             raise InputError("no episode can be used:\n  " + "\n  ".join(report.problems))
         writer.finish()
         text = json.dumps({"episodes": sources}, indent=2)
@@ -99,34 +101,39 @@ def build_dataset(
     return report
 
 
-def _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, sources, step) -> None:
-    frames: list[Frame] = []
-    for frame in read_frames(bag, robot, index, episodes, step):
-        if frame.error is not None:
-            problem = f"bag {bag.path}: {frame.episode.name}: {frame.error.removeprefix(f'bag {bag.path}: ')}"
+def _write_bag(
+    bag: Bag, robot: RobotSpec, index: BagIndex, episodes: list[Episode], writer: DatasetWriter,
+    resize: Resize | None, skip_bad: bool, report: BuildReport, progress: Progress,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The rows of SOURCES for the episodes that were written."""
+    sources = []
+    for _, made in groupby(read_frames(bag, robot, index, episodes, progress), lambda frame: frame.episode.number):
+        frames = [_resized(frame, resize) for frame in made]
+        episode = frames[0].episode
+        if frames[-1].error is not None:
+            problem = f"bag {bag.path}: {episode.name}: {frames[-1].error.removeprefix(f'bag {bag.path}: ')}"
             if not skip_bad:
                 raise InputError(_refusal([problem]))
             report.problems.append(problem)
-            frames = []
             continue
-        if resize:
-            images = {camera: resize(image) for camera, image in frame.observation.images.items()}
-            frame = replace(frame, observation=replace(frame.observation, images=images))
-        frames.append(frame)
-        if frame.is_last:
-            seen = [frame.observation for frame in frames]
-            images, values = (
-                {name: np.stack([getattr(one, part)[name] for one in seen]) for name in getattr(seen[0], part)}
-                for part in ("images", "values")
-            )
-            states, actions = np.stack([one.state for one in seen]), np.stack([frame.action for frame in frames])
-            values = {name: rows for name, rows in values.items() if not name.startswith(COMMAND)}
-            writer.add_episode(images, states, actions, frame.episode.cut.instruction, values)
-            sources.append({"bag": str(bag.path), "episode": frame.episode.number,
-                            "start_ns": int(frame.episode.times[0]), "frames": len(frames)})  # fmt: skip
-            report.episodes += 1
-            report.frames += len(frames)
-            frames = []
+        seen = [frame.observation for frame in frames]
+        images, values = (
+            {name: np.stack([getattr(one, part)[name] for one in seen]) for name in getattr(seen[0], part)}
+            for part in ("images", "values")
+        )
+        states, actions = np.stack([one.state for one in seen]), np.stack([frame.action for frame in frames])
+        values = {name: rows for name, rows in values.items() if not name.startswith(COMMAND)}
+        writer.add_episode(images, states, actions, episode.cut.instruction, values)
+        sources.append({"bag": str(bag.path), "episode": episode.number, "start_ns": int(episode.times[0]),
+                        "frames": len(frames)})  # fmt: skip
+    return sources
+
+
+def _resized(frame: Frame, resize: Resize | None) -> Frame:
+    if not resize or frame.observation is None:
+        return frame
+    images = {camera: resize(image) for camera, image in frame.observation.images.items()}
+    return replace(frame, observation=replace(frame.observation, images=images))
 
 
 def _refusal(problems: list[str]) -> str:
@@ -139,13 +146,12 @@ class _Meter:
 
     def __init__(self, paths: Sequence[Path], progress: Callable[[int, int, str], None] | None) -> None:
         self._progress = progress
-        self._done = 0
-        self._total = 0
+        self._done = self._total = 0
         for path in paths:
             with Bag(path) as bag:
                 self._total += 2 * bag.message_count
 
-    def step(self, what: str) -> Callable[[int], None]:
+    def step(self, what: str) -> Progress:
         def advance(count: int) -> None:
             self._done += count
             if self._progress:

@@ -13,21 +13,15 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference second - first of the mean error, as a fraction of the joints' ranges.
-
-    Attributes:
-        low, high: 95 % confidence interval; NaN where there is too little data for one.
-        units: what was resampled, for people.
-        verdict: a sentence.
-    """
+    """The difference second - first of the mean error, as a fraction of the joints' ranges."""
 
     first: str
     second: str
     difference: float
-    low: float
+    low: float  # of the 95 % confidence interval, as `high`; NaN where there is too little data for one
     high: float
-    units: str
-    verdict: str
+    units: str  # what was resampled, for people
+    verdict: str  # a sentence
 
 
 def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> Comparison:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from vla_ros.bags.definitions import standard_store
+from vla_ros.bags.definitions import deserialized, standard_store
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import Camera
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE
@@ -28,14 +28,9 @@ def compressor(camera: Camera, format: str = "jpeg", quality: int = 95) -> Calla
         return None
     store = standard_store()
     kind = store.types[COMPRESSED_IMAGE]
-    decode = store.get_msgdef(IMAGE)
 
     def compress(data: bytes) -> bytes:
-        try:
-            read = decode.deserialize_cdr_le if data[1] else decode.deserialize_cdr_be
-            message, _ = read(memoryview(data)[4:], 0, decode.cls, store)
-        except Exception as error:  # the generated reader has no error class of its own
-            raise InputError(f"not a {IMAGE}: {error}") from error
+        message = deserialized(store, IMAGE, data)
         if message.encoding in _DEEP:
             pixels, said, chosen = raw_image(message), message.encoding, "png"
         else:

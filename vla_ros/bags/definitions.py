@@ -1,17 +1,21 @@
 """Message definitions: the text that a bag carries, and the types that decode it."""
 
 import os
-from collections.abc import Iterable
+import struct
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat, Nodetype
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_idl, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from vla_ros.core.errors import InputError
 
 SEPARATOR = "=" * 80
+# Publishers may leave uninitialised bytes after a message (alignment of the middleware's buffers).
+MAX_TRAILING_BYTES = 16
 SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree; absent from an installed package
 
 
@@ -19,10 +23,9 @@ SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree;
 def standard_store() -> Typestore:
     """The messages of ROS 2 Kilted and this package's own. Shared: do not register types in it."""
     store = get_typestore(Stores.ROS2_KILTED)
-    for folder in _package_folders("vla_ros"):
+    for folder in _package_folders("vla_ros")[:1]:
         for path in sorted(folder.glob("*.msg")):
             add_definition(store, f"vla_ros/msg/{path.stem}", path.read_text(encoding="utf-8"))
-        break
     return store
 
 
@@ -90,7 +93,7 @@ def _contained(store: Typestore, typename: str) -> list[str]:
 
 
 def add_definition(store: Typestore, typename: str, text: str, idl: bool = False) -> None:
-    """Register a definition (with everything behind its separators) in a store. Raises InputError."""
+    """Register a definition (with those that follow its separators) in a store. Raises InputError."""
     try:
         types = get_types_from_idl(text) if idl else get_types_from_msg(text, typename)
         store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
@@ -98,38 +101,51 @@ def add_definition(store: Typestore, typename: str, text: str, idl: bool = False
         raise InputError(f"message type {typename}: its definition cannot be read: {error}") from error
 
 
-def store_for(definitions: Iterable[tuple[str, MessageDefinition]]) -> Typestore:
-    """The types of a bag: what it says itself, and the standard messages for what it does not say.
+@lru_cache(maxsize=16)
+def store_for(definitions: frozenset[tuple[str, MessageDefinition]]) -> Typestore:
+    """The types of a bag: those that it defines, and the standard messages for the rest.
 
     A type that neither knows is absent from the store; it matters only when a message of it is decoded.
     Shared by bags that say the same: do not register types in it.
     """
-    return _store_for(tuple(sorted(set(definitions))))
-
-
-@lru_cache(maxsize=16)
-def _store_for(definitions: tuple[tuple[str, MessageDefinition], ...]) -> Typestore:
     store = Typestore()
     silent = []
-    for typename, definition in definitions:
+    for typename, definition in sorted(definitions):
         if definition.format == MessageDefinitionFormat.NONE or not definition.data:
             silent.append(typename)
         else:
             add_definition(store, typename, definition.data, idl=definition.format == MessageDefinitionFormat.IDL)
-    for typename in silent:
-        pending = [typename]
-        while pending:
-            name = pending.pop()
-            if name in store.fielddefs:
-                continue
-            if name in standard_store().fielddefs:
-                store.register({name: standard_store().fielddefs[name]})
-            elif (text := message_text(name)) is not None:
-                add_definition(store, name, text)
-            else:
-                continue
-            pending += _contained(store, name)
+    while silent:
+        name = silent.pop()
+        if name in store.fielddefs:
+            continue
+        if name in standard_store().fielddefs:
+            store.register({name: standard_store().fielddefs[name]})
+        elif (text := message_text(name)) is not None:
+            add_definition(store, name, text)
+        else:
+            continue
+        silent += _contained(store, name)
     return store
+
+
+def deserialized(store: Typestore, typename: str, data: bytes) -> Any:
+    """A message of CDR bytes. Raises InputError."""
+    if typename not in store.fielddefs:
+        raise InputError(
+            f"message type {typename}: unknown definition; the bag does not carry it and it is not installed"
+        )
+    definition = store.get_msgdef(typename)
+    if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
+        raise InputError(f"not CDR: begins with {bytes(data[:4]).hex() or 'nothing'}")
+    read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
+    try:
+        message, end = read(memoryview(data)[4:], 0, definition.cls, store)
+    except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
+        raise InputError(f"not a {typename}: {error}") from error
+    if len(data) - 4 - end > MAX_TRAILING_BYTES:
+        raise InputError(f"not a {typename}: {len(data)} bytes, expected {end + 4}")
+    return message
 
 
 def starts_with_header(store: Typestore, typename: str) -> bool:

@@ -7,8 +7,8 @@ is a gap: the episode is refused and the gap located.
 
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -27,25 +27,18 @@ class CutOptions:
 
     Attributes:
         by: "instruction": from one instruction until another one or an empty one. "task": runs of the RunInstruction
-            action. "marker": messages on a topic, a text (empty = end) or a truth value. "whole": the bag is one
+            action. "marker": messages on a topic, a string (empty = end) or a boolean. "whole": the bag is one
             episode.
-        fps: frames per second; the policy's clock.
-        instruction: the text of all episodes in place of the recorded ones; needed where the bag has none.
-        marker: topic, for by = "marker".
-        succeeded: of tasks take the succeeded ones only.
-        max_gap: s; oldest camera image or joint state that a frame may use (other streams: their max_age).
-        max_command_gap: s; oldest command that a frame may use.
-        min_seconds: shorter episodes are refused.
     """
 
     by: str = "instruction"
-    fps: float = 10.0
-    instruction: str | None = None
-    marker: str | None = None
-    succeeded: bool = False
-    max_gap: float = 0.5
-    max_command_gap: float = 0.5
-    min_seconds: float = 1.0
+    fps: float = 10.0  # frames per second; the policy's clock
+    instruction: str | None = None  # of all episodes, in place of the recorded ones; needed where the bag has none
+    marker: str | None = None  # topic, for by = "marker"
+    succeeded: bool = False  # of tasks take the succeeded ones only
+    max_gap: float = 0.5  # s; oldest image or joint state that a frame may use (other streams: their max_age)
+    max_command_gap: float = 0.5  # s; oldest command that a frame may use
+    min_seconds: float = 1.0  # shorter episodes are refused
 
     def __post_init__(self) -> None:
         if self.by not in CUTS:
@@ -70,20 +63,12 @@ class Cut:
 
 @dataclass(frozen=True)
 class Episode:
-    """A cut with its frames.
+    """A cut with its frames."""
 
-    Attributes:
-        bag: where it is from.
-        number: its place among the cuts of the bag, from 0.
-        times: (K,) int64 ns, the instants of the frames.
-        rows: stream name -> (K, n) indices of the messages that each frame uses: one, or those of a window.
-    """
-
-    bag: Path
-    number: int
+    number: int  # its place among the cuts of the bag, from 0
     cut: Cut
-    times: np.ndarray
-    rows: dict[str, np.ndarray]
+    times: np.ndarray  # (K,) int64 ns, the instants of the frames
+    rows: dict[str, np.ndarray]  # stream name -> (K, n) the messages that each frame uses: one, or those of a window
 
     @property
     def name(self) -> str:
@@ -104,17 +89,16 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
         tasks = [task for task in index.tasks if not options.succeeded or task.outcome == "succeeded"]
         cuts = [_task_cut(index, task) for task in tasks]
         if any(cut.instruction for cut in cuts):
-            cuts = [cut for cut in cuts if cut.instruction]  # the others ended before their instruction was said
+            cuts = [cut for cut in cuts if cut.instruction]  # the others ended before their instruction was published
     elif options.by == "marker":
-        cuts = _spans(index.markers, end)
         cuts = [
-            Cut(cut.start_ns, cut.stop_ns, _text_at(index, cut.stop_ns) if cut.instruction is True else cut.instruction)
-            for cut in cuts
+            replace(cut, instruction=_text_at(index, cut.stop_ns)) if cut.instruction is True else cut
+            for cut in _spans(index.markers, end)
         ]
     else:
         cuts = _spans(index.texts, end)
     if options.instruction:
-        cuts = [Cut(cut.start_ns, cut.stop_ns, options.instruction.strip()) for cut in cuts]
+        cuts = [replace(cut, instruction=options.instruction.strip()) for cut in cuts]
     for number, cut in enumerate(cuts):
         if not cut.instruction:
             raise InputError(f"episode {number}: has no instruction in the bag, expected one (or name it yourself)")
@@ -122,9 +106,9 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
 
 
 def _task_cut(index: BagIndex, task: Task) -> Cut:
-    """A run of the action, as long as its own instruction held: task_node says that just before the run begins.
+    """A run of the action, as long as its own instruction held: task_node publishes it just before the run begins.
 
-    A run that is pre-empted ends after the newer text was said, one that ends by itself after the empty one.
+    A run that is pre-empted ends after the newer text was published, one that ends by itself after the empty one.
     """
     text, stop = "", task.stop_ns
     for at, said in index.texts:
@@ -139,14 +123,8 @@ def _task_cut(index: BagIndex, task: Task) -> Cut:
 
 def _spans(changes: list, end: int) -> list[Cut]:
     """From each change to a true value until the next change; repetitions are no changes."""
-    cuts, current, since = [], None, 0
-    for ns, value in [*changes, (end, None)]:
-        if value == current and ns != end:
-            continue
-        if current:
-            cuts.append(Cut(since, ns, current))
-        current, since = value, ns
-    return cuts
+    starts = [next(same) for _, same in groupby(changes, key=lambda change: change[1])]
+    return [Cut(start, stop, value) for (start, value), (stop, _) in pairwise([*starts, (end, None)]) if value]
 
 
 def _text_at(index: BagIndex, ns: int) -> str:
@@ -154,7 +132,7 @@ def _text_at(index: BagIndex, ns: int) -> str:
     return next((text for at, text in reversed(index.texts) if at < ns and text), "")
 
 
-def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
+def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
     """Frames of a cut. `where`: ns -> text, for messages.
 
     The first frame is the first instant at which every sensor has sent something within the cut (what is published
@@ -177,7 +155,7 @@ def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: Cut
     for name, found in index.streams.items():
         lost = next((k for k, row in enumerate(chosen) if row[name] is None), None)
         if lost is not None:
-            others = ", ".join(partners(found.stream, streams.values()))
+            others = partners(found.stream, streams.values())
             raise InputError(f"topic {found.topic}: nothing at the same instant as {others} at {where(times[lost])}")
         rows[name] = np.array([row[name] for row in chosen], dtype=np.int64)
         _check_order(found, rows[name], where)
@@ -189,7 +167,7 @@ def plan_episode(bag: Path, number: int, cut: Cut, index: BagIndex, options: Cut
             f"{len(times)} frames from {where(start)} to {where(cut.stop_ns)}, "
             f"expected at least {options.min_seconds:g} s of {options.fps:g} frames/s"
         )
-    return Episode(bag, number, cut, times, rows)
+    return Episode(number, cut, times, rows)
 
 
 def _check_order(stream: StreamIndex, rows: np.ndarray, where: Where) -> None:
@@ -218,7 +196,7 @@ def _check_gaps(stream: StreamIndex, rows: np.ndarray, times: np.ndarray, limit:
 def _limit(stream: Stream, options: CutOptions) -> float:
     if stream.is_command:
         return options.max_command_gap
-    return stream.max_age if stream.is_value else options.max_gap
+    return options.max_gap if stream.is_camera or stream.is_state else stream.max_age
 
 
 def _first_use(

@@ -1,8 +1,9 @@
 """Open-loop evaluation: a policy sees recorded observations, its chunks are compared with what was executed."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -16,23 +17,16 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
 
-HOLD_STILL = "hold still"  # the yardstick: every joint stays where it is
+HOLD_STILL = "hold still"  # the baseline: every joint stays where it is
 
 
 class Predictor(Protocol):
-    """A policy as the evaluation needs it.
+    """A policy as the evaluation needs it."""
 
-    Attributes:
-        name: for tables.
-        step_dt: s between the rows of a chunk.
-        n_obs_steps: frames it looks back at, this one included.
-        paced: it remembers, so it must see every frame of an episode, whatever is scored.
-    """
-
-    name: str
-    step_dt: float
-    n_obs_steps: int
-    paced: bool
+    name: str  # for tables
+    step_dt: float  # s between the rows of a chunk
+    n_obs_steps: int  # frames it looks back at, this one included
+    paced: bool  # it remembers, so it must see every frame of an episode, whatever is scored
 
     def begin(self) -> None:
         """A new episode: nothing of those before it counts."""
@@ -46,25 +40,17 @@ class Predictor(Protocol):
 
 @dataclass
 class Evaluation:
-    """Errors of one policy.
-
-    Attributes:
-        errors: (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode, and of
-            a chunk that is shorter than others.
-        episodes: (C,) number of the episode of each chunk, over all bags.
-        instructions: (C,) texts.
-        ranges: (J,) position ranges of the joints, to compare joints with each other.
-        every: frames from one chunk to the next.
-    """
+    """Errors of one policy."""
 
     name: str
     joint_names: tuple[str, ...]
     step_dt: float
-    ranges: np.ndarray
+    ranges: np.ndarray  # (J,) position ranges of the joints, to compare joints with each other
+    # (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode and of a shorter chunk
     errors: np.ndarray
-    episodes: np.ndarray
-    instructions: np.ndarray
-    every: int = 1
+    episodes: np.ndarray  # (C,) number of the episode of each chunk, over all bags
+    instructions: np.ndarray  # (C,) texts
+    every: int = 1  # frames from one chunk to the next
 
     @property
     def scores(self) -> np.ndarray:
@@ -90,26 +76,8 @@ class Evaluation:
 
     def per_instruction(self) -> dict[str, tuple[int, float]]:
         """Text -> (chunks, score), in the order of first appearance."""
-        scores = self.scores
-        texts = list(dict.fromkeys(self.instructions.tolist()))
-        return {text: (int((self.instructions == text).sum()), float(scores[self.instructions == text].mean()))
-                for text in texts}  # fmt: skip
-
-
-@dataclass
-class _Collector:
-    """Predictions of one policy, until the executed commands of the episode are known."""
-
-    predictions: list[np.ndarray] = field(default_factory=list)
-    errors: list[np.ndarray] = field(default_factory=list)
-
-    def finish_episode(self, starts: Sequence[int], actions: np.ndarray) -> None:
-        for start, chunk in zip(starts, self.predictions, strict=True):
-            error = np.full(chunk.shape, np.nan, np.float32)
-            executed = actions[start : start + len(chunk)]
-            error[: len(executed)] = np.abs(chunk[: len(executed)] - executed)
-            self.errors.append(error)
-        self.predictions.clear()
+        of_text = {text: self.scores[self.instructions == text] for text in dict.fromkeys(self.instructions.tolist())}
+        return {text: (len(scores), float(scores.mean())) for text, scores in of_text.items()}
 
 
 def evaluate(
@@ -144,8 +112,7 @@ def evaluate(
             )
     if every < 1:
         raise InputError(f"every {every}, expected at least 1")
-    options = CutOptions(**{**options.__dict__, "fps": 1.0 / step_dt})
-    collectors = [_Collector() for _ in range(len(predictors) + 1)]
+    options = replace(options, fps=1.0 / step_dt)
     plans, problems = [], []
     for path in map(Path, bags):
         index, episodes, bad = plan_bag(path, robot, options, namespace)
@@ -155,66 +122,74 @@ def evaluate(
         raise InputError("\n  ".join([f"{len(problems)} bad episode(s) (leave them out with --skip-bad):", *problems]))
     total = sum(-(-len(episode.times) // every) for _, _, episodes in plans for episode in episodes)
     labels: list[tuple[int, str]] = []
-    history: deque[Observation] = deque(maxlen=max(predictor.n_obs_steps for predictor in predictors))
-    number, starts, actions = -1, [], []
+    errors: list[list[np.ndarray]] = [[] for _ in range(len(predictors) + 1)]
+    number = -1
     for path, index, episodes in plans:
         with Bag(path) as bag:
-            for frame in read_frames(bag, robot, index, episodes):
-                if frame.index == 0:
-                    number += 1
-                    history.clear()
-                    starts, actions = [], []
-                    for predictor in predictors:
-                        predictor.begin()
+            frames = read_frames(bag, robot, index, episodes)
+            for _, of_episode in groupby(frames, lambda frame: frame.episode.number):
+                number += 1
+                actions, chunks = [], []
+                for frame, predicted in _predict(of_episode, predictors, every, [seed, number]):
+                    actions.append(frame.action)
+                    if predicted:
+                        chunks.append((frame.index, predicted))
+                        if progress:
+                            progress(len(labels) + len(chunks), total)
                 if frame.error is not None:
                     if not skip_bad:
                         raise InputError(f"{frame.episode.name}: {frame.error} (leave it out with --skip-bad)")
                     problems.append(f"{frame.episode.name}: {frame.error}")
-                    for collector in collectors:
-                        collector.predictions.clear()
                     continue
-                history.append(frame.observation)
-                actions.append(frame.action)
-                scored = frame.index % every == 0
-                _ask(collectors, predictors, history, frame, [seed, number, frame.index], scored)
-                if scored:
-                    starts.append(frame.index)
-                    if progress:
-                        progress(len(labels) + len(starts), total)
-                if frame.is_last:
-                    executed = np.stack(actions)
-                    for collector in collectors:
-                        collector.finish_episode(starts, executed)
-                    labels += [(number, frame.episode.cut.instruction)] * len(starts)
+                executed = np.stack(actions)
+                for start, predicted in chunks:
+                    for of_policy, chunk in zip(errors, predicted, strict=True):
+                        of_policy.append(_error(chunk, executed[start : start + len(chunk)]))
+                labels += [(number, frame.episode.cut.instruction)] * len(chunks)
     if not labels:
         raise InputError("no episode can be used:\n  " + "\n  ".join(problems))
     ranges = np.array([joint.upper - joint.lower for joint in robot.joints])
-    names = [*(predictor.name for predictor in predictors), HOLD_STILL]
+    numbers, texts = (np.array(column) for column in zip(*labels, strict=True))
     evaluations = [
-        Evaluation(name, robot.joint_names, step_dt, ranges, _stacked(collector.errors),
-                   np.array([row[0] for row in labels]), np.array([row[1] for row in labels]), every)
-        for name, collector in zip(names, collectors, strict=True)
-    ]  # fmt: skip
+        Evaluation(name, robot.joint_names, step_dt, ranges, _stacked(of_policy), numbers, texts, every)
+        for name, of_policy in zip([*(predictor.name for predictor in predictors), HOLD_STILL], errors, strict=True)
+    ]
     return evaluations, problems
 
 
-def _ask(collectors: Sequence[_Collector], predictors: Sequence[Predictor], history: Sequence[Observation],
-         frame: Frame, entropy: list[int], scored: bool) -> None:  # fmt: skip
-    """Chunks of one frame; where it is not scored, only of the policies that must see it."""
-    seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
-    longest = 0
-    for collector, predictor in zip(collectors, predictors, strict=False):
-        if not (scored or predictor.paced):
-            continue
-        steps = list(history)[-predictor.n_obs_steps :]
-        chunk = np.asarray(predictor.predict(steps, seed))
-        if chunk.ndim != 2 or chunk.shape[1] != len(frame.action) or not np.isfinite(chunk).all():
-            raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {len(frame.action)})")
-        if scored:
-            collector.predictions.append(chunk)
-            longest = max(longest, len(chunk))
-    if scored:
-        collectors[-1].predictions.append(np.tile(frame.observation.state, (longest, 1)))
+def _predict(
+    frames: Iterable[Frame], predictors: Sequence[Predictor], every: int, entropy: list[int]
+) -> Iterator[tuple[Frame, list[np.ndarray]]]:
+    """Each frame of an episode with the (H, J) chunks of all policies and of HOLD_STILL; none where not scored.
+
+    A frame that is not scored is shown to the policies that must see every one.
+    """
+    history: deque[Observation] = deque(maxlen=max(predictor.n_obs_steps for predictor in predictors))
+    for predictor in predictors:
+        predictor.begin()
+    for frame in frames:
+        chunks: list[np.ndarray] = []
+        if frame.error is None:
+            history.append(frame.observation)
+            scored = frame.index % every == 0
+            seed = int(np.random.SeedSequence([*entropy, frame.index]).generate_state(1)[0])
+            for predictor in predictors:
+                if scored or predictor.paced:
+                    chunk = np.asarray(predictor.predict(list(history)[-predictor.n_obs_steps :], seed))
+                    joints = len(frame.action)
+                    if chunk.ndim != 2 or chunk.shape[1] != joints or not np.isfinite(chunk).all():
+                        raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {joints})")
+                    chunks.append(chunk)
+            longest = max(map(len, chunks), default=0)
+            chunks = [*chunks, np.tile(frame.observation.state, (longest, 1))] if scored else []
+        yield frame, chunks
+
+
+def _error(chunk: np.ndarray, executed: np.ndarray) -> np.ndarray:
+    """(H, J) float32 of a chunk (H, J) and the commands (h, J) of its time; NaN after the end of the episode."""
+    error = np.full(chunk.shape, np.nan, np.float32)
+    error[: len(executed)] = np.abs(chunk[: len(executed)] - executed)
+    return error
 
 
 def _stacked(errors: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,12 +1,12 @@
 """The frames of episodes: observations as serving builds them, and the commands that were executed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vla_ros.bags.episodes import Episode
-from vla_ros.bags.index import BagIndex, Progress
+from vla_ros.bags.index import BagIndex, Progress, counted
 from vla_ros.bags.reader import Bag, Record
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
@@ -16,26 +16,13 @@ from vla_ros.messages.observation import NotReady, ObservationBuilder
 
 @dataclass(frozen=True)
 class Frame:
-    """One instant of an episode.
-
-    Attributes:
-        episode: the episode it belongs to.
-        index: its place in the episode, from 0.
-        observation: what a policy would have seen.
-        action: (J,) the command in force, in the order of the robot file, rad or m.
-        error: why the frame cannot be made (observation and action are None then); no further frames of its
-            episode follow.
-    """
+    """One instant of an episode. The first with an error is the last of its episode."""
 
     episode: Episode
-    index: int
-    observation: Observation | None
-    action: np.ndarray | None
-    error: str | None = None
-
-    @property
-    def is_last(self) -> bool:
-        return self.error is not None or self.index == len(self.episode.times) - 1
+    index: int  # its place in the episode, from 0
+    observation: Observation | None  # what a policy would have seen
+    action: np.ndarray | None  # (J,) the command in force, in the order of the robot file, rad or m
+    error: str | None = None  # why the frame cannot be made: there is no observation and no action then
 
 
 def read_frames(
@@ -49,49 +36,51 @@ def read_frames(
     of_topic: dict[str, list[str]] = {}
     for name, stream in index.streams.items():
         of_topic.setdefault(stream.topic, []).append(name)
-    needed = {name: {row for e in episodes for row in e.rows[name].ravel().tolist()} for name in index.streams}
-    last = {name: [row for e in episodes for row in e.rows[name].max(axis=1).tolist()] for name in index.streams}
+    rows = {name: [row for e in episodes for row in e.rows[name].tolist()] for name in index.streams}  # of each frame
+    needed = {name: {row for chosen in of_frames for row in chosen} for name, of_frames in rows.items()}
     seen = dict.fromkeys(index.streams, 0)
     held: dict[str, dict[int, Record]] = {name: {} for name in index.streams}
-    builder: ObservationBuilder | None = None
-    refused: Episode | None = None
     at = 0
-    for count, record in enumerate(bag.records(set(of_topic))):
-        if progress and count % 256 == 255:
-            progress(256)
+    for record in counted(bag.records(set(of_topic)), progress):
         if at == len(frames):
             return
+        is_needed = False  # no other record completes a frame
         for name in of_topic[record.topic]:
             if seen[name] in needed[name]:
                 held[name][seen[name]] = record
+                is_needed = True
             seen[name] += 1
-        while at < len(frames) and all(seen[n] > last[n][at] for n in seen):
+        while is_needed and at < len(frames) and all(seen[name] > used[at][-1] for name, used in rows.items()):
             episode, k = frames[at]
-            at += 1
-            if episode is refused:
-                continue
+            chosen = {name: used[at] for name, used in rows.items()}
             if k == 0:
                 builder = ObservationBuilder(robot, max_age=None, history=0.0, names=tuple(index.streams))
-            frame = _assemble(bag, builder, index, episode, k, held)
-            if frame.error is not None:
-                refused = episode
+                before = dict.fromkeys(rows, ())
+            frame = _assemble(bag, builder, index, episode, k, chosen, before, held)
+            before = chosen
+            at += 1 if frame.error is None else len(episode.times) - k  # the rest of the episode is left out
             yield frame
 
 
 def _assemble(
-    bag: Bag, builder: ObservationBuilder, index: BagIndex, episode: Episode, k: int, held: dict[str, dict[int, Record]]
-) -> Frame:
-    """Frame k; what later frames do not need is let go. An action is the commands in force."""
+    bag: Bag, builder: ObservationBuilder, index: BagIndex, episode: Episode, k: int,
+    chosen: Mapping[str, Sequence[int]], before: Mapping[str, Sequence[int]], held: dict[str, dict[int, Record]],
+) -> Frame:  # fmt: skip
+    """Frame k; what later frames do not need is let go. An action is the commands in force.
+
+    Args:
+        chosen: stream name -> rows of the messages that the frame uses; `before`: those of the frame before it.
+    """
     record = None
     robot = builder.robot
     try:
         for name, records in held.items():
-            rows = episode.rows[name][k]
-            for old in [row for row in records if row < rows[0]]:
+            for old in [row for row in records if row < chosen[name][0]]:
                 del records[old]
-            for row in sorted(set(rows.tolist()).difference(episode.rows[name][k - 1] if k else ())):
-                record = records[row]
-                builder.add(name, bag.decode(record), int(index.streams[name].stamps[row]))
+            for row in chosen[name]:
+                if row not in before[name]:
+                    record = records[row]
+                    builder.add(name, bag.decode(record), int(index.streams[name].stamps[row]))
         record = None
         observation = builder.build(int(episode.times[k]), episode.cut.instruction)
         action = np.full(len(robot.joints), np.nan)
@@ -101,7 +90,7 @@ def _assemble(
     except InputError as error:
         said = str(error)
         if isinstance(error, NotReady) and error.streams[0] in held:
-            record = held[error.streams[0]][int(episode.rows[error.streams[0]][k, -1])]
+            record = held[error.streams[0]][chosen[error.streams[0]][-1]]
         if not said.startswith("bag "):
             place = bag.where(record) if record else f"bag {bag.path}: {bag.when(int(episode.times[k]))}"
             said = f"{place}: {said}"

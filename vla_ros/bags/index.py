@@ -1,9 +1,10 @@
-"""One pass over a bag that decodes almost nothing: when every message of a robot's streams is from, what was asked."""
+"""One pass over a bag that decodes almost nothing: times of the messages of a robot's streams, instructions, tasks."""
 
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 
@@ -22,48 +23,37 @@ Progress = Callable[[int], None]  # called with the number of messages read sinc
 
 @dataclass(frozen=True)
 class StreamIndex:
-    """The times of a topic's messages, in the order of the bag.
-
-    Attributes:
-        stamps: (N,) int64 ns on the robot's clock: of the header, else of the recording.
-    """
+    """The times of a topic's messages, in the order of the bag."""
 
     stream: Stream
     topic: str
-    stamps: np.ndarray
+    stamps: np.ndarray  # (N,) int64 ns on the robot's clock: of the header, else of the recording
 
     @cached_property
     def times(self) -> list[int]:
-        """The stamps for a search. Those that go backwards are refused elsewhere; here they must not confuse it."""
+        """The stamps, sorted for a search: those that go backwards are refused elsewhere."""
         return np.maximum.accumulate(self.stamps).tolist()
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run of the RunInstruction action. `outcome`: succeeded, canceled, aborted or unfinished."""
+    """One run of the RunInstruction action."""
 
     start_ns: int
     stop_ns: int
-    outcome: str
+    outcome: str  # succeeded, canceled, aborted or unfinished
 
 
 @dataclass(frozen=True)
 class BagIndex:
-    """What `index_bag` found.
+    """What `index_bag` found."""
 
-    Attributes:
-        streams: name of a stream of the robot (`RobotSpec.all_streams`) -> its times.
-        texts: (ns, instruction) as published; the text is stripped, empty = stop.
-        markers: (ns, text or truth) of the marker topic.
-        start_ns, stop_ns: the first and the last instant of any of the streams.
-    """
-
-    streams: dict[str, StreamIndex]
-    texts: list[tuple[int, str]]
+    streams: dict[str, StreamIndex]  # by the names of the robot's streams (`RobotSpec.all_streams`)
+    texts: list[tuple[int, str]]  # (ns, instruction) as published; the text is stripped, empty = stop
     tasks: list[Task]
-    markers: list[tuple[int, str | bool]]
-    start_ns: int
-    stop_ns: int
+    markers: list[tuple[int, str | bool]]  # (ns, string or boolean) of the marker topic
+    start_ns: int  # the first instant of any of the streams
+    stop_ns: int  # the last one
 
 
 class RosTime:
@@ -75,16 +65,14 @@ class RosTime:
 
     def __init__(self, bag: Bag) -> None:
         self._bag = bag
-        first = next(bag.records([CLOCK]), None)
-        self._clock = None if first is None else self._read_clock(first)
-
-    def _read_clock(self, record: Record) -> int:
-        return stamp_ns(self._bag.decode(record).clock)
+        self._clock: int | None = None
+        for record in islice(bag.records([CLOCK]), 1):
+            self.of(record)
 
     def of(self, record: Record) -> int:
         """ns. Records must come in the order of the bag, those of /clock among them."""
         if record.topic == CLOCK:
-            self._clock = self._read_clock(record)
+            self._clock = stamp_ns(self._bag.decode(record).clock)
             return self._clock
         stamp = self._bag.header_ns(record)
         if stamp:
@@ -98,7 +86,7 @@ class RosTime:
 
 
 def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, tuple[Stream, str]]:
-    """Stream name -> (stream, topic in the bag). A camera may lie there compressed, as TOPIC/compressed.
+    """Stream name -> (stream, topic in the bag). A camera may be in it compressed, as TOPIC/compressed.
 
     Raises InputError that names every topic that is missing, empty or of another type.
     """
@@ -123,6 +111,14 @@ def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, 
     return found
 
 
+def counted(records: Iterable[Record], progress: Progress | None) -> Iterator[Record]:
+    """The same records; `progress` is told of every 256."""
+    for count, record in enumerate(records, start=1):
+        if progress and count % 256 == 0:
+            progress(256)
+        yield record
+
+
 def index_bag(
     bag: Bag, robot: RobotSpec, namespace: str = "/", marker: str | None = None, progress: Progress | None = None
 ) -> BagIndex:
@@ -139,9 +135,7 @@ def index_bag(
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
     goals: dict[bytes, list] = {}
-    for count, record in enumerate(bag.records(wanted)):
-        if progress and count % 256 == 255:
-            progress(256)
+    for record in counted(bag.records(wanted), progress):
         ns = time.of(record)
         if record.topic in stamps:
             stamps[record.topic].append(ns)
@@ -181,6 +175,7 @@ def _marker_value(bag: Bag, record: Record) -> str | bool:
 
 
 def _follow_goal(goals: dict[bytes, list], goal: bytes, status: int, ns: int) -> None:
+    """`goals`: goal -> [start, stop or None, outcome]."""
     if goal not in goals and status in RUNNING:
         goals[goal] = [ns, None, "unfinished"]
     elif goal in goals and goals[goal][1] is None and status in ENDED:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import count
 
 from vla_ros.bags.reader import Bag, Record
 from vla_ros.bags.streams import CHUNK_TYPE, CLOCK
@@ -13,23 +14,14 @@ MOVING_TYPES = ("trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64Mult
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """What to play, and how.
+    """What to play, and how."""
 
-    Attributes:
-        rate: times real time.
-        start: s after the beginning of the bag.
-        duration: s of the bag, None = to its end.
-        loop: begin again at the end; the clock jumps back then.
-        topics: full names; None: all that do not make a robot move.
-        moving: with `topics` None, what makes a robot move too.
-    """
-
-    rate: float = 1.0
-    start: float = 0.0
-    duration: float | None = None
-    loop: bool = False
-    topics: Collection[str] | None = None
-    moving: bool = False
+    rate: float = 1.0  # times real time
+    start: float = 0.0  # s after the beginning of the bag
+    duration: float | None = None  # s of the bag, None = to its end
+    loop: bool = False  # begin again at the end; the clock jumps back then
+    topics: Collection[str] | None = None  # full names; None: all that do not make a robot move
+    moving: bool = False  # with `topics` None, what makes a robot move too
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
@@ -54,23 +46,18 @@ def selected_topics(bag: Bag, options: PlayOptions) -> set[str]:
 def schedule(bag: Bag, options: PlayOptions) -> Iterator[tuple[float, Record]]:
     """(s after the start of playing, message) in order; endless with `loop`.
 
-    Raises InputError when nothing lies in the part to be played.
+    Raises InputError when there is nothing in the part to be played.
     """
     topics = selected_topics(bag, options)
     start = bag.start_ns + round(options.start * 1e9)
     stop = bag.end_ns + 1 if options.duration is None else start + round(options.duration * 1e9)
     length = (min(stop, bag.end_ns + 1) - start) / 1e9 / options.rate
-    played = 0
-    turn = 0
-    while True:
+    for turn in count() if options.loop else (0,):
+        record = None
         for record in bag.records(topics, start, stop):
-            played += 1
             yield turn * length + (record.log_ns - start) / 1e9 / options.rate, record
-        if not played:
+        if record is None:
             raise InputError(
                 f"bag {bag.path}: nothing to play of {', '.join(sorted(topics)) or 'no topics'} "
                 f"between {bag.when(start)} and {bag.when(stop)}"
             )
-        if not options.loop:
-            return
-        turn += 1

@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from rosbags.rosbag2 import Reader
-from rosbags.serde import SerdeError
 
-from vla_ros.bags.definitions import starts_with_header, store_for
+from vla_ros.bags.definitions import deserialized, starts_with_header, store_for
 from vla_ros.core.errors import InputError
-
-# Publishers may leave uninitialised bytes behind a message (alignment of the middleware's buffers).
-MAX_TRAILING_BYTES = 16
 
 
 class Record(NamedTuple):
-    """A serialized message as it lies in the bag."""
+    """A serialized message as it is in the bag."""
 
     topic: str
     type: str
@@ -54,15 +50,15 @@ class Bag:
             self._reader.open()
         except Exception as error:  # rosbags, yaml, zstd, sqlite3 and the system each have their own
             raise self._unreadable(error) from error
-        self._store = store_for((c.msgtype, c.msgdef) for c in self._reader.connections)
+        self._store = store_for(frozenset((c.msgtype, c.msgdef) for c in self._reader.connections))
         self.topics = {
             name: TopicInfo(name, info.msgtype or "", info.msgcount, _qos(info.connections))
             for name, info in self._reader.topics.items()
         }
-        for connection in self._reader.connections:
-            if not self.topics[connection.topic].type:
+        for name, info in self.topics.items():
+            if not info.type:
                 self.close()
-                raise InputError(f"bag {self.path}: topic {connection.topic} has messages of several types")
+                raise InputError(f"bag {self.path}: topic {name} has messages of several types")
         metadata = self._reader.storage.metadata
         self.custom: dict[str, str] = dict(metadata.custom or {})
         self.message_count = self._reader.message_count
@@ -87,37 +83,18 @@ class Bag:
         if not wanted:
             return
         last = self.start_ns
-        iterator = self._reader.messages(wanted, start_ns, stop_ns)
-        while True:
-            try:
-                connection, last, data = next(iterator)
-            except StopIteration:
-                return
-            except Exception as error:
-                raise self._unreadable(error, f" after {self.when(last)}") from error
-            yield Record(connection.topic, connection.msgtype, last, data)
+        try:
+            for connection, last, data in self._reader.messages(wanted, start_ns, stop_ns):
+                yield Record(connection.topic, connection.msgtype, last, data)
+        except Exception as error:
+            raise self._unreadable(error, f" after {self.when(last)}") from error
 
     def decode(self, record: Record) -> Any:
         """The message as an object with the fields of its definition. Raises InputError."""
-        if record.type not in self._store.fielddefs:
-            raise InputError(
-                f"{self.where(record)}: message type {record.type}: unknown definition; the bag does not carry it "
-                f"and it is not installed"
-            )
-        definition = self._store.get_msgdef(record.type)
-        data = record.data
-        if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
-            raise InputError(f"{self.where(record)}: not CDR: begins with {bytes(data[:4]).hex() or 'nothing'}")
-        read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
         try:
-            message, end = read(memoryview(data)[4:], 0, definition.cls, self._store)
-        except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
-            raise InputError(f"{self.where(record)}: not a {record.type}: {error}") from error
-        if len(data) - 4 - end > MAX_TRAILING_BYTES:
-            raise InputError(
-                f"{self.where(record)}: not a {record.type}: {len(data)} bytes, expected {end + 4}"
-            )
-        return message
+            return deserialized(self._store, record.type, record.data)
+        except InputError as error:
+            raise InputError(f"{self.where(record)}: {error}") from error
 
     def header_ns(self, record: Record) -> int | None:
         """The stamp of a message that begins with a header, ns, without decoding it; None for others."""
@@ -127,7 +104,7 @@ class Bag:
         return seconds * 1_000_000_000 + nanoseconds
 
     def when(self, ns: int) -> str:
-        """A time for people: since the beginning of the bag, and as it stands in the messages."""
+        """A time for people: s since the beginning of the bag, and s on the clock of its messages."""
         return f"t={(ns - self.start_ns) / 1e9:.3f} s ({ns / 1e9:.3f})"
 
     def where(self, record: Record) -> str:
@@ -142,15 +119,6 @@ class Bag:
 
 
 def _qos(connections: Collection[Any]) -> tuple[dict[str, Any], ...]:
-    rows = []
-    for connection in connections:
-        for qos in connection.ext.offered_qos_profiles:
-            rows.append(
-                {
-                    "history": qos.history.name.lower(),
-                    "depth": qos.depth,
-                    "reliability": qos.reliability.name.lower(),
-                    "durability": qos.durability.name.lower(),
-                }
-            )
-    return tuple(rows)
+    profiles = [qos for connection in connections for qos in connection.ext.offered_qos_profiles]
+    kinds = ("history", "reliability", "durability")
+    return tuple({"depth": qos.depth} | {kind: getattr(qos, kind).name.lower() for kind in kinds} for qos in profiles)

@@ -73,14 +73,13 @@ class Recording:
             if self._closing or self.error is not None:
                 self.dropped[topic] += 1
                 return False
-            if self.waiting_bytes + len(data) > self._buffer_bytes:
-                self.dropped[topic] += 1
-                begins, self._dropping = not self._dropping, True
-            else:
+            if self.waiting_bytes + len(data) <= self._buffer_bytes:
                 self._items.append(item)
                 self.waiting_bytes += len(data)
                 self._changed.notify()
                 return True
+            self.dropped[topic] += 1
+            begins, self._dropping = not self._dropping, True
         if begins:
             self._on_problem(
                 f"the disk is too slow: the buffer of {self._buffer_bytes / 1e6:.0f} MB is full, "
@@ -127,7 +126,7 @@ class Recording:
                 if item is not None:
                     self._write(item)
                 if time.monotonic() - last_flush >= self._flush_period:
-                    self.writer.flush(sync=True)
+                    self.writer.flush()
                     last_flush = time.monotonic()
         except (OSError, InputError) as error:
             self._fail(error, item)

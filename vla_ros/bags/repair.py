@@ -55,8 +55,7 @@ def repair(bag: str | Path, output: str | Path | None = None, progress: Callable
         writer = BagWriter(folder, name=output.name)
         try:
             for path in files:
-                reason = _copy(path, writer)
-                if reason:
+                if reason := _copy(path, writer):
                     report.broken[path.name] = reason
                 writer.next_file()
                 done += path.stat().st_size

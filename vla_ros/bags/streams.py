@@ -22,7 +22,7 @@ def graph_streams() -> list[Stream]:
 
 
 def resolve(topic: str, namespace: str = "/") -> str:
-    """The full name of a topic: relative names lie in the namespace, absolute ones stay."""
+    """The full name of a topic: relative names get the namespace, absolute ones stay."""
     if topic.startswith("/"):
         return topic
     return f"{namespace.rstrip('/')}/{topic}"

@@ -13,19 +13,14 @@ LOSS_PREFIXES = ("vla_ros.dropped.", "vla_ros.lost.")
 
 @dataclass
 class TopicSummary:
-    """One topic.
-
-    Attributes:
-        stamps: ns, of the headers where messages have them, else of the recording; in the order of the recording.
-        size: bytes of all messages.
-        lost: messages that the recorder dropped or never received.
-    """
+    """One topic."""
 
     name: str
     type: str
+    # ns, of the headers where messages have them, else of the recording; in the order of the recording
     stamps: array = field(default_factory=lambda: array("q"))
-    size: int = 0
-    lost: int = 0
+    size: int = 0  # bytes of all messages
+    lost: int = 0  # messages that the recorder dropped or never received
 
     @property
     def rate(self) -> float:
@@ -53,7 +48,7 @@ class TopicSummary:
 
 
 def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary]]:
-    """Read a bag once; the bag is closed again, its facts stay. Raises InputError."""
+    """Read a bag once; the bag that is returned is closed, its attributes remain. Raises InputError."""
     with Bag(path) as bag:
         topics = {name: TopicSummary(name, info.type) for name, info in sorted(bag.topics.items())}
         for record in bag.records():

@@ -51,7 +51,7 @@ class BagWriter:
         path: folder to create; InputError when it exists already.
         compression: of the chunks inside the files: none, zstd or lz4.
         max_file_bytes: begin the next file after this many bytes of messages, 0 = never.
-        max_file_seconds: begin the next file after this stretch of log time, 0 = never.
+        max_file_seconds: begin the next file after this much log time, 0 = never.
         chunk_bytes: messages are written in chunks of this size; `flush` ends a chunk early.
         name: what the files are called, by default as the folder.
     """
@@ -70,7 +70,7 @@ class BagWriter:
         self.path = Path(path)
         self.name = name or self.path.name
         self.topics: dict[str, Topic] = {}
-        self._compression = compression
+        self._compression = COMPRESSIONS[compression]
         self._max_file_bytes = max_file_bytes
         self._max_file_ns = int(max_file_seconds * 1e9)
         self._chunk_bytes = chunk_bytes
@@ -115,12 +115,11 @@ class BagWriter:
         file.size += len(data)
         self.topics[topic].count += 1
 
-    def flush(self, sync: bool = False) -> None:
-        """Hand everything to the operating system; with `sync` wait until it is on the disk."""
+    def flush(self) -> None:
+        """Wait until everything is on the disk."""
         if self._file is not None:
             self._file.mcap.flush()
-            if sync:
-                os.fsync(self._file.stream.fileno())
+            os.fsync(self._file.stream.fileno())
 
     def next_file(self) -> None:
         """Finish the current file, if any; the next message begins a new one."""
@@ -158,9 +157,7 @@ class BagWriter:
         path = self.path / f"{self.name}_{len(self._files)}.mcap"
         # Unbuffered: mcap hands over whole chunks, and what it handed over must not wait in this process.
         stream = path.open("xb", buffering=0)
-        writer = McapWriter(
-            _WholeWrites(stream), chunk_size=self._chunk_bytes, compression=COMPRESSIONS[self._compression]
-        )
+        writer = McapWriter(_WholeWrites(stream), chunk_size=self._chunk_bytes, compression=self._compression)
         writer.start(profile="ros2", library="vla_ros")
         self._file = _File(path, stream, writer)
         self._files.append(self._file)
@@ -175,28 +172,27 @@ class BagWriter:
             topic.name,
             "cdr",
             file.schemas[topic.type],
-            {"offered_qos_profiles": _dump_qos(topic.qos), "topic_type_hash": topic.hash},
+            {
+                "offered_qos_profiles": yaml.safe_dump(list(topic.qos), sort_keys=False) if topic.qos else "",
+                "topic_type_hash": topic.hash,
+            },
         )
         return file.channels[topic.name]
 
     def _metadata(self, custom: Mapping[str, str] | None) -> dict[str, Any]:
         files = [file for file in self._files if file.count]
-        start = min((file.start_ns for file in files), default=0)
-        end = max((file.end_ns for file in files), default=0)
         return {
             "version": METADATA_VERSION,
             "storage_identifier": "mcap",
             "relative_file_paths": [file.path.name for file in files],
-            "duration": {"nanoseconds": end - start},
-            "starting_time": {"nanoseconds_since_epoch": start},
-            "message_count": sum(file.count for file in files),
+            **_span(files),
             "topics_with_message_count": [
                 {
                     "topic_metadata": {
                         "name": topic.name,
                         "type": topic.type,
                         "serialization_format": "cdr",
-                        "offered_qos_profiles": [dict(row) for row in topic.qos],
+                        "offered_qos_profiles": list(topic.qos),
                         "type_description_hash": topic.hash,
                     },
                     "message_count": topic.count,
@@ -205,18 +201,20 @@ class BagWriter:
             ],
             "compression_format": "",
             "compression_mode": "",
-            "files": [
-                {
-                    "path": file.path.name,
-                    "starting_time": {"nanoseconds_since_epoch": file.start_ns},
-                    "duration": {"nanoseconds": file.end_ns - file.start_ns},
-                    "message_count": file.count,
-                }
-                for file in files
-            ],
+            "files": [{"path": file.path.name, **_span([file])} for file in files],
             "custom_data": dict(custom) if custom else None,
             "ros_distro": os.environ.get("ROS_DISTRO", "kilted"),
         }
+
+
+def _span(files: Sequence[_File]) -> dict[str, Any]:
+    start = min((file.start_ns for file in files), default=0)
+    end = max((file.end_ns for file in files), default=0)
+    return {
+        "duration": {"nanoseconds": end - start},
+        "starting_time": {"nanoseconds_since_epoch": start},
+        "message_count": sum(file.count for file in files),
+    }
 
 
 class _WholeWrites:
@@ -236,7 +234,3 @@ class _WholeWrites:
 
     def flush(self) -> None:
         """Nothing waits in this process."""
-
-
-def _dump_qos(qos: Sequence[Mapping[str, Any]]) -> str:
-    return yaml.safe_dump([dict(row) for row in qos], sort_keys=False) if qos else ""

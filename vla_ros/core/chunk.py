@@ -1,4 +1,4 @@
-"""A chunk of actions: a stretch of time, not a list."""
+"""A chunk of actions: targets over an interval of time."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,21 +24,13 @@ JOINT_SPACES = (Space.JOINT_POSITION, Space.JOINT_DELTA)
 
 @dataclass(frozen=True)
 class Part:
-    """Targets of one kind: of some joints, of a hand that moves in space, of a base.
+    """Targets of one kind: of some joints, of an end effector, of a base."""
 
-    Attributes:
-        names: d names of the columns; joint names in joint space.
-        data: (H, d) float64, rad or m in joint space.
-        space: what the columns are.
-        group: the command group that they are for; "" in joint space, where the joints say it.
-        frame: the frame of spatial values (REP-103); "" in joint space.
-    """
-
-    names: tuple[str, ...]
-    data: np.ndarray
-    space: Space = Space.JOINT_POSITION
-    group: str = ""
-    frame: str = ""
+    names: tuple[str, ...]  # of the d columns; joint names in joint space
+    data: np.ndarray  # (H, d) float64, rad or m in joint space
+    space: Space = Space.JOINT_POSITION  # what the columns are
+    group: str = ""  # the command group that they are for; "" in joint space, where the joint names identify it
+    frame: str = ""  # of spatial values (REP-103); "" in joint space
 
 
 @dataclass(frozen=True)
@@ -90,11 +82,11 @@ class ActionChunk:
             raise MalformedChunk("names", "no parts or a part without names, expected one name or more in each")
         for (_, name), count in Counter((part.group, name) for part in parts for name in part.names).items():
             if count > 1:
-                raise MalformedChunk("names", f"name {name!r} comes {count} times, expected once")
+                raise MalformedChunk("names", f"name {name!r} is duplicated, expected once")
         for part in parts:
             if part.space in JOINT_SPACES and (part.group or part.frame):
                 what = f"group {part.group!r} and frame {part.frame!r} in joint space"
-                raise MalformedChunk("space", f"{what}, expected both empty: the joints say it")
+                raise MalformedChunk("space", f"{what}, expected both empty: the joint names identify it")
             if part.data.shape != (self.horizon, len(part.names)) or not self.horizon:
                 words = f"{part.data.shape}, expected one row or more, as many as {parts[0].names[0]} has, x "
                 raise MalformedChunk("shape", f"part of {part.names[0]}: {words}{len(part.names)} names")

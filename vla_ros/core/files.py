@@ -13,9 +13,9 @@ from vla_ros.core.errors import InputError
 
 @contextmanager
 def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Path]:
-    """An empty folder beside `path` that takes its place when the block ends well, and vanishes when it does not.
+    """An empty folder next to `path` that replaces it when the block succeeds, and is removed when it fails.
 
-    With `replace`, the files of an older folder at `path` are there until the new ones are complete and on the disk.
+    With `replace`, an older folder at `path` stays until the new files are complete and on the disk.
 
     Args:
         what: names the folder in errors ("dataset").
@@ -55,7 +55,7 @@ def new_file(path: str | Path, what: str) -> Iterator[Path]:
 
 @contextmanager
 def _written(path: Path, what: str) -> Iterator[Path]:
-    """A name beside `path` that no other process uses; what the block leaves there is removed."""
+    """A name next to `path` that no other process uses; what the block leaves there is removed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         host = platform.node()

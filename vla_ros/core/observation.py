@@ -8,24 +8,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Observation:
-    """The robot at one instant: of every stream the last value not after `stamp_ns`.
+    """The robot at one instant: of every stream the last value not after `stamp_ns`."""
 
-    Attributes:
-        stamp_ns: the newest stamp among the parts, ns on the ROS clock.
-        images: camera name (of the robot file) -> (height, width, 3) uint8 RGB.
-        state: (J,) float64 joint positions in the order of the robot file, rad or m.
-        instruction: the text to follow.
-        stamps_ns: stream name (camera name or "joint_states") -> its own stamp, ns.
-        values: stream name -> array of the stream's shape, of every other stream ("command/GROUP": (d,) float64).
-        columns: "command/GROUP" -> the places of its joints in the state, where it holds until there is a command.
-    """
-
-    stamp_ns: int
-    images: Mapping[str, np.ndarray]
-    state: np.ndarray
+    stamp_ns: int  # the newest stamp of cameras and joint states, ns on the ROS clock
+    images: Mapping[str, np.ndarray]  # camera name (of the robot file) -> (height, width, 3) uint8 RGB
+    state: np.ndarray  # (J,) float64 joint positions in the order of the robot file, rad or m
     instruction: str = ""
-    stamps_ns: Mapping[str, int] = field(default_factory=dict)
+    stamps_ns: Mapping[str, int] = field(default_factory=dict)  # stream name -> its own stamp, ns
+    # stream name -> array of the stream's shape, of every other stream ("command/GROUP": (d,) float64)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    # "command/GROUP" -> the places of its joints in the state, where it holds until there is a command
     columns: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
@@ -34,22 +26,13 @@ class Sample:
     """What a processor turns into tensors, the same for serving and for training.
 
     T is the policy's number of observation steps (1 unless it uses a history), oldest first.
-
-    Attributes:
-        images: camera name (of the robot file) -> (T, height, width, 3) uint8 RGB.
-        state: (T, J) joint positions in the order of the robot file, rad or m.
-        instruction: the text to follow.
-        actions: (H, J) joint targets at `t + k * step_dt`, in training only.
-        action_is_pad: (H,) bool, True where the episode was over, in training only.
-        values: stream name -> (T, ...) of every other stream that the policy reads; T of the stream's own offsets
-            (`Processor.steps`).
-        stamp_ns: of the observation, ns on the ROS clock; 0 where nobody asks.
     """
 
-    images: Mapping[str, np.ndarray]
-    state: np.ndarray
+    images: Mapping[str, np.ndarray]  # camera name (of the robot file) -> (T, height, width, 3) uint8 RGB
+    state: np.ndarray  # (T, J) joint positions in the order of the robot file, rad or m
     instruction: str
-    actions: np.ndarray | None = None
-    action_is_pad: np.ndarray | None = None
+    actions: np.ndarray | None = None  # (H, J) joint targets at `t + k * step_dt`, in training only
+    action_is_pad: np.ndarray | None = None  # (H,) bool, True where the episode was over, in training only
+    # stream name -> (T, ...) of every other stream that the policy reads; T of its own offsets (`Processor.steps`)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
-    stamp_ns: int = 0
+    stamp_ns: int = 0  # of the observation, ns on the ROS clock; 0 in training

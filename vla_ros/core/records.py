@@ -13,7 +13,7 @@ import yaml
 from vla_ros.core.errors import InputError
 
 T = TypeVar("T")
-WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", type(None): "null"}
+WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 
 
 def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
@@ -77,17 +77,13 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
         choices = [choice for choice in inner if choice is not type(None)]
         if value is None and len(choices) < len(inner):
             return None
-        for choice in choices[:-1]:
+        for choice in choices:
             try:
                 return value_of(choice, value, where)
-            except InputError:
-                continue
-        try:
-            return value_of(choices[-1], value, where)
-        except InputError as error:
-            message = str(error)
-            alone = message.startswith(f"{where}: ") and ", expected " in message  # not a field further inside
-            raise InputError(f"{where}: {value!r}, expected {_words(kind)}" if alone else message) from None
+            except InputError as error:
+                message = str(error)
+        alone = message.startswith(f"{where}: ") and ", expected " in message  # not a field further inside
+        raise InputError(f"{where}: {value!r}, expected {_words(kind)}" if alone else message)
     if is_dataclass(kind):
         return record(kind, value, where)
     if origin in (tuple, list, Sequence):

@@ -1,4 +1,4 @@
-"""Where the configuration files that come with the package lie."""
+"""Finding the configuration files that are installed with the package."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ def resolve_robot(robot: str | Path) -> Path:
     known = {file.stem: file for folder in reversed(_folders()) for file in (folder / "robots").glob("*.yaml")}
     if str(robot) in known:
         return known[str(robot)]
-    raise InputError(f"robot {str(robot)!r}: no such file, nor one that comes along ({', '.join(sorted(known))})")
+    raise InputError(f"robot {str(robot)!r}: no such file, expected a path or one of {', '.join(sorted(known))}")
 
 
 def _folders() -> list[Path]:

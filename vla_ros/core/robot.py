@@ -145,10 +145,13 @@ class RobotSpec:
     def from_dict(cls, data: Any) -> "RobotSpec":
         """Build from the parsed YAML. Raises InputError."""
         robot = record(cls, data)
-        robot._check()
+        for bad, said in robot._faults():
+            if bad:
+                raise InputError(said)
         return robot
 
-    def _check(self) -> None:
+    def _faults(self) -> Iterator[tuple[bool, str]]:
+        """(whether it is so, what is wrong then)."""
         for what, names in (
             ("camera", self.camera_names),
             ("joint", self.joint_names),
@@ -156,22 +159,14 @@ class RobotSpec:
             ("topic of joint states", self.joint_state_topics),
             ("stream", (*self.camera_names, *(name for stream in self.streams for name in stream.readings))),
         ):
-            for name in names:
-                if names.count(name) > 1:
-                    raise InputError(f"{what} {name!r} is duplicated, expected once")
-        for bad, said in self._faults():
-            if bad:
-                raise InputError(said)
-
-    def _faults(self) -> Iterator[tuple[bool, str]]:
-        """(whether it is so, what is wrong then)."""
+            yield from ((names.count(name) > 1, f"{what} {name!r} is duplicated, expected once") for name in names)
         for name in ("joints", "groups", "joint_state_topics"):
             yield not getattr(self, name), f"{name}: empty, expected at least one"
         for joint in self.joints:
             what = f"joint {joint.name}"
             yield joint.unit not in ("rad", "m"), f"{what}: unit {joint.unit!r}, expected rad or m"
             yield not joint.lower + 2 * self.position_margin < joint.upper, (
-                f"{what}: lower {joint.lower} must lie below upper {joint.upper} "
+                f"{what}: lower {joint.lower} must be below upper {joint.upper} "
                 f"by more than twice the position_margin {self.position_margin}"
             )
             for field in ("velocity", "acceleration", "jerk"):

@@ -28,44 +28,30 @@ class Window:
 
 @dataclass(frozen=True)
 class Stream:
-    """A topic and how its messages become arrays (`messages.decoders`).
+    """A topic and how its messages become arrays (`messages.decoders`)."""
 
-    Attributes:
-        name: what policies and datasets call it.
-        type: of the messages, `package/msg/Name`.
-        select: paths in the message: "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's `name`).
-            Of a point cloud: its fields, x, y and z by default.
-        unit: of the values; stored with datasets.
-        frame: what header.frame_id must be; "" for any.
-        shape: of one value; as many as `select` has paths by default, (points, fields) of a point cloud.
-        dtype: one of DTYPES; uint16 is depth in mm of shape (height, width, 1).
-        max_age: s; an older value is refused. None: the topic is published once, for good (transient local).
-        paces: a policy waits for a new message before it infers again.
-        reliable: ask the publisher for reliable delivery.
-        with_: (`with` in the file) the stream together with which this one is chosen: at the newest instant at which
-            both have a message, their stamps at most `slop` s apart.
-        window: the value is the last `count` values, (count, *shape).
-        points: rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros
-            follow. A second reading, NAME_count (1,) int64, says how many rows are real.
-        decoder: name of the decoder; the one of the type by default.
-    """
-
-    name: str
+    name: str  # what policies and datasets call it
     topic: str
-    type: str
+    type: str  # of the messages, `package/msg/Name`
+    # Paths in the message: "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's `name`); of a point
+    # cloud its fields, x, y and z by default.
     select: tuple[str, ...] = ()
-    unit: str = ""
-    frame: str = ""
-    shape: tuple[int, ...] = ()
-    dtype: str = "float32"
-    max_age: float | None = 0.5
-    paces: bool = False
-    reliable: bool = False
+    unit: str = ""  # of the values; stored with datasets
+    frame: str = ""  # what header.frame_id must be; "" for any
+    shape: tuple[int, ...] = ()  # of one value; by default as many as `select` has paths, (points, fields) of a cloud
+    dtype: str = "float32"  # one of DTYPES; uint16 is depth in mm of shape (height, width, 1)
+    max_age: float | None = 0.5  # s; an older value is refused. None: published once, for good (transient local)
+    paces: bool = False  # a policy waits for a new message before it infers again
+    reliable: bool = False  # ask the publisher for reliable delivery
+    # (`with` in the file) the stream together with which this one is chosen: at the newest instant at which both have a
+    # message, their stamps at most `slop` s apart.
     with_: str = ""
     slop: float = 0.0
-    window: Window | None = None
+    window: Window | None = None  # the value is the last `count` values, (count, *shape)
+    # Rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros follow. Another
+    # reading, NAME_count (1,) int64, says how many rows are real.
     points: int = 0
-    decoder: str = ""
+    decoder: str = ""  # its name; the decoder of the type by default
 
     @property
     def is_camera(self) -> bool:
@@ -79,11 +65,6 @@ class Stream:
     @property
     def is_command(self) -> bool:
         return self.name.startswith(COMMAND)
-
-    @property
-    def is_value(self) -> bool:
-        """One of the robot file's `streams`."""
-        return not (self.is_camera or self.is_state or self.is_command)
 
     @property
     def once(self) -> bool:
@@ -118,7 +99,7 @@ class Stream:
         yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
         yield depth != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder, (
-            f"{self.dtype} of a {self.type}, expected uint16 of depth images alone"
+            f"{self.dtype} of a {self.type}, expected uint16 for depth images, and only for them"
         )
         yield depth and (len(shape) != 3 or shape[2] != 1 or self.window or self.points), (
             f"uint16 of shape {shape}, expected [height, width, 1] and no window"
@@ -133,8 +114,8 @@ class Stream:
             f"slop {self.slop} s, expected zero or more, and `with` a stream"
         )
         yield self.window and (self.once or self.with_ or self.points), (
-            "window, expected none beside points, `with` or max_age: null"
+            "window, expected none together with points, `with` or max_age: null"
         )
         yield self.once and (self.paces or self.with_), (
-            "max_age: null (published once), expected no paces and no `with` beside it"
+            "max_age: null (published once), expected neither paces nor `with`"
         )

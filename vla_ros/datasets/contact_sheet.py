@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_file
 from vla_ros.datasets.lerobot import Dataset
 
 TILE, TEXT_HEIGHT, GAP = 160, 22, 4  # pixels
@@ -30,25 +30,24 @@ def contact_sheet(dataset: Dataset, path: str | Path, episodes: int = 8, columns
             strips.append(_row(images, labels, columns))
     done, data = cv2.imencode(".png", cv2.cvtColor(np.concatenate(strips), cv2.COLOR_RGB2BGR))
     assert done
-    try:
-        Path(path).write_bytes(data.tobytes())
-    except OSError as error:
-        raise InputError(f"contact sheet {path}: {error.strerror}") from error
+    with new_file(path, "contact sheet") as part:
+        part.write_bytes(data.tobytes())
 
 
-def _width(columns: int) -> int:
-    return columns * (TILE + GAP) + GAP
+def _strip(height: int, columns: int) -> np.ndarray:
+    return np.full((height, columns * (TILE + GAP) + GAP, 3), PAPER, np.uint8)
 
 
 def _text(text: str, columns: int) -> np.ndarray:
-    strip = np.full((TEXT_HEIGHT, _width(columns), 3), PAPER, np.uint8)
+    strip = _strip(TEXT_HEIGHT, columns)
     cv2.putText(strip, text, (GAP, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, INK, 1, cv2.LINE_AA)
     return strip
 
 
 def _row(images: np.ndarray, labels: list[str], columns: int) -> np.ndarray:
+    """(h, w, 3) uint8: the images (T, H, W, 3) side by side, with their labels."""
     height = round(images.shape[1] / images.shape[2] * TILE)
-    strip = np.full((height + TEXT_HEIGHT, _width(columns), 3), PAPER, np.uint8)
+    strip = _strip(height + TEXT_HEIGHT, columns)
     for k, (image, label) in enumerate(zip(images, labels, strict=True)):
         left = GAP + k * (TILE + GAP)
         strip[:height, left : left + TILE] = cv2.resize(image, (TILE, height), interpolation=cv2.INTER_AREA)

@@ -9,23 +9,20 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
 from vla_ros.datasets.statistics import Statistics, aggregate
 
 
 @dataclass(frozen=True)
 class Episode:
-    """Frames `start` to `start + length` of a dataset.
-
-    Attributes:
-        data: the parquet file that holds its rows.
-        videos: feature key -> (mp4 file, time of its first frame in it, s).
-    """
+    """Frames `start` to `start + length` of a dataset."""
 
     index: int
     start: int
     length: int
     instruction: str
-    data: Path
+    data: Path  # the parquet file that holds its rows
+    # feature key -> (mp4 file, time of its first frame in it, s)
     videos: dict[str, tuple[Path, float]] = field(default_factory=dict)
 
     @property
@@ -42,7 +39,7 @@ def read_info(path: Path) -> dict[str, Any]:
         if (path / "meta").is_dir():
             raise InputError(f"dataset {path}: incomplete: meta/info.json is missing, its writer did not finish")
         raise InputError(f"dataset {path}: not a LeRobot dataset, expected meta/info.json")
-    info = read_json(file)
+    info = read_mapping(file, "dataset file")
     version = str(info.get("codebase_version", "none"))
     if not version.startswith(("v3.", "v2.1")):
         raise InputError(f"{file}: codebase_version {version!r}, expected v2.1 or v3.x")
@@ -72,18 +69,22 @@ def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
     rows.sort(key=lambda row: row["episode_index"])
     episodes = []
     for row in rows:
-        data = info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+        data = path / info["data_path"].format(**_place(row, "data"))
         videos = {}
         for key in video_keys:
-            file = info["video_path"].format(
-                video_key=key, chunk_index=row[f"videos/{key}/chunk_index"], file_index=row[f"videos/{key}/file_index"]
-            )
+            file = info["video_path"].format(video_key=key, **_place(row, f"videos/{key}"))
             videos[key] = (path / file, float(row[f"videos/{key}/from_timestamp"]))
-        episodes.append(Episode(
-            index=row["episode_index"], start=row["dataset_from_index"], length=row["length"],
-            instruction=(row.get("tasks") or [""])[0], data=path / data, videos=videos,
-        ))
+        start = row["dataset_from_index"]
+        episodes.append(Episode(row["episode_index"], start, row["length"], _instruction(row), data, videos))
     return episodes
+
+
+def _place(row: dict[str, Any], what: str) -> dict[str, int]:
+    return {name: row[f"{what}/{name}"] for name in ("chunk_index", "file_index")}
+
+
+def _instruction(row: dict[str, Any]) -> str:
+    return (row.get("tasks") or [""])[0]
 
 
 def _episodes_v2(path: Path, info: dict[str, Any], video_keys: list[str]) -> list[Episode]:
@@ -93,8 +94,7 @@ def _episodes_v2(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
         names = {"episode_chunk": index // info.get("chunks_size", 1000), "episode_index": index}
         videos = {key: (path / info["video_path"].format(video_key=key, **names), 0.0) for key in video_keys}
         data = path / info["data_path"].format(**names)
-        instruction = (row.get("tasks") or [""])[0]
-        episodes.append(Episode(index, start, row["length"], instruction, data, videos))
+        episodes.append(Episode(index, start, row["length"], _instruction(row), data, videos))
         start += row["length"]
     return episodes
 
@@ -103,7 +103,7 @@ def read_statistics(path: Path) -> dict[str, Statistics]:
     """feature key -> statistics as the dataset has them; empty when it has none."""
     file = path / "meta" / "stats.json"
     if file.is_file():
-        return {key: _arrays(part) for key, part in read_json(file).items()}
+        return {key: _arrays(part) for key, part in read_mapping(file, "dataset file").items()}
     file = path / "meta" / "episodes_stats.jsonl"
     if not file.is_file():
         return {}
@@ -113,15 +113,6 @@ def read_statistics(path: Path) -> dict[str, Statistics]:
 
 def _arrays(part: dict[str, Any]) -> Statistics:
     return {name: np.asarray(value) for name, value in part.items()}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}") from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

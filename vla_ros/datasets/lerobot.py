@@ -1,7 +1,8 @@
 """LeRobot datasets: written in version 3, read in versions 2.1 and 3."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -11,13 +12,12 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
-from vla_ros.datasets.values import IMAGE_PREFIX, ONCE_FILE, array, depth_pixels, is_depth
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, depth_pixels, is_depth
 from vla_ros.datasets.video import decode
-from vla_ros.datasets.writer import DatasetWriter
 
 VECTORS = ("observation.state", "action")  # of the joints
+Progress = Callable[[int, int], None]  # called with (frames done, frames in all) after each episode
 
-__all__ = ["Dataset", "DatasetWriter", "Episode", "Statistics"]
 
 class Dataset:
     """A dataset folder. States and actions are held in memory, frames are read from a memory-mapped cache.
@@ -41,8 +41,7 @@ class Dataset:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        info = read_info(self.path)
-        self.info = info
+        self.info = info = read_info(self.path)
         self.fps = float(info["fps"])
         self.robot_type = info.get("robot_type") or ""
         features = info["features"]
@@ -51,28 +50,26 @@ class Dataset:
                 raise InputError(f"dataset {self.path}: feature {key!r} is missing, it has {sorted(features)}")
         self.joint_names = _names(features["observation.state"])
         self._keys = {
-            key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key
-            for key, feature in features.items()
-            if key.startswith("observation.") and key != "observation.state"
-            or feature["dtype"] in ("video", "image")
+            key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key for key, feature in features.items()
+            if key.startswith("observation.") and key != "observation.state" or feature["dtype"] in ("video", "image")
         }
-        pictures = [name for name, key in self._keys.items() if features[key]["dtype"] in ("video", "image")]
+        kinds = {name: features[key]["dtype"] for name, key in self._keys.items()}
+        pictures = [name for name, kind in kinds.items() if kind in ("video", "image")]
         self.depth_names = tuple(name for name in pictures if is_depth(features[self._keys[name]]))
         self.camera_names = tuple(name for name in pictures if name not in self.depth_names)
         self.unreadable = {
-            name: "depth as video, whose scale of distances the file does not say; expected 16-bit images in mm"
-            for name in self.depth_names if features[self._keys[name]]["dtype"] == "video"
-        }
+            name: "depth as video, whose scale the file does not give; expected 16-bit images in mm"
+            for name in self.depth_names if kinds[name] == "video"
+        }  # fmt: skip
         once = self.path / "meta" / ONCE_FILE
         self._once = dict(np.load(once)) if once.is_file() else {}
         self.streams = {
             name: tuple(features[key]["shape"]) for name, key in self._keys.items()
             if name not in self.camera_names and name not in self.unreadable
         } | {name: value.shape for name, value in self._once.items()}  # fmt: skip
-        videos = [self._keys[name] for name in self.camera_names if features[self._keys[name]]["dtype"] == "video"]
+        videos = [self._keys[name] for name in self.camera_names if kinds[name] == "video"]
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
-        vector = (len(self.joint_names),)
-        rows = self._columns({key: (vector, "float32") for key in VECTORS})
+        rows = self._columns({key: ((len(self.joint_names),), "float32") for key in VECTORS})
         self.states, self.actions = rows["observation.state"], rows["action"]
         self.statistics = self._statistics()
 
@@ -83,7 +80,7 @@ class Dataset:
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""
         feature = self.info["features"][self._key(camera)]
-        names = feature.get("names") or ["height", "width", "channels"]
+        names = feature.get("names") or IMAGE_NAMES
         shape = dict(zip(names, feature["shape"], strict=True))
         return int(shape["height"]), int(shape["width"])
 
@@ -92,37 +89,30 @@ class Dataset:
 
         Raises InputError for too few.
         """
-        key = self._key(camera)
-        height, width = self.image_size(camera)
-        depth = camera in self.depth_names
-        frames = np.empty((episode.length, height, width, 1 if depth else 3), np.uint16 if depth else np.uint8)
+        where = f"dataset {self.path}: episode {episode.index}, camera {camera}"
+        shape, dtype = self._picture(camera)
+        frames = np.empty((episode.length, *shape), dtype)
         count = 0
-        for image in self._decoded(episode, key):
-            if image.shape != frames.shape[1:]:
-                raise InputError(
-                    f"dataset {self.path}: camera {camera}: frame of {image.shape}, expected {frames.shape[1:]}"
-                )
-            frames[count] = image
-            count += 1
-            if count == episode.length:
-                return frames
-        raise InputError(
-            f"dataset {self.path}: episode {episode.index}, camera {camera}: {count} frames, expected {episode.length}"
-        )
+        for count, image in enumerate(islice(self._decoded(episode, camera), episode.length), start=1):
+            if image.shape != shape:
+                raise InputError(f"{where}: frame of {image.shape}, expected {shape}")
+            frames[count - 1] = image
+        if count < episode.length:
+            raise InputError(f"{where}: {count} frames, expected {episode.length}")
+        return frames
 
-    def frames(
-        self,
-        camera: str,
-        cache: str | Path | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> np.ndarray:
+    def _picture(self, camera: str) -> tuple[tuple[int, ...], type]:
+        """(shape, dtype) of one frame."""
+        depth = camera in self.depth_names
+        return (*self.image_size(camera), 1 if depth else 3), np.uint16 if depth else np.uint8
+
+    def frames(self, camera: str, cache: str | Path | None = None, progress: Progress | None = None) -> np.ndarray:
         """Every frame of a camera as a read-only memory map (N, h, w, 3) uint8 RGB; of depth (N, h, w, 1) uint16 mm.
 
         The first call decodes the videos once into a file of the cache; later ones map it.
 
         Args:
             cache: folder for the file; `.cache` beside the dataset's `meta` by default.
-            progress: called with (frames done, frames in all) after each episode.
 
         Raises:
             InputError: when frames are missing or the cache cannot be written.
@@ -130,8 +120,14 @@ class Dataset:
         folder = Path(cache) if cache else self.path / ".cache"
         file = folder / f"{camera}_{self._identity(camera)}.npy"
         if not file.is_file():
+            shape, dtype = self._picture(camera)
             with new_file(file, "image cache (--cache names another folder)") as part:
-                self._fill(part, camera, progress)
+                store = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=(len(self), *shape))
+                for episode in self.episodes:
+                    store[episode.start : episode.stop] = self.episode_frames(episode, camera)
+                    if progress is not None:
+                        progress(episode.stop, len(self))
+                store.flush()
         return np.load(file, mmap_mode="r")
 
     def command_columns(self, group: str) -> list[int]:
@@ -141,20 +137,20 @@ class Dataset:
             raise InputError(f"dataset {self.path}: no command group {group!r}, it has {sorted(groups)}")
         return [self.joint_names.index(name) for name in groups[group]]
 
-    def values(self, name: str, cache: str | Path | None = None, progress=None) -> np.ndarray:
+    def values(self, name: str, cache: str | Path | None = None, progress: Progress | None = None) -> np.ndarray:
         """(N, *shape) readings of a further sensor, float32, int64, bool or text; of depth what `frames` gives.
 
         Raises InputError for one that the dataset does not have or cannot read.
         """
-        key = None if name in self._once else self._key(name)
+        if name in self._once:
+            return np.broadcast_to(self._once[name], (len(self), *self._once[name].shape))
         if name in self.depth_names:
             return self.frames(name, cache=cache, progress=progress)
-        if key is None:
-            return np.broadcast_to(self._once[name], (len(self), *self._once[name].shape))
+        key = self._key(name)
         return self._columns({key: (self.streams[name], self.info["features"][key]["dtype"])})[key]
 
     def _identity(self, camera: str) -> str:
-        """Of what the frames are made from: where the dataset lies, what it says, and the state of its files."""
+        """Of what the frames are made from: where the dataset is, what it says, and the state of its files."""
         key = self._key(camera)
         files = dict.fromkeys(e.videos[key][0] if key in e.videos else e.data for e in self.episodes)
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
@@ -162,26 +158,15 @@ class Dataset:
         said = repr((str(self.path.resolve()), self.info, rows, states))
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
-    def _fill(self, file: Path, camera: str, progress) -> None:
-        store = None
-        for episode in self.episodes:
-            frames = self.episode_frames(episode, camera)
-            if store is None:
-                shape = (len(self), *frames.shape[1:])
-                store = np.lib.format.open_memmap(file, mode="w+", dtype=frames.dtype, shape=shape)
-            store[episode.start : episode.stop] = frames
-            if progress is not None:
-                progress(episode.stop, len(self))
-        store.flush()
-
-    def _decoded(self, episode: Episode, key: str):
+    def _decoded(self, episode: Episode, camera: str) -> Iterator[np.ndarray]:
+        """(h, w, 3) uint8 RGB frames, or (h, w, 1) uint16 depth in mm."""
+        key = self._key(camera)
         if key in episode.videos:
             yield from decode(*episode.videos[key])
             return
-        is_depth_map = is_depth(self.info["features"][key])
         table = read_parquet(episode.data, [key], [("episode_index", "=", episode.index)])
         for row in table.to_pylist():  # images as PNG or JPEG bytes in the rows themselves
-            if is_depth_map:
+            if camera in self.depth_names:
                 yield depth_pixels(row[key]["bytes"])
             else:
                 yield cv2.cvtColor(cv2.imdecode(np.frombuffer(row[key]["bytes"], np.uint8), 1), cv2.COLOR_BGR2RGB)
@@ -216,15 +201,16 @@ class Dataset:
         order = np.full(total, -1)
         order[np.concatenate(places)] = np.arange(sum(map(len, places)))
         if (order < 0).any():
-            at = int(np.argmin(order >= 0))
-            missing = int((order < 0).sum())
-            raise InputError(f"dataset {self.path}: frame {at} has no row, {missing} of {total} are missing")
+            missing = np.flatnonzero(order < 0)
+            raise InputError(
+                f"dataset {self.path}: frame {missing[0]} has no row, {len(missing)} of {total} are missing"
+            )
         found = {key: np.concatenate(rows)[order] for key, rows in parts.items()}
         for key, values in found.items():
             bad = np.argwhere(~np.isfinite(values)) if values.dtype.kind == "f" else ()
             if len(bad):
                 frame, *place = bad[0].tolist()
-                episode = next(e for e in self.episodes if e.start <= frame < e.stop)
+                episode = next(episode for episode in self.episodes if frame < episode.stop)
                 what = f"joint {self.joint_names[place[0]]}" if key in VECTORS else f"value {place}"
                 raise InputError(
                     f"dataset {self.path}: episode {episode.index}, frame {frame - episode.start}: {key} of {what} is "
@@ -238,11 +224,9 @@ class Dataset:
         for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):
             if not {"mean", "std", "min", "max", "q01", "q99"} <= set(statistics.get(key, ())):
                 statistics[key] = of_rows(rows)
-            elif np.shape(statistics[key]["mean"]) != (len(self.joint_names),):
-                raise InputError(
-                    f"dataset {self.path}: statistics of {key} have {np.size(statistics[key]['mean'])} dimensions, "
-                    f"expected {len(self.joint_names)}"
-                )
+            elif (shape := np.shape(statistics[key]["mean"])) != (len(self.joint_names),):
+                what = f"statistics of {key} have {int(np.prod(shape))} dimensions, expected {len(self.joint_names)}"
+                raise InputError(f"dataset {self.path}: {what}")
         return statistics
 
 

@@ -33,7 +33,7 @@ class PixelStatistics:
         self.frames = len(frames)
 
     def merge(self, other: "PixelStatistics") -> "PixelStatistics":
-        """Both together; gives this one back."""
+        """Add the other one's pixels to this one, and return it."""
         self.histogram += other.histogram
         self.frames += other.frames
         return self
@@ -57,14 +57,13 @@ class PixelStatistics:
 
 
 def aggregate(parts: list[Statistics]) -> Statistics:
-    """Statistics of the union from those of its parts; quantiles, which do not add up, are left out."""
-    counts = np.array([float(np.ravel(part["count"])[0]) for part in parts])
-    shares = counts / counts.sum()
-    mean = sum(w * np.asarray(part["mean"], float) for w, part in zip(shares, parts, strict=True))
-    square = sum(
-        w * (np.asarray(part["std"], float) ** 2 + np.asarray(part["mean"], float) ** 2)
-        for w, part in zip(shares, parts, strict=True)
+    """Statistics of the union from those of its parts, each (D,); quantiles cannot be combined and are left out."""
+    counts, means, stds = (
+        np.stack([np.asarray(part[name], float) for part in parts]) for name in ("count", "mean", "std")
     )
+    counts = counts.reshape(len(parts))
+    mean = np.average(means, axis=0, weights=counts)
+    square = np.average(stds**2 + means**2, axis=0, weights=counts)
     return {
         "mean": mean,
         "std": np.sqrt(np.maximum(square - mean**2, 0)),

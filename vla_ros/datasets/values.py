@@ -13,6 +13,7 @@ from vla_ros.datasets.statistics import Statistics, of_rows
 
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
 IMAGE_PREFIX = "observation.images."
+IMAGE_NAMES = ["height", "width", "channels"]
 
 
 def feature_key(name: str, dtype: str) -> str:
@@ -22,8 +23,8 @@ def feature_key(name: str, dtype: str) -> str:
 def feature(stream: Stream, shape: tuple[int, ...], dtype: str) -> dict[str, Any]:
     """As info.json describes it."""
     if dtype == "uint16":
-        names, info = ["height", "width", "channels"], {"is_depth_map": True, "unit": "mm"}
-        return {"dtype": "image", "shape": list(shape), "names": names, "info": info}
+        info = {"is_depth_map": True, "unit": "mm"}
+        return {"dtype": "image", "shape": list(shape), "names": IMAGE_NAMES, "info": info}
     names = list(stream.select) if len(stream.select) == shape[-1] else None
     return {"dtype": dtype, "shape": list(shape), "names": names, "info": {"unit": stream.unit, "frame": stream.frame}}
 
@@ -71,7 +72,7 @@ def depth_pixels(data: bytes) -> np.ndarray:
 
 
 def statistics(parts: Sequence[np.ndarray], frames: int) -> Statistics:
-    """Of (N, ..., columns) values in parts, over all but the columns; of texts the number of frames alone."""
+    """Of (N, ..., columns) values in parts, over all but the columns; of texts only the number of frames."""
     rows = np.concatenate([part.reshape(-1, part.shape[-1]) for part in parts])
     known = {} if rows.dtype.kind == "U" else of_rows(rows if len(rows) else np.zeros((1, rows.shape[1])))
     return known | {"count": np.array([frames])}

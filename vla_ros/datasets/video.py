@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,12 +17,18 @@ CRF = 14
 KEYFRAME_INTERVAL = 10  # frames; random access decodes at most this many
 
 
+def video_info(height: int, width: int, fps: float) -> dict[str, Any]:
+    """Of a feature that is stored as video, as info.json describes it."""
+    stream = {"height": height, "width": width, "codec": "h264", "pix_fmt": PIXEL_FORMAT, "crf": CRF, "fps": fps}
+    stream |= {"channels": 3, "is_depth_map": False}
+    return {f"video.{name}": value for name, value in stream.items()} | {"has_audio": False}
+
+
 class VideoWriter:
     """One mp4 file; frames of several episodes follow one another, each episode starts with a keyframe."""
 
     def __init__(self, path: Path, fps: float, height: int, width: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
         self.frames = 0
         self.bytes = 0  # encoded so far
         rate = Fraction(fps).limit_denominator(1001)

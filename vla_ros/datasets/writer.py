@@ -12,8 +12,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.statistics import PixelStatistics, Statistics
-from vla_ros.datasets.values import ONCE_FILE, column, feature, feature_key, statistics
-from vla_ros.datasets.video import CRF, PIXEL_FORMAT, VideoWriter
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, column, feature, feature_key, statistics
+from vla_ros.datasets.video import VideoWriter, video_info
 
 CODEBASE_VERSION = "v3.0"
 CHUNK_FILES = 1000  # files per chunk folder
@@ -27,7 +27,7 @@ class DatasetWriter:
     """Writes a dataset episode by episode; `finish` completes it.
 
     `meta/info.json` is written last, in one step: a folder without it was cut off, and readers say so. Images are
-    stored as they come: who wants them smaller scales them as policies do (`policies.images.resize_within`).
+    stored as they come; to store smaller ones, scale them as policies do (`policies.images.resize_within`).
 
     Args:
         path: folder to make. An existing one that is not empty is an InputError.
@@ -43,7 +43,7 @@ class DatasetWriter:
             raise InputError(f"dataset {self.path}: exists and is not empty, expected a new folder")
         if not 0 < self.fps < np.inf:
             raise InputError(f"dataset {self.path}: fps {fps}, expected a positive number")
-        self._make(self.path / "meta")
+        (self.path / "meta").mkdir(parents=True)
         self._cameras: dict[str, tuple[int, int]] | None = None
         self._videos: dict[str, VideoWriter] = {}
         self._video_index: dict[str, int] = {}
@@ -95,12 +95,11 @@ class DatasetWriter:
             if values.dtype == np.uint16:
                 row |= self._add_pixels(key, values)
                 continue
-            if f"{key}_count" in rows:  # the rows behind the points are zeros that mean nothing
+            if f"{key}_count" in rows:  # the rows after the points are padding
                 values = values[np.arange(values.shape[1]) < rows[f"{key}_count"]]
             self._rows.setdefault(key, []).append(values)
             row |= _flat(key, statistics([values], length))
-        row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
-        self._episodes.append(row)
+        self._episodes.append(row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
         self._frames += length
 
     def finish(self) -> None:
@@ -112,16 +111,14 @@ class DatasetWriter:
         self._data.close()
         pq.write_table(_task_table(self._tasks), self.path / "meta" / "tasks.parquet")
         episodes = self.path / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
-        self._make(episodes.parent)
+        episodes.parent.mkdir(parents=True)
         pq.write_table(pa.Table.from_pylist(self._episodes), episodes)
         found = {key: statistics(parts, self._frames) for key, parts in self._rows.items()}
         found |= {key: pixels.result() for key, pixels in self._pixels.items()}
         if self._once:
             np.savez(self.path / "meta" / ONCE_FILE, **self._once)
-        _write_json(
-            self.path / "meta" / "stats.json",
-            {key: {name: value.tolist() for name, value in part.items()} for key, part in found.items()},
-        )
+        plain = {key: {name: value.tolist() for name, value in part.items()} for key, part in found.items()}
+        _write_json(self.path / "meta" / "stats.json", plain)
         _write_json(self.path / "meta" / "info.json", self._info())
 
     def _check(self, images, states, actions, where: str) -> None:
@@ -129,9 +126,7 @@ class DatasetWriter:
         for name, rows in (("states", states), ("actions", actions)):
             if rows.ndim != 2 or rows.shape[1] != joints or not len(rows):
                 raise InputError(f"{where}: {name} of shape {rows.shape}, expected (T, {joints})")
-            bad = np.argwhere(~np.isfinite(rows))
-            if len(bad):
-                t, j = bad[0]
+            for t, j in np.argwhere(~np.isfinite(rows)):
                 raise InputError(f"{where}: {name} of joint {self.robot.joint_names[j]} at frame {t} is {rows[t, j]}")
         if len(actions) != len(states):
             raise InputError(f"{where}: {len(actions)} actions for {len(states)} states, expected as many")
@@ -149,7 +144,7 @@ class DatasetWriter:
         self._cameras = sizes
 
     def _take_values(self, values: Mapping[str, np.ndarray], length: int, where: str) -> dict[str, np.ndarray]:
-        """Feature key -> rows; what is published once is put aside. Raises InputError for what does not fit."""
+        """Feature key -> (T, *shape); what is published once goes to `_once`. Raises InputError for other shapes."""
         if set(values) != set(self._readings):
             raise InputError(f"{where}: values of {sorted(values)}, the robot file has {sorted(self._readings)}")
         for name, rows in values.items():
@@ -162,24 +157,18 @@ class DatasetWriter:
         return {feature_key(n, self._readings[n][2]): rows for n, rows in values.items() if n not in self._once}
 
     def _add_video(self, camera: str, frames: np.ndarray) -> dict:
-        key = f"observation.images.{camera}"
+        key = f"{IMAGE_PREFIX}{camera}"
         video = self._videos.get(camera)
         if video is None or video.bytes > VIDEO_FILE_MB * 2**20:
             if video is not None:
                 video.close()
             self._video_index[camera] = self._video_index.get(camera, -1) + 1
-            chunk, file = divmod(self._video_index[camera], CHUNK_FILES)
-            path = self.path / VIDEO_PATH.format(video_key=key, chunk_index=chunk, file_index=file)
+            path = self.path / VIDEO_PATH.format(video_key=key, **_place(self._video_index[camera]))
             video = self._videos[camera] = VideoWriter(path, self.fps, *frames.shape[1:3])
-        start = video.frames
+        row = _place(self._video_index[camera]) | {"from_timestamp": video.frames / self.fps}
         video.add(frames)
-        chunk, file = divmod(self._video_index[camera], CHUNK_FILES)
-        return {
-            f"videos/{key}/chunk_index": chunk,
-            f"videos/{key}/file_index": file,
-            f"videos/{key}/from_timestamp": start / self.fps,
-            f"videos/{key}/to_timestamp": video.frames / self.fps,
-        } | self._add_pixels(key, frames)
+        row["to_timestamp"] = video.frames / self.fps
+        return {f"videos/{key}/{name}": value for name, value in row.items()} | self._add_pixels(key, frames)
 
     def _add_pixels(self, key: str, frames: np.ndarray) -> dict:
         pixels = PixelStatistics(frames)
@@ -190,23 +179,21 @@ class DatasetWriter:
     def _add_rows(self, rows: Mapping[str, np.ndarray], length: int, episode: int, task: int) -> dict:
         table = pa.table({
             **{key: column(values) for key, values in rows.items()},
-            "timestamp": pa.array(np.arange(length, dtype=np.float32) / np.float32(self.fps)),
-            "frame_index": pa.array(np.arange(length, dtype=np.int64)),
-            "episode_index": pa.array(np.full(length, episode, np.int64)),
-            "index": pa.array(np.arange(self._frames, self._frames + length, dtype=np.int64)),
-            "task_index": pa.array(np.full(length, task, np.int64)),
-        })
+            "timestamp": np.arange(length, dtype=np.float32) / np.float32(self.fps),
+            "frame_index": np.arange(length),
+            "episode_index": np.full(length, episode),
+            "index": np.arange(self._frames, self._frames + length),
+            "task_index": np.full(length, task),
+        })  # fmt: skip
         if self._data is None or Path(self._data.where).stat().st_size > DATA_FILE_MB * 2**20:
             if self._data is not None:
                 self._data.close()
             self._data_index += 1
-            chunk, file = divmod(self._data_index, CHUNK_FILES)
-            path = self.path / DATA_PATH.format(chunk_index=chunk, file_index=file)
-            self._make(path.parent)
+            path = self.path / DATA_PATH.format(**_place(self._data_index))
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._data = pq.ParquetWriter(str(path), table.schema, compression="snappy")
         self._data.write_table(table)
-        chunk, file = divmod(self._data_index, CHUNK_FILES)
-        return {"data/chunk_index": chunk, "data/file_index": file}
+        return {f"data/{name}": value for name, value in _place(self._data_index).items()}
 
     def _info(self) -> dict:
         joints = list(self.robot.joint_names)
@@ -214,22 +201,8 @@ class DatasetWriter:
         groups = {group.name: list(group.joints) for group in self.robot.groups}
         features = {"observation.state": vector, "action": vector | {"info": {"groups": groups}}}
         for camera, (height, width) in self._cameras.items():
-            features[f"observation.images.{camera}"] = {
-                "dtype": "video",
-                "shape": [height, width, 3],
-                "names": ["height", "width", "channels"],
-                "info": {
-                    "video.height": height,
-                    "video.width": width,
-                    "video.codec": "h264",
-                    "video.pix_fmt": PIXEL_FORMAT,
-                    "video.crf": CRF,
-                    "video.fps": self.fps,
-                    "video.channels": 3,
-                    "video.is_depth_map": False,
-                    "has_audio": False,
-                },
-            }
+            row = {"dtype": "video", "shape": [height, width, 3], "names": IMAGE_NAMES}
+            features[f"{IMAGE_PREFIX}{camera}"] = row | {"info": video_info(height, width, self.fps)}
         for name, (stream, shape, dtype) in self._readings.items():
             if not stream.once:
                 features[feature_key(name, dtype)] = feature(stream, shape, dtype)
@@ -252,11 +225,10 @@ class DatasetWriter:
             "features": features,
         }
 
-    def _make(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"dataset {self.path}: cannot make {folder}: {error.strerror}") from error
+
+def _place(file: int) -> dict[str, int]:
+    """Of the file of that number."""
+    return dict(zip(("chunk_index", "file_index"), divmod(file, CHUNK_FILES), strict=True))
 
 
 def _flat(feature: str, statistics: Statistics) -> dict:

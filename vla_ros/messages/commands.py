@@ -1,6 +1,7 @@
 """Joint commands: the three interfaces of a command group, written and read."""
 
 from array import array
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,18 +37,17 @@ class CommandWriter:
     def fill(self, positions: np.ndarray, stamp: int) -> Any:
         """The message, with (G,) positions in rad or m for this group's joints and the tick's time in ns.
 
-        A Float64MultiArray has no place for a time.
+        A Float64MultiArray has no field for it.
         """
         values = array("d", positions)
+        if self.group.interface == "float64_multi_array":
+            self.message.data = values
+            return self.message
         if self.group.interface == "joint_trajectory":
             self._point.positions = values
-            set_stamp(self.message, stamp)
-        elif self.group.interface == "joint_state":
-            self.message.position = values
-            set_stamp(self.message, stamp)
         else:
-            self.message.data = values
-        return self.message
+            self.message.position = values
+        return set_stamp(self.message, stamp)
 
 
 def read_command(group: CommandGroup, message: Any) -> np.ndarray:
@@ -59,14 +59,7 @@ def read_command(group: CommandGroup, message: Any) -> np.ndarray:
     if group.interface == "joint_trajectory":
         if not message.points:
             raise InputError(f"{what}: trajectory without points, expected one or more")
-        message = _Named(message.joint_names, message.points[-1].positions)
+        message = SimpleNamespace(name=message.joint_names, position=message.points[-1].positions)
     elif group.interface == "float64_multi_array":
-        message = _Named(group.joints, message.data)
+        message = SimpleNamespace(name=group.joints, position=message.data)
     return joint_positions(message, group.joints, what)
-
-
-class _Named:
-    """Names and positions, as a joint state has them."""
-
-    def __init__(self, name: Any, position: Any) -> None:
-        self.name, self.position = name, position

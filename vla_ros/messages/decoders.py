@@ -21,7 +21,6 @@ from vla_ros.messages.images import depth_image, rgb_image
 from vla_ros.messages.joints import joint_positions
 
 ENTRY_POINTS = "vla_ros.decoders"
-POINT_CLOUD = "sensor_msgs/msg/PointCloud2"
 SELECTED = {f"std_msgs/msg/{name}": ("data",) for name in ("Bool", "String", "Float32MultiArray", "Float64MultiArray")}
 # datatype of a sensor_msgs/PointField -> numpy
 POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
@@ -36,10 +35,10 @@ def decoder_of(stream: Stream, robot: RobotSpec) -> Callable[[Any], Readings]:
     """
     if stream.is_state:
         partial = len(robot.state_streams) > 1
-        return lambda message: {stream.name: _frozen(joint_positions(message, robot.joint_names, partial=partial))}
+        return lambda message: {stream.name: joint_positions(message, robot.joint_names, partial=partial)}
     if stream.is_command:
         group = next(group for group in robot.groups if COMMAND + group.name == stream.name)
-        return lambda message: {stream.name: _frozen(read_command(group, message))}
+        return lambda message: {stream.name: read_command(group, message)}
     function = _function(stream)
     return lambda message: _readings(function, message, stream)
 
@@ -74,17 +73,17 @@ def _readings(function: Callable[[Any, Stream], Any], message: Any, stream: Stre
         if value.shape[1:] != stream.single_shape[1:]:
             raise InputError(f"points of shape {value.shape[1:]}, the robot file says {stream.single_shape[1:]}")
         value, count = _thinned(value, stream.points)
-        return {stream.name: _frozen(value), f"{stream.name}_count": _frozen(np.array([count]))}
+        return {stream.name: value, f"{stream.name}_count": np.array([count])}
     if value.shape != stream.single_shape:
         raise InputError(f"shape {list(value.shape)}, the robot file says {list(stream.single_shape)}")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         at = np.argwhere(~np.isfinite(value))[0]
         raise InputError(f"value {at.tolist()} is {value[tuple(at)]}, expected a finite number")
-    return {stream.name: _frozen(value)}
+    return {stream.name: value}
 
 
 def _typed(value: Any, dtype: str) -> np.ndarray:
-    """As an array of the dtype: any numbers become float32, anything else must not change by it."""
+    """An array of the dtype, in its own shape: any numbers become float32, other values must not change."""
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
@@ -92,27 +91,22 @@ def _typed(value: Any, dtype: str) -> np.ndarray:
     kinds = {"float32": "fiu", "int64": "iu", "bool": "b", "string": "U", "uint16": "u", "uint8": "u"}[dtype]
     if array.dtype.kind not in kinds:
         raise InputError(f"{array.dtype} values, the robot file says {dtype}")
-    if dtype == "string":
-        return array
+    if dtype == "string" or array.dtype == dtype:
+        return np.ascontiguousarray(array)
     with np.errstate(over="ignore"):  # what becomes infinite is refused
         result = np.ascontiguousarray(array, dtype=dtype)
-    if dtype != "float32" and result.dtype != array.dtype and not np.array_equal(result, array):
+    if dtype != "float32" and not np.array_equal(result, array):
         raise InputError(f"{array.dtype} values that {dtype} does not hold")
     return result
 
 
 def _thinned(rows: np.ndarray, most: int) -> tuple[np.ndarray, int]:
-    """(most, C) finite rows, evenly taken, zeros behind them; and how many there are."""
+    """(most, C) finite rows, evenly taken, padded with zeros; and how many there are."""
     rows = rows[np.isfinite(rows).all(axis=1)]
     rows = rows[:: max(-(-len(rows) // most), 1)]
     value = np.zeros((most, rows.shape[1]), rows.dtype)
     value[: len(rows)] = rows
     return value, len(rows)
-
-
-def _frozen(value: np.ndarray) -> np.ndarray:
-    value.flags.writeable = False
-    return value
 
 
 # The decoders
@@ -122,9 +116,7 @@ def colour(message: Any, stream: Stream) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
     value, (height, width, _) = rgb_image(message), stream.shape
     if value.shape[:2] != (height, width):
-        raise InputError(
-            f"image of {value.shape[1]}x{value.shape[0]} pixels, the robot file says {width}x{height}"
-        )
+        raise InputError(f"image of {value.shape[1]}x{value.shape[0]} pixels, the robot file says {width}x{height}")
     return value
 
 
@@ -134,7 +126,7 @@ def depth(message: Any, stream: Stream) -> np.ndarray:
 
 
 def fields(message: Any, stream: Stream) -> np.ndarray:
-    """The values at the paths of `select`, one behind another."""
+    """The values at the paths of `select`, concatenated, in the stream's shape where they fill it; else (N,)."""
     parts = []
     for path in stream.select or SELECTED[stream.type]:
         value = message
@@ -147,9 +139,9 @@ def fields(message: Any, stream: Stream) -> np.ndarray:
                 raise InputError(f"{path}: {error}") from None
         part = np.asarray(value)
         if part.dtype.kind not in "biufU":
-            raise InputError(f"{path} is a {type(value).__name__}, expected numbers, truth values or texts")
-        parts.append(np.atleast_1d(part))
-    value = np.concatenate([part.ravel() for part in parts])
+            raise InputError(f"{path} is a {type(value).__name__}, expected numbers, booleans or strings")
+        parts.append(part.ravel())
+    value = np.concatenate(parts)
     return value.reshape(stream.single_shape) if value.size == np.prod(stream.single_shape) else value
 
 
@@ -158,12 +150,12 @@ def _steps(path: str) -> tuple[tuple[str, str | None], ...]:
     """(field, index or name or None) of a path such as "pose.position[2]"."""
     found = [re.fullmatch(r"(\w+)(?:\[([^\]]+)\])?", part) for part in path.split(".")]
     if None in found:
-        raise InputError(f"select {path!r}, expected fields with dots between them, and [number] or [name] behind one")
+        raise InputError(f"select {path!r}, expected field.field, with [number] or [name] after a field where needed")
     return tuple((match[1], match[2]) for match in found)
 
 
 def ranges(message: Any, stream: Stream) -> np.ndarray:
-    """m, of a LaserScan or a Range: +Inf (no return) is range_max, -Inf (too near) range_min, NaN (no value) zero."""
+    """(N,) m, of a LaserScan or a Range: +Inf (no return) is range_max, -Inf (too near) range_min, NaN zero."""
     value = np.asarray(message.ranges if hasattr(message, "ranges") else [message.range], np.float32)
     return np.nan_to_num(value, nan=0.0, posinf=message.range_max, neginf=message.range_min)
 
@@ -195,7 +187,7 @@ def point_cloud(message: Any, stream: Stream) -> np.ndarray:
 BUILT_IN = {
     IMAGE: depth,
     COMPRESSED_IMAGE: depth,
-    POINT_CLOUD: point_cloud,
+    "sensor_msgs/msg/PointCloud2": point_cloud,
     "sensor_msgs/msg/LaserScan": ranges,
     "sensor_msgs/msg/Range": ranges,
 }

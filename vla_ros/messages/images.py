@@ -55,7 +55,7 @@ def depth_image(message: Any) -> np.ndarray:
 
 
 def _pixels(message: Any) -> tuple[np.ndarray, str]:
-    """Pixels as they were sent, and their encoding."""
+    """(H, W) or (H, W, C) pixels as they were sent, and their encoding."""
     if hasattr(message, "format"):
         return _decompress(message)
     return raw_image(message), _encoding(message)
@@ -95,11 +95,12 @@ def image_message(Image: type, rgb: np.ndarray, stamp: int = 0, frame_id: str = 
     height, width, channels = rgb.shape
     if rgb.dtype != np.uint8 or channels != 3:
         raise ValueError(f"expected (H, W, 3) uint8, got {rgb.shape} {rgb.dtype}")
-    message = _with_header(Image(), stamp, frame_id)
+    message = set_stamp(Image(), stamp)
+    message.header.frame_id = frame_id
     message.height, message.width, message.step = height, width, 3 * width
     message.encoding = "rgb8"
     message.is_bigendian = 0
-    message.data = _array(rgb.tobytes())
+    message.data = array("B", rgb.tobytes())  # rclpy's setter does not look at every element of an array
     return message
 
 
@@ -110,15 +111,11 @@ def compressed_image_message(
     done, data = cv2.imencode(f".{format}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     if not done:
         raise ValueError(f"OpenCV cannot encode {format!r}")
-    message = _with_header(CompressedImage(), stamp, frame_id)
-    message.format = f"rgb8; {format} compressed bgr8"
-    message.data = _array(data.tobytes())
-    return message
-
-
-def _with_header(message: Any, stamp: int, frame_id: str) -> Any:
+    message = set_stamp(CompressedImage(), stamp)
     message.header.frame_id = frame_id
-    return set_stamp(message, stamp)
+    message.format = f"rgb8; {format} compressed bgr8"
+    message.data = array("B", data.tobytes())
+    return message
 
 
 def _encoding(message: Any) -> str:
@@ -136,13 +133,8 @@ def _bytes(data: Any) -> np.ndarray:
         return np.asarray(data, np.uint8)
 
 
-def _array(data: bytes) -> Any:
-    """What rclpy's uint8[] setters take without looking at every element."""
-    return array("B", data)
-
-
 def _decompress(message: Any) -> tuple[np.ndarray, str]:
-    """Pixels and their encoding; OpenCV decodes colours as BGR."""
+    """(H, W) or (H, W, C) pixels and their encoding; OpenCV decodes colours as BGR."""
     said = str(message.format)
     if "compressedDepth" in said:
         raise InputError(f"compressed image: format {said!r}, expected jpeg or png (use the raw depth topic)")
@@ -170,6 +162,7 @@ def _decompress(message: Any) -> tuple[np.ndarray, str]:
 
 
 def _to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of (H, W) or (H, W, C) pixels."""
     if encoding in _DEPTH_STEP:
         steps = np.nan_to_num(pixels / np.float32(_DEPTH_STEP[encoding]), nan=0.0, posinf=0.0, neginf=0.0)
         pixels = np.clip(np.rint(steps), 0, 255).astype(np.uint8)
@@ -183,5 +176,5 @@ def _to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def _high_byte(pixels: np.ndarray) -> np.ndarray:
-    """uint16 to uint8 so that 65535 becomes 255: v / 257, rounded."""
+    """(H, W, ...) uint16 to uint8 so that 65535 becomes 255: v / 257, rounded."""
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)

@@ -10,12 +10,10 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
 
 
-def joint_positions(
-    message: Any, names: Sequence[str], what: str = "joint state", partial: bool = False
-) -> np.ndarray:
+def joint_positions(message: Any, names: Sequence[str], what: str = "joint state", partial: bool = False) -> np.ndarray:
     """(J,) float64 positions of the joints `names`, rad or m.
 
-    Joints that the robot file does not know are left aside. With `partial`, joints that the message lacks are NaN.
+    Joints that the robot file does not know are ignored. With `partial`, joints that the message lacks are NaN.
 
     Raises:
         InputError: a joint is missing, is duplicated or has no finite position.
@@ -25,20 +23,17 @@ def joint_positions(
     if len(there) != len(positions):
         raise InputError(f"{what}: {len(there)} names and {len(positions)} positions, expected as many")
     index = {name: i for i, name in enumerate(there)}
-    result = np.full(len(names), np.nan)
-    for j, name in enumerate(names):
-        if name not in index:
-            if partial:
-                continue
-            raise InputError(f"{what}: joint {name!r} is missing, got {there}")
-        result[j] = positions[index[name]]
+    missing = [name for name in names if name not in index]
+    if missing and not partial:
+        raise InputError(f"{what}: joint {missing[0]!r} is missing, got {there}")
+    result = np.array([positions[index[name]] if name in index else np.nan for name in names], dtype=np.float64)
     if len(index) != len(there):
         twice = sorted({name for name in there if there.count(name) > 1} & set(names))
         if twice:
             raise InputError(f"{what}: joint {twice[0]!r} is duplicated")
-    bad = [j for j in np.flatnonzero(~np.isfinite(result)) if names[j] in index]
-    if bad:
-        raise InputError(f"{what}: joint {names[bad[0]]!r} is at {result[bad[0]]}, expected a finite position")
+    for j in np.flatnonzero(~np.isfinite(result)):
+        if names[j] in index:
+            raise InputError(f"{what}: joint {names[j]!r} is at {result[j]}, expected a finite position")
     return result
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,6 @@ from vla_ros.core.stream import COMMAND, JOINT_STATES, Stream
 from vla_ros.messages.decoders import Readings, decoder_of
 from vla_ros.messages.selection import partners, rows_at
 from vla_ros.messages.stamps import NS, is_stamped, stamp_ns
-
-__all__ = ["JOINT_STATES", "NotReady", "ObservationBuilder", "message_stamp"]
 
 
 class NotReady(InputError):
@@ -43,6 +41,30 @@ class _Entry:
         self.stamp, self.message, self.readings = stamp, message, None
 
 
+class _Kept:
+    """The messages of one stream that are kept, oldest first, and what is looked up for every one of them."""
+
+    def __init__(self, stream: Stream, robot: RobotSpec, max_age: float | None, history: float) -> None:
+        self.stream = stream
+        self.decode = decoder_of(stream, robot)
+        limit = max_age if stream.is_camera or stream.is_state else stream.max_age
+        self.limit_ns = np.inf if max_age is None or stream.once else round(limit * NS)
+        self.history_ns = round(history * NS) + stream.offsets_ns[0]
+        self.entries: list[_Entry] = []
+        self.stamps: list[int] = []
+
+    def readings(self, entries: Sequence[_Entry]) -> Readings:
+        """Of the messages that were chosen: one, or those of a window. Raises InputError."""
+        for entry in entries:
+            if entry.readings is None:
+                entry.readings, entry.message = self.decode(entry.message), None
+                for value in entry.readings.values():
+                    value.flags.writeable = False  # observations share it
+        if self.stream.window is None:
+            return entries[0].readings
+        return {self.stream.name: np.stack([entry.readings[self.stream.name] for entry in entries])}
+
+
 class ObservationBuilder:
     """Keeps the newest messages of every stream of a robot and makes observations of them.
 
@@ -51,7 +73,7 @@ class ObservationBuilder:
     Args:
         robot: its file says which streams there are.
         max_age: s; an image or joint state that is older than this at the time asked for is refused; the other
-            streams say it themselves. None: any age, of all streams.
+            streams have their own limit. None: any age, of all streams.
         history: s; messages this much older than the newest of their stream are kept, for observations of earlier
             instants (policies with a history) and for messages that run ahead of the clock.
         names: streams to observe; by default all except commands. Those that are chosen together with them are
@@ -62,37 +84,28 @@ class ObservationBuilder:
     """
 
     def __init__(
-        self,
-        robot: RobotSpec,
-        max_age: float | None = 0.5,
-        history: float = 0.25,
-        names: Collection[str] | None = None,
+        self, robot: RobotSpec, max_age: float | None = 0.5, history: float = 0.25, names: Collection[str] | None = None
     ) -> None:
         if names is None:
             names = [name for name, stream in robot.all_streams.items() if not stream.is_command]
         self.robot = robot
-        self.names = self._spelled(names)
+        self._state_streams = robot.state_streams
+        self._names = self._spelled(names)
         self.streams = {stream.name: stream for stream in robot.chosen_with({*names, JOINT_STATES})}
-        # The rest is looked up for every message that arrives. A limit of None: any age.
-        self._limits_ns = {
-            name: None if max_age is None or stream.once
-            else round((max_age if stream.is_camera or stream.is_state else stream.max_age) * NS)
-            for name, stream in self.streams.items()
-        }  # fmt: skip
-        self._history_ns = {
-            name: round(history * NS) + max(stream.offsets_ns) for name, stream in self.streams.items()
-        }
-        self._decoders = {name: decoder_of(stream, robot) for name, stream in self.streams.items()}
+        self._kept = {name: _Kept(stream, robot, max_age, history) for name, stream in self.streams.items()}
+        self._stamps = {name: kept.stamps for name, kept in self._kept.items()}
+        self._cameras = tuple(name for name, stream in self.streams.items() if stream.is_camera)
+        self._timed = frozenset((*self._cameras, *self._state_streams))  # they say when an observation was made
         self._columns = {
             COMMAND + group.name: [robot.joint_names.index(name) for name in group.joints] for group in robot.groups
         }
-        self._entries: dict[str, list[_Entry]] = {name: [] for name in self.streams}
-        self._stamps: dict[str, list[int]] = {name: [] for name in self.streams}
         self._lock = threading.Lock()
 
     def _spelled(self, names: Collection[str]) -> tuple[str, ...]:
-        """The state by the names of its streams."""
-        spelled = [n for name in names for n in (self.robot.state_streams if name == JOINT_STATES else [name])]
+        """The state by the names of its streams; commands need it too."""
+        spelled = [n for name in names for n in (self._state_streams if name == JOINT_STATES else [name])]
+        if any(name.startswith(COMMAND) for name in names):
+            spelled += self._state_streams
         return tuple(dict.fromkeys(spelled))
 
     @property
@@ -107,7 +120,8 @@ class ObservationBuilder:
         """
         entry = _Entry(stamp_ns(message) if stamp is None else stamp, message)
         with self._lock:
-            entries, stamps = self._entries[stream], self._stamps[stream]
+            kept = self._kept[stream]
+            entries, stamps = kept.entries, kept.stamps
             index = bisect_right(stamps, entry.stamp)
             if index and stamps[index - 1] == entry.stamp:
                 entries[index - 1] = entry
@@ -115,25 +129,25 @@ class ObservationBuilder:
                 entries.insert(index, entry)
                 stamps.insert(index, entry.stamp)
             # The oldest one kept is the last that is not after the start of the history.
-            first = max(bisect_right(stamps, stamps[-1] - self._history_ns[stream]) - 1, 0)
+            first = max(bisect_right(stamps, stamps[-1] - kept.history_ns) - 1, 0)
             del entries[:first], stamps[:first]
 
     def clear(self) -> None:
         """Forget everything but what is published once: after a jump of the clock."""
         with self._lock:
-            for name, stream in self.streams.items():
-                if not stream.once:
-                    self._entries[name].clear()
-                    self._stamps[name].clear()
+            for kept in self._kept.values():
+                if not kept.stream.once:
+                    kept.entries.clear()
+                    kept.stamps.clear()
 
     def problems(self, stamp_ns: int) -> dict[str, str]:
         """Streams that have no fresh message at `stamp_ns`, with the reason."""
-        return self._select(stamp_ns, self.names)[1]
+        return self._select(stamp_ns, self._names)[1]
 
     def build(self, stamp_ns: int, instruction: str = "", names: Collection[str] | None = None) -> Observation:
         """The robot at `stamp_ns` (ns on the ROS clock): of every stream what `messages.selection` chooses.
 
-        A command that is missing or stale is the state of its joints: nobody commands them, so they hold.
+        A command that is missing or stale is the state of its joints: they hold their positions.
 
         Args:
             names: streams to observe instead of all; the images and values of the others are absent.
@@ -141,44 +155,35 @@ class ObservationBuilder:
         Raises:
             NotReady: names every stream that is missing, stale (with its age) or cannot be decoded.
         """
-        names = self.names if names is None else self._spelled(names)
-        if any(name.startswith(COMMAND) for name in names):
-            names = dict.fromkeys((*names, *self.robot.state_streams))
+        names = self._names if names is None else self._spelled(names)
         found, problems = self._select(stamp_ns, names)
         readings: Readings = {}
         for name, entries in found.items():
             try:
-                for entry in entries:
-                    self._decode(name, entry)
-                readings |= self._joined(name, entries)
+                readings.update(self._kept[name].readings(entries))
             except InputError as error:
                 problems[name] = str(error)
-        state = np.empty(0)
-        if not problems and any(self.streams[name].is_state for name in names):
+        if not problems:
             try:
-                state = self._state(readings)
+                state = self._state([readings.pop(name) for name in self._state_streams if name in found])
             except InputError as error:
                 problems[JOINT_STATES] = str(error)
         if problems:
             raise NotReady(problems)
         for name in names:
-            if name.startswith(COMMAND) and name not in readings:
+            if name not in found:
                 readings[name] = state[self._columns[name]]
         stamps = {name: entries[-1].stamp for name, entries in found.items()}
-        timed = [stamp for name, stamp in stamps.items() if self._is_timed(name)] or list(stamps.values())
+        timed = [stamp for name, stamp in stamps.items() if name in self._timed] or stamps.values()
         return Observation(
             stamp_ns=max(timed, default=stamp_ns),
-            images={name: readings.pop(name) for name in names if self.streams[name].is_camera},
+            images={name: readings.pop(name) for name in self._cameras if name in found},
             state=state,
             instruction=instruction,
             stamps_ns=stamps,
-            values={name: value for name, value in readings.items() if not name.startswith(JOINT_STATES)},
+            values=readings,
             columns=self._columns,
         )
-
-    def _is_timed(self, name: str) -> bool:
-        """Cameras and joint states say when an observation was made; the others ride along."""
-        return self.streams[name].is_camera or self.streams[name].is_state
 
     def _select(self, now: int, names: Collection[str]) -> tuple[dict[str, list[_Entry]], dict[str, str]]:
         """stream -> the entries to use, and why others have none; a command without any is in neither."""
@@ -186,54 +191,45 @@ class ObservationBuilder:
         with self._lock:
             rows = rows_at(self._stamps, self.streams.values(), now)
             for name in names:
-                stream, entries = self.streams[name], self._entries[name]
-                chosen = None if rows[name] is None else [entries[row] for row in rows[name]]
-                why = self._trouble(stream, chosen, now)
-                if not why:
-                    found[name] = chosen
-                elif not stream.is_command:
+                kept, chosen = self._kept[name], rows[name]
+                if chosen is None:
+                    why = self._missing(kept, now)
+                else:
+                    entries = [kept.entries[row] for row in chosen]
+                    age = now - entries[-1].stamp
+                    if len(entries) > 1:
+                        offsets = kept.stream.offsets_ns
+                        age = max(now - offset - entry.stamp for offset, entry in zip(offsets, entries, strict=True))
+                    if age <= kept.limit_ns:
+                        found[name] = entries
+                        continue
+                    why = self._stale(kept, age)
+                if not kept.stream.is_command:
                     problems[name] = why
         return found, problems
 
-    def _trouble(self, stream: Stream, chosen: list[_Entry] | None, now: int) -> str:
-        """Why the chosen entries cannot be used; empty when they can. Holds the lock."""
-        if chosen is None:
-            stamps = self._stamps[stream.name]
-            if not stamps:
-                return "no message yet"
-            if stamps[0] > now:
-                return f"nothing yet: the oldest message lies {(stamps[0] - now) / NS:.3f} s ahead"
-            if self._partners(stream):
-                return f"no message at the same instant as one of {self._partners(stream)}"
-            early = stamps[0] - (now - stream.offsets_ns[0])
-            return f"its window begins {early / NS:.3f} s before the oldest message"
-        limit = self._limits_ns[stream.name]
-        if limit is None:
-            return ""
-        age = max([now - offset - entry.stamp for offset, entry in zip(stream.offsets_ns, chosen, strict=True)])
-        if age <= limit:
-            return ""
-        others = self._partners(stream)
+    def _missing(self, kept: _Kept, now: int) -> str:
+        """Why no messages of a stream can be chosen."""
+        if not kept.stamps:
+            return "no message yet"
+        oldest = kept.stamps[0]
+        if oldest > now:
+            return f"nothing yet: the oldest message is {(oldest - now) / NS:.3f} s ahead"
+        if others := partners(kept.stream, self.streams.values()):
+            return f"no message at the same instant as one of {others}"
+        early = oldest - (now - kept.stream.offsets_ns[0])
+        return f"its window begins {early / NS:.3f} s before the oldest message"
+
+    def _stale(self, kept: _Kept, age: int) -> str:
+        """Why the messages that were chosen, `age` ns old, are refused."""
+        others = partners(kept.stream, self.streams.values())
         said = f"{age / NS:.3f} s old" + (f" where it is together with {others}" if others else "")
-        return f"{said}, expected at most {limit / NS:.3f} s"
+        return f"{said}, expected at most {kept.limit_ns / NS:.3f} s"
 
-    def _partners(self, stream: Stream) -> str:
-        return ", ".join(partners(stream, self.streams.values()))
-
-    def _decode(self, name: str, entry: _Entry) -> None:
-        if entry.readings is None:
-            entry.readings, entry.message = self._decoders[name](entry.message), None
-
-    def _joined(self, name: str, entries: list[_Entry]) -> Readings:
-        if self.streams[name].window is None:
-            return entries[0].readings
-        return {name: np.stack([entry.readings[name] for entry in entries])}
-
-    def _state(self, readings: Readings) -> np.ndarray:
-        """(J,) of all topics of joint states. Raises InputError for a joint that is on none or on several."""
-        parts = [readings[name] for name in self.robot.state_streams]
-        if len(parts) == 1:
-            return parts[0]
+    def _state(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """(J,) of all topics of joint states; empty of none. Raises InputError for a joint not on exactly one."""
+        if len(parts) < 2:
+            return parts[0] if parts else np.empty(0)
         counts = np.isfinite(parts).sum(axis=0)
         bad = np.flatnonzero(counts != 1)
         if bad.size:

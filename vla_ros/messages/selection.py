@@ -5,12 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from vla_ros.core.stream import Stream
 
+Rows = tuple[int, ...]
 LOOK_BACK_NS = 10_000_000_000  # for an instant at which all of a group are there
 
 
-def rows_at(
-    stamps: Mapping[str, Sequence[int]], streams: Collection[Stream], time: int
-) -> dict[str, tuple[int, ...] | None]:
+def rows_at(stamps: Mapping[str, Sequence[int]], streams: Collection[Stream], time: int) -> dict[str, Rows | None]:
     """Stream name -> rows of its messages for an observation at `time`, ns; None where there are none.
 
     That is the last message not after `time`; for each value of a window the last one not after its own instant; of
@@ -19,36 +18,38 @@ def rows_at(
     Args:
         stamps: stream name -> the stamps of its messages in ascending order, ns.
     """
-    found: dict[str, tuple[int, ...] | None] = {}
+    found: dict[str, Rows | None] = {}
     groups: dict[str, list[Stream]] = {}
     for stream in streams:
+        times = stamps[stream.name]
+        row = bisect_right(times, time) - 1
+        if row < 0 and stream.once and len(times):
+            row = 0
+        found[stream.name] = (row,) if row >= 0 else None
         if stream.with_:
             groups.setdefault(stream.with_, []).append(stream)
-            continue
-        times = stamps[stream.name]
-        rows = tuple([bisect_right(times, time - offset) - 1 for offset in stream.offsets_ns])
-        if stream.once and len(times):
-            rows = (max(rows[0], 0),)
-        found[stream.name] = rows if rows[0] >= 0 else None
+        elif stream.window:
+            rows = tuple(bisect_right(times, time - offset) - 1 for offset in stream.offsets_ns)
+            found[stream.name] = rows if rows[0] >= 0 else None
     for leader, followers in groups.items():
         found |= _together(stamps, leader, followers, time)
     return found
 
 
-def partners(stream: Stream, streams: Collection[Stream]) -> list[str]:
-    """Names of the streams that are chosen together with this one."""
+def partners(stream: Stream, streams: Collection[Stream]) -> str:
+    """Names of the streams that are chosen together with this one, for messages; empty when there are none."""
     leader = stream.with_ or stream.name
-    return [other.name for other in streams if leader in (other.name, other.with_) and other is not stream]
+    return ", ".join(other.name for other in streams if leader in (other.name, other.with_) and other is not stream)
 
 
 def _together(
     stamps: Mapping[str, Sequence[int]], leader: str, followers: Sequence[Stream], time: int
-) -> dict[str, tuple[int, ...] | None]:
+) -> dict[str, Rows | None]:
     times = stamps[leader]
     for row in range(bisect_right(times, time) - 1, -1, -1):
         if times[row] < time - LOOK_BACK_NS:
             break
-        rows: dict[str, tuple[int, ...] | None] = {leader: (row,)}
+        rows: dict[str, Rows | None] = {leader: (row,)}
         for stream in followers:
             other = _nearest(stamps[stream.name], times[row], time)
             if other < 0 or abs(stamps[stream.name][other] - times[row]) > round(stream.slop * 1e9):

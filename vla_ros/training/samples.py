@@ -8,7 +8,8 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import COMMAND, JOINT_STATES
-from vla_ros.datasets.lerobot import Dataset, Episode
+from vla_ros.datasets.index import Episode
+from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies.processor import Processor
 from vla_ros.training import augment
 from vla_ros.training.config import AugmentationConfig
