@@ -43,7 +43,7 @@ class KeyValueCache:
             buffer = known.new_empty((*known.shape[:4], length + room, known.shape[5]))
             buffer[..., :length, :] = known
         self._buffer = buffer
-        self._layers = [(layer[0], layer[1]) for layer in buffer.unbind(1)]
+        self._layers = list(zip(*(part.unbind() for part in buffer.unbind()), strict=True))  # keys and values of each
         self._lengths = [length] * known.shape[1]
 
     def stored(self) -> Tensor:

@@ -117,6 +117,7 @@ class PolicySession:
             self._network = RecordedNetwork(self.policy, self._held, self.device, self.options.max_graphs)
         else:
             self._network = PlainNetwork(self.policy, self._held, self.device)
+        self._warm = False
         self._generators = [torch.Generator(self.device) for _ in range(size)]
         self._running = [RunningChunk(self.processor) for _ in range(size)]
         self._latest: list[tuple[Sample, Inference]] = []
@@ -166,6 +167,9 @@ class PolicySession:
         Nothing is remembered or drawn. Raises InputError when a sample does not fit the policy.
         """
         batch = self._batch(samples)
+        if self._warm and not (self.recorded or self.options.compile):
+            return  # then only the very first inference is slower
+        self._warm = True
         with self._mode():
             for steer in {id(s): s for s in (self._held.steer, None)}.values():
                 for _ in range(rounds):

@@ -261,6 +261,9 @@ class Trainer:
             raise InputError(
                 f"resume {self.output}: {len(self.samples)} training frames, the run had {state['frames']}"
             )
+        if state.get("optimizers", {}).keys() != self.optimizers.keys():
+            raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; name its "
+                             "checkpoints/last as start of a new run")
         self.policy.load_state_dict(state["policy"])
         if self.average:
             self.average.load(state["average"])
