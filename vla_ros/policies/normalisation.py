@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
 
 Statistics = Mapping[str, Mapping[str, np.ndarray]]  # feature ("observation.state", "action") -> "mean" -> (D,)
 
@@ -108,14 +109,12 @@ def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def read_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """`statistics.json` of an own checkpoint. Raises InputError."""
+    data = read_mapping(path, "statistics")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         return {
             feature: {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
             for feature, rows in data.items()
         }
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: expected feature -> statistic -> numbers: {error}") from error
 

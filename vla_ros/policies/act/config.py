@@ -69,6 +69,8 @@ class ACTConfig:
     backbone_width: int = 64
     backbone_norm: str = "frozen_batch"
 
+    n_obs_steps = 1
+
     def __post_init__(self) -> None:
         check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
         if self.feedforward_activation not in ACTIVATIONS:
@@ -91,13 +93,9 @@ class ACTConfig:
     def horizon(self) -> int:
         return self.chunk_size
 
-    @property
-    def n_obs_steps(self) -> int:
-        return 1
-
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "ACTConfig":
-        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        """Raises InputError that names a field that is unknown or not supported."""
         config = folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         if config.get("n_obs_steps", 1) != 1:

@@ -155,7 +155,7 @@ class DiffusionConfig:
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "DiffusionConfig":
-        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        """Raises InputError that names a field that is unknown or not supported."""
         where, config = folder.path / "config.json", folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         if not folder.state_dim:

@@ -4,7 +4,6 @@ Such a folder knows the sizes of its inputs, but neither the robot's units nor i
 from the robot file where they fit; what cannot be known is an error that says what to write into a policy file.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,18 +11,17 @@ from dataclasses import replace
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
 from vla_ros.policies.embodiment import Dimension, Embodiment
-from vla_ros.policies.formats.lerobot import ACTION, STATE, LeRobotFolder, Statistics, find_statistics, lacking
+from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder, find_statistics, lacking
 from vla_ros.policies.formats.weights import TensorFolder
-from vla_ros.policies.normalisation import Normalisation
-from vla_ros.policies.options import LoadOptions, Parts
+from vla_ros.policies.normalisation import Normalisation, Statistics
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 from vla_ros.policies.processor import short_name
 
 logger = logging.getLogger(__name__)
 
 USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
-MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
-         "QUANTILE10": "deciles"}
 WIDEST = 7.0  # rad: no joint's data lies farther from zero, but data in degrees or percent do
 
 
@@ -174,8 +172,7 @@ def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:
     file = folder.path / "train_config.json"
     if file.is_file():
         try:
-            rate = (json.loads(file.read_text(encoding="utf-8")).get("env") or {}).get("fps")
-            if rate:
+            if rate := (read_mapping(file, "checkpoint").get("env") or {}).get("fps"):
                 return 1.0 / float(rate)
         except (ValueError, AttributeError, TypeError) as error:
             raise InputError(f"{file}: env.fps cannot be read: {error!r}") from error

@@ -1,7 +1,7 @@
 """What a SmolVLA is made of, and how LeRobot's config.json says it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +112,10 @@ class SmolVLAConfig:
         tokenizer_max_length: text tokens at most.
         num_steps: Euler steps.
         attention_mode: "cross_attn" interleaves, "self_attn" has joint self-attention in every layer.
-        self_attn_every_n_layers: with "cross_attn", every n-th layer is joint self-attention all the same.
+        self_attn_every_n_layers: with "cross_attn", every n-th layer is joint self-attention nonetheless.
         expert_width_multiplier: the expert's width over the text tower's.
         min_period, max_period: of the time's sinusoids.
-        adapt_to_pi_aloha: state and actions in π's ALOHA convention; said by the policy file's scales here.
+        adapt_to_pi_aloha: state and actions in π's ALOHA convention, which scales of the policy file express.
         freeze_vision_encoder, train_expert_only, train_state_proj: what training leaves alone.
     """
 
@@ -204,7 +204,7 @@ class SmolVLAConfig:
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "SmolVLAConfig":
-        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        """Raises InputError that names a field that is unknown or not supported."""
         where, config, vlm = folder.path / "config.json", folder.config, VlmSize.find(folder, options)
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         for name, expected in (
@@ -238,10 +238,6 @@ class SmolVLAConfig:
                 vlm["vision"] = vision_size(vlm["vision"], {KEYPOINT_STEM: KeypointStemSize()}, f"{where}.vlm.vision")
             values["vlm"] = vlm
         return record(cls, values, where)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` reads it back."""
-        return asdict(self)
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""

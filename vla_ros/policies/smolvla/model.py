@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.nn.attention import grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
-from vla_ros.nn.llama import LlamaLayer, LlamaNorm, attend
+from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies.flow import FlowPolicy
 from vla_ros.policies.policy import Batch, Draws, Memory, tensors
@@ -104,7 +105,7 @@ class SmolVLA(FlowPolicy):
         horizon, groups = config.horizon, size.heads // size.kv_heads
         x = x.to(self.text[0].qkv.weight.dtype)
         rotary = rotary_table((valid.cumsum(dim=1) - 1).clamp(min=0), size.head_dim)
-        # Only the state sees the state; what is padding is seen by nobody.
+        # Only the state sees the state; no token sees padding.
         sees = valid[:, None, :].repeat(1, x.shape[1], 1)
         sees[:, :-1, -1] = False
         mask = sees[:, None].repeat(1, 1, groups, 1)
@@ -115,7 +116,7 @@ class SmolVLA(FlowPolicy):
             keys.append(seen_key)
             values.append(seen_value)
             if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
-                x = layer.finish(x, attend(query, key, value, mask))
+                x = layer.finish(x, grouped_attention(query, key, value, mask))
         causal = torch.ones(horizon, horizon, dtype=torch.bool, device=valid.device).tril().expand(len(x), -1, -1)
         joint = torch.cat([valid[:, None, :].expand(-1, horizon, -1), causal], dim=2)
         steps = torch.arange(horizon, device=valid.device)
@@ -144,11 +145,12 @@ class SmolVLA(FlowPolicy):
         for layer, key, value in zip(self.expert, ready.keys, ready.values, strict=True):
             if layer.cross:
                 query = layer.project_query(x, ready.cross_rotary)
-                x = layer.finish(x, attend(query, key, value, ready.cross_mask))
+                mask = ready.cross_mask
             else:
                 query, own_key, own_value = layer.project(x, ready.joint_rotary)
                 key, value = torch.cat([key, own_key], dim=2), torch.cat([value, own_value], dim=2)
-                x = layer.finish(x, attend(query, key, value, ready.joint_mask))
+                mask = ready.joint_mask
+            x = layer.finish(x, grouped_attention(query, key, value, mask))
         return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
