@@ -106,7 +106,7 @@ def main() -> None:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 answer = getattr(server, order.pop("do"))(**order)
-        except Exception as error:  # whatever it is, it belongs to the one who asked
+        except Exception as error:  # reported to the client, whatever it is
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
 

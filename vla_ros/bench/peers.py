@@ -56,9 +56,7 @@ def transformers_pi0(
     return lambda: model.sample_actions(**inputs).float()
 
 
-def transformers_pi0_model(
-    config: Pi0Config, device: torch.device, dtype: torch.dtype, num_steps: int
-) -> nn.Module:
+def transformers_pi0_model(config: Pi0Config, device: torch.device, dtype: torch.dtype, num_steps: int) -> nn.Module:
     """transformers' π0 in evaluation mode, without gradients. Raises InputError where it cannot be built."""
     if config.adaptive:
         raise InputError("transformers has no π0.5")
@@ -108,7 +106,7 @@ def transformers_pi0_model(
 def transformers_pi0_inputs(
     config: Pi0Config, batch: Batch, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """What that model takes, of a batch of ours."""
+    """What that model takes, (B, ...) each, of a batch of ours."""
     cameras, tokens = len(config.cameras), batch["tokens"].to(device)
     patches = (config.vision.image // config.vision.patch) ** 2
     image_ids = torch.full((len(tokens), cameras * patches), config.vocabulary, device=device)

@@ -120,7 +120,7 @@ class Family:
             missing += (f"no normalisation: {parts.no_statistics}; set overrides.statistics in the policy file",)
         if missing and options.serves:
             raise InputError(f"checkpoint {path}: {'; '.join(missing)}")
-        processor = self._processor(path, sizes, parts)
+        processor = self._processor(f"checkpoint {path}", sizes, parts)
         with without_numbers():
             policy = self.policy(sizes)
         _set_image_statistics(policy, sizes.cameras, parts.images, path)
@@ -133,7 +133,8 @@ class Family:
     def describe(self, path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
         """What `vla-ros info` prints: title -> value; the weights are not read. Raises InputError."""
         sizes, parts = self.open(path, layout, options)
-        rows = report(self.title or self.name, self.parameters(sizes), self._processor(path, sizes, parts), parts)
+        processor = self._processor(f"checkpoint {path}", sizes, parts)
+        rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
         if form := self.layouts.get(layout):
             keys = TensorFolder(path).shapes
             rows["not used"] = unused(form.names(sizes, keys), keys)
@@ -175,7 +176,7 @@ class Family:
             _set_image_statistics(policy, sizes.cameras, parts.images, Path())
         if self.begin:
             self.begin(policy, tokenizer, data)
-        return LoadedPolicy(self.name, policy, self.processor.of(sizes, parts))
+        return LoadedPolicy(self.name, policy, self._processor("policy", sizes, parts))
 
     def sizes(self, values: Mapping[str, Any], where: str) -> Any:
         """An instance of `config`. Raises InputError that names the field."""
@@ -221,11 +222,11 @@ class Family:
                 missing.append(f"no tokenizer in it, expected {whose}; give its folder as tokenizer")
         return sizes, replace(parts, embodiment=embodiment, tokenizer=tokenizer, missing=tuple(missing))
 
-    def _processor(self, path: Path, sizes: Any, parts: Parts) -> StandardProcessor:
+    def _processor(self, where: str, sizes: Any, parts: Parts) -> StandardProcessor:
         try:
-            return self.processor.of(sizes, parts)
+            return self.processor(sizes, parts.embodiment, parts.state, parts.actions, parts.fit, parts.tokenizer)
         except InputError as error:
-            raise InputError(f"checkpoint {path}: {error}") from None
+            raise InputError(f"{where}: {error}") from None
 
     def _from_data(self, values: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         known = {f.name for f in fields(self.config)}

@@ -26,7 +26,7 @@ STYLES = {"openpi": 1e-6, "lerobot": 1e-8}  # and the number that each adds or p
 
 @dataclass(frozen=True)
 class Normalisation:
-    """An invertible map of the last dimension, (..., D) float64, to numbers of about unit size.
+    """An invertible map of the last dimension, (..., D) float64, to a scale of about one.
 
     mean_std maps mean ± std to ± 1; the other modes map their two bounds to -1 and 1.
 
@@ -60,14 +60,14 @@ class Normalisation:
         return bool(MODES[self.mode]) and not self.statistics
 
     def normalise(self, x: np.ndarray) -> np.ndarray:
-        """(..., D) in the robot's or policy file's units to normalised. Raises InputError if statistics are short."""
+        """(..., D) in the robot's or policy file's units to normalised. Raises InputError for too few statistics."""
         if self.mode == "identity":
             return np.asarray(x, dtype=np.float64)
         centre, width = self._affine(np.shape(x)[-1], forward=True)
         return (np.asarray(x, dtype=np.float64) - centre) / width
 
     def restore(self, x: np.ndarray) -> np.ndarray:
-        """The inverse of `normalise`."""
+        """The inverse of `normalise`, (..., D)."""
         if self.mode == "identity":
             return np.asarray(x, dtype=np.float64)
         centre, width = self._affine(np.shape(x)[-1], forward=False)
@@ -76,7 +76,7 @@ class Normalisation:
     def _affine(self, dims: int, forward: bool) -> tuple[np.ndarray, np.ndarray]:
         """Centre and half-width (or deviation), (dims,) each; statistics of padded dimensions are cut off."""
         if self.missing:
-            raise InputError(f"normalisation {self.mode}: the checkpoint brings no statistics")
+            raise InputError(f"normalisation {self.mode}: the checkpoint has no statistics")
         first, second = (np.asarray(self.statistics[name], dtype=np.float64) for name in MODES[self.mode])
         if len(first) < dims or len(second) < dims:
             raise InputError(f"statistics of {min(len(first), len(second))} dimensions, expected at least {dims}")
@@ -93,7 +93,7 @@ LEAST_DEVIATION = 0.01  # rad or m
 
 
 def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Statistics of joints, rad or m, whose deviations and ranges are at least LEAST_DEVIATION wide.
+    """Statistics of J joints, (J,) rad or m each, whose deviations and ranges are at least LEAST_DEVIATION wide.
 
     What no normalisation asks for (a dataset's count of frames) is left out.
     """

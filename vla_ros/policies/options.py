@@ -78,11 +78,16 @@ class LoadOptions:
         """Whether all that serving or training needs must be there, or the policy is only measured and described."""
         return self.embodiment is not None or self.names is not None
 
-    def statistics(self) -> Statistics | None:
-        """Those of the file that `overrides` names; None where it names none. Raises InputError."""
+    def statistics(self, sets: bool = False) -> Statistics | None:
+        """Those of the file that `overrides` names; None where it names none (or one of the `sets`).
+
+        Raises InputError.
+        """
         said = self.overrides.get("statistics")
-        if said is None or not Path(said).is_file():
+        if said is None or sets and not Path(said).is_file():
             return None
+        if not Path(said).is_file():
+            raise InputError(f"overrides.statistics {str(said)!r}: no such file")
         return checked(read_statistics(Path(said)), str(said))
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_same_aspect, resize_with_pad
 from vla_ros.policies.normalisation import Normalisation, widened
-from vla_ros.policies.options import Parts
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.tokenizer import Tokenizer
 
@@ -111,13 +111,8 @@ class StandardProcessor(Processor):
     fit: str
     tokenizer: Tokenizer | None = None
 
-    @classmethod
-    def of(cls, config: Any, parts: Parts) -> "StandardProcessor":
-        """Raises InputError where embodiment, statistics and policy do not fit together."""
-        return cls(config, parts.embodiment, parts.state, parts.actions, parts.fit, parts.tokenizer)
-
     def __post_init__(self) -> None:
-        """Raises InputError as `of`."""
+        """Raises InputError where embodiment, statistics and policy do not fit together."""
         config, embodiment = self.config, self.embodiment
         if self.fit not in FITS:
             raise InputError(f"image fit {self.fit!r}, expected one of {sorted(FITS)}")
@@ -146,34 +141,19 @@ class StandardProcessor(Processor):
         if self.tokenizer is not None and rows is not None and self.tokenizer.size > rows:
             raise InputError(f"tokenizer of {self.tokenizer.size} tokens, the policy embeds {rows}: not its tokenizer")
 
-    @property
-    def joints(self) -> tuple[str, ...]:
-        return self.embodiment.joints
+    joints = property(attrgetter("embodiment.joints"))
+    step_dt = property(attrgetter("embodiment.step_dt"))
+    horizon = property(attrgetter("config.horizon"))
+    n_obs_steps = property(attrgetter("config.n_obs_steps"))
+    image_names = property(attrgetter("config.cameras"))  # the policy's images in order
 
     @property
     def cameras(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(c for c in self.robot_cameras if c is not None))
 
     @property
-    def step_dt(self) -> float:
-        return self.embodiment.step_dt
-
-    @property
-    def horizon(self) -> int:
-        return self.config.horizon
-
-    @property
-    def n_obs_steps(self) -> int:
-        return self.config.n_obs_steps
-
-    @property
     def first_action_step(self) -> int:
         return -getattr(self.config, "past", 0)
-
-    @property
-    def image_names(self) -> tuple[str, ...]:
-        """The policy's images in order."""
-        return self.config.cameras
 
     @property
     def robot_cameras(self) -> tuple[str | None, ...]:
@@ -245,11 +225,13 @@ class StandardProcessor(Processor):
         return batch
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
+        """(B, H, D) to the commanded joints' positions, (H, joints) each."""
         rows = self._restored(answer, _newest(samples))
         columns = [self.joints.index(name) for name in self.embodiment.commanded]
         return [Targets((Part(self.embodiment.commanded, row[:, columns]),)) for row in rows]
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """(B, H, D) and (B, H); joints that targets leave out stay where they are."""
         states = _newest(samples)
         actions = np.stack([
             one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)
@@ -275,9 +257,9 @@ class StandardProcessor(Processor):
         return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
 
     def ask_tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises InputError where the checkpoint brought none."""
+        """The tokenizer. Raises InputError where the checkpoint has none."""
         if self.tokenizer is None:
-            raise InputError(f"the checkpoint brings no tokenizer; give the folder of {self.config.tokenizer_of}")
+            raise InputError(f"the checkpoint has no tokenizer; give the folder of {self.config.tokenizer_of}")
         return self.tokenizer
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
@@ -291,9 +273,7 @@ class StandardProcessor(Processor):
             for dimensions, feature in ((e.state, "observation.state"), (e.actions, "action"))
         )
         return replace(
-            self,
-            state=replace(self.state, statistics=state),
-            actions=replace(self.actions, statistics=actions),
+            self, state=replace(self.state, statistics=state), actions=replace(self.actions, statistics=actions)
         )
 
 

@@ -60,7 +60,7 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
             f"{list(robot.joint_names)}: {f'{missing} neither in actions nor in hold' if missing else f'no {extra}'}; "
             "expected each of the robot's joints in actions or hold of the policy file"
         )
-    if processor.joints != robot.joint_names:  # a processor that cannot be told the robot's order
+    if processor.joints != robot.joint_names:  # a processor with a fixed order
         raise InputError(f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
                          f"{list(robot.joint_names)}; load it with this robot")
 

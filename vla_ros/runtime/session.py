@@ -61,7 +61,7 @@ class Inference:
         answer: on the CPU, (H, D) float32 in the policy's own space, or (L,) int64 tokens.
         encode_time, act_time: s, of the policy's two stages.
         total_time: s, from the samples to the targets.
-        stale: `begin` was called for its episode meanwhile; it answers what is no longer asked.
+        stale: `begin` was called for its episode meanwhile: it is out of date.
     """
 
     targets: Targets

@@ -144,10 +144,9 @@ class TrainConfig:
             raise InputError(
                 f"micro_batch_size {self.micro_batch_size}, expected a divisor of batch_size {self.batch_size}"
             )
-        if not 0 <= self.ema_decay < 1:
-            raise InputError(f"ema_decay {self.ema_decay}, expected 0 to below 1")
-        if not 0 <= self.held_out < 1:
-            raise InputError(f"held_out {self.held_out}, expected 0 to below 1")
+        for name in ("ema_decay", "held_out"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)}, expected 0 to below 1")
         if self.lora and (self.lora.rank < 1 or not self.lora.target):
             raise InputError(f"lora: rank {self.lora.rank} and target {self.lora.target!r}, expected both")
         a = self.augmentation

@@ -21,10 +21,7 @@ def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list
     if count >= len(episodes):
         raise InputError(f"held_out {held_out} of {len(episodes)} episodes leaves none to train on")
     chosen = set(order[:count].tolist())
-    return (
-        [e for k, e in enumerate(episodes) if k not in chosen],
-        [e for k, e in enumerate(episodes) if k in chosen],
-    )
+    return ([e for k, e in enumerate(episodes) if k not in chosen], [e for k, e in enumerate(episodes) if k in chosen])
 
 
 class Samples:
@@ -80,7 +77,6 @@ class Samples:
             self._values[name] = name, dataset.values(name, cache, told(name))
             if f"{name}_count" in dataset.streams:
                 self._values[f"{name}_count"] = name, dataset.values(f"{name}_count")
-        self._instructions = [episode.instruction for episode in episodes]
         lengths = [episode.length for episode in episodes]
         self._first = np.repeat([episode.start for episode in episodes], lengths)
         self._last = np.repeat([episode.stop - 1 for episode in episodes], lengths)
@@ -92,7 +88,7 @@ class Samples:
         return len(self._index)
 
     def order(self, seed: int, first: int, count: int) -> np.ndarray:
-        """Sample numbers at places `first` to `first + count` of an endless sequence of shuffled epochs."""
+        """Sample numbers at places `first` to `first + count` of an endless sequence of shuffled epochs, (count,)."""
         places = np.arange(first, first + count)
         epochs = places // len(self)
         shuffled = {e: np.random.default_rng([seed, 2, e]).permutation(len(self)) for e in np.unique(epochs).tolist()}
@@ -128,7 +124,7 @@ class Samples:
             Sample(
                 images={camera: values[b] for camera, values in images.items()},
                 state=states[b],
-                instruction=self._instructions[self._episode[number]],
+                instruction=self.episodes[self._episode[number]].instruction,
                 actions=actions[b] if training else None,
                 action_is_pad=is_pad[b] if training else None,
                 values={name: rows[b] for name, rows in values.items()},

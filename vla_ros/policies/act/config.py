@@ -1,6 +1,7 @@
 """What an ACT is made of, and how LeRobot's config.json says it."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import record
@@ -70,11 +71,12 @@ class ACTConfig:
     backbone_norm: str = "frozen_batch"
 
     n_obs_steps = 1
+    horizon = property(attrgetter("chunk_size"))
 
     def __post_init__(self) -> None:
         check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
         if self.feedforward_activation not in ACTIVATIONS:
-            # "glu" stands among LeRobot's options, but halves the width, so that its next layer cannot take it.
+            # LeRobot also lists "glu", which halves the width, so that its next layer cannot take it.
             raise InputError(
                 f"act: feedforward_activation {self.feedforward_activation!r}, expected one of {ACTIVATIONS}"
             )
@@ -88,10 +90,6 @@ class ACTConfig:
             raise InputError(f"act: backbone_norm {self.backbone_norm!r}, expected one of {sorted(NORMS)}")
         if not 1 <= self.n_action_steps <= self.chunk_size:
             raise InputError(f"act: n_action_steps {self.n_action_steps}, expected 1 to chunk_size {self.chunk_size}")
-
-    @property
-    def horizon(self) -> int:
-        return self.chunk_size
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "ACTConfig":

@@ -134,7 +134,7 @@ class DiffusionPolicy(Policy):
         noisy = self.scheduler.add_noise(actions, noise, time)
         target = noise if self.config.prediction_type == "epsilon" else actions
         error = functional.mse_loss(self.denoise(self.encode(batch), noisy, time), target, reduction="none")
-        if self.config.do_mask_loss_for_padding:  # divided by all rows all the same, as published
+        if self.config.do_mask_loss_for_padding:  # still averaged over all rows, as published
             error = error * ~batch["action_is_pad"][:, :, None]
         return {"loss": error.mean()}
 
@@ -162,12 +162,11 @@ class DiffusionPolicy(Policy):
         """(B, T, N * features of an image)."""
         if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
-        size, steps, cameras = images.shape[:3]
+        size, steps = images.shape[:2]
         images = images.to(dtype)
         if self.config.vision_backbone == KEYPOINT_STEM:  # the keypoints' token and the mean of the patches' tokens
             text = text[:, None].expand(-1, steps, -1).flatten(0, 1)
-            places = torch.arange(cameras, device=images.device)
-            tokens = self.stem(images.flatten(0, 1).float(), text.float(), places).to(dtype)
+            tokens = self.stem(images.flatten(0, 1), text).to(dtype)
             features = torch.cat([tokens[:, :, 0], tokens[:, :, 1:].mean(dim=2)], dim=-1)
             return features.reshape(size, steps, -1)
         if self.config.use_separate_rgb_encoder_per_camera:

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies import normalisation
-from vla_ros.policies.formats.weights import Tensors
+from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.options import ACTION, STATE
 
 Statistics = dict[str, dict[str, np.ndarray]]
@@ -175,7 +175,7 @@ def is_statistic(key: str) -> bool:
     return _BUFFER.fullmatch(key) is not None
 
 
-def legacy_statistics(folder: LeRobotFolder, tensors: Tensors) -> dict[str, Statistics]:
+def legacy_statistics(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str, Statistics]:
     """The buffers of the old layout: name of the set ("so100", mostly "") -> feature -> statistic -> float32 array."""
     names = {name.replace(".", "_"): name for name in (*folder.inputs, *folder.outputs)}
     found: dict[str, Statistics] = {}
@@ -188,7 +188,9 @@ def legacy_statistics(folder: LeRobotFolder, tensors: Tensors) -> dict[str, Stat
     return found
 
 
-def find_statistics(folder: LeRobotFolder, tensors: Tensors, variant: str | None = None) -> tuple[Statistics, str]:
+def find_statistics(
+    folder: LeRobotFolder, tensors: TensorFolder, variant: str | None = None
+) -> tuple[Statistics, str]:
     """The folder's statistics, wherever its layout keeps them, and what they lack of what its modes ask for.
 
     Raises InputError for a set that is named, but not there, and for one that was never filled.

@@ -29,7 +29,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     """The parts of a LeRobot folder, of which `names` are the images that the policy reads. Raises InputError."""
     if folder.epsilon != 1e-8:
         raise InputError(f"checkpoint {folder.path}: normaliser eps {folder.epsilon}, expected 1e-08")
-    given = options.statistics()
+    given = options.statistics(sets=True)
     variant = options.overrides.get("statistics") if given is None else None
     statistics, lacks = find_statistics(folder, TensorFolder(folder.path), variant)
     if given is not None:
@@ -83,8 +83,7 @@ def find_embodiment(
     elif options.names is not None:
         chosen = _from_names(folder, images, statistics, *options.names)
     else:
-        modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
-        chosen = nameless(images, folder.state_dim, modes)
+        chosen = nameless(images, folder.state_dim, _modes(folder))
     chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
     _check(folder, chosen)
     return chosen
@@ -107,26 +106,23 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
                 f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot gives "
                 f"{len(dimensions)}"
             )
-    relative = _relative(folder)
-    for index, dimension in enumerate(embodiment.actions):
-        if dimension.joint is not None and (dimension.mode == "delta") != relative[index]:
-            raise InputError(
-                f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but its "
-                f"preprocessor makes it {'delta' if relative[index] else 'absolute'}; expected mode: "
-                f"{'delta' if relative[index] else 'absolute'} in the policy file"
-            )
+    for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=True)):
+        if dimension.joint is not None and (dimension.mode == "delta") != (mode == "delta"):
+            raise InputError(f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but "
+                             f"its preprocessor makes it {mode}; expected mode: {mode} in the policy file")
 
 
-def _relative(folder: LeRobotFolder) -> list[bool]:
-    """Which action dimensions are differences to the state: all but those whose name holds an excluded word."""
+def _modes(folder: LeRobotFolder) -> list[str]:
+    """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word."""
     step = folder.step("relative_actions_processor") or folder.step("delta_actions_processor")
     said, config = dict(step.config) if step else {}, folder.config
     if not said.get("enabled", config.get("use_relative_actions", step is not None)):
-        return [False] * folder.action_dim
+        return ["absolute"] * folder.action_dim
     excluded = said.get("exclude_joints", () if step else config.get("relative_exclude_joints", ["gripper"])) or ()
     names = list(said.get("action_names") or config.get("action_feature_names") or ())[: folder.action_dim]
     names = [str(name).lower() for name in names] + [""] * (folder.action_dim - len(names))
-    return [not any(word and str(word).lower() in name for word in excluded) for name in names]
+    words = [str(word).lower() for word in excluded if word]
+    return ["absolute" if any(word in name for word in words) else "delta" for name in names]
 
 
 def _from_names(
@@ -161,8 +157,7 @@ def _from_names(
                 f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a policy file "
                 "with the units of the data (degrees: scale 57.29578; see config/policies/so101_lerobot.yaml)"
             )
-    modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
-    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, modes, strict=True))
+    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=True))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 
 

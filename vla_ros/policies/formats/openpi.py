@@ -22,8 +22,6 @@ def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: 
     Raises InputError.
     """
     statistics, note = options.statistics(), f"statistics of {options.overrides.get('statistics')}"
-    if statistics is None and "statistics" in options.overrides:
-        raise InputError(f"checkpoint {path}: overrides.statistics {options.overrides['statistics']!r}: no such file")
     if statistics is None:
         statistics, note = norm_stats(path, options)
     state, actions = (Normalisation(mode, statistics.get(name, {}), "openpi") for name in (STATE, ACTION))

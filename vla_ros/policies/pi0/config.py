@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 from vla_ros.core.errors import InputError
@@ -74,6 +75,7 @@ class Pi0Config:
     pads = True
     needs_every_camera = False
     tokenizer_of = "PaliGemma's tokenizer"
+    token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
 
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
@@ -97,11 +99,6 @@ class Pi0Config:
     @property
     def image_size(self) -> tuple[int, int]:
         return self.vision.image, self.vision.image
-
-    @property
-    def token_rows(self) -> int:
-        """How many tokens it embeds."""
-        return self.vocabulary
 
     def to_dict(self) -> dict[str, Any]:
         """A mapping for config.json that `from_dict` reads back."""

@@ -41,7 +41,7 @@ class Pi0Processor(StandardProcessor):
 
 
 def state_steps(state: np.ndarray) -> np.ndarray:
-    """The normalised state in 256 steps over [-1, 1): ints; below -1 gives -1, 1 and above 255."""
+    """The (S,) normalised state in 256 steps over [-1, 1): (S,) ints; below -1 gives -1, 1 and above 255."""
     return np.digitize(state, np.linspace(-1, 1, 257)[:-1]) - 1
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -157,13 +158,13 @@ class SmolVLAConfig:
         if self.num_steps < 1 or self.chunk_size < 1:
             raise InputError(f"smolvla: num_steps {self.num_steps}, chunk_size {self.chunk_size}; expected positive")
 
-    @property
-    def horizon(self) -> int:
-        return self.chunk_size
-
     n_obs_steps = 1
     pads = True
     tokenizer_of = "SmolVLM2's tokenizer"
+    horizon = property(attrgetter("chunk_size"))
+    action_dim = property(attrgetter("max_action_dim"))
+    state_width = property(attrgetter("max_state_dim"))
+    token_rows = property(attrgetter("vlm.text.vocabulary"))  # how many tokens it embeds
 
     @property
     def needs_every_camera(self) -> bool:
@@ -173,20 +174,6 @@ class SmolVLAConfig:
     @property
     def image_size(self) -> tuple[int, int]:
         return self.vlm.vision.image, self.vlm.vision.image
-
-    @property
-    def state_width(self) -> int:
-        """What states are padded to."""
-        return self.max_state_dim
-
-    @property
-    def token_rows(self) -> int:
-        """How many tokens it embeds."""
-        return self.vlm.text.vocabulary
-
-    @property
-    def action_dim(self) -> int:
-        return self.max_action_dim
 
     @property
     def expert_width(self) -> int:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from vla_ros.nn.attention import grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
-from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies.flow import FlowPolicy
@@ -88,10 +88,7 @@ class SmolVLA(FlowPolicy):
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
             images = images.float() / 255 * 2 - 1
         if self.reads_text:
-            kept = token_mask[..., None].to(text.dtype)
-            meaning = (text * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
-            cameras = torch.arange(images.shape[1], device=images.device)
-            return self.vision(images.float(), meaning.float(), cameras)
+            return self.vision(images, text_summary(text, token_mask))
         features = self.vision(images.flatten(0, 1))
         side, shuffle = math.isqrt(features.shape[1]), self.config.vlm.shuffle
         # (N, block row, block column, row in block, column in block, hidden)
@@ -139,6 +136,7 @@ class SmolVLA(FlowPolicy):
         return functional.linear(features.to(weight.dtype), weight.chunk(2, dim=1)[1], self.time_in.bias)
 
     def velocity(self, ready: SmolVLAContext, noisy: Tensor, constants: Tensor) -> Tensor:
+        """noise - actions, (B, H, D), of (B, H, D) noisy actions with the constants of one time or of B."""
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants[:, None]
         x = self.time_out(functional.silu(x)).to(self.expert[0].out.weight.dtype)
@@ -154,7 +152,7 @@ class SmolVLA(FlowPolicy):
         return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of the velocity over the robot's own dimensions; padded rows count as zero."""
+        """Mean squared error of the (B, H, D) velocity over the robot's own dimensions; padded rows count as zero."""
         error = self.element_loss(batch, **draws)[..., : self.config.real_action_dim]
         return {"loss": (error * ~batch["action_is_pad"][..., None]).mean()}
 
