@@ -117,18 +117,15 @@ class Embodiment:
                 if dimension.mode not in MODES:
                     raise InputError(f"{what}: mode {dimension.mode!r} of {dimension.joint}, expected one of {MODES}")
                 if dimension.scale == 0 or not np.isfinite([dimension.scale, dimension.offset]).all():
-                    raise InputError(
-                        f"{what}: scale {dimension.scale}, offset {dimension.offset} of {dimension.joint}, "
-                        "expected finite numbers and a scale that is not zero"
-                    )
+                    raise InputError(f"{what}: scale {dimension.scale}, offset {dimension.offset} of "
+                                     f"{dimension.joint}, expected finite numbers and a scale that is not zero")
         if not self.joints:
             raise InputError("actions: no joint, expected at least one")
         known = set(self.joints)
         for dimension in self.state:
             if dimension.joint is not None and dimension.joint not in known:
-                raise InputError(
-                    f"state: joint {dimension.joint!r} is neither in actions nor in hold: {list(self.joints)}"
-                )
+                raise InputError(f"state: joint {dimension.joint!r} is neither in actions nor in hold: "
+                                 f"{list(self.joints)}")
         if self.step_dt is not None and not 0 < self.step_dt < np.inf:
             raise InputError(f"step_dt {self.step_dt}, expected more than zero seconds")
 
@@ -235,10 +232,8 @@ def dimensions_statistics(
     result: dict[str, list[float]] = {name: [] for name in rows}
     for dimension in dimensions:
         if dimension.mode != "absolute":
-            raise InputError(
-                f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from those of "
-                "joint targets; keep the checkpoint's (--statistics keep)"
-            )
+            raise InputError(f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from "
+                             "those of joint targets; keep the checkpoint's (--statistics keep)")
         for name, values in rows.items():
             if dimension.joint is None:
                 value = {"mean": 0.0, "std": 1.0}.get(name, -1.0 if name in ("min", "q01", "q10") else 1.0)

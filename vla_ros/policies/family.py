@@ -165,8 +165,7 @@ class Family:
             raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights have not")
         parts = Parts(
             Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
-            Normalisation(mode, widened(data.statistics[STATE])),
-            Normalisation(mode, widened(data.statistics[ACTION])),
+            *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
             {name: IMAGENET for name in data.cameras},
             self.fit,
             tokenizer,

@@ -17,8 +17,7 @@ def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = 
 
     Args:
         image: (H, W, 3) uint8.
-        height: rows of the result, pixels.
-        width: columns of the result, pixels.
+        height, width: of the result, pixels.
         centred: False puts all the padding at the top and the left, as SmolVLA does.
 
     Returns:
@@ -71,9 +70,8 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
     if (rows, columns) == (height, width):
         return image
     if abs(columns * height / rows - width) > 1:
-        raise InputError(
-            f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the same aspect"
-        )
+        raise InputError(f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the "
+                         "same aspect")
     import cv2
 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

@@ -48,9 +48,8 @@ class Normalisation:
             raise InputError(f"normalisation style {self.style!r}, expected one of {sorted(STYLES)}")
         for name in MODES[self.mode] if self.statistics else ():
             if name not in self.statistics:
-                raise InputError(
-                    f"normalisation {self.mode}: no {name!r} in the statistics, only {sorted(self.statistics)}"
-                )
+                raise InputError(f"normalisation {self.mode}: no {name!r} in the statistics, only "
+                                 f"{sorted(self.statistics)}")
             if not np.isfinite(self.statistics[name]).all():
                 raise InputError(f"normalisation {self.mode}: {name} {self.statistics[name]}, expected finite numbers")
 

@@ -117,10 +117,9 @@ class StandardProcessor(Processor):
         if self.fit not in FITS:
             raise InputError(f"image fit {self.fit!r}, expected one of {sorted(FITS)}")
         if set(embodiment.cameras) != set(self.image_names):
-            raise InputError(
-                f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects {sorted(self.image_names)}; "
-                "map each to a camera of the robot, or to null where it is absent"
-            )
+            raise InputError(f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects "
+                             f"{sorted(self.image_names)}; map each to a camera of the robot, or to null where it is "
+                             "absent")
         absent = [name for name in self.image_names if embodiment.cameras[name] is None]
         if absent and (not self.cameras or getattr(config, "needs_every_camera", True)):
             raise InputError(f"cameras {absent} are declared absent, the policy needs "
@@ -185,9 +184,8 @@ class StandardProcessor(Processor):
         expected = self.depth(samples, JOINT_STATES), len(self.joints)
         for sample in samples:
             if sample.state.shape != expected:
-                raise InputError(
-                    f"state of {sample.state.shape} (steps, joints), the policy reads {expected}: {list(self.joints)}"
-                )
+                raise InputError(f"state of {sample.state.shape} (steps, joints), the policy reads {expected}: "
+                                 f"{list(self.joints)}")
         return np.stack([sample.state for sample in samples])
 
     def policy_states(self, states: np.ndarray) -> Tensor:

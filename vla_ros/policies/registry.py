@@ -67,9 +67,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     elif data:
         embodiment = Embodiment.from_dict(data, where)
     return folder, replace(
-        options,
-        tokenizer=options.tokenizer or tokenizer,
-        overrides=overrides | dict(options.overrides),
+        options, tokenizer=options.tokenizer or tokenizer, overrides=overrides | dict(options.overrides),
         step_dt=step_dt if options.step_dt is None else options.step_dt,
         embodiment=options.embodiment or embodiment,
     )

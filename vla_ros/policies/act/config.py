@@ -77,9 +77,8 @@ class ACTConfig:
         check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
         if self.feedforward_activation not in ACTIVATIONS:
             # LeRobot also lists "glu", which halves the width, so that its next layer cannot take it.
-            raise InputError(
-                f"act: feedforward_activation {self.feedforward_activation!r}, expected one of {ACTIVATIONS}"
-            )
+            raise InputError(f"act: feedforward_activation {self.feedforward_activation!r}, expected one of "
+                             f"{ACTIVATIONS}")
         if self.dim_model % self.n_heads or self.dim_model % 4:
             raise InputError(f"act: dim_model {self.dim_model}, expected a multiple of n_heads {self.n_heads} and of 4")
         if not (self.cameras or self.environment_dim):

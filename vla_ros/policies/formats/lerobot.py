@@ -164,10 +164,8 @@ def check_fields(config: Mapping[str, Any], known: Collection[str], where: Path)
         if name not in known and name not in HARMLESS and not name.startswith(HARMLESS_PREFIXES)
     )
     if unknown:
-        raise InputError(
-            f"{where / 'config.json'}: unknown fields {unknown}; expected some of {sorted(known)}. "
-            "They may change what the policy computes, so it is not loaded without them"
-        )
+        raise InputError(f"{where / 'config.json'}: unknown fields {unknown}; expected some of {sorted(known)}. They "
+                         "may change what the policy computes, so it is not loaded without them")
 
 
 def is_statistic(key: str) -> bool:

@@ -102,10 +102,8 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
         ("state", embodiment.state, folder.state_dim), ("actions", embodiment.actions, folder.action_dim),
     ):
         if len(dimensions) != expected and not (what == "state" and expected == 0):
-            raise InputError(
-                f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot gives "
-                f"{len(dimensions)}"
-            )
+            raise InputError(f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot "
+                             f"gives {len(dimensions)}")
     for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=True)):
         if dimension.joint is not None and (dimension.mode == "delta") != (mode == "delta"):
             raise InputError(f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but "
@@ -137,26 +135,21 @@ def _from_names(
         if known is None and len(images) == len(robot_cameras) == 1:
             known = robot_cameras[0]
         if known is None:
-            raise InputError(
-                f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has {list(robot_cameras)}; "
-                f"map it in a policy file, as in `cameras: {{{names[0]}: front}}`"
-            )
+            raise InputError(f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has "
+                             f"{list(robot_cameras)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`")
         cameras[name] = known
     for what, size in (("state", folder.state_dim), ("actions", folder.action_dim)):
         if size and size != len(joints):
-            raise InputError(
-                f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} joints; "
-                "say which is which in a policy file"
-            )
+            raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
+                             "joints; say which is which in a policy file")
     for feature in (STATE, ACTION):
         rows = statistics.get(feature, {})
         reach = max((float(np.abs(rows[name]).max()) for name in ("min", "max", "mean", "q01", "q99") if name in rows),
                     default=0.0)
         if reach > WIDEST:
-            raise InputError(
-                f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a policy file "
-                "with the units of the data (degrees: scale 57.29578; see config/policies/so101_lerobot.yaml)"
-            )
+            raise InputError(f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a "
+                             "policy file with the units of the data (degrees: scale 57.29578; see "
+                             "config/policies/so101_lerobot.yaml)")
     actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=True))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 

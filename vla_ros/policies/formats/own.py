@@ -32,9 +32,8 @@ def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Pa
         policy, modes = dict(data["policy"]), data["normalisation"]
         kinds, style = (modes["state"], modes["action"]), modes["style"]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {path}: config.json: expected policy and normalisation (state, action, style): {error!r}"
-        ) from error
+        raise InputError(f"checkpoint {path}: config.json: expected policy and normalisation (state, action, style): "
+                         f"{error!r}") from error
     statistics = checked(read_statistics(path / "statistics.json"), f"checkpoint {path}: statistics.json")
     if given := options.statistics():
         statistics |= {feature: given[feature] for feature in (STATE, ACTION)}

@@ -116,13 +116,8 @@ def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
 
 
 def load_weights(
-    module: nn.Module,
-    tensors: TensorFolder,
-    where: str,
-    rename: Rename = lambda key: key,
-    optional: Iterable[str] = (),
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    module: nn.Module, tensors: TensorFolder, where: str, rename: Rename = lambda key: key,
+    optional: Iterable[str] = (), device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
 ) -> None:
     """Give a module built on the meta device its weights, each read straight into its place, in its final type.
 

@@ -80,10 +80,8 @@ class Pi0Config:
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
             if getattr(self.prefix, name) != getattr(self.expert, name):
-                raise InputError(
-                    f"pi0: {name} of prefix {getattr(self.prefix, name)} and of expert {getattr(self.expert, name)}: "
-                    "expected the same, both towers share one attention"
-                )
+                raise InputError(f"pi0: {name} of prefix {getattr(self.prefix, name)} and of expert "
+                                 f"{getattr(self.expert, name)}: expected the same, both towers share one attention")
         if self.prompt not in PROMPTS:
             raise InputError(f"pi0: prompt {self.prompt!r}, expected one of {PROMPTS}")
         positive = ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps")

@@ -86,10 +86,8 @@ class VlmSize:
                 return cls.from_transformers(read_mapping(file, "vision-language model"), str(file))
         known = VLMS.get(name.rpartition("/")[2])
         if known is None:
-            raise InputError(
-                f"checkpoint {folder.path}: vlm_model_name {name!r} is neither a folder nor one of {sorted(VLMS)}; "
-                "name as tokenizer the folder with its config.json and tokenizer.json"
-            )
+            raise InputError(f"checkpoint {folder.path}: vlm_model_name {name!r} is neither a folder nor one of "
+                             f"{sorted(VLMS)}; name as tokenizer the folder with its config.json and tokenizer.json")
         return known
 
 
@@ -201,15 +199,11 @@ class SmolVLAConfig:
             if name in config and config[name] != expected:
                 raise InputError(f"{where}: {name} {config[name]!r}, expected {expected!r}: nothing else is supported")
         if config.get("adapt_to_pi_aloha") and options.embodiment is None:
-            raise InputError(
-                f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA convention; give "
-                "a policy file that says so (signs as scale -1, grippers with a linkage)"
-            )
+            raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
+                             "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
-            vlm=vlm,
-            cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
-            state_dim=folder.state_dim,
-            real_action_dim=folder.action_dim,
+            vlm=vlm, cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
+            state_dim=folder.state_dim, real_action_dim=folder.action_dim,
         )
         return record(cls, values, str(where))
 
