@@ -93,8 +93,7 @@ def _without_processor() -> None:
 
     tokens = types.SimpleNamespace(fake_image_token_id=0, global_image_token_id=0)
     processor = types.SimpleNamespace(tokenizer=tokens)
-    stand_in = types.SimpleNamespace(from_pretrained=lambda *args, **options: processor)
-    smolvlm_with_expert.AutoProcessor = stand_in
+    smolvlm_with_expert.AutoProcessor = types.SimpleNamespace(from_pretrained=lambda *args, **options: processor)
 
 
 def main() -> None:

@@ -68,11 +68,11 @@ def transformers_pi0_model(config: Pi0Config, device: torch.device, dtype: torch
         raise InputError(f"transformers without π0: {error}") from None
     vision, prefix, expert = config.vision, config.prefix, config.expert
 
-    def gemma(size, **more):
+    def gemma(size):
         return {
             "model_type": "gemma", "hidden_size": size.width, "num_hidden_layers": size.depth,
             "intermediate_size": size.mlp, "num_attention_heads": size.heads, "num_key_value_heads": size.kv_heads,
-            "head_dim": size.head_dim, "vocab_size": config.vocabulary, **more,
+            "head_dim": size.head_dim, "vocab_size": config.vocabulary,
         }  # fmt: skip
 
     vlm = {

@@ -33,7 +33,7 @@ class KeyValueCache:
     exact form of guidance) writing in place would break autograd, so the tensors are concatenated instead.
 
     Args:
-        known: (2, layers, B, kv_heads, P, head_dim), keys and values to begin with; it stays as it is.
+        known: (2, layers, B, kv_heads, P, head_dim), keys and values to begin with; never written to.
         extra: positions that are stored or attached behind them.
     """
 
@@ -53,7 +53,7 @@ class KeyValueCache:
         return self._buffer[..., : self._lengths[0], :]
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, kv_heads, S, head_dim) for good; returns all keys and values of the layer so far."""
+        """Append (B, kv_heads, S, head_dim) permanently; returns all keys and values of the layer so far."""
         keys, values = self.attach(layer, key, value)
         if key.requires_grad:
             self._layers[layer] = keys, values
@@ -63,7 +63,7 @@ class KeyValueCache:
     def attach(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """All stored keys and values of the layer followed by these, (B, kv_heads, P + S, head_dim) each.
 
-        The stored part stays as it is; the next `attach` overwrites what this one put behind it.
+        The stored part is left unchanged; the next `attach` overwrites what this one put behind it.
         """
         start, end = self._lengths[layer], self._lengths[layer] + key.shape[2]
         keys, values = self._layers[layer]

@@ -82,7 +82,7 @@ class Family:
             and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
-        title: for people.
+        title: shown to users.
         layouts: published forms of its checkpoint folders by name, besides our own.
         fit: how a fresh policy's images get their size, a key of `processor.FITS`.
         normalisation: of a fresh policy, a key of `normalisation.MODES`.

@@ -138,7 +138,7 @@ class PolicySession:
         return call
 
     def _fresh_memory(self) -> Memory:
-        return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, self.policy.begin(self.size))
+        return pytree.tree_map_only(Tensor, Tensor.clone, self.policy.begin(self.size))
 
     def _no_steer(self) -> Steer:
         shape = (self.size, self.policy.config.horizon, self.policy.config.action_dim)
@@ -149,7 +149,7 @@ class PolicySession:
     def begin(self, rows: Iterable[int] | None = None) -> None:
         """New episodes, of all rows by default: nothing is remembered and no chunk runs. For any thread, at any time.
 
-        It marks only; the next `infer` begins anew, and an answer under way is stale.
+        It only marks the rows: the next `infer` starts them anew, and an answer being computed is stale.
         """
         with self._lock:
             for row in range(self.size) if rows is None else rows:
@@ -202,7 +202,7 @@ class PolicySession:
     ) -> list[Inference]:
         """A chunk for each row's sample.
 
-        What the policy remembers is taken over only when all that it answered is finite: a bad frame leaves no trace.
+        The policy's new memory is kept only when all of its answer is finite: a bad frame has no later effect.
 
         Args:
             samples: one for each row; their `stamp_ns` says where they are in the running chunk.
@@ -240,9 +240,8 @@ class PolicySession:
         with self._lock:
             stale = [then != now for then, now in zip(beginnings, self._beginnings, strict=True)]
         times = encode_time, act_time, time.perf_counter() - start
-        inferences = [
-            Inference(one, answer, *times, late) for one, answer, late in zip(targets, answers, stale, strict=True)
-        ]
+        rows = zip(targets, answers, stale, strict=True)
+        inferences = [Inference(one, answer, *times, late) for one, answer, late in rows]
         self._latest = list(zip(samples, inferences, strict=True))
         return inferences
 

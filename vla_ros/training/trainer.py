@@ -99,7 +99,7 @@ class Trainer:
             adapt.checkpoint_modules(self.policy, config.gradient_checkpointing)
         if self.processes.main:
             checkpoints.prepare_output(self.output, resume)
-        if not self.processes.main:
+        else:
             self.processes.wait()  # the first process decodes the videos, the others map what it wrote
         training, held_out = split(dataset.episodes, config.held_out, config.seed)
         self.samples = Samples(dataset, training, self.loaded.processor, cache, progress)
@@ -143,10 +143,10 @@ class Trainer:
                     last = self.step == config.steps
                     if log:
                         log.advance()
-                    if main and (self.step % config.log_every == 0 or last):
-                        figures = {name: value / (self.step - since) for name, value in sums.items()}
-                        log.add(self.step, figures)
                     if self.step % config.log_every == 0 or last:
+                        figures = {name: value / (self.step - since) for name, value in sums.items()}
+                        if log:
+                            log.add(self.step, figures)
                         sums, since = {}, self.step
                     if main and self.held_out and (self.step % config.evaluate_every == 0 or last):
                         figures = self.evaluate()

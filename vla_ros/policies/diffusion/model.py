@@ -64,7 +64,7 @@ class DiffusionPolicy(Policy):
             self.language = WordEncoder(len(config.vocabulary), config.language_dim)
         self.unet = UNet(config)
         self.scheduler = make_scheduler(config)
-        # The noise of the rows before the newest observation, and the noise that DDPM adds on its way down: fixed,
+        # The noise of the rows before the newest observation, and the noise that DDPM adds at each step: fixed,
         # so that the sampled actions are a function of the noise they start from.
         generator = torch.Generator("cpu").manual_seed(0)
         shape = (config.num_train_timesteps + 1, config.unet_horizon, config.action_dim)
@@ -152,7 +152,7 @@ class DiffusionPolicy(Policy):
             return self.language(batch["words"].to(dtype))
         if self.config.clip_text is None:
             return None
-        with torch.no_grad():  # CLIP reads from left to right up to its end token: what fills up needs no mask
+        with torch.no_grad():  # CLIP is causal and reads out its end token: padding needs no mask
             out = self.language_encoder(input_ids=batch["tokens"])
         return functional.dropout(
             self.language_projection(out.text_embeds.to(dtype)), self.config.language_dropout, self.training

@@ -84,8 +84,7 @@ class Pi0Config:
                                  f"{getattr(self.expert, name)}: expected the same, both towers share one attention")
         if self.prompt not in PROMPTS:
             raise InputError(f"pi0: prompt {self.prompt!r}, expected one of {PROMPTS}")
-        positive = ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps")
-        for name in positive:
+        for name in ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps"):
             if not getattr(self, name) > 0:
                 raise InputError(f"pi0: {name} {getattr(self, name)}, expected more than zero")
 

@@ -132,7 +132,7 @@ class Pi0(FlowPolicy):
         return StepConstants(modulations=self.expert.modulations(condition))
 
     def ready(self, context: Pi0Context) -> tuple[Pi0Context, KeyValueCache]:
-        """With its keys and values in a cache that has room for H more; the context stays as it is."""
+        """With its keys and values copied into a cache with space for H more; the context is left unchanged."""
         return context, KeyValueCache(context.cache, self.config.horizon)
 
     def velocity(self, ready: tuple[Pi0Context, KeyValueCache], noisy: Tensor, constants: StepConstants) -> Tensor:
