@@ -234,6 +234,7 @@ def test_a_group_is_observed_together(robot):
     observation = made.build(round(1.25 * NS))
     assert observation.stamps_ns == {"front": 1_100_000_000, "depth": 1_103_000_000}
     assert np.array_equal(observation.values["depth"], sensors.distances(1))
+    assert made.paced == ["front", "depth"] and ObservationBuilder(robot, names=["imu"]).paced == []
     # who asks for one of the two gets the same one
     assert made.build(round(1.25 * NS), names=["front"]).stamps_ns["front"] == 1_100_000_000
     made.clear()

@@ -127,3 +127,16 @@ def test_after_a_stall_a_paced_policy_does_not_catch_up():
         assert trigger.target(stamp) == stamp
         trigger.began(trigger.newest())
         assert trigger.target(stamp) is None
+
+
+def test_what_nothing_could_be_paired_with_is_used_up():
+    trigger = Trigger(["front", "depth"], ["joints"])
+    for stamp in (100 * MS, 140 * MS):
+        for stream in ("front", "depth", "joints"):
+            trigger.add(stream, stamp)
+        assert trigger.target(stamp) == stamp
+        trigger.began(trigger.newest())
+    used(trigger, front=100 * MS, depth=100 * MS, joints=140 * MS)  # the newest pair that there was
+    assert trigger.target(141 * MS) is None
+    trigger.add("front", 170 * MS)
+    assert trigger.target(171 * MS) is None  # its depth is on the way

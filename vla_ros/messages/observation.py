@@ -95,6 +95,11 @@ class ObservationBuilder:
         spelled = [n for name in names for n in (self.robot.state_streams if name == JOINT_STATES else [name])]
         return tuple(dict.fromkeys(spelled))
 
+    @property
+    def paced(self) -> list[str]:
+        """Streams that pace; what is chosen together with such a stream does too, else it would pair with the past."""
+        return [n for n, s in self.streams.items() if s.paces or (s.with_ and self.streams[s.with_].paces)]
+
     def add(self, stream: str, message: Any, stamp: int | None = None) -> None:
         """Keep a message of a stream, stamped by its header or with `stamp`, ns.
 

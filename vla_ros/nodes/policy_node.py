@@ -87,8 +87,7 @@ class PolicyNode(ManagedNode):
             robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor)
         )
         streams = self._builder.streams
-        paced = [name for name, s in streams.items() if s.paces or (s.with_ and streams[s.with_].paces)]
-        self._trigger = Trigger(paced, robot.state_streams, values.max_rate, values.max_age,
+        self._trigger = Trigger(self._builder.paced, robot.state_streams, values.max_rate, values.max_age,
                                 processor.step_dt if traits.paced else 0.0)
         self._met = ""  # the last instruction that the policy has met
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
