@@ -130,7 +130,7 @@ class LeRobotPeer:
 
 
 def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None = None) -> dict[str, Tensor]:
-    """Our batch by LeRobot's names, pictures already in the numbers that its network takes.
+    """Our batch by LeRobot's names, (1, ...) each, pictures already in the numbers that its network takes.
 
     Args:
         draws: of one episode.

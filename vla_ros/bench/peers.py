@@ -38,7 +38,7 @@ def time_peers(
 
 
 def without_cache(policy: Pi0, batch: Batch, draws: Draws, num_steps: int) -> Tensor:
-    """What a policy without a cache does: images and text again for each step."""
+    """(B, H, D) as a policy without a cache computes them: images and text again for each step."""
     one_step = policy.prepare(1)
     for _ in range(num_steps):
         draws = {"noise": policy.act(policy.encode(batch), draws, one_step).actions}

@@ -107,7 +107,7 @@ def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """`statistics.json` of an own checkpoint. Raises InputError."""
+    """`statistics.json` of an own checkpoint, (D,) each. Raises InputError."""
     data = read_mapping(path, "statistics")
     try:
         return {

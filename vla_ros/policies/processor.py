@@ -85,7 +85,7 @@ class Processor(ABC):
         return ()
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Processor":
-        """The same processor with the normalisation of other data (as `registry.TrainingData.statistics`).
+        """The same processor with the normalisation of other data, (J,) each, as `registry.TrainingData.statistics`.
 
         Raises InputError when the dimensions differ, or the family cannot.
         """
@@ -261,7 +261,7 @@ class StandardProcessor(Processor):
         return self.tokenizer
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
-        """The same processor, normalising by statistics of the joints, rad or m ("observation.state", "action").
+        """The same processor, normalising by "observation.state" and "action" of the joints, (J,) rad or m each.
 
         Raises InputError where the policy's actions are differences: their statistics do not follow from the targets'.
         """

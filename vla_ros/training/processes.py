@@ -57,7 +57,7 @@ class Processes:
             parameter.grad.copy_(part.view_as(parameter))
 
     def sum_values(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up a small tensor over all processes."""
+        """Add up a small tensor, (...), over all processes."""
         if self.count > 1:
             dist.all_reduce(values)
         return values

@@ -65,7 +65,7 @@ class TensorFolder:
         return tensor
 
     def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
-        """A tensor in blocks of rows, so that even the largest is never held whole beside its copy."""
+        """(n, ...) rows of a tensor block by block, so that even the largest is never held whole beside its copy."""
         shape = self.shapes[key]
         rows = max(self._most_mapped // max(math.prod(shape[1:]) * 4, 1), 1)
         if not shape or shape[0] <= rows:
