@@ -6,7 +6,7 @@ They lie in `test/data/golden`, or in the folder that VLA_GOLDEN_DIR names.
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ class Filled:
         self._extra = dict(extra or {})
         self.shapes = dict(shapes) | {key: tuple(value.shape) for key, value in self._extra.items()}
 
-    def read(self, key: str) -> Tensor:
-        return self._extra[key] if key in self._extra else fill(key, self.shapes[key])
+    def pieces(self, key: str) -> Iterator[tuple[object, Tensor]]:
+        yield ..., self._extra[key] if key in self._extra else fill(key, self.shapes[key])
 
 
 class ShapesOnly:
@@ -62,8 +62,8 @@ class ShapesOnly:
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = dict(shapes)
 
-    def read(self, key: str) -> Tensor:
-        return torch.empty(self.shapes[key], device="meta")
+    def pieces(self, key: str) -> Iterator[tuple[object, Tensor]]:
+        yield ..., torch.empty(self.shapes[key], device="meta")
 
 
 def assert_close(actual: Tensor, golden: Tensor, relative: float = 1e-5) -> None:

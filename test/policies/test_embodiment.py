@@ -109,7 +109,7 @@ def test_dimensions_the_robot_lacks_and_joints_that_are_held():
         ({"state": [{"joint": "pan", "scale": 0}]}, "scale 0"),
         ({"state": [{"joint": "pan", "mode": "relative"}]}, "relative"),
         ({"state": [{"joint": "pan", "unit": "deg"}]}, "unit"),
-        ({"state": ["pan", "pan"]}, "2 times"),
+        ({"state": ["pan", "pan"]}, "duplicated"),
         ({"actions": ["lift"]}, "neither in actions nor in hold"),
         ({"step_dt": 0}, "step_dt"),
         ({"camera": {}}, "camera"),

@@ -8,9 +8,9 @@ from runtime.test_every_family import captured, positions
 from runtime.tiny_policy import Speaker, loaded, robot, sample
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.policy import Steer
+from vla_ros.policies.policy import Steer, tensors
 from vla_ros.runtime.history import example_sample
-from vla_ros.runtime.network import RecordedNetwork
+from vla_ros.runtime.network import RecordedNetwork, shapes_of
 from vla_ros.runtime.serving import resolve_device, resolve_dtype
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
@@ -54,6 +54,24 @@ def test_warm_up_visits_every_length_of_prompt_and_leaves_no_trace():
     warm, cold = PolicySession(policy), PolicySession(policy)
     warm.warm_up(one)
     np.testing.assert_array_equal(positions(warm.infer([one])[0]), positions(cold.infer([one])[0]))
+
+
+def test_without_recordings_only_the_first_shape_is_run():
+    session = PolicySession(loaded())
+    run, seen = session._network.run, []
+    session._network.run = lambda batch, *rest: (seen.append(shapes_of(batch)), run(batch, *rest))[1]
+    assert session.warm_up(example_sample(robot(), session.processor), rounds=3) == 2
+    assert len(seen) == 3 and len(set(seen)) == 1
+    with pytest.raises(InputError, match="state"):
+        session.meet([sample(state=(float("nan"), 0.0))])
+
+
+def test_names_that_torch_mixes_up_are_refused():
+    with pytest.raises(TypeError, match="Clock: the field 'c' begins 'count'"):
+        @tensors
+        class Clock:
+            count: torch.Tensor
+            c: torch.Tensor
 
 
 def test_memory_is_of_each_row_from_its_beginning_on():

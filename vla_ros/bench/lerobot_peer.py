@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,22 +48,20 @@ class LeRobotPeer:
         self, python: str, folder: Path, device: torch.device, dtype: str, threads: int, steps: int | None
     ) -> None:
         self.dtype, self._turns, self._memory = dtype, [], 0
-        self._place = tempfile.TemporaryDirectory(prefix="vla_ros_bench_")
-        self._log = open(Path(self._place.name) / "log", "w+", encoding="utf-8")
-        try:
-            self._process = subprocess.Popen(
-                [python, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
-            )
-        except OSError as error:
-            self._close()
-            raise InputError(f"--lerobot-python {python}: {error.strerror}") from error
-        try:
+        with ExitStack() as stack:
+            self._place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_bench_")))
+            self._log = stack.enter_context(open(self._place / "log", "w+", encoding="utf-8"))
+            try:
+                self._process = subprocess.Popen(
+                    [python, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+                )
+            except OSError as error:
+                raise InputError(f"--lerobot-python {python}: {error.strerror}") from error
+            stack.callback(self._end)
             said = self._ask(
                 "open", folder=str(folder.resolve()), device=str(device), dtype=dtype, threads=threads, steps=steps
             )
-        except InputError:
-            self.__exit__()
-            raise
+            self._opened = stack.pop_all()
         self.name = f"LeRobot {said['lerobot']}, {dtype}"
         if said["torch"] != torch.__version__:
             self.name += f", torch {said['torch']}"
@@ -71,6 +70,9 @@ class LeRobotPeer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._opened.close()
+
+    def _end(self) -> None:
         self._process.stdin.close()  # the server ends with its orders
         try:
             self._process.wait(10)
@@ -78,11 +80,6 @@ class LeRobotPeer:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._close()
-
-    def _close(self) -> None:
-        self._log.close()
-        self._place.cleanup()
 
     def _ask(self, order: str, **arguments: Any) -> dict[str, Any]:
         try:
@@ -102,7 +99,7 @@ class LeRobotPeer:
 
     def set_inputs(self, policy: Policy, batch: Batch, draws: Draws, steps: int | None) -> None:
         """What LeRobot's class takes in place of our batch, tried once."""
-        file = Path(self._place.name) / "inputs.safetensors"
+        file = self._place / "inputs.safetensors"
         tensors = lerobot_inputs(policy, batch, draws, steps)
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, file)
         self._ask("inputs", file=str(file))
@@ -119,7 +116,7 @@ class LeRobotPeer:
 
     def actions(self) -> Tensor:
         """(1, rows, D) of the last turn."""
-        file = Path(self._place.name) / "output.safetensors"
+        file = self._place / "output.safetensors"
         self._ask("output", file=str(file))
         return load_file(file)["actions"]
 
@@ -133,7 +130,7 @@ class LeRobotPeer:
 
 
 def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None = None) -> dict[str, Tensor]:
-    """Our batch by LeRobot's names, pictures already in the numbers that its network takes.
+    """Our batch by LeRobot's names, (1, ...) each, pictures already in the numbers that its network takes.
 
     Args:
         draws: of one episode.

@@ -93,8 +93,7 @@ def _without_processor() -> None:
 
     tokens = types.SimpleNamespace(fake_image_token_id=0, global_image_token_id=0)
     processor = types.SimpleNamespace(tokenizer=tokens)
-    stand_in = types.SimpleNamespace(from_pretrained=lambda *args, **options: processor)
-    smolvlm_with_expert.AutoProcessor = stand_in
+    smolvlm_with_expert.AutoProcessor = types.SimpleNamespace(from_pretrained=lambda *args, **options: processor)
 
 
 def main() -> None:
@@ -106,7 +105,7 @@ def main() -> None:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 answer = getattr(server, order.pop("do"))(**order)
-        except Exception as error:  # whatever it is, it belongs to the one who asked
+        except Exception as error:  # reported to the client, whatever it is
             answer = {"error": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
 

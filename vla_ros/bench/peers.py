@@ -38,7 +38,7 @@ def time_peers(
 
 
 def without_cache(policy: Pi0, batch: Batch, draws: Draws, num_steps: int) -> Tensor:
-    """What a policy without a cache does: images and text again for each step."""
+    """(B, H, D) as a policy without a cache computes them: images and text again for each step."""
     one_step = policy.prepare(1)
     for _ in range(num_steps):
         draws = {"noise": policy.act(policy.encode(batch), draws, one_step).actions}
@@ -56,9 +56,7 @@ def transformers_pi0(
     return lambda: model.sample_actions(**inputs).float()
 
 
-def transformers_pi0_model(
-    config: Pi0Config, device: torch.device, dtype: torch.dtype, num_steps: int
-) -> nn.Module:
+def transformers_pi0_model(config: Pi0Config, device: torch.device, dtype: torch.dtype, num_steps: int) -> nn.Module:
     """transformers' π0 in evaluation mode, without gradients. Raises InputError where it cannot be built."""
     if config.adaptive:
         raise InputError("transformers has no π0.5")
@@ -70,11 +68,11 @@ def transformers_pi0_model(
         raise InputError(f"transformers without π0: {error}") from None
     vision, prefix, expert = config.vision, config.prefix, config.expert
 
-    def gemma(size, **more):
+    def gemma(size):
         return {
             "model_type": "gemma", "hidden_size": size.width, "num_hidden_layers": size.depth,
             "intermediate_size": size.mlp, "num_attention_heads": size.heads, "num_key_value_heads": size.kv_heads,
-            "head_dim": size.head_dim, "vocab_size": config.vocabulary, **more,
+            "head_dim": size.head_dim, "vocab_size": config.vocabulary,
         }  # fmt: skip
 
     vlm = {
@@ -108,7 +106,7 @@ def transformers_pi0_model(
 def transformers_pi0_inputs(
     config: Pi0Config, batch: Batch, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """What that model takes, of a batch of ours."""
+    """What that model takes, (B, ...) each, of a batch of ours."""
     cameras, tokens = len(config.cameras), batch["tokens"].to(device)
     patches = (config.vision.image // config.vision.patch) ** 2
     image_ids = torch.full((len(tokens), cameras * patches), config.vocabulary, device=device)

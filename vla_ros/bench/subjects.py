@@ -151,14 +151,12 @@ def random_batch(policy: Policy) -> Batch:
     config, generator = policy.config, torch.Generator().manual_seed(1)
     cameras = len(config.cameras)
 
-    def pixels(*shape: int) -> torch.Tensor:
-        return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-
     def numbers(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator)
 
     steps = (config.n_obs_steps,) if isinstance(policy, DiffusionPolicy) else ()
-    batch = {"images": pixels(1, *steps, cameras, 3, *config.image_size)}
+    shape = (1, *steps, cameras, 3, *config.image_size)
+    batch = {"images": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)}
     if isinstance(policy, ACT | DiffusionPolicy):
         return batch | {"state": numbers(1, *steps, config.state_dim)}
     if isinstance(policy, SmolVLA):

@@ -1,6 +1,5 @@
 """How much work a stage is, and how fast this machine could do it at best."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +8,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from vla_ros.runtime.stages import StageTimer
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,13 @@ def _fastest(step: Callable[[], object], device: torch.device, rounds: int) -> f
     """s of the fastest of `rounds` calls."""
     times = []
     for _ in range(rounds):
+        timer = StageTimer(device)
+        timer.mark()
+        step()
+        timer.mark()
         if device.type == "cuda":
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            step()
-            end.record()
             torch.cuda.synchronize(device)
-            times.append(begin.elapsed_time(end) / 1e3)
-        else:
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
+        times += timer.seconds()
     return min(times)
 
 

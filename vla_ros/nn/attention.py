@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
-    """Softmax attention in which every query sees the same keys.
+    """Softmax attention with fewer key/value heads than query heads.
 
     The query heads that share a key/value head are laid out as further queries of it, so keys and values are read
     once and never repeated.
@@ -14,7 +14,7 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tenso
     Args:
         query: (B, heads, S, D).
         key, value: (B, kv_heads, K, D); `heads` is a multiple of `kv_heads`.
-        key_mask: (B, 1, 1, K) bool, True where a key may be seen; None when all may.
+        key_mask: (B, 1, 1, K) or (B, 1, heads / kv_heads * S, K) bool, True where a key may be seen; None when all may.
 
     Returns:
         (B, S, heads * D).
@@ -33,17 +33,17 @@ class KeyValueCache:
     exact form of guidance) writing in place would break autograd, so the tensors are concatenated instead.
 
     Args:
-        known: (2, layers, B, kv_heads, P, head_dim), keys and values to begin with; it stays as it is.
-        room: positions that are stored or attached behind them.
+        known: (2, layers, B, kv_heads, P, head_dim), keys and values to begin with; never written to.
+        extra: positions that are stored or attached behind them.
     """
 
-    def __init__(self, known: Tensor, room: int) -> None:
+    def __init__(self, known: Tensor, extra: int) -> None:
         buffer, length = known, known.shape[4]
         if not known.requires_grad:
-            buffer = known.new_empty((*known.shape[:4], length + room, known.shape[5]))
+            buffer = known.new_empty((*known.shape[:4], length + extra, known.shape[5]))
             buffer[..., :length, :] = known
         self._buffer = buffer
-        self._layers = [(layer[0], layer[1]) for layer in buffer.unbind(1)]
+        self._layers = list(zip(*(part.unbind() for part in buffer.unbind()), strict=True))  # keys and values of each
         self._lengths = [length] * known.shape[1]
 
     def stored(self) -> Tensor:
@@ -53,7 +53,7 @@ class KeyValueCache:
         return self._buffer[..., : self._lengths[0], :]
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, kv_heads, S, head_dim) for good; returns all keys and values of the layer so far."""
+        """Append (B, kv_heads, S, head_dim) permanently; returns all keys and values of the layer so far."""
         keys, values = self.attach(layer, key, value)
         if key.requires_grad:
             self._layers[layer] = keys, values
@@ -63,7 +63,7 @@ class KeyValueCache:
     def attach(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """All stored keys and values of the layer followed by these, (B, kv_heads, P + S, head_dim) each.
 
-        The stored part stays as it is; the next `attach` overwrites what this one put behind it.
+        The stored part is left unchanged; the next `attach` overwrites what this one put behind it.
         """
         start, end = self._lengths[layer], self._lengths[layer] + key.shape[2]
         keys, values = self._layers[layer]

@@ -23,7 +23,7 @@ class GemmaSize:
 
 
 def add_gated(residual: Tensor, out: Tensor, gate: Tensor | None) -> Tensor:
-    """residual + gate · out; a norm without a gate leaves the sum plain."""
+    """residual + gate · out, (B, S, width); None, of a norm without a gate, leaves the sum plain."""
     return residual + out if gate is None else residual + gate * out
 
 
@@ -83,22 +83,14 @@ class GemmaTower(nn.Module):
         The last layer stops at its keys and values, since nothing reads what would come after them: exact, and one
         layer's attention and MLP less.
         """
-        last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            if index == last:
-                _, key, value, _ = layer.project(x, rotary, None)
-                cache.store(index, key, value)
-                return
             query, key, value, gate = layer.project(x, rotary, None)
             keys, values = cache.store(index, key, value)
-            x = layer.finish(x, grouped_attention(query, keys, values, key_mask), gate, None)
+            if index + 1 < len(self.layers):
+                x = layer.finish(x, grouped_attention(query, keys, values, key_mask), gate, None)
 
     def forward(
-        self,
-        x: Tensor,
-        rotary: Rotary,
-        cache: KeyValueCache,
-        key_mask: Tensor | None,
+        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None,
         modulations: list[Modulation] | None = None,
     ) -> Tensor:
         """(B, S, width) tokens that see the cache and each other, to (B, S, width) after the last norm."""

@@ -1,7 +1,7 @@
 """A small convolutional vision tower that looks for what the text names.
 
 FiLM (Perez et al. 2018) lets the text scale and shift the features; a spatial softmax (Finn et al. 2016) turns
-feature maps into image coordinates, which a small network cannot read off patch tokens by itself.
+feature maps into image coordinates, which a small network does not recover from patch tokens.
 """
 
 from dataclasses import dataclass
@@ -24,6 +24,12 @@ class KeypointStemSize:
     def tokens(self) -> int:
         """Tokens of an image."""
         return 1 + self.grid**2
+
+
+def text_summary(text: Tensor, token_mask: Tensor) -> Tensor:
+    """(B, T, width) embedded tokens and the (B, T) bool mask to the mean of those that count, (B, width) float32."""
+    kept = token_mask[..., None].float()
+    return (text.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
 
 
 class FiLM(nn.Module):
@@ -66,18 +72,20 @@ class KeypointStem(nn.Module):
         self.patch_token = nn.Conv2d(high, width, cell, stride=cell)
         self.positions = nn.Parameter(torch.randn(cameras, size.tokens, width) * 0.1)
 
-    def forward(self, images: Tensor, text: Tensor, cameras: Tensor) -> Tensor:
+    def forward(self, images: Tensor, text: Tensor, cameras: Tensor | None = None) -> Tensor:
         """Tokens of every image.
 
         Args:
             images: (B, C, 3, image, image) in [-1, 1].
             text: (B, text_width), a summary of the instruction.
-            cameras: (C,) int64, which camera of the policy each image comes from.
+            cameras: (C,) int64, which camera of the policy each image comes from; None: all, in order.
 
         Returns:
-            (B, C, tokens, width).
+            (B, C, tokens, width) float32.
         """
         batch, count = images.shape[:2]
+        images, text = images.float(), text.float()
+        cameras = torch.arange(count, device=images.device) if cameras is None else cameras
         context = F.silu(self.context(text)[:, None] + self.camera(cameras)[None]).flatten(0, 1)
         x = F.silu(self.to_half(images.flatten(0, 1).to(memory_format=torch.channels_last)))
         x = F.silu(self.quarter_film(self.quarter_norm(self.to_quarter(x)), context))

@@ -87,23 +87,3 @@ class LlamaLayer(nn.Module):
         x = x + self.out(attended)
         gate, up = self.gate_up(self.post_norm(x)).chunk(2, dim=-1)
         return x + self.down(functional.silu(gate) * up)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """Softmax attention with fewer key/value heads than query heads.
-
-    The query heads that share a key/value head are laid out as further queries of it, so that keys and values are
-    read once and never repeated.
-
-    Args:
-        query: (B, heads, S, D).
-        key, value: (B, kv_heads, K, D).
-        mask: (B, 1, heads / kv_heads * S, K) or (B, 1, 1, K) bool, True where a key may be seen.
-
-    Returns:
-        (B, S, heads * D).
-    """
-    batch, heads, length, width = query.shape
-    grouped = query.reshape(batch, key.shape[1], -1, width)
-    out = functional.scaled_dot_product_attention(grouped, key, value, attn_mask=mask)
-    return out.reshape(batch, heads, length, width).transpose(1, 2).flatten(2)

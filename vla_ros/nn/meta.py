@@ -1,4 +1,4 @@
-"""Modules without numbers: for counting, checking shapes, and loading weights that are there anyway."""
+"""Modules on the meta device: for counting parameters, checking shapes and loading weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -7,7 +7,7 @@ Modulation = tuple[Tensor, Tensor, Tensor]  # scale, shift, gate
 
 
 def rms_normalised(x: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) over the last dimension, in float32."""
+    """(..., width) to x / sqrt(mean(x²) + eps) over the last dimension, (..., width) float32."""
     wide = x.float()
     return wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
 

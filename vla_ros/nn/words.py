@@ -25,7 +25,7 @@ def unknown(text: str, vocabulary: Sequence[str]) -> tuple[str, ...]:
 
 
 def encode(texts: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
-    """(B, W) float32: how often each of the W known words stands in each text; unknown words are passed over."""
+    """(B, W) float32: how often each of the W known words occurs in each text; unknown words are ignored."""
     index = {word: i for i, word in enumerate(vocabulary)}
     counts = torch.zeros(len(texts), len(vocabulary))
     for row, text in enumerate(texts):

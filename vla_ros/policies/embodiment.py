@@ -13,7 +13,7 @@ A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoin
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,13 @@ class Linkage:
     horn_radius: float
 
     def angle(self, position: np.ndarray) -> np.ndarray:
-        """Finger position, m, to the crank's angle, rad (source: Interbotix's constants, as openpi uses them)."""
+        """(...) finger positions, m, to angles of the crank, rad (Interbotix's constants, as openpi uses them)."""
         position = np.maximum(position, 1e-6)
         sine = (self.horn_radius**2 + position**2 - self.arm_length**2) / (2 * self.horn_radius * position)
         return np.arcsin(np.clip(sine, -1.0, 1.0))
 
     def position(self, angle: np.ndarray) -> np.ndarray:
-        """The inverse of `angle`: the positive root of x² - 2 r x sin(angle) + r² - l² = 0."""
+        """The inverse of `angle`, (...): the positive root of x² - 2 r x sin(angle) + r² - l² = 0."""
         half = self.horn_radius * np.sin(angle)
         return half + np.sqrt(half**2 + self.arm_length**2 - self.horn_radius**2)
 
@@ -69,11 +69,11 @@ class Dimension:
     linkage: Linkage | None = None
 
     def to_policy(self, value: np.ndarray) -> np.ndarray:
-        """Joint position, rad or m, to the policy's unit."""
+        """(...) joint positions, rad or m, to the policy's unit."""
         return (self.linkage.angle(value) if self.linkage else value) * self.scale + self.offset
 
     def to_robot(self, value: np.ndarray) -> np.ndarray:
-        """The inverse of `to_policy`."""
+        """The inverse of `to_policy`, (...)."""
         value = (value - self.offset) / self.scale
         return self.linkage.position(value) if self.linkage else value
 
@@ -107,7 +107,7 @@ class Embodiment:
         ):
             for name in names:
                 if names.count(name) > 1:
-                    raise InputError(f"{what}: joint {name!r} is there {names.count(name)} times, expected once")
+                    raise InputError(f"{what}: joint {name!r} is duplicated, expected once")
         object.__setattr__(self, "joints", self.joints or commanded + self.hold)
         if sorted(self.joints) != sorted(commanded + self.hold):
             raise InputError(f"joints {list(self.joints)}, expected those of actions and hold in any order: "
@@ -117,18 +117,15 @@ class Embodiment:
                 if dimension.mode not in MODES:
                     raise InputError(f"{what}: mode {dimension.mode!r} of {dimension.joint}, expected one of {MODES}")
                 if dimension.scale == 0 or not np.isfinite([dimension.scale, dimension.offset]).all():
-                    raise InputError(
-                        f"{what}: scale {dimension.scale}, offset {dimension.offset} of {dimension.joint}, "
-                        "expected finite numbers and a scale that is not zero"
-                    )
+                    raise InputError(f"{what}: scale {dimension.scale}, offset {dimension.offset} of "
+                                     f"{dimension.joint}, expected finite numbers and a scale that is not zero")
         if not self.joints:
             raise InputError("actions: no joint, expected at least one")
         known = set(self.joints)
         for dimension in self.state:
             if dimension.joint is not None and dimension.joint not in known:
-                raise InputError(
-                    f"state: joint {dimension.joint!r} is neither in actions nor in hold: {list(self.joints)}"
-                )
+                raise InputError(f"state: joint {dimension.joint!r} is neither in actions nor in hold: "
+                                 f"{list(self.joints)}")
         if self.step_dt is not None and not 0 < self.step_dt < np.inf:
             raise InputError(f"step_dt {self.step_dt}, expected more than zero seconds")
 
@@ -184,16 +181,11 @@ class Embodiment:
 
     def to_dict(self) -> dict[str, Any]:
         """For YAML; `from_dict` reads it back."""
-        rows = {}
-        for what in ("state", "actions"):
-            rows[what] = [
-                {
-                    name: value
-                    for (name, value), field in zip(asdict(d).items(), fields(d), strict=True)
-                    if name == "joint" or value != field.default
-                }
-                for d in getattr(self, what)
-            ]
+        defaults = asdict(Dimension(None))
+        rows = {
+            what: [{n: v for n, v in asdict(d).items() if n == "joint" or v != defaults[n]} for d in dimensions]
+            for what, dimensions in (("state", self.state), ("actions", self.actions))
+        }
         data = {"cameras": dict(self.cameras), **rows, "step_dt": self.step_dt, "hold": list(self.hold)}
         if self.joints != replace(self, joints=()).joints:
             data["joints"] = list(self.joints)
@@ -202,8 +194,8 @@ class Embodiment:
     @classmethod
     def from_dict(cls, data: Any, where: str = "embodiment") -> "Embodiment":
         """Raises InputError that names the field. A dimension may be the name of its joint alone."""
-        data = dict(data) if isinstance(data, Mapping) else data
-        if isinstance(data, dict):
+        if isinstance(data, Mapping):
+            data = dict(data)
             for name in ("state", "actions"):
                 if isinstance(data.get(name), list):
                     data[name] = [{"joint": row} if isinstance(row, str) else row for row in data[name]]
@@ -240,10 +232,8 @@ def dimensions_statistics(
     result: dict[str, list[float]] = {name: [] for name in rows}
     for dimension in dimensions:
         if dimension.mode != "absolute":
-            raise InputError(
-                f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from those of "
-                "joint targets; keep the checkpoint's (--statistics keep)"
-            )
+            raise InputError(f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from "
+                             "those of joint targets; keep the checkpoint's (--statistics keep)")
         for name, values in rows.items():
             if dimension.joint is None:
                 value = {"mean": 0.0, "std": 1.0}.get(name, -1.0 if name in ("min", "q01", "q10") else 1.0)

@@ -82,7 +82,7 @@ class Family:
             and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
-        title: for people.
+        title: shown to users.
         layouts: published forms of its checkpoint folders by name, besides our own.
         fit: how a fresh policy's images get their size, a key of `processor.FITS`.
         normalisation: of a fresh policy, a key of `normalisation.MODES`.
@@ -120,7 +120,7 @@ class Family:
             missing += (f"no normalisation: {parts.no_statistics}; set overrides.statistics in the policy file",)
         if missing and options.serves:
             raise InputError(f"checkpoint {path}: {'; '.join(missing)}")
-        processor = self._processor(path, sizes, parts)
+        processor = self._processor(f"checkpoint {path}", sizes, parts)
         with without_numbers():
             policy = self.policy(sizes)
         _set_image_statistics(policy, sizes.cameras, parts.images, path)
@@ -133,7 +133,8 @@ class Family:
     def describe(self, path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
         """What `vla-ros info` prints: title -> value; the weights are not read. Raises InputError."""
         sizes, parts = self.open(path, layout, options)
-        rows = report(self.title or self.name, self.parameters(sizes), self._processor(path, sizes, parts), parts)
+        processor = self._processor(f"checkpoint {path}", sizes, parts)
+        rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
         if form := self.layouts.get(layout):
             keys = TensorFolder(path).shapes
             rows["not used"] = unused(form.names(sizes, keys), keys)
@@ -164,8 +165,7 @@ class Family:
             raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights have not")
         parts = Parts(
             Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
-            Normalisation(mode, widened(data.statistics[STATE])),
-            Normalisation(mode, widened(data.statistics[ACTION])),
+            *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
             {name: IMAGENET for name in data.cameras},
             self.fit,
             tokenizer,
@@ -175,7 +175,7 @@ class Family:
             _set_image_statistics(policy, sizes.cameras, parts.images, Path())
         if self.begin:
             self.begin(policy, tokenizer, data)
-        return LoadedPolicy(self.name, policy, self.processor.of(sizes, parts))
+        return LoadedPolicy(self.name, policy, self._processor("policy", sizes, parts))
 
     def sizes(self, values: Mapping[str, Any], where: str) -> Any:
         """An instance of `config`. Raises InputError that names the field."""
@@ -221,11 +221,11 @@ class Family:
                 missing.append(f"no tokenizer in it, expected {whose}; give its folder as tokenizer")
         return sizes, replace(parts, embodiment=embodiment, tokenizer=tokenizer, missing=tuple(missing))
 
-    def _processor(self, path: Path, sizes: Any, parts: Parts) -> StandardProcessor:
+    def _processor(self, where: str, sizes: Any, parts: Parts) -> StandardProcessor:
         try:
-            return self.processor.of(sizes, parts)
+            return self.processor(sizes, parts.embodiment, parts.state, parts.actions, parts.fit, parts.tokenizer)
         except InputError as error:
-            raise InputError(f"checkpoint {path}: {error}") from None
+            raise InputError(f"{where}: {error}") from None
 
     def _from_data(self, values: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         known = {f.name for f in fields(self.config)}

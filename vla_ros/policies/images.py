@@ -17,15 +17,13 @@ def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = 
 
     Args:
         image: (H, W, 3) uint8.
-        height: rows of the result, pixels.
-        width: columns of the result, pixels.
+        height, width: of the result, pixels.
         centred: False puts all the padding at the top and the left, as SmolVLA does.
 
     Returns:
         (height, width, 3) uint8.
 
-    Raises:
-        InputError: not a (H, W, 3) uint8 image, or one without pixels.
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
     fitted = resize_within(image, height, width)
     rows, columns = fitted.shape[:2]
@@ -45,8 +43,7 @@ def resize_within(image: np.ndarray, height: int, width: int) -> np.ndarray:
     How an image is stored that policies will see in this size: each pads it as it does when it serves, in the middle
     or at one side. An image that fits exactly comes back unchanged.
 
-    Raises:
-        InputError: not a (H, W, 3) uint8 image, or one without pixels.
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
     _check(image)
     rows, columns = image.shape[:2]
@@ -62,21 +59,19 @@ def resize_within(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Scale an image to height x width pixels without padding or distortion.
+    """Scale an image to (height, width, 3) pixels without padding or distortion.
 
     For policies that were trained on whole images of one size. An image of that size comes back unchanged.
 
-    Raises:
-        InputError: not a (H, W, 3) uint8 image, or its aspect differs by more than a pixel.
+    Raises InputError unless it is an (H, W, 3) uint8 image of that aspect, but for a pixel.
     """
     _check(image)
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
         return image
     if abs(columns * height / rows - width) > 1:
-        raise InputError(
-            f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the same aspect"
-        )
+        raise InputError(f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the "
+                         "same aspect")
     import cv2
 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

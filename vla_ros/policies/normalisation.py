@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
 
 Statistics = Mapping[str, Mapping[str, np.ndarray]]  # feature ("observation.state", "action") -> "mean" -> (D,)
 
@@ -25,7 +26,7 @@ STYLES = {"openpi": 1e-6, "lerobot": 1e-8}  # and the number that each adds or p
 
 @dataclass(frozen=True)
 class Normalisation:
-    """An invertible map of the last dimension, (..., D) float64, to numbers of about unit size.
+    """An invertible map of the last dimension, (..., D) float64, to a scale of about one.
 
     mean_std maps mean ± std to ± 1; the other modes map their two bounds to -1 and 1.
 
@@ -47,9 +48,8 @@ class Normalisation:
             raise InputError(f"normalisation style {self.style!r}, expected one of {sorted(STYLES)}")
         for name in MODES[self.mode] if self.statistics else ():
             if name not in self.statistics:
-                raise InputError(
-                    f"normalisation {self.mode}: no {name!r} in the statistics, only {sorted(self.statistics)}"
-                )
+                raise InputError(f"normalisation {self.mode}: no {name!r} in the statistics, only "
+                                 f"{sorted(self.statistics)}")
             if not np.isfinite(self.statistics[name]).all():
                 raise InputError(f"normalisation {self.mode}: {name} {self.statistics[name]}, expected finite numbers")
 
@@ -59,14 +59,14 @@ class Normalisation:
         return bool(MODES[self.mode]) and not self.statistics
 
     def normalise(self, x: np.ndarray) -> np.ndarray:
-        """(..., D) in the robot's or policy file's units to normalised. Raises InputError if statistics are short."""
+        """(..., D) in the robot's or policy file's units to normalised. Raises InputError for too few statistics."""
         if self.mode == "identity":
             return np.asarray(x, dtype=np.float64)
         centre, width = self._affine(np.shape(x)[-1], forward=True)
         return (np.asarray(x, dtype=np.float64) - centre) / width
 
     def restore(self, x: np.ndarray) -> np.ndarray:
-        """The inverse of `normalise`."""
+        """The inverse of `normalise`, (..., D)."""
         if self.mode == "identity":
             return np.asarray(x, dtype=np.float64)
         centre, width = self._affine(np.shape(x)[-1], forward=False)
@@ -75,7 +75,7 @@ class Normalisation:
     def _affine(self, dims: int, forward: bool) -> tuple[np.ndarray, np.ndarray]:
         """Centre and half-width (or deviation), (dims,) each; statistics of padded dimensions are cut off."""
         if self.missing:
-            raise InputError(f"normalisation {self.mode}: the checkpoint brings no statistics")
+            raise InputError(f"normalisation {self.mode}: the checkpoint has no statistics")
         first, second = (np.asarray(self.statistics[name], dtype=np.float64) for name in MODES[self.mode])
         if len(first) < dims or len(second) < dims:
             raise InputError(f"statistics of {min(len(first), len(second))} dimensions, expected at least {dims}")
@@ -92,7 +92,7 @@ LEAST_DEVIATION = 0.01  # rad or m
 
 
 def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Statistics of joints, rad or m, whose deviations and ranges are at least LEAST_DEVIATION wide.
+    """Statistics of J joints, (J,) rad or m each, whose deviations and ranges are at least LEAST_DEVIATION wide.
 
     What no normalisation asks for (a dataset's count of frames) is left out.
     """
@@ -107,15 +107,13 @@ def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def read_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """`statistics.json` of an own checkpoint. Raises InputError."""
+    """`statistics.json` of an own checkpoint, (D,) each. Raises InputError."""
+    data = read_mapping(path, "statistics")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
         return {
             feature: {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
             for feature, rows in data.items()
         }
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: expected feature -> statistic -> numbers: {error}") from error
 

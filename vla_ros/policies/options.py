@@ -1,6 +1,5 @@
 """How a policy is loaded or made anew, and what a checkpoint says besides sizes and weights."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics
@@ -53,7 +53,7 @@ class LoadOptions:
         step_dt: s between action rows, in place of what checkpoint and embodiment say.
         overrides: what the checkpoint does not say or says wrongly: `statistics` (a file, or the name of a set in the
             checkpoint) and the names that the family declares.
-        without_statistics: a checkpoint that lacks them is loaded all the same; whoever asks for it sets them.
+        without_statistics: a checkpoint that lacks them is loaded too; the caller sets them.
     """
 
     device: torch.device | str = "cpu"
@@ -78,11 +78,16 @@ class LoadOptions:
         """Whether all that serving or training needs must be there, or the policy is only measured and described."""
         return self.embodiment is not None or self.names is not None
 
-    def statistics(self) -> Statistics | None:
-        """Those of the file that `overrides` names; None where it names none. Raises InputError."""
+    def statistics(self, sets: bool = False) -> Statistics | None:
+        """Those of the file that `overrides` names; None where it names none (or one of the `sets`).
+
+        Raises InputError.
+        """
         said = self.overrides.get("statistics")
-        if said is None or not Path(said).is_file():
+        if said is None or sets and not Path(said).is_file():
             return None
+        if not Path(said).is_file():
+            raise InputError(f"overrides.statistics {str(said)!r}: no such file")
         return checked(read_statistics(Path(said)), str(said))
 
 
@@ -123,12 +128,4 @@ def read_config(path: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint folder. Raises InputError."""
     if not path.is_dir():
         raise InputError(f"checkpoint {path}: no such folder")
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"checkpoint {path}: config.json: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"checkpoint {path}: config.json: not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"checkpoint {path}: config.json: expected an object, got {type(config).__name__}")
-    return config
+    return read_mapping(path / "config.json", "checkpoint")

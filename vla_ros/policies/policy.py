@@ -3,7 +3,8 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import permutations
 from typing import Any
 
 import torch
@@ -25,8 +26,14 @@ def tensors(kind: type) -> type:
 
     Registered with torch, so that sessions copy it, recordings keep it in place and `torch.export` takes it. A length
     is a shape or a tensor in it, never a counter: what Python computes is fixed once recorded.
+
+    Raises TypeError where one field's name begins another's (`c`, `count`): torch's exported modules mix them up.
     """
     kind = dataclass(kind)
+    for name, other in permutations((field.name for field in fields(kind)), 2):
+        if other.startswith(name):
+            raise TypeError(f"{kind.__name__}: the field {name!r} begins {other!r}, which torch.export mixes up; "
+                            "rename one")
     torch.export.register_dataclass(kind)
     return kind
 
@@ -170,7 +177,6 @@ class Policy(nn.Module, ABC):
 
     def updated(self) -> None:
         """Called after each optimiser step, for target networks."""
-        return None
 
     @torch.no_grad()
     def predict(

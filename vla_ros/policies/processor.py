@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
 from vla_ros.policies.images import resize_same_aspect, resize_with_pad
 from vla_ros.policies.normalisation import Normalisation, widened
-from vla_ros.policies.options import Parts
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.tokenizer import Tokenizer
 
@@ -85,7 +85,7 @@ class Processor(ABC):
         return ()
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Processor":
-        """The same processor with the normalisation of other data (as `registry.TrainingData.statistics`).
+        """The same processor with the normalisation of other data, (J,) each, as `registry.TrainingData.statistics`.
 
         Raises InputError when the dimensions differ, or the family cannot.
         """
@@ -111,21 +111,15 @@ class StandardProcessor(Processor):
     fit: str
     tokenizer: Tokenizer | None = None
 
-    @classmethod
-    def of(cls, config: Any, parts: Parts) -> "StandardProcessor":
-        """Raises InputError where embodiment, statistics and policy do not fit together."""
-        return cls(config, parts.embodiment, parts.state, parts.actions, parts.fit, parts.tokenizer)
-
     def __post_init__(self) -> None:
-        """Raises InputError as `of`."""
+        """Raises InputError where embodiment, statistics and policy do not fit together."""
         config, embodiment = self.config, self.embodiment
         if self.fit not in FITS:
             raise InputError(f"image fit {self.fit!r}, expected one of {sorted(FITS)}")
         if set(embodiment.cameras) != set(self.image_names):
-            raise InputError(
-                f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects {sorted(self.image_names)}; "
-                "map each to a camera of the robot, or to null where it is absent"
-            )
+            raise InputError(f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects "
+                             f"{sorted(self.image_names)}; map each to a camera of the robot, or to null where it is "
+                             "absent")
         absent = [name for name in self.image_names if embodiment.cameras[name] is None]
         if absent and (not self.cameras or getattr(config, "needs_every_camera", True)):
             raise InputError(f"cameras {absent} are declared absent, the policy needs "
@@ -146,34 +140,19 @@ class StandardProcessor(Processor):
         if self.tokenizer is not None and rows is not None and self.tokenizer.size > rows:
             raise InputError(f"tokenizer of {self.tokenizer.size} tokens, the policy embeds {rows}: not its tokenizer")
 
-    @property
-    def joints(self) -> tuple[str, ...]:
-        return self.embodiment.joints
+    joints = property(attrgetter("embodiment.joints"))
+    step_dt = property(attrgetter("embodiment.step_dt"))
+    horizon = property(attrgetter("config.horizon"))
+    n_obs_steps = property(attrgetter("config.n_obs_steps"))
+    image_names = property(attrgetter("config.cameras"))  # the policy's images in order
 
     @property
     def cameras(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(c for c in self.robot_cameras if c is not None))
 
     @property
-    def step_dt(self) -> float:
-        return self.embodiment.step_dt
-
-    @property
-    def horizon(self) -> int:
-        return self.config.horizon
-
-    @property
-    def n_obs_steps(self) -> int:
-        return self.config.n_obs_steps
-
-    @property
     def first_action_step(self) -> int:
         return -getattr(self.config, "past", 0)
-
-    @property
-    def image_names(self) -> tuple[str, ...]:
-        """The policy's images in order."""
-        return self.config.cameras
 
     @property
     def robot_cameras(self) -> tuple[str | None, ...]:
@@ -205,9 +184,8 @@ class StandardProcessor(Processor):
         expected = self.depth(samples, JOINT_STATES), len(self.joints)
         for sample in samples:
             if sample.state.shape != expected:
-                raise InputError(
-                    f"state of {sample.state.shape} (steps, joints), the policy reads {expected}: {list(self.joints)}"
-                )
+                raise InputError(f"state of {sample.state.shape} (steps, joints), the policy reads {expected}: "
+                                 f"{list(self.joints)}")
         return np.stack([sample.state for sample in samples])
 
     def policy_states(self, states: np.ndarray) -> Tensor:
@@ -245,11 +223,13 @@ class StandardProcessor(Processor):
         return batch
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
+        """(B, H, D) to the commanded joints' positions, (H, joints) each."""
         rows = self._restored(answer, _newest(samples))
         columns = [self.joints.index(name) for name in self.embodiment.commanded]
         return [Targets((Part(self.embodiment.commanded, row[:, columns]),)) for row in rows]
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """(B, H, D) and (B, H); joints that targets leave out stay where they are."""
         states = _newest(samples)
         actions = np.stack([
             one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)
@@ -275,13 +255,13 @@ class StandardProcessor(Processor):
         return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
 
     def ask_tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises InputError where the checkpoint brought none."""
+        """The tokenizer. Raises InputError where the checkpoint has none."""
         if self.tokenizer is None:
-            raise InputError(f"the checkpoint brings no tokenizer; give the folder of {self.config.tokenizer_of}")
+            raise InputError(f"the checkpoint has no tokenizer; give the folder of {self.config.tokenizer_of}")
         return self.tokenizer
 
     def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
-        """The same processor, normalising by statistics of the joints, rad or m ("observation.state", "action").
+        """The same processor, normalising by "observation.state" and "action" of the joints, (J,) rad or m each.
 
         Raises InputError where the policy's actions are differences: their statistics do not follow from the targets'.
         """
@@ -291,9 +271,7 @@ class StandardProcessor(Processor):
             for dimensions, feature in ((e.state, "observation.state"), (e.actions, "action"))
         )
         return replace(
-            self,
-            state=replace(self.state, statistics=state),
-            actions=replace(self.actions, statistics=actions),
+            self, state=replace(self.state, statistics=state), actions=replace(self.actions, statistics=actions)
         )
 
 

@@ -1,6 +1,6 @@
 """Which families there are, and which one a checkpoint folder belongs to."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -67,9 +67,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     elif data:
         embodiment = Embodiment.from_dict(data, where)
     return folder, replace(
-        options,
-        tokenizer=options.tokenizer or tokenizer,
-        overrides=overrides | dict(options.overrides),
+        options, tokenizer=options.tokenizer or tokenizer, overrides=overrides | dict(options.overrides),
         step_dt=step_dt if options.step_dt is None else options.step_dt,
         embodiment=options.embodiment or embodiment,
     )
@@ -109,19 +107,11 @@ def _points() -> dict[str, EntryPoint]:
 
 
 def _recognise(path: Path) -> tuple[str, Family, str]:
-    config = read_config(path)
-    for name in _candidates(config):
+    config, names = read_config(path), families()
+    said = [config[key] for key in ("family", "type", "model_type") if config.get(key)]
+    for name in dict.fromkeys((*(name for name in said if name in names), *names)):  # first what the folder names
         family = find_family(name)
         if layout := family.recognise(path, config):
             return name, family, layout
-    said = config.get("family") or config.get("type") or config.get("model_type")
-    raise InputError(
-        f"checkpoint {path}: config.json names {said!r}, expected one of the families {sorted(families())}"
-    )
-
-
-def _candidates(config: Mapping[str, Any]) -> Iterator[str]:
-    """Names of families, first the one that the folder names."""
-    names = families()
-    said = [config.get(key) for key in ("family", "type", "model_type")]
-    yield from dict.fromkeys((*(name for name in said if name in names), *names))
+    raise InputError(f"checkpoint {path}: config.json names {said[0] if said else None!r}, expected one of the "
+                     f"families {sorted(names)}")

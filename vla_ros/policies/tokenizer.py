@@ -1,4 +1,4 @@
-"""Text to token ids, from the files a checkpoint brings along."""
+"""Text to token ids, from the files of a checkpoint."""
 
 import logging
 import re
@@ -29,7 +29,7 @@ class Tokenizer(ABC):
 
     Attributes:
         size: how many ids there are.
-        unknown: id that stands for every unknown word, None where any text can be spelled.
+        unknown: id of <unk>, None where every text has ids of its own.
     """
 
     size: int
@@ -67,7 +67,6 @@ class JsonTokenizer(Tokenizer):
         self.inner, self.where = inner, where
         self.inner.no_padding()
         self.inner.no_truncation()
-        self._most: int | None = None
         self.size = inner.get_vocab_size(with_added_tokens=True)
         self.unknown = inner.token_to_id("<unk>")
 
@@ -82,9 +81,7 @@ class JsonTokenizer(Tokenizer):
         return self.inner.encode(text, add_special_tokens=False).ids
 
     def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
-        if most != self._most:
-            self.inner.enable_truncation(most)  # keeps what the template puts at the end
-            self._most = most
+        self.inner.enable_truncation(most)  # keeps what the template puts at the end
         encodings = self.inner.encode_batch(list(texts))
         for encoding, text in zip(encodings, texts, strict=True):
             if encoding.overflowing:
@@ -156,30 +153,29 @@ def find_tokenizer(folder: Path, given: str | Path | None, vlm: str | None = Non
         return load_tokenizer(Path(given))
     places = [folder, folder / "vlm", *([folder / vlm, Path(vlm)] if vlm else [])]
     for place in places:
-        if (place / JsonTokenizer.FILE).is_file() or len(list(place.glob("*.model"))) == 1:
-            return load_tokenizer(place)
+        if file := _file_in(place):
+            return load_tokenizer(file)
     return None
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """From a folder (tokenizer.json, else a single *.model file) or one such file. Raises InputError."""
     if path.is_dir():
-        models = sorted(path.glob("*.model"))
-        if (path / JsonTokenizer.FILE).is_file():
-            path = path / JsonTokenizer.FILE
-        elif len(models) == 1:
-            path = models[0]
-        else:
-            raise InputError(
-                f"tokenizer: neither {JsonTokenizer.FILE} nor one *.model file in {path}; give the folder of the "
-                "checkpoint's tokenizer (π0: PaliGemma's)"
-            )
+        folder, path = path, _file_in(path)
+        if path is None:
+            raise InputError(f"tokenizer: neither {JsonTokenizer.FILE} nor one *.model file in {folder}; give the "
+                             "folder of the checkpoint's tokenizer (π0: PaliGemma's)")
     if path.suffix == ".model":
         return SentencePieceTokenizer(path)
     try:
         return JsonTokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
     except Exception as error:  # the library raises plain Exception for every bad file
         raise InputError(f"{path}: not a tokenizer.json: {error}") from error
+
+
+def _file_in(folder: Path) -> Path | None:
+    files = [folder / JsonTokenizer.FILE] if (folder / JsonTokenizer.FILE).is_file() else list(folder.glob("*.model"))
+    return files[0] if len(files) == 1 else None
 
 
 def instruction_words(instructions: Iterable[str]) -> list[str]:

@@ -37,7 +37,7 @@ class Held:
 def private_copy(policy: Policy) -> Policy:
     """The policy in evaluation mode, of modules of its own over the same weights, which need no gradients there.
 
-    What a session does to it (compiling, for one) leaves no trace in the policy that it was given.
+    What a session does to it (compiling, for one) does not change the policy that it was given.
     """
     shared: dict[int, Any] = {id(buffer): buffer for buffer in policy.buffers()}
     for parameter in policy.parameters():
@@ -64,7 +64,7 @@ def copy_into(targets: Any, sources: Any, rows: list[int] | None = None) -> None
 
 def described(tree: Any) -> str:
     """Shapes and types of a tree's tensors, for messages."""
-    return str(pytree.tree_map(lambda v: f"{v.dtype} {list(v.shape)}" if isinstance(v, Tensor) else v, tree))
+    return str(pytree.tree_map_only(Tensor, lambda v: f"{v.dtype} {list(v.shape)}", tree))
 
 
 def shapes_of(batch: Batch) -> tuple:
@@ -160,7 +160,7 @@ class _Recording:
             self._encode, self._context = capture(self._run_encode)
             self._encode()
         else:
-            self._context = pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, self._run_encode())
+            self._context = pytree.tree_map_only(Tensor, Tensor.clone, self._run_encode())
         if "act" in stages and not exact:
             self._act, self._answer = capture(lambda: self._run_act(held.steer))
 

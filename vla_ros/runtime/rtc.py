@@ -50,7 +50,7 @@ class RunningChunk:
         """What the chunk of a new observation must agree with: (H, D) normalised actions, the rows that are frozen and
         the rows that overlap; None when nothing of the running chunk is left.
 
-        The tail is rebuilt from the targets with the new state, so that policies which speak in differences to the
+        The tail is rebuilt from the targets with the new state, so that policies of actions relative to the
         state are conditioned on the same motion. A row holds for step_dt, the last one too. Rows that do not survive
         the way into the policy's space end the overlap.
 

@@ -61,7 +61,7 @@ class Inference:
         answer: on the CPU, (H, D) float32 in the policy's own space, or (L,) int64 tokens.
         encode_time, act_time: s, of the policy's two stages.
         total_time: s, from the samples to the targets.
-        stale: `begin` was called for its episode meanwhile; it answers what is no longer asked.
+        stale: `begin` was called for its episode meanwhile: it is out of date.
     """
 
     targets: Targets
@@ -117,6 +117,7 @@ class PolicySession:
             self._network = RecordedNetwork(self.policy, self._held, self.device, self.options.max_graphs)
         else:
             self._network = PlainNetwork(self.policy, self._held, self.device)
+        self._warm = False
         self._generators = [torch.Generator(self.device) for _ in range(size)]
         self._running = [RunningChunk(self.processor) for _ in range(size)]
         self._latest: list[tuple[Sample, Inference]] = []
@@ -137,7 +138,7 @@ class PolicySession:
         return call
 
     def _fresh_memory(self) -> Memory:
-        return pytree.tree_map(lambda v: v.clone() if isinstance(v, Tensor) else v, self.policy.begin(self.size))
+        return pytree.tree_map_only(Tensor, Tensor.clone, self.policy.begin(self.size))
 
     def _no_steer(self) -> Steer:
         shape = (self.size, self.policy.config.horizon, self.policy.config.action_dim)
@@ -148,7 +149,7 @@ class PolicySession:
     def begin(self, rows: Iterable[int] | None = None) -> None:
         """New episodes, of all rows by default: nothing is remembered and no chunk runs. For any thread, at any time.
 
-        It marks only; the next `infer` begins anew, and an answer under way is stale.
+        It only marks the rows: the next `infer` starts them anew, and an answer being computed is stale.
         """
         with self._lock:
             for row in range(self.size) if rows is None else rows:
@@ -166,6 +167,9 @@ class PolicySession:
         Nothing is remembered or drawn. Raises InputError when a sample does not fit the policy.
         """
         batch = self._batch(samples)
+        if self._warm and not (self.recorded or self.options.compile):
+            return  # then only the very first inference is slower
+        self._warm = True
         with self._mode():
             for steer in {id(s): s for s in (self._held.steer, None)}.values():
                 for _ in range(rounds):
@@ -198,7 +202,7 @@ class PolicySession:
     ) -> list[Inference]:
         """A chunk for each row's sample.
 
-        What the policy remembers is taken over only when all that it answered is finite: a bad frame leaves no trace.
+        The policy's new memory is kept only when all of its answer is finite: a bad frame has no later effect.
 
         Args:
             samples: one for each row; their `stamp_ns` says where they are in the running chunk.
@@ -236,9 +240,8 @@ class PolicySession:
         with self._lock:
             stale = [then != now for then, now in zip(beginnings, self._beginnings, strict=True)]
         times = encode_time, act_time, time.perf_counter() - start
-        inferences = [
-            Inference(one, answer, *times, late) for one, answer, late in zip(targets, answers, stale, strict=True)
-        ]
+        rows = zip(targets, answers, stale, strict=True)
+        inferences = [Inference(one, answer, *times, late) for one, answer, late in rows]
         self._latest = list(zip(samples, inferences, strict=True))
         return inferences
 

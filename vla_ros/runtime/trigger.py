@@ -1,4 +1,4 @@
-"""When an inference begins: pure, told the stamps that arrive and the time."""
+"""When an inference begins: pure logic on the stamps of messages and the time."""
 
 from collections.abc import Collection, Mapping
 

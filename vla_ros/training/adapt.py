@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -22,10 +22,7 @@ def freeze(policy: nn.Module, patterns: tuple[str, ...]) -> None:
     """
     names = dict(policy.named_parameters())
     for pattern in patterns:
-        hits = [name for name in names if _compiled("freeze", pattern).search(name)]
-        if not hits:
-            raise InputError(f"freeze {pattern!r} matches no parameter; there are {_some(names)}")
-        for name in hits:
+        for name in _matching("freeze", pattern, names, "parameter", whole=False):
             names[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in names.values()):
         raise InputError(f"freeze {list(patterns)} leaves no parameter to train")
@@ -37,9 +34,7 @@ def add_lora(policy: nn.Module, config: LoraConfig) -> None:
     from peft import inject_adapter_in_model
 
     linear = [name for name, module in policy.named_modules() if isinstance(module, nn.Linear)]
-    targets = [name for name in linear if _compiled("lora.target", config.target).fullmatch(name)]
-    if not targets:
-        raise InputError(f"lora.target {config.target!r} matches no linear layer; there are {_some(linear)}")
+    targets = _matching("lora.target", config.target, linear, "linear layer")
     policy.requires_grad_(False)
     inject_adapter_in_model(
         PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets), policy
@@ -65,10 +60,7 @@ def checkpoint_modules(policy: nn.Module, pattern: str) -> None:
     Raises InputError when none matches.
     """
     names = [name for name, _ in policy.named_modules() if name]
-    hits = [name for name in names if _compiled("gradient_checkpointing", pattern).fullmatch(name)]
-    if not hits:
-        raise InputError(f"gradient_checkpointing {pattern!r} matches no module; there are {_some(names)}")
-    for name in hits:
+    for name in _matching("gradient_checkpointing", pattern, names, "module"):
         module = policy.get_submodule(name)
         module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
@@ -110,13 +102,15 @@ class Average:
                 parameters[name].data = value
 
 
-def _compiled(field: str, pattern: str) -> re.Pattern[str]:
+def _matching(field: str, pattern: str, names: Iterable[str], what: str, whole: bool = True) -> list[str]:
+    """The names that match. Raises InputError where none does."""
     try:
-        return re.compile(pattern)
+        compiled = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{field} {pattern!r}: not a regular expression: {error}") from error
-
-
-def _some(names) -> str:
     names = list(names)
-    return ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
+    hits = [name for name in names if (compiled.fullmatch if whole else compiled.search)(name)]
+    if not hits:
+        some = ", ".join(names[:12]) + (f", ... ({len(names)})" if len(names) > 12 else "")
+        raise InputError(f"{field} {pattern!r} matches no {what}; there are {some}")
+    return hits

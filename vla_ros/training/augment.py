@@ -1,7 +1,5 @@
 """Random changes of images, for a whole batch at once."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from vla_ros.training.config import AugmentationConfig
@@ -9,38 +7,27 @@ from vla_ros.training.config import AugmentationConfig
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 
-@dataclass(frozen=True)
-class Draws:
-    """What is drawn for B samples: factors (B,) around 1."""
-
-    brightness: np.ndarray
-    contrast: np.ndarray
-    saturation: np.ndarray
+def draw(config: AugmentationConfig, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(3, B) factors of brightness, contrast and saturation, uniform in 1 ± the configured value."""
+    widths = np.array([config.brightness, config.contrast, config.saturation])[:, None]
+    return rng.uniform(1 - widths, 1 + widths, (3, count)).astype(np.float32)
 
 
-def draw(config: AugmentationConfig, count: int, rng: np.random.Generator) -> Draws:
-    """Factors of `count` samples, uniform in 1 ± the configured value."""
-    return Draws(*(
-        rng.uniform(1 - width, 1 + width, count).astype(np.float32)
-        for width in (config.brightness, config.contrast, config.saturation)
-    ))
-
-
-def colour(images: np.ndarray, draws: Draws) -> np.ndarray:
-    """Change (B, ..., h, w, 3) uint8 images by the factors of their sample; new uint8 array.
+def colour(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Change (B, ..., h, w, 3) uint8 images by the (3, B) factors of their samples; new uint8 array.
 
     Brightness multiplies, contrast stretches about the image's mean luma, saturation about each pixel's luma.
     """
-    shape = (-1,) + (1,) * (images.ndim - 1)
+    brightness, contrast, saturation = factors.reshape(3, -1, *(1,) * (images.ndim - 1))
     values = images.astype(np.float32)
-    values *= draws.brightness.reshape(shape)
+    values *= brightness
     luma = values @ LUMA
     mean = luma.mean(axis=(-2, -1), keepdims=True)[..., None]
     # saturation, then contrast: contrast * (luma + saturation * (value - luma) - mean) + mean, in place
     luma = luma[..., None]
     values -= luma
-    values *= (draws.saturation * draws.contrast).reshape(shape)
-    values += (luma - mean) * draws.contrast.reshape(shape) + mean
+    values *= saturation * contrast
+    values += (luma - mean) * contrast + mean
     np.clip(values, 0, 255, out=values)
     return np.rint(values, out=values).astype(np.uint8)
 

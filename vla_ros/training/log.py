@@ -19,7 +19,7 @@ class Log:
         first: step that the run starts or resumes at.
     """
 
-    def __init__(self, output: Path, steps: int, first: int, tensorboard: bool = True) -> None:
+    def __init__(self, output: Path, steps: int, first: int) -> None:
         self.steps = steps
         file = output / "metrics.jsonl"
         kept = []
@@ -30,11 +30,9 @@ class Log:
             self._file = file.open("a", buffering=1)
         except OSError as error:
             raise InputError(f"log {file}: {error.strerror}") from error
-        self._board = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
+        from tensorboardX import SummaryWriter
 
-            self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first or None)
+        self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first or None)
         columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
         console = Console()
         self._progress = Progress(
@@ -46,9 +44,8 @@ class Log:
     def add(self, step: int, figures: dict[str, float]) -> None:
         """`figures` after `step` steps."""
         self._file.write(json.dumps({"step": step, **figures}) + "\n")
-        if self._board is not None:
-            for name, value in figures.items():
-                self._board.add_scalar(name, value, step)
+        for name, value in figures.items():
+            self._board.add_scalar(name, value, step)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         remaining = TimeRemainingColumn().render(self._progress.tasks[0])
         line = f"step {step}/{self.steps}  {shown}  {remaining} left"
@@ -61,8 +58,7 @@ class Log:
     def close(self) -> None:
         self._progress.stop()
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        self._board.close()
 
 
 class _Rate(ProgressColumn):

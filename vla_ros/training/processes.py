@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from vla_ros.core.errors import InputError
+from vla_ros.runtime.serving import resolve_device
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,9 @@ class Processes:
         """Join the group that torchrun describes in the environment, or be alone. Raises InputError for a device
         that is not there."""
         rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cuda":
-            device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-        try:
-            chosen = torch.device(device)
-            torch.empty(1, device=chosen)
-        except (RuntimeError, AssertionError) as error:
-            raise InputError(f"device {device!r}: {str(error).splitlines()[0]}") from error
+        chosen = resolve_device(device)
+        if chosen == torch.device("cuda"):
+            chosen = resolve_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
         if count > 1:
             if chosen.type == "cuda":
                 torch.cuda.set_device(chosen)
@@ -63,7 +57,7 @@ class Processes:
             parameter.grad.copy_(part.view_as(parameter))
 
     def sum_values(self, values: torch.Tensor) -> torch.Tensor:
-        """Add up a small tensor over all processes."""
+        """Add up a small tensor, (...), over all processes."""
         if self.count > 1:
             dist.all_reduce(values)
         return values

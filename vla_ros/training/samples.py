@@ -22,10 +22,7 @@ def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list
     if count >= len(episodes):
         raise InputError(f"held_out {held_out} of {len(episodes)} episodes leaves none to train on")
     chosen = set(order[:count].tolist())
-    return (
-        [e for k, e in enumerate(episodes) if k not in chosen],
-        [e for k, e in enumerate(episodes) if k in chosen],
-    )
+    return ([e for k, e in enumerate(episodes) if k not in chosen], [e for k, e in enumerate(episodes) if k in chosen])
 
 
 class Samples:
@@ -40,28 +37,22 @@ class Samples:
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        episodes: Sequence[Episode],
-        processor: Processor,
-        cache: str | Path | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        self, dataset: Dataset, episodes: Sequence[Episode], processor: Processor,
+        cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.processor, self.episodes = processor, tuple(episodes)
         missing = [name for name in processor.joints if name not in dataset.joint_names]
         if missing or len(processor.joints) != len(dataset.joint_names):
-            raise InputError(
-                f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects {processor.joints}"
-            )
+            raise InputError(f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects "
+                             f"{processor.joints}")
         for camera in processor.cameras:
             if camera not in dataset.camera_names:
                 why = dataset.unreadable.get(camera, f"no such camera, it has {dataset.camera_names}")
                 raise InputError(f"dataset {dataset.path}: {camera}: {why}")
         self.stride = round(processor.step_dt * dataset.fps)
         if self.stride < 1 or abs(self.stride / dataset.fps - processor.step_dt) > 1e-3 * processor.step_dt:
-            raise InputError(
-                f"dataset {dataset.path}: {dataset.fps} Hz does not divide the policy's steps of {processor.step_dt} s"
-            )
+            raise InputError(f"dataset {dataset.path}: {dataset.fps} Hz does not divide the policy's steps of "
+                             f"{processor.step_dt} s")
         order = [dataset.joint_names.index(name) for name in processor.joints]
         self._dataset = dataset
         self._states, self._actions = dataset.states[:, order], dataset.actions[:, order]
@@ -81,7 +72,6 @@ class Samples:
             self._values[name] = name, dataset.values(name, cache, told(name))
             if f"{name}_count" in dataset.streams:
                 self._values[f"{name}_count"] = name, dataset.values(f"{name}_count")
-        self._instructions = [episode.instruction for episode in episodes]
         lengths = [episode.length for episode in episodes]
         self._first = np.repeat([episode.start for episode in episodes], lengths)
         self._last = np.repeat([episode.stop - 1 for episode in episodes], lengths)
@@ -93,18 +83,15 @@ class Samples:
         return len(self._index)
 
     def order(self, seed: int, first: int, count: int) -> np.ndarray:
-        """Sample numbers at places `first` to `first + count` of an endless sequence of shuffled epochs."""
+        """Sample numbers at places `first` to `first + count` of an endless sequence of shuffled epochs, (count,)."""
         places = np.arange(first, first + count)
         epochs = places // len(self)
         shuffled = {e: np.random.default_rng([seed, 2, e]).permutation(len(self)) for e in np.unique(epochs).tolist()}
         return np.array([shuffled[e][p] for e, p in zip(epochs.tolist(), (places % len(self)).tolist(), strict=True)])
 
     def get(
-        self,
-        numbers: np.ndarray,
-        augmentation: AugmentationConfig | None = None,
-        rng: np.random.Generator | None = None,
-        training: bool = True,
+        self, numbers: np.ndarray, augmentation: AugmentationConfig | None = None,
+        rng: np.random.Generator | None = None, training: bool = True,
     ) -> list[Sample]:
         """The samples with these numbers (B,), augmented with draws from `rng` where asked.
 
@@ -129,7 +116,7 @@ class Samples:
             Sample(
                 images={camera: values[b] for camera, values in images.items()},
                 state=states[b],
-                instruction=self._instructions[self._episode[number]],
+                instruction=self.episodes[self._episode[number]].instruction,
                 actions=actions[b] if training else None,
                 action_is_pad=is_pad[b] if training else None,
                 values={name: rows[b] for name, rows in values.items()},

@@ -79,22 +79,16 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        processes: Processes | None = None,
-        resume: bool = False,
-        cache: str | Path | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        self, config: TrainConfig, processes: Processes | None = None, resume: bool = False,
+        cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.config = config
         self.processes = processes or Processes()
         self.device = self.processes.device
         self.output = Path(config.output)
         if config.micro_batches % self.processes.count:
-            raise InputError(
-                f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared by "
-                f"{self.processes.count} processes"
-            )
+            raise InputError(f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
+                             f"by {self.processes.count} processes")
         dataset = Dataset(config.dataset)
         self.loaded = open_policy(config, dataset)
         self.policy = self.loaded.policy.float().to(self.device)
@@ -105,7 +99,7 @@ class Trainer:
             adapt.checkpoint_modules(self.policy, config.gradient_checkpointing)
         if self.processes.main:
             checkpoints.prepare_output(self.output, resume)
-        if not self.processes.main:
+        else:
             self.processes.wait()  # the first process decodes the videos, the others map what it wrote
         training, held_out = split(dataset.episodes, config.held_out, config.seed)
         self.samples = Samples(dataset, training, self.loaded.processor, cache, progress)
@@ -149,10 +143,10 @@ class Trainer:
                     last = self.step == config.steps
                     if log:
                         log.advance()
-                    if main and (self.step % config.log_every == 0 or last):
-                        figures = {name: value / (self.step - since) for name, value in sums.items()}
-                        log.add(self.step, figures)
                     if self.step % config.log_every == 0 or last:
+                        figures = {name: value / (self.step - since) for name, value in sums.items()}
+                        if log:
+                            log.add(self.step, figures)
                         sums, since = {}, self.step
                     if main and self.held_out and (self.step % config.evaluate_every == 0 or last):
                         figures = self.evaluate()
@@ -258,9 +252,11 @@ class Trainer:
         if differing:
             raise InputError(f"resume {self.output}: the config has changed: {'; '.join(differing)}")
         if state["frames"] != len(self.samples):
-            raise InputError(
-                f"resume {self.output}: {len(self.samples)} training frames, the run had {state['frames']}"
-            )
+            raise InputError(f"resume {self.output}: {len(self.samples)} training frames, the run had "
+                             f"{state['frames']}")
+        if state.get("optimizers", {}).keys() != self.optimizers.keys():
+            raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; name its "
+                             "checkpoints/last as start of a new run")
         self.policy.load_state_dict(state["policy"])
         if self.average:
             self.average.load(state["average"])

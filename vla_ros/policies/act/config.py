@@ -1,6 +1,7 @@
 """What an ACT is made of, and how LeRobot's config.json says it."""
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import record
@@ -69,13 +70,15 @@ class ACTConfig:
     backbone_width: int = 64
     backbone_norm: str = "frozen_batch"
 
+    n_obs_steps = 1
+    horizon = property(attrgetter("chunk_size"))
+
     def __post_init__(self) -> None:
         check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
         if self.feedforward_activation not in ACTIVATIONS:
-            # "glu" stands among LeRobot's options, but halves the width, so that its next layer cannot take it.
-            raise InputError(
-                f"act: feedforward_activation {self.feedforward_activation!r}, expected one of {ACTIVATIONS}"
-            )
+            # LeRobot also lists "glu", which halves the width, so that its next layer cannot take it.
+            raise InputError(f"act: feedforward_activation {self.feedforward_activation!r}, expected one of "
+                             f"{ACTIVATIONS}")
         if self.dim_model % self.n_heads or self.dim_model % 4:
             raise InputError(f"act: dim_model {self.dim_model}, expected a multiple of n_heads {self.n_heads} and of 4")
         if not (self.cameras or self.environment_dim):
@@ -87,17 +90,9 @@ class ACTConfig:
         if not 1 <= self.n_action_steps <= self.chunk_size:
             raise InputError(f"act: n_action_steps {self.n_action_steps}, expected 1 to chunk_size {self.chunk_size}")
 
-    @property
-    def horizon(self) -> int:
-        return self.chunk_size
-
-    @property
-    def n_obs_steps(self) -> int:
-        return 1
-
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "ACTConfig":
-        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        """Raises InputError that names a field that is unknown or not supported."""
         config = folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         if config.get("n_obs_steps", 1) != 1:

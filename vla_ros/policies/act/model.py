@@ -52,9 +52,7 @@ class ACT(Policy):
             self.stem = KeypointStem(size, len(config.cameras), text_width=dim, width=dim)
         elif config.cameras:
             dilated = config.replace_final_stride_with_dilation
-            self.backbone = ResNet(
-                config.vision_backbone, config.backbone_norm, config.backbone_width, dilated
-            )
+            self.backbone = ResNet(config.vision_backbone, config.backbone_norm, config.backbone_width, dilated)
             self.encoder_img_feat_input_proj = nn.Conv2d(self.backbone.out_channels, dim, 1)
             table = sinusoid_2d(*feature_size(*config.image_size, dilated), dim)
             self.register_buffer("image_positions", table, persistent=False)
@@ -155,8 +153,7 @@ class ACT(Policy):
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
         size, cameras = images.shape[:2]
         if self.config.vision_backbone == KEYPOINT_STEM:  # its tokens carry their positions
-            places = torch.arange(cameras, device=images.device)
-            tokens = self.stem(images.float(), condition.float(), places).flatten(1, 2).to(dtype)
+            tokens = self.stem(images, condition).flatten(1, 2).to(dtype)
             return tokens, tokens.new_zeros(tokens.shape[1:])
         features = self.encoder_img_feat_input_proj(self.backbone(images.flatten(0, 1).to(dtype)))
         tokens = features.flatten(2).transpose(1, 2).reshape(size, -1, dim)

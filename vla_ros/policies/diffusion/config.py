@@ -93,9 +93,7 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         check_backbone("diffusion", self.vision_backbone, self.vocabulary, self.image_size)
-        for name, options in (
-            ("noise_scheduler_type", ("DDPM", "DDIM")), ("prediction_type", ("epsilon", "sample")),
-        ):
+        for name, options in (("noise_scheduler_type", ("DDPM", "DDIM")), ("prediction_type", ("epsilon", "sample"))):
             if getattr(self, name) not in options:
                 raise InputError(f"diffusion: {name} {getattr(self, name)!r}, expected one of {options}")
         if self.unet_horizon % 2 ** len(self.down_dims):
@@ -147,15 +145,13 @@ class DiffusionConfig:
     @property
     def step_condition_dim(self) -> int:
         """Features of one observation step."""
-        images = 2 * (
-            self.stem_width if self.vision_backbone == KEYPOINT_STEM else self.spatial_softmax_num_keypoints
-        )
+        images = 2 * (self.stem_width if self.vision_backbone == KEYPOINT_STEM else self.spatial_softmax_num_keypoints)
         text = self.language_dim if self.has_text else 0
         return self.state_dim + len(self.cameras) * images + self.environment_dim + text
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "DiffusionConfig":
-        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        """Raises InputError that names a field that is unknown or not supported."""
         where, config = folder.path / "config.json", folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         if not folder.state_dim:

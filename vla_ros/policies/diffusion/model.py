@@ -64,7 +64,7 @@ class DiffusionPolicy(Policy):
             self.language = WordEncoder(len(config.vocabulary), config.language_dim)
         self.unet = UNet(config)
         self.scheduler = make_scheduler(config)
-        # The noise of the rows before the newest observation, and the noise that DDPM adds on its way down: fixed,
+        # The noise of the rows before the newest observation, and the noise that DDPM adds at each step: fixed,
         # so that the sampled actions are a function of the noise they start from.
         generator = torch.Generator("cpu").manual_seed(0)
         shape = (config.num_train_timesteps + 1, config.unet_horizon, config.action_dim)
@@ -134,7 +134,7 @@ class DiffusionPolicy(Policy):
         noisy = self.scheduler.add_noise(actions, noise, time)
         target = noise if self.config.prediction_type == "epsilon" else actions
         error = functional.mse_loss(self.denoise(self.encode(batch), noisy, time), target, reduction="none")
-        if self.config.do_mask_loss_for_padding:  # divided by all rows all the same, as published
+        if self.config.do_mask_loss_for_padding:  # still averaged over all rows, as published
             error = error * ~batch["action_is_pad"][:, :, None]
         return {"loss": error.mean()}
 
@@ -152,7 +152,7 @@ class DiffusionPolicy(Policy):
             return self.language(batch["words"].to(dtype))
         if self.config.clip_text is None:
             return None
-        with torch.no_grad():  # CLIP reads from left to right up to its end token: what fills up needs no mask
+        with torch.no_grad():  # CLIP is causal and reads out its end token: padding needs no mask
             out = self.language_encoder(input_ids=batch["tokens"])
         return functional.dropout(
             self.language_projection(out.text_embeds.to(dtype)), self.config.language_dropout, self.training
@@ -162,12 +162,11 @@ class DiffusionPolicy(Policy):
         """(B, T, N * features of an image)."""
         if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
-        size, steps, cameras = images.shape[:3]
+        size, steps = images.shape[:2]
         images = images.to(dtype)
         if self.config.vision_backbone == KEYPOINT_STEM:  # the keypoints' token and the mean of the patches' tokens
             text = text[:, None].expand(-1, steps, -1).flatten(0, 1)
-            places = torch.arange(cameras, device=images.device)
-            tokens = self.stem(images.flatten(0, 1).float(), text.float(), places).to(dtype)
+            tokens = self.stem(images.flatten(0, 1), text).to(dtype)
             features = torch.cat([tokens[:, :, 0], tokens[:, :, 1:].mean(dim=2)], dim=-1)
             return features.reshape(size, steps, -1)
         if self.config.use_separate_rgb_encoder_per_camera:

@@ -107,9 +107,7 @@ class UNet(nn.Module):
         ends = list(zip((config.action_dim, *dims[:-1]), dims, strict=True))
         last = len(ends) - 1
         self.down_modules = nn.ModuleList(
-            nn.ModuleList(
-                [block(a, b), block(b, b), nn.Conv1d(b, b, 3, 2, 1) if i < last else nn.Identity()]
-            )
+            nn.ModuleList([block(a, b), block(b, b), nn.Conv1d(b, b, 3, 2, 1) if i < last else nn.Identity()])
             for i, (a, b) in enumerate(ends)
         )
         self.mid_modules = nn.ModuleList([block(dims[-1], dims[-1]), block(dims[-1], dims[-1])])

@@ -19,17 +19,17 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies.formats.weights import Tensors
+from vla_ros.policies import normalisation
+from vla_ros.policies.formats.weights import TensorFolder
+from vla_ros.policies.options import ACTION, STATE
 
 Statistics = dict[str, dict[str, np.ndarray]]
 
 PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"
 KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
-NEEDED = {"IDENTITY": (), "MEAN_STD": ("mean", "std"), "MIN_MAX": ("min", "max"), "QUANTILES": ("q01", "q99"),
-          "QUANTILE10": ("q10", "q90")}  # mode: its statistics
-MODES = tuple(NEEDED)
-STATE, ENVIRONMENT, ACTION = "observation.state", "observation.environment_state", "action"
+MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
+         "QUANTILE10": "deciles"}  # LeRobot's name of a normalisation: ours
 
 # Fields of every LeRobot policy's config.json that say how it was trained or stored, not what it computes.
 HARMLESS = frozenset(
@@ -164,10 +164,8 @@ def check_fields(config: Mapping[str, Any], known: Collection[str], where: Path)
         if name not in known and name not in HARMLESS and not name.startswith(HARMLESS_PREFIXES)
     )
     if unknown:
-        raise InputError(
-            f"{where / 'config.json'}: unknown fields {unknown}; expected some of {sorted(known)}. "
-            "They may change what the policy computes, so it is not loaded without them"
-        )
+        raise InputError(f"{where / 'config.json'}: unknown fields {unknown}; expected some of {sorted(known)}. They "
+                         "may change what the policy computes, so it is not loaded without them")
 
 
 def is_statistic(key: str) -> bool:
@@ -175,7 +173,7 @@ def is_statistic(key: str) -> bool:
     return _BUFFER.fullmatch(key) is not None
 
 
-def legacy_statistics(folder: LeRobotFolder, tensors: Tensors) -> dict[str, Statistics]:
+def legacy_statistics(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str, Statistics]:
     """The buffers of the old layout: name of the set ("so100", mostly "") -> feature -> statistic -> float32 array."""
     names = {name.replace(".", "_"): name for name in (*folder.inputs, *folder.outputs)}
     found: dict[str, Statistics] = {}
@@ -188,7 +186,9 @@ def legacy_statistics(folder: LeRobotFolder, tensors: Tensors) -> dict[str, Stat
     return found
 
 
-def find_statistics(folder: LeRobotFolder, tensors: Tensors, variant: str | None = None) -> tuple[Statistics, str]:
+def find_statistics(
+    folder: LeRobotFolder, tensors: TensorFolder, variant: str | None = None
+) -> tuple[Statistics, str]:
     """The folder's statistics, wherever its layout keeps them, and what they lack of what its modes ask for.
 
     Raises InputError for a set that is named, but not there, and for one that was never filled.
@@ -215,7 +215,7 @@ def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
     """The first feature of state and actions whose mode needs more; "" if all is there."""
     for feature in (*folder.inputs.values(), *folder.outputs.values()):
         mode = folder.modes.get(feature.kind, "IDENTITY")
-        missing = [name for name in NEEDED[mode] if name not in statistics.get(feature.name, {})]
+        missing = [name for name in normalisation.MODES[MODES[mode]] if name not in statistics.get(feature.name, {})]
         # A picture without statistics passes unchanged, as it does in LeRobot (empty cameras have none).
         if missing and feature.kind != "VISUAL":
             return f"{feature.name} is normalised by {mode}, but its statistics lack {missing}"
@@ -242,7 +242,7 @@ def _modes(value: Any, where: Path) -> dict[str, str]:
     modes = {str(kind): str(mode) for kind, mode in (value or {}).items()}
     for kind, mode in modes.items():
         if mode not in MODES:
-            raise InputError(f"{where}: normalisation {mode!r} of {kind}, expected one of {MODES}")
+            raise InputError(f"{where}: normalisation {mode!r} of {kind}, expected one of {sorted(MODES)}")
     return modes
 
 

@@ -4,7 +4,6 @@ Such a folder knows the sizes of its inputs, but neither the robot's units nor i
 from the robot file where they fit; what cannot be known is an error that says what to write into a policy file.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,18 +11,17 @@ from dataclasses import replace
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
 from vla_ros.policies.embodiment import Dimension, Embodiment
-from vla_ros.policies.formats.lerobot import ACTION, STATE, LeRobotFolder, Statistics, find_statistics, lacking
+from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder, find_statistics, lacking
 from vla_ros.policies.formats.weights import TensorFolder
-from vla_ros.policies.normalisation import Normalisation
-from vla_ros.policies.options import LoadOptions, Parts
+from vla_ros.policies.normalisation import Normalisation, Statistics
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 from vla_ros.policies.processor import short_name
 
 logger = logging.getLogger(__name__)
 
 USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
-MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
-         "QUANTILE10": "deciles"}
 WIDEST = 7.0  # rad: no joint's data lies farther from zero, but data in degrees or percent do
 
 
@@ -31,7 +29,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     """The parts of a LeRobot folder, of which `names` are the images that the policy reads. Raises InputError."""
     if folder.epsilon != 1e-8:
         raise InputError(f"checkpoint {folder.path}: normaliser eps {folder.epsilon}, expected 1e-08")
-    given = options.statistics()
+    given = options.statistics(sets=True)
     variant = options.overrides.get("statistics") if given is None else None
     statistics, lacks = find_statistics(folder, TensorFolder(folder.path), variant)
     if given is not None:
@@ -85,8 +83,7 @@ def find_embodiment(
     elif options.names is not None:
         chosen = _from_names(folder, images, statistics, *options.names)
     else:
-        modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
-        chosen = nameless(images, folder.state_dim, modes)
+        chosen = nameless(images, folder.state_dim, _modes(folder))
     chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
     _check(folder, chosen)
     return chosen
@@ -105,30 +102,25 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
         ("state", embodiment.state, folder.state_dim), ("actions", embodiment.actions, folder.action_dim),
     ):
         if len(dimensions) != expected and not (what == "state" and expected == 0):
-            raise InputError(
-                f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot gives "
-                f"{len(dimensions)}"
-            )
-    relative = _relative(folder)
-    for index, dimension in enumerate(embodiment.actions):
-        if dimension.joint is not None and (dimension.mode == "delta") != relative[index]:
-            raise InputError(
-                f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but its "
-                f"preprocessor makes it {'delta' if relative[index] else 'absolute'}; expected mode: "
-                f"{'delta' if relative[index] else 'absolute'} in the policy file"
-            )
+            raise InputError(f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot "
+                             f"gives {len(dimensions)}")
+    for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=True)):
+        if dimension.joint is not None and (dimension.mode == "delta") != (mode == "delta"):
+            raise InputError(f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but "
+                             f"its preprocessor makes it {mode}; expected mode: {mode} in the policy file")
 
 
-def _relative(folder: LeRobotFolder) -> list[bool]:
-    """Which action dimensions are differences to the state: all but those whose name holds an excluded word."""
+def _modes(folder: LeRobotFolder) -> list[str]:
+    """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word."""
     step = folder.step("relative_actions_processor") or folder.step("delta_actions_processor")
     said, config = dict(step.config) if step else {}, folder.config
     if not said.get("enabled", config.get("use_relative_actions", step is not None)):
-        return [False] * folder.action_dim
+        return ["absolute"] * folder.action_dim
     excluded = said.get("exclude_joints", () if step else config.get("relative_exclude_joints", ["gripper"])) or ()
     names = list(said.get("action_names") or config.get("action_feature_names") or ())[: folder.action_dim]
     names = [str(name).lower() for name in names] + [""] * (folder.action_dim - len(names))
-    return [not any(word and str(word).lower() in name for word in excluded) for name in names]
+    words = [str(word).lower() for word in excluded if word]
+    return ["absolute" if any(word in name for word in words) else "delta" for name in names]
 
 
 def _from_names(
@@ -143,28 +135,22 @@ def _from_names(
         if known is None and len(images) == len(robot_cameras) == 1:
             known = robot_cameras[0]
         if known is None:
-            raise InputError(
-                f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has {list(robot_cameras)}; "
-                f"map it in a policy file, as in `cameras: {{{names[0]}: front}}`"
-            )
+            raise InputError(f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has "
+                             f"{list(robot_cameras)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`")
         cameras[name] = known
     for what, size in (("state", folder.state_dim), ("actions", folder.action_dim)):
         if size and size != len(joints):
-            raise InputError(
-                f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} joints; "
-                "say which is which in a policy file"
-            )
+            raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
+                             "joints; say which is which in a policy file")
     for feature in (STATE, ACTION):
         rows = statistics.get(feature, {})
         reach = max((float(np.abs(rows[name]).max()) for name in ("min", "max", "mean", "q01", "q99") if name in rows),
                     default=0.0)
         if reach > WIDEST:
-            raise InputError(
-                f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a policy file "
-                "with the units of the data (degrees: scale 57.29578; see config/policies/so101_lerobot.yaml)"
-            )
-    modes = ["delta" if relative else "absolute" for relative in _relative(folder)]
-    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, modes, strict=True))
+            raise InputError(f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a "
+                             "policy file with the units of the data (degrees: scale 57.29578; see "
+                             "config/policies/so101_lerobot.yaml)")
+    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=True))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 
 
@@ -174,8 +160,7 @@ def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:
     file = folder.path / "train_config.json"
     if file.is_file():
         try:
-            rate = (json.loads(file.read_text(encoding="utf-8")).get("env") or {}).get("fps")
-            if rate:
+            if rate := (read_mapping(file, "checkpoint").get("env") or {}).get("fps"):
                 return 1.0 / float(rate)
         except (ValueError, AttributeError, TypeError) as error:
             raise InputError(f"{file}: env.fps cannot be read: {error!r}") from error

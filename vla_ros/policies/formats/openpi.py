@@ -1,12 +1,12 @@
 """openpi's checkpoint folders: statistics under assets/, and nothing about the robot."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.records import read_mapping
 from vla_ros.policies.formats.lerobot_robot import nameless
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
@@ -22,8 +22,6 @@ def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: 
     Raises InputError.
     """
     statistics, note = options.statistics(), f"statistics of {options.overrides.get('statistics')}"
-    if statistics is None and "statistics" in options.overrides:
-        raise InputError(f"checkpoint {path}: overrides.statistics {options.overrides['statistics']!r}: no such file")
     if statistics is None:
         statistics, note = norm_stats(path, options)
     state, actions = (Normalisation(mode, statistics.get(name, {}), "openpi") for name in (STATE, ACTION))
@@ -46,13 +44,13 @@ def norm_stats(path: Path, options: LoadOptions) -> tuple[Statistics, str]:
     if chosen not in files:
         raise InputError(f"checkpoint {path}: assets {chosen!r}, expected one of {sorted(files)}; overrides.assets in "
                          "the policy file says which")
+    rows = read_mapping(files[chosen], "statistics")
     try:
-        rows = json.loads(files[chosen].read_text(encoding="utf-8"))
         rows = rows.get("norm_stats", rows)
         statistics = {
             feature: {key: np.asarray(row, dtype=np.float64) for key, row in rows[name].items() if row is not None}
             for name, feature in (("state", STATE), ("actions", ACTION))
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{files[chosen]}: expected norm_stats with state and actions: {error!r}") from error
     return statistics, f"statistics of assets/{chosen}"

@@ -32,14 +32,11 @@ def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Pa
         policy, modes = dict(data["policy"]), data["normalisation"]
         kinds, style = (modes["state"], modes["action"]), modes["style"]
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"checkpoint {path}: config.json: expected policy and normalisation (state, action, style): {error!r}"
-        ) from error
+        raise InputError(f"checkpoint {path}: config.json: expected policy and normalisation (state, action, style): "
+                         f"{error!r}") from error
     statistics = checked(read_statistics(path / "statistics.json"), f"checkpoint {path}: statistics.json")
-    said = options.overrides.get("statistics")
-    if said is not None and (given := options.statistics()) is None:
-        raise InputError(f"checkpoint {path}: overrides.statistics {str(said)!r}: no such file")
-    statistics |= {feature: given[feature] for feature in (STATE, ACTION)} if said is not None else {}
+    if given := options.statistics():
+        statistics |= {feature: given[feature] for feature in (STATE, ACTION)}
     clock = policy.pop("step_dt", None)  # older folders of π0 kept it among the sizes
     own = Embodiment.load(path / "embodiment.yaml")
     embodiment = options.embodiment or own

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,14 +16,6 @@ from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
 LISTED = 12  # keys of a kind that an error shows
-
-
-class Tensors(Protocol):
-    """Named tensors whose shapes are known before any of them is read."""
-
-    shapes: Mapping[str, Shape]
-
-    def read(self, key: str) -> Tensor: ...
 
 
 class TensorFolder:
@@ -73,7 +65,7 @@ class TensorFolder:
         return tensor
 
     def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
-        """A tensor in blocks of rows, so that even the largest is never held whole beside its copy."""
+        """(n, ...) rows of a tensor block by block, so that even the largest is never held whole beside its copy."""
         shape = self.shapes[key]
         rows = max(self._most_mapped // max(math.prod(shape[1:]) * 4, 1), 1)
         if not shape or shape[0] <= rows:
@@ -95,17 +87,15 @@ class TensorFolder:
 
 def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: str) -> None:
     """One InputError that lists all missing, extra and misshapen keys; none if all is there."""
-    missing = sorted(wanted.keys() - found.keys())
-    extra = sorted(found.keys() - wanted.keys())
-    misshapen = [
-        f"{key} {list(found[key])}, expected {list(wanted[key])}"
-        for key in sorted(wanted.keys() & found.keys())
-        if tuple(found[key]) != tuple(wanted[key])
-    ]
-    parts = [
-        _listed(kind, keys) for kind, keys in (("missing", missing), ("extra", extra), ("misshapen", misshapen)) if keys
-    ]
-    if parts:
+    kinds = {
+        "missing": sorted(wanted.keys() - found.keys()),
+        "extra": sorted(found.keys() - wanted.keys()),
+        "misshapen": [
+            f"{key} {list(found[key])}, expected {list(wanted[key])}"
+            for key in sorted(wanted.keys() & found.keys()) if tuple(found[key]) != tuple(wanted[key])
+        ],
+    }
+    if parts := [_listed(kind, keys) for kind, keys in kinds.items() if keys]:
         raise InputError(f"checkpoint {where}: its tensors do not fit its configuration: " + "; ".join(parts))
 
 
@@ -126,20 +116,15 @@ def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
 
 
 def load_weights(
-    module: nn.Module,
-    tensors: Tensors,
-    where: str,
-    rename: Rename = lambda key: key,
-    optional: Iterable[str] = (),
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    module: nn.Module, tensors: TensorFolder, where: str, rename: Rename = lambda key: key,
+    optional: Iterable[str] = (), device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
 ) -> None:
     """Give a module built on the meta device its weights, each read straight into its place, in its final type.
 
     At any time the host holds what is loaded and a small part of the file more; a GPU's host only the latter.
 
     Args:
-        optional: keys of the module that a file may lack; whoever names them fills them himself.
+        optional: keys of the module that a file may lack; the caller fills them.
         dtype: of parameters, but for those that `Policy.float32` names. Buffers keep their own dtype.
 
     Raises InputError that lists every missing, extra and misshapen key, before anything is changed.
@@ -162,8 +147,7 @@ def load_weights(
         for key in keys:
             rows = slice(start, start + tensors.shapes[key][0]) if len(keys) > 1 else ...
             start += tensors.shapes[key][0] if len(keys) > 1 else 0
-            whole = not isinstance(tensors, TensorFolder)
-            for part, piece in ((..., tensors.read(key)),) if whole else tensors.pieces(key):
+            for part, piece in tensors.pieces(key):
                 target[rows][part].copy_(piece)
         if parameter is None:
             owner._buffers[leaf] = target
@@ -178,7 +162,7 @@ def load_weights(
             owner._buffers[leaf] = buffer.to(device)
 
 
-def _sources(tensors: Tensors, rename: Rename, where: str) -> dict[str, tuple[str, ...]]:
+def _sources(tensors: TensorFolder, rename: Rename, where: str) -> dict[str, tuple[str, ...]]:
     """Name in the module -> the keys whose rows make it up, in order."""
     blocks: dict[str, dict[int, str]] = {}
     for key in tensors.shapes:
@@ -189,12 +173,12 @@ def _sources(tensors: Tensors, rename: Rename, where: str) -> dict[str, tuple[st
         known = blocks.setdefault(name, {})
         index = int(number.rstrip("]") or 0)
         if index in known:
-            raise InputError(f"checkpoint {where}: {known[index]} and {key} both stand for {name}")
+            raise InputError(f"checkpoint {where}: {known[index]} and {key} both map to {name}")
         known[index] = key
     return {name: tuple(known[index] for index in sorted(known)) for name, known in blocks.items()}
 
 
-def _shape(tensors: Tensors, keys: tuple[str, ...]) -> Shape:
+def _shape(tensors: TensorFolder, keys: tuple[str, ...]) -> Shape:
     """Of the tensors one below the other; () where they do not fit together."""
     first, *others = (tuple(tensors.shapes[key]) for key in keys)
     if not others:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from typing import Any
 
 from vla_ros.core.errors import InputError
@@ -74,18 +75,16 @@ class Pi0Config:
     pads = True
     needs_every_camera = False
     tokenizer_of = "PaliGemma's tokenizer"
+    token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
 
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
             if getattr(self.prefix, name) != getattr(self.expert, name):
-                raise InputError(
-                    f"pi0: {name} of prefix {getattr(self.prefix, name)} and of expert {getattr(self.expert, name)}: "
-                    "expected the same, both towers share one attention"
-                )
+                raise InputError(f"pi0: {name} of prefix {getattr(self.prefix, name)} and of expert "
+                                 f"{getattr(self.expert, name)}: expected the same, both towers share one attention")
         if self.prompt not in PROMPTS:
             raise InputError(f"pi0: prompt {self.prompt!r}, expected one of {PROMPTS}")
-        positive = ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps")
-        for name in positive:
+        for name in ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps"):
             if not getattr(self, name) > 0:
                 raise InputError(f"pi0: {name} {getattr(self, name)}, expected more than zero")
 
@@ -97,11 +96,6 @@ class Pi0Config:
     @property
     def image_size(self) -> tuple[int, int]:
         return self.vision.image, self.vision.image
-
-    @property
-    def token_rows(self) -> int:
-        """How many tokens it embeds."""
-        return self.vocabulary
 
     def to_dict(self) -> dict[str, Any]:
         """A mapping for config.json that `from_dict` reads back."""

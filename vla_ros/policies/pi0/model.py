@@ -3,7 +3,7 @@
 Sources: Black et al. 2024 (π0), Physical Intelligence 2025 (π0.5), the published openpi code. Time runs from 1 (noise)
 to 0 (actions); the network predicts noise - actions.
 
-The tokens stand in the order [images][text][state][actions], and a token sees its own group and those before it, images
+The order of the tokens is [images][text][state][actions], and a token sees its own group and those before it, images
 and text being one group. So nothing before the actions depends on them or on the time: `encode` computes it once per
 observation and keeps its keys and values, a step runs the H action tokens alone.
 """
@@ -132,28 +132,22 @@ class Pi0(FlowPolicy):
         return StepConstants(modulations=self.expert.modulations(condition))
 
     def ready(self, context: Pi0Context) -> tuple[Pi0Context, KeyValueCache]:
-        """With its keys and values in a cache that has room for H more; the context stays as it is."""
+        """With its keys and values copied into a cache with space for H more; the context is left unchanged."""
         return context, KeyValueCache(context.cache, self.config.horizon)
 
-    def velocity(
-        self, ready: tuple[Pi0Context, KeyValueCache], noisy: Tensor, constants: StepConstants
-    ) -> Tensor:
+    def velocity(self, ready: tuple[Pi0Context, KeyValueCache], noisy: Tensor, constants: StepConstants) -> Tensor:
+        """noise - actions, (B, H, D), of (B, H, D) noisy actions with the constants of one time or of B."""
         context, cache = ready
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         if not self.config.adaptive:
             x = F.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants.bias[:, None]
             x = self.time_out(F.silu(x))
-        x = self.expert(
-            x.to(self.expert.layers[0].qkv.weight.dtype),
-            context.rotary,
-            cache,
-            context.key_mask,
-            constants.modulations,
-        )
+        x = x.to(self.expert.layers[0].qkv.weight.dtype)
+        x = self.expert(x, context.rotary, cache, context.key_mask, constants.modulations)
         return self.action_out(x.to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of the velocity over the rows of the episode and the robot's own dimensions."""
+        """Mean squared error of the (B, H, D) velocity over the episode's rows and the robot's own dimensions."""
         error = self.element_loss(batch, **draws)[..., : self.config.loss_dims]
         pad = batch.get("action_is_pad")
         if pad is None:

@@ -8,7 +8,7 @@ import torch
 
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Batch
-from vla_ros.policies.processor import StandardProcessor
+from vla_ros.policies.processor import StandardProcessor, padded
 from vla_ros.policies.tokenizer import Tokenizer, cut, filled
 
 
@@ -24,8 +24,8 @@ class Pi0Processor(StandardProcessor):
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         tokenizer, config = self.ask_tokenizer(), self.config
         states = self.states(samples)
-        batch = {"state": self.policy_states(states)[:, -1]}
         bare = self.state.normalise(self.embodiment.state_to_policy(states[:, -1]))
+        batch = {"state": padded(bare, self.state_width)}
         in_prompt = batch["state"].numpy() if config.prompt == "pi05_padded" else bare
         rows = [
             cut(prompt_ids(tokenizer, sample.instruction, config.prompt, row), config.text_length)
@@ -41,7 +41,7 @@ class Pi0Processor(StandardProcessor):
 
 
 def state_steps(state: np.ndarray) -> np.ndarray:
-    """The normalised state in 256 steps over [-1, 1): ints; below -1 gives -1, 1 and above 255."""
+    """The (S,) normalised state in 256 steps over [-1, 1): (S,) ints; below -1 gives -1, 1 and above 255."""
     return np.digitize(state, np.linspace(-1, 1, 257)[:-1]) - 1
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
 from vla_ros.nn.siglip import Siglip, SiglipSize
 
 
@@ -35,8 +35,4 @@ class ImageTokens(nn.Module):
         if not self.reads_text:
             features = self.tower(images.flatten(0, 1))
             return self.projector(features.to(self.projector.weight.dtype)).unflatten(0, images.shape[:2])
-        if cameras is None:
-            cameras = torch.arange(images.shape[1], device=images.device)
-        kept = token_mask[..., None].float()  # the stem stays in float32
-        summary = (text.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
-        return self.tower(images, summary, cameras)
+        return self.tower(images, text_summary(text, token_mask), cameras)

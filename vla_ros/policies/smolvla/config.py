@@ -1,7 +1,8 @@
 """What a SmolVLA is made of, and how LeRobot's config.json says it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,8 @@ class VlmSize:
                 return cls.from_transformers(read_mapping(file, "vision-language model"), str(file))
         known = VLMS.get(name.rpartition("/")[2])
         if known is None:
-            raise InputError(
-                f"checkpoint {folder.path}: vlm_model_name {name!r} is neither a folder nor one of {sorted(VLMS)}; "
-                "name as tokenizer the folder with its config.json and tokenizer.json"
-            )
+            raise InputError(f"checkpoint {folder.path}: vlm_model_name {name!r} is neither a folder nor one of "
+                             f"{sorted(VLMS)}; name as tokenizer the folder with its config.json and tokenizer.json")
         return known
 
 
@@ -112,10 +111,10 @@ class SmolVLAConfig:
         tokenizer_max_length: text tokens at most.
         num_steps: Euler steps.
         attention_mode: "cross_attn" interleaves, "self_attn" has joint self-attention in every layer.
-        self_attn_every_n_layers: with "cross_attn", every n-th layer is joint self-attention all the same.
+        self_attn_every_n_layers: with "cross_attn", every n-th layer is joint self-attention nonetheless.
         expert_width_multiplier: the expert's width over the text tower's.
         min_period, max_period: of the time's sinusoids.
-        adapt_to_pi_aloha: state and actions in π's ALOHA convention; said by the policy file's scales here.
+        adapt_to_pi_aloha: state and actions in π's ALOHA convention, which scales of the policy file express.
         freeze_vision_encoder, train_expert_only, train_state_proj: what training leaves alone.
     """
 
@@ -157,13 +156,13 @@ class SmolVLAConfig:
         if self.num_steps < 1 or self.chunk_size < 1:
             raise InputError(f"smolvla: num_steps {self.num_steps}, chunk_size {self.chunk_size}; expected positive")
 
-    @property
-    def horizon(self) -> int:
-        return self.chunk_size
-
     n_obs_steps = 1
     pads = True
     tokenizer_of = "SmolVLM2's tokenizer"
+    horizon = property(attrgetter("chunk_size"))
+    action_dim = property(attrgetter("max_action_dim"))
+    state_width = property(attrgetter("max_state_dim"))
+    token_rows = property(attrgetter("vlm.text.vocabulary"))  # how many tokens it embeds
 
     @property
     def needs_every_camera(self) -> bool:
@@ -173,20 +172,6 @@ class SmolVLAConfig:
     @property
     def image_size(self) -> tuple[int, int]:
         return self.vlm.vision.image, self.vlm.vision.image
-
-    @property
-    def state_width(self) -> int:
-        """What states are padded to."""
-        return self.max_state_dim
-
-    @property
-    def token_rows(self) -> int:
-        """How many tokens it embeds."""
-        return self.vlm.text.vocabulary
-
-    @property
-    def action_dim(self) -> int:
-        return self.max_action_dim
 
     @property
     def expert_width(self) -> int:
@@ -204,7 +189,7 @@ class SmolVLAConfig:
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "SmolVLAConfig":
-        """Raises InputError that names a field which is unknown or which nobody could follow."""
+        """Raises InputError that names a field that is unknown or not supported."""
         where, config, vlm = folder.path / "config.json", folder.config, VlmSize.find(folder, options)
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         for name, expected in (
@@ -214,15 +199,11 @@ class SmolVLAConfig:
             if name in config and config[name] != expected:
                 raise InputError(f"{where}: {name} {config[name]!r}, expected {expected!r}: nothing else is supported")
         if config.get("adapt_to_pi_aloha") and options.embodiment is None:
-            raise InputError(
-                f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA convention; give "
-                "a policy file that says so (signs as scale -1, grippers with a linkage)"
-            )
+            raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
+                             "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
-            vlm=vlm,
-            cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
-            state_dim=folder.state_dim,
-            real_action_dim=folder.action_dim,
+            vlm=vlm, cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
+            state_dim=folder.state_dim, real_action_dim=folder.action_dim,
         )
         return record(cls, values, str(where))
 
@@ -238,10 +219,6 @@ class SmolVLAConfig:
                 vlm["vision"] = vision_size(vlm["vision"], {KEYPOINT_STEM: KeypointStemSize()}, f"{where}.vlm.vision")
             values["vlm"] = vlm
         return record(cls, values, where)
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; `from_dict` reads it back."""
-        return asdict(self)
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.nn.attention import grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
-from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
-from vla_ros.nn.llama import LlamaLayer, LlamaNorm, attend
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
+from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies.flow import FlowPolicy
 from vla_ros.policies.policy import Batch, Draws, Memory, tensors
@@ -87,10 +88,7 @@ class SmolVLA(FlowPolicy):
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
             images = images.float() / 255 * 2 - 1
         if self.reads_text:
-            kept = token_mask[..., None].to(text.dtype)
-            meaning = (text * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
-            cameras = torch.arange(images.shape[1], device=images.device)
-            return self.vision(images.float(), meaning.float(), cameras)
+            return self.vision(images, text_summary(text, token_mask))
         features = self.vision(images.flatten(0, 1))
         side, shuffle = math.isqrt(features.shape[1]), self.config.vlm.shuffle
         # (N, block row, block column, row in block, column in block, hidden)
@@ -104,7 +102,7 @@ class SmolVLA(FlowPolicy):
         horizon, groups = config.horizon, size.heads // size.kv_heads
         x = x.to(self.text[0].qkv.weight.dtype)
         rotary = rotary_table((valid.cumsum(dim=1) - 1).clamp(min=0), size.head_dim)
-        # Only the state sees the state; what is padding is seen by nobody.
+        # Only the state sees the state; no token sees padding.
         sees = valid[:, None, :].repeat(1, x.shape[1], 1)
         sees[:, :-1, -1] = False
         mask = sees[:, None].repeat(1, 1, groups, 1)
@@ -115,15 +113,12 @@ class SmolVLA(FlowPolicy):
             keys.append(seen_key)
             values.append(seen_value)
             if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
-                x = layer.finish(x, attend(query, key, value, mask))
+                x = layer.finish(x, grouped_attention(query, key, value, mask))
         causal = torch.ones(horizon, horizon, dtype=torch.bool, device=valid.device).tril().expand(len(x), -1, -1)
         joint = torch.cat([valid[:, None, :].expand(-1, horizon, -1), causal], dim=2)
         steps = torch.arange(horizon, device=valid.device)
         return SmolVLAContext(
-            keys,
-            values,
-            cross_mask=valid[:, None, None, :],
-            joint_mask=joint[:, None].repeat(1, 1, groups, 1),
+            keys, values, cross_mask=valid[:, None, None, :], joint_mask=joint[:, None].repeat(1, 1, groups, 1),
             joint_rotary=rotary_table(valid.sum(dim=1, keepdim=True) + steps, size.head_dim),
             cross_rotary=rotary_table(steps[None], size.head_dim),
         )
@@ -138,21 +133,23 @@ class SmolVLA(FlowPolicy):
         return functional.linear(features.to(weight.dtype), weight.chunk(2, dim=1)[1], self.time_in.bias)
 
     def velocity(self, ready: SmolVLAContext, noisy: Tensor, constants: Tensor) -> Tensor:
+        """noise - actions, (B, H, D), of (B, H, D) noisy actions with the constants of one time or of B."""
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants[:, None]
         x = self.time_out(functional.silu(x)).to(self.expert[0].out.weight.dtype)
         for layer, key, value in zip(self.expert, ready.keys, ready.values, strict=True):
             if layer.cross:
                 query = layer.project_query(x, ready.cross_rotary)
-                x = layer.finish(x, attend(query, key, value, ready.cross_mask))
+                mask = ready.cross_mask
             else:
                 query, own_key, own_value = layer.project(x, ready.joint_rotary)
                 key, value = torch.cat([key, own_key], dim=2), torch.cat([value, own_value], dim=2)
-                x = layer.finish(x, attend(query, key, value, ready.joint_mask))
+                mask = ready.joint_mask
+            x = layer.finish(x, grouped_attention(query, key, value, mask))
         return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of the velocity over the robot's own dimensions; padded rows count as zero."""
+        """Mean squared error of the (B, H, D) velocity over the robot's own dimensions; padded rows count as zero."""
         error = self.element_loss(batch, **draws)[..., : self.config.real_action_dim]
         return {"loss": (error * ~batch["action_is_pad"][..., None]).mean()}
 
