@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from vla_ros.cli.main import main
+from vla_ros.core.resources import resolve_robot
 
 ROBOT = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
 
@@ -74,3 +75,20 @@ def test_a_bad_path_is_named_without_a_traceback(tmp_path, capsys, text, message
     assert main(["info", str(path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("vla-ros info: ") and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["joint_states", "command/arm", "state", ""])
+def test_a_camera_does_not_take_the_name_of_another_stream(tmp_path, capsys, name):
+    data = yaml.safe_load(resolve_robot("so101").read_text())
+    data["cameras"][0]["name"] = name
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump(data))
+    assert main(["info", str(tmp_path / "robot.yaml")]) == 2 and f"camera {name}: " in capsys.readouterr().err
+
+
+def test_what_looks_like_markup_in_a_robot_file_is_shown_as_it_is(tmp_path, capsys):
+    data = yaml.safe_load(resolve_robot("so101").read_text())
+    data["name"], data["groups"][0]["name"] = "[/bold]", "[red]a"
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump(data))
+    assert main(["info", str(tmp_path / "robot.yaml")]) == 0
+    said = words(capsys)
+    assert "robot [/bold]:" in said and "[red]a" in said

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 from vla_ros.core.observation import Observation
 from vla_ros.nodes.policy_node import PolicyNode
 from vla_ros.runtime.session import PolicySession
+from vla_ros.runtime.trigger import Trigger
 
 STEP = 100_000_000  # ns
 
@@ -85,6 +86,25 @@ def test_what_begins_before_its_observation_is_asked_drops_the_answer_too():
     told(node, "pick")()
     assert node.ask(2, "touch", episode=0) == 0 and node.elapsed() == 0
     assert node.ask(3, "pick") == 1 and node.elapsed() == 0
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_leap_back_while_an_observation_is_built_leaves_nothing_used_up(when):
+    node = Node()
+    node._trigger, node.now_ns = Trigger(["front"], ["joint_states"]), lambda: 1
+
+    def arrive(step):
+        for stream in ("front", "joint_states"):
+            node._trigger.add(stream, step * STEP)
+
+    arrive(1000)
+    if when == "before":
+        PolicyNode._clock_jumped(node, None)
+    else:
+        node._builder.build = lambda *given: (PolicyNode._clock_jumped(node, None), node.observation(*given))[1]
+    assert node.ask(1000, episode=0) == 0
+    arrive(1)
+    assert node._trigger.target(STEP) == STEP
 
 
 def test_a_policy_that_must_not_pad_meets_an_instruction_before_it_is_followed(monkeypatch):

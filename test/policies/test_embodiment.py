@@ -84,6 +84,12 @@ def test_droid_adds_up_steps_of_a_fifth_of_a_radian():
     assert embodiment.cameras["right_wrist_0_rgb"] is None
 
 
+@pytest.mark.parametrize(("arm", "horn"), [(-1, 0.1), (0.036, 0), (0.02, 0.03)])
+def test_a_linkage_that_cannot_be_built_is_refused(arm, horn):
+    with pytest.raises(InputError, match="horn_radius"):
+        Linkage(arm_length=arm, horn_radius=horn)
+
+
 def test_a_linkage_is_invertible():
     linkage = Linkage(arm_length=0.036, horn_radius=0.022)
     positions = np.linspace(0.0185, 0.0575, 50)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from vla_ros.control.limits import Limits
@@ -29,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = Console()
+    console = Console(markup=False)  # names in files are words, not markup
     if args.path.is_file():
         is_robot = "checkpoint" not in read_mapping(args.path, "file")  # a policy file has one
     else:
@@ -52,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for title, value in registry.describe(args.path, tokenizer=args.tokenizer).items():
-        table.add_row(title, escape(value))
+        table.add_row(title, value)
     console.print(table)
     return 0
 
@@ -91,7 +90,7 @@ def _print_limits(console: Console, robot: RobotSpec, urdf: Path) -> None:
     """What the executor enforces, and which file each limit comes from."""
     limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
     for name, line in Limits.merge(robot, load_urdf(urdf)).report().items():
-        limits.add_row(name, escape(line))
+        limits.add_row(name, line)
     console.print(limits)
 
 

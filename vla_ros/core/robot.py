@@ -175,6 +175,8 @@ class RobotSpec:
                 yield bad, f"{what}: {field} {value}, expected a positive number"
         for camera in self.cameras:
             what, encoding = f"camera {camera.name}", camera.encoding
+            taken = camera.name in (JOINT_STATES, "state", "instruction") or "/" in camera.name or not camera.name
+            yield taken, f"{what}: expected a name without / that is not taken"
             yield encoding not in ENCODINGS, f"{what}: encoding {encoding!r}, expected one of {ENCODINGS}"
             yield min(camera.width, camera.height) <= 0, f"{what}: {camera.width}x{camera.height}, expected positive"
         for group in self.groups:

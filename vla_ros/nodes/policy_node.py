@@ -227,10 +227,14 @@ class PolicyNode(ManagedNode):
     def _infer(self, target_ns: int, text: str, episode: int) -> None:
         session, processor = self._session, self._session.processor
         with self._wake:
+            if episode != self._episode:
+                return
             self._trigger.began(self._trigger.newest())  # used up, even if one of them cannot be decoded
         steps = observe(lambda stamp, names: self._builder.build(stamp, text, names), target_ns, processor)
         observation = steps[0]
         with self._wake:
+            if episode != self._episode:  # after a leap back these stamps would lie ahead: nothing would be due
+                return
             self._trigger.began(observation.stamps_ns)
         sample = make_sample(steps, processor, text)
         if text != self._met:

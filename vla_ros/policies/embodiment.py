@@ -38,6 +38,11 @@ class Linkage:
     arm_length: float
     horn_radius: float
 
+    def __post_init__(self) -> None:
+        if not 0 < self.horn_radius <= self.arm_length:
+            raise InputError(f"horn_radius {self.horn_radius} m, arm_length {self.arm_length} m: expected positive "
+                             "numbers, the arm no shorter than the horn")
+
     def angle(self, position: np.ndarray) -> np.ndarray:
         """(...) finger positions, m, to angles of the crank, rad (Interbotix's constants, as openpi uses them)."""
         position = np.maximum(position, 1e-6)
