@@ -24,6 +24,8 @@ class Window:
     def __post_init__(self) -> None:
         if self.count < 2 or not 0 < self.rate:
             raise InputError(f"count {self.count}, rate {self.rate} Hz: expected two values or more, a positive rate")
+        if self.count > 100_000 or self.count > 600 * self.rate:
+            raise InputError(f"count {self.count}, rate {self.rate} Hz: expected at most 100000 values over 600 s")
 
 
 @dataclass(frozen=True)
