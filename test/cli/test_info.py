@@ -102,3 +102,20 @@ def test_a_window_that_nothing_could_hold_is_refused(tmp_path, capsys, window):
     (tmp_path / "robot.yaml").write_text(yaml.safe_dump(data))
     assert main(["info", str(tmp_path / "robot.yaml")]) == 2
     assert "streams[0].window: count " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"select": ["wrench..x"]}, "select 'wrench..x', expected field.field"),
+        ({"select": ["wrench.force.x"], "decoder": "nowhere"}, "decoder 'nowhere', expected an installed one"),
+        ({}, "no decoder of geometry_msgs/msg/WrenchStamped"),
+    ],
+)
+def test_a_stream_that_nothing_can_decode_is_refused_at_once(tmp_path, capsys, fields, message):
+    data = yaml.safe_load(ROBOT.read_text())
+    data["streams"] = [{"name": "force", "topic": "ft", "type": "geometry_msgs/msg/WrenchStamped", **fields}]
+    (tmp_path / "robot.yaml").write_text(yaml.safe_dump(data))
+    assert main(["info", str(tmp_path / "robot.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert "force" in error and message in error and "Traceback" not in error

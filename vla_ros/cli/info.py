@@ -19,6 +19,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.observation import ObservationBuilder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,7 @@ def main(args: argparse.Namespace) -> int:
         except InputError as error:
             raise InputError(f"{args.path}: no checkpoint folder, no policy file; {error}") from None
         robot = RobotSpec.load(file)
+        ObservationBuilder(robot)  # refuses streams that nothing can decode
         _print_robot(console, robot)
         if args.urdf is not None:
             _print_limits(console, robot, args.urdf)

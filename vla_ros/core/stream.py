@@ -98,6 +98,9 @@ class Stream:
         shape, depth = list(self.shape), self.dtype == "uint16"
         yield taken or not re.fullmatch(r"\w+", self.name), "expected a name of letters, digits and _ that is not taken"
         yield not re.fullmatch(r"\w+/msg/\w+", self.type), f"type {self.type!r}, expected package/msg/Name"
+        path = r"\w+(\[[^\]]+\])?(\.\w+(\[[^\]]+\])?)*"
+        for wrong in [name for name in self.select if not re.fullmatch(path, name)]:
+            yield True, f"select {wrong!r}, expected field.field, with [number] or [name] after a field where needed"
         yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
         yield depth != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder, (

@@ -24,6 +24,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
             for name, camera in zip(map(short_name, processor.image_names), processor.robot_cameras, strict=True)
         ) or "none",
         "images": f"{width}x{height} pixels, {FITS[processor.fit]}",
+        "streams": ", ".join(f"{name} at {processor.steps()[name]}" for name in processor.streams),
         "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}",
         "actions": f"{_of(len(embodiment.actions), sizes.action_dim)}, {' and '.join(modes)}, normalised by "
                    f"{processor.actions.mode}",
@@ -35,7 +36,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     without = (f"no normalisation: {parts.no_statistics}",) if parts.no_statistics else ()
     if notes := (*parts.notes, *without, *parts.missing):
         rows["notes"] = "; ".join(notes)
-    return rows
+    return {title: value for title, value in rows.items() if value}
 
 
 def unused(rename: Rename, keys: Iterable[str]) -> str:
