@@ -233,7 +233,7 @@ class PolicyNode(ManagedNode):
         steps = observe(lambda stamp, names: self._builder.build(stamp, text, names), target_ns, processor)
         observation = steps[0]
         with self._wake:
-            if episode != self._episode:  # after a leap back these stamps would lie ahead: nothing would be due
+            if episode != self._episode:  # after a jump back these stamps would lie ahead: nothing would be due
                 return
             self._trigger.began(observation.stamps_ns)
         sample = make_sample(steps, processor, text)
