@@ -1,5 +1,6 @@
 """What a peer on the graph sees of the executor: commands that follow chunks, and nothing else."""
 
+import signal
 import time
 from array import array
 
@@ -12,7 +13,7 @@ from system.stage import HOME, PERIOD_NS, START_NS, Stage
 
 from vla_ros.graph.processes import GraphError
 from vla_ros.msg import ActionPart, ExecutorStatus
-from vla_ros.nodes.qos import sensor_qos
+from vla_ros.nodes.qos import STATUS_QOS, profile, sensor_qos
 
 
 def ramp(start: np.ndarray, velocity: tuple[float, ...], rows: int, step_dt: float) -> np.ndarray:
@@ -156,32 +157,47 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
 
 
 def test_the_e_stop_is_latched_whatever_happens_to_the_others(graph, probe):
+    button = graph.node.create_publisher(Bool, "e_stop", STATUS_QOS)
+    button.publish(Bool(data=True))  # latched, before there is an executor
     stage = Stage(graph, probe)
     reset = graph.node.create_client(Trigger, "executor_node/reset_e_stop")
     stop = graph.node.create_client(SetBool, "executor_node/e_stop")
     state = ExecutorStatus.E_STOPPED
 
-    stage.e_stop.publish(Bool(data=True))  # inactive already
-    stage.wait_status(lambda s: s.state == state, "E_STOPPED while inactive")
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED of before the start")
     stage.introduce()
     with pytest.raises(GraphError, match="e-stop is latched"):
         graph.activate("executor_node")
     stage.e_stop.publish(Bool(data=False))  # a topic does not unlatch
     assert not call(probe, stop, SetBool.Request(data=False)).success  # neither does the other service
     assert stage.status.state == state
-    graph.cleanup("executor_node")  # nor does configuring the node anew
+    graph.cleanup("executor_node")
+    stage.wait_status(lambda s: s.state == state and not s.names, "E_STOPPED after the cleanup")
+    assert call(probe, reset, Trigger.Request()).success
+    stage.wait_status(lambda s: s.state == ExecutorStatus.UNCONFIGURED, "UNCONFIGURED")
+    probe.publisher("e_stop", Bool, sensor_qos()).publish(Bool(data=True))  # best effort, while unconfigured
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED while unconfigured")
     stage.now_ns += PERIOD_NS
     graph.configure("executor_node")
     stage.introduce()
-    stage.wait_status(lambda s: s.state == state, "E_STOPPED after a new configuration")
+    stage.wait_status(lambda s: s.state == state and s.names, "E_STOPPED after a new configuration")
     assert call(probe, reset, Trigger.Request()).success
     stage.wait_status(lambda s: s.state == ExecutorStatus.INACTIVE, "INACTIVE")
+    assert call(probe, stop, SetBool.Request(data=True)).success
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED by the service while inactive")
+    assert call(probe, reset, Trigger.Request()).success
 
     stage.activate()
     stage.say("go")
     stage.send(stage.chunk(ramp(HOME, (0.5, 0.0, 0.0), 20, 0.1)))
     stage.tick(20)
-    assert call(probe, stop, SetBool.Request(data=True)).success
+    button = probe.publisher("e_stop", Bool, profile(1000, reliable=True), readers=2)
+    process = graph.processes["executor_node"].popen
+    process.send_signal(signal.SIGSTOP)  # pressed for a moment while the whole process stands still
+    for pressed in (False, True, *[False] * 300):
+        button.publish(Bool(data=pressed))
+    process.send_signal(signal.SIGCONT)
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED in motion")
     stage.tick(10)
     assert np.array_equal(stage.positions[-1], stage.positions[-2])  # braked, holds
     stage.session, stage.sequence = 99, 0  # the policy was restarted

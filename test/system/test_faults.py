@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 from system.stage import HOME, JOINTS, PERIOD_NS, Stage
 from trajectory_msgs.msg import JointTrajectory
@@ -85,7 +87,13 @@ def test_joint_states_instructions_and_clock(graph, probe):
     stage.say("go")
     follow(stage)
 
-    for leap in (3600 * 10**9, -1800 * 10**9):
+    for clock in (Time(sec=-1), Time(nanosec=2**32 - 1), Time(sec=2**31 - 1, nanosec=2**32 - 1), Time(sec=-(2**31))):
+        stage.clock.publish(Clock(clock=clock))  # no time at all: nothing happens
+        stage.tick()
+    assert stage.wait_status(lambda s: stamp_ns(s) == stage.now_ns, "a status of now").state == EXECUTING
+
+    far = (2**31 - 2000) * 10**9 - stage.now_ns  # near to the last second that a message can hold
+    for leap in (3600 * 10**9, -1800 * 10**9, far, -far):
         stage.now_ns += leap
         stage.tick()
         assert seen(stage, ExecutorStatus.CAUSE_CLOCK_JUMP, "ROS time went").state == STOPPED
@@ -225,7 +233,7 @@ def test_a_killed_policy_and_a_stalled_executor_in_real_time(graph, probe):
     script = Path(graph.folder) / "stage_policy.py"
     script.write_text(POLICY)
     try:
-        robot.until(lambda s: np.isfinite(s.measured).all(), "joint states in the status")
+        robot.until(lambda s: s.names and np.isfinite(s.measured).all(), "joint states in the status")
         graph.activate("executor_node")
         stage.say("go")
         robot.until(lambda s: s.state == EXECUTING, "EXECUTING", chunks=True)
@@ -252,12 +260,17 @@ def test_a_killed_policy_and_a_stalled_executor_in_real_time(graph, probe):
         assert status.state == STOPPED and "the control loop stalled for" in status.message
         robot.clear()
         robot.until(lambda s: s.state == EXECUTING, "EXECUTING after the stall", chunks=True)
-        graph.deactivate("executor_node")
+        # One stop is more than one signal: the second must not cut the braking short.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process.send_signal(number)
+        assert process.wait(timeout=60) == 0
+        del graph.processes["executor_node"]
     finally:
         robot.end.set()
         robot.thread.join()
     commands = [(stamp_ns(m), m.points[0].positions[1]) for m in probe.messages("arm/command")]
     turn = np.array([position for _, position in commands])
     assert np.isfinite(turn).all() and (np.abs(turn) <= 1.5).all()
+    assert turn[-1] == turn[-2] != turn[-20]  # it came to rest before the commands ceased
     # The plan goes on at 0.2 rad/s: to resume at once where it is after 2 s would be a jump of 0.4 rad.
     assert np.abs(np.diff(turn)).max() < 0.3

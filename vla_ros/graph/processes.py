@@ -20,7 +20,7 @@ from rclpy.task import Future
 
 from vla_ros.core.errors import InputError
 from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
-from vla_ros.nodes.base import PARENT_PIPE
+from vla_ros.nodes.base import PARENT_PIPE, PlainNode
 
 _GOALS = {
     Transition.TRANSITION_CONFIGURE: (State.PRIMARY_STATE_INACTIVE, "configure"),
@@ -90,7 +90,7 @@ class Graph:
             domain_id=self.domain,
             signal_handler_options=rclpy.signals.SignalHandlerOptions.NO,
         )
-        self.node = rclpy.create_node(
+        self.node = PlainNode(
             f"vla_ros_cli_{os.getpid()}",
             context=self.context,
             namespace=self.namespace or None,

@@ -5,7 +5,9 @@ import select
 import signal
 import sys
 import threading
+import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -20,16 +22,47 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from rosgraph_msgs.msg import Clock as ClockMessage
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
+_ONE_REQUEST = 0.5  # s: signals of one kind that follow each other so closely are one request to stop
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
 
-class ManagedNode(LifecycleNode):
+class ClockGuard:
+    """For a class of nodes, before `Node`: what is no time of a clock is ignored on /clock, and said once.
+
+    rclpy's time source subscribes to it as well and raises on a time below zero, which would end the node.
+    """
+
+    def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
+        if msg_type is ClockMessage:
+            callback = self._guarded(callback)
+        return super().create_subscription(msg_type, topic, callback, *args, **options)
+
+    def _guarded(self, callback: Callable[[ClockMessage], object]) -> Callable[[ClockMessage], None]:
+        def take(message: ClockMessage) -> None:
+            if is_time(message.clock):
+                callback(message)
+            else:
+                said = f"{message.clock.sec} s and {message.clock.nanosec} ns"
+                self.get_logger().error(
+                    f"/clock: {said}, expected at least 0 s and less than 1e9 ns; such a message is ignored", once=True
+                )
+
+        return take
+
+
+class PlainNode(ClockGuard, Node):
+    """A node without a lifecycle that may follow simulated time."""
+
+
+class ManagedNode(ClockGuard, LifecycleNode):
     """A lifecycle node with declared parameters and one way down.
 
     A subclass overrides `configure`, `activate`, `deactivate` and `release`. What `configure` creates on the
@@ -217,7 +250,7 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """The body of every node's `main`: make the node, spin it, end cleanly on SIGINT, SIGTERM or the parent's end.
 
     The signals are taken by ourselves because rclpy's handlers shut the context down first, which leaves the
-    node unable to say that it stops. A second signal ends the process at once. Returns the exit status.
+    node unable to say that it stops. What counts as a request to end at once: `_watch`. Returns the exit status.
     """
     stop: Future[str] = Future()
     _watch(stop)
@@ -247,27 +280,45 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
 def _watch(stop: "Future[str]") -> None:
     """Sets `stop` from a thread when a signal arrives or the parent closes its end of the pipe.
 
+    Only the third signal of one kind ends the process at once, braking or not; of those that follow each other within
+    half a second the first alone counts. For one stop is several signals: a terminal and a launch both send SIGINT,
+    a launch then SIGTERM, and systemd SIGTERM beside it.
+
     A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     parent = int(os.environ[PARENT_PIPE]) if PARENT_PIPE in os.environ else None
+    requests: dict[int, list[float]] = defaultdict(list)  # signal: when, s
+
+    def take(number: int) -> None:
+        name, times, now = signal.Signals(number).name, requests[number], time.monotonic()
+        if not stop.done():
+            stop.set_result(name)
+        if times and now - times[-1] < _ONE_REQUEST:
+            return
+        times.append(now)
+        if len(times) == 2:
+            print(f"[WARN] {name} again: stopping already; a third one ends the process at once, wherever the robot is",
+                  file=sys.stderr, flush=True)  # fmt: skip
+        elif len(times) > 2:
+            print(f"[FATAL] third {name}: ended without stopping first", file=sys.stderr, flush=True)
+            os._exit(128 + number)
 
     def watch() -> None:
         sources = [read_end] + ([parent] if parent is not None else [])
         while True:
             ready, _, _ = select.select(sources, [], [])
             if read_end in ready:
-                number = os.read(read_end, 1)[0]
-                why = signal.Signals(number).name
-            else:
-                number, why = signal.SIGTERM, "the program that started this node is gone"
+                for number in os.read(read_end, 64):
+                    take(number)
+            if parent in ready:
                 sources.remove(parent)
-            if stop.done():
-                os._exit(128 + number)
-            stop.set_result(why)
+                if not stop.done():
+                    stop.set_result("the program that started this node is gone")
 
     threading.Thread(target=watch, name="signals", daemon=True).start()

@@ -66,6 +66,10 @@ class ExecutorParameters(NodeParameters):
     session_lease: float = _span(
         _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
     )
+    e_stop_heartbeat: float = _span(
+        0.0, 0.0, 60.0, "s",
+        "a longer silence of the topic e_stop latches, and no activation before a message on it; 0 = off",
+    )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99
     )
