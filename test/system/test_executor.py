@@ -6,8 +6,9 @@ from array import array
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
 from system.stage import HOME, PERIOD_NS, START_NS, Stage
 
@@ -127,13 +128,15 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
     assert ahead.last_refusal == "future: stamped 3600.000 s ahead, limit 0.1 s"
     late = stage.send(stage.chunk(still, age=0.3))
     assert late.last_refusal == "too_old: stamped 0.300 s ago, its rows were over 0.300 s after that"
+    end = Header(stamp=Time(sec=2**31 - 1, nanosec=2**32 - 1))  # beyond what the status can repeat
+    assert stage.send(stage.chunk(still, header=end)).last_refusal.startswith("future: ")
     for change in ({"parts": []}, {"parts": stage.chunk(still).parts * 2}):
         assert stage.send(stage.chunk(still, **change)).last_refusal.startswith("names: ")
     huge = stage.send(stage.chunk(np.tile(HOME, (1001, 1))))
     assert huge.last_refusal == "horizon: 1001 rows, limit 1000"
     far = stage.send(stage.chunk(still + [1.2, 0, 0]))
     assert far.last_refusal == "jump: joint turn: begins at 1.2 rad, measured 0, limit 0.8 away"
-    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 8
+    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 9
     assert np.abs(stage.positions - HOME).max() < 1e-12
 
     # Bytes turned over, cut off and appended: every message is answered, the node lives, the commands stay bounded.

@@ -6,6 +6,7 @@ Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it
 """
 
 import argparse
+import math
 import time
 from collections import deque
 from typing import Any
@@ -34,7 +35,8 @@ class Chunks:
 
     def _take(self, message: Any) -> None:
         self._arrivals.append(time.monotonic())
-        duration = max(0.0, message.horizon * message.step_dt)
+        duration = message.horizon * message.step_dt
+        duration = max(0.0, duration) if math.isfinite(duration) else 0.0
         self.newest.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:

@@ -40,6 +40,8 @@ class ClockGuard:
     rclpy's time source subscribes to it as well and raises on a time below zero, which would end the node.
     """
 
+    _ignored = False  # such a message was there
+
     def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
         if msg_type is ClockMessage:
             callback = self._guarded(callback)
@@ -49,10 +51,11 @@ class ClockGuard:
         def take(message: ClockMessage) -> None:
             if is_time(message.clock):
                 callback(message)
-            else:
+            elif not self._ignored:
+                self._ignored = True
                 said = f"{message.clock.sec} s and {message.clock.nanosec} ns"
                 self.get_logger().error(
-                    f"/clock: {said}, expected at least 0 s and less than 1e9 ns; such a message is ignored", once=True
+                    f"/clock: {said}, expected at least 0 s and less than 1e9 ns; such a message is ignored"
                 )
 
         return take
