@@ -19,6 +19,7 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
 from vla_ros.nodes.base import PARENT_PIPE, PlainNode
 
@@ -74,6 +75,7 @@ class Graph:
             self._environment["ROS_DOMAIN_ID"] = str(domain)
         self._use_sim_time = use_sim_time
         self._old_handlers: dict[int, Any] = {}
+        self._signals, self._stopping = StopSignals(), False
 
     # Begin and end
 
@@ -82,8 +84,8 @@ class Graph:
         self._alive_read, self._alive_write = os.pipe()
         if threading.current_thread() is threading.main_thread():
             # Without this a SIGTERM or a closed terminal would end us before our nodes.
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                self._old_handlers[number] = signal.signal(number, signal.default_int_handler)
+            for number in taken():
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
         self.context = rclpy.Context()
         rclpy.init(
             context=self.context,
@@ -104,6 +106,13 @@ class Graph:
         self._thread.start()
         return self
 
+    def _on_signal(self, number: int, frame: object) -> None:
+        """The first one ends the block; what comes while the nodes end changes nothing, but for a third of one kind."""
+        third = self._signals.is_third(number)
+        if third or not self._stopping:
+            self._stopping = True
+            raise KeyboardInterrupt
+
     def _spin(self) -> None:
         try:
             self._executor.spin_until_future_complete(self._end_spin)
@@ -123,7 +132,8 @@ class Graph:
                 signal.signal(number, handler)
 
     def stop(self, deadline: float = 30.0) -> None:
-        """End all processes: SIGINT to all, then after `deadline` s, or at once on a further Ctrl-C, SIGKILL."""
+        """End all processes: SIGINT to all, then after `deadline` s, or at once on a third Ctrl-C, SIGKILL."""
+        self._stopping = True
         processes = list(self.processes.values())
         try:
             signal_all(processes, signal.SIGINT, deadline)

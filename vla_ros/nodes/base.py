@@ -5,9 +5,7 @@ import select
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -26,11 +24,11 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.signals import StopSignals, taken
 from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
-_ONE_REQUEST = 0.5  # s: signals of one kind that follow each other so closely are one request to stop
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
 
@@ -283,34 +281,16 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
 def _watch(stop: "Future[str]") -> None:
     """Sets `stop` from a thread when a signal arrives or the parent closes its end of the pipe.
 
-    Only the third signal of one kind ends the process at once, braking or not; of those that follow each other within
-    half a second the first alone counts. For one stop is several signals: a terminal and a launch both send SIGINT,
-    a launch then SIGTERM, and systemd SIGTERM beside it.
-
+    A third signal of one kind ends the process at once (see `StopSignals`), braking or not: that is for one that hangs.
     A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-            signal.signal(number, lambda *_: None)
+    for number in taken():
+        signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     parent = int(os.environ[PARENT_PIPE]) if PARENT_PIPE in os.environ else None
-    requests: dict[int, list[float]] = defaultdict(list)  # signal: when, s
-
-    def take(number: int) -> None:
-        name, times, now = signal.Signals(number).name, requests[number], time.monotonic()
-        if not stop.done():
-            stop.set_result(name)
-        if times and now - times[-1] < _ONE_REQUEST:
-            return
-        times.append(now)
-        if len(times) == 2:
-            print(f"[WARN] {name} again: stopping already; a third one ends the process at once, wherever the robot is",
-                  file=sys.stderr, flush=True)  # fmt: skip
-        elif len(times) > 2:
-            print(f"[FATAL] third {name}: ended without stopping first", file=sys.stderr, flush=True)
-            os._exit(128 + number)
+    signals = StopSignals()
 
     def watch() -> None:
         sources = [read_end] + ([parent] if parent is not None else [])
@@ -318,7 +298,10 @@ def _watch(stop: "Future[str]") -> None:
             ready, _, _ = select.select(sources, [], [])
             if read_end in ready:
                 for number in os.read(read_end, 64):
-                    take(number)
+                    if not stop.done():
+                        stop.set_result(signal.Signals(number).name)
+                    if signals.is_third(number):
+                        os._exit(128 + number)
             if parent in ready:
                 sources.remove(parent)
                 if not stop.done():
