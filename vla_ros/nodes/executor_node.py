@@ -70,7 +70,7 @@ class ExecutorNode(ManagedNode):
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         self._period_ns = round(NS / robot.control_rate)
-        self._refusal, self._said, self._last_command = "", (), None
+        self._refusal, self._warning, self._said, self._last_command = "", "", (), None
         self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
         self._status = ExecutorStatus()
         self._executor = Executor(limits, robot.control_rate, parameters.settings())
@@ -296,6 +296,10 @@ class ExecutorNode(ManagedNode):
                 message.message = self._refusal
             self._status_publisher.publish(message)
             self._executor.begin_interval()
+            warning = self._executor.monitor.first_warning
+            if warning and not self._warning:  # once for each instruction
+                self.get_logger().warning(warning)
+            self._warning = warning
 
 
 def main(args: list[str] | None = None) -> int:
