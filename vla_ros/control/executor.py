@@ -32,8 +32,8 @@ class Settings:
     following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
     overrun_limit: float = 0.1  # s the loop may stall
     clock_jump_limit: float = 0.5  # s that ROS time may gain or lose between two ticks
-    monitor_window: float = 3.0  # s over which the motion is watched
-    reversal_limit: float = 8.0  # 1/s, of the commanded motion of a joint; 0 = off
+    monitor_window: float = 5.0  # s over which the motion is watched
+    reversal_limit: float = 5.0  # 1/s, of the commanded motion of a joint; 0 = off
     on_reversals: str = "warn"  # or hold
     start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
     admission: AdmissionRules = field(default_factory=AdmissionRules)

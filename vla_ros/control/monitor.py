@@ -30,14 +30,15 @@ class Monitor:
     it travels in 50 ms at its velocity limit. A robot that stands, is stuck or goes to and fro makes none.
 
     Attributes:
-        warning: which joint turns round more often than `reversal_limit`, in words; empty when none does.
+        warning: which joint turns round more often than `reversal_limit`, in words; empty when none does. Discrete
+            joints are counted, not judged.
         first_warning: the first one under this instruction, even if it is over.
     """
 
     def __init__(self, limits: Limits, window: float, reversal_limit: float) -> None:
         """`window`: s; `reversal_limit`: 1/s, 0 = off."""
         self.window, self.reversal_limit = window, reversal_limit
-        self._names = limits.names
+        self._names, self._discrete = limits.names, limits.discrete
         self._turn, self._near = _TURN * limits.velocity, _NEAR * limits.velocity
         self._slice_ns, self._window_ns = round(window * 1e9 / _SLICES), round(window * 1e9)
         self.clear()
@@ -118,7 +119,7 @@ class Monitor:
             self._progress_ns = self._now_ns
 
     def _judge(self) -> None:
-        rates = self.reversals
+        rates = np.where(self._discrete, 0.0, self.reversals)  # a gripper shuts and opens as it must
         worst = int(rates.argmax())
         self.warning = ""
         if rates[worst] > self.reversal_limit > 0:
