@@ -144,7 +144,7 @@ def shaken(world: World, seconds: float, frequency: float = 2.5) -> list[Command
 
 
 def test_on_reversals_hold_stops_until_there_is_another_instruction():
-    world = World(on_reversals="hold", reversal_limit=3.0, mode="latest", crossfade=0.0).activate()
+    world = World(on_reversals="hold", monitor_window=3.0, reversal_limit=3.0, mode="latest", crossfade=0.0).activate()
     shaken(world, 1.9)
     assert world.executor.state == (State.EXECUTING, Cause.NONE, "")
     shaken(world, 2.0)
@@ -171,7 +171,7 @@ def test_on_reversals_hold_stops_until_there_is_another_instruction():
 
 
 def test_a_new_activation_is_the_other_way_back():
-    world = World(on_reversals="hold", reversal_limit=3.0, mode="latest", crossfade=0.0).activate()
+    world = World(on_reversals="hold", monitor_window=3.0, reversal_limit=3.0, mode="latest", crossfade=0.0).activate()
     shaken(world, 4.0)
     assert world.executor.state[1] == Cause.REVERSALS
     world.executor.deactivate()
@@ -182,7 +182,7 @@ def test_a_new_activation_is_the_other_way_back():
 
 
 def test_on_reversals_warn_says_so_and_goes_on():
-    world = World(reversal_limit=3.0, mode="latest", crossfade=0.0).activate()
+    world = World(monitor_window=3.0, reversal_limit=3.0, mode="latest", crossfade=0.0).activate()
     shaken(world, 4.0)
     state, cause, words = world.executor.state
     assert (state, cause) in ((State.EXECUTING, Cause.NONE), (State.APPROACHING, Cause.NONE))

@@ -101,7 +101,8 @@ def test_joint_states_instructions_clock_and_a_policy_that_goes_to_and_fro(graph
         stage.send(stage.chunk([middle + [0.1 * (-1) ** sides, 0.0, 0.0]], step_dt=0.2))
         stage.tick(10)
         sides += 1
-    status = seen(stage, ExecutorStatus.CAUSE_REVERSALS, "joint turn: its commanded motion turns round 4 times a second")
+    words = "joint turn: its commanded motion turns round 4 times a second, limit 3.5"
+    status = seen(stage, ExecutorStatus.CAUSE_REVERSALS, words)
     assert sides == 5 and list(status.reversals) == [4.0, 0.0, 0.0]  # it turns round at every side but the first
     assert status.limited_share[0] > 0.5 and status.deviation[0] > 0.01 and status.deviation[1] == 0
     assert status.progress_age > 0.5
