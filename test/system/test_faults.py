@@ -119,6 +119,7 @@ def test_joint_states_instructions_clock_and_a_policy_that_goes_to_and_fro(graph
         )
 
     probe.wait_for(told, "the reversals on /diagnostics")
+    assert Path(graph.folder, "executor_node.log").read_text().count("turns round") == 1  # once for an instruction
     stage.say("go")
     stage.tick(27)
     seen(stage, ExecutorStatus.CAUSE_NO_CHUNK)
