@@ -102,7 +102,7 @@ def test_the_tube_and_the_share_of_limited_ticks_are_those_of_the_window():
 
 def test_progress_is_to_be_where_the_robot_has_not_been():
     watched = Watched()
-    watched.run(lambda t: 20.0 * t, 4.0)  # 5 of these are new: every 0.25 s, looked for every 0.15 s
+    watched.run(lambda t: 20.0 * t, 4.0)  # 5 of these are new: every 0.25 s, looked for every 0.1 s
     assert watched.monitor.progress_age <= 0.4
     watched.run(lambda t: 80.0, 6.0)
     assert 6.0 <= watched.monitor.progress_age <= 6.4

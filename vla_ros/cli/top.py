@@ -62,7 +62,7 @@ def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
 
 
 def joints_table(status: Any) -> Any:
-    """Each joint now, and in the last seconds: the tube around its commands, reversals, time at a limit."""
+    """Each joint now; of the last seconds its largest difference, reversals and share of time at a limit."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2))

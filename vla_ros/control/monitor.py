@@ -10,6 +10,7 @@ _SLICES = 20  # of the window, which moves on by one of them at a time
 _TURN = 0.005  # s at the velocity limit: a joint that goes back less far has not turned round
 _NEAR = 0.05  # s at the velocity limit: measured configurations no further apart than this are the same
 _REMEMBERED = 500  # configurations
+_LOOK_NS = 100_000_000  # between two looks for progress
 
 
 class _Slice:
@@ -30,8 +31,8 @@ class Monitor:
     it travels in 50 ms at its velocity limit. A robot that stands, is stuck or goes to and fro makes none.
 
     Attributes:
-        warning: which joint turns round more often than `reversal_limit`, in words; empty when none does. Discrete
-            joints are counted, not judged.
+        warning: which joint turns round more often than `reversal_limit`, in words of when it began to; empty when
+            none does. Discrete joints are counted, not judged.
         first_warning: the first one under this instruction, even if it is over.
     """
 
@@ -55,6 +56,7 @@ class Monitor:
         self._direction = np.zeros(joints)  # of the commanded motion, 1 or -1; 0 before it moves
         self._extreme: np.ndarray | None = None  # (J,) how far it has gone in that direction
         self._known = np.empty((0, joints))  # configurations, oldest first
+        self._looked_ns: int | None = None
         self._progress_ns: int | None = None
         self._now_ns: int | None = None
 
@@ -96,7 +98,7 @@ class Monitor:
             reversals = self._turned(command)
             turned = bool(reversals.any())
             now.reversals += reversals
-            if new or self._progress_ns is None:
+            if self._looked_ns is None or steady_ns - self._looked_ns >= _LOOK_NS:
                 self._look_for_progress(measured)
         if turned or new:
             self._judge()
@@ -113,6 +115,7 @@ class Monitor:
         return back & (direction != 0)
 
     def _look_for_progress(self, measured: np.ndarray) -> None:
+        self._looked_ns = self._now_ns
         known = (np.abs(self._known - measured) <= self._near).all(axis=1).any()
         if not known and np.isfinite(measured).all():
             self._known = np.concatenate([self._known, measured[None]])[-_REMEMBERED:]
@@ -121,8 +124,9 @@ class Monitor:
     def _judge(self) -> None:
         rates = np.where(self._discrete, 0.0, self.reversals)  # a gripper shuts and opens as it must
         worst = int(rates.argmax())
-        self.warning = ""
-        if rates[worst] > self.reversal_limit > 0:
+        if self.reversal_limit <= 0 or rates[worst] <= self.reversal_limit:
+            self.warning = ""
+        elif not self.warning:  # whose words then stay, so that nobody prints each new figure
             self.warning = (
                 f"joint {self._names[worst]}: its commanded motion turns round {rates[worst]:.3g} times a second, "
                 f"limit {self.reversal_limit:g}"

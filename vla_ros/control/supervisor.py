@@ -64,8 +64,8 @@ GRAVEST_FIRST = (
     Cause.OVERRUN,
     Cause.STALE_JOINT_STATES,
     Cause.FOLLOWING_ERROR,
-    Cause.POLICY_GONE,
     Cause.REVERSALS,
+    Cause.POLICY_GONE,
 )
 
 
