@@ -172,7 +172,7 @@ def test_on_reversals_hold_stops_until_there_is_another_instruction():
 
 def test_a_new_activation_is_the_other_way_back():
     world = World(on_reversals="hold", monitor_window=3.0, reversal_limit=3.0, mode="latest", crossfade=0.0).activate()
-    shaken(world, 4.0)
+    shaken(world, 2.2)
     assert world.executor.state[1] == Cause.REVERSALS
     world.executor.deactivate()
     world.activate()
