@@ -24,6 +24,7 @@ from rclpy.task import Future
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
+from vla_ros.nodes.security import secured
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
@@ -221,11 +222,12 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """
     stop: Future[str] = Future()
     _watch(stop)
-    rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
-    node = None
+    executor = node = None
     try:
-        node = make()
+        with secured(args):
+            rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+            node = make()
+        executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin_until_future_complete(stop)
         return 0
@@ -238,9 +240,11 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         if node is not None:
             if isinstance(node, ManagedNode):
                 node.end()
-            executor.remove_node(node)
+            if executor is not None:
+                executor.remove_node(node)
             node.destroy_node()
-        executor.shutdown(timeout_sec=1.0)
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown()
 
 
