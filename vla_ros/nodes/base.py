@@ -111,14 +111,15 @@ class ManagedNode(LifecycleNode):
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
             item = self._parameter_fields.get(parameter.name)
-            if item is None:
-                continue  # use_sim_time and the like belong to rclpy
+            if item is None and parameter.name != "use_sim_time":
+                continue  # rclpy's own
             try:
-                check(item, parameter.value)
+                if item is not None:
+                    check(item, parameter.value)
             except InputError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            if not rule(item).live and self.state_id != State.PRIMARY_STATE_UNCONFIGURED:
-                reason = f"parameter {item.name}: is read when the node is configured; clean the node up first"
+            if not (item and rule(item).live) and self.state_id != State.PRIMARY_STATE_UNCONFIGURED:
+                reason = f"parameter {parameter.name}: is read when the node is configured; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
