@@ -88,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import Display, Watch, grid
 
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         watch, chunks = Watch(graph), Chunks(graph)
         end = time.monotonic() + args.duration if args.duration else None
         with Display(Console()) as display:
