@@ -11,7 +11,7 @@ from typing import Any
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.control.admission import Reason
@@ -22,12 +22,14 @@ from vla_ros.control.supervisor import State
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
-from vla_ros.messages.chunks import read_chunk
+from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
 from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.commands import CommandPublishers, other_commanders
 from vla_ros.nodes.diagnostics import ExecutorDiagnostic, publish_diagnostics
+from vla_ros.nodes.executor.claim import Claim
 from vla_ros.nodes.executor.control_loop import ControlLoop
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
@@ -53,6 +55,8 @@ class ExecutorNode(ManagedNode):
         self._loop: ControlLoop | None = None
         self._time: SimulatedTime | None = None
         self._commands: CommandPublishers | None = None
+        self._claim: Claim | None = None
+        self._born = time.monotonic()
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
         self._latched = ""  # what triggered the e-stop, while there is no executor to keep it
@@ -69,6 +73,9 @@ class ExecutorNode(ManagedNode):
         limits = Limits.merge(robot, load_urdf(source) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
+        if not parameters.dry_run:  # early: what follows is time in which others are discovered
+            topics = [self.resolve_topic_name(group.topic) for group in robot.groups]
+            self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._said, self._last_command = "", (), None
         self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
@@ -78,16 +85,19 @@ class ExecutorNode(ManagedNode):
             self._executor.e_stop(self._latched)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
         for topic in robot.joint_state_topics:
-            self.create_subscription(JointState, topic, self._on_joint_state, joints_qos)
-        self.create_subscription(String, "instruction", self._on_instruction, COMMAND_QOS)
+            subscribe_bounded(self, JointState, topic, self._on_joint_state, joints_qos, self._refuse)
+        subscribe_instruction(self, self._on_instruction, self._refuse)
         self.create_subscription(Bool, "e_stop", self._on_e_stop, COMMAND_QOS)
-        # raw: a message that cannot be decoded is refused like any other bad chunk instead of ending the node
+        self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
+        # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, raw=True)
-        self.create_subscription(
+        subscribe_bounded(
+            self,
             PolicyStatus,
             "policy_node/status",
             self._on_policy_status,
             POLICY_STATUS_QOS,
+            self._refuse,
             event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_policy_liveliness),
         )
         self.create_service(SetBool, "~/e_stop", self._serve_e_stop)
@@ -102,14 +112,22 @@ class ExecutorNode(ManagedNode):
         publish_diagnostics(self, lambda: diagnostic(self._status))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
+        if self._claim is not None:
+            self._claim.settle()
 
     def activate(self) -> None:
         assert self._executor is not None
         rivals = self._rivals()
         if rivals:
             raise InputError(f"command topics: also commanded by {', '.join(rivals)}, expected no other node")
+        if self._claim is not None:
+            self._claim.take()
         with self._lock:
-            self._executor.activate(self._now_ns())
+            try:
+                self._executor.activate(self._now_ns())
+            except InputError:
+                self._release_claim()
+                raise
             if not self.parameters.dry_run:
                 self._commands = CommandPublishers(self, self._robot, self._robot.joint_names, COMMAND_QOS)
             self._refusal, self._last_command = "", None
@@ -145,11 +163,16 @@ class ExecutorNode(ManagedNode):
             if self._commands is not None:
                 self._commands.close()
             self._commands = None
+        self._release_claim()
         self._publish_status()
+
+    def _release_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
 
     def release(self) -> None:
         self._latched = self._executor.supervisor.e_stop_message if self._executor is not None else self._latched
-        self._executor = None
+        self._executor = self._claim = None
         if self._time is not None:
             self._time.close()
         self._time = None
@@ -178,14 +201,14 @@ class ExecutorNode(ManagedNode):
             executor = self._executor
             if executor is None:
                 return
-            command = executor.tick(now_ns, steady_ns, lateness)
+            command = self._last_command = executor.tick(now_ns, steady_ns, lateness)
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
                 self._publish_status()
 
     def _on_repeated_clock(self) -> None:
-        """A simulator that says the same time again may have missed the command for it."""
+        """A simulator that says the same time again may have missed the command for it, if there was one."""
         with self._lock:
             if self._last_command is not None:
                 self._publish_command(self._last_command)
@@ -198,7 +221,6 @@ class ExecutorNode(ManagedNode):
     # Commands
 
     def _publish_command(self, command: Command) -> None:
-        self._last_command = command
         if self._commands is not None:
             self._commands.publish(command.position, command.stamp_ns)
 
@@ -222,26 +244,37 @@ class ExecutorNode(ManagedNode):
             now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
             self._executor.joint_state(stamp, message.name, message.position, now_ns)
 
-    def _on_instruction(self, message: String) -> None:
+    def _on_instruction(self, text: str) -> None:
         with self._lock:
-            self._executor.set_instruction(message.data)
+            self._executor.set_instruction(text)
+            self._publish_status()
+
+    def _refuse(self, reason: Reason, words: str, seen: Seen | None = None) -> None:
+        """A message of any topic that is too large, cannot be decoded, or contradicts itself."""
+        with self._lock:
+            self._executor.refuse_chunk(reason, words, seen)
             self._publish_status()
 
     def _on_chunk(self, data: bytes) -> None:
-        chunk = seen = None
+        if len(data) > self._largest_chunk:
+            self._refuse(Reason.SIZE, f"a chunk of {len(data)} bytes, limit {self._largest_chunk}")
+            return
+        if (parts := count_parts(data)) > MAX_PARTS:
+            self._refuse(Reason.SIZE, f"a chunk of {parts} parts, limit {MAX_PARTS}")
+            return
+        seen = None
         try:
             message = deserialize_message(data, ActionChunk)
             seen = Seen(message.session, message.sequence, stamp_ns(message), self._now_ns())
             chunk = read_chunk(message)
         except MalformedChunk as error:
-            reason, words = Reason(error.reason), str(error)
+            self._refuse(Reason(error.reason), str(error), seen)
+            return
         except Exception as error:  # whatever the decoder raises on foreign bytes
-            reason, words = Reason.UNDECODABLE, f"{len(data)} bytes: {error}"
+            self._refuse(Reason.UNDECODABLE, f"{len(data)} bytes: {error}", seen)
+            return
         with self._lock:
-            if chunk is not None:
-                self._executor.add_chunk(chunk, self._now_ns())
-            else:
-                self._executor.refuse_chunk(reason, words, seen)
+            self._executor.add_chunk(chunk, self._now_ns())
             self._publish_status()
 
     def _on_policy_status(self, message: PolicyStatus) -> None:

@@ -66,6 +66,10 @@ class ExecutorParameters(NodeParameters):
     session_lease: float = _span(
         _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
     )
+    claim_wait: float = _span(
+        3.0, 0.0, 60.0, "s",
+        "executors of other machines get so long after the start to be discovered, before this one may be activated",
+    )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99
     )
