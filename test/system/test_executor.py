@@ -107,7 +107,6 @@ BAD = {
     "instruction": {"instruction_id": 1},
     "position": {"data": [9.0, 0.2, 0.5] * 3},
     "rival_policy": {"session": 8},
-    "sequence": {"sequence": 0},
 }
 
 
@@ -119,6 +118,8 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
     assert stage.send(stage.chunk(still)).last_refusal.startswith("instruction: ")
     stage.say("go")
     assert stage.send(stage.chunk(still)).accepted_chunks == 1
+    again = stage.send(stage.chunk(still, sequence=stage.sequence))
+    assert again.last_refusal == "sequence: sequence 3 after 3, observed 0.000 s before", again.last_refusal
     for reason, change in BAD.items():
         status = stage.send(stage.chunk(still + [0.3, 0.1, 0.1], **change))
         assert status.last_refusal.startswith(f"{reason}: "), status.last_refusal
@@ -134,10 +135,20 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
         assert stage.send(stage.chunk(still, **change)).last_refusal.startswith("names: ")
     huge = stage.send(stage.chunk(np.tile(HOME, (1001, 1))))
     assert huge.last_refusal == "horizon: 1001 rows, limit 1000"
+    large = stage.send(bytes(200_000))
+    assert large.last_refusal == "size: a chunk of 200000 bytes, limit 28300"
+    many = stage.send(stage.chunk(still, parts=[ActionPart()] * 101))
+    assert many.last_refusal == "size: a chunk of 101 parts, limit 100"
     far = stage.send(stage.chunk(still + [1.2, 0, 0]))
     assert far.last_refusal == "jump: joint turn: begins at 1.2 rad, measured 0, limit 0.8 away"
-    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 9
+    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 12
     assert np.abs(stage.positions - HOME).max() < 1e-12
+
+    # Neither a huge sequence number nor a count that begins anew locks the policy out: the later observation counts.
+    for number in (2**64 - 1, 0, 1):
+        stage.tick()
+        accepted = stage.status.accepted_chunks
+        assert stage.send(stage.chunk(still, sequence=number)).accepted_chunks == accepted + 1
 
     # Bytes turned over, cut off and appended: every message is answered, the node lives, the commands stay bounded.
     rng = np.random.default_rng(20)

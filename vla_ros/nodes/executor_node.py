@@ -11,7 +11,6 @@ from typing import Any
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
-from std_msgs.msg import String
 
 from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Command, Executor
@@ -21,12 +20,14 @@ from vla_ros.control.supervisor import State
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
-from vla_ros.messages.chunks import read_chunk
+from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
 from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.commands import CommandPublishers, other_commanders
 from vla_ros.nodes.diagnostics import ExecutorDiagnostic, publish_diagnostics
+from vla_ros.nodes.executor.claim import Claim
 from vla_ros.nodes.executor.control_loop import ControlLoop
 from vla_ros.nodes.executor.e_stop import EStop
 from vla_ros.nodes.executor.parameters import ExecutorParameters
@@ -53,6 +54,8 @@ class ExecutorNode(ManagedNode):
         self._loop: ControlLoop | None = None
         self._time: SimulatedTime | None = None
         self._commands: CommandPublishers | None = None
+        self._claim: Claim | None = None
+        self._born = time.monotonic()
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
         super().__init__("executor_node", ExecutorParameters, **options)
@@ -79,21 +82,27 @@ class ExecutorNode(ManagedNode):
         limits = Limits.merge(robot, load_urdf(source) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
+        if not parameters.dry_run:  # early: what follows is time in which others are discovered
+            topics = [self.resolve_topic_name(group.topic) for group in robot.groups]
+            self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._warning, self._said, self._last_command = "", "", (), None
         self._executor = Executor(limits, robot.control_rate, parameters.settings())
         self._e_stop.watch(parameters.e_stop_heartbeat)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
         for topic in robot.joint_state_topics:
-            self.create_subscription(JointState, topic, self._on_joint_state, joints_qos)
-        self.create_subscription(String, "instruction", self._on_instruction, COMMAND_QOS)
-        # raw: a message that cannot be decoded is refused like any other bad chunk instead of ending the node
+            subscribe_bounded(self, JointState, topic, self._on_joint_state, joints_qos, self._refuse)
+        subscribe_instruction(self, self._on_instruction, self._refuse)
+        self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
+        # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, raw=True)
-        self.create_subscription(
+        subscribe_bounded(
+            self,
             PolicyStatus,
             "policy_node/status",
             self._on_policy_status,
             POLICY_STATUS_QOS,
+            self._refuse,
             event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_policy_liveliness),
         )
         if self.get_parameter("use_sim_time").value:
@@ -105,6 +114,8 @@ class ExecutorNode(ManagedNode):
         publish_diagnostics(self, lambda: diagnostic(self._status))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
+        if self._claim is not None:
+            self._claim.settle()
 
     def activate(self) -> None:
         assert self._executor is not None
@@ -113,9 +124,15 @@ class ExecutorNode(ManagedNode):
             raise InputError(f"command topics: also commanded by {', '.join(rivals)}, expected no other node")
         if self._e_stop.missing:
             raise InputError(f"e_stop_heartbeat: {self._e_stop.missing}")
+        if self._claim is not None:
+            self._claim.take()
         with self._lock:
             self._take_e_stop()
-            self._executor.activate(self._now_ns())
+            try:
+                self._executor.activate(self._now_ns())
+            except InputError:
+                self._release_claim()
+                raise
             if not self.parameters.dry_run:
                 self._commands = CommandPublishers(self, self._robot, self._robot.joint_names, COMMAND_QOS)
             self._refusal, self._last_command = "", None
@@ -151,12 +168,17 @@ class ExecutorNode(ManagedNode):
             if self._commands is not None:
                 self._commands.close()
             self._commands = None
+        self._release_claim()
         self._publish_status()
+
+    def _release_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
 
     def release(self) -> None:
         self._e_stop.watch(0.0)
         with self._lock:
-            self._executor = None
+            self._executor = self._claim = None
         if self._time is not None:
             self._time.close()
         self._time = None
@@ -186,14 +208,14 @@ class ExecutorNode(ManagedNode):
             if executor is None:
                 return
             self._take_e_stop()
-            command = executor.tick(now_ns, steady_ns, lateness)
+            command = self._last_command = executor.tick(now_ns, steady_ns, lateness)
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
                 self._publish_status()
 
     def _on_repeated_clock(self) -> None:
-        """A simulator that says the same time again may have missed the command for it."""
+        """A simulator that says the same time again may have missed the command for it, if there was one."""
         with self._lock:
             if self._last_command is not None:
                 self._publish_command(self._last_command)
@@ -207,7 +229,6 @@ class ExecutorNode(ManagedNode):
     # Commands
 
     def _publish_command(self, command: Command) -> None:
-        self._last_command = command
         if self._commands is not None:
             self._commands.publish(command.position, command.stamp_ns)
 
@@ -231,26 +252,37 @@ class ExecutorNode(ManagedNode):
             now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
             self._executor.joint_state(stamp, message.name, message.position, now_ns)
 
-    def _on_instruction(self, message: String) -> None:
+    def _on_instruction(self, text: str) -> None:
         with self._lock:
-            self._executor.set_instruction(message.data)
+            self._executor.set_instruction(text)
+            self._publish_status()
+
+    def _refuse(self, reason: Reason, words: str, seen: Seen | None = None) -> None:
+        """A message of any topic that is too large, cannot be decoded, or contradicts itself."""
+        with self._lock:
+            self._executor.refuse_chunk(reason, words, seen)
             self._publish_status()
 
     def _on_chunk(self, data: bytes) -> None:
-        chunk = seen = None
+        if len(data) > self._largest_chunk:
+            self._refuse(Reason.SIZE, f"a chunk of {len(data)} bytes, limit {self._largest_chunk}")
+            return
+        if (parts := count_parts(data)) > MAX_PARTS:
+            self._refuse(Reason.SIZE, f"a chunk of {parts} parts, limit {MAX_PARTS}")
+            return
+        seen = None
         try:
             message = deserialize_message(data, ActionChunk)
             seen = Seen(message.session, message.sequence, stamp_ns(message), self._now_ns())
             chunk = read_chunk(message)
         except MalformedChunk as error:
-            reason, words = Reason(error.reason), str(error)
+            self._refuse(Reason(error.reason), str(error), seen)
+            return
         except Exception as error:  # whatever the decoder raises on foreign bytes
-            reason, words = Reason.UNDECODABLE, f"{len(data)} bytes: {error}"
+            self._refuse(Reason.UNDECODABLE, f"{len(data)} bytes: {error}", seen)
+            return
         with self._lock:
-            if chunk is not None:
-                self._executor.add_chunk(chunk, self._now_ns())
-            else:
-                self._executor.refuse_chunk(reason, words, seen)
+            self._executor.add_chunk(chunk, self._now_ns())
             self._publish_status()
 
     def _on_policy_status(self, message: PolicyStatus) -> None:

@@ -80,6 +80,10 @@ class ExecutorParameters(NodeParameters):
         0.0, 0.0, 60.0, "s",
         "a longer silence of the topic e_stop latches, and no activation before a message on it; 0 = off",
     )
+    claim_wait: float = _span(
+        3.0, 0.0, 60.0, "s",
+        "executors of other machines get so long after the start to be discovered, before this one may be activated",
+    )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99
     )
