@@ -14,14 +14,21 @@ from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.qos import STATUS_QOS
 
 
-def constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:
+class Names(dict[int, str]):
+    """Value -> name; a value that is not there, of a newer or a foreign node, has a name too."""
+
+    def __missing__(self, value: int) -> str:
+        return f"unknown ({value})"
+
+
+def constants(message: type, prefix: str = "", without: str = " ") -> Names:
     """Value -> name in words of a message's constants whose names begin with `prefix` and not with `without`.
 
     The classes generated for Python keep them in the metaclass.
     """
     names = [n for n in dir(type(message)) if n.isupper() and n.startswith(prefix) and not n.startswith(without)]
     found = {getattr(message, name): name.removeprefix(prefix).replace("_", " ").lower() for name in names}
-    return {value: name for value, name in found.items() if isinstance(value, int)}
+    return Names({value: name for value, name in found.items() if isinstance(value, int)})
 
 
 POLICY_STATES = constants(PolicyStatus)
