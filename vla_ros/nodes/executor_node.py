@@ -73,7 +73,8 @@ class ExecutorNode(ManagedNode):
         self._refusal, self._said, self._last_command = "", (), None
         self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
         self._status = ExecutorStatus()
-        self._executor = Executor(limits, robot.control_rate, parameters.settings())
+        simulated = self.get_parameter("use_sim_time").value
+        self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         if self._latched:
             self._executor.e_stop(self._latched)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
@@ -92,7 +93,7 @@ class ExecutorNode(ManagedNode):
         )
         self.create_service(SetBool, "~/e_stop", self._serve_e_stop)
         self.create_service(Trigger, "~/reset_e_stop", self._serve_reset)
-        if self.get_parameter("use_sim_time").value:
+        if simulated:
             jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
                 self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock
