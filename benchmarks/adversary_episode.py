@@ -93,6 +93,7 @@ class Episode:
         # the model
         self.active = self.stopping = self.latched = self.rival = False
         self.mute = True  # no command until something allows one
+        self.going_on = False
         self.starts: list[tuple[np.ndarray, np.ndarray]] = []  # after a silence: positions and when they were told
         self.last: np.ndarray | None = None
         self.last_moment = self.last_steady = 0
@@ -320,7 +321,8 @@ class Episode:
             self.check.begin(self.last)
         same = self.last is not None and np.array_equal(position, self.last)
         self.resting = self.resting + 1 if same else 0
-        self.check.add(position, command.stamp_ns, self.steady_ns, stopped)
+        self.going_on &= not same
+        self.check.add(position, command.stamp_ns, self.steady_ns, stopped or self.going_on)
         self.moment += 1
         self.mute, self.last, self.last_moment, self.last_steady = False, position, self.moment, self.steady_ns
 
@@ -340,5 +342,6 @@ class Episode:
         elif seconds - bounds.period > self.settings.overrun_limit:
             self.result.exempt["from rest after a stall"] += 1
             self.check.begin(self.last)
-        else:  # the last stretch goes on
+        else:  # the last stretch goes on; with jerk limits the robot comes to rest before it follows anything
+            self.going_on = bool(np.isfinite(bounds.jerk).any())
             self.result.exempt["brakes from the last command"] += 1
