@@ -18,6 +18,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
 from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
 from vla_ros.nodes.base import PARENT_PIPE
@@ -147,7 +148,7 @@ class Graph:
         lifecycle: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> Process:
-        """Start `python -m module` as node `name`.
+        """Start `python -P -m module` as node `name`.
 
         Args:
             module: `vla_ros.nodes.NAME` when None.
@@ -168,7 +169,8 @@ class Graph:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self._environment | dict(environment or {}) | {PARENT_PIPE: str(self._alive_read)},
+                env=without_working_directory(os.environ | self._environment | dict(environment or {}))
+                | {PARENT_PIPE: str(self._alive_read)},
                 pass_fds=[self._alive_read],
                 start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
             )

@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from rclpy.task import Future
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.terminal import say
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
@@ -230,7 +230,7 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         executor.spin_until_future_complete(stop)
         return 0
     except InputError as error:
-        print(f"[ERROR] {error}", file=sys.stderr, flush=True)
+        say(f"[ERROR] {error}", error=True)
         return 2
     except ExternalShutdownException:
         return 0
