@@ -121,7 +121,7 @@ def decompress(data: Any, mode: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
     data = _bytes(data)
     size = compressed_size(data)
     try:
-        pixels = cv2.imdecode(data, mode)
+        pixels = cv2.imdecode(data, mode)  # noqa: TID251
     except cv2.error:
         pixels = None
     if pixels is None or pixels.shape[:2] != size:
