@@ -140,6 +140,15 @@ def test_what_was_latched_before_the_node_began_counts_in_every_state(peer, make
     peer.wait_state(UNCONFIGURED)
 
 
+def test_latching_waits_for_no_lock(peer, make_node):
+    node = make_node()
+    button = peer.publisher(COMMAND_QOS, readers=2)
+    with node._lock:
+        button.publish(Bool(data=True))
+        peer.wait_for(lambda: node._e_stop.latched)
+    peer.wait_state(E_STOPPED)
+
+
 def test_one_true_in_a_flood_and_bytes_that_are_no_bool(peer, make_node):
     make_node()
     button = peer.publisher(profile(10_000, reliable=True), readers=2)
