@@ -142,6 +142,9 @@ def test_parameters_are_checked_and_taken(node):
     refusal = set_one(node, "rate", 30.0)
     assert not refusal.successful and "clean the node up first" in refusal.reason
     assert node.parameters.rate == 20.0
+    refusal = set_one(node, "use_sim_time", True)  # a stranger's /clock must not become the node's time
+    assert not refusal.successful and "clean the node up first" in refusal.reason
+    assert not node.get_clock().ros_time_is_active
     assert set_one(node, "blend", 0.25).successful
     assert node.parameters.blend == 0.25
 

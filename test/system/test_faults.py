@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 from system.stage import HOME, JOINTS, PERIOD_NS, Stage
@@ -38,8 +39,8 @@ def seen(stage: Stage, cause: int, words: str = "") -> ExecutorStatus:
     return stage.wait_status(lambda s: s.cause == cause and words in s.message, f"cause {cause} {words!r}")
 
 
-def test_joint_states_instructions_and_clock(graph, probe):
-    stage = Stage(graph, probe)
+def test_joint_states_instructions_clock_and_a_policy_that_goes_to_and_fro(graph, probe):
+    stage = Stage(graph, probe, monitor_window=1.0, reversal_limit=3.5, on_reversals="hold")
     stage.activate()
     stage.say("go")
 
@@ -100,6 +101,37 @@ def test_joint_states_instructions_and_clock(graph, probe):
         stage.tick(40)
         seen(stage, ExecutorStatus.CAUSE_NO_CHUNK)
         follow(stage)
+
+    stage.say("to and fro")
+    probe.record("/diagnostics", DiagnosticArray)
+    middle, sides = stage.positions[-1], 0
+    while stage.wait_status(lambda s: s.ticks == len(stage.commands), "all ticks").state != STOPPED:
+        stage.send(stage.chunk([middle + [0.1 * (-1) ** sides, 0.0, 0.0]], step_dt=0.2))
+        stage.tick(10)
+        sides += 1
+    words = "joint turn: its commanded motion turns round 4 times a second, limit 3.5"
+    status = seen(stage, ExecutorStatus.CAUSE_REVERSALS, words)
+    assert sides == 5 and list(status.reversals) == [4.0, 0.0, 0.0]  # it turns round at every side but the first
+    assert status.limited_share[0] > 0.5 and status.deviation[0] > 0.01 and status.deviation[1] == 0
+    assert status.progress_age > 0.5
+    stage.say("to and fro")
+    stage.tick(50)
+    assert np.array_equal(stage.positions[-1], stage.positions[-40])
+    assert seen(stage, ExecutorStatus.CAUSE_REVERSALS).state == STOPPED
+
+    def told() -> bool:
+        return any(
+            "turns round" in item.message and item.level == DiagnosticStatus.ERROR
+            for message in probe.messages("/diagnostics")
+            for item in message.status
+        )
+
+    probe.wait_for(told, "the reversals on /diagnostics")
+    assert Path(graph.folder, "executor_node.log").read_text().count("turns round") == 1  # once for an instruction
+    stage.say("go")
+    stage.tick(27)
+    seen(stage, ExecutorStatus.CAUSE_NO_CHUNK)
+    follow(stage)
     stage.check_limits()
 
 

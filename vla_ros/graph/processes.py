@@ -22,6 +22,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
 from vla_ros.nodes.base import PARENT_PIPE, PlainNode
+from vla_ros.nodes.security import OVERRIDE, enclave_arguments, secured
 
 _GOALS = {
     Transition.TRANSITION_CONFIGURE: (State.PRIMARY_STATE_INACTIVE, "configure"),
@@ -54,6 +55,7 @@ class Graph:
         namespace: of every node started.
         environment: variables on top of this process's own.
         use_sim_time: of `self.node`; nodes get it as a parameter from the caller.
+        enclave: of this process where ROS's security is on; the nodes have their own.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Graph:
         namespace: str = "",
         environment: Mapping[str, str] | None = None,
         use_sim_time: bool = False,
+        enclave: str = "operator",
     ) -> None:
         check_namespace(namespace)
         self.folder = Path(folder)
@@ -74,6 +77,7 @@ class Graph:
         if domain is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain)
         self._use_sim_time = use_sim_time
+        self._arguments = enclave_arguments(enclave)
         self._old_handlers: dict[int, Any] = {}
         self._signals, self._stopping = StopSignals(), False
 
@@ -87,18 +91,20 @@ class Graph:
             for number in taken():
                 self._old_handlers[number] = signal.signal(number, self._on_signal)
         self.context = rclpy.Context()
-        rclpy.init(
-            context=self.context,
-            domain_id=self.domain,
-            signal_handler_options=rclpy.signals.SignalHandlerOptions.NO,
-        )
-        self.node = PlainNode(
-            f"vla_ros_cli_{os.getpid()}",
-            context=self.context,
-            namespace=self.namespace or None,
-            enable_rosout=False,  # of several graphs in one process all have this name
-            parameter_overrides=[Parameter("use_sim_time", value=self._use_sim_time)],
-        )
+        with secured(self._arguments):
+            rclpy.init(
+                args=self._arguments,
+                context=self.context,
+                domain_id=self.domain,
+                signal_handler_options=rclpy.signals.SignalHandlerOptions.NO,
+            )
+            self.node = PlainNode(
+                f"vla_ros_cli_{os.getpid()}",
+                context=self.context,
+                namespace=self.namespace or None,
+                enable_rosout=False,  # of several graphs in one process all have this name
+                parameter_overrides=[Parameter("use_sim_time", value=self._use_sim_time)],
+            )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._end_spin: Future[None] = Future()
@@ -178,7 +184,7 @@ class Graph:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self._environment | dict(environment or {}) | {PARENT_PIPE: str(self._alive_read)},
+                env=self._environment_of(environment or {}),
                 pass_fds=[self._alive_read],
                 start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
             )
@@ -188,6 +194,11 @@ class Graph:
             for service, kind in _SERVICES.items():
                 process.clients[service] = self.node.create_client(kind, f"{self.full_name(name)}/{service}")
         return process
+
+    def _environment_of(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Of a node's process. What puts this process into an enclave is not for the nodes."""
+        inherited = {name: value for name, value in os.environ.items() if name != OVERRIDE}
+        return inherited | self._environment | dict(own) | {PARENT_PIPE: str(self._alive_read)}
 
     def full_name(self, name: str) -> str:
         """The name of a node with the namespace of the graph."""

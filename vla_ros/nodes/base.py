@@ -27,6 +27,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
+from vla_ros.nodes.security import secured
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
@@ -144,14 +145,15 @@ class ManagedNode(ClockGuard, LifecycleNode):
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
             item = self._parameter_fields.get(parameter.name)
-            if item is None:
-                continue  # use_sim_time and the like belong to rclpy
+            if item is None and parameter.name != "use_sim_time":
+                continue  # rclpy's own
             try:
-                check(item, parameter.value)
+                if item is not None:
+                    check(item, parameter.value)
             except InputError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            if not rule(item).live and self.state_id != State.PRIMARY_STATE_UNCONFIGURED:
-                reason = f"parameter {item.name}: is read when the node is configured; clean the node up first"
+            if not (item and rule(item).live) and self.state_id != State.PRIMARY_STATE_UNCONFIGURED:
+                reason = f"parameter {parameter.name}: is read when the node is configured; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
@@ -255,11 +257,12 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """
     stop: Future[str] = Future()
     _watch(stop)
-    rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
-    node = None
+    executor = node = None
     try:
-        node = make()
+        with secured(args):
+            rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+            node = make()
+        executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin_until_future_complete(stop)
         return 0
@@ -272,9 +275,11 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         if node is not None:
             if isinstance(node, ManagedNode):
                 node.end()
-            executor.remove_node(node)
+            if executor is not None:
+                executor.remove_node(node)
             node.destroy_node()
-        executor.shutdown(timeout_sec=1.0)
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown()
 
 

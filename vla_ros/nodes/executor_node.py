@@ -80,7 +80,7 @@ class ExecutorNode(ManagedNode):
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         self._period_ns = round(NS / robot.control_rate)
-        self._refusal, self._said, self._last_command = "", (), None
+        self._refusal, self._warning, self._said, self._last_command = "", "", (), None
         self._executor = Executor(limits, robot.control_rate, parameters.settings())
         self._e_stop.watch(parameters.e_stop_heartbeat)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
@@ -300,6 +300,10 @@ class ExecutorNode(ManagedNode):
                 self._said = (status.state, status.cause)
                 message = fill_status(self._status, status)
                 executor.begin_interval()
+                warning = executor.monitor.first_warning
+                if warning and not self._warning:  # once for each instruction
+                    self.get_logger().warning(warning)
+                self._warning = warning
             message.dry_run = self.parameters.dry_run
             if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal
