@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
 
@@ -34,7 +35,11 @@ def main(argv: list[str] | None = None) -> int:
         commands.add_parser(name, help=line, add_help=False)
     name = parser.parse_args(argv[:1]).command
     module_name, line = COMMANDS[name]
-    module = import_module(module_name)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the middle of an import it would leave a traceback
+    try:
+        module = import_module(module_name)
+    finally:
+        signal.signal(signal.SIGINT, before)
     own = argparse.ArgumentParser(prog=f"vla-ros {name}", description=module.__doc__ or line,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     module.arguments(own)

@@ -35,6 +35,7 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.process import check_namespace
     from vla_ros.nodes.base import spin_node
     from vla_ros.nodes.recorder_node import RecorderNode, RecorderParameters
+    from vla_ros.nodes.security import enclave_arguments
 
     check_namespace(args.namespace)
     robot = str(resolve_robot(args.robot))
@@ -61,4 +62,4 @@ def main(args: argparse.Namespace) -> int:
                 raise InputError(node.reason)
         return node
 
-    return spin_node(make)
+    return spin_node(make, enclave_arguments("recorder_node"))

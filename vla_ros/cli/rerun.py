@@ -133,7 +133,7 @@ def main(args: argparse.Namespace) -> int:
         recording.save(args.save)
     else:
         recording.spawn()
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         Bridge(graph, robot, recording)
         end = time.monotonic() + args.duration if args.duration else None
         try:

@@ -6,6 +6,7 @@ Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it
 """
 
 import argparse
+import math
 import time
 from collections import deque
 from typing import Any
@@ -34,7 +35,8 @@ class Chunks:
 
     def _take(self, message: Any) -> None:
         self._arrivals.append(time.monotonic())
-        duration = max(0.0, message.horizon * message.step_dt)
+        duration = message.horizon * message.step_dt
+        duration = max(0.0, duration) if math.isfinite(duration) else 0.0
         self.newest.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:
@@ -61,18 +63,20 @@ def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
 
 
 def joints_table(status: Any) -> Any:
-    """Command, measured position and difference of each joint; marked where a limit holds it back."""
+    """Each joint now; of the last seconds its largest difference, reversals and share of time at a limit."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2))
-    for title in ("joint", "command", "measured", "difference", "velocity", ""):
+    for title in ("joint", "command", "measured", "difference", "largest", "velocity", "reversals", "limited", ""):
         table.add_column(title, justify="left" if title in ("joint", "") else "right")
-    rows = zip(status.names, status.position, status.measured, status.velocity, strict=False)
-    for name, position, measured, velocity in rows:
+    columns = ("position", "measured", "deviation", "velocity", "reversals", "limited_share")
+    for name, *values in zip(status.names, *(getattr(status, column) for column in columns), strict=False):
+        position, measured, deviation, velocity, reversals, share = values
         limited = "[yellow]at a limit[/]" if name in status.limited else ""
         table.add_row(
-            name, f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}", f"{velocity:+.2f}", limited
-        )
+            name, f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}", f"{deviation:.3f}",
+            f"{velocity:+.2f}", f"{reversals:.1f}/s", f"{share:.0%}", limited,
+        )  # fmt: skip
     return table
 
 
@@ -84,7 +88,7 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import Display, Watch, grid
 
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         watch, chunks = Watch(graph), Chunks(graph)
         end = time.monotonic() + args.duration if args.duration else None
         with Display(Console()) as display:
@@ -96,6 +100,8 @@ def main(args: argparse.Namespace) -> int:
                     refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=True)
                     words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
                     lines += [f"\nrefused: {words}", executor.last_refusal, joints_table(executor)]
+                    if math.isfinite(executor.progress_age):
+                        lines.append(f"\nlast progress {executor.progress_age:.1f} s ago")
                 display.show(lines, watch.summary() or "nothing heard yet")
                 time.sleep(0.1)
     return 0
