@@ -11,6 +11,7 @@ machines. Prints how many rounds had no, one and two commanding executors, and h
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ class Arena:
         self.graph, self.folder = graph, Path(graph.folder)
         self.module = "elsewhere" if elsewhere else "vla_ros.nodes.executor_node"
         (self.folder / "elsewhere.py").write_text(ELSEWHERE)
+        self.clear()
         for name, order in zip(NAMES, (JOINTS, JOINTS[::-1]), strict=True):
             (self.folder / f"robot_{name}.yaml").write_text(yaml.safe_dump(self._robot(order)))
             graph.node.create_subscription(
@@ -55,7 +57,6 @@ class Arena:
         graph.node.create_subscription(JointTrajectory, "arm/command", self._take, profile(1000, reliable=True))
         self.joints = graph.node.create_publisher(JointState, "joint_states", COMMAND_QOS)
         graph.node.create_timer(0.02, self._publish_joints)
-        self.clear()
 
     def clear(self) -> None:
         self.commands: list[str] = []
@@ -95,10 +96,10 @@ class Arena:
             self.graph.wait_for(lambda: self.commands, "a command")
             took = time.monotonic() - begin
             self.graph.wait_for(self._settled, "one that commands and one that was refused")
+            return set(self.commands), took  # what comes later is the other one's good right: the first is ended
         finally:
             for name in NAMES:
-                self.graph.kill(name, 2)
-        return set(self.commands), took
+                self.graph.kill(name, signal.SIGINT)
 
 
 def run(folder: Path, rounds: int, elsewhere: bool, domain: int | None = None) -> dict:

@@ -65,7 +65,7 @@ def told(node, text):
 def test_within_an_episode_every_answer_is_published_and_steps_are_counted():
     node = Node()
     assert [node.ask(step) for step in (1, 2, 4)] == [1, 1, 1] and node.elapsed() == 2
-    told(node, " touch ")()  # the same text again begins nothing
+    told(node, "touch")()  # the same text again begins nothing
     assert node.ask(5) == 1 and node.elapsed() == 1 and node._episode == 0
 
 
