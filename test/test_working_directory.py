@@ -33,16 +33,19 @@ def programs(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def trap(tmp_path) -> Path:
-    """A folder with modules that say so in the file RAN when they are imported."""
-    folder = tmp_path / "downloaded"
+def lay_trap(folder: Path, ran: Path) -> Path:
+    """Modules that say so in the file `ran` when they are imported."""
     for name in (*MODULES, "vla_ros"):
         (folder / name).mkdir(parents=True)
         (folder / name / "__init__.py").write_text(
-            f"open({str(tmp_path / 'RAN')!r}, 'a').write({name!r} + ' in ' + ' '.join(__import__('sys').orig_argv))\n"
+            f"open({str(ran)!r}, 'a').write({name!r} + ' in ' + ' '.join(__import__('sys').orig_argv))\n"
         )
     return folder
+
+
+@pytest.fixture
+def trap(tmp_path) -> Path:
+    return lay_trap(tmp_path / "downloaded", tmp_path / "RAN")
 
 
 def start(trap: Path, commands: dict[str, list], **environment: str) -> dict[str, tuple[int, str]]:

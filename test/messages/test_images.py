@@ -187,8 +187,8 @@ ROBOT = RobotSpec(
 )  # fmt: skip
 DEPTH = Stream("depth", "depth", "sensor_msgs/msg/CompressedImage", shape=(HEIGHT, WIDTH, 1), dtype="uint16")
 DECODERS = {
-    "camera": lambda message: decoder_of(ROBOT.all_streams["front"], ROBOT)(message),
-    "depth": lambda message: decoder_of(DEPTH, ROBOT)(message),
+    "camera": decoder_of(ROBOT.all_streams["front"], ROBOT),
+    "depth": decoder_of(DEPTH, ROBOT),
     "viewer": rgb_image,
     "bag": depth_image,
     "dataset": lambda message: dataset_pixels(message.data, (HEIGHT, WIDTH), depth=False),
