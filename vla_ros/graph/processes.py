@@ -18,9 +18,11 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
+from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
-from vla_ros.nodes.base import PARENT_PIPE
+from vla_ros.nodes.base import PARENT_PIPE, PlainNode
 from vla_ros.nodes.security import OVERRIDE, enclave_arguments, secured
 
 _GOALS = {
@@ -78,6 +80,7 @@ class Graph:
         self._use_sim_time = use_sim_time
         self._arguments = enclave_arguments(enclave)
         self._old_handlers: dict[int, Any] = {}
+        self._signals, self._stopping = StopSignals(), False
 
     # Begin and end
 
@@ -86,8 +89,8 @@ class Graph:
         self._alive_read, self._alive_write = os.pipe()
         if threading.current_thread() is threading.main_thread():
             # Without this a SIGTERM or a closed terminal would end us before our nodes.
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                self._old_handlers[number] = signal.signal(number, signal.default_int_handler)
+            for number in taken():
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
         self.context = rclpy.Context()
         with secured(self._arguments):
             rclpy.init(
@@ -96,7 +99,7 @@ class Graph:
                 domain_id=self.domain,
                 signal_handler_options=rclpy.signals.SignalHandlerOptions.NO,
             )
-            self.node = rclpy.create_node(
+            self.node = PlainNode(
                 f"vla_ros_cli_{os.getpid()}",
                 context=self.context,
                 namespace=self.namespace or None,
@@ -109,6 +112,13 @@ class Graph:
         self._thread = threading.Thread(target=self._spin, name="graph", daemon=True)
         self._thread.start()
         return self
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """The first one ends the block; what comes while the nodes end changes nothing, but for a third of one kind."""
+        third = self._signals.is_third(number)
+        if third or not self._stopping:
+            self._stopping = True
+            raise KeyboardInterrupt
 
     def _spin(self) -> None:
         try:
@@ -129,7 +139,8 @@ class Graph:
                 signal.signal(number, handler)
 
     def stop(self, deadline: float = 30.0) -> None:
-        """End all processes: SIGINT to all, then after `deadline` s, or at once on a further Ctrl-C, SIGKILL."""
+        """End all processes: SIGINT to all, then after `deadline` s, or at once on a third Ctrl-C, SIGKILL."""
+        self._stopping = True
         processes = list(self.processes.values())
         try:
             signal_all(processes, signal.SIGINT, deadline)
@@ -153,7 +164,7 @@ class Graph:
         lifecycle: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> Process:
-        """Start `python -m module` as node `name`.
+        """Start `python -P -m module` as node `name`.
 
         Args:
             module: `vla_ros.nodes.NAME` when None.
@@ -188,7 +199,8 @@ class Graph:
     def _environment_of(self, own: Mapping[str, str]) -> dict[str, str]:
         """Of a node's process. What puts this process into an enclave is not for the nodes."""
         inherited = {name: value for name, value in os.environ.items() if name != OVERRIDE}
-        return inherited | self._environment | dict(own) | {PARENT_PIPE: str(self._alive_read)}
+        given = without_working_directory(inherited | self._environment | dict(own))
+        return given | {PARENT_PIPE: str(self._alive_read)}
 
     def full_name(self, name: str) -> str:
         """The name of a node with the namespace of the graph."""

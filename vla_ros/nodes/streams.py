@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
 from vla_ros.messages.stamps import is_stamped
+from vla_ros.nodes.bounded import subscribe_bounded
 from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 
@@ -43,4 +45,7 @@ def subscribe(node: Node, stream: Stream, take: Callable[[Any], None], reliable:
     if stream.paces and not is_stamped(kind):
         raise InputError(f"stream {stream.name}: {stream.type} has no stamp, so it cannot pace")
     qos = STATUS_QOS if stream.once else sensor_qos(reliable or stream.reliable)
-    node.create_subscription(kind, stream.topic, take, qos)
+    if kind is JointState:
+        subscribe_bounded(node, kind, stream.topic, take, qos)
+    else:
+        node.create_subscription(kind, stream.topic, take, qos)

@@ -15,6 +15,7 @@ from vla_ros.action import RunInstruction
 from vla_ros.control.task import Outcome, goal_problem, problem
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
@@ -63,9 +64,9 @@ class TaskNode(ManagedNode):
         self._newest: dict[str, tuple[Any, float]] = {}  # node -> its last status, and when it came
         self._said: list[str] = []  # what we published and have not heard back yet
         self._instructions = self.create_publisher(String, "instruction", COMMAND_QOS)
-        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        subscribe_instruction(self, self._take_instruction)
         for node, kind in (("policy_node", PolicyStatus), ("executor_node", ExecutorStatus)):
-            self.create_subscription(kind, f"{node}/status", partial(self._take_status, node), STATUS_QOS)
+            subscribe_bounded(self, kind, f"{node}/status", partial(self._take_status, node), STATUS_QOS)
         self.create_steady_timer(PERIOD, self._look)
         self._server = ActionServer(
             self,
@@ -98,8 +99,7 @@ class TaskNode(ManagedNode):
         message, came = self._newest.get(node, (None, -math.inf))
         return message if time.monotonic() - came <= self.parameters.silence_limit else None
 
-    def _take_instruction(self, message: String) -> None:
-        text = message.data.strip()
+    def _take_instruction(self, text: str) -> None:
         if text in self._said:
             self._said.remove(text)
         elif self._run is not None and text != self._run.instruction:
