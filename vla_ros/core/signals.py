@@ -39,6 +39,6 @@ def taken() -> list[int]:
 
 def _say(line: str) -> None:
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  while a program begins nothing else may be imported yet
     except OSError:
         pass  # the terminal is gone, which may be why

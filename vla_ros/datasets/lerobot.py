@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
-from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, depth_pixels, is_depth
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, is_depth, pixels
 from vla_ros.datasets.video import decode
 
 VECTORS = ("observation.state", "action")  # of the joints
@@ -93,10 +92,13 @@ class Dataset:
         shape, dtype = self._picture(camera)
         frames = np.empty((episode.length, *shape), dtype)
         count = 0
-        for count, image in enumerate(islice(self._decoded(episode, camera), episode.length), start=1):
-            if image.shape != shape:
-                raise InputError(f"{where}: frame of {image.shape}, expected {shape}")
-            frames[count - 1] = image
+        try:
+            for count, image in enumerate(islice(self._decoded(episode, camera), episode.length), start=1):
+                if image.shape != shape:
+                    raise InputError(f"frame of {image.shape}, expected {shape}")
+                frames[count - 1] = image
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
         if count < episode.length:
             raise InputError(f"{where}: {count} frames, expected {episode.length}")
         return frames
@@ -166,10 +168,7 @@ class Dataset:
             return
         table = read_parquet(episode.data, [key], [("episode_index", "=", episode.index)])
         for row in table.to_pylist():  # images as PNG or JPEG bytes in the rows themselves
-            if camera in self.depth_names:
-                yield depth_pixels(row[key]["bytes"])
-            else:
-                yield cv2.cvtColor(cv2.imdecode(np.frombuffer(row[key]["bytes"], np.uint8), 1), cv2.COLOR_BGR2RGB)
+            yield pixels((row[key] or {}).get("bytes"), self.image_size(camera), camera in self.depth_names)
 
     def _key(self, camera: str) -> str:
         if camera in self.unreadable:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
 from vla_ros.datasets.statistics import Statistics, of_rows
+from vla_ros.messages.images import compressed_size, decompress
 
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
 IMAGE_PREFIX = "observation.images."
@@ -63,12 +64,17 @@ def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.nda
     return rows.reshape(-1, *shape)
 
 
-def depth_pixels(data: bytes) -> np.ndarray:
-    """(h, w, 1) uint16 mm. Raises InputError."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint16 or image.ndim != 2:
+def pixels(data: Any, size: tuple[int, int], depth: bool) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of PNG or JPEG bytes, or (h, w, 1) uint16 mm; `size` is (h, w). Raises InputError."""
+    if not isinstance(data, bytes):
+        raise InputError(f"an image is {type(data).__name__}, expected its bytes in the row")
+    if (found := compressed_size(data)) != size:
+        raise InputError(f"frame of {found}, expected {size}")
+    colour = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = decompress(data, cv2.IMREAD_UNCHANGED if depth else colour)
+    if depth and (image.dtype != np.uint16 or image.ndim != 2):
         raise InputError("depth: expected PNG images of one channel, 16 bits")
-    return image[..., None]
+    return image[..., None] if depth else image
 
 
 def statistics(parts: Sequence[np.ndarray], frames: int) -> Statistics:
