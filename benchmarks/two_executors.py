@@ -107,13 +107,16 @@ def run(folder: Path, rounds: int, elsewhere: bool, domain: int | None = None) -
     counts, took = Counter(), []
     with Graph(folder, domain=domain) as graph:
         arena = Arena(graph, elsewhere)
-        for number in range(rounds):
-            who, seconds = arena.round()
-            counts[len(who)] += 1
-            took.append(seconds)
-            if len(who) > 1:
-                print(f"round {number}: both commanded", file=sys.stderr)
-    return {"elsewhere": elsewhere, "rounds": rounds, "one_commands": counts[1], "two_command": counts[2],
+        try:
+            for number in range(rounds):
+                who, seconds = arena.round()
+                counts[len(who)] += 1
+                took.append(seconds)
+                if len(who) > 1:
+                    print(f"round {number}: both commanded", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("interrupted: the rounds so far", file=sys.stderr)
+    return {"elsewhere": elsewhere, "rounds": len(took), "one_commands": counts[1], "two_command": counts[2],
             "first_command_s_median": round(float(np.median(took)), 2),
             "first_command_s_longest": round(max(took), 2)}  # fmt: skip
 
