@@ -42,7 +42,7 @@ class ClockGuard:
     _ignored = False  # such a message was there
 
     def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
-        if msg_type is ClockMessage:
+        if msg_type is ClockMessage and not options.get("raw"):  # a recorder keeps the bytes, whatever they say
             callback = self._guarded(callback)
         return super().create_subscription(msg_type, topic, callback, *args, **options)
 
