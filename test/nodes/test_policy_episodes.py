@@ -13,7 +13,6 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 
 from runtime.tiny_policy import Rememberer, Speaker, loaded
-from std_msgs.msg import String
 
 from vla_ros.core.observation import Observation
 from vla_ros.nodes.policy_node import PolicyNode
@@ -60,7 +59,7 @@ class Node(SimpleNamespace):
 
 
 def told(node, text):
-    return partial(PolicyNode._take_instruction, node, String(data=text))
+    return partial(PolicyNode._take_instruction, node, text)
 
 
 def test_within_an_episode_every_answer_is_published_and_steps_are_counted():

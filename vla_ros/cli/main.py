@@ -2,11 +2,12 @@
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 
 # name: (module with `arguments(parser)` and `main(args) -> int`, one line of help)
 COMMANDS = {
@@ -35,7 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         commands.add_parser(name, help=line, add_help=False)
     name = parser.parse_args(argv[:1]).command
     module_name, line = COMMANDS[name]
-    module = import_module(module_name)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the middle of an import it would leave a traceback
+    try:
+        module = import_module(module_name)
+    finally:
+        signal.signal(signal.SIGINT, before)
     own = argparse.ArgumentParser(prog=f"vla-ros {name}", description=module.__doc__ or line,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     module.arguments(own)

@@ -22,7 +22,8 @@ from vla_ros.cli.dataset import add_cut_arguments, cut_options
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.terminal import Terminal, progress, say
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import say
 
 if TYPE_CHECKING:
     from vla_ros.runtime.session import PolicySession
@@ -61,14 +62,17 @@ def _publish(args: argparse.Namespace) -> int:
     import rclpy
 
     from vla_ros.nodes.replay_node import ReplayNode
+    from vla_ros.nodes.security import enclave_arguments, secured
 
     if len(args.bags) != 1:
         raise InputError(f"{len(args.bags)} bags, expected one (several are evaluated with --policy)")
     options = PlayOptions(args.rate, args.start, args.duration, args.loop, args.topics, args.commands)
     with Bag(args.bags[0]) as bag:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-        node = ReplayNode(bag, options, clock=not args.no_clock)
+        enclave = enclave_arguments("replay_node")
+        with secured(enclave):
+            rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+            node = ReplayNode(bag, options, clock=not args.no_clock)
         try:
             for topic, reason in node.left_out.items():
                 say(f"{topic}: not published: {reason}")

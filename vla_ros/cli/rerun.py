@@ -16,7 +16,7 @@ from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.decoders import decoder_of
 from vla_ros.messages.observation import message_stamp
@@ -133,7 +133,7 @@ def main(args: argparse.Namespace) -> int:
         recording.save(args.save)
     else:
         recording.spawn()
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         Bridge(graph, robot, recording)
         end = time.monotonic() + args.duration if args.duration else None
         try:

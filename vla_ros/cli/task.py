@@ -10,7 +10,8 @@ import signal
 from typing import Any
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.terminal import Terminal, plain
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +27,13 @@ def main(args: argparse.Namespace) -> int:
 
     from vla_ros.action import RunInstruction
     from vla_ros.graph.watch import EXECUTOR_STATES, LONGEST, POLICY_STATES, Display, constants, milliseconds
+    from vla_ros.nodes.security import enclave_arguments, secured
 
     console = Terminal()
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    node = rclpy.create_node("vla_ros_task")
+    enclave = enclave_arguments("operator")
+    with secured(enclave):
+        rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+        node = rclpy.create_node("vla_ros_task")
     interrupted = []
     previous = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
     try:

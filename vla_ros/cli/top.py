@@ -6,13 +6,15 @@ Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it
 """
 
 import argparse
+import math
 import time
 from collections import deque
 from itertools import islice
 from typing import Any
 
 from vla_ros.core.discovery import discovery_line
-from vla_ros.core.terminal import Terminal, plain
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 from vla_ros.messages.stamps import stamp_ns
 
 _WIDTH = 60  # characters of the time line
@@ -68,20 +70,24 @@ def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
 
 
 def joints_table(status: Any) -> Any:
-    """Command, measured position and difference of each joint; marked where a limit holds it back."""
+    """Each joint now; of the last seconds its largest difference, reversals and share of time at a limit."""
     from rich.table import Table
     from rich.text import Text
 
     from vla_ros.graph.watch import LONGEST
 
     table = Table(box=None, padding=(0, 2))
-    for title in ("joint", "command", "measured", "difference", "velocity", ""):
+    for title in ("joint", "command", "measured", "difference", "largest", "velocity", "reversals", "limited", ""):
         table.add_column(title, justify="left" if title in ("joint", "") else "right")
-    rows = zip(status.names, status.position, status.measured, status.velocity, strict=False)
-    for name, position, measured, velocity in islice(rows, _MOST_ROWS):
+    columns = ("position", "measured", "deviation", "velocity", "reversals", "limited_share")
+    rows = zip(status.names, *(getattr(status, column) for column in columns), strict=False)
+    for name, *values in islice(rows, _MOST_ROWS):
+        position, measured, deviation, velocity, reversals, share = values
         limited = Text("at a limit", style="yellow") if name in status.limited else ""
-        numbers = (f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}", f"{velocity:+.2f}")
-        table.add_row(plain(name, LONGEST), *numbers, limited)
+        table.add_row(
+            plain(name, LONGEST), f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}",
+            f"{deviation:.3f}", f"{velocity:+.2f}", f"{reversals:.1f}/s", f"{share:.0%}", limited,
+        )  # fmt: skip
     return table
 
 
@@ -91,7 +97,7 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import LONGEST, Display, Watch, grid
 
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         watch, chunks = Watch(graph), Chunks(graph)
         end = time.monotonic() + args.duration if args.duration else None
         console = Terminal()
@@ -106,6 +112,8 @@ def main(args: argparse.Namespace) -> int:
                     words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
                     lines += [f"\nrefused: {plain(words, LONGEST)}", plain(executor.last_refusal, LONGEST)]
                     lines.append(joints_table(executor))
+                    if math.isfinite(executor.progress_age):
+                        lines.append(f"\nlast progress {executor.progress_age:.1f} s ago")
                 display.show(lines, watch.summary() or "nothing heard yet")
                 time.sleep(0.1)
     return 0

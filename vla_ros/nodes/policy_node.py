@@ -11,8 +11,8 @@ import torch
 from rclpy.clock import JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle
-from std_msgs.msg import String
 
+from vla_ros.control.admission import Reason
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
@@ -22,9 +22,10 @@ from vla_ros.messages.observation import NotReady, ObservationBuilder, message_s
 from vla_ros.messages.stamps import NS
 from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.diagnostics import policy_diagnostic, publish_diagnostics
 from vla_ros.nodes.policy_parameters import PolicyParameters
-from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS
+from vla_ros.nodes.qos import CHUNK_QOS, POLICY_STATUS_QOS
 from vla_ros.nodes.streams import subscribe
 from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
@@ -47,7 +48,7 @@ class PolicyNode(ManagedNode):
         self._episode = 0  # counts what begins: activations, instructions, jumps of the clock
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
-        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        subscribe_instruction(self, self._take_instruction, self._refuse_message)
         self.create_steady_timer(0.5, self._publish_status)
         publish_diagnostics(self, lambda: policy_diagnostic(self._status))
         self._publish_status()
@@ -155,8 +156,11 @@ class PolicyNode(ManagedNode):
 
         return take
 
-    def _take_instruction(self, message: String) -> None:
-        text = message.data.strip()
+    def _refuse_message(self, reason: Reason, words: str) -> None:
+        self._set_status(self._status.state, message=f"{reason}: {words}")
+        self.get_logger().warning(f"{reason}: {words}", throttle_duration_sec=5.0)
+
+    def _take_instruction(self, text: str) -> None:
         if text != self._instruction and self._session is not None:
             unknown = self._session.processor.unknown_words(text)
             if unknown:
