@@ -24,7 +24,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.signals import StopSignals, taken
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 from vla_ros.nodes.security import secured
