@@ -112,7 +112,7 @@ class DiffusionConfig:
     prediction_type: str = "epsilon"
     clip_sample: bool = True
     clip_sample_range: float = 1.0
-    num_inference_steps: int | None = None
+    num_inference_steps: Rows | None = None
     do_mask_loss_for_padding: bool = False
     clip_text: Mapping[str, Any] | None = field(default=None, hash=False)
     language_dim: Width = 32

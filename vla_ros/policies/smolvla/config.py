@@ -133,9 +133,9 @@ class SmolVLAConfig:
     tokenizer_max_length: Rows = 48
     num_steps: Rows = 10
     num_vlm_layers: Layers = 16
-    num_expert_layers: int = -1
+    num_expert_layers: Annotated[int, Range(-1, 1000)] = -1
     attention_mode: str = "cross_attn"
-    self_attn_every_n_layers: int = 2
+    self_attn_every_n_layers: Annotated[int, Range(-1, 1000)] = 2
     expert_width_multiplier: Annotated[float, Range(0.01, 16)] = 0.75
     min_period: Annotated[float, Range(1e-9, 1e9)] = 4e-3
     max_period: Annotated[float, Range(1e-9, 1e9)] = 4.0
