@@ -302,7 +302,7 @@ class Episode:
         if self.latched and state != E_STOPPED:
             self._found(E_STOP, f"state {state} while it is latched")
         if command is None:
-            if self.active and not self.mute:
+            if self.active:
                 self.mute, self.starts = True, []
             return
         self._judge(command, self.latched or self.stopping or state in (STOPPED, E_STOPPED))

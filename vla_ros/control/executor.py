@@ -9,6 +9,7 @@ from vla_ros.control.blending import Blender
 from vla_ros.control.joint_states import JointStates
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
+from vla_ros.control.monitor import Monitor
 from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import SETTLE_NS, Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
@@ -31,6 +32,9 @@ class Settings:
     following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
     overrun_limit: float = 0.1  # s the loop may stall
     clock_jump_limit: float = 0.5  # s that ROS time may gain or lose; never more than a control period
+    monitor_window: float = 5.0  # s over which the motion is watched
+    reversal_limit: float = 5.0  # 1/s, of the commanded motion of a joint; 0 = off
+    on_reversals: str = "warn"  # or hold
     start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
     admission: AdmissionRules = field(default_factory=AdmissionRules)
 
@@ -65,6 +69,7 @@ class Executor:
         fade = settings.rtc_crossfade if settings.mode == "rtc" else settings.crossfade
         self.blender = Blender(settings.mode, limits.discrete, settings.ensemble_m, fade)
         self.limiter = Limiter(limits, 1.0 / control_rate)
+        self.monitor = Monitor(limits, settings.monitor_window, settings.reversal_limit)
         self.instruction = ""
         self.instruction_id = 0
         self._active = self._stopping = self._caught_up = self._silent = self._starting = False
@@ -165,6 +170,7 @@ class Executor:
         self._start(now_ns)
         self.supervisor.clear()
         self._start_over()
+        self.monitor.clear()
         self._timing.clear()
         self.begin_interval()
         self._active, self._stopping = True, False
@@ -238,6 +244,7 @@ class Executor:
             self.e_stop(f"joint {self.limits.names[worst]}: the next command is {position[worst]}, expected a number")
             self._stand(self._last.position)
             position = self._next()
+        self._watch_policy(now_ns, steady_ns, following=self._live is not None)
         self._last = Command(self._time.stamp_ns, position)
         return self._last
 
@@ -339,6 +346,15 @@ class Executor:
         elif self.supervisor.tripped(Cause.FOLLOWING_ERROR):
             self._trip(Cause.FOLLOWING_ERROR, self.supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
 
+    def _watch_policy(self, now_ns: int, steady_ns: int, following: bool) -> None:
+        monitor, limiter = self.monitor, self.limiter
+        measured = self.joint_states.position
+        monitor.tick(steady_ns, self.instruction_id, following, limiter.position, measured, limiter.limited)
+        if following and monitor.warning and self.settings.on_reversals == "hold":
+            self._trip(Cause.REVERSALS, monitor.warning, now_ns)
+        elif limiter.at_rest and not monitor.first_warning:  # there is another instruction
+            self._recovered(Cause.REVERSALS, now_ns, SETTLE_NS)
+
     def _stale(self, now_ns: int) -> str:
         return self.joint_states.stale(now_ns, self.settings.joint_state_timeout)
 
@@ -391,7 +407,7 @@ class Executor:
             if not self.instruction_id:
                 return State.HOLDING, Cause.NO_INSTRUCTION, "no instruction"
             return State.HOLDING, Cause.NO_CHUNK, "no live chunk"
-        return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, ""
+        return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, self.monitor.warning
 
     def status(self, now_ns: int) -> Status:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
@@ -410,6 +426,10 @@ class Executor:
             velocity=self.limiter.velocity if self._active else np.full(len(self.limits.names), np.nan),
             measured=self.joint_states.position.copy(),
             limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
+            deviation=self.monitor.deviation,
+            reversals=self.monitor.reversals,
+            limited_share=self.monitor.limited_share,
+            progress_age=self.monitor.progress_age,
             live_chunks=len(self._live.position) if self._live is not None else 0,
             seen=self._seen,
             chunk_age=(now_ns - self._live.newest.stamp_ns) * 1e-9 if self._live is not None else np.nan,
