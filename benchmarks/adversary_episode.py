@@ -96,7 +96,7 @@ class Episode:
         self.going_on = False
         self.starts: list[tuple[np.ndarray, np.ndarray]] = []  # after a silence: positions and when they were told
         self.last: np.ndarray | None = None
-        self.last_moment = self.last_steady = 0
+        self.last_moment = self.last_steady = 0  # of the last command that differed from the one before, of the last
         self.resting = 0  # commands one after the other without motion
 
     @np.errstate(all="ignore")  # of arithmetic on what is absurd: what comes out is checked
@@ -303,7 +303,7 @@ class Episode:
         if self.latched and state != E_STOPPED:
             self._found(E_STOP, f"state {state} while it is latched")
         if command is None:
-            if self.active and not self.mute:
+            if self.active:
                 self.mute, self.starts = True, []
             return
         self._judge(command, self.latched or self.stopping or state in (STOPPED, E_STOPPED))
@@ -324,7 +324,9 @@ class Episode:
         self.going_on &= not same
         self.check.add(position, command.stamp_ns, self.steady_ns, stopped or self.going_on)
         self.moment += 1
-        self.mute, self.last, self.last_moment, self.last_steady = False, position, self.moment, self.steady_ns
+        if not same:
+            self.last_moment = self.moment
+        self.mute, self.last, self.last_steady = False, position, self.steady_ns
 
     def _begin(self, position: np.ndarray) -> None:
         """The first command after a silence is a measurement younger than the last command, or goes on from that."""

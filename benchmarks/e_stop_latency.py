@@ -111,7 +111,7 @@ def measure(rate: float, presses: int, priority: int, policy: Path, folder: Path
         try:
             for _ in range(presses):
                 following = (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING)
-                graph.wait_for(lambda: state.get("now") in following, "a chunk that is followed")  # noqa: B023
+                graph.wait_for(lambda: state.get("now") in following, "a chunk to follow", 300.0)  # noqa: B023
                 time.sleep(random.uniform(0.1, 0.6))
                 pressed.append(time.monotonic())
                 for _ in range(TRUES):

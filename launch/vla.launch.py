@@ -11,10 +11,12 @@ from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+
+from vla_ros.core.discovery import discovery_line
 
 CONFIG = Path(get_package_share_directory("vla_ros")) / "config"
 
@@ -66,6 +68,7 @@ def generate_launch_description() -> LaunchDescription:
         [
             *(DeclareLaunchArgument(name, default_value=default, description=description)
               for name, (default, description) in ARGUMENTS.items()),
+            LogInfo(msg=discovery_line()),
             OpaqueFunction(function=policy_node),
             node("executor_node", ParameterFile(LaunchConfiguration("executor_params"))),
             node("task_node"),

@@ -129,8 +129,9 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
     assert ahead.last_refusal == "future: stamped 3600.000 s ahead, limit 0.1 s"
     late = stage.send(stage.chunk(still, age=0.3))
     assert late.last_refusal == "too_old: stamped 0.300 s ago, its rows were over 0.300 s after that"
-    end = Header(stamp=Time(sec=2**31 - 1, nanosec=2**32 - 1))  # beyond what the status can repeat
-    assert stage.send(stage.chunk(still, header=end)).last_refusal.startswith("future: ")
+    end = Header(stamp=Time(sec=2**31 - 1, nanosec=2**32 - 1))  # more than a Time can say properly
+    status = stage.send(stage.chunk(still, header=end))
+    assert status.last_refusal.startswith("future: ") and status.chunk_stamp == Time(sec=2**31 - 1, nanosec=10**9 - 1)
     for change in ({"parts": []}, {"parts": stage.chunk(still).parts * 2}):
         assert stage.send(stage.chunk(still, **change)).last_refusal.startswith("names: ")
     huge = stage.send(stage.chunk(np.tile(HOME, (1001, 1))))

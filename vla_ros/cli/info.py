@@ -11,7 +11,6 @@ import argparse
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from vla_ros.control.limits import Limits
@@ -20,6 +19,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import say
 from vla_ros.messages.observation import ObservationBuilder
 
 
@@ -32,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    console = Console(markup=False)  # names in files are words, not markup
+    console = Terminal()
     if args.path.is_file():
         is_robot = "checkpoint" not in read_mapping(args.path, "file")  # a policy file has one
     else:
@@ -47,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
         if args.sros2:
             from vla_ros.graph.security import policy
 
-            print(policy(robot, args.namespace), end="")
+            say(policy(robot, args.namespace), end="")
             return 0
         _print_robot(console, robot)
         if args.urdf is not None:
@@ -67,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_robot(console: Console, robot: RobotSpec) -> None:
+def _print_robot(console: Terminal, robot: RobotSpec) -> None:
     console.print(
         f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}, "
         f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends",
@@ -97,7 +98,7 @@ def _print_robot(console: Console, robot: RobotSpec) -> None:
     console.print(commands)
 
 
-def _print_limits(console: Console, robot: RobotSpec, urdf: Path) -> None:
+def _print_limits(console: Terminal, robot: RobotSpec, urdf: Path) -> None:
     """What the executor enforces, and which file each limit comes from."""
     limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
     for name, line in Limits.merge(robot, load_urdf(urdf)).report().items():

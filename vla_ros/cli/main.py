@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.text import say
 
 # name: (module with `arguments(parser)` and `main(args) -> int`, one line of help)
 COMMANDS = {
@@ -47,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return module.main(args)
     except InputError as error:
-        print(f"vla-ros {name}: {error}", file=sys.stderr)
+        say(f"vla-ros {name}: {error}", error=True)
         return 2
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -55,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"vla-ros {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"vla-ros {name}: {error.filename}: {error.strerror}", error=True)
         return 2
     except KeyboardInterrupt:
         return 130

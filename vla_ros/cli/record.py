@@ -9,8 +9,10 @@ from typing import Any
 
 from vla_ros.bags.compress import FORMATS
 from vla_ros.bags.writer import COMPRESSIONS
+from vla_ros.core.discovery import discovery_line
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_robot
+from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +41,7 @@ def main(args: argparse.Namespace) -> int:
 
     check_namespace(args.namespace)
     robot = str(resolve_robot(args.robot))
+    say(discovery_line())
 
     class CommandLineRecorder(RecorderNode):
         """A recorder that ends the program when it cannot record."""

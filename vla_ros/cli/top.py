@@ -9,12 +9,18 @@ import argparse
 import math
 import time
 from collections import deque
+from itertools import islice
 from typing import Any
 
+from vla_ros.core.discovery import discovery_line
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 from vla_ros.messages.stamps import stamp_ns
 
 _WIDTH = 60  # characters of the time line
 _PAST, _FUTURE = 2.0, 3.0  # s of it
+_LONGEST_CHUNK = 1e6  # s
+_MOST_ROWS = 64  # of a table of joints
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +42,8 @@ class Chunks:
     def _take(self, message: Any) -> None:
         self._arrivals.append(time.monotonic())
         duration = message.horizon * message.step_dt
-        duration = max(0.0, duration) if math.isfinite(duration) else 0.0
+        if not 0.0 <= duration < _LONGEST_CHUNK:
+            return  # the executor refuses it and says so
         self.newest.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:
@@ -65,17 +72,21 @@ def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
 def joints_table(status: Any) -> Any:
     """Each joint now; of the last seconds its largest difference, reversals and share of time at a limit."""
     from rich.table import Table
+    from rich.text import Text
+
+    from vla_ros.graph.watch import LONGEST
 
     table = Table(box=None, padding=(0, 2))
     for title in ("joint", "command", "measured", "difference", "largest", "velocity", "reversals", "limited", ""):
         table.add_column(title, justify="left" if title in ("joint", "") else "right")
     columns = ("position", "measured", "deviation", "velocity", "reversals", "limited_share")
-    for name, *values in zip(status.names, *(getattr(status, column) for column in columns), strict=False):
+    rows = zip(status.names, *(getattr(status, column) for column in columns), strict=False)
+    for name, *values in islice(rows, _MOST_ROWS):
         position, measured, deviation, velocity, reversals, share = values
-        limited = "[yellow]at a limit[/]" if name in status.limited else ""
+        limited = Text("at a limit", style="yellow") if name in status.limited else ""
         table.add_row(
-            name, f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}", f"{deviation:.3f}",
-            f"{velocity:+.2f}", f"{reversals:.1f}/s", f"{share:.0%}", limited,
+            plain(name, LONGEST), f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}",
+            f"{deviation:.3f}", f"{velocity:+.2f}", f"{reversals:.1f}/s", f"{share:.0%}", limited,
         )  # fmt: skip
     return table
 
@@ -83,23 +94,24 @@ def joints_table(status: Any) -> Any:
 def main(args: argparse.Namespace) -> int:
     import tempfile
 
-    from rich.console import Console
-
     from vla_ros.graph.processes import Graph
-    from vla_ros.graph.watch import Display, Watch, grid
+    from vla_ros.graph.watch import LONGEST, Display, Watch, grid
 
     with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         watch, chunks = Watch(graph), Chunks(graph)
         end = time.monotonic() + args.duration if args.duration else None
-        with Display(Console()) as display:
+        console = Terminal()
+        console.print(discovery_line(), soft_wrap=True)
+        with Display(console) as display:
             while end is None or time.monotonic() < end:
                 executor = watch.executor
                 lines = [grid(watch.rows()), f"\nchunks, {chunks.rate():.1f} Hz"]
                 if executor is not None:
                     lines.append("\n".join(timeline(list(chunks.newest), stamp_ns(executor))) or "none yet")
-                    refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=True)
+                    refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=False)
                     words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
-                    lines += [f"\nrefused: {words}", executor.last_refusal, joints_table(executor)]
+                    lines += [f"\nrefused: {plain(words, LONGEST)}", plain(executor.last_refusal, LONGEST)]
+                    lines.append(joints_table(executor))
                     if math.isfinite(executor.progress_age):
                         lines.append(f"\nlast progress {executor.progress_age:.1f} s ago")
                 display.show(lines, watch.summary() or "nothing heard yet")

@@ -57,7 +57,7 @@ def check_namespace(namespace: str) -> None:
 def node_command(name: str, module: str, namespace: str, files: Sequence[str | Path]) -> list[str]:
     """The command that runs `module` as node `name`. Raises InputError for a parameter file that is none."""
     rules = {"__node": name} | ({"__ns": f"/{namespace.strip('/')}"} if namespace else {})
-    command = [sys.executable, "-m", module, *enclave_arguments(name)]
+    command = [sys.executable, "-P", "-m", module, *enclave_arguments(name)]
     for old, new in rules.items():
         command += ["-r", f"{old}:={new}"]
     for path in files:

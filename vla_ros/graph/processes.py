@@ -18,6 +18,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
@@ -163,7 +164,7 @@ class Graph:
         lifecycle: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> Process:
-        """Start `python -m module` as node `name`.
+        """Start `python -P -m module` as node `name`.
 
         Args:
             module: `vla_ros.nodes.NAME` when None.
@@ -198,7 +199,8 @@ class Graph:
     def _environment_of(self, own: Mapping[str, str]) -> dict[str, str]:
         """Of a node's process. What puts this process into an enclave is not for the nodes."""
         inherited = {name: value for name, value in os.environ.items() if name != OVERRIDE}
-        return inherited | self._environment | dict(own) | {PARENT_PIPE: str(self._alive_read)}
+        given = without_working_directory(inherited | self._environment | dict(own))
+        return given | {PARENT_PIPE: str(self._alive_read)}
 
     def full_name(self, name: str) -> str:
         """The name of a node with the namespace of the graph."""

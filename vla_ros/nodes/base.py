@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.signals import StopSignals, taken
+from vla_ros.core.text import say
 from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 from vla_ros.nodes.security import secured
@@ -42,7 +42,7 @@ class ClockGuard:
     _ignored = False  # such a message was there
 
     def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
-        if msg_type is ClockMessage:
+        if msg_type is ClockMessage and not options.get("raw"):  # a recorder keeps the bytes, whatever they say
             callback = self._guarded(callback)
         return super().create_subscription(msg_type, topic, callback, *args, **options)
 
@@ -267,7 +267,7 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         executor.spin_until_future_complete(stop)
         return 0
     except InputError as error:
-        print(f"[ERROR] {error}", file=sys.stderr, flush=True)
+        say(f"[ERROR] {error}", error=True)
         return 2
     except ExternalShutdownException:
         return 0

@@ -302,8 +302,9 @@ class ExecutorNode(ManagedNode):
 
     def _take_e_stop(self) -> None:
         """What was latched reaches the executor, with the lock held: at the latest with the next tick."""
-        if self._e_stop.latched and self._executor is not None and not self._executor.supervisor.e_stopped:
-            self._executor.e_stop(self._e_stop.latched)
+        latched, executor = self._e_stop.latched, self._executor
+        if latched and executor is not None and not executor.supervisor.e_stopped:
+            executor.e_stop(latched)
 
     def _on_latch(self) -> None:
         self._publish_status()

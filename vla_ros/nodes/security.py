@@ -11,6 +11,7 @@ from pathlib import Path
 from rclpy.impl.implementation_singleton import rclpy_implementation
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.text import say
 
 ENCLAVES = "/vla_ros"  # the enclave of a node is this and its name
 OVERRIDE = "ROS_SECURITY_ENCLAVE_OVERRIDE"  # wins over --enclave, in every process that inherits it
@@ -33,7 +34,7 @@ def secured(args: Sequence[str] | None = None) -> Iterator[None]:
     if lacking and os.environ.get("ROS_SECURITY_STRATEGY") == "Enforce":
         raise InputError(lacking)
     if lacking:
-        print(f"[WARN] without security, because ROS_SECURITY_STRATEGY is not Enforce: {lacking}", file=sys.stderr)
+        say(f"[WARN] without security, because ROS_SECURITY_STRATEGY is not Enforce: {lacking}", error=True)
     if on:
         warnings.filterwarnings("ignore", "Failed to fini rosout", RuntimeWarning)  # follows each error said below
     try:

@@ -140,16 +140,26 @@ def test_what_was_latched_before_the_node_began_counts_in_every_state(peer, make
     peer.wait_state(UNCONFIGURED)
 
 
-def test_one_true_in_a_flood_and_bytes_that_are_no_bool(peer, make_node):
-    make_node()
-    button = peer.publisher(profile(10_000, reliable=True), readers=2)
-    button.publish(bytes([0, 1, 0, 0]))  # a header and nothing behind it
-    assert "4 bytes, which are no Bool" in peer.wait_state(E_STOPPED).message
-    assert peer.reset().success
-    peer.wait_state(UNCONFIGURED)
-    for number in range(3000):
-        button.publish(Bool(data=number == 1000))
+def test_latching_waits_for_no_lock(peer, make_node):
+    node = make_node()
+    button = peer.publisher(COMMAND_QOS, readers=2)
+    with node._lock:
+        button.publish(Bool(data=True))
+        peer.wait_for(lambda: node._e_stop.latched)
     peer.wait_state(E_STOPPED)
+
+
+def test_one_true_in_a_flood_of_false_and_of_rubbish(peer, make_node):
+    node = make_node()
+    flood, button = peer.publisher(COMMAND_QOS, readers=2), peer.publisher(COMMAND_QOS, readers=2)
+    for number in range(20_000):  # more than any queue of the node holds
+        flood.publish(Bool(data=False))
+        if number % 100 == 0:
+            flood.publish(bytes([0, 1, 0, 0]))  # a header and nothing behind it
+        if number == 1000:
+            button.publish(Bool(data=True))
+    peer.wait_for(lambda: node._e_stop.latched)
+    assert all(subscription.handle.is_cft_enabled() for subscription in node._e_stop._subscriptions)
 
 
 def test_a_button_that_falls_silent_latches_until_it_is_heard_again(peer, make_node):

@@ -8,18 +8,22 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+from rclpy.subscription_content_filter_options import ContentFilterOptions
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.messages.stamps import NS
 from vla_ros.nodes.qos import profile
 
+_TRUE = ContentFilterOptions("data = TRUE", [])  # the middleware drops every `false`, however many there are
 _DEPTH = 10_000  # messages: what arrives while the whole process stands still is read afterwards
 _AT_ONCE = 1000  # messages of one subscription before the others have their turn
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)  # what one of the three cannot hear, another does
-_VALUE = 4  # where in a serialized Bool its value is, behind the header; up to three bytes of padding follow
+_VALUE = 4  # where in a serialized Bool its value is, behind the header
+_LOOKS = 10  # for the heartbeat, in the time that it may be silent
 
 
 class _OwnThread(CallbackGroup):
@@ -68,7 +72,8 @@ class EStop:
         self._heard: float | None = None  # s, steady
         self._known: deque[tuple[int, int]] = deque(maxlen=100)  # of the last `true`s: each arrives more than once
         self._end = False
-        group = _OwnThread()
+        self._group = group = _OwnThread()
+        self._pulse: Any = None  # a subscription of everything, which is looked at now and then
         self._subscriptions = [
             node.create_subscription(
                 Bool,
@@ -78,6 +83,7 @@ class EStop:
                 callback_group=group,
                 event_callbacks=_NO_EVENTS,
                 raw=True,
+                content_filter_options=_TRUE,
             )
             for reliable, latched in ((True, False), (True, True), (False, False))
         ]
@@ -101,8 +107,20 @@ class EStop:
             self._on_latch()
 
     def watch(self, heartbeat: float) -> None:
-        """From now on the topic must not be silent for longer than `heartbeat` s; 0 does not watch."""
+        """From now on the topic must not be silent for longer than `heartbeat` s; 0 does not watch.
+
+        The subscription that this makes is the caller's to destroy, after `watch(0.0)`.
+        """
         self.heartbeat = heartbeat
+        self._pulse = heartbeat and self._node.create_subscription(
+            Bool,
+            "e_stop",
+            lambda message: None,
+            profile(1, reliable=False),
+            callback_group=self._group,
+            event_callbacks=_NO_EVENTS,
+            raw=True,
+        )
         self._trigger()
 
     @property
@@ -152,6 +170,7 @@ class EStop:
                         self._serve(service)
                     for subscription in self._subscriptions:
                         self._read(subscription)
+                    self._feel_pulse()
                     silence = self._silence()
                     if silence:
                         self.latch(silence)
@@ -161,9 +180,7 @@ class EStop:
 
     def _patience_ns(self) -> int:
         """How long to wait for something to arrive; -1 without end."""
-        if not self.heartbeat or self._heard is None or self.latched:
-            return -1
-        return max(round((self._heard + self.heartbeat - time.monotonic()) * NS), 0) + 1_000_000
+        return round(self.heartbeat / _LOOKS * NS) if self.heartbeat else -1
 
     def _read(self, subscription: Any) -> None:
         for _ in range(_AT_ONCE):
@@ -172,13 +189,22 @@ class EStop:
                 return
             data, info = taken
             self._heard = time.monotonic()
-            readable = _VALUE < len(data) <= _VALUE + 4
-            if readable and not data[_VALUE]:
-                continue
+            if not data[_VALUE]:
+                continue  # a middleware that does not filter
             identity = (info["source_timestamp"], info["publication_sequence_number"])
             if identity not in self._known:  # else a reset may have come between its arrivals
                 self._known.append(identity)
-                self.latch(f"topic {self._topic}" + ("" if readable else f": {len(data)} bytes, which are no Bool"))
+                self.latch(f"topic {self._topic}")
+
+    def _feel_pulse(self) -> None:
+        pulse = self._pulse
+        if pulse:
+            try:
+                with pulse.handle:
+                    if pulse.handle.take_message(pulse.msg_type, True) is not None:
+                        self._heard = time.monotonic()
+            except InvalidHandle:
+                pass  # destroyed meanwhile: nobody watches any more
 
     def _serve(self, service: Any) -> None:
         request, header = service.handle.service_take_request(service.srv_type.Request)
