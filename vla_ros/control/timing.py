@@ -63,7 +63,7 @@ class CommandTime:
         self._offset_ns = 0
 
     def tick(self, now_ns: int, steady_ns: int, at_rest: bool) -> bool:
-        """Go on to the next tick. True if the stamp was corrected, and is not as far from the one before as the ticks."""
+        """Go on to the next tick. True if the stamp was corrected: it is not as far from the last one as the ticks."""
         passed = self.period_ns if self._steady_ns is None else steady_ns - self._steady_ns
         if self._steady_ns is None or passed <= 0:  # the first tick, or simulated time that was started again
             passed = now_ns - self.stamp_ns if self._steady_ns is not None else passed
