@@ -82,10 +82,13 @@ class CommandCheck:
         share: the greatest shares of the velocity and of the acceleration limit that were used.
     """
 
-    def __init__(self, bounds: Bounds, start_tolerance: float = 0.1) -> None:
-        """`start_tolerance`: share of a joint's range that a stretch may begin outside its limits."""
+    def __init__(self, bounds: Bounds, start_tolerance: float = 0.1, stamp_error: float = 0.0) -> None:
+        """`start_tolerance`: share of a joint's range that a stretch may begin outside its limits.
+
+        `stamp_error`: s by which the time between two stamps may be wrong, where a clock is adjusted.
+        """
         self.bounds = bounds
-        self.start_tolerance = start_tolerance
+        self.start_tolerance, self.stamp_error = start_tolerance, stamp_error
         self.commands = self.moving = 0
         self.violations: Counter[str] = Counter()
         self.first: dict[str, str] = {}
@@ -182,15 +185,15 @@ class CommandCheck:
             T = np.diff(ns) * 1e-9
             late = T <= 0
             if by_stamps and (late & new[1:]).any():
-                back = late & ~(still & np.concatenate([[True], still[:-1]]))
-                report(STAMPS, back[:, None], T[:, None], np.zeros(1))
+                report(STAMPS, (late & ~still)[:, None], T[:, None], np.zeros(1))
             T = np.where(late, np.nan, T)[:, None]
             v = np.diff(whole, axis=0) / T
             middle = (T[1:] + T[:-1]) / 2
             a = np.diff(v, axis=0) / middle
             with np.errstate(invalid="ignore"):
-                report(kinds[0], np.abs(v) > bounds.velocity * (1 + _SHARE) + slack / T, v, bounds.velocity)
-                room = bounds.acceleration * (1 + _SHARE) + slack * (1 / T[1:] + 1 / T[:-1]) / middle
+                off = (slack + (np.abs(v) * self.stamp_error if by_stamps else 0.0)) / T
+                report(kinds[0], np.abs(v) > bounds.velocity * (1 + _SHARE) + off, v, bounds.velocity)
+                room = bounds.acceleration * (1 + _SHARE) + (off[1:] + off[:-1]) / middle
                 report(kinds[1], np.abs(a) > room, a, bounds.acceleration)
             if by_stamps == self._by_steady:
                 continue  # once is enough for what follows
@@ -198,7 +201,7 @@ class CommandCheck:
                 v, np.cumsum(np.nan_to_num(T))[:, None], slack / np.nan_to_num(T, nan=np.inf), stopped, report
             )
             if np.isfinite(bounds.jerk).any():
-                self._check_jerk(a, np.abs(T[:, 0] - bounds.period) < 2e-9, stopped, slack, report)
+                self._check_jerk(a, np.abs(T[:, 0] - bounds.period) < 2e-9, still, stopped, slack, report)
             for name, value, limit in (("velocity", v, bounds.velocity), ("acceleration", a, bounds.acceleration)):
                 if value.size:
                     self.share[name] = max(self.share[name], float(np.nanmax(np.abs(value) / limit)))
@@ -209,25 +212,31 @@ class CommandCheck:
         """`v`, `slack`: (K, J) of the intervals that end at `t` (K, 1), s; `stopped`: (K + 1,) of the commands."""
         if not stopped.any():
             return
-        before, now = v[:-1], v[1:]
+        bounds = self.bounds
+        length = np.diff(t, axis=0, prepend=0)
+        # at the end of a late interval the speed may have been another one than its mean
+        unseen = bounds.acceleration * np.maximum(length - bounds.period * (1 + _SHARE), 0.0) / 2 + 2 * slack
+        before, now, room = v[:-1], v[1:], unseen[:-1] + 2 * slack[1:]
         with np.errstate(invalid="ignore"):
-            grew = np.abs(now) > np.abs(before) * (1 + _SHARE) + 2 * slack[1:] + 2 * slack[:-1]
-            turned = (now * before < 0) & (np.abs(now) > 2 * slack[1:]) & (np.abs(before) > 2 * slack[:-1])
+            grew = np.abs(now) > np.abs(before) * (1 + _SHARE) + room
+            turned = (now * before < 0) & (np.abs(now) > room) & (np.abs(before) > room)
         report(STOPPED, (grew | turned) & stopped[2:, None], now, np.abs(before))
         # the last interval before each stop; braking may begin two intervals later, and as long as it may average
         since = np.maximum.accumulate(np.where(stopped[1:], 0, np.arange(len(v))))
-        longest = float(np.diff(t, axis=0, prepend=0).max())
-        braked = t - t[since] - 3 * longest - self._average * self.bounds.period
-        room = np.maximum(np.abs(v[since]) - 0.9 * self.bounds.acceleration * np.maximum(braked, 0.0), 0.0)
+        braked = t - t[since] - 3 * float(length.max()) - self._average * bounds.period
+        room = np.abs(v[since]) + unseen[since] - 0.9 * bounds.acceleration * np.maximum(braked, 0.0)
         with np.errstate(invalid="ignore"):
-            report(BRAKING, (np.abs(v) > room * (1 + _SHARE) + 2 * slack) & stopped[1:, None], v, room)
+            slow = np.abs(v) <= np.maximum(room, 0.0) * (1 + _SHARE) + 2 * slack
+            report(BRAKING, ~slow & np.isfinite(v) & stopped[1:, None], v, room)
 
     def _check_jerk(
-        self, a: np.ndarray, regular: np.ndarray, stopped: np.ndarray, slack: np.ndarray, report: Any
+        self, a: np.ndarray, regular: np.ndarray, still: np.ndarray, stopped: np.ndarray, slack: np.ndarray, report: Any
     ) -> None:
         bounds = self.bounds
         jerk = np.diff(a, axis=0) / bounds.period
-        disturbed = np.concatenate([[0], np.cumsum(~regular | stopped[1:])])  # before the i-th interval
+        k = np.arange(len(regular))  # a stop goes on to its end, which is where all stand still
+        stop, rest = (np.maximum.accumulate(np.where(at, k, -1)) for at in (stopped[1:], still))
+        disturbed = np.concatenate([[0], np.cumsum(~regular | (stop > rest) | stopped[1:])])  # before the i-th interval
         i = np.arange(2, len(regular))
         since = disturbed[i + 1][:, None] - disturbed[np.maximum(i[:, None] - 3 - self._average, 0)]
         room = bounds.jerk * (1 + _SHARE) + 8 * slack / bounds.period**3

@@ -24,7 +24,7 @@ from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros.graph.processes import Graph
-from vla_ros.messages.stamps import set_stamp
+from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile
 
@@ -59,6 +59,7 @@ class Arena:
         graph.node.create_timer(0.02, self._publish_joints)
 
     def clear(self) -> None:
+        self.begin_ns = self.graph.node.get_clock().now().nanoseconds
         self.commands: list[str] = []
         self.statuses: dict[str, ExecutorStatus] = {}
 
@@ -69,7 +70,8 @@ class Arena:
         return {"name": "both", "control_rate": 50.0, "cameras": [], "joints": joints, "groups": [group]}
 
     def _take(self, message: JointTrajectory) -> None:
-        self.commands.append(NAMES[list(message.joint_names) != JOINTS])
+        if stamp_ns(message) >= self.begin_ns:  # else of the round before
+            self.commands.append(NAMES[list(message.joint_names) != JOINTS])
 
     def _publish_joints(self) -> None:
         message = set_stamp(JointState(), self.graph.node.get_clock().now().nanoseconds)
@@ -107,15 +109,18 @@ def run(folder: Path, rounds: int, elsewhere: bool, domain: int | None = None) -
     counts, took = Counter(), []
     with Graph(folder, domain=domain) as graph:
         arena = Arena(graph, elsewhere)
-        for number in range(rounds):
-            who, seconds = arena.round()
-            counts[len(who)] += 1
-            took.append(seconds)
-            if len(who) > 1:
-                print(f"round {number}: both commanded", file=sys.stderr)
-    return {"elsewhere": elsewhere, "rounds": rounds, "one_commands": counts[1], "two_command": counts[2],
-            "first_command_s_median": round(float(np.median(took)), 2),
-            "first_command_s_longest": round(max(took), 2)}  # fmt: skip
+        try:
+            for number in range(rounds):
+                who, seconds = arena.round()
+                counts[len(who)] += 1
+                took.append(seconds)
+                if len(who) > 1:
+                    print(f"round {number}: both commanded: {arena.commands}", file=sys.stderr)
+        except KeyboardInterrupt:
+            print("interrupted: the rounds so far", file=sys.stderr)
+    return {"elsewhere": elsewhere, "rounds": len(took), "one_commands": counts[1], "two_command": counts[2],
+            "first_command_s_median": round(float(np.median(took or [0.0])), 2),
+            "first_command_s_longest": round(max(took, default=0.0), 2)}  # fmt: skip
 
 
 def main() -> int:

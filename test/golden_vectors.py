@@ -51,6 +51,7 @@ class Filled:
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], extra: Mapping[str, Tensor] | None = None) -> None:
         self._extra = dict(extra or {})
         self.shapes = dict(shapes) | {key: tuple(value.shape) for key, value in self._extra.items()}
+        self.dtypes = dict.fromkeys(self.shapes, "F32")
 
     def pieces(self, key: str) -> Iterator[tuple[object, Tensor]]:
         yield ..., self._extra[key] if key in self._extra else fill(key, self.shapes[key])
@@ -61,6 +62,7 @@ class ShapesOnly:
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = dict(shapes)
+        self.dtypes = dict.fromkeys(self.shapes, "F32")
 
     def pieces(self, key: str) -> Iterator[tuple[object, Tensor]]:
         yield ..., torch.empty(self.shapes[key], device="meta")

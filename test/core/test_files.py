@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.files import new_file, new_folder
+from vla_ros.core.files import inside, new_file, new_folder, read_bytes, regular
 
 
 def names(folder: Path) -> list[str]:
@@ -107,3 +107,29 @@ def test_a_link_to_a_folder_is_replaced_and_what_it_names_stays(tmp_path):
     with new_file(tmp_path / "last", "thing") as part:
         part.symlink_to("link")
     assert os.readlink(tmp_path / "last") == "link"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"),
+                                  lambda path: path.symlink_to(path.name), lambda path: None])  # fmt: skip
+def test_only_regular_files_are_opened(tmp_path, make):
+    make(tmp_path / "f")
+    for reader in (regular, lambda *args: read_bytes(*args, 10)):
+        with pytest.raises(InputError, match=r"^thing \S+/f: (not a regular file|No such file|Too many levels)"):
+            reader(tmp_path / "f", "thing")
+
+
+def test_a_file_that_is_larger_than_it_may_be_is_not_read(tmp_path):
+    with (tmp_path / "f").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"^thing \S+/f: 1099511627776 bytes, expected at most 10$"):
+        read_bytes(tmp_path / "f", "thing", 10)
+    if Path("/proc/self/maps").exists():  # says that it has no bytes
+        with pytest.raises(InputError, match="expected at most 10 bytes"):
+            read_bytes("/proc/self/maps", "thing", 10)
+
+
+@pytest.mark.parametrize("name", ["", ".", "/etc/passwd", "..", "a/../../b", "a\0b", None, 3, ["a"]])
+def test_what_a_file_names_lies_in_its_folder(tmp_path, name):
+    with pytest.raises(InputError, match="^here: .*, expected a path inside "):
+        inside(tmp_path, name, "here")
+    assert inside(tmp_path, "a/b..c", "here") == tmp_path / "a/b..c"

@@ -110,6 +110,46 @@ def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, name, content
     assert "\n" not in str(error.value)
 
 
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in zip("abcde", "bcdef", strict=True)
+)
+
+
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.yaml", BOMB + "name: *f\n", "not YAML: stands for more than 100000 values"),
+    ("a.yaml", "a: &a [*a]", "not YAML: an alias to what it is itself a part of"),
+    ("a.yaml", "a: " + "1:" * 5000 + "1", "not YAML: a number of 10001 characters, expected at most 64"),
+    ("a.yaml", "a: 0x" + "f" * 50, "<integer|16069380442589902755419620923411626025222029937827928353013"),
+    ("a.yaml", "[" * 5000, "not YAML: "),
+    ("a.json", "[" * 200000, "not JSON: "),
+    ("a.json", '{"a": ' * 300 + "1" + "}" * 300, "more than 100 lists and mappings one in the other"),
+    ("a.json", '{"a": 1' + "0" * 40 + "}", "expected integers of at most 64 bits"),
+    ("a.json", '{"a": ' + "9" * 5000 + "}", "not JSON: "),
+    ("a.yaml", "a: x" + "x" * (1 << 20), "1048580 bytes, expected at most 1048576"),
+])
+def test_a_file_of_which_little_text_means_much_is_refused(tmp_path, name, content, words):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=words) as error:
+        read_mapping(tmp_path / name, "cart")
+    assert len(str(error.value)) < 1500
+
+
+def test_aliases_of_a_sane_size_are_taken(tmp_path):
+    (tmp_path / "a.yaml").write_text("joint: &j {velocity: 2}\nother: {<<: *j, lower: -1}\nboth: [*j, *j]\n")
+    assert read_mapping(tmp_path / "a.yaml", "cart")["other"] == {"velocity": 2, "lower": -1}
+
+
+def test_errors_stay_short_whatever_the_file_says():
+    huge = {"wheels": [{"radius": ["x" * 10_000] * 10_000}]}
+    with pytest.raises(InputError) as error:
+        record(Cart, huge, "cart")
+    assert len(str(error.value)) < 200
+    with pytest.raises(InputError) as error:
+        record(Cart, {"w" * 10_000: 1}, "cart")
+    assert len(str(error.value)) < 200
+    assert len(str(InputError("x" * 10_000_000))) < 5000
+
+
 def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
     good = read_mapping(config_file("robots/so101.yaml"), "robot file")
     assert RobotSpec.from_dict(good) == RobotSpec.load(config_file("robots/so101.yaml"))

@@ -7,7 +7,8 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
-from vla_ros.core.terminal import Terminal, plain, progress, say
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import plain, say
 
 MARKUP = "[/x] [red]a[/red] [link=http://x]b[/link] :smile: [@click=f]"
 STEERING = "\x1b]0;title\x07\x1b[2J\x9b31m\rnew\u202eover\udcff\x00"

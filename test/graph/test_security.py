@@ -32,6 +32,7 @@ def test_what_moves_the_robot_is_given_to_one_enclave_each():
     text, simulated = SHIPPED.read_text(), {"expert_node"}
     for group in ROBOT.groups:
         assert who_may(text, "topic", "publish", group.topic) == {"executor_node"} | simulated
+        assert who_may(text, "topic", "publish", f"{group.topic}/claim") == {"executor_node"}
     assert who_may(text, "topic", "publish", "action_chunk") == {"policy_node"}
     assert who_may(text, "topic", "publish", "joint_states") == {"driver", "sim_node", "replay_node"}
     assert who_may(text, "topic", "publish", "e_stop") == {"operator", "e_stop", "replay_node"}

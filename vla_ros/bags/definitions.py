@@ -141,7 +141,7 @@ def deserialized(store: Typestore, typename: str, data: bytes) -> Any:
     read = definition.deserialize_cdr_le if data[1] else definition.deserialize_cdr_be
     try:
         message, end = read(memoryview(data)[4:], 0, definition.cls, store)
-    except (SerdeError, struct.error, UnicodeDecodeError, ValueError, IndexError) as error:
+    except (SerdeError, struct.error, ValueError, IndexError, OverflowError, MemoryError, RecursionError) as error:
         raise InputError(f"not a {typename}: {error}") from error
     if len(data) - 4 - end > MAX_TRAILING_BYTES:
         raise InputError(f"not a {typename}: {len(data)} bytes, expected {end + 4}")

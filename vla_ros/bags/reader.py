@@ -4,12 +4,17 @@ import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from rosbags.rosbag2 import Reader
 
 from vla_ros.bags.definitions import deserialized, starts_with_header, store_for
-from vla_ros.core.errors import InputError
+from vla_ros.bags.storage import check_bag, unpacked
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Range, value_of
+
+Messages = Annotated[int, Range(0, 2**63 - 1)]
+Instant = Annotated[int, Range(-(2**63), 2**63 - 1)]  # ns
 
 
 class Record(NamedTuple):
@@ -46,24 +51,30 @@ class Bag:
             hint = f"was it cut off? Recover it with: vla-ros bag repair {self.path}" if files else "not a bag"
             raise InputError(f"bag {self.path}: has no metadata.yaml: {hint}")
         try:
+            check_bag(self.path)
             self._reader = Reader(self.path)
             self._reader.open()
+            topics = dict(self._reader.topics)
+            self.message_count = value_of(Messages, self._reader.message_count, "message count")
+            self.start_ns = self._reader.start_time if self.message_count else 0
+            self.end_ns = self._reader.end_time - 1 if self.message_count else 0
+            for ns in (self.start_ns, self.end_ns):
+                value_of(Instant, ns, "time")
         except Exception as error:  # rosbags, yaml, zstd, sqlite3 and the system each have their own
             raise self._unreadable(error) from error
+        storage = self._reader.storage
+        self._packed = storage.metadata.compression_mode == "message"
+        storage.metadata = storage.metadata._replace(compression_mode=None)  # messages are unpacked here, with a bound
         self._store = store_for(frozenset((c.msgtype, c.msgdef) for c in self._reader.connections))
         self.topics = {
             name: TopicInfo(name, info.msgtype or "", info.msgcount, _qos(info.connections))
-            for name, info in self._reader.topics.items()
+            for name, info in topics.items()
         }
         for name, info in self.topics.items():
             if not info.type:
                 self.close()
                 raise InputError(f"bag {self.path}: topic {name} has messages of several types")
-        metadata = self._reader.storage.metadata
-        self.custom: dict[str, str] = dict(metadata.custom or {})
-        self.message_count = self._reader.message_count
-        self.start_ns = self._reader.start_time if self.message_count else 0
-        self.end_ns = self._reader.end_time - 1 if self.message_count else 0
+        self.custom: dict[str, str] = dict(storage.metadata.custom or {})
 
     def close(self) -> None:
         if self._reader.is_open:
@@ -85,7 +96,10 @@ class Bag:
         last = self.start_ns
         try:
             for connection, last, data in self._reader.messages(wanted, start_ns, stop_ns):
-                yield Record(connection.topic, connection.msgtype, last, data)
+                if not isinstance(data, (bytes, bytearray, memoryview)):
+                    raise InputError(f"topic {connection.topic}: {shown(data)}, expected the bytes of a message")
+                value_of(Instant, last, f"topic {connection.topic}: time")
+                yield Record(connection.topic, connection.msgtype, last, unpacked(data) if self._packed else data)
         except Exception as error:
             raise self._unreadable(error, f" after {self.when(last)}") from error
 

@@ -1,5 +1,6 @@
 """What is in a bag: counts, rates, gaps and order of every topic."""
 
+import re
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vla_ros.bags.reader import Bag
+from vla_ros.core.errors import InputError, shown
 
 LOSS_PREFIXES = ("vla_ros.dropped.", "vla_ros.lost.")
 
@@ -58,5 +60,7 @@ def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary]]:
         for prefix in LOSS_PREFIXES:
             if key.startswith(prefix):
                 name = key.removeprefix(prefix)
+                if not re.fullmatch(r"\d{1,18}", value):
+                    raise InputError(f"bag {bag.path}: custom_data {shown(key)}: {shown(value)}, expected a number")
                 topics.setdefault(name, TopicSummary(name, "")).lost += int(value)
     return bag, list(topics.values())

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from vla_ros.bags.repair import repair
 from vla_ros.bags.summary import summarise
-from vla_ros.core.terminal import Terminal, progress, say
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,8 @@ from vla_ros.bags.build import build_dataset
 from vla_ros.bags.episodes import CUTS, CutOptions
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.terminal import Terminal, progress, say
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import say
 from vla_ros.datasets.contact_sheet import contact_sheet
 from vla_ros.datasets.lerobot import Dataset
 

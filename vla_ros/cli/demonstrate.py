@@ -21,7 +21,7 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
 from vla_ros.sim.demonstrations import ATTEMPTS, FPS, demonstrations, layout_seed

@@ -25,7 +25,8 @@ from rich.table import Table
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
-from vla_ros.core.terminal import Terminal, say
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import say
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds

@@ -19,7 +19,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.terminal import Terminal, say
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import say
 from vla_ros.messages.observation import ObservationBuilder
 
 

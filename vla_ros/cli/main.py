@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 
 # name: (module with `arguments(parser)` and `main(args) -> int`, one line of help)
 COMMANDS = {

@@ -12,7 +12,7 @@ from vla_ros.bags.writer import COMPRESSIONS
 from vla_ros.core.discovery import discovery_line
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_robot
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,8 @@ from vla_ros.cli.dataset import add_cut_arguments, cut_options
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.terminal import Terminal, progress, say
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import say
 
 if TYPE_CHECKING:
     from vla_ros.runtime.session import PolicySession

@@ -16,7 +16,7 @@ from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.decoders import decoder_of
 from vla_ros.messages.observation import message_stamp

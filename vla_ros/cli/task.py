@@ -10,7 +10,8 @@ import signal
 from typing import Any
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.terminal import Terminal, plain
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

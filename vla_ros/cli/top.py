@@ -13,7 +13,8 @@ from itertools import islice
 from typing import Any
 
 from vla_ros.core.discovery import discovery_line
-from vla_ros.core.terminal import Terminal, plain
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 from vla_ros.messages.stamps import stamp_ns
 
 _WIDTH = 60  # characters of the time line

@@ -8,7 +8,7 @@
 
 import argparse
 
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 from vla_ros.training.config import STATISTICS, TrainConfig
 
 

@@ -6,6 +6,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import read_bytes
+
+MOST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,9 @@ def load_urdf(source: str | Path) -> dict[str, UrdfLimit]:
     if "<robot" not in text:
         where = f"URDF {source}"
         try:
-            text = Path(source).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{where}: {getattr(error, 'strerror', None) or error}") from error
+            text = read_bytes(source, "URDF", MOST_BYTES).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: {error}") from error
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:

@@ -1,4 +1,10 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and how it shows the values of foreign files."""
+
+import reprlib
+from typing import Any
+
+LONGEST_TEXT = 4000  # characters of an error: what a file says can be far longer
+LONGEST_VALUE = 100
 
 
 class InputError(ValueError):
@@ -7,3 +13,22 @@ class InputError(ValueError):
     The message names the thing, the value and what was expected. Commands print it without a traceback,
     lifecycle nodes log it and refuse the transition.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ...")
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxstring = self.maxother = LONGEST_VALUE
+
+    def repr_int(self, value: int, level: int) -> str:
+        return repr(value) if value.bit_length() < 10_000 else f"<integer of {value.bit_length()} bits>"
+
+
+def shown(value: Any) -> str:
+    """`repr` of a value of a foreign file in at most 100 characters; it never walks more than the part shown."""
+    text = _Short().repr(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 4]} ..."

@@ -1,14 +1,55 @@
-"""Files and folders that are complete or absent, whatever happens to the process that writes them."""
+"""Files and folders: read without trust in what they are, written complete or not at all."""
 
 import glob
 import os
 import platform
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
+
+
+def regular(path: str | Path, what: str, most: int | None = None) -> Path:
+    """The path of a file that a library is going to open: a pipe would block it, a device never end.
+
+    Args:
+        most: bytes.
+
+    Raises InputError for what is absent, no regular file, or larger.
+    """
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(f"{what} {path}: not a regular file, expected one")
+    if most is not None and status.st_size > most:
+        raise InputError(f"{what} {path}: {status.st_size} bytes, expected at most {most}")
+    return Path(path)
+
+
+def read_bytes(path: str | Path, what: str, most: int) -> bytes:
+    """What a regular file of at most `most` bytes holds. Raises InputError."""
+    try:
+        with regular(path, what, most).open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"{what} {path}: {error.strerror}") from error
+    if len(data) > most:  # a file of /proc says that it is empty
+        raise InputError(f"{what} {path}: expected at most {most} bytes")
+    return data
+
+
+def inside(folder: Path, name: Any, what: str) -> Path:
+    """The path of what a file of `folder` names. Raises InputError where the name leads out of the folder."""
+    place = PurePosixPath(name) if isinstance(name, str) else None
+    if place is None or not place.parts or place.is_absolute() or ".." in place.parts or "\0" in name:
+        raise InputError(f"{what}: {shown(name)}, expected a path inside {folder}")
+    return folder / place
 
 
 @contextmanager

@@ -3,33 +3,99 @@
 import json
 import math
 import types
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.files import read_bytes
 
 T = TypeVar("T")
+MOST_JSON, MOST_YAML = 32 << 20, 1 << 20  # bytes of a file; YAML is parsed slowly
+DEEPEST = 100  # lists and mappings one in the other
+MOST_VALUES = 100_000  # of a YAML file, what an alias stands for counted each time
+LONGEST_NUMBER = 64  # characters of a YAML file: 1:2:3 is a number too, and takes time with the square of its length
+
+
+@dataclass(frozen=True)
+class Range:
+    """Of a number, or of how many a list holds, as `Annotated[int, Range(1, 1000)]`: `record` refuses the rest."""
+
+    low: float
+    high: float
+
+
+# Sizes of networks and of what they read and answer: larger ones would take all memory or hours before they fail.
+Width = Annotated[int, Range(1, 16_384)]  # of a layer
+Inner = Annotated[int, Range(1, 262_144)]  # of the hidden layer of an MLP
+Pixels = Annotated[int, Range(1, 8192)]  # of one side of an image
+Dimensions = Annotated[int, Range(0, 10_000)]  # of a state or an action; 0: none
+Rows = Annotated[int, Range(1, 10_000)]  # of a chunk, tokens of a prompt, steps
+Layers = Annotated[int, Range(0, 1_000)]
+Count = Annotated[int, Range(1, 1_000)]  # of heads, groups, observation steps
+Cameras = Annotated[tuple[str, ...], Range(0, 100)]
+Words = Annotated[int, Range(1, 10_000_000)]  # of a vocabulary
+
 WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a string", type(None): "null"}
 
 
 def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
     """The mapping that a YAML or .json file holds. `what` ("robot file") names it in errors. Raises InputError."""
     path = Path(path)
-    kind = "JSON" if path.suffix == ".json" else "YAML"
-    try:
-        text = path.read_text(encoding="utf-8")
-        data = json.loads(text) if kind == "JSON" else yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(f"{what} {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{what} {path}: not {kind}: {' '.join(str(error).split())}") from error
+    kind, most = ("JSON", MOST_JSON) if path.suffix == ".json" else ("YAML", MOST_YAML)
+    data = parsed(read_bytes(path, what, most), kind, f"{what} {path}")
     if not isinstance(data, dict):
         raise InputError(f"{what} {path}: expected a mapping at the top, got {type(data).__name__}")
     return data
+
+
+def parsed(data: str | bytes, kind: str, where: str) -> Any:
+    """What a text of `kind` "JSON" or "YAML" says. Raises InputError that begins with `where`."""
+    try:
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        value = json.loads(text) if kind == "JSON" else yaml.load(text, _BoundedLoader)  # noqa: S506  a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not {kind}: {' '.join(str(error)[:1000].split())}") from error
+    level, depth = [value], 0
+    while level := [inner for outer in level for inner in _contents(outer)]:
+        depth += 1
+        if depth > DEEPEST:
+            raise InputError(f"{where}: more than {DEEPEST} lists and mappings one in the other")
+        for inner in level:
+            if isinstance(inner, int) and inner.bit_length() > 64:
+                raise InputError(f"{where}: {shown(inner)}, expected integers of at most 64 bits")
+    return value
+
+
+def _contents(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Counts what a file stands for: a few lines of aliases can mean more values than any memory holds."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.values = 0
+        self.sizes: dict[yaml.Node, int] = {}
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        alias, before = self.check_event(yaml.AliasEvent), self.values
+        node = super().compose_node(parent, index)
+        if alias and node not in self.sizes:
+            raise yaml.composer.ComposerError(None, None, "an alias to what it is itself a part of", node.start_mark)
+        self.values += self.sizes[node] if alias else 1
+        self.sizes[node] = self.values - before
+        if self.values > MOST_VALUES:
+            raise yaml.composer.ComposerError(None, None, f"stands for more than {MOST_VALUES} values", node.start_mark)
+        numeric = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if numeric and isinstance(node, yaml.ScalarNode) and len(node.value) > LONGEST_NUMBER:
+            said = f"a number of {len(node.value)} characters, expected at most {LONGEST_NUMBER}"
+            raise yaml.composer.ComposerError(None, None, said, node.start_mark)
+        return node
 
 
 def record(kind: type[T], row: Any, where: str = "") -> T:
@@ -47,8 +113,8 @@ def record(kind: type[T], row: Any, where: str = "") -> T:
     if isinstance(row, kind):
         return row
     if not isinstance(row, Mapping):
-        raise InputError(f"{where or kind.__name__}: {row!r}, expected a mapping")
-    hints = get_type_hints(kind)
+        raise InputError(f"{where or kind.__name__}: {shown(row)}, expected a mapping")
+    hints = get_type_hints(kind, include_extras=True)
     known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}  # with_: `with` is a keyword
     for name in row:
         if name not in known:
@@ -73,6 +139,13 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
+    if origin is Annotated:
+        value, span = value_of(inner[0], value, where), inner[1]
+        if isinstance(value, (tuple, list)) and not span.low <= len(value) <= span.high:
+            raise InputError(f"{where}: {len(value)} values, expected {span.low} to {span.high}")
+        if isinstance(value, (int, float)) and not span.low <= value <= span.high:
+            raise InputError(f"{where}: {shown(value)}, expected {span.low} to {span.high}")
+        return value
     if origin in (Union, types.UnionType):
         choices = [choice for choice in inner if choice is not type(None)]
         if value is None and len(choices) < len(inner):
@@ -83,23 +156,23 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
             except InputError as error:
                 message = str(error)
         alone = message.startswith(f"{where}: ") and ", expected " in message  # not a field further inside
-        raise InputError(f"{where}: {value!r}, expected {_words(kind)}" if alone else message)
+        raise InputError(f"{where}: {shown(value)}, expected {_words(kind)}" if alone else message)
     if is_dataclass(kind):
         return record(kind, value, where)
     if origin in (tuple, list, Sequence):
         if not isinstance(value, (list, tuple)):
-            raise InputError(f"{where}: {value!r}, expected {_words(kind)}")
+            raise InputError(f"{where}: {shown(value)}, expected {_words(kind)}")
         fixed = origin is tuple and inner[-1] is not Ellipsis
         if fixed and len(value) != len(inner):
-            raise InputError(f"{where}: {list(value)!r}, expected {len(inner)} values")
+            raise InputError(f"{where}: {shown(list(value))}, expected {len(inner)} values")
         kinds = inner if fixed else (inner[0],) * len(value)
         items = [value_of(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))]
         return items if origin is list else tuple(items)
     if origin in (dict, Mapping) or kind is dict:
         if not isinstance(value, Mapping):
-            raise InputError(f"{where}: {value!r}, expected a mapping")
+            raise InputError(f"{where}: {shown(value)}, expected a mapping")
         key, content = inner or (Any, Any)
-        return {value_of(key, k, f"{where}: key"): value_of(content, v, f"{where}.{k}") for k, v in value.items()}
+        return {value_of(key, k, f"{where}: key"): value_of(content, v, _join(where, k)) for k, v in value.items()}
     return _scalar(kind, value, where)
 
 
@@ -108,17 +181,19 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
         try:
             number = float(value)
         except (ValueError, OverflowError):
-            raise InputError(f"{where}: {value!r}, expected a number") from None
+            raise InputError(f"{where}: {shown(value)}, expected a number") from None
         if not math.isfinite(number):
-            raise InputError(f"{where}: {value}, expected a finite number")
+            raise InputError(f"{where}: {number}, expected a finite number")
         return number
     if type(value) is not kind:
-        raise InputError(f"{where}: {value!r}, expected {_words(kind)}")
+        raise InputError(f"{where}: {shown(value)}, expected {_words(kind)}")
     return value
 
 
 def _words(kind: Any) -> str:
     origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _words(inner[0])
     if origin in (Union, types.UnionType):
         return " or ".join(_words(choice) for choice in inner)
     if origin in (tuple, list, Sequence):
@@ -127,4 +202,5 @@ def _words(kind: Any) -> str:
 
 
 def _join(where: str, name: Any) -> str:
-    return f"{where}.{name}" if where else str(name)
+    name = name[:LONGEST_NUMBER] if isinstance(name, str) else shown(name)
+    return f"{where}.{name}" if where else name

@@ -1,5 +1,6 @@
 """The robot file: one description read by recording, training, serving and simulation alike."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping, record
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Pixels, read_mapping, record
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, Stream
 
@@ -27,8 +28,8 @@ class Camera:
 
     name: str
     topic: str
-    width: int
-    height: int
+    width: Pixels
+    height: Pixels
     encoding: str = "rgb8"
     compressed: bool = False
     rate: float = 30.0  # Hz, nominal
@@ -152,6 +153,9 @@ class RobotSpec:
 
     def _faults(self) -> Iterator[tuple[bool, str]]:
         """(whether it is so, what is wrong then)."""
+        yield not (re.fullmatch(r"(?![.-])[^/\\%]+", self.name) and self.name.isprintable()), (
+            f"name {shown(self.name)}, expected one for files: printable, without / \\ %, no . or - at the beginning"
+        )
         for what, names in (
             ("camera", self.camera_names),
             ("joint", self.joint_names),
@@ -175,10 +179,10 @@ class RobotSpec:
                 yield bad, f"{what}: {field} {value}, expected a positive number"
         for camera in self.cameras:
             what, encoding = f"camera {camera.name}", camera.encoding
-            taken = camera.name in (JOINT_STATES, "state", "instruction") or "/" in camera.name or not camera.name
-            yield taken, f"{what}: expected a name without / that is not taken"
+            taken = camera.name in (JOINT_STATES, "state", "instruction") or not camera.name.isprintable()
+            yield taken or "/" in camera.name or not camera.name, f"{what}: expected a name without / that is not taken"
             yield encoding not in ENCODINGS, f"{what}: encoding {encoding!r}, expected one of {ENCODINGS}"
-            yield min(camera.width, camera.height) <= 0, f"{what}: {camera.width}x{camera.height}, expected positive"
+            yield not 0 < camera.rate <= 10_000, f"{what}: rate {camera.rate} Hz, expected above 0, at most 10000"
         for group in self.groups:
             interface = group.interface
             yield interface not in INTERFACES, (

@@ -1,9 +1,10 @@
 """What a program that moves a robot makes of the signals that ask it to stop."""
 
 import signal
-import sys
 import time
 from collections import defaultdict
+
+from vla_ros.core.text import say
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ONE_REQUEST = 0.5  # s: signals of one kind that follow each other so closely are one request
@@ -40,6 +41,6 @@ def taken() -> list[int]:
 
 def _say(line: str) -> None:
     try:
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  while a program begins nothing else may be imported yet
+        say(line, error=True)
     except OSError:
         pass  # the terminal is gone, which may be why

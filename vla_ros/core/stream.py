@@ -1,5 +1,6 @@
 """A stream: what one sensor or one command topic of the robot sends, as the robot file describes it."""
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ JOINT_STATE = "sensor_msgs/msg/JointState"
 JOINT_STATES = "joint_states"  # the name of the state, whatever its topics
 COMMAND = "command/"  # and the name of a command group: the name of its topic's stream
 DTYPES = ("float32", "int64", "bool", "string", "uint16")
+MOST_VALUES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Stream:
             yield True, f"select {wrong!r}, expected field.field, with [number] or [name] after a field where needed"
         yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
+        values = math.prod(self.single_shape) * (self.window.count if self.window else 1)
+        yield values > MOST_VALUES, f"{values} values an observation, expected at most {MOST_VALUES}"
         yield depth != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder, (
             f"{self.dtype} of a {self.type}, expected uint16 for depth images, and only for them"
         )

@@ -1,16 +1,27 @@
 """What a LeRobot dataset folder says about itself: `meta/`, versions 2.1 and 3."""
 
-import json
+import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.files import inside, read_bytes, regular
+from vla_ros.core.records import Range, parsed, read_mapping, value_of
 from vla_ros.datasets.statistics import Statistics, aggregate
+
+MOST_JSONL = 512 << 20  # bytes
+MOST_VALUES = 1 << 28  # of the columns that are read of a file
+Number = Annotated[int, Range(0, 10**9)]
+Length = Annotated[int, Range(1, 10**9)]
+Size = Annotated[int, Range(1, 10**7)]
 
 
 @dataclass(frozen=True)
@@ -40,22 +51,52 @@ def read_info(path: Path) -> dict[str, Any]:
             raise InputError(f"dataset {path}: incomplete: meta/info.json is missing, its writer did not finish")
         raise InputError(f"dataset {path}: not a LeRobot dataset, expected meta/info.json")
     info = read_mapping(file, "dataset file")
-    version = str(info.get("codebase_version", "none"))
-    if not version.startswith(("v3.", "v2.1")):
-        raise InputError(f"{file}: codebase_version {version!r}, expected v2.1 or v3.x")
+    version = info.get("codebase_version", "none")
+    if not str(version).startswith(("v3.", "v2.1")):
+        raise InputError(f"{file}: codebase_version {shown(version)}, expected v2.1 or v3.x")
     for key in ("fps", "features", "data_path"):
         if key not in info:
             raise InputError(f"{file}: {key!r} is missing")
+    info["fps"] = value_of(Annotated[float, Range(0.001, 10_000)], info["fps"], f"{file}: fps")
+    features = value_of(dict[str, dict], info["features"], f"{file}: features")
+    for key, row in features.items():
+        where = f"{file}: features.{key}"
+        inside(path, key, where)  # names of files are made of it
+        row["shape"] = value_of(Annotated[list[Size], Range(0, 8)], row.get("shape"), f"{where}.shape")
+        value_of(str, row.get("dtype"), f"{where}.dtype")
+        if math.prod(row["shape"]) > MOST_VALUES:
+            raise InputError(f"{where}.shape: {row['shape']}, expected at most {MOST_VALUES} values a frame")
+        for name in ("info", "video_info"):
+            value_of(dict | None, row.get(name), f"{where}.{name}")
     return info
+
+
+_FIELD = re.compile(r"\{(\w*)(?::(0?\dd?))?\}")
+
+
+def _file(path: Path, info: dict[str, Any], which: str, values: dict[str, Any]) -> Path:
+    """The file that `data_path` or `video_path` of info.json names: fields `{name}` and `{name:03d}` of `values`.
+
+    Raises InputError for any other field, which `str.format` would follow to wherever it leads.
+    """
+    where = f"{path / 'meta' / 'info.json'}: {which}"
+
+    def filled(field: re.Match) -> str:
+        value = values.get(field[1])
+        if value is None or field[2] and not isinstance(value, int):
+            raise InputError(f"{where}: {shown(field[0])}, expected fields of {sorted(values)}, as {{name:03d}}")
+        return format(value, field[2] or "")
+
+    template = value_of(str, info.get(which), where)
+    if re.search("[{}]", _FIELD.sub("", template)):
+        raise InputError(f"{where}: {shown(template)}, expected fields of {sorted(values)}, as {{name:03d}}")
+    return inside(path, _FIELD.sub(filled, template), where)
 
 
 def read_episodes(path: Path, info: dict[str, Any], video_keys: list[str]) -> list[Episode]:
     """The episodes in order. Raises InputError for missing or damaged files, and for a dataset without any."""
     read = _episodes_v2 if str(info["codebase_version"]).startswith("v2") else _episodes_v3
-    try:
-        episodes = read(path, info, video_keys)
-    except KeyError as error:
-        raise InputError(f"dataset {path}: the table of episodes lacks {error}") from error
+    episodes = read(path, info, video_keys)
     if not episodes:
         raise InputError(f"dataset {path}: no episodes")
     return episodes
@@ -64,71 +105,110 @@ def read_episodes(path: Path, info: dict[str, Any], video_keys: list[str]) -> li
 def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> list[Episode]:
     rows = []
     for file in sorted((path / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
-        wanted = [name for name in pq.read_schema(file).names if not name.startswith("stats/")]
-        rows += read_parquet(file, wanted).to_pylist()
-    rows.sort(key=lambda row: row["episode_index"])
+        rows += [(file, row) for row in read_parquet(file, lambda name: not name.startswith("stats/")).to_pylist()]
     episodes = []
-    for row in rows:
-        data = path / info["data_path"].format(**_place(row, "data"))
+    for file, row in rows:
+        data = _file(path, info, "data_path", _place(file, row, "data"))
         videos = {}
         for key in video_keys:
-            file = info["video_path"].format(video_key=key, **_place(row, f"videos/{key}"))
-            videos[key] = (path / file, float(row[f"videos/{key}/from_timestamp"]))
-        start = row["dataset_from_index"]
-        episodes.append(Episode(row["episode_index"], start, row["length"], _instruction(row), data, videos))
+            place = _place(file, row, f"videos/{key}") | {"video_key": key}
+            start = _said(float, row, f"videos/{key}/from_timestamp", file)
+            videos[key] = (_file(path, info, "video_path", place), start)
+        length, text = _said(Length, row, "length", file), _instruction(row, file)
+        index, start = (_said(Number, row, name, file) for name in ("episode_index", "dataset_from_index"))
+        episodes.append(Episode(index, start, length, text, data, videos))
+    episodes.sort(key=lambda episode: episode.index)
+    start = 0
+    for episode in episodes:
+        if episode.start != start:
+            raise InputError(
+                f"dataset {path}: episode {episode.index} begins at frame {episode.start}, expected "
+                f"{start}: the episodes follow one another"
+            )
+        start = episode.stop
     return episodes
 
 
-def _place(row: dict[str, Any], what: str) -> dict[str, int]:
-    return {name: row[f"{what}/{name}"] for name in ("chunk_index", "file_index")}
+def _said(kind: Any, row: dict[str, Any], name: str, file: Path) -> Any:
+    if name not in row:
+        raise InputError(f"{file}: the table of episodes lacks {name!r}")
+    return value_of(kind, row[name], f"{file}: {name}")
 
 
-def _instruction(row: dict[str, Any]) -> str:
-    return (row.get("tasks") or [""])[0]
+def _place(file: Path, row: dict[str, Any], what: str) -> dict[str, Any]:
+    return {name: _said(Number, row, f"{what}/{name}", file) for name in ("chunk_index", "file_index")}
+
+
+def _instruction(row: dict[str, Any], file: Path) -> str:
+    return (value_of(list[str], row.get("tasks") or [], f"{file}: tasks") or [""])[0]
 
 
 def _episodes_v2(path: Path, info: dict[str, Any], video_keys: list[str]) -> list[Episode]:
     episodes, start = [], 0
-    for row in sorted(read_jsonl(path / "meta" / "episodes.jsonl"), key=lambda row: row["episode_index"]):
-        index = row["episode_index"]
-        names = {"episode_chunk": index // info.get("chunks_size", 1000), "episode_index": index}
-        videos = {key: (path / info["video_path"].format(video_key=key, **names), 0.0) for key in video_keys}
-        data = path / info["data_path"].format(**names)
-        episodes.append(Episode(index, start, row["length"], _instruction(row), data, videos))
-        start += row["length"]
+    file = path / "meta" / "episodes.jsonl"
+    size = value_of(Length, info.get("chunks_size", 1000), f"{path / 'meta' / 'info.json'}: chunks_size")
+    rows = [(_said(Number, row, "episode_index", file), row) for row in read_jsonl(file)]
+    for index, row in sorted(rows, key=itemgetter(0)):
+        names = {"episode_chunk": index // size, "episode_index": index}
+        videos = {key: (_file(path, info, "video_path", names | {"video_key": key}), 0.0) for key in video_keys}
+        length, data = _said(Length, row, "length", file), _file(path, info, "data_path", names)
+        episodes.append(Episode(index, start, length, _instruction(row, file), data, videos))
+        start += length
     return episodes
 
 
 def read_statistics(path: Path) -> dict[str, Statistics]:
     """feature key -> statistics as the dataset has them; empty when it has none."""
     file = path / "meta" / "stats.json"
-    if file.is_file():
-        return {key: _arrays(part) for key, part in read_mapping(file, "dataset file").items()}
+    if file.exists():
+        return {key: _arrays(part, f"{file}: {key}") for key, part in read_mapping(file, "dataset file").items()}
     file = path / "meta" / "episodes_stats.jsonl"
-    if not file.is_file():
+    if not file.exists():
         return {}
-    rows = [row["stats"] for row in read_jsonl(file)]
-    return {key: aggregate([_arrays(row[key]) for row in rows if key in row]) for key in rows[0]} if rows else {}
+    rows = [value_of(dict, row.get("stats"), f"{file}: stats") for row in read_jsonl(file)]
+    found: dict[str, Statistics] = {}
+    for key in rows[0] if rows else ():
+        parts = [_arrays(row[key], f"{file}: {key}") for row in rows if key in row]
+        try:
+            found[key] = aggregate(parts)
+        except (KeyError, ValueError, ArithmeticError) as error:
+            raise InputError(f"{file}: {key}: its statistics do not fit together: {error!r}") from error
+    return found
 
 
-def _arrays(part: dict[str, Any]) -> Statistics:
-    return {name: np.asarray(value) for name, value in part.items()}
+def _arrays(part: Any, where: str) -> Statistics:
+    try:
+        return {name: np.asarray(value, dtype=np.float64) for name, value in value_of(dict, part, where).items()}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{where}: expected numbers: {error}") from error
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON lines: {error}") from error
+    """The mappings of a file, one a line. Raises InputError."""
+    lines = read_bytes(path, "dataset file", MOST_JSONL).splitlines()
+    rows = [(f"{path}: line {k}", line) for k, line in enumerate(lines, start=1) if line.strip()]
+    return [value_of(dict, parsed(line, "JSON", where), where) for where, line in rows]
 
 
-def read_parquet(path: Path, columns: list[str] | None = None, filters: Any = None):
-    """A pyarrow table. Raises InputError that names the file."""
+def read_parquet(path: Path, columns: Callable[[str], bool], filters: Any = None) -> pa.Table:
+    """The columns whose names `columns` takes. Raises InputError that names the file.
+
+    A few bytes can stand for any number of equal values, so their number is looked at before they are read.
+    """
     try:
-        return pq.read_table(path, columns=columns, partitioning=None, filters=filters)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:  # pyarrow.ArrowInvalid is one
+        with pq.ParquetFile(regular(path, "dataset file")) as file:
+            meta = file.metadata
+            names = [name for name in file.schema_arrow.names if columns(name)]
+            starts = tuple(f"{name}." for name in names)
+            groups = (meta.row_group(k) for k in range(meta.num_row_groups))
+            values = sum(
+                group.column(k).num_values
+                for group in groups
+                for k in range(group.num_columns)
+                if (group.column(k).path_in_schema + ".").startswith(starts)
+            )
+        if max(values, meta.num_rows) > MOST_VALUES:
+            raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
+        return pq.read_table(path, columns=names, partitioning=None, filters=filters)
+    except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a parquet file: {error}") from error

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_file
+from vla_ros.core.records import value_of
 from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
-from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, is_depth, pixels
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, is_depth, pixels, read_once
 from vla_ros.datasets.video import decode
 
 VECTORS = ("observation.state", "action")  # of the joints
+STATISTICS = ("mean", "std", "min", "max", "q01", "q99")
 Progress = Callable[[int, int], None]  # called with (frames done, frames in all) after each episode
 
 
@@ -41,12 +43,14 @@ class Dataset:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.info = info = read_info(self.path)
-        self.fps = float(info["fps"])
-        self.robot_type = info.get("robot_type") or ""
+        self.fps = info["fps"]
+        self.robot_type = str(info.get("robot_type") or "")
         features = info["features"]
         for key in VECTORS:
             if key not in features:
                 raise InputError(f"dataset {self.path}: feature {key!r} is missing, it has {sorted(features)}")
+            if len(features[key]["shape"]) != 1:
+                raise InputError(f"dataset {self.path}: {key}: shape {features[key]['shape']}, expected one size")
         self.joint_names = _names(features["observation.state"])
         self._keys = {
             key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key for key, feature in features.items()
@@ -61,7 +65,7 @@ class Dataset:
             for name in self.depth_names if kinds[name] == "video"
         }  # fmt: skip
         once = self.path / "meta" / ONCE_FILE
-        self._once = dict(np.load(once)) if once.is_file() else {}
+        self._once = read_once(once) if once.exists() else {}
         self.streams = {
             name: tuple(features[key]["shape"]) for name, key in self._keys.items()
             if name not in self.camera_names and name not in self.unreadable
@@ -80,8 +84,13 @@ class Dataset:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""
         feature = self.info["features"][self._key(camera)]
         names = feature.get("names") or IMAGE_NAMES
+        if not isinstance(names, list) or len(names) != len(feature["shape"]) or not {"height", "width"} <= set(names):
+            raise InputError(
+                f"dataset {self.path}: {camera}: names {shown(names)} of shape {feature['shape']}, "
+                "expected height, width and channels"
+            )
         shape = dict(zip(names, feature["shape"], strict=True))
-        return int(shape["height"]), int(shape["width"])
+        return shape["height"], shape["width"]
 
     def episode_frames(self, episode: Episode, camera: str) -> np.ndarray:
         """(T, h, w, 3) uint8 RGB frames of one episode, decoded, or (T, h, w, 1) uint16 depth in mm.
@@ -90,7 +99,10 @@ class Dataset:
         """
         where = f"dataset {self.path}: episode {episode.index}, camera {camera}"
         shape, dtype = self._picture(camera)
-        frames = np.empty((episode.length, *shape), dtype)
+        try:
+            frames = np.empty((episode.length, *shape), dtype)
+        except MemoryError as error:
+            raise InputError(f"{where}: {episode.length} frames of {shape} do not fit into memory") from error
         count = 0
         try:
             for count, image in enumerate(islice(self._decoded(episode, camera), episode.length), start=1):
@@ -134,9 +146,12 @@ class Dataset:
 
     def command_columns(self, group: str) -> list[int]:
         """The columns of `actions` that a command group of the robot holds. Raises InputError for an unknown one."""
-        groups = (self.info["features"]["action"].get("info") or {}).get("groups", {})
+        said = (self.info["features"]["action"].get("info") or {}).get("groups", {})
+        groups = value_of(dict[str, list[str]], said, f"dataset {self.path}: groups of the action")
         if group not in groups:
             raise InputError(f"dataset {self.path}: no command group {group!r}, it has {sorted(groups)}")
+        if unknown := set(groups[group]) - set(self.joint_names):
+            raise InputError(f"dataset {self.path}: command group {group!r} has no joints {sorted(unknown)}")
         return [self.joint_names.index(name) for name in groups[group]]
 
     def values(self, name: str, cache: str | Path | None = None, progress: Progress | None = None) -> np.ndarray:
@@ -166,9 +181,10 @@ class Dataset:
         if key in episode.videos:
             yield from decode(*episode.videos[key])
             return
-        table = read_parquet(episode.data, [key], [("episode_index", "=", episode.index)])
+        table = read_parquet(episode.data, {key}.__contains__, [("episode_index", "=", episode.index)])
         for row in table.to_pylist():  # images as PNG or JPEG bytes in the rows themselves
-            yield pixels((row[key] or {}).get("bytes"), self.image_size(camera), camera in self.depth_names)
+            data = row[key].get("bytes") if isinstance(row[key], dict) else row[key]
+            yield pixels(data, self.image_size(camera), camera in self.depth_names)
 
     def _key(self, camera: str) -> str:
         if camera in self.unreadable:
@@ -185,11 +201,14 @@ class Dataset:
         places: list[np.ndarray] = []
         by_index = {episode.index: episode for episode in self.episodes}
         for file in dict.fromkeys(episode.data for episode in self.episodes):
-            table = read_parquet(file, [*wanted, "episode_index", "frame_index"])
-            numbers = np.asarray(table["episode_index"])
+            names = {*wanted, "episode_index", "frame_index"}
+            table = read_parquet(file, names.__contains__)
+            if missing := names - set(table.column_names):
+                raise InputError(f"{file}: no column {sorted(missing)}, it has {sorted(table.column_names)}")
+            numbers, frames = (array(table[name], (1,), "int64")[:, 0] for name in ("episode_index", "frame_index"))
             starts = np.array([by_index[n].start if n in by_index else -1 for n in numbers.tolist()])
-            rows = (starts + np.asarray(table["frame_index"]))[starts >= 0]
-            if len(rows) and rows.max() >= total:
+            rows = (starts + frames)[starts >= 0]
+            if len(rows) and not 0 <= rows.min() <= rows.max() < total:
                 raise InputError(f"{file}: more rows than the table of episodes says")
             for key, (shape, dtype) in wanted.items():
                 try:
@@ -197,6 +216,8 @@ class Dataset:
                 except InputError as error:
                     raise InputError(f"{file}: {key}: {error}") from None
             places.append(rows)
+        if (found := sum(map(len, places))) < total:  # before memory for as many as the table of episodes says
+            raise InputError(f"dataset {self.path}: {found} rows, {total - found} of {total} are missing")
         order = np.full(total, -1)
         order[np.concatenate(places)] = np.arange(sum(map(len, places)))
         if (order < 0).any():
@@ -220,19 +241,27 @@ class Dataset:
     def _statistics(self) -> dict[str, Statistics]:
         """As written; features whose statistics are missing or lack quantiles are computed from the rows."""
         statistics = read_statistics(self.path)
+        width = len(self.joint_names)
         for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):
-            if not {"mean", "std", "min", "max", "q01", "q99"} <= set(statistics.get(key, ())):
+            if not set(STATISTICS) <= set(statistics.get(key, ())):
                 statistics[key] = of_rows(rows)
-            elif (shape := np.shape(statistics[key]["mean"])) != (len(self.joint_names),):
-                what = f"statistics of {key} have {int(np.prod(shape))} dimensions, expected {len(self.joint_names)}"
-                raise InputError(f"dataset {self.path}: {what}")
+            for name in STATISTICS:
+                values = statistics[key][name]
+                if values.shape != (width,):
+                    what = f"statistics of {key} have {values.size} dimensions, expected {width}"
+                    raise InputError(f"dataset {self.path}: {what}")
+                if not np.isfinite(values).all():
+                    raise InputError(f"dataset {self.path}: statistics of {key}: {name} is not finite")
         return statistics
 
 
 def _names(feature: dict) -> tuple[str, ...]:
     """Names of a vector feature: a list, a list in a mapping, or none."""
-    names = feature.get("names")
+    names, count = feature.get("names"), feature["shape"][0]
     while isinstance(names, dict):
-        names = next(iter(names.values()))
-    count = int(feature["shape"][0])
-    return tuple(map(str, names)) if names and len(names) == count else tuple(f"joint_{k}" for k in range(count))
+        names = next(iter(names.values()), None)
+    return (
+        tuple(map(str, names))
+        if isinstance(names, list) and len(names) == count
+        else tuple(f"joint_{k}" for k in range(count))
+    )

@@ -1,18 +1,23 @@
 """Values of a robot's further streams in a dataset: features, columns and statistics. Depth is 16-bit PNG, in mm."""
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.files import regular
 from vla_ros.core.stream import Stream
 from vla_ros.datasets.statistics import Statistics, of_rows
 from vla_ros.messages.images import compressed_size, decompress
 
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
+MOST_ONCE = 256 << 20  # bytes
 IMAGE_PREFIX = "observation.images."
 IMAGE_NAMES = ["height", "width", "channels"]
 
@@ -60,14 +65,17 @@ def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.nda
     if dtype == "string":
         rows = np.array(flat.to_pylist(), dtype=np.str_)
     else:
-        rows = np.asarray(flat.to_numpy(zero_copy_only=False), dtype)
+        try:
+            rows = np.asarray(flat.to_numpy(zero_copy_only=False), dtype)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"values of {flat.type}, expected {shown(dtype)}") from error
     return rows.reshape(-1, *shape)
 
 
 def pixels(data: Any, size: tuple[int, int], depth: bool) -> np.ndarray:
     """(h, w, 3) uint8 RGB of PNG or JPEG bytes, or (h, w, 1) uint16 mm; `size` is (h, w). Raises InputError."""
     if not isinstance(data, bytes):
-        raise InputError(f"an image is {type(data).__name__}, expected its bytes in the row")
+        raise InputError(f"an image is {shown(data)}, expected its bytes in the row")
     if (found := compressed_size(data)) != size:
         raise InputError(f"frame of {found}, expected {size}")
     colour = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -75,6 +83,18 @@ def pixels(data: Any, size: tuple[int, int], depth: bool) -> np.ndarray:
     if depth and (image.dtype != np.uint16 or image.ndim != 2):
         raise InputError("depth: expected PNG images of one channel, 16 bits")
     return image[..., None] if depth else image
+
+
+def read_once(path: Path) -> dict[str, np.ndarray]:
+    """What ONCE_FILE holds. Raises InputError for one that is damaged, or far larger than it looks."""
+    try:
+        with zipfile.ZipFile(regular(path, "dataset file", MOST_ONCE)) as members:
+            if (size := sum(member.file_size for member in members.infolist())) > MOST_ONCE:
+                raise InputError(f"{path}: {size} bytes unpacked, expected at most {MOST_ONCE}")
+        with np.load(path) as file:
+            return dict(file)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise error if isinstance(error, InputError) else InputError(f"{path}: cannot be read: {error}") from error
 
 
 def statistics(parts: Sequence[np.ndarray], frames: int) -> Statistics:

@@ -9,6 +9,7 @@ import av
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import regular
 
 # Full chroma resolution and a fine quantiser: colours of small objects are what a policy looks for. On rendered
 # 96x96 frames the mean absolute error of decoded frames stays below 1.5 of 255 levels (test_lerobot.py pins it).
@@ -68,9 +69,11 @@ def decode(path: Path, start: float = 0.0) -> Iterator[np.ndarray]:
     Raises InputError that names the file when it is missing or cannot be decoded.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(regular(path, "video"))) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
+            if not stream.average_rate:
+                raise InputError(f"video {path}: says no frame rate")
             half = 0.5 / float(stream.average_rate)
             if start > half:
                 container.seek(int(start / stream.time_base), stream=stream, backward=True)

@@ -50,6 +50,7 @@ class Enclave:
 def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     """Name -> enclave, for the graph around a robot."""
     commands = [group.topic for group in robot.groups]
+    claims = [f"{topic}/claim" for topic in commands]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
     told = [stream.topic for stream in graph_streams()]
     cameras = [camera.topic for camera in robot.cameras]
@@ -64,8 +65,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "executor_node": Enclave(
             "alone may command the joints",
-            publish=[*commands, EXECUTOR_STATUS, "/diagnostics"],
-            subscribe=[*robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS],
+            publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
+            subscribe=[*claims, *robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS],
             reply=["~/e_stop", "~/reset_e_stop"],
         ),
         "task_node": Enclave(

@@ -9,14 +9,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vla_ros.core.terminal import Terminal, plain
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.qos import STATUS_QOS
 
 
 class Names(dict[int, str]):
-    """Value -> name; a value that has none, from a node of another version or of a stranger, is its own name."""
+    """Value -> name; a value that is not there, of a newer or a foreign node, has a name too."""
 
     def __missing__(self, value: int) -> str:
         return f"unknown ({value})"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_ros.core.records import Count, Inner, Layers, Width
 from vla_ros.nn.attention import KeyValueCache, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotate
 from vla_ros.nn.norms import AdaptiveRMSNorm, Modulation, RMSNorm
@@ -14,12 +15,12 @@ from vla_ros.nn.norms import AdaptiveRMSNorm, Modulation, RMSNorm
 class GemmaSize:
     """Width of a tower; `depth`, `kv_heads` and `head_dim` must agree between towers that share attention."""
 
-    width: int
-    depth: int
-    mlp: int
-    heads: int
-    kv_heads: int
-    head_dim: int
+    width: Width
+    depth: Layers
+    mlp: Inner
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
 
 
 def add_gated(residual: Tensor, out: Tensor, gate: Tensor | None) -> Tensor:

@@ -5,20 +5,23 @@ feature maps into image coordinates, which a small network does not recover from
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vla_ros.core.records import Pixels, Range, Width
 
 
 @dataclass(frozen=True)
 class KeypointStemSize:
     """Sizes of the stem. Its tokens per image: one of keypoints and one per cell of `grid` x `grid`."""
 
-    image: int = 96  # pixels, a multiple of 24
-    channels: tuple[int, int, int] = (16, 40, 80)  # at 1/2, 1/4 and 1/8 of the image
-    keypoints: int = 32
-    grid: int = 3
+    image: Pixels = 96  # a multiple of 24
+    channels: tuple[Width, Width, Width] = (16, 40, 80)  # at 1/2, 1/4 and 1/8 of the image
+    keypoints: Width = 32
+    grid: Annotated[int, Range(1, 64)] = 3
 
     @property
     def tokens(self) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.core.records import Count, Inner, Width, Words
 from vla_ros.nn.embeddings import Rotary, rotate
 from vla_ros.nn.norms import rms_normalised
 
@@ -18,12 +19,12 @@ from vla_ros.nn.norms import rms_normalised
 class TextSize:
     """A Llama tower: `heads` query and `kv_heads` key/value heads of `head_dim`."""
 
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    mlp: int
-    vocabulary: int
+    width: Width
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    mlp: Inner
+    vocabulary: Words
     epsilon: float = 1e-5
 
 

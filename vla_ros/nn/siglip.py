@@ -6,17 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_ros.core.records import Count, Inner, Layers, Pixels, Width
+
 
 @dataclass(frozen=True)
 class SiglipSize:
     """so400m/14 at 224 pixels: hidden 1152, depth 27, heads 16, mlp 4304, patch 14."""
 
-    hidden: int
-    depth: int
-    heads: int
-    mlp: int
-    patch: int
-    image: int  # pixels, a multiple of `patch`
+    hidden: Width
+    depth: Layers
+    heads: Count
+    mlp: Inner
+    patch: Count
+    image: Pixels  # pixels, a multiple of `patch`
 
     @property
     def tokens(self) -> int:

@@ -24,7 +24,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.signals import StopSignals, taken
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 from vla_ros.nodes.security import secured
@@ -42,7 +42,7 @@ class ClockGuard:
     _ignored = False  # such a message was there
 
     def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
-        if msg_type is ClockMessage:
+        if msg_type is ClockMessage and not options.get("raw"):  # a recorder keeps the bytes, whatever they say
             callback = self._guarded(callback)
         return super().create_subscription(msg_type, topic, callback, *args, **options)
 

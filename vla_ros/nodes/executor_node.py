@@ -87,7 +87,8 @@ class ExecutorNode(ManagedNode):
             self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._warning, self._said, self._last_command = "", "", (), None
-        self._executor = Executor(limits, robot.control_rate, parameters.settings())
+        simulated = self.get_parameter("use_sim_time").value
+        self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
         for topic in robot.joint_state_topics:
@@ -105,7 +106,7 @@ class ExecutorNode(ManagedNode):
             self._refuse,
             event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_policy_liveliness),
         )
-        if self.get_parameter("use_sim_time").value:
+        if simulated:
             jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
                 self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock

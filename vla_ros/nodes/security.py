@@ -11,7 +11,7 @@ from pathlib import Path
 from rclpy.impl.implementation_singleton import rclpy_implementation
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.terminal import say
+from vla_ros.core.text import say
 
 ENCLAVES = "/vla_ros"  # the enclave of a node is this and its name
 OVERRIDE = "ROS_SECURITY_ENCLAVE_OVERRIDE"  # wins over --enclave, in every process that inherits it

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import record
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.resnet import DEPTHS
@@ -35,9 +35,9 @@ def vision_size(value: Any, named: Mapping[str, Any], where: str) -> SiglipSize 
     if isinstance(value, str) and value in named:
         return named[value]
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {value!r}, expected one of {sorted(named)} or a mapping of sizes")
+        raise InputError(f"{where}: {shown(value)}, expected one of {sorted(named)} or a mapping of sizes")
     row = dict(value)
     kind = row.pop("kind", KEYPOINT_STEM if "keypoints" in row else "siglip")
-    if kind not in kinds:
-        raise InputError(f"{where}: kind {kind!r}, expected one of {sorted(kinds)}")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise InputError(f"{where}: kind {shown(kind)}, expected one of {sorted(kinds)}")
     return record(kinds[kind], row, where)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, record, value_of
 
 MODES = ("absolute", "delta", "rate")
@@ -120,7 +120,9 @@ class Embodiment:
         for what, dimensions in (("state", self.state), ("actions", self.actions)):
             for dimension in dimensions:
                 if dimension.mode not in MODES:
-                    raise InputError(f"{what}: mode {dimension.mode!r} of {dimension.joint}, expected one of {MODES}")
+                    raise InputError(
+                        f"{what}: mode {shown(dimension.mode)} of {dimension.joint}, expected one of {MODES}"
+                    )
                 if dimension.scale == 0 or not np.isfinite([dimension.scale, dimension.offset]).all():
                     raise InputError(f"{what}: scale {dimension.scale}, offset {dimension.offset} of "
                                      f"{dimension.joint}, expected finite numbers and a scale that is not zero")

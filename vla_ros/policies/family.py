@@ -155,7 +155,7 @@ class Family:
         Raises InputError.
         """
         values = dict(config)
-        mode = values.pop("normalisation", self.normalisation)
+        mode = value_of(str, values.pop("normalisation", self.normalisation), "policy.normalisation")
         said, tokenizer = self.fresh(values, data) if self.fresh else (self._from_data(values, data), None)
         for name in said:
             if name in config:

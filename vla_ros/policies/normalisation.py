@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import read_mapping, value_of
 
 Statistics = Mapping[str, Mapping[str, np.ndarray]]  # feature ("observation.state", "action") -> "mean" -> (D,)
 
@@ -21,6 +22,7 @@ MODES = {
     "deciles": ("q10", "q90"),
 }
 NAMES = tuple(name for names in MODES.values() for name in names)  # of statistics; datasets hold others too
+LARGEST = 1e12  # of a statistic: sums and products of two stay finite
 STYLES = {"openpi": 1e-6, "lerobot": 1e-8}  # and the number that each adds or puts in place of zero
 
 
@@ -48,10 +50,21 @@ class Normalisation:
             raise InputError(f"normalisation style {self.style!r}, expected one of {sorted(STYLES)}")
         for name in MODES[self.mode] if self.statistics else ():
             if name not in self.statistics:
-                raise InputError(f"normalisation {self.mode}: no {name!r} in the statistics, only "
-                                 f"{sorted(self.statistics)}")
-            if not np.isfinite(self.statistics[name]).all():
-                raise InputError(f"normalisation {self.mode}: {name} {self.statistics[name]}, expected finite numbers")
+                raise InputError(
+                    f"normalisation {self.mode}: no {name!r} in the statistics, only {sorted(self.statistics)}"
+                )
+            values = np.asarray(self.statistics[name])
+            if values.ndim != 1 or not (np.abs(values) <= LARGEST).all():
+                raise InputError(
+                    f"normalisation {self.mode}: {name} {shown(values.tolist())}, expected a list of "
+                    f"finite numbers, none beyond {LARGEST:g}"
+                )
+        if self.statistics and self.mode != "identity":
+            low, high = (np.asarray(self.statistics[name]) for name in MODES[self.mode])
+            low = np.zeros_like(high) if self.mode == "mean_std" else low
+            if low.shape == high.shape and (high < low).any():
+                said = "deviations of zero or more" if self.mode == "mean_std" else "bounds in their order"
+                raise InputError(f"normalisation {self.mode}: {shown(high.tolist())}, expected {said}")
 
     @property
     def missing(self) -> bool:
@@ -108,14 +121,16 @@ def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def read_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """`statistics.json` of an own checkpoint, (D,) each. Raises InputError."""
-    data = read_mapping(path, "statistics")
-    try:
-        return {
-            feature: {name: np.asarray(values, dtype=np.float64) for name, values in rows.items()}
-            for feature, rows in data.items()
-        }
-    except (ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: expected feature -> statistic -> numbers: {error}") from error
+    return statistics_of(read_mapping(path, "statistics"), str(path))
+
+
+def statistics_of(data: Any, where: str) -> dict[str, dict[str, np.ndarray]]:
+    """A file's mapping of feature -> statistic -> numbers or null, (D,) each. Raises InputError."""
+    rows = value_of(dict[str, dict[str, tuple[float, ...] | None]], data, where)
+    return {
+        feature: {name: np.array(values) for name, values in row.items() if values is not None}
+        for feature, row in rows.items()
+    }
 
 
 def write_statistics(path: Path, statistics: Statistics) -> None:

@@ -6,8 +6,8 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
@@ -49,17 +49,15 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
         return path, options
     where = f"policy file {path}"
     data = read_mapping(path, "policy file")
-    if not isinstance(data.get("checkpoint"), str):
+    if "checkpoint" not in data:
         raise InputError(f"{where}: expected the path of a 'checkpoint'")
-    folder = path.parent / Path(data.pop("checkpoint")).expanduser()
+    folder = path.parent / _path(data.pop("checkpoint"), f"{where}: checkpoint")
     tokenizer = data.pop("tokenizer", None)
     if tokenizer is not None:
-        tokenizer = path.parent / Path(str(tokenizer)).expanduser()
-    overrides = data.pop("overrides", None) or {}
-    if not isinstance(overrides, dict):
-        raise InputError(f"{where}: overrides {overrides!r}, expected a mapping")
+        tokenizer = path.parent / _path(tokenizer, f"{where}: tokenizer")
+    overrides = value_of(dict[str, Any], data.pop("overrides", None) or {}, f"{where}: overrides")
     if "statistics" in overrides:  # a file, or the name of a set in the checkpoint
-        file = path.parent / Path(str(overrides["statistics"])).expanduser()
+        file = path.parent / _path(overrides["statistics"], f"{where}: overrides.statistics")
         overrides = overrides | ({"statistics": file} if file.is_file() else {})
     step_dt, embodiment = None, None
     if data.keys() == {"step_dt"}:
@@ -71,6 +69,14 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
         step_dt=step_dt if options.step_dt is None else options.step_dt,
         embodiment=options.embodiment or embodiment,
     )
+
+
+def _path(value: Any, where: str) -> Path:
+    """A path that the user wrote into a policy file; `~` is the home folder. Raises InputError."""
+    try:
+        return Path(value_of(str, value, where)).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise InputError(f"{where}: {shown(value)}: {error}") from error
 
 
 def load(path: str | Path, **options: Any) -> LoadedPolicy:
@@ -113,5 +119,7 @@ def _recognise(path: Path) -> tuple[str, Family, str]:
         family = find_family(name)
         if layout := family.recognise(path, config):
             return name, family, layout
-    raise InputError(f"checkpoint {path}: config.json names {said[0] if said else None!r}, expected one of the "
-                     f"families {sorted(names)}")
+    raise InputError(
+        f"checkpoint {path}: config.json names {shown(said[0] if said else None)}, expected one of the "
+        f"families {sorted(names)}"
+    )

@@ -4,15 +4,20 @@ import logging
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 from torch import Tensor
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import inside, read_bytes, regular
 
 logger = logging.getLogger(__name__)
+
+MOST_BYTES = 256 << 20  # of a tokenizer's file
 
 # Words of instructions beyond those of a dataset. They start with a zero embedding: known, but without effect.
 COMMON_WORDS = (
@@ -67,7 +72,7 @@ class JsonTokenizer(Tokenizer):
         self.inner, self.where = inner, where
         self.inner.no_padding()
         self.inner.no_truncation()
-        self.size = inner.get_vocab_size(with_added_tokens=True)
+        self.size = 1 + max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
         self.unknown = inner.token_to_id("<unk>")
 
     @property
@@ -102,9 +107,9 @@ class SentencePieceTokenizer(Tokenizer):
 
         self.where = str(path)
         try:
-            self.proto = path.read_bytes()
+            self.proto = read_bytes(path, "tokenizer", MOST_BYTES)
             self.inner = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
-        except (OSError, RuntimeError) as error:
+        except RuntimeError as error:
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error
         self.size = self.inner.vocab_size()
         self.unknown = self.inner.unk_id()
@@ -144,18 +149,26 @@ def filled(rows: Sequence[list[int]], most: int, step: int, padding: int = 0) ->
     return tokens, mask
 
 
-def find_tokenizer(folder: Path, given: str | Path | None, vlm: str | None = None) -> Tokenizer | None:
+def find_tokenizer(folder: Path, given: str | Path | None, vlm: Any = None) -> Tokenizer | None:
     """The one that was given, else the checkpoint's own, else that of the vision-language model it names, else None.
 
     Raises InputError for one that cannot be read, or none where one was given.
     """
     if given is not None:
         return load_tokenizer(Path(given))
-    places = [folder, folder / "vlm", *([folder / vlm, Path(vlm)] if vlm else [])]
-    for place in places:
+    for place in (folder, *vlm_folders(folder, vlm)):
         if file := _file_in(place):
             return load_tokenizer(file)
     return None
+
+
+def vlm_folders(folder: Path, name: Any) -> list[Path]:
+    """Where a checkpoint folder may hold its vision-language model, which its config.json calls `name`: "vlm", or a
+    folder of that name; never outside of it, for the name is mostly one of a hub or of the machine that trained."""
+    places = [folder / "vlm"]
+    with suppress(InputError):
+        places.append(inside(folder, name, "name"))
+    return places
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -167,6 +180,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
                              "folder of the checkpoint's tokenizer (π0: PaliGemma's)")
     if path.suffix == ".model":
         return SentencePieceTokenizer(path)
+    regular(path, "tokenizer", MOST_BYTES)
     try:
         return JsonTokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
     except Exception as error:  # the library raises plain Exception for every bad file
@@ -174,7 +188,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def _file_in(folder: Path) -> Path | None:
-    files = [folder / JsonTokenizer.FILE] if (folder / JsonTokenizer.FILE).is_file() else list(folder.glob("*.model"))
+    files = [folder / JsonTokenizer.FILE] if (folder / JsonTokenizer.FILE).exists() else list(folder.glob("*.model"))
     return files[0] if len(files) == 1 else None
 
 

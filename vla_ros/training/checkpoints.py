@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.files import new_file, new_folder
+from vla_ros.core.files import new_file, new_folder, regular
 from vla_ros.policies import registry
 from vla_ros.policies.policy import Policy
 from vla_ros.policies.registry import LoadedPolicy
@@ -50,7 +50,7 @@ def load_state(output: Path, device: torch.device) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"training state {file}: not there, nothing to resume")
     try:
-        return torch.load(file, map_location=device, weights_only=True)
+        return torch.load(regular(file, "training state"), map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file, all mean the same here
         raise InputError(f"training state {file}: cannot be read: {error}") from error
 

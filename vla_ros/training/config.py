@@ -2,10 +2,10 @@
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping, record
+from vla_ros.core.records import Range, read_mapping, record
 
 PRECISIONS = ("float32", "bfloat16")
 STATISTICS = ("keep", "recompute")
@@ -37,14 +37,14 @@ class AugmentationConfig:
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
-    shift: int = 0
+    shift: Annotated[int, Range(0, 1000)] = 0
 
 
 @dataclass(frozen=True)
 class LoraConfig:
     """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen."""
 
-    rank: int
+    rank: Annotated[int, Range(1, 10_000)]
     target: str  # regular expression on module names, matched whole
     alpha: float = 16.0
     dropout: float = 0.0
@@ -80,7 +80,7 @@ class TrainConfig:
     statistics: str = ""
     seed: int = 0
     steps: int = 10000
-    batch_size: int = 64
+    batch_size: Annotated[int, Range(1, 1_000_000)] = 64
     micro_batch_size: int = 0
     optimizer: OptimizerConfig = OptimizerConfig()
     ema_decay: float = 0.999

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Annotated
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import record
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Cameras, Count, Dimensions, Inner, Layers, Pixels, Range, Rows, Width, record
 from vla_ros.nn.resnet import NORMS
 from vla_ros.policies.backbones import check_backbone
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
@@ -44,30 +45,30 @@ class ACTConfig:
         backbone_norm: ours: "frozen_batch" as published, "group" for training from scratch.
     """
 
-    action_dim: int
-    state_dim: int = 0
-    environment_dim: int = 0
-    cameras: tuple[str, ...] = ()
-    image_size: tuple[int, int] = (480, 640)
-    chunk_size: int = 100
-    n_action_steps: int = 100
+    action_dim: Dimensions
+    state_dim: Dimensions = 0
+    environment_dim: Dimensions = 0
+    cameras: Cameras = ()
+    image_size: tuple[Pixels, Pixels] = (480, 640)
+    chunk_size: Rows = 100
+    n_action_steps: Rows = 100
     vision_backbone: str = "resnet18"
     replace_final_stride_with_dilation: bool = False
     pre_norm: bool = False
-    dim_model: int = 512
-    n_heads: int = 8
-    dim_feedforward: int = 3200
+    dim_model: Width = 512
+    n_heads: Count = 8
+    dim_feedforward: Inner = 3200
     feedforward_activation: str = "relu"
-    n_encoder_layers: int = 4
-    n_decoder_layers: int = 1
+    n_encoder_layers: Layers = 4
+    n_decoder_layers: Layers = 1
     use_vae: bool = True
-    latent_dim: int = 32
-    n_vae_encoder_layers: int = 4
-    dropout: float = 0.1
+    latent_dim: Width = 32
+    n_vae_encoder_layers: Layers = 4
+    dropout: Annotated[float, Range(0, 0.999)] = 0.1
     kl_weight: float = 10.0
     loss_mean: str = "valid"
     vocabulary: tuple[str, ...] = ()
-    backbone_width: int = 64
+    backbone_width: Width = 64
     backbone_norm: str = "frozen_batch"
 
     n_obs_steps = 1
@@ -96,7 +97,8 @@ class ACTConfig:
         config = folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         if config.get("n_obs_steps", 1) != 1:
-            raise InputError(f"{folder.path / 'config.json'}: n_obs_steps {config['n_obs_steps']}, expected 1 for ACT")
+            said = shown(config["n_obs_steps"])
+            raise InputError(f"{folder.path / 'config.json'}: n_obs_steps {said}, expected 1 for ACT")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config}
         values["replace_final_stride_with_dilation"] = bool(values.get("replace_final_stride_with_dilation", False))
         return record(cls, values | folder.sizes(), str(folder.path / "config.json"))

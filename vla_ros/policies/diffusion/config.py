@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import record
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Cameras, Count, Dimensions, Inner, Layers, Pixels, Range, Rows, Width, Words, record
 from vla_ros.policies.backbones import KEYPOINT_STEM, check_backbone
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.options import LoadOptions
@@ -20,7 +20,37 @@ LEROBOT_FIELDS = (
     "language_dim", "language_dropout",
 )
 READ_ELSEWHERE = ("horizon", "input_features", "output_features", "normalization_mapping")
+MOST_NOISE = 100_000_000  # numbers
 NOT_USED = ("drop_n_last_frames",)  # which frames LeRobot's sampler leaves out
+
+
+@dataclass(frozen=True)
+class ClipText:
+    """The fields of transformers' CLIPTextConfig that a policy may set, with its defaults."""
+
+    vocab_size: Words = 49408
+    hidden_size: Width = 512
+    intermediate_size: Inner = 2048
+    projection_dim: Width = 512
+    num_hidden_layers: Layers = 12
+    num_attention_heads: Count = 8
+    max_position_embeddings: Rows = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    attention_dropout: Annotated[float, Range(0, 0.999)] = 0.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 49406
+    eos_token_id: int | None = 49407
+
+    def __post_init__(self) -> None:
+        if self.hidden_act not in ("quick_gelu", "gelu", "relu"):
+            raise InputError(f"hidden_act {shown(self.hidden_act)}, expected quick_gelu, gelu or relu")
+        if self.hidden_size % self.num_attention_heads:
+            raise InputError(
+                f"hidden_size {self.hidden_size}, expected a multiple of num_attention_heads {self.num_attention_heads}"
+            )
 
 
 @dataclass(frozen=True)
@@ -53,43 +83,43 @@ class DiffusionConfig:
         backbone_width: ours: channels of the backbone's first stage.
     """
 
-    action_dim: int
-    state_dim: int
-    environment_dim: int = 0
-    cameras: tuple[str, ...] = ()
-    image_size: tuple[int, int] = (96, 96)
-    n_obs_steps: int = 2
-    unet_horizon: int = 16
-    n_action_steps: int = 8
+    action_dim: Dimensions
+    state_dim: Dimensions
+    environment_dim: Dimensions = 0
+    cameras: Cameras = ()
+    image_size: tuple[Pixels, Pixels] = (96, 96)
+    n_obs_steps: Count = 2
+    unet_horizon: Rows = 16
+    n_action_steps: Rows = 8
     vision_backbone: str = "resnet18"
-    resize_shape: tuple[int, int] | None = None
-    crop_ratio: float = 1.0
-    crop_shape: tuple[int, int] | None = None
+    resize_shape: tuple[Pixels, Pixels] | None = None
+    crop_ratio: Annotated[float, Range(0.01, 1)] = 1.0
+    crop_shape: tuple[Pixels, Pixels] | None = None
     crop_is_random: bool = True
     use_group_norm: bool = True
-    spatial_softmax_num_keypoints: int = 32
+    spatial_softmax_num_keypoints: Width = 32
     use_separate_rgb_encoder_per_camera: bool = False
-    down_dims: tuple[int, ...] = (512, 1024, 2048)
-    kernel_size: int = 5
-    n_groups: int = 8
-    diffusion_step_embed_dim: int = 128
+    down_dims: Annotated[tuple[Width, ...], Range(1, 12)] = (512, 1024, 2048)
+    kernel_size: Annotated[int, Range(1, 99)] = 5
+    n_groups: Count = 8
+    diffusion_step_embed_dim: Width = 128
     use_film_scale_modulation: bool = True
     noise_scheduler_type: str = "DDPM"
-    num_train_timesteps: int = 100
+    num_train_timesteps: Annotated[int, Range(1, 100_000)] = 100
     beta_schedule: str = "squaredcos_cap_v2"
     beta_start: float = 0.0001
     beta_end: float = 0.02
     prediction_type: str = "epsilon"
     clip_sample: bool = True
     clip_sample_range: float = 1.0
-    num_inference_steps: int | None = None
+    num_inference_steps: Rows | None = None
     do_mask_loss_for_padding: bool = False
     clip_text: Mapping[str, Any] | None = field(default=None, hash=False)
-    language_dim: int = 32
-    language_dropout: float = 0.1
+    language_dim: Width = 32
+    language_dropout: Annotated[float, Range(0, 0.999)] = 0.1
     vocabulary: tuple[str, ...] = ()
-    backbone_width: int = 64
-    stem_width: int = 128
+    backbone_width: Width = 64
+    stem_width: Width = 128
 
     def __post_init__(self) -> None:
         check_backbone("diffusion", self.vision_backbone, self.vocabulary, self.image_size)
@@ -110,6 +140,13 @@ class DiffusionConfig:
                              f"num_train_timesteps {self.num_train_timesteps}")
         if self.clip_text is not None and self.vocabulary:
             raise InputError("diffusion: clip_text and vocabulary are both set, expected one text encoder")
+        if self.clip_text is not None:
+            record(ClipText, self.clip_text, "diffusion: clip_text")
+        if (noise := self.num_train_timesteps * self.unet_horizon * self.action_dim) > MOST_NOISE:
+            raise InputError(
+                f"diffusion: num_train_timesteps x horizon x action_dim is {noise}, expected at most "
+                f"{MOST_NOISE}: the noise of all steps is kept in memory"
+            )
         crop, size = self.crop_size, self.resize_shape or self.image_size
         if crop is not None and (min(crop) < 1 or crop[0] > size[0] or crop[1] > size[1]):
             raise InputError(f"diffusion: crop {list(crop)}, expected one that fits into images of {list(size)}")

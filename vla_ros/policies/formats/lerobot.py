@@ -7,7 +7,6 @@ Older folders keep the statistics as buffers among the weights
 (`normalize_inputs.buffer_observation_state.mean`: dots of the feature's name became underscores).
 """
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,15 +17,18 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.files import inside
+from vla_ros.core.records import Pixels, read_mapping, value_of
 from vla_ros.policies import normalisation
-from vla_ros.policies.formats.weights import TensorFolder
+from vla_ros.policies.formats.weights import TensorFolder, check_tensors
 from vla_ros.policies.options import ACTION, STATE
 
 Statistics = dict[str, dict[str, np.ndarray]]
 
 PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"
+MOST_STATE = 64 << 20  # bytes of the tensors of a processor step
 KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
 MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
          "QUANTILE10": "deciles"}  # LeRobot's name of a normalisation: ours
@@ -130,7 +132,7 @@ class LeRobotFolder:
     def renamed(self) -> Mapping[str, str]:
         """Name in the robot's data -> name of the feature."""
         step = self.step("rename_observations_processor")
-        return dict(step.config.get("rename_map") or {}) if step else {}
+        return value_of(dict[str, str], (step.config.get("rename_map") if step else None) or {}, "rename_map")
 
     def step(self, name: str) -> Step | None:
         """The preprocessor's step of that registered name."""
@@ -151,7 +153,7 @@ def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
     for steps, name in ((postprocessor, "unnormalizer_processor"), (preprocessor, "normalizer_processor")):
         for step in steps:
             if step.name == name:
-                epsilon = float(step.config.get("eps", epsilon))
+                epsilon = value_of(float, step.config.get("eps", epsilon), f"{path / PREPROCESSOR}: eps")
                 modes |= _modes(step.config.get("norm_map"), path / PREPROCESSOR)
                 statistics |= _by_feature(step.state)
     return LeRobotFolder(path, config, inputs, outputs, modes, epsilon, preprocessor, postprocessor, statistics)
@@ -223,47 +225,46 @@ def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
 
 
 def _features(value: Any, where: str) -> dict[str, Feature]:
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {value!r}, expected a mapping of names to type and shape")
     features = {}
-    for name, row in value.items():
-        try:
-            kind, shape = str(row["type"]), tuple(int(n) for n in row["shape"])
-        except (TypeError, KeyError, ValueError) as error:
-            raise InputError(f"{where}.{name}: {row!r}, expected type and shape") from error
-        if kind not in KINDS or len(shape) != (3 if kind == "VISUAL" else 1) or min(shape) < 1:
-            raise InputError(f"{where}.{name}: type {kind!r}, shape {list(shape)}; expected one of {KINDS}, "
-                             "(channels, height, width) for images and one size for the others")
+    for name, row in value_of(dict[str, dict], value, where).items():
+        kind = value_of(str, row.get("type"), f"{where}.{name}.type")
+        shape = value_of(tuple[Pixels, ...], row.get("shape"), f"{where}.{name}.shape")
+        if kind not in KINDS or len(shape) != (3 if kind == "VISUAL" else 1):
+            raise InputError(
+                f"{where}.{name}: type {shown(kind)}, shape {shown(shape)}; expected one of {KINDS}, "
+                "(channels, height, width) for images and one size for the others"
+            )
         features[name] = Feature(name, kind, shape)
     return features
 
 
 def _modes(value: Any, where: Path) -> dict[str, str]:
-    modes = {str(kind): str(mode) for kind, mode in (value or {}).items()}
+    modes = value_of(dict[str, str], value or {}, f"{where}: normalisation")
     for kind, mode in modes.items():
         if mode not in MODES:
-            raise InputError(f"{where}: normalisation {mode!r} of {kind}, expected one of {sorted(MODES)}")
+            raise InputError(f"{where}: normalisation {shown(mode)} of {kind}, expected one of {sorted(MODES)}")
     return modes
 
 
 def _steps(path: Path) -> tuple[Step, ...]:
-    if not path.is_file():
+    if not path.exists():
         return ()
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["steps"]
-        named = [(str(row["registry_name"]), dict(row.get("config") or {}), row.get("state_file")) for row in rows]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: expected steps with registry_name and config: {error!r}") from error
     steps = []
-    for name, config, file in named:
+    rows = value_of(list[dict], read_mapping(path, "processor").get("steps"), f"{path}: steps")
+    for index, row in enumerate(rows):
+        where = f"{path}: steps[{index}]"
+        name = value_of(str, row.get("registry_name"), f"{where}.registry_name")
+        config = value_of(dict[str, Any], row.get("config") or {}, f"{where}.config")
         if name not in _PLAIN_STEPS:
-            raise InputError(f"{path}: step {name!r} is not known, expected one of {sorted(_PLAIN_STEPS)}")
+            raise InputError(f"{where}: step {shown(name)} is not known, expected one of {sorted(_PLAIN_STEPS)}")
         state = {}
-        if file:
+        if file := row.get("state_file"):
+            file = inside(path.parent, file, f"{where}.state_file")
+            check_tensors(file, MOST_STATE)
             try:
-                state = load_file(path.parent / file)
+                state = load_file(file)
             except (OSError, SafetensorError) as error:
-                raise InputError(f"{path.parent / file}: cannot be read: {error}") from error
+                raise InputError(f"{file}: cannot be read: {error}") from error
         steps.append(Step(name, config, state))
     return tuple(steps)
 

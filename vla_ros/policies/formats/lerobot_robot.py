@@ -7,11 +7,12 @@ from the robot file where they fit; what cannot be known is an error that says w
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping
+from vla_ros.core.records import Range, read_mapping, value_of
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder, find_statistics, lacking
 from vla_ros.policies.formats.weights import TensorFolder
@@ -78,7 +79,7 @@ def find_embodiment(
     file = folder.path / "embodiment.yaml"
     if options.embodiment is not None:
         chosen = options.embodiment
-    elif file.is_file():
+    elif file.exists():
         chosen = Embodiment.load(file)
     elif options.names is not None:
         chosen = _from_names(folder, images, statistics, *options.names)
@@ -114,12 +115,14 @@ def _modes(folder: LeRobotFolder) -> list[str]:
     """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word."""
     step = folder.step("relative_actions_processor") or folder.step("delta_actions_processor")
     said, config = dict(step.config) if step else {}, folder.config
+    where = f"checkpoint {folder.path}"
     if not said.get("enabled", config.get("use_relative_actions", step is not None)):
         return ["absolute"] * folder.action_dim
     excluded = said.get("exclude_joints", () if step else config.get("relative_exclude_joints", ["gripper"])) or ()
-    names = list(said.get("action_names") or config.get("action_feature_names") or ())[: folder.action_dim]
-    names = [str(name).lower() for name in names] + [""] * (folder.action_dim - len(names))
-    words = [str(word).lower() for word in excluded if word]
+    names = said.get("action_names") or config.get("action_feature_names") or ()
+    names = [name.lower() for name in value_of(list[str], names, f"{where}: action names")][: folder.action_dim]
+    names += [""] * (folder.action_dim - len(names))
+    words = [word.lower() for word in value_of(list[str], excluded, f"{where}: excluded joints") if word]
     return ["absolute" if any(word in name for word in words) else "delta" for name in names]
 
 
@@ -158,12 +161,10 @@ def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:
     """s between actions: the rate of the environment in train_config.json, else the dataset's that it will be trained
     on, else LeRobot's usual one."""
     file = folder.path / "train_config.json"
-    if file.is_file():
-        try:
-            if rate := (read_mapping(file, "checkpoint").get("env") or {}).get("fps"):
-                return 1.0 / float(rate)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise InputError(f"{file}: env.fps cannot be read: {error!r}") from error
+    if file.exists():
+        environment = value_of(dict, read_mapping(file, "checkpoint").get("env") or {}, f"{file}: env")
+        if rate := environment.get("fps"):
+            return 1.0 / value_of(Annotated[float, Range(0.001, 10_000)], rate, f"{file}: env.fps")
     if options.data is not None:
         return options.data.step_dt
     logger.warning(

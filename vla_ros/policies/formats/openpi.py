@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.formats.lerobot_robot import nameless
-from vla_ros.policies.normalisation import Normalisation, Statistics
+from vla_ros.policies.normalisation import Normalisation, Statistics, statistics_of
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 
 
@@ -38,19 +36,17 @@ def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: 
 def norm_stats(path: Path, options: LoadOptions) -> tuple[Statistics, str]:
     """Statistics of `assets/<name>/norm_stats.json` ("state", "actions"), and a note. Raises InputError."""
     files = {str(f.parent.relative_to(path / "assets")): f for f in sorted((path / "assets").rglob("norm_stats.json"))}
-    chosen = options.overrides.get("assets", next(iter(files)) if len(files) == 1 else None)
+    only = next(iter(files)) if len(files) == 1 else None
+    chosen = value_of(str | None, options.overrides.get("assets", only), "overrides.assets")
     if not files and chosen is None:
         return {}, "no assets/*/norm_stats.json"
     if chosen not in files:
-        raise InputError(f"checkpoint {path}: assets {chosen!r}, expected one of {sorted(files)}; overrides.assets in "
-                         "the policy file says which")
+        raise InputError(
+            f"checkpoint {path}: assets {shown(chosen)}, expected one of {sorted(files)}; overrides.assets in "
+            "the policy file says which"
+        )
     rows = read_mapping(files[chosen], "statistics")
-    try:
-        rows = rows.get("norm_stats", rows)
-        statistics = {
-            feature: {key: np.asarray(row, dtype=np.float64) for key, row in rows[name].items() if row is not None}
-            for name, feature in (("state", STATE), ("actions", ACTION))
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{files[chosen]}: expected norm_stats with state and actions: {error!r}") from error
-    return statistics, f"statistics of assets/{chosen}"
+    found = statistics_of(rows.get("norm_stats", rows), str(files[chosen]))
+    if missing := {"state", "actions"} - found.keys():
+        raise InputError(f"{files[chosen]}: no {sorted(missing)}, expected norm_stats with state and actions")
+    return {STATE: found["state"], ACTION: found["actions"]}, f"statistics of assets/{chosen}"

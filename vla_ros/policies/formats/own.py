@@ -7,19 +7,27 @@ tokenizer.json or tokenizer.model where the policy reads tokens.
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_folder
+from vla_ros.core.records import record, value_of
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics, write_statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, checked, read_config
 from vla_ros.policies.policy import Policy
-from vla_ros.policies.processor import StandardProcessor
+from vla_ros.policies.processor import FITS, StandardProcessor
+
+
+@dataclass(frozen=True)
+class _Modes:
+    state: str
+    action: str
+    style: str
 
 
 def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Parts]:
@@ -28,26 +36,27 @@ def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Pa
     Raises InputError that names the file and the field.
     """
     data = read_config(path)
-    try:
-        policy, modes = dict(data["policy"]), data["normalisation"]
-        kinds, style = (modes["state"], modes["action"]), modes["style"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"checkpoint {path}: config.json: expected policy and normalisation (state, action, style): "
-                         f"{error!r}") from error
+    where = f"checkpoint {path}: config.json"
+    policy = value_of(dict[str, Any], data.get("policy"), f"{where}: policy")
+    modes = record(_Modes, data.get("normalisation"), f"{where}: normalisation")
+    fit = value_of(str, data.get("image_fit", fit), f"{where}: image_fit")
+    if fit not in FITS:
+        raise InputError(f"{where}: image_fit {shown(fit)}, expected one of {sorted(FITS)}")
     statistics = checked(read_statistics(path / "statistics.json"), f"checkpoint {path}: statistics.json")
     if given := options.statistics():
         statistics |= {feature: given[feature] for feature in (STATE, ACTION)}
     clock = policy.pop("step_dt", None)  # older folders of π0 kept it among the sizes
+    clock = None if clock is None else Embodiment.clock(clock, where)
     own = Embodiment.load(path / "embodiment.yaml")
     embodiment = options.embodiment or own
     if embodiment.step_dt is None:  # a policy file need not repeat the clock
         embodiment = replace(embodiment, step_dt=own.step_dt or clock)
     return policy, Parts(
         embodiment,
-        Normalisation(kinds[0], statistics[STATE], style),
-        Normalisation(kinds[1], statistics[ACTION], style),
+        Normalisation(modes.state, statistics[STATE], modes.style),
+        Normalisation(modes.action, statistics[ACTION], modes.style),
         {name: rows for name, rows in statistics.items() if name not in (STATE, ACTION)},
-        data.get("image_fit", fit),
+        fit,
     )
 
 

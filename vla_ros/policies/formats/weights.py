@@ -1,6 +1,5 @@
 """Tensors of a checkpoint folder into a module: every key accounted for, one tensor in memory at a time."""
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,10 +10,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.files import inside, regular
+from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
+MOST_HEADER = 32 << 20  # bytes; a header has about 150 a tensor
+LONGEST_KEY = 500
+FLOATS = ("F64", "F32", "F16", "BF16")
 LISTED = 12  # keys of a kind that an error shows
 
 
@@ -31,13 +35,14 @@ class TensorFolder:
     def __init__(self, path: Path, name: str = "model.safetensors") -> None:
         self.path = path
         index = path / f"{name}.index.json"
-        if (path / name).is_file():
+        if (path / name).exists():
             files = [name]
-        elif index.is_file():
-            try:
-                files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            except (ValueError, KeyError, AttributeError, TypeError) as error:
-                raise InputError(f"checkpoint {index}: not an index of shards: {error!r}") from error
+        elif index.exists():
+            where = f"checkpoint {index}: weight_map"
+            shards = value_of(dict[str, str], read_mapping(index, "checkpoint").get("weight_map"), where)
+            files = sorted(set(shards.values()))
+            for file in files:
+                inside(path, file, where)
         else:
             raise InputError(f"checkpoint {path}: neither {name} nor {index.name} is there")
         self._file_of: dict[str, str] = {}
@@ -45,12 +50,17 @@ class TensorFolder:
         self._mapped = 0  # bytes read through this mapping
         self._most_mapped = sum((path / file).stat().st_size for file in files if (path / file).is_file()) // 64
         self.shapes: dict[str, Shape] = {}
+        self.dtypes: dict[str, str] = {}
         for file in files:
+            check_tensors(path / file)
             try:
                 with safe_open(path / file, framework="pt") as opened:
                     for key in opened.keys():
+                        if len(key) > LONGEST_KEY:
+                            raise InputError(f"checkpoint {path / file}: tensor {shown(key)}: a name too long")
                         self._file_of[key] = file
-                        self.shapes[key] = tuple(opened.get_slice(key).get_shape())
+                        part = opened.get_slice(key)
+                        self.shapes[key], self.dtypes[key] = tuple(part.get_shape()), part.get_dtype()
             except (OSError, SafetensorError) as error:
                 raise InputError(f"checkpoint {path / file}: cannot be read, is it complete? {error}") from error
 
@@ -83,6 +93,19 @@ class TensorFolder:
             self._opened = None  # the old mapping goes before the new one comes
             self._opened, self._mapped = (file, safe_open(self.path / file, framework="pt")), 0
         return self._opened[1]
+
+
+def check_tensors(path: Path, most: int | None = None) -> None:
+    """Refuse what cannot be a safetensors file, or is larger than `most` bytes, before it is mapped: its header, JSON,
+    takes many times its length in memory. Raises InputError."""
+    with regular(path, "checkpoint", most).open("rb") as file:
+        start = file.read(9)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] != b"{" or length > min(MOST_HEADER, path.stat().st_size - 8):
+        raise InputError(
+            f"checkpoint {path}: begins with {start.hex() or 'nothing'}, expected the length and the "
+            "header of a safetensors file; is it complete?"
+        )
 
 
 def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: str) -> None:
@@ -130,11 +153,15 @@ def load_weights(
     Raises InputError that lists every missing, extra and misshapen key, before anything is changed.
     """
     sources = _sources(tensors, rename, where)
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    state = module.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
     for name in optional:
         if name not in sources:
             wanted.pop(name, None)
     check_keys(wanted, {name: _shape(tensors, keys) for name, keys in sources.items()}, where)
+    for key in (key for name, keys in sources.items() if state[name].is_floating_point() for key in keys):
+        if tensors.dtypes[key] not in FLOATS:
+            raise InputError(f"checkpoint {where}: {key} is {tensors.dtypes[key]}, expected one of {FLOATS}")
     stored = module.stored_dtype if isinstance(module, Policy) else lambda name, dtype: dtype
     meta = torch.device(device).type == "meta"
     for name, keys in () if meta else sources.items():
@@ -169,9 +196,9 @@ def _sources(tensors: TensorFolder, rename: Rename, where: str) -> dict[str, tup
         name = rename(key)
         if isinstance(name, Unused):
             continue
-        name, _, number = name.partition("[")
+        block = re.fullmatch(r"(.*)\[(\d{1,3})\]", name)
+        name, index = (block[1], int(block[2])) if block else (name, 0)
         known = blocks.setdefault(name, {})
-        index = int(number.rstrip("]") or 0)
         if index in known:
             raise InputError(f"checkpoint {where}: {known[index]} and {key} both map to {name}")
         known[index] = key

@@ -1,12 +1,13 @@
 """Sizes and conventions of a π0 or π0.5 policy, and how LeRobot's and openpi's config.json say them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Annotated, Any
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import record
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Cameras, Dimensions, Range, Rows, Words, record, value_of
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
@@ -55,21 +56,21 @@ class Pi0Config:
     vision: SiglipSize | KeypointStemSize = VISION["siglip_so400m"]
     prefix: GemmaSize = GEMMA["gemma_2b"]
     expert: GemmaSize = GEMMA["gemma_300m"]
-    vocabulary: int = 257_152
-    cameras: tuple[str, ...] = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
-    state_dim: int = 32
-    action_dim: int = 32
-    horizon: int = 50
-    text_length: int = 48
+    vocabulary: Words = 257_152
+    cameras: Cameras = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
+    state_dim: Dimensions = 32
+    action_dim: Dimensions = 32
+    horizon: Rows = 50
+    text_length: Rows = 48
     adaptive: bool = False
     prompt: str = "pi0"
-    num_steps: int = 10
-    loss_dims: int | None = None
+    num_steps: Rows = 10
+    loss_dims: Dimensions | None = None
     time_beta: tuple[float, float] = (1.5, 1.0)
     time_scale: float = 0.999
     time_offset: float = 0.001
-    min_period: float = 4e-3
-    max_period: float = 4.0
+    min_period: Annotated[float, Range(1e-9, 1e9)] = 4e-3
+    max_period: Annotated[float, Range(1e-9, 1e9)] = 4.0
 
     n_obs_steps = 1
     pads = True
@@ -110,7 +111,7 @@ class Pi0Config:
             said = values.get(name, {})
             if isinstance(said, str):
                 if said not in GEMMA:
-                    raise InputError(f"{where}.{name}: {said!r}, expected one of {sorted(GEMMA)} or their fields")
+                    raise InputError(f"{where}.{name}: {shown(said)}, expected one of {sorted(GEMMA)} or their fields")
                 values[name] = GEMMA[said]
         if "vision" in values:
             values["vision"] = vision_size(values["vision"], VISION, f"{where}.vision")
@@ -163,25 +164,29 @@ class Pi0Config:
 
         try:
             whole = PI0Config(**{name: value for name, value in data.items() if name != "model_type"})
-        except (TypeError, ValueError, KeyError) as error:
-            raise InputError(f"{where}: not a configuration of π0: {error}") from error
-        vision, text, expert = whole.vlm_config.vision_config, whole.vlm_config.text_config, whole.dit_config
-        prefix, expert = (
-            GemmaSize(size.hidden_size, size.num_hidden_layers, size.intermediate_size, size.num_attention_heads,
-                      size.num_key_value_heads, size.head_dim) for size in (text, expert)
-        )
-        return cls(
-            vision=SiglipSize(
-                hidden=vision.hidden_size, depth=vision.num_hidden_layers, heads=vision.num_attention_heads,
-                mlp=vision.intermediate_size, patch=vision.patch_size, image=vision.image_size,
-            ),
-            prefix=prefix, expert=expert, vocabulary=text.vocab_size,
-            state_dim=whole.max_state_dim, action_dim=whole.max_action_dim, horizon=whole.chunk_size,
-            num_steps=whole.num_inference_steps,
-            time_beta=(whole.time_sampling_beta_alpha, whole.time_sampling_beta_beta),
-            time_scale=whole.time_sampling_scale, time_offset=whole.time_sampling_offset,
-            min_period=whole.min_period, max_period=whole.max_period,
-        )
+            text, vision, expert = whole.vlm_config.text_config, whole.vlm_config.vision_config, whole.dit_config
+            towers = {
+                name: {
+                    "width": size.hidden_size, "depth": size.num_hidden_layers, "mlp": size.intermediate_size,
+                    "heads": size.num_attention_heads, "kv_heads": size.num_key_value_heads, "head_dim": size.head_dim,
+                }
+                for name, size in (("prefix", text), ("expert", expert))
+            }
+            values = dict(
+                vision=dict(
+                    hidden=vision.hidden_size, depth=vision.num_hidden_layers, heads=vision.num_attention_heads,
+                    mlp=vision.intermediate_size, patch=vision.patch_size, image=vision.image_size,
+                ),
+                vocabulary=text.vocab_size,
+                state_dim=whole.max_state_dim, action_dim=whole.max_action_dim, horizon=whole.chunk_size,
+                num_steps=whole.num_inference_steps,
+                time_beta=(whole.time_sampling_beta_alpha, whole.time_sampling_beta_beta),
+                time_scale=whole.time_sampling_scale, time_offset=whole.time_sampling_offset,
+                min_period=whole.min_period, max_period=whole.max_period,
+            )
+        except Exception as error:  # the library checks little, and its classes fail where they use a value
+            raise InputError(f"{where}: not a configuration of π0: {' '.join(str(error).split())}") from error
+        return cls.from_dict(values | towers, where)
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""
@@ -206,41 +211,48 @@ def _sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> 
     """
     names = {openpi_name(key): shape for key, shape in shapes.items()}
 
-    def shape(*choices: str) -> Shape:
+    def shape(dims: int, *choices: str) -> Shape:
         for name in choices:
             if name in names:
+                if len(names[name]) != dims or min(names[name]) < 1:
+                    raise InputError(f"{where}: {name} {list(names[name])}, expected {dims} sizes above zero")
                 return names[name]
         raise InputError(f"{where}: its tensors do not fit a π0: 1 missing: {choices[0]}")
 
-    prefix = GEMMA.get(data.get("paligemma_variant", "gemma_2b"))
+    variants = ("paligemma_variant", "gemma_2b"), ("action_expert_variant", "gemma_300m")
+    prefix, expert = (GEMMA.get(value_of(str, data.get(n, usual), f"{where}: {n}")) for n, usual in variants)
+    state = shape(2, "state_proj.weight")[1] if "state_proj.weight" in names else data.get("action_dim", 32)
     return {
         "vision": VISION["siglip_so400m"] if prefix else _siglip(names, shape),
         "prefix": prefix or _gemma_of(f"{P}.language_model", names, shape),
-        "expert": GEMMA.get(data.get("action_expert_variant", "gemma_300m")) or _gemma_of(X, names, shape),
-        "vocabulary": shape(EMBEDDING, HEAD)[0],
-        "action_dim": int(data.get("max_action_dim", data.get("action_dim", shape("action_out_proj.bias")[0]))),
-        "state_dim": int(data.get("max_state_dim", names.get("state_proj.weight", (0, data.get("action_dim", 32)))[1])),
+        "expert": expert or _gemma_of(X, names, shape),
+        "vocabulary": shape(2, EMBEDDING, HEAD)[0],
+        "action_dim": data.get("max_action_dim", data.get("action_dim", shape(1, "action_out_proj.bias")[0])),
+        "state_dim": data.get("max_state_dim", state),
     }
 
 
 def _gemma_of(tower: str, names: Mapping[str, Shape], shape: Any) -> GemmaSize:
     """Every published variant has one key/value head, so the key's rows are the width of a head."""
     layer = f"{tower}.layers.0"
-    inner, width = shape(f"{layer}.self_attn.q_proj.weight")
-    head_dim = shape(f"{layer}.self_attn.k_proj.weight")[0]
-    mlp = shape(f"{layer}.mlp.up_proj.weight")[0]
-    return GemmaSize(width, _depth(f"{tower}.layers.", names), mlp, inner // head_dim, 1, head_dim)
+    inner, width = shape(2, f"{layer}.self_attn.q_proj.weight")
+    head_dim = shape(2, f"{layer}.self_attn.k_proj.weight")[0]
+    mlp = shape(2, f"{layer}.mlp.up_proj.weight")[0]
+    values = (width, _depth(f"{tower}.layers.", names), mlp, inner // head_dim, 1, head_dim)
+    return record(GemmaSize, dict(zip(GemmaSize.__dataclass_fields__, values, strict=True)), tower)
 
 
 def _siglip(names: Mapping[str, Shape], shape: Any) -> SiglipSize:
     """SigLIP of any size with the 16 heads of so400m, which its tensors do not show."""
     vision = f"{P}.vision_tower.vision_model"
-    hidden, _, patch, _ = shape(f"{vision}.embeddings.patch_embedding.weight")
-    tokens = shape(f"{vision}.embeddings.position_embedding.weight")[0]
-    mlp = shape(f"{vision}.encoder.layers.0.mlp.fc1.weight")[0]
+    hidden, _, patch, _ = shape(4, f"{vision}.embeddings.patch_embedding.weight")
+    tokens = shape(2, f"{vision}.embeddings.position_embedding.weight")[0]
+    mlp = shape(2, f"{vision}.encoder.layers.0.mlp.fc1.weight")[0]
     depth = _depth(f"{vision}.encoder.layers.", names)
-    return SiglipSize(hidden, depth, VISION["siglip_so400m"].heads, mlp, patch, round(tokens**0.5) * patch)
+    values = (hidden, depth, VISION["siglip_so400m"].heads, mlp, patch, round(tokens**0.5) * patch)
+    return record(SiglipSize, dict(zip(SiglipSize.__dataclass_fields__, values, strict=True)), vision)
 
 
 def _depth(start: str, names: Mapping[str, Shape]) -> int:
-    return 1 + max(int(name.removeprefix(start).split(".")[0]) for name in names if name.startswith(start))
+    numbers = (re.match(r"\d{1,4}(?=\.)", name[len(start) :]) for name in names if name.startswith(start))
+    return 1 + max((int(number[0]) for number in numbers if number), default=-1)

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping, record
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Range, Rows, Width, read_mapping, record, value_of
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import KEYPOINT_STEM, vision_size
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.options import LoadOptions
+from vla_ros.policies.tokenizer import vlm_folders
 
 VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
 
@@ -43,7 +44,7 @@ class VlmSize:
     """
 
     vision: SiglipSize | KeypointStemSize
-    shuffle: int
+    shuffle: Annotated[int, Range(1, 64)]
     text: TextSize
 
     @property
@@ -54,40 +55,43 @@ class VlmSize:
     @classmethod
     def from_transformers(cls, config: Mapping[str, Any], where: str) -> "VlmSize":
         """From the config.json of a SmolVLM folder. Raises InputError that names what is missing."""
+        vision, text = (value_of(dict, config.get(n), f"{where}: {n}") for n in ("vision_config", "text_config"))
         try:
-            vision, text = config["vision_config"], config["text_config"]
-            heads = int(text["num_attention_heads"])
-            return cls(
-                SiglipSize(
-                    hidden=int(vision["hidden_size"]), depth=int(vision.get("num_hidden_layers", 12)),
-                    heads=int(vision["num_attention_heads"]), mlp=int(vision.get("intermediate_size", 3072)),
-                    patch=int(vision["patch_size"]), image=int(vision["image_size"]),
-                ),
-                int(config.get("scale_factor", 2)),
-                TextSize(
-                    width=int(text["hidden_size"]), heads=heads,
-                    kv_heads=int(text.get("num_key_value_heads", heads)),
-                    head_dim=int(text.get("head_dim") or int(text["hidden_size"]) // heads),
-                    mlp=int(text["intermediate_size"]), vocabulary=int(text["vocab_size"]),
-                    epsilon=float(text.get("rms_norm_eps", 1e-5)),
-                ),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{where}: not the configuration of a SmolVLM: {error!r}") from error
+            heads, width = text["num_attention_heads"], text["hidden_size"]
+            head_dim = text.get("head_dim") or value_of(Width, width, where) // value_of(Count, heads, where)
+            row = {
+                "shuffle": config.get("scale_factor", 2),
+                "vision": {
+                    "hidden": vision["hidden_size"], "depth": vision.get("num_hidden_layers", 12),
+                    "heads": vision["num_attention_heads"], "mlp": vision.get("intermediate_size", 3072),
+                    "patch": vision["patch_size"], "image": vision["image_size"],
+                },
+                "text": {
+                    "width": width, "heads": heads, "kv_heads": text.get("num_key_value_heads", heads),
+                    "head_dim": head_dim, "mlp": text["intermediate_size"], "vocabulary": text["vocab_size"],
+                    "epsilon": text.get("rms_norm_eps", 1e-5),
+                },
+            }
+        except KeyError as error:
+            raise InputError(f"{where}: not the configuration of a SmolVLM: {error} is missing") from error
+        return record(cls, row, where)
 
     @classmethod
     def find(cls, folder: LeRobotFolder, options: LoadOptions) -> "VlmSize":
         """From its own config.json where there is one, else by its name. Raises InputError."""
-        name = str(folder.config.get("vlm_model_name", "SmolVLM2-500M-Video-Instruct"))
+        where = f"{folder.path / 'config.json'}: vlm_model_name"
+        name = value_of(str, folder.config.get("vlm_model_name", "SmolVLM2-500M-Video-Instruct"), where)
         places = [Path(options.tokenizer)] if options.tokenizer else []
-        for place in (*places, folder.path / "vlm", folder.path / name, Path(name)):
+        for place in (*places, *vlm_folders(folder.path, name)):
             file = place / "config.json"
-            if file.is_file():
+            if file.exists():
                 return cls.from_transformers(read_mapping(file, "vision-language model"), str(file))
         known = VLMS.get(name.rpartition("/")[2])
         if known is None:
-            raise InputError(f"checkpoint {folder.path}: vlm_model_name {name!r} is neither a folder nor one of "
-                             f"{sorted(VLMS)}; name as tokenizer the folder with its config.json and tokenizer.json")
+            raise InputError(
+                f"checkpoint {folder.path}: vlm_model_name {shown(name)} is neither a folder nor one of "
+                f"{sorted(VLMS)}; name as tokenizer the folder with its config.json and tokenizer.json"
+            )
         return known
 
 
@@ -119,22 +123,22 @@ class SmolVLAConfig:
     """
 
     vlm: VlmSize
-    cameras: tuple[str, ...]
-    state_dim: int
-    real_action_dim: int
-    max_state_dim: int = 32
-    max_action_dim: int = 32
-    chunk_size: int = 50
-    n_action_steps: int = 50
-    tokenizer_max_length: int = 48
-    num_steps: int = 10
-    num_vlm_layers: int = 16
-    num_expert_layers: int = -1
+    cameras: Cameras
+    state_dim: Dimensions
+    real_action_dim: Dimensions
+    max_state_dim: Dimensions = 32
+    max_action_dim: Dimensions = 32
+    chunk_size: Rows = 50
+    n_action_steps: Rows = 50
+    tokenizer_max_length: Rows = 48
+    num_steps: Rows = 10
+    num_vlm_layers: Layers = 16
+    num_expert_layers: Annotated[int, Range(-1, 1000)] = -1
     attention_mode: str = "cross_attn"
-    self_attn_every_n_layers: int = 2
-    expert_width_multiplier: float = 0.75
-    min_period: float = 4e-3
-    max_period: float = 4.0
+    self_attn_every_n_layers: Annotated[int, Range(-1, 1000)] = 2
+    expert_width_multiplier: Annotated[float, Range(0.01, 16)] = 0.75
+    min_period: Annotated[float, Range(1e-9, 1e9)] = 4e-3
+    max_period: Annotated[float, Range(1e-9, 1e9)] = 4.0
     adapt_to_pi_aloha: bool = False
     freeze_vision_encoder: bool = True
     train_expert_only: bool = True
@@ -197,7 +201,9 @@ class SmolVLAConfig:
             ("resize_imgs_with_padding", [vlm.vision.image] * 2),
         ):
             if name in config and config[name] != expected:
-                raise InputError(f"{where}: {name} {config[name]!r}, expected {expected!r}: nothing else is supported")
+                raise InputError(
+                    f"{where}: {name} {shown(config[name])}, expected {expected!r}: nothing else is supported"
+                )
         if config.get("adapt_to_pi_aloha") and options.embodiment is None:
             raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
                              "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")

@@ -1,0 +1,100 @@
+"""Bags that would take the disk, the memory or for ever."""
+
+import os
+import sqlite3
+import struct
+
+import lz4.frame
+import pytest
+import yaml
+import zstandard
+from bags import factory
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2.enums import CompressionMode
+
+from vla_ros.bags import storage
+from vla_ros.bags.reader import Bag
+from vla_ros.bags.repair import repair
+from vla_ros.bags.summary import summarise
+from vla_ros.core.errors import InputError
+
+MAGIC = b"\x89MCAP0\r\n"
+
+
+@pytest.fixture
+def bag(tmp_path):
+    return factory.write_bag(tmp_path / "bag", factory.messages(0.2))
+
+
+def test_little_that_unpacks_to_much(tmp_path, monkeypatch):
+    """Chunks, messages and whole files, in the reader and in the repair."""
+    monkeypatch.setattr(storage, "MOST_UNPACKED", 20_000)
+    data = zstandard.compress(bytes(1 << 20))
+    body = struct.pack("<QQQI", 1, 2, 20_000, 0) + struct.pack("<I", 4) + b"zstd" + struct.pack("<Q", len(data)) + data
+    chunk = b"\x01" + struct.pack("<QI4sI", 12, 4, b"ros2", 0) + b"\x06" + struct.pack("<Q", len(body)) + body
+    footer = b"\x02" + struct.pack("<Q", 20) + bytes(20)
+    (tmp_path / "x.mcap").write_bytes(MAGIC + chunk + footer + MAGIC)
+    with pytest.raises(InputError, match="unpacks to more than 20000 bytes"):
+        Bag(tmp_path / "x.mcap")
+    assert "unpacks to more than" in repair(tmp_path / "x.mcap", tmp_path / "r").broken["x.mcap"]
+    with pytest.raises(InputError, match="unpacks to more than the 20000 bytes that it says"):
+        storage.chunk(lz4.frame.compress(bytes(1 << 20)), "lz4", 20_000)
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
+def test_compressed_bags_are_read_within_the_bound(tmp_path, monkeypatch, mode):
+    plugin = StoragePlugin.SQLITE3
+    rows = factory.write_foreign_bag(tmp_path / "b", 8, plugin, mode)
+    with Bag(tmp_path / "b") as bag:
+        assert sorted(record.data for record in bag.records()) == sorted(data for _, _, data in rows)
+    monkeypatch.setattr(storage, "unpacked", lambda data: storage.pieces(data, 10))
+    monkeypatch.setattr("vla_ros.bags.reader.unpacked", lambda data: b"".join(storage.pieces(data, 10)))
+    monkeypatch.setattr(storage, "most_of_file", lambda path, folder: 100)
+    with pytest.raises(InputError, match="unpacks to more than"):
+        with Bag(tmp_path / "b") as bag:
+            list(bag.records())
+
+
+@pytest.mark.parametrize("name", ["metadata.yaml", "bag_0.mcap"])
+def test_a_pipe_blocks_nobody(bag, name):
+    (bag / name).unlink()
+    os.mkfifo(bag / name)
+    with pytest.raises(InputError, match="not a regular file|has no metadata.yaml"):
+        Bag(bag)
+    if name != "metadata.yaml":
+        with pytest.raises(InputError, match="not a regular file"):
+            repair(bag, bag.parent / "r")
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"relative_file_paths": ["../../etc/passwd"]}, "No such file"), ({"relative_file_paths": "x"}, "expected a list"),
+    ({"custom_data": {"vla_ros.lost./joint_states": "many"}}, "'many', expected a number"),
+    ({"custom_data": ["x"]}, "expected a mapping"), ({"message_count": 10**30}, "at most 64 bits"),
+    ({"message_count": "x"}, "expected an integer"), ({"starting_time": {"nanoseconds_since_epoch": 2**63}}, "time: "),
+])  # fmt: skip
+def test_what_the_metadata_says(bag, changes, words):
+    said = yaml.safe_load((bag / "metadata.yaml").read_text())
+    said["rosbag2_bagfile_information"] |= changes
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(said))
+    with pytest.raises(InputError, match=words) as error:
+        summarise(bag)
+    assert "\n" not in str(error.value)
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+
+
+@pytest.mark.parametrize("table", [
+    f"CREATE VIEW messages AS {ENDLESS} SELECT 1 AS id, 1 AS topic_id, i AS timestamp, x'00' AS data FROM n",
+    "CREATE TABLE messages (id, topic_id, timestamp, data AS (zeroblob(1000000000)))",
+])
+def test_tables_that_are_computed(tmp_path, table):
+    with sqlite3.connect(tmp_path / "x.db3") as database:
+        database.execute("CREATE TABLE topics (id, name, type, serialization_format, offered_qos_profiles)")
+        database.execute("INSERT INTO topics VALUES (1, '/s', 'std_msgs/msg/String', 'cdr', '')")
+        database.execute(table)
+    database.close()
+    with pytest.raises(InputError, match="messages is computed, expected a table"):
+        Bag(tmp_path / "x.db3")
+    with pytest.raises(InputError, match="messages is computed"):
+        repair(tmp_path / "x.db3", tmp_path / "r")

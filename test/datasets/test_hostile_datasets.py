@@ -1,0 +1,117 @@
+"""Datasets whose files say more than they hold, or lead elsewhere."""
+
+import json
+import os
+import zipfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from training_data import write_dataset
+
+from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.values import ONCE_FILE
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("dataset") / "d", episodes=2)
+
+
+@pytest.fixture
+def dataset(written, tmp_path):
+    """A copy whose files are those of the first but for what a test replaces."""
+    for file in written.rglob("*"):
+        if file.is_file():
+            target = tmp_path / file.relative_to(written)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.link(file, target)
+    return tmp_path
+
+
+def replace(file, text):
+    file.unlink(missing_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.mark.parametrize(("field", "value", "words"), [
+    ("data_path", "{chunk_index.__class__}", "expected fields of"),
+    ("data_path", "{0}", r"'\{0\}', expected fields of"),
+    ("data_path", "{chunk_index:999999999}", "expected fields of"),
+    ("data_path", "{chunk_index!r}", "expected fields of"),
+    ("data_path", "{nope}", "expected fields of"),
+    ("data_path", "../data", "'../data', expected a path inside"),
+    ("data_path", "/etc/passwd", "expected a path inside"),
+    ("video_path", "{video_key:03d}/x", "expected fields of"),
+    ("video_path", None, "video_path: None, expected a string"),
+    ("fps", 0, "fps: 0.0, expected 0.001 to 10000"),
+    ("fps", float("nan"), "expected a finite number"),
+    ("features", [1], r"features: \[1\], expected a mapping"),
+])
+def test_what_info_says(dataset, field, value, words):
+    info = json.loads((dataset / "meta/info.json").read_text())
+    replace(dataset / "meta/info.json", json.dumps(info | {field: value}))
+    with pytest.raises(InputError, match=words) as error:
+        Dataset(dataset)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "changes", "words"), [
+    ("observation.images.../../../x", {}, "expected a path inside"),
+    ("observation.images.front", {"shape": [10**9, 10**9, 3]}, "expected 1 to 10000000"),
+    ("observation.images.front", {"shape": [10**6, 10**6, 3]}, "expected at most"),
+    ("action", {"shape": "x"}, "'x', expected a list"),
+    ("action", {"shape": []}, "expected one size"),
+])
+def test_what_features_say(dataset, key, changes, words):
+    info = json.loads((dataset / "meta/info.json").read_text())
+    row = info["features"].get(key, info["features"]["observation.images.front"])
+    info["features"][key] = row | changes
+    replace(dataset / "meta/info.json", json.dumps(info))
+    with pytest.raises(InputError, match=words):
+        Dataset(dataset)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"length": 10**8}, "rows, .* are missing"), ({"length": -4}, "length: -4, expected 1 to"),
+    ({"length": "x"}, "length: 'x', expected an integer"), ({"dataset_from_index": 5}, "begins at frame 5, expected 0"),
+    ({"data/file_index": -1}, "data/file_index: -1, expected 0 to"),
+])  # fmt: skip
+def test_what_the_table_of_episodes_says(dataset, changes, words):
+    file = dataset / "meta/episodes/chunk-000/file-000.parquet"
+    rows = pq.read_table(file).to_pylist()[:1]
+    file.unlink()
+    pq.write_table(pa.Table.from_pylist([rows[0] | changes]), file)
+    with pytest.raises(InputError, match=words):
+        Dataset(dataset)
+
+
+def test_a_few_bytes_of_very_many_rows(dataset):
+    file = next((dataset / "data").rglob("*.parquet"))
+    file.unlink()
+    zeros = pa.array(np.zeros(1 << 20, np.int64))
+    with pq.ParquetWriter(file, pa.schema({"episode_index": pa.int64()})) as writer:
+        for _ in range(257):
+            writer.write_table(pa.table({"episode_index": zeros}))
+    assert file.stat().st_size < 2e6
+    with pytest.raises(InputError, match="269484032 rows, .* expected at most 268435456"):
+        Dataset(dataset)
+
+
+def test_an_archive_that_unpacks_to_very_much(dataset):
+    with zipfile.ZipFile(dataset / "meta" / ONCE_FILE, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("x.npy", "w", force_zip64=True) as member:
+            for _ in range(300):
+                member.write(bytes(1 << 20))
+    with pytest.raises(InputError, match="314572800 bytes unpacked, expected at most"):
+        Dataset(dataset)
+
+
+@pytest.mark.parametrize("name", ["meta/info.json", "meta/stats.json", "meta/episodes/chunk-000/file-000.parquet"])
+def test_a_pipe_blocks_nobody(dataset, name):
+    (dataset / name).unlink()
+    os.mkfifo(dataset / name)
+    with pytest.raises(InputError, match="not a regular file|incomplete"):
+        Dataset(dataset)

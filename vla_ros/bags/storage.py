@@ -1,0 +1,100 @@
+"""What is looked at before a bag's files are given to the libraries that read them: kind, size, what they unpack to."""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
+
+import lz4.frame
+import zstandard
+from rosbags.rosbag2 import storage_mcap
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.files import regular
+from vla_ros.core.records import read_mapping, value_of
+
+MOST_UNPACKED = 512 << 20  # bytes of a chunk or of a message
+_PIECE = 1 << 20
+_TABLES = ("topics", "messages", "message_definitions", "metadata", "schema")
+
+
+def check_bag(path: Path) -> None:
+    """Refuse a folder or file that would block its reader, or take all memory or the whole disk. Raises InputError."""
+    if not path.is_dir():
+        _check_file(path)
+        return
+    file = path / "metadata.yaml"
+    said = value_of(dict, read_mapping(file, "bag").get("rosbag2_bagfile_information"), f"bag {file}: information")
+    for name in value_of(list[str], said.get("relative_file_paths"), f"bag {file}: relative_file_paths"):
+        _check_file(path / PurePath(name).name)  # older versions say the folder too
+    value_of(dict[str, str] | None, said.get("custom_data"), f"bag {file}: custom_data")
+
+
+def _check_file(path: Path) -> None:
+    regular(path, "bag file")
+    if path.suffix == ".db3":
+        check_tables(path)
+    elif path.suffix == ".zstd":
+        with path.open("rb") as stream:
+            for _ in pieces(stream, most_of_file(path, tempfile.gettempdir())):
+                pass
+
+
+def most_of_file(path: Path, folder: str) -> int:
+    """Bytes that a .zstd file may unpack to in a folder: half of what is free, and no more than any recording would."""
+    return min(shutil.disk_usage(folder).free // 2, max(1 << 30, 1000 * path.stat().st_size))
+
+
+def check_tables(path: Path) -> None:
+    """Refuse views and computed columns in the place of an SQLite file's tables: they can go on without end."""
+    try:
+        with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
+            kinds = dict(database.execute("SELECT name, type FROM sqlite_master").fetchmany(1000))
+            for name in _TABLES:
+                columns = database.execute(f"PRAGMA table_xinfo({name})").fetchall()
+                if kinds.get(name, "table") != "table" or any(column[-1] for column in columns):
+                    raise InputError(f"bag file {path}: {name} is computed, expected a table")
+        database.close()
+    except sqlite3.Error as error:
+        raise InputError(f"bag file {path}: cannot be read: {error}") from error
+
+
+def pieces(source: BinaryIO, most: int) -> Iterator[bytes]:
+    """What a zstd stream unpacks to, at most `most` bytes. Raises InputError where it is more, zstandard.ZstdError."""
+    total = 0
+    with zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True) as stream:
+        while piece := stream.read(_PIECE):
+            total += len(piece)
+            if total > most:
+                raise InputError(f"unpacks to more than {most} bytes")
+            yield piece
+
+
+def unpacked(data: bytes, most: int = MOST_UNPACKED) -> bytes:
+    """Of zstd. Raises InputError where it is more than `most` bytes, zstandard.ZstdError."""
+    return b"".join(pieces(BytesIO(data), most))
+
+
+def _lz4(data: bytes, size: int) -> bytes:
+    result = lz4.frame.LZ4FrameDecompressor().decompress(data, max_length=min(size, MOST_UNPACKED) + 1)
+    if len(result) > size:
+        raise InputError(f"a chunk unpacks to more than the {size} bytes that it says")
+    return result
+
+
+def chunk(data: bytes, compression: str, size: int) -> bytes:
+    """The `size` bytes of an mcap chunk. Raises InputError where they are more, or of another compression."""
+    if size > MOST_UNPACKED:
+        raise InputError(f"a chunk of {size} bytes, expected at most {MOST_UNPACKED}")
+    kinds: dict[str, Any] = {"": lambda data, size: data, "zstd": unpacked, "lz4": _lz4}
+    if compression not in kinds:
+        raise InputError(f"chunk compression {compression!r}, expected one of {sorted(kinds)}")
+    return kinds[compression](data, size)
+
+
+# The library's own unpack whatever a chunk holds, not the size that it says.
+for _name in ("zstd", "lz4"):
+    storage_mcap.DECOMPRESSORS[_name] = lambda data, size, name=_name: chunk(data, name, size)
