@@ -95,7 +95,7 @@ class Episode:
         self.mute = True  # no command until something allows one
         self.starts: list[tuple[np.ndarray, np.ndarray]] = []  # after a silence: positions and when they were told
         self.last: np.ndarray | None = None
-        self.last_moment = self.last_steady = 0
+        self.last_moment = self.last_steady = 0  # of the last command that differed from the one before, of the last
         self.resting = 0  # commands one after the other without motion
 
     @np.errstate(all="ignore")  # of arithmetic on what is absurd: what comes out is checked
@@ -322,7 +322,9 @@ class Episode:
         self.resting = self.resting + 1 if same else 0
         self.check.add(position, command.stamp_ns, self.steady_ns, stopped)
         self.moment += 1
-        self.mute, self.last, self.last_moment, self.last_steady = False, position, self.moment, self.steady_ns
+        if not same:
+            self.last_moment = self.moment
+        self.mute, self.last, self.last_steady = False, position, self.steady_ns
 
     def _begin(self, position: np.ndarray) -> None:
         """The first command after a silence is a measurement younger than the last command, or goes on from that."""
