@@ -304,6 +304,22 @@ def test_a_killed_policy_and_a_stalled_executor_in_real_time(graph, probe):
         assert status.state == STOPPED and "the control loop stalled for" in status.message
         robot.clear()
         robot.until(lambda s: s.state == EXECUTING, "EXECUTING after the stall", chunks=True)
+
+        robot.speed = 1.0  # deactivated in motion and activated at once, before there is a joint state of after that
+        robot.clear()
+        robot.until(lambda s: abs(s.velocity[0]) > 0.8, "a quick motion", chunks=True)
+        robot.mute = True
+        graph.deactivate("executor_node")
+        between = robot.now_ns()
+        graph.activate("executor_node")
+        after = probe.wait_message("arm/command", lambda m: stamp_ns(m) > between, "a command after it")
+        before = [m for m in probe.messages("arm/command") if stamp_ns(m) <= between][-1]
+        step = after.points[0].positions[1] - before.points[0].positions[1]
+        assert abs(step) <= 1e-9, f"{step} rad from where it stood"
+        robot.mute, robot.speed = False, 0.2
+        robot.clear()
+        robot.until(lambda s: s.state == EXECUTING, "EXECUTING after the activation", chunks=True)
+
         # One stop is more than one signal: the second must not cut the braking short.
         for number in (signal.SIGINT, signal.SIGTERM):
             process.send_signal(number)
