@@ -93,9 +93,10 @@ class Episode:
         # the model
         self.active = self.stopping = self.latched = self.rival = False
         self.mute = True  # no command until something allows one
+        self.going_on = False
         self.starts: list[tuple[np.ndarray, np.ndarray]] = []  # after a silence: positions and when they were told
         self.last: np.ndarray | None = None
-        self.last_moment = self.last_steady = 0
+        self.last_moment = self.last_steady = 0  # of the last command that differed from the one before, of the last
         self.resting = 0  # commands one after the other without motion
 
     @np.errstate(all="ignore")  # of arithmetic on what is absurd: what comes out is checked
@@ -302,7 +303,7 @@ class Episode:
         if self.latched and state != E_STOPPED:
             self._found(E_STOP, f"state {state} while it is latched")
         if command is None:
-            if self.active and not self.mute:
+            if self.active:
                 self.mute, self.starts = True, []
             return
         self._judge(command, self.latched or self.stopping or state in (STOPPED, E_STOPPED))
@@ -320,9 +321,12 @@ class Episode:
             self.check.begin(self.last)
         same = self.last is not None and np.array_equal(position, self.last)
         self.resting = self.resting + 1 if same else 0
-        self.check.add(position, command.stamp_ns, self.steady_ns, stopped)
+        self.going_on &= not same
+        self.check.add(position, command.stamp_ns, self.steady_ns, stopped or self.going_on)
         self.moment += 1
-        self.mute, self.last, self.last_moment, self.last_steady = False, position, self.moment, self.steady_ns
+        if not same:
+            self.last_moment = self.moment
+        self.mute, self.last, self.last_steady = False, position, self.steady_ns
 
     def _begin(self, position: np.ndarray) -> None:
         """The first command after a silence is a measurement younger than the last command, or goes on from that."""
@@ -340,5 +344,6 @@ class Episode:
         elif seconds - bounds.period > self.settings.overrun_limit:
             self.result.exempt["from rest after a stall"] += 1
             self.check.begin(self.last)
-        else:  # the last stretch goes on
+        else:  # the last stretch goes on; with jerk limits the robot comes to rest before it follows anything
+            self.going_on = bool(np.isfinite(bounds.jerk).any())
             self.result.exempt["brakes from the last command"] += 1

@@ -221,10 +221,10 @@ class CommandCheck:
             grew = np.abs(now) > np.abs(before) * (1 + _SHARE) + room
             turned = (now * before < 0) & (np.abs(now) > room) & (np.abs(before) > room)
         report(STOPPED, (grew | turned) & stopped[2:, None], now, np.abs(before))
-        # the last interval before each stop; braking may begin two intervals later, and as long as it may average
+        # from the end of the last interval before the stop to the beginning of this one, but for two periods
         since = np.maximum.accumulate(np.where(stopped[1:], 0, np.arange(len(v))))
-        braked = t - t[since] - 3 * float(length.max()) - self._average * bounds.period
-        room = np.abs(v[since]) + unseen[since] - 0.9 * bounds.acceleration * np.maximum(braked, 0.0)
+        braked = np.maximum(t - length - t[since] - 2 * bounds.period, 0.0)
+        room = np.abs(v[since]) + unseen[since] - 0.9 * bounds.acceleration * braked
         with np.errstate(invalid="ignore"):
             slow = np.abs(v) <= np.maximum(room, 0.0) * (1 + _SHARE) + 2 * slack
             report(BRAKING, ~slow & np.isfinite(v) & stopped[1:, None], v, room)

@@ -102,21 +102,32 @@ class Deaf(Executor):
 
 
 class Forgetful(Executor):
-    """A deactivation resets the e-stop."""
+    """A policy that lives again resets the e-stop."""
 
-    def deactivate(self) -> None:
-        super().deactivate()
-        self.supervisor.reset_e_stop(0)
+    def policy_alive(self, alive: bool, now_ns: int) -> None:
+        super().policy_alive(alive, now_ns)
+        if alive:
+            self.reset_e_stop(now_ns)
 
 
-class Punctual(Executor):
+class Punctual(Changed):
     """Believes that its ticks are never late."""
 
-    ahead = 0
+    missed_ns = 0
+    before_ns: int | None = None
 
     def tick(self, now_ns: int, steady_ns: int, lateness: float = 0.0) -> Command | None:
-        self._timing._last = None  # there was no tick before this one
-        return super().tick(now_ns, steady_ns, lateness)
+        passed = steady_ns - self.before_ns if self.before_ns is not None else 0
+        if 0 < passed < 1e9 * self.settings.overrun_limit:
+            self.missed_ns += passed - round(1e9 * self.limiter.dt)
+        self.before_ns, self.stamp_ns = steady_ns, now_ns
+        return super().tick(now_ns - self.missed_ns, steady_ns - self.missed_ns, lateness)
+
+    def joint_state(self, stamp_ns: int, names: list[str], position: list[float], now_ns: int) -> None:
+        super().joint_state(stamp_ns - self.missed_ns, names, position, now_ns - self.missed_ns)
+
+    def change(self, command: Command | None) -> Command | None:
+        return replace(command, stamp_ns=self.stamp_ns) if command else None
 
 
 class Homing(Executor):

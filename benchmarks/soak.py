@@ -72,8 +72,8 @@ class Watch:
         reach = self.bounds.acceleration * self.bounds.period**2 * (1 + 1e-6) + 1e-9
         said = [x for at, x in measured if self.last[0] < at <= stamp]
         for words, starts, far in (
-            ("at the last command", [self.last[1]], reach),
             ("at a measured position", reversed(said), 1e-9),
+            ("at the last command", [self.last[1]], reach),
         ):
             near = next((start for start in starts if (np.abs(position - start) <= far).all()), None)
             if near is not None:
@@ -227,8 +227,8 @@ class Soak:
         FAULTS[name](self)
         begin = time.monotonic()
         self.instruct()
-        said = begin
-        while self.status.state not in FOLLOWING or self.status.instruction != self.instruction:
+        said, accepted = begin, self.status.accepted_chunks
+        while not self._follows(accepted + 3):
             self.graph.check()
             if time.monotonic() - begin > self.patience:
                 status = self.status
@@ -239,6 +239,12 @@ class Soak:
                 self.say.publish(String(data=self.instruction))
             time.sleep(0.02)
         self.recoveries[name].append(time.monotonic() - begin)
+
+    def _follows(self, accepted: int) -> bool:
+        """The executor follows the newest instruction, and has accepted so many chunks."""
+        status = self.status
+        follows = status.state in FOLLOWING and status.instruction == self.instruction
+        return follows and status.accepted_chunks >= accepted
 
     def weigh(self) -> None:
         """Note the memory of every process."""

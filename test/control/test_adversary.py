@@ -38,7 +38,6 @@ def violations(x, stamps=None, steady=None, stopped=None, start=0.0) -> set[str]
     return set(check.violations)
 
 
-@pytest.mark.xfail(strict=True, reason="late ticks, ways back and jerk are being mended")
 def test_nothing_that_reaches_the_executor_breaks_a_promise():
     total = run_episodes(1, list(range(16)), 1000, "")
     assert total.first == {} and not total.violations

@@ -339,9 +339,16 @@ def test_an_activation_in_motion_goes_on_from_the_last_command():
     world.activate()  # at rest, but measured before the last command
     assert np.array_equal(world.tick().position, last)
     executor.deactivate()
-    world.measure()
+    world.measured = last - [0.1, 0, 0]
+    world.measure(stamp_ns=world.now_ns + NS // 100)  # by a clock that is ahead
     world.activate()
-    assert np.array_equal(world.tick().position, world.measured)
+    assert np.array_equal(world.tick().position, last)
+    executor.deactivate()
+    world.now_ns += NS // 100
+    world.measured = last - [0.1, 0, 0]
+    world.measure(stamp_ns=world.now_ns + NS // 100)
+    world.activate()
+    assert np.array_equal(world.tick().position, last - [0.1, 0, 0])
 
 
 @pytest.mark.parametrize("missed", [1, 2, 4, 9])

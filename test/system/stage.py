@@ -6,6 +6,7 @@ so nothing here depends on how fast any process is.
 
 import time
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -201,16 +202,16 @@ class Stage:
 
 
 def check_limits(
-    limits: Limits, positions: np.ndarray, stamps_ns: list[int], start: np.ndarray = HOME, dt: float = PERIOD_NS * 1e-9
+    limits: Limits, positions: np.ndarray, stamps_ns: Sequence[int], start: np.ndarray = HOME, leap: float = 1.0
 ) -> None:
     """(K, J) commands that begin at rest at `start`: finite and, by their stamps, inside every limit.
 
-    Where the clock leapt, back or by more than a second, they count as one period `dt` apart.
+    Where the clock leapt, back or by more than `leap` s, they count as one period apart.
     """
     assert np.isfinite(positions).all()
     assert (positions >= limits.lower - 1e-9).all() and (positions <= limits.upper + 1e-9).all()
-    gaps = np.diff(stamps_ns) * 1e-9
-    gaps = np.concatenate([[dt, dt], np.where((gaps > 0) & (gaps < 1), gaps, dt)])[:, None]
+    gaps, dt = np.diff(stamps_ns) * 1e-9, PERIOD_NS * 1e-9
+    gaps = np.concatenate([[dt, dt], np.where((gaps > 0) & (gaps < leap), gaps, dt)])[:, None]
     velocity = np.diff(np.concatenate([[start, start], positions]), axis=0) / gaps[: len(positions) + 1]
     assert (np.abs(velocity) <= limits.velocity * (1 + 1e-6)).all()
     acceleration = np.diff(velocity, axis=0) / ((gaps[1:] + gaps[:-1]) / 2)

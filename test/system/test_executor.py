@@ -190,8 +190,13 @@ def test_the_e_stop_is_latched_whatever_happens_to_the_others(graph, probe):
     stage.wait_status(lambda s: s.state == state and not s.names, "E_STOPPED after the cleanup")
     assert call(probe, reset, Trigger.Request()).success
     stage.wait_status(lambda s: s.state == ExecutorStatus.UNCONFIGURED, "UNCONFIGURED")
-    probe.publisher("e_stop", Bool, sensor_qos()).publish(Bool(data=True))  # best effort, while unconfigured
-    stage.wait_status(lambda s: s.state == state, "E_STOPPED while unconfigured")
+    button = probe.publisher("e_stop", Bool, sensor_qos())  # best effort: repeats itself, the first ones may get lost
+
+    def pressed() -> bool:
+        button.publish(Bool(data=True))
+        return stage.status.state == state
+
+    probe.wait_for(pressed, "E_STOPPED while unconfigured")
     stage.now_ns += PERIOD_NS
     graph.configure("executor_node")
     stage.introduce()

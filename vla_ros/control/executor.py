@@ -191,8 +191,9 @@ class Executor:
         if self._last is not None and self._last.stamp_ns <= now_ns:
             since = (now_ns - self._last.stamp_ns) * 1e-9
             if since <= self.settings.overrun_limit and not self.limiter.at_rest:
+                self.limiter.begin_stop()
                 return
-            if (self.joint_states.stamps_ns < self._last.stamp_ns).any():
+            if not self.joint_states.younger_than(self._last.stamp_ns):
                 start = self._last.position
         self._stand(start)
         self._time.begin()

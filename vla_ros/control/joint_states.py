@@ -14,6 +14,7 @@ class JointStates:
     Attributes:
         position: (J,) rad or m, NaN until it is known.
         stamps_ns: (J,) int64 ROS time of the measurement.
+        arrived_ns: (J,) int64 ROS time when it arrived here.
         ignored: number of values that were not believed.
     """
 
@@ -28,7 +29,7 @@ class JointStates:
     def clear(self) -> None:
         """Nothing is known."""
         self.position = np.full(len(self.names), np.nan)
-        self.stamps_ns = np.zeros(len(self.names), dtype=np.int64)
+        self.stamps_ns, self.arrived_ns = np.zeros((2, len(self.names)), dtype=np.int64)
 
     def update(self, stamp_ns: int, names: Sequence[str], position: Sequence[float], now_ns: int) -> None:
         """A message. A stamp of zero means that its driver does not stamp: the time of arrival counts."""
@@ -46,7 +47,11 @@ class JointStates:
                 self.ignored += 1
                 continue
             self.position[column] = value
-            self.stamps_ns[column] = stamp_ns
+            self.stamps_ns[column], self.arrived_ns[column] = stamp_ns, now_ns
+
+    def younger_than(self, stamp_ns: int) -> bool:
+        """Every joint was measured after `stamp_ns`, whatever a driver says whose clock is ahead."""
+        return bool((np.minimum(self.stamps_ns, self.arrived_ns) > stamp_ns).all())
 
     def stale(self, now_ns: int, timeout: float) -> str:
         """The joints without a fresh position in words, with their ages; empty when all are fresh. `timeout`: s."""

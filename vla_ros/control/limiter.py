@@ -113,12 +113,16 @@ class Limiter:
         dt = dt or self.dt
         return self._smooth(self._step(np.zeros_like(self._x), None, dt), dt)
 
+    def begin_stop(self) -> None:
+        """Until the robot is at rest every command is one of `stop`; without jerk limits that is `brake` anyway."""
+        if len(self._window) > 1 and not self.stopping:
+            self._v, self.stopping = self.velocity, True
+            self._place(self.position)
+
     def stop(self, dt: float | None = None) -> np.ndarray:
         """(J,) as `brake`, without regard to jerk: no joint becomes faster or turns round."""
         dt = dt or self.dt
-        if len(self._window) > 1 and not self.stopping:
-            self._v = self.velocity
-            self._place(self.position)
+        self.begin_stop()
         new = self._step(np.zeros_like(self._x), None, dt)
         self._window[:] = new
         self.stopping = len(self._window) > 1 and bool(self._v.any())

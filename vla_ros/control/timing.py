@@ -1,7 +1,7 @@
 """How the control loop keeps its time."""
 
 _RATE_WINDOW = 0.5  # s over which the rate is measured
-_UNSEEN_NS = 100_000  # two clocks cannot be read at one moment: so small a difference may be none
+_UNSEEN_NS = 1_000_000  # but at most a quarter of a period: two clocks are not read at one moment
 
 
 class Timing:
@@ -63,7 +63,7 @@ class CommandTime:
         self._offset_ns = 0
 
     def tick(self, now_ns: int, steady_ns: int, at_rest: bool) -> bool:
-        """Go on to the next tick. True if a standing robot's stamps were set back, so that they are less far apart."""
+        """Go on to the next tick. True if the stamp was corrected: it is not as far from the last one as the ticks."""
         passed = self.period_ns if self._steady_ns is None else steady_ns - self._steady_ns
         if self._steady_ns is None or passed <= 0:  # the first tick, or simulated time that was started again
             passed = now_ns - self.stamp_ns if self._steady_ns is not None else passed
@@ -72,11 +72,11 @@ class CommandTime:
         away_ns = now_ns - steady_ns - self._offset_ns
         self.leap_ns, self.away_ns = away_ns - self.away_ns, away_ns
         self._steady_ns, self.interval_ns = steady_ns, passed
-        correct = self.simulated or (at_rest and abs(away_ns) > _UNSEEN_NS)
+        correct = self.simulated or (at_rest and abs(away_ns) > min(_UNSEEN_NS, self.period_ns // 4))
         if correct:
             if self.simulated and abs(away_ns) < self.tolerance_ns:
                 self.interval_ns += away_ns
             self._offset_ns += away_ns
             self.away_ns = 0
         self.stamp_ns = steady_ns + self._offset_ns
-        return correct and not self.simulated and away_ns < 0
+        return correct and not self.simulated

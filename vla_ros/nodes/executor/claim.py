@@ -67,12 +67,7 @@ class Claim:
             for topic in self._topics:
                 self._names.append(self._machine_wide(topic))
             self._say(CLAIMING)
-            for topic, writer in zip(self._topics, self._writers, strict=True):
-                if not writer.wait_for_all_acked(Duration(seconds=_PATIENCE)):
-                    raise InputError(
-                        f"{topic}/claim: a listener did not acknowledge within {_PATIENCE:g} s, expected every "
-                        f"executor to; end the one that hangs"
-                    )
+            self._wait(self._acknowledged, lambda: "a listener to the claim did not acknowledge it (does it hang?)")
             self._wait(lambda: not self._silent(), lambda: f"{self._silent()} said nothing about who commands")
             self._refuse(COMMANDING, CLAIMING, older=True)
             self._wait(
@@ -109,6 +104,10 @@ class Claim:
         return made
 
     # What is said and heard
+
+    def _acknowledged(self) -> bool:
+        # Asked again and again instead of waited for, because rclpy waits with the interpreter's lock held.
+        return all(writer.wait_for_all_acked(Duration()) for writer in self._writers)
 
     def _say(self, state: str) -> None:
         for writer in self._writers:

@@ -40,7 +40,10 @@ class ExecutorParameters(NodeParameters):
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
     )
     overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
-    clock_jump_limit: float = _span(_S.clock_jump_limit, 0.01, 60.0, "s", "a larger jump of ROS time stops the robot")
+    clock_jump_limit: float = _span(
+        _S.clock_jump_limit, 0.01, 60.0, "s",
+        "ROS time set by this, or by a control period, stops the robot; a longer step of simulated time is a jump",
+    )
     monitor_window: float = _span(
         _S.monitor_window, 0.5, 60.0, "s", "what reversals, deviation and limited_share of the status are about"
     )
