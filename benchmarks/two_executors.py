@@ -119,8 +119,8 @@ def run(folder: Path, rounds: int, elsewhere: bool, domain: int | None = None) -
         except KeyboardInterrupt:
             print("interrupted: the rounds so far", file=sys.stderr)
     return {"elsewhere": elsewhere, "rounds": len(took), "one_commands": counts[1], "two_command": counts[2],
-            "first_command_s_median": round(float(np.median(took)), 2),
-            "first_command_s_longest": round(max(took), 2)}  # fmt: skip
+            "first_command_s_median": round(float(np.median(took or [0.0])), 2),
+            "first_command_s_longest": round(max(took, default=0.0), 2)}  # fmt: skip
 
 
 def main() -> int:

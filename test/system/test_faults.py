@@ -215,7 +215,7 @@ class RealTime:
 
     def __init__(self, stage: Stage) -> None:
         self.stage, self.node = stage, stage.graph.node
-        self.end = threading.Event()
+        self.end, self.mute, self.speed = threading.Event(), False, 0.2
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -228,11 +228,12 @@ class RealTime:
             if arm is not None and hand is not None:
                 lift, turn = arm.points[0].positions
                 self.stage.measured = np.array([turn, lift, hand.data[0]])
-            self.stage.publish_joints(stamp_ns=self.now_ns())
+            if not self.mute:
+                self.stage.publish_joints(stamp_ns=self.now_ns())
 
     def chunk(self) -> None:
         self.stage.now_ns = self.now_ns()
-        self.stage.chunks.publish(self.stage.chunk(plan(self.stage.measured, rows=60)))
+        self.stage.chunks.publish(self.stage.chunk(plan(self.stage.measured, round(12 / self.speed), self.speed)))
 
     def until(self, accept, what: str, chunks: bool = False) -> ExecutorStatus:
         """The first status that `accept` takes; while waiting, a fresh chunk every now and then if asked for."""

@@ -185,6 +185,12 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
     ahead = [s.message for s in probe.messages(STATUS) if "s ahead of the clock" in s.message]
     assert {message.split(":")[0] for message in ahead} == {"front", "joint_states"}, ahead
 
+    # One that is too long changes nothing.
+    policy.instruction.publish(String(data="x" * 10_001))
+    refused = policy.wait_status(lambda s: s.message.startswith("size: "), "the refusal of a long instruction")
+    assert refused.message == "size: instruction: 10001 bytes, limit 10000"
+    assert refused.instruction_id == instruction_id("pick up the blue cube")
+
     # The empty instruction stops inference, new images or not.
     policy.tell("")
     policy.wait_status(lambda s: s.state == PolicyStatus.IDLE, "idle again")

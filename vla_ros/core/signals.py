@@ -34,8 +34,9 @@ class StopSignals:
 
 
 def taken() -> list[int]:
-    """Those of the signals that a program should handle: not what nohup or a shell's background has it ignore."""
-    return [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    """Those of the signals that a program should handle: SIGHUP not where nohup has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOPPING if number != signal.SIGHUP or not ignored]
 
 
 def _say(line: str) -> None:
