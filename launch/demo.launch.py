@@ -15,7 +15,7 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.conditions import IfCondition
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import LifecycleNode
+from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 SHARE = Path(get_package_share_directory("vla_ros"))
@@ -29,6 +29,7 @@ ARGUMENTS = {
     "executor_params": (str(SHARE / "config" / "executor_demo.yaml"), "parameter file of executor_node"),
     "autostart": ("true", "configure and activate the nodes"),
     "namespace": ("", "of the nodes and of the robot's topics"),
+    "enclaves": ("/vla_ros", "with ROS_SECURITY_ENABLE: folder of the nodes' enclaves in the keystore"),
     "seed": ("0", "where the cubes lie"),
     "record": ("true", "record a bag"),
     "output": ("demo_%Y-%m-%d-%H%M%S", "folder of the bag, with strftime codes"),
@@ -39,13 +40,14 @@ def typed(name: str, kind: type) -> ParameterValue:
     return ParameterValue(LaunchConfiguration(name), value_type=kind)
 
 
-def node(name: str, parameters: dict, **options) -> LifecycleNode:
-    return LifecycleNode(
+def node(name: str, parameters: dict, **options) -> Node:
+    return Node(
         package="vla_ros",
         executable=name,
         name=name,
         namespace=LaunchConfiguration("namespace"),
         parameters=[{"robot": typed("robot", str), "autostart": typed("autostart", bool)} | parameters],
+        ros_arguments=["--enclave", [LaunchConfiguration("enclaves"), f"/{name}"]],
         output="both",
         emulate_tty=True,
         **options,
@@ -54,7 +56,7 @@ def node(name: str, parameters: dict, **options) -> LifecycleNode:
 
 def generate_launch_description() -> LaunchDescription:
     recorded = IfCondition(LaunchConfiguration("record"))
-    passed = ("robot", "policy", "device", "autostart", "namespace", "policy_params", "executor_params")
+    passed = ("robot", "policy", "device", "autostart", "namespace", "enclaves", "policy_params", "executor_params")
     return LaunchDescription(
         [
             *(DeclareLaunchArgument(name, default_value=default, description=description)

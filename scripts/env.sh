@@ -4,7 +4,7 @@ if [ -n "${BASH_SOURCE:-}" ]; then _root=${BASH_SOURCE[0]}; else _root=$0; fi
 _root=$(cd "$(dirname "$_root")/.." && pwd)
 
 export VIRTUAL_ENV=$_root/.venv
-case ":$PATH:" in *":$VIRTUAL_ENV/bin:"*) ;; *) export PATH=$VIRTUAL_ENV/bin:$PATH ;; esac
+case ":$PATH:" in *":$VIRTUAL_ENV/bin:"*) ;; *) export PATH=$VIRTUAL_ENV/bin${PATH:+:$PATH} ;; esac
 unset PYTHONHOME ROS_DISTRO RMW_IMPLEMENTATION _ROS_WHEELS_BOOTSTRAP_COMPLETE
 export AMENT_PREFIX_PATH=$_root/.ros/install:$VIRTUAL_ENV
 export LD_LIBRARY_PATH=$_root/.ros/install/lib

@@ -12,7 +12,8 @@ import sys
 
 from {module} import {function}
 
-sys.exit({function}())
+if __name__ == "__main__":  # processes of a pool import this file again
+    sys.exit({function}())
 """
 
 

@@ -4,7 +4,39 @@ The generated messages (`vla_ros.msg`, `vla_ros.action`) live in the colcon inst
 a source tree: extending `__path__` lets one name cover both.
 """
 
+import os
+import sys
+from collections.abc import Mapping
 from pkgutil import extend_path
 
 __path__ = extend_path(__path__, __name__)
 __version__ = "0.1.0"
+
+
+def without_working_directory(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process to which the working directory is data: a downloaded folder, say.
+
+    Python then searches it for no module, an empty element of PYTHONPATH included, and Fast DDS for no profile; a
+    profile that is meant is named by FASTDDS_DEFAULT_PROFILES_FILE.
+    """
+    named = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    safe = {"PYTHONPATH": os.pathsep.join(named), "PYTHONSAFEPATH": "1", "SKIP_DEFAULT_XML_FILE": "1"}
+    return {**environment, **safe}
+
+
+def _leave_working_directory() -> None:
+    """The same for this process, where it runs one of our programs and not a program that uses the package."""
+    program = os.path.basename(sys.argv[0]) if sys.argv else ""
+    is_module = program == "-m" and any(word.startswith(f"{__name__}.") for word in sys.orig_argv)
+    if not (is_module or program == "vla-ros" or program.endswith("_node")):
+        return
+    named = os.environ["PYTHONPATH"].split(os.pathsep) if os.environ.get("PYTHONPATH") else []
+    os.environ.update(without_working_directory(os.environ))
+    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if is_module and not sys.flags.safe_path and sys.path[0] not in (home, *named):
+        del sys.path[0]
+    if "" in named and os.path.exists(os.curdir) and (here := os.getcwd()) not in (home, *named):
+        sys.path[:] = [folder for folder in sys.path if folder != here]
+
+
+_leave_working_directory()

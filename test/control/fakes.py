@@ -40,11 +40,12 @@ class World:
         return self
 
     def tick(self, count: int = 1, pause: float = 0.0, leap: float = 0.0) -> Command | None:
-        """`count` control periods; before each, the loop stalls for `pause` s and ROS time leaps by `leap` s."""
+        """`count` control periods; before each, the loop misses those of `pause` s and ROS time leaps by `leap` s."""
         command = None
         for _ in range(count):
-            self.steady_ns += self.period_ns + round(pause * NS)
-            self.now_ns += self.period_ns + round((pause + leap) * NS)
+            passed = self.period_ns * (1 + round(pause * NS / self.period_ns))
+            self.steady_ns += passed
+            self.now_ns += passed + round(leap * NS)
             if self.joints:
                 self.measure()
             command = self.executor.tick(self.now_ns, self.steady_ns)

@@ -29,15 +29,33 @@ def limits(jerk: float = np.inf, gripper: bool = False) -> Limits:
     return Limits.merge(robot(jerk, gripper))
 
 
-def check_path(bounds: Limits, dt: float, start: np.ndarray, path: np.ndarray) -> None:
-    """(K, J) commands, `dt` s apart, that begin at rest at `start`: finite and inside every limit."""
+def check_path(
+    bounds: Limits,
+    dt: float,
+    start: np.ndarray,
+    path: np.ndarray,
+    times_ns: np.ndarray | None = None,
+    gentle: np.ndarray | None = None,
+) -> None:
+    """(K, J) commands that begin at rest at `start` (J,): finite and inside every limit, by difference quotients.
+
+    `times_ns`: (K,) when, `dt` s apart where left out; `dt` s is also how long the robot had stood at `start` before.
+    `gentle`: (K,) bool, commands that are bound to the limits of jerk too; all of them where left out.
+    """
+    count = len(path)
+    times = np.arange(count) * dt if times_ns is None else (times_ns - times_ns[0]) * 1e-9
     whole = np.concatenate([[start, start, start], path])
+    gap = np.diff(np.concatenate([[-3 * dt, -2 * dt, -dt], times]))[:, None]
+    assert (gap > 0).all()
     assert np.isfinite(path).all()
     assert (path >= np.minimum(bounds.lower, start) - 1e-12).all()
     assert (path <= np.maximum(bounds.upper, start) + 1e-12).all()
-    velocity = np.diff(whole, axis=0) / dt
+    velocity = np.diff(whole, axis=0) / gap
     assert (np.abs(velocity) <= bounds.velocity * (1 + 1e-9) + 1e-9).all()
-    acceleration = np.diff(velocity, axis=0) / dt
+    acceleration = np.diff(velocity, axis=0) / ((gap[1:] + gap[:-1]) / 2)
     assert (np.abs(acceleration) <= bounds.acceleration * (1 + 1e-6) + 1e-9 / dt).all()
-    jerk = np.diff(acceleration, axis=0) / dt
+    jerk = np.diff(acceleration, axis=0) / ((gap[2:] + gap[1:-1] + gap[:-2]) / 3)
+    if gentle is not None:
+        known = np.concatenate([[True, True, True], gentle])
+        jerk = jerk[np.all([known[i : i + count] for i in range(4)], axis=0)]
     assert (np.abs(jerk) <= bounds.jerk * (1 + 1e-6) + 1e-6 / dt).all()

@@ -130,6 +130,17 @@ def test_sequences_count_upwards_within_a_session():
     assert isinstance(world.send(sequence=6), ActionChunk)
 
 
+def test_a_later_observation_is_followed_whatever_its_number():
+    world = World().activate()
+    assert isinstance(world.send(sequence=2**64 - 1), ActionChunk)
+    for sequence in (7, 1, 0):
+        assert world.send(sequence=sequence, age=0.01).reason == Reason.SEQUENCE
+        world.tick(2)
+        assert isinstance(world.send(sequence=sequence), ActionChunk)
+    assert isinstance(world.send(sequence=9, age=0.5), ActionChunk)  # late, but never followed before
+    assert world.send(sequence=8, age=0.1).reason == Reason.SEQUENCE  # older than the newest that was followed
+
+
 def test_one_session_leads_until_it_is_silent():
     world = World().activate()
     assert isinstance(world.send(session=1), ActionChunk)

@@ -5,6 +5,7 @@ import pytest
 from control.fakes import HOME, NS, World
 
 from vla_ros.control.admission import Reason
+from vla_ros.control.executor import Executor
 from vla_ros.control.supervisor import Cause, State
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
@@ -266,6 +267,139 @@ def test_a_rival_is_left_alone_and_the_way_back_starts_at_the_measured_position(
     world.executor.rivals([], world.now_ns)
     assert np.array_equal(world.tick().position, world.measured)
     world.tick(60)  # far from its last command: the following error settles too
+    resumes(world)
+
+
+def outside_and_back(world: World, cause: Cause) -> None:
+    """Stopped for `cause`, whose way back is due, at a place where nothing could be activated."""
+    world.stuck = True
+    world.tick(100)
+    assert state(world) == (State.STOPPED, cause)
+    assert "turn: measured 3 rad, expected -0.99 to" in world.executor.state[2]
+    world.stuck, world.measured = False, HOME.copy()
+    world.measure(stamp_ns=world.now_ns + 1)
+    world.executor.rivals([], world.now_ns)
+    world.tick(100)
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK)
+
+
+@pytest.mark.parametrize("way", ["rival", "overrun", "clock", "joints", "policy", "e_stop", "e_stop_at_once"])
+def test_no_way_back_begins_where_nothing_could_be_activated(way):
+    world = moving(following_limit=0.0)  # the following error would see it as well
+    executor, outside, cause = world.executor, HOME + [2.9, 0, 0], Cause.FOLLOWING_ERROR
+    if way == "rival":
+        cause = Cause.RIVAL
+        executor.rivals(["other"], world.now_ns)
+        while world.tick() is not None:
+            pass
+        world.measured = outside
+        world.tick()
+        executor.rivals([], world.now_ns)
+    elif way == "overrun":
+        world.tick(pause=1.0)
+    elif way == "clock":
+        world.tick(leap=2.0)
+    elif way == "joints":
+        world.joints = False
+        world.tick(30)
+        world.joints = True
+    elif way == "policy":
+        executor.policy_alive(False, world.now_ns)
+        world.measured, world.stuck = outside, True
+        world.tick()
+        executor.policy_alive(True, world.now_ns)
+    else:
+        executor.e_stop("button")
+        world.tick(30)
+        world.measured = outside
+        world.stuck = True
+        if way == "e_stop":
+            world.tick(30)
+        world.measure()
+        executor.reset_e_stop(world.now_ns)
+    world.measured = outside
+    world.measure()
+    outside_and_back(world, cause)
+
+
+def test_an_activation_in_motion_goes_on_from_the_last_command():
+    world = moving()
+    executor, last = world.executor, world.executor.limiter.position.copy()
+    speed = executor.limiter.velocity[0]
+    world.measured = last - [0.2, 0, 0]  # an old measurement, or one of a robot that lags
+    world.measure()
+    executor.deactivate()
+    world.activate()
+    world.joints = False
+    step = (world.tick(pause=0.05).position - last)[0] / 0.06
+    assert speed - 10.0 * 0.035 - 1e-9 <= step < speed and state(world) == (State.HOLDING, Cause.NO_CHUNK)
+    rest(world)
+    executor.deactivate()
+    last = executor.limiter.position.copy()
+    world.activate()  # at rest, but measured before the last command
+    assert np.array_equal(world.tick().position, last)
+    executor.deactivate()
+    world.measure()
+    world.activate()
+    assert np.array_equal(world.tick().position, world.measured)
+
+
+@pytest.mark.parametrize("missed", [1, 2, 4, 9])
+def test_missed_periods_change_neither_speed_nor_place(missed):
+    world = moving()
+    places = {}
+    for k in range(10):
+        command = world.tick(pause=missed * 0.01 if k in (3, 4, 7) else 0.0)
+        places[command.stamp_ns] = command.position[0]
+    assert state(world) == (State.EXECUTING, Cause.NONE)
+    speeds = np.diff(list(places.values())) / np.diff(list(places)) * NS
+    assert speeds == pytest.approx(0.5)
+
+
+def test_a_clock_set_by_less_than_a_period_moves_no_stamp_of_a_motion():
+    world = moving()
+    before = world.tick()
+    for leap in (-0.004, 0.003, -0.008, 0.009, 0.003):
+        command = world.tick(leap=leap)
+        assert command.stamp_ns - before.stamp_ns == world.period_ns
+        assert state(world) == (State.EXECUTING, Cause.NONE)
+        before = command
+    command = world.tick(leap=0.008)  # together more than a period
+    assert state(world) == (State.STOPPED, Cause.CLOCK_JUMP)
+    assert command.stamp_ns - before.stamp_ns == world.period_ns
+    rest(world)
+    assert world.tick().stamp_ns == world.now_ns
+    before = world.tick(60)
+    world.send(np.tile(world.measured + [0.05, 0, 0], (20, 1)))
+    command = world.tick(leap=-0.009)  # a robot at rest takes the new time, and waits for it to pass
+    assert before.stamp_ns < command.stamp_ns == world.now_ns
+    assert np.array_equal(command.position, before.position)
+    resumes(world)
+
+
+def test_simulated_time_is_the_stamp_whatever_it_does():
+    world = moving()
+    world.executor = Executor(world.executor.limits, 100.0, simulated=True)
+    world.executor.set_instruction("go")
+    world.measure()
+    world.activate()
+    for leap in (0.0, -0.004, 0.003, 0.9, -3.0, -1.0):
+        assert world.tick(leap=leap).stamp_ns == world.now_ns
+    world.executor.deactivate()
+    world.steady_ns = 0
+    world.measure()
+    world.activate()
+    assert world.tick().stamp_ns == world.now_ns
+
+
+def test_what_is_no_number_is_never_published():
+    world = moving()
+    last = world.executor.limiter.position.copy()
+    world.executor.limiter._x[1] = np.nan
+    assert np.array_equal(world.tick().position, last)
+    assert state(world)[0] == State.E_STOPPED and "joint lift: the next command is nan" in world.executor.state[2]
+    world.tick(60)
+    world.executor.reset_e_stop(world.now_ns)
     resumes(world)
 
 

@@ -14,14 +14,71 @@ def run(limiter: Limiter, targets: np.ndarray, velocities: np.ndarray | None = N
     return np.array([limiter.follow(x, v) for x, v in zip(targets, velocities, strict=True)])
 
 
-@given(room=st.floats(0.0, 10.0), acceleration=st.floats(0.1, 100.0), dt=st.floats(0.001, 0.1))
-def test_stoppable_speed_stops_exactly_at_the_limit(room, acceleration, dt):
+def way_to_stop(speed: float, acceleration: float, intervals: list[float]) -> float:
+    """m or rad, of the step with `speed` over the first interval and the fastest stop in the others."""
+    way, before = 0.0, intervals[0]
+    for dt in intervals:
+        if way:
+            speed = max(speed - acceleration * (before + dt) / 2, 0.0)
+        way, before = way + speed * dt, dt
+    return way
+
+
+@given(
+    room=st.floats(0.01, 10.0),
+    acceleration=st.floats(0.1, 100.0),
+    dt=st.floats(0.001, 0.1),
+    later=st.lists(st.floats(1e-4, 1.0), max_size=20),
+)
+def test_a_stop_fits_whatever_intervals_come(room, acceleration, dt, later):
     speed = float(stoppable_speed(np.array([room]), np.array([acceleration]), dt)[0])
-    travelled, v = 0.0, speed
-    while v > 0:
-        travelled += v * dt
-        v -= acceleration * dt
-    assert travelled == pytest.approx(room, abs=1e-9, rel=1e-9)
+    assert way_to_stop(speed, acceleration, [dt, *later, 1e3]) <= room * (1 + 1e-9)
+    at_once = [dt, max(speed / acceleration - dt / 2, 1e-9)]  # the one that takes the parabola to its very end
+    assert way_to_stop(speed, acceleration, at_once) == pytest.approx(room, rel=1e-6)
+
+
+@given(room=st.floats(0.0, 10.0), acceleration=st.floats(0.1, 100.0), dt=st.floats(0.001, 0.1), stretch=st.floats(1, 9))
+def test_a_target_is_not_overshot_where_later_intervals_are_no_shorter(room, acceleration, dt, stretch):
+    speed = float(stoppable_speed(np.array([room]), np.array([acceleration]), dt, following=dt)[0])
+    count = int(speed / acceleration / dt) + 2
+    way = way_to_stop(speed, acceleration, [dt] + [dt * stretch] * count)
+    assert way <= room * (1 + 1e-9) + 1e-12
+    regular = way_to_stop(speed, acceleration, [dt] * (count + 1))
+    assert regular >= room - acceleration * dt * dt / 8 - 1e-9  # all of it but the rounding to whole periods
+
+
+intervals = st.sampled_from([1e-4, 0.004, 0.02, 0.3])  # s
+
+
+@given(steps=st.lists(st.tuples(st.floats(-2, 2), st.floats(-3, 3), intervals), max_size=60))
+def test_no_interval_breaks_a_limit(steps):
+    bounds, start = limits(), np.array([0.1, 0.3])
+    limiter = Limiter(bounds, 0.01)
+    limiter.reset(start)
+    times = np.cumsum([round(dt * 1e9) for *_, dt in steps] + [10_000_000] * 80)
+    path = [limiter.follow(np.array([x, 0.2 - x]), np.array([v, -v]), dt) for x, v, dt in steps]
+    path += [limiter.brake() for _ in range(80)]
+    assert limiter.at_rest
+    check_path(bounds, 0.01, start, np.array([start, *path]), np.concatenate([[0], times]))
+
+
+@pytest.mark.parametrize("jerk", [1000.0, 200.0, 20.0])
+def test_a_stop_speeds_nothing_up_and_turns_nothing_round(jerk):
+    bounds = limits(jerk=jerk)
+    for turned in range(1, 120, 7):
+        limiter = Limiter(bounds, 0.01)
+        limiter.reset(np.array([0.9, 0.4]))
+        run(limiter, np.tile([-0.9, 0.1], (60, 1)))
+        path = run(limiter, np.tile([0.9, 0.4], (turned, 1)))
+        speed = limiter.velocity
+        while not limiter.at_rest:
+            path = np.concatenate([path, limiter.stop()[None]])
+            assert (np.abs(limiter.velocity) <= np.abs(speed) * (1 + 1e-9) + 1e-12).all()
+            assert (limiter.velocity * speed >= -1e-12).all()
+            speed = limiter.velocity
+        assert (np.abs(np.diff(path, 2, axis=0)) <= bounds.acceleration * 1e-4 * (1 + 1e-6)).all()
+        assert (path >= bounds.lower).all() and (path <= bounds.upper).all()
+        assert np.array_equal(limiter.follow(path[-1], np.zeros(2)), path[-1])
 
 
 @given(

@@ -1,6 +1,7 @@
 """Robot file and URDF: the stricter wins and is named."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from control.robots import robot
@@ -8,6 +9,7 @@ from control.robots import robot
 from vla_ros.control.limits import ROBOT_FILE, URDF, Limits
 from vla_ros.control.urdf import UrdfLimit, load_urdf
 from vla_ros.core.errors import InputError
+from vla_ros.core.robot import Joint
 
 TEXT = """<?xml version="1.0"?>
 <robot name="small">
@@ -65,6 +67,24 @@ def test_the_stricter_wins_and_is_named():
     assert merged.report()["lift"] == "0.01 (robot file) to 0.39 m (URDF), 0.5 m/s (robot file), 4 m/s² (robot file)"
     alone = Limits.merge(robot())
     assert set(alone.sources["lift"].values()) == {ROBOT_FILE}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"lower": -1e308, "upper": 1e308}, "joint a: lower -1e.308, expected at most 1e.12 from zero"),
+        ({"velocity": 1e308}, "joint a: velocity 1e.308, expected at most 1e.12"),
+        ({"acceleration": 1e308}, "joint a: acceleration 1e.308, expected at most 1e.12"),
+        ({"lower": -1e11}, "joint a: acceleration 10, expected at least 1.5e.02: .* at 100 Hz; raise it or narrow"),
+        ({"velocity": 1e-300}, "joint a: velocity 1e-300, expected at least 1.1e-11"),
+        ({"acceleration": 1e-12}, "joint a: acceleration 1e-12, expected at least 1.1e-09"),
+        ({"jerk": 1e-6}, "joint a: jerk 1e-06 rad/s³, expected at least 4, .* takes 2.5 s"),
+    ],
+)
+def test_limits_that_arithmetic_cannot_hold_are_refused(change, words):
+    joint = Joint(**({"name": "a", "lower": -1.0, "upper": 1.0, "velocity": 2.0, "acceleration": 10.0} | change))
+    with pytest.raises(InputError, match=words):
+        Limits.merge(replace(robot(), joints=(joint,)))
 
 
 def test_what_does_not_fit_together_is_refused():

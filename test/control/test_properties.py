@@ -23,12 +23,15 @@ events = st.tuples(st.sampled_from(EVENTS), st.integers(0, 2**20))
 
 
 class Run:
-    """Applies events and cuts the commands where the robot has stood still: each piece begins at rest."""
+    """Applies events and cuts the commands where the robot has stood still: each piece begins at rest.
+
+    A piece is where it starts and its commands: steady time, stamp, position, whether jerk was bounded.
+    """
 
     def __init__(self, **options: object) -> None:
         self.world = World(**options).activate()
-        self.pieces = [[self.world.measured.copy()]]
-        self.silent = False
+        self.silent, self.restarted = False, True
+        self.pieces: list[tuple[np.ndarray, list[tuple[int, int, np.ndarray, bool]]]] = []
         self.followed = 0  # ticks
 
     def apply(self, event: str, seed: int) -> None:
@@ -39,12 +42,16 @@ class Run:
         elif event in ("chunk", "wild", "poison", "duplicate"):
             self._chunk(event, rng)
         elif event == "stall":
-            pause = rng.choice([0.005, 0.05, 0.5, 3.0])
-            if pause > executor.settings.overrun_limit:
-                self._cut()
-            self._take(world.tick(pause=pause))
+            period = world.period_ns / NS
+            pause = rng.choice([period, 2 * period, 3 * period, 0.09 - period, 0.5, 3.0])
+            command = world.tick(pause=pause)
+            if pause > executor.settings.overrun_limit and command is not None and not self.restarted:
+                assert np.array_equal(command.position, self.pieces[-1][1][-1][2])
+                self.restarted = True
+            self._take(command)
         elif event == "leap":
-            self._take(world.tick(leap=rng.choice([-1000.0, -0.3, -0.01, 0.2, 0.6, 1000.0])))
+            part = rng.choice([-0.9, -0.1, 0.4, 0.9, 1.1, -1.1]) * world.period_ns / NS
+            self._take(world.tick(leap=rng.choice([-1000.0, -0.3, part, part, part, 0.2, 0.6, 1000.0])))
         elif event == "say":
             world.instruction = str(rng.choice(["go", "another", ""]))
             executor.set_instruction(world.instruction)
@@ -58,8 +65,7 @@ class Run:
                 self._take(world.tick())
             executor.rivals([], world.now_ns)
             if self.silent and not executor.supervisor.tripped(Cause.RIVAL):
-                self.silent = False
-                self.pieces.append([world.measured.copy()])
+                self.silent, self.restarted = False, True
         elif event == "e_stop":
             executor.e_stop("test")
             for _ in range(seed % 60):
@@ -71,8 +77,8 @@ class Run:
             executor.deactivate()
             world.measure(stamp_ns=0)
             world.activate()
+            self.restarted = bool(self.silent or executor.at_rest)  # else it goes on from its last command
             self.silent = False
-            self.pieces.append([world.measured.copy()])
 
     def _chunk(self, kind: str, rng: np.random.Generator) -> None:
         """A plan from where the robot is; or one that nothing could follow; or nonsense."""
@@ -92,20 +98,26 @@ class Run:
         joints = [[0, 1, 2], [0, 1, 2], [0, 1, 2], [2, 0, 1], [0], [2, 1]][rng.integers(6)]
         world.send(rows[:, joints], step_dt=step_dt, age=age, names=tuple(world.names[joint] for joint in joints))
 
-    def _cut(self) -> None:
-        self.pieces.append([self.pieces[-1][-1]])
-
     def _take(self, command: object) -> None:
         if command is None:  # because of a rival
             self.silent = True
             return
         assert not self.silent
         self.followed += self.world.executor.state[0] in (State.APPROACHING, State.EXECUTING)
-        self.pieces[-1].append(command.position)
+        if self.restarted or command.stamp_ns <= self.pieces[-1][1][-1][1]:  # stamps are set back at rest only
+            if not self.restarted:
+                assert np.array_equal(command.position, self.pieces[-1][1][-1][2])
+            self.pieces.append((command.position, []))
+            self.restarted = False
+        gentle = not (self.world.executor.supervisor.stopped or self.world.executor.limiter.stopping)
+        self.pieces[-1][1].append((self.world.steady_ns, command.stamp_ns, command.position, gentle))
 
     def check(self) -> None:
-        for piece in self.pieces:
-            check_path(self.world.executor.limits, self.world.executor.limiter.dt, piece[0], np.array(piece)[1:])
+        limits, dt = self.world.executor.limits, self.world.executor.limiter.dt
+        for start, commands in self.pieces:
+            steady, stamps, path, gentle = map(np.array, zip(*commands, strict=True))
+            check_path(limits, dt, start, path, steady, gentle)
+            check_path(limits, dt, start, path, stamps, np.zeros_like(gentle))
 
 
 def test_no_order_of_events_breaks_a_limit():

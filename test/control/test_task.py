@@ -39,6 +39,7 @@ def test_the_executors_own_words_are_passed_on():
     ("instruction", "time_limit", "words"),
     [
         ("  ", 0.0, "instruction: empty"),
+        ("x" * 10_001, 0.0, "instruction: 10001 bytes, limit 10000"),
         ("go", -1.0, "time_limit: -1.0 s"),
         ("go", math.nan, "time_limit: nan s"),
     ],

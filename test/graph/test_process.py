@@ -43,8 +43,8 @@ def test_a_parameter_file_is_looked_at_before_the_node_is_started(tmp_path):
     good.write_text("a_node: {ros__parameters: {x: 1}}")
     bad.write_text("a: [")
     command = node_command("a_node", "some.module", "/left/", [good])
-    assert command[1:] == ["-m", "some.module", "--ros-args", "-r", "__node:=a_node", "-r", "__ns:=/left",
-                           "--params-file", str(good)]  # fmt: skip
+    assert command[1:] == ["-P", "-m", "some.module", "--ros-args", "--enclave", "/vla_ros/a_node", "-r",
+                           "__node:=a_node", "-r", "__ns:=/left", "--params-file", str(good)]  # fmt: skip
     for path, words in ((bad, "bad.yaml: not YAML"), (tmp_path / "none", "none: No such file")):
         with pytest.raises(InputError, match=f"parameter file .*{words}"):
             node_command("a_node", "some.module", "", [path])

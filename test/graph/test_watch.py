@@ -1,19 +1,108 @@
-"""What the terminal says about states."""
+"""What the terminal says about states, and that no message of a stranger ends it."""
+
+import io
+from argparse import Namespace
 
 import pytest
 
 pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
 
+from core.test_terminal import MARKUP, STEERING
+from rich.live import Live
+
+from vla_ros.cli import top
+from vla_ros.core.terminal import Terminal
 from vla_ros.graph.watch import CAUSES, EXECUTOR_STATES, POLICY_STATES, milliseconds
-from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+
+NAN, INF = float("nan"), float("inf")
 
 
 def test_every_state_and_cause_has_its_name():
     assert POLICY_STATES[PolicyStatus.WAITING] == "waiting" and sorted(POLICY_STATES) == list(range(6))
     assert EXECUTOR_STATES[ExecutorStatus.APPROACHING] == "approaching" and sorted(EXECUTOR_STATES) == list(range(7))
-    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(9))
+    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(11))
+
+
+def test_a_value_without_a_name_is_said_as_it_is():
+    assert POLICY_STATES[99] == EXECUTOR_STATES[99] == CAUSES[99] == "unknown (99)"
 
 
 def test_times_that_are_none_are_dashes():
     assert milliseconds(0.0123) == "12.3 ms"
     assert milliseconds(float("nan")) == "–"
+
+
+class Strangers:
+    """Stands for the graph: hands messages to whoever subscribes to their type."""
+
+    def __init__(self) -> None:
+        self.node, self.take = self, {}
+
+    def create_subscription(self, kind, topic, callback, qos) -> None:
+        self.take[kind] = callback
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None: ...
+
+
+class Drawn(Live):
+    """Draws with every update, and not when its thread comes to it."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options | {"auto_refresh": False})
+
+    def update(self, renderable, **options) -> None:
+        super().update(renderable, refresh=True)
+
+
+def messages(text: str) -> list:
+    numbers = [NAN, INF, -INF, 1e308]
+    names = [text, text, "", "a"]
+    return [
+        PolicyStatus(state=3, message=text, instruction=text, policy=text, waiting_for=names, inference_time=NAN),
+        PolicyStatus(state=99, rate=INF),
+        ExecutorStatus(state=4, cause=99, message=text, names=names, position=numbers, measured=numbers,
+                       velocity=numbers, deviation=numbers, reversals=numbers, limited_share=numbers,
+                       limited=[text], refusal_reasons=names, refusal_counts=[1], last_refusal=text,
+                       control_rate=NAN, lateness=INF, chunk_latency=-INF),
+        ExecutorStatus(state=99, names=[text] * 10_000, position=[1.0] * 10_000, measured=[1.0] * 10_000,
+                       velocity=[1.0] * 10_000, deviation=[1.0] * 10_000, reversals=[1.0] * 10_000,
+                       limited_share=[1.0] * 10_000, refusal_counts=[1, 2]),
+        ActionChunk(step_dt=INF, parts=[]), ActionChunk(step_dt=NAN), ActionChunk(step_dt=-1.0),
+        ActionChunk(step_dt=1e300),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("text", [MARKUP, STEERING, "long " * 100_000], ids=["markup", "steering", "long"])
+def test_top_shows_whatever_comes(text, is_terminal, monkeypatch):
+    """All of its rows, on a terminal and in a pipe, with each message of a stranger in turn."""
+    strangers = Strangers()
+    console = Terminal(file=io.StringIO(), force_terminal=is_terminal, width=200, height=500, color_system=None)
+    todo, seen = messages(text), []
+    moment = iter(range(1000))
+
+    def wait(seconds: float) -> None:
+        if not todo:
+            raise KeyboardInterrupt
+        message = todo.pop(0)
+        strangers.take[type(message)](message)
+        seen.append(message)
+
+    monkeypatch.setattr("vla_ros.graph.processes.Graph", lambda *args, **options: strangers)
+    monkeypatch.setattr("vla_ros.cli.top.Terminal", lambda: console)
+    monkeypatch.setattr("vla_ros.graph.watch.Live", Drawn)
+    monkeypatch.setattr(top.time, "sleep", wait)
+    monkeypatch.setattr(top.time, "monotonic", lambda: float(next(moment)))
+    with pytest.raises(KeyboardInterrupt):
+        top.main(Namespace(namespace="", duration=0.0))
+    assert not todo
+    said = console.file.getvalue()
+    assert "\x1b]" not in said and "\x1b[2J" not in said and "\x07" not in said
+    assert "unknown (99)" in said
+    if text == MARKUP:
+        assert MARKUP in said
+    assert len(said) < 500_000

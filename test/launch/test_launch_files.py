@@ -27,14 +27,16 @@ def description_of(name: str):
 )
 @pytest.mark.parametrize("device", ["", "cpu"])
 def test_a_launch_file_declares_its_arguments_and_nodes(name, arguments, nodes, device):
-    from launch.actions import OpaqueFunction
-    from launch_ros.actions import LifecycleNode
+    from launch.actions import LogInfo, OpaqueFunction
+    from launch_ros.actions import Node
 
     description = description_of(name)
-    assert arguments <= {argument.name for argument in description.get_launch_arguments()}
+    assert arguments | {"namespace", "enclaves"} <= {argument.name for argument in description.get_launch_arguments()}
     context = launch.LaunchContext()
     context.launch_configurations["device"] = device
     entities = []
     for entity in description.entities:
         entities += entity.execute(context) if isinstance(entity, OpaqueFunction) else [entity]
-    assert sum(isinstance(entity, LifecycleNode) for entity in entities) == nodes
+    assert sum(isinstance(entity, Node) for entity in entities) == nodes
+    if name == "vla.launch.py":  # the demo includes it
+        assert any(isinstance(entity, LogInfo) for entity in entities)

@@ -1,7 +1,11 @@
 """Images against an independent decoder, rosbags-image."""
 
+import random
+import struct
 import sys
+import zlib
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -9,8 +13,12 @@ import pytest
 from rosbags.image import message_to_cvimage
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.robot import Camera, CommandGroup, Joint, RobotSpec
+from vla_ros.core.stream import Stream
+from vla_ros.datasets.values import pixels as dataset_pixels
 from vla_ros.messages import images
-from vla_ros.messages.images import compressed_image_message, image_message, raw_image, rgb_image
+from vla_ros.messages.decoders import decoder_of
+from vla_ros.messages.images import compressed_image_message, depth_image, image_message, raw_image, rgb_image
 
 HEIGHT, WIDTH = 5, 7
 SHAPES = {
@@ -155,3 +163,77 @@ def test_cv_bridge_gives_the_same_arrays(encoding, monkeypatch):
     with_bridge = raw_image(message)
     monkeypatch.setattr(images, "CvBridge", None)
     np.testing.assert_array_equal(with_bridge, raw_image(message))
+
+
+def png_that_says(width: int, height: int) -> bytes:
+    """A few bytes with the header of a large PNG; what follows it would be decoded without an end."""
+    header = struct.pack(">4sIIBBBBB", b"IHDR", width, height, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes(1 << 20))
+    chunks = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    chunks += struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def jpeg_that_says(width: int, height: int) -> bytes:
+    data = bytearray(cv2.imencode(".jpeg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+ROBOT = RobotSpec(
+    name="test", cameras=(Camera("front", "front", WIDTH, HEIGHT),),
+    joints=(Joint("a", -1, 1, 1, 1),), groups=(CommandGroup("arm", "arm", "joint_state", ("a",)),),
+)  # fmt: skip
+DEPTH = Stream("depth", "depth", "sensor_msgs/msg/CompressedImage", shape=(HEIGHT, WIDTH, 1), dtype="uint16")
+DECODERS = {
+    "camera": decoder_of(ROBOT.all_streams["front"], ROBOT),
+    "depth": decoder_of(DEPTH, ROBOT),
+    "viewer": rgb_image,
+    "bag": depth_image,
+    "dataset": lambda message: dataset_pixels(message.data, (HEIGHT, WIDTH), depth=False),
+}
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
+@pytest.mark.parametrize("data", [png_that_says(30_000, 30_000), png_that_says(2**31 - 1, 2**31 - 1),
+                                  jpeg_that_says(65_000, 65_000), jpeg_that_says(9_000, 8_000)])  # fmt: skip
+def test_a_compressed_image_is_measured_before_it_is_decoded(decode, data, monkeypatch):
+    monkeypatch.setattr(images.cv2, "imdecode", Mock(side_effect=AssertionError("it was decoded")))
+    with pytest.raises(InputError, match=r"pixels|frame of|not a JPEG or PNG"):
+        decode(SimpleNamespace(format="png", data=data))
+
+
+@pytest.mark.parametrize("decode", ["camera", "depth", "dataset"])
+@pytest.mark.parametrize("make", [png_that_says, jpeg_that_says])
+def test_another_size_than_the_file_says_is_not_decoded(decode, make, monkeypatch):
+    monkeypatch.setattr(images.cv2, "imdecode", Mock(side_effect=AssertionError("it was decoded")))
+    with pytest.raises(InputError, match="8x5 pixels, the robot file says 7x5|frame of .5, 8., expected .5, 7"):
+        DECODERS[decode](SimpleNamespace(format="png", data=make(WIDTH + 1, HEIGHT)))
+
+
+def test_another_size_of_a_raw_image_is_not_looked_at(monkeypatch):
+    monkeypatch.setattr(images, "raw_image", Mock(side_effect=AssertionError("it was read")))
+    message = message_of("rgb8", pixels_of("rgb8"))
+    message.width = 2**32 - 1
+    with pytest.raises(InputError, match="image of 4294967295x5 pixels, the robot file says 7x5"):
+        DECODERS["camera"](message)
+
+
+@pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS)
+def test_bytes_turned_over_are_refused_in_one_line(decode):
+    """Of a header, of what follows it, cut off, or no image at all: never another exception, never a wrong size."""
+    rng = random.Random(0)
+    kinds = ("png", "jpeg", "webp", "tiff", "bmp")
+    whole = [cv2.imencode(f".{kind}", pixels_of("rgb8"))[1].tobytes() for kind in kinds]
+    for k in range(600):
+        data = bytearray(whole[k % len(whole)])
+        for _ in range(rng.randrange(4)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        message = SimpleNamespace(format="png", data=bytes(data[: rng.choice([len(data), rng.randrange(len(data))])]))
+        try:
+            decode(message)
+        except InputError as error:
+            assert "\n" not in str(error)
+        else:
+            assert k % len(whole) < 2  # no other format is read

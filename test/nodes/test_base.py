@@ -1,6 +1,7 @@
 """The lifecycle base, in one process without discovery, and the ends of a process."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -141,6 +142,9 @@ def test_parameters_are_checked_and_taken(node):
     refusal = set_one(node, "rate", 30.0)
     assert not refusal.successful and "clean the node up first" in refusal.reason
     assert node.parameters.rate == 20.0
+    refusal = set_one(node, "use_sim_time", True)  # a stranger's /clock must not become the node's time
+    assert not refusal.successful and "clean the node up first" in refusal.reason
+    assert not node.get_clock().ros_time_is_active
     assert set_one(node, "blend", 0.25).successful
     assert node.parameters.blend == 0.25
 
@@ -177,14 +181,18 @@ class Node(ManagedNode):
     def activate(self):
         print("active", flush=True)
     def deactivate(self):
+        print("brakes", flush=True)
+        if braking:
+            sys.stdin.readline()
         print("deactivated", flush=True)
     def release(self):
         print("released", flush=True)
+braking = len(sys.argv) > 1
 sys.exit(spin_node(Node, ["--ros-args", "-p", "autostart:=true"]))
 """
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "parent"])
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "parent"])
 def test_the_process_ends_cleanly(how):
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
@@ -202,12 +210,86 @@ def test_the_process_ends_cleanly(how):
         else:
             process.send_signal(getattr(signal, how))
         output, _ = process.communicate(timeout=60)
-        assert output == "deactivated\nreleased\n"
+        assert output == "brakes\ndeactivated\nreleased\n"
         assert process.returncode == 0
     finally:
         process.kill()
         if how != "parent":
             os.close(write_end)
+
+
+@pytest.fixture
+def braking():
+    """A process that was asked to stop by SIGINT and brakes until it reads a line."""
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, "braking"], text=True, **pipes)
+    assert process.stdout.readline() == "active\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "brakes\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def insist(process, number, word):
+    """Sends the signal every now and then until a line with `word` is on stderr."""
+    while not select.select([process.stderr], [], [], 0.1)[0]:
+        process.send_signal(number)
+    line = process.stderr.readline()
+    assert word in line, line
+
+
+def test_a_second_signal_does_not_cut_the_braking_short(braking):
+    insist(braking, signal.SIGINT, "[WARN] SIGINT again: stopping already; a third one ends it at once")
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a launch goes on to other signals: they count for themselves
+        braking.send_signal(number)
+    output, errors = braking.communicate("at rest\n", timeout=60)
+    assert (output, errors) == ("deactivated\nreleased\n", "")
+    assert braking.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_third_signal_ends_the_process_at_once(braking, number):
+    insist(braking, number, f"[WARN] {number.name} again")
+    insist(braking, number, f"[FATAL] third {number.name}: ended without stopping first")
+    assert braking.wait(timeout=60) == 128 + number
+
+
+SLOW_MODULE = """
+print("importing", flush=True)
+__import__("time").sleep(600)
+"""
+PROGRAMS = {
+    **{f"{name}_node": ["-m", f"vla_ros.nodes.{name}_node"] for name in
+       ("executor", "expert", "policy", "recorder", "sim", "task")},
+    "entry point": ["policy_node"],
+    "vla-ros": ["-m", "vla_ros.cli.main", "info", "so101"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_signal_during_an_import_leaves_no_traceback(program, number, tmp_path):
+    for module in ("rclpy", "numpy", "torch"):
+        (tmp_path / f"{module}.py").write_text(SLOW_MODULE)
+    arguments = PROGRAMS[program]
+    if arguments[0] != "-m":
+        (tmp_path / arguments[0]).write_text("from vla_ros.nodes.policy_node import main\nmain()\n")
+        arguments = [str(tmp_path / arguments[0])]
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+    )
+    try:
+        assert process.stdout.readline() == "importing\n", process.communicate()
+        process.send_signal(number)
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode in (-number, 128 + number, 0)
+    finally:
+        process.kill()
 
 
 def test_bad_parameters_end_the_process_with_one_line():

@@ -53,3 +53,41 @@ def test_refusals_and_overruns_warn_once_each_time_they_grow():
     assert diagnostic(status).level == DiagnosticStatus.WARN
     status.refused_chunks = status.overruns = 0  # activated again
     assert diagnostic(status).level == DiagnosticStatus.OK
+
+
+def watched(**fields) -> ExecutorStatus:
+    status = ExecutorStatus(state=ExecutorStatus.EXECUTING, names=["turn", "lift"])
+    status.deviation, status.reversals, status.limited_share = [0.001, 0.25], [4.0, 0.0], [0.1, 0.0]
+    status.progress_age = 1.5
+    for name, value in fields.items():
+        setattr(status, name, value)
+    return status
+
+
+def test_what_the_monitor_sees_is_said_by_joint_the_worst_first():
+    found = ExecutorDiagnostic()(watched())
+    assert (found.level, found.message) == (DiagnosticStatus.OK, "following chunks")
+    values = {item.key: item.value for item in found.values}
+    assert values["deviation (rad or m)"] == "lift 0.25, turn 0.001"
+    assert values["reversals (1/s)"] == "turn 4"
+    assert values["held back by a limit"] == "turn 10%"
+    assert values["time without progress (s)"] == "1.5"
+    assert {item.key: item.value for item in ExecutorDiagnostic()(ExecutorStatus()).values}["reversals (1/s)"] == ""
+
+
+@pytest.mark.parametrize(
+    ("fields", "level", "words"),
+    [
+        ({"message": "joint turn: turns round"}, DiagnosticStatus.WARN, "following chunks: joint turn: turns round"),
+        ({"progress_age": 12.3}, DiagnosticStatus.OK, "following chunks: no progress for 12 s"),
+        (
+            {"limited_share": [0.6, 0.9]},
+            DiagnosticStatus.OK,
+            "following chunks: held back by a limit: lift 90%, turn 60% of the time",
+        ),
+        ({"state": ExecutorStatus.HOLDING, "progress_age": 12.3}, DiagnosticStatus.OK, "holding"),
+    ],
+)
+def test_why_a_robot_that_follows_chunks_gets_nowhere(fields, level, words):
+    found = ExecutorDiagnostic()(watched(**fields))
+    assert (found.level, found.message) == (level, words)

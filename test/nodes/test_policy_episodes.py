@@ -13,10 +13,10 @@ pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 
 from runtime.tiny_policy import Rememberer, Speaker, loaded
-from std_msgs.msg import String
 
 from vla_ros.core.observation import Observation
 from vla_ros.nodes.policy_node import PolicyNode
+from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.session import PolicySession
 from vla_ros.runtime.trigger import Trigger
 
@@ -32,7 +32,7 @@ class Node(SimpleNamespace):
             _met="", _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
             _status=SimpleNamespace(state=0, session=7, inferences=0), now_ns=lambda: 0,
             _set_status=Mock(), get_logger=Mock(), _rate=lambda: 0.0,
-            _builder=Mock(build=self.observation),
+            _builder=Mock(build=self.observation), _arrivals=Mock(),
         )
         self._begin = partial(PolicyNode._begin, self)
         self.infer, self._session.infer = self._session.infer, self.interrupted
@@ -59,13 +59,13 @@ class Node(SimpleNamespace):
 
 
 def told(node, text):
-    return partial(PolicyNode._take_instruction, node, String(data=text))
+    return partial(PolicyNode._take_instruction, node, text)
 
 
 def test_within_an_episode_every_answer_is_published_and_steps_are_counted():
     node = Node()
     assert [node.ask(step) for step in (1, 2, 4)] == [1, 1, 1] and node.elapsed() == 2
-    told(node, " touch ")()  # the same text again begins nothing
+    told(node, "touch")()  # the same text again begins nothing
     assert node.ask(5) == 1 and node.elapsed() == 1 and node._episode == 0
 
 
@@ -92,6 +92,7 @@ def test_what_begins_before_its_observation_is_asked_drops_the_answer_too():
 def test_a_leap_back_while_an_observation_is_built_leaves_nothing_used_up(when):
     node = Node()
     node._trigger, node.now_ns = Trigger(["front"], ["joint_states"]), lambda: 1
+    node._arrivals = Arrivals(node._builder, node._trigger, [], 0.5)
 
     def arrive(step):
         for stream in ("front", "joint_states"):

@@ -197,14 +197,21 @@ class Stage:
         """Every command published so far was inside every limit; nothing was published besides."""
         assert len(self.probe.messages("arm/command")) == len(self.commands)
         assert len(self.probe.messages("hand/command")) == len(self.commands)
-        check_limits(self.limits, self.positions, PERIOD_NS * 1e-9)
+        check_limits(self.limits, self.positions, [stamp for stamp, _ in self.commands])
 
 
-def check_limits(limits: Limits, positions: np.ndarray, dt: float, start: np.ndarray = HOME) -> None:
-    """(K, J) commands, `dt` s apart, that begin at rest at `start`: finite and inside every limit."""
+def check_limits(
+    limits: Limits, positions: np.ndarray, stamps_ns: list[int], start: np.ndarray = HOME, dt: float = PERIOD_NS * 1e-9
+) -> None:
+    """(K, J) commands that begin at rest at `start`: finite and, by their stamps, inside every limit.
+
+    Where the clock leapt, back or by more than a second, they count as one period `dt` apart.
+    """
     assert np.isfinite(positions).all()
     assert (positions >= limits.lower - 1e-9).all() and (positions <= limits.upper + 1e-9).all()
-    path = np.concatenate([[start, start], positions])
-    velocity = np.diff(path, axis=0) / dt
+    gaps = np.diff(stamps_ns) * 1e-9
+    gaps = np.concatenate([[dt, dt], np.where((gaps > 0) & (gaps < 1), gaps, dt)])[:, None]
+    velocity = np.diff(np.concatenate([[start, start], positions]), axis=0) / gaps[: len(positions) + 1]
     assert (np.abs(velocity) <= limits.velocity * (1 + 1e-6)).all()
-    assert (np.abs(np.diff(velocity, axis=0)) <= limits.acceleration * dt * (1 + 1e-6)).all()
+    acceleration = np.diff(velocity, axis=0) / ((gaps[1:] + gaps[:-1]) / 2)
+    assert (np.abs(acceleration) <= limits.acceleration * (1 + 1e-6)).all()

@@ -1,14 +1,19 @@
 """Evaluation through the graph: the same layout gives the same run, whatever came before it."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
+from system.rights import given, used
 from system.support import Probe, free_domain
 from tiny_checkpoint import tiny_checkpoint
 from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.evaluation import EvaluationGraph
+from vla_ros.graph.security import NODES, enclaves
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.qos import sensor_qos
@@ -37,17 +42,46 @@ def run(evaluation: EvaluationGraph, probe: Probe, seed: int, text: str, foreign
     return np.concatenate(columns, axis=1)
 
 
-def test_a_layout_is_run_the_same_way_again(tmp_path: Path):
-    policy = tiny_checkpoint(tmp_path / "policy", ROBOT, centre=HOME)
+@pytest.fixture(scope="module")
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EvaluationGraph]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    policy = tiny_checkpoint(folder / "policy", ROBOT, centre=HOME)
+    with EvaluationGraph(folder / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as made:
+        made.bring_up()
+        yield made
+
+
+def test_a_layout_is_run_the_same_way_again(evaluation: EvaluationGraph):
     episode, other = (11, "touch the red cube"), (12, "pick up the blue cube")
-    with EvaluationGraph(tmp_path / "graph", str(ROBOT_FILE), str(policy), domain=free_domain()) as evaluation:
-        probe = Probe(evaluation.graph)
-        for group in ROBOT.groups:
-            probe.record(group.topic, JointTrajectory, sensor_qos(reliable=True, depth=1000))
-        evaluation.bring_up()
-        first, between = run(evaluation, probe, *episode), run(evaluation, probe, *other)
-        np.testing.assert_array_equal(run(evaluation, probe, *episode), first)
-        foreign = run(evaluation, probe, *episode, foreign_images=True)
+    probe = Probe(evaluation.graph)
+    for group in ROBOT.groups:
+        probe.record(group.topic, JointTrajectory, sensor_qos(reliable=True, depth=1000))
+    first, between = run(evaluation, probe, *episode), run(evaluation, probe, *other)
+    np.testing.assert_array_equal(run(evaluation, probe, *episode), first)
+    foreign = run(evaluation, probe, *episode, foreign_images=True)
     assert np.ptp(first, axis=0).max() > 0.01  # the policy moves the arm
     assert (between != first).any()
     assert (foreign != first).any()  # and what it sees makes a difference
+
+
+def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: EvaluationGraph):
+    rights, graph = enclaves(ROBOT), evaluation.graph
+    evaluation.simulation.reset(seed=0)
+    for name in ("task_node", "recorder_node"):
+        graph.start(name, parameters=evaluation.common)
+        graph.configure(name)
+    graph.activate_when_ready("executor_node")  # its command publishers exist while it is active
+    graph.start("expert_node", parameters=evaluation.common)
+    graph.configure("expert_node")
+    for name in NODES:
+        wanted = given(rights[name], name)
+        graph.wait_until(lambda name=name, wanted=wanted: used(graph.node, name) == wanted, 20.0)
+        assert used(graph.node, name) == wanted, f"rights of {name} in vla_ros/graph/security.py"
+
+    me = graph.node.get_name()
+    operator = given(rights["operator"], me)
+    assert all(names <= operator[rule] for rule, names in used(graph.node, me).items())
+    places = {name: place for name, _, place in graph.node.get_node_names_and_namespaces_with_enclaves()}
+    assert places == {name: f"/vla_ros/{name}" for name in NODES} | {me: "/vla_ros/operator"}
+    for name in ("task_node", "recorder_node", "expert_node"):
+        graph.kill(name, signal.SIGINT)

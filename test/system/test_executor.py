@@ -1,18 +1,20 @@
 """What a peer on the graph sees of the executor: commands that follow chunks, and nothing else."""
 
+import signal
 import time
 from array import array
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from rclpy.serialization import serialize_message
-from std_msgs.msg import Bool
+from std_msgs.msg import Bool, Header
 from std_srvs.srv import SetBool, Trigger
 from system.stage import HOME, PERIOD_NS, START_NS, Stage
 
 from vla_ros.graph.processes import GraphError
 from vla_ros.msg import ActionPart, ExecutorStatus
-from vla_ros.nodes.qos import sensor_qos
+from vla_ros.nodes.qos import STATUS_QOS, profile, sensor_qos
 
 
 def ramp(start: np.ndarray, velocity: tuple[float, ...], rows: int, step_dt: float) -> np.ndarray:
@@ -105,7 +107,6 @@ BAD = {
     "instruction": {"instruction_id": 1},
     "position": {"data": [9.0, 0.2, 0.5] * 3},
     "rival_policy": {"session": 8},
-    "sequence": {"sequence": 0},
 }
 
 
@@ -117,6 +118,8 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
     assert stage.send(stage.chunk(still)).last_refusal.startswith("instruction: ")
     stage.say("go")
     assert stage.send(stage.chunk(still)).accepted_chunks == 1
+    again = stage.send(stage.chunk(still, sequence=stage.sequence))
+    assert again.last_refusal == "sequence: sequence 3 after 3, observed 0.000 s before", again.last_refusal
     for reason, change in BAD.items():
         status = stage.send(stage.chunk(still + [0.3, 0.1, 0.1], **change))
         assert status.last_refusal.startswith(f"{reason}: "), status.last_refusal
@@ -126,14 +129,27 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
     assert ahead.last_refusal == "future: stamped 3600.000 s ahead, limit 0.1 s"
     late = stage.send(stage.chunk(still, age=0.3))
     assert late.last_refusal == "too_old: stamped 0.300 s ago, its rows were over 0.300 s after that"
+    end = Header(stamp=Time(sec=2**31 - 1, nanosec=2**32 - 1))  # more than a Time can say properly
+    status = stage.send(stage.chunk(still, header=end))
+    assert status.last_refusal.startswith("future: ") and status.chunk_stamp == Time(sec=2**31 - 1, nanosec=10**9 - 1)
     for change in ({"parts": []}, {"parts": stage.chunk(still).parts * 2}):
         assert stage.send(stage.chunk(still, **change)).last_refusal.startswith("names: ")
     huge = stage.send(stage.chunk(np.tile(HOME, (1001, 1))))
     assert huge.last_refusal == "horizon: 1001 rows, limit 1000"
+    large = stage.send(bytes(200_000))
+    assert large.last_refusal == "size: a chunk of 200000 bytes, limit 28300"
+    many = stage.send(stage.chunk(still, parts=[ActionPart()] * 101))
+    assert many.last_refusal == "size: a chunk of 101 parts, limit 100"
     far = stage.send(stage.chunk(still + [1.2, 0, 0]))
     assert far.last_refusal == "jump: joint turn: begins at 1.2 rad, measured 0, limit 0.8 away"
-    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 8
+    assert far.refused_chunks == sum(far.refusal_counts) == len(BAD) + 12
     assert np.abs(stage.positions - HOME).max() < 1e-12
+
+    # Neither a huge sequence number nor a count that begins anew locks the policy out: the later observation counts.
+    for number in (2**64 - 1, 0, 1):
+        stage.tick()
+        accepted = stage.status.accepted_chunks
+        assert stage.send(stage.chunk(still, sequence=number)).accepted_chunks == accepted + 1
 
     # Bytes turned over, cut off and appended: every message is answered, the node lives, the commands stay bounded.
     rng = np.random.default_rng(20)
@@ -156,32 +172,47 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
 
 
 def test_the_e_stop_is_latched_whatever_happens_to_the_others(graph, probe):
+    button = graph.node.create_publisher(Bool, "e_stop", STATUS_QOS)
+    button.publish(Bool(data=True))  # latched, before there is an executor
     stage = Stage(graph, probe)
     reset = graph.node.create_client(Trigger, "executor_node/reset_e_stop")
     stop = graph.node.create_client(SetBool, "executor_node/e_stop")
     state = ExecutorStatus.E_STOPPED
 
-    stage.e_stop.publish(Bool(data=True))  # inactive already
-    stage.wait_status(lambda s: s.state == state, "E_STOPPED while inactive")
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED of before the start")
     stage.introduce()
     with pytest.raises(GraphError, match="e-stop is latched"):
         graph.activate("executor_node")
     stage.e_stop.publish(Bool(data=False))  # a topic does not unlatch
     assert not call(probe, stop, SetBool.Request(data=False)).success  # neither does the other service
     assert stage.status.state == state
-    graph.cleanup("executor_node")  # nor does configuring the node anew
+    graph.cleanup("executor_node")
+    stage.wait_status(lambda s: s.state == state and not s.names, "E_STOPPED after the cleanup")
+    assert call(probe, reset, Trigger.Request()).success
+    stage.wait_status(lambda s: s.state == ExecutorStatus.UNCONFIGURED, "UNCONFIGURED")
+    probe.publisher("e_stop", Bool, sensor_qos()).publish(Bool(data=True))  # best effort, while unconfigured
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED while unconfigured")
     stage.now_ns += PERIOD_NS
     graph.configure("executor_node")
     stage.introduce()
-    stage.wait_status(lambda s: s.state == state, "E_STOPPED after a new configuration")
+    stage.wait_status(lambda s: s.state == state and s.names, "E_STOPPED after a new configuration")
     assert call(probe, reset, Trigger.Request()).success
     stage.wait_status(lambda s: s.state == ExecutorStatus.INACTIVE, "INACTIVE")
+    assert call(probe, stop, SetBool.Request(data=True)).success
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED by the service while inactive")
+    assert call(probe, reset, Trigger.Request()).success
 
     stage.activate()
     stage.say("go")
     stage.send(stage.chunk(ramp(HOME, (0.5, 0.0, 0.0), 20, 0.1)))
     stage.tick(20)
-    assert call(probe, stop, SetBool.Request(data=True)).success
+    button = probe.publisher("e_stop", Bool, profile(1000, reliable=True), readers=2)
+    process = graph.processes["executor_node"].popen
+    process.send_signal(signal.SIGSTOP)  # pressed for a moment while the whole process stands still
+    for pressed in (False, True, *[False] * 300):
+        button.publish(Bool(data=pressed))
+    process.send_signal(signal.SIGCONT)
+    stage.wait_status(lambda s: s.state == state, "E_STOPPED in motion")
     stage.tick(10)
     assert np.array_equal(stage.positions[-1], stage.positions[-2])  # braked, holds
     stage.session, stage.sequence = 99, 0  # the policy was restarted

@@ -1,9 +1,11 @@
 """The launcher itself: transitions, refusals in the node's own words, and nothing left running."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -67,7 +69,7 @@ with Graph(sys.argv[1], domain=int(sys.argv[2])) as graph:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_signal_leaves_no_process(tmp_path: Path, module, number):
     from system.support import DEADLINE, free_domain
 
@@ -86,6 +88,57 @@ def test_a_signal_leaves_no_process(tmp_path: Path, module, number):
         except psutil.NoSuchProcess:
             pass  # gone before we looked
         assert not child.is_running()
+    finally:
+        program.kill()
+        program.communicate()
+
+
+BRAKING = NODE.replace("sys.exit", """
+import os, time
+def deactivate(self):
+    open(FILE + ".brakes", "w").close()
+    while not os.path.exists(FILE + ".rest"):
+        time.sleep(0.01)
+    open(FILE + ".stopped", "w").close()
+Node.deactivate, FILE = deactivate, os.environ["BRAKING"]
+sys.exit""")
+
+
+@pytest.mark.parametrize("third", [False, True])
+def test_a_further_signal_lets_the_nodes_brake_and_a_third_does_not(tmp_path: Path, module, third):
+    from system.support import DEADLINE, free_domain
+
+    (tmp_path / "example_node.py").write_text(BRAKING)
+    file = tmp_path / "file"
+    program = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "graph"), str(free_domain())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | module | {"BRAKING": str(file)},
+    )
+
+    def insist(word: str) -> None:
+        while not select.select([program.stderr], [], [], 0.1)[0]:
+            program.send_signal(signal.SIGINT)
+        line = program.stderr.readline()
+        assert word in line, line
+
+    try:
+        child = psutil.Process(int(program.stdout.readline()))
+        program.send_signal(signal.SIGINT)
+        while not file.with_suffix(".brakes").exists():
+            assert program.poll() is None
+            time.sleep(0.01)
+        insist("[WARN] SIGINT again")
+        program.send_signal(signal.SIGTERM)
+        if third:
+            insist("[FATAL] third SIGINT")
+        else:
+            file.with_suffix(".rest").touch()
+        program.wait(timeout=DEADLINE)
+        assert not child.is_running()
+        assert file.with_suffix(".stopped").exists() != third
     finally:
         program.kill()
         program.communicate()

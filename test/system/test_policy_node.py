@@ -19,11 +19,12 @@ from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
-from vla_ros.messages.stamps import stamp_ns
+from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 STATUS = "policy_node/status"
+HOUR = 3600 * NS
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,20 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
     assert len(probe.messages("action_chunk")) == before
     policy.chunk_of(robot.observe())
     policy.wait_status(lambda s: s.state == PolicyStatus.RUNNING and not s.waiting_for, "running again")
+
+    # One stamp that cannot be is said, and changes nothing of what comes after it.
+    for cameras, stamp in ((("front",), robot.now() + HOUR), ((), robot.now() + HOUR), (("wrist",), 0),
+                           (("front",), robot.now() - HOUR)):  # fmt: skip
+        robot.observe(stamp, cameras)
+        policy.chunk_of(robot.observe())
+    ahead = [s.message for s in probe.messages(STATUS) if "s ahead of the clock" in s.message]
+    assert {message.split(":")[0] for message in ahead} == {"front", "joint_states"}, ahead
+
+    # One that is too long changes nothing.
+    policy.instruction.publish(String(data="x" * 10_001))
+    refused = policy.wait_status(lambda s: s.message.startswith("size: "), "the refusal of a long instruction")
+    assert refused.message == "size: instruction: 10001 bytes, limit 10000"
+    assert refused.instruction_id == instruction_id("pick up the blue cube")
 
     # The empty instruction stops inference, new images or not.
     policy.tell("")

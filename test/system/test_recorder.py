@@ -1,6 +1,8 @@
 """The recorder on a graph: what a peer publishes is in the bag, seen as a policy sees it live, even after SIGKILL."""
 
+import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import yaml
 from rclpy.duration import Duration
 from sensor_msgs.msg import CompressedImage, Image, JointState
+from shape_msgs.msg import Plane
 from std_msgs.msg import String
 from system.support import DEADLINE, Probe
 from trajectory_msgs.msg import JointTrajectory
@@ -71,9 +74,9 @@ class Source:
             assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE))
 
 
-def start(graph: Graph, robot: Path, bag: Path, **parameters) -> None:
+def start(graph: Graph, robot: Path, bag: Path, environment: dict[str, str] | None = None, **parameters) -> None:
     values = {"robot": str(robot), "output": str(bag), **parameters}
-    graph.start("recorder_node", parameters=values)
+    graph.start("recorder_node", parameters=values, environment=environment)
     graph.bring_up("recorder_node")
 
 
@@ -86,7 +89,14 @@ def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe
     }
     for topic, kind in topics.values():
         probe.record(topic, kind)
-    start(graph, robot, tmp_path / "bag")
+    # Another topic's type is installed here but not where the recorder runs: that is said, and the rest is recorded.
+    (tmp_path / "hides" / "shape_msgs").mkdir(parents=True)
+    (tmp_path / "hides" / "shape_msgs" / "__init__.py").touch()
+    hides = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "hides"), *sys.path])}
+    graph.node.create_publisher(Plane, "foreign", 1)
+    start(graph, robot, tmp_path / "bag", hides, topics=["foreign"])
+    log, said = graph.processes["recorder_node"].log, "topic /foreign: not recorded: message type shape_msgs/msg/Plane"
+    probe.wait_for(lambda: said in log.read_text(), said)
     source = Source(probe, heard=tuple(topic for topic, _ in topics.values()))
     frames = 8  # fewer than the publishers' queues hold: nothing is lost, however long anybody is paused
     for k in range(frames):

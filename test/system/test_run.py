@@ -1,4 +1,7 @@
-"""`vla-ros run` serves a checkpoint in LeRobot's layout against the simulator, and Ctrl-C leaves no process."""
+"""`vla-ros run` serves a checkpoint in LeRobot's layout against the simulator, and Ctrl-C leaves no process.
+
+It is started in a folder that means harm, and strangers send what would end it or `vla-ros top` beside it.
+"""
 
 import os
 import signal
@@ -10,20 +13,24 @@ import numpy as np
 import pi0_folders
 import psutil
 import yaml
+from core.test_terminal import MARKUP
+from std_msgs.msg import String
 from system.robot import ROBOT_FILE
 from system.support import DEADLINE, Probe
+from test_working_directory import lay_trap
 
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
-from vla_ros.msg import ActionChunk
-from vla_ros.nodes.qos import COMMAND_QOS
+from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_session
 
 CAMERAS = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
 DEGREES = 180 / np.pi
+STEERING = "\x1b]0;title\x07\x1b[2J\rnew"
 
 
 def write_policy(folder: Path, robot: RobotSpec) -> Path:
@@ -49,12 +56,20 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
     (tmp_path / "patient.yaml").write_text(yaml.safe_dump({"policy_node": {"ros__parameters": {"max_age": 30.0}}}))
     probe.record("action_chunk", ActionChunk, COMMAND_QOS)
     graph.start("sim_node", parameters={"robot": str(ROBOT_FILE)}, lifecycle=False)
+    trap = lay_trap(tmp_path / "downloaded", tmp_path / "RAN")
+    os.mkfifo(trap / "DEFAULT_FASTDDS_PROFILES.xml")  # who reads it waits for ever
+    program = [sys.executable, "-P", "-m", "vla_ros.cli.main"]
     command = [
-        sys.executable, "-m", "vla_ros.cli.main", "run", "--policy", str(policy), "--robot", "so101",
+        *program, "run", "--policy", str(policy), "--robot", "so101",
         "--device", "cpu", "--instruction", "touch the red cube", "--params", str(tmp_path / "patient.yaml"),
         "--output", str(tmp_path / "run"),
     ]  # fmt: skip
-    run = subprocess.Popen(command, env=os.environ | {"ROS_DOMAIN_ID": str(graph.domain)})
+    environment = os.environ | {"ROS_DOMAIN_ID": str(graph.domain), "SKIP_DEFAULT_XML_FILE": "0"}
+    said = {name: tmp_path / f"{name}.txt" for name in ("run", "top")}
+    with said["run"].open("w") as output:
+        run = subprocess.Popen(command, cwd=trap, env=environment, stdout=output)
+    with said["top"].open("w") as output:
+        top = subprocess.Popen([*program, "top"], cwd=trap, env=environment, stdout=output)
     try:
         identity = instruction_id("touch the red cube")
 
@@ -71,11 +86,34 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
         usual = np.abs(session.infer([example_sample(robot, session.processor)])[0].targets.parts[0].data).max()
         assert usual / 10 < np.abs(chunk.targets.parts[0].data).max() < 10 * usual
 
+        strangers = [
+            (probe.publisher("policy_node/status", PolicyStatus, POLICY_STATUS_QOS, readers=2),
+             [PolicyStatus(state=99, message=MARKUP), PolicyStatus(state=3, instruction=STEERING)]),
+            (probe.publisher("executor_node/status", ExecutorStatus, STATUS_QOS, readers=2),
+             [ExecutorStatus(state=99, cause=99, message=MARKUP, refusal_counts=[1])]),
+            (probe.publisher("instruction", String, COMMAND_QOS, readers=3), [String(data=MARKUP + STEERING)]),
+        ]  # fmt: skip
+
+        def all_said() -> bool:
+            assert run.poll() is None and top.poll() is None, f"run {run.poll()}, top {top.poll()}"
+            for publisher, messages in strangers:
+                for message in messages:
+                    publisher.publish(message)
+            words = (MARKUP, "policy unknown (99)", "executor unknown (99)", r"\x1b]0;title")
+            return all(word in file.read_text() for file in said.values() for word in words)
+
+        probe.wait_for(all_said, "the texts of strangers as they are")
+        for file in said.values():
+            assert file.read_text().startswith(f"ROS domain {graph.domain}, discovery range ")
+            assert "\x1b" not in file.read_text()
+        assert not (tmp_path / "RAN").exists(), (tmp_path / "RAN").read_text()
+
         children = psutil.Process(run.pid).children(recursive=True)
         assert len(children) == 3
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=2 * DEADLINE) == 0
         assert not [child for child in children if child.is_running()]
     finally:
-        run.kill()
-        run.wait()
+        for process in (run, top):
+            process.kill()
+            process.wait()

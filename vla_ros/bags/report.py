@@ -14,6 +14,8 @@ from vla_ros.core.errors import InputError
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+pyplot.rcParams["text.parse_math"] = False  # names and instructions are texts as they are
+
 
 def write_report(folder: str | Path, evaluations: Sequence[Evaluation], comparison: Comparison | None) -> Path:
     """Write `report.json` and `errors.png` into a folder, made if missing. Raises InputError."""

@@ -6,12 +6,13 @@
 
 import argparse
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeRemainingColumn
 from rich.table import Table
 
 from vla_ros.bags.repair import repair
 from vla_ros.bags.summary import summarise
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,23 +45,23 @@ def _show(args: argparse.Namespace) -> int:
         gap = f"{gap / 1e9:.3f} s at {bag.when(at).split(' (')[0]}" if gap else ""
         numbers = (str(len(topic.stamps)), f"{topic.rate:.2f}", f"{topic.size / 1e6:.1f}")
         table.add_row(topic.name, topic.type, *numbers, gap, ", ".join(notes))
-    console = Console()
+    console = Terminal()
     console.print(table)
     for key, value in sorted(bag.custom.items()):
-        console.print(f"{key}: {value}", markup=False)
+        console.print(f"{key}: {value}")
     return 0
 
 
 def _repair(args: argparse.Namespace) -> int:
-    columns = (TextColumn("repairing"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("repair", total=None)
-        report = repair(args.bag, args.output, lambda done, total: progress.update(task, completed=done, total=total))
+    columns = ("repairing", BarColumn(), "{task.percentage:.0f} %", TimeRemainingColumn())
+    with progress(*columns, transient=True) as bar:
+        task = bar.add_task("repair", total=None)
+        report = repair(args.bag, args.output, lambda done, total: bar.update(task, completed=done, total=total))
     for file, reason in report.broken.items():
-        print(f"{file}: {reason}")
+        say(f"{file}: {reason}")
     if not report.broken:
-        print("every file could be read to its end")
+        say("every file could be read to its end")
     for topic, count in sorted(report.counts.items()):
-        print(f"{count:8d}  {topic}")
-    print(f"{report.messages} messages in {report.output}")
+        say(f"{count:8d}  {topic}")
+    say(f"{report.messages} messages in {report.output}")
     return 0

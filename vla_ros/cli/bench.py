@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from vla_ros.bench.lerobot_peer import COMPARED, LeRobotPeer, find_python
@@ -36,6 +35,7 @@ from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, to
 from vla_ros.bench.work import measure_machine
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.terminal import Terminal
 from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import LoadOptions, load, resolve
 from vla_ros.runtime.history import example_sample
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}, expected at least 1")
-    console = Console()
+    console = Terminal()
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     if args.threads:
@@ -90,12 +90,12 @@ def main(args: argparse.Namespace) -> int:
         f"{subject.title} on {where}, {str(dtype).removeprefix('torch.')}, torch {torch.__version__}, "
         f"{args.runs} runs, {torch.get_num_threads()} CPU thread(s)\n"
         f"this machine: {machine.flops_per_second / 1e12:.3g} TFLOP/s, {machine.bytes_per_second / 1e9:.3g} GB/s",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     console.print(table([timing for timing in timings if not timing.problem], bounds))
     for timing in timings:
         if timing.problem:
-            console.print(f"{timing.name}: not measured: {timing.problem}", highlight=False, soft_wrap=True)
+            console.print(f"{timing.name}: not measured: {timing.problem}", soft_wrap=True)
     return 0
 
 

@@ -9,14 +9,15 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from vla_ros.bags.build import build_dataset
 from vla_ros.bags.episodes import CUTS, CutOptions
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import say
 from vla_ros.datasets.contact_sheet import contact_sheet
 from vla_ros.datasets.lerobot import Dataset
 
@@ -72,9 +73,9 @@ def _build(args: argparse.Namespace) -> int:
         if len(args.image_size) > 2 or min(args.image_size) < 1:
             raise InputError(f"--image-size {args.image_size}, expected HEIGHT WIDTH or one number, in pixels")
         resize = partial(resize_within, height=args.image_size[0], width=args.image_size[-1])
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
-               TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    percentage = "{task.percentage:.0f} %"
+    times = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
+    with progress("{task.description}", BarColumn(), percentage, *times) as bar:
         task = bar.add_task("reading", total=None)
         report = build_dataset(
             args.bags, args.output, robot, cut_options(args), args.namespace, resize, args.skip_bad,
@@ -82,26 +83,25 @@ def _build(args: argparse.Namespace) -> int:
         )  # fmt: skip
         bar.update(task, completed=1, total=1)
     for problem in report.problems:
-        print(f"left out: {problem}")
-    print(f"{report.episodes} episodes, {report.frames} frames ({report.frames / args.fps:.1f} s) in {report.output}")
+        say(f"left out: {problem}")
+    say(f"{report.episodes} episodes, {report.frames} frames ({report.frames / args.fps:.1f} s) in {report.output}")
     return 0
 
 
 def _show(args: argparse.Namespace) -> int:
     dataset = Dataset(args.dataset)
-    console = Console()
+    console = Terminal()
     console.print(
         f"{dataset.path}: {len(dataset.episodes)} episodes, {len(dataset)} frames at {dataset.fps:g} Hz "
         f"({len(dataset) / dataset.fps:.1f} s), robot {dataset.robot_type or 'unknown'}",
-        markup=False, highlight=False,
-    )  # fmt: skip
+    )
     for camera in dataset.camera_names:
         height, width = dataset.image_size(camera)
-        console.print(f"camera {camera}: {width}x{height}", highlight=False)
+        console.print(f"camera {camera}: {width}x{height}")
     for name in dataset.streams:
-        console.print(f"stream {name}", highlight=False)
+        console.print(f"stream {name}")
     for name, why in dataset.unreadable.items():
-        console.print(f"not read: {name}: {why}", highlight=False, soft_wrap=True)
+        console.print(f"not read: {name}: {why}", soft_wrap=True)
     texts: dict[str, list[int]] = {}
     for episode in dataset.episodes:
         texts.setdefault(episode.instruction, []).append(episode.length)
@@ -120,5 +120,5 @@ def _show(args: argparse.Namespace) -> int:
     sheet = Path(args.dataset) / "contact_sheet.png" if args.sheet is None else args.sheet
     if sheet:
         contact_sheet(dataset, sheet, args.episodes)
-        console.print(f"contact sheet: {sheet}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"contact sheet: {sheet}", soft_wrap=True)
     return 0

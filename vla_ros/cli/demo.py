@@ -14,6 +14,7 @@ from pathlib import Path
 
 import vla_ros
 from vla_ros.core.errors import InputError
+from vla_ros.core.terminal import Terminal
 
 INSTRUCTIONS = ("touch the red cube", "pick up the blue cube", "touch the green cube")
 CHECKPOINT = Path(vla_ros.__file__).parent / "data" / "checkpoints" / "pi0_tiny"
@@ -32,8 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from vla_ros.cli.demo_pictures import write_plot, write_video
     from vla_ros.graph.demo import DemoGraph, result_table
     from vla_ros.graph.demo_bag import Step, read_motion
@@ -43,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
     folder = args.output or Path("runs") / time.strftime("demo-%Y-%m-%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty, expected a new one")
-    console = Console()
+    console = Terminal()
     steps = [Step(text) for text in args.instructions]
     with DemoGraph(folder, args, console) as demo:
         try:
@@ -60,6 +59,6 @@ def main(args: argparse.Namespace) -> int:
     console.print(result_table(steps, watch))
     console.print(
         f"{folder}: video demo.mp4, plot commands.png, bag (ros2 bag info {folder / 'bag'}), logs *.log",
-        highlight=False, soft_wrap=True,
+        soft_wrap=True,
     )  # fmt: skip
     return 0 if all(step.success_ns is not None for step in steps) else 1

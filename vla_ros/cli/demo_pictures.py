@@ -17,6 +17,8 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.demo_bag import Motion, Step, read_frames, side_by_side, step_at
 from vla_ros.messages.stamps import NS
 
+pyplot.rcParams["text.parse_math"] = False  # names and instructions are texts as they are
+
 BANNER = 56  # pixels, even
 FPS = 30
 _WHITE, _GREY, _GREEN = (240, 240, 240), (150, 150, 150), (110, 220, 120)

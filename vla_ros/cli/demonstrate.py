@@ -21,6 +21,7 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.text import say
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
 from vla_ros.sim.demonstrations import ATTEMPTS, FPS, demonstrations, layout_seed
@@ -62,10 +63,10 @@ def main(args: argparse.Namespace) -> int:
             frames += len(demo.states)
             made[f"{demo.task.kind} {demo.task.colour}"] += 1
             if done % 20 == 0 or done == args.episodes:
-                print(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s", flush=True)
+                say(f"{done}/{args.episodes} episodes, {frames} frames, {time.monotonic() - began:.0f} s")
         writer.finish()
-    print(f"{args.out}: " + ", ".join(f"{count} x {what}" for what, count in sorted(made.items())))
-    print(f"mean length {frames / args.episodes / FPS:.2f} s")
+    say(f"{args.out}: " + ", ".join(f"{count} x {what}" for what, count in sorted(made.items())))
+    say(f"mean length {frames / args.episodes / FPS:.2f} s")
     return 0
 
 
@@ -93,6 +94,6 @@ def _record_bags(args: argparse.Namespace) -> int:
                 else:
                     raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts")
                 if (index + 1) % 10 == 0 or index + 1 == args.episodes:
-                    print(f"{index + 1}/{args.episodes} episodes, {time.monotonic() - began:.0f} s", flush=True)
-    print(f"{args.episodes} bags in {args.out}; vla-ros dataset build {args.out}/* makes a dataset of them")
+                    say(f"{index + 1}/{args.episodes} episodes, {time.monotonic() - began:.0f} s")
+    say(f"{args.episodes} bags in {args.out}; vla-ros dataset build {args.out}/* makes a dataset of them")
     return 0

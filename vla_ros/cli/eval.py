@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import say
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
@@ -93,7 +94,7 @@ def main(args: argparse.Namespace) -> int:
     if args.output:
         with new_file(args.output, "results") as part:
             part.write_text(json.dumps(_report(results, args), indent=2) + "\n", encoding="utf-8")
-        print(f"written: {args.output}")
+        say(f"written: {args.output}")
     return 0
 
 
@@ -187,7 +188,7 @@ def _progress(outcomes: list[Outcome], total: int, elapsed: float) -> None:
         return
     rate = sum(outcome.success for outcome in outcomes) / count
     left = elapsed / count * (total - count)
-    print(f"{count}/{total} episodes, {rate:.0%} so far, {elapsed:.0f} s, about {left:.0f} s left", flush=True)
+    say(f"{count}/{total} episodes, {rate:.0%} so far, {elapsed:.0f} s, about {left:.0f} s left")
 
 
 def _print_table(results: dict[str, list[Outcome]], args: argparse.Namespace) -> None:
@@ -202,7 +203,7 @@ def _print_table(results: dict[str, list[Outcome]], args: argparse.Namespace) ->
         low, high = task["interval"]
         median = f"{times[len(times) // 2]:.1f}" if times else "-"
         table.add_row(kind, str(task["layouts"]), f"{task['rate']:.1%}", f"{low:.1%} to {high:.1%}", median)
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:

@@ -4,13 +4,13 @@ vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, n
 vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
 vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
 vla-ros info ROBOT_FILE.yaml --urdf ROBOT.urdf    and the limits that hold beside a URDF
+vla-ros info ROBOT_FILE.yaml --sros2 > policy.xml    who may do what on its graph (docs/security.md)
 """
 
 import argparse
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from vla_ros.control.limits import Limits
@@ -19,17 +19,21 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import say
 from vla_ros.messages.observation import ObservationBuilder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file, a robot file or its name")
     parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
+    parser.add_argument("--sros2", action="store_true", help="with a robot file: print the SROS2 policy of its graph")
+    parser.add_argument("--namespace", default="", help="with --sros2: of the nodes and the robot's topics")
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
 
 
 def main(args: argparse.Namespace) -> int:
-    console = Console(markup=False)  # names in files are words, not markup
+    console = Terminal()
     if args.path.is_file():
         is_robot = "checkpoint" not in read_mapping(args.path, "file")  # a policy file has one
     else:
@@ -41,12 +45,18 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"{args.path}: no checkpoint folder, no policy file; {error}") from None
         robot = RobotSpec.load(file)
         ObservationBuilder(robot)  # refuses streams that nothing can decode
+        if args.sros2:
+            from vla_ros.graph.security import policy
+
+            say(policy(robot, args.namespace), end="")
+            return 0
         _print_robot(console, robot)
         if args.urdf is not None:
             _print_limits(console, robot, args.urdf)
         return 0
-    if args.urdf is not None:
-        raise InputError(f"--urdf {args.urdf}: needs a robot file, {args.path} is none")
+    for option in ("urdf", "sros2"):
+        if getattr(args, option):
+            raise InputError(f"--{option}: needs a robot file, {args.path} is none")
     from vla_ros.policies import registry
 
     table = Table(show_header=False, box=None)
@@ -58,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print_robot(console: Console, robot: RobotSpec) -> None:
+def _print_robot(console: Terminal, robot: RobotSpec) -> None:
     console.print(
         f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}, "
         f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends",
@@ -88,7 +98,7 @@ def _print_robot(console: Console, robot: RobotSpec) -> None:
     console.print(commands)
 
 
-def _print_limits(console: Console, robot: RobotSpec, urdf: Path) -> None:
+def _print_limits(console: Terminal, robot: RobotSpec, urdf: Path) -> None:
     """What the executor enforces, and which file each limit comes from."""
     limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
     for name, line in Limits.merge(robot, load_urdf(urdf)).report().items():

@@ -2,10 +2,12 @@
 
 import argparse
 import os
+import signal
 import sys
 from importlib import import_module
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.text import say
 
 # name: (module with `arguments(parser)` and `main(args) -> int`, one line of help)
 COMMANDS = {
@@ -34,7 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         commands.add_parser(name, help=line, add_help=False)
     name = parser.parse_args(argv[:1]).command
     module_name, line = COMMANDS[name]
-    module = import_module(module_name)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the middle of an import it would leave a traceback
+    try:
+        module = import_module(module_name)
+    finally:
+        signal.signal(signal.SIGINT, before)
     own = argparse.ArgumentParser(prog=f"vla-ros {name}", description=module.__doc__ or line,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     module.arguments(own)
@@ -42,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return module.main(args)
     except InputError as error:
-        print(f"vla-ros {name}: {error}", file=sys.stderr)
+        say(f"vla-ros {name}: {error}", error=True)
         return 2
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             raise
-        print(f"vla-ros {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"vla-ros {name}: {error.filename}: {error.strerror}", error=True)
         return 2
     except KeyboardInterrupt:
         return 130

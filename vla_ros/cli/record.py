@@ -9,8 +9,10 @@ from typing import Any
 
 from vla_ros.bags.compress import FORMATS
 from vla_ros.bags.writer import COMPRESSIONS
+from vla_ros.core.discovery import discovery_line
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_robot
+from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,9 +37,11 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.process import check_namespace
     from vla_ros.nodes.base import spin_node
     from vla_ros.nodes.recorder_node import RecorderNode, RecorderParameters
+    from vla_ros.nodes.security import enclave_arguments
 
     check_namespace(args.namespace)
     robot = str(resolve_robot(args.robot))
+    say(discovery_line())
 
     class CommandLineRecorder(RecorderNode):
         """A recorder that ends the program when it cannot record."""
@@ -61,4 +65,4 @@ def main(args: argparse.Namespace) -> int:
                 raise InputError(node.reason)
         return node
 
-    return spin_node(make)
+    return spin_node(make, enclave_arguments("recorder_node"))

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, TimeRemainingColumn
 from rich.table import Table
 
 from vla_ros.bags.compare import compare
@@ -23,6 +22,8 @@ from vla_ros.cli.dataset import add_cut_arguments, cut_options
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.terminal import Terminal, progress
+from vla_ros.core.text import say
 
 if TYPE_CHECKING:
     from vla_ros.runtime.session import PolicySession
@@ -61,24 +62,27 @@ def _publish(args: argparse.Namespace) -> int:
     import rclpy
 
     from vla_ros.nodes.replay_node import ReplayNode
+    from vla_ros.nodes.security import enclave_arguments, secured
 
     if len(args.bags) != 1:
         raise InputError(f"{len(args.bags)} bags, expected one (several are evaluated with --policy)")
     options = PlayOptions(args.rate, args.start, args.duration, args.loop, args.topics, args.commands)
     with Bag(args.bags[0]) as bag:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-        node = ReplayNode(bag, options, clock=not args.no_clock)
+        enclave = enclave_arguments("replay_node")
+        with secured(enclave):
+            rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+            node = ReplayNode(bag, options, clock=not args.no_clock)
         try:
             for topic, reason in node.left_out.items():
-                print(f"{topic}: not published: {reason}", flush=True)
+                say(f"{topic}: not published: {reason}")
             if args.wait:
                 node.wait_for_subscribers()
             count = node.play()
         finally:
             node.destroy_node()
             rclpy.try_shutdown()
-    print(f"{count} messages published")
+    say(f"{count} messages published")
     return 0
 
 
@@ -122,7 +126,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         for name, path in zip(names, args.policy, strict=True)
     ]
     options = cut_options(args)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    with progress("chunks", BarColumn(), "{task.percentage:.0f} %", TimeRemainingColumn(), transient=True) as bar:
         task = bar.add_task("chunks", total=None)
         evaluations, problems = evaluate(
             args.bags, robot, predictors, options, args.namespace, args.every, args.seed, args.skip_bad,
@@ -130,24 +134,23 @@ def _evaluate(args: argparse.Namespace) -> int:
         )  # fmt: skip
     comparison = compare(evaluations[0], evaluations[1], args.seed) if len(predictors) == 2 else None
     for problem in problems:
-        print(f"left out: {problem}")
-    print_tables(evaluations, robot, Console())
+        say(f"left out: {problem}")
+    print_tables(evaluations, robot, Terminal())
     if comparison is not None:
-        print(comparison.verdict)
+        say(comparison.verdict)
     if args.output:
         from vla_ros.bags.report import write_report
 
-        print(f"report.json and errors.png in {write_report(args.output, evaluations, comparison)}")
+        say(f"report.json and errors.png in {write_report(args.output, evaluations, comparison)}")
     return 0
 
 
-def print_tables(evaluations: Sequence[Evaluation], robot: RobotSpec, console: Console) -> None:
+def print_tables(evaluations: Sequence[Evaluation], robot: RobotSpec, console: Terminal) -> None:
     """Mean absolute error by joint, by time ahead and by instruction."""
     one = evaluations[0]
     console.print(
         f"{len(one.errors)} chunks of {len(np.unique(one.episodes))} episodes; mean |predicted - executed|, "
         "'hold still' predicts that nothing moves",
-        highlight=False,
     )
     names = [e.name for e in evaluations]
     table = Table("joint", "unit", *names, title="by joint", title_justify="left")

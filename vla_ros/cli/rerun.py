@@ -16,9 +16,9 @@ from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
+from vla_ros.core.text import say
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.decoders import decoder_of
-from vla_ros.messages.images import rgb_image
 from vla_ros.messages.observation import message_stamp
 from vla_ros.messages.stamps import stamp_ns
 
@@ -66,7 +66,7 @@ class Bridge:
                 if stream.is_state:
                     self._take_joints(message)
                 elif stream.is_camera:
-                    image = self._rerun.Image(rgb_image(message)).compress(jpeg_quality=85)
+                    image = self._rerun.Image(decode(message)[stream.name]).compress(jpeg_quality=85)
                     self._recording.log(f"camera/{stream.name}", image)
                 else:
                     self._show(stream, decode(message))
@@ -133,7 +133,7 @@ def main(args: argparse.Namespace) -> int:
         recording.save(args.save)
     else:
         recording.spawn()
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         Bridge(graph, robot, recording)
         end = time.monotonic() + args.duration if args.duration else None
         try:
@@ -142,5 +142,5 @@ def main(args: argparse.Namespace) -> int:
         finally:
             recording.flush()
             if args.save:
-                print(f"wrote {args.save}")
+                say(f"wrote {args.save}")
     return 0

@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from vla_ros.core.discovery import discovery_line
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
+from vla_ros.core.terminal import Terminal
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,14 +51,14 @@ def node_parameters(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 
 def main(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from std_msgs.msg import String
 
     from vla_ros.graph.processes import Graph
     from vla_ros.graph.watch import Display, Watch, grid
     from vla_ros.nodes.qos import COMMAND_QOS
 
-    console = Console()
+    console = Terminal()
+    console.print(discovery_line(), soft_wrap=True)
     folder = args.output or Path("runs") / time.strftime("run-%Y-%m-%d-%H%M%S")
     parameters = node_parameters(args)
     files = [Path(path).resolve() for path in args.params]
@@ -78,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
                 publisher = graph.node.create_publisher(String, "instruction", COMMAND_QOS)
                 graph.wait_for(lambda: publisher.get_subscription_count() >= 2, "the nodes to hear the instruction")
                 publisher.publish(String(data=args.instruction))
-            console.print(f"running; logs in {folder}; Ctrl-C ends it", highlight=False)
+            console.print(f"running; logs in {folder}; Ctrl-C ends it")
             with Display(console) as display:
                 while True:
                     graph.check()

@@ -10,6 +10,8 @@ import signal
 from typing import Any
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,14 +24,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     import rclpy
     from rclpy.action import ActionClient
-    from rich.console import Console
 
     from vla_ros.action import RunInstruction
-    from vla_ros.graph.watch import EXECUTOR_STATES, POLICY_STATES, Display, constants, milliseconds
+    from vla_ros.graph.watch import EXECUTOR_STATES, LONGEST, POLICY_STATES, Display, constants, milliseconds
+    from vla_ros.nodes.security import enclave_arguments, secured
 
-    console = Console()
-    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    node = rclpy.create_node("vla_ros_task")
+    console = Terminal()
+    enclave = enclave_arguments("operator")
+    with secured(enclave):
+        rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+        node = rclpy.create_node("vla_ros_task")
     interrupted = []
     previous = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
     try:
@@ -40,12 +44,13 @@ def main(args: argparse.Namespace) -> int:
 
             def show(message: Any) -> None:
                 now = message.feedback
+                said = plain(now.message, LONGEST)
                 states = f"policy {POLICY_STATES[now.policy_state]}, executor {EXECUTOR_STATES[now.executor_state]}"
                 line = (
                     f"{now.elapsed:5.1f} s  {states}, chunk {milliseconds(now.chunk_age)} old, "
-                    f"inference {milliseconds(now.inference_time)}  {now.message}"
+                    f"inference {milliseconds(now.inference_time)}  {said}"
                 )
-                display.show([line], f"{states} {now.message}".rstrip())
+                display.show([line], f"{states} {said}".rstrip())
 
             goal = RunInstruction.Goal(
                 instruction=args.instruction, time_limit=args.time_limit, success_topic=args.success_topic
@@ -65,8 +70,8 @@ def main(args: argparse.Namespace) -> int:
                     console.print("left without waiting for the end; task_node was asked to cancel")
                     return 130
         result = finished.result().result
-        word = constants(RunInstruction.Result).get(result.error_code, str(result.error_code))
-        console.print(f"{word} after {result.elapsed:.1f} s: {result.message}", highlight=False)
+        word = constants(RunInstruction.Result)[result.error_code]
+        console.print(f"{word} after {result.elapsed:.1f} s: {plain(result.message, LONGEST)}")
         return result.error_code
     finally:
         signal.signal(signal.SIGINT, previous)

@@ -6,14 +6,21 @@ Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it
 """
 
 import argparse
+import math
 import time
 from collections import deque
+from itertools import islice
 from typing import Any
 
+from vla_ros.core.discovery import discovery_line
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 from vla_ros.messages.stamps import stamp_ns
 
 _WIDTH = 60  # characters of the time line
 _PAST, _FUTURE = 2.0, 3.0  # s of it
+_LONGEST_CHUNK = 1e6  # s
+_MOST_ROWS = 64  # of a table of joints
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +41,9 @@ class Chunks:
 
     def _take(self, message: Any) -> None:
         self._arrivals.append(time.monotonic())
-        duration = max(0.0, message.horizon * message.step_dt)
+        duration = message.horizon * message.step_dt
+        if not 0.0 <= duration < _LONGEST_CHUNK:
+            return  # the executor refuses it and says so
         self.newest.append((stamp_ns(message), duration, message.sequence))
 
     def rate(self) -> float:
@@ -61,41 +70,50 @@ def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
 
 
 def joints_table(status: Any) -> Any:
-    """Command, measured position and difference of each joint; marked where a limit holds it back."""
+    """Each joint now; of the last seconds its largest difference, reversals and share of time at a limit."""
     from rich.table import Table
+    from rich.text import Text
+
+    from vla_ros.graph.watch import LONGEST
 
     table = Table(box=None, padding=(0, 2))
-    for title in ("joint", "command", "measured", "difference", "velocity", ""):
+    for title in ("joint", "command", "measured", "difference", "largest", "velocity", "reversals", "limited", ""):
         table.add_column(title, justify="left" if title in ("joint", "") else "right")
-    rows = zip(status.names, status.position, status.measured, status.velocity, strict=False)
-    for name, position, measured, velocity in rows:
-        limited = "[yellow]at a limit[/]" if name in status.limited else ""
+    columns = ("position", "measured", "deviation", "velocity", "reversals", "limited_share")
+    rows = zip(status.names, *(getattr(status, column) for column in columns), strict=False)
+    for name, *values in islice(rows, _MOST_ROWS):
+        position, measured, deviation, velocity, reversals, share = values
+        limited = Text("at a limit", style="yellow") if name in status.limited else ""
         table.add_row(
-            name, f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}", f"{velocity:+.2f}", limited
-        )
+            plain(name, LONGEST), f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}",
+            f"{deviation:.3f}", f"{velocity:+.2f}", f"{reversals:.1f}/s", f"{share:.0%}", limited,
+        )  # fmt: skip
     return table
 
 
 def main(args: argparse.Namespace) -> int:
     import tempfile
 
-    from rich.console import Console
-
     from vla_ros.graph.processes import Graph
-    from vla_ros.graph.watch import Display, Watch, grid
+    from vla_ros.graph.watch import LONGEST, Display, Watch, grid
 
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace) as graph:
+    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
         watch, chunks = Watch(graph), Chunks(graph)
         end = time.monotonic() + args.duration if args.duration else None
-        with Display(Console()) as display:
+        console = Terminal()
+        console.print(discovery_line(), soft_wrap=True)
+        with Display(console) as display:
             while end is None or time.monotonic() < end:
                 executor = watch.executor
                 lines = [grid(watch.rows()), f"\nchunks, {chunks.rate():.1f} Hz"]
                 if executor is not None:
                     lines.append("\n".join(timeline(list(chunks.newest), stamp_ns(executor))) or "none yet")
-                    refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=True)
+                    refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=False)
                     words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
-                    lines += [f"\nrefused: {words}", executor.last_refusal, joints_table(executor)]
+                    lines += [f"\nrefused: {plain(words, LONGEST)}", plain(executor.last_refusal, LONGEST)]
+                    lines.append(joints_table(executor))
+                    if math.isfinite(executor.progress_age):
+                        lines.append(f"\nlast progress {executor.progress_age:.1f} s ago")
                 display.show(lines, watch.summary() or "nothing heard yet")
                 time.sleep(0.1)
     return 0

@@ -7,8 +7,8 @@
 """
 
 import argparse
-import sys
 
+from vla_ros.core.text import say
 from vla_ros.training.config import STATISTICS, TrainConfig
 
 
@@ -43,22 +43,21 @@ def main(args: argparse.Namespace) -> int:
         if processes.main:
             trained = sum(p.numel() for p in trainer.policy.parameters() if p.requires_grad)
             total = sum(p.numel() for p in trainer.policy.parameters())
-            print(
+            say(
                 f"{trainer.loaded.family}: {total:,} parameters, {trained:,} trained, {len(trainer.samples):,} frames, "
-                f"{processes.count} x {processes.device}",
-                flush=True,
+                f"{processes.count} x {processes.device}"
             )
             if unknown := trainer.unknown_words():
                 words = ", ".join(f"{word} (in {count} episodes)" for word, count in unknown.items())
-                print(f"warning: the policy does not know, and cannot tell apart, the words {words}", flush=True)
+                say(f"warning: the policy does not know, and cannot tell apart, the words {words}")
         trainer.run()
         if processes.main:
-            print(f"checkpoint: {trainer.output / 'checkpoints' / 'last'}")
+            say(f"checkpoint: {trainer.output / 'checkpoints' / 'last'}")
     finally:
         processes.leave()
     return 0
 
 
 def _decoding(camera: str, done: int, total: int) -> None:
-    end = "\n" if done == total else ""
-    print(f"\rdecoding {camera}: {done}/{total} frames", end=end, file=sys.stderr, flush=True)
+    end = "\n" if done == total else "\r"
+    say(f"decoding {camera}: {done}/{total} frames", error=True, end=end)

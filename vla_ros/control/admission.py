@@ -16,7 +16,8 @@ MIN_STEP_DT = 1e-4  # s
 class Reason(StrEnum):
     """Why a chunk was refused; the texts are those of ExecutorStatus.refusal_reasons."""
 
-    UNDECODABLE = "undecodable"  # not a serialized ActionChunk
+    SIZE = "size"  # a message, of whatever topic, larger than it could honestly be
+    UNDECODABLE = "undecodable"  # not a serialized message of its type
     SPACE = "space"  # not joint positions
     NAMES = "names"  # no joint, an unknown one or one twice
     SHAPE = "shape"  # horizon x names is not the length of a part's data
@@ -28,7 +29,7 @@ class Reason(StrEnum):
     BEFORE_STOP = "before_stop"  # computed from what was seen before the robot was stopped
     INSTRUCTION = "instruction"  # follows another instruction than the current one
     RIVAL_POLICY = "rival_policy"  # another session than the one that is followed and alive
-    SEQUENCE = "sequence"  # a duplicate, or overtaken by a newer one
+    SEQUENCE = "sequence"  # neither observed nor numbered after what was followed: a duplicate, or overtaken
     POSITION = "position"  # far outside the position limits
     OUTLIER = "outlier"  # two neighbouring rows are further apart than the joint could ever travel
     JUMP = "jump"  # begins far from the measured position
@@ -82,7 +83,7 @@ class Admission:
     def release(self) -> None:
         """The next session may lead: the last one is over, or time has been reset."""
         self._session: int | None = None
-        self._sequence = -1
+        self._sequence, self._stamp_ns = -1, -1  # of the last chunk, and the newest observation, of that session
         self._heard_ns = 0
 
     def release_session(self, session: int) -> None:
@@ -119,7 +120,9 @@ class Admission:
         refusal = refusal or self._content(chunk, now_ns, measured)
         if refusal is not None:
             return self.refuse(refusal.reason, refusal.text)
-        self._session, self._sequence, self._heard_ns = chunk.session, chunk.sequence, now_ns
+        newest = max(self._stamp_ns, chunk.stamp_ns) if chunk.session == self._session else chunk.stamp_ns
+        self._session, self._sequence, self._stamp_ns = chunk.session, chunk.sequence, newest
+        self._heard_ns = now_ns
         self.accepted += 1
         return chunk
 
@@ -164,8 +167,13 @@ class Admission:
                 Reason.INSTRUCTION, f"follows instruction {chunk.instruction_id}, current is {instruction_id}"
             )
         if chunk.session == self._session:
-            if chunk.sequence <= self._sequence:
-                return Refusal(Reason.SEQUENCE, f"sequence {chunk.sequence} after {self._sequence}")
+            # A later observation is followed whatever its number: nobody locks a policy out with a huge one, and one
+            # that counts anew needs no new session.
+            if chunk.sequence <= self._sequence and chunk.stamp_ns <= self._stamp_ns:
+                late = (self._stamp_ns - chunk.stamp_ns) * 1e-9
+                return Refusal(
+                    Reason.SEQUENCE, f"sequence {chunk.sequence} after {self._sequence}, observed {late:.3f} s before"
+                )
         elif self._session is not None:
             silent = (now_ns - self._heard_ns) * 1e-9
             if 0 <= silent < rules.session_lease:

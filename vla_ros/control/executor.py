@@ -9,10 +9,11 @@ from vla_ros.control.blending import Blender
 from vla_ros.control.joint_states import JointStates
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
+from vla_ros.control.monitor import Monitor
 from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import SETTLE_NS, Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
-from vla_ros.control.timing import Timing
+from vla_ros.control.timing import CommandTime, Timing
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
@@ -30,14 +31,20 @@ class Settings:
     joint_state_timeout: float = 0.25  # s
     following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
     overrun_limit: float = 0.1  # s the loop may stall
-    clock_jump_limit: float = 0.5  # s that ROS time may gain or lose between two ticks
+    clock_jump_limit: float = 0.5  # s that ROS time may gain or lose; never more than a control period
+    monitor_window: float = 5.0  # s over which the motion is watched
+    reversal_limit: float = 5.0  # 1/s, of the commanded motion of a joint; 0 = off
+    on_reversals: str = "warn"  # or hold
     start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
     admission: AdmissionRules = field(default_factory=AdmissionRules)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to publish: (J,) position, rad or m, for the instant `stamp_ns`."""
+    """What to publish: (J,) position, rad or m, for the instant `stamp_ns`.
+
+    Stamps rise, and those of a motion lie as far apart as the ticks did, even where ROS time was set meanwhile.
+    """
 
     stamp_ns: int
     position: np.ndarray
@@ -49,8 +56,10 @@ class Executor:
     `now_ns` is ROS time, which may jump; `steady_ns` is a time that cannot (the grid of the control loop).
     """
 
-    def __init__(self, limits: Limits, control_rate: float, settings: Settings | None = None) -> None:
-        """`control_rate`: calls of `tick` per second, Hz."""
+    def __init__(
+        self, limits: Limits, control_rate: float, settings: Settings | None = None, simulated: bool = False
+    ) -> None:
+        """`control_rate`: calls of `tick` per second, Hz. `simulated`: ROS time itself is the commands' time."""
         self.limits = limits
         self.settings = settings = settings or Settings()
         self.admission = Admission(limits, settings.admission)
@@ -60,13 +69,18 @@ class Executor:
         fade = settings.rtc_crossfade if settings.mode == "rtc" else settings.crossfade
         self.blender = Blender(settings.mode, limits.discrete, settings.ensemble_m, fade)
         self.limiter = Limiter(limits, 1.0 / control_rate)
+        self.monitor = Monitor(limits, settings.monitor_window, settings.reversal_limit)
         self.instruction = ""
         self.instruction_id = 0
-        self._active = self._stopping = self._caught_up = self._silent = False
+        self._active = self._stopping = self._caught_up = self._silent = self._starting = False
+        self._last: Command | None = None
         self._live: Predictions | None = None
         self._seen: Seen | None = None
         self._limited = np.zeros(len(limits.names), dtype=bool)
         self._timing = Timing(self.limiter.dt)
+        period_ns = round(1e9 / control_rate)
+        tolerance_ns = min(period_ns, round(settings.clock_jump_limit * 1e9))
+        self._time = CommandTime(period_ns, tolerance_ns, simulated)
 
     # What arrives
 
@@ -84,6 +98,7 @@ class Executor:
     def add_chunk(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
         """What became of a chunk that arrived."""
         self._seen = Seen(chunk.session, chunk.sequence, chunk.stamp_ns, now_ns)
+        self._watch_place(now_ns)
         supervisor = self.supervisor
         result = self.admission.check(
             chunk,
@@ -110,10 +125,13 @@ class Executor:
         self._forget_chunks()
 
     def reset_e_stop(self, now_ns: int) -> None:
+        """What else stops the robot still does; where it was moved to meanwhile is looked at first."""
+        self._watch_place(now_ns)
         self.supervisor.reset_e_stop(now_ns)
 
     def policy_alive(self, alive: bool, now_ns: int) -> None:
         """The policy's liveliness changed."""
+        self._watch_place(now_ns)
         if alive:
             self._recovered(Cause.POLICY_GONE, now_ns)
             return
@@ -131,36 +149,58 @@ class Executor:
             return
         if others:
             self._trip(Cause.RIVAL, f"also commanded by {', '.join(others)}", now_ns)
-        elif self.supervisor.tripped(Cause.RIVAL) and not self._stale(now_ns):
-            if self._silent:  # else our commands never ceased, and go on from where they are
-                self.limiter.reset(self.joint_states.position)
-                self._silent = False
-            self._recovered(Cause.RIVAL, now_ns)
+        elif self.supervisor.tripped(Cause.RIVAL):
+            try:
+                if self._silent:  # else our commands never ceased, and go on from where they are
+                    self._start(now_ns)
+            except InputError as error:
+                self._trip(Cause.RIVAL, f"the other commander is gone, but {error}", now_ns)
+            else:
+                self._recovered(Cause.RIVAL, now_ns)
 
     # Lifecycle
 
     def activate(self, now_ns: int) -> None:
-        """Stand ready at the measured position, follow nothing yet. Raises InputError that names what is in the way."""
+        """Stand ready, follow nothing yet. Raises InputError that names what is in the way.
+
+        It begins as `_start` says; a robot that was deactivated a moment ago in motion is braked from there.
+        """
         if self.supervisor.e_stopped:
             raise InputError(f"e-stop is latched ({self.supervisor.e_stop_message}), expected a reset first")
+        self._start(now_ns)
+        self.supervisor.clear()
+        self._start_over()
+        self.monitor.clear()
+        self._timing.clear()
+        self.begin_interval()
+        self._active, self._stopping = True, False
+
+    def _start(self, now_ns: int) -> None:
+        """Commands begin, at the measured position, for the first time or again. Raises InputError.
+
+        A measurement older than the last command does not know where that has led: then they go on from the command.
+        """
         stale = self._stale(now_ns)
         if stale:
             raise InputError(f"joint states: {stale}")
-        measured, limits = self.joint_states.position, self.limits
-        out = np.maximum(measured - limits.upper, limits.lower - measured)
-        far = out - self.settings.start_tolerance * limits.range
-        if (far > 0).any():
-            i = int(far.argmax())
-            raise InputError(
-                f"joint {limits.names[i]}: measured {measured[i]:.4g} {limits.units[i]}, expected "
-                f"{limits.lower[i]:.4g} to {limits.upper[i]:.4g}; move it there by hand or correct the limits"
-            )
-        self.limiter.reset(measured)
-        self.supervisor.clear()
-        self._start_over()
-        self._timing.clear()
-        self.begin_interval()
-        self._active, self._stopping, self._silent = True, False, False
+        start = self.joint_states.position
+        outside = self.limits.outside(start, self.settings.start_tolerance)
+        if outside:
+            raise InputError(f"{outside}; move it there by hand or correct the limits")
+        self._silent = False
+        if self._last is not None and self._last.stamp_ns <= now_ns:
+            since = (now_ns - self._last.stamp_ns) * 1e-9
+            if since <= self.settings.overrun_limit and not self.limiter.at_rest:
+                return
+            if (self.joint_states.stamps_ns < self._last.stamp_ns).any():
+                start = self._last.position
+        self._stand(start)
+        self._time.begin()
+
+    def _stand(self, position: np.ndarray) -> None:
+        """At rest at `position` (J,), which the next command repeats."""
+        self.limiter.reset(position)
+        self._starting = True
 
     def begin_stop(self) -> None:
         """From now on brake only, until `at_rest`; then `deactivate`."""
@@ -185,64 +225,103 @@ class Executor:
 
         Args:
             now_ns: ROS time of this tick's deadline.
-            steady_ns: the deadline on the loop's own time.
+            steady_ns: the deadline on the loop's own time, whole periods after the one before. Where periods were
+                missed, their commands are made too, and the last of them is given.
             lateness: how late the loop came to it, s.
         """
         if not self._active:
             return None
-        self._watch_time(now_ns, steady_ns, lateness)
+        self._timing.tick(steady_ns, lateness)
+        self._watch_place(now_ns)
+        self._watch_time(now_ns, steady_ns)
         self._watch_joints(now_ns)
         if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
             self._silent = True
             return None
-        target = self._target(now_ns)
+        position = self._next()
+        if not np.isfinite(position).all():  # a fault of our own, which must not reach the robot
+            worst = int(np.isfinite(position).argmin())
+            self.e_stop(f"joint {self.limits.names[worst]}: the next command is {position[worst]}, expected a number")
+            self._stand(self._last.position)
+            position = self._next()
+        self._watch_policy(now_ns, steady_ns, following=self._live is not None)
+        self._last = Command(self._time.stamp_ns, position)
+        return self._last
+
+    def _next(self) -> np.ndarray:
+        """(J,) the command for this tick."""
+        interval_ns = self._time.interval_ns
+        steps = max(1, round(interval_ns / self._time.period_ns))
+        for left in reversed(range(steps)):
+            position = self._step(self._time.stamp_ns - interval_ns * left // steps, interval_ns / steps * 1e-9)
+        self._starting = False
+        return position
+
+    def _step(self, at_ns: int, dt: float) -> np.ndarray:
+        """(J,) the command for `at_ns`, `dt` s after the one before."""
+        target = self._target(at_ns)
         if target is None:
             self._caught_up = False
-            position = self.limiter.brake()
-        else:
-            position = self.limiter.follow(*target)
-            self._limited |= self.limiter.limited
-            if not self._caught_up:
-                away = np.where(self.limits.discrete, 0.0, np.abs(position - target[0]))
-                self._caught_up = bool((away <= self.limits.velocity * self.limiter.dt).all())
-        return Command(now_ns, position)
+        if self._starting or dt <= 0:
+            return self.limiter.position.copy()
+        if target is None:
+            stop = self.supervisor.stopped or self._stopping
+            return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
+        position = self.limiter.follow(*target, dt)
+        self._limited |= self.limiter.limited
+        if not self._caught_up:
+            away = np.where(self.limits.discrete, 0.0, np.abs(position - target[0]))
+            self._caught_up = bool((away <= self.limits.velocity * dt).all())
+        return position
 
-    def _target(self, now_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """(J,) position and (J,) velocity to follow; None brakes."""
+    def _target(self, at_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """(J,) position and (J,) velocity to follow at `at_ns`; None brakes."""
         self._live = None
-        if self.supervisor.stopped or self._stopping:
+        if self.supervisor.stopped or self._stopping or self.limiter.stopping:
             return None
-        self.timeline.prune(now_ns)
-        self._live = self.timeline.predictions(now_ns)
+        self.timeline.prune(at_ns)
+        self._live = self.timeline.predictions(at_ns)
         if self._live is None:
             self.blender.reset()
             return None
-        position, velocity = self.blender.target(now_ns, self._live)
+        position, velocity = self.blender.target(at_ns, self._live)
         if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
             held = np.isnan(position)
             position = np.where(held, self.limiter.unsmoothed, position)
             velocity = np.where(held, 0.0, velocity)
         return position, velocity
 
-    def _watch_time(self, now_ns: int, steady_ns: int, lateness: float) -> None:
-        settings, passed = self.settings, self._timing.tick(now_ns, steady_ns, lateness)
-        if passed is None:
-            return
-        elapsed, steady = passed
-        if elapsed <= 0 or abs(elapsed - steady) > settings.clock_jump_limit:
-            text = f"ROS time went {elapsed:+.3f} s in {steady:.3f} s, limit {settings.clock_jump_limit} s"
+    def _watch_time(self, now_ns: int, steady_ns: int) -> None:
+        time, settings = self._time, self.settings
+        if time.tick(now_ns, steady_ns, self.limiter.at_rest):
+            self.limiter.shorten_interval()
+            self._starting = True
+        if abs(time.leap_ns) >= time.tolerance_ns:
+            passed, limit = time.interval_ns * 1e-9, time.tolerance_ns * 1e-9
+            text = f"ROS time went {passed + time.leap_ns * 1e-9:+.3f} s in {passed:.3f} s, limit {limit:.3f} s"
             self._trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
             self.joint_states.clear()
             self._start_over()
+        elif abs(time.away_ns) >= time.tolerance_ns:  # until the robot has braked
+            text = f"ROS time is {time.away_ns * 1e-9:+.3f} s from where it was, limit {time.tolerance_ns * 1e-9:.3f} s"
+            known = self.supervisor.tripped(Cause.CLOCK_JUMP)
+            self._trip(Cause.CLOCK_JUMP, self.supervisor.message(Cause.CLOCK_JUMP) if known else text, now_ns, True)
         else:
             self._recovered(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
-        stall = steady - self.limiter.dt
+        stall = (time.interval_ns - time.period_ns) * 1e-9
         if stall > settings.overrun_limit:
             text = f"the control loop stalled for {stall:.3f} s, limit {settings.overrun_limit} s"
             self._trip(Cause.OVERRUN, text, now_ns, again=True)
-            self.limiter.reset(self.limiter.position)  # the robot has stood there meanwhile
+            self._stand(self.limiter.position)  # the robot has stood there meanwhile
         else:
             self._recovered(Cause.OVERRUN, now_ns, SETTLE_NS)
+
+    def _watch_place(self, now_ns: int) -> None:
+        """A robot that stopped does not go on from where it could not be activated."""
+        if self._active and self.supervisor.stopped and not self._stale(now_ns):
+            outside = self.limits.outside(self.joint_states.position, self.settings.start_tolerance)
+            if outside:
+                self._trip(Cause.FOLLOWING_ERROR, outside, now_ns, again=True)
 
     def _watch_joints(self, now_ns: int) -> None:
         stale = self._stale(now_ns)
@@ -266,6 +345,15 @@ class Executor:
             self._recovered(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
         elif self.supervisor.tripped(Cause.FOLLOWING_ERROR):
             self._trip(Cause.FOLLOWING_ERROR, self.supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
+
+    def _watch_policy(self, now_ns: int, steady_ns: int, following: bool) -> None:
+        monitor, limiter = self.monitor, self.limiter
+        measured = self.joint_states.position
+        monitor.tick(steady_ns, self.instruction_id, following, limiter.position, measured, limiter.limited)
+        if following and monitor.warning and self.settings.on_reversals == "hold":
+            self._trip(Cause.REVERSALS, monitor.warning, now_ns)
+        elif limiter.at_rest and not monitor.first_warning:  # there is another instruction
+            self._recovered(Cause.REVERSALS, now_ns, SETTLE_NS)
 
     def _stale(self, now_ns: int) -> str:
         return self.joint_states.stale(now_ns, self.settings.joint_state_timeout)
@@ -319,7 +407,7 @@ class Executor:
             if not self.instruction_id:
                 return State.HOLDING, Cause.NO_INSTRUCTION, "no instruction"
             return State.HOLDING, Cause.NO_CHUNK, "no live chunk"
-        return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, ""
+        return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, self.monitor.warning
 
     def status(self, now_ns: int) -> Status:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
@@ -338,6 +426,10 @@ class Executor:
             velocity=self.limiter.velocity if self._active else np.full(len(self.limits.names), np.nan),
             measured=self.joint_states.position.copy(),
             limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
+            deviation=self.monitor.deviation,
+            reversals=self.monitor.reversals,
+            limited_share=self.monitor.limited_share,
+            progress_age=self.monitor.progress_age,
             live_chunks=len(self._live.position) if self._live is not None else 0,
             seen=self._seen,
             chunk_age=(now_ns - self._live.newest.stamp_ns) * 1e-9 if self._live is not None else np.nan,

@@ -7,9 +7,12 @@ import numpy as np
 
 from vla_ros.control.urdf import UrdfLimit
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import RobotSpec
+from vla_ros.core.robot import Joint, RobotSpec
 
 ROBOT_FILE, URDF = "robot file", "URDF"
+_LARGEST = 1e12  # rad or m (per s, per s²): beyond it arithmetic overflows sooner or later
+_ROUNDING = 1e-3  # share of a limit that the rounding of positions may make up
+_LONGEST_WINDOW = 5.0  # s, of the moving average that bounds jerk
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,25 @@ class Limits:
         """(J,) rad or m between the position limits."""
         return self.upper - self.lower
 
+    def outside(self, position: np.ndarray, tolerance: float) -> str:
+        """In words the joint of `position` (J,) that is furthest out by more than `tolerance` of its range, or ""."""
+        out = np.maximum(position - self.upper, self.lower - position) - tolerance * self.range
+        i = int(out.argmax())
+        if not out[i] > 0:
+            return ""
+        bounds = f"{self.lower[i]:.4g} to {self.upper[i]:.4g}"
+        return f"joint {self.names[i]}: measured {position[i]:.4g} {self.units[i]}, expected {bounds}"
+
+    def window(self, dt: float) -> np.ndarray:
+        """(J,) int, commands `dt` s apart that the moving average which bounds jerk takes; 1 where jerk is free."""
+        return np.maximum(np.ceil(2.0 * self.acceleration / (self.jerk * dt)), 1.0).astype(int)
+
     @classmethod
     def merge(cls, robot: RobotSpec, urdf: Mapping[str, UrdfLimit] | None = None) -> "Limits":
         """The stricter of robot file and URDF for each joint and field; the margin comes off the result.
 
-        Raises InputError when the URDF has none of the robot's joints, or leaves a joint no room.
+        Raises InputError when the URDF has none of the robot's joints or leaves a joint no room, and for limits that
+        commands at the robot's control rate cannot hold in double precision.
         """
         urdf = urdf or {}
         if urdf and not set(urdf) & set(robot.joint_names):
@@ -72,7 +89,9 @@ class Limits:
                     f"{other.upper}) leave no room with position_margin {robot.position_margin}"
                 )
             jerk = np.inf if joint.jerk is None else joint.jerk
-            rows.append((lower, upper, min(joint.velocity, other.velocity), joint.acceleration, jerk))
+            velocity = min(joint.velocity, other.velocity)
+            _check_holdable(joint, lower, upper, velocity, jerk, robot.control_rate)
+            rows.append((lower, upper, velocity, joint.acceleration, jerk))
         columns = np.array(rows, dtype=np.float64).T.copy()
         return cls(robot.joint_names, tuple(joint.unit for joint in robot.joints), *columns, robot.discrete, sources)
 
@@ -90,3 +109,23 @@ class Limits:
                 parts.append(f"{self.jerk[i]:.4g} {unit}/s³ ({source['jerk']})")
             lines[name] = ", ".join(parts)
         return lines
+
+
+def _check_holdable(joint: Joint, lower: float, upper: float, velocity: float, jerk: float, rate: float) -> None:
+    """Raises InputError for limits that arithmetic cannot hold with commands at `rate` Hz."""
+    what, unit, acceleration = f"joint {joint.name}", joint.unit, joint.acceleration
+    for field, value in {"lower": lower, "upper": upper, "velocity": velocity, "acceleration": acceleration}.items():
+        if abs(value) > _LARGEST:
+            raise InputError(f"{what}: {field} {value:g}, expected at most {_LARGEST:g} from zero")
+    grain = float(np.spacing(max(abs(lower), abs(upper)))) / _ROUNDING
+    for field, value, least in (("velocity", velocity, grain * rate), ("acceleration", acceleration, grain * rate**2)):
+        if value < least:
+            raise InputError(
+                f"{what}: {field} {value:g}, expected at least {least:.2g}: less is lost in the rounding of positions "
+                f"{lower:g} to {upper:g} {unit} at {rate:g} Hz; raise it or narrow the position limits"
+            )
+    if 2.0 * acceleration > jerk * _LONGEST_WINDOW:
+        raise InputError(
+            f"{what}: jerk {jerk:g} {unit}/s³, expected at least {2.0 * acceleration / _LONGEST_WINDOW:g}, with which "
+            f"the acceleration limit takes {_LONGEST_WINDOW / 2:g} s to build up"
+        )

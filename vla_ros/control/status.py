@@ -28,6 +28,7 @@ class Status:
     """A snapshot. `position`, `velocity`, `measured`: (J,) rad or m (per s), NaN where not known.
 
     `limited`: joints held back by a limit since `Executor.begin_interval`; `lateness`: worst tick since then, s.
+    `deviation` (rad or m), `reversals` (1/s), `limited_share` (0 to 1): (J,) and `progress_age` (s) as in `Monitor`.
     """
 
     stamp_ns: int
@@ -42,6 +43,10 @@ class Status:
     velocity: np.ndarray
     measured: np.ndarray
     limited: tuple[str, ...]
+    deviation: np.ndarray
+    reversals: np.ndarray
+    limited_share: np.ndarray
+    progress_age: float
     live_chunks: int
     seen: Seen | None
     chunk_age: float

@@ -12,6 +12,7 @@
 | STOPPED | POLICY_GONE | policy lost its liveliness | it lives again, or a chunk observed after the stop |
 | STOPPED | OVERRUN | the control loop stalled | 0.5 s without a stall, then a chunk |
 | STOPPED | CLOCK_JUMP | ROS time jumped or went back | 0.5 s of steady time, fresh joints, then a chunk |
+| STOPPED | REVERSALS | motion turns round too often (if asked to) | another instruction, 0.5 s at rest, a chunk |
 | STOPPED | RIVAL | other publisher on a command topic | it is gone, fresh joints, then a chunk |
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
@@ -54,6 +55,7 @@ class Cause(IntEnum):
     OVERRUN = 6
     CLOCK_JUMP = 7
     RIVAL = 8
+    REVERSALS = 9
 
 
 GRAVEST_FIRST = (
@@ -62,6 +64,7 @@ GRAVEST_FIRST = (
     Cause.OVERRUN,
     Cause.STALE_JOINT_STATES,
     Cause.FOLLOWING_ERROR,
+    Cause.REVERSALS,
     Cause.POLICY_GONE,
 )
 

@@ -4,6 +4,7 @@ import math
 from enum import IntEnum
 
 from vla_ros.control.supervisor import State
+from vla_ros.core.instruction import instruction_problem
 
 
 class Outcome(IntEnum):
@@ -52,6 +53,8 @@ def goal_problem(instruction: str, time_limit: float) -> str:
     """What is wrong with a goal; empty when nothing is. `time_limit`: s, 0 for none."""
     if not instruction.strip():
         return "instruction: empty, expected a sentence"
+    if problem := instruction_problem(instruction):
+        return problem
     if not (math.isfinite(time_limit) and time_limit >= 0):
         return f"time_limit: {time_limit} s, expected a finite number, 0 for none"
     return ""

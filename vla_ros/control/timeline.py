@@ -10,6 +10,7 @@ from vla_ros.control.interpolation import hermite, linear, slopes
 from vla_ros.core.chunk import ActionChunk
 
 MAX_CHUNKS = 512  # bounds the cost of a tick whatever arrives
+MAX_ROWS = 50_000  # number of chunks x rows of the longest one: bounds the cost of adding one
 _SNAP = 1e-6  # steps: an instant this close to a row is that row, despite rounding of step_dt
 
 
@@ -66,7 +67,8 @@ class Timeline:
         rows = np.concatenate([rows, rows[-1:]])
         curve = slopes(rows) if self.cubic else np.zeros_like(rows)
         insort(self._entries, _Entry(chunk, rows, curve), key=lambda entry: entry.chunk.stamp_ns)
-        del self._entries[:-MAX_CHUNKS]
+        longest = max(len(entry.rows) for entry in self._entries)
+        del self._entries[: -max(1, min(MAX_CHUNKS, MAX_ROWS // longest))]
         self._stack()
 
     def clear(self) -> None:

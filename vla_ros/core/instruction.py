@@ -2,6 +2,14 @@
 
 import zlib
 
+MAX_INSTRUCTION = 10_000  # bytes of UTF-8; every node refuses a longer one, and goes on with the one before
+
+
+def instruction_problem(text: str) -> str:
+    """Why no node takes this text as an instruction; empty when all do."""
+    size = len(text.encode("utf-8", errors="replace"))
+    return f"instruction: {size} bytes, limit {MAX_INSTRUCTION}" if size > MAX_INSTRUCTION else ""
+
 
 def instruction_id(text: str) -> int:
     """A number that policy and executor derive from the same text on their own (uint32).

@@ -56,7 +56,7 @@ def parsed(data: str | bytes, kind: str, where: str) -> Any:
     """What a text of `kind` "JSON" or "YAML" says. Raises InputError that begins with `where`."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
-        value = json.loads(text) if kind == "JSON" else yaml.load(text, _BoundedLoader)
+        value = json.loads(text) if kind == "JSON" else yaml.load(text, _BoundedLoader)  # noqa: S506  a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: not {kind}: {' '.join(str(error)[:1000].split())}") from error
     level, depth = [value], 0

@@ -12,16 +12,7 @@ from vla_ros.core.files import new_file
 from vla_ros.core.records import value_of
 from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
-from vla_ros.datasets.values import (
-    IMAGE_NAMES,
-    IMAGE_PREFIX,
-    ONCE_FILE,
-    array,
-    colour_pixels,
-    depth_pixels,
-    is_depth,
-    read_once,
-)
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, is_depth, pixels, read_once
 from vla_ros.datasets.video import decode
 
 VECTORS = ("observation.state", "action")  # of the joints
@@ -113,10 +104,13 @@ class Dataset:
         except MemoryError as error:
             raise InputError(f"{where}: {episode.length} frames of {shape} do not fit into memory") from error
         count = 0
-        for count, image in enumerate(islice(self._decoded(episode, camera), episode.length), start=1):
-            if image.shape != shape:
-                raise InputError(f"{where}: frame of {image.shape}, expected {shape}")
-            frames[count - 1] = image
+        try:
+            for count, image in enumerate(islice(self._decoded(episode, camera), episode.length), start=1):
+                if image.shape != shape:
+                    raise InputError(f"frame of {image.shape}, expected {shape}")
+                frames[count - 1] = image
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from None
         if count < episode.length:
             raise InputError(f"{where}: {count} frames, expected {episode.length}")
         return frames
@@ -188,12 +182,9 @@ class Dataset:
             yield from decode(*episode.videos[key])
             return
         table = read_parquet(episode.data, {key}.__contains__, [("episode_index", "=", episode.index)])
-        pixels = depth_pixels if camera in self.depth_names else colour_pixels
         for row in table.to_pylist():  # images as PNG or JPEG bytes in the rows themselves
-            data = row[key].get("bytes") if isinstance(row[key], dict) else None
-            if not data:
-                raise InputError(f"{episode.data}: {key}: {shown(row[key])}, expected the bytes of an image")
-            yield pixels(data)
+            data = row[key].get("bytes") if isinstance(row[key], dict) else row[key]
+            yield pixels(data, self.image_size(camera), camera in self.depth_names)
 
     def _key(self, camera: str) -> str:
         if camera in self.unreadable:

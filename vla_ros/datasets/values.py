@@ -14,6 +14,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import regular
 from vla_ros.core.stream import Stream
 from vla_ros.datasets.statistics import Statistics, of_rows
+from vla_ros.messages.images import compressed_size, decompress
 
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
 MOST_ONCE = 256 << 20  # bytes
@@ -71,27 +72,17 @@ def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.nda
     return rows.reshape(-1, *shape)
 
 
-def depth_pixels(data: bytes) -> np.ndarray:
-    """(h, w, 1) uint16 mm. Raises InputError."""
-    image = _decoded(data, cv2.IMREAD_UNCHANGED)
-    if image is None or image.dtype != np.uint16 or image.ndim != 2:
+def pixels(data: Any, size: tuple[int, int], depth: bool) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of PNG or JPEG bytes, or (h, w, 1) uint16 mm; `size` is (h, w). Raises InputError."""
+    if not isinstance(data, bytes):
+        raise InputError(f"an image is {shown(data)}, expected its bytes in the row")
+    if (found := compressed_size(data)) != size:
+        raise InputError(f"frame of {found}, expected {size}")
+    colour = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    image = decompress(data, cv2.IMREAD_UNCHANGED if depth else colour)
+    if depth and (image.dtype != np.uint16 or image.ndim != 2):
         raise InputError("depth: expected PNG images of one channel, 16 bits")
-    return image[..., None]
-
-
-def colour_pixels(data: bytes) -> np.ndarray:
-    """(h, w, 3) uint8 RGB. Raises InputError."""
-    image = _decoded(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError("image: not PNG or JPEG")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _decoded(data: bytes, how: int) -> np.ndarray | None:
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), how)
-    except cv2.error as error:  # an image larger than OpenCV takes
-        raise InputError(f"image: {' '.join(str(error).split())}") from error
+    return image[..., None] if depth else image
 
 
 def read_once(path: Path) -> dict[str, np.ndarray]:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from vla_ros.core.resources import config_file
+from vla_ros.core.terminal import Terminal
 from vla_ros.graph.demo_bag import Step
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.watch import Display, Watch, grid
@@ -23,7 +23,7 @@ _AFTERWARDS = 1.5  # s that the last task is followed after its success, for the
 class DemoGraph(SimulatedGraph):
     """Simulator, policy, executor and recorder, as a context."""
 
-    def __init__(self, folder: Path, args: argparse.Namespace, console: Console) -> None:
+    def __init__(self, folder: Path, args: argparse.Namespace, console: Terminal) -> None:
         super().__init__(folder, args.robot, lockstep=args.lockstep, use_sim_time=args.lockstep)
         self.args, self.console, self.folder = args, console, folder
         self._limits = np.array([joint.velocity for joint in self.robot.joints])
@@ -48,7 +48,7 @@ class DemoGraph(SimulatedGraph):
         graph.start("recorder_node", parameters=common | bag)
         self.console.print(
             f"in another terminal: export ROS_DOMAIN_ID={graph.domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST",
-            highlight=False, soft_wrap=True,
+            soft_wrap=True,
         )  # fmt: skip
         with self.console.status("starting the simulator, loading the policy"):
             self.simulation.start(self.robot_file, lockstep=args.lockstep, patience=300.0)
@@ -151,7 +151,7 @@ def _speed(watch: Watch) -> str:
         words.append(f"control rate {np.median(watch.control_rates):.1f} Hz")
     if watch.executor is not None:
         status = watch.executor
-        reasons = zip(status.refusal_reasons, status.refusal_counts, strict=True)
+        reasons = zip(status.refusal_reasons, status.refusal_counts, strict=False)
         refused = ", ".join(f"{count} as {reason}" for reason, count in reasons)
         words.append(f"chunks refused: {refused or 'none'}")
     return "; ".join(words)

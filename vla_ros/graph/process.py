@@ -11,6 +11,7 @@ from typing import Any
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
+from vla_ros.nodes.security import enclave_arguments
 
 _PREFIX = re.compile(r"^\[(ERROR|FATAL)\] (\[[^]]*\]( \[[^]]*\])?: )?(\w+ refused: )?")  # time and node's name
 _LINES = 8
@@ -56,7 +57,7 @@ def check_namespace(namespace: str) -> None:
 def node_command(name: str, module: str, namespace: str, files: Sequence[str | Path]) -> list[str]:
     """The command that runs `module` as node `name`. Raises InputError for a parameter file that is none."""
     rules = {"__node": name} | ({"__ns": f"/{namespace.strip('/')}"} if namespace else {})
-    command = [sys.executable, "-m", module, "--ros-args"]
+    command = [sys.executable, "-P", "-m", module, *enclave_arguments(name)]
     for old, new in rules.items():
         command += ["-r", f"{old}:={new}"]
     for path in files:

@@ -18,9 +18,12 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
+from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
-from vla_ros.nodes.base import PARENT_PIPE
+from vla_ros.nodes.base import PARENT_PIPE, PlainNode
+from vla_ros.nodes.security import OVERRIDE, enclave_arguments, secured
 
 _GOALS = {
     Transition.TRANSITION_CONFIGURE: (State.PRIMARY_STATE_INACTIVE, "configure"),
@@ -53,6 +56,7 @@ class Graph:
         namespace: of every node started.
         environment: variables on top of this process's own.
         use_sim_time: of `self.node`; nodes get it as a parameter from the caller.
+        enclave: of this process where ROS's security is on; the nodes have their own.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Graph:
         namespace: str = "",
         environment: Mapping[str, str] | None = None,
         use_sim_time: bool = False,
+        enclave: str = "operator",
     ) -> None:
         check_namespace(namespace)
         self.folder = Path(folder)
@@ -73,7 +78,9 @@ class Graph:
         if domain is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain)
         self._use_sim_time = use_sim_time
+        self._arguments = enclave_arguments(enclave)
         self._old_handlers: dict[int, Any] = {}
+        self._signals, self._stopping = StopSignals(), False
 
     # Begin and end
 
@@ -82,27 +89,36 @@ class Graph:
         self._alive_read, self._alive_write = os.pipe()
         if threading.current_thread() is threading.main_thread():
             # Without this a SIGTERM or a closed terminal would end us before our nodes.
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                self._old_handlers[number] = signal.signal(number, signal.default_int_handler)
+            for number in taken():
+                self._old_handlers[number] = signal.signal(number, self._on_signal)
         self.context = rclpy.Context()
-        rclpy.init(
-            context=self.context,
-            domain_id=self.domain,
-            signal_handler_options=rclpy.signals.SignalHandlerOptions.NO,
-        )
-        self.node = rclpy.create_node(
-            f"vla_ros_cli_{os.getpid()}",
-            context=self.context,
-            namespace=self.namespace or None,
-            enable_rosout=False,  # of several graphs in one process all have this name
-            parameter_overrides=[Parameter("use_sim_time", value=self._use_sim_time)],
-        )
+        with secured(self._arguments):
+            rclpy.init(
+                args=self._arguments,
+                context=self.context,
+                domain_id=self.domain,
+                signal_handler_options=rclpy.signals.SignalHandlerOptions.NO,
+            )
+            self.node = PlainNode(
+                f"vla_ros_cli_{os.getpid()}",
+                context=self.context,
+                namespace=self.namespace or None,
+                enable_rosout=False,  # of several graphs in one process all have this name
+                parameter_overrides=[Parameter("use_sim_time", value=self._use_sim_time)],
+            )
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._end_spin: Future[None] = Future()
         self._thread = threading.Thread(target=self._spin, name="graph", daemon=True)
         self._thread.start()
         return self
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """The first one ends the block; what comes while the nodes end changes nothing, but for a third of one kind."""
+        third = self._signals.is_third(number)
+        if third or not self._stopping:
+            self._stopping = True
+            raise KeyboardInterrupt
 
     def _spin(self) -> None:
         try:
@@ -123,7 +139,8 @@ class Graph:
                 signal.signal(number, handler)
 
     def stop(self, deadline: float = 30.0) -> None:
-        """End all processes: SIGINT to all, then after `deadline` s, or at once on a further Ctrl-C, SIGKILL."""
+        """End all processes: SIGINT to all, then after `deadline` s, or at once on a third Ctrl-C, SIGKILL."""
+        self._stopping = True
         processes = list(self.processes.values())
         try:
             signal_all(processes, signal.SIGINT, deadline)
@@ -147,7 +164,7 @@ class Graph:
         lifecycle: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> Process:
-        """Start `python -m module` as node `name`.
+        """Start `python -P -m module` as node `name`.
 
         Args:
             module: `vla_ros.nodes.NAME` when None.
@@ -168,7 +185,7 @@ class Graph:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | self._environment | dict(environment or {}) | {PARENT_PIPE: str(self._alive_read)},
+                env=self._environment_of(environment or {}),
                 pass_fds=[self._alive_read],
                 start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
             )
@@ -178,6 +195,12 @@ class Graph:
             for service, kind in _SERVICES.items():
                 process.clients[service] = self.node.create_client(kind, f"{self.full_name(name)}/{service}")
         return process
+
+    def _environment_of(self, own: Mapping[str, str]) -> dict[str, str]:
+        """Of a node's process. What puts this process into an enclave is not for the nodes."""
+        inherited = {name: value for name, value in os.environ.items() if name != OVERRIDE}
+        given = without_working_directory(inherited | self._environment | dict(own))
+        return given | {PARENT_PIPE: str(self._alive_read)}
 
     def full_name(self, name: str) -> str:
         """The name of a node with the namespace of the graph."""

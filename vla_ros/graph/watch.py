@@ -4,24 +4,33 @@ import math
 import time
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from vla_ros.core.terminal import Terminal
+from vla_ros.core.text import plain
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.qos import STATUS_QOS
 
 
-def constants(message: type, prefix: str = "", without: str = " ") -> dict[int, str]:
+class Names(dict[int, str]):
+    """Value -> name; a value that is not there, of a newer or a foreign node, has a name too."""
+
+    def __missing__(self, value: int) -> str:
+        return f"unknown ({value})"
+
+
+def constants(message: type, prefix: str = "", without: str = " ") -> Names:
     """Value -> name in words of a message's constants whose names begin with `prefix` and not with `without`.
 
     The classes generated for Python keep them in the metaclass.
     """
     names = [n for n in dir(type(message)) if n.isupper() and n.startswith(prefix) and not n.startswith(without)]
     found = {getattr(message, name): name.removeprefix(prefix).replace("_", " ").lower() for name in names}
-    return {value: name for value, name in found.items() if isinstance(value, int)}
+    return Names({value: name for value, name in found.items() if isinstance(value, int)})
 
 
 POLICY_STATES = constants(PolicyStatus)
@@ -29,6 +38,7 @@ CAUSES = constants(ExecutorStatus, "CAUSE_")
 EXECUTOR_STATES = constants(ExecutorStatus, without="CAUSE_")
 _GOOD = ("running", "executing", "approaching")
 _BAD = ("failed", "stopped", "e stopped", "unconfigured")
+LONGEST = 300  # characters of a text that are shown
 
 
 def state_text(name: str) -> Text:
@@ -75,13 +85,13 @@ class Watch:
         if policy is None:
             rows.append(("policy", "…"))
         else:
-            rows.append(("instruction", policy.instruction or "(none)"))
+            rows.append(("instruction", plain(policy.instruction, LONGEST) or "(none)"))
             rows.append(("policy", state_text(POLICY_STATES[policy.state])))
             rows.append(("inference", f"{milliseconds(policy.inference_time)} "
                                       f"(encode {milliseconds(policy.encode_time)}, "
                                       f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz"))
             if policy.message:
-                rows.append(("", Text(policy.message, style="yellow")))
+                rows.append(("", Text(plain(policy.message, LONGEST), style="yellow")))
         if executor is None:
             rows.append(("executor", "…"))
         else:
@@ -94,7 +104,7 @@ class Watch:
             rows.append(("chunks", f"{executor.accepted_chunks} taken, {executor.refused_chunks} refused, "
                                    f"{executor.live_chunks} live, latency {milliseconds(executor.chunk_latency)}"))
             if executor.message:
-                rows.append(("", Text(executor.message, style="yellow")))
+                rows.append(("", Text(plain(executor.message, LONGEST), style="yellow")))
         return rows
 
     def summary(self) -> str:
@@ -104,12 +114,12 @@ class Watch:
         if policy is not None:
             parts.append(f"policy {POLICY_STATES[policy.state]}")
             if policy.message:
-                parts.append(policy.message)
-            parts.append(f"instruction {policy.instruction!r}")
+                parts.append(plain(policy.message, LONGEST))
+            parts.append(f"instruction {plain(policy.instruction, LONGEST)!r}")
         if executor is not None:
             parts.append(f"executor {EXECUTOR_STATES[executor.state]}")
             if executor.message:
-                parts.append(executor.message)
+                parts.append(plain(executor.message, LONGEST))
         return ", ".join(parts)
 
 
@@ -125,7 +135,7 @@ def grid(rows: list[tuple[str, Any]]) -> Table:
 class Display:
     """Shows a renderable that changes: live in a terminal, otherwise one line whenever the line changes."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
         self._line = ""
@@ -148,4 +158,4 @@ class Display:
                 self._live.update(Group(*lines))
         elif line != self._line:
             self._line = line
-            self._console.print(line, highlight=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)

@@ -1,12 +1,37 @@
 """`vla_ros/ActionChunk` to `core.ActionChunk` and back."""
 
+import struct
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.messages.stamps import set_stamp, stamp_ns
+
+MAX_PARTS = 100  # of a chunk
+_ROOM = 4096  # bytes for the header and what else a message may say in words
+_STEM = 4  # bytes of a serialized message before its content
+
+
+def chunk_size_limit(names: Sequence[str], max_horizon: int) -> int:
+    """Bytes beyond which a serialized chunk for these J joints cannot be an honest one."""
+    return _ROOM + sum(len(name) + 64 for name in names) + 8 * max_horizon * len(names)
+
+
+def count_parts(data: bytes) -> int:
+    """How many parts a serialized ActionChunk says it has, without decoding it; 0 where it ends before that.
+
+    Decoding makes Python objects of them, which takes far longer than of as many bytes of numbers.
+    """
+    order = "<" if data[1:2] == b"\x01" else ">"
+    try:
+        (length,) = struct.unpack_from(f"{order}I", data, _STEM + 8)  # of header.frame_id, after the stamp
+        numbers = -(-(12 + length) // 8) * 8  # step_dt is aligned; then horizon, then the parts
+        return struct.unpack_from(f"{order}I", data, _STEM + numbers + 12)[0]
+    except struct.error:
+        return 0
 
 
 def read_chunk(message: Any) -> ActionChunk:

@@ -17,7 +17,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, Stream
 from vla_ros.messages.commands import read_command
-from vla_ros.messages.images import depth_image, rgb_image
+from vla_ros.messages.images import depth_image, image_size, rgb_image
 from vla_ros.messages.joints import joint_positions
 
 ENTRY_POINTS = "vla_ros.decoders"
@@ -114,15 +114,22 @@ def _thinned(rows: np.ndarray, most: int) -> tuple[np.ndarray, int]:
 
 def colour(message: Any, stream: Stream) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
-    value, (height, width, _) = rgb_image(message), stream.shape
-    if value.shape[:2] != (height, width):
-        raise InputError(f"image of {value.shape[1]}x{value.shape[0]} pixels, the robot file says {width}x{height}")
-    return value
+    _check_size(message, stream)
+    return rgb_image(message)
 
 
 def depth(message: Any, stream: Stream) -> np.ndarray:
     """(H, W, 1) uint16 mm."""
+    _check_size(message, stream)
     return depth_image(message)[..., None]
+
+
+def _check_size(message: Any, stream: Stream) -> None:
+    """Raises InputError for an image of another size than the robot file says, before anything is decoded."""
+    size, expected = image_size(message), stream.single_shape[:2]
+    if size != expected:
+        found, wanted = ("x".join(map(str, shape[::-1])) for shape in (size, expected))
+        raise InputError(f"image of {found} pixels, the robot file says {wanted}")
 
 
 def fields(message: Any, stream: Stream) -> np.ndarray:
@@ -165,12 +172,15 @@ def point_cloud(message: Any, stream: Stream) -> np.ndarray:
     if missing:
         raise InputError(f"point cloud: no field {missing[0]!r}, it has {sorted(known)}")
     order = ">" if message.is_bigendian else "<"
-    layout = np.dtype({
-        "names": names,
-        "formats": [order + POINT_TYPES[known[name].datatype] for name in names],
-        "offsets": [known[name].offset for name in names],
-        "itemsize": message.point_step,
-    })  # fmt: skip
+    try:
+        layout = np.dtype({
+            "names": names,
+            "formats": [order + POINT_TYPES[known[name].datatype] for name in names],
+            "offsets": [known[name].offset for name in names],
+            "itemsize": message.point_step,
+        })  # fmt: skip
+    except (KeyError, ValueError) as error:
+        raise InputError(f"point cloud: fields that do not fit a step of {message.point_step}: {error}") from None
     height, width, step = int(message.height), int(message.width), int(message.row_step)
     data = np.frombuffer(message.data, np.uint8)
     if step < width * layout.itemsize or data.size < step * height:

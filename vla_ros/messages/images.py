@@ -4,12 +4,14 @@ Policies see (H, W, 3) uint8 RGB, whatever the camera sends. Grey becomes three 
 mm, `32FC1` in m, REP 118) becomes grey too: one step a centimetre, white from 2.55 m, black where there is no return.
 """
 
+import io
 import sys
 from array import array
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image as Pillow
 
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
@@ -32,6 +34,7 @@ _LAYOUT = {
 }
 _ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}  # what OpenCV-based drivers send
 _TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB}
+MOST_PIXELS = 1 << 26  # of a compressed image: a few kB may say that they are gigabytes
 _DEPTH_STEP = {"16UC1": 10.0, "32FC1": 0.01}  # one centimetre in the unit of the encoding
 
 
@@ -90,6 +93,42 @@ def raw_image(message: Any) -> np.ndarray:
     return np.ascontiguousarray(pixels, dtype=dtype)
 
 
+def image_size(message: Any) -> tuple[int, int]:
+    """(height, width) that an Image or a CompressedImage says it has; nothing is decoded. Raises InputError."""
+    if hasattr(message, "format"):
+        return compressed_size(message.data)
+    return int(message.height), int(message.width)
+
+
+def compressed_size(data: Any) -> tuple[int, int]:
+    """(height, width) in the header of a JPEG or PNG. Raises InputError, also where that is more than MOST_PIXELS."""
+    data = _bytes(data)
+    try:
+        with Pillow.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            width, height = image.size
+    except Pillow.DecompressionBombError:
+        raise InputError(f"compressed image: more than {MOST_PIXELS} pixels, expected fewer") from None
+    except Exception:  # of a header that is cut off or means harm come many kinds
+        raise InputError(f"compressed image: {data.size} bytes are not a JPEG or PNG image") from None
+    if not 0 < width * height <= MOST_PIXELS:
+        raise InputError(f"compressed image: {width}x{height} pixels, expected 1 to {MOST_PIXELS}")
+    return height, width
+
+
+def decompress(data: Any, mode: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
+    """(H, W) or (H, W, C) pixels of a JPEG or PNG; as they were encoded, colours as BGR, unless OpenCV's `mode` says
+    otherwise. Raises InputError."""
+    data = _bytes(data)
+    size = compressed_size(data)
+    try:
+        pixels = cv2.imdecode(data, mode)  # noqa: TID251
+    except cv2.error:
+        pixels = None
+    if pixels is None or pixels.shape[:2] != size:
+        raise InputError(f"compressed image: {data.size} bytes are not a JPEG or PNG image")
+    return pixels
+
+
 def image_message(Image: type, rgb: np.ndarray, stamp: int = 0, frame_id: str = "") -> Any:
     """An Image (the class given: `sensor_msgs.msg.Image`) from (H, W, 3) uint8 RGB; `stamp` in ns."""
     height, width, channels = rgb.shape
@@ -138,13 +177,7 @@ def _decompress(message: Any) -> tuple[np.ndarray, str]:
     said = str(message.format)
     if "compressedDepth" in said:
         raise InputError(f"compressed image: format {said!r}, expected jpeg or png (use the raw depth topic)")
-    data = _bytes(message.data)
-    try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    except cv2.error:
-        pixels = None
-    if pixels is None:
-        raise InputError(f"compressed image: {data.size} bytes of format {said!r} are not a JPEG or PNG image")
+    pixels = decompress(message.data)
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if channels == 1:
         depth = said.startswith("16UC1")

@@ -3,6 +3,7 @@
 from typing import Any
 
 NS = 1_000_000_000
+_FIRST, _LAST = -(2**31) * NS, 2**31 * NS - 1  # what a Time can hold
 
 
 def stamp_ns(message: Any) -> int:
@@ -18,9 +19,18 @@ def is_stamped(kind: type) -> bool:
     return fields is not None and next(iter(fields), None) == "header"
 
 
+def is_time(time: Any) -> bool:
+    """Whether a Time is one that a clock may show: not below zero, and less than a second of nanoseconds."""
+    return time.sec >= 0 and time.nanosec < NS
+
+
 def set_stamp(message: Any, ns: int) -> Any:
-    """Write `ns` into a message with a header, a header, or a Time; gives the same object back."""
+    """Write `ns` into a message with a header, a header, or a Time; gives the same object back.
+
+    Beyond what a Time can hold it writes the first or the last one: `stamp_ns` of a foreign message may be (more than
+    a second of nanoseconds on top of the last second).
+    """
     time = getattr(message, "header", message)
     time = getattr(time, "stamp", time)
-    time.sec, time.nanosec = divmod(int(ns), NS)
+    time.sec, time.nanosec = divmod(min(max(int(ns), _FIRST), _LAST), NS)
     return message

@@ -3,7 +3,6 @@
 import os
 import select
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -20,16 +19,52 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
+from rosgraph_msgs.msg import Clock as ClockMessage
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.signals import StopSignals, taken
+from vla_ros.core.text import say
+from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
+from vla_ros.nodes.security import secured
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
 
-class ManagedNode(LifecycleNode):
+class ClockGuard:
+    """For a class of nodes, before `Node`: what is no time of a clock is ignored on /clock, and said once.
+
+    rclpy's time source subscribes to it as well and raises on a time below zero, which would end the node.
+    """
+
+    _ignored = False  # such a message was there
+
+    def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
+        if msg_type is ClockMessage and not options.get("raw"):  # a recorder keeps the bytes, whatever they say
+            callback = self._guarded(callback)
+        return super().create_subscription(msg_type, topic, callback, *args, **options)
+
+    def _guarded(self, callback: Callable[[ClockMessage], object]) -> Callable[[ClockMessage], None]:
+        def take(message: ClockMessage) -> None:
+            if is_time(message.clock):
+                callback(message)
+            elif not self._ignored:
+                self._ignored = True
+                said = f"{message.clock.sec} s and {message.clock.nanosec} ns"
+                self.get_logger().error(
+                    f"/clock: {said}, expected at least 0 s and less than 1e9 ns; such a message is ignored"
+                )
+
+        return take
+
+
+class PlainNode(ClockGuard, Node):
+    """A node without a lifecycle that may follow simulated time."""
+
+
+class ManagedNode(ClockGuard, LifecycleNode):
     """A lifecycle node with declared parameters and one way down.
 
     A subclass overrides `configure`, `activate`, `deactivate` and `release`. What `configure` creates on the
@@ -110,14 +145,15 @@ class ManagedNode(LifecycleNode):
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
             item = self._parameter_fields.get(parameter.name)
-            if item is None:
-                continue  # use_sim_time and the like belong to rclpy
+            if item is None and parameter.name != "use_sim_time":
+                continue  # rclpy's own
             try:
-                check(item, parameter.value)
+                if item is not None:
+                    check(item, parameter.value)
             except InputError as error:
                 return SetParametersResult(successful=False, reason=str(error))
-            if not rule(item).live and self.state_id != State.PRIMARY_STATE_UNCONFIGURED:
-                reason = f"parameter {item.name}: is read when the node is configured; clean the node up first"
+            if not (item and rule(item).live) and self.state_id != State.PRIMARY_STATE_UNCONFIGURED:
+                reason = f"parameter {parameter.name}: is read when the node is configured; clean the node up first"
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)
 
@@ -217,20 +253,21 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """The body of every node's `main`: make the node, spin it, end cleanly on SIGINT, SIGTERM or the parent's end.
 
     The signals are taken by ourselves because rclpy's handlers shut the context down first, which leaves the
-    node unable to say that it stops. A second signal ends the process at once. Returns the exit status.
+    node unable to say that it stops. What counts as a request to end at once: `_watch`. Returns the exit status.
     """
     stop: Future[str] = Future()
     _watch(stop)
-    rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-    executor = SingleThreadedExecutor()
-    node = None
+    executor = node = None
     try:
-        node = make()
+        with secured(args):
+            rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
+            node = make()
+        executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin_until_future_complete(stop)
         return 0
     except InputError as error:
-        print(f"[ERROR] {error}", file=sys.stderr, flush=True)
+        say(f"[ERROR] {error}", error=True)
         return 2
     except ExternalShutdownException:
         return 0
@@ -238,36 +275,41 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         if node is not None:
             if isinstance(node, ManagedNode):
                 node.end()
-            executor.remove_node(node)
+            if executor is not None:
+                executor.remove_node(node)
             node.destroy_node()
-        executor.shutdown(timeout_sec=1.0)
+        if executor is not None:
+            executor.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown()
 
 
 def _watch(stop: "Future[str]") -> None:
     """Sets `stop` from a thread when a signal arrives or the parent closes its end of the pipe.
 
+    A third signal of one kind ends the process at once (see `StopSignals`), braking or not: that is for one that hangs.
     A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in taken():
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     parent = int(os.environ[PARENT_PIPE]) if PARENT_PIPE in os.environ else None
+    signals = StopSignals()
 
     def watch() -> None:
         sources = [read_end] + ([parent] if parent is not None else [])
         while True:
             ready, _, _ = select.select(sources, [], [])
             if read_end in ready:
-                number = os.read(read_end, 1)[0]
-                why = signal.Signals(number).name
-            else:
-                number, why = signal.SIGTERM, "the program that started this node is gone"
+                for number in os.read(read_end, 64):
+                    if not stop.done():
+                        stop.set_result(signal.Signals(number).name)
+                    if signals.is_third(number):
+                        os._exit(128 + number)
+            if parent in ready:
                 sources.remove(parent)
-            if stop.done():
-                os._exit(128 + number)
-            stop.set_result(why)
+                if not stop.done():
+                    stop.set_result("the program that started this node is gone")
 
     threading.Thread(target=watch, name="signals", daemon=True).start()

@@ -41,14 +41,14 @@ def other_commanders(node: Node, robot: RobotSpec, publishing: bool) -> list[str
     me, found = node.get_fully_qualified_name(), []
     for group in robot.groups:
         topic = node.resolve_topic_name(group.topic)
-        others = [_node_name(info) for info in node.get_publishers_info_by_topic(topic)]
+        others = [node_name(info) for info in node.get_publishers_info_by_topic(topic)]
         if publishing and me in others:
             others.remove(me)  # once: a second executor may well have the same name
         found += [f"{other} on {topic}" for other in others]
     return found
 
 
-def _node_name(info: TopicEndpointInfo) -> str:
+def node_name(info: TopicEndpointInfo) -> str:
     """Full name of an endpoint's node. A publisher can be discovered before its node's name is."""
     if info.node_name == "_NODE_NAME_UNKNOWN_":
         return "a node that is not known by name yet"

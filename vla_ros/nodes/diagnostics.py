@@ -1,7 +1,7 @@
 """Statuses as `/diagnostics`, with levels that mean something: OK, WARN look at it, ERROR it does not work."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -11,6 +11,8 @@ from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode
 
 PERIOD = 1.0  # s, what diagnostic aggregators expect
+LONG_WITHOUT_PROGRESS = 5.0  # s
+OFTEN_LIMITED = 0.5  # share of the time
 
 
 def publish_diagnostics(node: ManagedNode, make: Callable[[], DiagnosticStatus]) -> None:
@@ -58,7 +60,7 @@ def policy_diagnostic(status: PolicyStatus) -> DiagnosticStatus:
 
 
 class ExecutorDiagnostic:
-    """ERROR while stopped; WARN without chunks, and after refusals or overruns since the last report."""
+    """ERROR while stopped; WARN without chunks, of a motion that turns round, and of new refusals and overruns."""
 
     def __init__(self) -> None:
         self._refused = 0
@@ -79,6 +81,9 @@ class ExecutorDiagnostic:
             level = DiagnosticStatus.ERROR
         elif status.state == ExecutorStatus.HOLDING and status.cause == ExecutorStatus.CAUSE_NO_CHUNK:
             level = DiagnosticStatus.WARN
+        elif status.state in (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING):
+            level = DiagnosticStatus.WARN if status.message else level
+            notes += hindrances(status)
         # Counters start again at activation, so only growth counts.
         for grown, what in (
             (status.refused_chunks - self._refused, f"refused chunks, last: {status.last_refusal}"),
@@ -109,9 +114,31 @@ class ExecutorDiagnostic:
                     "refused chunks": status.refused_chunks,
                     **{f"refused: {reason}": count for reason, count in refusals},
                     "at a limit": ", ".join(status.limited),
+                    "deviation (rad or m)": _by_joint(status.names, status.deviation, "{:.3g}"),
+                    "reversals (1/s)": _by_joint(status.names, status.reversals, "{:.3g}"),
+                    "held back by a limit": _by_joint(status.names, status.limited_share, "{:.0%}"),
+                    "time without progress (s)": status.progress_age,
                 }
             ),
         )
+
+
+def hindrances(status: ExecutorStatus) -> list[str]:
+    """Why a robot that follows chunks may not get anywhere. A task that is done looks the same: no reason to warn."""
+    found = []
+    if status.progress_age >= LONG_WITHOUT_PROGRESS:
+        found.append(f"no progress for {status.progress_age:.0f} s")
+    shares = zip(status.names, status.limited_share, strict=True)
+    often = {name: share for name, share in shares if share > OFTEN_LIMITED}
+    if often:
+        found.append(f"held back by a limit: {_by_joint(often, often.values(), '{:.0%}')} of the time")
+    return found
+
+
+def _by_joint(names: Iterable[str], values: Iterable[float], form: str) -> str:
+    """The joints with values above 0, the greatest first."""
+    found = sorted(zip(values, names, strict=True), reverse=True)
+    return ", ".join(f"{name} {form.format(value)}" for value, name in found if value > 0)
 
 
 def _values(values: dict[str, Any]) -> list[KeyValue]:

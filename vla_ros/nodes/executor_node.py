@@ -11,8 +11,6 @@ from typing import Any
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Bool, String
-from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Command, Executor
@@ -22,13 +20,16 @@ from vla_ros.control.supervisor import State
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
-from vla_ros.messages.chunks import read_chunk
-from vla_ros.messages.stamps import NS, stamp_ns
+from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
+from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.commands import CommandPublishers, other_commanders
 from vla_ros.nodes.diagnostics import ExecutorDiagnostic, publish_diagnostics
+from vla_ros.nodes.executor.claim import Claim
 from vla_ros.nodes.executor.control_loop import ControlLoop
+from vla_ros.nodes.executor.e_stop import EStop
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
@@ -53,10 +54,22 @@ class ExecutorNode(ManagedNode):
         self._loop: ControlLoop | None = None
         self._time: SimulatedTime | None = None
         self._commands: CommandPublishers | None = None
+        self._claim: Claim | None = None
+        self._born = time.monotonic()
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
-        self._latched = ""  # what triggered the e-stop, while there is no executor to keep it
         super().__init__("executor_node", ExecutorParameters, **options)
+        # From here to the node's end, whatever its state: the e-stop, and the status that shows it.
+        self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
+        self._status = ExecutorStatus()
+        self._e_stop = EStop(self, on_latch=self._on_latch, on_reset=self._on_reset, on_failure=self._on_thread_failed)
+        self._e_stop.start()
+        self.create_steady_timer(STATUS_PERIOD, self._publish_status)
+        self._publish_status()
+
+    def destroy_node(self) -> None:
+        self._e_stop.close()
+        super().destroy_node()
 
     # Lifecycle
 
@@ -69,54 +82,65 @@ class ExecutorNode(ManagedNode):
         limits = Limits.merge(robot, load_urdf(source) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
+        if not parameters.dry_run:  # early: what follows is time in which others are discovered
+            topics = [self.resolve_topic_name(group.topic) for group in robot.groups]
+            self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
-        self._refusal, self._said, self._last_command = "", (), None
-        self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
-        self._status = ExecutorStatus()
-        self._executor = Executor(limits, robot.control_rate, parameters.settings())
-        if self._latched:
-            self._executor.e_stop(self._latched)
+        self._refusal, self._warning, self._said, self._last_command = "", "", (), None
+        simulated = self.get_parameter("use_sim_time").value
+        self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
+        self._e_stop.watch(parameters.e_stop_heartbeat)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
         for topic in robot.joint_state_topics:
-            self.create_subscription(JointState, topic, self._on_joint_state, joints_qos)
-        self.create_subscription(String, "instruction", self._on_instruction, COMMAND_QOS)
-        self.create_subscription(Bool, "e_stop", self._on_e_stop, COMMAND_QOS)
-        # raw: a message that cannot be decoded is refused like any other bad chunk instead of ending the node
+            subscribe_bounded(self, JointState, topic, self._on_joint_state, joints_qos, self._refuse)
+        subscribe_instruction(self, self._on_instruction, self._refuse)
+        self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
+        # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, raw=True)
-        self.create_subscription(
+        subscribe_bounded(
+            self,
             PolicyStatus,
             "policy_node/status",
             self._on_policy_status,
             POLICY_STATUS_QOS,
+            self._refuse,
             event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_policy_liveliness),
         )
-        self.create_service(SetBool, "~/e_stop", self._serve_e_stop)
-        self.create_service(Trigger, "~/reset_e_stop", self._serve_reset)
-        if self.get_parameter("use_sim_time").value:
+        if simulated:
             jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
                 self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock
             )
-        self.create_steady_timer(STATUS_PERIOD, self._publish_status)
         diagnostic = ExecutorDiagnostic()
         publish_diagnostics(self, lambda: diagnostic(self._status))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
+        if self._claim is not None:
+            self._claim.settle()
 
     def activate(self) -> None:
         assert self._executor is not None
         rivals = self._rivals()
         if rivals:
             raise InputError(f"command topics: also commanded by {', '.join(rivals)}, expected no other node")
+        if self._e_stop.missing:
+            raise InputError(f"e_stop_heartbeat: {self._e_stop.missing}")
+        if self._claim is not None:
+            self._claim.take()
         with self._lock:
-            self._executor.activate(self._now_ns())
+            self._take_e_stop()
+            try:
+                self._executor.activate(self._now_ns())
+            except InputError:
+                self._release_claim()
+                raise
             if not self.parameters.dry_run:
                 self._commands = CommandPublishers(self, self._robot, self._robot.joint_names, COMMAND_QOS)
             self._refusal, self._last_command = "", None
             if self._time is not None:
                 self._time.start()
             else:
-                self._loop = ControlLoop(self._period_ns, self._on_real_tick, self._on_loop_failed)
+                self._loop = ControlLoop(self._period_ns, self._on_real_tick, self._on_thread_failed)
         if self._loop is not None:
             denied = self._loop.start(self.parameters.realtime_priority)
             if denied:
@@ -145,19 +169,25 @@ class ExecutorNode(ManagedNode):
             if self._commands is not None:
                 self._commands.close()
             self._commands = None
+        self._release_claim()
         self._publish_status()
 
+    def _release_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.release()
+
     def release(self) -> None:
-        self._latched = self._executor.supervisor.e_stop_message if self._executor is not None else self._latched
-        self._executor = None
+        self._e_stop.watch(0.0)
+        with self._lock:
+            self._executor = self._claim = None
         if self._time is not None:
             self._time.close()
         self._time = None
+        self._publish_status()
 
     def refused(self, reason: str) -> None:
         self._refusal = reason
-        if self._executor is not None:
-            self._publish_status()
+        self._publish_status()
 
     # Time
 
@@ -178,27 +208,28 @@ class ExecutorNode(ManagedNode):
             executor = self._executor
             if executor is None:
                 return
-            command = executor.tick(now_ns, steady_ns, lateness)
+            self._take_e_stop()
+            command = self._last_command = executor.tick(now_ns, steady_ns, lateness)
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
                 self._publish_status()
 
     def _on_repeated_clock(self) -> None:
-        """A simulator that says the same time again may have missed the command for it."""
+        """A simulator that says the same time again may have missed the command for it, if there was one."""
         with self._lock:
             if self._last_command is not None:
                 self._publish_command(self._last_command)
 
-    def _on_loop_failed(self, error: Exception) -> None:
+    def _on_thread_failed(self, error: Exception) -> None:
         """A bug must be seen, and nothing may move: the process ends, which its peers notice."""
-        self.get_logger().fatal(f"control loop failed: {error}\n{''.join(traceback.format_exception(error))}")
+        name, words = threading.current_thread().name, "".join(traceback.format_exception(error))
+        self.get_logger().fatal(f"thread {name} failed: {error}\n{words}")
         os.kill(os.getpid(), signal.SIGTERM)
 
     # Commands
 
     def _publish_command(self, command: Command) -> None:
-        self._last_command = command
         if self._commands is not None:
             self._commands.publish(command.position, command.stamp_ns)
 
@@ -222,26 +253,37 @@ class ExecutorNode(ManagedNode):
             now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
             self._executor.joint_state(stamp, message.name, message.position, now_ns)
 
-    def _on_instruction(self, message: String) -> None:
+    def _on_instruction(self, text: str) -> None:
         with self._lock:
-            self._executor.set_instruction(message.data)
+            self._executor.set_instruction(text)
+            self._publish_status()
+
+    def _refuse(self, reason: Reason, words: str, seen: Seen | None = None) -> None:
+        """A message of any topic that is too large, cannot be decoded, or contradicts itself."""
+        with self._lock:
+            self._executor.refuse_chunk(reason, words, seen)
             self._publish_status()
 
     def _on_chunk(self, data: bytes) -> None:
-        chunk = seen = None
+        if len(data) > self._largest_chunk:
+            self._refuse(Reason.SIZE, f"a chunk of {len(data)} bytes, limit {self._largest_chunk}")
+            return
+        if (parts := count_parts(data)) > MAX_PARTS:
+            self._refuse(Reason.SIZE, f"a chunk of {parts} parts, limit {MAX_PARTS}")
+            return
+        seen = None
         try:
             message = deserialize_message(data, ActionChunk)
             seen = Seen(message.session, message.sequence, stamp_ns(message), self._now_ns())
             chunk = read_chunk(message)
         except MalformedChunk as error:
-            reason, words = Reason(error.reason), str(error)
+            self._refuse(Reason(error.reason), str(error), seen)
+            return
         except Exception as error:  # whatever the decoder raises on foreign bytes
-            reason, words = Reason.UNDECODABLE, f"{len(data)} bytes: {error}"
+            self._refuse(Reason.UNDECODABLE, f"{len(data)} bytes: {error}", seen)
+            return
         with self._lock:
-            if chunk is not None:
-                self._executor.add_chunk(chunk, self._now_ns())
-            else:
-                self._executor.refuse_chunk(reason, words, seen)
+            self._executor.add_chunk(chunk, self._now_ns())
             self._publish_status()
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
@@ -256,46 +298,49 @@ class ExecutorNode(ManagedNode):
         with self._lock:
             self._executor.policy_alive(alive, self._now_ns())
 
-    def _on_e_stop(self, message: Bool) -> None:
-        if message.data:
-            self._e_stop("topic e_stop")
+    # The e-stop, told by its own thread
 
-    def _serve_e_stop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if request.data:
-            self._e_stop("service e_stop")
-            response.success, response.message = True, "latched"
-        else:
-            response.message = "a latched e-stop is reset by the service reset_e_stop alone"
-        return response
+    def _take_e_stop(self) -> None:
+        """What was latched reaches the executor, with the lock held: at the latest with the next tick."""
+        latched, executor = self._e_stop.latched, self._executor
+        if latched and executor is not None and not executor.supervisor.e_stopped:
+            executor.e_stop(latched)
 
-    def _e_stop(self, message: str) -> None:
+    def _on_latch(self) -> None:
+        self._publish_status()
+        self.get_logger().warning(f"e-stop: {self._e_stop.latched}")
+
+    def _on_reset(self, was: str) -> None:
         with self._lock:
-            self._executor.e_stop(message)
+            if self._executor is not None:
+                self._executor.reset_e_stop(self._now_ns())
             self._publish_status()
-        self.get_logger().warning(f"e-stop: {message}")
-
-    def _serve_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        with self._lock:
-            was = self._executor.supervisor.e_stop_message
-            self._executor.reset_e_stop(self._now_ns())
-            self._publish_status()
-        response.success, response.message = True, f"was latched by {was}" if was else "was not latched"
         if was:
-            self.get_logger().warning("e-stop was reset")
-        return response
+            self.get_logger().warning(f"e-stop was reset; it was latched by {was}")
 
     # What is said
 
     def _publish_status(self) -> None:
         with self._lock:
-            status = self._executor.status(self._now_ns())
-            self._said = (status.state, status.cause)
-            message = fill_status(self._status, status)
+            self._take_e_stop()
+            executor = self._executor
+            if executor is None:
+                state = State.E_STOPPED if self._e_stop.latched else State.UNCONFIGURED
+                message = self._status = ExecutorStatus(state=state, message=self._e_stop.latched)
+                set_stamp(message, self._now_ns())
+            else:
+                status = executor.status(self._now_ns())
+                self._said = (status.state, status.cause)
+                message = fill_status(self._status, status)
+                executor.begin_interval()
+                warning = executor.monitor.first_warning
+                if warning and not self._warning:  # once for each instruction
+                    self.get_logger().warning(warning)
+                self._warning = warning
             message.dry_run = self.parameters.dry_run
-            if status.state == State.INACTIVE and self._refusal:
+            if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal
             self._status_publisher.publish(message)
-            self._executor.begin_interval()
 
 
 def main(args: list[str] | None = None) -> int:

@@ -14,9 +14,10 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.commands import CommandPublishers
 from vla_ros.nodes.parameters import NodeParameters
-from vla_ros.nodes.qos import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction
@@ -45,7 +46,7 @@ class ExpertNode(ManagedNode):
         self._joints: JointState | None = None
         self._cubes: MultiDOFJointState | None = None
         self._following = self.create_publisher(String, "~/following", STATUS_QOS)
-        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        subscribe_instruction(self, self._take_instruction)
         self.create_subscription(JointState, robot.joint_state_topics[0], self._take_joints, sensor_qos(True, 10))
         self.create_subscription(MultiDOFJointState, "sim_node/cubes", self._take_cubes, sensor_qos(True, 10))
 
@@ -53,8 +54,7 @@ class ExpertNode(ManagedNode):
         self._text, self._task, self._expert = "", None, None
         self._following.publish(String())
 
-    def _take_instruction(self, message: String) -> None:
-        text = message.data.strip()
+    def _take_instruction(self, text: str) -> None:
         if not self.is_active or text == self._text:
             return
         self._expert, self._text = None, text

@@ -11,8 +11,8 @@ import torch
 from rclpy.clock import JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle
-from std_msgs.msg import String
 
+from vla_ros.control.admission import Reason
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
@@ -22,10 +22,12 @@ from vla_ros.messages.observation import NotReady, ObservationBuilder, message_s
 from vla_ros.messages.stamps import NS
 from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.diagnostics import policy_diagnostic, publish_diagnostics
 from vla_ros.nodes.policy_parameters import PolicyParameters
-from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS
+from vla_ros.nodes.qos import CHUNK_QOS, POLICY_STATUS_QOS
 from vla_ros.nodes.streams import subscribe
+from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import PolicySession, SessionOptions
@@ -46,7 +48,7 @@ class PolicyNode(ManagedNode):
         self._episode = 0  # counts what begins: activations, instructions, jumps of the clock
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
-        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        subscribe_instruction(self, self._take_instruction, self._refuse_message)
         self.create_steady_timer(0.5, self._publish_status)
         publish_diagnostics(self, lambda: policy_diagnostic(self._status))
         self._publish_status()
@@ -89,6 +91,9 @@ class PolicyNode(ManagedNode):
         streams = self._builder.streams
         self._trigger = Trigger(self._builder.paced, robot.state_streams, values.max_rate, values.max_age,
                                 processor.step_dt if traits.paced else 0.0)
+        # The others never start an inference.
+        beats = [name for name, stream in streams.items() if stream.paces or stream.with_ or stream.is_state]
+        self._arrivals = Arrivals(self._builder, self._trigger, beats, values.max_age)
         self._met = ""  # the last instruction that the policy has met
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
         for stream in streams.values():
@@ -138,20 +143,24 @@ class PolicyNode(ManagedNode):
     # Callbacks: nothing here decodes, infers or waits
 
     def _taker(self, stream: Stream) -> Callable[[Any], None]:
-        beats = stream.paces or stream.with_ or stream.is_state  # the others never start an inference
-
         def take(message: Any) -> None:
-            stamp = message_stamp(stream, message, self.now_ns())
+            now = self.now_ns()
+            stamp = message_stamp(stream, message, now)
             with self._wake:
-                self._builder.add(stream.name, message, stamp)
-                if beats:
-                    self._trigger.add(stream.name, stamp)
+                waits = self._arrivals.add(stream.name, message, stamp, now)
+                if stream.name in self._arrivals.beats:
                     self._wake.notify_all()
+            if waits and now:  # without a clock all of them do
+                self.get_logger().warning(f"left out until then: {waits}")
+                self._set_status(self._status.state, message=waits)
 
         return take
 
-    def _take_instruction(self, message: String) -> None:
-        text = message.data.strip()
+    def _refuse_message(self, reason: Reason, words: str) -> None:
+        self._set_status(self._status.state, message=f"{reason}: {words}")
+        self.get_logger().warning(f"{reason}: {words}", throttle_duration_sec=5.0)
+
+    def _take_instruction(self, text: str) -> None:
         if text != self._instruction and self._session is not None:
             unknown = self._session.processor.unknown_words(text)
             if unknown:
@@ -163,10 +172,9 @@ class PolicyNode(ManagedNode):
             self._wake.notify_all()
         self._set_status(self._status.state)
 
-    def _clock_jumped(self, jump: TimeJump) -> None:
+    def _clock_jumped(self, jump: TimeJump | None = None) -> None:
         with self._wake:
-            self._builder.clear()
-            self._trigger.clear()
+            self._arrivals.clear()
             self._begin()
 
     def _begin(self) -> None:
@@ -205,15 +213,18 @@ class PolicyNode(ManagedNode):
 
     def _next_target(self) -> int | None:
         """The instant to observe when an inference is due. Otherwise says what is waited for. Holds the lock."""
+        now = self.now_ns()
+        if self._arrivals.advance(now):
+            self._clock_jumped()
         if not self._instruction:
             if self._status.state != PolicyStatus.IDLE:
                 self._set_status(PolicyStatus.IDLE, waiting_for=[], message="")
             return None
-        now = self.now_ns()
         target = self._trigger.target(now)
         # A stream that ran ahead of /clock is no problem: it is judged at the instant to observe.
         problems = self._builder.problems(now if target is None else target) | self._trigger.problems(now)
         if problems:
+            problems = self._arrivals.explained(problems, now)
             if tuple(self._status.waiting_for) != tuple(problems) or self._status.state != PolicyStatus.WAITING:
                 self._refuse(NotReady(problems))
             return None

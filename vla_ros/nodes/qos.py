@@ -18,6 +18,8 @@ def profile(depth: int, reliable: bool, latched: bool = False, **others: object)
 COMMAND_QOS = profile(10, reliable=True)  # commands, the instruction, the e-stop topic; subscriptions of chunks
 STATUS_QOS = profile(1, reliable=True, latched=True)  # a late subscriber gets the newest
 
+CLAIM_QOS = profile(100, reliable=True, latched=True)  # the newest claim of each of many executors
+
 # What the policy node offers on `action_chunk` and on its status: a subscription that asks for this lease (or a
 # longer one) is told within it when the policy's process is gone. Subscriptions that ask for none match as well.
 _ALIVE = {"liveliness": LivelinessPolicy.AUTOMATIC, "liveliness_lease_duration": Duration(seconds=3)}

@@ -18,6 +18,7 @@ from vla_ros.bags.compress import FORMATS, SUFFIX, compressor
 from vla_ros.bags.recording import Recording
 from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, graph_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
+from vla_ros.core.errors import InputError
 from vla_ros.core.stream import COMPRESSED_IMAGE, Stream
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.parameters import NodeParameters, parameter
@@ -170,7 +171,10 @@ class RecorderNode(ManagedNode):
             types = dict(self.get_topic_names_and_types())
             for topic in [topic for topic in self._unknown if topic in types]:
                 self._unknown.remove(topic)
-                self._follow(Stream(topic, topic, types[topic][0]))
+                try:
+                    self._follow(Stream(topic, topic, types[topic][0]))
+                except InputError as error:
+                    self.get_logger().error(f"topic {topic}: not recorded: {error}")
         if self.recording is not None and self.recording.error is not None:
             self.failed(self.recording.explain())
 

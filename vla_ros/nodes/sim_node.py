@@ -4,14 +4,14 @@ import os
 import sys
 from dataclasses import dataclass
 
-from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.parameters import NodeParameters, parameter
-from vla_ros.nodes.qos import COMMAND_QOS, RECORDED_DEPTH, STATUS_QOS
+from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS
 from vla_ros.nodes.sim.lockstep import LockstepLoop
 from vla_ros.nodes.sim.loops import Loop, RealTimeLoop, Stage
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot
@@ -101,7 +101,7 @@ class SimNode(ManagedNode):
         else:
             self._loop = RealTimeLoop(stage)
         self._reset_world()
-        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        subscribe_instruction(self, self._take_instruction)
         self.create_service(Trigger, "~/reset", self._on_reset)
         self.create_service(SetBool, "~/run", self._on_run)
 
@@ -114,8 +114,7 @@ class SimNode(ManagedNode):
     def release(self) -> None:
         self._loop = None
 
-    def _take_instruction(self, message: String) -> None:
-        text = message.data.strip()
+    def _take_instruction(self, text: str) -> None:
         if text != self._instruction:
             self._instruction = text
             self._loop.instruct(text)

@@ -1,24 +1,39 @@
 """Subscriptions to the streams of a robot."""
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
+from sensor_msgs.msg import JointState
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
 from vla_ros.messages.stamps import is_stamped
+from vla_ros.nodes.bounded import subscribe_bounded
 from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 
 def message_class(typename: str) -> type:
-    """The class of `package/msg/Name`. Raises InputError."""
+    """The class of `package/msg/Name`. Raises InputError.
+
+    The name may come from a file or from the network: nothing is imported but the messages of a package that has some.
+    """
+    package, _, name = typename.partition("/msg/")
     try:
-        package, kind, name = typename.split("/")
-        return getattr(import_module(f"{package}.{kind}"), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        known = sys.modules.get(package) or (find_spec(package) if package.isidentifier() else None)
+        folders = getattr(known, "__path__", None) or getattr(known, "submodule_search_locations", None) or ()
+        if not any(Path(folder, "msg", "__init__.py").is_file() for folder in folders):
+            raise ImportError(f"no package {package!r} with messages")
+        kind = getattr(import_module(f"{package}.msg"), name)
+        if not hasattr(kind, "get_fields_and_field_types"):
+            raise AttributeError(f"{name!r} is no message")
+    except (ImportError, AttributeError) as error:
         raise InputError(f"message type {typename}: not installed: {error}") from error
+    return kind
 
 
 def subscribe(node: Node, stream: Stream, take: Callable[[Any], None], reliable: bool = False) -> None:
@@ -30,4 +45,7 @@ def subscribe(node: Node, stream: Stream, take: Callable[[Any], None], reliable:
     if stream.paces and not is_stamped(kind):
         raise InputError(f"stream {stream.name}: {stream.type} has no stamp, so it cannot pace")
     qos = STATUS_QOS if stream.once else sensor_qos(reliable or stream.reliable)
-    node.create_subscription(kind, stream.topic, take, qos)
+    if kind is JointState:
+        subscribe_bounded(node, kind, stream.topic, take, qos)
+    else:
+        node.create_subscription(kind, stream.topic, take, qos)

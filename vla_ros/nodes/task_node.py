@@ -8,15 +8,14 @@ from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.task import Future
-from rclpy.validate_topic_name import validate_topic_name
 from std_msgs.msg import Bool, String
 
 from vla_ros.action import RunInstruction
 from vla_ros.control.task import Outcome, goal_problem, problem
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
@@ -65,9 +64,9 @@ class TaskNode(ManagedNode):
         self._newest: dict[str, tuple[Any, float]] = {}  # node -> its last status, and when it came
         self._said: list[str] = []  # what we published and have not heard back yet
         self._instructions = self.create_publisher(String, "instruction", COMMAND_QOS)
-        self.create_subscription(String, "instruction", self._take_instruction, COMMAND_QOS)
+        subscribe_instruction(self, self._take_instruction)
         for node, kind in (("policy_node", PolicyStatus), ("executor_node", ExecutorStatus)):
-            self.create_subscription(kind, f"{node}/status", partial(self._take_status, node), STATUS_QOS)
+            subscribe_bounded(self, kind, f"{node}/status", partial(self._take_status, node), STATUS_QOS)
         self.create_steady_timer(PERIOD, self._look)
         self._server = ActionServer(
             self,
@@ -100,8 +99,7 @@ class TaskNode(ManagedNode):
         message, came = self._newest.get(node, (None, -math.inf))
         return message if time.monotonic() - came <= self.parameters.silence_limit else None
 
-    def _take_instruction(self, message: String) -> None:
-        text = message.data.strip()
+    def _take_instruction(self, text: str) -> None:
         if text in self._said:
             self._said.remove(text)
         elif self._run is not None and text != self._run.instruction:
@@ -115,7 +113,7 @@ class TaskNode(ManagedNode):
 
     def _accept(self, handle: ServerGoalHandle) -> None:
         goal, run = handle.request, Run(handle, self.now_ns())
-        wrong = goal_problem(goal.instruction, goal.time_limit) or _topic_problem(goal.success_topic)
+        wrong = goal_problem(goal.instruction, goal.time_limit) or self._listen(run)
         trouble = _problem(self._status("policy_node"), self._status("executor_node"))
         if wrong:
             run.end(Outcome.INVALID_GOAL, wrong)
@@ -127,14 +125,20 @@ class TaskNode(ManagedNode):
             if self._run is not None:
                 self._run.end(Outcome.PREEMPTED, f"a newer goal took over: {run.instruction[:100]!r}")
             self._run = run
-            if goal.success_topic:
-                run.success = self.create_subscription(
-                    Bool, goal.success_topic, lambda message: self._take_success(run, message), COMMAND_QOS
-                )
             self.get_logger().info(f"task begins: {run.instruction!r}")
             self._say(run.instruction)
         self._waiting.append(run)
         handle.execute()
+
+    def _listen(self, run: Run) -> str:
+        """Subscribe to the success topic, where there is one. What is wrong with it; empty when nothing is."""
+        topic = run.goal.success_topic
+        try:
+            if topic:
+                run.success = self.create_subscription(Bool, topic, lambda m: self._take_success(run, m), COMMAND_QOS)
+        except Exception as error:  # no name of a topic, one of another type, or one that security does not permit
+            return f"success_topic {topic[:100]!r}: {str(error).splitlines()[0]}"
+        return ""
 
     def _take_success(self, run: Run, message: Bool) -> None:
         if message.data:
@@ -192,16 +196,6 @@ class TaskNode(ManagedNode):
 
 def _problem(policy: PolicyStatus | None, executor: ExecutorStatus | None) -> tuple[Outcome, str] | None:
     return problem(policy and policy.state, executor and executor.state, executor.message if executor else "")
-
-
-def _topic_problem(topic: str) -> str:
-    """What is wrong with a success topic; empty when nothing is, or there is none."""
-    try:
-        if topic:
-            validate_topic_name(topic)
-    except InvalidTopicNameException as error:
-        return f"success_topic: {str(error).splitlines()[0]} {topic!r}"
-    return ""
 
 
 def main(args: list[str] | None = None) -> int:

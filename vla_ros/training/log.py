@@ -4,11 +4,11 @@ import json
 import math
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.terminal import Terminal, progress
 
 
 def _step(line: str) -> float:
@@ -42,11 +42,9 @@ class Log:
         from tensorboardX import SummaryWriter
 
         self._board = SummaryWriter(str(output / "tensorboard"), purge_step=first or None)
-        columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        console = Console()
-        self._progress = Progress(
-            *columns, console=console, speed_estimate_period=300, disable=not console.is_terminal
-        )
+        columns = ("training", BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
+        console = Terminal()
+        self._progress = progress(*columns, console=console, speed_estimate_period=300, disable=not console.is_terminal)
         self._task = self._progress.add_task("", total=steps, completed=first)
         self._progress.start()
 
@@ -58,7 +56,7 @@ class Log:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         remaining = TimeRemainingColumn().render(self._progress.tasks[0])
         line = f"step {step}/{self.steps}  {shown}  {remaining} left"
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        self._progress.console.print(line, soft_wrap=True)
 
     def advance(self) -> None:
         """A step is done."""

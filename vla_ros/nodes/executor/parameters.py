@@ -41,6 +41,16 @@ class ExecutorParameters(NodeParameters):
     )
     overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
     clock_jump_limit: float = _span(_S.clock_jump_limit, 0.01, 60.0, "s", "a larger jump of ROS time stops the robot")
+    monitor_window: float = _span(
+        _S.monitor_window, 0.5, 60.0, "s", "what reversals, deviation and limited_share of the status are about"
+    )
+    reversal_limit: float = _span(
+        _S.reversal_limit, 0.0, 1000.0, "1/s",
+        "a joint whose commanded motion turns round more often in monitor_window is warned of; 0 = off",
+    )
+    on_reversals: str = parameter(
+        _S.on_reversals, "hold: beyond reversal_limit the robot stops", choices=("warn", "hold")
+    )
     start_tolerance: float = _span(
         _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",
@@ -65,6 +75,14 @@ class ExecutorParameters(NodeParameters):
     )
     session_lease: float = _span(
         _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
+    )
+    e_stop_heartbeat: float = _span(
+        0.0, 0.0, 60.0, "s",
+        "a longer silence of the topic e_stop latches, and no activation before a message on it; 0 = off",
+    )
+    claim_wait: float = _span(
+        3.0, 0.0, 60.0, "s",
+        "executors of other machines get so long after the start to be discovered, before this one may be activated",
     )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99

@@ -1,0 +1,34 @@
+"""Who can take part in a graph, in one line: what the environment says to ROS 2."""
+
+import os
+from collections.abc import Mapping
+
+_WHO = {
+    "SUBNET": "anybody on the subnet may command this robot",
+    "LOCALHOST": "only programs on this machine may command this robot",
+    "OFF": "nodes find nobody, not even each other",
+    "SYSTEM_DEFAULT": "who may command this robot is up to the middleware's own configuration",
+}
+
+
+def discovery_line(environment: Mapping[str, str] = os.environ, domain: int | None = None) -> str:
+    """Domain and range of discovery, and what that means; `domain` is that of a graph that has its own."""
+    number = environment.get("ROS_DOMAIN_ID") or "0" if domain is None else domain
+    said = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
+    if not said:
+        chosen, why = "SUBNET", " (the default of ROS 2)"
+    elif said in _WHO:
+        chosen, why = said, ""
+    else:
+        chosen, why = "LOCALHOST", f" (ROS 2 takes ROS_AUTOMATIC_DISCOVERY_RANGE={said!r} for it)"
+    parts = [_WHO[chosen]]
+    peers = environment.get("ROS_STATIC_PEERS", "")
+    if peers and chosen != "OFF":
+        parts.append(f"and the static peers {peers!r}")
+    if server := environment.get("ROS_DISCOVERY_SERVER", ""):
+        parts.append(f"and whoever meets at the discovery server {server!r}")
+    if environment.get("ROS_LOCALHOST_ONLY", "0") not in ("", "0") and chosen != "LOCALHOST":
+        parts.append("ROS_LOCALHOST_ONLY counts up to ROS 2 Jazzy only")
+    if environment.get("ROS_SECURITY_ENABLE") == "true" and environment.get("ROS_SECURITY_STRATEGY") == "Enforce":
+        parts.append("with a key of the keystore only")
+    return f"ROS domain {number}, discovery range {chosen}{why}: {', '.join(parts)}"

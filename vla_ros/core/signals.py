@@ -1,0 +1,46 @@
+"""What a program that moves a robot makes of the signals that ask it to stop."""
+
+import signal
+import time
+from collections import defaultdict
+
+from vla_ros.core.text import say
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ONE_REQUEST = 0.5  # s: signals of one kind that follow each other so closely are one request
+
+
+class StopSignals:
+    """Counts them: only the third of one kind ends a program at once, whether the robot has stopped or not.
+
+    One stop is often several signals (a terminal and a launch both send SIGINT, a launch then SIGTERM, and systemd
+    SIGTERM beside it), so each kind counts for itself, and of those within half a second the first alone.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[int, list[float]] = defaultdict(list)  # signal: when it counted, s
+
+    def is_third(self, number: int) -> bool:
+        """A signal arrived: whether it is the third of its kind. The second and the third are said on stderr."""
+        name, times, now = signal.Signals(number).name, self._times[number], time.monotonic()
+        if times and now - times[-1] < _ONE_REQUEST:
+            return False
+        times.append(now)
+        if len(times) == 2:
+            _say(f"[WARN] {name} again: stopping already; a third one ends it at once, wherever the robot is")
+        elif len(times) > 2:
+            _say(f"[FATAL] third {name}: ended without stopping first")
+        return len(times) > 2
+
+
+def taken() -> list[int]:
+    """Those of the signals that a program should handle: SIGHUP not where nohup has it ignored."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOPPING if number != signal.SIGHUP or not ignored]
+
+
+def _say(line: str) -> None:
+    try:
+        say(line, error=True)
+    except OSError:
+        pass  # the terminal is gone, which may be why

@@ -1,0 +1,161 @@
+"""Who may do what on the graph, as a policy file of SROS2: each enclave has what its node needs, and nothing else."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from vla_ros.bags.streams import CHUNK, CLOCK, EXECUTOR_STATUS, INSTRUCTION, graph_streams
+from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.process import check_namespace
+from vla_ros.nodes.security import ENCLAVES
+
+POLICY_STATUS, TASK, E_STOP = "policy_node/status", "run_instruction", "e_stop"
+NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node")
+# A leading ~ stands for the node's own name.
+PARAMETERS = tuple(
+    f"~/{name}" for name in ("describe_parameters", "get_parameter_types", "get_parameters", "get_type_description",
+                             "list_parameters", "set_parameters", "set_parameters_atomically")
+)  # fmt: skip
+LIFECYCLE = tuple(
+    f"~/{name}" for name in ("change_state", "get_available_states", "get_available_transitions", "get_state",
+                             "get_transition_graph")
+)  # fmt: skip
+_RULES = (
+    ("topic", "publish"), ("topic", "subscribe"), ("service", "request"), ("service", "reply"), ("action", "call"),
+    ("action", "execute"),
+)  # fmt: skip
+_COMMAND_LINE = "_ros2cli_*"  # the nodes of the `ros2` command
+
+
+@dataclass(frozen=True)
+class Enclave:
+    """What the processes of one enclave may do; names are relative to the namespace, or absolute.
+
+    Attributes:
+        nodes: names of its nodes.
+        managed: its nodes have a lifecycle.
+    """
+
+    purpose: str
+    publish: Iterable[str] = ()
+    subscribe: Iterable[str] = ()
+    request: Iterable[str] = ()
+    reply: Iterable[str] = ()
+    call: Iterable[str] = ()
+    execute: Iterable[str] = ()
+    nodes: tuple[str, ...] = ()
+    managed: bool = True
+
+
+def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
+    """Name -> enclave, for the graph around a robot."""
+    commands = [group.topic for group in robot.groups]
+    claims = [f"{topic}/claim" for topic in commands]
+    sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
+    told = [stream.topic for stream in graph_streams()]
+    cameras = [camera.topic for camera in robot.cameras]
+    drawn = [f"{topic.rpartition('/')[0]}/camera_info".lstrip("/") for topic in cameras]
+    drawn += [f"{camera.topic}/compressed" for camera in robot.cameras if not camera.compressed]
+    everything = [*sensors, *commands, *told]
+    made = {
+        "policy_node": Enclave(
+            "alone may publish chunks",
+            publish=[CHUNK, POLICY_STATUS, "/diagnostics"],
+            subscribe=[*sensors, INSTRUCTION],
+        ),
+        "executor_node": Enclave(
+            "alone may command the joints",
+            publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
+            subscribe=[*claims, *robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS],
+            reply=["~/e_stop", "~/reset_e_stop"],
+        ),
+        "task_node": Enclave(
+            "gives the instructions of tasks",
+            publish=[INSTRUCTION],
+            subscribe=[INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
+            execute=[TASK],
+        ),
+        "recorder_node": Enclave("hears everything, says nothing", subscribe=everything),
+        "replay_node": Enclave(
+            "plays a bag: sensors and what was told, no command and no chunk",
+            publish=[*sensors, *(topic for topic in told if topic != CHUNK), CLOCK],
+            managed=False,
+        ),
+        "driver": Enclave(
+            "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
+            publish=sensors,
+            subscribe=[*commands, "/parameter_events"],
+            managed=False,
+        ),
+        "operator": Enclave(
+            "vla-ros and ros2: starts, configures and stops nodes, instructs, stops; does not reset the e-stop",
+            publish=[INSTRUCTION, E_STOP],
+            subscribe=[*everything, "/diagnostics", "sim_node/task", "expert_node/following"],
+            request=[
+                *(f"{node}{service[1:]}" for node in NODES for service in PARAMETERS + LIFECYCLE),
+                "executor_node/e_stop", "sim_node/reset", "sim_node/run",
+            ],
+            call=[TASK],
+            nodes=("vla_ros_cli_*", "vla_ros_task", _COMMAND_LINE),
+            managed=False,
+        ),
+        "viewer": Enclave(
+            "vla-ros top and rerun: hears everything, says nothing",
+            subscribe=[*everything, "/diagnostics"],
+            nodes=("vla_ros_cli_*", _COMMAND_LINE),
+            managed=False,
+        ),
+        "e_stop": Enclave(
+            "an e-stop button", publish=[E_STOP], request=["executor_node/e_stop"], nodes=("e_stop", _COMMAND_LINE),
+            managed=False,
+        ),
+        "reset_e_stop": Enclave(
+            "whoever lets the robot move again after an e-stop", subscribe=[EXECUTOR_STATUS],
+            request=["executor_node/reset_e_stop"], nodes=("reset_e_stop", _COMMAND_LINE), managed=False,
+        ),
+        "sim_node": Enclave(
+            "the simulated robot: not in the keystore of a real one",
+            publish=[*sensors, *drawn, CLOCK, *(f"~/{name}" for name in ("cubes", "success", "task"))],
+            subscribe=[*commands, INSTRUCTION, EXECUTOR_STATUS],
+            reply=["~/reset", "~/run"],
+        ),
+        "expert_node": Enclave(
+            "demonstrates in the simulator, and commands the joints: not in the keystore of a real robot",
+            publish=[*commands, "~/following"],
+            subscribe=[robot.joint_state_topics[0], INSTRUCTION, "sim_node/cubes"],
+        ),
+    }  # fmt: skip
+    return {name: _with_own(name, enclave) for name, enclave in made.items()}
+
+
+def _with_own(name: str, enclave: Enclave) -> Enclave:
+    """With what every node has, and every node with a lifecycle."""
+    own, services = (["~/transition_event"], LIFECYCLE) if enclave.managed else ([], ())
+    return replace(
+        enclave,
+        nodes=enclave.nodes or (name,),
+        publish=[*enclave.publish, "/rosout", "/parameter_events", *own],
+        subscribe=[*enclave.subscribe, *(() if CLOCK in enclave.publish else (CLOCK,))],
+        reply=[*enclave.reply, *PARAMETERS, *services],
+    )
+
+
+def policy(robot: RobotSpec, namespace: str = "") -> str:
+    """The policy file, XML, for a robot whose nodes live in `namespace`. Raises InputError for a bad namespace."""
+    check_namespace(namespace)
+    root = ET.Element("policy", version="0.2.0")
+    listed = ET.SubElement(root, "enclaves")
+    for name, enclave in enclaves(robot).items():
+        element = ET.SubElement(listed, "enclave", path=f"{ENCLAVES}/{name}")
+        element.append(ET.Comment(f" {enclave.purpose} "))
+        profiles = ET.SubElement(element, "profiles")
+        for node in enclave.nodes:
+            profile = ET.SubElement(profiles, "profile", ns=f"/{namespace.strip('/')}", node=node)
+            for kind, rule in _RULES:
+                names = sorted(set(getattr(enclave, rule)))
+                if names:
+                    rules = ET.SubElement(profile, f"{kind}s", {rule: "ALLOW"})
+                    for entry in names:
+                        ET.SubElement(rules, kind).text = entry
+    ET.indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'

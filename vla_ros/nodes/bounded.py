@@ -1,0 +1,64 @@
+"""Subscriptions that look at the size of a message before they decode it."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import String
+
+from vla_ros.control.admission import Reason
+from vla_ros.core.instruction import MAX_INSTRUCTION, instruction_problem
+from vla_ros.nodes.qos import COMMAND_QOS
+
+SMALL = 65_536  # bytes; beyond it joint states and statuses are not honest ones
+
+Refuse = Callable[[Reason, str], object]
+
+
+def subscribe_bounded(
+    node: Node,
+    kind: type,
+    topic: str,
+    take: Callable[[Any], None],
+    qos: QoSProfile,
+    refuse: Refuse | None = None,
+    limit: int = SMALL,
+    **options: Any,
+) -> Any:
+    """A subscription whose messages of more than `limit` bytes are not decoded.
+
+    Decoding makes Python objects, for which every other thread of the process has to wait. What is too large, and what
+    cannot be decoded at all, is told to `refuse` in words (to the node's log where there is none) and changes nothing.
+    """
+
+    def log(reason: Reason, words: str) -> None:
+        node.get_logger().warning(f"{reason}: {words}; the message is ignored", throttle_duration_sec=5.0)
+
+    refuse = refuse or log
+
+    def receive(data: bytes) -> None:
+        if len(data) > limit:
+            refuse(Reason.SIZE, f"{topic}: a message of {len(data)} bytes, limit {limit}")
+            return
+        try:
+            message = deserialize_message(data, kind)
+        except Exception as error:  # whatever the decoder raises on foreign bytes
+            refuse(Reason.UNDECODABLE, f"{topic}: {len(data)} bytes: {error}")
+            return
+        take(message)
+
+    return node.create_subscription(kind, topic, receive, qos, raw=True, **options)
+
+
+def subscribe_instruction(node: Node, take: Callable[[str], None], refuse: Refuse | None = None) -> None:
+    """`take` gets the text of `instruction`, stripped; one that is too long is no instruction."""
+
+    def check(message: String) -> None:
+        if problem := instruction_problem(message.data):
+            (refuse or (lambda reason, words: node.get_logger().warning(words)))(Reason.SIZE, problem)
+        else:
+            take(message.data.strip())
+
+    subscribe_bounded(node, String, "instruction", check, COMMAND_QOS, refuse, MAX_INSTRUCTION + 64)

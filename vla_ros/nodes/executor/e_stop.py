@@ -1,0 +1,231 @@
+"""The e-stop's own way in: a thread that serves nothing else, from the node's construction to its end."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.exceptions import InvalidHandle
+from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.node import Node
+from rclpy.subscription_content_filter_options import ContentFilterOptions
+from std_msgs.msg import Bool
+from std_srvs.srv import SetBool, Trigger
+
+from vla_ros.messages.stamps import NS
+from vla_ros.nodes.qos import profile
+
+_TRUE = ContentFilterOptions("data = TRUE", [])  # the middleware drops every `false`, however many there are
+_DEPTH = 10_000  # messages: what arrives while the whole process stands still is read afterwards
+_AT_ONCE = 1000  # messages of one subscription before the others have their turn
+_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)  # what one of the three cannot hear, another does
+_VALUE = 4  # where in a serialized Bool its value is, behind the header
+_LOOKS = 10  # for the heartbeat, in the time that it may be silent
+
+
+class _OwnThread(CallbackGroup):
+    """Entities that no executor of rclpy serves."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        pass
+
+
+class EStop:
+    """The latch, the topic `e_stop`, and the services `~/e_stop` and `~/reset_e_stop`.
+
+    Its thread waits on a wait set of its own (an executor of rclpy would serve the node's other entities too) and needs
+    no lock to latch: whatever the node's thread does, a `true` that is delivered latches. A publisher may be reliable
+    or best effort, volatile or transient local; no single subscription hears all of them, so there are three.
+
+    Attributes:
+        latched: what triggered the e-stop, in words; empty while it is not latched.
+        heartbeat: s that the topic may be silent; 0 does not watch.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        *,
+        on_latch: Callable[[], None],
+        on_reset: Callable[[str], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """Callbacks run in the thread.
+
+        Args:
+            on_latch: `latched` was empty and is not any more.
+            on_reset: everybody else is to forget the e-stop; `latched` is empty, its argument is what it was.
+            on_failure: the thread is over although the node is not; nothing may move any more.
+        """
+        self.latched, self.heartbeat = "", 0.0
+        self._node, self._on_latch, self._on_reset, self._on_failure = node, on_latch, on_reset, on_failure
+        self._topic = node.resolve_topic_name("e_stop")
+        self._heard: float | None = None  # s, steady
+        self._known: deque[tuple[int, int]] = deque(maxlen=100)  # of the last `true`s: each arrives more than once
+        self._end = False
+        self._group = group = _OwnThread()
+        self._pulse: Any = None  # a subscription of everything, which is looked at now and then
+        self._subscriptions = [
+            node.create_subscription(
+                Bool,
+                "e_stop",
+                lambda message: None,
+                profile(_DEPTH, reliable, latched),
+                callback_group=group,
+                event_callbacks=_NO_EVENTS,
+                raw=True,
+                content_filter_options=_TRUE,
+            )
+            for reliable, latched in ((True, False), (True, True), (False, False))
+        ]
+        self._services = [
+            # The reset comes first: of a reset and a `true` that wait together, the `true` has the last word.
+            node.create_service(Trigger, "~/reset_e_stop", self._serve_reset, callback_group=group),
+            node.create_service(SetBool, "~/e_stop", self._serve_e_stop, callback_group=group),
+        ]
+        self._wake = node.create_guard_condition(lambda: None, callback_group=group)
+        node.context.on_shutdown(self._trigger)
+        self._thread = threading.Thread(target=self._run, name="e_stop", daemon=True)
+
+    def start(self) -> None:
+        """Hear from now on; callbacks may come before this returns."""
+        self._thread.start()
+
+    def latch(self, words: str) -> None:
+        """Latch; the first words stay."""
+        if not self.latched:
+            self.latched = words
+            self._on_latch()
+
+    def watch(self, heartbeat: float) -> None:
+        """From now on the topic must not be silent for longer than `heartbeat` s; 0 does not watch.
+
+        The subscription that this makes is the caller's to destroy, after `watch(0.0)`.
+        """
+        self.heartbeat = heartbeat
+        self._pulse = heartbeat and self._node.create_subscription(
+            Bool,
+            "e_stop",
+            lambda message: None,
+            profile(1, reliable=False),
+            callback_group=self._group,
+            event_callbacks=_NO_EVENTS,
+            raw=True,
+        )
+        self._trigger()
+
+    @property
+    def missing(self) -> str:
+        """What is wrong with the heartbeat, in words; empty where nothing is."""
+        if self.heartbeat and self._heard is None:
+            return f"nothing was heard on {self._topic} yet, expected a message every {self.heartbeat:g} s"
+        return self._silence()
+
+    def _silence(self) -> str:
+        if not self.heartbeat or self._heard is None:
+            return ""
+        silent = time.monotonic() - self._heard
+        if silent <= self.heartbeat:
+            return ""
+        return f"{self._topic} has been silent for {silent:.2f} s, expected a message every {self.heartbeat:g} s"
+
+    def close(self) -> None:
+        """The thread ends; before the node's entities are destroyed."""
+        self._end = True
+        self._trigger()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _trigger(self) -> None:
+        if self._thread.is_alive():
+            self._wake.trigger()
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            context = self._node.context
+            with context.handle:
+                waiting = rclpy_implementation.WaitSet(
+                    len(self._subscriptions), 1, 0, 0, len(self._services), 0, context.handle
+                )
+                while not self._end and context.ok():
+                    waiting.clear_entities()
+                    for subscription in self._subscriptions:
+                        waiting.add_subscription(subscription.handle)
+                    for service in self._services:
+                        waiting.add_service(service.handle)
+                    waiting.add_guard_condition(self._wake.handle)
+                    waiting.wait(self._patience_ns())
+                    for service in self._services:
+                        self._serve(service)
+                    for subscription in self._subscriptions:
+                        self._read(subscription)
+                    self._feel_pulse()
+                    silence = self._silence()
+                    if silence:
+                        self.latch(silence)
+        except Exception as error:  # a thread dies silently, and a robot without its e-stop must not move
+            if not self._end and self._node.context.ok():
+                self._on_failure(error)
+
+    def _patience_ns(self) -> int:
+        """How long to wait for something to arrive; -1 without end."""
+        return round(self.heartbeat / _LOOKS * NS) if self.heartbeat else -1
+
+    def _read(self, subscription: Any) -> None:
+        for _ in range(_AT_ONCE):
+            taken = subscription.handle.take_message(subscription.msg_type, True)
+            if taken is None:
+                return
+            data, info = taken
+            self._heard = time.monotonic()
+            if not data[_VALUE]:
+                continue  # a middleware that does not filter
+            identity = (info["source_timestamp"], info["publication_sequence_number"])
+            if identity not in self._known:  # else a reset may have come between its arrivals
+                self._known.append(identity)
+                self.latch(f"topic {self._topic}")
+
+    def _feel_pulse(self) -> None:
+        pulse = self._pulse
+        if pulse:
+            try:
+                with pulse.handle:
+                    if pulse.handle.take_message(pulse.msg_type, True) is not None:
+                        self._heard = time.monotonic()
+            except InvalidHandle:
+                pass  # destroyed meanwhile: nobody watches any more
+
+    def _serve(self, service: Any) -> None:
+        request, header = service.handle.service_take_request(service.srv_type.Request)
+        if header is not None:
+            service.send_response(service.callback(request, service.srv_type.Response()), header)
+
+    def _serve_e_stop(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data:
+            self.latch("service e_stop")
+            response.success, response.message = True, "latched"
+        else:
+            response.message = "a latched e-stop is reset by the service reset_e_stop alone"
+        return response
+
+    def _serve_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        was, silence = self.latched, self._silence()
+        if silence:
+            self.latch(silence)
+            response.message = f"stays latched: {silence}"
+            return response
+        self.latched = ""
+        self._on_reset(was)
+        response.success, response.message = True, f"was latched by {was}" if was else "was not latched"
+        return response

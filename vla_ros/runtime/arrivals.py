@@ -1,0 +1,75 @@
+"""Messages on their way to the policy: those stamped ahead of the clock wait until it gets there."""
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from vla_ros.messages.observation import ObservationBuilder
+from vla_ros.messages.stamps import NS
+from vla_ros.runtime.trigger import Trigger
+
+_KEPT = 8  # messages of a stream that wait; in lockstep the newest of those that outran /clock is needed
+
+
+class Arrivals:
+    """Hands messages to the observations and to the trigger, which trust their stamps.
+
+    So one image stamped an hour ahead changes nothing for those that come after it.
+
+    Args:
+        beats: streams that the trigger hears of.
+        max_ahead: s that a stamp may lie ahead of the clock; /clock and the other topics arrive in any order.
+    """
+
+    def __init__(self, builder: ObservationBuilder, trigger: Trigger, beats: Collection[str], max_ahead: float) -> None:
+        self._builder, self._trigger, self.beats = builder, trigger, frozenset(beats)
+        self._max_ahead_ns = round(max_ahead * NS)
+        self._waiting: dict[str, deque[tuple[int, Any]]] = {}
+        self._newest_ns: int | None = None
+
+    def add(self, stream: str, message: Any, stamp_ns: int, now_ns: int) -> str:
+        """Take a message. Returns why it waits where the one before it did not; else nothing."""
+        if stamp_ns - now_ns <= self._max_ahead_ns:
+            self._deliver(stream, message, stamp_ns)
+            return ""
+        first = stream not in self._waiting
+        self._waiting.setdefault(stream, deque(maxlen=_KEPT)).append((stamp_ns, message))
+        return f"{stream}: {self._ahead(stamp_ns, now_ns)}" if first else ""
+
+    def advance(self, now_ns: int) -> bool:
+        """The clock is at `now_ns`: what it has reached is handed on. True where it was set back: clear all then."""
+        back = self._newest_ns is not None and self._newest_ns - now_ns > self._max_ahead_ns
+        self._newest_ns = now_ns
+        for stream, waiting in list(self._waiting.items()):
+            for stamp, message in waiting:
+                if stamp <= now_ns:
+                    self._deliver(stream, message, stamp)
+            still = deque((entry for entry in waiting if entry[0] > now_ns), maxlen=_KEPT)
+            if still:
+                self._waiting[stream] = still
+            else:
+                del self._waiting[stream]
+        return back
+
+    def explained(self, problems: Mapping[str, str], now_ns: int) -> dict[str, str]:
+        """The same problems, stream -> why; it is named where the messages that are missed wait."""
+        return {
+            stream: self._ahead(self._waiting[stream][-1][0], now_ns) if stream in self._waiting else why
+            for stream, why in problems.items()
+        }
+
+    def clear(self) -> None:
+        """Forget everything but what is published once: after a jump of the clock."""
+        self._waiting.clear()
+        self._newest_ns = None
+        self._builder.clear()
+        self._trigger.clear()
+
+    def _deliver(self, stream: str, message: Any, stamp_ns: int) -> None:
+        self._builder.add(stream, message, stamp_ns)
+        if stream in self.beats:
+            self._trigger.add(stream, stamp_ns)
+
+    @staticmethod
+    def _ahead(stamp_ns: int, now_ns: int) -> str:
+        return f"stamp {(stamp_ns - now_ns) / NS:.3f} s ahead of the clock"
