@@ -181,7 +181,7 @@ def rewrite(file: Path, draw: Callable[[Any], Any]) -> bytes:
     return ("\n".join(map(json.dumps, content)) if kind == ".jsonl" else json.dumps(content)).encode()
 
 
-@settings(max_examples=10, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_spoilt_file_is_read_or_refused_in_one_line(spoilt, data):
     file = data.draw(st.sampled_from(spoilt.files))

@@ -128,7 +128,9 @@ def test_a_file_that_is_larger_than_it_may_be_is_not_read(tmp_path):
             read_bytes("/proc/self/maps", "thing", 10)
 
 
-@pytest.mark.parametrize("name", ["", ".", "/etc/passwd", "..", "a/../../b", "a\0b", None, 3, ["a"]])
+@pytest.mark.parametrize("name", [
+    "", ".", "/etc/passwd", "..", "a/../../b", "a\0b", "\ud800", "a" * 300, "a/" * 900, None, 3, ["a"],
+])  # fmt: skip
 def test_what_a_file_names_lies_in_its_folder(tmp_path, name):
     with pytest.raises(InputError, match="^here: .*, expected a path inside "):
         inside(tmp_path, name, "here")

@@ -156,6 +156,9 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
     joints = good["joints"]
     for changes, words in (
         ({"joints": [joints[0] | {"uper": 1}, *joints[1:]]}, r"joints\[0\]\.uper: unknown field"),
+        ({"name": "../../x"}, "name '../../x', expected one for files"),
+        ({"name": "a%n"}, "name 'a%n', expected one for files"),
+        ({"cameras": [good["cameras"][0] | {"width": 10**9}]}, r"cameras\[0\]\.width: 1000000000, expected 1 to 8192"),
         ({"joints": []}, "joints: empty, expected at least one"),
         ({"groups": []}, "groups: empty, expected at least one"),
         ({"cameras": None}, "cameras: None, expected a list"),

@@ -22,6 +22,7 @@ from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.smolvla.config import SmolVLAConfig
+from vla_ros.policies.tokenizer import load_tokenizer
 
 CONFIGS = (ACTConfig, DiffusionConfig, Pi0Config, SmolVLAConfig, SiglipSize, KeypointStemSize)
 
@@ -108,6 +109,13 @@ def test_an_index_names_shards_of_its_own_folder(tmp_path, checkpoint):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(said))
     with pytest.raises(InputError, match="weight_map: '../act/model.safetensors', expected a path inside"):
         registry.load(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 100])
+def test_what_is_no_tokenizer(tmp_path, data):
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    with pytest.raises(InputError, match="not a SentencePiece model"):
+        load_tokenizer(tmp_path)
 
 
 @pytest.mark.parametrize(("values", "words"), [

@@ -127,7 +127,7 @@ class Bag:
 
     def _unreadable(self, error: Exception, where: str = "") -> InputError:
         hint = ""
-        if not isinstance(error, PermissionError) and self.path.suffix != ".db3":
+        if not isinstance(error, (PermissionError, InputError)) and self.path.suffix != ".db3":
             hint = f" If it was cut off, recover it with: vla-ros bag repair {self.path}"
         return InputError(f"bag {self.path}: cannot be read{where}: {error}{hint}")
 

@@ -46,8 +46,9 @@ def read_bytes(path: str | Path, what: str, most: int) -> bytes:
 
 def inside(folder: Path, name: Any, what: str) -> Path:
     """The path of what a file of `folder` names. Raises InputError where the name leads out of the folder."""
-    place = PurePosixPath(name) if isinstance(name, str) else None
-    if place is None or not place.parts or place.is_absolute() or ".." in place.parts or "\0" in name:
+    place = PurePosixPath(name) if isinstance(name, str) and len(name) < 1000 and name.isprintable() else None
+    long = place is not None and max(map(len, map(str.encode, place.parts)), default=0) > 255
+    if place is None or long or not place.parts or place.is_absolute() or ".." in place.parts:
         raise InputError(f"{what}: {shown(name)}, expected a path inside {folder}")
     return folder / place
 

@@ -80,5 +80,7 @@ def decode(path: Path, start: float = 0.0) -> Iterator[np.ndarray]:
             for frame in container.decode(stream):
                 if frame.time is None or frame.time > start - half:
                     yield frame.to_ndarray(format="rgb24")
-    except (OSError, IndexError, av.FFmpegError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, IndexError, ArithmeticError, TypeError, av.FFmpegError) as error:
         raise InputError(f"video {path}: {error}") from error

@@ -73,10 +73,13 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
 
 def _path(value: Any, where: str) -> Path:
     """A path that the user wrote into a policy file; `~` is the home folder. Raises InputError."""
+    text = value_of(str, value, where)
     try:
-        return Path(value_of(str, value, where)).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise InputError(f"{where}: {shown(value)}: {error}") from error
+        path = Path(text).expanduser()
+        path.exists()
+    except (RuntimeError, OSError, ValueError) as error:  # ~nobody, too long, not encodable
+        raise InputError(f"{where}: {shown(text)}: {getattr(error, 'strerror', None) or error}") from error
+    return path
 
 
 def load(path: str | Path, **options: Any) -> LoadedPolicy:

@@ -106,8 +106,10 @@ class SentencePieceTokenizer(Tokenizer):
         import sentencepiece
 
         self.where = str(path)
+        self.proto = read_bytes(path, "tokenizer", MOST_BYTES)
+        if not self.proto:  # the library takes it for no model at all, and ends the process at the first question
+            raise InputError(f"{path}: not a SentencePiece model: empty")
         try:
-            self.proto = read_bytes(path, "tokenizer", MOST_BYTES)
             self.inner = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         except RuntimeError as error:
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error

@@ -1,6 +1,7 @@
 """Figures of a run: lines and a progress bar on the terminal, metrics.jsonl, TensorBoard."""
 
 import json
+import math
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TimeRemainingColumn
@@ -8,6 +9,13 @@ from rich.text import Text
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.terminal import Terminal, progress
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 class Log:
@@ -24,7 +32,8 @@ class Log:
         file = output / "metrics.jsonl"
         kept = []
         if first and file.is_file():
-            kept = [line for line in file.read_text().splitlines() if json.loads(line)["step"] <= first]
+            lines = file.read_text(errors="replace").splitlines()
+            kept = [line for line in lines if _step(line) <= first]  # the last one may be cut off
         try:
             file.write_text("".join(line + "\n" for line in kept))
             self._file = file.open("a", buffering=1)
