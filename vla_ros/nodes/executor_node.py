@@ -123,6 +123,7 @@ class ExecutorNode(ManagedNode):
         rivals = self._rivals()
         if rivals:
             raise InputError(f"command topics: also commanded by {', '.join(rivals)}, expected no other node")
+        self._e_stop.settle()
         if self._e_stop.missing:
             raise InputError(f"e_stop_heartbeat: {self._e_stop.missing}")
         if self._claim is not None:

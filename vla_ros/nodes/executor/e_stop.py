@@ -11,7 +11,9 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy
 from rclpy.subscription_content_filter_options import ContentFilterOptions
+from rclpy.type_support import check_for_type_support
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
 
@@ -21,9 +23,12 @@ from vla_ros.nodes.qos import profile
 _TRUE = ContentFilterOptions("data = TRUE", [])  # the middleware drops every `false`, however many there are
 _DEPTH = 10_000  # messages: what arrives while the whole process stands still is read afterwards
 _AT_ONCE = 1000  # messages of one subscription before the others have their turn
-_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)  # what one of the three cannot hear, another does
+_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)  # what this one cannot hear, another does
 _VALUE = 4  # where in a serialized Bool its value is, behind the header
 _LOOKS = 10  # for the heartbeat, in the time that it may be silent
+_LOOK = 1.0  # s between looks for a publisher that keeps its last message, where none came
+_PATIENCE = 0.1  # s in which it is noticed that one came
+_DELIVERY = 0.3  # s for such a message to arrive; on one machine it takes a few milliseconds
 
 
 class _OwnThread(CallbackGroup):
@@ -44,7 +49,9 @@ class EStop:
 
     Its thread waits on a wait set of its own (an executor of rclpy would serve the node's other entities too) and needs
     no lock to latch: whatever the node's thread does, a `true` that is delivered latches. A publisher may be reliable
-    or best effort, volatile or transient local; no single subscription hears all of them, so there are three.
+    or best effort, volatile or transient local; no single subscription hears all of them, so there are two, and a third
+    from the moment on that a transient-local publisher is there, to hear what that said before: every other publisher
+    would be warned that it is incompatible with this one.
 
     Attributes:
         latched: what triggered the e-stop, in words; empty while it is not latched.
@@ -72,21 +79,12 @@ class EStop:
         self._heard: float | None = None  # s, steady
         self._known: deque[tuple[int, int]] = deque(maxlen=100)  # of the last `true`s: each arrives more than once
         self._end = False
+        check_for_type_support(Bool)
         self._group = group = _OwnThread()
         self._pulse: Any = None  # a subscription of everything, which is looked at now and then
-        self._subscriptions = [
-            node.create_subscription(
-                Bool,
-                "e_stop",
-                lambda message: None,
-                profile(_DEPTH, reliable, latched),
-                callback_group=group,
-                event_callbacks=_NO_EVENTS,
-                raw=True,
-                content_filter_options=_TRUE,
-            )
-            for reliable, latched in ((True, False), (True, True), (False, False))
-        ]
+        self._subscriptions = [self._subscribe(reliable=True), self._subscribe(reliable=False)]
+        self._late_since: float | None = None  # s, steady; since when there is the third
+        self._look_at, self._publishers = 0.0, 0  # s, steady, when to look for the third's publisher; among how many
         self._services = [
             # The reset comes first: of a reset and a `true` that wait together, the `true` has the last word.
             node.create_service(Trigger, "~/reset_e_stop", self._serve_reset, callback_group=group),
@@ -96,9 +94,24 @@ class EStop:
         node.context.on_shutdown(self._trigger)
         self._thread = threading.Thread(target=self._run, name="e_stop", daemon=True)
 
+    def _subscribe(self, reliable: bool, latched: bool = False) -> Any:
+        """Of the middleware's own kind: the thread makes one whenever it has to, which rclpy's node does not expect."""
+        qos = profile(_DEPTH, reliable, latched).get_c_qos_profile()
+        with self._node.handle:
+            return rclpy_implementation.Subscription(self._node.handle, Bool, "e_stop", qos, _TRUE)
+
     def start(self) -> None:
         """Hear from now on; callbacks may come before this returns."""
         self._thread.start()
+
+    def settle(self) -> None:
+        """Waits until what a publisher that is known to the middleware has said before has been heard."""
+        self._look_at = 0.0
+        self._trigger()
+        while not self._look_at and self._thread.is_alive():
+            time.sleep(0.001)
+        if self._late_since is not None:
+            time.sleep(max(0.0, self._late_since + _DELIVERY - time.monotonic()))
 
     def latch(self, words: str) -> None:
         """Latch; the first words stay."""
@@ -144,6 +157,9 @@ class EStop:
         self._trigger()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        for subscription in self._subscriptions:
+            subscription.destroy_when_not_in_use()
+        self._subscriptions = []
 
     def _trigger(self) -> None:
         if self._thread.is_alive():
@@ -155,13 +171,12 @@ class EStop:
         try:
             context = self._node.context
             with context.handle:
-                waiting = rclpy_implementation.WaitSet(
-                    len(self._subscriptions), 1, 0, 0, len(self._services), 0, context.handle
-                )
+                waiting = rclpy_implementation.WaitSet(3, 1, 0, 0, len(self._services), 0, context.handle)
                 while not self._end and context.ok():
+                    self._look_for_latched()
                     waiting.clear_entities()
                     for subscription in self._subscriptions:
-                        waiting.add_subscription(subscription.handle)
+                        waiting.add_subscription(subscription)
                     for service in self._services:
                         waiting.add_service(service.handle)
                     waiting.add_guard_condition(self._wake.handle)
@@ -179,12 +194,25 @@ class EStop:
                 self._on_failure(error)
 
     def _patience_ns(self) -> int:
-        """How long to wait for something to arrive; -1 without end."""
-        return round(self.heartbeat / _LOOKS * NS) if self.heartbeat else -1
+        """How long to wait for something to arrive."""
+        return round(min(_PATIENCE, self.heartbeat / _LOOKS or _PATIENCE) * NS)
+
+    def _look_for_latched(self) -> None:
+        """A look takes some 0.3 ms, so: when somebody has come or gone, and now and then."""
+        publishers = self._subscriptions[0].get_publisher_count()
+        if time.monotonic() < self._look_at and publishers == self._publishers:
+            return
+        self._publishers = publishers
+        if self._late_since is None:
+            publishers = self._node.get_publishers_info_by_topic("e_stop")
+            if any(one.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in publishers):
+                self._subscriptions.append(self._subscribe(reliable=True, latched=True))
+                self._late_since = time.monotonic()
+        self._look_at = time.monotonic() + _LOOK
 
     def _read(self, subscription: Any) -> None:
         for _ in range(_AT_ONCE):
-            taken = subscription.handle.take_message(subscription.msg_type, True)
+            taken = subscription.take_message(Bool, True)
             if taken is None:
                 return
             data, info = taken
