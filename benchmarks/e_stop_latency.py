@@ -1,10 +1,10 @@
 """How long it takes from a `true` on the topic e_stop to the first braking command, under load; whether one is lost.
 
-    python benchmarks/e_stop_latency.py [--presses 200] [--rate 100] [--priority 50] [--json FILE]
+    python benchmarks/e_stop_latency.py [--presses 200] [--rate 100] [--priority 50] [--large 2] [--json FILE]
 
 Simulator in real time (two cameras of 640x480 at 30 Hz), the shipped policy and the executor, as processes; another
-process floods the executor with 1000 `false` a second on e_stop, 50 chunks a second of 1000 rows, and one of 2 MB a
-second. A press is five `true` within 100 ms at a random moment while the robot follows chunks, and `false` after it;
+process floods the executor with 1000 `false` a second on e_stop, 50 chunks a second of 1000 rows, some of
+`--large` MB (one a second; where that is more than 2, as many as get through). A press is five `true` within 100 ms at a random moment while the robot follows chunks, and `false` after it;
 where no chunk is followed within 5 s of the reset (the load delays images and policy too), it comes while it stands.
 The time counts from before the first `true` is published, in this process, to after the command is, in the executor's.
 First without, then with real-time priority (of the pressing thread too). The goal: p99 of two control periods + 5 ms.
@@ -55,7 +55,7 @@ def recording_executor() -> int:
     return spin_node(RecordingExecutor)
 
 
-def flood() -> None:
+def flood(large_mb: float) -> None:
     """Until it is terminated."""
     import rclpy
     from std_msgs.msg import Bool
@@ -74,16 +74,17 @@ def flood() -> None:
         part = ActionPart(names=names, data=array("d", bytes(8 * len(names) * rows)))
         return ActionChunk(parts=[part], horizon=rows, step_dt=0.01, session=1)
 
-    usual, large = chunk(1000), chunk(2_000_000 // (8 * len(names)))
+    usual, large = chunk(1000), chunk(round(large_mb * 1e6) // (8 * len(names)))
+    every = 1000 if large_mb <= 2 else 50
     begin = time.monotonic()
     for number in range(sys.maxsize):
         button.publish(Bool())
         if number % 20 == 0:
-            chunks.publish(large if number % 1000 == 0 else usual)
+            chunks.publish(large if number % every == 0 else usual)
         time.sleep(max(begin + number * 0.001 - time.monotonic(), 0))
 
 
-def measure(rate: float, presses: int, priority: int, policy: Path, folder: Path) -> dict:
+def measure(rate: float, presses: int, priority: int, policy: Path, large: float, folder: Path) -> dict:
     from std_msgs.msg import Bool
     from std_srvs.srv import Trigger
 
@@ -108,7 +109,7 @@ def measure(rate: float, presses: int, priority: int, policy: Path, folder: Path
         reset = graph.node.create_client(Trigger, "executor_node/reset_e_stop")
         button = graph.node.create_publisher(Bool, "e_stop", COMMAND_QOS)
         graph.wait_for(lambda: button.get_subscription_count() >= 2, "the executor's subscriptions")
-        load = subprocess.Popen([sys.executable, str(HERE / "e_stop_latency.py"), "--flood"])
+        load = subprocess.Popen([sys.executable, str(HERE / "e_stop_latency.py"), "--flood", str(large)])
         if priority:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
 
@@ -155,12 +156,13 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="of the executor, Hz")
     parser.add_argument("--priority", type=int, default=50, help="realtime_priority of the second way; 0 leaves it out")
     parser.add_argument("--policy", type=Path, default=POLICY)
+    parser.add_argument("--large", type=float, default=2.0, help="MB of the largest chunks of the flood")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results = []
     for priority in sorted({0, args.priority}):
         with tempfile.TemporaryDirectory() as folder:
-            results.append(measure(args.rate, args.presses, priority, args.policy, Path(folder)))
+            results.append(measure(args.rate, args.presses, priority, args.policy, args.large, Path(folder)))
         print(", ".join(f"{name} {value}" for name, value in results[-1].items()), flush=True)
     print(f"goal of p99 with real-time priority: {2000 / args.rate + 5:g} ms")
     if args.json:
@@ -169,7 +171,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "--flood" in sys.argv:
-        flood()
+        flood(float(sys.argv[-1]))
     elif "--ros-args" in sys.argv:
         sys.exit(recording_executor())
     else:

@@ -14,7 +14,7 @@ from lifecycle_msgs.msg import State
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -28,6 +28,7 @@ from vla_ros.core.text import say
 from vla_ros.messages.stamps import is_time
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 from vla_ros.nodes.security import secured
+from vla_ros.nodes.taking import NodeExecutor
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
@@ -262,7 +263,7 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         with secured(args):
             rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
             node = make()
-        executor = SingleThreadedExecutor()
+        executor = NodeExecutor()
         executor.add_node(node)
         executor.spin_until_future_complete(stop)
         return 0

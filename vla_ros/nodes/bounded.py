@@ -1,4 +1,4 @@
-"""Subscriptions that look at the size of a message before they decode it."""
+"""Subscriptions that look at the size of a message before they hand it on or decode it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +11,26 @@ from std_msgs.msg import String
 from vla_ros.control.admission import Reason
 from vla_ros.core.instruction import MAX_INSTRUCTION, instruction_problem
 from vla_ros.nodes.qos import COMMAND_QOS
+from vla_ros.nodes.taking import Withheld
 
 SMALL = 65_536  # bytes; beyond it joint states and statuses are not honest ones
 
 Refuse = Callable[[Reason, str], object]
+
+
+def subscribe_raw(
+    node: Node,
+    kind: type,
+    topic: str,
+    take: Callable[[bytes | Withheld], None],
+    qos: QoSProfile,
+    limit: int,
+    **options: Any,
+) -> Any:
+    """A subscription whose messages come serialized; of one of more than `limit` bytes the length alone may come."""
+    made = node.create_subscription(kind, topic, take, qos, raw=True, **options)
+    made.size_limit = limit  # for `NodeExecutor`; any other one hands the bytes over
+    return made
 
 
 def subscribe_bounded(
@@ -38,7 +54,7 @@ def subscribe_bounded(
 
     refuse = refuse or log
 
-    def receive(data: bytes) -> None:
+    def receive(data: bytes | Withheld) -> None:
         if len(data) > limit:
             refuse(Reason.SIZE, f"{topic}: a message of {len(data)} bytes, limit {limit}")
             return
@@ -49,7 +65,7 @@ def subscribe_bounded(
             return
         take(message)
 
-    return node.create_subscription(kind, topic, receive, qos, raw=True, **options)
+    return subscribe_raw(node, kind, topic, receive, qos, limit, **options)
 
 
 def subscribe_instruction(node: Node, take: Callable[[str], None], refuse: Refuse | None = None) -> None:

@@ -24,7 +24,7 @@ from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, re
 from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
-from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_raw
 from vla_ros.nodes.commands import CommandPublishers, other_commanders
 from vla_ros.nodes.diagnostics import ExecutorDiagnostic, publish_diagnostics
 from vla_ros.nodes.executor.claim import Claim
@@ -34,6 +34,7 @@ from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
 from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.taking import Withheld
 
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
@@ -96,7 +97,7 @@ class ExecutorNode(ManagedNode):
         subscribe_instruction(self, self._on_instruction, self._refuse)
         self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
-        self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, raw=True)
+        subscribe_raw(self, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(
             self,
             PolicyStatus,
@@ -265,7 +266,7 @@ class ExecutorNode(ManagedNode):
             self._executor.refuse_chunk(reason, words, seen)
             self._publish_status()
 
-    def _on_chunk(self, data: bytes) -> None:
+    def _on_chunk(self, data: bytes | Withheld) -> None:
         if len(data) > self._largest_chunk:
             self._refuse(Reason.SIZE, f"a chunk of {len(data)} bytes, limit {self._largest_chunk}")
             return

@@ -16,8 +16,11 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
 from vla_ros.core.errors import InputError
+from vla_ros.nodes.bounded import subscribe_raw
 from vla_ros.nodes.commands import node_name
 from vla_ros.nodes.qos import CLAIM_QOS, STATUS_QOS
+from vla_ros.nodes.taking import Withheld
+from vla_ros.nodes.taking import take as take_next
 
 FREE, CLAIMING, COMMANDING = "free", "claiming", "commanding"
 _FORM = re.compile(rf"([0-9a-f]{{32}}) ({FREE}|{CLAIMING}|{COMMANDING}) ([\w/]{{1,512}})", re.ASCII)
@@ -49,7 +52,7 @@ class Claim:
         self._readers, self._writers = [], []
         for topic in self._topics:
             take = self._taker(topic)
-            reader = node.create_subscription(String, f"{topic}/claim", take, CLAIM_QOS, raw=True)
+            reader = subscribe_raw(node, String, f"{topic}/claim", take, CLAIM_QOS, _LONGEST)
             self._readers.append((reader, take))
             self._writers.append(node.create_publisher(String, f"{topic}/claim", STATUS_QOS))
         self._say(FREE)
@@ -113,8 +116,8 @@ class Claim:
         for writer in self._writers:
             writer.publish(String(data=f"{self._token} {state} {self._node.get_fully_qualified_name()}"))
 
-    def _taker(self, topic: str) -> Callable[[bytes], None]:
-        def take(data: bytes) -> None:
+    def _taker(self, topic: str) -> Callable[[bytes | Withheld], None]:
+        def take(data: bytes | Withheld) -> None:
             try:
                 words = _FORM.fullmatch(deserialize_message(data, String).data) if len(data) <= _LONGEST else None
             except Exception:  # whatever the decoder raises on foreign bytes
@@ -129,7 +132,7 @@ class Claim:
         """Takes what has arrived; the node's thread, which calls us, cannot spin meanwhile."""
         for reader, take in self._readers:
             with reader.handle:
-                while (taken := reader.handle.take_message(String, True)) is not None:
+                while (taken := take_next(reader.handle, _LONGEST)) is not None:
                     take(taken[0])
 
     def _present(self, topic: str) -> Counter[str]:

@@ -19,11 +19,13 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.messages.stamps import NS
 from vla_ros.nodes.qos import profile
+from vla_ros.nodes.taking import Withheld, take
 
 _TRUE = ContentFilterOptions("data = TRUE", [])  # the middleware drops every `false`, however many there are
 _DEPTH = 10_000  # messages: what arrives while the whole process stands still is read afterwards
 _AT_ONCE = 1000  # messages of one subscription before the others have their turn
 _NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)  # what this one cannot hear, another does
+_LARGEST = 64  # bytes of a serialized Bool, and more
 _VALUE = 4  # where in a serialized Bool its value is, behind the header
 _LOOKS = 10  # for the heartbeat, in the time that it may be silent
 _LOOK = 1.0  # s between looks for a publisher that keeps its last message, where none came
@@ -212,14 +214,13 @@ class EStop:
 
     def _read(self, subscription: Any) -> None:
         for _ in range(_AT_ONCE):
-            taken = subscription.take_message(Bool, True)
+            taken = take(subscription, _LARGEST)
             if taken is None:
                 return
-            data, info = taken
+            data, identity = taken
             self._heard = time.monotonic()
-            if not data[_VALUE]:
-                continue  # a middleware that does not filter
-            identity = (info["source_timestamp"], info["publication_sequence_number"])
+            if isinstance(data, Withheld) or not any(data[_VALUE : _VALUE + 1]):
+                continue  # no Bool, or a middleware that does not filter
             if identity not in self._known:  # else a reset may have come between its arrivals
                 self._known.append(identity)
                 self.latch(f"topic {self._topic}")
@@ -229,7 +230,7 @@ class EStop:
         if pulse:
             try:
                 with pulse.handle:
-                    if pulse.handle.take_message(pulse.msg_type, True) is not None:
+                    if take(pulse.handle, _LARGEST) is not None:
                         self._heard = time.monotonic()
             except InvalidHandle:
                 pass  # destroyed meanwhile: nobody watches any more
