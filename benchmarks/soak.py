@@ -33,8 +33,8 @@ from trajectory_msgs.msg import JointTrajectory
 
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.stamps import stamp_ns
-from vla_ros.msg import ActionChunk, ExecutorStatus
-from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, STATUS_QOS, profile, sensor_qos
+from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, profile, sensor_qos
 
 RELAYED = "soak/joint_states"
 OVERRUN_LIMIT_NS = 100_000_000
@@ -111,6 +111,7 @@ class Soak:
         self.memory: dict[str, list[tuple[int, float, float]]] = defaultdict(list)  # node -> pid, s, MB
         self.lateness: list[float] = []
         self.status: ExecutorStatus | None = None
+        self.policy = PolicyStatus()
         self._lock = threading.Lock()
         self._stops: list[tuple[int, bool]] = []
         self._measured: list[tuple[int, np.ndarray]] = []
@@ -122,6 +123,9 @@ class Soak:
         for topic in self.watches:
             node.create_subscription(JointTrajectory, topic, lambda m, topic=topic: self._on_command(topic, m), many)
         node.create_subscription(ExecutorStatus, "executor_node/status", self._on_status, STATUS_QOS)
+        node.create_subscription(
+            PolicyStatus, "policy_node/status", lambda m: setattr(self, "policy", m), POLICY_STATUS_QOS
+        )
         node.create_subscription(JointState, "joint_states", self._on_joints, sensor_qos(depth=20))
         self._relay = node.create_publisher(JointState, RELAYED, profile(10, reliable=True))
         self.e_stop = node.create_publisher(Bool, "e_stop", COMMAND_QOS)
@@ -231,8 +235,9 @@ class Soak:
         while not self._follows(accepted + 3):
             self.graph.check()
             if time.monotonic() - begin > self.patience:
-                status = self.status
-                self.problem(f"{name}: state {status.state} after {self.patience:g} s: {status.message}")
+                policy, status = self.policy, self.status
+                words = f"{status.message}, last refusal {status.last_refusal!r}, policy says {policy.message!r}"
+                self.problem(f"{name}: state {status.state} after {self.patience:g} s: {words}")
                 break
             if time.monotonic() - said > 5.0:  # a node that was just started may not have heard it
                 said = time.monotonic()
