@@ -218,6 +218,37 @@ def test_the_process_ends_cleanly(how):
             os.close(write_end)
 
 
+HANGING = """
+import ctypes
+from std_msgs.msg import String
+from vla_ros.nodes import base
+base.ENDING = 1.0
+Node.configure = lambda self: self.create_subscription(String, "x", print, 1)
+def hang(*arguments):
+    ctypes.PyDLL(None).sleep(600)  # with the interpreter's lock, as rclpy destroys
+"""
+
+
+@pytest.mark.parametrize("where", ["destroy_subscription", "destroy_node"])
+def test_a_process_that_hangs_in_the_middleware_ends_all_the_same(where):
+    program = PROGRAM.replace("braking =", f"{HANGING}Node.{where} = hang\nbraking =")
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "active\n"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+        assert output == "brakes\ndeactivated\nreleased\n"
+        assert "in hang" in errors
+        assert process.returncode == 1
+    finally:
+        process.kill()
+
+
 @pytest.fixture
 def braking():
     """A process that was asked to stop by SIGINT and brakes until it reads a line."""
@@ -293,7 +324,7 @@ def test_a_signal_during_an_import_leaves_no_traceback(program, number, tmp_path
 
 
 def test_bad_parameters_end_the_process_with_one_line():
-    program = PROGRAM.replace('autostart:=true', 'autostart:=7')
+    program = PROGRAM.replace("autostart:=true", "autostart:=7")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "autostart" in done.stderr and "Traceback" not in done.stderr

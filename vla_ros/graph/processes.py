@@ -74,6 +74,8 @@ class Graph:
         self.domain = domain
         self.namespace = namespace
         self.processes: dict[str, Process] = {}
+        # Kept for a node that is started again: Fast DDS may lock up where entities are destroyed while a peer ends.
+        self._clients: dict[str, dict[str, Any]] = {}
         self._environment = dict(environment or {})
         if domain is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain)
@@ -192,7 +194,8 @@ class Graph:
         process = Process(name, popen, log)
         self.processes[name] = process
         if lifecycle:
-            for service, kind in _SERVICES.items():
+            process.clients = self._clients.setdefault(name, {})
+            for service, kind in _SERVICES.items() if not process.clients else ():
                 process.clients[service] = self.node.create_client(kind, f"{self.full_name(name)}/{service}")
         return process
 
@@ -213,8 +216,6 @@ class Graph:
         if process.popen.poll() is None:
             signal_all([process], signal.SIGKILL, deadline)
             raise GraphError(f"node {name} did not end within {deadline:g} s of signal {number}")
-        for client in process.clients.values():
-            self.node.destroy_client(client)
 
     def check(self) -> None:
         """Raises GraphError when a node's process has ended."""

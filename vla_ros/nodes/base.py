@@ -1,5 +1,6 @@
 """One lifecycle for every node, and a `main` that ends cleanly."""
 
+import faulthandler
 import os
 import select
 import signal
@@ -31,6 +32,7 @@ from vla_ros.nodes.security import secured
 from vla_ros.nodes.taking import NodeExecutor
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
+ENDING = 15.0  # s for the middleware to let go of a node that is over
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
 
@@ -78,6 +80,7 @@ class ManagedNode(ClockGuard, LifecycleNode):
     def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
         super().__init__(name, **options)
         self._created: list[tuple[Any, Callable[[Any], object]]] = []
+        self._when_released: Callable[[], None] | None = None
         self._parameter_fields = {item.name: item for item in fields(parameters)}
         self.parameters: Any = self._declare(parameters)
         self.add_on_set_parameters_callback(self._check_parameters)
@@ -240,12 +243,18 @@ class ManagedNode(ClockGuard, LifecycleNode):
         if state.state_id == State.PRIMARY_STATE_ACTIVE:
             self._attempt("deactivate", self.deactivate)
         self._attempt("release", self.release)
+        if self._when_released is not None:
+            self._when_released()
         created, self._created = self._created, []
         for entity, destroy in created:
             destroy(entity)
 
-    def end(self) -> None:
-        """Leave the lifecycle for good; called at the end of the process."""
+    def end(self, when_released: Callable[[], None] | None = None) -> None:
+        """Leave the lifecycle for good; called at the end of the process.
+
+        `when_released` is called once nothing but the node's ROS entities is left.
+        """
+        self._when_released = when_released
         if self.state_id not in (State.PRIMARY_STATE_FINALIZED, State.PRIMARY_STATE_UNKNOWN):
             self.trigger_shutdown()
 
@@ -275,13 +284,24 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     finally:
         if node is not None:
             if isinstance(node, ManagedNode):
-                node.end()
+                node.end(_end_at_the_latest)
+            _end_at_the_latest()
             if executor is not None:
                 executor.remove_node(node)
             node.destroy_node()
         if executor is not None:
             executor.shutdown(timeout_sec=1.0)
         rclpy.try_shutdown()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _end_at_the_latest() -> None:
+    """After `ENDING` the process ends, wherever it hangs; what it did is over, and its log says where it hung.
+
+    Fast DDS can lock itself up for good while it destroys something or hears that a peer has (its issue 6502), and
+    rclpy holds the interpreter's lock meanwhile, so that no Python code could end the process.
+    """
+    faulthandler.dump_traceback_later(ENDING, exit=True)
 
 
 def _watch(stop: "Future[str]") -> None:
