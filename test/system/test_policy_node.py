@@ -11,7 +11,7 @@ from lifecycle_msgs.msg import State
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from std_msgs.msg import String
-from system.robot import ROBOT_FILE, FakeRobot
+from system.robot import ROBOT_FILE, FakeRobot, image_message
 from system.support import Probe, free_domain
 from tiny_checkpoint import HORIZON, STEP_DT, tiny_checkpoint
 
@@ -178,12 +178,16 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
     policy.wait_status(lambda s: s.state == PolicyStatus.RUNNING and not s.waiting_for, "running again")
 
     # One stamp that cannot be is said, and changes nothing of what comes after it.
-    for cameras, stamp in ((("front",), robot.now() + HOUR), ((), robot.now() + HOUR), (("wrist",), 0),
-                           (("front",), robot.now() - HOUR)):  # fmt: skip
-        robot.observe(stamp, cameras)
+    ahead = robot.now() + HOUR
+    robot.images["front"].publish(image_message(100, ahead))
+    policy.wait_status(lambda s: s.message.startswith("front: stamp 3"), "the stamp of the image")
+    policy.chunk_of(robot.observe())
+    robot.publish_joints(ahead)
+    policy.wait_status(lambda s: s.message.startswith("joint_states: stamp 3"), "the stamp of the joint states")
+    policy.chunk_of(robot.observe())
+    for camera, stamp in (("wrist", 0), ("front", robot.now() - HOUR)):
+        robot.observe(stamp, (camera,))
         policy.chunk_of(robot.observe())
-    ahead = [s.message for s in probe.messages(STATUS) if "s ahead of the clock" in s.message]
-    assert {message.split(":")[0] for message in ahead} == {"front", "joint_states"}, ahead
 
     # One that is too long changes nothing.
     policy.instruction.publish(String(data="x" * 10_001))
