@@ -48,7 +48,8 @@ class ExecutorParameters(NodeParameters):
         0.01,
         60.0,
         "s",
-        "ROS time set by this, or by a control period, stops the robot; a longer step of simulated time is a jump",
+        "ROS time set by this, or by a control period, stops the robot; a longer step of simulated time is a jump "
+        "(if longer than two periods)",
     )
     monitor_window: float = _span(
         _S.monitor_window, 0.5, 60.0, "s", "what reversals, deviation and limited_share of the status are about"
