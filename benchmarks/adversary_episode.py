@@ -375,7 +375,7 @@ class Episode:
         bounds = self.bounds
         for start, told in reversed([*self.starts, (self.known, self.told)]):
             young = self.last is None or bool((told > self.last_moment).all())
-            if young and bool((np.abs(position - start) <= 1e-9).all()):
+            if young and np.array_equal(position, start):
                 self.result.exempt["from rest at a measured position"] += 1
                 self.check.begin(start)
                 return

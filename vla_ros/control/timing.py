@@ -54,6 +54,7 @@ class SimulatedPeriods:
         self._jump_ns = max(jump_limit * 1e9, 2.0 * self._period_ns)
         self._at_ns = self._steady_ns = 0  # of the last tick
         self._anchor_ns = self._ticks = 0
+        self._kept = True  # so far the clock has kept to the grid, and its times are those that a simulator waits for
 
     def start(self, now_ns: int) -> tuple[int, int]:
         """A new grid, after a pause; its first tick, as of `due`."""
@@ -65,16 +66,18 @@ class SimulatedPeriods:
         if not self._at_ns or not 0 <= now_ns - self._at_ns <= self._jump_ns:
             yield self._begin(now_ns, round(self._period_ns))
             return
-        due = int((now_ns + _ROUNDING_NS - self._anchor_ns) / self._period_ns)
+        rounding_ns = _ROUNDING_NS if self._kept else 0
+        due = int((now_ns + rounding_ns - self._anchor_ns) / self._period_ns)
         while self._ticks < due:
             self._ticks += 1
             at_ns = self._anchor_ns + round(self._ticks * self._period_ns)
-            if abs(at_ns - now_ns) <= _ROUNDING_NS:
-                at_ns = now_ns  # which the simulator may be waiting for
+            if self._ticks == due:
+                self._kept &= abs(at_ns - now_ns) <= rounding_ns
+                at_ns = now_ns if self._kept else at_ns
             yield self._tick(at_ns, at_ns - self._at_ns)
 
     def _begin(self, now_ns: int, passed_ns: int) -> tuple[int, int]:
-        self._anchor_ns, self._ticks = now_ns, 0
+        self._anchor_ns, self._ticks, self._kept = now_ns, 0, True
         return self._tick(now_ns, passed_ns)
 
     def _tick(self, at_ns: int, passed_ns: int) -> tuple[int, int]:

@@ -124,8 +124,9 @@ def test_simulated_time_ticks_once_a_period():
     assert clocked.say(1_020_000_000) == [] and clocked.repeats == 1
     assert clocked.say(1_050_000_000) == [1_030_000_000, 1_040_000_000, 1_050_000_000]
     assert clocked.say(1_057_000_000) == []
-    assert clocked.say(1_061_000_000) == [1_060_000_000]  # the time in between is no whole period
-    assert clocked.say(1_069_999_900) == [1_069_999_900]  # rounding of a simulator
+    assert clocked.say(1_059_999_900) == [1_059_999_900]  # rounding of a simulator
+    assert clocked.say(1_060_000_000, 1_071_000_000) == [1_070_000_000]  # the time in between is no whole period
+    assert clocked.say(1_079_999_900, 1_080_000_100) == [1_080_000_000]  # such a clock is not rounded to the grid
     assert [steady - now for now, steady in clocked.ticks] == [PERIOD - 1_000_000_000] * len(clocked.ticks)
     clocked.time.stop()
     assert clocked.say(2_000_000_000) == []
