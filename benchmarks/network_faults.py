@@ -34,7 +34,9 @@ from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
-STATES = {getattr(ExecutorStatus, name): name.lower() for name in ("APPROACHING", "EXECUTING", "HOLDING", "STOPPED")}
+STATES = {
+    getattr(ExecutorStatus, name): name.lower() for name in ("APPROACHING", "EXECUTING", "HOLDING", "STOPPED")
+}
 COLOURS = ("green", "blue", "red")
 
 

@@ -19,17 +19,8 @@ ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "architecture.png"
 PACKAGE = "vla_ros"
 NEEDS = {  # what a package needs besides numpy
-    "messages": "opencv",
-    "nn": "torch",
-    "policies": "torch",
-    "datasets": "av, pyarrow",
-    "bags": "rosbags",
-    "runtime": "torch",
-    "training": "torch",
-    "sim": "mujoco",
-    "nodes": "rclpy",
-    "graph": "rclpy",
-    "bench": "torch",
+    "messages": "opencv", "nn": "torch", "policies": "torch", "datasets": "av, pyarrow", "bags": "rosbags",
+    "runtime": "torch", "training": "torch", "sim": "mujoco", "nodes": "rclpy", "graph": "rclpy", "bench": "torch",
     "core": "pyyaml",
 }
 
@@ -75,30 +66,18 @@ def draw(path: Path) -> None:
         aside = 1.5 if len(row) == 1 and 0 < height < len(rows) - 1 else 0.0
         for index, name in enumerate(row):
             boxes[name] = axis.text(
-                (index + 0.5 - len(row) / 2) * 3.0 + aside,
-                height,
+                (index + 0.5 - len(row) / 2) * 3.0 + aside, height,
                 f"{name}/\n{NEEDS[name]}" if name in NEEDS else f"{name}/",
-                ha="center",
-                va="center",
-                fontsize=10,
-                zorder=3,
+                ha="center", va="center", fontsize=10, zorder=3,
                 bbox={"boxstyle": "round,pad=0.45", "facecolor": "#e8f1f8", "edgecolor": "#0072B2"},
             )
     figure.canvas.draw()  # gives the boxes their sizes, at whose edges the arrows end
     for one, other in drawn:
         axis.annotate(
-            "",
-            xy=boxes[other].get_position(),
-            xytext=boxes[one].get_position(),
-            zorder=1,
+            "", xy=boxes[other].get_position(), xytext=boxes[one].get_position(), zorder=1,
             arrowprops={
-                "arrowstyle": "-|>",
-                "color": "#5b6b7a",
-                "lw": 1.2,
-                "shrinkA": 0,
-                "shrinkB": 0,
-                "patchA": boxes[one].get_bbox_patch(),
-                "patchB": boxes[other].get_bbox_patch(),
+                "arrowstyle": "-|>", "color": "#5b6b7a", "lw": 1.2, "shrinkA": 0, "shrinkB": 0,
+                "patchA": boxes[one].get_bbox_patch(), "patchB": boxes[other].get_bbox_patch(),
             },
         )
     figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Imports": text(pairs)})

@@ -26,14 +26,8 @@ def config(family: str) -> dict:
     if family in FOREIGN:
         return {"image_size": [SIDE, SIDE]} | ({"language": True} if family == "tokens" else {})
     if family.startswith("pi0"):
-        sizes = {
-            "vision": {"kind": "keypoint_stem", **asdict(pi0_tiny.STEM)},
-            "prefix": asdict(pi0_tiny.PREFIX),
-            "expert": asdict(pi0_tiny.EXPERT),
-            "horizon": 6,
-            "num_steps": 3,
-            "text_length": 12,
-        }
+        sizes = {"vision": {"kind": "keypoint_stem", **asdict(pi0_tiny.STEM)}, "prefix": asdict(pi0_tiny.PREFIX),
+                 "expert": asdict(pi0_tiny.EXPERT), "horizon": 6, "num_steps": 3, "text_length": 12}
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
     values = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
     if family == "smolvla":

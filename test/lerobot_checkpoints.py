@@ -20,124 +20,44 @@ STATE, ACTION = "observation.state", "action"
 JOINTS = 6  # of the SO-101
 # What config.json holds besides the sizes; none of it changes a prediction.
 COMMON = {
-    "device": "cuda",
-    "use_amp": False,
-    "push_to_hub": True,
-    "repo_id": "someone/something",
-    "private": None,
-    "tags": None,
-    "license": None,
-    "pretrained_path": None,
-    "optimizer_lr": 1e-5,
-    "optimizer_weight_decay": 1e-4,
+    "device": "cuda", "use_amp": False, "push_to_hub": True, "repo_id": "someone/something", "private": None,
+    "tags": None, "license": None, "pretrained_path": None, "optimizer_lr": 1e-5, "optimizer_weight_decay": 1e-4,
 }
 ACT_CONFIG = {
-    "type": "act",
-    "n_obs_steps": 1,
-    "chunk_size": 12,
-    "n_action_steps": 12,
-    "vision_backbone": "resnet18",
-    "pretrained_backbone_weights": "ResNet18_Weights.IMAGENET1K_V1",
-    "replace_final_stride_with_dilation": 0,
-    "pre_norm": False,
-    "dim_model": 32,
-    "n_heads": 4,
-    "dim_feedforward": 64,
-    "feedforward_activation": "relu",
-    "n_encoder_layers": 2,
-    "n_decoder_layers": 1,
-    "use_vae": True,
-    "latent_dim": 4,
-    "n_vae_encoder_layers": 2,
-    "temporal_ensemble_coeff": None,
-    "dropout": 0.1,
-    "kl_weight": 10.0,
-    "optimizer_lr_backbone": 1e-5,
+    "type": "act", "n_obs_steps": 1, "chunk_size": 12, "n_action_steps": 12, "vision_backbone": "resnet18",
+    "pretrained_backbone_weights": "ResNet18_Weights.IMAGENET1K_V1", "replace_final_stride_with_dilation": 0,
+    "pre_norm": False, "dim_model": 32, "n_heads": 4, "dim_feedforward": 64, "feedforward_activation": "relu",
+    "n_encoder_layers": 2, "n_decoder_layers": 1, "use_vae": True, "latent_dim": 4, "n_vae_encoder_layers": 2,
+    "temporal_ensemble_coeff": None, "dropout": 0.1, "kl_weight": 10.0, "optimizer_lr_backbone": 1e-5,
     "normalization_mapping": {"VISUAL": "MEAN_STD", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
 }
 DIFFUSION_CONFIG = {
-    "type": "diffusion",
-    "n_obs_steps": 2,
-    "horizon": 16,
-    "n_action_steps": 8,
-    "drop_n_last_frames": 7,
-    "vision_backbone": "resnet18",
-    "crop_shape": [40, 56],
-    "crop_is_random": True,
-    "pretrained_backbone_weights": None,
-    "use_group_norm": True,
-    "spatial_softmax_num_keypoints": 4,
-    "use_separate_rgb_encoder_per_camera": False,
-    "down_dims": [16, 32],
-    "kernel_size": 5,
-    "n_groups": 8,
-    "diffusion_step_embed_dim": 16,
-    "use_film_scale_modulation": True,
-    "noise_scheduler_type": "DDPM",
-    "num_train_timesteps": 10,
-    "beta_schedule": "squaredcos_cap_v2",
-    "beta_start": 0.0001,
-    "beta_end": 0.02,
-    "prediction_type": "epsilon",
-    "clip_sample": True,
-    "clip_sample_range": 1.0,
-    "num_inference_steps": None,
-    "do_mask_loss_for_padding": False,
-    "scheduler_name": "cosine",
-    "scheduler_warmup_steps": 500,
+    "type": "diffusion", "n_obs_steps": 2, "horizon": 16, "n_action_steps": 8, "drop_n_last_frames": 7,
+    "vision_backbone": "resnet18", "crop_shape": [40, 56], "crop_is_random": True,
+    "pretrained_backbone_weights": None, "use_group_norm": True, "spatial_softmax_num_keypoints": 4,
+    "use_separate_rgb_encoder_per_camera": False, "down_dims": [16, 32], "kernel_size": 5, "n_groups": 8,
+    "diffusion_step_embed_dim": 16, "use_film_scale_modulation": True, "noise_scheduler_type": "DDPM",
+    "num_train_timesteps": 10, "beta_schedule": "squaredcos_cap_v2", "beta_start": 0.0001, "beta_end": 0.02,
+    "prediction_type": "epsilon", "clip_sample": True, "clip_sample_range": 1.0, "num_inference_steps": None,
+    "do_mask_loss_for_padding": False, "scheduler_name": "cosine", "scheduler_warmup_steps": 500,
     "normalization_mapping": {"VISUAL": "MEAN_STD", "STATE": "MIN_MAX", "ACTION": "MIN_MAX"},
 }
 SMOLVLA_CONFIG = {
-    "type": "smolvla",
-    "n_obs_steps": 1,
-    "chunk_size": 10,
-    "n_action_steps": 10,
-    "max_state_dim": 32,
-    "max_action_dim": 32,
-    "resize_imgs_with_padding": [32, 32],
-    "empty_cameras": 0,
-    "adapt_to_pi_aloha": False,
-    "use_delta_joint_actions_aloha": False,
-    "tokenizer_max_length": 48,
-    "num_steps": 4,
-    "use_cache": True,
-    "freeze_vision_encoder": True,
-    "train_expert_only": True,
-    "train_state_proj": True,
-    "vlm_model_name": "vlm",
-    "load_vlm_weights": True,
-    "add_image_special_tokens": False,
-    "attention_mode": "cross_attn",
-    "prefix_length": -1,
-    "pad_language_to": "longest",
-    "num_expert_layers": -1,
-    "num_vlm_layers": 2,
-    "self_attn_every_n_layers": 2,
-    "expert_width_multiplier": 0.75,
-    "min_period": 4e-3,
-    "max_period": 4.0,
+    "type": "smolvla", "n_obs_steps": 1, "chunk_size": 10, "n_action_steps": 10, "max_state_dim": 32,
+    "max_action_dim": 32, "resize_imgs_with_padding": [32, 32], "empty_cameras": 0, "adapt_to_pi_aloha": False,
+    "use_delta_joint_actions_aloha": False, "tokenizer_max_length": 48, "num_steps": 4, "use_cache": True,
+    "freeze_vision_encoder": True, "train_expert_only": True, "train_state_proj": True, "vlm_model_name": "vlm",
+    "load_vlm_weights": True, "add_image_special_tokens": False, "attention_mode": "cross_attn", "prefix_length": -1,
+    "pad_language_to": "longest", "num_expert_layers": -1, "num_vlm_layers": 2, "self_attn_every_n_layers": 2,
+    "expert_width_multiplier": 0.75, "min_period": 4e-3, "max_period": 4.0,
     "normalization_mapping": {"VISUAL": "IDENTITY", "STATE": "MEAN_STD", "ACTION": "MEAN_STD"},
 }
 SMOLVLM_CONFIG = {
-    "model_type": "smolvlm",
-    "scale_factor": 2,
-    "vision_config": {
-        "hidden_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 64,
-        "patch_size": 8,
-        "image_size": 32,
-    },
-    "text_config": {
-        "hidden_size": 24,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-        "head_dim": 4,
-        "intermediate_size": 48,
-        "vocab_size": 60,
-        "rms_norm_eps": 1e-5,
-    },
+    "model_type": "smolvlm", "scale_factor": 2,
+    "vision_config": {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64,
+                      "patch_size": 8, "image_size": 32},
+    "text_config": {"hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 4,
+                    "intermediate_size": 48, "vocab_size": 60, "rms_norm_eps": 1e-5},
 }
 
 
@@ -152,15 +72,10 @@ def make(path: Path, family: str, cameras=("front", "wrist"), old: bool = False,
     path.mkdir(parents=True, exist_ok=True)
     base = {"act": ACT_CONFIG, "diffusion": DIFFUSION_CONFIG, "smolvla": SMOLVLA_CONFIG}[family]
     images = {f"observation.images.{name}": {"type": "VISUAL", "shape": [3, 48, 64]} for name in cameras}
-    config = (
-        COMMON
-        | base
-        | {
-            "input_features": {STATE: {"type": "STATE", "shape": [JOINTS]}, **images},
-            "output_features": {ACTION: {"type": "ACTION", "shape": [JOINTS]}},
-        }
-        | changes
-    )
+    config = COMMON | base | {
+        "input_features": {STATE: {"type": "STATE", "shape": [JOINTS]}, **images},
+        "output_features": {ACTION: {"type": "ACTION", "shape": [JOINTS]}},
+    } | changes
     (path / "config.json").write_text(json.dumps(config))
     if family == "smolvla":
         write_smolvlm(path / "vlm")
@@ -188,13 +103,8 @@ def _weights(family: str, cameras: int) -> dict[str, torch.Tensor]:
         )
         return {diffusion_key(key): value for key, value in policy.state_dict().items()}
     vlm = VlmSize.from_transformers(SMOLVLM_CONFIG, "test")
-    config = SmolVLAConfig(
-        vlm=vlm,
-        cameras=("a",),
-        state_dim=JOINTS,
-        real_action_dim=JOINTS,
-        num_vlm_layers=SMOLVLA_CONFIG["num_vlm_layers"],
-    )
+    config = SmolVLAConfig(vlm=vlm, cameras=("a",), state_dim=JOINTS, real_action_dim=JOINTS,
+                           num_vlm_layers=SMOLVLA_CONFIG["num_vlm_layers"])
     shapes = smolvla_shapes(config)
     return {key: torch.randn(shape) * (0.2 if len(shape) > 1 else 0.1) for key, shape in shapes.items()}
 
@@ -207,12 +117,8 @@ def make_statistics(images: list[str]) -> dict[str, dict[str, np.ndarray]]:
         mean, std = rng.normal(0, 0.1, JOINTS), rng.uniform(0.1, 0.3, JOINTS)
         statistics[feature] = {"mean": mean, "std": std, "min": mean - 2 * std, "max": mean + 2 * std}
     for image in images:
-        statistics[image] = {
-            "mean": np.full((3, 1, 1), 0.4),
-            "std": np.full((3, 1, 1), 0.25),
-            "min": np.zeros((3, 1, 1)),
-            "max": np.ones((3, 1, 1)),
-        }
+        statistics[image] = {"mean": np.full((3, 1, 1), 0.4), "std": np.full((3, 1, 1), 0.25),
+                             "min": np.zeros((3, 1, 1)), "max": np.ones((3, 1, 1))}
     return {name: {key: np.float32(value) for key, value in rows.items()} for name, rows in statistics.items()}
 
 
@@ -281,14 +187,10 @@ def smolvla_shapes(config: SmolVLAConfig) -> dict[str, tuple[int, ...]]:
 
     def layer(prefix, size, hidden, kv):
         return {
-            f"{prefix}.self_attn.q_proj.weight": (inner, size),
-            f"{prefix}.self_attn.o_proj.weight": (size, inner),
-            f"{prefix}.self_attn.k_proj.weight": (shared, kv),
-            f"{prefix}.self_attn.v_proj.weight": (shared, kv),
-            f"{prefix}.mlp.gate_proj.weight": (hidden, size),
-            f"{prefix}.mlp.up_proj.weight": (hidden, size),
-            f"{prefix}.mlp.down_proj.weight": (size, hidden),
-            f"{prefix}.input_layernorm.weight": (size,),
+            f"{prefix}.self_attn.q_proj.weight": (inner, size), f"{prefix}.self_attn.o_proj.weight": (size, inner),
+            f"{prefix}.self_attn.k_proj.weight": (shared, kv), f"{prefix}.self_attn.v_proj.weight": (shared, kv),
+            f"{prefix}.mlp.gate_proj.weight": (hidden, size), f"{prefix}.mlp.up_proj.weight": (hidden, size),
+            f"{prefix}.mlp.down_proj.weight": (size, hidden), f"{prefix}.input_layernorm.weight": (size,),
             f"{prefix}.post_attention_layernorm.weight": (size,),
         }
 

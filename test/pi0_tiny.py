@@ -67,14 +67,8 @@ def training_data() -> TrainingData:
     statistics = {}
     for feature in ("observation.state", "action"):
         low = rng.uniform(-1, 0, len(JOINTS))
-        statistics[feature] = {
-            "mean": low + 0.5,
-            "std": rng.uniform(0.1, 1, len(JOINTS)),
-            "min": low,
-            "max": low + 1.2,
-            "q01": low + 0.1,
-            "q99": low + 1.1,
-        }
+        statistics[feature] = {"mean": low + 0.5, "std": rng.uniform(0.1, 1, len(JOINTS)), "min": low, "max": low + 1.2,
+                               "q01": low + 0.1, "q99": low + 1.1}
     instructions = ("touch the red cube", "Pick up the blue cube!")
     return TrainingData(JOINTS, CAMERAS, 0.1, statistics, instructions)
 

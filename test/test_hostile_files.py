@@ -90,12 +90,8 @@ def subject(kind: str, folder: Path) -> Subject:
         else:
             limit = '<limit lower="-1" upper="1" velocity="2"/>'
             path.write_text(f'<robot name="r"><joint name="a" type="revolute">{limit}</joint></robot>')
-        read = {
-            "robot": RobotSpec.load,
-            "policy file": lambda file: registry.resolve(file, registry.LoadOptions()),
-            "training": lambda file: TrainConfig.load(file, dataset="d", output="o"),
-            "urdf": load_urdf,
-        }[kind]
+        read = {"robot": RobotSpec.load, "policy file": lambda file: registry.resolve(file, registry.LoadOptions()),
+                "training": lambda file: TrainConfig.load(file, dataset="d", output="o"), "urdf": load_urdf}[kind]
         return Subject(path, read, [path])
     if layout == "own":
         registry.save(path, families.fresh(name))

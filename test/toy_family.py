@@ -138,9 +138,8 @@ def save(path: Path, loaded: LoadedPolicy) -> None:
         "statistics": [p.mean.tolist(), p.std.tolist()],
     }
     (partial / "config.json").write_text(json.dumps(config))
-    save_file(
-        {name: value.contiguous() for name, value in loaded.policy.state_dict().items()}, partial / "model.safetensors"
-    )
+    save_file({name: value.contiguous() for name, value in loaded.policy.state_dict().items()},
+              partial / "model.safetensors")
     shutil.rmtree(path, ignore_errors=True)
     os.rename(partial, path)
 

@@ -160,7 +160,9 @@ def test_two_checkpoints_side_by_side(path, tmp_path, capsys):
     """The command, with two untrained networks of the shipped family: the same numbers each time."""
     build_dataset([path], tmp_path / "data", ROBOT, CutOptions())
     dataset = Dataset(tmp_path / "data")
-    data = registry.TrainingData(dataset.joint_names, dataset.camera_names, 0.1, dataset.statistics, ("point", "wave"))
+    data = registry.TrainingData(
+        dataset.joint_names, dataset.camera_names, 0.1, dataset.statistics, ("point", "wave")
+    )
     sizes = {"prefix": "tiny_prefix", "expert": "tiny_expert", "vision": "keypoint_stem", "horizon": 4, "num_steps": 2,
              "text_length": 8}  # fmt: skip
     for name, seed in (("one", 0), ("two", 1)):

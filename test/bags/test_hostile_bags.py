@@ -84,13 +84,10 @@ def test_what_the_metadata_says(bag, changes, words):
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
 
 
-@pytest.mark.parametrize(
-    "table",
-    [
-        f"CREATE VIEW messages AS {ENDLESS} SELECT 1 AS id, 1 AS topic_id, i AS timestamp, x'00' AS data FROM n",
-        "CREATE TABLE messages (id, topic_id, timestamp, data AS (zeroblob(1000000000)))",
-    ],
-)
+@pytest.mark.parametrize("table", [
+    f"CREATE VIEW messages AS {ENDLESS} SELECT 1 AS id, 1 AS topic_id, i AS timestamp, x'00' AS data FROM n",
+    "CREATE TABLE messages (id, topic_id, timestamp, data AS (zeroblob(1000000000)))",
+])
 def test_tables_that_are_computed(tmp_path, table):
     with sqlite3.connect(tmp_path / "x.db3") as database:
         database.execute("CREATE TABLE topics (id, name, type, serialization_format, offered_qos_profiles)")

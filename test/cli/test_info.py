@@ -97,15 +97,8 @@ def test_what_looks_like_markup_in_a_robot_file_is_shown_as_it_is(tmp_path, caps
 @pytest.mark.parametrize("window", [{"count": 10**9, "rate": 100}, {"count": 3, "rate": 1e-300}])
 def test_a_window_that_nothing_could_hold_is_refused(tmp_path, capsys, window):
     data = yaml.safe_load(ROBOT.read_text())
-    data["streams"] = [
-        {
-            "name": "force",
-            "topic": "ft",
-            "type": "geometry_msgs/msg/WrenchStamped",
-            "select": ["wrench.force.x"],
-            "window": window,
-        }
-    ]
+    data["streams"] = [{"name": "force", "topic": "ft", "type": "geometry_msgs/msg/WrenchStamped",
+                        "select": ["wrench.force.x"], "window": window}]
     (tmp_path / "robot.yaml").write_text(yaml.safe_dump(data))
     assert main(["info", str(tmp_path / "robot.yaml")]) == 2
     assert "streams[0].window: count " in capsys.readouterr().err

@@ -36,9 +36,7 @@ class Cart:
 
 
 def test_what_a_file_may_say():
-    cart = record(
-        Cart,
-        yaml.safe_load("""
+    cart = record(Cart, yaml.safe_load("""
         wheels: [{radius: 1}, {radius: 1e-4, name: small, tyre: null}]
         size: [3, 4]
         load: 2
@@ -46,8 +44,7 @@ def test_what_a_file_may_say():
         limits: {speed: [0, 1e3]}
         options: {anything: [goes, {here: 1}]}
         driven: true
-    """),
-    )
+    """))
     assert cart.wheels == (Wheel(1.0), Wheel(1e-4, "small")) and cart.size == (3, 4) and cart.load == 2.0
     assert type(cart.load) is float and cart.brake == Wheel(0.5) and cart.limits == {"speed": (0.0, 1000.0)}
     assert cart.options["anything"][1] == {"here": 1} and cart.driven
@@ -96,18 +93,15 @@ def test_at_the_top_of_a_file_there_is_no_path():
         record(Cart, 3)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("a.yaml", None, r"^cart \S+a\.yaml: No such file or directory$"),
-        ("a.yaml", b"a: [1\nb: 2", r"^cart \S+a\.yaml: not YAML: while parsing"),
-        ("a.yaml", b"\xff\xfe\x00\xd8", r"^cart \S+a\.yaml: not YAML: "),
-        ("a.yaml", b"day: 2020-13-45", r"^cart \S+a\.yaml: not YAML: month must be"),
-        ("a.yaml", b"- 1", r"^cart \S+a\.yaml: expected a mapping at the top, got list$"),
-        ("a.yaml", b"", r"^cart \S+a\.yaml: expected a mapping at the top, got NoneType$"),
-        ("a.json", b'{"a": 1,}', r"^cart \S+a\.json: not JSON: "),
-    ],
-)
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.yaml", None, r"^cart \S+a\.yaml: No such file or directory$"),
+    ("a.yaml", b"a: [1\nb: 2", r"^cart \S+a\.yaml: not YAML: while parsing"),
+    ("a.yaml", b"\xff\xfe\x00\xd8", r"^cart \S+a\.yaml: not YAML: "),
+    ("a.yaml", b"day: 2020-13-45", r"^cart \S+a\.yaml: not YAML: month must be"),
+    ("a.yaml", b"- 1", r"^cart \S+a\.yaml: expected a mapping at the top, got list$"),
+    ("a.yaml", b"", r"^cart \S+a\.yaml: expected a mapping at the top, got NoneType$"),
+    ("a.json", b'{"a": 1,}', r"^cart \S+a\.json: not JSON: "),
+])
 def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, name, content, words):
     if content is not None:
         (tmp_path / name).write_bytes(content)
@@ -121,21 +115,18 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("a.yaml", BOMB + "name: *f\n", "not YAML: stands for more than 100000 values"),
-        ("a.yaml", "a: &a [*a]", "not YAML: an alias to what it is itself a part of"),
-        ("a.yaml", "a: " + "1:" * 5000 + "1", "not YAML: a number of 10001 characters, expected at most 64"),
-        ("a.yaml", "a: 0x" + "f" * 50, "<integer|16069380442589902755419620923411626025222029937827928353013"),
-        ("a.yaml", "[" * 5000, "not YAML: "),
-        ("a.json", "[" * 200000, "not JSON: "),
-        ("a.json", '{"a": ' * 300 + "1" + "}" * 300, "more than 100 lists and mappings one in the other"),
-        ("a.json", '{"a": 1' + "0" * 40 + "}", "expected integers of at most 64 bits"),
-        ("a.json", '{"a": ' + "9" * 5000 + "}", "not JSON: "),
-        ("a.yaml", "a: x" + "x" * (1 << 20), "1048580 bytes, expected at most 1048576"),
-    ],
-)
+@pytest.mark.parametrize(("name", "content", "words"), [
+    ("a.yaml", BOMB + "name: *f\n", "not YAML: stands for more than 100000 values"),
+    ("a.yaml", "a: &a [*a]", "not YAML: an alias to what it is itself a part of"),
+    ("a.yaml", "a: " + "1:" * 5000 + "1", "not YAML: a number of 10001 characters, expected at most 64"),
+    ("a.yaml", "a: 0x" + "f" * 50, "<integer|16069380442589902755419620923411626025222029937827928353013"),
+    ("a.yaml", "[" * 5000, "not YAML: "),
+    ("a.json", "[" * 200000, "not JSON: "),
+    ("a.json", '{"a": ' * 300 + "1" + "}" * 300, "more than 100 lists and mappings one in the other"),
+    ("a.json", '{"a": 1' + "0" * 40 + "}", "expected integers of at most 64 bits"),
+    ("a.json", '{"a": ' + "9" * 5000 + "}", "not JSON: "),
+    ("a.yaml", "a: x" + "x" * (1 << 20), "1048580 bytes, expected at most 1048576"),
+])
 def test_a_file_of_which_little_text_means_much_is_refused(tmp_path, name, content, words):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words) as error:

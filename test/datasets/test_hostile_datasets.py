@@ -36,23 +36,20 @@ def replace(file, text):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("data_path", "{chunk_index.__class__}", "expected fields of"),
-        ("data_path", "{0}", r"'\{0\}', expected fields of"),
-        ("data_path", "{chunk_index:999999999}", "expected fields of"),
-        ("data_path", "{chunk_index!r}", "expected fields of"),
-        ("data_path", "{nope}", "expected fields of"),
-        ("data_path", "../data", "'../data', expected a path inside"),
-        ("data_path", "/etc/passwd", "expected a path inside"),
-        ("video_path", "{video_key:03d}/x", "expected fields of"),
-        ("video_path", None, "video_path: None, expected a string"),
-        ("fps", 0, "fps: 0.0, expected 0.001 to 10000"),
-        ("fps", float("nan"), "expected a finite number"),
-        ("features", [1], r"features: \[1\], expected a mapping"),
-    ],
-)
+@pytest.mark.parametrize(("field", "value", "words"), [
+    ("data_path", "{chunk_index.__class__}", "expected fields of"),
+    ("data_path", "{0}", r"'\{0\}', expected fields of"),
+    ("data_path", "{chunk_index:999999999}", "expected fields of"),
+    ("data_path", "{chunk_index!r}", "expected fields of"),
+    ("data_path", "{nope}", "expected fields of"),
+    ("data_path", "../data", "'../data', expected a path inside"),
+    ("data_path", "/etc/passwd", "expected a path inside"),
+    ("video_path", "{video_key:03d}/x", "expected fields of"),
+    ("video_path", None, "video_path: None, expected a string"),
+    ("fps", 0, "fps: 0.0, expected 0.001 to 10000"),
+    ("fps", float("nan"), "expected a finite number"),
+    ("features", [1], r"features: \[1\], expected a mapping"),
+])
 def test_what_info_says(dataset, field, value, words):
     info = json.loads((dataset / "meta/info.json").read_text())
     replace(dataset / "meta/info.json", json.dumps(info | {field: value}))
@@ -61,16 +58,13 @@ def test_what_info_says(dataset, field, value, words):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("key", "changes", "words"),
-    [
-        ("observation.images.../../../x", {}, "expected a path inside"),
-        ("observation.images.front", {"shape": [10**9, 10**9, 3]}, "expected 1 to 10000000"),
-        ("observation.images.front", {"shape": [10**6, 10**6, 3]}, "expected at most"),
-        ("action", {"shape": "x"}, "'x', expected a list"),
-        ("action", {"shape": []}, "expected one size"),
-    ],
-)
+@pytest.mark.parametrize(("key", "changes", "words"), [
+    ("observation.images.../../../x", {}, "expected a path inside"),
+    ("observation.images.front", {"shape": [10**9, 10**9, 3]}, "expected 1 to 10000000"),
+    ("observation.images.front", {"shape": [10**6, 10**6, 3]}, "expected at most"),
+    ("action", {"shape": "x"}, "'x', expected a list"),
+    ("action", {"shape": []}, "expected one size"),
+])
 def test_what_features_say(dataset, key, changes, words):
     info = json.loads((dataset / "meta/info.json").read_text())
     row = info["features"].get(key, info["features"]["observation.images.front"])

@@ -185,10 +185,8 @@ def test_version_2_1_is_read(tmp_path):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(video.read_bytes())
         episodes.append({"episode_index": k, "tasks": [instruction], "length": len(states)})
-        part = {
-            key: {n: v.tolist() for n, v in stats.items() if not n.startswith("q")}
-            for key, stats in single.statistics.items()
-        }
+        part = {key: {n: v.tolist() for n, v in stats.items() if not n.startswith("q")}
+                for key, stats in single.statistics.items()}
         statistics.append({"episode_index": k, "stats": part})
     for name, rows in (("episodes", episodes), ("episodes_stats", statistics)):
         (old / f"meta/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -34,19 +34,9 @@ def dataset(tmp_path_factory):
 
 def trainer(family, dataset, output, **changes):
     settings = {
-        "dataset": str(dataset),
-        "output": str(output),
-        "family": family,
-        "held_out": 0.4,
-        "seed": 1,
-        "policy": {"language": True} if family == "tokens" else {},
-        "steps": 30,
-        "batch_size": 8,
-        "micro_batch_size": 4,
-        "evaluate_every": 15,
-        "save_every": 30,
-        "log_every": 30,
-        "ema_decay": 0.0,
+        "dataset": str(dataset), "output": str(output), "family": family, "held_out": 0.4, "seed": 1,
+        "policy": {"language": True} if family == "tokens" else {}, "steps": 30, "batch_size": 8, "micro_batch_size": 4,
+        "evaluate_every": 15, "save_every": 30, "log_every": 30, "ema_decay": 0.0,
         "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
     }
     return Trainer(TrainConfig.from_dict(settings | changes))

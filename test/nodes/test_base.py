@@ -293,7 +293,7 @@ def test_a_signal_during_an_import_leaves_no_traceback(program, number, tmp_path
 
 
 def test_bad_parameters_end_the_process_with_one_line():
-    program = PROGRAM.replace("autostart:=true", "autostart:=7")
+    program = PROGRAM.replace('autostart:=true', 'autostart:=7')
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "autostart" in done.stderr and "Traceback" not in done.stderr

@@ -28,22 +28,11 @@ class Node(SimpleNamespace):
 
     def __init__(self, kind=Rememberer):
         super().__init__(
-            _wake=threading.Condition(),
-            _session=PolicySession(loaded(kind)),
-            _instruction="touch",
-            _episode=0,
-            _met="",
-            _sequence=0,
-            _chunk_times=deque(),
-            _trigger=Mock(),
-            _chunks=Mock(),
-            _status=SimpleNamespace(state=0, session=7, inferences=0),
-            now_ns=lambda: 0,
-            _set_status=Mock(),
-            get_logger=Mock(),
-            _rate=lambda: 0.0,
-            _builder=Mock(build=self.observation),
-            _arrivals=Mock(),
+            _wake=threading.Condition(), _session=PolicySession(loaded(kind)), _instruction="touch", _episode=0,
+            _met="", _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
+            _status=SimpleNamespace(state=0, session=7, inferences=0), now_ns=lambda: 0,
+            _set_status=Mock(), get_logger=Mock(), _rate=lambda: 0.0,
+            _builder=Mock(build=self.observation), _arrivals=Mock(),
         )
         self._begin = partial(PolicyNode._begin, self)
         self.infer, self._session.infer = self._session.infer, self.interrupted

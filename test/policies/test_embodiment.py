@@ -23,9 +23,8 @@ def load(name):
 def motion(embodiment, seed=0, horizon=6):
     """Joint targets within the fingers' range, and an observed state."""
     rng = np.random.default_rng(seed)
-    actions, state = (
-        rng.uniform(0.02, 0.05, (2, horizon, len(embodiment.joints))),
-        rng.uniform(0.02, 0.05, (2, len(embodiment.joints))),
+    actions, state = rng.uniform(0.02, 0.05, (2, horizon, len(embodiment.joints))), rng.uniform(
+        0.02, 0.05, (2, len(embodiment.joints))
     )
     return actions, state
 

@@ -132,8 +132,7 @@ def test_statistics_of_a_file_are_honoured(checkpoint, tmp_path):
     doubled = {
         feature: {name: 2 * np.asarray(values) for name, values in normalisation.statistics.items()}
         for feature, normalisation in (
-            ("observation.state", loaded.processor.state),
-            ("action", loaded.processor.actions),
+            ("observation.state", loaded.processor.state), ("action", loaded.processor.actions)
         )
     }
     from vla_ros.policies.normalisation import write_statistics

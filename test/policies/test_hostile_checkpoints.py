@@ -80,20 +80,17 @@ def header(content: Any, data: bytes = b"\0" * 4) -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-@pytest.mark.parametrize(
-    ("weights", "words"),
-    [
-        (None, "not a regular file"),
-        (b"", "begins with nothing"),
-        (pickle.dumps({"a": 1}), "begins with 80"),
-        (struct.pack("<Q", 2**63) + b"{}", "expected the length and the header"),
-        (struct.pack("<Q", 33 << 20) + b"{" + b" " * (34 << 20), "expected the length and the header"),
-        (header({"a": {"dtype": "F32", "shape": [2**31, 2**31], "data_offsets": [0, 4]}}), "cannot be read"),
-        (header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}), "cannot be read"),
-        (header({"a" * 600: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "a name too long"),
-        (header({"a[b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "1 extra: a"),
-    ],
-)
+@pytest.mark.parametrize(("weights", "words"), [
+    (None, "not a regular file"),
+    (b"", "begins with nothing"),
+    (pickle.dumps({"a": 1}), "begins with 80"),
+    (struct.pack("<Q", 2**63) + b"{}", "expected the length and the header"),
+    (struct.pack("<Q", 33 << 20) + b"{" + b" " * (34 << 20), "expected the length and the header"),
+    (header({"a": {"dtype": "F32", "shape": [2**31, 2**31], "data_offsets": [0, 4]}}), "cannot be read"),
+    (header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}), "cannot be read"),
+    (header({"a" * 600: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "a name too long"),
+    (header({"a[b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "1 extra: a"),
+])
 def test_what_is_no_safetensors_file(checkpoint, weights, words):
     refused(checkpoint, weights, words)
 

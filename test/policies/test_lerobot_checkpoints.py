@@ -29,11 +29,8 @@ def sample(loaded, seed=0, actions=False):
     images = {c: rng.integers(0, 256, (p.n_obs_steps, 48, 64, 3), dtype=np.uint8) for c in p.cameras}
     rows = p.horizon - p.first_action_step
     return Sample(
-        images,
-        rng.normal(0, 0.2, (p.n_obs_steps, 6)),
-        "pick up the red cube",
-        rng.normal(0, 0.2, (rows, 6)) if actions else None,
-        np.zeros(rows, bool) if actions else None,
+        images, rng.normal(0, 0.2, (p.n_obs_steps, 6)), "pick up the red cube",
+        rng.normal(0, 0.2, (rows, 6)) if actions else None, np.zeros(rows, bool) if actions else None,
     )
 
 
@@ -222,12 +219,9 @@ def test_smolvla_pads_at_the_top_and_the_left(tmp_path):
 
 def test_a_single_camera_needs_no_name(tmp_path):
     one = RobotSpec.from_dict(
-        {
-            "name": "x",
-            "cameras": [{"name": "eye", "topic": "t", "width": 64, "height": 48}],
-            "joints": [dict(name=f"j{i}", lower=-1.0, upper=1.0, velocity=1.0, acceleration=1.0) for i in range(6)],
-            "groups": [{"name": "a", "topic": "t", "interface": "joint_state", "joints": [f"j{i}" for i in range(6)]}],
-        }
+        {"name": "x", "cameras": [{"name": "eye", "topic": "t", "width": 64, "height": 48}],
+         "joints": [dict(name=f"j{i}", lower=-1.0, upper=1.0, velocity=1.0, acceleration=1.0) for i in range(6)],
+         "groups": [{"name": "a", "topic": "t", "interface": "joint_state", "joints": [f"j{i}" for i in range(6)]}]}
     )
     folder = lerobot_checkpoints.make(tmp_path, "diffusion", cameras=("top",))
     loaded = load(folder, robot=one)
@@ -236,16 +230,8 @@ def test_a_single_camera_needs_no_name(tmp_path):
 
 
 def test_a_language_conditioned_diffusion_policy_reads_the_text_side_of_clip(tmp_path):
-    clip = dict(
-        vocab_size=50,
-        hidden_size=16,
-        intermediate_size=32,
-        projection_dim=12,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=8,
-        eos_token_id=49,
-    )
+    clip = dict(vocab_size=50, hidden_size=16, intermediate_size=32, projection_dim=12, num_hidden_layers=1,
+                num_attention_heads=2, max_position_embeddings=8, eos_token_id=49)
     lerobot_checkpoints.write_smolvlm(tmp_path)  # a tokenizer.json; of what kind does not matter here
     folder = lerobot_checkpoints.make(tmp_path, "diffusion", clip_text=clip, language_dim=5)
     tensors = load_file(folder / "model.safetensors")

@@ -27,9 +27,8 @@ def fresh(family):
     else:
         config.policy["image_size"] = [SIDE, SIDE]
     row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
-    data = registry.TrainingData(
-        JOINTS, ("front", "wrist"), 0.1, {"observation.state": row, "action": row}, INSTRUCTIONS
-    )
+    data = registry.TrainingData(JOINTS, ("front", "wrist"), 0.1, {"observation.state": row, "action": row},
+                                 INSTRUCTIONS)
     return registry.build(config.family, config.policy, data)
 
 
@@ -38,9 +37,8 @@ def samples(loaded, count=4):
     result, processor = [], loaded.processor
     for i in range(count):
         rng = np.random.default_rng(i // 2)
-        images = {
-            c: rng.integers(0, 256, (processor.n_obs_steps, SIDE, SIDE, 3), dtype=np.uint8) for c in processor.cameras
-        }
+        images = {c: rng.integers(0, 256, (processor.n_obs_steps, SIDE, SIDE, 3), dtype=np.uint8)
+                  for c in processor.cameras}
         state = rng.uniform(-0.3, 0.3, (processor.n_obs_steps, 6))
         rows = processor.horizon - processor.first_action_step
         towards = np.random.default_rng(100 + i).uniform(-0.5, 0.5, 6)

@@ -212,9 +212,8 @@ def test_both_stages_export_and_give_the_same_numbers(family):
     memory = policy.begin(1)
     context = policy.encode(batch, memory, draws)
     arguments = {"encode": (batch, memory, draws), "act": (context, draws, fixed, running)}
-    stages = {
-        name: torch.export.export(Stage(policy, name), arguments[name]).module() for name in policy.traits.recordable
-    }
+    stages = {name: torch.export.export(Stage(policy, name), arguments[name]).module()
+              for name in policy.traits.recordable}
     assert list(stages) == (["encode"] if family == "tokens" else ["encode", "act"])
     for seed in (0, 5):
         batch = policy.with_elapsed(loaded.processor.inputs([families.sample(loaded.processor, seed)]))

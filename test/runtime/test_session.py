@@ -68,7 +68,6 @@ def test_without_recordings_only_the_first_shape_is_run():
 
 def test_names_that_torch_mixes_up_are_refused():
     with pytest.raises(TypeError, match="Clock: the field 'c' begins 'count'"):
-
         @tensors
         class Clock:
             count: torch.Tensor

@@ -85,6 +85,7 @@ def test_stamps_ahead_of_the_clock_and_lagging_joints_are_named():
     assert trigger.problems(10 * NS) == {}
 
 
+
 def asked(rate, seconds=2.0, without=(), jitter=(0,)):
     """ms of the instants that a policy with steps of 0.1 s is shown, beside joints at 100 Hz."""
     trigger = Trigger(["front"], ["joints"], pace=0.1)

@@ -132,7 +132,9 @@ def robot():
             "name": "tiny",
             "cameras": [{"name": "front", "topic": "front", "width": 6, "height": 4}],
             "joints": [{"name": "j0", **joint}, {"name": "j1", **joint}],
-            "groups": [{"name": "arm", "topic": "arm", "interface": "float64_multi_array", "joints": ["j0", "j1"]}],
+            "groups": [
+                {"name": "arm", "topic": "arm", "interface": "float64_multi_array", "joints": ["j0", "j1"]}
+            ],
         }
     )
 

@@ -93,9 +93,7 @@ def test_a_signal_leaves_no_process(tmp_path: Path, module, number):
         program.communicate()
 
 
-BRAKING = NODE.replace(
-    "sys.exit",
-    """
+BRAKING = NODE.replace("sys.exit", """
 import os, time
 def deactivate(self):
     open(FILE + ".brakes", "w").close()
@@ -103,8 +101,7 @@ def deactivate(self):
         time.sleep(0.01)
     open(FILE + ".stopped", "w").close()
 Node.deactivate, FILE = deactivate, os.environ["BRAKING"]
-sys.exit""",
-)
+sys.exit""")
 
 
 @pytest.mark.parametrize("third", [False, True])

@@ -26,18 +26,9 @@ def toy(monkeypatch):
 def settings(dataset, tmp_path) -> dict:
     """A training config of a few seconds."""
     return {
-        "dataset": str(dataset),
-        "output": str(tmp_path / "run"),
-        "family": "toy",
-        "policy": {"width": 16},
-        "steps": 12,
-        "batch_size": 8,
-        "micro_batch_size": 4,
-        "held_out": 0.2,
+        "dataset": str(dataset), "output": str(tmp_path / "run"), "family": "toy", "policy": {"width": 16},
+        "steps": 12, "batch_size": 8, "micro_batch_size": 4, "held_out": 0.2,
         "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
         "augmentation": {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "shift": 1},
-        "evaluate_every": 6,
-        "save_every": 4,
-        "log_every": 1,
-        "ema_decay": 0.9,
+        "evaluate_every": 6, "save_every": 4, "log_every": 1, "ema_decay": 0.9,
     }

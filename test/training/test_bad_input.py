@@ -28,24 +28,21 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"stepps": 3}, "stepps: unknown field"),
-        ({"steps": "many"}, "steps: 'many', expected an integer"),
-        ({"steps": 0}, "steps 0, expected 1 or more"),
-        ({"optimizer": {"lr": 1}}, "optimizer.lr: unknown field"),
-        ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate: 'fast', expected a number"),
-        ({"micro_batch_size": 3}, "expected a divisor of batch_size 8"),
-        ({"precision": "int8"}, "precision 'int8'"),
-        ({"family": ""}, "expected one of the two"),
-        ({"start": "x"}, "expected one of the two"),
-        ({"held_out": 1.0}, "held_out 1.0"),
-        ({"lora": {"rank": 2}}, "lora: .*target"),
-        ({"freeze": "first"}, "freeze: 'first', expected a list, each a string"),
-        ({"dataset": ""}, "dataset is not given"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"stepps": 3}, "stepps: unknown field"),
+    ({"steps": "many"}, "steps: 'many', expected an integer"),
+    ({"steps": 0}, "steps 0, expected 1 or more"),
+    ({"optimizer": {"lr": 1}}, "optimizer.lr: unknown field"),
+    ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate: 'fast', expected a number"),
+    ({"micro_batch_size": 3}, "expected a divisor of batch_size 8"),
+    ({"precision": "int8"}, "precision 'int8'"),
+    ({"family": ""}, "expected one of the two"),
+    ({"start": "x"}, "expected one of the two"),
+    ({"held_out": 1.0}, "held_out 1.0"),
+    ({"lora": {"rank": 2}}, "lora: .*target"),
+    ({"freeze": "first"}, "freeze: 'first', expected a list, each a string"),
+    ({"dataset": ""}, "dataset is not given"),
+])
 def test_configs_that_do_not_fit(settings, changes, words):
     with pytest.raises(InputError, match=words):
         TrainConfig.from_dict(settings | changes)
@@ -107,10 +104,8 @@ def test_datasets_that_do_not_fit(settings, tmp_path):
     with pytest.raises(InputError, match="leaves none to train on"):
         trainer(settings, dataset=str(one))
     empty = write_dataset(tmp_path / "empty", episodes=1)
-    pq.write_table(
-        pq.read_table(empty / "meta/episodes/chunk-000/file-000.parquet").slice(0, 0),
-        empty / "meta/episodes/chunk-000/file-000.parquet",
-    )
+    pq.write_table(pq.read_table(empty / "meta/episodes/chunk-000/file-000.parquet").slice(0, 0),
+                   empty / "meta/episodes/chunk-000/file-000.parquet")
     with pytest.raises(InputError, match="no episodes"):
         trainer(settings, dataset=str(empty))
 
@@ -118,19 +113,14 @@ def test_datasets_that_do_not_fit(settings, tmp_path):
 def test_cameras_joints_and_clock_must_fit(settings, dataset, tmp_path, monkeypatch):
     trainer(settings, output=str(tmp_path / "first")).run()
     load = registry.load
-    fine = settings | {
-        "family": "",
-        "policy": {},
-        "start": str(tmp_path / "first/checkpoints/last"),
-        "statistics": "keep",
-    }
+    fine = settings | {"family": "", "policy": {}, "start": str(tmp_path / "first/checkpoints/last"),
+                       "statistics": "keep"}
 
     def changed(**fields):
         def loading(path, **options):
             loaded = load(path, **options)
             vars(loaded.processor).update(fields)
             return loaded
-
         return loading
 
     for fields, words in (

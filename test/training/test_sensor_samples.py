@@ -24,8 +24,6 @@ from vla_ros.runtime.history import history_length, make_sample, observe, observ
 from vla_ros.training.samples import Samples
 
 OPTIONS = CutOptions(fps=10.0)
-
-
 @pytest.fixture
 def robot(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(sensors.install_decoder(tmp_path / "site")))

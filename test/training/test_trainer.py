@@ -43,18 +43,8 @@ def command(settings: dict, tmp_path: Path, *arguments: str, launcher=(), **envi
     """`vla-ros train` with the toy family, in a process of its own; its exit status."""
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(settings))
-    line = [
-        *(launcher or [sys.executable]),
-        str(TOY),
-        "train",
-        "--config",
-        str(file),
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        *arguments,
-    ]
+    line = [*(launcher or [sys.executable]), str(TOY), "train", "--config", str(file), "--device", "cpu",
+            "--threads", "1", *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TOY.parent.parent)} | environment
     process = subprocess.Popen(line, env=environment)
     try:
@@ -233,7 +223,7 @@ def test_a_policy_that_remembers_is_evaluated_on_whole_episodes(settings, monkey
     lengths = [episode.length for episode in trainer.held_out.episodes]
     SHOWN.clear()
     figures = trainer.evaluate()
-    assert SHOWN[: lengths[0]] == [(k, min(k, 1)) for k in range(lengths[0])]
+    assert SHOWN[:lengths[0]] == [(k, min(k, 1)) for k in range(lengths[0])]
     assert [memory for memory, _ in SHOWN].count(0) == sum(elapsed == 0 for _, elapsed in SHOWN) >= 1
     assert trainer.evaluate() == figures
 
@@ -272,14 +262,10 @@ def test_each_loss_moves_its_own_parameters(settings, tmp_path, monkeypatch):
 
 
 def test_the_rate_warms_up_and_falls_to_the_final_one():
-    config = TrainConfig.from_dict(
-        {
-            "dataset": "d",
-            "output": "o",
-            "family": "toy",
-            "optimizer": {"learning_rate": 1.0, "final_learning_rate": 0.1, "warmup_steps": 10},
-        }
-    ).optimizer
+    config = TrainConfig.from_dict({
+        "dataset": "d", "output": "o", "family": "toy",
+        "optimizer": {"learning_rate": 1.0, "final_learning_rate": 0.1, "warmup_steps": 10},
+    }).optimizer
     rates = [learning_rate(config, step, 101) for step in range(102)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and max(rates) == pytest.approx(1.0)
     assert rates[101] == pytest.approx(0.1)

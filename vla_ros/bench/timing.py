@@ -53,12 +53,7 @@ def draws_for(policy: Policy, device: torch.device) -> Draws:
 
 @torch.inference_mode()
 def time_session(
-    policy: Policy,
-    batch: Batch,
-    device: torch.device,
-    runs: int,
-    num_steps: int | None = None,
-    graph: bool = True,
+    policy: Policy, batch: Batch, device: torch.device, runs: int, num_steps: int | None = None, graph: bool = True,
     turn: Callable[[int], None] | None = None,
 ) -> Timing:
     """As a session runs it: inputs uploaded, the stages timed apart, the result fetched at the end.

@@ -1,7 +1,7 @@
 """Show what is in a bag, or recover one that was cut off.
 
-vla-ros bag show BAG
-vla-ros bag repair BAG [-o NEW]
+    vla-ros bag show BAG
+    vla-ros bag repair BAG [-o NEW]
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Make a LeRobot dataset (version 3) of bags, or show one (versions 2.1 and 3).
 
-vla-ros dataset build BAG... -o DIR --robot so101 --fps 10 --image-size 96
-vla-ros dataset show DIR
+    vla-ros dataset build BAG... -o DIR --robot so101 --fps 10 --image-size 96
+    vla-ros dataset show DIR
 """
 
 import argparse

@@ -83,11 +83,7 @@ def write_plot(motion: Motion, robot: RobotSpec, steps: list[Step], path: Path) 
     rows = len(robot.joints)
     with pyplot.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
         figure, axes = pyplot.subplots(
-            rows,
-            2,
-            figsize=(16, 1.9 * rows + 1.2),
-            sharex="col",
-            squeeze=False,
+            rows, 2, figsize=(16, 1.9 * rows + 1.2), sharex="col", squeeze=False,
             gridspec_kw={"width_ratios": [2.2, 1.0], "hspace": 0.16, "wspace": 0.1, "top": 0.915},
         )
         for row, joint in enumerate(robot.joints):
@@ -109,9 +105,8 @@ def write_plot(motion: Motion, robot: RobotSpec, steps: list[Step], path: Path) 
             pyplot.Line2D([], [], color="grey", linestyle="--", label="instruction published"),
             pyplot.Line2D([], [], color="green", linestyle=":", label="task done"),
         ]  # fmt: skip
-        figure.legend(
-            handles=handles, loc="upper center", ncols=min(len(handles), 6), frameon=False, bbox_to_anchor=(0.5, 0.975)
-        )
+        figure.legend(handles=handles, loc="upper center", ncols=min(len(handles), 6), frameon=False,
+                      bbox_to_anchor=(0.5, 0.975))
         figure.suptitle(f"{robot.name}: commands over the chunks that they were blended from", y=0.995, fontsize=12)
         figure.savefig(path, dpi=110, bbox_inches="tight")
         pyplot.close(figure)

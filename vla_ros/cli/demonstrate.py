@@ -35,10 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to make")
     parser.add_argument("--episodes", type=int, default=900)
     parser.add_argument(
-        "--tasks",
-        nargs="+",
-        choices=[kind.value for kind in TaskKind],
-        default=["touch", "pick"],
+        "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
         help="taken in turn; one that is named twice is shown twice as often (default: touch pick)",
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")

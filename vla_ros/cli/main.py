@@ -41,9 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         module = import_module(module_name)
     finally:
         signal.signal(signal.SIGINT, before)
-    own = argparse.ArgumentParser(
-        prog=f"vla-ros {name}", description=module.__doc__ or line, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    own = argparse.ArgumentParser(prog=f"vla-ros {name}", description=module.__doc__ or line,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
     module.arguments(own)
     args = own.parse_args(argv[1:])
     try:

@@ -1,6 +1,6 @@
 """Record the topics of a robot file, chunks, commands, status and the instruction to a bag. Ctrl-C finishes it.
 
-vla-ros record --robot so101 -o pushes --compressed-images
+    vla-ros record --robot so101 -o pushes --compressed-images
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Publish a bag, or evaluate policies on it without ROS.
 
-vla-ros replay BAG --rate 0.5 --start 10 --loop
-vla-ros replay BAG... --robot so101 --policy CKPT [--policy CKPT2] -o report
+    vla-ros replay BAG --rate 0.5 --start 10 --loop
+    vla-ros replay BAG... --robot so101 --policy CKPT [--policy CKPT2] -o report
 """
 
 import argparse

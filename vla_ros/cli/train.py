@@ -1,9 +1,9 @@
 """Train a policy from a LeRobot dataset.
 
-vla-ros train --config config/train/pi0_tiny.yaml --dataset DIR --output DIR
-vla-ros train --config ... --resume                        go on after an interruption, with the same losses
-vla-ros train --config ... --start CKPT --statistics keep  fine-tune a checkpoint
-torchrun --nproc-per-node N -m vla_ros.cli.main train --config ...
+    vla-ros train --config config/train/pi0_tiny.yaml --dataset DIR --output DIR
+    vla-ros train --config ... --resume                        go on after an interruption, with the same losses
+    vla-ros train --config ... --start CKPT --statistics keep  fine-tune a checkpoint
+    torchrun --nproc-per-node N -m vla_ros.cli.main train --config ...
 """
 
 import argparse

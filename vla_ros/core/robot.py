@@ -153,9 +153,8 @@ class RobotSpec:
 
     def _faults(self) -> Iterator[tuple[bool, str]]:
         """(whether it is so, what is wrong then)."""
-        yield (
-            not (re.fullmatch(r"(?![.-])[^/\\%]+", self.name) and self.name.isprintable()),
-            (f"name {shown(self.name)}, expected one for files: printable, without / \\ %, no . or - at the beginning"),
+        yield not (re.fullmatch(r"(?![.-])[^/\\%]+", self.name) and self.name.isprintable()), (
+            f"name {shown(self.name)}, expected one for files: printable, without / \\ %, no . or - at the beginning"
         )
         for what, names in (
             ("camera", self.camera_names),
@@ -170,12 +169,9 @@ class RobotSpec:
         for joint in self.joints:
             what = f"joint {joint.name}"
             yield joint.unit not in ("rad", "m"), f"{what}: unit {joint.unit!r}, expected rad or m"
-            yield (
-                not joint.lower + 2 * self.position_margin < joint.upper,
-                (
-                    f"{what}: lower {joint.lower} must be below upper {joint.upper} "
-                    f"by more than twice the position_margin {self.position_margin}"
-                ),
+            yield not joint.lower + 2 * self.position_margin < joint.upper, (
+                f"{what}: lower {joint.lower} must be below upper {joint.upper} "
+                f"by more than twice the position_margin {self.position_margin}"
             )
             for field in ("velocity", "acceleration", "jerk"):
                 value = getattr(joint, field)
@@ -189,14 +185,12 @@ class RobotSpec:
             yield not 0 < camera.rate <= 10_000, f"{what}: rate {camera.rate} Hz, expected above 0, at most 10000"
         for group in self.groups:
             interface = group.interface
-            yield (
-                interface not in INTERFACES,
-                (f"group {group.name}: interface {interface!r}, expected one of {tuple(INTERFACES)}"),
+            yield interface not in INTERFACES, (
+                f"group {group.name}: interface {interface!r}, expected one of {tuple(INTERFACES)}"
             )
         commanded = [name for group in self.groups for name in group.joints]
-        yield (
-            sorted(commanded) != sorted(self.joint_names),
-            (f"groups command {commanded}, expected each of {list(self.joint_names)} exactly once"),
+        yield sorted(commanded) != sorted(self.joint_names), (
+            f"groups command {commanded}, expected each of {list(self.joint_names)} exactly once"
         )
         yield not 1 <= self.control_rate <= 1000, f"control_rate {self.control_rate} Hz, expected 1 to 1000"
         margin = self.position_margin
@@ -206,7 +200,6 @@ class RobotSpec:
             yield from ((bad, f"{what}: {said}") for bad, said in stream.faults())
             leader = self.all_streams.get(stream.with_)
             alone = leader and not (leader.with_ or leader.window or leader.once or leader.is_command)
-            yield (
-                stream.with_ and not alone,
-                (f"{what}: with {stream.with_!r}, expected a camera or sensor without `with` and window, and not once"),
+            yield stream.with_ and not alone, (
+                f"{what}: with {stream.with_!r}, expected a camera or sensor without `with` and window, and not once"
             )

@@ -107,31 +107,24 @@ class Stream:
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
         values = math.prod(self.single_shape) * (self.window.count if self.window else 1)
         yield values > MOST_VALUES, f"{values} values an observation, expected at most {MOST_VALUES}"
-        yield (
-            depth != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder,
-            (f"{self.dtype} of a {self.type}, expected uint16 for depth images, and only for them"),
+        yield depth != (self.type in (IMAGE, COMPRESSED_IMAGE)) and not self.decoder, (
+            f"{self.dtype} of a {self.type}, expected uint16 for depth images, and only for them"
         )
-        yield (
-            depth and (len(shape) != 3 or shape[2] != 1 or self.window or self.points),
-            (f"uint16 of shape {shape}, expected [height, width, 1] and no window"),
+        yield depth and (len(shape) != 3 or shape[2] != 1 or self.window or self.points), (
+            f"uint16 of shape {shape}, expected [height, width, 1] and no window"
         )
-        yield (
-            self.points and (self.dtype != "float32" or (shape and (len(shape) != 2 or shape[0] != self.points))),
-            (f"{self.dtype} {shape}, expected float32 [{self.points}, columns]"),
+        yield self.points and (self.dtype != "float32" or (shape and (len(shape) != 2 or shape[0] != self.points))), (
+            f"{self.dtype} {shape}, expected float32 [{self.points}, columns]"
         )
-        yield (
-            not self.once and not self.max_age > 0,
-            (f"max_age {self.max_age} s, expected above zero, or null (published once)"),
+        yield not self.once and not self.max_age > 0, (
+            f"max_age {self.max_age} s, expected above zero, or null (published once)"
         )
-        yield (
-            self.slop < 0 or (self.slop and not self.with_),
-            (f"slop {self.slop} s, expected zero or more, and `with` a stream"),
+        yield self.slop < 0 or (self.slop and not self.with_), (
+            f"slop {self.slop} s, expected zero or more, and `with` a stream"
         )
-        yield (
-            self.window and (self.once or self.with_ or self.points),
-            ("window, expected none together with points, `with` or max_age: null"),
+        yield self.window and (self.once or self.with_ or self.points), (
+            "window, expected none together with points, `with` or max_age: null"
         )
-        yield (
-            self.once and (self.paces or self.with_),
-            ("max_age: null (published once), expected neither paces nor `with`"),
+        yield self.once and (self.paces or self.with_), (
+            "max_age: null (published once), expected neither paces nor `with`"
         )

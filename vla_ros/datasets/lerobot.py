@@ -53,8 +53,7 @@ class Dataset:
                 raise InputError(f"dataset {self.path}: {key}: shape {features[key]['shape']}, expected one size")
         self.joint_names = _names(features["observation.state"])
         self._keys = {
-            key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key
-            for key, feature in features.items()
+            key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key for key, feature in features.items()
             if key.startswith("observation.") and key != "observation.state" or feature["dtype"] in ("video", "image")
         }
         kinds = {name: features[key]["dtype"] for name, key in self._keys.items()}

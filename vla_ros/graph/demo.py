@@ -42,7 +42,9 @@ class DemoGraph(SimulatedGraph):
             "compressed_images": True, "image_quality": 85,
         }  # fmt: skip
         graph.start("policy_node", parameters=common | policy)
-        graph.start("executor_node", parameters=common | {"mode": args.mode}, files=[config_file("executor_demo.yaml")])
+        graph.start(
+            "executor_node", parameters=common | {"mode": args.mode}, files=[config_file("executor_demo.yaml")]
+        )
         graph.start("recorder_node", parameters=common | bag)
         self.console.print(
             f"in another terminal: export ROS_DOMAIN_ID={graph.domain} ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST",

@@ -109,8 +109,7 @@ def side_by_side(images: list[np.ndarray]) -> np.ndarray:
     """(h, sum of widths, 3): all as high as the first."""
     height = images[0].shape[0]
     scaled = [
-        image
-        if image.shape[0] == height
+        image if image.shape[0] == height
         else cv2.resize(image, (round(image.shape[1] * height / image.shape[0]), height), interpolation=cv2.INTER_AREA)
         for image in images
     ]

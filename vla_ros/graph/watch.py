@@ -87,14 +87,9 @@ class Watch:
         else:
             rows.append(("instruction", plain(policy.instruction, LONGEST) or "(none)"))
             rows.append(("policy", state_text(POLICY_STATES[policy.state])))
-            rows.append(
-                (
-                    "inference",
-                    f"{milliseconds(policy.inference_time)} "
-                    f"(encode {milliseconds(policy.encode_time)}, "
-                    f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz",
-                )
-            )
+            rows.append(("inference", f"{milliseconds(policy.inference_time)} "
+                                      f"(encode {milliseconds(policy.encode_time)}, "
+                                      f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz"))
             if policy.message:
                 rows.append(("", Text(plain(policy.message, LONGEST), style="yellow")))
         if executor is None:
@@ -104,16 +99,10 @@ class Watch:
             if executor.cause:
                 state.append(f" ({CAUSES[executor.cause]})")
             rows.append(("executor", state))
-            rows.append(
-                ("control rate", f"{executor.control_rate:.1f} Hz, worst lateness {milliseconds(executor.lateness)}")
-            )
-            rows.append(
-                (
-                    "chunks",
-                    f"{executor.accepted_chunks} taken, {executor.refused_chunks} refused, "
-                    f"{executor.live_chunks} live, latency {milliseconds(executor.chunk_latency)}",
-                )
-            )
+            rows.append(("control rate", f"{executor.control_rate:.1f} Hz, worst lateness "
+                                         f"{milliseconds(executor.lateness)}"))
+            rows.append(("chunks", f"{executor.accepted_chunks} taken, {executor.refused_chunks} refused, "
+                                   f"{executor.live_chunks} live, latency {milliseconds(executor.chunk_latency)}"))
             if executor.message:
                 rows.append(("", Text(plain(executor.message, LONGEST), style="yellow")))
         return rows

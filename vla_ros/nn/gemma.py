@@ -91,11 +91,7 @@ class GemmaTower(nn.Module):
                 x = layer.finish(x, grouped_attention(query, keys, values, key_mask), gate, None)
 
     def forward(
-        self,
-        x: Tensor,
-        rotary: Rotary,
-        cache: KeyValueCache,
-        key_mask: Tensor | None,
+        self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None,
         modulations: list[Modulation] | None = None,
     ) -> Tensor:
         """(B, S, width) tokens that see the cache and each other, to (B, S, width) after the last norm."""

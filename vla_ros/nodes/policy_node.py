@@ -77,10 +77,8 @@ class PolicyNode(ManagedNode):
         )
         processor, traits = session.processor, session.policy.traits
         if traits.paced and values.max_rate:
-            raise InputError(
-                f"max_rate {values.max_rate:g} Hz: the policy remembers and is asked once every "
-                f"{processor.step_dt:g} s, expected 0"
-            )
+            raise InputError(f"max_rate {values.max_rate:g} Hz: the policy remembers and is asked once every "
+                             f"{processor.step_dt:g} s, expected 0")
         self.get_logger().info(
             f"{session.loaded.family} ({session.loaded.layout}) on {session.device} from {values.policy}: "
             f"cameras {list(processor.cameras)}, horizon {processor.horizon} x {processor.step_dt:g} s, "
@@ -91,13 +89,8 @@ class PolicyNode(ManagedNode):
             robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor)
         )
         streams = self._builder.streams
-        self._trigger = Trigger(
-            self._builder.paced,
-            robot.state_streams,
-            values.max_rate,
-            values.max_age,
-            processor.step_dt if traits.paced else 0.0,
-        )
+        self._trigger = Trigger(self._builder.paced, robot.state_streams, values.max_rate, values.max_age,
+                                processor.step_dt if traits.paced else 0.0)
         # The others never start an inference.
         beats = [name for name, stream in streams.items() if stream.paces or stream.with_ or stream.is_state]
         self._arrivals = Arrivals(self._builder, self._trigger, beats, values.max_age)
@@ -109,13 +102,8 @@ class PolicyNode(ManagedNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._clock_jumped,
         )
-        self._set_status(
-            PolicyStatus.INACTIVE,
-            policy=f"{session.loaded.family} {values.policy}",
-            inferences=0,
-            chunks=0,
-            refused_observations=0,
-        )
+        self._set_status(PolicyStatus.INACTIVE, policy=f"{session.loaded.family} {values.policy}", inferences=0,
+                         chunks=0, refused_observations=0)
 
     def activate(self) -> None:
         with self._wake:
@@ -126,9 +114,8 @@ class PolicyNode(ManagedNode):
             self._chunk_times: deque[float] = deque(maxlen=100)
             self._running = True
         # One number for each activation; rising, so that people can order them.
-        self._set_status(
-            PolicyStatus.IDLE, session=time.time_ns(), chunks=0, inferences=0, refused_observations=0, rate=0.0
-        )
+        self._set_status(PolicyStatus.IDLE, session=time.time_ns(), chunks=0, inferences=0, refused_observations=0,
+                         rate=0.0)
         self._thread = threading.Thread(target=self._infer_forever, name="inference", daemon=True)
         self._thread.start()
 
@@ -244,12 +231,8 @@ class PolicyNode(ManagedNode):
         return target
 
     def _refuse(self, why: NotReady) -> None:
-        self._set_status(
-            PolicyStatus.WAITING,
-            waiting_for=list(why.streams),
-            message=str(why),
-            refused_observations=self._status.refused_observations + 1,
-        )
+        self._set_status(PolicyStatus.WAITING, waiting_for=list(why.streams), message=str(why),
+                         refused_observations=self._status.refused_observations + 1)
         self.get_logger().warning(f"waiting for inputs: {why}", throttle_duration_sec=5.0)
 
     def _infer(self, target_ns: int, text: str, episode: int) -> None:
@@ -293,8 +276,7 @@ class PolicyNode(ManagedNode):
         if session.policy.traits.paced and result.total_time > processor.step_dt:
             self.get_logger().warning(
                 f"an inference took {result.total_time:.3f} s; the policy remembers and must be asked every "
-                f"{processor.step_dt:g} s",
-                throttle_duration_sec=5.0,
+                f"{processor.step_dt:g} s", throttle_duration_sec=5.0,
             )
         self._chunk_times.append(time.monotonic())
         self._set_status(

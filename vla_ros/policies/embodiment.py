@@ -40,10 +40,8 @@ class Linkage:
 
     def __post_init__(self) -> None:
         if not 0 < self.horn_radius <= self.arm_length:
-            raise InputError(
-                f"horn_radius {self.horn_radius} m, arm_length {self.arm_length} m: expected positive "
-                "numbers, the arm no shorter than the horn"
-            )
+            raise InputError(f"horn_radius {self.horn_radius} m, arm_length {self.arm_length} m: expected positive "
+                             "numbers, the arm no shorter than the horn")
 
     def angle(self, position: np.ndarray) -> np.ndarray:
         """(...) finger positions, m, to angles of the crank, rad (Interbotix's constants, as openpi uses them)."""
@@ -110,19 +108,15 @@ class Embodiment:
         commanded = tuple(d.joint for d in self.actions if d.joint is not None)
         for what, names in (
             ("state", [d.joint for d in self.state if d.joint is not None]),
-            ("actions", commanded),
-            ("hold", self.hold),
-            ("actions and hold", commanded + self.hold),
+            ("actions", commanded), ("hold", self.hold), ("actions and hold", commanded + self.hold),
         ):
             for name in names:
                 if names.count(name) > 1:
                     raise InputError(f"{what}: joint {name!r} is duplicated, expected once")
         object.__setattr__(self, "joints", self.joints or commanded + self.hold)
         if sorted(self.joints) != sorted(commanded + self.hold):
-            raise InputError(
-                f"joints {list(self.joints)}, expected those of actions and hold in any order: "
-                f"{[*commanded, *self.hold]}"
-            )
+            raise InputError(f"joints {list(self.joints)}, expected those of actions and hold in any order: "
+                             f"{[*commanded, *self.hold]}")
         for what, dimensions in (("state", self.state), ("actions", self.actions)):
             for dimension in dimensions:
                 if dimension.mode not in MODES:
@@ -130,18 +124,15 @@ class Embodiment:
                         f"{what}: mode {shown(dimension.mode)} of {dimension.joint}, expected one of {MODES}"
                     )
                 if dimension.scale == 0 or not np.isfinite([dimension.scale, dimension.offset]).all():
-                    raise InputError(
-                        f"{what}: scale {dimension.scale}, offset {dimension.offset} of "
-                        f"{dimension.joint}, expected finite numbers and a scale that is not zero"
-                    )
+                    raise InputError(f"{what}: scale {dimension.scale}, offset {dimension.offset} of "
+                                     f"{dimension.joint}, expected finite numbers and a scale that is not zero")
         if not self.joints:
             raise InputError("actions: no joint, expected at least one")
         known = set(self.joints)
         for dimension in self.state:
             if dimension.joint is not None and dimension.joint not in known:
-                raise InputError(
-                    f"state: joint {dimension.joint!r} is neither in actions nor in hold: {list(self.joints)}"
-                )
+                raise InputError(f"state: joint {dimension.joint!r} is neither in actions nor in hold: "
+                                 f"{list(self.joints)}")
         if self.step_dt is not None and not 0 < self.step_dt < np.inf:
             raise InputError(f"step_dt {self.step_dt}, expected more than zero seconds")
 
@@ -248,10 +239,8 @@ def dimensions_statistics(
     result: dict[str, list[float]] = {name: [] for name in rows}
     for dimension in dimensions:
         if dimension.mode != "absolute":
-            raise InputError(
-                f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from "
-                "those of joint targets; keep the checkpoint's (--statistics keep)"
-            )
+            raise InputError(f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from "
+                             "those of joint targets; keep the checkpoint's (--statistics keep)")
         for name, values in rows.items():
             if dimension.joint is None:
                 value = {"mean": 0.0, "std": 1.0}.get(name, -1.0 if name in ("min", "q01", "q10") else 1.0)

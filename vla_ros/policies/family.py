@@ -200,14 +200,10 @@ class Family:
             values, parts = own.read(path, options, self.fit)
             sizes = self.sizes(values, f"checkpoint {path}: config.json: policy")
         hints = {f.name: f.type for f in fields(self.config)}
-        sizes = replace(
-            sizes,
-            **{
-                name: value_of(hints[name], value, f"overrides.{name}")
-                for name, value in options.overrides.items()
-                if name in self.overrides
-            },
-        )
+        sizes = replace(sizes, **{
+            name: value_of(hints[name], value, f"overrides.{name}")
+            for name, value in options.overrides.items() if name in self.overrides
+        })
         full = {short_name(name): name for name in sizes.cameras}
         cameras = {full.get(name, name): camera for name, camera in parts.embodiment.cameras.items()}
         embodiment = replace(parts.embodiment, cameras=cameras)

@@ -70,9 +70,8 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
     if (rows, columns) == (height, width):
         return image
     if abs(columns * height / rows - width) > 1:
-        raise InputError(
-            f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the same aspect"
-        )
+        raise InputError(f"image of {columns}x{rows} pixels, the policy was trained on {width}x{height}: expected the "
+                         "same aspect")
     import cv2
 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)

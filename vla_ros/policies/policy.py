@@ -32,9 +32,8 @@ def tensors(kind: type) -> type:
     kind = dataclass(kind)
     for name, other in permutations((field.name for field in fields(kind)), 2):
         if other.startswith(name):
-            raise TypeError(
-                f"{kind.__name__}: the field {name!r} begins {other!r}, which torch.export mixes up; rename one"
-            )
+            raise TypeError(f"{kind.__name__}: the field {name!r} begins {other!r}, which torch.export mixes up; "
+                            "rename one")
     torch.export.register_dataclass(kind)
     return kind
 
@@ -169,10 +168,8 @@ class Policy(nn.Module, ABC):
     def require_guidance(self, form: str) -> None:
         """Raises InputError unless `act` takes this form of `Steer`: "prior" or "exact"."""
         if form not in self.traits.guidance:
-            raise InputError(
-                f"real-time chunking, guidance {form!r}: {type(self).__name__} takes "
-                f"{list(self.traits.guidance) or 'none'}; use another blending mode of the executor"
-            )
+            raise InputError(f"real-time chunking, guidance {form!r}: {type(self).__name__} takes "
+                             f"{list(self.traits.guidance) or 'none'}; use another blending mode of the executor")
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """Name of a loss -> the parameters that it moves, with an optimiser of its own."""

@@ -117,26 +117,20 @@ class StandardProcessor(Processor):
         if self.fit not in FITS:
             raise InputError(f"image fit {self.fit!r}, expected one of {sorted(FITS)}")
         if set(embodiment.cameras) != set(self.image_names):
-            raise InputError(
-                f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects "
-                f"{sorted(self.image_names)}; map each to a camera of the robot, or to null where it is "
-                "absent"
-            )
+            raise InputError(f"cameras: the map names {sorted(embodiment.cameras)}, the policy expects "
+                             f"{sorted(self.image_names)}; map each to a camera of the robot, or to null where it is "
+                             "absent")
         absent = [name for name in self.image_names if embodiment.cameras[name] is None]
         if absent and (not self.cameras or getattr(config, "needs_every_camera", True)):
-            raise InputError(
-                f"cameras {absent} are declared absent, the policy needs "
-                f"{'every one it was trained with' if self.cameras else 'at least one'}"
-            )
+            raise InputError(f"cameras {absent} are declared absent, the policy needs "
+                             f"{'every one it was trained with' if self.cameras else 'at least one'}")
         for what, width, limit, normalisation in (
             ("state", len(embodiment.state), self.state_width, self.state),
             ("action", len(embodiment.actions), config.action_dim, self.actions),
         ):
             if limit and (width > limit or width < limit and not getattr(config, "pads", False)):
-                raise InputError(
-                    f"{what} of {width} dimensions, the policy takes "
-                    f"{'at most ' if getattr(config, 'pads', False) else ''}{limit}"
-                )
+                raise InputError(f"{what} of {width} dimensions, the policy takes "
+                                 f"{'at most ' if getattr(config, 'pads', False) else ''}{limit}")
             try:
                 if not normalisation.missing:
                     normalisation.normalise(np.zeros(width))
@@ -185,16 +179,13 @@ class StandardProcessor(Processor):
     def states(self, samples: Sequence[Sample]) -> np.ndarray:
         """(B, T, J) joint positions, rad or m. Raises InputError for another number of joints or steps."""
         if size := getattr(self.config, "environment_dim", 0):
-            raise InputError(
-                f"the policy reads observation.environment_state ({size} numbers), which no topic of a "
-                "robot file brings"
-            )
+            raise InputError(f"the policy reads observation.environment_state ({size} numbers), which no topic of a "
+                             "robot file brings")
         expected = self.depth(samples, JOINT_STATES), len(self.joints)
         for sample in samples:
             if sample.state.shape != expected:
-                raise InputError(
-                    f"state of {sample.state.shape} (steps, joints), the policy reads {expected}: {list(self.joints)}"
-                )
+                raise InputError(f"state of {sample.state.shape} (steps, joints), the policy reads {expected}: "
+                                 f"{list(self.joints)}")
         return np.stack([sample.state for sample in samples])
 
     def policy_states(self, states: np.ndarray) -> Tensor:
@@ -240,9 +231,9 @@ class StandardProcessor(Processor):
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """(B, H, D) and (B, H); joints that targets leave out stay where they are."""
         states = _newest(samples)
-        actions = np.stack(
-            [one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)]
-        )
+        actions = np.stack([
+            one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)
+        ])
         normalised = self.normalise_actions(actions, states)
         back = self._restored(normalised, states)
         survives = np.isclose(back, actions, rtol=1e-4, atol=1e-4).all(axis=-1)

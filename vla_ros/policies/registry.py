@@ -12,19 +12,8 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 
-__all__ = [
-    "Family",
-    "LoadOptions",
-    "LoadedPolicy",
-    "TrainingData",
-    "build",
-    "describe",
-    "families",
-    "find_family",
-    "load",
-    "resolve",
-    "save",
-]
+__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "families",
+           "find_family", "load", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written; a family is imported when a checkpoint or a training config asks for it
@@ -76,9 +65,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     elif data:
         embodiment = Embodiment.from_dict(data, where)
     return folder, replace(
-        options,
-        tokenizer=options.tokenizer or tokenizer,
-        overrides=overrides | dict(options.overrides),
+        options, tokenizer=options.tokenizer or tokenizer, overrides=overrides | dict(options.overrides),
         step_dt=step_dt if options.step_dt is None else options.step_dt,
         embodiment=options.embodiment or embodiment,
     )

@@ -14,23 +14,20 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     sizes, embodiment, step_dt = processor.config, processor.embodiment, processor.step_dt
     height, width = sizes.image_size
     modes = sorted({d.mode for d in embodiment.actions if d.joint is not None})
-    apart = (
-        "; how far apart, the policy file says (step_dt)"
-        if step_dt is None
-        else (f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)")
+    apart = "; how far apart, the policy file says (step_dt)" if step_dt is None else (
+        f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
     )
     rows = {"model": title, "parameters": f"{parameters:,}", **(sizes.summary() if hasattr(sizes, "summary") else {})}
     rows |= {
         "cameras": ", ".join(
             name + (" (absent)" if camera is None else "" if camera == name else f" from {camera}")
             for name, camera in zip(map(short_name, processor.image_names), processor.robot_cameras, strict=True)
-        )
-        or "none",
+        ) or "none",
         "images": f"{width}x{height} pixels, {FITS[processor.fit]}",
         "streams": ", ".join(f"{name} at {processor.steps()[name]}" for name in processor.streams),
         "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}",
         "actions": f"{_of(len(embodiment.actions), sizes.action_dim)}, {' and '.join(modes)}, normalised by "
-        f"{processor.actions.mode}",
+                   f"{processor.actions.mode}",
         "joints": ", ".join(processor.joints),
         "horizon": f"{processor.horizon} rows{apart}",
     }
@@ -48,13 +45,10 @@ def unused(rename: Rename, keys: Iterable[str]) -> str:
     for key in keys:
         if isinstance(name := rename(key), Unused):
             reasons.setdefault(name, []).append(key)
-    return (
-        "; ".join(
-            f"{first}{f' and {len(others)} more' if others else ''}: {reason}"
-            for reason, (first, *others) in reasons.items()
-        )
-        or "nothing"
-    )
+    return "; ".join(
+        f"{first}{f' and {len(others)} more' if others else ''}: {reason}"
+        for reason, (first, *others) in reasons.items()
+    ) or "nothing"
 
 
 def _of(size: int, limit: int) -> str:

@@ -178,10 +178,8 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if path.is_dir():
         folder, path = path, _file_in(path)
         if path is None:
-            raise InputError(
-                f"tokenizer: neither {JsonTokenizer.FILE} nor one *.model file in {folder}; give the "
-                "folder of the checkpoint's tokenizer (π0: PaliGemma's)"
-            )
+            raise InputError(f"tokenizer: neither {JsonTokenizer.FILE} nor one *.model file in {folder}; give the "
+                             "folder of the checkpoint's tokenizer (π0: PaliGemma's)")
     if path.suffix == ".model":
         return SentencePieceTokenizer(path)
     regular(path, "tokenizer", MOST_BYTES)

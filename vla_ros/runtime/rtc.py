@@ -67,10 +67,8 @@ class RunningChunk:
         parts = []
         for part in self._targets.parts:
             if part.space != Space.JOINT_POSITION:
-                raise InputError(
-                    f"real-time chunking: {list(part.names)} are {part.space.name}, expected joint "
-                    "positions; use another blending mode of the executor"
-                )
+                raise InputError(f"real-time chunking: {list(part.names)} are {part.space.name}, expected joint "
+                                 "positions; use another blending mode of the executor")
             columns = [np.interp(times, rows, column) for column in part.data.T]
             parts.append(replace(part, data=np.stack(columns, axis=1)))
         actions, survives = self._processor.normalise([Targets(tuple(parts))], [sample])

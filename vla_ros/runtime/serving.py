@@ -26,12 +26,8 @@ def open_policy(
 
 
 def open_session(
-    path: str | Path,
-    robot: RobotSpec,
-    device: str = "auto",
-    dtype: str = "auto",
-    options: SessionOptions | None = None,
-    tokenizer: str | None = None,
+    path: str | Path, robot: RobotSpec, device: str = "auto", dtype: str = "auto",
+    options: SessionOptions | None = None, tokenizer: str | None = None,
 ) -> PolicySession:
     """`open_policy` and a warm-up, so that the first inference takes as long as every other. Raises InputError."""
     session = PolicySession(open_policy(path, robot, device, dtype, tokenizer), options)
@@ -46,27 +42,21 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
     """
     for camera in processor.cameras:
         if camera not in robot.camera_names:
-            raise InputError(
-                f"the policy looks at camera {camera!r}, robot {robot.name} has "
-                f"{list(robot.camera_names)}; map it to one of these, or to null (absent), in the policy "
-                "file"
-            )
+            raise InputError(f"the policy looks at camera {camera!r}, robot {robot.name} has "
+                             f"{list(robot.camera_names)}; map it to one of these, or to null (absent), in the policy "
+                             "file")
     for stream in processor.streams:
         robot.stream(stream)
     missing = [name for name in robot.joint_names if name not in processor.joints]
     extra = [name for name in processor.joints if name not in robot.joint_names]
     if missing or extra:
-        raise InputError(
-            f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "
-            f"{list(robot.joint_names)}: "
-            f"{f'{missing} neither in actions nor in hold' if missing else f'no {extra}'}; expected each "
-            "of the robot's joints in actions or hold of the policy file"
-        )
+        raise InputError(f"the policy reads and commands the joints {list(processor.joints)}, robot {robot.name} has "
+                         f"{list(robot.joint_names)}: "
+                         f"{f'{missing} neither in actions nor in hold' if missing else f'no {extra}'}; expected each "
+                         "of the robot's joints in actions or hold of the policy file")
     if processor.joints != robot.joint_names:  # a processor with a fixed order
-        raise InputError(
-            f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
-            f"{list(robot.joint_names)}; load it with this robot"
-        )
+        raise InputError(f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
+                         f"{list(robot.joint_names)}; load it with this robot")
 
 
 def resolve_device(name: str) -> torch.device:

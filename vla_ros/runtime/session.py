@@ -193,10 +193,8 @@ class PolicySession:
         for samples in found.values():
             self.meet(samples, rounds)
         if self._uncalled:
-            raise InputError(
-                f"compile: {type(self.loaded.policy).__name__} names {sorted(self._uncalled)} in "
-                "`compiled`, which its stages never call"
-            )
+            raise InputError(f"compile: {type(self.loaded.policy).__name__} names {sorted(self._uncalled)} in "
+                             "`compiled`, which its stages never call")
         return len(found)
 
     def infer(
@@ -226,11 +224,8 @@ class PolicySession:
                     for row, generator in zip(buffer, self._generators, strict=True):
                         row.normal_(generator=generator)
             result = self._network.run(batch, self._steered(steer, samples), timer)
-            sound = [
-                v.isfinite().all()
-                for v in pytree.tree_leaves(result.memory)
-                if isinstance(v, Tensor) and v.is_floating_point()
-            ]
+            sound = [v.isfinite().all() for v in pytree.tree_leaves(result.memory)
+                     if isinstance(v, Tensor) and v.is_floating_point()]
             kind = torch.float32 if result.actions.is_floating_point() else result.actions.dtype
             answers = result.actions.to("cpu", kind, copy=True)  # the one wait for the device
             encode_time, act_time = timer.seconds()
@@ -278,13 +273,10 @@ class PolicySession:
         for sample in samples:  # a prompt that tells the state would make a number of what is none
             _refuse_not_finite("state", sample.state, self.processor.joints)
         step_ns = self.processor.step_dt * 1e9
-        return self.policy.with_elapsed(
-            self.processor.inputs(samples),
-            [
-                0 if last is None else max(0, round((sample.stamp_ns - last) / step_ns))
-                for sample, last in zip(samples, self._stamps, strict=True)
-            ],
-        )
+        return self.policy.with_elapsed(self.processor.inputs(samples), [
+            0 if last is None else max(0, round((sample.stamp_ns - last) / step_ns))
+            for sample, last in zip(samples, self._stamps, strict=True)
+        ])
 
     def _steered(self, given: Steer | None, samples: Sequence[Sample]) -> Steer | None:
         """Fills what the session holds of it; None where there is nothing to agree with and nothing recorded."""

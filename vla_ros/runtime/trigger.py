@@ -24,11 +24,7 @@ class Trigger:
     """
 
     def __init__(
-        self,
-        paced: Collection[str],
-        joint_states: Collection[str],
-        max_rate: float = 0.0,
-        max_ahead: float = 0.5,
+        self, paced: Collection[str], joint_states: Collection[str], max_rate: float = 0.0, max_ahead: float = 0.5,
         pace: float = 0.0,
     ) -> None:
         self._joint_states = tuple(joint_states)

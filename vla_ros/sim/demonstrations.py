@@ -166,12 +166,7 @@ def _record(world, task, start, position, velocity, seed, rng, picture) -> Demon
         if held >= hold_ticks:
             return Demonstration(
                 {camera: np.stack(frames) for camera, frames in images.items()},
-                np.array(states),
-                np.array(actions),
-                task.instruction(rng),
-                task,
-                start,
-                seed,
+                np.array(states), np.array(actions), task.instruction(rng), task, start, seed,
             )
     return None
 

@@ -180,11 +180,7 @@ def _add_shade(scene: mujoco.MjvScene, place: np.ndarray) -> None:
         geom = scene.geoms[scene.ngeom]
         size = np.array([CUBE_HALF * radius * (1 + 3 * height), 0.0001, 0.0])  # radius, half a height
         mujoco.mjv_initGeom(
-            geom,
-            mujoco.mjtGeom.mjGEOM_CYLINDER,
-            size,
-            np.array([place[0], place[1], 0.0008 + 0.0001 * radius]),
-            np.eye(3).ravel(),
-            np.array([0.05, 0.05, 0.08, alpha * share], dtype=np.float32),
+            geom, mujoco.mjtGeom.mjGEOM_CYLINDER, size, np.array([place[0], place[1], 0.0008 + 0.0001 * radius]),
+            np.eye(3).ravel(), np.array([0.05, 0.05, 0.08, alpha * share], dtype=np.float32),
         )
         scene.ngeom += 1

@@ -127,10 +127,8 @@ class TrainConfig:
         if bool(self.family) == bool(self.start):
             raise InputError(f"family {self.family!r} and start {self.start!r}: expected one of the two")
         if self.start and self.statistics not in STATISTICS:
-            raise InputError(
-                f"statistics {self.statistics!r}: with a start checkpoint choose 'keep' (the "
-                "checkpoint's) or 'recompute' (the dataset's)"
-            )
+            raise InputError(f"statistics {self.statistics!r}: with a start checkpoint choose 'keep' (the "
+                             "checkpoint's) or 'recompute' (the dataset's)")
         if self.family and self.statistics:
             raise InputError(f"statistics {self.statistics!r}: only with start, fresh weights take the dataset's")
         if self.start and self.policy:
@@ -141,9 +139,8 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}, expected 1 or more")
         if self.micro_batch_size < 0 or self.batch_size % (self.micro_batch_size or self.batch_size):
-            raise InputError(
-                f"micro_batch_size {self.micro_batch_size}, expected a divisor of batch_size {self.batch_size}"
-            )
+            raise InputError(f"micro_batch_size {self.micro_batch_size}, expected a divisor of batch_size "
+                             f"{self.batch_size}")
         for name in ("ema_decay", "held_out"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} {getattr(self, name)}, expected 0 to below 1")

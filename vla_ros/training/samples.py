@@ -37,28 +37,22 @@ class Samples:
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        episodes: Sequence[Episode],
-        processor: Processor,
-        cache: str | Path | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        self, dataset: Dataset, episodes: Sequence[Episode], processor: Processor,
+        cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.processor, self.episodes = processor, tuple(episodes)
         missing = [name for name in processor.joints if name not in dataset.joint_names]
         if missing or len(processor.joints) != len(dataset.joint_names):
-            raise InputError(
-                f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects {processor.joints}"
-            )
+            raise InputError(f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects "
+                             f"{processor.joints}")
         for camera in processor.cameras:
             if camera not in dataset.camera_names:
                 why = dataset.unreadable.get(camera, f"no such camera, it has {dataset.camera_names}")
                 raise InputError(f"dataset {dataset.path}: {camera}: {why}")
         self.stride = round(processor.step_dt * dataset.fps)
         if self.stride < 1 or abs(self.stride / dataset.fps - processor.step_dt) > 1e-3 * processor.step_dt:
-            raise InputError(
-                f"dataset {dataset.path}: {dataset.fps} Hz does not divide the policy's steps of {processor.step_dt} s"
-            )
+            raise InputError(f"dataset {dataset.path}: {dataset.fps} Hz does not divide the policy's steps of "
+                             f"{processor.step_dt} s")
         order = [dataset.joint_names.index(name) for name in processor.joints]
         self._dataset = dataset
         self._states, self._actions = dataset.states[:, order], dataset.actions[:, order]
@@ -96,11 +90,8 @@ class Samples:
         return np.array([shuffled[e][p] for e, p in zip(epochs.tolist(), (places % len(self)).tolist(), strict=True)])
 
     def get(
-        self,
-        numbers: np.ndarray,
-        augmentation: AugmentationConfig | None = None,
-        rng: np.random.Generator | None = None,
-        training: bool = True,
+        self, numbers: np.ndarray, augmentation: AugmentationConfig | None = None,
+        rng: np.random.Generator | None = None, training: bool = True,
     ) -> list[Sample]:
         """The samples with these numbers (B,), augmented with draws from `rng` where asked.
 

@@ -79,22 +79,16 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        processes: Processes | None = None,
-        resume: bool = False,
-        cache: str | Path | None = None,
-        progress: Callable[[str, int, int], None] | None = None,
+        self, config: TrainConfig, processes: Processes | None = None, resume: bool = False,
+        cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.config = config
         self.processes = processes or Processes()
         self.device = self.processes.device
         self.output = Path(config.output)
         if config.micro_batches % self.processes.count:
-            raise InputError(
-                f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
-                f"by {self.processes.count} processes"
-            )
+            raise InputError(f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
+                             f"by {self.processes.count} processes")
         dataset = Dataset(config.dataset)
         self.loaded = open_policy(config, dataset)
         self.policy = self.loaded.policy.float().to(self.device)
@@ -171,10 +165,7 @@ class Trainer:
         config = self.config
         with self._served(), self._autocast():
             return evaluate(
-                self.loaded,
-                self.held_out,
-                config.evaluate_samples,
-                config.micro_batch_size or config.batch_size,
+                self.loaded, self.held_out, config.evaluate_samples, config.micro_batch_size or config.batch_size,
                 config.seed,
             )
 
@@ -184,17 +175,14 @@ class Trainer:
             folder = checkpoints.save_policy(
                 self.output, self.step, self.loaded, self.policy, self.config.lora is not None
             )
-        checkpoints.save_state(
-            self.output,
-            {
-                "step": self.step,
-                "config": self.config.to_dict(),
-                "frames": len(self.samples),
-                "policy": self.policy.state_dict(),
-                "average": self.average.values if self.average else {},
-                "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            },
-        )
+        checkpoints.save_state(self.output, {
+            "step": self.step,
+            "config": self.config.to_dict(),
+            "frames": len(self.samples),
+            "policy": self.policy.state_dict(),
+            "average": self.average.values if self.average else {},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        })
         return folder
 
     def _served(self):
@@ -264,14 +252,11 @@ class Trainer:
         if differing:
             raise InputError(f"resume {self.output}: the config has changed: {'; '.join(differing)}")
         if state["frames"] != len(self.samples):
-            raise InputError(
-                f"resume {self.output}: {len(self.samples)} training frames, the run had {state['frames']}"
-            )
+            raise InputError(f"resume {self.output}: {len(self.samples)} training frames, the run had "
+                             f"{state['frames']}")
         if state.get("optimizers", {}).keys() != self.optimizers.keys():
-            raise InputError(
-                f"resume {self.output}: the state of its optimisers is of an older version; name its "
-                "checkpoints/last as start of a new run"
-            )
+            raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; name its "
+                             "checkpoints/last as start of a new run")
         self.policy.load_state_dict(state["policy"])
         if self.average:
             self.average.load(state["average"])

@@ -37,8 +37,7 @@ class MyPolicy(Policy):
         width = config.width
         self.look = nn.Sequential(nn.Conv2d(3, width, 8, 8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
         self.think = nn.Sequential(
-            nn.Linear(4 * width * len(config.cameras) + config.action_dim, width),
-            nn.ReLU(),
+            nn.Linear(4 * width * len(config.cameras) + config.action_dim, width), nn.ReLU(),
             nn.Linear(width, config.horizon * config.action_dim),
         )
 
@@ -49,7 +48,9 @@ class MyPolicy(Policy):
         seen = self.look(images.flatten(0, 1)).reshape(len(images), -1)
         return Seen(torch.cat([seen, batch["state"].to(dtype)], dim=1))
 
-    def act(self, context: Seen, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None) -> Answer:
+    def act(
+        self, context: Seen, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
+    ) -> Answer:
         """(B, H, D) normalised actions."""
         return Answer(self.think(context.features).unflatten(1, (self.config.horizon, -1)))
 

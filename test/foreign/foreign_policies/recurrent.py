@@ -57,15 +57,8 @@ class RecurrentPolicy(Policy):
     def encode(self, batch: Batch, memory: State, draws=None) -> Seen:
         """After a gap as long as a window, what it remembers is void."""
         void, fresh = batch["elapsed"] > self.config.window, self.begin(len(memory.h))
-        kept = [
-            torch.where(void.view(-1, *[1] * (old.dim() - 1)), new, old)
-            for new, old in (
-                (fresh.h, memory.h),
-                (fresh.c, memory.c),
-                (fresh.window, memory.window),
-                (fresh.steps, memory.steps),
-            )
-        ]
+        kept = [torch.where(void.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in (
+            (fresh.h, memory.h), (fresh.c, memory.c), (fresh.window, memory.window), (fresh.steps, memory.steps))]
         return Seen(self.look(batch), State(*kept))
 
     def act(self, context: Seen, draws=None, fixed=None, steer=None) -> Answer:

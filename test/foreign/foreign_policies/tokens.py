@@ -103,10 +103,8 @@ class TokenProcessor(StandardProcessor):
         prompts = [[index.get(word, end + 1) for word in words.split(sample.instruction)] for sample in samples]
         lengths = [len(prompt) for prompt in prompts]
         if "actions" not in batch and len(set(lengths)) > 1:
-            raise InputError(
-                f"instructions of {sorted(set(lengths))} words in one batch, expected one length: tokens "
-                "are not padded; ask for them one by one"
-            )
+            raise InputError(f"instructions of {sorted(set(lengths))} words in one batch, expected one length: tokens "
+                             "are not padded; ask for them one by one")
         longest = max(lengths)
         batch["words"] = torch.tensor([prompt + [end + 1] * (longest - len(prompt)) for prompt in prompts])
         if "actions" in batch:
@@ -124,10 +122,8 @@ class TokenProcessor(StandardProcessor):
         for ids, sample in zip(answer.tolist(), samples, strict=True):
             bins = [token - FIRST for token in ids[: ids.index(end) if end in ids else None]]
             if end not in ids or not bins or len(bins) % width or not all(0 <= b < self.config.bins for b in bins):
-                raise InputError(
-                    f"policy: {len(ids)} tokens {ids[:8]}..., expected rows of {width} ids from {FIRST} "
-                    f"to {end - 1} and {end} behind them"
-                )
+                raise InputError(f"policy: {len(ids)} tokens {ids[:8]}..., expected rows of {width} ids from {FIRST} "
+                                 f"to {end - 1} and {end} behind them")
             rows = torch.tensor(bins, dtype=torch.float64).reshape(1, -1, width) / (self.config.bins - 1) * 2 - 1
             targets += super().outputs(rows, [sample])
         return targets

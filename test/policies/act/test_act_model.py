@@ -13,17 +13,8 @@ from vla_ros.policies.act.transformer import sinusoid_2d
 from vla_ros.policies.formats.weights import load_weights
 from vla_ros.policies.policy import Steer
 
-TINY = dict(
-    dim_model=32,
-    n_heads=4,
-    dim_feedforward=64,
-    n_encoder_layers=2,
-    n_vae_encoder_layers=2,
-    latent_dim=4,
-    chunk_size=8,
-    n_action_steps=8,
-    backbone_width=8,
-)
+TINY = dict(dim_model=32, n_heads=4, dim_feedforward=64, n_encoder_layers=2, n_vae_encoder_layers=2, latent_dim=4,
+            chunk_size=8, n_action_steps=8, backbone_width=8)
 
 
 def tiny(**changes):
@@ -47,26 +38,16 @@ def batch(policy, size=2, seed=1):
 def test_golden_act():
     vectors, said, shapes = golden_vectors.load("act")
     config = ACTConfig(
-        action_dim=said["action"],
-        state_dim=said["state"],
-        cameras=("top",),
-        image_size=vectors["image_0"].shape[2:],
-        chunk_size=said["chunk"],
-        n_action_steps=said["chunk"],
-        dim_model=said["dim_model"],
-        n_heads=said["heads"],
-        dim_feedforward=said["ff"],
-        n_encoder_layers=said["enc"],
-        n_vae_encoder_layers=said["vae_enc"],
-        n_decoder_layers=said["dec"],
-        latent_dim=said["latent"],
+        action_dim=said["action"], state_dim=said["state"], cameras=("top",), image_size=vectors["image_0"].shape[2:],
+        chunk_size=said["chunk"], n_action_steps=said["chunk"], dim_model=said["dim_model"], n_heads=said["heads"],
+        dim_feedforward=said["ff"], n_encoder_layers=said["enc"], n_vae_encoder_layers=said["vae_enc"],
+        n_decoder_layers=said["dec"], latent_dim=said["latent"],
     )
     with torch.device("meta"):
         policy = ACT(config).eval()
     scales = {  # buffers of the frozen normalisation that kept their initial values
         key.replace("running_mean", leaf): value(shape)
-        for key, shape in shapes.items()
-        if key.endswith("running_mean")
+        for key, shape in shapes.items() if key.endswith("running_mean")
         for leaf, value in (("weight", torch.ones), ("bias", torch.zeros))
     }
     load_weights(policy, golden_vectors.Filled(shapes, scales), "golden", optional=["vae_encoder_pos_enc"])
@@ -155,19 +136,11 @@ def test_training_leaves_frozen_normalisation_alone_and_reaches_every_parameter(
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        dict(pre_norm=True),
-        dict(use_vae=False),
-        dict(state_dim=0),
-        dict(environment_dim=5),
-        dict(cameras=(), environment_dim=5),
-        dict(feedforward_activation="gelu"),
-        dict(n_decoder_layers=3),
-        dict(vocabulary=("red", "green")),
-        dict(backbone_norm="group"),
-        dict(vision_backbone="keypoint_stem", vocabulary=("red",), image_size=(48, 48)),
-        dict(vision_backbone="resnet50", replace_final_stride_with_dilation=True),
-    ],
+    [dict(pre_norm=True), dict(use_vae=False), dict(state_dim=0), dict(environment_dim=5),
+     dict(cameras=(), environment_dim=5), dict(feedforward_activation="gelu"), dict(n_decoder_layers=3),
+     dict(vocabulary=("red", "green")), dict(backbone_norm="group"),
+     dict(vision_backbone="keypoint_stem", vocabulary=("red",), image_size=(48, 48)),
+     dict(vision_backbone="resnet50", replace_final_stride_with_dilation=True)],
 )
 def test_every_option_predicts_and_trains(changes):
     policy = tiny(**changes)
@@ -215,15 +188,10 @@ def test_a_prior_is_refused_because_there_is_nothing_to_guide():
 
 @pytest.mark.parametrize(
     "changes, message",
-    [
-        (dict(feedforward_activation="glu"), "glu"),
-        (dict(vision_backbone="vgg"), "vgg"),
-        (dict(vision_backbone="keypoint_stem"), "language: true"),
-        (dict(n_heads=5), "n_heads"),
-        (dict(cameras=()), "neither an image"),
-        (dict(n_action_steps=9), "n_action_steps 9"),
-        (dict(replace_final_stride_with_dilation=True), "resnet50 or deeper"),
-    ],
+    [(dict(feedforward_activation="glu"), "glu"), (dict(vision_backbone="vgg"), "vgg"),
+     (dict(vision_backbone="keypoint_stem"), "language: true"), (dict(n_heads=5), "n_heads"),
+     (dict(cameras=()), "neither an image"), (dict(n_action_steps=9), "n_action_steps 9"),
+     (dict(replace_final_stride_with_dilation=True), "resnet50 or deeper")],
 )
 def test_options_that_cannot_be_are_named(changes, message):
     with pytest.raises(InputError, match=message):

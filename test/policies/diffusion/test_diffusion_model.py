@@ -16,34 +16,17 @@ from vla_ros.policies.diffusion.vision import SpatialSoftmax, centre_crop, rando
 from vla_ros.policies.formats.weights import load_weights
 from vla_ros.policies.policy import Steer
 
-PUSHT = DiffusionConfig(
-    action_dim=2, state_dim=2, cameras=("observation.image",), image_size=(96, 96), crop_shape=(84, 84)
-)
-CLIP = dict(
-    vocab_size=50,
-    hidden_size=16,
-    intermediate_size=32,
-    projection_dim=12,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    max_position_embeddings=8,
-    eos_token_id=49,
-)
+PUSHT = DiffusionConfig(action_dim=2, state_dim=2, cameras=("observation.image",), image_size=(96, 96),
+                        crop_shape=(84, 84))
+CLIP = dict(vocab_size=50, hidden_size=16, intermediate_size=32, projection_dim=12, num_hidden_layers=1,
+            num_attention_heads=2, max_position_embeddings=8, eos_token_id=49)
 
 
 def tiny(**changes):
     torch.manual_seed(0)
-    values = dict(
-        action_dim=3,
-        state_dim=4,
-        cameras=("a", "b"),
-        image_size=(64, 64),
-        down_dims=(16, 32),
-        diffusion_step_embed_dim=16,
-        spatial_softmax_num_keypoints=4,
-        num_train_timesteps=10,
-        backbone_width=16,
-    )
+    values = dict(action_dim=3, state_dim=4, cameras=("a", "b"), image_size=(64, 64), down_dims=(16, 32),
+                  diffusion_step_embed_dim=16, spatial_softmax_num_keypoints=4, num_train_timesteps=10,
+                  backbone_width=16)
     return DiffusionPolicy(DiffusionConfig(**(values | changes))).eval()
 
 
@@ -70,16 +53,10 @@ def noise(policy, size=2):
 def test_golden_diffusion():
     vectors, said, shapes = golden_vectors.load("diffusion")
     config = DiffusionConfig(
-        action_dim=said["action"],
-        state_dim=said["state"],
-        cameras=("observation.image",),
-        image_size=tuple(vectors["images"].shape[-2:]),
-        n_obs_steps=said["n_obs_steps"],
-        unet_horizon=said["horizon"],
-        crop_shape=(said["crop"],) * 2,
-        down_dims=tuple(said["down_dims"]),
-        diffusion_step_embed_dim=said["step_embed"],
-        spatial_softmax_num_keypoints=said["keypoints"],
+        action_dim=said["action"], state_dim=said["state"], cameras=("observation.image",),
+        image_size=tuple(vectors["images"].shape[-2:]), n_obs_steps=said["n_obs_steps"], unet_horizon=said["horizon"],
+        crop_shape=(said["crop"],) * 2, down_dims=tuple(said["down_dims"]),
+        diffusion_step_embed_dim=said["step_embed"], spatial_softmax_num_keypoints=said["keypoints"],
         num_train_timesteps=said["num_train_timesteps"],
     )
     with torch.device("meta"):
@@ -101,9 +78,7 @@ def test_published_size_has_the_published_parameters():
     assert len(state) == 213
     assert state["unet.down_modules.0.0.conv1.block.0.weight"] == (512, 2, 5)
     assert [state[f"unet.down_modules.{i}.0.cond_encoder.1.weight"] for i in range(3)] == [
-        (1024, 260),
-        (2048, 260),
-        (4096, 260),
+        (1024, 260), (2048, 260), (4096, 260)
     ]
     assert state["unet.up_modules.0.0.conv1.block.0.weight"] == (1024, 4096, 5)
     assert state["unet.up_modules.1.0.conv1.block.0.weight"] == (512, 2048, 5)
@@ -142,9 +117,8 @@ def test_sampling_equals_a_loop_over_the_scheduler_of_diffusers(prediction, kind
     scheduler.set_timesteps(policy.config.num_steps)
     path = iter(policy.path_noise)
     # diffusers draws its noise itself: here it draws ours.
-    monkeypatch.setattr(
-        "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda shape, **_: next(path).expand(shape)
-    )
+    monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor",
+                        lambda shape, **_: next(path).expand(shape))
     prefix, x = policy.encode(inputs), torch.cat([policy.past_noise.expand(2, -1, -1), start], dim=1)
     for time in scheduler.timesteps:
         out = policy.denoise(prefix, x, time.expand(len(x)))
@@ -212,10 +186,7 @@ def test_clip_text_conditions_the_policy_and_stays_frozen():
     longer = torch.nn.functional.pad(inputs["tokens"], (0, 3), value=49)  # filled up further: no difference
     torch.testing.assert_close(policy.encode(inputs | {"tokens": longer}).condition, first)
     assert {key.split(".")[0] for key in policy.state_dict()} == {
-        "rgb_encoder",
-        "language_encoder",
-        "language_projection",
-        "unet",
+        "rgb_encoder", "language_encoder", "language_projection", "unet"
     }
 
 
@@ -234,18 +205,11 @@ def test_loss_is_the_error_of_what_is_predicted(kind):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        dict(use_separate_rgb_encoder_per_camera=True),
-        dict(use_group_norm=False),
-        dict(environment_dim=3),
-        dict(cameras=(), environment_dim=3),
-        dict(use_film_scale_modulation=False),
-        dict(vocabulary=("red",)),
-        dict(n_obs_steps=1),
-        dict(resize_shape=(48, 48), crop_ratio=0.9),
-        dict(vision_backbone="resnet50"),
-        dict(vision_backbone="keypoint_stem", vocabulary=("red",), image_size=(48, 48)),
-    ],
+    [dict(use_separate_rgb_encoder_per_camera=True), dict(use_group_norm=False), dict(environment_dim=3),
+     dict(cameras=(), environment_dim=3), dict(use_film_scale_modulation=False), dict(vocabulary=("red",)),
+     dict(n_obs_steps=1),
+     dict(resize_shape=(48, 48), crop_ratio=0.9), dict(vision_backbone="resnet50"),
+     dict(vision_backbone="keypoint_stem", vocabulary=("red",), image_size=(48, 48))],
 )
 def test_every_option_predicts_and_trains(changes):
     policy = tiny(**changes)
@@ -257,15 +221,9 @@ def test_every_option_predicts_and_trains(changes):
 
 @pytest.mark.parametrize(
     "changes, message",
-    [
-        (dict(unet_horizon=18), "horizon 18, expected a multiple of 4"),
-        (dict(prediction_type="velocity"), "velocity"),
-        (dict(noise_scheduler_type="PNDM"), "PNDM"),
-        (dict(crop_shape=(65, 65)), "crop"),
-        (dict(cameras=()), "neither"),
-        (dict(num_inference_steps=11), "num_inference_steps 11"),
-        (dict(down_dims=(12, 24)), "n_groups"),
-    ],
+    [(dict(unet_horizon=18), "horizon 18, expected a multiple of 4"), (dict(prediction_type="velocity"), "velocity"),
+     (dict(noise_scheduler_type="PNDM"), "PNDM"), (dict(crop_shape=(65, 65)), "crop"), (dict(cameras=()), "neither"),
+     (dict(num_inference_steps=11), "num_inference_steps 11"), (dict(down_dims=(12, 24)), "n_groups")],
 )
 def test_options_that_cannot_be_are_named(changes, message):
     with pytest.raises(InputError, match=message):

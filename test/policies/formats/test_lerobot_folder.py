@@ -29,21 +29,13 @@ def write_new(path, config=CONFIG, steps=None):
     file = "policy_preprocessor_step_3_normalizer_processor.safetensors"
     steps = steps or [
         {"registry_name": "rename_observations_processor", "config": {"rename_map": {"front": "top"}}},
-        {
-            "registry_name": "normalizer_processor",
-            "state_file": file,
-            "config": {"eps": 1e-6, "features": {}, "norm_map": config["normalization_mapping"]},
-        },
+        {"registry_name": "normalizer_processor", "state_file": file,
+         "config": {"eps": 1e-6, "features": {}, "norm_map": config["normalization_mapping"]}},
     ]
     (path / "policy_preprocessor.json").write_text(json.dumps({"name": "policy_preprocessor", "steps": steps}))
     save_file(
-        {
-            "observation.state.mean": F([1, 2]),
-            "observation.state.std": F([3, 4]),
-            "action.min": F([0, 0]),
-            "action.max": F([1, 1]),
-            "observation.images.top.mean": np.zeros((3, 1, 1), F),
-        },
+        {"observation.state.mean": F([1, 2]), "observation.state.std": F([3, 4]), "action.min": F([0, 0]),
+         "action.max": F([1, 1]), "observation.images.top.mean": np.zeros((3, 1, 1), F)},
         path / file,
     )
     save_file({"model.w": np.ones(1, F)}, path / "model.safetensors")
@@ -64,11 +56,8 @@ def test_reads_features_modes_and_statistics_from_the_processor_files(tmp_path):
 def legacy(path, **changes):
     tensors = {"model.w": np.ones(1, F)}
     for side in ("normalize_inputs.buffer", *changes.pop("extra", ())):
-        tensors |= {
-            f"{side}_observation_state.mean": F([1, 2]),
-            f"{side}_observation_state.std": F([3, 4]),
-            f"{side}_observation_images_top.mean": np.zeros((3, 1, 1), F),
-        }
+        tensors |= {f"{side}_observation_state.mean": F([1, 2]), f"{side}_observation_state.std": F([3, 4]),
+                    f"{side}_observation_images_top.mean": np.zeros((3, 1, 1), F)}
     for side in ("normalize_targets", "unnormalize_outputs"):
         tensors |= {f"{side}.buffer_action.min": F([0, 0]), f"{side}.buffer_action.max": F([1, 1])}
     save_file(tensors | changes, path / "model.safetensors")

@@ -68,7 +68,9 @@ def test_the_cached_velocity_equals_the_joint_forward(changes):
     time = torch.tensor([0.3, 0.8])
     expected = joint_velocity(model, batch, noisy, time)
     assert expected.std() > 0.1
-    torch.testing.assert_close(model.denoise(model.encode(batch), noisy, time), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        model.denoise(model.encode(batch), noisy, time), expected, rtol=1e-5, atol=1e-5
+    )
 
 
 @VARIANTS

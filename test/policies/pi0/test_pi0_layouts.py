@@ -171,7 +171,9 @@ def test_every_layout_gives_the_same_network(folders, name):
 
 @pytest.mark.parametrize("name", ["lerobot-pi0", "legacy-pi0", "openpi-pi0", "lerobot-pi05", "sharded-pi05"])
 def test_normalisation_follows_the_layout(folders, name):
-    processor = registry.load(folders / name, embodiment=embodiment(), tokenizer=folders / "tokenizer.model").processor
+    processor = registry.load(
+        folders / name, embodiment=embodiment(), tokenizer=folders / "tokenizer.model"
+    ).processor
     rows = {f: {k: v.astype(np.float64) for k, v in s.items()} for f, s in pi0_folders.statistics(3).items()}
     state, action = rows["observation.state"], rows["action"]
     x = np.array([0.3, -0.2, 0.9])
@@ -236,7 +238,9 @@ def test_a_truncated_file_is_named(folders, tmp_path):
 )
 def test_an_embodiment_that_does_not_fit_is_named(folders, change, message):
     with pytest.raises(InputError, match=message):
-        registry.load(folders / "lerobot-pi0", embodiment=embodiment(**change), tokenizer=folders / "tokenizer.model")
+        registry.load(
+            folders / "lerobot-pi0", embodiment=embodiment(**change), tokenizer=folders / "tokenizer.model"
+        )
 
 
 def test_a_checkpoint_without_a_clock_needs_one(folders):
@@ -318,9 +322,8 @@ def test_statistics_of_a_file_stand_in_for_missing_ones(folders, tmp_path):
     write_statistics(tmp_path / "statistics.json", pi0_folders.statistics(3))
     data["overrides"] = {"statistics": "statistics.json", "num_steps": 4}
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
-    served, whole = (
-        registry.load(tmp_path / "policy.yaml"),
-        registry.load(folders / "openpi-pi0", embodiment=embodiment(), tokenizer=folders / "tokenizer.model"),
+    served, whole = registry.load(tmp_path / "policy.yaml"), registry.load(
+        folders / "openpi-pi0", embodiment=embodiment(), tokenizer=folders / "tokenizer.model"
     )
     x = np.array([0.3, -0.2, 0.9])
     assert served.processor.state.normalise(x) == pytest.approx(whole.processor.state.normalise(x), rel=1e-6)

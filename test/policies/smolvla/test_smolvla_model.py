@@ -18,16 +18,8 @@ TINY = VlmSize(SiglipSize(32, 1, 2, 64, 8, 32), 2, TextSize(24, 6, 2, 4, 48, 60)
 
 def tiny(**changes):
     torch.manual_seed(0)
-    values = dict(
-        vlm=TINY,
-        cameras=("a", "b"),
-        state_dim=4,
-        real_action_dim=3,
-        max_state_dim=8,
-        max_action_dim=6,
-        chunk_size=5,
-        num_vlm_layers=4,
-    )
+    values = dict(vlm=TINY, cameras=("a", "b"), state_dim=4, real_action_dim=3, max_state_dim=8, max_action_dim=6,
+                  chunk_size=5, num_vlm_layers=4)
     return SmolVLA(SmolVLAConfig(**(values | changes))).eval()
 
 
@@ -60,14 +52,8 @@ def golden_policy():
     )
     width = said["action_dim"]
     config = SmolVLAConfig(
-        vlm=vlm,
-        cameras=("a", "b"),
-        state_dim=width,
-        real_action_dim=width,
-        max_state_dim=width,
-        max_action_dim=width,
-        chunk_size=said["chunk"],
-        num_steps=said["num_steps"],
+        vlm=vlm, cameras=("a", "b"), state_dim=width, real_action_dim=width, max_state_dim=width,
+        max_action_dim=width, chunk_size=said["chunk"], num_steps=said["num_steps"],
         num_vlm_layers=said["num_vlm_layers"],
     )
     with torch.device("meta"):
@@ -76,9 +62,7 @@ def golden_policy():
     inputs = {
         "images": torch.stack([vectors["image_0"], vectors["image_1"]], dim=1),
         "image_mask": torch.stack([vectors["image_mask_0"], vectors["image_mask_1"]], dim=1).bool(),
-        "tokens": vectors["tokens"],
-        "token_mask": vectors["token_mask"].bool(),
-        "state": vectors["state"],
+        "tokens": vectors["tokens"], "token_mask": vectors["token_mask"].bool(), "state": vectors["state"],
         "actions": vectors["actions"],
     }
     return policy, inputs, vectors
@@ -195,14 +179,8 @@ def test_the_rotation_of_the_vision_language_model_is_not_read():
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [
-        dict(attention_mode="self_attn"),
-        dict(self_attn_every_n_layers=3),
-        dict(self_attn_every_n_layers=0),
-        dict(state_dim=0),
-        dict(expert_width_multiplier=1.0),
-    ],
+    "changes", [dict(attention_mode="self_attn"), dict(self_attn_every_n_layers=3), dict(self_attn_every_n_layers=0),
+                dict(state_dim=0), dict(expert_width_multiplier=1.0)],
 )
 def test_every_option_predicts_and_trains(changes):
     policy = tiny(**changes)
@@ -243,13 +221,8 @@ def test_a_running_chunk_guides_frozen_rows_and_no_overlap_changes_nothing():
 
 @pytest.mark.parametrize(
     "changes, message",
-    [
-        (dict(attention_mode="linear"), "linear"),
-        (dict(num_expert_layers=2), "num_expert_layers 2"),
-        (dict(state_dim=9), "state of 9"),
-        (dict(real_action_dim=7), "action of 7"),
-        (dict(cameras=()), "no image"),
-    ],
+    [(dict(attention_mode="linear"), "linear"), (dict(num_expert_layers=2), "num_expert_layers 2"),
+     (dict(state_dim=9), "state of 9"), (dict(real_action_dim=7), "action of 7"), (dict(cameras=()), "no image")],
 )
 def test_options_that_cannot_be_are_named(changes, message):
     with pytest.raises(InputError, match=message):

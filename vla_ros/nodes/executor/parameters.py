@@ -36,39 +36,35 @@ class ExecutorParameters(NodeParameters):
     robot_description: str = parameter("", "the text of a URDF, as robot_state_publisher has it; same use")
     joint_state_timeout: float = _span(_S.joint_state_timeout, 0.005, 10.0, "s", "older positions stop the robot")
     following_limit: float = _span(
-        _S.following_limit,
-        0.0,
-        10.0,
-        "s",
+        _S.following_limit, 0.0, 10.0, "s",
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
     )
     overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
     clock_jump_limit: float = _span(
+<<<<<<< /tmp/s/c.txt
         _S.clock_jump_limit,
         0.01,
         60.0,
         "s",
         "ROS time set by this, or by a control period, stops the robot; a longer step of simulated time is a jump "
         "(if longer than two periods)",
+=======
+        _S.clock_jump_limit, 0.01, 60.0, "s",
+        "ROS time set by this, or by a control period, stops the robot; a longer step of simulated time is a jump",
+>>>>>>> /tmp/s/o.txt
     )
     monitor_window: float = _span(
         _S.monitor_window, 0.5, 60.0, "s", "what reversals, deviation and limited_share of the status are about"
     )
     reversal_limit: float = _span(
-        _S.reversal_limit,
-        0.0,
-        1000.0,
-        "1/s",
+        _S.reversal_limit, 0.0, 1000.0, "1/s",
         "a joint whose commanded motion turns round more often in monitor_window is warned of; 0 = off",
     )
     on_reversals: str = parameter(
         _S.on_reversals, "hold: beyond reversal_limit the robot stops", choices=("warn", "hold")
     )
     start_tolerance: float = _span(
-        _S.start_tolerance,
-        0.0,
-        1.0,
-        "",
+        _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",
     )
     max_horizon: int = _span(_R.max_horizon, 1, 10000, "rows", "longest chunk")
@@ -78,41 +74,26 @@ class ExecutorParameters(NodeParameters):
         _R.future_tolerance, 0.0, 10.0, "s", "stamps may lie this far ahead (clocks of two machines)"
     )
     jump_limit: float = _span(
-        _R.jump_limit,
-        0.0,
-        60.0,
-        "s",
+        _R.jump_limit, 0.0, 60.0, "s",
         "a chunk may begin as far from the measured position as the joint travels in this time at its velocity limit",
     )
     position_excess: float = _span(
-        _R.position_excess,
-        0.0,
-        100.0,
-        "",
+        _R.position_excess, 0.0, 100.0, "",
         "a chunk may leave the position limits by this share of the range (it is clipped)",
     )
     outlier_speed: float = _span(
-        _R.outlier_speed,
-        1.0,
-        1e6,
-        "",
+        _R.outlier_speed, 1.0, 1e6, "",
         "the rows of a chunk may ask for this multiple of the velocity limit (it is clipped)",
     )
     session_lease: float = _span(
         _R.session_lease, 0.0, 60.0, "s", "a policy not heard for this long may be replaced by another one"
     )
     e_stop_heartbeat: float = _span(
-        0.0,
-        0.0,
-        60.0,
-        "s",
+        0.0, 0.0, 60.0, "s",
         "a longer silence of the topic e_stop latches, and no activation before a message on it; 0 = off",
     )
     claim_wait: float = _span(
-        3.0,
-        0.0,
-        60.0,
-        "s",
+        3.0, 0.0, 60.0, "s",
         "executors of other machines get so long after the start to be discovered, before this one may be activated",
     )
     realtime_priority: int = parameter(

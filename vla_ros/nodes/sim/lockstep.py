@@ -162,7 +162,9 @@ class LockstepLoop(Loop):
             for camera in stage.cameras:
                 camera.publish(stage.view, now)
             chunk = "the executor's status about a chunk computed from the images of this instant"
-            if self._chunks and not self._wait(lambda: not self._instruction or self._answered == now, lambda: chunk):
+            if self._chunks and not self._wait(
+                lambda: not self._instruction or self._answered == now, lambda: chunk
+            ):
                 return
             if self._acknowledged and not self._wait_received():
                 return

@@ -15,11 +15,6 @@ def module_key(key: str) -> str:
 
 
 FAMILY = Family(
-    "act",
-    ACTConfig,
-    ACT,
-    ACTProcessor,
-    title="ACT",
-    layouts={"lerobot": LEROBOT},
+    "act", ACTConfig, ACT, ACTProcessor, title="ACT", layouts={"lerobot": LEROBOT},
     defaults={"backbone_norm": "group", "n_action_steps": 1},
 )

@@ -14,22 +14,9 @@ from vla_ros.policies.options import LoadOptions
 ACTIVATIONS = ("relu", "gelu")
 # Read from config.json as they are; the rest of ACTConfig comes from the features or is ours.
 LEROBOT_FIELDS = (
-    "chunk_size",
-    "n_action_steps",
-    "vision_backbone",
-    "replace_final_stride_with_dilation",
-    "pre_norm",
-    "dim_model",
-    "n_heads",
-    "dim_feedforward",
-    "feedforward_activation",
-    "n_encoder_layers",
-    "n_decoder_layers",
-    "use_vae",
-    "latent_dim",
-    "n_vae_encoder_layers",
-    "dropout",
-    "kl_weight",
+    "chunk_size", "n_action_steps", "vision_backbone", "replace_final_stride_with_dilation", "pre_norm", "dim_model",
+    "n_heads", "dim_feedforward", "feedforward_activation", "n_encoder_layers", "n_decoder_layers", "use_vae",
+    "latent_dim", "n_vae_encoder_layers", "dropout", "kl_weight",
 )
 READ_ELSEWHERE = ("n_obs_steps", "input_features", "output_features", "normalization_mapping")
 NOT_USED = ("temporal_ensemble_coeff",)  # the executor blends chunks, and its parameter says how
@@ -91,9 +78,8 @@ class ACTConfig:
         check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
         if self.feedforward_activation not in ACTIVATIONS:
             # LeRobot also lists "glu", which halves the width, so that its next layer cannot take it.
-            raise InputError(
-                f"act: feedforward_activation {self.feedforward_activation!r}, expected one of {ACTIVATIONS}"
-            )
+            raise InputError(f"act: feedforward_activation {self.feedforward_activation!r}, expected one of "
+                             f"{ACTIVATIONS}")
         if self.dim_model % self.n_heads or self.dim_model % 4:
             raise InputError(f"act: dim_model {self.dim_model}, expected a multiple of n_heads {self.n_heads} and of 4")
         if not (self.cameras or self.environment_dim):
@@ -122,7 +108,7 @@ class ACTConfig:
         return {
             "vision": self.vision_backbone,
             "transformer": f"width {self.dim_model}, {self.n_encoder_layers} encoder and {self.n_decoder_layers} "
-            "decoder layers",
+                           "decoder layers",
             "language": f"{len(self.vocabulary)} words" if self.vocabulary else "none: the text only starts and stops",
             "denoising": "none",
         }

@@ -7,11 +7,7 @@ from vla_ros.policies.diffusion.processor import DiffusionProcessor
 from vla_ros.policies.family import Family, lerobot
 
 FAMILY = Family(
-    "diffusion",
-    DiffusionConfig,
-    DiffusionPolicy,
-    DiffusionProcessor,
-    title="Diffusion Policy",
+    "diffusion", DiffusionConfig, DiffusionPolicy, DiffusionProcessor, title="Diffusion Policy",
     layouts={"lerobot": lerobot("diffusion", rename=lambda config, keys: module_key, fit="exact")},
     normalisation="min_max",
     overrides=("num_inference_steps", "noise_scheduler_type"),

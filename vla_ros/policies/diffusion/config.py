@@ -12,34 +12,12 @@ from vla_ros.policies.options import LoadOptions
 
 # Read from config.json as they are; the rest of DiffusionConfig comes from the features or is ours.
 LEROBOT_FIELDS = (
-    "n_obs_steps",
-    "n_action_steps",
-    "vision_backbone",
-    "resize_shape",
-    "crop_ratio",
-    "crop_shape",
-    "crop_is_random",
-    "use_group_norm",
-    "spatial_softmax_num_keypoints",
-    "use_separate_rgb_encoder_per_camera",
-    "down_dims",
-    "kernel_size",
-    "n_groups",
-    "diffusion_step_embed_dim",
-    "use_film_scale_modulation",
-    "noise_scheduler_type",
-    "num_train_timesteps",
-    "beta_schedule",
-    "beta_start",
-    "beta_end",
-    "prediction_type",
-    "clip_sample",
-    "clip_sample_range",
-    "num_inference_steps",
-    "do_mask_loss_for_padding",
-    "clip_text",
-    "language_dim",
-    "language_dropout",
+    "n_obs_steps", "n_action_steps", "vision_backbone", "resize_shape", "crop_ratio", "crop_shape",
+    "crop_is_random", "use_group_norm", "spatial_softmax_num_keypoints", "use_separate_rgb_encoder_per_camera",
+    "down_dims", "kernel_size", "n_groups", "diffusion_step_embed_dim", "use_film_scale_modulation",
+    "noise_scheduler_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end", "prediction_type",
+    "clip_sample", "clip_sample_range", "num_inference_steps", "do_mask_loss_for_padding", "clip_text",
+    "language_dim", "language_dropout",
 )
 READ_ELSEWHERE = ("horizon", "input_features", "output_features", "normalization_mapping")
 MOST_NOISE = 100_000_000  # numbers
@@ -149,10 +127,8 @@ class DiffusionConfig:
             if getattr(self, name) not in options:
                 raise InputError(f"diffusion: {name} {getattr(self, name)!r}, expected one of {options}")
         if self.unet_horizon % 2 ** len(self.down_dims):
-            raise InputError(
-                f"diffusion: horizon {self.unet_horizon}, expected a multiple of "
-                f"{2 ** len(self.down_dims)} for {len(self.down_dims)} stages of down_dims"
-            )
+            raise InputError(f"diffusion: horizon {self.unet_horizon}, expected a multiple of "
+                             f"{2 ** len(self.down_dims)} for {len(self.down_dims)} stages of down_dims")
         if any(width % self.n_groups for width in self.down_dims):
             raise InputError(f"diffusion: down_dims {self.down_dims}, expected multiples of n_groups {self.n_groups}")
         if not (self.cameras or self.environment_dim):
@@ -160,10 +136,8 @@ class DiffusionConfig:
         if not 1 <= self.n_obs_steps <= self.unet_horizon:
             raise InputError(f"diffusion: n_obs_steps {self.n_obs_steps}, expected 1 to horizon {self.unet_horizon}")
         if self.num_inference_steps is not None and not 1 <= self.num_inference_steps <= self.num_train_timesteps:
-            raise InputError(
-                f"diffusion: num_inference_steps {self.num_inference_steps}, expected 1 to "
-                f"num_train_timesteps {self.num_train_timesteps}"
-            )
+            raise InputError(f"diffusion: num_inference_steps {self.num_inference_steps}, expected 1 to "
+                             f"num_train_timesteps {self.num_train_timesteps}")
         if self.clip_text is not None and self.vocabulary:
             raise InputError("diffusion: clip_text and vocabulary are both set, expected one text encoder")
         if self.clip_text is not None:

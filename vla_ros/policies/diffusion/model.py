@@ -26,10 +26,10 @@ class DiffusionContext:
 class DiffusionPolicy(Policy):
     """A batch holds, where the configuration asks for them:
 
-    images: (B, T, N, 3, height, width) uint8, or float that is normalised already; N cameras.
-    state: (B, T, S) normalised.
-    environment_state: (B, T, E) normalised.
-    words: (B, W) word counts, or tokens: (B, L) of CLIP's tokenizer.
+        images: (B, T, N, 3, height, width) uint8, or float that is normalised already; N cameras.
+        state: (B, T, S) normalised.
+        environment_state: (B, T, E) normalised.
+        words: (B, W) word counts, or tokens: (B, L) of CLIP's tokenizer.
     """
 
     config: DiffusionConfig
@@ -80,10 +80,7 @@ class DiffusionPolicy(Policy):
         return make_steps(self.config, num_steps or self.config.num_steps)
 
     def act(
-        self,
-        context: DiffusionContext,
-        draws: Draws | None = None,
-        fixed: tuple[Step, ...] | None = None,
+        self, context: DiffusionContext, draws: Draws | None = None, fixed: tuple[Step, ...] | None = None,
         steer: Steer | None = None,
     ) -> Answer:
         """(B, H, D) normalised actions from the newest observation on, from (B, H, D) noise.

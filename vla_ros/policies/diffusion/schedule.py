@@ -31,13 +31,9 @@ def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
     kind = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}[config.noise_scheduler_type]
     with torch.device("cpu"):  # its tables are needed even where a network is built without memory
         return kind(
-            num_train_timesteps=config.num_train_timesteps,
-            beta_start=config.beta_start,
-            beta_end=config.beta_end,
-            beta_schedule=config.beta_schedule,
-            clip_sample=config.clip_sample,
-            clip_sample_range=config.clip_sample_range,
-            prediction_type=config.prediction_type,
+            num_train_timesteps=config.num_train_timesteps, beta_start=config.beta_start, beta_end=config.beta_end,
+            beta_schedule=config.beta_schedule, clip_sample=config.clip_sample,
+            clip_sample_range=config.clip_sample_range, prediction_type=config.prediction_type,
         )
 
 

@@ -30,13 +30,8 @@ PREPROCESSOR = "policy_preprocessor.json"
 POSTPROCESSOR = "policy_postprocessor.json"
 MOST_STATE = 64 << 20  # bytes of the tensors of a processor step
 KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
-MODES = {
-    "IDENTITY": "identity",
-    "MEAN_STD": "mean_std",
-    "MIN_MAX": "min_max",
-    "QUANTILES": "quantiles",
-    "QUANTILE10": "deciles",
-}  # LeRobot's name of a normalisation: ours
+MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
+         "QUANTILE10": "deciles"}  # LeRobot's name of a normalisation: ours
 
 # Fields of every LeRobot policy's config.json that say how it was trained or stored, not what it computes.
 HARMLESS = frozenset(
@@ -48,21 +43,10 @@ HARMLESS_PREFIXES = ("optimizer_", "scheduler_")
 
 # Steps that move data about without changing a value that we compute with.
 _PLAIN_STEPS = frozenset(
-    {
-        "to_batch_processor",
-        "device_processor",
-        "rename_observations_processor",
-        "normalizer_processor",
-        "unnormalizer_processor",
-        "tokenizer_processor",
-        "smolvla_new_line_processor",
-        "newline_task_processor",
-        "pi0_new_line_processor",
-        "pi05_prepare_state_tokenizer_processor_step",
-        "relative_actions_processor",
-        "absolute_actions_processor",
-        "delta_actions_processor",
-    }
+    {"to_batch_processor", "device_processor", "rename_observations_processor", "normalizer_processor",
+     "unnormalizer_processor", "tokenizer_processor", "smolvla_new_line_processor", "newline_task_processor",
+     "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step",
+     "relative_actions_processor", "absolute_actions_processor", "delta_actions_processor"}
 )
 
 _BUFFER = re.compile(
@@ -140,11 +124,8 @@ class LeRobotFolder:
         if len(found) > 1:
             raise InputError(f"{self.path / 'config.json'}: images of sizes {found}, expected one size")
         return {
-            "action_dim": self.action_dim,
-            "state_dim": self.state_dim,
-            "environment_dim": self.environment_dim,
-            "cameras": tuple(feature.name for feature in self.images),
-            **({"image_size": found[0]} if found else {}),
+            "action_dim": self.action_dim, "state_dim": self.state_dim, "environment_dim": self.environment_dim,
+            "cameras": tuple(feature.name for feature in self.images), **({"image_size": found[0]} if found else {}),
         }
 
     @property
@@ -181,13 +162,12 @@ def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
 def check_fields(config: Mapping[str, Any], known: Collection[str], where: Path) -> None:
     """Raises InputError that names every field of config.json that is neither known nor harmless."""
     unknown = sorted(
-        name for name in config if name not in known and name not in HARMLESS and not name.startswith(HARMLESS_PREFIXES)
+        name for name in config
+        if name not in known and name not in HARMLESS and not name.startswith(HARMLESS_PREFIXES)
     )
     if unknown:
-        raise InputError(
-            f"{where / 'config.json'}: unknown fields {unknown}; expected some of {sorted(known)}. They "
-            "may change what the policy computes, so it is not loaded without them"
-        )
+        raise InputError(f"{where / 'config.json'}: unknown fields {unknown}; expected some of {sorted(known)}. They "
+                         "may change what the policy computes, so it is not loaded without them")
 
 
 def is_statistic(key: str) -> bool:
@@ -208,7 +188,9 @@ def legacy_statistics(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str,
     return found
 
 
-def find_statistics(folder: LeRobotFolder, tensors: TensorFolder, variant: str | None = None) -> tuple[Statistics, str]:
+def find_statistics(
+    folder: LeRobotFolder, tensors: TensorFolder, variant: str | None = None
+) -> tuple[Statistics, str]:
     """The folder's statistics, wherever its layout keeps them, and what they lack of what its modes ask for.
 
     Raises InputError for a set that is named, but not there, and for one that was never filled.
@@ -226,10 +208,8 @@ def find_statistics(folder: LeRobotFolder, tensors: TensorFolder, variant: str |
                 if not np.isfinite(value).all():
                     raise InputError(f"checkpoint {folder.path}: statistic {feature}.{name} was never set: {value}")
     elif variant is not None:
-        raise InputError(
-            f"checkpoint {folder.path}: overrides.statistics {str(variant)!r}: neither a file nor a set "
-            "of statistics among the weights"
-        )
+        raise InputError(f"checkpoint {folder.path}: overrides.statistics {str(variant)!r}: neither a file nor a set "
+                         "of statistics among the weights")
     return statistics, lacking(folder, statistics)
 
 

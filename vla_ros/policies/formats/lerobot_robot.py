@@ -58,9 +58,8 @@ def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statisti
         elif mode == "IDENTITY" or not rows:
             result[feature.name] = {"mean": np.zeros(3), "std": np.ones(3)}
         else:
-            raise InputError(
-                f"checkpoint {folder.path}: normalisation {mode} of images, expected MEAN_STD, MIN_MAX or IDENTITY"
-            )
+            raise InputError(f"checkpoint {folder.path}: normalisation {mode} of images, expected MEAN_STD, MIN_MAX or "
+                             "IDENTITY")
     return result
 
 
@@ -101,20 +100,15 @@ def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodim
 def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
     """Sizes and the kind of the actions agree with the folder."""
     for what, dimensions, expected in (
-        ("state", embodiment.state, folder.state_dim),
-        ("actions", embodiment.actions, folder.action_dim),
+        ("state", embodiment.state, folder.state_dim), ("actions", embodiment.actions, folder.action_dim),
     ):
         if len(dimensions) != expected and not (what == "state" and expected == 0):
-            raise InputError(
-                f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot "
-                f"gives {len(dimensions)}"
-            )
+            raise InputError(f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot "
+                             f"gives {len(dimensions)}")
     for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=True)):
         if dimension.joint is not None and (dimension.mode == "delta") != (mode == "delta"):
-            raise InputError(
-                f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but "
-                f"its preprocessor makes it {mode}; expected mode: {mode} in the policy file"
-            )
+            raise InputError(f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but "
+                             f"its preprocessor makes it {mode}; expected mode: {mode} in the policy file")
 
 
 def _modes(folder: LeRobotFolder) -> list[str]:
@@ -133,11 +127,7 @@ def _modes(folder: LeRobotFolder) -> list[str]:
 
 
 def _from_names(
-    folder: LeRobotFolder,
-    images: Sequence[str],
-    statistics: Statistics,
-    whose: str,
-    joints: tuple[str, ...],
+    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, whose: str, joints: tuple[str, ...],
     robot_cameras: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}
@@ -148,29 +138,21 @@ def _from_names(
         if known is None and len(images) == len(robot_cameras) == 1:
             known = robot_cameras[0]
         if known is None:
-            raise InputError(
-                f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has "
-                f"{list(robot_cameras)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`"
-            )
+            raise InputError(f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has "
+                             f"{list(robot_cameras)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`")
         cameras[name] = known
     for what, size in (("state", folder.state_dim), ("actions", folder.action_dim)):
         if size and size != len(joints):
-            raise InputError(
-                f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
-                "joints; say which is which in a policy file"
-            )
+            raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
+                             "joints; say which is which in a policy file")
     for feature in (STATE, ACTION):
         rows = statistics.get(feature, {})
-        reach = max(
-            (float(np.abs(rows[name]).max()) for name in ("min", "max", "mean", "q01", "q99") if name in rows),
-            default=0.0,
-        )
+        reach = max((float(np.abs(rows[name]).max()) for name in ("min", "max", "mean", "q01", "q99") if name in rows),
+                    default=0.0)
         if reach > WIDEST:
-            raise InputError(
-                f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a "
-                "policy file with the units of the data (degrees: scale 57.29578; see "
-                "config/policies/so101_lerobot.yaml)"
-            )
+            raise InputError(f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a "
+                             "policy file with the units of the data (degrees: scale 57.29578; see "
+                             "config/policies/so101_lerobot.yaml)")
     actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=True))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 
@@ -187,7 +169,6 @@ def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:
         return options.data.step_dt
     logger.warning(
         "checkpoint %s does not say how far apart its actions are: taking 1/%g s; a policy file can say step_dt",
-        folder.path,
-        USUAL_RATE,
+        folder.path, USUAL_RATE,
     )
     return 1.0 / USUAL_RATE

@@ -28,13 +28,8 @@ def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: 
         for rows, limit in ((state, config.state_dim), (actions, config.action_dim))
     ]
     return Parts(
-        options.embodiment or nameless(config.cameras, widths[0], ["absolute"] * widths[1]),
-        state,
-        actions,
-        {},
-        fit,
-        no_statistics="" if statistics else note,
-        notes=(note,) if statistics else (),
+        options.embodiment or nameless(config.cameras, widths[0], ["absolute"] * widths[1]), state, actions, {}, fit,
+        no_statistics="" if statistics else note, notes=(note,) if statistics else (),
     )
 
 

@@ -115,8 +115,7 @@ def check_keys(wanted: Mapping[str, Shape], found: Mapping[str, Shape], where: s
         "extra": sorted(found.keys() - wanted.keys()),
         "misshapen": [
             f"{key} {list(found[key])}, expected {list(wanted[key])}"
-            for key in sorted(wanted.keys() & found.keys())
-            if tuple(found[key]) != tuple(wanted[key])
+            for key in sorted(wanted.keys() & found.keys()) if tuple(found[key]) != tuple(wanted[key])
         ],
     }
     if parts := [_listed(kind, keys) for kind, keys in kinds.items() if keys]:
@@ -140,13 +139,8 @@ def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
 
 
 def load_weights(
-    module: nn.Module,
-    tensors: TensorFolder,
-    where: str,
-    rename: Rename = lambda key: key,
-    optional: Iterable[str] = (),
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    module: nn.Module, tensors: TensorFolder, where: str, rename: Rename = lambda key: key,
+    optional: Iterable[str] = (), device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
 ) -> None:
     """Give a module built on the meta device its weights, each read straight into its place, in its final type.
 

@@ -48,10 +48,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[Pi0Config, 
 
 
 FAMILY = Family(
-    "pi0",
-    Pi0Config,
-    Pi0,
-    Pi0Processor,
+    "pi0", Pi0Config, Pi0, Pi0Processor,
     layouts={
         "lerobot": lerobot("pi0", "pi05", rename=rename, fit="pad"),
         "transformers": Layout(lambda config: TRANSFORMERS <= config.keys(), _read, rename, overrides=("assets",)),

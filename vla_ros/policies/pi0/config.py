@@ -81,10 +81,8 @@ class Pi0Config:
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):
             if getattr(self.prefix, name) != getattr(self.expert, name):
-                raise InputError(
-                    f"pi0: {name} of prefix {getattr(self.prefix, name)} and of expert "
-                    f"{getattr(self.expert, name)}: expected the same, both towers share one attention"
-                )
+                raise InputError(f"pi0: {name} of prefix {getattr(self.prefix, name)} and of expert "
+                                 f"{getattr(self.expert, name)}: expected the same, both towers share one attention")
         if self.prompt not in PROMPTS:
             raise InputError(f"pi0: prompt {self.prompt!r}, expected one of {PROMPTS}")
         for name in ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps"):
@@ -132,13 +130,9 @@ class Pi0Config:
             time_beta=[data.get("time_sampling_beta_alpha", 1.5), data.get("time_sampling_beta_beta", 1.0)],
         )
         for name, theirs in (
-            ("horizon", "chunk_size"),
-            ("text_length", "tokenizer_max_length"),
-            ("num_steps", "num_inference_steps"),
-            ("time_scale", "time_sampling_scale"),
-            ("time_offset", "time_sampling_offset"),
-            ("min_period", "min_period"),
-            ("max_period", "max_period"),
+            ("horizon", "chunk_size"), ("text_length", "tokenizer_max_length"), ("num_steps", "num_inference_steps"),
+            ("time_scale", "time_sampling_scale"), ("time_offset", "time_sampling_offset"),
+            ("min_period", "min_period"), ("max_period", "max_period"),
         ):
             if theirs in data:
                 values[name] = data[theirs]
@@ -146,9 +140,8 @@ class Pi0Config:
         config = record(cls, sizes | values, f"{where}: config.json")
         resolution = list(data.get("image_resolution", config.image_size))
         if resolution != list(config.image_size):
-            raise InputError(
-                f"{where}: config.json: image_resolution {resolution}, its weights are for {config.vision.image}"
-            )
+            raise InputError(f"{where}: config.json: image_resolution {resolution}, its weights are for "
+                             f"{config.vision.image}")
         return config
 
     @classmethod
@@ -174,34 +167,22 @@ class Pi0Config:
             text, vision, expert = whole.vlm_config.text_config, whole.vlm_config.vision_config, whole.dit_config
             towers = {
                 name: {
-                    "width": size.hidden_size,
-                    "depth": size.num_hidden_layers,
-                    "mlp": size.intermediate_size,
-                    "heads": size.num_attention_heads,
-                    "kv_heads": size.num_key_value_heads,
-                    "head_dim": size.head_dim,
+                    "width": size.hidden_size, "depth": size.num_hidden_layers, "mlp": size.intermediate_size,
+                    "heads": size.num_attention_heads, "kv_heads": size.num_key_value_heads, "head_dim": size.head_dim,
                 }
                 for name, size in (("prefix", text), ("expert", expert))
             }
             values = dict(
                 vision=dict(
-                    hidden=vision.hidden_size,
-                    depth=vision.num_hidden_layers,
-                    heads=vision.num_attention_heads,
-                    mlp=vision.intermediate_size,
-                    patch=vision.patch_size,
-                    image=vision.image_size,
+                    hidden=vision.hidden_size, depth=vision.num_hidden_layers, heads=vision.num_attention_heads,
+                    mlp=vision.intermediate_size, patch=vision.patch_size, image=vision.image_size,
                 ),
                 vocabulary=text.vocab_size,
-                state_dim=whole.max_state_dim,
-                action_dim=whole.max_action_dim,
-                horizon=whole.chunk_size,
+                state_dim=whole.max_state_dim, action_dim=whole.max_action_dim, horizon=whole.chunk_size,
                 num_steps=whole.num_inference_steps,
                 time_beta=(whole.time_sampling_beta_alpha, whole.time_sampling_beta_beta),
-                time_scale=whole.time_sampling_scale,
-                time_offset=whole.time_sampling_offset,
-                min_period=whole.min_period,
-                max_period=whole.max_period,
+                time_scale=whole.time_sampling_scale, time_offset=whole.time_sampling_offset,
+                min_period=whole.min_period, max_period=whole.max_period,
             )
         except Exception as error:  # the library checks little, and its classes fail where they use a value
             raise InputError(f"{where}: not a configuration of π0: {' '.join(str(error).split())}") from error

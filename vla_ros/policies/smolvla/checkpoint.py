@@ -24,11 +24,7 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 
 FAMILY = Family(
-    "smolvla",
-    SmolVLAConfig,
-    lambda config: SmolVLA(config).freeze(),
-    SmolVLAProcessor,
-    title="SmolVLA",
+    "smolvla", SmolVLAConfig, lambda config: SmolVLA(config).freeze(), SmolVLAProcessor, title="SmolVLA",
     layouts={"lerobot": lerobot("smolvla", rename=rename, fit="pad_top_left")},
     fit="pad_top_left",
     defaults={"train_expert_only": False, "freeze_vision_encoder": False},

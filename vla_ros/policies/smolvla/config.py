@@ -19,43 +19,19 @@ from vla_ros.policies.tokenizer import vlm_folders
 VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
 
 LEROBOT_FIELDS = (
-    "chunk_size",
-    "n_action_steps",
-    "max_state_dim",
-    "max_action_dim",
-    "adapt_to_pi_aloha",
-    "tokenizer_max_length",
-    "num_steps",
-    "freeze_vision_encoder",
-    "train_expert_only",
-    "train_state_proj",
-    "attention_mode",
-    "num_expert_layers",
-    "num_vlm_layers",
-    "self_attn_every_n_layers",
-    "expert_width_multiplier",
-    "min_period",
+    "chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "adapt_to_pi_aloha", "tokenizer_max_length",
+    "num_steps", "freeze_vision_encoder", "train_expert_only", "train_state_proj", "attention_mode",
+    "num_expert_layers", "num_vlm_layers", "self_attn_every_n_layers", "expert_width_multiplier", "min_period",
     "max_period",
 )
 READ_ELSEWHERE = (
-    "n_obs_steps",
-    "input_features",
-    "output_features",
-    "normalization_mapping",
-    "vlm_model_name",
-    "resize_imgs_with_padding",
-    "add_image_special_tokens",
-    "use_delta_joint_actions_aloha",
+    "n_obs_steps", "input_features", "output_features", "normalization_mapping", "vlm_model_name",
+    "resize_imgs_with_padding", "add_image_special_tokens", "use_delta_joint_actions_aloha",
 )
 # Masked padding changes nothing, the prefix is always cached, the weights are always the folder's, and absent cameras
 # are left out instead of shown black and masked, which is the same.
 NOT_USED = (
-    "empty_cameras",
-    "use_cache",
-    "load_vlm_weights",
-    "prefix_length",
-    "pad_language_to",
-    "fine_tune_vision_encoder",
+    "empty_cameras", "use_cache", "load_vlm_weights", "prefix_length", "pad_language_to", "fine_tune_vision_encoder",
     "vision_encoder_lr_multiplier",
 )
 
@@ -86,20 +62,13 @@ class VlmSize:
             row = {
                 "shuffle": config.get("scale_factor", 2),
                 "vision": {
-                    "hidden": vision["hidden_size"],
-                    "depth": vision.get("num_hidden_layers", 12),
-                    "heads": vision["num_attention_heads"],
-                    "mlp": vision.get("intermediate_size", 3072),
-                    "patch": vision["patch_size"],
-                    "image": vision["image_size"],
+                    "hidden": vision["hidden_size"], "depth": vision.get("num_hidden_layers", 12),
+                    "heads": vision["num_attention_heads"], "mlp": vision.get("intermediate_size", 3072),
+                    "patch": vision["patch_size"], "image": vision["image_size"],
                 },
                 "text": {
-                    "width": width,
-                    "heads": heads,
-                    "kv_heads": text.get("num_key_value_heads", heads),
-                    "head_dim": head_dim,
-                    "mlp": text["intermediate_size"],
-                    "vocabulary": text["vocab_size"],
+                    "width": width, "heads": heads, "kv_heads": text.get("num_key_value_heads", heads),
+                    "head_dim": head_dim, "mlp": text["intermediate_size"], "vocabulary": text["vocab_size"],
                     "epsilon": text.get("rms_norm_eps", 1e-5),
                 },
             }
@@ -179,13 +148,10 @@ class SmolVLAConfig:
         if self.attention_mode not in ("cross_attn", "self_attn"):
             raise InputError(f"smolvla: attention_mode {self.attention_mode!r}, expected cross_attn or self_attn")
         if self.num_expert_layers > 0 and self.num_expert_layers != self.num_vlm_layers:
-            raise InputError(
-                f"smolvla: num_expert_layers {self.num_expert_layers}, expected -1 or num_vlm_layers "
-                f"{self.num_vlm_layers}: an expert with fewer layers is not supported"
-            )
+            raise InputError(f"smolvla: num_expert_layers {self.num_expert_layers}, expected -1 or num_vlm_layers "
+                             f"{self.num_vlm_layers}: an expert with fewer layers is not supported")
         for what, size, limit in (
-            ("state", self.state_dim, self.max_state_dim),
-            ("action", self.real_action_dim, self.max_action_dim),
+            ("state", self.state_dim, self.max_state_dim), ("action", self.real_action_dim, self.max_action_dim),
         ):
             if size > limit:
                 raise InputError(f"smolvla: {what} of {size} dimensions, expected at most {limit}")
@@ -231,9 +197,7 @@ class SmolVLAConfig:
         where, config, vlm = folder.path / "config.json", folder.config, VlmSize.find(folder, options)
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         for name, expected in (
-            ("n_obs_steps", 1),
-            ("add_image_special_tokens", False),
-            ("use_delta_joint_actions_aloha", False),
+            ("n_obs_steps", 1), ("add_image_special_tokens", False), ("use_delta_joint_actions_aloha", False),
             ("resize_imgs_with_padding", [vlm.vision.image] * 2),
         ):
             if name in config and config[name] != expected:
@@ -241,15 +205,11 @@ class SmolVLAConfig:
                     f"{where}: {name} {shown(config[name])}, expected {expected!r}: nothing else is supported"
                 )
         if config.get("adapt_to_pi_aloha") and options.embodiment is None:
-            raise InputError(
-                f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
-                "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)"
-            )
+            raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
+                             "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
-            vlm=vlm,
-            cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
-            state_dim=folder.state_dim,
-            real_action_dim=folder.action_dim,
+            vlm=vlm, cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
+            state_dim=folder.state_dim, real_action_dim=folder.action_dim,
         )
         return record(cls, values, str(where))
 
@@ -270,9 +230,8 @@ class SmolVLAConfig:
         """Rows for `vla-ros info`."""
         vision = self.vlm.vision
         return {
-            "vision": "keypoint stem"
-            if isinstance(vision, KeypointStemSize)
-            else f"SigLIP of width {vision.hidden}, {self.vlm.image_tokens} tokens a camera",
+            "vision": "keypoint stem" if isinstance(vision, KeypointStemSize) else
+                      f"SigLIP of width {vision.hidden}, {self.vlm.image_tokens} tokens a camera",
             "text tower": f"width {self.vlm.text.width}, {self.num_vlm_layers} layers",
             "expert": f"width {self.expert_width}, {self.attention_mode}",
             "language": f"up to {self.tokenizer_max_length} tokens",

@@ -43,10 +43,10 @@ class SmolVLAContext:
 
 class SmolVLA(FlowPolicy):
     """A batch holds
-    images: (B, C, 3, size, size) uint8, or float in [-1, 1].
-    image_mask: (B, C) bool, False where a camera is absent.
-    tokens: (B, T) int64; token_mask: (B, T) bool.
-    state: (B, max_state_dim), normalised and padded.
+        images: (B, C, 3, size, size) uint8, or float in [-1, 1].
+        image_mask: (B, C) bool, False where a camera is absent.
+        tokens: (B, T) int64; token_mask: (B, T) bool.
+        state: (B, max_state_dim), normalised and padded.
     """
 
     config: SmolVLAConfig
@@ -118,10 +118,7 @@ class SmolVLA(FlowPolicy):
         joint = torch.cat([valid[:, None, :].expand(-1, horizon, -1), causal], dim=2)
         steps = torch.arange(horizon, device=valid.device)
         return SmolVLAContext(
-            keys,
-            values,
-            cross_mask=valid[:, None, None, :],
-            joint_mask=joint[:, None].repeat(1, 1, groups, 1),
+            keys, values, cross_mask=valid[:, None, None, :], joint_mask=joint[:, None].repeat(1, 1, groups, 1),
             joint_rotary=rotary_table(valid.sum(dim=1, keepdim=True) + steps, size.head_dim),
             cross_rotary=rotary_table(steps[None], size.head_dim),
         )
