@@ -203,54 +203,47 @@ def read_parquet(path: Path, columns: Callable[[str], bool]) -> pa.Table:
 
     A few bytes can stand for any number of equal values, so what they come to is looked at before they are written out.
     """
-    try:
-        with _opened(path, columns) as (file, names):
-            table = file.read(names)
-    except (OSError, pa.ArrowException) as error:
-        raise _no_parquet(path, error) from error
-    for name in names:
-        texts = list(_texts(table[name]))
-        longest = max((pc.max(pc.binary_length(part.dictionary)).as_py() or 0 for part in texts), default=0)
-        if (size := longest * sum(map(len, texts))) > MOST_TEXT:
-            raise InputError(f"{path}: {name}: {size} bytes of text, expected at most {MOST_TEXT}")
+    with _opened(path, columns) as (file, names):
+        table = file.read(names)
+        for name in names:
+            texts = list(_texts(table[name]))
+            longest = max((pc.max(pc.binary_length(part.dictionary)).as_py() or 0 for part in texts), default=0)
+            if (size := longest * sum(map(len, texts))) > MOST_TEXT:
+                raise InputError(f"{path}: {name}: {size} bytes of text, expected at most {MOST_TEXT}")
     return table
 
 
 def read_rows(path: Path, column: str, episode: int) -> Iterator[Any]:
     """The values of a column, one at a time, in the rows of an episode. Raises InputError that names the file."""
-    try:
-        with _opened(path, {column, "episode_index"}.__contains__) as (file, names):
-            if column not in names or "episode_index" not in names:
-                raise InputError(f"{path}: no column {column!r} or 'episode_index'")
-            for batch in file.iter_batches(64, columns=names):
-                for value, index in zip(batch[column], batch["episode_index"], strict=True):
-                    if index.as_py() == episode:
-                        yield value.as_py()
-    except (OSError, pa.ArrowException) as error:
-        raise _no_parquet(path, error) from error
+    with _opened(path, {column, "episode_index"}.__contains__) as (file, names):
+        if len(names) < 2:
+            raise InputError(f"{path}: columns {names}, expected {column!r} and 'episode_index'")
+        for batch in file.iter_batches(64, columns=names):
+            for value, index in zip(batch[column], batch["episode_index"], strict=True):
+                if index.as_py() == episode:
+                    yield value.as_py()
 
 
 @contextmanager
 def _opened(path: Path, columns: Callable[[str], bool]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
     """The file, and those of its columns that `columns` takes. A text that many rows repeat is in memory once."""
-    meta = pq.read_metadata(regular(path, "dataset file"))
-    leaves = [meta.schema.column(k) for k in range(len(meta.schema))]
-    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    with pq.ParquetFile(path, metadata=meta, read_dictionary=texts) as file:
-        names = [name for name in file.schema_arrow.names if columns(name)]
-        starts = tuple(f"{name}." for name in names)
-        values = sum(
-            meta.row_group(row).column(k).num_values * max(1, leaf.length // 8)
-            for k, leaf in enumerate(leaves) if f"{leaf.path}.".startswith(starts)
-            for row in range(meta.num_row_groups)
-        )  # fmt: skip
-        if max(values, meta.num_rows) > MOST_VALUES:
-            raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
-        yield file, names
-
-
-def _no_parquet(path: Path, error: Exception) -> InputError:
-    return InputError(f"{path}: not a parquet file: {error}")
+    try:
+        meta = pq.read_metadata(regular(path, "dataset file"))
+        leaves = [meta.schema.column(k) for k in range(len(meta.schema))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        with pq.ParquetFile(path, metadata=meta, read_dictionary=texts) as file:
+            names = [name for name in file.schema_arrow.names if columns(name)]
+            starts = tuple(f"{name}." for name in names)
+            values = sum(
+                meta.row_group(row).column(k).num_values * max(1, leaf.length // 8)
+                for k, leaf in enumerate(leaves) if f"{leaf.path}.".startswith(starts)
+                for row in range(meta.num_row_groups)
+            )  # fmt: skip
+            if max(values, meta.num_rows) > MOST_VALUES:
+                raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
+            yield file, names
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not a parquet file: {error}") from error
 
 
 def _texts(values: pa.ChunkedArray | pa.Array) -> Iterator[pa.DictionaryArray]:
