@@ -156,3 +156,13 @@ def test_one_long_text_in_very_many_rows(dataset):
     write_compressed(file, pa.table({"episode_index": range(200), "tasks": tasks}))
     with pytest.raises(InputError, match="tasks: 838860800 bytes of text, expected at most"):
         Dataset(dataset)
+
+
+def test_a_video_of_no_codec(dataset):
+    file = next((dataset / "videos").rglob("*.mp4"))
+    data = file.read_bytes()
+    kind = data[data.index(b"stsd") + 16 :][:4]  # of the first entry of the table of samples
+    replace(file, data.replace(kind, b"none"))
+    found = Dataset(dataset)
+    with pytest.raises(InputError, match="of no known codec"):
+        found.episode_frames(found.episodes[0], file.relative_to(dataset / "videos").parts[0].rpartition(".")[2])
