@@ -6,7 +6,7 @@ import numpy as np
 from command_check import Bounds
 
 from vla_ros.control.admission import AdmissionRules
-from vla_ros.control.executor import Settings
+from vla_ros.control.settings import Settings
 
 
 def between(rng: np.random.Generator, low: np.ndarray, high: np.ndarray, rows: int | None = None) -> np.ndarray:

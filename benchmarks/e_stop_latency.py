@@ -33,7 +33,7 @@ PATIENCE = 5.0  # s from a reset to a followed chunk
 
 def recording_executor() -> int:
     """executor_node that notes when the first command after each latching was published (RECORD_E_STOP, numpy, s)."""
-    from vla_ros.control.executor import Command
+    from vla_ros.control.settings import Command
     from vla_ros.nodes.base import spin_node
     from vla_ros.nodes.executor_node import ExecutorNode
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_ros.control.executor import Command
+from vla_ros.control.settings import Command
 from vla_ros.nodes.base import spin_node
 from vla_ros.nodes.executor_node import ExecutorNode
 

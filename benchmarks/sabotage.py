@@ -7,8 +7,9 @@ from typing import Any
 import command_check as check
 import numpy as np
 
-from vla_ros.control.executor import Command, Executor, Settings
+from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
+from vla_ros.control.settings import Command, Settings
 
 STOPPED, E_STOPPED = 5, 6
 

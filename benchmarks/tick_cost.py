@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.control.executor import Executor, Settings
+from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
+from vla_ros.control.settings import Settings
 from vla_ros.core.chunk import ActionChunk, Part, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import CommandGroup, Joint, RobotSpec

@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vla_ros.control.executor import Executor, Settings
+from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
+from vla_ros.control.settings import Settings
 from vla_ros.core.chunk import ActionChunk, Part, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.observation import Sample

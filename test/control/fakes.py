@@ -4,8 +4,9 @@ import numpy as np
 from control.robots import robot
 
 from vla_ros.control.admission import Reason, Refusal
-from vla_ros.control.executor import Command, Executor, Settings
+from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
+from vla_ros.control.settings import Command, Settings
 from vla_ros.control.timing import SimulatedPeriods
 from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.core.instruction import instruction_id

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vla_ros.control.admission import Reason
-from vla_ros.control.executor import Command
 from vla_ros.control.monitor import Monitor
+from vla_ros.control.settings import Command
 from vla_ros.control.supervisor import Cause, State
 from vla_ros.core.chunk import ActionChunk
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vla_ros.control.executor import Settings
+from vla_ros.control.settings import Settings
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.parameters import NodeParameters, build, parameter, table

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vla_ros.control.admission import AdmissionRules, Reason
-from vla_ros.control.executor import Settings
+from vla_ros.control.settings import Settings
 from vla_ros.control.supervisor import Cause, State
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.parameters import build, table

@@ -1,15 +1,14 @@
 """The executor without ROS: fed with messages and time, it gives commands."""
 
-from dataclasses import dataclass, field
-
 import numpy as np
 
-from vla_ros.control.admission import Admission, AdmissionRules, Reason, Refusal
+from vla_ros.control.admission import Admission, Reason, Refusal
 from vla_ros.control.blending import Blender
 from vla_ros.control.joint_states import JointStates
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
+from vla_ros.control.settings import Command, Settings
 from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import SETTLE_NS, Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
@@ -17,37 +16,6 @@ from vla_ros.control.timing import CommandTime, Timing
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to execute. The node's parameters of the same names take their defaults from here."""
-
-    mode: str = "ensemble"  # or latest, rtc
-    ensemble_m: float = 0.01  # m of the weights exp(-m i), i = 0 the oldest
-    crossfade: float = 0.2  # s, for `latest`, and where the instruction changes
-    rtc_crossfade: float = 0.05  # s, for `rtc`
-    interpolation: str = "linear"  # or cubic
-    joint_state_timeout: float = 0.25  # s
-    following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
-    overrun_limit: float = 0.1  # s the loop may stall
-    clock_jump_limit: float = 0.5  # s that ROS time may gain or lose; never more than a control period
-    monitor_window: float = 5.0  # s over which the motion is watched
-    reversal_limit: float = 5.0  # 1/s, of the commanded motion of a joint; 0 = off
-    on_reversals: str = "warn"  # or hold
-    start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
-    admission: AdmissionRules = field(default_factory=AdmissionRules)
-
-
-@dataclass(frozen=True)
-class Command:
-    """What to publish: (J,) position, rad or m, for the instant `stamp_ns`.
-
-    Stamps rise, and those of a motion lie as far apart as the ticks did, even where ROS time was set meanwhile.
-    """
-
-    stamp_ns: int
-    position: np.ndarray
 
 
 class Executor:

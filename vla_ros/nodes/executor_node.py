@@ -13,8 +13,9 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
 from vla_ros.control.admission import Reason
-from vla_ros.control.executor import Command, Executor
+from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
+from vla_ros.control.settings import Command
 from vla_ros.control.status import Seen
 from vla_ros.control.supervisor import State
 from vla_ros.control.urdf import load_urdf

@@ -5,8 +5,8 @@ from typing import Any
 
 from vla_ros.control.admission import AdmissionRules
 from vla_ros.control.blending import MODES
-from vla_ros.control.executor import Settings
 from vla_ros.control.interpolation import INTERPOLATIONS
+from vla_ros.control.settings import Settings
 from vla_ros.nodes.parameters import NodeParameters, parameter
 
 _S, _R = Settings, AdmissionRules
