@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from adversary_draws import between, plan, random_robot, random_settings, wild
-from command_check import Bounds, CommandCheck
+from command_check import STAMPS, Bounds, CommandCheck
 
 from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
+from vla_ros.control.timing import SimulatedPeriods
 from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
@@ -62,16 +63,18 @@ class Episode:
     """One robot, one executor, what is done to it, and a model of what may come out."""
 
     def __init__(self, seed: int, number: int, make: Callable[..., Executor] = Executor) -> None:
-        """`make`: takes limits, rate and settings."""
+        """`make`: takes limits, rate, settings and whether time is simulated."""
         self.number = number
         self.rng = rng = np.random.default_rng([seed, number])
         self.result = Result()
         self.bounds: Bounds | None = None
         self.robot = random_robot(rng)
         self.settings = random_settings(rng)
+        self.character = str(rng.choice(["regular", "late", "late and clock", "simulated"]))
+        self.simulated = self.character == "simulated"
         try:
             limits = Limits.merge(RobotSpec.from_dict(self.robot))
-            self.executor = make(limits, self.robot["control_rate"], self.settings)
+            self.executor = make(limits, self.robot["control_rate"], self.settings, self.simulated)
         except InputError:
             self.result.faults["robot refused"] += 1
             return
@@ -80,12 +83,17 @@ class Episode:
         self.period_ns = round(NS * self.bounds.period)
         self.names = self.bounds.names
         self.now_ns, self.steady_ns = 1_000_000 * NS + int(rng.integers(NS)), int(rng.integers(1, 10**15))
-        self.character = str(rng.choice(["regular", "late", "late and clock"]))
+        if self.simulated:  # /clock: its mean step, in control periods, and how much its steps differ
+            self.periods = SimulatedPeriods(self.robot["control_rate"], self.settings.clock_jump_limit)
+            self.clock_step = float(rng.choice([1.0, 100 / 240, 333 / 1000, 1.2, 3.7, 0.1]))
+            self.clock_jitter = float(rng.choice([0.0, 0.0, 0.5, 0.99]))
+            self.steady_ns = self.at_ns = 0
         self.measured = between(rng, self.bounds.lower, self.bounds.upper)
         if rng.random() < 0.2:
             self.measured += (self.bounds.upper - self.bounds.lower) * rng.uniform(-0.2, 0.2, len(self.names))
         self.known = np.full(len(self.names), np.nan)  # what the executor was told, and when by `moment`
         self.told = np.zeros(len(self.names), dtype=int)
+        self.leapt_ns = 0  # of simulated time
         self.moment = 0  # counts measurements and commands
         self.joint_mode, self.step = "well", 0
         self.session, self.sequence = 7, 0
@@ -187,7 +195,8 @@ class Episode:
     def _activate(self) -> None:
         pause = int(self.rng.integers(0, 2 * self.period_ns))  # from the last tick
         self.now_ns += pause
-        self.steady_ns += pause
+        if not self.simulated:
+            self.steady_ns += pause
         if self.rng.random() < 0.6 or np.isnan(self.known).any():
             self._measure(self.known if self.joint_mode == "frozen" else self.measured)
         try:
@@ -199,6 +208,8 @@ class Episode:
             self._found(E_STOP, "activated while it was latched")
         self.active, self.stopping, self.rival, self.mute = True, False, False, True
         self.starts = [(self.known.copy(), self.told.copy())]
+        if self.simulated:
+            self._simulated_tick(*self.periods.start(self.now_ns))
 
     @property
     def _here(self) -> np.ndarray:
@@ -289,15 +300,45 @@ class Episode:
 
     def _tick(self) -> None:
         self.step += 1
+        if self.simulated:
+            self._clock_message()
+            return
         passed = self._periods() * self.period_ns
         self.steady_ns += passed
         self.now_ns += passed
-        if self.character == "late and clock" and self.rng.random() < 0.01:
-            leap = round(float(self.rng.choice(LEAPS)) * NS)
-            self.result.faults["clock set"] += 1
-            self.now_ns += leap
+        if self.character == "late and clock":
+            self._set_clock()
         self._move_joints()
-        command = self.executor.tick(self.now_ns, self.steady_ns, (passed - self.period_ns) * 1e-9)
+        self._take(self.executor.tick(self.now_ns, self.steady_ns, (passed - self.period_ns) * 1e-9))
+
+    def _set_clock(self) -> None:
+        if self.rng.random() < 0.01:
+            self.result.faults["clock set"] += 1
+            self.now_ns += round(float(self.rng.choice(LEAPS)) * NS)
+
+    def _clock_message(self) -> None:
+        """/clock goes on by a step of its own; the control periods that are over then are ticked."""
+        rng = self.rng
+        self.now_ns += max(round(self.clock_step * self.period_ns * (1 + self.clock_jitter * rng.uniform(-1, 1))), 1)
+        if rng.random() < 0.5:
+            self._set_clock()
+        self._move_joints()
+        if not self.active:
+            self._take(self.executor.tick(self.now_ns, self.steady_ns))
+            return
+        at_ns = self.now_ns
+        for at_ns, steady_ns in self.periods.due(self.now_ns):
+            self._simulated_tick(at_ns, steady_ns)
+        if not 0 <= self.now_ns - at_ns < self.period_ns:
+            self._found(STAMPS, f"{self.now_ns - at_ns} ns behind /clock")
+
+    def _simulated_tick(self, at_ns: int, steady_ns: int) -> None:
+        if not 0 <= at_ns - self.at_ns <= max(NS * self.settings.clock_jump_limit, 2 * self.period_ns):
+            self.leapt_ns = at_ns - steady_ns
+        self.at_ns, self.steady_ns = at_ns, steady_ns
+        self._take(self.executor.tick(at_ns, steady_ns))
+
+    def _take(self, command: Any) -> None:
         self.result.ticks += 1
         state = int(self.executor.state[0])
         if self.latched and state != E_STOPPED:
@@ -322,7 +363,8 @@ class Episode:
         same = self.last is not None and np.array_equal(position, self.last)
         self.resting = self.resting + 1 if same else 0
         self.going_on &= not same
-        self.check.add(position, command.stamp_ns, self.steady_ns, stopped or self.going_on)
+        stamp_ns = command.stamp_ns - self.leapt_ns  # a leap of simulated time is no motion
+        self.check.add(position, stamp_ns, self.steady_ns, stopped or self.going_on)
         self.moment += 1
         if not same:
             self.last_moment = self.moment
@@ -333,7 +375,7 @@ class Episode:
         bounds = self.bounds
         for start, told in reversed([*self.starts, (self.known, self.told)]):
             young = self.last is None or bool((told > self.last_moment).all())
-            if young and bool((np.abs(position - start) <= 1e-9).all()):
+            if young and np.array_equal(position, start):
                 self.result.exempt["from rest at a measured position"] += 1
                 self.check.begin(start)
                 return

@@ -201,7 +201,7 @@ class CommandCheck:
                 v, np.cumsum(np.nan_to_num(T))[:, None], slack / np.nan_to_num(T, nan=np.inf), stopped, report
             )
             if np.isfinite(bounds.jerk).any():
-                self._check_jerk(a, np.abs(T[:, 0] - bounds.period) < 2e-9, still, stopped, slack, report)
+                self._check_jerk(a, np.diff(ns) == period_ns, still, stopped, slack, report)
             for name, value, limit in (("velocity", v, bounds.velocity), ("acceleration", a, bounds.acceleration)):
                 if value.size:
                     self.share[name] = max(self.share[name], float(np.nanmax(np.abs(value) / limit)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import command_check as check
 import numpy as np
@@ -15,14 +16,14 @@ STOPPED, E_STOPPED = 5, 6
 def with_limits(**change: Callable[[Limits], np.ndarray]) -> Callable[..., Executor]:
     """The executor believes in other limits than the robot has."""
 
-    def make(limits: Limits, rate: float, settings: Settings) -> Executor:
-        return Executor(replace(limits, **{name: of(limits) for name, of in change.items()}), rate, settings)
+    def make(limits: Limits, *args: Any) -> Executor:
+        return Executor(replace(limits, **{name: of(limits) for name, of in change.items()}), *args)
 
     return make
 
 
-def careless_start(limits: Limits, rate: float, settings: Settings) -> Executor:
-    return Executor(limits, rate, replace(settings, start_tolerance=1e9))
+def careless_start(limits: Limits, rate: float, settings: Settings, simulated: bool) -> Executor:
+    return Executor(limits, rate, replace(settings, start_tolerance=1e9), simulated)
 
 
 class Changed(Executor):

@@ -214,6 +214,28 @@ def write_openpi(folder: Path, config: Pi0Config, adaptive: bool, dims: int, sha
     (folder / "assets" / "robot" / "norm_stats.json").write_text(json.dumps({"norm_stats": rows}))
 
 
+def write_transformers(folder: Path, config: Pi0Config) -> None:
+    """transformers' folder: sizes in config.json, no statistics and no names of cameras."""
+    folder.mkdir(parents=True)
+    texts = [
+        {"model_type": "gemma", "hidden_size": size.width, "num_hidden_layers": size.depth, "head_dim": size.head_dim,
+         "intermediate_size": size.mlp, "num_attention_heads": size.heads, "num_key_value_heads": size.kv_heads,
+         "vocab_size": config.vocabulary} for size in (config.prefix, config.expert)
+    ]  # fmt: skip
+    vision = config.vision
+    vision = {"model_type": "siglip_vision_model", "hidden_size": vision.hidden, "num_hidden_layers": vision.depth,
+              "num_attention_heads": vision.heads, "intermediate_size": vision.mlp, "patch_size": vision.patch,
+              "image_size": vision.image, "vision_use_head": False}  # fmt: skip
+    vlm = {"model_type": "paligemma", "text_config": texts[0], "vision_config": vision, "image_token_id": 7,
+           "projection_dim": config.prefix.width}  # fmt: skip
+    said = {"model_type": "pi0", "vlm_config": vlm, "dit_config": texts[1], "chunk_size": config.horizon,
+            "max_state_dim": config.state_dim, "max_action_dim": config.action_dim}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(said))
+    tensors = {transformers_name(key): golden_vectors.fill(key, shape)
+               for key, shape in openpi_shapes(config, False).items() if "paligemma.lm_head" not in key}  # fmt: skip
+    save_file(tensors, folder / "model.safetensors")
+
+
 def write_sentencepiece(path: Path, vocabulary: int = 200) -> None:
     """A tiny SentencePiece model with Gemma's special tokens."""
     import io

@@ -62,7 +62,8 @@ def subject(kind: str, folder: Path) -> Subject:
     robot = RobotSpec.load(ROBOT)
 
     def policy(path: Path) -> None:
-        registry.load(path, robot=robot)
+        # openpi's and transformers' folders do not say which cameras and joints they are of: no robot can be given.
+        registry.load(path, robot=None if layout in ("openpi", "transformers") else robot)
 
     def dataset(path: Path) -> None:
         found = Dataset(path)
@@ -99,6 +100,8 @@ def subject(kind: str, folder: Path) -> Subject:
         real_families.make(path, name)
     elif layout == "openpi":
         pi0_folders.write_openpi(path, pi0_folders.TINY, False, 6, shards=2)
+    elif layout == "transformers":
+        pi0_folders.write_transformers(path, pi0_folders.TINY)
     elif layout == "dataset":
         write_dataset(path, episodes=2)
     elif layout == "bag":
@@ -109,12 +112,12 @@ def subject(kind: str, folder: Path) -> Subject:
             writer.write("/said", 10**9 * k, bytes(store.serialize_cdr(text, "std_msgs/msg/String")))
         writer.close({"vla_ros.lost./said": "2"})
     read = {"dataset": dataset, "bag": bag}.get(layout, policy)
-    read(path) if layout != "openpi" else registry.describe(path)  # it is right as it is
+    read(path)  # it is right as it is
     return Subject(path, read, sorted(file for file in path.rglob("*") if file.is_file()))
 
 
 KINDS = (
-    "robot", "policy file", "training", "urdf", "dataset", "bag", "openpi",
+    "robot", "policy file", "training", "urdf", "dataset", "bag", "openpi", "transformers",
     *(f"own-{name}" for name in families.FAMILIES), *(f"lerobot-{name}" for name in real_families.FAMILIES),
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """A folder of data runs no code: no program of ours searches the folder it is started in for modules.
 
-Every program is started for real in a folder where the modules that it would import lie in wait.
+Programs are started for real in a folder where the modules that they would import lie in wait.
 """
 
 import os
@@ -66,16 +66,8 @@ def test_the_trap_works(trap):
         start(trap, {"python": [sys.executable, "-c", "import numpy"]})
 
 
-def test_every_node(trap, programs):
-    """As a graph starts it, and as `ros2 run` does. A name that ROS refuses ends them when all is imported."""
-    commands = {node: node_command("1bad", SCRIPTS[node].split(":")[0], "", []) for node in NODES}
-    commands["ros2 run"] = [sys.executable, programs / "recorder_node", "--ros-args", "-r", "__node:=1bad"]
-    for name, (status, said) in start(trap, commands).items():
-        assert status and "1bad" in said, f"{name}: {said}"
-
-
-EVERY_COMMAND = """
-import runpy, sys
+EVERY = """
+import importlib, runpy, sys
 program, *commands = sys.argv[1:]
 sys.path[0] = program.rpartition("/")[0]  # as Python has it for a program that it is given
 for command in commands:
@@ -84,6 +76,8 @@ for command in commands:
         runpy.run_path(program, run_name="__main__")
     except SystemExit as end:
         assert not end.code, command
+for module in %r:
+    importlib.import_module(module)
 """
 POOL = """
 from multiprocessing import get_context
@@ -95,16 +89,20 @@ if __name__ == "__main__":
 """
 
 
-def test_every_command_and_its_processes(trap, programs, tmp_path):
-    (tmp_path / "every.py").write_text(EVERY_COMMAND)
+def test_every_program_and_the_processes_of_each(trap, programs, tmp_path):
+    """Those that import much are imported by one process; a node ends once it meets a name that ROS refuses."""
+    (tmp_path / "every.py").write_text(EVERY % [SCRIPTS[node].split(":")[0] for node in NODES])
     (tmp_path / "vla-ros").write_text(POOL)
-    commands = {
+    name = ["--ros-args", "-r", "__node:=1bad"]
+    results = start(trap, {
         "every": [sys.executable, tmp_path / "every.py", programs / "vla-ros", *COMMANDS],
         "pool": [sys.executable, tmp_path / "vla-ros"],
-    }
-    results = start(trap, commands)
+        "graph": node_command("1bad", "vla_ros.nodes.recorder_node", "", []),
+        "ros2 run": [sys.executable, programs / "recorder_node", *name],
+    })  # fmt: skip
     assert results["every"][0] == 0 and results["every"][1].count("usage: vla-ros ") == len(COMMANDS), results["every"]
     assert results["pool"] == (0, "[4]\n")
+    assert all(results[node][0] and "1bad" in results[node][1] for node in ("graph", "ros2 run")), results
 
 
 @pytest.mark.parametrize("path", ["{}", ":{}::"])

@@ -5,6 +5,7 @@ a source tree: extending `__path__` lets one name cover both.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pkgutil import extend_path
@@ -24,12 +25,18 @@ def without_working_directory(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, **safe}
 
 
-def _leave_working_directory() -> None:
-    """The same for this process, where it runs one of our programs and not a program that uses the package."""
+def _begin_program() -> None:
+    """The same for this process, where it runs one of our programs and not a program that uses the package.
+
+    One that is interrupted while it still imports (torch takes seconds) ends as any other program does, instead of
+    with a traceback from somewhere inside. Once all is imported, `cli.main` and `nodes.base.spin_node` take the signal.
+    """
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
     is_module = program == "-m" and any(word.startswith(f"{__name__}.") for word in sys.orig_argv)
     if not (is_module or program == "vla-ros" or program.endswith("_node")):
         return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     named = os.environ["PYTHONPATH"].split(os.pathsep) if os.environ.get("PYTHONPATH") else []
     os.environ.update(without_working_directory(os.environ))
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -39,4 +46,4 @@ def _leave_working_directory() -> None:
         sys.path[:] = [folder for folder in sys.path if folder != here]
 
 
-_leave_working_directory()
+_begin_program()

@@ -41,6 +41,26 @@ def test_little_that_unpacks_to_much(tmp_path, monkeypatch):
         storage.chunk(lz4.frame.compress(bytes(1 << 20)), "lz4", 20_000)
 
 
+def test_a_length_that_nothing_has(tmp_path):
+    """Of a record, and of what is in one."""
+    for length, field in ((2**63, 2**63), (40, 2**63)):
+        body = struct.pack("<QQQI", 1, 2, 10, 0) + struct.pack("<IQ", 0, field)
+        (tmp_path / "x.mcap").write_bytes(MAGIC + b"\x06" + struct.pack("<Q", length) + body)
+        assert repair(tmp_path / "x.mcap", tmp_path / f"r{length}").broken.keys() == {"x.mcap"}
+
+
+@pytest.mark.parametrize("said", [None, "", "x", "a/b/c", ["x"]])
+def test_a_type_that_is_none(bag, said):
+    metadata = yaml.safe_load((bag / "metadata.yaml").read_text())
+    metadata["rosbag2_bagfile_information"]["topics_with_message_count"][0]["topic_metadata"]["type"] = said
+    (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    try:
+        with Bag(bag) as opened:
+            assert isinstance(said, str) and len(list(opened.records())) > 1
+    except InputError as error:
+        assert "type" in str(error) and "\n" not in str(error)
+
+
 @pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
 def test_compressed_bags_are_read_within_the_bound(tmp_path, monkeypatch, mode):
     plugin = StoragePlugin.SQLITE3

@@ -6,6 +6,7 @@ from control.robots import robot
 from vla_ros.control.admission import Reason, Refusal
 from vla_ros.control.executor import Command, Executor, Settings
 from vla_ros.control.limits import Limits
+from vla_ros.control.timing import SimulatedPeriods
 from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.stamps import NS
@@ -21,9 +22,11 @@ class World:
         measured: (J,) follows the commands unless `stuck`.
     """
 
-    def __init__(self, rate: float = 100.0, jerk: float = np.inf, **settings: object) -> None:
+    def __init__(self, rate: float = 100.0, jerk: float = np.inf, clock: float = 0.0, **settings: object) -> None:
+        """`clock`: Hz of a simulated clock; 0 for real time."""
         self.period_ns = round(NS / rate)
-        self.executor = Executor(Limits.merge(robot(jerk, gripper=True)), rate, Settings(**settings))
+        self.clock, self.messages, self.periods = clock, 0, SimulatedPeriods(rate, 0.5)
+        self.executor = Executor(Limits.merge(robot(jerk, gripper=True)), rate, Settings(**settings), clock > 0)
         self.names = self.executor.limits.names
         self.now_ns, self.steady_ns = 1_000 * NS, 5 * NS
         self.measured, self.stuck, self.joints = HOME.copy(), False, True
@@ -42,7 +45,7 @@ class World:
     def tick(self, count: int = 1, pause: float = 0.0, leap: float = 0.0) -> Command | None:
         """`count` control periods; before each, the loop misses those of `pause` s and ROS time leaps by `leap` s."""
         command = None
-        for _ in range(count):
+        for _ in range(count if not self.clock else 0):
             passed = self.period_ns * (1 + round(pause * NS / self.period_ns))
             self.steady_ns += passed
             self.now_ns += passed + round(leap * NS)
@@ -51,6 +54,21 @@ class World:
             command = self.executor.tick(self.now_ns, self.steady_ns)
             if command is not None and not self.stuck:
                 self.measured = command.position.copy()
+        for _ in range(count if self.clock else 0):
+            command = self._simulated_period()
+        return command
+
+    def _simulated_period(self) -> Command | None:
+        """Clock messages until one ends a control period; the last command of that one."""
+        ticks: list[tuple[int, int]] = []
+        while not ticks:
+            self.now_ns = 1_000 * NS + round(self.messages * NS / self.clock)
+            self.messages += 1
+            self.measure()
+            ticks = list(self.periods.due(self.now_ns))
+        for at_ns, self.steady_ns in ticks:
+            command = self.executor.tick(at_ns, self.steady_ns)
+        self.measured = self.measured if command is None else command.position.copy()
         return command
 
     def chunk(self, rows: object = None, step_dt: float = 0.1, age: float = 0.0, **change: object) -> ActionChunk:

@@ -402,7 +402,7 @@ def test_simulated_time_is_the_stamp_whatever_it_does():
 def test_what_is_no_number_is_never_published():
     world = moving()
     last = world.executor.limiter.position.copy()
-    world.executor.limiter._x[1] = np.nan
+    world.executor.limiter.position[1] = np.nan
     assert np.array_equal(world.tick().position, last)
     assert state(world)[0] == State.E_STOPPED and "joint lift: the next command is nan" in world.executor.state[2]
     world.tick(60)

@@ -50,16 +50,21 @@ def test_a_target_is_not_overshot_where_later_intervals_are_no_shorter(room, acc
 intervals = st.sampled_from([1e-4, 0.004, 0.02, 0.3])  # s
 
 
-@given(steps=st.lists(st.tuples(st.floats(-2, 2), st.floats(-3, 3), intervals), max_size=60))
-def test_no_interval_breaks_a_limit(steps):
-    bounds, start = limits(), np.array([0.1, 0.3])
+@given(
+    jerk=st.sampled_from([np.inf, 300.0, 60.0]),
+    steps=st.lists(st.tuples(st.floats(-2, 2), st.floats(-3, 3), intervals), max_size=60),
+)
+def test_no_interval_breaks_a_limit(jerk, steps):
+    """Position, velocity and acceleration; jerk is bounded at regular intervals."""
+    bounds, start = limits(jerk), np.array([0.1, 0.3])
     limiter = Limiter(bounds, 0.01)
     limiter.reset(start)
-    times = np.cumsum([round(dt * 1e9) for *_, dt in steps] + [10_000_000] * 80)
+    times = np.cumsum([round(dt * 1e9) for *_, dt in steps] + [10_000_000] * 160)
     path = [limiter.follow(np.array([x, 0.2 - x]), np.array([v, -v]), dt) for x, v, dt in steps]
-    path += [limiter.brake() for _ in range(80)]
+    path += [limiter.brake() for _ in range(160)]
     assert limiter.at_rest
-    check_path(bounds, 0.01, start, np.array([start, *path]), np.concatenate([[0], times]))
+    whole = np.array([start, *path])
+    check_path(bounds, 0.01, start, whole, np.concatenate([[0], times]), np.zeros(len(whole), bool))
 
 
 @pytest.mark.parametrize("jerk", [1000.0, 200.0, 20.0])

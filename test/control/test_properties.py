@@ -146,6 +146,32 @@ def test_no_order_of_events_breaks_a_limit():
     assert np.mean(followed) > 10
 
 
+def test_no_clock_breaks_a_limit():
+    """Simulated time in steps that are no control periods."""
+    followed = []
+    kinds = st.sampled_from(["tick"] * 3 + ["chunk"] * 3 + ["wild"] * 2 + ["poison", "say", "e_stop"])
+
+    @settings(max_examples=15)
+    @given(
+        script=st.lists(st.tuples(kinds, st.integers(0, 2**20)), min_size=10, max_size=30),
+        rate=st.sampled_from([50.0, 100.0, 250.0]),
+        clock=st.sampled_from([240.0, 1000.0, 60.0, 80.0, 72.0]),
+        jerk=st.sampled_from([np.inf, 400.0, 60.0]),
+    )
+    def scripts(script, rate, clock, jerk):
+        run = Run(rate=rate, clock=clock, jerk=jerk, admission=CARELESS, following_limit=0.0)
+        for event, seed in script:
+            run.apply(event, seed)
+        run.apply("tick", 29)
+        run.check()
+        stamps = [np.array([stamp for _, stamp, *_ in piece]) for _, piece in run.pieces]
+        assert all((np.diff(some) % run.world.period_ns == 0).all() for some in stamps)
+        followed.append(run.followed)
+
+    scripts()
+    assert np.mean(followed) > 10
+
+
 @settings(max_examples=25)
 @given(
     mode=st.sampled_from(["ensemble", "latest", "rtc"]),

@@ -161,6 +161,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
         ({"cameras": [good["cameras"][0] | {"width": 10**9}]}, r"cameras\[0\]\.width: 1000000000, expected 1 to 8192"),
         ({"joints": []}, "joints: empty, expected at least one"),
         ({"groups": []}, "groups: empty, expected at least one"),
+        ({"groups": [group | {"topic": "arm"} for group in good["groups"]]}, "command topic 'arm' is duplicated"),
         ({"cameras": None}, "cameras: None, expected a list"),
         ({"control_rate": "fast"}, "control_rate: 'fast', expected a number"),
         ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a string"),

@@ -33,6 +33,8 @@ def test_a_robot_by_path_and_by_name(tmp_path, monkeypatch):
     assert resources.resolve_robot("so101") == shipped
     with pytest.raises(InputError, match=r"^robot 'so102': no such file, expected a path or one of so101$"):
         resources.resolve_robot("so102")
+    with pytest.raises(InputError, match="not a regular file, expected a path"):
+        resources.resolve_robot(tmp_path)
     mine = tmp_path / "prefix/share/vla_ros/config/robots/mine.yaml"
     mine.parent.mkdir(parents=True)
     mine.touch()

@@ -12,7 +12,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rosgraph_msgs.msg import Clock
 from system.support import free_domain
 
-from vla_ros.nodes.base import PlainNode
+from vla_ros.nodes.clock import PlainNode
 from vla_ros.nodes.executor_node import ExecutorNode
 from vla_ros.nodes.expert_node import ExpertNode
 from vla_ros.nodes.policy_node import PolicyNode

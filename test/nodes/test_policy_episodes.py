@@ -92,7 +92,8 @@ def test_what_begins_before_its_observation_is_asked_drops_the_answer_too():
 def test_a_leap_back_while_an_observation_is_built_leaves_nothing_used_up(when):
     node = Node()
     node._trigger, node.now_ns = Trigger(["front"], ["joint_states"]), lambda: 1
-    node._arrivals = Arrivals(node._builder, node._trigger, [], 0.5)
+    node._builder.streams = {}
+    node._arrivals = Arrivals(node._builder, node._trigger, 0.5)
 
     def arrive(step):
         for stream in ("front", "joint_states"):

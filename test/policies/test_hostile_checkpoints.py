@@ -90,7 +90,7 @@ def header(content: Any, data: bytes = b"\0" * 4) -> bytes:
     (header({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}), "cannot be read"),
     (header({"a" * 600: {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "a name too long"),
     (header({"a[b": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}), "1 extra: a"),
-])
+], ids=lambda value: value if isinstance(value, str) else "")
 def test_what_is_no_safetensors_file(checkpoint, weights, words):
     refused(checkpoint, weights, words)
 
@@ -133,3 +133,16 @@ def test_statistics_that_would_move_the_robot_wrongly(checkpoint, values, words)
             registry.load(checkpoint)
     finally:
         file.write_text(right)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda said: said.pop("front"), "mean of the image 'front': 0 numbers, expected 3"),
+    (lambda said: said["front"]["std"].pop(), "std of the image 'front': 2 numbers, expected 3"),
+])  # fmt: skip
+def test_statistics_of_images(tmp_path, change, words):
+    registry.save(tmp_path / "c", families.fresh("diffusion"))
+    said = json.loads((tmp_path / "c/statistics.json").read_text())
+    change(said)
+    (tmp_path / "c/statistics.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match=words):
+        registry.load(tmp_path / "c")

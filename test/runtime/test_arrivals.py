@@ -20,7 +20,7 @@ class Inputs:
     def __init__(self, pace: float = 0.0) -> None:
         self.builder = ObservationBuilder(ROBOT, max_age=0.5, history=1.0)
         self.trigger = Trigger(["front", "wrist"], [JOINT_STATES], max_ahead=0.5, pace=pace)
-        self.arrivals = Arrivals(self.builder, self.trigger, STREAMS, 0.5)
+        self.arrivals = Arrivals(self.builder, self.trigger, 0.5)
         self.has_history = False  # whether the policy sees half a second back, too
         self.said = []
 

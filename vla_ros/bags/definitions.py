@@ -1,6 +1,7 @@
 """Message definitions: the text that a bag carries, and the types that decode it."""
 
 import os
+import re
 import struct
 from functools import cache, lru_cache
 from pathlib import Path
@@ -40,11 +41,9 @@ def _package_folders(package: str) -> list[Path]:
 
 def message_text(typename: str) -> str | None:
     """The .msg file of `package/msg/Name` as written by its author, or None when it is not installed."""
-    package, kind, name = typename.split("/")
-    if kind != "msg":
-        return None
-    for folder in _package_folders(package):
-        path = folder / f"{name}.msg"
+    parts = re.fullmatch(r"(\w+)/msg/(\w+)", typename)
+    for folder in _package_folders(parts[1]) if parts else ():
+        path = folder / f"{parts[2]}.msg"
         if path.is_file():
             return path.read_text(encoding="utf-8")
     return None

@@ -55,6 +55,9 @@ class Bag:
             self._reader = Reader(self.path)
             self._reader.open()
             topics = dict(self._reader.topics)
+            for connection in self._reader.connections:
+                value_of(str, connection.topic, "name of a topic")
+                value_of(str, connection.msgtype, f"topic {connection.topic}: type")
             self.message_count = value_of(Messages, self._reader.message_count, "message count")
             self.start_ns = self._reader.start_time if self.message_count else 0
             self.end_ns = self._reader.end_time - 1 if self.message_count else 0

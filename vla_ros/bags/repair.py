@@ -24,7 +24,7 @@ from vla_ros.core.records import parsed, value_of
 
 # What the mcap reader raises on a file that ends or turns to garbage in the middle.
 BROKEN = (McapError, CRCValidationError, EOFError, struct.error, UnicodeDecodeError, ValueError,
-          RuntimeError, zlib.error, zstandard.ZstdError, MemoryError)  # fmt: skip
+          RuntimeError, zlib.error, zstandard.ZstdError, MemoryError, OverflowError)  # fmt: skip
 
 
 @dataclass

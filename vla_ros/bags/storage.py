@@ -45,7 +45,7 @@ def _check_file(path: Path) -> None:
 
 def most_of_file(path: Path, folder: str) -> int:
     """Bytes that a .zstd file may unpack to in a folder: half of what is free, and no more than any recording would."""
-    return min(shutil.disk_usage(folder).free // 2, max(1 << 30, 1000 * path.stat().st_size))
+    return min(shutil.disk_usage(folder).free // 2, max(1 << 28, 1000 * path.stat().st_size))
 
 
 def check_tables(path: Path) -> None:

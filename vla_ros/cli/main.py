@@ -36,11 +36,9 @@ def main(argv: list[str] | None = None) -> int:
         commands.add_parser(name, help=line, add_help=False)
     name = parser.parse_args(argv[:1]).command
     module_name, line = COMMANDS[name]
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the middle of an import it would leave a traceback
-    try:
-        module = import_module(module_name)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    module = import_module(module_name)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see vla_ros/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     own = argparse.ArgumentParser(prog=f"vla-ros {name}", description=module.__doc__ or line,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     module.arguments(own)

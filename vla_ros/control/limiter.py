@@ -19,12 +19,14 @@ overshoot would do no harm; the last step may then end with e up to a m / 2 and 
 travels (e - a m / 2) m. A target within the limits is met exactly, a jump is made up for in the shortest bounded way
 that does not overshoot.
 
-*Jerk* is bounded by a moving average over N = ceil(2 a_max / (j_max dt)) commands of the law above, all `dt` apart: the
-average keeps every bound it has, and changes its acceleration by at most 2 a_max / N a period (box filter of FIR
-trajectory generation, Biagiotti and Melchiorri, "FIR filters for online trajectory planning", 2012). It delays by
-(N - 1) / 2 periods. `stop` leaves it out: braking begins at once, with a_max, from the average's own position p and
-velocity u. That it fits follows from convexity: each of the N commands had x + max(v - a T / 2, 0)² / (2 a) inside the
-limit, so their average has, and that is no less than p + max(u - a T / 2, 0)² / (2 a).
+*Jerk* is bounded by a moving average over N = ceil(2 a_max / (j_max dt)) commands of the law above: where all are `dt`
+apart, the average keeps every bound it has, and changes its acceleration by at most 2 a_max / N a period (box filter of
+FIR trajectory generation, Biagiotti and Melchiorri, "FIR filters for online trajectory planning", 2012). It delays by
+(N - 1) / 2 periods. That an admissible step remains follows from convexity: each of the N commands had
+x + max(v - a T / 2, 0)² / (2 a) inside the limit, so their average has, and that is no less than the same of the
+average's own position and velocity. What is published follows the average by the law above: at regular intervals it is
+the average, at others, where the average may be anything, it keeps every bound but that of jerk. `stop` leaves the
+average out: braking begins at once, with a_max, from the position and velocity that were published.
 
 Some of the commands may be left unpublished: divided differences over a part of the instants are averages of those
 over all of them, so what is published keeps every limit, that of jerk included.
@@ -48,12 +50,61 @@ def stoppable_speed(room: np.ndarray, acceleration: np.ndarray, dt: float, follo
     return np.where(r < 0.5 * both * both * acceleration, near, far)
 
 
+class _Law:
+    """Positions one after the other, each the nearest admissible one to a wish.
+
+    Attributes:
+        x: (J,) the last position, rad or m; a new array for each.
+        v: (J,) its mean velocity since the one before, rad/s or m/s.
+        before: s between the two.
+    """
+
+    def __init__(self, limits: Limits, x: np.ndarray, dt: float) -> None:
+        """At rest at `x` (J,)."""
+        self._limits = limits
+        self._place(x)
+        self.v, self.before = np.zeros_like(x), dt
+
+    def take(self, other: "_Law") -> None:
+        """Go on from where another one is."""
+        self._place(other.x)
+        self.v, self.before = other.v, other.before
+
+    def follow(self, target: np.ndarray, velocity: np.ndarray, dt: float) -> np.ndarray:
+        """(J,) how far the next position is from a target (J,) that moves with `velocity` (J,)."""
+        w = np.clip(velocity, -self._limits.velocity, self._limits.velocity)
+        left = target - w * dt - self.x
+        new = self._step(w + np.sign(left) * stoppable_speed(np.abs(left), self._limits.acceleration, dt, dt), dt)
+        missed = np.abs(new - target)
+        new = np.where(missed <= 1e-12, target, new)  # rounding only: the target itself, to the last bit
+        self._place(np.minimum(np.maximum(new, self._lower), self._upper))
+        return missed
+
+    def brake(self, dt: float) -> None:
+        self._place(self._step(np.zeros_like(self.x), dt))
+
+    def _step(self, wish: np.ndarray, dt: float) -> np.ndarray:
+        """(J,) the next position, with a velocity as near to the wish (J,) as may be."""
+        limits, x = self._limits, self.x
+        step = limits.acceleration * (0.5 * (self.before + dt))
+        up = stoppable_speed(self._upper - x, limits.acceleration, dt)
+        down = stoppable_speed(x - self._lower, limits.acceleration, dt)
+        high = np.minimum(np.minimum(limits.velocity, self.v + step), up)
+        low = np.maximum(np.maximum(-limits.velocity, self.v - step), -down)
+        self.v, self.before = np.minimum(np.maximum(wish, low), high), dt
+        return np.minimum(np.maximum(x + self.v * dt, self._lower), self._upper)
+
+    def _place(self, x: np.ndarray) -> None:
+        """At `x` (J,) now; outside the limits it does not go further out."""
+        self.x = x
+        self._lower = np.minimum(self._limits.lower, x)
+        self._upper = np.maximum(self._limits.upper, x)
+
+
 class Limiter:
     """The state between two commands.
 
     Attributes:
-        position: (J,) the last command, rad or m.
-        velocity: (J,) its mean velocity since the one before, rad/s or m/s.
         limited: (J,) bool, joints whose last command was held back.
         stopping: a stop without regard to jerk has begun and not ended; until then nothing is followed.
     """
@@ -68,30 +119,44 @@ class Limiter:
 
     def reset(self, position: np.ndarray) -> None:
         """At rest at `position` (J,). Outside the limits the joint may move inwards only."""
-        self._place(np.array(position, dtype=np.float64))
-        if not np.isfinite(self._x).all():
+        start = np.array(position, dtype=np.float64)
+        if not np.isfinite(start).all():
             raise ValueError(f"position {position}, expected finite numbers")
-        self._v = np.zeros_like(self._x)
-        self._before = self.dt  # s, the interval of the last command
-        self._window[:] = self._x
+        self._out = self._raw = _Law(self.limits, start, self.dt)  # what is published, and before the average
+        if len(self._window) > 1:
+            self._raw = _Law(self.limits, start, self.dt)
+        self._fill(start)
         self.stopping = False
-        self.position = self._x.copy()
-        self.velocity = np.zeros_like(self._x)
-        self.limited = np.zeros(len(self._x), dtype=bool)
+        self.limited = np.zeros(len(start), dtype=bool)
+
+    def _fill(self, x: np.ndarray) -> None:
+        self._window[:] = self._average = x
 
     def shorten_interval(self) -> None:
         """The last interval may have been shorter than it was said to be."""
-        self._before = 0.0
+        self._out.before = self._raw.before = 0.0
+
+    @property
+    def position(self) -> np.ndarray:
+        """(J,) the last command, rad or m."""
+        return self._out.x
+
+    @property
+    def velocity(self) -> np.ndarray:
+        """(J,) its mean velocity since the one before, rad/s or m/s."""
+        return self._out.v
 
     @property
     def unsmoothed(self) -> np.ndarray:
         """(J,) the last command before the moving average; `position` itself without jerk limits and at rest."""
-        return self._x
+        return self._raw.x
 
     @property
     def at_rest(self) -> bool:
         """Nothing moves any more, the moving average included."""
-        return not self._v.any() and bool((self._window == self._x).all())
+        if self._raw.v.any() or self._out.v.any():
+            return False
+        return len(self._window) == 1 or bool((self._window == self._out.x).all())
 
     def follow(self, target: np.ndarray, target_velocity: np.ndarray, dt: float | None = None) -> np.ndarray:
         """(J,) the next command towards a target that is at `target` (J,) with `target_velocity` (J,).
@@ -100,71 +165,43 @@ class Limiter:
         """
         if self.stopping:
             return self.stop(dt)
-        limits, dt = self.limits, dt or self.dt
-        w = np.clip(target_velocity, -limits.velocity, limits.velocity)
-        left = target - w * dt - self._x
-        wish = w + np.sign(left) * stoppable_speed(np.abs(left), limits.acceleration, dt, following=dt)
-        return self._smooth(self._step(wish, target, dt), dt)
+        dt = dt or self.dt
+        self.limited = self._raw.follow(target, target_velocity, dt) > _HELD_BACK
+        return self._smooth(dt)
 
     def brake(self, dt: float | None = None) -> np.ndarray:
         """(J,) the next command of the fastest stop within every limit; then the same one again and again."""
         if self.stopping:
             return self.stop(dt)
         dt = dt or self.dt
-        return self._smooth(self._step(np.zeros_like(self._x), None, dt), dt)
+        self._raw.brake(dt)
+        self.limited = np.zeros_like(self.limited)
+        return self._smooth(dt)
 
     def begin_stop(self) -> None:
         """Until the robot is at rest every command is one of `stop`; without jerk limits that is `brake` anyway."""
-        if len(self._window) > 1 and not self.stopping:
-            self._v, self.stopping = self.velocity, True
-            self._place(self.position)
+        self.stopping = len(self._window) > 1
 
     def stop(self, dt: float | None = None) -> np.ndarray:
         """(J,) as `brake`, without regard to jerk: no joint becomes faster or turns round."""
-        dt = dt or self.dt
-        self.begin_stop()
-        new = self._step(np.zeros_like(self._x), None, dt)
-        self._window[:] = new
-        self.stopping = len(self._window) > 1 and bool(self._v.any())
-        return self._publish(new.copy(), dt)
+        self._out.brake(dt or self.dt)
+        self._raw.take(self._out)
+        self._fill(self._out.x)
+        self.limited = np.zeros_like(self.limited)
+        self.stopping = len(self._window) > 1 and bool(self._out.v.any())
+        return self._out.x.copy()
 
-    def _step(self, wish: np.ndarray, target: np.ndarray | None, dt: float) -> np.ndarray:
-        """(J,) the next command, from the wished velocity (J,) and what it is to reach (J,), None to brake."""
-        limits, x = self.limits, self._x
-        step = limits.acceleration * (0.5 * (self._before + dt))
-        up = stoppable_speed(self._upper - x, limits.acceleration, dt)
-        down = stoppable_speed(x - self._lower, limits.acceleration, dt)
-        high = np.minimum(np.minimum(limits.velocity, self._v + step), up)
-        low = np.maximum(np.maximum(-limits.velocity, self._v - step), -down)
-        v = np.minimum(np.maximum(wish, low), high)
-        new = np.minimum(np.maximum(x + v * dt, self._lower), self._upper)
-        if target is None:
-            self.limited = np.zeros(len(x), dtype=bool)
-        else:
-            missed = np.abs(new - target)
-            self.limited = missed > _HELD_BACK
-            new = np.where(missed <= 1e-12, target, new)  # rounding only: the blend itself, to the last bit
-            new = np.minimum(np.maximum(new, self._lower), self._upper)
-        self._v, self._before = v, dt
-        self._place(new)
-        return new
-
-    def _place(self, x: np.ndarray) -> None:
-        """The commands before the moving average are at `x` (J,) now; outside the limits they do not go further out."""
-        self._x = x
-        self._lower = np.minimum(self.limits.lower, x)
-        self._upper = np.maximum(self.limits.upper, x)
-
-    def _smooth(self, new: np.ndarray, dt: float) -> np.ndarray:
-        self._window[1:] = self._window[:-1]
-        self._window[0] = new
-        if len(self._window) == 1:
-            return self._publish(new.copy(), dt)
-        # written around the newest value, so that a window of equal values gives that value exactly
-        offset = np.where(np.arange(len(self._window))[:, None] < self._lengths, self._window - new, 0.0)
-        return self._publish(new + offset.sum(axis=0) / self._lengths, dt)
-
-    def _publish(self, out: np.ndarray, dt: float) -> np.ndarray:
-        self.velocity = (out - self.position) / dt
-        self.position = out
-        return out
+    def _smooth(self, dt: float) -> np.ndarray:
+        """(J,) what is published after a step of the law."""
+        new = self._raw.x
+        if len(self._window) > 1:
+            self._window[1:] = self._window[:-1]
+            self._window[0] = new
+            # written around the newest value, so that a window of equal values gives that value exactly
+            offset = np.where(np.arange(len(self._window))[:, None] < self._lengths, self._window - new, 0.0)
+            average = new + offset.sum(axis=0) / self._lengths
+            before = self._out.x
+            self._out.follow(average, (average - self._average) / dt, dt)
+            self._out.v = (self._out.x - before) / dt  # the average's own where it was met, to the last bit
+            self._average = average
+        return self._out.x.copy()

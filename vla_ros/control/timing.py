@@ -1,7 +1,10 @@
 """How the control loop keeps its time."""
 
+from collections.abc import Iterator
+
 _RATE_WINDOW = 0.5  # s over which the rate is measured
 _UNSEEN_NS = 1_000_000  # but at most a quarter of a period: two clocks are not read at one moment
+_ROUNDING_NS = 1_000  # a simulator's rounding must not put a tick off to its next message
 
 
 class Timing:
@@ -37,6 +40,52 @@ class Timing:
             self._mark = (self.ticks, steady_ns)
 
 
+class SimulatedPeriods:
+    """The control periods of a clock that comes in messages, at any times: a grid from `start` on.
+
+    Between ticks lies one period, whatever steps the clock makes: their instants are those of the grid that the clock
+    has reached. Only a step beyond `jump_limit` and two periods, or back, is a leap: a single tick at the message's
+    own time, which begins a new grid.
+    """
+
+    def __init__(self, rate: float, jump_limit: float) -> None:
+        """`rate`: Hz. `jump_limit`: s."""
+        self._period_ns = 1e9 / rate
+        self._jump_ns = max(jump_limit * 1e9, 2.0 * self._period_ns)
+        self._at_ns = self._steady_ns = 0  # of the last tick
+        self._anchor_ns = self._ticks = 0
+        self._kept = True  # so far the clock has kept to the grid, and its times are those that a simulator waits for
+
+    def start(self, now_ns: int) -> tuple[int, int]:
+        """A new grid, after a pause; its first tick, as of `due`."""
+        paused = self._at_ns and now_ns >= self._at_ns
+        return self._begin(now_ns, now_ns - self._at_ns if paused else round(self._period_ns))
+
+    def due(self, now_ns: int) -> Iterator[tuple[int, int]]:
+        """The ticks that a clock message makes due: instant, and time passed on the grids, which never leaps, ns."""
+        if not self._at_ns or not 0 <= now_ns - self._at_ns <= self._jump_ns:
+            yield self._begin(now_ns, round(self._period_ns))
+            return
+        rounding_ns = _ROUNDING_NS if self._kept else 0
+        due = int((now_ns + rounding_ns - self._anchor_ns) / self._period_ns)
+        while self._ticks < due:
+            self._ticks += 1
+            at_ns = self._anchor_ns + round(self._ticks * self._period_ns)
+            if self._ticks == due:
+                self._kept &= abs(at_ns - now_ns) <= rounding_ns
+                at_ns = now_ns if self._kept else at_ns
+            yield self._tick(at_ns, at_ns - self._at_ns)
+
+    def _begin(self, now_ns: int, passed_ns: int) -> tuple[int, int]:
+        self._anchor_ns, self._ticks, self._kept = now_ns, 0, True
+        return self._tick(now_ns, passed_ns)
+
+    def _tick(self, at_ns: int, passed_ns: int) -> tuple[int, int]:
+        self._at_ns = at_ns
+        self._steady_ns += passed_ns
+        return at_ns, self._steady_ns
+
+
 class CommandTime:
     """The time that commands are made for and stamped with.
 
@@ -64,11 +113,9 @@ class CommandTime:
 
     def tick(self, now_ns: int, steady_ns: int, at_rest: bool) -> bool:
         """Go on to the next tick. True if the stamp was corrected: it is not as far from the last one as the ticks."""
-        passed = self.period_ns if self._steady_ns is None else steady_ns - self._steady_ns
-        if self._steady_ns is None or passed <= 0:  # the first tick, or simulated time that was started again
-            passed = now_ns - self.stamp_ns if self._steady_ns is not None else passed
-            self._offset_ns = now_ns - steady_ns
-            self.away_ns = 0
+        if self._steady_ns is None:
+            self._steady_ns, self._offset_ns, self.away_ns = steady_ns - self.period_ns, now_ns - steady_ns, 0
+        passed = steady_ns - self._steady_ns
         away_ns = now_ns - steady_ns - self._offset_ns
         self.leap_ns, self.away_ns = away_ns - self.away_ns, away_ns
         self._steady_ns, self.interval_ns = steady_ns, passed

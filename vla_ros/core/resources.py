@@ -31,7 +31,8 @@ def resolve_robot(robot: str | Path) -> Path:
     known = {file.stem: file for folder in reversed(_folders()) for file in (folder / "robots").glob("*.yaml")}
     if str(robot) in known:
         return known[str(robot)]
-    raise InputError(f"robot {str(robot)!r}: no such file, expected a path or one of {', '.join(sorted(known))}")
+    what = "not a regular file" if path.exists() else "no such file"
+    raise InputError(f"robot {str(robot)!r}: {what}, expected a path or one of {', '.join(sorted(known))}")
 
 
 def _folders() -> list[Path]:

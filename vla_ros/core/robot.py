@@ -160,6 +160,7 @@ class RobotSpec:
             ("camera", self.camera_names),
             ("joint", self.joint_names),
             ("command group", tuple(group.name for group in self.groups)),
+            ("command topic", tuple(group.topic for group in self.groups)),
             ("topic of joint states", self.joint_state_topics),
             ("stream", (*self.camera_names, *(name for stream in self.streams for name in stream.readings))),
         ):

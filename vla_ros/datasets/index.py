@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vla_ros.core.errors import InputError, shown
@@ -19,6 +21,7 @@ from vla_ros.datasets.statistics import Statistics, aggregate
 
 MOST_JSONL = 512 << 20  # bytes
 MOST_VALUES = 1 << 28  # of the columns that are read of a file
+MOST_TEXT = 1 << 29  # bytes of such a column, each text as long as the longest
 Number = Annotated[int, Range(0, 10**9)]
 Length = Annotated[int, Range(1, 10**9)]
 Size = Annotated[int, Range(1, 10**7)]
@@ -105,7 +108,7 @@ def read_episodes(path: Path, info: dict[str, Any], video_keys: list[str]) -> li
 def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> list[Episode]:
     rows = []
     for file in sorted((path / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
-        rows += [(file, row) for row in read_parquet(file, lambda name: not name.startswith("stats/")).to_pylist()]
+        rows += [(file, row) for row in read_parquet(file, _about_episodes).to_pylist()]
     episodes = []
     for file, row in rows:
         data = _file(path, info, "data_path", _place(file, row, "data"))
@@ -127,6 +130,11 @@ def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
             )
         start = episode.stop
     return episodes
+
+
+def _about_episodes(column: str) -> bool:
+    names = ("episode_index", "dataset_from_index", "length", "tasks")
+    return column in names or column.startswith(("data/", "videos/"))
 
 
 def _said(kind: Any, row: dict[str, Any], name: str, file: Path) -> Any:
@@ -190,25 +198,64 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [value_of(dict, parsed(line, "JSON", where), where) for where, line in rows]
 
 
-def read_parquet(path: Path, columns: Callable[[str], bool], filters: Any = None) -> pa.Table:
-    """The columns whose names `columns` takes. Raises InputError that names the file.
+def read_parquet(path: Path, columns: Callable[[str], bool]) -> pa.Table:
+    """The columns whose names `columns` takes, texts as dictionaries. Raises InputError that names the file.
 
-    A few bytes can stand for any number of equal values, so their number is looked at before they are read.
+    A few bytes can stand for any number of equal values, so what they come to is looked at before they are written out.
     """
+    with _opened(path, columns) as (file, names):
+        table = file.read(names)
+        for name in names:
+            texts = list(_texts(table[name]))
+            longest = max((pc.max(pc.binary_length(part.dictionary)).as_py() or 0 for part in texts), default=0)
+            if (size := longest * sum(map(len, texts))) > MOST_TEXT:
+                raise InputError(f"{path}: {name}: {size} bytes of text, expected at most {MOST_TEXT}")
+    return table
+
+
+def read_rows(path: Path, column: str, episode: int) -> Iterator[Any]:
+    """The values of a column, one at a time, in the rows of an episode. Raises InputError that names the file."""
+    with _opened(path, {column, "episode_index"}.__contains__) as (file, names):
+        if len(names) < 2:
+            raise InputError(f"{path}: columns {names}, expected {column!r} and 'episode_index'")
+        for batch in file.iter_batches(64, columns=names):
+            for value, index in zip(batch[column], batch["episode_index"], strict=True):
+                if index.as_py() == episode:
+                    yield value.as_py()
+
+
+@contextmanager
+def _opened(path: Path, columns: Callable[[str], bool]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+    """The file, and those of its columns that `columns` takes. A text that many rows repeat is in memory once."""
     try:
-        with pq.ParquetFile(regular(path, "dataset file")) as file:
-            meta = file.metadata
+        meta = pq.read_metadata(regular(path, "dataset file"))
+        leaves = [meta.schema.column(k) for k in range(len(meta.schema))]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        with pq.ParquetFile(path, metadata=meta, read_dictionary=texts) as file:
             names = [name for name in file.schema_arrow.names if columns(name)]
             starts = tuple(f"{name}." for name in names)
-            groups = (meta.row_group(k) for k in range(meta.num_row_groups))
             values = sum(
-                group.column(k).num_values
-                for group in groups
-                for k in range(group.num_columns)
-                if (group.column(k).path_in_schema + ".").startswith(starts)
-            )
-        if max(values, meta.num_rows) > MOST_VALUES:
-            raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
-        return pq.read_table(path, columns=names, partitioning=None, filters=filters)
+                meta.row_group(row).column(k).num_values * max(1, leaf.length // 8)
+                for k, leaf in enumerate(leaves) if f"{leaf.path}.".startswith(starts)
+                for row in range(meta.num_row_groups)
+            )  # fmt: skip
+            if max(values, meta.num_rows) > MOST_VALUES:
+                raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
+            yield file, names
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: not a parquet file: {error}") from error
+
+
+def _texts(values: pa.ChunkedArray | pa.Array) -> Iterator[pa.DictionaryArray]:
+    """The arrays of text inside."""
+    inner = []
+    if isinstance(values, pa.ChunkedArray):
+        inner = values.chunks
+    elif pa.types.is_dictionary(values.type):
+        yield values
+    elif pa.types.is_map(values.type):
+        inner = [values.keys, values.items]
+    elif pa.types.is_nested(values.type):
+        inner = values.flatten() if pa.types.is_struct(values.type) else [values.flatten()]
+    for part in inner:
+        yield from _texts(part)

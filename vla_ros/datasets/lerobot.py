@@ -10,7 +10,7 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_file
 from vla_ros.core.records import value_of
-from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_statistics
+from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_rows, read_statistics
 from vla_ros.datasets.statistics import Statistics, of_rows
 from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, is_depth, pixels, read_once
 from vla_ros.datasets.video import decode
@@ -181,9 +181,8 @@ class Dataset:
         if key in episode.videos:
             yield from decode(*episode.videos[key])
             return
-        table = read_parquet(episode.data, {key}.__contains__, [("episode_index", "=", episode.index)])
-        for row in table.to_pylist():  # images as PNG or JPEG bytes in the rows themselves
-            data = row[key].get("bytes") if isinstance(row[key], dict) else row[key]
+        for row in read_rows(episode.data, key, episode.index):  # images as PNG or JPEG bytes in the rows themselves
+            data = row.get("bytes") if isinstance(row, dict) else row
             yield pixels(data, self.image_size(camera), camera in self.depth_names)
 
     def _key(self, camera: str) -> str:

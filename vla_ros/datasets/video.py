@@ -71,9 +71,9 @@ def decode(path: Path, start: float = 0.0) -> Iterator[np.ndarray]:
     try:
         with av.open(str(regular(path, "video"))) as container:
             stream = container.streams.video[0]
+            if stream.codec_context is None or not stream.average_rate:
+                raise InputError(f"video {path}: of no known codec, or without a frame rate")
             stream.codec_context.thread_count = 1
-            if not stream.average_rate:
-                raise InputError(f"video {path}: says no frame rate")
             half = 0.5 / float(stream.average_rate)
             if start > half:
                 container.seek(int(start / stream.time_base), stream=stream, backward=True)

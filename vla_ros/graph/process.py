@@ -4,13 +4,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
+from vla_ros.nodes.base import PARENT_PIPE
 from vla_ros.nodes.security import enclave_arguments
 
 _PREFIX = re.compile(r"^\[(ERROR|FATAL)\] (\[[^]]*\]( \[[^]]*\])?: )?(\w+ refused: )?")  # time and node's name
@@ -64,3 +68,31 @@ def node_command(name: str, module: str, namespace: str, files: Sequence[str | P
         read_mapping(path, "parameter file")
         command += ["--params-file", str(path)]
     return command
+
+
+def start_process(
+    folder: Path,
+    name: str,
+    module: str,
+    namespace: str,
+    parameters: Mapping[str, Any],
+    files: Sequence[str | Path],
+    environment: Mapping[str, str],
+    parent: int,
+) -> Process:
+    """A node's process; its parameters and its log are files of `folder`. It ends once the pipe `parent` closes."""
+    own = folder / f"{name}.yaml"
+    own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters)}}), encoding="utf-8")
+    command = node_command(name, module, namespace, [*files, *([own] if parameters else [])])
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        popen = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=without_working_directory(environment) | {PARENT_PIPE: str(parent)},
+            pass_fds=[parent],
+            start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
+        )
+    return Process(name, popen, log)

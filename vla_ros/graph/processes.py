@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-import yaml
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
@@ -18,11 +16,10 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
-from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
 from vla_ros.core.signals import StopSignals, taken
-from vla_ros.graph.process import Process, check_namespace, node_command, signal_all
-from vla_ros.nodes.base import PARENT_PIPE, PlainNode
+from vla_ros.graph.process import Process, check_namespace, signal_all, start_process
+from vla_ros.nodes.clock import PlainNode
 from vla_ros.nodes.security import OVERRIDE, enclave_arguments, secured
 
 _GOALS = {
@@ -176,34 +173,17 @@ class Graph:
         """
         if name in self.processes:
             raise ValueError(f"node {name} is started already")
-        own = self.folder / f"{name}.yaml"
-        own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters or {})}}), encoding="utf-8")
-        given = [*files, *([own] if parameters else [])]
-        command = node_command(name, module or f"vla_ros.nodes.{name}", self.namespace, given)
-        log = self.folder / f"{name}.log"
-        with log.open("wb") as output:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=self._environment_of(environment or {}),
-                pass_fds=[self._alive_read],
-                start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
-            )
-        process = Process(name, popen, log)
+        variables = {name: value for name, value in os.environ.items() if name != OVERRIDE}  # our enclave is not theirs
+        process = start_process(
+            self.folder, name, module or f"vla_ros.nodes.{name}", self.namespace, parameters or {}, files,
+            variables | self._environment | dict(environment or {}), self._alive_read,
+        )  # fmt: skip
         self.processes[name] = process
         if lifecycle:
             process.clients = self._clients.setdefault(name, {})
             for service, kind in _SERVICES.items() if not process.clients else ():
                 process.clients[service] = self.node.create_client(kind, f"{self.full_name(name)}/{service}")
         return process
-
-    def _environment_of(self, own: Mapping[str, str]) -> dict[str, str]:
-        """Of a node's process. What puts this process into an enclave is not for the nodes."""
-        inherited = {name: value for name, value in os.environ.items() if name != OVERRIDE}
-        given = without_working_directory(inherited | self._environment | dict(own))
-        return given | {PARENT_PIPE: str(self._alive_read)}
 
     def full_name(self, name: str) -> str:
         """The name of a node with the namespace of the graph."""

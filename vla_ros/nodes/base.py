@@ -20,13 +20,12 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
-from rosgraph_msgs.msg import Clock as ClockMessage
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.core.text import say
-from vla_ros.messages.stamps import is_time
+from vla_ros.nodes.clock import ClockGuard
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 from vla_ros.nodes.security import secured
 from vla_ros.nodes.taking import NodeExecutor
@@ -34,37 +33,6 @@ from vla_ros.nodes.taking import NodeExecutor
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 ENDING = 15.0  # s for the middleware to let go of a node that is over
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
-
-
-class ClockGuard:
-    """For a class of nodes, before `Node`: what is no time of a clock is ignored on /clock, and said once.
-
-    rclpy's time source subscribes to it as well and raises on a time below zero, which would end the node.
-    """
-
-    _ignored = False  # such a message was there
-
-    def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
-        if msg_type is ClockMessage and not options.get("raw"):  # a recorder keeps the bytes, whatever they say
-            callback = self._guarded(callback)
-        return super().create_subscription(msg_type, topic, callback, *args, **options)
-
-    def _guarded(self, callback: Callable[[ClockMessage], object]) -> Callable[[ClockMessage], None]:
-        def take(message: ClockMessage) -> None:
-            if is_time(message.clock):
-                callback(message)
-            elif not self._ignored:
-                self._ignored = True
-                said = f"{message.clock.sec} s and {message.clock.nanosec} ns"
-                self.get_logger().error(
-                    f"/clock: {said}, expected at least 0 s and less than 1e9 ns; such a message is ignored"
-                )
-
-        return take
-
-
-class PlainNode(ClockGuard, Node):
-    """A node without a lifecycle that may follow simulated time."""
 
 
 class ManagedNode(ClockGuard, LifecycleNode):

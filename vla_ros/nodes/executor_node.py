@@ -46,7 +46,7 @@ class ExecutorNode(ManagedNode):
     """Feeds the executor and publishes what it says.
 
     In real time a thread ticks on absolute deadlines. In simulated time (`use_sim_time`) there is one tick for
-    each control period of /clock, in reaction to the clock message, and its commands carry that time.
+    each control period of /clock, in reaction to the clock message that ends it.
     """
 
     def __init__(self, **options: Any) -> None:

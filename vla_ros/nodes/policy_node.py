@@ -30,7 +30,7 @@ from vla_ros.nodes.streams import subscribe
 from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
 from vla_ros.runtime.serving import open_session
-from vla_ros.runtime.session import PolicySession, SessionOptions
+from vla_ros.runtime.session import PolicySession
 from vla_ros.runtime.trigger import Trigger
 
 
@@ -62,18 +62,9 @@ class PolicyNode(ManagedNode):
             raise InputError("parameter policy: empty, expected a checkpoint folder or a policy file")
         if values.threads:
             torch.set_num_threads(values.threads)
-        options = SessionOptions(
-            num_steps=values.num_steps or None,
-            graph=values.graph,
-            compile=values.compile,
-            guided=values.rtc,
-            exact_guidance=values.rtc_exact,
-            max_guidance=values.rtc_max_guidance,
-            seed=values.seed,
-        )
         begin = time.perf_counter()
         self._session = session = open_session(
-            values.policy, robot, values.device, values.dtype, options, values.tokenizer or None
+            values.policy, robot, values.device, values.dtype, values.session_options(), values.tokenizer or None
         )
         processor, traits = session.processor, session.policy.traits
         if traits.paced and values.max_rate:
@@ -88,15 +79,12 @@ class PolicyNode(ManagedNode):
         self._builder = ObservationBuilder(
             robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor)
         )
-        streams = self._builder.streams
         self._trigger = Trigger(self._builder.paced, robot.state_streams, values.max_rate, values.max_age,
                                 processor.step_dt if traits.paced else 0.0)
-        # The others never start an inference.
-        beats = [name for name, stream in streams.items() if stream.paces or stream.with_ or stream.is_state]
-        self._arrivals = Arrivals(self._builder, self._trigger, beats, values.max_age)
+        self._arrivals = Arrivals(self._builder, self._trigger, values.max_age)
         self._met = ""  # the last instruction that the policy has met
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
-        for stream in streams.values():
+        for stream in self._builder.streams.values():
             subscribe(self, stream, self._taker(stream), values.reliable_sensors)
         self._clock_watch = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.runtime.session import SessionOptions
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,14 @@ class PolicyParameters(NodeParameters):
     )
     rtc_exact: bool = parameter(False, "guide with the vector-Jacobian product (slower) instead of its stop-gradient")
     rtc_max_guidance: float = parameter(5.0, "bound of the guidance weight", low=0.0, high=100.0)
+
+    def session_options(self) -> SessionOptions:
+        return SessionOptions(
+            num_steps=self.num_steps or None,
+            graph=self.graph,
+            compile=self.compile,
+            guided=self.rtc,
+            exact_guidance=self.rtc_exact,
+            max_guidance=self.rtc_max_guidance,
+            seed=self.seed,
+        )

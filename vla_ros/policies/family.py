@@ -253,12 +253,15 @@ def _set_image_statistics(policy: Policy, names: tuple[str, ...], images: Statis
     """Put mean and std of each image into the policy's buffers. Raises InputError if it has none and needs them."""
     if not hasattr(policy, "image_mean"):
         for name, rows in images.items():
-            if np.any(rows["mean"] != 0) or np.any(rows["std"] != 1):
+            if np.any(rows.get("mean", 0) != 0) or np.any(rows.get("std", 1) != 1):
                 raise InputError(f"checkpoint {path}: {name} is normalised, this family takes pixels as they are")
         return
     for buffer, name in ((policy.image_mean, "mean"), (policy.image_std, "std")):
-        rows = np.stack([np.asarray(images[image][name], dtype=np.float32).reshape(3) for image in names])
-        buffer.copy_(torch.from_numpy(rows)[:, :, None, None])
+        for row, image in zip(buffer, names, strict=True):
+            values = np.asarray(images.get(image, {}).get(name, ()), dtype=np.float32)
+            if values.size != 3:
+                raise InputError(f"checkpoint {path}: {name} of the image {image!r}: {values.size} numbers, expected 3")
+            row.copy_(torch.from_numpy(values.reshape(3, 1, 1)))
 
 
 def _image_statistics(policy: Policy) -> Statistics:

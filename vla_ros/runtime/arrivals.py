@@ -1,7 +1,7 @@
 """Messages on their way to the policy: those stamped ahead of the clock wait until it gets there."""
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from vla_ros.messages.observation import ObservationBuilder
@@ -16,13 +16,17 @@ class Arrivals:
 
     So one image stamped an hour ahead changes nothing for those that come after it.
 
+    Attributes:
+        beats: streams that the trigger hears of; the others never start an inference.
+
     Args:
-        beats: streams that the trigger hears of.
         max_ahead: s that a stamp may lie ahead of the clock; /clock and the other topics arrive in any order.
     """
 
-    def __init__(self, builder: ObservationBuilder, trigger: Trigger, beats: Collection[str], max_ahead: float) -> None:
-        self._builder, self._trigger, self.beats = builder, trigger, frozenset(beats)
+    def __init__(self, builder: ObservationBuilder, trigger: Trigger, max_ahead: float) -> None:
+        self._builder, self._trigger = builder, trigger
+        streams = builder.streams.items()
+        self.beats = frozenset(name for name, stream in streams if stream.paces or stream.with_ or stream.is_state)
         self._max_ahead_ns = round(max_ahead * NS)
         self._waiting: dict[str, deque[tuple[int, Any]]] = {}
         self._newest_ns: int | None = None

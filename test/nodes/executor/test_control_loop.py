@@ -124,11 +124,22 @@ def test_simulated_time_ticks_once_a_period():
     assert clocked.say(1_020_000_000) == [] and clocked.repeats == 1
     assert clocked.say(1_050_000_000) == [1_030_000_000, 1_040_000_000, 1_050_000_000]
     assert clocked.say(1_057_000_000) == []
-    assert clocked.say(1_061_000_000) == [1_061_000_000]  # the last one is the message's own time
-    assert clocked.say(1_069_999_900) == [1_069_999_900]  # rounding of a simulator
-    assert [steady for _, steady in clocked.ticks] == [PERIOD * (i + 1) for i in range(len(clocked.ticks))]
+    assert clocked.say(1_059_999_900) == [1_059_999_900]  # rounding of a simulator
+    assert clocked.say(1_060_000_000, 1_071_000_000) == [1_070_000_000]  # the time in between is no whole period
+    assert clocked.say(1_079_999_900, 1_080_000_100) == [1_080_000_000]  # such a clock is not rounded to the grid
+    assert [steady - now for now, steady in clocked.ticks] == [PERIOD - 1_000_000_000] * len(clocked.ticks)
     clocked.time.stop()
     assert clocked.say(2_000_000_000) == []
+
+
+@pytest.mark.parametrize(("clock", "rate"), [(240.0, 100.0), (1000.0, 333.0), (50.0, 60.0), (72.3, 50.0)])
+def test_a_clock_off_the_grid_leads_to_ticks_on_it(clock, rate):
+    clocked = Clocked(rate)
+    clocked.time.start()
+    ticks = clocked.say(*(10**9 + round(k * 1e9 / clock) for k in range(1000)))
+    assert len(ticks) == 1 + int(999 / clock * rate + 1e-6)
+    assert ticks == pytest.approx([10**9 + k * 1e9 / rate for k in range(len(ticks))], abs=1001)
+    assert [steady - now for now, steady in clocked.ticks] == [round(1e9 / rate) - 10**9] * len(ticks)
 
 
 def test_simulated_time_that_leaps_ticks_once_and_begins_a_new_grid():
@@ -137,6 +148,11 @@ def test_simulated_time_that_leaps_ticks_once_and_begins_a_new_grid():
     assert clocked.say(1_000_000_000, 9_003_000_000, 9_013_000_000) == [1_000_000_000, 9_003_000_000, 9_013_000_000]
     assert clocked.say(500_000_000, 510_000_000) == [500_000_000, 510_000_000]
     assert [steady for _, steady in clocked.ticks] == [PERIOD * (i + 1) for i in range(5)]
+    clocked.time.stop()
+    clocked.say(513_000_000)
+    clocked.time.start()  # the time that passed counts
+    assert clocked.say(523_000_000) == [523_000_000]
+    assert [steady for _, steady in clocked.ticks[5:]] == [5 * PERIOD + 3_000_000, 6 * PERIOD + 3_000_000]
 
 
 def test_periods_that_are_no_whole_number_do_not_drift():

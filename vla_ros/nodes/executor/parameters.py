@@ -42,7 +42,8 @@ class ExecutorParameters(NodeParameters):
     overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
     clock_jump_limit: float = _span(
         _S.clock_jump_limit, 0.01, 60.0, "s",
-        "ROS time set by this, or by a control period, stops the robot; a longer step of simulated time is a jump",
+        "ROS time set by this, or by a control period, stops the robot; a longer step of simulated time is a jump "
+        "(if longer than two periods)",
     )
     monitor_window: float = _span(
         _S.monitor_window, 0.5, 60.0, "s", "what reversals, deviation and limited_share of the status are about"

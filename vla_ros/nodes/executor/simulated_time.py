@@ -7,18 +7,16 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
-from vla_ros.messages.stamps import NS, stamp_ns
+from vla_ros.control.timing import SimulatedPeriods
+from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.qos import sensor_qos
-
-_TOLERANCE = 0.01  # periods: a simulator's rounding must not put a tick off to its next message
 
 
 class SimulatedTime:
     """Follows /clock and calls `tick(now_ns, steady_ns)` from its subscription's callback.
 
-    The last tick of a clock message stands for exactly that message's time. A message that skips control periods
-    makes the ticks in between too, with the times they were due at; one that jumps further than `jump_limit`, or
-    goes back, makes a single tick, for which `steady_ns` has moved on by one period: the executor sees the jump.
+    The ticks are those of `SimulatedPeriods`: a clock that keeps to the control rate's grid gets one for each message,
+    with exactly its time; another one those of the periods that are over.
 
     Attributes:
         now_ns: the newest simulated time, 0 before the first message.
@@ -36,10 +34,8 @@ class SimulatedTime:
         """`rate`: ticks per simulated second, Hz. `repeated` is called when /clock says the same time again."""
         self.now_ns = 0
         self._node, self._tick, self._repeated = node, tick, repeated
-        self._period = NS / rate
-        self._jump = jump_limit * NS / self._period  # in periods
+        self._periods = SimulatedPeriods(rate, jump_limit)
         self._running = False
-        self._steady = 0  # ticks since `start`
         self._subscription = self._subscribe(reliable=True)
 
     def _subscribe(self, reliable: bool) -> Any:
@@ -54,10 +50,9 @@ class SimulatedTime:
 
     def start(self) -> None:
         """Tick from now on; for the newest time at once, which the simulator may be waiting for."""
-        self._running, self._steady = True, 0
-        self._anchor_ns = self._ticks = 0
+        self._running = True
         if self.now_ns:
-            self._begin_grid()
+            self._tick(*self._periods.start(self.now_ns))
 
     def stop(self) -> None:
         self._running = False
@@ -72,20 +67,8 @@ class SimulatedTime:
             if self._running:
                 self._repeated()
             return
-        backwards = now_ns < self.now_ns
         self.now_ns = now_ns
-        if self._running:
-            due = int((now_ns - self._anchor_ns) / self._period + _TOLERANCE) - self._ticks
-            if backwards or due > self._jump or not self._anchor_ns:
-                self._begin_grid()
-                return
-            for left in range(due - 1, -1, -1):
-                self._ticks += 1
-                at_ns = now_ns if not left else self._anchor_ns + round(self._ticks * self._period)
-                self._steady += 1
-                self._tick(at_ns, round(self._steady * self._period))
-
-    def _begin_grid(self) -> None:
-        self._anchor_ns, self._ticks = self.now_ns, 0
-        self._steady += 1
-        self._tick(self.now_ns, round(self._steady * self._period))
+        if not self._running:
+            return
+        for at_ns, steady_ns in self._periods.due(now_ns):
+            self._tick(at_ns, steady_ns)
