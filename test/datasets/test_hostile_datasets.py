@@ -137,7 +137,7 @@ def write_compressed(file, table):
 
 def test_one_large_image_in_very_many_rows(tmp_path):
     """It is in memory once, and decoded as often as it is asked for."""
-    png = cv2.imencode(".png", np.full((4, 6, 3), 7, np.uint8))[1].tobytes() + bytes(4 << 20)
+    png = cv2.imencode(".png", np.full((4, 6, 3), 7, np.uint8))[1].tobytes() + bytes(32 << 20)
     image = pa.StructArray.from_arrays([repeated(png, 2000), pa.nulls(2000, pa.string())], ["bytes", "path"])
     write_compressed(tmp_path / "x.parquet", pa.table({"image": image, "episode_index": [0] * 1000 + [1] * 1000}))
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)

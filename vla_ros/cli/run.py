@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ros.core.discovery import discovery_line
+from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.terminal import Terminal
 
@@ -61,6 +62,8 @@ def main(args: argparse.Namespace) -> int:
     folder = args.output or Path("runs") / time.strftime("run-%Y-%m-%d-%H%M%S")
     parameters = node_parameters(args)
     files = [Path(path).resolve() for path in args.params]
+    for file in files:
+        read_mapping(file, "parameter file")
     with Graph(folder, namespace=args.namespace) as graph:
         watch = Watch(graph)
         for name, values in parameters.items():

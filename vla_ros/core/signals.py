@@ -27,9 +27,9 @@ class StopSignals:
             return False
         times.append(now)
         if len(times) == 2:
-            _say(f"[WARN] {name} again: stopping already; a third one ends it at once, wherever the robot is")
+            say(f"[WARN] {name} again: stopping already; a third one ends it at once, stopped or not", error=True)
         elif len(times) > 2:
-            _say(f"[FATAL] third {name}: ended without stopping first")
+            say(f"[FATAL] third {name}: ended without stopping first", error=True)
         return len(times) > 2
 
 
@@ -37,10 +37,3 @@ def taken() -> list[int]:
     """Those of the signals that a program should handle: SIGHUP not where nohup has it ignored."""
     ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     return [number for number in STOPPING if number != signal.SIGHUP or not ignored]
-
-
-def _say(line: str) -> None:
-    try:
-        say(line, error=True)
-    except OSError:
-        pass  # the terminal is gone, which may be why

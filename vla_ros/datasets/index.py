@@ -216,9 +216,16 @@ def read_parquet(path: Path, columns: Callable[[str], bool]) -> pa.Table:
 def read_rows(path: Path, column: str, episode: int) -> Iterator[Any]:
     """The values of a column, one at a time, in the rows of an episode. Raises InputError that names the file."""
     with _opened(path, {column, "episode_index"}.__contains__) as (file, names):
-        if len(names) < 2:
-            raise InputError(f"{path}: columns {names}, expected {column!r} and 'episode_index'")
-        for batch in file.iter_batches(64, columns=names):
+        leaves = [file.schema.column(k).path for k in range(len(file.schema))]
+        if column not in names or "episode_index" not in leaves:
+            raise InputError(f"{path}: expected the columns {column!r} and 'episode_index', which holds numbers")
+        at = leaves.index("episode_index")
+        spans = (file.metadata.row_group(k).column(at).statistics for k in range(file.num_row_groups))
+        groups = [
+            k for k, span in enumerate(spans)
+            if span is None or not isinstance(span.min, int) or span.min <= episode <= span.max
+        ]  # fmt: skip
+        for batch in file.iter_batches(64, groups, names):
             for value, index in zip(batch[column], batch["episode_index"], strict=True):
                 if index.as_py() == episode:
                     yield value.as_py()
