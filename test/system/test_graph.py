@@ -58,6 +58,12 @@ def test_transitions_refusals_and_ends(graph: Graph, module):
     assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
+def test_a_callback_that_fails_is_said(graph: Graph):
+    graph.node.create_timer(0.0, lambda: {}["x"])
+    with pytest.raises(GraphError, match="messages are not taken any more: KeyError"):
+        graph.wait_for(lambda: False, "nothing")
+
+
 PROGRAM = """
 import sys, time
 from vla_ros.graph.processes import Graph

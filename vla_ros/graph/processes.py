@@ -80,6 +80,7 @@ class Graph:
         self._arguments = enclave_arguments(enclave)
         self._old_handlers: dict[int, Any] = {}
         self._signals, self._stopping = StopSignals(), False
+        self._failure: Exception | None = None  # what ended the spinning thread
 
     # Begin and end
 
@@ -124,6 +125,8 @@ class Graph:
             self._executor.spin_until_future_complete(self._end_spin)
         except ExternalShutdownException:
             pass  # the context was shut down: nothing is left to spin
+        except Exception as error:  # of a callback; what it should have heard would stay as it was for good
+            self._failure = error
 
     def __exit__(self, *error: object) -> None:
         try:
@@ -198,7 +201,9 @@ class Graph:
             raise GraphError(f"node {name} did not end within {deadline:g} s of signal {number}")
 
     def check(self) -> None:
-        """Raises GraphError when a node's process has ended."""
+        """Raises GraphError when a node's process has ended, or a callback of `self.node` has failed."""
+        if (error := self._failure) is not None:
+            raise GraphError(f"messages are not taken any more: {type(error).__name__}: {error}") from error
         for process in self.processes.values():
             status = process.popen.poll()
             if status is not None:
