@@ -165,6 +165,9 @@ class RobotSpec:
             ("stream", (*self.camera_names, *(name for stream in self.streams for name in stream.readings))),
         ):
             yield from ((names.count(name) > 1, f"{what} {name!r} is duplicated, expected once") for name in names)
+        for group in self.groups:
+            ours = re.search(r"(^|/)(e_stop|instruction|action_chunk|status|clock)$", group.topic)
+            yield bool(ours), f"command group {group.name!r}: topic {group.topic!r} is one of the nodes' own"
         for name in ("joints", "groups", "joint_state_topics"):
             yield not getattr(self, name), f"{name}: empty, expected at least one"
         for joint in self.joints:
