@@ -1,6 +1,7 @@
 """Settings that every test shares."""
 
 import os
+import signal
 
 # Two threads more or less must not change a result, and the machine that runs the tests has few cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -9,6 +10,9 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 # Whole-graph tests talk over loopback UDP: shared-memory leftovers of a killed process cannot disturb them.
 os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+# Started by nohup it would be ignored here, and by every node that a test starts.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import pytest
 from hypothesis import settings
