@@ -362,7 +362,9 @@ class Episode:
             self.check.begin(self.last)
         same = self.last is not None and np.array_equal(position, self.last)
         self.resting = self.resting + 1 if same else 0
-        self.going_on &= not same
+        # it may have been at rest in a period that was missed
+        missed = not self.mute and self.steady_ns - self.last_steady > 1.5e9 * self.bounds.period
+        self.going_on &= not (same or missed)
         stamp_ns = command.stamp_ns - self.leapt_ns  # a leap of simulated time is no motion
         self.check.add(position, stamp_ns, self.steady_ns, stopped or self.going_on)
         self.moment += 1
@@ -387,5 +389,5 @@ class Episode:
             self.result.exempt["from rest after a stall"] += 1
             self.check.begin(self.last)
         else:  # the last stretch goes on; with jerk limits the robot comes to rest before it follows anything
-            self.going_on = bool(np.isfinite(bounds.jerk).any())
+            self.going_on = self.check.longest_average > 1
             self.result.exempt["brakes from the last command"] += 1

@@ -162,7 +162,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
         ({"joints": []}, "joints: empty, expected at least one"),
         ({"groups": []}, "groups: empty, expected at least one"),
         ({"groups": [group | {"topic": "arm"} for group in good["groups"]]}, "command topic 'arm' is duplicated"),
-        ({"groups": [good["groups"][0] | {"topic": "/left/e_stop"}]}, "command group 'arm': topic '/left/e_stop' is one of"),
+        ({"groups": [good["groups"][0] | {"topic": "/a/e_stop"}]}, "command group 'arm': topic '/a/e_stop' is one of"),
         ({"cameras": None}, "cameras: None, expected a list"),
         ({"control_rate": "fast"}, "control_rate: 'fast', expected a number"),
         ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a string"),

@@ -159,7 +159,7 @@ class Executor:
         self._silent = False
         if self._last is not None and self._last.stamp_ns <= now_ns:
             since = (now_ns - self._last.stamp_ns) * 1e-9
-            at_once = since <= self.settings.overrun_limit
+            at_once = since - self.limiter.dt <= self.settings.overrun_limit  # no stall yet
             if at_once and not self.limiter.at_rest:
                 self.limiter.begin_stop()
                 return

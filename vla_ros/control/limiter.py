@@ -86,7 +86,8 @@ class _Law:
     def _step(self, wish: np.ndarray, dt: float) -> np.ndarray:
         """(J,) the next position, with a velocity as near to the wish (J,) as may be."""
         limits, x = self._limits, self.x
-        step = limits.acceleration * (0.5 * (self.before + dt))
+        before = np.where(self.v == 0, min(self.before, dt), self.before)  # a long rest gives nobody a faster start
+        step = limits.acceleration * (0.5 * (before + dt))
         up = stoppable_speed(self._upper - x, limits.acceleration, dt)
         down = stoppable_speed(x - self._lower, limits.acceleration, dt)
         high = np.minimum(np.minimum(limits.velocity, self.v + step), up)
