@@ -31,7 +31,7 @@ from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from vla_ros.graph.processes import Graph
+from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, profile, sensor_qos
@@ -273,7 +273,12 @@ class Soak:
             if not order:
                 order, rounds = [str(name) for name in self.rng.permutation(faults)], rounds + 1
             time.sleep(float(self.rng.uniform(0.5, 4.0)))
-            self.attack(order.pop())
+            name = order.pop()
+            try:
+                self.attack(name)
+            except GraphError as error:  # the graph cannot go on: report what there is
+                self.problem(f"{name}: {error}")
+                break
         stop.set()
         keeper.join()
         self.graph.deactivate("executor_node")
