@@ -146,8 +146,7 @@ class Executor:
     def _start(self, now_ns: int) -> None:
         """Commands begin, at the measured position, for the first time or again. Raises InputError.
 
-        A measurement older than the last command does not know where that has led: then they go on from the command,
-        as they do right after it, where a step to the measured position would be one that no limit allows.
+        A measurement older than the last command does not know where that has led: then they go on from the command.
         """
         stale = self._stale(now_ns)
         if stale:
@@ -159,11 +158,10 @@ class Executor:
         self._silent = False
         if self._last is not None and self._last.stamp_ns <= now_ns:
             since = (now_ns - self._last.stamp_ns) * 1e-9
-            at_once = since - self.limiter.dt <= self.settings.overrun_limit  # no stall yet
-            if at_once and not self.limiter.at_rest:
+            if since <= self.settings.overrun_limit and not self.limiter.at_rest:
                 self.limiter.begin_stop()
                 return
-            if at_once or not self.joint_states.younger_than(self._last.stamp_ns):
+            if not self.joint_states.younger_than(self._last.stamp_ns):
                 start = self._last.position
         self._stand(start)
         self._time.begin()
