@@ -6,6 +6,8 @@ v its mean velocity over its own interval T₀, and difference quotients that pu
     v' = the wish, clipped to |v'| <= v_max, |v' - v| <= a_max (T₀ + T) / 2 and to what can still stop before the limit
     x' = x + v' T
 
+A joint that stood still takes min(T₀, T) for T₀: a long rest gives it no faster start.
+
 *What can still stop.* On a parabola of constant deceleration a, sampled at any instants, the difference quotient is
 exactly -a, and less where it has come to rest in between: a parabola can be followed whatever intervals come. The one
 through the step just taken has v' in the step's middle, so e = v' - a T / 2 at its end, and from there needs e² / (2 a)
@@ -86,7 +88,7 @@ class _Law:
     def _step(self, wish: np.ndarray, dt: float) -> np.ndarray:
         """(J,) the next position, with a velocity as near to the wish (J,) as may be."""
         limits, x = self._limits, self.x
-        before = np.where(self.v == 0, min(self.before, dt), self.before)  # a long rest gives nobody a faster start
+        before = np.where(self.v == 0, min(self.before, dt), self.before)
         step = limits.acceleration * (0.5 * (before + dt))
         up = stoppable_speed(self._upper - x, limits.acceleration, dt)
         down = stoppable_speed(x - self._lower, limits.acceleration, dt)

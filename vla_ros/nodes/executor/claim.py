@@ -177,7 +177,8 @@ class Claim:
 
 def _this_machine_only() -> bool:
     """Whether the middleware is told to discover nobody elsewhere."""
-    elsewhere = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "FASTRTPS_DEFAULT_PROFILES_FILE", "CYCLONEDDS_URI")
+    profiles = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "CYCLONEDDS_URI")
+    elsewhere = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", *profiles)
     local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") in ("LOCALHOST", "OFF")
     return local and sys.platform == "linux" and not any(os.environ.get(name) for name in elsewhere)
 
