@@ -98,13 +98,13 @@ class Executor:
         self.supervisor.reset_e_stop(now_ns)
 
     def policy_alive(self, alive: bool, now_ns: int) -> None:
-        """The policy's liveliness changed."""
+        """The policy is gone, or there again."""
         self._watch_place(now_ns)
         if alive:
             self._recovered(Cause.POLICY_GONE, now_ns)
             return
         if self._active:
-            self._trip(Cause.POLICY_GONE, "the policy's process does not answer any more", now_ns)
+            self._trip(Cause.POLICY_GONE, "the policy's status does not come any more", now_ns)
         self.admission.release()
 
     def policy_session_over(self, session: int) -> None:

@@ -8,7 +8,6 @@ import time
 import traceback
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
@@ -32,13 +31,15 @@ from vla_ros.nodes.executor.claim import Claim
 from vla_ros.nodes.executor.control_loop import ControlLoop
 from vla_ros.nodes.executor.e_stop import EStop
 from vla_ros.nodes.executor.parameters import ExecutorParameters
+from vla_ros.nodes.executor.policy_watch import PolicyWatch
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
-from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import Withheld
 
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
+_POLICY_STATUS = "policy_node/status"
 _ONE_MOMENT = 50_000  # ns
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
@@ -99,15 +100,9 @@ class ExecutorNode(ManagedNode):
         self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         subscribe_raw(self, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
-        subscribe_bounded(
-            self,
-            PolicyStatus,
-            "policy_node/status",
-            self._on_policy_status,
-            POLICY_STATUS_QOS,
-            self._refuse,
-            event_callbacks=SubscriptionEventCallbacks(liveliness=self._on_policy_liveliness),
-        )
+        subscribe_bounded(self, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
+        self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
+        self.create_steady_timer(STATUS_PERIOD, lambda: watch.look(self.count_publishers(_POLICY_STATUS) > 0))
         if simulated:
             jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
@@ -290,16 +285,14 @@ class ExecutorNode(ManagedNode):
             self._publish_status()
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
+        self._policy_watch.heard()
         if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
             with self._lock:
                 self._executor.policy_session_over(message.session)
 
-    def _on_policy_liveliness(self, event: Any) -> None:
-        alive = event.alive_count > 0
-        if not alive and self._time is not None and self.count_publishers("policy_node/status"):
-            return  # in simulated time a process that is merely slow is no fault
+    def _on_policy(self, there: bool) -> None:
         with self._lock:
-            self._executor.policy_alive(alive, self._now_ns())
+            self._executor.policy_alive(there, self._now_ns())
 
     # The e-stop, told by its own thread
 
