@@ -34,7 +34,7 @@ from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.policy_watch import PolicyWatch
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
-from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import Withheld
 
 STATUS_PERIOD = 0.1  # s
@@ -99,7 +99,7 @@ class ExecutorNode(ManagedNode):
         subscribe_instruction(self, self._on_instruction, self._refuse)
         self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
-        subscribe_raw(self, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
+        subscribe_raw(self, ActionChunk, "action_chunk", self._on_chunk, CHUNK_QOS, self._largest_chunk)
         subscribe_bounded(self, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
         self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
         self.create_steady_timer(STATUS_PERIOD, lambda: watch.look(self.count_publishers(_POLICY_STATUS) > 0))
@@ -211,7 +211,7 @@ class ExecutorNode(ManagedNode):
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
-                self._publish_status()
+                self._publish_status(now_ns if command is None else command.stamp_ns)
 
     def _on_repeated_clock(self) -> None:
         """A simulator that says the same time again may have missed the command for it, if there was one."""
@@ -316,7 +316,8 @@ class ExecutorNode(ManagedNode):
 
     # What is said
 
-    def _publish_status(self) -> None:
+    def _publish_status(self, at_ns: int | None = None) -> None:
+        """`at_ns`: of the command whose tick changed the state; now, where none did."""
         with self._lock:
             self._take_e_stop()
             executor = self._executor
@@ -325,7 +326,7 @@ class ExecutorNode(ManagedNode):
                 message = self._status = ExecutorStatus(state=state, message=self._e_stop.latched)
                 set_stamp(message, self._now_ns())
             else:
-                status = executor.status(self._now_ns())
+                status = executor.status(self._now_ns() if at_ns is None else at_ns)
                 self._said = (status.state, status.cause)
                 message = fill_status(self._status, status)
                 executor.begin_interval()
