@@ -168,6 +168,10 @@ class RobotSpec:
         for group in self.groups:
             ours = re.search(r"(^|/)(e_stop|instruction|action_chunk|status|clock)$", group.topic)
             yield bool(ours), f"command group {group.name!r}: topic {group.topic!r} is one of the nodes' own"
+            yield group.topic in self.joint_state_topics, (
+                f"command group {group.name!r}: topic {group.topic!r} is one of joint states too: what was commanded "
+                "would count as measured"
+            )
         for name in ("joints", "groups", "joint_state_topics"):
             yield not getattr(self, name), f"{name}: empty, expected at least one"
         for joint in self.joints:
@@ -203,7 +207,9 @@ class RobotSpec:
             what = f"stream {stream.name}"
             yield from ((bad, f"{what}: {said}") for bad, said in stream.faults())
             leader = self.all_streams.get(stream.with_)
-            alone = leader and not (leader.with_ or leader.window or leader.once or leader.is_command)
+            alone = leader and not (
+                leader.with_ or leader.window or leader.once or leader.is_command or leader.is_state
+            )
             yield stream.with_ and not alone, (
                 f"{what}: with {stream.with_!r}, expected a camera or sensor without `with` and window, and not once"
             )
