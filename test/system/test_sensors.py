@@ -14,8 +14,8 @@ from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
 from sensing_family import Reader, Sensing, checkpoint
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from system.support import DEADLINE, Probe, free_domain
 
