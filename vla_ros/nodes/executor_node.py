@@ -72,7 +72,7 @@ class ExecutorNode(ManagedNode):
         if parameters.urdf and parameters.robot_description:
             raise InputError("parameters urdf and robot_description: both are set, expected one of them")
         source = parameters.urdf or parameters.robot_description
-        limits = Limits.merge(robot, load_urdf(source) if source else None)
+        limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         if not parameters.dry_run:  # early: what follows is time in which others are discovered
