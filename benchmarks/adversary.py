@@ -47,6 +47,8 @@ def table(total: Result, seconds: float) -> str:
         f"{'commands checked':40} {total.commands:>12,}   of which {total.moving:,} move",
         f"{'faults and messages':40} {sum(total.faults.values()):>12,}",
         *(f"    {name:36} {count:>12,}" for name, count in sorted(total.faults.items())),
+        f"{'stops':40} {sum(total.stops.values()):>12,}",
+        *(f"    {name:36} {count:>12,}" for name, count in sorted(total.stops.items())),
         "exempt by the documentation",
         *(f"    {name:36} {count:>12,}" for name, count in sorted(total.exempt.items())),
         *(f"{f'greatest share of the {name} limit':40} {share:>12.6f}" for name, share in total.share.items()),

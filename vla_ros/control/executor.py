@@ -44,6 +44,8 @@ class Executor:
         self.instruction_id = 0
         self._active = self._stopping = self._caught_up = self._silent = self._starting = False
         self._last: Command | None = None
+        self._last_steady_ns = 0
+        self._start_at: tuple[np.ndarray, bool] | None = None  # (J,) measured; was it since the last command?
         self._live: Predictions | None = None
         self._seen: Seen | None = None
         self._limited = np.zeros(len(limits.names), dtype=bool)
@@ -136,7 +138,7 @@ class Executor:
     def activate(self, now_ns: int) -> None:
         """Stand ready, follow nothing yet. Raises InputError that names what is in the way.
 
-        It begins as `_start` says; a robot that was deactivated a moment ago in motion is braked from there.
+        Commands begin as `_begin` says; a robot that was deactivated a moment ago in motion is braked from there.
         """
         if self.supervisor.e_stopped:
             raise InputError(f"e-stop is latched ({self.supervisor.e_stop_message}), expected a reset first")
@@ -149,24 +151,35 @@ class Executor:
         self._active, self._stopping = True, False
 
     def _start(self, now_ns: int) -> None:
-        """Commands begin, at the measured position, for the first time or again. Raises InputError.
-
-        A measurement older than the last command does not know where that has led: then they go on from the command.
-        """
+        """Commands begin with the next tick, for the first time or again. Raises InputError."""
         stale = self._watchdogs.stale(now_ns)
         if stale:
             raise InputError(f"joint states: {stale}")
-        start = self.joint_states.position
-        outside = self.limits.outside(start, self.settings.start_tolerance)
+        measured = self.joint_states.position
+        outside = self.limits.outside(measured, self.settings.start_tolerance)
         if outside:
             raise InputError(f"{outside}; move it there by hand or correct the limits")
         self._silent = False
-        if self._last is not None and self._last.stamp_ns <= now_ns:
-            since = (now_ns - self._last.stamp_ns) * 1e-9
-            if since <= self.settings.overrun_limit and not self.limiter.at_rest:
+        young = self._last is None or self.joint_states.since_mark(self._last.stamp_ns, now_ns)
+        self._start_at = measured.copy(), young
+
+    def _begin(self, steady_ns: int) -> None:
+        """The first tick after a silence: where the commands begin.
+
+        A silence no longer than a stall may be is one: a motion is braked from its last command, and a robot at rest
+        near its last command stays there. Otherwise they begin at the measured position; but a measurement older than
+        the last command does not know where that has led, so they go on from the command then. In simulated time,
+        which stands still while a simulator puts the robot elsewhere, a robot at rest is always where it was measured.
+        """
+        start, young = self._start_at
+        self._start_at = None
+        if self._last is not None:
+            soon = (steady_ns - self._last_steady_ns - self._time.period_ns) * 1e-9 <= self.settings.overrun_limit
+            if soon and not self.limiter.at_rest:
                 self.limiter.begin_stop()
                 return
-            if not self.joint_states.younger_than(self._last.stamp_ns):
+            near = not self._time.simulated and not self._watchdogs.apart(self._last.position, start)
+            if not young or (soon and near):
                 start = self._last.position
         self._stand(start)
         self._time.begin()
@@ -206,6 +219,8 @@ class Executor:
         if not self._active:
             return None
         self._timing.tick(steady_ns, lateness)
+        if self._start_at is not None:
+            self._begin(steady_ns)
         self._watch(now_ns, steady_ns)
         if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
             self._silent = True
@@ -218,8 +233,8 @@ class Executor:
             position = self._next()
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
-        self._watchdogs.policy(self.monitor, self.limiter, following, now_ns)
-        self._last = Command(self._time.stamp_ns, position)
+        self._last, self._last_steady_ns = Command(self._time.stamp_ns, position), steady_ns
+        self.joint_states.mark()
         return self._last
 
     def _next(self) -> np.ndarray:
@@ -266,7 +281,7 @@ class Executor:
         return position, velocity
 
     def _watch(self, now_ns: int, steady_ns: int) -> None:
-        """What may stop the robot, but for what its next command tells."""
+        """What may stop the robot."""
         time = self._time
         if time.tick(now_ns, steady_ns, self.limiter.at_rest):
             self.limiter.shorten_interval()
@@ -278,6 +293,7 @@ class Executor:
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
         self._watchdogs.joints(self.limiter.position, now_ns)
+        self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
 
     def _start_over(self) -> None:
         """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""
@@ -324,6 +340,7 @@ class Executor:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
         state, cause, message = self.state
         last = self.admission.last
+        commanding, nowhere = self._active and self._start_at is None, np.full(len(self.limits.names), np.nan)
         return Status(
             stamp_ns=now_ns,
             state=state,
@@ -333,8 +350,8 @@ class Executor:
             instruction=self.instruction,
             instruction_id=self.instruction_id,
             names=self.limits.names,
-            position=self.limiter.position if self._active else np.full(len(self.limits.names), np.nan),
-            velocity=self.limiter.velocity if self._active else np.full(len(self.limits.names), np.nan),
+            position=self.limiter.position if commanding else nowhere,
+            velocity=self.limiter.velocity if commanding else nowhere,
             measured=self.joint_states.position.copy(),
             limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
             deviation=self.monitor.deviation,

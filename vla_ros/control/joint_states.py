@@ -30,6 +30,7 @@ class JointStates:
         """Nothing is known."""
         self.position = np.full(len(self.names), np.nan)
         self.stamps_ns, self.arrived_ns = np.zeros((2, len(self.names)), dtype=np.int64)
+        self._since = np.zeros(len(self.names), dtype=bool)
 
     def update(self, stamp_ns: int, names: Sequence[str], position: Sequence[float], now_ns: int) -> None:
         """A message. A stamp of zero means that its driver does not stamp: the time of arrival counts."""
@@ -47,11 +48,20 @@ class JointStates:
                 self.ignored += 1
                 continue
             self.position[column] = value
-            self.stamps_ns[column], self.arrived_ns[column] = stamp_ns, now_ns
+            self.stamps_ns[column], self.arrived_ns[column], self._since[column] = stamp_ns, now_ns, True
 
-    def younger_than(self, stamp_ns: int) -> bool:
-        """Every joint was measured after `stamp_ns`, whatever a driver says whose clock is ahead."""
-        return bool((np.minimum(self.stamps_ns, self.arrived_ns) > stamp_ns).all())
+    def mark(self) -> None:
+        """What arrives from now on is told from what is known, whatever is done to the clock."""
+        self._since[:] = False
+
+    def since_mark(self, stamp_ns: int, now_ns: int) -> bool:
+        """Every joint's position arrived since `mark` and was measured after `stamp_ns`.
+
+        Where time was set back meanwhile (`now_ns` is before `stamp_ns`) stamps say nothing; nor do they of a driver
+        whose clock is ahead.
+        """
+        later = now_ns < stamp_ns or np.minimum(self.stamps_ns, self.arrived_ns) > stamp_ns
+        return bool((self._since & later).all())
 
     def stale(self, now_ns: int, timeout: float) -> str:
         """The joints without a fresh position in words, with their ages; empty when all are fresh. `timeout`: s."""
