@@ -12,8 +12,8 @@ decided here, by a model of what was done to the executor: whether there may be 
 latched, and where the first command after a silence may be.
 
 What the documentation exempts is counted as such: after a stall longer than `overrun_limit` the robot has stood at its
-last command and starts there from rest; after a silence it starts from rest at a measured position, or brakes from the
-last command.
+last command and starts there from rest; after a silence it starts from rest at a measured position, or goes on from
+the last command.
 """
 
 import argparse

@@ -400,4 +400,4 @@ class Episode:
             self.check.begin(self.last)
         else:  # the last stretch goes on; with jerk limits the robot comes to rest before it follows anything
             self.going_on = self.check.longest_average > 1
-            self.result.exempt["brakes from the last command"] += 1
+            self.result.exempt["goes on from the last command"] += 1

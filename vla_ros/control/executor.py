@@ -9,6 +9,7 @@ from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
 from vla_ros.control.settings import Command, Settings
+from vla_ros.control.start import Start
 from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
@@ -43,9 +44,6 @@ class Executor:
         self.instruction = ""
         self.instruction_id = 0
         self._active = self._stopping = self._caught_up = self._silent = self._starting = False
-        self._last: Command | None = None
-        self._last_steady_ns = 0
-        self._start_at: tuple[np.ndarray, bool] | None = None  # (J,) measured; was it since the last command?
         self._live: Predictions | None = None
         self._seen: Seen | None = None
         self._limited = np.zeros(len(limits.names), dtype=bool)
@@ -53,6 +51,7 @@ class Executor:
         period_ns = round(1e9 / control_rate)
         tolerance_ns = min(period_ns, round(settings.clock_jump_limit * 1e9))
         self._time = CommandTime(period_ns, tolerance_ns, simulated)
+        self._start = Start(limits, settings, self.joint_states, self._watchdogs, period_ns, simulated)
 
     # What arrives
 
@@ -127,7 +126,7 @@ class Executor:
         elif self.supervisor.tripped(Cause.RIVAL):
             try:
                 if self._silent:  # else our commands never ceased, and go on from where they are
-                    self._start(now_ns)
+                    self._start.ask(now_ns)
             except InputError as error:
                 self._watchdogs.trip(Cause.RIVAL, f"the other commander is gone, but {error}", now_ns)
             else:
@@ -138,11 +137,11 @@ class Executor:
     def activate(self, now_ns: int) -> None:
         """Stand ready, follow nothing yet. Raises InputError that names what is in the way.
 
-        Commands begin as `_begin` says; a robot that was deactivated a moment ago in motion is braked from there.
+        Commands begin as `Start` says; a robot that was deactivated a moment ago in motion is braked from there.
         """
         if self.supervisor.e_stopped:
             raise InputError(f"e-stop is latched ({self.supervisor.e_stop_message}), expected a reset first")
-        self._start(now_ns)
+        self._start.ask(now_ns)
         self.supervisor.clear()
         self._start_over()
         self.monitor.clear()
@@ -150,39 +149,15 @@ class Executor:
         self.begin_interval()
         self._active, self._stopping = True, False
 
-    def _start(self, now_ns: int) -> None:
-        """Commands begin with the next tick, for the first time or again. Raises InputError."""
-        stale = self._watchdogs.stale(now_ns)
-        if stale:
-            raise InputError(f"joint states: {stale}")
-        measured = self.joint_states.position
-        outside = self.limits.outside(measured, self.settings.start_tolerance)
-        if outside:
-            raise InputError(f"{outside}; move it there by hand or correct the limits")
-        self._silent = False
-        young = self._last is None or self.joint_states.since_mark(self._last.stamp_ns, now_ns)
-        self._start_at = measured.copy(), young
-
     def _begin(self, steady_ns: int) -> None:
-        """The first tick after a silence: where the commands begin.
-
-        A silence no longer than a stall may be is one: a motion is braked from its last command, and a robot at rest
-        near its last command stays there. Otherwise they begin at the measured position; but a measurement older than
-        the last command does not know where that has led, so they go on from the command then. In simulated time,
-        which stands still while a simulator puts the robot elsewhere, a robot at rest is always where it was measured.
-        """
-        start, young = self._start_at
-        self._start_at = None
-        if self._last is not None:
-            soon = (steady_ns - self._last_steady_ns - self._time.period_ns) * 1e-9 <= self.settings.overrun_limit
-            if soon and not self.limiter.at_rest:
-                self.limiter.begin_stop()
-                return
-            near = not self._time.simulated and not self._watchdogs.apart(self._last.position, start)
-            if not young or (soon and near):
-                start = self._last.position
-        self._stand(start)
-        self._time.begin()
+        """The first tick after a silence."""
+        self._silent = False
+        position = self._start.place(steady_ns, self.limiter.at_rest)
+        if position is None:
+            self.limiter.begin_stop()
+        else:
+            self._stand(position)
+            self._time.begin()
 
     def _stand(self, position: np.ndarray) -> None:
         """At rest at `position` (J,), which the next command repeats."""
@@ -219,7 +194,7 @@ class Executor:
         if not self._active:
             return None
         self._timing.tick(steady_ns, lateness)
-        if self._start_at is not None:
+        if self._start.asked:
             self._begin(steady_ns)
         self._watch(now_ns, steady_ns)
         if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
@@ -229,13 +204,13 @@ class Executor:
         if not np.isfinite(position).all():  # a fault of our own, which must not reach the robot
             worst = int(np.isfinite(position).argmin())
             self.e_stop(f"joint {self.limits.names[worst]}: the next command is {position[worst]}, expected a number")
-            self._stand(self._last.position)
+            self._stand(self._start.last.position)
             position = self._next()
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
-        self._last, self._last_steady_ns = Command(self._time.stamp_ns, position), steady_ns
-        self.joint_states.mark()
-        return self._last
+        command = Command(self._time.stamp_ns, position)
+        self._start.commanded(command, steady_ns)
+        return command
 
     def _next(self) -> np.ndarray:
         """(J,) the command for this tick."""
@@ -340,7 +315,7 @@ class Executor:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
         state, cause, message = self.state
         last = self.admission.last
-        commanding, nowhere = self._active and self._start_at is None, np.full(len(self.limits.names), np.nan)
+        commanding, nowhere = self._active and not self._start.asked, np.full(len(self.limits.names), np.nan)
         return Status(
             stamp_ns=now_ns,
             state=state,
