@@ -372,8 +372,8 @@ class Episode:
             self.check.begin(self.last)
         same = self.last is not None and np.array_equal(position, self.last)
         self.resting = self.resting + 1 if same else 0
-        # it may have been at rest in a period that was missed
-        missed = not self.mute and self.steady_ns - self.last_steady > 1.5e9 * self.bounds.period
+        # it may have been at rest in a period that was missed, or silent
+        missed = self.steady_ns - self.last_steady > 1.5e9 * self.bounds.period
         self.going_on &= not (same or missed)
         stamp_ns = command.stamp_ns - self.leapt_ns  # a leap of simulated time is no motion
         self.check.add(position, stamp_ns, self.steady_ns, stopped or self.going_on)
