@@ -70,11 +70,21 @@ def test_a_layout_is_run_the_same_way_again(evaluation: EvaluationGraph):
     assert (foreign != first).any()  # and what it sees makes a difference
 
 
-def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: EvaluationGraph):
+OVERRIDES = """
+/**:
+  ros__parameters:
+    qos_overrides: {/camera/front/image_raw: {subscription: {reliability: best_effort}}}
+"""
+
+
+def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: EvaluationGraph, tmp_path: Path):
     rights, graph = enclaves(ROBOT), evaluation.graph
     evaluation.simulation.reset(seed=0)
+    overrides = tmp_path / "overrides.yaml"
+    overrides.write_text(OVERRIDES)
     for name in ("task_node", "recorder_node", "marker_node"):
-        graph.start(name, parameters=evaluation.common)
+        files = [overrides] if name == "recorder_node" else []
+        graph.start(name, parameters=evaluation.common, files=files)
         graph.configure(name)
     graph.activate_when_ready("executor_node")  # its command publishers exist while it is active
     graph.start("expert_node", parameters=evaluation.common)
@@ -83,6 +93,13 @@ def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: 
         wanted = given(rights[name], name)
         graph.wait_until(lambda name=name, wanted=wanted: used(graph.node, name) == wanted, 20.0)
         assert used(graph.node, name) == wanted, f"rights of {name} in vla_ros/graph/security.py"
+
+    # and the one image of the one node that a parameter file names comes as that says
+    for camera in ROBOT.cameras:
+        listening = graph.node.get_subscriptions_info_by_topic(f"/{camera.topic}")
+        asked = {info.node_name: info.qos_profile.reliability.name for info in listening}
+        changed = "BEST_EFFORT" if camera.name == "front" else "RELIABLE"
+        assert asked == {"recorder_node": changed, "policy_node": "RELIABLE"}
 
     me = graph.node.get_name()
     operator = given(rights["operator"], me)
