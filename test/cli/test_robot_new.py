@@ -46,7 +46,7 @@ def test_what_only_a_graph_knows_is_to_be_filled_in(urdf, tmp_path, capsys):
     path.write_text(text.replace("# fill in: ", "").replace("# fill in: ", ""))
     robot = RobotSpec.load(path)
     assert robot.name == "my_arm" and robot.joint_names == ("turn", "lift", "finger")
-    assert [joint.unit for joint in robot.joints] == ["rad", "rad", "m"] and robot.position_margin == 0.0004
+    assert [joint.unit for joint in robot.joints] == ["rad", "rad", "m"]
     lift = robot.joints[1]
     assert (lift.lower, lift.upper, lift.velocity, lift.acceleration) == (-1.5, 1.5, 2.0, 8.0)
     assert "mimic) are left out: other_finger" in text

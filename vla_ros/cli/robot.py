@@ -80,7 +80,7 @@ def _file(
     yield f"name: {_word(name)}"
     yield from _joint_states(joints, seen)
     yield "control_rate: 100.0   # Hz, commands; not above the controllers' own rate"
-    yield f"position_margin: {_margin(joints):g}   # rad or m kept free at both ends of every joint's range"
+    yield "position_margin: 0.01   # rad, kept free at both ends of the range of every joint in rad"
     yield from _cameras(seen)
     yield "joints:               # rad, rad/s, rad/s²; unit m: m, m/s, m/s²"
     for joint, (limit, kind) in joints.items():
@@ -165,12 +165,6 @@ def _groups(joints: dict[str, Any], seen: "Seen | None") -> Iterator[str]:
     if left and rows:
         yield f"  {_FILL} a group for {plain(', '.join(left), 500)}, or take them out of the joints"
     yield from spare
-
-
-def _margin(joints: dict[str, tuple[UrdfLimit, str]]) -> float:
-    """rad or m: a hundredth of the narrowest range, at most 0.01."""
-    ranges = [limit.upper - limit.lower for limit, _ in joints.values()]
-    return float(f"{min(0.01, *(0.01 * span for span in ranges)):.1g}")
 
 
 def _word(text: str) -> str:

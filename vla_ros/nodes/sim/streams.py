@@ -94,7 +94,7 @@ class StatePublisher:
 
     def __init__(self, node: Node, robot: RobotSpec, world: World, depth: int = 10) -> None:
         qos = sensor_qos(reliable=True, depth=depth)
-        self._publisher = node.create_publisher(JointState, robot.joint_state_topics[0], qos)
+        self.publisher = node.create_publisher(JointState, robot.joint_state_topics[0], qos)
         description = urdf(world.model, robot.name)
         self._description = node.create_publisher(String, "robot_description", STATUS_QOS)
         self._description.publish(String(data=description))
@@ -102,7 +102,7 @@ class StatePublisher:
 
     def publish(self, world: World, stamp: int) -> None:
         positions = world.joint_positions()
-        self._publisher.publish(
+        self.publisher.publish(
             joint_state_message(JointState, world.joint_names, positions, stamp, world.joint_velocities())
         )
         self._frames.publish(dict(zip(world.joint_names, positions, strict=True)), stamp)
