@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.urdf import UrdfLimit, load_urdf, parse_urdf
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
@@ -44,10 +43,9 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--wait {args.wait} s, expected 0 to 600")
     root, _ = parse_urdf(args.urdf)
     name = args.name or re.sub(r"\W+", "_", root.get("name", "")).strip("_") or "robot"
-    limits, tree = load_urdf(args.urdf), Kinematics(args.urdf)
-    followers = {joint.name for joint in tree.joints if joint.mimic is not None}
-    kinds = {joint.name: joint.kind for joint in tree.joints}
-    joints = {joint: (limit, kinds[joint]) for joint, limit in limits.items() if joint not in followers}
+    limits = load_urdf(args.urdf)
+    joints = {joint: limit for joint, limit in limits.items() if not limit.mimics}
+    followers = sorted(set(limits) - set(joints))
     if not joints:
         raise InputError(f"URDF {args.urdf}: no joint that moves, expected one or more")
     seen = None
@@ -55,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         from vla_ros.graph.survey import survey
 
         seen = survey(args.wait, args.namespace)
-    text = "\n".join(_file(name, args.urdf, joints, sorted(followers), seen)) + "\n"
+    text = "\n".join(_file(name, args.urdf, joints, followers, seen)) + "\n"
     if args.output is None:
         say(text, end="")
     else:
@@ -72,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _file(
-    name: str, urdf: Path, joints: dict[str, tuple[UrdfLimit, str]], followers: list[str], seen: "Seen | None"
+    name: str, urdf: Path, joints: dict[str, UrdfLimit], followers: list[str], seen: "Seen | None"
 ) -> Iterator[str]:
     yield f"# From {plain(urdf.name)}" + (" and the running graph." if seen else "; the graph was not listened to.")
     if followers:
@@ -83,8 +81,8 @@ def _file(
     yield "position_margin: 0.01   # rad, kept free at both ends of the range of every joint in rad"
     yield from _cameras(seen)
     yield "joints:               # rad, rad/s, rad/s²; unit m: m, m/s, m/s²"
-    for joint, (limit, kind) in joints.items():
-        yield from _joint(joint, limit, kind)
+    for joint, limit in joints.items():
+        yield from _joint(joint, limit)
     yield from _groups(joints, seen)
 
 
@@ -122,9 +120,9 @@ def _cameras(seen: "Seen | None") -> Iterator[str]:
     yield from rows
 
 
-def _joint(name: str, limit: UrdfLimit, kind: str) -> Iterator[str]:
+def _joint(name: str, limit: UrdfLimit) -> Iterator[str]:
     yield f"  - name: {_word(name)}"
-    per = "m" if kind == "prismatic" else "rad"
+    per = limit.unit
     for field in ("lower", "upper", "velocity"):
         value = getattr(limit, field)
         unit = f"{per}/s" if field == "velocity" else per
