@@ -38,6 +38,7 @@ CASES = [
     ("info no", f"no: no checkpoint folder, no policy file; {ROBOT}"),
     ("info file", "file file: expected a mapping at the top, got str"),
     ("bench --policy no", "checkpoint no: no such folder"),
+    ("robot new --urdf no", "URDF no: No such file"),
     ("bench --policy act --robot no --device gpu9", "device 'gpu9'"),
     ("rerun --robot no", f"{ROBOT}|vla-ros rerun needs rerun-sdk"),
 ]  # fmt: skip

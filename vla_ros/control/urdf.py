@@ -32,20 +32,7 @@ def load_urdf(source: str | Path, names: Collection[str] | None = None) -> dict[
     Args:
         names: joints whose limits count; None for all. Of the others (passive, another arm's) nothing is read or asked.
     """
-    text = str(source)
-    where = "robot_description"
-    if "<robot" not in text:
-        where = f"URDF {source}"
-        try:
-            text = read_bytes(source, "URDF", MOST_BYTES).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: {error}") from error
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise InputError(f"{where}: not XML: {error}") from error
-    if root.tag != "robot":
-        raise InputError(f"{where}: top element <{root.tag}>, expected <robot>")
+    root, where = parse_urdf(source)
     limits = {}
     for joint in root.iterfind("joint"):
         name = joint.get("name", "")
@@ -63,6 +50,25 @@ def load_urdf(source: str | Path, names: Collection[str] | None = None) -> dict[
     return limits
 
 
+def parse_urdf(source: str | Path) -> tuple[ElementTree.Element, str]:
+    """The `<robot>` element of a URDF file or of the text itself, and what errors call it. Raises InputError."""
+    text = str(source)
+    where = "robot_description"
+    if "<robot" not in text:
+        where = f"URDF {source}"
+        try:
+            text = read_bytes(source, "URDF", MOST_BYTES).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{where}: {error}") from error
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise InputError(f"{where}: not XML: {error}") from error
+    if root.tag != "robot":
+        raise InputError(f"{where}: top element <{root.tag}>, expected <robot>")
+    return root, where
+
+
 def _mimic(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
     """The limits of a joint that follows another one count where it has them."""
     try:
@@ -77,22 +83,22 @@ def _joint(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
         if bounded:
             raise InputError(f"{where}: no <limit>, expected lower, upper and velocity")
         return UrdfLimit()
-    velocity = _number(limit, "velocity", math.inf, where)
+    velocity = urdf_number(limit, "velocity", math.inf, where)
     if not velocity > 0:
         raise InputError(f"{where}: velocity {velocity}, expected a positive number")
     if not bounded:
         return UrdfLimit(velocity=velocity)
-    lower, upper = _number(limit, "lower", 0.0, where), _number(limit, "upper", 0.0, where)  # 0 is URDF's default
+    lower, upper = (urdf_number(limit, name, 0.0, where) for name in ("lower", "upper"))  # 0 is URDF's default
     safety = joint.find("safety_controller")
     if safety is not None:
-        lower = max(lower, _number(safety, "soft_lower_limit", -math.inf, where))
-        upper = min(upper, _number(safety, "soft_upper_limit", math.inf, where))
+        lower = max(lower, urdf_number(safety, "soft_lower_limit", -math.inf, where))
+        upper = min(upper, urdf_number(safety, "soft_upper_limit", math.inf, where))
     if not lower < upper:
         raise InputError(f"{where}: lower {lower}, expected less than upper {upper}")
     return UrdfLimit(lower, upper, velocity)
 
 
-def _number(element: ElementTree.Element, name: str, default: float, where: str) -> float:
+def urdf_number(element: ElementTree.Element, name: str, default: float, where: str) -> float:
     text = element.get(name)
     if text is None:
         return default

@@ -10,7 +10,9 @@ from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
 
 POLICY_STATUS, TASK, E_STOP = "policy_node/status", "run_instruction", "e_stop"
-NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node")
+DESCRIPTION = "robot_description"
+FRAMES = (DESCRIPTION, "/tf", "/tf_static")
+NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node")
 # A leading ~ stands for the node's own name.
 PARAMETERS = tuple(
     f"~/{name}" for name in ("describe_parameters", "get_parameter_types", "get_parameters", "get_type_description",
@@ -76,6 +78,11 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             execute=[TASK],
         ),
         "recorder_node": Enclave("hears everything, says nothing", subscribe=everything),
+        "marker_node": Enclave(
+            "draws chunk and command for RViz and Foxglove",
+            publish=["~/markers"],
+            subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
+        ),
         "replay_node": Enclave(
             "plays a bag: sensors and what was told, no command and no chunk",
             publish=[*sensors, *(topic for topic in told if topic != CHUNK), CLOCK],
@@ -83,7 +90,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "driver": Enclave(
             "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
-            publish=sensors,
+            publish=[*sensors, *FRAMES],
             subscribe=[*commands, "/parameter_events"],
             managed=False,
         ),
@@ -100,9 +107,9 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             managed=False,
         ),
         "viewer": Enclave(
-            "vla-ros top and rerun: hears everything, says nothing",
-            subscribe=[*everything, "/diagnostics"],
-            nodes=("vla_ros_cli_*", _COMMAND_LINE),
+            "vla-ros top and rerun, RViz, Foxglove: hears everything, says nothing",
+            subscribe=[*everything, "/diagnostics", "marker_node/markers", *FRAMES],
+            nodes=("vla_ros_cli_*", _COMMAND_LINE, "rviz", "rviz2", "foxglove_bridge"),
             managed=False,
         ),
         "e_stop": Enclave(
@@ -115,7 +122,10 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "sim_node": Enclave(
             "the simulated robot: not in the keystore of a real one",
-            publish=[*sensors, *drawn, CLOCK, *(f"~/{name}" for name in ("cubes", "success", "task"))],
+            publish=[
+                *sensors, *drawn, *FRAMES, CLOCK,
+                *(f"~/{name}" for name in ("cubes", "success", "task")),
+            ],
             subscribe=[*commands, INSTRUCTION, EXECUTOR_STATUS],
             reply=["~/reset", "~/run"],
         ),

@@ -28,6 +28,7 @@ from vla_ros.core.signals import StopSignals, taken
 from vla_ros.core.text import say
 from vla_ros.nodes.clock import ClockGuard
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
+from vla_ros.nodes.qos_overrides import QosOverrides
 from vla_ros.nodes.security import secured
 from vla_ros.nodes.taking import NodeExecutor
 
@@ -36,7 +37,7 @@ ENDING = 15.0  # s for the middleware to let go of a node that is over
 PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
 
-class ManagedNode(ClockGuard, LifecycleNode):
+class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
     """A lifecycle node with declared parameters and one way down.
 
     A subclass overrides `configure`, `activate`, `deactivate` and `release`. What `configure` creates on the
@@ -189,6 +190,8 @@ class ManagedNode(ClockGuard, LifecycleNode):
         if result == TransitionCallbackReturn.SUCCESS and not self._attempt("activate", self.activate):
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
+        for words in self.unused_qos_overrides():
+            self.get_logger().warning(words)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
