@@ -55,7 +55,7 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
     # Nothing here is about how fresh images are on a machine that pauses.
     (tmp_path / "patient.yaml").write_text(yaml.safe_dump({"policy_node": {"ros__parameters": {"max_age": 30.0}}}))
     probe.record("action_chunk", ActionChunk, COMMAND_QOS)
-    graph.start("sim_node", parameters={"robot": str(ROBOT_FILE)}, lifecycle=False)
+    graph.start("sim_node", parameters={"robot": str(ROBOT_FILE)})
     trap = lay_trap(tmp_path / "downloaded", tmp_path / "RAN")
     os.mkfifo(trap / "DEFAULT_FASTDDS_PROFILES.xml")  # who reads it waits for ever
     program = [sys.executable, "-P", "-m", "vla_ros.cli.main"]
