@@ -4,12 +4,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vla_ros.bags.streams import CHUNK, CLOCK, EXECUTOR_STATUS, INSTRUCTION, graph_streams
+from vla_ros.bags.streams import CHUNK, CLOCK, E_STOP, EXECUTOR_STATUS, INSTRUCTION, POLICY_STATUS, graph_streams
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
 
-POLICY_STATUS, TASK, E_STOP = "policy_node/status", "run_instruction", "e_stop"
+TASK = "run_instruction"
 NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node")
 # A leading ~ stands for the node's own name.
 PARAMETERS = tuple(
@@ -77,8 +77,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "recorder_node": Enclave("hears everything, says nothing", subscribe=everything),
         "replay_node": Enclave(
-            "plays a bag: sensors and what was told, no command and no chunk",
-            publish=[*sensors, *(topic for topic in told if topic != CHUNK), CLOCK],
+            "plays a bag: sensors and joint states, nothing that is told or commanded",
+            publish=[*sensors, CLOCK],
             managed=False,
         ),
         "driver": Enclave(
