@@ -1,7 +1,7 @@
 """Policy and executor for a real robot: what vla.launch.py starts, as processes of this command.
 
     vla-ros run --policy CHECKPOINT --robot my_robot.yaml
-    ros2 topic pub --once -w 2 /instruction std_msgs/msg/String '{data: touch the red cube}'
+    ros2 topic pub --once -w 3 /instruction std_msgs/msg/String '{data: touch the red cube}'
 
 The robot's drivers run already: cameras, joint states and controllers on the topics of the robot file. Ctrl-C ends
 the nodes: the robot brakes within its limits first.

@@ -104,6 +104,12 @@ class ManagedNode(ClockGuard, LifecycleNode):
         """A timer of `period` s that keeps running when simulated time stands still."""
         return self.create_timer(period, callback, clock=self._steady_clock)
 
+    def destroy_subscription(self, subscription: Any) -> bool:
+        """With the one that completes it, where there is one (see `nodes.bounded`)."""
+        if (other := getattr(subscription, "completed_by", None)) is not None:
+            super().destroy_subscription(other)
+        return super().destroy_subscription(subscription)
+
     # Parameters
 
     def _declare(self, kind: type[NodeParameters]) -> Any:
