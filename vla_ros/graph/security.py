@@ -4,12 +4,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vla_ros.bags.streams import CHUNK, CLOCK, EXECUTOR_STATUS, INSTRUCTION, graph_streams
+from vla_ros.bags.streams import CHUNK, CLOCK, E_STOP, EXECUTOR_STATUS, INSTRUCTION, POLICY_STATUS, graph_streams
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
 
-POLICY_STATUS, TASK, E_STOP = "policy_node/status", "run_instruction", "e_stop"
+TASK = "run_instruction"
 DESCRIPTION = "robot_description"
 FRAMES = (DESCRIPTION, "/tf", "/tf_static")
 NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node")
@@ -84,8 +84,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
         ),
         "replay_node": Enclave(
-            "plays a bag: sensors and what was told, no command and no chunk",
-            publish=[*sensors, *(topic for topic in told if topic != CHUNK), CLOCK],
+            "plays a bag: sensors and joint states, nothing that is told or commanded",
+            publish=[*sensors, CLOCK],
             managed=False,
         ),
         "driver": Enclave(

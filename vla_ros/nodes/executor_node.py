@@ -80,10 +80,11 @@ class ExecutorNode(ManagedNode):
             self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._warning, self._said, self._last_command = "", "", (), None
+        self._disagreement = ""
         simulated = self.get_parameter("use_sim_time").value
         self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
-        Inputs(
+        self._inputs = Inputs(
             self,
             self._executor,
             robot,
@@ -99,7 +100,7 @@ class ExecutorNode(ManagedNode):
                 self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock
             )
         diagnostic = ExecutorDiagnostic()
-        publish_diagnostics(self, lambda: diagnostic(self._status))
+        publish_diagnostics(self, lambda: diagnostic(self._status, self._disagreement))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
         if self._claim is not None:
@@ -273,6 +274,9 @@ class ExecutorNode(ManagedNode):
                 if warning and not self._warning:  # once for each instruction
                     self.get_logger().warning(warning)
                 self._warning = warning
+                message.instructions, self._disagreement = self._inputs.instructions, self._inputs.disagreement
+                if self._disagreement and message.state not in (State.STOPPED, State.E_STOPPED):
+                    message.message = "; ".join(filter(None, [message.message, self._disagreement]))
             message.dry_run = self.parameters.dry_run
             if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal
