@@ -50,6 +50,7 @@ class Executor:
         self._timing = Timing(self.limiter.dt)
         period_ns = round(1e9 / control_rate)
         tolerance_ns = min(period_ns, round(settings.clock_jump_limit * 1e9))
+        self._most = round(settings.command_horizon * control_rate) - 1  # points behind that of the command itself
         self._time = CommandTime(period_ns, tolerance_ns, simulated)
 
     # What arrives
@@ -144,6 +145,7 @@ class Executor:
         self.supervisor.clear()
         self._start_over()
         self.monitor.clear()
+        self._watchdogs.following.clear()
         self._timing.clear()
         self.begin_interval()
         self._active, self._stopping = True, False
@@ -219,8 +221,14 @@ class Executor:
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
         self._watchdogs.policy(self.monitor, self.limiter, following, now_ns)
-        self._last = Command(self._time.stamp_ns, position)
+        self._last = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position))
         return self._last
+
+    def _reach_in(self, position: np.ndarray) -> float:
+        """s to the command (J,). A robot that stayed behind comes to it no faster than its limits allow, be it that
+        its controller listens again."""
+        behind = self.supervisor.tripped(Cause.FOLLOWING_ERROR) and self._watchdogs.behind(position).max()
+        return max(self.limiter.dt, float(behind) if np.isfinite(behind) else 0.0)
 
     def _next(self) -> np.ndarray:
         """(J,) the command for this tick."""
@@ -277,7 +285,7 @@ class Executor:
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
-        self._watchdogs.joints(self.limiter.position, now_ns)
+        self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
 
     def _start_over(self) -> None:
         """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""
@@ -315,10 +323,16 @@ class Executor:
         if cause != Cause.NONE:
             return State.STOPPED, cause, message
         if self._live is None:
+            cause, message = Cause.NO_CHUNK, "no live chunk"
             if not self.instruction_id:
-                return State.HOLDING, Cause.NO_INSTRUCTION, "no instruction"
-            return State.HOLDING, Cause.NO_CHUNK, "no live chunk"
+                cause, message = Cause.NO_INSTRUCTION, "no instruction"
+            return State.HOLDING, cause, message
         return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, self.monitor.warning
+
+    @property
+    def hindrance(self) -> str:
+        """Why the robot may not go where it is commanded, in words, whatever the state is; "" where it does."""
+        return self._watchdogs.following.warning if self._active else ""
 
     def status(self, now_ns: int) -> Status:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
