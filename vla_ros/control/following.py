@@ -7,6 +7,7 @@ import numpy as np
 from vla_ros.control.limits import Limits
 
 _SLICE_NS = 50_000_000  # command and measurement are averaged over it, so that trembling is no motion
+_PAUSE_NS = 1_000_000_000  # without a tick, after which it starts over
 _SLICES = 10  # looked at
 _RECENT = 4  # of them: as long as a robot may take to set out
 _MOVED = 0.01  # s at the velocity limit: a command that has gone less far asks for no motion
@@ -42,7 +43,7 @@ class Following:
 
     def tick(self, steady_ns: int, command: np.ndarray, measured: np.ndarray) -> None:
         """A control period: the last command and the newest measurement, (J,) rad or m."""
-        if self._begin_ns is None or not 0 <= steady_ns - self._begin_ns < 2 * _SLICE_NS:
+        if self._begin_ns is None or not 0 <= steady_ns - self._begin_ns < _PAUSE_NS:
             self._slices.clear()
             self._begin_ns, self._ticks = steady_ns, 0
             self._sums = np.zeros((2, len(command)))
@@ -80,9 +81,9 @@ class Following:
             self.fault = ""
 
     def _words(self, i: int, commands: np.ndarray, measured: np.ndarray, asked: np.ndarray) -> str:
-        unit, seconds = self._limits.units[i], len(commands) * _SLICE_NS * 1e-9
+        unit, went = self._limits.units[i], abs(measured[-1][i] - measured[0][i])
         return (
             f"the controller does not follow: joint {self._limits.names[i]} commanded {commands[-1][i]:.3g} {unit}, "
-            f"measured {measured[-1][i]:.3g}; asked to go {asked[i]:.2g} {unit} in {seconds:.2g} s, "
-            f"went {abs(measured[-1][i] - measured[0][i]):.2g}"
+            f"measured {measured[-1][i]:.3g}; for {_RECENT * _SLICE_NS * 1e-9:.1f} s it should have gone "
+            f"{asked[i]:.2g} {unit} or more, and went {went:.2g}"
         )

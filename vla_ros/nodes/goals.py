@@ -57,7 +57,7 @@ class Goals:
         self._timer = node.create_timer(PERIOD, self._send_due, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def take(self, positions: np.ndarray, braking: np.ndarray, period: float, reach_in: float) -> None:
-        """(G,) positions to be at in `reach_in` s, and (K, G) those in which the robot would brake, `period` s apart."""
+        """(G,) positions to be at in `reach_in` s, and (K, G) those of braking after it, `period` s apart."""
         raise NotImplementedError
 
     def due(self, again: bool) -> Any:
