@@ -103,14 +103,14 @@ class Executor:
         self.supervisor.reset_e_stop(now_ns)
 
     def policy_alive(self, alive: bool, now_ns: int) -> None:
-        """The policy's liveliness changed."""
+        """The policy is gone, or there again."""
         if self._active:
             self._watchdogs.place(now_ns)
         if alive:
             self._watchdogs.recovered(Cause.POLICY_GONE, now_ns)
             return
         if self._active:
-            self._watchdogs.trip(Cause.POLICY_GONE, "the policy's process does not answer any more", now_ns)
+            self._watchdogs.trip(Cause.POLICY_GONE, "the policy's status does not come any more", now_ns)
         self.admission.release()
 
     def policy_session_over(self, session: int) -> None:
