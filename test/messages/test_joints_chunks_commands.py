@@ -158,6 +158,9 @@ def test_a_trajectory_ends_with_the_way_on_which_the_robot_brakes(stamped):
     end = [(500, 0.65)] if stamped else []  # a stamped one must not be over when it arrives
     assert path(message) == [(20, 0.5), (40, 0.6), (60, 0.65), *end]
     assert path(writer.fill(at, 8)) == [(20, 0.5)] + ([(500, 0.5)] if stamped else [])
+    many = path(writer.fill(at, 8, np.linspace([0.5, 0.0], [2.5, 0.0], 201)[1:]))
+    assert 40 < len(many) <= 51 and many[0] == (20, 0.5) and many[-1] == (4020, 2.5)  # of 200 rows some
+    assert all(position == pytest.approx(0.5 + (ms - 20) / 2000) for ms, position in many)
     later = writer.fill(at, 8, braking, reach_in=1.5)
     assert path(later) == [(1500, 0.5), (1520, 0.6), (1540, 0.65)]
 

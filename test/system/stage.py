@@ -201,7 +201,7 @@ class Stage:
         check_limits(self.limits, self.positions, [stamp for stamp, _ in self.commands])
 
 
-def check_trajectory(limits: Limits, arm: JointTrajectory, horizon: float = 0.5) -> None:
+def check_trajectory(limits: Limits, arm: JointTrajectory, horizon: float = 1.0) -> None:
     """It begins a period ahead and goes on with braking, inside the limits; there it ends or, stamped, waits."""
     points = arm.points
     times = [point.time_from_start.sec * NS + point.time_from_start.nanosec for point in points]

@@ -17,7 +17,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import GraphError
 from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus
-from vla_ros.nodes.qos import CHUNK_QOS, STATUS_QOS, profile
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile
 
 MS = 1_000_000
 OFFSET_NS = 50 * MS
@@ -67,7 +67,7 @@ class Policy:
     def __init__(self, graph, probe) -> None:
         self.node, self.probe, self.sequence = graph.node, probe, 0
         self.speed = np.array([1.0, 0.25, 2.5])  # rad/s and m/s
-        self.chunks = probe.publisher("action_chunk", ActionChunk, CHUNK_QOS)
+        self.chunks = probe.publisher("action_chunk", ActionChunk, COMMAND_QOS)
         self.instructions = probe.publisher("instruction", String)
         probe.record(STATUS, ExecutorStatus, STATUS_QOS)
 

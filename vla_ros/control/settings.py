@@ -18,7 +18,7 @@ class Settings:
     interpolation: str = "linear"  # or cubic
     joint_state_timeout: float = 0.25  # s
     following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
-    command_horizon: float = 0.5  # s that the points of a trajectory reach ahead, at most
+    command_horizon: float = 1.0  # s that the points of a trajectory reach ahead, at most
     overrun_limit: float = 0.1  # s the loop may stall
     clock_jump_limit: float = 0.5  # s that ROS time may gain or lose; never more than a control period
     monitor_window: float = 5.0  # s over which the motion is watched

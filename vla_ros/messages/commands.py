@@ -13,6 +13,7 @@ from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import NS, set_stamp
 
 COMMAND_TYPES = INTERFACES  # interface -> ROS type of its topic
+MOST_POINTS = 50  # of a trajectory that is sent every period; where braking takes more periods some are left out
 
 
 class CommandWriter:
@@ -63,25 +64,25 @@ class CommandWriter:
             self.message.data = array("d", positions)
             return self.message
         if self.group.interface == "joint_trajectory":
-            path = [positions] if braking is None else [positions, *braking]
+            path = positions[None] if braking is None else np.concatenate([positions[None], braking])
             self.message.points = self._path(path, max(self._period_ns, round(reach_in * NS)))
         else:
             self.message.position = array("d", positions)
         return set_stamp(self.message, stamp if self._stamped else 0)
 
-    def _path(self, path: list[np.ndarray], first_ns: int) -> list[Any]:
+    def _path(self, path: np.ndarray, first_ns: int) -> list[Any]:
         """Without velocities: a controller refuses a last point that moves; zeros would stop it at every one."""
-        last_ns = first_ns + self._period_ns * (len(path) - 1)
-        if self._stamped and last_ns < self._horizon_ns:
-            path = [*path, path[-1]]
-        while len(self._points) < len(path):
+        every = -(-len(path) // MOST_POINTS)
+        chosen = [0, *range(len(path) - 1, 0, -every)[::-1]]  # the last one among them
+        times = [first_ns + self._period_ns * k for k in chosen]
+        if self._stamped and times[-1] < self._horizon_ns:
+            chosen, times = [*chosen, chosen[-1]], [*times, self._horizon_ns]
+        while len(self._points) < len(chosen):
             self._points.append(self._new_point())
-        points = self._points[: len(path)]
-        for k, (point, position) in enumerate(zip(points, path, strict=True)):
-            at_ns = first_ns + self._period_ns * k
-            at_ns = self._horizon_ns if at_ns > last_ns else at_ns
+        points = self._points[: len(chosen)]
+        for point, k, at_ns in zip(points, chosen, times, strict=True):
             point.time_from_start.sec, point.time_from_start.nanosec = divmod(at_ns, NS)
-            point.positions = array("d", position)
+            point.positions = array("d", path[k])
         return points
 
 
