@@ -9,6 +9,7 @@ import pytest
 from std_msgs.msg import Float64MultiArray, String
 from system.controller import Driver, TrajectoryController
 from system.stage import HOME, JOINTS, ROBOT, check_trajectory
+from system.support import DEADLINE
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_ros.control.limits import Limits
@@ -76,18 +77,20 @@ class Policy:
         return self.probe.last(STATUS) or ExecutorStatus()
 
     def until(self, accept, what: str, to: np.ndarray | None = None) -> ExecutorStatus:
-        """The newest status once `accept` takes it; with `to` (J,) a fresh chunk to there ten times a second."""
+        """The newest status once `accept` takes it; with `to` (J,) a chunk to there, another one when that is over."""
         last = 0
 
         def met() -> ExecutorStatus | None:
             nonlocal last
             now = self.node.get_clock().now().nanoseconds
-            if to is not None and now - last > 100 * MS and self.status.names:
+            if to is not None and now - last > 2200 * MS and self.status.names:
                 last = now
                 self._say(now, to)
             return self.status if accept(self.status) else None
 
-        return self.probe.wait_for(met, f"{what}; the last status: {self.status.message!r}")
+        found = self.probe.graph.wait_until(met, DEADLINE)
+        assert found, f"{what} did not come; the last status: {self.status}"
+        return found
 
     def _say(self, now: int, to: np.ndarray) -> None:
         self.sequence += 1
