@@ -53,6 +53,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     """Name -> enclave, for the graph around a robot."""
     commands = [group.topic for group in robot.groups]
     claims = [f"{topic}/claim" for topic in commands]
+    actions = [group.action for group in robot.groups if group.action]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
     told = [stream.topic for stream in graph_streams()]
     cameras = [camera.topic for camera in robot.cameras]
@@ -70,6 +71,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
             subscribe=[*claims, *robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS],
             reply=["~/e_stop", "~/reset_e_stop"],
+            call=actions,
         ),
         "task_node": Enclave(
             "gives the instructions of tasks",
@@ -92,6 +94,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
             publish=[*sensors, *FRAMES],
             subscribe=[*commands, "/parameter_events"],
+            execute=actions,
             managed=False,
         ),
         "operator": Enclave(
