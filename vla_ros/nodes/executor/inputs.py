@@ -2,10 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks
-from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
@@ -17,10 +14,15 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
+from vla_ros.nodes.base import ManagedNode
 from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_joint_states, subscribe_raw
 from vla_ros.nodes.executor.parameters import ExecutorParameters
-from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, sensor_qos
+from vla_ros.nodes.executor.policy_watch import PolicyWatch
+from vla_ros.nodes.qos import CHUNK_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import Withheld
+
+_POLICY_STATUS = "policy_node/status"
+_LOOK_PERIOD = 0.1  # s between looks whether the policy is there
 
 
 class Inputs:
@@ -28,7 +30,7 @@ class Inputs:
 
     def __init__(
         self,
-        node: Node,
+        node: ManagedNode,
         executor: Executor,
         robot: RobotSpec,
         parameters: ExecutorParameters,
@@ -43,24 +45,16 @@ class Inputs:
         `simulated`: ROS time is /clock's.
         """
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
-        self._simulated = simulated
         self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
         for topic in robot.joint_state_topics:
             subscribe_joint_states(node, topic, self._on_joint_state, joints_qos, self._refuse)
         subscribe_instruction(node, self._on_instruction, self._refuse)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
-        subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
-        liveliness = SubscriptionEventCallbacks(liveliness=self._on_policy_liveliness)
-        subscribe_bounded(
-            node,
-            PolicyStatus,
-            "policy_node/status",
-            self._on_policy_status,
-            POLICY_STATUS_QOS,
-            self._refuse,
-            event_callbacks=liveliness,
-        )
+        subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, CHUNK_QOS, self._largest_chunk)
+        subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
+        self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
+        node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(_POLICY_STATUS) > 0))
 
     def _on_joint_state(self, message: JointState) -> None:
         stamp = stamp_ns(message)
@@ -102,13 +96,11 @@ class Inputs:
             self._told()
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
+        self._policy_watch.heard()
         if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
             with self._lock:
                 self._executor.policy_session_over(message.session)
 
-    def _on_policy_liveliness(self, event: Any) -> None:
-        alive = event.alive_count > 0
-        if not alive and self._simulated and self._node.count_publishers("policy_node/status"):
-            return  # in simulated time a process that is merely slow is no fault
+    def _on_policy(self, there: bool) -> None:
         with self._lock:
-            self._executor.policy_alive(alive, self._now_ns())
+            self._executor.policy_alive(there, self._now_ns())
