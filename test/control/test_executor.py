@@ -333,21 +333,55 @@ def test_an_activation_in_motion_goes_on_from_the_last_command():
     step = (world.tick(pause=0.05).position - last)[0] / 0.06
     assert speed - 10.0 * 0.035 - 1e-9 <= step < speed and state(world) == (State.HOLDING, Cause.NO_CHUNK)
     rest(world)
+
+
+@pytest.mark.parametrize("clock", [0.0, 100.0])
+def test_where_an_activation_at_rest_begins(clock):
+    world = World(clock=clock).activate()
+    executor, last = world.executor, world.tick(5).position.copy()
+    aside, far = last - [0.1, 0, 0.2], last - [0.7, 0, 0]
+
+    def begin(measured: np.ndarray, pause: float, age: float = 0.0) -> np.ndarray:
+        """(J,) the first command after a silence of `pause` s, where this was measured `age` s before it."""
+        executor.deactivate()
+        world.stuck, world.joints, world.measured = True, False, measured
+        world.now_ns += round(pause * NS)
+        world.steady_ns += round(pause * NS)
+        world.measure(stamp_ns=world.now_ns - round(age * NS))
+        world.activate()
+        if clock:
+            return executor.tick(*world.periods.start(world.now_ns)).position
+        return world.tick().position
+
+    # measured before the last command: nobody knows where that has led
+    assert np.array_equal(begin(aside, 0.05, age=0.06), last)
+    assert np.array_equal(begin(aside, 0.2, age=0.22), last)
     executor.deactivate()
-    last = executor.limiter.position.copy()
-    world.activate()  # at rest, but measured before the last command
-    assert np.array_equal(world.tick().position, last)
+    world.measure(stamp_ns=world.now_ns + NS // 100)  # no later, for all that its clock says
+    assert np.array_equal(begin(aside, 0.05, age=0.06), last)
+    # measured since. In a moment only a hand, or a simulator that puts the robot elsewhere, takes it far from there
+    assert np.array_equal(begin(aside, 0.05), aside if clock else last)
+    assert np.array_equal(begin(far, 0.05), far)
+    assert np.array_equal(begin(aside, 0.2), aside)
+
+
+def test_a_clock_that_was_set_back_makes_no_measurement_younger():
+    world = World().activate()
+    executor = world.executor
+    world.measured, world.stuck = HOME - [0.1, 0, 0], True
+    last = world.tick(5).position
     executor.deactivate()
-    world.measured = last - [0.1, 0, 0]
-    world.measure(stamp_ns=world.now_ns + NS // 100)  # by a clock that is ahead
+    world.now_ns -= NS // 20
+    world.steady_ns += NS // 5
     world.activate()
-    assert np.array_equal(world.tick().position, last)
+    world.joints = False
+    assert np.array_equal(world.tick().position, last) and np.array_equal(last, HOME)
     executor.deactivate()
-    world.now_ns += NS // 100
-    world.measured = last - [0.1, 0, 0]
-    world.measure(stamp_ns=world.now_ns + NS // 100)
+    world.now_ns -= NS // 5
+    world.steady_ns += NS // 5
+    world.measure()
     world.activate()
-    assert np.array_equal(world.tick().position, last - [0.1, 0, 0])
+    assert np.array_equal(world.tick().position, world.measured)
 
 
 @pytest.mark.parametrize("missed", [1, 2, 4, 9])
@@ -526,3 +560,48 @@ def test_a_new_activation_and_a_leap_of_time_forget_whose_chunks_came_before():
         assert (status.seen, status.live_chunks) == (None, 0)
         world.session, world.sequence = 2, 0  # no lease to wait for
         resumes(world)
+
+
+def test_a_robot_that_does_not_follow_stops_before_it_is_a_jump():
+    world = World().activate()
+    world.stuck = True
+    world.send(HOME + np.arange(20)[:, None] * 0.1 * [0.3, 0.06, 0.0])
+    seconds = 0.0
+    while state(world)[0] != State.STOPPED:
+        world.tick()
+        seconds += world.period_ns / NS
+    assert seconds <= 0.5 and state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
+    message = world.executor.state[2]
+    assert message.startswith("the controller does not follow: joint turn commanded 0.") and "measured 0.1" in message
+    rest(world)
+    command, limits = world.tick(), world.executor.limits
+    away = np.abs(command.position - HOME)
+    assert 0.05 < away[0] < 0.2
+    assert (away <= limits.velocity * command.reach_in + 1e-12).all()  # a controller that listens again takes its time
+    assert command.reach_in > world.period_ns / NS
+    world.tick(200)
+    assert state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)  # time alone changes nothing
+    world.stuck = False  # it listens again
+    world.tick(60)
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK) and not world.executor.hindrance
+    assert world.tick().reach_in == world.period_ns / NS
+    resumes(world)
+
+
+def test_the_way_on_which_it_brakes_is_part_of_each_command():
+    world = moving(command_horizon=0.02)
+    first = world.executor.limiter.velocity.copy()
+    assert first.any() and len(world.tick().braking) == 1  # the horizon, less the period of the command itself
+    world = moving()
+    told = world.tick().braking
+    world.executor.e_stop("button")
+    assert len(told) > 3 and np.allclose([world.tick().position for _ in told], told, atol=1e-12)
+
+
+def test_a_following_error_that_is_off_is_told_all_the_same():
+    world = World(following_limit=0.0).activate()
+    world.stuck = True
+    world.send(HOME + np.arange(20)[:, None] * 0.1 * [0.3, 0.06, 0.0])
+    world.tick(60)
+    assert state(world)[0] in (State.APPROACHING, State.EXECUTING)
+    assert world.executor.hindrance.startswith("the controller does not follow: joint ")

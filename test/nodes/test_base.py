@@ -17,8 +17,9 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from vla_ros.core.errors import InputError
-from vla_ros.nodes.base import PARENT_PIPE, ManagedNode
+from vla_ros.nodes.base import ManagedNode
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.parent import CHANNEL
 from vla_ros.nodes.qos import COMMAND_QOS
 
 
@@ -240,7 +241,7 @@ def test_the_process_ends_cleanly(how):
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {PARENT_PIPE: str(read_end)},
+        env=os.environ | {CHANNEL: str(read_end)},
         pass_fds=[read_end],
     )
     os.close(read_end)

@@ -22,6 +22,7 @@ class MeasuredJoints(JointStates):
     def clear(self) -> None:
         super().clear()
         self.arrived_ns = np.zeros_like(self.stamps_ns)
+        self._since = np.zeros(len(self.names), dtype=bool)
 
     def update(self, stamp_ns: int, names: Sequence[str], position: Sequence[float], now_ns: int) -> None:
         """A message. A stamp of zero means that its driver does not stamp: the time of arrival counts."""
@@ -32,11 +33,21 @@ class MeasuredJoints(JointStates):
         ahead = self.stamps_ns > latest
         if ahead.any():  # time was set back meanwhile
             self.position[ahead], self.stamps_ns[ahead] = np.nan, 0
-        self.arrived_ns[self.add(stamp_ns, names, position)] = now_ns
+        taken = self.add(stamp_ns, names, position)
+        self.arrived_ns[taken], self._since[taken] = now_ns, True
 
-    def younger_than(self, stamp_ns: int) -> bool:
-        """Every joint was measured after `stamp_ns`, whatever a driver says whose clock is ahead."""
-        return bool((np.minimum(self.stamps_ns, self.arrived_ns) > stamp_ns).all())
+    def mark(self) -> None:
+        """What arrives from now on is told from what is known, whatever is done to the clock."""
+        self._since[:] = False
+
+    def since_mark(self, stamp_ns: int, now_ns: int) -> bool:
+        """Every joint's position arrived since `mark` and was measured after `stamp_ns`.
+
+        Where time was set back meanwhile (`now_ns` is before `stamp_ns`) stamps say nothing; nor do they of a driver
+        whose clock is ahead.
+        """
+        later = now_ns < stamp_ns or np.minimum(self.stamps_ns, self.arrived_ns) > stamp_ns
+        return bool((self._since & later).all())
 
     def stale(self, now_ns: int, timeout: float) -> str:
         """The joints without a fresh position in words, with their ages; empty when all are fresh. `timeout`: s."""

@@ -8,7 +8,7 @@
 | HOLDING | NO_CHUNK | no live chunk | the next accepted chunk |
 | HOLDING | NO_INSTRUCTION | empty instruction | an instruction and a chunk for it |
 | STOPPED | STALE_JOINT_STATES | a joint without a fresh position | all joints fresh, then a chunk |
-| STOPPED | FOLLOWING_ERROR | measured far from commanded, or stopped outside | 0.5 s below half the limit, a chunk |
+| STOPPED | FOLLOWING_ERROR | far from the command, not moving with it, or outside | near it for 0.5 s, then a chunk |
 | STOPPED | POLICY_GONE | the policy's status does not come any more | it comes again, or a chunk after the stop |
 | STOPPED | OVERRUN | the control loop stalled | 0.5 s without a stall, then a chunk |
 | STOPPED | CLOCK_JUMP | ROS time jumped or went back | 0.5 s of steady time, fresh joints, then a chunk |
@@ -17,10 +17,9 @@
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
 Commands: none while INACTIVE; APPROACHING and EXECUTING follow the blend within the limits; all others brake within the
-limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with three exceptions: after
+limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with two exceptions: after
 OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL falls silent once it
-has braked, and starts again as an activation does; that is from the measured position, whatever the cause of the stop
-was, or from the last command where nothing was measured since.
+has braked, and starts again as an activation does (`Executor`).
 
 "Then a chunk" is one whose observation is younger than the way back, so that nothing seen before a stop moves the
 robot after it. Several causes may hold at once; each needs its own way back, the gravest is shown.

@@ -4,12 +4,12 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vla_ros.bags.streams import CHUNK, CLOCK, EXECUTOR_STATUS, INSTRUCTION, graph_streams
+from vla_ros.bags.streams import CHUNK, CLOCK, E_STOP, EXECUTOR_STATUS, INSTRUCTION, POLICY_STATUS, graph_streams
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
 
-POLICY_STATUS, TASK, E_STOP = "policy_node/status", "run_instruction", "e_stop"
+TASK = "run_instruction"
 DESCRIPTION = "robot_description"
 FRAMES = (DESCRIPTION, "/tf", "/tf_static")
 NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node")
@@ -53,6 +53,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     """Name -> enclave, for the graph around a robot."""
     commands = [group.topic for group in robot.groups]
     claims = [f"{topic}/claim" for topic in commands]
+    actions = [group.action for group in robot.groups if group.action]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
     told = [stream.topic for stream in graph_streams()]
     cameras = [camera.topic for camera in robot.cameras]
@@ -70,6 +71,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
             subscribe=[*claims, *robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS],
             reply=["~/e_stop", "~/reset_e_stop"],
+            call=actions,
         ),
         "task_node": Enclave(
             "gives the instructions of tasks",
@@ -84,14 +86,15 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
         ),
         "replay_node": Enclave(
-            "plays a bag: sensors and what was told, no command and no chunk",
-            publish=[*sensors, *(topic for topic in told if topic != CHUNK), CLOCK],
+            "plays a bag: sensors and joint states, nothing that is told or commanded",
+            publish=[*sensors, CLOCK],
             managed=False,
         ),
         "driver": Enclave(
             "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
             publish=[*sensors, *FRAMES],
             subscribe=[*commands, "/parameter_events"],
+            execute=actions,
             managed=False,
         ),
         "operator": Enclave(

@@ -66,7 +66,8 @@ class ExecutorDiagnostic:
         self._refused = 0
         self._overruns = 0
 
-    def __call__(self, status: ExecutorStatus) -> DiagnosticStatus:
+    def __call__(self, status: ExecutorStatus, hindered: bool = False) -> DiagnosticStatus:
+        """`hindered`: the robot may not do what it is commanded; the status' message says why."""
         words = {
             ExecutorStatus.UNCONFIGURED: "unconfigured",
             ExecutorStatus.INACTIVE: "inactive",
@@ -76,7 +77,8 @@ class ExecutorDiagnostic:
             ExecutorStatus.STOPPED: "stopped",
             ExecutorStatus.E_STOPPED: "emergency stop",
         }
-        level, notes = DiagnosticStatus.OK, [status.message] if status.message else []
+        level = DiagnosticStatus.WARN if hindered else DiagnosticStatus.OK
+        notes = [status.message] if status.message else []
         if status.state in (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED):
             level = DiagnosticStatus.ERROR
         elif status.state == ExecutorStatus.HOLDING and status.cause == ExecutorStatus.CAUSE_NO_CHUNK:

@@ -157,6 +157,7 @@ class PolicyNode(ManagedNode):
             if text != self._instruction:
                 self._begin()
             self._instruction = text
+            self._status.instructions += 1
             self._wake.notify_all()
         self._set_status(self._status.state)
 
