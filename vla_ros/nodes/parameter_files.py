@@ -22,6 +22,7 @@ NODES = {
     "recorder_node": ("vla_ros.nodes.recorder_node", "RecorderParameters"),
     "sim_node": ("vla_ros.nodes.sim_node", "SimParameters"),
     "expert_node": ("vla_ros.nodes.parameters", "NodeParameters"),
+    "marker_node": ("vla_ros.nodes.marker_node", "MarkerParameters"),
 }
 _CONTENT = "ros__parameters"
 _EVERYBODY = ("qos_overrides.", "use_sim_time", "start_type_description_service")  # parameters that ROS itself reads
