@@ -18,6 +18,7 @@ from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND
 from vla_ros.datasets.writer import DatasetWriter
+from vla_ros.messages.observation import unexpected_sizes
 
 SOURCES = "vla_ros_sources.json"  # in `meta`: which bag and time each episode is from
 Resize = Callable[[np.ndarray], np.ndarray]
@@ -25,12 +26,13 @@ Resize = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class BuildReport:
-    """What was written. `problems`: one sentence for each episode that was left out."""
+    """What was written. `problems`: a sentence for each episode that was left out; `notes`: for what else was seen."""
 
     output: Path
     episodes: int = 0
     frames: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: set[str] = field(default_factory=set)
 
 
 def plan_bag(
@@ -108,10 +110,14 @@ def _write_bag(
     """The rows of SOURCES for the episodes that were written."""
     sources = []
     for _, made in groupby(read_frames(bag, robot, index, episodes, progress), lambda frame: frame.episode.number):
-        frames = [_resized(frame, resize) for frame in made]
+        frames, shapes, error = [], {}, None
+        for frame in made:
+            error = error or frame.error or _changed_size(shapes, frame)
+            report.notes |= unexpected_sizes(robot, frame.observation.images if frame.observation else {})
+            frames.append(_resized(frame, resize))
         episode = frames[0].episode
-        if frames[-1].error is not None:
-            problem = f"bag {bag.path}: {episode.name}: {frames[-1].error.removeprefix(f'bag {bag.path}: ')}"
+        if error is not None:
+            problem = f"bag {bag.path}: {episode.name}: {error.removeprefix(f'bag {bag.path}: ')}"
             if not skip_bad:
                 raise InputError(_refusal([problem]))
             report.problems.append(problem)
@@ -127,6 +133,16 @@ def _write_bag(
         sources.append({"bag": str(bag.path), "episode": episode.number, "start_ns": int(episode.times[0]),
                         "frames": len(frames)})  # fmt: skip
     return sources
+
+
+def _changed_size(shapes: dict[str, tuple[int, ...]], frame: Frame) -> str | None:
+    """What is wrong where a camera's image is not of the size of the one before, which `shapes` keeps by camera."""
+    for camera, image in frame.observation.images.items():
+        height, width = shapes.setdefault(camera, image.shape)[:2]
+        if image.shape[:2] != (height, width):
+            return (f"camera {camera}: from frame {frame.index} on images of {image.shape[1]}x{image.shape[0]} pixels, "
+                    f"before of {width}x{height}: expected one size")
+    return None
 
 
 def _resized(frame: Frame, resize: Resize | None) -> Frame:

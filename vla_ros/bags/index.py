@@ -14,9 +14,9 @@ from vla_ros.bags.streams import CLOCK, EXECUTOR_STATUS, INSTRUCTION, TASK_STATU
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
-from vla_ros.messages.stamps import stamp_ns
+from vla_ros.messages.observation import foreign_clock
+from vla_ros.messages.stamps import FAR_NS, stamp_ns
 
-CLOCK_TOLERANCE_NS = 5_000_000_000  # between a message's stamp and its recording
 RUNNING, ENDED = (2, 3), {4: "succeeded", 5: "canceled", 6: "aborted"}  # action_msgs/GoalStatus
 Progress = Callable[[int], None]  # called with the number of messages read since the last call
 
@@ -69,18 +69,17 @@ class RosTime:
         for record in islice(bag.records([CLOCK]), 1):
             self.of(record)
 
-    def of(self, record: Record) -> int:
-        """ns. Records must come in the order of the bag, those of /clock among them."""
+    def of(self, record: Record, stream: Stream | None = None) -> int:
+        """ns, of a message of a stream. Records must come in the order of the bag, those of /clock among them."""
         if record.topic == CLOCK:
             self._clock = stamp_ns(self._bag.decode(record).clock)
             return self._clock
-        stamp = self._bag.header_ns(record)
+        stamp = self._bag.header_ns(record) if stream is None or stream.stamps == "header" else None
         if stamp:
-            if self._clock is None and abs(stamp - record.log_ns) > CLOCK_TOLERANCE_NS:
-                raise InputError(
-                    f"{self._bag.where(record)}: stamped {stamp / 1e9:.3f}, recorded at {record.log_ns / 1e9:.3f}: "
-                    f"two clocks, expected /clock in the bag (record with simulated time)"
-                )
+            if stream and self._clock is None and abs(stamp - record.log_ns) > FAR_NS:
+                advice = "record with simulated time where there is one, so that /clock is in the bag"
+                said = foreign_clock(stream, stamp, record.log_ns, advice)
+                raise InputError(f"{self._bag.where(record)}: {said}")
             return stamp
         return record.log_ns if self._clock is None else self._clock
 
@@ -129,16 +128,19 @@ def index_bag(
         raise InputError(f"bag {bag.path}: marker topic {marker} is missing. It has {', '.join(sorted(bag.topics))}")
     text_topic, status_topic = resolve(INSTRUCTION, namespace), resolve(EXECUTOR_STATUS, namespace)
     task_topics = {topic for topic in bag.topics if topic.endswith(TASK_STATUS)}
-    stamps = {topic: array("q") for _, topic in found.values()}
-    wanted = {*stamps, text_topic, status_topic, *task_topics, CLOCK} | ({marker} if marker else set())
+    stamps = {name: array("q") for name in found}
+    of_topic: dict[str, list[Stream]] = {}
+    for stream, topic in found.values():
+        of_topic.setdefault(topic, []).append(stream)
+    wanted = {*of_topic, text_topic, status_topic, *task_topics, CLOCK} | ({marker} if marker else set())
     time = RosTime(bag)
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
     goals: dict[bytes, list] = {}
     for record in counted(bag.records(wanted), progress):
+        for stream in of_topic.get(record.topic, ()):
+            stamps[stream.name].append(time.of(record, stream))
         ns = time.of(record)
-        if record.topic in stamps:
-            stamps[record.topic].append(ns)
         if record.topic == marker:
             markers.append((ns, _marker_value(bag, record)))
         elif record.topic == text_topic:
@@ -151,7 +153,7 @@ def index_bag(
             for status in bag.decode(record).status_list:
                 _follow_goal(goals, bytes(status.goal_info.goal_id.uuid), int(status.status), ns)
     streams = {
-        name: StreamIndex(stream, topic, np.frombuffer(stamps[topic], np.int64))
+        name: StreamIndex(stream, topic, np.frombuffer(stamps[name], np.int64))
         for name, (stream, topic) in found.items()
     }
     stop = max(int(index.stamps.max()) for index in streams.values())

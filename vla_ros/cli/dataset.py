@@ -82,6 +82,8 @@ def _build(args: argparse.Namespace) -> int:
             lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )  # fmt: skip
         bar.update(task, completed=1, total=1)
+    for note in sorted(report.notes):
+        say(note)
     for problem in report.problems:
         say(f"left out: {problem}")
     say(f"{report.episodes} episodes, {report.frames} frames ({report.frames / args.fps:.1f} s) in {report.output}")
