@@ -11,7 +11,7 @@ from vla_ros.core.robot import Camera
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE
 from vla_ros.messages.images import raw_image, rgb_image
 
-SUFFIX = "/compressed"  # of the topic, as image_transport names it
+SUFFIX, DEPTH_SUFFIX = "/compressed", "/compressedDepth"  # of the topic, as image_transport names it
 FORMATS = ("jpeg", "png")
 _DEEP = ("mono16", "16UC1")  # PNG keeps 16 bits
 

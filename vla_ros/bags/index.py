@@ -8,9 +8,19 @@ from itertools import islice
 
 import numpy as np
 
-from vla_ros.bags.compress import SUFFIX
+from vla_ros.bags.compress import DEPTH_SUFFIX, SUFFIX
 from vla_ros.bags.reader import Bag, Record
-from vla_ros.bags.streams import CLOCK, EXECUTOR_STATUS, INSTRUCTION, TASK_STATUS, resolve
+from vla_ros.bags.streams import (
+    CLOCK,
+    CLOCK_TYPE,
+    EXECUTOR_STATUS,
+    EXECUTOR_STATUS_TYPE,
+    INSTRUCTION,
+    INSTRUCTION_TYPE,
+    TASK_STATUS,
+    TASK_STATUS_TYPE,
+    resolve,
+)
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
@@ -66,12 +76,13 @@ class RosTime:
     def __init__(self, bag: Bag) -> None:
         self._bag = bag
         self._clock: int | None = None
-        for record in islice(bag.records([CLOCK]), 1):
+        self._has_clock = _readable(bag, CLOCK, CLOCK_TYPE)
+        for record in islice(bag.records([CLOCK] if self._has_clock else []), 1):
             self.of(record)
 
     def of(self, record: Record, stream: Stream | None = None) -> int:
         """ns, of a message of a stream. Records must come in the order of the bag, those of /clock among them."""
-        if record.topic == CLOCK:
+        if record.topic == CLOCK and self._has_clock:
             self._clock = stamp_ns(self._bag.decode(record).clock)
             return self._clock
         stamp = self._bag.header_ns(record) if stream is None or stream.stamps == "header" else None
@@ -85,21 +96,25 @@ class RosTime:
 
 
 def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, tuple[Stream, str]]:
-    """Stream name -> (stream, topic in the bag). A camera may be in it compressed, as TOPIC/compressed.
+    """Stream name -> (stream, topic in the bag). Images may be in it compressed, as TOPIC/compressed or
+    TOPIC/compressedDepth: of several, where there are most messages.
 
     Raises InputError that names every topic that is missing, empty or of another type.
     """
     found, problems = {}, []
     for stream in robot.all_streams.values():
         topic = resolve(stream.topic, namespace)
-        if stream.is_camera and topic not in bag.topics and topic + SUFFIX in bag.topics:
-            topic += SUFFIX
-        types = (IMAGE, COMPRESSED_IMAGE) if stream.is_camera else (stream.type,)
+        types = (IMAGE, COMPRESSED_IMAGE) if stream.is_camera or stream.type == IMAGE else (stream.type,)
+        if len(types) > 1:
+            there = [topic + suffix for suffix in ("", SUFFIX, DEPTH_SUFFIX) if topic + suffix in bag.topics]
+            topic = max(there, key=lambda name: bag.topics[name].count, default=topic)
         info = bag.topics.get(topic)
         if info is None:
             problems.append(f"topic {topic} ({stream.name}) is missing")
         elif info.type not in types:
             problems.append(f"topic {topic} ({stream.name}) is a {info.type}, expected {' or '.join(types)}")
+        elif info.problem:
+            problems.append(f"topic {topic} ({stream.name}): {info.problem}")
         elif info.count == 0:
             problems.append(f"topic {topic} ({stream.name}) has no messages")
         else:
@@ -108,6 +123,12 @@ def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, 
         has = ", ".join(sorted(bag.topics)) or "no topics"
         raise InputError(f"bag {bag.path}: {'; '.join(problems)}. It has {has}")
     return found
+
+
+def _readable(bag: Bag, topic: str, kind: str) -> bool:
+    """Whether a topic is in a bag and of the type that one of that name has; others may use the name too."""
+    info = bag.topics.get(topic)
+    return info is not None and info.type == kind and not info.problem
 
 
 def counted(records: Iterable[Record], progress: Progress | None) -> Iterator[Record]:
@@ -126,8 +147,12 @@ def index_bag(
     marker = resolve(marker, namespace) if marker else None
     if marker and marker not in bag.topics:
         raise InputError(f"bag {bag.path}: marker topic {marker} is missing. It has {', '.join(sorted(bag.topics))}")
-    text_topic, status_topic = resolve(INSTRUCTION, namespace), resolve(EXECUTOR_STATUS, namespace)
-    task_topics = {topic for topic in bag.topics if topic.endswith(TASK_STATUS)}
+    texts_type, status_type = (INSTRUCTION, INSTRUCTION_TYPE), (EXECUTOR_STATUS, EXECUTOR_STATUS_TYPE)
+    text_topic, status_topic = (
+        topic if _readable(bag, topic := resolve(name, namespace), kind) else None
+        for name, kind in (texts_type, status_type)
+    )
+    task_topics = {name for name in bag.topics if name.endswith(TASK_STATUS) and _readable(bag, name, TASK_STATUS_TYPE)}
     stamps = {name: array("q") for name in found}
     of_topic: dict[str, list[Stream]] = {}
     for stream, topic in found.values():

@@ -38,6 +38,9 @@ class ReplayNode(Node):
             if topic == CLOCK and not clock:
                 continue
             info = bag.topics[topic]
+            if not info.plays:
+                self.left_out[topic] = info.problem
+                continue
             try:
                 message_type = message_class(info.type)
             except InputError as error:
