@@ -64,12 +64,12 @@ def flood(large_mb: float) -> None:
 
     from vla_ros.core.robot import RobotSpec
     from vla_ros.msg import ActionChunk, ActionPart
-    from vla_ros.nodes.qos import CHUNK_QOS, profile
+    from vla_ros.nodes.qos import COMMAND_QOS, profile
 
     rclpy.init()
     node = rclpy.create_node("flood")
     button = node.create_publisher(Bool, "e_stop", profile(10, reliable=True))
-    chunks = node.create_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
+    chunks = node.create_publisher(ActionChunk, "action_chunk", COMMAND_QOS)
     names = list(RobotSpec.load(ROBOT).joint_names)
 
     def chunk(rows: int) -> ActionChunk:

@@ -12,7 +12,7 @@ from std_msgs.msg import String
 
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 
 HERE = Path(__file__).resolve().parent
 ROBOT = HERE.parent / "config" / "robots" / "so101.yaml"
@@ -49,7 +49,7 @@ def live_graph(
             ExecutorStatus, "executor_node/status", lambda m: states.update(accepted=m.accepted_chunks), STATUS_QOS
         )
         node.create_subscription(
-            PolicyStatus, "policy_node/status", lambda m: states.update(policy=m.state), POLICY_STATUS_QOS
+            PolicyStatus, "policy_node/status", lambda m: states.update(policy=m.state), STATUS_QOS
         )
         node.create_subscription(JointState, "joint_states", lambda m: states.update(joints=1), sensor_qos())
         instruction = node.create_publisher(String, "instruction", COMMAND_QOS)

@@ -34,7 +34,7 @@ from trajectory_msgs.msg import JointTrajectory
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
-from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS, profile, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile, sensor_qos
 
 RELAYED = "soak/joint_states"
 OVERRUN_LIMIT_NS = 100_000_000
@@ -124,13 +124,13 @@ class Soak:
             node.create_subscription(JointTrajectory, topic, lambda m, topic=topic: self._on_command(topic, m), many)
         node.create_subscription(ExecutorStatus, "executor_node/status", self._on_status, STATUS_QOS)
         node.create_subscription(
-            PolicyStatus, "policy_node/status", lambda m: setattr(self, "policy", m), POLICY_STATUS_QOS
+            PolicyStatus, "policy_node/status", lambda m: setattr(self, "policy", m), STATUS_QOS
         )
         node.create_subscription(JointState, "joint_states", self._on_joints, sensor_qos(depth=20))
         self._relay = node.create_publisher(JointState, RELAYED, profile(10, reliable=True))
         self.e_stop = node.create_publisher(Bool, "e_stop", COMMAND_QOS)
         self.say = node.create_publisher(String, "instruction", COMMAND_QOS)
-        self.chunks = node.create_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
+        self.chunks = node.create_publisher(ActionChunk, "action_chunk", COMMAND_QOS)
         self._reset = node.create_client(Trigger, "executor_node/reset_e_stop")
 
     # What is heard

@@ -22,7 +22,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus
-from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 ROBOT = """
 name: stage
@@ -79,7 +79,7 @@ class Stage:
                 "/clock", Clock, clock_qos, readers=2
             )  # the node's own time source, and its ticks
         self.joints = probe.publisher("joint_states", JointState)
-        self.chunks = probe.publisher("action_chunk", ActionChunk, CHUNK_QOS)
+        self.chunks = probe.publisher("action_chunk", ActionChunk, COMMAND_QOS)
         self.instructions = probe.publisher("instruction", String)
         self.e_stop = probe.publisher("e_stop", Bool)
 

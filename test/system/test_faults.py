@@ -201,11 +201,11 @@ POLICY = """
 import sys
 import rclpy
 from vla_ros.msg import PolicyStatus
-from vla_ros.nodes.qos import POLICY_STATUS_QOS
+from vla_ros.nodes.qos import STATUS_QOS
 rclpy.init()
 node = rclpy.create_node("policy_node")
-publisher = node.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
-publisher.publish(PolicyStatus(state=PolicyStatus.INACTIVE, session=7))
+publisher = node.create_publisher(PolicyStatus, "~/status", STATUS_QOS)
+node.create_timer(0.5, lambda: publisher.publish(PolicyStatus(state=PolicyStatus.INACTIVE, session=7)))
 rclpy.spin(node)
 """
 

@@ -15,7 +15,7 @@ from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
-from vla_ros.nodes.qos import CHUNK_QOS
+from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.sim.world import HOME
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def write_policy_file(path: Path, state: list, cameras: dict, checkpoint: str = 
 def test_chunks_have_the_robots_joints_and_units(folder: Path, tmp_path: Path):
     with EvaluationGraph(tmp_path, str(ROBOT_FILE), str(folder / "policy.yaml"), domain=free_domain()) as evaluation:
         probe = Probe(evaluation.graph)
-        probe.record("action_chunk", ActionChunk, CHUNK_QOS)
+        probe.record("action_chunk", ActionChunk, COMMAND_QOS)
         evaluation.bring_up()
         evaluation.run_to_end(1, "touch the red cube", 0.5)
         probe.wait_for(lambda: len(probe.messages("action_chunk")) >= 2, "two chunks")

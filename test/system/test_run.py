@@ -24,7 +24,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
-from vla_ros.nodes.qos import COMMAND_QOS, POLICY_STATUS_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_session
 
@@ -87,7 +87,7 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
         assert usual / 10 < np.abs(chunk.targets.parts[0].data).max() < 10 * usual
 
         strangers = [
-            (probe.publisher("policy_node/status", PolicyStatus, POLICY_STATUS_QOS, readers=2),
+            (probe.publisher("policy_node/status", PolicyStatus, STATUS_QOS, readers=2),
              [PolicyStatus(state=99, message=MARKUP), PolicyStatus(state=3, instruction=STEERING)]),
             (probe.publisher("executor_node/status", ExecutorStatus, STATUS_QOS, readers=2),
              [ExecutorStatus(state=99, cause=99, message=MARKUP, refusal_counts=[1])]),

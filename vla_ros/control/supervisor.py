@@ -9,7 +9,7 @@
 | HOLDING | NO_INSTRUCTION | empty instruction | an instruction and a chunk for it |
 | STOPPED | STALE_JOINT_STATES | a joint without a fresh position | all joints fresh, then a chunk |
 | STOPPED | FOLLOWING_ERROR | measured far from commanded, or stopped outside | 0.5 s below half the limit, a chunk |
-| STOPPED | POLICY_GONE | policy lost its liveliness | it lives again, or a chunk observed after the stop |
+| STOPPED | POLICY_GONE | the policy's status does not come any more | it comes again, or a chunk after the stop |
 | STOPPED | OVERRUN | the control loop stalled | 0.5 s without a stall, then a chunk |
 | STOPPED | CLOCK_JUMP | ROS time jumped or went back | 0.5 s of steady time, fresh joints, then a chunk |
 | STOPPED | REVERSALS | motion turns round too often (if asked to) | another instruction, 0.5 s at rest, a chunk |

@@ -25,7 +25,7 @@ from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.diagnostics import policy_diagnostic, publish_diagnostics
 from vla_ros.nodes.policy_parameters import PolicyParameters
-from vla_ros.nodes.qos import CHUNK_QOS, POLICY_STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 from vla_ros.nodes.streams import subscribe
 from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
@@ -47,7 +47,7 @@ class PolicyNode(ManagedNode):
         self._instruction = ""
         self._episode = 0  # counts what begins: activations, instructions, jumps of the clock
         super().__init__("policy_node", PolicyParameters)
-        self._status_publisher = self.create_publisher(PolicyStatus, "~/status", POLICY_STATUS_QOS)
+        self._status_publisher = self.create_publisher(PolicyStatus, "~/status", STATUS_QOS)
         subscribe_instruction(self, self._take_instruction, self._refuse_message)
         self.create_steady_timer(0.5, self._publish_status)
         publish_diagnostics(self, lambda: policy_diagnostic(self._status))
@@ -84,7 +84,7 @@ class PolicyNode(ManagedNode):
         self._arrivals = Arrivals(self._builder, self._trigger, values.max_age)
         self._met = ""  # the last instruction that the policy has met
         self._sizes: set[str] = set()  # of images, what was said about them
-        self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", CHUNK_QOS)
+        self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", COMMAND_QOS)
         for stream in self._builder.streams.values():
             subscribe(self, stream, self._taker(stream), values.reliable_sensors)
         self._clock_watch = self.get_clock().create_jump_callback(

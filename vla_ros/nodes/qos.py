@@ -1,30 +1,22 @@
 """Quality of service, one profile for each kind of topic."""
 
-from rclpy.duration import Duration
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 
-def profile(depth: int, reliable: bool, latched: bool = False, **others: object) -> QoSProfile:
+def profile(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
     """Keeps the last `depth` messages; `latched` ones reach a late subscriber too."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        **others,
     )
 
 
-COMMAND_QOS = profile(10, reliable=True)  # commands, the instruction, the e-stop topic; subscriptions of chunks
+COMMAND_QOS = profile(10, reliable=True)  # commands, chunks, the instruction, the e-stop topic
 STATUS_QOS = profile(1, reliable=True, latched=True)  # a late subscriber gets the newest
 
 CLAIM_QOS = profile(100, reliable=True, latched=True)  # the newest claim of each of many executors
-
-# What the policy node offers on `action_chunk` and on its status: a subscription that asks for this lease (or a
-# longer one) is told within it when the policy's process is gone. Subscriptions that ask for none match as well.
-_ALIVE = {"liveliness": LivelinessPolicy.AUTOMATIC, "liveliness_lease_duration": Duration(seconds=3)}
-CHUNK_QOS = profile(10, reliable=True, **_ALIVE)
-POLICY_STATUS_QOS = profile(1, reliable=True, latched=True, **_ALIVE)
 
 # Messages kept for a recorder that falls behind a simulation: what it lacks is asked for again only every few seconds.
 RECORDED_DEPTH = 1000
