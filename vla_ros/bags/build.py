@@ -46,6 +46,8 @@ def plan_bag(
         except InputError as error:
             raise InputError(f"bag {path}: {error}") from None
         if not cuts:
+            if options.succeeded:
+                raise InputError(f"bag {path}: no episodes with the outcome success")
             looked = {"instruction": "instruction", "task": "run of RunInstruction", "marker": options.marker}
             span = f"between {bag.when(index.start_ns)} and {bag.when(index.stop_ns)}"
             raise InputError(f"bag {path}: no episodes: no {looked.get(options.by)} {span}")
@@ -130,9 +132,10 @@ def _write_bag(
         )
         states, actions = np.stack([one.state for one in seen]), np.stack([frame.action for frame in frames])
         values = {name: rows for name, rows in values.items() if not name.startswith(COMMAND)}
-        writer.add_episode(images, states, actions, episode.cut.instruction, values)
+        cut = episode.cut
+        writer.add_episode(images, states, actions, cut.instruction, values, cut.outcome)
         sources.append({"bag": str(bag.path), "episode": episode.number, "start_ns": int(episode.times[0]),
-                        "frames": len(frames)})  # fmt: skip
+                        "frames": len(frames), "outcome": cut.outcome, "by": cut.by, "message": cut.message})
     return sources
 
 

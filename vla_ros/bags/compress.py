@@ -31,6 +31,8 @@ def compressor(camera: Camera, format: str = "jpeg", quality: int = 95) -> Calla
 
     def compress(data: bytes) -> bytes:
         message = deserialized(store, IMAGE, data)
+        if message.encoding == "32FC1":
+            raise InputError("floating-point depth, which neither JPEG nor PNG holds")
         if message.encoding in _DEEP:
             pixels, said, chosen = raw_image(message), message.encoding, "png"
         else:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from vla_ros.bags.streams import (
     EXECUTOR_STATUS_TYPE,
     INSTRUCTION,
     INSTRUCTION_TYPE,
+    OUTCOME,
+    OUTCOME_TYPE,
     TASK_STATUS,
     TASK_STATUS_TYPE,
     resolve,
@@ -28,6 +31,7 @@ from vla_ros.messages.observation import foreign_clock
 from vla_ros.messages.stamps import FAR_NS, stamp_ns
 
 RUNNING, ENDED = (2, 3), {4: "succeeded", 5: "canceled", 6: "aborted"}  # action_msgs/GoalStatus
+OUTCOMES = {1: "success", 2: "failure", 3: "aborted"}  # of Outcome.msg
 Progress = Callable[[int], None]  # called with the number of messages read since the last call
 
 
@@ -55,6 +59,21 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What somebody says an instruction ended with."""
+
+    ns: int
+    outcome: str  # one of OUTCOMES
+    by: str
+    message: str
+    instruction: str  # empty: the one in force, or the last one
+
+    def __str__(self) -> str:
+        said = f"{self.outcome} ({self.by})" if self.by else self.outcome
+        return f"{said}: {self.message}" if self.message else said
+
+
+@dataclass(frozen=True)
 class BagIndex:
     """What `index_bag` found."""
 
@@ -62,6 +81,7 @@ class BagIndex:
     texts: list[tuple[int, str]]  # (ns, instruction) as published; the text is stripped, empty = stop
     tasks: list[Task]
     markers: list[tuple[int, str | bool]]  # (ns, string or boolean) of the marker topic
+    verdicts: list[Verdict]
     start_ns: int  # the first instant of any of the streams
     stop_ns: int  # the last one
 
@@ -147,20 +167,21 @@ def index_bag(
     marker = resolve(marker, namespace) if marker else None
     if marker and marker not in bag.topics:
         raise InputError(f"bag {bag.path}: marker topic {marker} is missing. It has {', '.join(sorted(bag.topics))}")
-    texts_type, status_type = (INSTRUCTION, INSTRUCTION_TYPE), (EXECUTOR_STATUS, EXECUTOR_STATUS_TYPE)
-    text_topic, status_topic = (
-        topic if _readable(bag, topic := resolve(name, namespace), kind) else None
-        for name, kind in (texts_type, status_type)
+    ours = {INSTRUCTION: INSTRUCTION_TYPE, EXECUTOR_STATUS: EXECUTOR_STATUS_TYPE, OUTCOME: OUTCOME_TYPE}
+    text_topic, status_topic, outcome_topic = (
+        topic if _readable(bag, topic := resolve(name, namespace), kind) else None for name, kind in ours.items()
     )
     task_topics = {name for name in bag.topics if name.endswith(TASK_STATUS) and _readable(bag, name, TASK_STATUS_TYPE)}
     stamps = {name: array("q") for name in found}
     of_topic: dict[str, list[Stream]] = {}
     for stream, topic in found.values():
         of_topic.setdefault(topic, []).append(stream)
-    wanted = {*of_topic, text_topic, status_topic, *task_topics, CLOCK} | ({marker} if marker else set())
+    told = {text_topic, status_topic, outcome_topic, *task_topics}
+    wanted = {*of_topic, *told, CLOCK} | ({marker} if marker else set())
     time = RosTime(bag)
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
+    verdicts: list[Verdict] = []
     goals: dict[bytes, list] = {}
     for record in counted(bag.records(wanted), progress):
         for stream in of_topic.get(record.topic, ()):
@@ -168,14 +189,16 @@ def index_bag(
         ns = time.of(record)
         if record.topic == marker:
             markers.append((ns, _marker_value(bag, record)))
-        elif record.topic == text_topic:
-            texts.append((ns, str(bag.decode(record).data).strip()))
-        elif record.topic == status_topic and not texts:
-            text = str(bag.decode(record).instruction).strip()  # given before the recording began
-            if text:
-                texts.append((ns, text))
-        elif record.topic in task_topics:
-            for status in bag.decode(record).status_list:
+        elif record.topic in told and (message := bag.decode_or_note(record)) is not None:
+            if record.topic == text_topic:
+                texts.append((ns, str(message.data).strip()))
+            elif record.topic == status_topic and not texts:
+                text = str(message.instruction).strip()  # given before the recording began
+                if text:
+                    texts.append((ns, text))
+            elif record.topic == outcome_topic:
+                verdicts.append(verdict(message, ns))
+            for status in message.status_list if record.topic in task_topics else ():
                 _follow_goal(goals, bytes(status.goal_info.goal_id.uuid), int(status.status), ns)
     streams = {
         name: StreamIndex(stream, topic, np.frombuffer(stamps[name], np.int64))
@@ -187,9 +210,16 @@ def index_bag(
         texts=texts,
         tasks=[Task(row[0], row[1] if row[1] is not None else stop, row[2]) for row in goals.values()],
         markers=markers,
+        verdicts=verdicts,
         start_ns=min(int(index.stamps.min()) for index in streams.values()),
         stop_ns=stop,
     )
+
+
+def verdict(message: Any, ns: int) -> Verdict:
+    """Of an Outcome message; an outcome that is none of the three counts as none."""
+    texts = (str(getattr(message, name)).strip() for name in ("by", "message", "instruction"))
+    return Verdict(ns, OUTCOMES.get(int(message.outcome), ""), *texts)
 
 
 def _marker_value(bag: Bag, record: Record) -> str | bool:

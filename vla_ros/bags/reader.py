@@ -118,6 +118,14 @@ class Bag:
         except InputError as error:
             raise InputError(f"{self.where(record)}: {error}") from error
 
+    def decode_or_note(self, record: Record) -> Any:
+        """The message, or None and a note where it cannot be decoded."""
+        try:
+            return self.decode(record)
+        except InputError as error:
+            self.notes.append(f"left out: {error}")
+            return None
+
     def header_ns(self, record: Record) -> int | None:
         """The stamp of a message that begins with a header, ns, without decoding it; None for others."""
         if not starts_with_header(self._store, record.type) or len(record.data) < 12:

@@ -7,6 +7,8 @@ CLOCK, CLOCK_TYPE = "/clock", "rosgraph_msgs/msg/Clock"
 CHUNK, CHUNK_TYPE = "action_chunk", "vla_ros/msg/ActionChunk"
 EXECUTOR_STATUS, EXECUTOR_STATUS_TYPE = "executor_node/status", "vla_ros/msg/ExecutorStatus"
 TASK_STATUS, TASK_STATUS_TYPE = "run_instruction/_action/status", "action_msgs/msg/GoalStatusArray"
+OUTCOME, OUTCOME_TYPE = "outcome", "vla_ros/msg/Outcome"
+LATCHED = ("robot_description", "/tf_static")  # published once by the robot's own nodes, where it has them
 
 
 def graph_streams() -> list[Stream]:
@@ -16,6 +18,7 @@ def graph_streams() -> list[Stream]:
         Stream(CHUNK, CHUNK, CHUNK_TYPE),
         Stream("policy_node/status", "policy_node/status", "vla_ros/msg/PolicyStatus", max_age=None),
         Stream(EXECUTOR_STATUS, EXECUTOR_STATUS, EXECUTOR_STATUS_TYPE, max_age=None),
+        Stream(OUTCOME, OUTCOME, OUTCOME_TYPE),
         Stream("e_stop", "e_stop", "std_msgs/msg/Bool"),
         Stream(TASK_STATUS, TASK_STATUS, TASK_STATUS_TYPE, max_age=None),
     ]

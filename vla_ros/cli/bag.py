@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    bag, topics = summarise(args.bag)
+    bag, topics, verdicts = summarise(args.bag)
     table = Table(
         title=f"{bag.path}: {bag.message_count} messages, {(bag.end_ns - bag.start_ns) / 1e9:.3f} s "
         f"from {bag.start_ns / 1e9:.3f}",
@@ -48,6 +48,9 @@ def _show(args: argparse.Namespace) -> int:
         table.add_row(topic.name, topic.type, *numbers, gap, ", ".join(notes))
     console = Terminal()
     console.print(table)
+    for said in verdicts:
+        text = repr(said.instruction) if said.instruction else "the instruction in force"
+        console.print(f"{bag.when(said.ns).split(' (')[0]}: {text}: {said}", soft_wrap=True)
     for note in bag.notes:
         console.print(note, soft_wrap=True)
     for key, value in sorted(bag.custom.items()):

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vla_ros.bags.streams import CHUNK, CLOCK, EXECUTOR_STATUS, INSTRUCTION, graph_streams
+from vla_ros.bags.streams import CHUNK, CLOCK, EXECUTOR_STATUS, INSTRUCTION, LATCHED, OUTCOME, graph_streams
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
@@ -52,7 +52,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     commands = [group.topic for group in robot.groups]
     claims = [f"{topic}/claim" for topic in commands]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
-    told = [stream.topic for stream in graph_streams()]
+    told = [*(stream.topic for stream in graph_streams()), *LATCHED]
     cameras = [camera.topic for camera in robot.cameras]
     drawn = [f"{topic.rpartition('/')[0]}/camera_info".lstrip("/") for topic in cameras]
     drawn += [f"{camera.topic}/compressed" for camera in robot.cameras if not camera.compressed]
@@ -71,7 +71,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "task_node": Enclave(
             "gives the instructions of tasks",
-            publish=[INSTRUCTION],
+            publish=[INSTRUCTION, OUTCOME],
             subscribe=[INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             execute=[TASK],
         ),
@@ -83,13 +83,13 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "driver": Enclave(
             "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
-            publish=sensors,
+            publish=[*sensors, *LATCHED],
             subscribe=[*commands, "/parameter_events"],
             managed=False,
         ),
         "operator": Enclave(
             "vla-ros and ros2: starts, configures and stops nodes, instructs, stops; does not reset the e-stop",
-            publish=[INSTRUCTION, E_STOP],
+            publish=[INSTRUCTION, OUTCOME, E_STOP],
             subscribe=[*everything, "/diagnostics", "sim_node/task", "expert_node/following"],
             request=[
                 *(f"{node}{service[1:]}" for node in NODES for service in PARAMETERS + LIFECYCLE),
