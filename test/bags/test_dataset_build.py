@@ -355,3 +355,35 @@ def test_images_of_another_size_are_said_and_of_two_sizes_refused(tmp_path):
     with pytest.raises(InputError, match="camera front: from frame 11 on images of 16x12 pixels, before of 32x24"):
         build_dataset([write_bag(tmp_path / "b", from_one_on)], tmp_path / "db", ROBOT, OPTIONS)
     assert not (tmp_path / "db").exists()
+
+
+def test_outcomes_are_in_the_dataset(tmp_path, capsys, monkeypatch):
+    """The last one said of an episode counts; of an instruction by name also when the next one has begun."""
+    monkeypatch.setitem(TYPES, "/outcome", "vla_ros/msg/Outcome")
+
+    def said(seconds, outcome, by, instruction=""):
+        message = kind("vla_ros/msg/Outcome")(
+            header=header(0), outcome=outcome, by=by, message="", instruction=instruction,
+            goal_id=np.zeros(16, np.uint8), time_limit=0.0, success_topic="", elapsed=0.0,
+        )  # fmt: skip
+        return "/outcome", START + round(seconds * NS), raw(message)
+
+    rows = [*two_episodes(), said(2.1, 2, "time_limit", "wave"), said(2.5, 1, "operator"), said(4.0, 3, "client"),
+            said(5.0, 2, "nobody", "something else"), ("/outcome", START + 6 * NS, b"\0\1\0\0junk")]  # fmt: skip
+    bag = write_bag(tmp_path / "bag", sorted(rows, key=lambda row: row[1]))
+    robot = write_robot(tmp_path / "robot.yaml")
+    build = ["dataset", "build", str(bag), "--robot", str(robot), "-o"]
+    assert main([*build, str(tmp_path / "data")]) == 0
+    episodes = Dataset(tmp_path / "data").episodes
+    assert [(e.instruction, e.outcome) for e in episodes] == [("wave", "success"), ("point", "aborted")]
+    sources = json.loads((tmp_path / "data" / "meta" / "vla_ros_sources.json").read_text())["episodes"]
+    assert [(row["outcome"], row["by"]) for row in sources] == [("success", "operator"), ("aborted", "client")]
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    assert main(["dataset", "show", str(tmp_path / "data"), "--sheet", ""]) == 0
+    assert "1 success" in capsys.readouterr().out
+    assert main(["bag", "show", str(bag)]) == 0
+    shown = capsys.readouterr().out
+    assert "t=2.500 s: the instruction in force: success (operator)" in shown and "left out: " in shown
+    assert main([*build, str(tmp_path / "good"), "--succeeded"]) == 0
+    assert [e.instruction for e in Dataset(tmp_path / "good").episodes] == ["wave"]

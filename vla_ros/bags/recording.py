@@ -66,8 +66,10 @@ class Recording:
 
         Args:
             transform: turns what arrives into what is stored, in the writer's thread.
-            raw: topic and type of what it cannot turn into anything, which is stored as it is.
+            raw: given with it: topic and type of what it cannot turn into anything, which is stored as it is.
         """
+        if (transform is None) != (raw is None):
+            raise ValueError("expected transform and raw together")
         problem = None
         with self._changed:
             try:
@@ -76,9 +78,7 @@ class Recording:
                 self.writer.add_topic(name, typename, qos, definition="")
                 problem = f"topic {name}: recorded without the definition of its messages: {error}"
             if transform is not None:
-                self._transforms[name] = transform
-            if raw is not None:
-                self._raw[name] = raw
+                self._transforms[name], self._raw[name] = transform, raw
         if problem:
             self._on_problem(problem)
 
@@ -144,7 +144,7 @@ class Recording:
                 if time.monotonic() - last_flush >= self._flush_period:
                     self.writer.flush()
                     last_flush = time.monotonic()
-        except (OSError, InputError) as error:
+        except Exception as error:  # of the disk mostly; whatever it is, it is said
             self._fail(error, item)
 
     def _write(self, item: _Item) -> None:
