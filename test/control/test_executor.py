@@ -98,7 +98,7 @@ def test_stale_joint_states():
     world.tick(26)
     assert state(world) == (State.STOPPED, Cause.STALE_JOINT_STATES)
     message = world.executor.state[2]
-    assert "turn 0.260 s old" in message and "limit 0.25 s" in message
+    assert message == "joints turn, lift, grip: 0.260 s old, limit 0.25 s"
     rest(world)
     assert world.send().reason == Reason.STOPPED
     old = world.chunk(age=0.05)
@@ -127,7 +127,6 @@ def test_joint_states_that_cannot_be_believed_go_stale(change):
         world.measure(**change)
     assert state(world) == (State.STOPPED, Cause.STALE_JOINT_STATES)
     assert "grip" in world.executor.state[2]
-    assert world.executor.joint_states.ignored or "names" in change
 
 
 def test_reordered_and_scattered_joint_states_do_no_harm():
@@ -246,7 +245,7 @@ def test_clock_jump(leap):
 def test_time_set_back_while_inactive():
     world = World()
     world.now_ns -= 500 * NS
-    with pytest.raises(InputError, match="turn 500.000 s ahead"):
+    with pytest.raises(InputError, match="joints turn, lift, grip: 500.000 s ahead"):
         world.activate()
     world.measure()
     world.activate()
@@ -453,10 +452,10 @@ def test_the_gravest_cause_is_shown_and_each_needs_its_own_way_back():
 def test_activation_names_what_is_in_the_way():
     world = World()
     world.executor.joint_states.clear()
-    with pytest.raises(InputError, match="turn never seen"):
+    with pytest.raises(InputError, match="joints turn, lift, grip: never seen"):
         world.activate()
     world.measure(position=[0.0, 0.75, 0.5])
-    with pytest.raises(InputError, match=r"joint lift: measured 0.75 m, expected 0.01 to 0.49"):
+    with pytest.raises(InputError, match=r"joint lift: measured 0.75 m, expected 0 to 0.5"):
         world.activate()
     world.measure(position=[0.0, 0.52, 0.5])  # a little outside: accepted, moves inwards only
     world.activate()

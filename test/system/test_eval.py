@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sensor_msgs.msg import Image
 from system.rights import given, used
 from system.support import Probe, free_domain
 from tiny_checkpoint import tiny_checkpoint
@@ -62,6 +63,33 @@ def test_a_layout_is_run_the_same_way_again(evaluation: EvaluationGraph):
     assert np.ptp(first, axis=0).max() > 0.01  # the policy moves the arm
     assert (between != first).any()
     assert (foreign != first).any()  # and what it sees makes a difference
+
+
+def test_a_policy_that_comes_while_the_simulation_waits_for_it_sees_what_was_published(evaluation: EvaluationGraph):
+    graph, simulation, text = evaluation.graph, evaluation.simulation, "touch the red cube"
+    simulation.reset(seed=11, task="", foreign_images=False, time_limit=0.3)
+    graph.activate_when_ready("executor_node")
+    evaluation.instruct(text)
+    evaluation.wait_until_steered()
+    graph.kill("policy_node", signal.SIGINT)
+    probe = Probe(graph)
+    for camera in ROBOT.cameras:
+        probe.record(camera.topic, Image, sensor_qos(reliable=True))
+    number = str(simulation.run())
+    for camera in ROBOT.cameras:
+        probe.wait_message(camera.topic, lambda m: True, "the images that the first chunk is to come from")
+    policy = {"policy": str(graph.folder.parent / "policy"), "threads": 1}
+    graph.start("policy_node", parameters=evaluation.common | policy)
+    graph.bring_up("policy_node")
+    evaluation.instruct(text)
+    probe.wait_for(lambda: simulation.task.values["ended_by"] == "time limit", "the end of the run")
+    assert simulation.task.values["run"] == number
+    assert {stamp_ns(m) for m in probe.messages(ROBOT.cameras[0].topic)} == {
+        int(simulation.task.values["run_start_ns"]) + image * 100_000_000 for image in range(3)
+    }
+    evaluation.instruct("")
+    graph.deactivate("executor_node")
+    graph.deactivate("policy_node")
 
 
 def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: EvaluationGraph):

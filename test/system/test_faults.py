@@ -74,6 +74,7 @@ def test_joint_states_instructions_clock_and_a_policy_that_goes_to_and_fro(graph
             stage.tick(joints=False)
         assert seen(stage, ExecutorStatus.CAUSE_STALE_JOINT_STATES, words).state == STOPPED
         stage.tick()
+    assert "undecodable" in stage.status.refusal_reasons  # three names and one position
 
     follow(stage)  # too long to be honest: neither an instruction nor joint states
     refused = stage.status.refused_chunks

@@ -4,7 +4,7 @@ import numpy as np
 
 from vla_ros.control.admission import Admission, Reason, Refusal
 from vla_ros.control.blending import Blender
-from vla_ros.control.joint_states import JointStates
+from vla_ros.control.joint_states import MeasuredJoints
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
@@ -32,7 +32,7 @@ class Executor:
         self.limits = limits
         self.settings = settings = settings or Settings()
         self.admission = Admission(limits, settings.admission)
-        self.joint_states = JointStates(limits.names, settings.admission.future_tolerance)
+        self.joint_states = MeasuredJoints(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
         self._watchdogs = Watchdogs(limits, settings, self.supervisor, self.joint_states, self._forget_chunks)
         self.timeline = Timeline(limits.names, settings.interpolation == "cubic", settings.admission.max_chunk_age)

@@ -1,7 +1,8 @@
 """Joint limits of a URDF (file or text), read with the standard library."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,18 +14,23 @@ MOST_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class UrdfLimit:
-    """Limits of one joint in rad or m (and per s); infinite where the URDF says nothing."""
+    """Limits of one joint in `unit` (rad or m) and per s; infinite where the URDF says nothing."""
 
     lower: float = -math.inf
     upper: float = math.inf
     velocity: float = math.inf
+    unit: str = ""  # "" of a joint that the URDF does not have
+    mimics: str = ""  # the joint that it follows; such a joint needs no limits
 
 
-def load_urdf(source: str | Path) -> dict[str, UrdfLimit]:
+def load_urdf(source: str | Path, names: Collection[str] | None = None) -> dict[str, UrdfLimit]:
     """Joint name -> limits, of a URDF file or of the text itself (it then contains a `<robot` tag).
 
     `<limit>` and the narrower `<safety_controller>` soft limits are honoured; a continuous joint has no
     position limits; fixed joints are left out. Raises InputError.
+
+    Args:
+        names: joints whose limits count; None for all. Of the others (passive, another arm's) nothing is read or asked.
     """
     text = str(source)
     where = "robot_description"
@@ -44,9 +50,25 @@ def load_urdf(source: str | Path) -> dict[str, UrdfLimit]:
     for joint in root.iterfind("joint"):
         name = joint.get("name", "")
         kind = joint.get("type", "")
-        if kind in ("revolute", "prismatic", "continuous"):
-            limits[name] = _joint(joint, f"{where}: joint {name}", bounded=kind != "continuous")
+        if kind not in ("revolute", "prismatic", "continuous"):
+            continue
+        unit, mimic = "m" if kind == "prismatic" else "rad", joint.find("mimic")
+        if names is None or name in names:
+            read = _mimic if mimic is not None else _joint
+            limits[name] = read(joint, f"{where}: joint {name}", kind != "continuous")
+        else:
+            limits[name] = UrdfLimit()
+        mimics = "" if mimic is None else mimic.get("joint", "")
+        limits[name] = replace(limits[name], unit=unit, mimics=mimics)
     return limits
+
+
+def _mimic(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
+    """The limits of a joint that follows another one count where it has them."""
+    try:
+        return _joint(joint, where, bounded)
+    except InputError:
+        return UrdfLimit()
 
 
 def _joint(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:

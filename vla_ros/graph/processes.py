@@ -1,5 +1,6 @@
 """A graph of nodes as separate processes: started, brought through their lifecycle, watched and ended together."""
 
+import faulthandler
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from rclpy.task import Future
 from vla_ros.core.errors import InputError
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, signal_all, start_process
+from vla_ros.nodes.base import end_at_the_latest
 from vla_ros.nodes.clock import PlainNode
 from vla_ros.nodes.security import OVERRIDE, enclave_arguments, secured
 
@@ -44,8 +46,9 @@ class Graph:
             graph.bring_up("policy_node")
             graph.wait_for(lambda: ..., "the first chunk")
 
-    Leaving the block ends every process: SIGINT first, SIGKILL after a deadline. If this process is killed
-    itself, the nodes see its pipe close and end too. `self.node` is spun in a thread; its callbacks run there.
+    Leaving the block ends every process: SIGINT first, SIGKILL after a deadline. Where the middleware then hangs in
+    this process, it ends too (status 1), so use what the block gave inside it. If this process is killed itself, the
+    nodes see its pipe close and end. `self.node` is spun in a thread; its callbacks run there.
 
     Args:
         folder: for parameter files and logs, made if it is missing.
@@ -132,11 +135,13 @@ class Graph:
         try:
             self.stop()
         finally:
+            end_at_the_latest()
             self._end_spin.set_result(None)
             self._thread.join(timeout=10.0)
             self._executor.shutdown(timeout_sec=1.0)
             self.node.destroy_node()
             rclpy.try_shutdown(context=self.context)
+            faulthandler.cancel_dump_traceback_later()
             for number, handler in self._old_handlers.items():
                 signal.signal(number, handler)
 

@@ -4,6 +4,7 @@ import faulthandler
 import os
 import select
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -252,8 +253,8 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     finally:
         if node is not None:
             if isinstance(node, ManagedNode):
-                node.end(_end_at_the_latest)
-            _end_at_the_latest()
+                node.end(end_at_the_latest)
+            end_at_the_latest()
             if executor is not None:
                 executor.remove_node(node)
             node.destroy_node()
@@ -263,12 +264,14 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _end_at_the_latest() -> None:
-    """After `ENDING` the process ends, wherever it hangs; what it did is over, and its log says where it hung.
+def end_at_the_latest() -> None:
+    """After `ENDING` the process ends, wherever it hangs; what it did is over, and stderr says where it hung.
 
-    Fast DDS can lock itself up for good while it destroys something or hears that a peer has (its issue 6502), and
-    rclpy holds the interpreter's lock meanwhile, so that no Python code could end the process.
+    `faulthandler.cancel_dump_traceback_later` calls it off. Fast DDS can lock itself up for good while it destroys
+    something or hears that a peer has (its issue 6502), and rclpy holds the interpreter's lock meanwhile, so that no
+    Python code could end the process.
     """
+    sys.stdout.flush()
     faulthandler.dump_traceback_later(ENDING, exit=True)
 
 

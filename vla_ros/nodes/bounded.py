@@ -6,10 +6,12 @@ from typing import Any
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from vla_ros.control.admission import Reason
 from vla_ros.core.instruction import MAX_INSTRUCTION, instruction_problem
+from vla_ros.core.joint_states import joint_fault
 from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.nodes.taking import Withheld
 
@@ -33,6 +35,13 @@ def subscribe_raw(
     return made
 
 
+def _logger(node: Node) -> Refuse:
+    def log(reason: Reason, words: str) -> None:
+        node.get_logger().warning(f"{reason}: {words}; the message is ignored", throttle_duration_sec=5.0)
+
+    return log
+
+
 def subscribe_bounded(
     node: Node,
     kind: type,
@@ -49,10 +58,7 @@ def subscribe_bounded(
     cannot be decoded at all, is told to `refuse` in words (to the node's log where there is none) and changes nothing.
     """
 
-    def log(reason: Reason, words: str) -> None:
-        node.get_logger().warning(f"{reason}: {words}; the message is ignored", throttle_duration_sec=5.0)
-
-    refuse = refuse or log
+    refuse = refuse or _logger(node)
 
     def receive(data: bytes | Withheld) -> None:
         if len(data) > limit:
@@ -66,6 +72,21 @@ def subscribe_bounded(
         take(message)
 
     return subscribe_raw(node, kind, topic, receive, qos, limit, **options)
+
+
+def subscribe_joint_states(
+    node: Node, topic: str, take: Callable[[JointState], None], qos: QoSProfile, refuse: Refuse | None = None
+) -> None:
+    """`take` gets the messages that do not contradict themselves."""
+    refuse = refuse or _logger(node)
+
+    def check(message: JointState) -> None:
+        if fault := joint_fault(message.name, message.position):
+            refuse(Reason.UNDECODABLE, f"{topic}: {fault}")
+        else:
+            take(message)
+
+    subscribe_bounded(node, JointState, topic, check, qos, refuse)
 
 
 def subscribe_instruction(node: Node, take: Callable[[str], None], refuse: Refuse | None = None) -> None:

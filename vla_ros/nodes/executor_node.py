@@ -72,7 +72,7 @@ class ExecutorNode(ManagedNode):
         if parameters.urdf and parameters.robot_description:
             raise InputError("parameters urdf and robot_description: both are set, expected one of them")
         source = parameters.urdf or parameters.robot_description
-        limits = Limits.merge(robot, load_urdf(source) if source else None)
+        limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         if not parameters.dry_run:  # early: what follows is time in which others are discovered
@@ -201,7 +201,7 @@ class ExecutorNode(ManagedNode):
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
-                self._publish_status()
+                self._publish_status(now_ns if command is None else command.stamp_ns)
 
     def _on_repeated_clock(self) -> None:
         """A simulator that says the same time again may have missed the command for it, if there was one."""
@@ -255,7 +255,8 @@ class ExecutorNode(ManagedNode):
 
     # What is said
 
-    def _publish_status(self) -> None:
+    def _publish_status(self, at_ns: int | None = None) -> None:
+        """`at_ns`: of the command whose tick changed the state; now, where none did."""
         with self._lock:
             self._take_e_stop()
             executor = self._executor
@@ -264,7 +265,7 @@ class ExecutorNode(ManagedNode):
                 message = self._status = ExecutorStatus(state=state, message=self._e_stop.latched)
                 set_stamp(message, self._now_ns())
             else:
-                status = executor.status(self._now_ns())
+                status = executor.status(self._now_ns() if at_ns is None else at_ns)
                 self._said = (status.state, status.cause)
                 message = fill_status(self._status, status)
                 executor.begin_interval()

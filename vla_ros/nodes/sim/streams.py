@@ -90,10 +90,10 @@ class StatePublisher:
 
     def __init__(self, node: Node, robot: RobotSpec, depth: int = 10) -> None:
         qos = sensor_qos(reliable=True, depth=depth)
-        self._publisher = node.create_publisher(JointState, robot.joint_state_topics[0], qos)
+        self.publisher = node.create_publisher(JointState, robot.joint_state_topics[0], qos)
 
     def publish(self, world: World, stamp: int) -> None:
-        self._publisher.publish(
+        self.publisher.publish(
             joint_state_message(JointState, world.joint_names, world.joint_positions(), stamp, world.joint_velocities())
         )
 
