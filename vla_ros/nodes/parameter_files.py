@@ -23,7 +23,6 @@ NODES = {
     "sim_node": ("vla_ros.nodes.sim_node", "SimParameters"),
     "marker_node": ("vla_ros.nodes.marker_node", "MarkerParameters"),
     "expert_node": ("vla_ros.nodes.parameters", "NodeParameters"),
-    "marker_node": ("vla_ros.nodes.marker_node", "MarkerParameters"),
 }
 _CONTENT = "ros__parameters"
 _EVERYBODY = ("qos_overrides.", "use_sim_time", "start_type_description_service")  # parameters that ROS itself reads
