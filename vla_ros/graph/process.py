@@ -14,7 +14,7 @@ import yaml
 from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
-from vla_ros.nodes.base import PARENT_PIPE
+from vla_ros.nodes.ending import PARENT_PIPE
 from vla_ros.nodes.security import enclave_arguments
 
 _PREFIX = re.compile(r"^\[(ERROR|FATAL)\] (\[[^]]*\]( \[[^]]*\])?: )?(\w+ refused: )?")  # time and node's name

@@ -3,6 +3,7 @@
 Active means recording: each activation writes a new bag; deactivation and the end of the process finish it.
 """
 
+import math
 import sys
 import time
 from collections import Counter
@@ -43,6 +44,7 @@ class RecorderParameters(NodeParameters):
     max_file_size: float = parameter(0.0, "begin the next file of the bag beyond this, 0 = never", unit="MB", low=0.0)
     max_file_duration: float = parameter(0.0, "begin the next file after this time, 0 = never", unit="s", low=0.0)
     buffer_size: float = parameter(512.0, "messages that may wait for a slow disk", unit="MB", low=1.0)
+    time_limit: float = parameter(0.0, "the recording ends after this time, 0 = never", unit="s", low=0.0)
     flush_period: float = parameter(1.0, "what is older than this survives a crash", unit="s", low=0.01, high=60.0)
 
 
@@ -95,6 +97,7 @@ class RecorderNode(ManagedNode):
             on_problem=lambda text: self.get_logger().error(text),
         )
         self.get_logger().info(f"recording to {writer.path}")
+        self._end = time.monotonic() + p.time_limit if p.time_limit else math.inf
         for topic, data in self._last.items():
             self._store(topic, data, 0)
 
@@ -177,6 +180,9 @@ class RecorderNode(ManagedNode):
                     self.get_logger().error(f"topic {topic}: not recorded: {error}")
         if self.recording is not None and self.recording.error is not None:
             self.failed(self.recording.explain())
+        elif self.recording is not None and time.monotonic() >= self._end:
+            self.get_logger().info(f"time_limit: {self.parameters.time_limit:g} s are recorded")
+            self.trigger_deactivate()
 
     def _check_types(self, topic: str, offers: list[Any]) -> None:
         wanted = self._streams[topic].type

@@ -45,6 +45,7 @@ class Inputs:
         `simulated`: ROS time is /clock's.
         """
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
+        self.policy_active = False  # as the policy says
         self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
         for topic in robot.joint_state_topics:
@@ -97,7 +98,8 @@ class Inputs:
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
         self._policy_watch.heard()
-        if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
+        self.policy_active = message.state not in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE)
+        if not self.policy_active:
             with self._lock:
                 self._executor.policy_session_over(message.session)
 
