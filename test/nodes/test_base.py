@@ -18,8 +18,9 @@ from std_msgs.msg import String
 
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.base import ManagedNode
-from vla_ros.nodes.ending import PARENT_PID, PARENT_PIPE
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.ending import LAUNCHER
+from vla_ros.nodes.parent import CHANNEL
 from vla_ros.nodes.qos import COMMAND_QOS
 
 
@@ -94,6 +95,47 @@ def test_up_and_down_leaves_nothing_behind(node):
         assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
         assert entities(node) == before
     assert node.calls == ["configure", "activate", "deactivate", "release"] * 2
+
+
+OTHER, TOPIC = "qos_overrides./other.subscription.", "qos_overrides./topic.publisher."
+
+
+def test_qos_of_single_topics_comes_from_parameters_and_no_other_topic_has_it(context):
+    given = {OTHER + "reliability": "best_effort", OTHER + "depth": 3, TOPIC + "durability": "transient_local"}
+    made = Node(context=context, parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
+    for _ in range(2):  # configured again they are the same
+        assert made.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        heard, said = made.subscription.qos_profile, made.publisher.qos_profile
+        assert (heard.reliability.name, heard.depth, heard.durability.name) == ("BEST_EFFORT", 3, "VOLATILE")
+        assert (said.reliability.name, said.depth, said.durability.name) == ("RELIABLE", 10, "TRANSIENT_LOCAL")
+        assert list(made.unused_qos_overrides()) == []
+        made.trigger_cleanup()
+    assert (COMMAND_QOS.depth, COMMAND_QOS.durability.name) == (10, "VOLATILE")
+    made.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (OTHER + "reliability", "relable", "'relable', expected one of reliable, best_effort"),
+        (OTHER + "depth", 0, "0, expected 1 to"),
+        (OTHER + "depth", "5", "'5', expected 1 to"),
+        (OTHER + "dept", 5, "expected one of history, depth, reliability, durability"),
+    ],
+)
+def test_a_qos_override_that_cannot_be_honoured_is_refused(context, name, value, said):
+    made = Node(context=context, parameter_overrides=[Parameter(name, value=value)])
+    assert made.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert name in made.calls[0] and said in made.calls[0]
+    made.destroy_node()
+
+
+def test_a_qos_override_of_a_topic_that_the_node_does_not_have_is_said(context):
+    made = Node(context=context, parameter_overrides=[Parameter("qos_overrides./othr.subscription.depth", value=2)])
+    assert made.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    (words,) = made.unused_qos_overrides()
+    assert "'qos_overrides./othr.subscription.depth': no such publisher or subscription" in words
+    made.destroy_node()
 
 
 @pytest.mark.parametrize("error", [InputError("robot file x: no such file"), RuntimeError("a bug")])
@@ -209,7 +251,7 @@ def test_the_process_ends_cleanly(how, launcher):
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {PARENT_PIPE: str(read_end), PARENT_PID: str(launcher.pid)},
+        env=os.environ | {CHANNEL: str(read_end), LAUNCHER: str(launcher.pid)},
         pass_fds=[read_end],
     )
     os.close(read_end)
@@ -233,7 +275,7 @@ def test_the_process_ends_cleanly(how, launcher):
 def test_a_process_whose_launcher_is_gone_before_it_begins_ends_too(launcher):
     launcher.kill()
     launcher.wait()
-    done = run_program(PROGRAM, **{PARENT_PID: str(launcher.pid)})
+    done = run_program(PROGRAM, **{LAUNCHER: str(launcher.pid)})
     assert done.returncode == 0 and done.stdout.endswith("released\n")
 
 

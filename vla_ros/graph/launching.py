@@ -18,7 +18,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from vla_ros.nodes.ending import PARENT_PID
+from vla_ros.nodes.ending import LAUNCHER
 
 REFUSED = 2  # status of a node that refuses its parameters or files: starting it again would not help
 _ERROR = re.compile(r"\[(?:ERROR|FATAL)\] (?:\[[^]]*\] \[[^]]*\]: )?([^\x1b\r\n]*)")  # time and node's name left out
@@ -95,7 +95,7 @@ def node(
         ros_arguments=arguments,
         output="both",
         emulate_tty=True,
-        additional_env={PARENT_PID: str(os.getpid())},  # a launch that is killed leaves its nodes running
+        additional_env={LAUNCHER: str(os.getpid())},  # a launch that is killed leaves its nodes running
         sigterm_timeout="15",  # the executor brakes first
         respawn=respawn,
         respawn_delay=2.0,

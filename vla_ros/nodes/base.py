@@ -1,8 +1,9 @@
 """One lifecycle for every node, and a `main` that ends cleanly."""
 
 import faulthandler
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -24,14 +25,17 @@ from vla_ros.core.text import say
 from vla_ros.nodes.autostart import Autostart, Ended
 from vla_ros.nodes.clock import ClockGuard
 from vla_ros.nodes.ending import watch
+from vla_ros.nodes.parameter_files import check_parameters, files_of
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
+from vla_ros.nodes.parent import Parent
+from vla_ros.nodes.qos_overrides import QosOverrides
 from vla_ros.nodes.security import secured
 from vla_ros.nodes.taking import NodeExecutor
 
 ENDING = 15.0  # s for the middleware to let go of a node that is over
 
 
-class ManagedNode(ClockGuard, LifecycleNode):
+class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
     """A lifecycle node with declared parameters and one way down.
 
     A subclass overrides `configure`, `activate`, `deactivate` and `release`. What `configure` creates on the
@@ -39,10 +43,12 @@ class ManagedNode(ClockGuard, LifecycleNode):
 
     Attributes:
         parameters: the current values, an instance of the dataclass given to the constructor.
+        refusal: why the last step of a transition failed.
     """
 
     def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
         super().__init__(name, **options)
+        self._own_name, self.refusal = name, ""
         self._created: list[tuple[Any, Callable[[Any], object]]] = []
         self._when_released: Callable[[], None] | None = None
         self._parameter_fields = {item.name: item for item in fields(parameters)}
@@ -97,6 +103,12 @@ class ManagedNode(ClockGuard, LifecycleNode):
         """A timer of `period` s that keeps running when simulated time stands still."""
         return self.create_timer(period, callback, clock=self._steady_clock)
 
+    def destroy_subscription(self, subscription: Any) -> bool:
+        """With the one that completes it, where there is one (see `nodes.bounded`)."""
+        if (other := getattr(subscription, "completed_by", None)) is not None:
+            super().destroy_subscription(other)
+        return super().destroy_subscription(subscription)
+
     # Parameters
 
     def _declare(self, kind: type[NodeParameters]) -> Any:
@@ -110,6 +122,11 @@ class ManagedNode(ClockGuard, LifecycleNode):
             # rclpy reads an empty list of a parameter file as "not set"
             values[item.name] = default if value is None else value
         return build(kind, values)
+
+    def check_given(self, files: Sequence[str]) -> None:
+        """Raises InputError for what the node's parameter files and arguments set and it would not take."""
+        full_name, known = self.get_fully_qualified_name(), list(self._parameters)
+        check_parameters(full_name, self._own_name, known, list(self._parameter_overrides), files)
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -147,6 +164,7 @@ class ManagedNode(ClockGuard, LifecycleNode):
             self.get_logger().error(f"{what} failed: {reason}" + ("" if missing else f"\n{traceback.format_exc()}"))
         else:
             return True
+        self.refusal = reason
         self.refused(reason)
         return False
 
@@ -175,6 +193,8 @@ class ManagedNode(ClockGuard, LifecycleNode):
         if result == TransitionCallbackReturn.SUCCESS and not self._attempt("activate", self.activate):
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
+        for words in self.unused_qos_overrides():
+            self.get_logger().warning(words)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -221,14 +241,19 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     node unable to say that it stops. What counts as a request to end at once: `watch`. Returns the exit status.
     """
     stop: Future[str] = Future()
-    watch(stop)
+    parent = Parent()
+    watch(stop, parent)
     executor = node = None
     try:
         with secured(args):
             rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
             node = make()
+        if isinstance(node, ManagedNode):
+            node.check_given(files_of(sys.argv if args is None else args))
         executor = NodeExecutor()
         executor.add_node(node)
+        if isinstance(node, ManagedNode):
+            parent.serve(lambda request: executor.create_task(parent.answer, node, request))
         executor.spin_until_future_complete(stop)
         return 0
     except InputError as error:
@@ -241,8 +266,8 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     finally:
         if node is not None:
             if isinstance(node, ManagedNode):
-                node.end(_end_at_the_latest)
-            _end_at_the_latest()
+                node.end(end_at_the_latest)
+            end_at_the_latest()
             if executor is not None:
                 executor.remove_node(node)
             node.destroy_node()
@@ -252,10 +277,12 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         faulthandler.cancel_dump_traceback_later()
 
 
-def _end_at_the_latest() -> None:
-    """After `ENDING` the process ends, wherever it hangs; what it did is over, and its log says where it hung.
+def end_at_the_latest() -> None:
+    """After `ENDING` the process ends, wherever it hangs; what it did is over, and stderr says where it hung.
 
-    Fast DDS can lock itself up for good while it destroys something or hears that a peer has (its issue 6502), and
-    rclpy holds the interpreter's lock meanwhile, so that no Python code could end the process.
+    `faulthandler.cancel_dump_traceback_later` calls it off. Fast DDS can lock itself up for good while it destroys
+    something or hears that a peer has (its issue 6502), and rclpy holds the interpreter's lock meanwhile, so that no
+    Python code could end the process.
     """
+    sys.stdout.flush()
     faulthandler.dump_traceback_later(ENDING, exit=True)

@@ -9,15 +9,14 @@ from rclpy.task import Future
 
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.core.text import say
+from vla_ros.nodes.parent import Parent
 
-# Environment variables that say which program the process ends with; one that is started by hand has neither.
-PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when that program is gone
-PARENT_PID = "VLA_ROS_PARENT_PID"  # its process, where it cannot pass a descriptor on, as a launch file
+LAUNCHER = "VLA_ROS_LAUNCHER"  # the process of a launch file: it cannot pass a descriptor on, and the node ends with it
 LEFT_ALONE = 60.0  # s to end in, where the program is gone that would kill a process which hangs
 
 
-def watch(stop: "Future[str]") -> None:
-    """Sets `stop` from a thread when a signal arrives or the program that started this one is gone.
+def watch(stop: "Future[str]", parent: Parent) -> None:
+    """Sets `stop` from a thread when a signal arrives or the program that started us is gone.
 
     A third signal of one kind ends the process at once (see `StopSignals`), braking or not: that is for one that hangs.
     A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
@@ -27,13 +26,13 @@ def watch(stop: "Future[str]") -> None:
     for number in taken():
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    parents = _parents()
     signals = StopSignals()
+    sources = [source for source in (parent.descriptor, _launcher()) if source is not None]
 
     def listen() -> None:
         patience = None
         while True:
-            ready, _, _ = select.select([read_end, *parents], [], [], patience)
+            ready, _, _ = select.select([read_end, *sources], [], [], patience)
             if not ready:  # nobody is left to end a node that hangs, or that loads a policy for minutes
                 os._exit(1)
             if read_end in ready:
@@ -42,8 +41,10 @@ def watch(stop: "Future[str]") -> None:
                         stop.set_result(signal.Signals(number).name)
                     if signals.is_third(number):
                         os._exit(128 + number)
-            if gone := [parent for parent in parents if parent in ready]:
-                parents.remove(gone[0])
+            for source in [source for source in sources if source in ready]:
+                if source == parent.descriptor and parent.read():
+                    continue
+                sources.remove(source)
                 patience = LEFT_ALONE
                 if not stop.done():
                     stop.set_result("the program that started this node is gone")
@@ -51,16 +52,16 @@ def watch(stop: "Future[str]") -> None:
     threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
-def _parents() -> list[int]:
-    """File descriptors that can be read once a program that started this one, and whose end is ours, is gone."""
-    descriptors = [int(os.environ[PARENT_PIPE])] if PARENT_PIPE in os.environ else []
-    if PARENT_PID in os.environ and hasattr(os, "pidfd_open"):
-        try:
-            descriptors.append(os.pidfd_open(int(os.environ[PARENT_PID])))
-        except ProcessLookupError:  # gone already: a pipe without a writer says the same
-            ended, writer = os.pipe()
-            os.close(writer)
-            descriptors.append(ended)
-        except OSError as error:
-            say(f"[WARN] {PARENT_PID}: {error.strerror}: this node goes on when what started it is gone", error=True)
-    return descriptors
+def _launcher() -> int | None:
+    """A file descriptor that can be read once the launcher is gone; None for a node that was started otherwise."""
+    if LAUNCHER not in os.environ or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(int(os.environ[LAUNCHER]))
+    except ProcessLookupError:  # gone already: a pipe without a writer says the same
+        ended, writer = os.pipe()
+        os.close(writer)
+        return ended
+    except OSError as error:
+        say(f"[WARN] {LAUNCHER}: {error.strerror}: this node goes on when its launch is killed", error=True)
+        return None

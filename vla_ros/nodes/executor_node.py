@@ -71,7 +71,7 @@ class ExecutorNode(ManagedNode):
         parameters: ExecutorParameters = self.parameters
         self._robot = robot = self.load_robot()
         source = urdf_source(self, parameters)
-        limits = Limits.merge(robot, load_urdf(source) if source else None)
+        limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         if not parameters.dry_run:  # early: what follows is time in which others are discovered
@@ -79,6 +79,7 @@ class ExecutorNode(ManagedNode):
             self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._warning, self._said, self._last_command = "", "", (), None
+        self._disagreement = ""
         simulated = self.get_parameter("use_sim_time").value
         self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
@@ -98,7 +99,7 @@ class ExecutorNode(ManagedNode):
                 self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock
             )
         diagnostic = ExecutorDiagnostic()
-        publish_diagnostics(self, lambda: diagnostic(self._status))
+        publish_diagnostics(self, lambda: diagnostic(self._status, self._disagreement))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
         if self._claim is not None:
@@ -204,7 +205,7 @@ class ExecutorNode(ManagedNode):
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
-                self._publish_status()
+                self._publish_status(now_ns if command is None else command.stamp_ns)
 
     def _on_repeated_clock(self) -> None:
         """A simulator that says the same time again may have missed the command for it, if there was one."""
@@ -258,7 +259,8 @@ class ExecutorNode(ManagedNode):
 
     # What is said
 
-    def _publish_status(self) -> None:
+    def _publish_status(self, at_ns: int | None = None) -> None:
+        """`at_ns`: of the command whose tick changed the state; now, where none did."""
         with self._lock:
             self._take_e_stop()
             executor = self._executor
@@ -267,7 +269,7 @@ class ExecutorNode(ManagedNode):
                 message = self._status = ExecutorStatus(state=state, message=self._e_stop.latched)
                 set_stamp(message, self._now_ns())
             else:
-                status = executor.status(self._now_ns())
+                status = executor.status(self._now_ns() if at_ns is None else at_ns)
                 self._said = (status.state, status.cause)
                 message = fill_status(self._status, status)
                 executor.begin_interval()
@@ -275,6 +277,9 @@ class ExecutorNode(ManagedNode):
                 if warning and not self._warning:  # once for each instruction
                     self.get_logger().warning(warning)
                 self._warning = warning
+                message.instructions, self._disagreement = self._inputs.instructions, self._inputs.disagreement
+                if self._disagreement and message.state not in (State.STOPPED, State.E_STOPPED):
+                    message.message = "; ".join(filter(None, [message.message, self._disagreement]))
             message.dry_run = self.parameters.dry_run
             if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal
