@@ -18,8 +18,8 @@ from std_msgs.msg import String
 
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.base import ManagedNode
-from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.ending import LAUNCHER
+from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.parent import CHANNEL
 from vla_ros.nodes.qos import COMMAND_QOS
 
