@@ -3,6 +3,7 @@
 Active means recording: each activation writes a new bag; deactivation and the end of the process finish it.
 """
 
+import math
 import shutil
 import sys
 import time
@@ -49,6 +50,7 @@ class RecorderParameters(NodeParameters):
     buffer_size: float = parameter(512.0, "messages that may wait for a slow disk", unit="MB", low=1.0)
     min_free_disk: float = parameter(500.0, "end the recording, not the robot, when less is free", unit="MB", low=0.0,
                                      live=True)  # fmt: skip
+    time_limit: float = parameter(0.0, "the recording ends after this time, 0 = never", unit="s", low=0.0)
     flush_period: float = parameter(1.0, "what is older than this survives a crash", unit="s", low=0.01, high=60.0)
 
 
@@ -105,6 +107,7 @@ class RecorderNode(ManagedNode):
             on_problem=lambda text: self.get_logger().error(text),
         )
         self.get_logger().info(f"recording to {writer.path}")
+        self._end = time.monotonic() + p.time_limit if p.time_limit else math.inf
         for topic, data in self._last.items():
             followed = self._followed[topic]
             if followed.latched and self.count_publishers(topic) > 1:
@@ -189,6 +192,9 @@ class RecorderNode(ManagedNode):
             self.failed(recording.explain())
         elif recording is not None and (full := self._is_full(recording.writer.path)):
             self.failed(f"{full}: the recording ends, the bag is complete; the robot goes on")
+        elif recording is not None and time.monotonic() >= self._end:
+            self.get_logger().info(f"time_limit: {self.parameters.time_limit:g} s are recorded")
+            self.trigger_deactivate()
 
     def _is_full(self, path: Path) -> str:
         """What is wrong where less is free on the disk of `path` than `min_free_disk`."""

@@ -113,10 +113,16 @@ class Inputs:
             self._executor.add_chunk(chunk, self._now_ns())
             self._told()
 
+    @property
+    def policy_active(self) -> bool:
+        """As the policy itself has said."""
+        resting = (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE)
+        return self._policy is not None and self._policy.state not in resting
+
     def _on_policy_status(self, message: PolicyStatus) -> None:
         self._policy_watch.heard()
         self._policy = message
-        if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
+        if not self.policy_active:
             with self._lock:
                 self._executor.policy_session_over(message.session)
 
