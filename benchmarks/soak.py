@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,21 @@ class Watch:
         self.jumps: list[str] = []
 
     def settle(self, until_ns: int, stops: list[tuple[int, bool]], measured: list[tuple[int, np.ndarray]]) -> None:
-        """Check what is stamped before `until_ns`. `stops`: since when nothing may be followed, or may again;
-        `measured`: (stamp, (J,)) what the executor was told."""
+        """Check what is stamped before `until_ns`.
+
+        Args:
+            stops: (stamp, whether it says that nothing may be followed) of the statuses, in ascending order. What lies
+                between two that say so was stopped; one that was lost on the way changes nothing.
+            measured: (stamp, (J,)) what the executor was told.
+        """
         times = [at for at, _ in stops]
         while self.pending and self.pending[0][0] < until_ns:
             stamp, position = self.pending.popleft()
             if self.last is not None and stamp - self.last[0] > OVERRUN_LIMIT_NS + self.bounds.period * 1e9:
                 self._begin(stamp, position, measured)
-            at = int(np.searchsorted(times, stamp)) - 1
-            self.check.add(position, stamp, stopped=at >= 0 and stops[at][1])
+            after = int(np.searchsorted(times, stamp))
+            stopped = 0 < after < len(stops) and stops[after - 1][1] and stops[after][1]
+            self.check.add(position, stamp, stopped=stopped)
             self.last = (stamp, position)
 
     def _begin(self, stamp: int, position: np.ndarray, measured: list[tuple[int, np.ndarray]]) -> None:
@@ -124,7 +131,9 @@ class Soak:
         many = profile(1000, reliable=True)
         for topic in self.watches:
             node.create_subscription(JointTrajectory, topic, lambda m, topic=topic: self._on_command(topic, m), many)
-        node.create_subscription(ExecutorStatus, "executor_node/status", self._on_status, STATUS_QOS)
+        node.create_subscription(
+            ExecutorStatus, "executor_node/status", self._on_status, profile(1000, reliable=True, latched=True)
+        )
         node.create_subscription(
             PolicyStatus, "policy_node/status", lambda m: setattr(self, "policy", m), STATUS_QOS
         )
@@ -147,8 +156,11 @@ class Soak:
         self.lateness.append(message.lateness)
         if message.state == ExecutorStatus.E_STOPPED and self._e_stopped is None:
             self._e_stopped = time.monotonic()
+        stamp = stamp_ns(message)
         with self._lock:
-            self._stops.append((stamp_ns(message), message.state in STOPPED))
+            while self._stops and self._stops[-1][0] >= stamp:  # this one, of a late tick, is about the commands since
+                self._stops.pop()
+            self._stops.append((stamp, message.state in STOPPED))
 
     def _on_joints(self, message: JointState) -> None:
         change = self.relay_change
@@ -283,7 +295,10 @@ class Soak:
                 break
         stop.set()
         keeper.join()
-        self.graph.deactivate("executor_node")
+        try:
+            self.graph.deactivate("executor_node")
+        except GraphError as error:
+            self.problem(f"the end: {error}")
         time.sleep(2 * SETTLED_NS * 1e-9)
         self.settle(all_of_it=True)
         for watch in self.watches.values():
@@ -344,15 +359,18 @@ class Soak:
 
 
 def soak(folder: Path, seconds: float, *, seed: int = 0, faults: list[str] | None = None, patience: float = 60.0,
-         domain: int | None = None) -> dict[str, Any]:  # fmt: skip
-    """Run it; gives the report. `faults`: names of FAULTS, None for all."""
+         domain: int | None = None, tell: Callable[[dict[str, Any]], object] = lambda report: None
+         ) -> dict[str, Any]:  # fmt: skip
+    """Run it; gives the report, and tells it before the processes end. `faults`: names of FAULTS, None for all."""
     folder.mkdir(parents=True, exist_ok=True)
     with Graph(folder / "graph", domain=domain) as graph:
         peer = Soak(graph, folder, seed, patience)
         peer.start()
         begin = time.monotonic()
         peer.run(seconds, faults or list(FAULTS))
-        return peer.report(time.monotonic() - begin, warm_up=min(300.0, seconds / 5))
+        report = peer.report(time.monotonic() - begin, warm_up=min(300.0, seconds / 5))
+        tell(report)
+        return report
 
 
 def failed(report: dict[str, Any]) -> bool:
@@ -367,11 +385,16 @@ def main() -> int:
     parser.add_argument("--patience", type=float, default=60.0, help="s for the way back after a fault")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
+
+    def tell(report: dict[str, Any]) -> None:
+        print(yaml.safe_dump(report, sort_keys=False, allow_unicode=True, width=120), flush=True)
+        if args.json:
+            args.json.write_text(json.dumps(report, indent=2) + "\n")
+
     with tempfile.TemporaryDirectory() as folder:
-        report = soak(Path(folder), 60 * args.minutes, seed=args.seed, faults=args.faults, patience=args.patience)
-    print(yaml.safe_dump(report, sort_keys=False, allow_unicode=True, width=120))
-    if args.json:
-        args.json.write_text(json.dumps(report, indent=2) + "\n")
+        report = soak(
+            Path(folder), 60 * args.minutes, seed=args.seed, faults=args.faults, patience=args.patience, tell=tell
+        )
     return int(failed(report))
 
 

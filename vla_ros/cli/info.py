@@ -69,9 +69,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print_robot(console: Terminal, robot: RobotSpec) -> None:
+    own = {joint.name: f"{robot.margin(joint):g} {joint.unit}" for joint in robot.joints}
+    common = f"{robot.position_margin:g} rad"
+    others = "".join(f", {name}: {margin}" for name, margin in own.items() if margin != common)
     console.print(
         f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}, "
-        f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends",
+        f"commands at {robot.control_rate:g} Hz, {common} kept free at both ends{others}",
         soft_wrap=True,
     )
     groups = {joint: group for group in robot.groups for joint in group.joints}
@@ -101,7 +104,7 @@ def _print_robot(console: Terminal, robot: RobotSpec) -> None:
 def _print_limits(console: Terminal, robot: RobotSpec, urdf: Path) -> None:
     """What the executor enforces, and which file each limit comes from."""
     limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
-    for name, line in Limits.merge(robot, load_urdf(urdf)).report().items():
+    for name, line in Limits.merge(robot, load_urdf(urdf, robot.joint_names)).report().items():
         limits.add_row(name, line)
     console.print(limits)
 

@@ -92,34 +92,37 @@ class Watchdogs:
             self.following.clear()
             return  # an error against an old measurement says nothing
         self.recovered(Cause.STALE_JOINT_STATES, now_ns)
-        limits, measured, supervisor = self._limits, self._joint_states.position, self._supervisor
+        measured, supervisor = self._joint_states.position, self._supervisor
         if supervisor.tripped(Cause.RIVAL):
             self.following.clear()  # the robot goes where another one commands
         else:
             self.following.tick(steady_ns, command, measured)
-        most = self._settings.following_limit
-        share = self.behind(command) / most if most > 0 else np.zeros(len(command))
-        worst = int(share.argmax())
-        if share[worst] > 1:
-            text = (
-                f"joint {limits.names[worst]}: commanded {command[worst]:.4g} {limits.units[worst]}, "
-                f"measured {measured[worst]:.4g}, limit {most * limits.velocity[worst]:.4g} apart"
-            )
-            self.trip(Cause.FOLLOWING_ERROR, text, now_ns)
-        elif self.following.fault and most > 0:
-            self.trip(Cause.FOLLOWING_ERROR, self.following.fault, now_ns)
-        elif share[worst] < 0.5:
+        away = self.apart(command, measured) or (self.following.fault if self._settings.following_limit > 0 else "")
+        if away:
+            self.trip(Cause.FOLLOWING_ERROR, away, now_ns)
+        elif not self.apart(command, measured, 0.5):
             self.recovered(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
         elif supervisor.tripped(Cause.FOLLOWING_ERROR):
             self.trip(Cause.FOLLOWING_ERROR, supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
 
-    def behind(self, command: np.ndarray) -> np.ndarray:
-        """(J,) s that each joint takes from where it is measured to `command` (J,) at its velocity limit."""
-        away = np.abs(command - self._joint_states.position) / self._limits.velocity
+    def apart(self, command: np.ndarray, measured: np.ndarray, share: float = 1.0) -> str:
+        """In words the joint whose command and measurement (J,) are apart by more than `share` of its limit, or ""."""
+        limits, most, behind = self._limits, self._settings.following_limit, self.behind(command, measured)
+        if most <= 0 or (behind <= share * most).all():
+            return ""
+        worst = int(behind.argmax())
+        return (
+            f"joint {limits.names[worst]}: commanded {command[worst]:.4g} {limits.units[worst]}, "
+            f"measured {measured[worst]:.4g}, limit {most * limits.velocity[worst]:.4g} apart"
+        )
+
+    def behind(self, command: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """(J,) s that each joint takes from where it is `measured` (J,) to `command` (J,) at its velocity limit."""
+        away = np.abs(command - measured) / self._limits.velocity
         return np.where(self._limits.discrete, 0.0, away)  # a gripper around an object never arrives
 
     def policy(self, monitor: Monitor, limiter: Limiter, following: bool, now_ns: int) -> None:
-        """Whether the motion that `monitor` saw is one of a policy that knows what it does."""
+        """Whether the motion that `monitor` saw is one of a policy that knows what it does; `following` it still."""
         if following and monitor.warning and self._settings.on_reversals == "hold":
             self.trip(Cause.REVERSALS, monitor.warning, now_ns)
         elif limiter.at_rest and not monitor.first_warning:  # there is another instruction

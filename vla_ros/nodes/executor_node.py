@@ -76,7 +76,7 @@ class ExecutorNode(ManagedNode):
         for group in robot.groups:
             if group.action and not parameters.dry_run:
                 action_class(group.interface)
-        limits = Limits.merge(robot, load_urdf(source) if source else None)
+        limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         if not parameters.dry_run:  # early: what follows is time in which others are discovered
@@ -88,7 +88,7 @@ class ExecutorNode(ManagedNode):
         simulated = self.get_parameter("use_sim_time").value
         self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
-        Inputs(
+        self._inputs = Inputs(
             self,
             self._executor,
             robot,
@@ -213,7 +213,7 @@ class ExecutorNode(ManagedNode):
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
-                self._publish_status()
+                self._publish_status(now_ns if command is None else command.stamp_ns)
 
     def _on_repeated_clock(self) -> None:
         """A simulator that says the same time again may have missed the command for it, if there was one."""
@@ -249,8 +249,10 @@ class ExecutorNode(ManagedNode):
 
     def _hindrances(self) -> list[str]:
         """Why the robot may not do what it is commanded, in words."""
-        said = [self._unheard, self._commands.trouble if self._commands else "", self._executor.hindrance]
-        return [words for words in said if words] if self.is_active else []
+        said = [self._inputs.disagreement]
+        if self.is_active:
+            said += [self._unheard, self._commands.trouble if self._commands else "", self._executor.hindrance]
+        return [words for words in said if words]
 
     # The e-stop, told by its own thread
 
@@ -274,7 +276,8 @@ class ExecutorNode(ManagedNode):
 
     # What is said
 
-    def _publish_status(self) -> None:
+    def _publish_status(self, at_ns: int | None = None) -> None:
+        """`at_ns`: of the command whose tick changed the state; now, where none did."""
         with self._lock:
             self._take_e_stop()
             executor = self._executor
@@ -283,7 +286,7 @@ class ExecutorNode(ManagedNode):
                 message = self._status = ExecutorStatus(state=state, message=self._e_stop.latched)
                 set_stamp(message, self._now_ns())
             else:
-                status = executor.status(self._now_ns())
+                status = executor.status(self._now_ns() if at_ns is None else at_ns)
                 self._said = (status.state, status.cause)
                 message = fill_status(self._status, status)
                 executor.begin_interval()
@@ -293,6 +296,7 @@ class ExecutorNode(ManagedNode):
                 for warning in warnings.keys() - self._warned.keys():  # once, until it is over
                     self.get_logger().warning(warning)
                 self._warned = warnings
+                message.instructions = self._inputs.instructions
             message.dry_run = self.parameters.dry_run
             if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
@@ -24,7 +25,8 @@ class LockstepLoop(Loop):
     command has come the clock waits for commands even so, because a node that steers must not see time jump.
     Running, at each instant t: joint states and /clock; wait for a command stamped t on every group; when images are
     due, publish them and, while there is an instruction, wait until the executor has answered a chunk that was
-    computed from them; one control period of physics. Images and the joint states beside them carry the stamp t.
+    computed from them; one control period of physics. Images and the joint states beside them carry the stamp t. A
+    subscription that comes while it waits gets those of t again: a policy that has none of them would never answer.
 
     Attributes:
         hold_on_success: with success even /clock stands still until `begin`, so that another instruction reaches
@@ -61,6 +63,8 @@ class LockstepLoop(Loop):
         self._start = 0
         self._newest = -1  # stamp of the newest command that came while idle, -1 for none
         self._steered = False  # every group had a command for the last idle period
+        self._shown = -1  # stamp of the newest images
+        self._listeners: list[int] = []  # subscriptions of joint states and images when these were published
         self._answered = -1  # stamp of the newest chunk that the executor has answered
         self._instruction = ""
 
@@ -153,14 +157,14 @@ class LockstepLoop(Loop):
 
     def _run_period(self) -> None:
         stage, now = self.stage, self._now
+        self._listeners = self._count_listeners()
         stage.cubes.publish(stage.world, now)
         self._publish_now()
         if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
             return
         if self._tick % self._image_periods == 0:
             stage.show(stage.world.joint_positions(), stage.world.cube_poses())
-            for camera in stage.cameras:
-                camera.publish(stage.view, now)
+            self._show()
             chunk = "the executor's status about a chunk computed from the images of this instant"
             if self._chunks and not self._wait(
                 lambda: not self._instruction or self._answered == now, lambda: chunk
@@ -180,6 +184,28 @@ class LockstepLoop(Loop):
             self._held = self._tick == self._hold_at
         elif success or self._tick % TASK_PERIOD == 0:
             self.publish_task()
+
+    def _show(self) -> None:
+        for camera in self.stage.cameras:
+            camera.publish(self.stage.view, self._now)
+        self._shown = self._now
+
+    def _count_listeners(self) -> list[int]:
+        publishers = [self.stage.states.publisher, *self._image_publishers()]
+        return [publisher.get_subscription_count() for publisher in publishers]
+
+    def _image_publishers(self) -> list[Any]:
+        return [publisher for camera in self.stage.cameras for publisher in camera.publishers]
+
+    def _say_again(self) -> None:
+        """What those missed that have come since it was published; the demonstrator may always have missed it."""
+        before, self._listeners = self._listeners, self._count_listeners()
+        late = any(now > then for now, then in zip(self._listeners, before, strict=True))
+        if late or not self._chunks:
+            self.stage.states.publish(self.stage.world, self._now)
+            self.stage.cubes.publish(self.stage.world, self._now)
+        if late and self._shown == self._now:
+            self._show()
 
     def _disturbed(self) -> bool:
         return self.stopping.is_set() or bool(self._asked)
@@ -216,16 +242,14 @@ class LockstepLoop(Loop):
                     return True
                 if self._disturbed() or time.monotonic() >= end:
                     return False
-            if self._running and not self._chunks and not self._held:  # the demonstrator may have missed them
-                self.stage.states.publish(self.stage.world, self._now)
-                self.stage.cubes.publish(self.stage.world, self._now)
+            if self._running and not self._held:
+                self._say_again()
             self._publish_clock()
 
     def _wait_received(self) -> bool:
         """Until the images have reached their reliable subscribers. False when the run ends instead."""
-        publishers = [publisher for camera in self.stage.cameras for publisher in camera.publishers]
         end = time.monotonic() + self._patience
-        for publisher in publishers:
+        for publisher in self._image_publishers():
             while not publisher.wait_for_all_acked(Duration(seconds=_REPEAT)):
                 self._answer()
                 if self.stopping.is_set() or not self._running:
