@@ -26,8 +26,11 @@ class NotReady(InputError):
 
 
 def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
-    """ns: of the header; the time of receipt for a type without one, where the robot file says `stamps: arrival`, and
-    where it is zero (but not for cameras): a driver that stamps nothing says "now", and so does a command."""
+    """ns: of the header; the time of receipt for a type without one, where the robot file says `stamps: arrival` and,
+    but for cameras, where it is zero.
+
+    A driver that stamps nothing says "now", and so does a command.
+    """
     if stream.stamps == "arrival" or not is_stamped(type(message)):
         return received_ns
     stamp = stamp_ns(message)
