@@ -93,7 +93,7 @@ class CommandGroup:
             f"topic {self.topic!r} is one of the nodes' own"
         )
         yield bool(self.stamp) and (self.stamp not in COMMAND_STAMPS or interface != "joint_trajectory"), (
-            f"stamp {self.stamp!r} with interface {interface}, expected one of {COMMAND_STAMPS}, with joint_trajectory alone"
+            f"stamp {self.stamp!r} with interface {interface}, expected one of {COMMAND_STAMPS}, and joint_trajectory"
         )
         one = interface == "gripper_command"
         yield one and len(self.joints) != 1, f"joints {list(self.joints)}, expected one with gripper_command"
