@@ -136,7 +136,8 @@ def test_round_trip_to_a_dataset(tmp_path):
         assert order == list(range(episode.length))  # but never another frame
     assert set(dataset.statistics["action"]) >= {"mean", "std", "min", "max", "q01", "q99"}
     sources = json.loads((tmp_path / "data/meta/vla_ros_sources.json").read_text())["episodes"]
-    assert sources[1] == {"bag": str(path), "episode": 1, "start_ns": START + 3 * NS, "frames": 30}
+    assert sources[1] == {"bag": str(path), "episode": 1, "start_ns": START + 3 * NS, "frames": 30, "outcome": "",
+                          "by": "", "message": ""}  # fmt: skip
 
 
 def test_compressed_cameras_and_a_namespace(tmp_path):

@@ -111,7 +111,8 @@ def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe
     late.publish(String(data="two"))
     assert late.wait_for_all_acked(Duration(seconds=DEADLINE))
     file = tmp_path / "bag" / "bag_0.mcap"
-    probe.wait_for(lambda: all(text in file.read_bytes() for text in (b"<robot/>", b"one", b"two")), "what is latched")
+    latched = (b"<robot/>", b"one", b"two")
+    probe.wait_for(lambda: file.exists() and all(text in file.read_bytes() for text in latched), "what is latched")
     graph.deactivate("recorder_node")
     with Bag(tmp_path / "bag") as bag:
         assert [bag.decode(r).data for r in bag.records(["/robot_description"])] == ["<robot/>"]
@@ -120,7 +121,6 @@ def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe
     graph.set_parameters("recorder_node", {"output": str(tmp_path / "next")})
     graph.activate("recorder_node")
     file = tmp_path / "next" / "next_0.mcap"
-    latched = (b"<robot/>", b"one", b"two")
     probe.wait_for(lambda: file.exists() and all(text in file.read_bytes() for text in latched), "what is latched")
     # A disk that fills up ends the recording with a complete bag, and the node goes on.
     graph.set_parameters("recorder_node", {"min_free_disk": 1e12})

@@ -135,7 +135,7 @@ class RecorderNode(ManagedNode):
         self._followed = {}
 
     def failed(self, reason: str) -> None:
-        """The bag cannot be written any more: its reason is logged. Become inactive."""
+        """The recording cannot go on: the reason is logged. Become inactive."""
         self.trigger_deactivate()
 
     def mark(self, outcome: int, by: str = "operator") -> None:
@@ -191,7 +191,9 @@ class RecorderNode(ManagedNode):
         if recording is not None and recording.error is not None:
             self.failed(recording.explain())
         elif recording is not None and (full := self._is_full(recording.writer.path)):
-            self.failed(f"{full}: the recording ends, the bag is complete; the robot goes on")
+            reason = f"{full}: the recording ends, the bag is complete; the robot goes on"
+            self.get_logger().error(reason)
+            self.failed(reason)
         elif recording is not None and time.monotonic() >= self._end:
             self.get_logger().info(f"time_limit: {self.parameters.time_limit:g} s are recorded")
             self.trigger_deactivate()
