@@ -84,10 +84,11 @@ def _print_robot(console: Terminal, robot: RobotSpec) -> None:
         limits = (f"{value:g}" for value in (joint.lower, joint.upper, joint.velocity, joint.acceleration))
         joints.add_row(name, *limits, joint.unit, groups[joint.name].name)
     console.print(joints)
-    cameras = _table("camera", "topic", "size", "encoding", "Hz")
+    cameras = _table("camera", "topic", "size", "encoding", "Hz", "stamps")
     for camera in robot.cameras:
         encoding = "compressed" if camera.compressed else camera.encoding
-        cameras.add_row(camera.name, camera.topic, f"{camera.width}x{camera.height}", encoding, f"{camera.rate:g}")
+        size = f"{camera.width}x{camera.height}"
+        cameras.add_row(camera.name, camera.topic, size, encoding, f"{camera.rate:g}", camera.stamps)
     console.print(cameras)
     if robot.streams:
         sensors = _table("stream", "topic", "type", "shape", "unit")

@@ -12,7 +12,7 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Pixels, read_mapping, record
 from vla_ros.core.resources import resolve_robot
-from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, Stream
+from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, STAMPS, Stream
 
 INTERFACES = {  # of a command group -> type of the messages on its topic
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
@@ -25,8 +25,12 @@ ACTIONS = {  # of those whose robot is commanded by the goals of an action; the 
     "follow_joint_trajectory": "control_msgs/action/FollowJointTrajectory",
     "gripper_command": "control_msgs/action/GripperCommand",
 }
-STAMPS = ("zero", "now")
-ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1", "32FC1")
+COMMAND_STAMPS = ("zero", "now")
+ENCODINGS = (
+    *(f"{colour}{bits}" for bits in (8, 16) for colour in ("rgb", "bgr", "rgba", "bgra", "mono")), "16UC1", "32FC1",
+    "yuyv", "yuv422_yuy2", "uyvy", "yuv422", "nv12", "nv21", "nv24",
+    *(f"bayer_{pattern}{bits}" for bits in (8, 16) for pattern in ("rggb", "bggr", "gbrg", "grbg")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,10 @@ class Camera:
     topic: str
     width: Pixels
     height: Pixels
-    encoding: str = "rgb8"
+    encoding: str = "rgb8"  # nominal, as width and height: what an image itself says counts
     compressed: bool = False
     rate: float = 30.0  # Hz, nominal
+    stamps: str = "header"  # or "arrival": the camera's clock is not the robot's, the time of its arrival counts
 
 
 @dataclass(frozen=True)
@@ -87,8 +92,9 @@ class CommandGroup:
         yield bool(re.search(r"(^|/)(e_stop|instruction|action_chunk|status|clock)$", self.topic)), (
             f"topic {self.topic!r} is one of the nodes' own"
         )
-        yield bool(self.stamp) and (self.stamp not in STAMPS or interface != "joint_trajectory"), (
-            f"stamp {self.stamp!r} with interface {interface}, expected one of {STAMPS}, with joint_trajectory alone"
+        yield bool(self.stamp) and (self.stamp not in COMMAND_STAMPS or interface != "joint_trajectory"), (
+            f"stamp {self.stamp!r} with interface {interface}, expected one of {COMMAND_STAMPS}, with "
+            "joint_trajectory alone"
         )
         one = interface == "gripper_command"
         yield one and len(self.joints) != 1, f"joints {list(self.joints)}, expected one with gripper_command"
@@ -139,7 +145,7 @@ class RobotSpec:
         topics = self.joint_state_topics
         cameras = [
             Stream(c.name, c.topic, COMPRESSED_IMAGE if c.compressed else IMAGE, shape=(c.height, c.width, 3),
-                   dtype="uint8", paces=True) for c in self.cameras
+                   dtype="uint8", paces=True, stamps=c.stamps) for c in self.cameras
         ]  # fmt: skip
         states = [
             Stream(JOINT_STATES if len(topics) == 1 else f"{JOINT_STATES}/{topic}", topic, JOINT_STATE)
@@ -237,6 +243,7 @@ class RobotSpec:
             taken = camera.name in (JOINT_STATES, "state", "instruction") or not camera.name.isprintable()
             yield taken or "/" in camera.name or not camera.name, f"{what}: expected a name without / that is not taken"
             yield encoding not in ENCODINGS, f"{what}: encoding {encoding!r}, expected one of {ENCODINGS}"
+            yield camera.stamps not in STAMPS, f"{what}: stamps {camera.stamps!r}, expected one of {STAMPS}"
             yield not 0 < camera.rate <= 10_000, f"{what}: rate {camera.rate} Hz, expected above 0, at most 10000"
         commanded = [name for group in self.groups for name in group.joints]
         yield sorted(commanded) != sorted(self.joint_names), (

@@ -26,6 +26,7 @@ from vla_ros.nodes.executor.inputs import Inputs
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
+from vla_ros.nodes.executor.urdf_source import urdf_source
 from vla_ros.nodes.goals import action_class
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
@@ -70,9 +71,7 @@ class ExecutorNode(ManagedNode):
     def configure(self) -> None:
         parameters: ExecutorParameters = self.parameters
         self._robot = robot = self.load_robot()
-        if parameters.urdf and parameters.robot_description:
-            raise InputError("parameters urdf and robot_description: both are set, expected one of them")
-        source = parameters.urdf or parameters.robot_description
+        source = urdf_source(self, parameters)
         for group in robot.groups:
             if group.action and not parameters.dry_run:
                 action_class(group.interface)
@@ -109,6 +108,10 @@ class ExecutorNode(ManagedNode):
         self._publish_status()
         if self._claim is not None:
             self._claim.settle()
+
+    def may_autostart(self) -> None:
+        if self.parameters.autostart_after_policy and not self._inputs.policy_active:
+            raise InputError("policy_node is not active yet (autostart_after_policy)")
 
     def activate(self) -> None:
         assert self._executor is not None
