@@ -65,7 +65,8 @@ def test_margins_are_of_a_joint_in_its_own_unit():
     small = robot()
     for own, reach in ((None, (0.0, 0.04)), (0.001, (0.001, 0.039))):
         finger = replace(small.joints[1], name="finger", lower=0.0, upper=0.04, margin=own)
-        made = replace(small, joints=(small.joints[0], finger))
+        groups = (replace(small.groups[0], joints=(small.joints[0].name, "finger")),)
+        made = replace(small, joints=(small.joints[0], finger), groups=groups)
         merged = Limits.merge(made)
         assert (merged.lower[1], merged.upper[1]) == pytest.approx(reach)
         assert (merged.lower[0], merged.upper[0]) == pytest.approx((-0.99, 0.99))

@@ -26,7 +26,7 @@ NO_TIMES = (Time(sec=-1), Time(sec=-(2**31)), Time(nanosec=10**9), Time(sec=2**3
 
 @pytest.fixture
 def simulated():
-    rclpy.init(args=["--ros-args", "-p", "use_sim_time:=true"], domain_id=free_domain())
+    rclpy.init(args=["--ros-args", "-p", "use_sim_time:=true", "-p", "autostart:=false"], domain_id=free_domain())
     yield
     rclpy.try_shutdown()
 

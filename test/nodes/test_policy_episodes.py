@@ -30,7 +30,7 @@ class Node(SimpleNamespace):
         super().__init__(
             _wake=threading.Condition(), _session=PolicySession(loaded(kind)), _instruction="touch", _episode=0,
             _met="", _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
-            _status=SimpleNamespace(state=0, session=7, inferences=0), now_ns=lambda: 0,
+            _status=SimpleNamespace(state=0, session=7, inferences=0, instructions=0), now_ns=lambda: 0,
             _set_status=Mock(), get_logger=Mock(), _rate=lambda: 0.0,
             _builder=Mock(build=self.observation, robot=Mock(cameras=())), _arrivals=Mock(), _sizes=set(),
         )

@@ -285,4 +285,4 @@ def end_at_the_latest() -> None:
     Python code could end the process.
     """
     sys.stdout.flush()
-    faulthandler.dump_traceback_later(ENDING, exit=True)
+    faulthandler.dump_traceback_later(ENDING, exit=True, file=sys.__stderr__)
