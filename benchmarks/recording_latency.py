@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vla_ros.control.settings import Command
+from vla_ros.core.chunk import ActionChunk
 from vla_ros.nodes.base import spin_node
 from vla_ros.nodes.executor_node import ExecutorNode
 
@@ -19,18 +20,22 @@ NS = 1e-9
 
 
 class RecordingExecutor(ExecutorNode):
+    def configure(self) -> None:
+        super().configure()
+        executor = self._executor
+        add = executor.add_chunk
+
+        def add_chunk(chunk: ActionChunk, now_ns: int) -> None:
+            arrival = self.now_ns()
+            if isinstance(add(chunk, now_ns), ActionChunk):
+                self.arrived = chunk.stamp_ns, (arrival - chunk.stamp_ns) * NS
+
+        executor.add_chunk = add_chunk
+
     def activate(self) -> None:
         self.recorded: list[tuple[float, float]] = []
         self.arrived: tuple[int, float] | None = None
         super().activate()
-
-    def _on_chunk(self, data: bytes) -> None:
-        with self._lock:
-            before, arrival = self._executor.admission.accepted, self.now_ns()
-            super()._on_chunk(data)
-            if self._executor.admission.accepted > before:
-                stamp = self._executor.timeline.chunks[-1].stamp_ns
-                self.arrived = stamp, (arrival - stamp) * NS
 
     def _publish_command(self, command: Command) -> None:
         super()._publish_command(command)

@@ -12,7 +12,7 @@ from vla_ros.cli import main as command
 from vla_ros.cli.main import COMMANDS
 from vla_ros.graph.simulated import private_domain
 
-ROBOT = r"robot 'no': no such file, expected a path or one of so101"
+ROBOT = r"robot 'no': no such file, expected a path or one of aloha, "
 CASES = [
     ("demo --robot no", ROBOT),
     ("demo --policy no", "policy no: no such checkpoint"),

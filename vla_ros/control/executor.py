@@ -10,9 +10,10 @@ from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
 from vla_ros.control.settings import Command, Settings
 from vla_ros.control.status import Seen, Status
-from vla_ros.control.supervisor import SETTLE_NS, Cause, State, Supervisor
+from vla_ros.control.supervisor import Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
 from vla_ros.control.timing import CommandTime, Timing
+from vla_ros.control.watchdogs import Watchdogs
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
@@ -33,6 +34,7 @@ class Executor:
         self.admission = Admission(limits, settings.admission)
         self.joint_states = JointStates(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
+        self._watchdogs = Watchdogs(limits, settings, self.supervisor, self.joint_states, self._forget_chunks)
         self.timeline = Timeline(limits.names, settings.interpolation == "cubic", settings.admission.max_chunk_age)
         fade = settings.rtc_crossfade if settings.mode == "rtc" else settings.crossfade
         self.blender = Blender(settings.mode, limits.discrete, settings.ensemble_m, fade)
@@ -66,7 +68,8 @@ class Executor:
     def add_chunk(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
         """What became of a chunk that arrived."""
         self._seen = Seen(chunk.session, chunk.sequence, chunk.stamp_ns, now_ns)
-        self._watch_place(now_ns)
+        if self._active:
+            self._watchdogs.place(now_ns)
         supervisor = self.supervisor
         result = self.admission.check(
             chunk,
@@ -94,17 +97,19 @@ class Executor:
 
     def reset_e_stop(self, now_ns: int) -> None:
         """What else stops the robot still does; where it was moved to meanwhile is looked at first."""
-        self._watch_place(now_ns)
+        if self._active:
+            self._watchdogs.place(now_ns)
         self.supervisor.reset_e_stop(now_ns)
 
     def policy_alive(self, alive: bool, now_ns: int) -> None:
         """The policy is gone, or there again."""
-        self._watch_place(now_ns)
+        if self._active:
+            self._watchdogs.place(now_ns)
         if alive:
-            self._recovered(Cause.POLICY_GONE, now_ns)
+            self._watchdogs.recovered(Cause.POLICY_GONE, now_ns)
             return
         if self._active:
-            self._trip(Cause.POLICY_GONE, "the policy's status does not come any more", now_ns)
+            self._watchdogs.trip(Cause.POLICY_GONE, "the policy's status does not come any more", now_ns)
         self.admission.release()
 
     def policy_session_over(self, session: int) -> None:
@@ -116,15 +121,15 @@ class Executor:
         if not self._active:
             return
         if others:
-            self._trip(Cause.RIVAL, f"also commanded by {', '.join(others)}", now_ns)
+            self._watchdogs.trip(Cause.RIVAL, f"also commanded by {', '.join(others)}", now_ns)
         elif self.supervisor.tripped(Cause.RIVAL):
             try:
                 if self._silent:  # else our commands never ceased, and go on from where they are
                     self._start(now_ns)
             except InputError as error:
-                self._trip(Cause.RIVAL, f"the other commander is gone, but {error}", now_ns)
+                self._watchdogs.trip(Cause.RIVAL, f"the other commander is gone, but {error}", now_ns)
             else:
-                self._recovered(Cause.RIVAL, now_ns)
+                self._watchdogs.recovered(Cause.RIVAL, now_ns)
 
     # Lifecycle
 
@@ -148,7 +153,7 @@ class Executor:
 
         A measurement older than the last command does not know where that has led: then they go on from the command.
         """
-        stale = self._stale(now_ns)
+        stale = self._watchdogs.stale(now_ns)
         if stale:
             raise InputError(f"joint states: {stale}")
         start = self.joint_states.position
@@ -201,9 +206,7 @@ class Executor:
         if not self._active:
             return None
         self._timing.tick(steady_ns, lateness)
-        self._watch_place(now_ns)
-        self._watch_time(now_ns, steady_ns)
-        self._watch_joints(now_ns)
+        self._watch(now_ns, steady_ns)
         if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
             self._silent = True
             return None
@@ -213,7 +216,9 @@ class Executor:
             self.e_stop(f"joint {self.limits.names[worst]}: the next command is {position[worst]}, expected a number")
             self._stand(self._last.position)
             position = self._next()
-        self._watch_policy(now_ns, steady_ns, following=self._live is not None)
+        following, measured = self._live is not None, self.joint_states.position
+        self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
+        self._watchdogs.policy(self.monitor, self.limiter, following, now_ns)
         self._last = Command(self._time.stamp_ns, position)
         return self._last
 
@@ -260,82 +265,19 @@ class Executor:
             velocity = np.where(held, 0.0, velocity)
         return position, velocity
 
-    def _watch_time(self, now_ns: int, steady_ns: int) -> None:
-        time, settings = self._time, self.settings
+    def _watch(self, now_ns: int, steady_ns: int) -> None:
+        """What may stop the robot, but for what its next command tells."""
+        time = self._time
         if time.tick(now_ns, steady_ns, self.limiter.at_rest):
             self.limiter.shorten_interval()
             self._starting = True
-        if abs(time.leap_ns) >= time.tolerance_ns:
-            passed, limit = time.interval_ns * 1e-9, time.tolerance_ns * 1e-9
-            text = f"ROS time went {passed + time.leap_ns * 1e-9:+.3f} s in {passed:.3f} s, limit {limit:.3f} s"
-            self._trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
+        self._watchdogs.place(now_ns)
+        if self._watchdogs.clock(time, now_ns):
             self.joint_states.clear()
             self._start_over()
-        elif abs(time.away_ns) >= time.tolerance_ns:  # until the robot has braked
-            text = f"ROS time is {time.away_ns * 1e-9:+.3f} s from where it was, limit {time.tolerance_ns * 1e-9:.3f} s"
-            known = self.supervisor.tripped(Cause.CLOCK_JUMP)
-            self._trip(Cause.CLOCK_JUMP, self.supervisor.message(Cause.CLOCK_JUMP) if known else text, now_ns, True)
-        else:
-            self._recovered(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
-        stall = (time.interval_ns - time.period_ns) * 1e-9
-        if stall > settings.overrun_limit:
-            text = f"the control loop stalled for {stall:.3f} s, limit {settings.overrun_limit} s"
-            self._trip(Cause.OVERRUN, text, now_ns, again=True)
+        if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
-        else:
-            self._recovered(Cause.OVERRUN, now_ns, SETTLE_NS)
-
-    def _watch_place(self, now_ns: int) -> None:
-        """A robot that stopped does not go on from where it could not be activated."""
-        if self._active and self.supervisor.stopped and not self._stale(now_ns):
-            outside = self.limits.outside(self.joint_states.position, self.settings.start_tolerance)
-            if outside:
-                self._trip(Cause.FOLLOWING_ERROR, outside, now_ns, again=True)
-
-    def _watch_joints(self, now_ns: int) -> None:
-        stale = self._stale(now_ns)
-        if stale:
-            self._trip(Cause.STALE_JOINT_STATES, stale, now_ns)
-            return  # an error against an old measurement says nothing
-        self._recovered(Cause.STALE_JOINT_STATES, now_ns)
-        limit = self.settings.following_limit * self.limits.velocity
-        error = np.abs(self.limiter.position - self.joint_states.position)
-        error = np.where(self.limits.discrete, 0.0, error)  # a gripper around an object never arrives
-        share = error / limit if self.settings.following_limit > 0 else np.zeros_like(error)
-        worst = int(share.argmax())
-        if share[worst] > 1:
-            text = (
-                f"joint {self.limits.names[worst]}: commanded {self.limiter.position[worst]:.4g} "
-                f"{self.limits.units[worst]}, measured {self.joint_states.position[worst]:.4g}, limit "
-                f"{limit[worst]:.4g} apart"
-            )
-            self._trip(Cause.FOLLOWING_ERROR, text, now_ns)
-        elif share[worst] < 0.5:
-            self._recovered(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
-        elif self.supervisor.tripped(Cause.FOLLOWING_ERROR):
-            self._trip(Cause.FOLLOWING_ERROR, self.supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
-
-    def _watch_policy(self, now_ns: int, steady_ns: int, following: bool) -> None:
-        monitor, limiter = self.monitor, self.limiter
-        measured = self.joint_states.position
-        monitor.tick(steady_ns, self.instruction_id, following, limiter.position, measured, limiter.limited)
-        if following and monitor.warning and self.settings.on_reversals == "hold":
-            self._trip(Cause.REVERSALS, monitor.warning, now_ns)
-        elif limiter.at_rest and not monitor.first_warning:  # there is another instruction
-            self._recovered(Cause.REVERSALS, now_ns, SETTLE_NS)
-
-    def _stale(self, now_ns: int) -> str:
-        return self.joint_states.stale(now_ns, self.settings.joint_state_timeout)
-
-    def _trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
-        """`again`: also where it was tripped before, so that its recovery starts again."""
-        if self.supervisor.trip(cause, message, now_ns) or again:
-            self.supervisor.not_before_ns = now_ns
-            self._forget_chunks()
-
-    def _recovered(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> None:
-        if self.supervisor.recovered(cause, now_ns, settle_ns):
-            self._forget_chunks()
+        self._watchdogs.joints(self.limiter.position, now_ns)
 
     def _start_over(self) -> None:
         """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""

@@ -8,38 +8,28 @@ import time
 import traceback
 from typing import Any
 
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import JointState
-
-from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Command
-from vla_ros.control.status import Seen
 from vla_ros.control.supervisor import State
 from vla_ros.control.urdf import load_urdf
-from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
-from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
-from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
-from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.messages.stamps import NS, set_stamp
+from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
-from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_raw
 from vla_ros.nodes.commands import CommandPublishers, other_commanders
 from vla_ros.nodes.diagnostics import ExecutorDiagnostic, publish_diagnostics
 from vla_ros.nodes.executor.claim import Claim
 from vla_ros.nodes.executor.control_loop import ControlLoop
 from vla_ros.nodes.executor.e_stop import EStop
+from vla_ros.nodes.executor.inputs import Inputs
 from vla_ros.nodes.executor.parameters import ExecutorParameters
-from vla_ros.nodes.executor.policy_watch import PolicyWatch
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
-from vla_ros.nodes.qos import CHUNK_QOS, COMMAND_QOS, STATUS_QOS, sensor_qos
-from vla_ros.nodes.taking import Withheld
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
-_POLICY_STATUS = "policy_node/status"
 _ONE_MOMENT = 50_000  # ns
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
@@ -93,16 +83,16 @@ class ExecutorNode(ManagedNode):
         simulated = self.get_parameter("use_sim_time").value
         self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
-        joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
-        for topic in robot.joint_state_topics:
-            subscribe_bounded(self, JointState, topic, self._on_joint_state, joints_qos, self._refuse)
-        subscribe_instruction(self, self._on_instruction, self._refuse)
-        self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
-        # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
-        subscribe_raw(self, ActionChunk, "action_chunk", self._on_chunk, CHUNK_QOS, self._largest_chunk)
-        subscribe_bounded(self, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
-        self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
-        self.create_steady_timer(STATUS_PERIOD, lambda: watch.look(self.count_publishers(_POLICY_STATUS) > 0))
+        Inputs(
+            self,
+            self._executor,
+            robot,
+            parameters,
+            lock=self._lock,
+            now_ns=self._now_ns,
+            told=self._publish_status,
+            simulated=simulated,
+        )
         if simulated:
             jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
@@ -242,57 +232,6 @@ class ExecutorNode(ManagedNode):
         rivals = self._rivals()
         with self._lock:
             self._executor.rivals(rivals, self._now_ns())
-
-    # What arrives
-
-    def _on_joint_state(self, message: JointState) -> None:
-        stamp = stamp_ns(message)
-        with self._lock:
-            now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
-            self._executor.joint_state(stamp, message.name, message.position, now_ns)
-
-    def _on_instruction(self, text: str) -> None:
-        with self._lock:
-            self._executor.set_instruction(text)
-            self._publish_status()
-
-    def _refuse(self, reason: Reason, words: str, seen: Seen | None = None) -> None:
-        """A message of any topic that is too large, cannot be decoded, or contradicts itself."""
-        with self._lock:
-            self._executor.refuse_chunk(reason, words, seen)
-            self._publish_status()
-
-    def _on_chunk(self, data: bytes | Withheld) -> None:
-        if len(data) > self._largest_chunk:
-            self._refuse(Reason.SIZE, f"a chunk of {len(data)} bytes, limit {self._largest_chunk}")
-            return
-        if (parts := count_parts(data)) > MAX_PARTS:
-            self._refuse(Reason.SIZE, f"a chunk of {parts} parts, limit {MAX_PARTS}")
-            return
-        seen = None
-        try:
-            message = deserialize_message(data, ActionChunk)
-            seen = Seen(message.session, message.sequence, stamp_ns(message), self._now_ns())
-            chunk = read_chunk(message)
-        except MalformedChunk as error:
-            self._refuse(Reason(error.reason), str(error), seen)
-            return
-        except Exception as error:  # whatever the decoder raises on foreign bytes
-            self._refuse(Reason.UNDECODABLE, f"{len(data)} bytes: {error}", seen)
-            return
-        with self._lock:
-            self._executor.add_chunk(chunk, self._now_ns())
-            self._publish_status()
-
-    def _on_policy_status(self, message: PolicyStatus) -> None:
-        self._policy_watch.heard()
-        if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
-            with self._lock:
-                self._executor.policy_session_over(message.session)
-
-    def _on_policy(self, there: bool) -> None:
-        with self._lock:
-            self._executor.policy_alive(there, self._now_ns())
 
     # The e-stop, told by its own thread
 

@@ -1,0 +1,110 @@
+"""What stops the robot: faults that are looked for, and when each is over."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from vla_ros.control.joint_states import JointStates
+from vla_ros.control.limiter import Limiter
+from vla_ros.control.limits import Limits
+from vla_ros.control.monitor import Monitor
+from vla_ros.control.settings import Settings
+from vla_ros.control.supervisor import SETTLE_NS, Cause, Supervisor
+from vla_ros.control.timing import CommandTime
+
+
+class Watchdogs:
+    """Trip the supervisor, and end a trip when its fault has been absent for long enough.
+
+    `now_ns` is ROS time.
+    """
+
+    def __init__(
+        self,
+        limits: Limits,
+        settings: Settings,
+        supervisor: Supervisor,
+        joint_states: JointStates,
+        forget_chunks: Callable[[], None],
+    ) -> None:
+        """`forget_chunks` is called where what was seen before must not be followed any more."""
+        self._limits, self._settings = limits, settings
+        self._supervisor, self._joint_states = supervisor, joint_states
+        self._forget_chunks = forget_chunks
+
+    def trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
+        """`again`: also where it was tripped before, so that its recovery starts again."""
+        if self._supervisor.trip(cause, message, now_ns) or again:
+            self._supervisor.not_before_ns = now_ns
+            self._forget_chunks()
+
+    def recovered(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> None:
+        """The fault is absent now; its trip ends after `settle_ns` of that."""
+        if self._supervisor.recovered(cause, now_ns, settle_ns):
+            self._forget_chunks()
+
+    def stale(self, now_ns: int) -> str:
+        """The joints without a fresh position in words; empty when all are fresh."""
+        return self._joint_states.stale(now_ns, self._settings.joint_state_timeout)
+
+    def clock(self, time: CommandTime, now_ns: int) -> bool:
+        """ROS time was set. True where it leapt since the tick before."""
+        passed, limit = time.interval_ns * 1e-9, time.tolerance_ns * 1e-9
+        if abs(time.leap_ns) >= time.tolerance_ns:
+            text = f"ROS time went {passed + time.leap_ns * 1e-9:+.3f} s in {passed:.3f} s, limit {limit:.3f} s"
+            self.trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
+            return True
+        if abs(time.away_ns) >= time.tolerance_ns:  # until the robot has braked
+            text = f"ROS time is {time.away_ns * 1e-9:+.3f} s from where it was, limit {limit:.3f} s"
+            known = self._supervisor.tripped(Cause.CLOCK_JUMP)
+            self.trip(Cause.CLOCK_JUMP, self._supervisor.message(Cause.CLOCK_JUMP) if known else text, now_ns, True)
+        else:
+            self.recovered(Cause.CLOCK_JUMP, now_ns, SETTLE_NS)
+        return False
+
+    def stall(self, time: CommandTime, now_ns: int) -> bool:
+        """True where the control loop did not tick for longer than it may."""
+        stall, limit = (time.interval_ns - time.period_ns) * 1e-9, self._settings.overrun_limit
+        if stall > limit:
+            text = f"the control loop stalled for {stall:.3f} s, limit {limit} s"
+            self.trip(Cause.OVERRUN, text, now_ns, again=True)
+            return True
+        self.recovered(Cause.OVERRUN, now_ns, SETTLE_NS)
+        return False
+
+    def place(self, now_ns: int) -> None:
+        """A robot that stopped does not go on from where it could not be activated."""
+        if self._supervisor.stopped and not self.stale(now_ns):
+            outside = self._limits.outside(self._joint_states.position, self._settings.start_tolerance)
+            if outside:
+                self.trip(Cause.FOLLOWING_ERROR, outside, now_ns, again=True)
+
+    def joints(self, command: np.ndarray, now_ns: int) -> None:
+        """Whether all are measured, and near the last `command` (J,)."""
+        stale = self.stale(now_ns)
+        if stale:
+            self.trip(Cause.STALE_JOINT_STATES, stale, now_ns)
+            return  # an error against an old measurement says nothing
+        self.recovered(Cause.STALE_JOINT_STATES, now_ns)
+        limits, measured, supervisor = self._limits, self._joint_states.position, self._supervisor
+        limit = self._settings.following_limit * limits.velocity
+        error = np.where(limits.discrete, 0.0, np.abs(command - measured))  # a gripper around an object never arrives
+        share = error / limit if self._settings.following_limit > 0 else np.zeros_like(error)
+        worst = int(share.argmax())
+        if share[worst] > 1:
+            text = (
+                f"joint {limits.names[worst]}: commanded {command[worst]:.4g} {limits.units[worst]}, "
+                f"measured {measured[worst]:.4g}, limit {limit[worst]:.4g} apart"
+            )
+            self.trip(Cause.FOLLOWING_ERROR, text, now_ns)
+        elif share[worst] < 0.5:
+            self.recovered(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
+        elif supervisor.tripped(Cause.FOLLOWING_ERROR):
+            self.trip(Cause.FOLLOWING_ERROR, supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
+
+    def policy(self, monitor: Monitor, limiter: Limiter, following: bool, now_ns: int) -> None:
+        """Whether the motion that `monitor` saw is one of a policy that knows what it does."""
+        if following and monitor.warning and self._settings.on_reversals == "hold":
+            self.trip(Cause.REVERSALS, monitor.warning, now_ns)
+        elif limiter.at_rest and not monitor.first_warning:  # there is another instruction
+            self.recovered(Cause.REVERSALS, now_ns, SETTLE_NS)

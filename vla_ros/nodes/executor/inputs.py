@@ -1,0 +1,106 @@
+"""What the executor hears of others: joint states, instructions, chunks, and whether the policy is there."""
+
+import threading
+from collections.abc import Callable
+
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
+
+from vla_ros.control.admission import Reason
+from vla_ros.control.executor import Executor
+from vla_ros.control.status import Seen
+from vla_ros.core.chunk import MalformedChunk
+from vla_ros.core.robot import RobotSpec
+from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
+from vla_ros.messages.stamps import stamp_ns
+from vla_ros.msg import ActionChunk, PolicyStatus
+from vla_ros.nodes.base import ManagedNode
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_raw
+from vla_ros.nodes.executor.parameters import ExecutorParameters
+from vla_ros.nodes.executor.policy_watch import PolicyWatch
+from vla_ros.nodes.qos import CHUNK_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.taking import Withheld
+
+_POLICY_STATUS = "policy_node/status"
+_LOOK_PERIOD = 0.1  # s between looks whether the policy is there
+
+
+class Inputs:
+    """The node's subscriptions; what they bring is handed to the executor with the lock held."""
+
+    def __init__(
+        self,
+        node: ManagedNode,
+        executor: Executor,
+        robot: RobotSpec,
+        parameters: ExecutorParameters,
+        *,
+        lock: threading.RLock,
+        now_ns: Callable[[], int],
+        told: Callable[[], None],
+        simulated: bool,
+    ) -> None:
+        """`lock`: of the executor. `now_ns`: ROS time. `told` is called after what the status must show at once.
+
+        `simulated`: ROS time is /clock's.
+        """
+        self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
+        self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
+        joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
+        for topic in robot.joint_state_topics:
+            subscribe_bounded(node, JointState, topic, self._on_joint_state, joints_qos, self._refuse)
+        subscribe_instruction(node, self._on_instruction, self._refuse)
+        # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
+        subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, CHUNK_QOS, self._largest_chunk)
+        subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
+        self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
+        node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(_POLICY_STATUS) > 0))
+
+    def _on_joint_state(self, message: JointState) -> None:
+        stamp = stamp_ns(message)
+        with self._lock:
+            now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
+            self._executor.joint_state(stamp, message.name, message.position, now_ns)
+
+    def _on_instruction(self, text: str) -> None:
+        with self._lock:
+            self._executor.set_instruction(text)
+            self._told()
+
+    def _refuse(self, reason: Reason, words: str, seen: Seen | None = None) -> None:
+        """A message of any topic that is too large, cannot be decoded, or contradicts itself."""
+        with self._lock:
+            self._executor.refuse_chunk(reason, words, seen)
+            self._told()
+
+    def _on_chunk(self, data: bytes | Withheld) -> None:
+        if len(data) > self._largest_chunk:
+            self._refuse(Reason.SIZE, f"a chunk of {len(data)} bytes, limit {self._largest_chunk}")
+            return
+        if (parts := count_parts(data)) > MAX_PARTS:
+            self._refuse(Reason.SIZE, f"a chunk of {parts} parts, limit {MAX_PARTS}")
+            return
+        seen = None
+        try:
+            message = deserialize_message(data, ActionChunk)
+            seen = Seen(message.session, message.sequence, stamp_ns(message), self._now_ns())
+            chunk = read_chunk(message)
+        except MalformedChunk as error:
+            self._refuse(Reason(error.reason), str(error), seen)
+            return
+        except Exception as error:  # whatever the decoder raises on foreign bytes
+            self._refuse(Reason.UNDECODABLE, f"{len(data)} bytes: {error}", seen)
+            return
+        with self._lock:
+            self._executor.add_chunk(chunk, self._now_ns())
+            self._told()
+
+    def _on_policy_status(self, message: PolicyStatus) -> None:
+        self._policy_watch.heard()
+        if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
+            with self._lock:
+                self._executor.policy_session_over(message.session)
+
+    def _on_policy(self, there: bool) -> None:
+        with self._lock:
+            self._executor.policy_alive(there, self._now_ns())
