@@ -83,7 +83,7 @@ class ExecutorNode(ManagedNode):
         simulated = self.get_parameter("use_sim_time").value
         self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
-        Inputs(
+        self._inputs = Inputs(
             self,
             self._executor,
             robot,
@@ -115,6 +115,8 @@ class ExecutorNode(ManagedNode):
             raise InputError(f"e_stop_heartbeat: {self._e_stop.missing}")
         if self._claim is not None:
             self._claim.take()
+        if self._time is None:  # /clock is not read meanwhile
+            self._inputs.catch_up()
         with self._lock:
             self._take_e_stop()
             try:
