@@ -12,8 +12,8 @@ decided here, by a model of what was done to the executor: whether there may be 
 latched, and where the first command after a silence may be.
 
 What the documentation exempts is counted as such: after a stall longer than `overrun_limit` the robot has stood at its
-last command and starts there from rest; after a silence it starts from rest at a measured position, or brakes from the
-last command.
+last command and starts there from rest; after a silence it starts from rest at a measured position, or goes on from
+the last command.
 """
 
 import argparse
@@ -47,6 +47,8 @@ def table(total: Result, seconds: float) -> str:
         f"{'commands checked':40} {total.commands:>12,}   of which {total.moving:,} move",
         f"{'faults and messages':40} {sum(total.faults.values()):>12,}",
         *(f"    {name:36} {count:>12,}" for name, count in sorted(total.faults.items())),
+        f"{'stops':40} {sum(total.stops.values()):>12,}",
+        *(f"    {name:36} {count:>12,}" for name, count in sorted(total.stops.items())),
         "exempt by the documentation",
         *(f"    {name:36} {count:>12,}" for name, count in sorted(total.exempt.items())),
         *(f"{f'greatest share of the {name} limit':40} {share:>12.6f}" for name, share in total.share.items()),

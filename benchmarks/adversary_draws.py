@@ -65,6 +65,15 @@ def random_settings(rng: np.random.Generator) -> Settings:
     )
 
 
+def random_watching(rng: np.random.Generator) -> dict[str, Any]:
+    """Settings of the watch over the policy: whether it stops the robot, and how soon."""
+    return {
+        "on_reversals": str(rng.choice(["warn", "hold"])),
+        "reversal_limit": float(rng.choice([5.0, 1.0, 0.2])),
+        "monitor_window": float(rng.choice([5.0, 0.5])),
+    }
+
+
 def plan(rng: np.random.Generator, bounds: Bounds, here: np.ndarray) -> tuple[np.ndarray, float]:
     """(H, J) rows that begin at `here` (J,) and could be followed, or nearly, and their distance, s."""
     horizon, dt = int(rng.choice([2, 10, 30, 50])), float(rng.choice([0.5, 1.0, 2.0, 5.0, 20.0])) * bounds.period

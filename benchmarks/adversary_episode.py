@@ -3,12 +3,12 @@
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from adversary_draws import between, plan, random_robot, random_settings, wild
+from adversary_draws import between, plan, random_robot, random_settings, random_watching, wild
 from command_check import STAMPS, Bounds, CommandCheck
 
 from vla_ros.control.admission import Reason
@@ -43,6 +43,7 @@ class Result:
     moving: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     exempt: Counter[str] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)  # by their causes
     violations: Counter[str] = field(default_factory=Counter)
     first: dict[str, list[tuple[int, str]]] = field(default_factory=dict)  # kind -> episode and words, at most 5
     share: dict[str, float] = field(default_factory=lambda: {"velocity": 0.0, "acceleration": 0.0})
@@ -51,7 +52,7 @@ class Result:
         self.ticks += other.ticks
         self.commands += other.commands
         self.moving += other.moving
-        for name in ("faults", "exempt", "violations"):
+        for name in ("faults", "exempt", "stops", "violations"):
             getattr(self, name).update(getattr(other, name))
         for kind, found in other.first.items():
             self.first[kind] = [*self.first.get(kind, []), *found][:5]
@@ -70,6 +71,8 @@ class Episode:
         self.bounds: Bounds | None = None
         self.robot = random_robot(rng)
         self.settings = random_settings(rng)
+        more = np.random.default_rng([seed, number, 1])
+        self.settings = replace(self.settings, **random_watching(more))
         self.character = str(rng.choice(["regular", "late", "late and clock", "simulated"]))
         self.simulated = self.character == "simulated"
         try:
@@ -84,9 +87,12 @@ class Episode:
         self.names = self.bounds.names
         self.now_ns, self.steady_ns = 1_000_000 * NS + int(rng.integers(NS)), int(rng.integers(1, 10**15))
         if self.simulated:  # /clock: its mean step, in control periods, and how much its steps differ
-            self.periods = SimulatedPeriods(self.robot["control_rate"], self.settings.clock_jump_limit)
+            periods = getattr(self.executor, "periods", SimulatedPeriods)
+            self.periods = periods(self.robot["control_rate"], self.settings.clock_jump_limit)
             self.clock_step = float(rng.choice([1.0, 100 / 240, 333 / 1000, 1.2, 3.7, 0.1]))
             self.clock_jitter = float(rng.choice([0.0, 0.0, 0.5, 0.99]))
+            if more.random() < 0.5:  # the rounding of a simulator's times
+                self.clock_jitter = max(self.clock_jitter, 500 / self.period_ns)
             self.steady_ns = self.at_ns = 0
         self.measured = between(rng, self.bounds.lower, self.bounds.upper)
         if rng.random() < 0.2:
@@ -100,6 +106,7 @@ class Episode:
         self.sent: ActionChunk | None = None
         # the model
         self.active = self.stopping = self.latched = self.rival = False
+        self.cause = 0
         self.mute = True  # no command until something allows one
         self.going_on = False
         self.starts: list[tuple[np.ndarray, np.ndarray]] = []  # after a silence: positions and when they were told
@@ -340,7 +347,10 @@ class Episode:
 
     def _take(self, command: Any) -> None:
         self.result.ticks += 1
-        state = int(self.executor.state[0])
+        state, cause = (value.value for value in self.executor.state[:2])
+        if state == STOPPED and cause != self.cause:
+            self.result.stops[self.executor.state[1].name] += 1
+        self.cause = cause
         if self.latched and state != E_STOPPED:
             self._found(E_STOP, f"state {state} while it is latched")
         if command is None:
@@ -362,8 +372,8 @@ class Episode:
             self.check.begin(self.last)
         same = self.last is not None and np.array_equal(position, self.last)
         self.resting = self.resting + 1 if same else 0
-        # it may have been at rest in a period that was missed
-        missed = not self.mute and self.steady_ns - self.last_steady > 1.5e9 * self.bounds.period
+        # it may have been at rest in a period that was missed, or silent
+        missed = self.steady_ns - self.last_steady > 1.5e9 * self.bounds.period
         self.going_on &= not (same or missed)
         stamp_ns = command.stamp_ns - self.leapt_ns  # a leap of simulated time is no motion
         self.check.add(position, stamp_ns, self.steady_ns, stopped or self.going_on)
@@ -385,9 +395,9 @@ class Episode:
         if self.last is None or (np.abs(position - self.last) > bounds.velocity * seconds * (1 + 1e-6) + 1e-9).any():
             self._found(CONTINUITY, f"{position}, last command {self.last}, measured {self.known}")
             self.check.begin(position)
-        elif seconds - bounds.period > self.settings.overrun_limit:
+        elif seconds - self.period_ns * 1e-9 > self.settings.overrun_limit:
             self.result.exempt["from rest after a stall"] += 1
             self.check.begin(self.last)
         else:  # the last stretch goes on; with jerk limits the robot comes to rest before it follows anything
             self.going_on = self.check.longest_average > 1
-            self.result.exempt["brakes from the last command"] += 1
+            self.result.exempt["goes on from the last command"] += 1

@@ -61,7 +61,10 @@ class Bounds:
             field: np.array([float(by_name[name].get(field) or np.inf) for name in names])
             for field in ("velocity", "acceleration", "jerk")
         }
-        margin = float(robot.get("position_margin", 0.0))
+        common = {"rad": float(robot.get("position_margin", 0.0)), "m": 0.0}
+        margins = [by_name[name].get("margin") for name in names]
+        units = [by_name[name].get("unit", "rad") for name in names]
+        margin = np.array([common[unit] if own is None else own for own, unit in zip(margins, units, strict=True)])
         lower = np.array([float(by_name[name]["lower"]) for name in names]) + margin
         upper = np.array([float(by_name[name]["upper"]) for name in names]) - margin
         return cls(names, lower, upper, **columns, period=1.0 / float(robot.get("control_rate", 100.0)))

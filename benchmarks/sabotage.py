@@ -1,6 +1,6 @@
 """Executors that are broken on purpose. A check that cannot find these would find nothing else either."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Command, Settings
+from vla_ros.control.timing import SimulatedPeriods
 
 STOPPED, E_STOPPED = 5, 6
 
@@ -132,6 +133,26 @@ class Punctual(Changed):
         return replace(command, stamp_ns=self.stamp_ns) if command else None
 
 
+class EveryMessage(SimulatedPeriods):
+    """A tick for each message of a simulated clock, instead of one for each control period."""
+
+    def due(self, now_ns: int) -> Iterator[tuple[int, int]]:
+        if now_ns <= self._at_ns:
+            yield from super().due(now_ns)
+        else:
+            yield self._tick(now_ns, now_ns - self._at_ns)
+
+
+class OffGrid(Punctual):
+    """Takes them for control periods."""
+
+    periods = EveryMessage
+
+    def tick(self, now_ns: int, steady_ns: int, lateness: float = 0.0) -> Command | None:
+        tick = Punctual.tick if self._time.simulated else Executor.tick
+        return tick(self, now_ns, steady_ns, lateness)
+
+
 class Homing(Executor):
     """Begins where it first stood, wherever the robot is now."""
 
@@ -140,6 +161,9 @@ class Homing(Executor):
     def activate(self, now_ns: int) -> None:
         super().activate(now_ns)
         self.home = self.joint_states.position.copy() if self.home is None else self.home
+
+    def _begin(self, steady_ns: int) -> None:
+        super()._begin(steady_ns)
         self.limiter.reset(self.home)
 
 
@@ -167,6 +191,7 @@ SABOTAGES: dict[str, tuple[Callable[..., Executor], tuple[str, ...]]] = {
     "stamps": (Repeating, (check.STAMPS,)),
     "trembling stamps": (Trembling, (check.ACCELERATION_STAMPS,)),
     "late ticks": (Punctual, (check.ACCELERATION,)),
+    "clock off the grid": (OffGrid, (check.ACCELERATION,)),
     "coasting": (Coasting, (check.BRAKING,)),
     "kicking": (Kicking, (check.STOPPED,)),
     "talkative": (Talkative, ("command while silent",)),

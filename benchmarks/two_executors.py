@@ -36,7 +36,7 @@ import socket, sys
 from vla_ros.nodes.executor import claim
 from vla_ros.nodes.executor_node import main
 claim.Claim._machine_wide = lambda self, topic: socket.socket()
-claim._this_machine_only = lambda: False
+claim.this_machine_only = lambda: False
 sys.exit(main())
 """
 

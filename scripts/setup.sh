@@ -85,7 +85,8 @@ fi
 
 # --- messages ---------------------------------------------------------------------------------------------
 . scripts/env.sh
-wanted=$({ echo "$root $version"; cat CMakeLists.txt package.xml msg/* action/* vla_ros/__init__.py requirements/ros.txt; } |
+wanted=$({ echo "$root $version"; cat CMakeLists.txt package.xml msg/* action/* vla_ros/__init__.py requirements/ros.txt
+  cat test/interfaces/*/*.* test/interfaces/*/msg/*; } |
   sha256sum | cut -d' ' -f1)
 if [ "$(cat .ros/complete 2>/dev/null)" != "$wanted" ]; then
   say "building the messages into .ros"
@@ -94,8 +95,9 @@ if [ "$(cat .ros/complete 2>/dev/null)" != "$wanted" ]; then
   mkdir -p .ros/src/vla_ros
   cp -r CMakeLists.txt package.xml msg action .ros/src
   cp vla_ros/__init__.py .ros/src/vla_ros
+  # test/interfaces: messages of a ROS distribution that the wheels lack.
   CMAKE_PREFIX_PATH=$VIRTUAL_ENV AMENT_PREFIX_PATH=$VIRTUAL_ENV colcon --log-base .ros/log build --merge-install \
-    --base-paths .ros/src --build-base .ros/build --install-base .ros/install \
+    --base-paths .ros/src test/interfaces --build-base .ros/build --install-base .ros/install \
     --cmake-args -DPython3_EXECUTABLE="$VIRTUAL_ENV/bin/python" -DVLA_ROS_INTERFACES_ONLY=ON \
     </dev/null >.ros/build.log 2>&1 || { tail -n 40 .ros/build.log >&2; die "the messages did not build (.ros/build.log)"; }
   python -c 'import vla_ros.msg, vla_ros.action' || die "the messages were built but cannot be imported"

@@ -92,10 +92,14 @@ def image(ns: int, k: int, encoding: str = "rgb8") -> bytes:
 
 def joints(ns: int, position: Iterable[float]) -> bytes:
     """The robot's joints in another order than the robot file's."""
-    empty, values = np.zeros(0), np.array(list(position)[::-1], float)
+    return joint_state(ns, ["b", "a"], list(position)[::-1])
+
+
+def joint_state(ns: int, names: list[str], position: list[float]) -> bytes:
+    empty, values = np.zeros(0), np.array(position, float)
     return raw(
         kind("sensor_msgs/msg/JointState")(
-            header=header(ns), name=["b", "a"], position=values, velocity=empty, effort=empty
+            header=header(ns), name=names, position=values, velocity=empty, effort=empty
         )
     )
 

@@ -18,8 +18,8 @@ from bags.factory import (
     TEXT,
     TYPES,
     arm,
-    header,
     image,
+    joint_state,
     joints,
     kind,
     messages,
@@ -89,6 +89,31 @@ def test_frames_are_the_last_values_not_after_t(tmp_path):
         seconds = (t - START) / NS
         assert frame.action[0] == [value for at, value in commands if at <= t][-1]
         assert frame.action[1] == float(seconds >= 1.0)
+
+
+def test_joint_states_of_several_publishers(tmp_path):
+    """Each joint in messages of its own, beside wheels; a does not stamp, b is late and out of order now and then."""
+    rows = [row for row in two_episodes() if row[0] != JOINTS]
+    measured = {"a": [], "b": []}
+    for k in range(301):
+        ns = START + k * 20_000_000
+        measured["a"].append((ns + 2_000_000, k / 100))
+        rows.append((JOINTS, ns + 2_000_000, joint_state(0, ["wheel", "a"], [9.0, k / 100])))
+        measured["b"].append((ns, -k / 100))
+        late = 50_000_000 if k % 3 else 0
+        rows.append((JOINTS, ns + late, joint_state(ns, ["b"], [-k / 100])))
+        rows.append((JOINTS, ns, joint_state(ns, ["wheel"], [k])))
+        rows.append((JOINTS, ns, joint_state(ns, ["a", "b"], [])))  # velocities alone, say
+    path = write_bag(tmp_path / "bag", sorted(rows, key=lambda row: row[1]))
+    _, frames = all_frames(path)
+    for frame in frames:
+        t, seen = int(frame.episode.times[frame.index]), frame.observation
+        newest = [[sample for sample in measured[joint] if sample[0] <= t][-1] for joint in ("a", "b")]
+        assert seen.state.tolist() == [value for _, value in newest]
+        assert seen.stamps_ns[JOINT_STATES] == min(at for at, _ in newest)
+    build_dataset([path], tmp_path / "data", ROBOT, OPTIONS)
+    states = np.stack([frame.observation.state for frame in frames])
+    assert len(frames) == 50 and np.array_equal(Dataset(tmp_path / "data").states, states.astype(np.float32))
 
 
 def test_round_trip_to_a_dataset(tmp_path):
@@ -221,15 +246,19 @@ def damaged(name):
         return [row for row in rows if not (row[0] == IMAGE and at - NS // 2 < row[1] < at + NS // 2)]
     if name == "backwards":
         rows.append((JOINTS, at + 1, joints(at - NS, (0, 0))))
-    elif name == "nan":
-        rows = [(t, ns, joints(ns, (float("nan"), 0)) if t == JOINTS and ns == at else d) for t, ns, d in rows]
+    elif name in ("nan", "missing joint", "nobody's", "lengths", "twice"):
+        begin, length, names, position = {
+            "nan": (at, 0.6, ["b", "a"], [0.0, float("nan")]),
+            "missing joint": (at, 0.6, ["b"], [0.0]),
+            "nobody's": (START + 3 * NS, 9.0, ["b", "left_a"], [0.0, 0.0]),
+            "lengths": (at, 0.001, ["b", "a"], [0.0]),
+            "twice": (at, 0.001, ["b", "b"], [0.0, 0.0]),
+        }[name]
+        for k, (topic, ns, _) in enumerate(rows):
+            if topic == JOINTS and begin <= ns < begin + length * NS:
+                rows[k] = topic, ns, joint_state(ns, names, position)
     elif name == "encoding":
         rows = [(t, ns, image(ns, 1, "yuv9") if t == IMAGE and ns == at else d) for t, ns, d in rows]
-    elif name == "missing joint":
-        bad = kind("sensor_msgs/msg/JointState")
-        empty = np.zeros(0)
-        data = raw(bad(header=header(at), name=["b"], position=np.zeros(1), velocity=empty, effort=empty))
-        rows = [(t, ns, data if t == JOINTS and ns == at else d) for t, ns, d in rows]
     elif name == "command":
         rows = [(t, ns, arm(ns, float("inf")) if t == ARM and ns == at else d) for t, ns, d in rows]
     elif name == "garbage":
@@ -242,9 +271,12 @@ def damaged(name):
     [
         ("gap", r"topic /camera/image_raw: nothing after t=3.500 s .*for 1.000 s, expected at most 0.5 s"),
         ("backwards", r"topic /joint_states: stamps go backwards at t=4.000 s .*1.000 s older"),
-        ("nan", r"topic /joint_states: t=4.000 s .*joint 'a' is at nan"),
+        ("nan", r"topic /joint_states: joint a: nothing after t=3.980 s .*for 0.620 s, expected at most 0.5 s"),
         ("encoding", r"topic /camera/image_raw: t=4.000 s .*front: image: encoding 'yuv9'"),
-        ("missing joint", r"topic /joint_states: t=4.000 s .*joint 'a' is missing"),
+        ("missing joint", r"topic /joint_states: joint a: nothing after t=3.980 s .*for 0.620 s"),
+        ("nobody's", r"topic /joint_states: joint a: nothing from t=3.000 s .* to t=6.000 s"),
+        ("lengths", r"topic /joint_states: t=4.000 s .*: 2 names and 1 positions, expected as many"),
+        ("twice", r"topic /joint_states: t=4.000 s .*: joint 'b' is duplicated"),
         ("command", r"topic /arm/command: t=4.000 s .*command for arm: .*inf"),
         ("garbage", r"topic /camera/image_raw: t=4.000 s .*not a sensor_msgs/msg/Image"),
     ],

@@ -19,11 +19,14 @@ CASES = [
     ("run --policy no --robot no", ROBOT),
     ("run --policy no --robot so101 --namespace 1st", "namespace '1st': '1st', expected letters"),
     ("run --policy no --robot so101 --params no.yaml", "parameter file .*no.yaml: No such file"),
+    ("run --policy no --robot so101 --params other", "parameter file .*other: sets nothing on .* about /camera"),
     ("run --policy no --robot so101", "node policy_node did not configure: checkpoint .*no: no such folder"),
+    ("task x --namespace 1st", "namespace '1st'"),
     ("task x --wait 0.1", "action run_instruction: no server"),
     ("top --namespace a-b", "namespace 'a-b'"),
     ("eval --policy no --robot no", ROBOT),
     ("eval --policy no --robot so101 --layouts 1", "node policy_node did not configure: checkpoint no: no such folder"),
+    ("eval --policy no --robot so101 --params other", "parameter file other: sets nothing on .* about /camera"),
     ("eval --control expert --output no/results.json", "--output no/results.json: folder no cannot be written to"),
     ("demos file/x --episodes 1", "dataset file/x: cannot be written"),
     ("train --config no", "training config no: No such file"),
@@ -38,6 +41,7 @@ CASES = [
     ("info no", f"no: no checkpoint folder, no policy file; {ROBOT}"),
     ("info file", "file file: expected a mapping at the top, got str"),
     ("bench --policy no", "checkpoint no: no such folder"),
+    ("robot new --urdf no", "URDF no: No such file"),
     ("bench --policy act --robot no --device gpu9", "device 'gpu9'"),
     ("rerun --robot no", f"{ROBOT}|vla-ros rerun needs rerun-sdk"),
 ]  # fmt: skip
@@ -53,12 +57,13 @@ def test_one_line(line, words, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("ROS_DOMAIN_ID", str(private_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     Path("file").write_text("text")
+    Path("other").write_text("camera: {ros__parameters: {rate: 1}}")
     assert command.main(line.split()) == 2
     said = capfd.readouterr().err.strip()
     assert "\n" not in said and "Traceback" not in said
     assert said.startswith(f"vla-ros {line.split()[0]}: ")
     assert re.search(words, said), said
-    assert not {path.name for path in tmp_path.iterdir()} - {"file", "runs"}
+    assert not {path.name for path in tmp_path.iterdir()} - {"file", "other", "runs"}
 
 
 def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):

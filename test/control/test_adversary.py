@@ -45,6 +45,7 @@ def test_nothing_that_reaches_the_executor_breaks_a_promise():
     assert total.share["acceleration"] == pytest.approx(1.0, abs=1e-4)
     for fault in ("e-stop", "rival", "late tick", "stall", "clock set", "activation", "wild chunk", "malformed chunk"):
         assert total.faults[fault] > 2
+    assert total.stops["REVERSALS"] > 2
 
 
 @pytest.mark.parametrize("name", SABOTAGES)

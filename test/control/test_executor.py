@@ -98,7 +98,7 @@ def test_stale_joint_states():
     world.tick(26)
     assert state(world) == (State.STOPPED, Cause.STALE_JOINT_STATES)
     message = world.executor.state[2]
-    assert "turn 0.260 s old" in message and "limit 0.25 s" in message
+    assert message == "joints turn, lift, grip: 0.260 s old, limit 0.25 s"
     rest(world)
     assert world.send().reason == Reason.STOPPED
     old = world.chunk(age=0.05)
@@ -127,7 +127,6 @@ def test_joint_states_that_cannot_be_believed_go_stale(change):
         world.measure(**change)
     assert state(world) == (State.STOPPED, Cause.STALE_JOINT_STATES)
     assert "grip" in world.executor.state[2]
-    assert world.executor.joint_states.ignored or "names" in change
 
 
 def test_reordered_and_scattered_joint_states_do_no_harm():
@@ -246,7 +245,7 @@ def test_clock_jump(leap):
 def test_time_set_back_while_inactive():
     world = World()
     world.now_ns -= 500 * NS
-    with pytest.raises(InputError, match="turn 500.000 s ahead"):
+    with pytest.raises(InputError, match="joints turn, lift, grip: 500.000 s ahead"):
         world.activate()
     world.measure()
     world.activate()
@@ -334,21 +333,55 @@ def test_an_activation_in_motion_goes_on_from_the_last_command():
     step = (world.tick(pause=0.05).position - last)[0] / 0.06
     assert speed - 10.0 * 0.035 - 1e-9 <= step < speed and state(world) == (State.HOLDING, Cause.NO_CHUNK)
     rest(world)
+
+
+@pytest.mark.parametrize("clock", [0.0, 100.0])
+def test_where_an_activation_at_rest_begins(clock):
+    world = World(clock=clock).activate()
+    executor, last = world.executor, world.tick(5).position.copy()
+    aside, far = last - [0.1, 0, 0.2], last - [0.7, 0, 0]
+
+    def begin(measured: np.ndarray, pause: float, age: float = 0.0) -> np.ndarray:
+        """(J,) the first command after a silence of `pause` s, where this was measured `age` s before it."""
+        executor.deactivate()
+        world.stuck, world.joints, world.measured = True, False, measured
+        world.now_ns += round(pause * NS)
+        world.steady_ns += round(pause * NS)
+        world.measure(stamp_ns=world.now_ns - round(age * NS))
+        world.activate()
+        if clock:
+            return executor.tick(*world.periods.start(world.now_ns)).position
+        return world.tick().position
+
+    # measured before the last command: nobody knows where that has led
+    assert np.array_equal(begin(aside, 0.05, age=0.06), last)
+    assert np.array_equal(begin(aside, 0.2, age=0.22), last)
     executor.deactivate()
-    last = executor.limiter.position.copy()
-    world.activate()  # at rest, but measured before the last command
-    assert np.array_equal(world.tick().position, last)
+    world.measure(stamp_ns=world.now_ns + NS // 100)  # no later, for all that its clock says
+    assert np.array_equal(begin(aside, 0.05, age=0.06), last)
+    # measured since. In a moment only a hand, or a simulator that puts the robot elsewhere, takes it far from there
+    assert np.array_equal(begin(aside, 0.05), aside if clock else last)
+    assert np.array_equal(begin(far, 0.05), far)
+    assert np.array_equal(begin(aside, 0.2), aside)
+
+
+def test_a_clock_that_was_set_back_makes_no_measurement_younger():
+    world = World().activate()
+    executor = world.executor
+    world.measured, world.stuck = HOME - [0.1, 0, 0], True
+    last = world.tick(5).position
     executor.deactivate()
-    world.measured = last - [0.1, 0, 0]
-    world.measure(stamp_ns=world.now_ns + NS // 100)  # by a clock that is ahead
+    world.now_ns -= NS // 20
+    world.steady_ns += NS // 5
     world.activate()
-    assert np.array_equal(world.tick().position, last)
+    world.joints = False
+    assert np.array_equal(world.tick().position, last) and np.array_equal(last, HOME)
     executor.deactivate()
-    world.now_ns += NS // 100
-    world.measured = last - [0.1, 0, 0]
-    world.measure(stamp_ns=world.now_ns + NS // 100)
+    world.now_ns -= NS // 5
+    world.steady_ns += NS // 5
+    world.measure()
     world.activate()
-    assert np.array_equal(world.tick().position, last - [0.1, 0, 0])
+    assert np.array_equal(world.tick().position, world.measured)
 
 
 @pytest.mark.parametrize("missed", [1, 2, 4, 9])
@@ -453,10 +486,10 @@ def test_the_gravest_cause_is_shown_and_each_needs_its_own_way_back():
 def test_activation_names_what_is_in_the_way():
     world = World()
     world.executor.joint_states.clear()
-    with pytest.raises(InputError, match="turn never seen"):
+    with pytest.raises(InputError, match="joints turn, lift, grip: never seen"):
         world.activate()
     world.measure(position=[0.0, 0.75, 0.5])
-    with pytest.raises(InputError, match=r"joint lift: measured 0.75 m, expected 0.01 to 0.49"):
+    with pytest.raises(InputError, match=r"joint lift: measured 0.75 m, expected 0 to 0.5"):
         world.activate()
     world.measure(position=[0.0, 0.52, 0.5])  # a little outside: accepted, moves inwards only
     world.activate()

@@ -1,15 +1,17 @@
 """Robot file and URDF: the stricter wins and is named."""
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from control.robots import robot
 
+from vla_ros.control.executor import Executor
 from vla_ros.control.limits import ROBOT_FILE, URDF, Limits
 from vla_ros.control.urdf import UrdfLimit, load_urdf
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import Joint
+from vla_ros.core.robot import Joint, RobotSpec
+from vla_ros.messages.stamps import NS
 
 TEXT = """<?xml version="1.0"?>
 <robot name="small">
@@ -26,12 +28,54 @@ TEXT = """<?xml version="1.0"?>
 
 
 def test_urdf_is_read(tmp_path):
-    expected = {"turn": UrdfLimit(-0.7, 1.9, 1.5), "lift": UrdfLimit(-1.0, 0.4, 9.0), "wheel": UrdfLimit()}
+    expected = {
+        "turn": UrdfLimit(-0.7, 1.9, 1.5, "rad"),
+        "lift": UrdfLimit(-1.0, 0.4, 9.0, "m"),
+        "wheel": UrdfLimit(unit="rad"),
+    }
     assert load_urdf(TEXT) == expected
     path = tmp_path / "small.urdf"
     path.write_text(TEXT)
     assert load_urdf(path) == expected
     assert math.isinf(expected["wheel"].velocity)
+
+
+def test_joints_that_follow_others_or_are_nobodys_need_no_limits():
+    fingers = """<robot name="hand">
+      <joint name="left" type="prismatic"><limit lower="0" upper="0.04" velocity="0.2" effort="1"/></joint>
+      <joint name="right" type="prismatic"><mimic joint="left"/><limit lower="0" upper="0" velocity="0"/></joint>
+      <joint name="tip" type="revolute"><mimic joint="left" multiplier="-2"/></joint>
+      <joint name="spring" type="revolute"><limit lower="-1" upper="1" velocity="0" effort="0"/></joint>
+    </robot>"""
+    read = load_urdf(fingers, ["left", "tip"])
+    assert read["left"] == UrdfLimit(0.0, 0.04, 0.2, "m")
+    assert read["tip"] == UrdfLimit(unit="rad", mimics="left")
+    assert read["right"] == UrdfLimit(unit="m", mimics="left") and read["spring"] == UrdfLimit(unit="rad")
+    with pytest.raises(InputError, match="joint spring: velocity 0.0, expected a positive"):
+        load_urdf(fingers)
+
+
+def test_units_of_robot_file_and_urdf_agree():
+    with pytest.raises(InputError, match="joint lift: unit m in the robot file, expected rad as in the URDF"):
+        Limits.merge(robot(), load_urdf(TEXT.replace("prismatic", "revolute")))
+
+
+def test_margins_are_of_a_joint_in_its_own_unit():
+    """A gripper of 0 to 4 cm beside joints in rad closes and opens all the way, and an activation finds it there."""
+    small = robot()
+    for own, reach in ((None, (0.0, 0.04)), (0.001, (0.001, 0.039))):
+        finger = replace(small.joints[1], name="finger", lower=0.0, upper=0.04, margin=own)
+        made = replace(small, joints=(small.joints[0], finger))
+        merged = Limits.merge(made)
+        assert (merged.lower[1], merged.upper[1]) == pytest.approx(reach)
+        assert (merged.lower[0], merged.upper[0]) == pytest.approx((-0.99, 0.99))
+        for at in (0.0, 0.04):
+            executor = Executor(merged, 100.0)
+            executor.joint_state(NS, merged.names, [0.0, at], NS)
+            executor.activate(NS)
+            assert executor.tick(NS, 0).position.tolist() == [0.0, at]
+    with pytest.raises(InputError, match="joint finger: lower 0.0 must be below .* than twice the margin 0.02 m"):
+        RobotSpec.from_dict({**asdict(small), "joints": [{**asdict(finger), "margin": 0.02}]})
 
 
 @pytest.mark.parametrize(
@@ -57,14 +101,14 @@ def test_a_missing_urdf_is_named(tmp_path):
 
 def test_the_stricter_wins_and_is_named():
     merged = Limits.merge(robot(), load_urdf(TEXT))
-    assert merged.lower == pytest.approx([-0.69, 0.01])  # the margin comes off the stricter one
-    assert merged.upper == pytest.approx([0.99, 0.39])
+    assert merged.lower == pytest.approx([-0.69, 0.0])  # the margin comes off the stricter one; it is of joints in rad
+    assert merged.upper == pytest.approx([0.99, 0.4])
     assert merged.velocity == pytest.approx([1.5, 0.5])
     assert merged.acceleration == pytest.approx([10.0, 4.0])
     assert merged.sources["turn"] == {
         "lower": URDF, "upper": ROBOT_FILE, "velocity": URDF, "acceleration": ROBOT_FILE, "jerk": ROBOT_FILE,
     }  # fmt: skip
-    assert merged.report()["lift"] == "0.01 (robot file) to 0.39 m (URDF), 0.5 m/s (robot file), 4 m/s² (robot file)"
+    assert merged.report()["lift"] == "0 (robot file) to 0.4 m (URDF), 0.5 m/s (robot file), 4 m/s² (robot file)"
     alone = Limits.merge(robot())
     assert set(alone.sources["lift"].values()) == {ROBOT_FILE}
 

@@ -12,7 +12,7 @@ ERROR = "[ERROR] [1795857579.619230900] [policy_node]: configure refused: checkp
 
 def errors(folder: Path, *lines: str) -> str:
     (folder / "log").write_text("\n".join(lines) + "\n")
-    return Process("policy_node", None, folder / "log").errors()
+    return Process("policy_node", None, folder / "log", None).errors()
 
 
 def test_one_error_is_one_line_without_the_loggers_words(tmp_path):

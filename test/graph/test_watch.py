@@ -12,7 +12,7 @@ from rich.live import Live
 
 from vla_ros.cli import top
 from vla_ros.core.terminal import Terminal
-from vla_ros.graph.watch import CAUSES, EXECUTOR_STATES, POLICY_STATES, milliseconds
+from vla_ros.graph.watch import CAUSES, EXECUTOR_STATES, POLICY_STATES, Watch, milliseconds
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 
 NAN, INF = float("nan"), float("inf")
@@ -33,6 +33,26 @@ def test_times_that_are_none_are_dashes():
     assert milliseconds(float("nan")) == "–"
 
 
+def test_who_watches_sees_what_policy_and_executor_do_not_agree_on(monkeypatch):
+    strangers, moment = Strangers(), [0.0]
+    monkeypatch.setattr("vla_ros.graph.watch.time.monotonic", lambda: moment[0])
+    watch = Watch(Namespace(node=strangers))
+    strangers.count_publishers = lambda topic: 1
+    take = {kind: lambda kind=kind, **fields: strangers.take[kind](kind(**fields)) for kind in strangers.take}
+    assert watch.warnings() == []
+    take[PolicyStatus](state=PolicyStatus.IDLE, instruction="go", instruction_id=5)
+    take[ExecutorStatus](state=ExecutorStatus.HOLDING)
+    assert watch.warnings() == []  # on its way
+    moment[0] = 3.0
+    assert watch.warnings() == ["the policy follows 'go', the executor no instruction: give the instruction again"]
+    assert "the policy follows 'go'" in watch.summary()
+    take[ExecutorStatus](state=ExecutorStatus.HOLDING, instruction="go", instruction_id=5)
+    assert watch.warnings() == []
+    take[PolicyStatus](state=PolicyStatus.UNCONFIGURED)  # it follows nothing yet
+    moment[0] = 9.0
+    assert watch.warnings() == []
+
+
 class Strangers:
     """Stands for the graph: hands messages to whoever subscribes to their type."""
 
@@ -41,6 +61,9 @@ class Strangers:
 
     def create_subscription(self, kind, topic, callback, qos) -> None:
         self.take[kind] = callback
+
+    def count_publishers(self, topic) -> int:
+        return 2
 
     def __enter__(self):
         return self
@@ -102,7 +125,7 @@ def test_top_shows_whatever_comes(text, is_terminal, monkeypatch):
     assert not todo
     said = console.file.getvalue()
     assert "\x1b]" not in said and "\x1b[2J" not in said and "\x07" not in said
-    assert "unknown (99)" in said
+    assert "unknown (99)" in said and "2 nodes publish executor_node/status" in said
     if text == MARKUP:
         assert MARKUP in said
     assert len(said) < 500_000

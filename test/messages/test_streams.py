@@ -294,23 +294,36 @@ def test_a_command_that_nobody_gives_is_the_state(robot):
     assert made.build(3 * NS).values["command/hand"].tolist() == [1.0]  # that command is over
 
 
-def test_the_state_is_the_joints_of_all_topics():
+def test_the_state_is_merged_joint_by_joint_over_all_topics():
+    left, right = "joint_states/left/joint_states", "joint_states/right"
     spec = RobotSpec.from_dict(sensors.robot_row([]) | {"joint_state_topic": ["left/joint_states", "right"]})
-    assert spec.state_streams == ("joint_states/left/joint_states", "joint_states/right")
-    made = ObservationBuilder(spec, names=[JOINT_STATES])
-    full = state(NS, (0.25, -0.5))
+    assert spec.state_streams == (left, right)
+    made = ObservationBuilder(spec, names=[JOINT_STATES], history=1.0)
+    full = state(NS)
 
-    def only(*names):
-        places = [list(full.name).index(name) for name in names]
-        return replace(full, name=list(names), position=full.position[places])
+    def add(topic, at, velocity=(), **positions):
+        message = replace(state(round(at * NS)), name=list(positions), position=np.array(list(positions.values())),
+                          velocity=np.array(velocity))  # fmt: skip
+        made.add(topic, message)
 
-    made.add("joint_states/left/joint_states", only("a"))
-    assert set(made.problems(NS)) == {"joint_states/right"}
-    made.add("joint_states/right", only("b"))
-    assert made.build(NS).state.tolist() == [0.25, -0.5]
-    made.add("joint_states/right", only("a", "b"))
-    with pytest.raises(NotReady, match="joint 'a' is on 2 of the topics"):
-        made.build(NS)
-    made.add("joint_states/right", only())
-    with pytest.raises(NotReady, match="joint 'b' is on 0 of the topics"):
-        made.build(NS)
+    def seen(at):
+        observation = made.build(round(at * NS))
+        return observation.state.tolist(), observation.stamps_ns[JOINT_STATES] / NS, observation.stamp_ns / NS
+
+    assert made.problems(NS) == {JOINT_STATES: "joints a, b: never seen"}
+    add(left, 1.0, a=0.25, wheel=7.0)
+    made.add(right, replace(full, name=["b"], position=np.zeros(0), velocity=np.ones(1)))  # it is no position
+    assert made.problems(NS) == {JOINT_STATES: "joint b: never seen (others are there: 'wheel')"}
+    add(right, 0.9, b=-0.5)
+    assert seen(1.0) == ([0.25, -0.5], 0.9, 1.0)
+    add(left, 1.2, b=-0.75, a=0.5)  # both topics have b: the youngest value counts
+    add(right, 1.1, b=9.0)  # it comes late
+    assert seen(1.2) == ([0.5, -0.75], 1.2, 1.2)
+    assert seen(1.15) == ([0.25, 9.0], 1.0, 1.1)  # and belongs where it was measured
+    add(left, 1.9, a=float("nan"), b=-0.8)
+    with pytest.raises(NotReady, match="^joint_states: joint a: 0.700 s old, limit 0.5 s$"):
+        made.build(round(1.9 * NS))
+    for fault, said in (({"position": np.zeros(3)}, "2 names and 3 positions"), ({"name": ["a", "a"]}, "'a' is dup")):
+        with pytest.raises(InputError, match=said):
+            made.add(left, replace(full, **{"name": ["a", "b"], "position": np.zeros(2), **fault}))
+    assert seen(1.7) == ([0.5, -0.75], 1.2, 1.2)

@@ -17,8 +17,9 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from vla_ros.core.errors import InputError
-from vla_ros.nodes.base import PARENT_PIPE, ManagedNode
+from vla_ros.nodes.base import ManagedNode
 from vla_ros.nodes.parameters import NodeParameters, parameter
+from vla_ros.nodes.parent import CHANNEL
 from vla_ros.nodes.qos import COMMAND_QOS
 
 
@@ -93,6 +94,47 @@ def test_up_and_down_leaves_nothing_behind(node):
         assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
         assert entities(node) == before
     assert node.calls == ["configure", "activate", "deactivate", "release"] * 2
+
+
+OTHER, TOPIC = "qos_overrides./other.subscription.", "qos_overrides./topic.publisher."
+
+
+def test_qos_of_single_topics_comes_from_parameters_and_no_other_topic_has_it(context):
+    given = {OTHER + "reliability": "best_effort", OTHER + "depth": 3, TOPIC + "durability": "transient_local"}
+    made = Node(context=context, parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
+    for _ in range(2):  # configured again they are the same
+        assert made.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        heard, said = made.subscription.qos_profile, made.publisher.qos_profile
+        assert (heard.reliability.name, heard.depth, heard.durability.name) == ("BEST_EFFORT", 3, "VOLATILE")
+        assert (said.reliability.name, said.depth, said.durability.name) == ("RELIABLE", 10, "TRANSIENT_LOCAL")
+        assert list(made.unused_qos_overrides()) == []
+        made.trigger_cleanup()
+    assert (COMMAND_QOS.depth, COMMAND_QOS.durability.name) == (10, "VOLATILE")
+    made.destroy_node()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (OTHER + "reliability", "relable", "'relable', expected one of reliable, best_effort"),
+        (OTHER + "depth", 0, "0, expected 1 to"),
+        (OTHER + "depth", "5", "'5', expected 1 to"),
+        (OTHER + "dept", 5, "expected one of history, depth, reliability, durability"),
+    ],
+)
+def test_a_qos_override_that_cannot_be_honoured_is_refused(context, name, value, said):
+    made = Node(context=context, parameter_overrides=[Parameter(name, value=value)])
+    assert made.trigger_configure() == TransitionCallbackReturn.FAILURE
+    assert name in made.calls[0] and said in made.calls[0]
+    made.destroy_node()
+
+
+def test_a_qos_override_of_a_topic_that_the_node_does_not_have_is_said(context):
+    made = Node(context=context, parameter_overrides=[Parameter("qos_overrides./othr.subscription.depth", value=2)])
+    assert made.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    (words,) = made.unused_qos_overrides()
+    assert "'qos_overrides./othr.subscription.depth': no such publisher or subscription" in words
+    made.destroy_node()
 
 
 @pytest.mark.parametrize("error", [InputError("robot file x: no such file"), RuntimeError("a bug")])
@@ -199,7 +241,7 @@ def test_the_process_ends_cleanly(how):
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {PARENT_PIPE: str(read_end)},
+        env=os.environ | {CHANNEL: str(read_end)},
         pass_fds=[read_end],
     )
     os.close(read_end)

@@ -21,7 +21,10 @@ def image_message(value: int, stamp_ns: int, width: int = 640, height: int = 480
 
 
 class FakeRobot:
-    """Publishes images and joint states when told to, on the clock of the graph's own node."""
+    """Publishes images and joint states when told to, on the clock of the graph's own node.
+
+    As many robots do: the gripper's position comes from a publisher of its own, beside wheels that nobody asked for.
+    """
 
     def __init__(self, probe: Probe) -> None:
         self.spec = RobotSpec.load(ROBOT_FILE)
@@ -29,20 +32,21 @@ class FakeRobot:
         self.node = probe.graph.node
         qos = sensor_qos(reliable=True)
         self.images = {camera.name: probe.publisher(camera.topic, Image, qos) for camera in self.spec.cameras}
-        self.joints = probe.publisher(self.spec.joint_state_topics[0], JointState, qos)
+        self.arm, self.hand = (probe.publisher(self.spec.joint_state_topics[0], JointState, qos) for _ in range(2))
 
     def close(self) -> None:
-        for publisher in (*self.images.values(), self.joints):
+        for publisher in (*self.images.values(), self.arm, self.hand):
             self.node.destroy_publisher(publisher)
 
     def now(self) -> int:
         return self.node.get_clock().now().nanoseconds
 
-    def publish_joints(self, stamp_ns: int, position: float = 0.0) -> None:
-        names = list(self.spec.joint_names)
-        message = set_stamp(JointState(), stamp_ns)
-        message.name, message.position = names, [position] * len(names)
-        self.joints.publish(message)
+    def publish_joints(self, stamp_ns: int, position: float = 0.0, hand: bool = True) -> None:
+        *arm, gripper = self.spec.joint_names
+        for publisher, names in ((self.arm, arm[::-1]), (self.hand, ["wheel", gripper] if hand else ["wheel"])):
+            message = set_stamp(JointState(), stamp_ns)
+            message.name, message.position = names, [position] * len(names)
+            publisher.publish(message)
 
     def observe(
         self,

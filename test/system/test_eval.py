@@ -7,17 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 from system.rights import given, used
 from system.support import Probe, free_domain
+from tf2_msgs.msg import TFMessage
 from tiny_checkpoint import tiny_checkpoint
 from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import Marker, MarkerArray
 
+from vla_ros.control.kinematics import Kinematics
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.evaluation import EvaluationGraph
 from vla_ros.graph.security import NODES, enclaves
+from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
-from vla_ros.nodes.qos import sensor_qos
+from vla_ros.msg import ActionChunk, ExecutorStatus
+from vla_ros.nodes.qos import CHUNK_QOS, STATUS_QOS, sensor_qos
 from vla_ros.sim.world import HOME
 
 ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
@@ -92,11 +98,21 @@ def test_a_policy_that_comes_while_the_simulation_waits_for_it_sees_what_was_pub
     graph.deactivate("policy_node")
 
 
-def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: EvaluationGraph):
+OVERRIDES = """
+/**:
+  ros__parameters:
+    qos_overrides: {/camera/front/image_raw: {subscription: {reliability: best_effort}}}
+"""
+
+
+def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: EvaluationGraph, tmp_path: Path):
     rights, graph = enclaves(ROBOT), evaluation.graph
     evaluation.simulation.reset(seed=0)
-    for name in ("task_node", "recorder_node"):
-        graph.start(name, parameters=evaluation.common)
+    overrides = tmp_path / "overrides.yaml"
+    overrides.write_text(OVERRIDES)
+    for name in ("task_node", "recorder_node", "marker_node"):
+        files = [overrides] if name == "recorder_node" else []
+        graph.start(name, parameters=evaluation.common, files=files)
         graph.configure(name)
     graph.activate_when_ready("executor_node")  # its command publishers exist while it is active
     graph.start("expert_node", parameters=evaluation.common)
@@ -106,10 +122,71 @@ def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: 
         graph.wait_until(lambda name=name, wanted=wanted: used(graph.node, name) == wanted, 20.0)
         assert used(graph.node, name) == wanted, f"rights of {name} in vla_ros/graph/security.py"
 
+    # and the one image of the one node that a parameter file names comes as that says
+    for camera in ROBOT.cameras:
+        listening = graph.node.get_subscriptions_info_by_topic(f"/{camera.topic}")
+        asked = {info.node_name: info.qos_profile.reliability.name for info in listening}
+        assert asked["recorder_node"] == ("BEST_EFFORT" if camera.name == "front" else "RELIABLE")
+        assert asked["policy_node"] == "RELIABLE"
+
     me = graph.node.get_name()
     operator = given(rights["operator"], me)
     assert all(names <= operator[rule] for rule, names in used(graph.node, me).items())
     places = {name: place for name, _, place in graph.node.get_node_names_and_namespaces_with_enclaves()}
     assert places == {name: f"/vla_ros/{name}" for name in NODES} | {me: "/vla_ros/operator"}
-    for name in ("task_node", "recorder_node", "expert_node"):
+    for name in ("task_node", "recorder_node", "marker_node", "expert_node"):
         graph.kill(name, signal.SIGINT)
+
+
+def test_chunk_command_and_frames_are_drawn(evaluation: EvaluationGraph):
+    """A viewer's way: robot_description and /tf give the arm, the markers what the policy wants and what is sent."""
+    graph, probe = evaluation.graph, Probe(evaluation.graph)
+    graph.start("marker_node", parameters=evaluation.common | {"rate": 60.0})
+    graph.bring_up("marker_node")
+    probe.record("marker_node/markers", MarkerArray, sensor_qos(reliable=True, depth=1000))
+    probe.record("robot_description", String, STATUS_QOS)
+    probe.record("/tf_static", TFMessage, STATUS_QOS)
+    probe.record("/tf", TFMessage, sensor_qos(reliable=True, depth=1000))
+    probe.record("action_chunk", ActionChunk, CHUNK_QOS)
+    probe.record("executor_node/status", ExecutorStatus, STATUS_QOS)
+    try:
+        tree = Kinematics(probe.wait_message("robot_description", bool, "the description").data)
+        evaluation.run_to_end(13, "touch the red cube", TICKS / 100)
+        probe.wait_message("marker_node/markers", lambda m: m.markers[0].action == Marker.ADD, "a drawn chunk")
+    finally:
+        graph.kill("marker_node", signal.SIGINT)
+
+    statuses = {stamp_ns(m): m for m in probe.messages("executor_node/status")}
+    chunks = [read_chunk(message) for message in probe.messages("action_chunk")]
+    drawn = 0
+    for array in probe.messages("marker_node/markers"):
+        layers = {(marker.ns, marker.id): marker for marker in array.markers}
+        way, arm, words = (layers[layer, 0] for layer in ("chunk", "command", "state"))
+        assert {marker.header.frame_id for marker in array.markers} == {tree.root}
+        status = statuses.get(stamp_ns(arm))
+        if status is None or way.action != Marker.ADD:
+            continue
+        command = dict(zip(status.names, status.position, strict=True))
+        poses = tree.poses(command)
+        ends = [poses[link][:3, 3] for joint in tree.joints for link in (joint.parent, joint.child)]
+        np.testing.assert_allclose([[p.x, p.y, p.z] for p in arm.points], ends, atol=1e-6)
+        ways = []
+        for chunk in chunks:
+            rows = chunk.targets.joint_positions(ROBOT.joint_names, np.zeros(len(ROBOT.joints)))
+            ways.append(tree.poses(dict(zip(ROBOT.joint_names, rows.T, strict=True)))["tip"][:, :3, 3])
+        shown = np.array([[p.x, p.y, p.z] for p in way.points])
+        assert any(way.shape == shown.shape and np.abs(way - shown).max() < 1e-6 for way in ways)
+        assert "touch the red cube" in words.text
+        drawn += 1
+    assert drawn > 3
+
+    joints = {transform.child_frame_id: transform for m in probe.messages("/tf") for transform in m.transforms}
+    still = {t.child_frame_id: t for m in probe.messages("/tf_static") for t in m.transforms}
+    assert {*joints, *still} == {joint.child for joint in tree.joints}
+    assert set(still) == {"front_camera", "wrist_camera", "tip"}
+    for joint in tree.joints:
+        found = (joints | still)[joint.child]
+        assert found.header.frame_id == joint.parent
+        if joint.child in still:
+            pose, place = joint.motion(0.0), found.transform.translation
+            np.testing.assert_allclose([place.x, place.y, place.z], pose[:3, 3], atol=1e-9)

@@ -74,6 +74,7 @@ def test_joint_states_instructions_clock_and_a_policy_that_goes_to_and_fro(graph
             stage.tick(joints=False)
         assert seen(stage, ExecutorStatus.CAUSE_STALE_JOINT_STATES, words).state == STOPPED
         stage.tick()
+    assert "undecodable" in stage.status.refusal_reasons  # three names and one position
 
     follow(stage)  # too long to be honest: neither an instruction nor joint states
     refused = stage.status.refused_chunks
@@ -272,7 +273,7 @@ def test_a_killed_policy_and_a_stalled_executor_in_real_time(graph, probe):
         graph.activate("executor_node")
         stage.say("go")
         robot.until(lambda s: s.state == EXECUTING, "EXECUTING", chunks=True)
-        graph.start("policy_node", "stage_policy", lifecycle=False,
+        graph.start("policy_node", "stage_policy",
                     environment={"PYTHONPATH": ":".join([str(graph.folder), *sys.path])})  # fmt: skip
         # A change of state says with which command it came (to the nanosecond, which a time of its own would not be).
         stamps = {stamp_ns(m) for m in probe.messages("arm/command")}

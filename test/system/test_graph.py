@@ -10,8 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 
+from vla_ros.core.resources import config_file
 from vla_ros.graph.processes import Graph, GraphError
+from vla_ros.nodes.parameter_files import sections
 
 NODE = """
 from dataclasses import dataclass
@@ -62,6 +66,54 @@ def test_a_callback_that_fails_is_said(graph: Graph):
     graph.node.create_timer(0.0, lambda: {}["x"])
     with pytest.raises(GraphError, match="messages are not taken any more: KeyError"):
         graph.wait_for(lambda: False, "nothing")
+
+
+def test_a_graph_moves_nobody_elses_nodes(graph: Graph, module, tmp_path: Path, monkeypatch):
+    graph.start("example", "example_node", environment=module)
+    graph.configure("example")
+    with Graph(tmp_path / "other", domain=graph.domain) as other:
+        other.wait_for(lambda: other._named("example"), "the discovery of the first one")
+        with pytest.raises(GraphError, match="node /example: another program has a node of this name"):
+            other.start("example", "example_node", environment=module)
+        assert not other.processes
+        # Nor where it does not know of it: what is started at the same moment is discovered later.
+        monkeypatch.setattr(other, "_refuse_others", lambda name: None)
+        other.start("example", "example_node", environment=module, parameters={"color": "red"})
+        other.bring_up("example")
+        assert (other.state("example"), graph.state("example")) == (3, 2)
+        with pytest.raises(GraphError, match="another program has a node of this name"):
+            graph.activate("example")
+
+
+def test_parameter_files_hold_in_a_namespace_and_what_is_given_wins(graph: Graph, tmp_path: Path):
+    """Each shipped file, changed so that it differs from the defaults; the values are those that the graph is told."""
+    changes = {"executor.yaml": ("dry_run: false", "dry_run: true"), "executor_demo.yaml": ("-1.0", "-2.0"),
+               "policy.yaml": ("max_age: 0.5", "max_age: 0.25")}  # fmt: skip
+    files, expected = {"executor_node": [], "policy_node": []}, {"executor_node": {}, "policy_node": {}}
+    for name, (old, new) in changes.items():
+        text = config_file(name).read_text()
+        assert old in text
+        (tmp_path / name).write_text(text.replace(old, new))
+        node = name.split("_")[0].split(".")[0] + "_node"
+        files[node].append(tmp_path / name)
+        expected[node] |= sections(tmp_path / name)[f"/**/{node}"]
+    # ROS lets the section win that appeared last, wherever it is set again: what is given must not lose to that.
+    everybody, own = tmp_path / "everybody.yaml", tmp_path / "own.yaml"
+    everybody.write_text("/**: {ros__parameters: {reliable_sensors: true, robot: everybodys}}")
+    own.write_text("/left/executor_node: {ros__parameters: {robot: a file's, mode: latest}}")
+    given = {"executor_node": {"robot": "so101"}, "policy_node": {}}
+    with Graph(tmp_path / "left", domain=graph.domain, namespace="left") as left:
+        left.start("executor_node", parameters=given["executor_node"], defaults={"jump_limit": 9.0, "urdf": "default"},
+                   files=[*files["executor_node"], everybody, own])  # fmt: skip
+        left.start("policy_node", files=[*files["policy_node"], everybody])
+        expected["executor_node"] |= {"robot": "so101", "mode": "latest", "urdf": "default"}
+        expected["policy_node"] |= {"robot": "everybodys"}
+        for node, values in expected.items():
+            values["reliable_sensors"] = True
+            client = left.node.create_client(GetParameters, f"/left/{node}/get_parameters")
+            answer = left.call(client, GetParameters.Request(names=list(values)))
+            found = [parameter_value_to_python(value) for value in answer.values]
+            assert dict(zip(values, found, strict=True)) == values
 
 
 PROGRAM = """

@@ -10,6 +10,7 @@ import pytest
 from lifecycle_msgs.msg import State
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from system.robot import ROBOT_FILE, FakeRobot, image_message
 from system.support import Probe, free_domain
@@ -189,7 +190,18 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
         robot.observe(stamp, (camera,))
         policy.chunk_of(robot.observe())
 
-    # One that is too long changes nothing.
+    # Joint states without a stamp are of their arrival; those that contradict themselves are said, and change nothing.
+    stamp = robot.now()
+    for camera in ("front", "wrist"):
+        robot.images[camera].publish(image_message(100, stamp))
+    robot.publish_joints(0)
+    probe.wait_message("action_chunk", lambda chunk: stamp_ns(chunk) > stamp, "the chunk on unstamped joint states")
+    robot.arm.publish(JointState(name=["a", "b"], position=[0.0]))
+    said = "undecodable: joint_states: 2 names and 1 positions, expected as many"
+    policy.wait_status(lambda s: s.message == said, "the refusal of joint states")
+    policy.chunk_of(robot.observe())
+
+    # An instruction that is too long changes nothing.
     policy.instruction.publish(String(data="x" * 10_001))
     refused = policy.wait_status(lambda s: s.message.startswith("size: "), "the refusal of a long instruction")
     assert refused.message == "size: instruction: 10001 bytes, limit 10000"
@@ -231,4 +243,18 @@ def test_a_missing_and_a_frozen_camera_are_named_with_their_age(policy: Policy, 
         status = feed(lambda s: list(s.waiting_for) == ["wrist"] and "s old" in s.message, "the frozen camera", frozen)
         assert "expected at most 1.000 s" in status.message
         assert status.refused_observations >= 2
+
+        def without_gripper() -> PolicyStatus | None:
+            nonlocal last
+            if time.monotonic() - last > 0.1:
+                last = time.monotonic()
+                stamp = robot.now()
+                for camera in ("front", "wrist"):
+                    robot.images[camera].publish(image_message(100, stamp))
+                robot.publish_joints(stamp, hand=False)
+            status = policy.probe.last(STATUS)
+            return status if "joint gripper: " in status.message else None
+
+        status = policy.probe.wait_for(without_gripper, "the joint that fell silent")
+        assert list(status.waiting_for) == ["joint_states"] and "limit 1 s" in status.message
         policy.tell("")

@@ -25,16 +25,32 @@ def test_replay(graph: Graph, probe: Probe, tmp_path: Path):
     for topic, kind in ((IMAGE, Image), (JOINTS, JointState), (TEXT, String), ("/arm/command", JointTrajectory)):
         probe.record(topic, kind, reliable)
     probe.record("/clock", Clock, reliable)
-    command = [sys.executable, "-m", "vla_ros.cli.main", "replay", str(path), "--rate", "4", "--wait"]
-    done = subprocess.run(
-        command,
-        env=os.environ | {"ROS_DOMAIN_ID": str(graph.domain)},
-        capture_output=True,
-        text=True,
-        timeout=2 * DEADLINE,
-    )
+
+    def replay(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "vla_ros.cli.main", "replay", str(path), *options]
+        environment = os.environ | {"ROS_DOMAIN_ID": str(graph.domain)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2 * DEADLINE)
+
+    # Beside a robot that lives nothing but its sensors would be published, and not beside its own camera.
+    camera = graph.node.create_publisher(Image, IMAGE, reliable)
+    done = replay("--rate", "0.02")  # long enough to notice, however long discovery takes
+    assert done.returncode == 2 and "messages published" not in done.stdout
+    assert f"vla-ros replay: {IMAGE}: /vla_ros_cli_{os.getpid()} publishes it, expected nobody else" in done.stderr
+    graph.node.destroy_publisher(camera)
+    done = replay("--wait", "--rate", "4")
     assert done.returncode == 0, done.stderr
-    assert "63 messages published" in done.stdout
+    assert "11 messages published" in done.stdout
+    reasons = {JOINTS: "joint states", TEXT: "what the nodes", "/arm/command": "trajectory_msgs/msg/Joint"}
+    for topic, words in reasons.items():
+        assert f"{topic}: not published: {words}" in done.stdout
+        assert not probe.messages(topic)
+    assert not probe.messages("/clock")
+    probe.wait_for(lambda: len(probe.messages(IMAGE)) == 11, "the images")
+    probe.clear(IMAGE)
+
+    done = replay("--wait", "--rate", "4", "--clock", "--topics", IMAGE, JOINTS, TEXT)
+    assert done.returncode == 0, done.stderr
+    assert "63 messages published" in done.stdout and "not published" not in done.stdout
     # The queues of both ends hold the whole bag: nothing is lost, however long anybody is paused.
     probe.wait_for(lambda: len(probe.messages(JOINTS)) == 51 and len(probe.messages(IMAGE)) == 11, "all messages")
     probe.wait_for(

@@ -53,15 +53,21 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
     robot = RobotSpec.load(ROBOT_FILE)
     policy = write_policy(tmp_path, robot)
     # Nothing here is about how fresh images are on a machine that pauses.
-    (tmp_path / "patient.yaml").write_text(yaml.safe_dump({"policy_node": {"ros__parameters": {"max_age": 30.0}}}))
+    files = {"everybody": {"/**": {"ros__parameters": {"use_sim_time": False}}},
+             "patient": {"policy_node": {"ros__parameters": {"max_age": 30.0}}},
+             "dry": {"executor_node": {"ros__parameters": {"dry_run": True}}}}  # fmt: skip
+    for name, content in files.items():
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    probe.record("executor_node/status", ExecutorStatus, STATUS_QOS)
     probe.record("action_chunk", ActionChunk, COMMAND_QOS)
-    graph.start("sim_node", parameters={"robot": str(ROBOT_FILE)}, lifecycle=False)
+    graph.start("sim_node", parameters={"robot": str(ROBOT_FILE)})
     trap = lay_trap(tmp_path / "downloaded", tmp_path / "RAN")
     os.mkfifo(trap / "DEFAULT_FASTDDS_PROFILES.xml")  # who reads it waits for ever
     program = [sys.executable, "-P", "-m", "vla_ros.cli.main"]
     command = [
         *program, "run", "--policy", str(policy), "--robot", "so101",
-        "--device", "cpu", "--instruction", "touch the red cube", "--params", str(tmp_path / "patient.yaml"),
+        "--device", "cpu", "--instruction", "touch the red cube",
+        *(word for name in files for word in ("--params", str(tmp_path / f"{name}.yaml"))),
         "--output", str(tmp_path / "run"),
     ]  # fmt: skip
     environment = os.environ | {"ROS_DOMAIN_ID": str(graph.domain), "SKIP_DEFAULT_XML_FILE": "0"}
@@ -86,6 +92,16 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
         usual = np.abs(session.infer([example_sample(robot, session.processor)])[0].targets.parts[0].data).max()
         assert usual / 10 < np.abs(chunk.targets.parts[0].data).max() < 10 * usual
 
+        # Nobody gave an option about a dry run, so the file's word stands.
+        status = probe.wait_message("executor_node/status", lambda status: status.state >= ExecutorStatus.HOLDING, "it")
+        assert status.dry_run and not graph.node.count_publishers(robot.groups[0].topic)
+        # Another robot with these names would be this one: it is not started.
+        second = subprocess.run(command[:-1] + [str(tmp_path / "second")], cwd=trap, env=environment,
+                                capture_output=True, text=True, timeout=2 * DEADLINE)  # fmt: skip
+        assert second.returncode == 2 and not (tmp_path / "second" / "executor_node.log").exists()
+        assert "vla-ros run: node /policy_node: another program has a node of this name" in second.stderr
+        assert len(second.stderr.splitlines()) == 1
+
         strangers = [
             (probe.publisher("policy_node/status", PolicyStatus, STATUS_QOS, readers=2),
              [PolicyStatus(state=99, message=MARKUP), PolicyStatus(state=3, instruction=STEERING)]),
@@ -109,7 +125,7 @@ def test_run_serves_a_lerobot_folder_and_ends_with_ctrl_c(graph: Graph, probe: P
         assert not (tmp_path / "RAN").exists(), (tmp_path / "RAN").read_text()
 
         children = psutil.Process(run.pid).children(recursive=True)
-        assert len(children) == 3
+        assert len(children) == 3 and run.poll() is None
         run.send_signal(signal.SIGINT)
         assert run.wait(timeout=2 * DEADLINE) == 0
         assert not [child for child in children if child.is_running()]

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import sensors
 import yaml
-from bags.factory import arm, hand, image, joints
+from bags.factory import arm, hand, image, joint_state, joints
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.serialization import deserialize_message
 from rosgraph_msgs.msg import Clock
 from sensing_family import Reader, Sensing, checkpoint
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from system.support import DEADLINE, Probe, free_domain
 
@@ -71,6 +72,7 @@ class Source:
         for topic, kind in types.items():
             qos = STATUS_QOS if topic == "mass" else COMMAND_QOS
             self.publishers[topic] = probe.publisher(topic, message_class(kind), qos, readers=heard.count(topic))
+        self.hand = probe.publisher("joint_states", JointState, COMMAND_QOS, readers=heard.count("joint_states"))
         self.start = probe.graph.node.get_clock().now().nanoseconds
 
     def made(self, k: int) -> dict[str, bytes]:
@@ -87,8 +89,12 @@ class Source:
         return {topic: data for topic, data in made.items() if topic in self.publishers}
 
     def publish(self, k: int) -> None:
-        for topic, data in self.made(k).items():
+        """Joint b comes from a publisher of its own, measured a little earlier."""
+        ns = self.start + k * STEP
+        split = {"joint_states": joint_state(ns, ["wheel", "a"], [9.0, np.sin(k)])}
+        for topic, data in (self.made(k) | split).items():
             self.send(topic, data)
+        self.hand.publish(deserialize_message(joint_state(ns - 1_000_000, ["b"], [k / 100]), JointState))
 
     def send(self, topic: str, data: bytes) -> Any:
         publisher = self.publishers[topic]
@@ -97,7 +103,7 @@ class Source:
         return message
 
     def wait_acknowledged(self) -> None:
-        for publisher in self.publishers.values():
+        for publisher in (*self.publishers.values(), self.hand):
             assert publisher.wait_for_all_acked(Duration(seconds=DEADLINE))
 
 
@@ -129,7 +135,7 @@ def test_sensors_from_topics_to_a_dataset(graph: Graph, probe: Probe, robot: Pat
     ticks = 100
     for k in range(ticks):
         source.publish(k)
-        probe.wait_for(lambda k=k: heard["imu"] > k and heard[JOINT_STATES] > k, f"tick {k}")
+        probe.wait_for(lambda k=k: heard["imu"] > k and heard[JOINT_STATES] > 2 * k + 1, f"tick {k}")
     source.wait_acknowledged()
     counts = {"front": ticks // 5, "depth": ticks // 5, "markers": ticks // 5, "keys": ticks // 5, "mass": 1}
     probe.wait_for(lambda: all(heard[name] >= count for name, count in counts.items()), "every message")
@@ -149,7 +155,9 @@ def test_sensors_from_topics_to_a_dataset(graph: Graph, probe: Probe, robot: Pat
     for k, frame in enumerate(frames):
         seen = live.build(int(frame.episode.times[k]), "wave")
         recorded = frame.observation
-        assert seen.state.tobytes() == recorded.state.tobytes()
+        assert seen.state.tobytes() == recorded.state.tobytes() and seen.state[1] > 0
+        assert seen.stamps_ns[JOINT_STATES] == recorded.stamps_ns[JOINT_STATES] < seen.stamp_ns
+        assert np.array_equal(dataset.states[k], recorded.state.astype(np.float32))
         assert seen.images["front"].tobytes() == recorded.images["front"].tobytes()
         assert set(seen.values) == names
         for name, value in seen.values.items():

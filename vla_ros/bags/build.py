@@ -53,6 +53,7 @@ def plan_bag(
                 episodes.append(plan_episode(number, cut, index, options, bag.when))
             except InputError as error:
                 problems.append(f"bag {path}: {episode_name(number, cut)}: {error}")
+    index.joints.states.clear()  # the episodes have what they need
     return index, episodes, problems
 
 

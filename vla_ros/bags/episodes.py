@@ -12,8 +12,9 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from vla_ros.bags.index import BagIndex, StreamIndex, Task
+from vla_ros.bags.index import BagIndex, JointIndex, StreamIndex, Task
 from vla_ros.core.errors import InputError
+from vla_ros.core.joint_states import NEVER
 from vla_ros.core.stream import Stream
 from vla_ros.messages.selection import partners, rows_at
 
@@ -36,7 +37,7 @@ class CutOptions:
     instruction: str | None = None  # of all episodes, in place of the recorded ones; needed where the bag has none
     marker: str | None = None  # topic, for by = "marker"
     succeeded: bool = False  # of tasks take the succeeded ones only
-    max_gap: float = 0.5  # s; oldest image or joint state that a frame may use (other streams: their max_age)
+    max_gap: float = 0.5  # s; oldest image or joint that a frame may use (other streams: their max_age)
     max_command_gap: float = 0.5  # s; oldest command that a frame may use
     min_seconds: float = 1.0  # shorter episodes are refused
 
@@ -69,6 +70,8 @@ class Episode:
     cut: Cut
     times: np.ndarray  # (K,) int64 ns, the instants of the frames
     rows: dict[str, np.ndarray]  # stream name -> (K, n) the messages that each frame uses: one, or those of a window
+    positions: np.ndarray  # (K, J) of the joints, rad or m
+    measured_ns: np.ndarray  # (K, J) int64, when each was measured
 
     @property
     def name(self) -> str:
@@ -135,18 +138,21 @@ def _text_at(index: BagIndex, ns: int) -> str:
 def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
     """Frames of a cut. `where`: ns -> text, for messages.
 
-    The first frame is the first instant at which every sensor has sent something within the cut (what is published
-    once: ever) and every command is known; so frames fall on the stamps of the slowest stream.
+    The first frame is the first instant at which every sensor has sent something and every joint was measured within
+    the cut (what is published once: ever) and every command is known; so frames fall on the stamps of the slowest.
 
-    Raises InputError: too short, a gap above the limit, stamps that go backwards. The message names topic and time.
+    Raises InputError: too short, a gap above the limit, stamps that go backwards, joint states that contradict
+    themselves. The message names topic, joint and time.
     """
     streams = {name: found.stream for name, found in index.streams.items()}
     stamps = {name: found.times for name, found in index.streams.items()}
     first = {name: _first_use(name, streams, stamps, cut, options) for name in streams}
+    first |= zip(index.joints.states.names, index.joints.states.first_since(cut.start_ns).tolist(), strict=True)
     missing, start = max(first.items(), key=lambda item: item[1])
     if start >= cut.stop_ns:
-        topic = index.streams[missing].topic
-        raise InputError(f"topic {topic}: nothing from {where(cut.start_ns)} to {where(cut.stop_ns)}")
+        found = index.streams.get(missing)
+        what = f"topic {found.topic}" if found else f"topic {index.joints.topics}: joint {missing}"
+        raise InputError(f"{what}: nothing from {where(cut.start_ns)} to {where(cut.stop_ns)}")
     count = int(np.ceil((cut.stop_ns - start) * options.fps / 1e9))
     times = start + np.round(np.arange(count) * (1e9 / options.fps)).astype(np.int64)
     times = times[times < cut.stop_ns]
@@ -162,12 +168,30 @@ def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, wh
         if not found.stream.once:
             instants = times[:, None] - np.array(found.stream.offsets_ns)
             _check_gaps(found, rows[name], instants, _limit(found.stream, options), where)
+    positions, measured_ns = map(np.stack, zip(*map(index.joints.states.at, times.tolist()), strict=True))
+    _check_joints(index.joints, measured_ns, times, options.max_gap, where)
     if len(times) < max(options.min_seconds * options.fps, 2):
         raise InputError(
             f"{len(times)} frames from {where(start)} to {where(cut.stop_ns)}, "
             f"expected at least {options.min_seconds:g} s of {options.fps:g} frames/s"
         )
-    return Episode(number, cut, times, rows)
+    return Episode(number, cut, times, rows, positions, measured_ns)
+
+
+def _check_joints(joints: JointIndex, measured_ns: np.ndarray, times: np.ndarray, limit: float, where: Where) -> None:
+    """`measured_ns`: (K, J); `times`: (K,)."""
+    if said := next((said for at, said in joints.faults if measured_ns.min() <= at <= times[-1]), None):
+        raise InputError(said)
+    gaps = np.argwhere((times[:, None] - measured_ns) / 1e9 > limit)
+    if gaps.size:
+        frame, joint = gaps[0]
+        at = int(measured_ns[frame, joint])
+        after = joints.states.first_since(at + 1)[joint]
+        length = "the rest of the bag" if after == NEVER else f"{(after - at) / 1e9:.3f} s"
+        raise InputError(
+            f"topic {joints.topics}: joint {joints.states.names[joint]}: nothing after {where(at)} for {length}, "
+            f"expected at most {limit:g} s"
+        )
 
 
 def _check_order(stream: StreamIndex, rows: np.ndarray, where: Where) -> None:
@@ -196,7 +220,7 @@ def _check_gaps(stream: StreamIndex, rows: np.ndarray, times: np.ndarray, limit:
 def _limit(stream: Stream, options: CutOptions) -> float:
     if stream.is_command:
         return options.max_command_gap
-    return options.max_gap if stream.is_camera or stream.is_state else stream.max_age
+    return options.max_gap if stream.is_camera else stream.max_age
 
 
 def _first_use(

@@ -11,6 +11,7 @@ from vla_ros.bags.reader import Bag, Record
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import JOINT_STATES
 from vla_ros.messages.observation import NotReady, ObservationBuilder
 
 
@@ -54,7 +55,8 @@ def read_frames(
             episode, k = frames[at]
             chosen = {name: used[at] for name, used in rows.items()}
             if k == 0:
-                builder = ObservationBuilder(robot, max_age=None, history=0.0, names=tuple(index.streams))
+                names = (*index.streams, JOINT_STATES)
+                builder = ObservationBuilder(robot, max_age=None, history=0.0, names=names)
                 before = dict.fromkeys(rows, ())
             frame = _assemble(bag, builder, index, episode, k, chosen, before, held)
             before = chosen
@@ -82,6 +84,8 @@ def _assemble(
                     record = records[row]
                     builder.add(name, bag.decode(record), int(index.streams[name].stamps[row]))
         record = None
+        for joint, at, value in zip(robot.joint_names, episode.measured_ns[k], episode.positions[k], strict=True):
+            builder.joints.add(int(at), (joint,), (value,))
         observation = builder.build(int(episode.times[k]), episode.cut.instruction)
         action = np.full(len(robot.joints), np.nan)
         for name, columns in observation.columns.items():

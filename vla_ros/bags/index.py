@@ -1,10 +1,11 @@
-"""One pass over a bag that decodes almost nothing: times of the messages of a robot's streams, instructions, tasks."""
+"""One pass over a bag that decodes no images: joint states, times of the other streams, instructions, tasks."""
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from math import inf
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from vla_ros.bags.compress import SUFFIX
 from vla_ros.bags.reader import Bag, Record
 from vla_ros.bags.streams import CLOCK, EXECUTOR_STATUS, INSTRUCTION, TASK_STATUS, resolve
 from vla_ros.core.errors import InputError
+from vla_ros.core.joint_states import JointStates
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
 from vla_ros.messages.stamps import stamp_ns
 
 CLOCK_TOLERANCE_NS = 5_000_000_000  # between a message's stamp and its recording
+REORDERING_NS = 500_000_000  # joint states may come so late; a stamp further back is of a clock that was set
 RUNNING, ENDED = (2, 3), {4: "succeeded", 5: "canceled", 6: "aborted"}  # action_msgs/GoalStatus
 Progress = Callable[[int], None]  # called with the number of messages read since the last call
 
@@ -44,11 +47,45 @@ class Task:
     outcome: str  # succeeded, canceled, aborted or unfinished
 
 
+class JointIndex:
+    """The joint states of a bag.
+
+    Attributes:
+        states: of all topics, at every instant of the bag.
+        topics: their names, for messages.
+        faults: (ns, what is wrong with a message of that time).
+        first_ns, last_ns: of all messages.
+    """
+
+    def __init__(self, names: tuple[str, ...], topics: Iterable[str]) -> None:
+        self.states = JointStates(names, history=inf)
+        self.topics = ", ".join(topics)
+        self.faults: list[tuple[int, str]] = []
+        self.first_ns, self.last_ns = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+        self._newest: dict[str, int] = {}  # topic -> ns
+
+    def add(self, bag: Bag, record: Record, ns: int) -> None:
+        """A message, stamped `ns`. Raises InputError for one that cannot be decoded."""
+        self.first_ns, self.last_ns = min(self.first_ns, ns), max(self.last_ns, ns)
+        before = self._newest.get(record.topic, ns)
+        self._newest[record.topic] = ns if before - ns > REORDERING_NS else max(before, ns)
+        if before - ns > REORDERING_NS:
+            said = f"stamps go backwards at {bag.when(before)}: the next one is {(before - ns) / 1e9:.3f} s older"
+            self.faults.append((before, f"topic {record.topic}: {said}"))
+            return
+        message = bag.decode(record)
+        try:
+            self.states.add(ns, message.name, message.position)
+        except InputError as error:
+            self.faults.append((ns, f"topic {record.topic}: {bag.when(ns)}: {error}"))
+
+
 @dataclass(frozen=True)
 class BagIndex:
     """What `index_bag` found."""
 
-    streams: dict[str, StreamIndex]  # by the names of the robot's streams (`RobotSpec.all_streams`)
+    streams: dict[str, StreamIndex]  # by the names of the robot's streams (`RobotSpec.all_streams`), but joint states
+    joints: JointIndex
     texts: list[tuple[int, str]]  # (ns, instruction) as published; the text is stripped, empty = stop
     tasks: list[Task]
     markers: list[tuple[int, str | bool]]  # (ns, string or boolean) of the marker topic
@@ -129,8 +166,10 @@ def index_bag(
         raise InputError(f"bag {bag.path}: marker topic {marker} is missing. It has {', '.join(sorted(bag.topics))}")
     text_topic, status_topic = resolve(INSTRUCTION, namespace), resolve(EXECUTOR_STATUS, namespace)
     task_topics = {topic for topic in bag.topics if topic.endswith(TASK_STATUS)}
-    stamps = {topic: array("q") for _, topic in found.values()}
-    wanted = {*stamps, text_topic, status_topic, *task_topics, CLOCK} | ({marker} if marker else set())
+    joint_topics = {topic for stream, topic in found.values() if stream.is_state}
+    joints = JointIndex(robot.joint_names, sorted(joint_topics))
+    stamps = {topic: array("q") for stream, topic in found.values() if not stream.is_state}
+    wanted = {*stamps, *joint_topics, text_topic, status_topic, *task_topics, CLOCK} | ({marker} if marker else set())
     time = RosTime(bag)
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
@@ -139,6 +178,8 @@ def index_bag(
         ns = time.of(record)
         if record.topic in stamps:
             stamps[record.topic].append(ns)
+        if record.topic in joint_topics:
+            joints.add(bag, record, ns)
         if record.topic == marker:
             markers.append((ns, _marker_value(bag, record)))
         elif record.topic == text_topic:
@@ -153,14 +194,16 @@ def index_bag(
     streams = {
         name: StreamIndex(stream, topic, np.frombuffer(stamps[topic], np.int64))
         for name, (stream, topic) in found.items()
+        if not stream.is_state
     }
-    stop = max(int(index.stamps.max()) for index in streams.values())
+    stop = max(joints.last_ns, *(int(index.stamps.max()) for index in streams.values()))
     return BagIndex(
         streams=streams,
+        joints=joints,
         texts=texts,
         tasks=[Task(row[0], row[1] if row[1] is not None else stop, row[2]) for row in goals.values()],
         markers=markers,
-        start_ns=min(int(index.stamps.min()) for index in streams.values()),
+        start_ns=min(joints.first_ns, *(int(index.stamps.min()) for index in streams.values())),
         stop_ns=stop,
     )
 

@@ -5,23 +5,25 @@ from dataclasses import dataclass
 from itertools import count
 
 from vla_ros.bags.reader import Bag, Record
-from vla_ros.bags.streams import CHUNK_TYPE, CLOCK
+from vla_ros.bags.roles import command_topics, objection
+from vla_ros.bags.streams import CLOCK
 from vla_ros.core.errors import InputError
-
-# What makes a robot move. Left out unless it is asked for: a bag is often replayed beside a real robot.
-MOVING_TYPES = ("trajectory_msgs/msg/JointTrajectory", "std_msgs/msg/Float64MultiArray", CHUNK_TYPE)
+from vla_ros.core.robot import RobotSpec
 
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """What to play, and how."""
+    """What to play, and how. A bag is often replayed beside a real robot: nothing that could move it is a default."""
 
     rate: float = 1.0  # times real time
     start: float = 0.0  # s after the beginning of the bag
     duration: float | None = None  # s of the bag, None = to its end
     loop: bool = False  # begin again at the end; the clock jumps back then
-    topics: Collection[str] | None = None  # full names; None: all that do not make a robot move
-    moving: bool = False  # with `topics` None, what makes a robot move too
+    topics: Collection[str] | None = None  # full names; None: all to which there is no objection (see `roles`)
+    commands: bool = False  # the robot's commands too
+    clock: bool = False  # /clock, the recorded one where the bag has one
+    robot: RobotSpec | None = None  # says which topics are commands, and which are sensors
+    namespace: str = "/"  # of the robot's topics
 
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
@@ -32,15 +34,27 @@ class PlayOptions:
             raise InputError(f"duration {self.duration} s, expected a positive number")
 
 
-def selected_topics(bag: Bag, options: PlayOptions) -> set[str]:
-    """Topics to play. Raises InputError for one that the bag does not have."""
+def selected_topics(bag: Bag, options: PlayOptions) -> tuple[set[str], dict[str, str]]:
+    """Topics to play, and topic -> why it is left out. Raises InputError for one that the bag does not have."""
+    robot, space = options.robot, options.namespace
+    objections = {name: objection(name, info.type, robot, space) for name, info in bag.topics.items()}
     if options.topics is None:
-        return {name for name, info in bag.topics.items() if options.moving or info.type not in MOVING_TYPES}
-    missing = sorted(set(options.topics) - set(bag.topics))
-    if missing:
-        raise InputError(f"bag {bag.path}: no topic {', '.join(missing)}. It has {', '.join(sorted(bag.topics))}")
-    # Without the recorded clock the others would disagree with it.
-    return set(options.topics) | ({CLOCK} & set(bag.topics))
+        chosen = {name for name, words in objections.items() if not words}
+    else:
+        chosen = set(options.topics)
+        if missing := sorted(chosen - set(bag.topics)):
+            raise InputError(f"bag {bag.path}: no topic {', '.join(missing)}. It has {', '.join(sorted(bag.topics))}")
+    if options.commands:
+        if robot is None:
+            raise InputError("--commands: which topics those are says a robot file, expected --robot as well")
+        commands = command_topics(robot, space)
+        if not commands & set(bag.topics):
+            raise InputError(f"bag {bag.path}: none of the commands of robot {robot.name}, {', '.join(commands)}")
+        chosen |= commands & set(bag.topics)
+    if options.clock:
+        chosen |= {CLOCK} & set(bag.topics)
+    left = set() if options.topics is not None else set(bag.topics) - chosen
+    return chosen, {name: objections[name] for name in sorted(left)}
 
 
 def schedule(bag: Bag, options: PlayOptions) -> Iterator[tuple[float, Record]]:
@@ -48,7 +62,7 @@ def schedule(bag: Bag, options: PlayOptions) -> Iterator[tuple[float, Record]]:
 
     Raises InputError when there is nothing in the part to be played.
     """
-    topics = selected_topics(bag, options)
+    topics, _ = selected_topics(bag, options)
     start = bag.start_ns + round(options.start * 1e9)
     stop = bag.end_ns + 1 if options.duration is None else start + round(options.duration * 1e9)
     length = (min(stop, bag.end_ns + 1) - start) / 1e9 / options.rate

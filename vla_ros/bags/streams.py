@@ -6,6 +6,7 @@ INSTRUCTION, INSTRUCTION_TYPE = "instruction", "std_msgs/msg/String"
 CLOCK, CLOCK_TYPE = "/clock", "rosgraph_msgs/msg/Clock"
 CHUNK, CHUNK_TYPE = "action_chunk", "vla_ros/msg/ActionChunk"
 EXECUTOR_STATUS, EXECUTOR_STATUS_TYPE = "executor_node/status", "vla_ros/msg/ExecutorStatus"
+POLICY_STATUS, E_STOP = "policy_node/status", "e_stop"
 TASK_STATUS, TASK_STATUS_TYPE = "run_instruction/_action/status", "action_msgs/msg/GoalStatusArray"
 
 
@@ -14,9 +15,9 @@ def graph_streams() -> list[Stream]:
     return [
         Stream(INSTRUCTION, INSTRUCTION, INSTRUCTION_TYPE),
         Stream(CHUNK, CHUNK, CHUNK_TYPE),
-        Stream("policy_node/status", "policy_node/status", "vla_ros/msg/PolicyStatus", max_age=None),
+        Stream(POLICY_STATUS, POLICY_STATUS, "vla_ros/msg/PolicyStatus", max_age=None),
         Stream(EXECUTOR_STATUS, EXECUTOR_STATUS, EXECUTOR_STATUS_TYPE, max_age=None),
-        Stream("e_stop", "e_stop", "std_msgs/msg/Bool"),
+        Stream(E_STOP, E_STOP, "std_msgs/msg/Bool"),
         Stream(TASK_STATUS, TASK_STATUS, TASK_STATUS_TYPE, max_age=None),
     ]
 
@@ -25,4 +26,4 @@ def resolve(topic: str, namespace: str = "/") -> str:
     """The full name of a topic: relative names get the namespace, absolute ones stay."""
     if topic.startswith("/"):
         return topic
-    return f"{namespace.rstrip('/')}/{topic}"
+    return "/" + f"{namespace.strip('/')}/{topic}".lstrip("/")

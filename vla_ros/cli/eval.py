@@ -64,7 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=10.0, help="inferences per simulated second, Hz (default: 10)")
     parser.add_argument("--time-limit", type=float, help="s of simulated time for an episode (default: by task)")
     parser.add_argument("--jobs", type=int, default=1, help="graphs that run at the same time")
-    parser.add_argument("--device", default="auto", help="where the policy runs: auto, cpu, cuda")
+    parser.add_argument("--device", help="where the policy runs: auto, cpu, cuda")
     parser.add_argument("--params", action="append", default=[], help="parameter file for the nodes, may be repeated")
     parser.add_argument("--output", type=Path, help="JSON file for the results, one entry for each episode")
 

@@ -71,14 +71,15 @@ def main(args: argparse.Namespace) -> int:
 def _print_robot(console: Terminal, robot: RobotSpec) -> None:
     console.print(
         f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}, "
-        f"commands at {robot.control_rate:g} Hz, {robot.position_margin:g} kept free at both ends",
+        f"commands at {robot.control_rate:g} Hz",
         soft_wrap=True,
     )
     groups = {joint: group for group in robot.groups for joint in group.joints}
-    joints = _table("joint", "lower", "upper", "velocity", "accel.", "unit", "group")
+    joints = _table("joint", "lower", "upper", "velocity", "accel.", "margin", "unit", "group")
     for joint in robot.joints:
         name = f"{joint.name} (discrete)" if joint.discrete else joint.name
-        limits = (f"{value:g}" for value in (joint.lower, joint.upper, joint.velocity, joint.acceleration))
+        values = joint.lower, joint.upper, joint.velocity, joint.acceleration, robot.margin(joint)
+        limits = (f"{value:g}" for value in values)
         joints.add_row(name, *limits, joint.unit, groups[joint.name].name)
     console.print(joints)
     cameras = _table("camera", "topic", "size", "encoding", "Hz")
@@ -101,7 +102,7 @@ def _print_robot(console: Terminal, robot: RobotSpec) -> None:
 def _print_limits(console: Terminal, robot: RobotSpec, urdf: Path) -> None:
     """What the executor enforces, and which file each limit comes from."""
     limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
-    for name, line in Limits.merge(robot, load_urdf(urdf)).report().items():
+    for name, line in Limits.merge(robot, load_urdf(urdf, robot.joint_names)).report().items():
         limits.add_row(name, line)
     console.print(limits)
 

@@ -1,6 +1,6 @@
 """Publish a bag, or evaluate policies on it without ROS.
 
-    vla-ros replay BAG --rate 0.5 --start 10 --loop
+    vla-ros replay BAG --rate 0.5 --start 10 --loop --clock
     vla-ros replay BAG... --robot so101 --policy CKPT [--policy CKPT2] -o report
 """
 
@@ -36,9 +36,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     play.add_argument("--start", type=float, default=0.0, metavar="S", help="s after the beginning of the bag")
     play.add_argument("--duration", type=float, metavar="S", help="s of the bag to play")
     play.add_argument("--loop", action="store_true", help="begin again at the end")
-    play.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these (default: all but those that move)")
-    play.add_argument("--commands", action="store_true", help="also what makes a robot move: commands and chunks")
-    play.add_argument("--no-clock", action="store_true", help="do not publish /clock")
+    play.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these (default: the sensors)")
+    play.add_argument("--commands", action="store_true", help="the commands of the robot file too; the robot moves")
+    play.add_argument("--clock", action="store_true", help="publish /clock")
     play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber, /clock too")
     test = parser.add_argument_group("open-loop evaluation")
     test.add_argument("--policy", action="append", default=[], metavar="CKPT", help="checkpoint; twice to compare")
@@ -66,13 +66,16 @@ def _publish(args: argparse.Namespace) -> int:
 
     if len(args.bags) != 1:
         raise InputError(f"{len(args.bags)} bags, expected one (several are evaluated with --policy)")
-    options = PlayOptions(args.rate, args.start, args.duration, args.loop, args.topics, args.commands)
+    robot = RobotSpec.load(args.robot) if args.robot else None
+    options = PlayOptions(
+        args.rate, args.start, args.duration, args.loop, args.topics, args.commands, args.clock, robot, args.namespace
+    )
     with Bag(args.bags[0]) as bag:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         enclave = enclave_arguments("replay_node")
         with secured(enclave):
             rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-            node = ReplayNode(bag, options, clock=not args.no_clock)
+            node = ReplayNode(bag, options)
         try:
             for topic, reason in node.left_out.items():
                 say(f"{topic}: not published: {reason}")

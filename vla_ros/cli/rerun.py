@@ -58,7 +58,7 @@ class Bridge:
         self._recording.log(path, self._rerun.Scalars(value))
 
     def _taker(self, stream: Stream) -> Any:
-        decode = decoder_of(stream, self._robot)
+        decode = None if stream.is_state else decoder_of(stream, self._robot)
 
         def take(message: Any) -> None:
             self._at(message_stamp(stream, message, time.time_ns()))
@@ -88,7 +88,7 @@ class Bridge:
         self._recording.log(f"stream/{stream.name}", shown)
 
     def _take_joints(self, message: Any) -> None:
-        for name, position in zip(message.name, message.position, strict=False):
+        for name, position in zip(message.name, message.position, strict=False):  # there may be no positions
             if name in self._robot.joint_names:
                 self._scalar(f"joint/{name}/measured", position)
 

@@ -7,8 +7,10 @@ The exit status is the task's error code (0: success; see action/RunInstruction.
 
 import argparse
 import signal
+import time
 from typing import Any
 
+from vla_ros.core.discovery import discovery_time
 from vla_ros.core.errors import InputError
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import plain
@@ -18,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("instruction", help="what the robot shall do")
     parser.add_argument("--time-limit", type=float, default=0.0, metavar="S", help="s, 0: none (default)")
     parser.add_argument("--success-topic", default="", help="std_msgs/Bool that ends the task with success when true")
+    parser.add_argument("--namespace", default="", help="of task_node")
     parser.add_argument("--wait", type=float, default=10.0, metavar="S", help="s to wait for task_node (default: 10)")
 
 
@@ -26,20 +29,28 @@ def main(args: argparse.Namespace) -> int:
     from rclpy.action import ActionClient
 
     from vla_ros.action import RunInstruction
+    from vla_ros.graph.process import check_namespace
     from vla_ros.graph.watch import EXECUTOR_STATES, LONGEST, POLICY_STATES, Display, constants, milliseconds
+    from vla_ros.nodes.commands import node_name
     from vla_ros.nodes.security import enclave_arguments, secured
 
+    check_namespace(args.namespace)
     console = Terminal()
     enclave = enclave_arguments("operator")
     with secured(enclave):
         rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
-        node = rclpy.create_node("vla_ros_task")
-    interrupted = []
+        node = rclpy.create_node("vla_ros_task", namespace=args.namespace or None)
+    interrupted, discovered = [], time.monotonic() + discovery_time()
     previous = signal.signal(signal.SIGINT, lambda *_: interrupted.append(True))
     try:
         client = ActionClient(node, RunInstruction, "run_instruction")
         if not client.wait_for_server(timeout_sec=args.wait):
             raise InputError(f"action run_instruction: no server within {args.wait:g} s, expected task_node to run")
+        time.sleep(max(0.0, discovered - time.monotonic()))
+        servers = node.get_publishers_info_by_topic(node.resolve_topic_name("run_instruction/_action/status"))
+        if len(servers) > 1:
+            names = ", ".join(sorted(node_name(info) for info in servers))
+            raise InputError(f"action run_instruction: offered by {names}, expected one node; give a --namespace each")
         with Display(console) as display:
 
             def show(message: Any) -> None:

@@ -17,7 +17,7 @@ class Reason(StrEnum):
     """Why a chunk was refused; the texts are those of ExecutorStatus.refusal_reasons."""
 
     SIZE = "size"  # a message, of whatever topic, larger than it could honestly be
-    UNDECODABLE = "undecodable"  # not a serialized message of its type
+    UNDECODABLE = "undecodable"  # not a serialized message of its type, or joint states that contradict themselves
     SPACE = "space"  # not joint positions
     NAMES = "names"  # no joint, an unknown one or one twice
     SHAPE = "shape"  # horizon x names is not the length of a part's data

@@ -4,11 +4,12 @@ import numpy as np
 
 from vla_ros.control.admission import Admission, Reason, Refusal
 from vla_ros.control.blending import Blender
-from vla_ros.control.joint_states import JointStates
+from vla_ros.control.joint_states import MeasuredJoints
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
 from vla_ros.control.settings import Command, Settings
+from vla_ros.control.start import Start
 from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
@@ -32,7 +33,7 @@ class Executor:
         self.limits = limits
         self.settings = settings = settings or Settings()
         self.admission = Admission(limits, settings.admission)
-        self.joint_states = JointStates(limits.names, settings.admission.future_tolerance)
+        self.joint_states = MeasuredJoints(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
         self._watchdogs = Watchdogs(limits, settings, self.supervisor, self.joint_states, self._forget_chunks)
         self.timeline = Timeline(limits.names, settings.interpolation == "cubic", settings.admission.max_chunk_age)
@@ -43,7 +44,6 @@ class Executor:
         self.instruction = ""
         self.instruction_id = 0
         self._active = self._stopping = self._caught_up = self._silent = self._starting = False
-        self._last: Command | None = None
         self._live: Predictions | None = None
         self._seen: Seen | None = None
         self._limited = np.zeros(len(limits.names), dtype=bool)
@@ -51,6 +51,7 @@ class Executor:
         period_ns = round(1e9 / control_rate)
         tolerance_ns = min(period_ns, round(settings.clock_jump_limit * 1e9))
         self._time = CommandTime(period_ns, tolerance_ns, simulated)
+        self._start = Start(limits, settings, self.joint_states, self._watchdogs, period_ns, simulated)
 
     # What arrives
 
@@ -125,7 +126,7 @@ class Executor:
         elif self.supervisor.tripped(Cause.RIVAL):
             try:
                 if self._silent:  # else our commands never ceased, and go on from where they are
-                    self._start(now_ns)
+                    self._start.ask(now_ns)
             except InputError as error:
                 self._watchdogs.trip(Cause.RIVAL, f"the other commander is gone, but {error}", now_ns)
             else:
@@ -136,11 +137,11 @@ class Executor:
     def activate(self, now_ns: int) -> None:
         """Stand ready, follow nothing yet. Raises InputError that names what is in the way.
 
-        It begins as `_start` says; a robot that was deactivated a moment ago in motion is braked from there.
+        Commands begin as `Start` says; a robot that was deactivated a moment ago in motion is braked from there.
         """
         if self.supervisor.e_stopped:
             raise InputError(f"e-stop is latched ({self.supervisor.e_stop_message}), expected a reset first")
-        self._start(now_ns)
+        self._start.ask(now_ns)
         self.supervisor.clear()
         self._start_over()
         self.monitor.clear()
@@ -148,28 +149,15 @@ class Executor:
         self.begin_interval()
         self._active, self._stopping = True, False
 
-    def _start(self, now_ns: int) -> None:
-        """Commands begin, at the measured position, for the first time or again. Raises InputError.
-
-        A measurement older than the last command does not know where that has led: then they go on from the command.
-        """
-        stale = self._watchdogs.stale(now_ns)
-        if stale:
-            raise InputError(f"joint states: {stale}")
-        start = self.joint_states.position
-        outside = self.limits.outside(start, self.settings.start_tolerance)
-        if outside:
-            raise InputError(f"{outside}; move it there by hand or correct the limits")
+    def _begin(self, steady_ns: int) -> None:
+        """The first tick after a silence."""
         self._silent = False
-        if self._last is not None and self._last.stamp_ns <= now_ns:
-            since = (now_ns - self._last.stamp_ns) * 1e-9
-            if since <= self.settings.overrun_limit and not self.limiter.at_rest:
-                self.limiter.begin_stop()
-                return
-            if not self.joint_states.younger_than(self._last.stamp_ns):
-                start = self._last.position
-        self._stand(start)
-        self._time.begin()
+        position = self._start.place(steady_ns, self.limiter.at_rest)
+        if position is None:
+            self.limiter.begin_stop()
+        else:
+            self._stand(position)
+            self._time.begin()
 
     def _stand(self, position: np.ndarray) -> None:
         """At rest at `position` (J,), which the next command repeats."""
@@ -206,6 +194,8 @@ class Executor:
         if not self._active:
             return None
         self._timing.tick(steady_ns, lateness)
+        if self._start.asked:
+            self._begin(steady_ns)
         self._watch(now_ns, steady_ns)
         if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
             self._silent = True
@@ -214,13 +204,13 @@ class Executor:
         if not np.isfinite(position).all():  # a fault of our own, which must not reach the robot
             worst = int(np.isfinite(position).argmin())
             self.e_stop(f"joint {self.limits.names[worst]}: the next command is {position[worst]}, expected a number")
-            self._stand(self._last.position)
+            self._stand(self._start.last.position)
             position = self._next()
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
-        self._watchdogs.policy(self.monitor, self.limiter, following, now_ns)
-        self._last = Command(self._time.stamp_ns, position)
-        return self._last
+        command = Command(self._time.stamp_ns, position)
+        self._start.commanded(command, steady_ns)
+        return command
 
     def _next(self) -> np.ndarray:
         """(J,) the command for this tick."""
@@ -266,7 +256,7 @@ class Executor:
         return position, velocity
 
     def _watch(self, now_ns: int, steady_ns: int) -> None:
-        """What may stop the robot, but for what its next command tells."""
+        """What may stop the robot."""
         time = self._time
         if time.tick(now_ns, steady_ns, self.limiter.at_rest):
             self.limiter.shorten_interval()
@@ -278,6 +268,7 @@ class Executor:
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
         self._watchdogs.joints(self.limiter.position, now_ns)
+        self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
 
     def _start_over(self) -> None:
         """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""
@@ -324,6 +315,7 @@ class Executor:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
         state, cause, message = self.state
         last = self.admission.last
+        commanding, nowhere = self._active and not self._start.asked, np.full(len(self.limits.names), np.nan)
         return Status(
             stamp_ns=now_ns,
             state=state,
@@ -333,8 +325,8 @@ class Executor:
             instruction=self.instruction,
             instruction_id=self.instruction_id,
             names=self.limits.names,
-            position=self.limiter.position if self._active else np.full(len(self.limits.names), np.nan),
-            velocity=self.limiter.velocity if self._active else np.full(len(self.limits.names), np.nan),
+            position=self.limiter.position if commanding else nowhere,
+            velocity=self.limiter.velocity if commanding else nowhere,
             measured=self.joint_states.position.copy(),
             limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
             deviation=self.monitor.deviation,

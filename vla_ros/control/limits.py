@@ -22,7 +22,7 @@ class Limits:
     Attributes:
         names: J joint names.
         units: J units, "rad" or "m".
-        lower, upper: (J,) rad or m, the position margin already taken off.
+        lower, upper: (J,) rad or m, the margin already taken off.
         velocity: (J,) rad/s or m/s.
         acceleration: (J,) rad/s² or m/s².
         jerk: (J,) rad/s³ or m/s³, infinite where it is not limited.
@@ -73,6 +73,10 @@ class Limits:
         rows, sources = [], {}
         for joint in robot.joints:
             other = urdf.get(joint.name, UrdfLimit())
+            if other.unit not in ("", joint.unit):
+                raise InputError(
+                    f"joint {joint.name}: unit {joint.unit} in the robot file, expected {other.unit} as in the URDF"
+                )
             stricter = {
                 "lower": other.lower > joint.lower,
                 "upper": other.upper < joint.upper,
@@ -81,12 +85,13 @@ class Limits:
                 "jerk": False,
             }
             sources[joint.name] = {name: URDF if wins else ROBOT_FILE for name, wins in stricter.items()}
-            lower = max(joint.lower, other.lower) + robot.position_margin
-            upper = min(joint.upper, other.upper) - robot.position_margin
+            margin = robot.margin(joint)
+            lower = max(joint.lower, other.lower) + margin
+            upper = min(joint.upper, other.upper) - margin
             if not lower < upper:
                 raise InputError(
                     f"joint {joint.name}: robot file ({joint.lower} to {joint.upper}) and URDF ({other.lower} to "
-                    f"{other.upper}) leave no room with position_margin {robot.position_margin}"
+                    f"{other.upper}) leave no room with a margin of {margin} {joint.unit}"
                 )
             jerk = np.inf if joint.jerk is None else joint.jerk
             velocity = min(joint.velocity, other.velocity)

@@ -17,10 +17,9 @@
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
 Commands: none while INACTIVE; APPROACHING and EXECUTING follow the blend within the limits; all others brake within the
-limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with three exceptions: after
+limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with two exceptions: after
 OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL falls silent once it
-has braked, and starts again as an activation does; that is from the measured position, whatever the cause of the stop
-was, or from the last command where nothing was measured since.
+has braked, and starts again as an activation does (`Executor`).
 
 "Then a chunk" is one whose observation is younger than the way back, so that nothing seen before a stop moves the
 robot after it. Several causes may hold at once; each needs its own way back, the gravest is shown.

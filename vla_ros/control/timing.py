@@ -43,14 +43,14 @@ class Timing:
 class SimulatedPeriods:
     """The control periods of a clock that comes in messages, at any times: a grid from `start` on.
 
-    Between ticks lies one period, whatever steps the clock makes: their instants are those of the grid that the clock
-    has reached. Only a step beyond `jump_limit` and two periods, or back, is a leap: a single tick at the message's
-    own time, which begins a new grid.
+    Between ticks lies one period in whole ns, whatever steps the clock makes: their instants are those of the grid that
+    the clock has reached. A clock that keeps to the grid but for rounding takes it along. Only a step beyond
+    `jump_limit` and two periods, or back, is a leap: a single tick at the message's own time, which begins a new grid.
     """
 
     def __init__(self, rate: float, jump_limit: float) -> None:
         """`rate`: Hz. `jump_limit`: s."""
-        self._period_ns = 1e9 / rate
+        self._period_ns = round(1e9 / rate)
         self._jump_ns = max(jump_limit * 1e9, 2.0 * self._period_ns)
         self._at_ns = self._steady_ns = 0  # of the last tick
         self._anchor_ns = self._ticks = 0
@@ -59,21 +59,22 @@ class SimulatedPeriods:
     def start(self, now_ns: int) -> tuple[int, int]:
         """A new grid, after a pause; its first tick, as of `due`."""
         paused = self._at_ns and now_ns >= self._at_ns
-        return self._begin(now_ns, now_ns - self._at_ns if paused else round(self._period_ns))
+        return self._begin(now_ns, now_ns - self._at_ns if paused else self._period_ns)
 
     def due(self, now_ns: int) -> Iterator[tuple[int, int]]:
         """The ticks that a clock message makes due: instant, and time passed on the grids, which never leaps, ns."""
         if not self._at_ns or not 0 <= now_ns - self._at_ns <= self._jump_ns:
-            yield self._begin(now_ns, round(self._period_ns))
+            yield self._begin(now_ns, self._period_ns)
             return
         rounding_ns = _ROUNDING_NS if self._kept else 0
-        due = int((now_ns + rounding_ns - self._anchor_ns) / self._period_ns)
+        due = (now_ns + rounding_ns - self._anchor_ns) // self._period_ns
         while self._ticks < due:
             self._ticks += 1
-            at_ns = self._anchor_ns + round(self._ticks * self._period_ns)
+            at_ns = self._anchor_ns + self._ticks * self._period_ns
             if self._ticks == due:
                 self._kept &= abs(at_ns - now_ns) <= rounding_ns
-                at_ns = now_ns if self._kept else at_ns
+                if self._kept:
+                    self._anchor_ns, self._ticks, due, at_ns = now_ns, 0, 0, now_ns
             yield self._tick(at_ns, at_ns - self._at_ns)
 
     def _begin(self, now_ns: int, passed_ns: int) -> tuple[int, int]:

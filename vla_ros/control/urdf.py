@@ -1,7 +1,8 @@
 """Joint limits of a URDF (file or text), read with the standard library."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,19 +14,44 @@ MOST_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class UrdfLimit:
-    """Limits of one joint in rad or m (and per s); infinite where the URDF says nothing."""
+    """Limits of one joint in `unit` (rad or m) and per s; infinite where the URDF says nothing."""
 
     lower: float = -math.inf
     upper: float = math.inf
     velocity: float = math.inf
+    unit: str = ""  # "" of a joint that the URDF does not have
+    mimics: str = ""  # the joint that it follows; such a joint needs no limits
 
 
-def load_urdf(source: str | Path) -> dict[str, UrdfLimit]:
+def load_urdf(source: str | Path, names: Collection[str] | None = None) -> dict[str, UrdfLimit]:
     """Joint name -> limits, of a URDF file or of the text itself (it then contains a `<robot` tag).
 
     `<limit>` and the narrower `<safety_controller>` soft limits are honoured; a continuous joint has no
     position limits; fixed joints are left out. Raises InputError.
+
+    Args:
+        names: joints whose limits count; None for all. Of the others (passive, another arm's) nothing is read or asked.
     """
+    root, where = parse_urdf(source)
+    limits = {}
+    for joint in root.iterfind("joint"):
+        name = joint.get("name", "")
+        kind = joint.get("type", "")
+        if kind not in ("revolute", "prismatic", "continuous"):
+            continue
+        unit, mimic = "m" if kind == "prismatic" else "rad", joint.find("mimic")
+        if names is None or name in names:
+            read = _mimic if mimic is not None else _joint
+            limits[name] = read(joint, f"{where}: joint {name}", kind != "continuous")
+        else:
+            limits[name] = UrdfLimit()
+        mimics = "" if mimic is None else mimic.get("joint", "")
+        limits[name] = replace(limits[name], unit=unit, mimics=mimics)
+    return limits
+
+
+def parse_urdf(source: str | Path) -> tuple[ElementTree.Element, str]:
+    """The `<robot>` element of a URDF file or of the text itself, and what errors call it. Raises InputError."""
     text = str(source)
     where = "robot_description"
     if "<robot" not in text:
@@ -40,13 +66,15 @@ def load_urdf(source: str | Path) -> dict[str, UrdfLimit]:
         raise InputError(f"{where}: not XML: {error}") from error
     if root.tag != "robot":
         raise InputError(f"{where}: top element <{root.tag}>, expected <robot>")
-    limits = {}
-    for joint in root.iterfind("joint"):
-        name = joint.get("name", "")
-        kind = joint.get("type", "")
-        if kind in ("revolute", "prismatic", "continuous"):
-            limits[name] = _joint(joint, f"{where}: joint {name}", bounded=kind != "continuous")
-    return limits
+    return root, where
+
+
+def _mimic(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
+    """The limits of a joint that follows another one count where it has them."""
+    try:
+        return _joint(joint, where, bounded)
+    except InputError:
+        return UrdfLimit()
 
 
 def _joint(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
@@ -55,22 +83,22 @@ def _joint(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
         if bounded:
             raise InputError(f"{where}: no <limit>, expected lower, upper and velocity")
         return UrdfLimit()
-    velocity = _number(limit, "velocity", math.inf, where)
+    velocity = urdf_number(limit, "velocity", math.inf, where)
     if not velocity > 0:
         raise InputError(f"{where}: velocity {velocity}, expected a positive number")
     if not bounded:
         return UrdfLimit(velocity=velocity)
-    lower, upper = _number(limit, "lower", 0.0, where), _number(limit, "upper", 0.0, where)  # 0 is URDF's default
+    lower, upper = (urdf_number(limit, name, 0.0, where) for name in ("lower", "upper"))  # 0 is URDF's default
     safety = joint.find("safety_controller")
     if safety is not None:
-        lower = max(lower, _number(safety, "soft_lower_limit", -math.inf, where))
-        upper = min(upper, _number(safety, "soft_upper_limit", math.inf, where))
+        lower = max(lower, urdf_number(safety, "soft_lower_limit", -math.inf, where))
+        upper = min(upper, urdf_number(safety, "soft_upper_limit", math.inf, where))
     if not lower < upper:
         raise InputError(f"{where}: lower {lower}, expected less than upper {upper}")
     return UrdfLimit(lower, upper, velocity)
 
 
-def _number(element: ElementTree.Element, name: str, default: float, where: str) -> float:
+def urdf_number(element: ElementTree.Element, name: str, default: float, where: str) -> float:
     text = element.get(name)
     if text is None:
         return default

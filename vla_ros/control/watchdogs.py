@@ -86,24 +86,30 @@ class Watchdogs:
             self.trip(Cause.STALE_JOINT_STATES, stale, now_ns)
             return  # an error against an old measurement says nothing
         self.recovered(Cause.STALE_JOINT_STATES, now_ns)
-        limits, measured, supervisor = self._limits, self._joint_states.position, self._supervisor
-        limit = self._settings.following_limit * limits.velocity
-        error = np.where(limits.discrete, 0.0, np.abs(command - measured))  # a gripper around an object never arrives
-        share = error / limit if self._settings.following_limit > 0 else np.zeros_like(error)
-        worst = int(share.argmax())
-        if share[worst] > 1:
-            text = (
-                f"joint {limits.names[worst]}: commanded {command[worst]:.4g} {limits.units[worst]}, "
-                f"measured {measured[worst]:.4g}, limit {limit[worst]:.4g} apart"
-            )
-            self.trip(Cause.FOLLOWING_ERROR, text, now_ns)
-        elif share[worst] < 0.5:
+        measured, supervisor = self._joint_states.position, self._supervisor
+        apart = self.apart(command, measured)
+        if apart:
+            self.trip(Cause.FOLLOWING_ERROR, apart, now_ns)
+        elif not self.apart(command, measured, 0.5):
             self.recovered(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
         elif supervisor.tripped(Cause.FOLLOWING_ERROR):
             self.trip(Cause.FOLLOWING_ERROR, supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
 
+    def apart(self, command: np.ndarray, measured: np.ndarray, share: float = 1.0) -> str:
+        """In words the joint whose command and measurement (J,) are apart by more than `share` of its limit, or ""."""
+        limits = self._limits
+        limit = self._settings.following_limit * limits.velocity
+        error = np.where(limits.discrete, 0.0, np.abs(command - measured))  # a gripper around an object never arrives
+        if self._settings.following_limit <= 0 or (error <= share * limit).all():
+            return ""
+        worst = int((error / limit).argmax())
+        return (
+            f"joint {limits.names[worst]}: commanded {command[worst]:.4g} {limits.units[worst]}, "
+            f"measured {measured[worst]:.4g}, limit {limit[worst]:.4g} apart"
+        )
+
     def policy(self, monitor: Monitor, limiter: Limiter, following: bool, now_ns: int) -> None:
-        """Whether the motion that `monitor` saw is one of a policy that knows what it does."""
+        """Whether the motion that `monitor` saw is one of a policy that knows what it does; `following` it still."""
         if following and monitor.warning and self._settings.on_reversals == "hold":
             self.trip(Cause.REVERSALS, monitor.warning, now_ns)
         elif limiter.at_rest and not monitor.first_warning:  # there is another instruction

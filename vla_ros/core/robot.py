@@ -46,6 +46,7 @@ class Joint:
     acceleration: float
     unit: str = "rad"
     jerk: float | None = None  # unit/s³, not limited when None
+    margin: float | None = None  # unit, kept free at both ends of its range; None: position_margin if in rad, else 0
     discrete: bool = False  # takes the newest value instead of an average (a gripper)
 
 
@@ -73,7 +74,13 @@ class RobotSpec:
     joint_state_topic: str | tuple[str, ...] = "joint_states"
     streams: tuple[Stream, ...] = ()
     control_rate: float = 100.0  # Hz
-    position_margin: float = 0.0  # rad or m kept free at both ends of every joint's range
+    position_margin: float = 0.0  # rad, the margin of every joint in rad that has none of its own
+
+    def margin(self, joint: Joint) -> float:
+        """rad or m kept free at both ends of the joint's range."""
+        if joint.margin is not None:
+            return joint.margin
+        return self.position_margin if joint.unit == "rad" else 0.0
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -168,15 +175,21 @@ class RobotSpec:
         for group in self.groups:
             ours = re.search(r"(^|/)(e_stop|instruction|action_chunk|status|clock)$", group.topic)
             yield bool(ours), f"command group {group.name!r}: topic {group.topic!r} is one of the nodes' own"
+            yield group.topic in self.joint_state_topics, (
+                f"command group {group.name!r}: topic {group.topic!r} is one of joint states too: what was commanded "
+                "would count as measured"
+            )
         for name in ("joints", "groups", "joint_state_topics"):
             yield not getattr(self, name), f"{name}: empty, expected at least one"
         for joint in self.joints:
             what = f"joint {joint.name}"
             yield joint.unit not in ("rad", "m"), f"{what}: unit {joint.unit!r}, expected rad or m"
-            yield not joint.lower + 2 * self.position_margin < joint.upper, (
+            margin = self.margin(joint)
+            yield not joint.lower + 2 * margin < joint.upper, (
                 f"{what}: lower {joint.lower} must be below upper {joint.upper} "
-                f"by more than twice the position_margin {self.position_margin}"
+                f"by more than twice the margin {margin} {joint.unit}"
             )
+            yield not 0 <= margin < np.inf, f"{what}: margin {margin} {joint.unit}, expected zero or more"
             for field in ("velocity", "acceleration", "jerk"):
                 value = getattr(joint, field)
                 bad = value is not None and not 0 < value < np.inf
@@ -198,12 +211,14 @@ class RobotSpec:
         )
         yield not 1 <= self.control_rate <= 1000, f"control_rate {self.control_rate} Hz, expected 1 to 1000"
         margin = self.position_margin
-        yield not 0 <= margin < np.inf, f"position_margin {margin}, expected zero or more"
+        yield not 0 <= margin < np.inf, f"position_margin {margin} rad, expected zero or more"
         for stream in self.streams:
             what = f"stream {stream.name}"
             yield from ((bad, f"{what}: {said}") for bad, said in stream.faults())
             leader = self.all_streams.get(stream.with_)
-            alone = leader and not (leader.with_ or leader.window or leader.once or leader.is_command)
+            alone = leader and not (
+                leader.with_ or leader.window or leader.once or leader.is_command or leader.is_state
+            )
             yield stream.with_ and not alone, (
                 f"{what}: with {stream.with_!r}, expected a camera or sensor without `with` and window, and not once"
             )

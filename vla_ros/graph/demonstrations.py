@@ -93,11 +93,15 @@ class DemonstrationGraph(SimulatedGraph):
         start, run_time = int(status.values["run_start_ns"]), float(status.values["run_time"])
         with Bag(path) as bag:
             index = index_bag(bag, self.robot)
-        for name, stream in index.streams.items():
-            rate = IMAGE_RATE if name in self.robot.camera_names else self.robot.control_rate
-            expected, got = math.ceil(run_time * rate - 1e-6), len(np.unique(stream.stamps[stream.stamps >= start]))
+        found = {
+            stream.topic: (len(np.unique(stream.stamps[stream.stamps >= start])), name in self.robot.camera_names)
+            for name, stream in index.streams.items()
+        }
+        found[index.joints.topics] = int(index.joints.states.count_since(start).min()), False
+        for topic, (got, is_camera) in found.items():
+            expected = math.ceil(run_time * (IMAGE_RATE if is_camera else self.robot.control_rate) - 1e-6)
             if got != expected:
-                return f"{got} messages of {stream.topic}, expected {expected}"
+                return f"{got} messages of {topic}, expected {expected}"
         if not any(ns <= start and text == instruction for ns, text in index.texts):
             return "the instruction is missing"
         return ""

@@ -6,6 +6,7 @@ from pathlib import Path
 from vla_ros.core.resources import config_file
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.simulation import TaskStatus
+from vla_ros.nodes.parameter_files import check_sections
 
 
 class EvaluationGraph(SimulatedGraph):
@@ -17,7 +18,7 @@ class EvaluationGraph(SimulatedGraph):
         robot: str | Path,
         policy: str,
         rate: float = 10.0,
-        device: str = "auto",
+        device: str | None = None,
         params: Sequence[str] = (),
         domain: int | None = None,
     ) -> None:
@@ -26,8 +27,13 @@ class EvaluationGraph(SimulatedGraph):
 
     def bring_up(self) -> None:
         """Start and configure the three nodes."""
-        policy = {"policy": self._policy, "device": self._device, "threads": 1}
-        self.graph.start("policy_node", parameters=self.common | policy, files=self._params)
+        nodes = [self.graph.full_name(name) for name in ("policy_node", "executor_node")]
+        for file in self._params:
+            check_sections(file, nodes)
+        policy = {"policy": self._policy} | ({"device": self._device} if self._device else {})
+        self.graph.start(
+            "policy_node", parameters=self.common | policy, defaults={"threads": 1}, files=self._params
+        )
         files = [config_file("executor_demo.yaml"), *self._params]
         self.graph.start("executor_node", parameters=self.common, files=files)
         self.simulation.start(self.robot_file, lockstep=True, image_rate=self._rate, patience=300.0)

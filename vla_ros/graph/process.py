@@ -1,11 +1,13 @@
 """One process of a graph, and how several are ended together."""
 
+import json
 import re
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import yaml
 from vla_ros import without_working_directory
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
-from vla_ros.nodes.base import PARENT_PIPE
+from vla_ros.nodes.parameter_files import sections
+from vla_ros.nodes.parent import CHANNEL
 from vla_ros.nodes.security import enclave_arguments
 
 _PREFIX = re.compile(r"^\[(ERROR|FATAL)\] (\[[^]]*\]( \[[^]]*\])?: )?(\w+ refused: )?")  # time and node's name
@@ -23,12 +26,31 @@ _LINES = 8
 
 @dataclass
 class Process:
-    """A node's process and its private log file."""
+    """A node's process, its private log file, and our end of the channel to it (see `nodes.parent`)."""
 
     name: str
     popen: subprocess.Popen
     log: Path
-    clients: dict[str, Any] = field(default_factory=dict)
+    channel: socket.socket
+    asked: int = 0  # requests so far
+    _rest: bytes = b""
+
+    def ask(self, **request: Any) -> None:
+        """Send a request; `answer` has what becomes of it. What was asked before is not waited for any more."""
+        self.asked += 1
+        try:
+            self.channel.sendall(json.dumps({"id": self.asked, **request}).encode() + b"\n")
+        except OSError:
+            pass  # the process has ended, which whoever waits for the answer notices
+
+    def answer(self) -> dict[str, Any] | None:
+        """The answer to the last request; None before it is there."""
+        try:
+            self._rest += self.channel.recv(65536)
+        except OSError:  # nothing has come
+            pass
+        *lines, self._rest = self._rest.split(b"\n")
+        return next((said for said in map(json.loads, lines) if said["id"] == self.asked), None)
 
     def errors(self) -> str:
         """The last different errors of the log; its last lines where none is. One line where that is all."""
@@ -76,23 +98,36 @@ def start_process(
     module: str,
     namespace: str,
     parameters: Mapping[str, Any],
+    defaults: Mapping[str, Any],
     files: Sequence[str | Path],
     environment: Mapping[str, str],
-    parent: int,
 ) -> Process:
-    """A node's process; its parameters and its log are files of `folder`. It ends once the pipe `parent` closes."""
-    own = folder / f"{name}.yaml"
-    own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(parameters)}}), encoding="utf-8")
-    command = node_command(name, module, namespace, [*files, *([own] if parameters else [])])
+    """A node's process, which ends once our end of its channel closes; parameters and log are files of `folder`."""
+    before = _write(folder / f"{name}_defaults.yaml", "/**", defaults)
+    # ROS keeps sections in the order in which their names appeared first, and the last one wins, not the last file.
+    used = {section for path in (*before, *files) for section in sections(path)}
+    last = next(key for key in ("/**", f"/**/{name}", "/**/**", f"/**/**/{name}") if key not in used)
+    own = _write(folder / f"{name}.yaml", last, parameters)
+    command = node_command(name, module, namespace, [*before, *files, *own])
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
     log = folder / f"{name}.log"
-    with log.open("wb") as output:
+    with log.open("wb") as output, theirs:
         popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=without_working_directory(environment) | {PARENT_PIPE: str(parent)},
-            pass_fds=[parent],
+            env=without_working_directory(environment) | {CHANNEL: str(theirs.fileno())},
+            pass_fds=[theirs.fileno()],
             start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
         )
-    return Process(name, popen, log)
+    return Process(name, popen, log, ours)
+
+
+def _write(path: Path, section: str, parameters: Mapping[str, Any]) -> list[Path]:
+    """A parameter file; none where there is nothing to write."""
+    if not parameters:
+        return []
+    path.write_text(yaml.safe_dump({section: {"ros__parameters": dict(parameters)}}), encoding="utf-8")
+    return [path]

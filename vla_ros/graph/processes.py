@@ -10,28 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParameters
+from lifecycle_msgs.msg import Transition
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from vla_ros.core.discovery import discovery_time
 from vla_ros.core.errors import InputError
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, signal_all, start_process
 from vla_ros.nodes.base import end_at_the_latest
 from vla_ros.nodes.clock import PlainNode
+from vla_ros.nodes.commands import node_name
+from vla_ros.nodes.parent import GOALS
 from vla_ros.nodes.security import OVERRIDE, enclave_arguments, secured
 
-_GOALS = {
-    Transition.TRANSITION_CONFIGURE: (State.PRIMARY_STATE_INACTIVE, "configure"),
-    Transition.TRANSITION_ACTIVATE: (State.PRIMARY_STATE_ACTIVE, "activate"),
-    Transition.TRANSITION_DEACTIVATE: (State.PRIMARY_STATE_INACTIVE, "deactivate"),
-    Transition.TRANSITION_CLEANUP: (State.PRIMARY_STATE_UNCONFIGURED, "clean up"),
-}
-_SERVICES = {"change_state": ChangeState, "get_state": GetState, "set_parameters": SetParameters}
-_ASK_AGAIN = 2.0  # s between questions to a node that has not answered
+_TELLS_NAMES = "/parameter_events"  # every node publishes on it
 
 
 class GraphError(InputError):
@@ -46,13 +40,17 @@ class Graph:
             graph.bring_up("policy_node")
             graph.wait_for(lambda: ..., "the first chunk")
 
+    It acts on these processes alone, through a channel to each (`nodes.parent`), and starts none whose name another
+    program's node has: their topics and services would be the same.
+
     Leaving the block ends every process: SIGINT first, SIGKILL after a deadline. Where the middleware then hangs in
     this process, it ends too (status 1), so use what the block gave inside it. If this process is killed itself, the
-    nodes see its pipe close and end. `self.node` is spun in a thread; its callbacks run there.
+    nodes see their channels close and end. `self.node` is spun in a thread; its callbacks run there.
 
     Args:
         folder: for parameter files and logs, made if it is missing.
-        domain: ROS domain of the whole graph; None takes it from ROS_DOMAIN_ID.
+        domain: ROS domain of the whole graph, for it alone; None takes the one of ROS_DOMAIN_ID, and waits before the
+            first start until who else is there has been discovered.
         namespace: of every node started.
         environment: variables on top of this process's own.
         use_sim_time: of `self.node`; nodes get it as a parameter from the caller.
@@ -74,8 +72,7 @@ class Graph:
         self.domain = domain
         self.namespace = namespace
         self.processes: dict[str, Process] = {}
-        # Kept for a node that is started again: Fast DDS may lock up where entities are destroyed while a peer ends.
-        self._clients: dict[str, dict[str, Any]] = {}
+        self._ours: dict[str, set[bytes]] = {}  # node -> what the middleware calls its processes, those that ended too
         self._environment = dict(environment or {})
         if domain is not None:
             self._environment["ROS_DOMAIN_ID"] = str(domain)
@@ -89,7 +86,6 @@ class Graph:
 
     def __enter__(self) -> "Graph":
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._alive_read, self._alive_write = os.pipe()
         if threading.current_thread() is threading.main_thread():
             # Without this a SIGTERM or a closed terminal would end us before our nodes.
             for number in taken():
@@ -109,6 +105,7 @@ class Graph:
                 enable_rosout=False,  # of several graphs in one process all have this name
                 parameter_overrides=[Parameter("use_sim_time", value=self._use_sim_time)],
             )
+        self._settled = time.monotonic() + (discovery_time() if self.domain is None else 0.0)
         self._executor = SingleThreadedExecutor(context=self.context)
         self._executor.add_node(self.node)
         self._end_spin: Future[None] = Future()
@@ -153,11 +150,9 @@ class Graph:
             signal_all(processes, signal.SIGINT, deadline)
         finally:
             signal_all(processes, signal.SIGKILL, deadline)
+            for process in processes:
+                process.channel.close()
             self.processes.clear()
-            for descriptor in (self._alive_read, self._alive_write):
-                if descriptor >= 0:
-                    os.close(descriptor)
-            self._alive_read = self._alive_write = -1
 
     # Nodes
 
@@ -167,8 +162,8 @@ class Graph:
         module: str | None = None,
         *,
         parameters: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | None = None,
         files: Sequence[str | Path] = (),
-        lifecycle: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> Process:
         """Start `python -P -m module` as node `name`.
@@ -176,21 +171,21 @@ class Graph:
         Args:
             module: `vla_ros.nodes.NAME` when None.
             parameters: written to a parameter file of their own; they win over `files`.
+            defaults: of parameters that neither `parameters` nor `files` set, in the place of the node's own.
             files: ordinary ROS parameter files.
-            lifecycle: False for a node without lifecycle services.
+
+        Raises:
+            GraphError: a node of another program has the name.
         """
         if name in self.processes:
             raise ValueError(f"node {name} is started already")
+        self.wait_until(lambda: time.monotonic() >= self._settled, 60.0)
+        self._refuse_others(name)
         variables = {name: value for name, value in os.environ.items() if name != OVERRIDE}  # our enclave is not theirs
-        process = start_process(
-            self.folder, name, module or f"vla_ros.nodes.{name}", self.namespace, parameters or {}, files,
-            variables | self._environment | dict(environment or {}), self._alive_read,
+        process = self.processes[name] = start_process(
+            self.folder, name, module or f"vla_ros.nodes.{name}", self.namespace, parameters or {}, defaults or {},
+            files, variables | self._environment | dict(environment or {}),
         )  # fmt: skip
-        self.processes[name] = process
-        if lifecycle:
-            process.clients = self._clients.setdefault(name, {})
-            for service, kind in _SERVICES.items() if not process.clients else ():
-                process.clients[service] = self.node.create_client(kind, f"{self.full_name(name)}/{service}")
         return process
 
     def full_name(self, name: str) -> str:
@@ -199,8 +194,10 @@ class Graph:
 
     def kill(self, name: str, number: int = signal.SIGKILL, deadline: float = 30.0) -> None:
         """Send a signal to one node and wait for its end; it can then be started again."""
+        self._ours.setdefault(name, set()).update(self._named(name))
         process = self.processes.pop(name)
         signal_all([process], number, deadline)
+        process.channel.close()
         if process.popen.poll() is None:
             signal_all([process], signal.SIGKILL, deadline)
             raise GraphError(f"node {name} did not end within {deadline:g} s of signal {number}")
@@ -248,52 +245,46 @@ class Graph:
 
     def set_parameters(self, name: str, values: Mapping[str, Any]) -> None:
         """Set parameters of a node. Raises GraphError that names the one that is refused."""
-        client = self.processes[name].clients["set_parameters"]
-        messages = [Parameter(parameter, value=value).to_parameter_msg() for parameter, value in values.items()]
-        results = self.call(client, SetParameters.Request(parameters=messages)).results
-        for parameter, result in zip(values, results, strict=True):
-            if not result.successful:
-                raise GraphError(f"{name}: parameter {parameter}: {result.reason}")
+        reason = self._ask(name, "take parameters", 60.0, parameters=dict(values))["reason"]
+        if reason:
+            raise GraphError(f"{name}: {reason}")
 
     # Lifecycle
 
     def state(self, name: str) -> int:
         """lifecycle_msgs/State.PRIMARY_STATE_* of a node."""
-        return self.wait_for(lambda: self._ask_state(self.processes[name]), f"the state of {name}")
+        return self._ask(name, "say its state", 60.0)["state"]
 
     def transition(self, name: str, transition: int, deadline: float = 120.0) -> None:
-        """Bring a node through a transition. Raises GraphError with the node's own words when it refuses.
+        """Bring a node through a transition. Raises GraphError with the node's own words when it refuses."""
+        what = GOALS[transition][1]
+        self._refuse_others(name)
+        reason = self._ask(name, what, deadline, transition=transition)["reason"]
+        if reason:
+            raise GraphError(f"node {name} did not {what}: {reason}")
+        self.wait_for(lambda: self._named(name) - self._ours.get(name, set()), f"the discovery of {name}")
 
-        A request or a reply can get lost while the two processes discover each other. So while the reply is
-        out the node is asked for its state: a node that answers is not in a transition, and is asked again.
-        """
-        goal, what = _GOALS[transition]
+    def _ask(self, name: str, what: str, deadline: float, **request: Any) -> dict[str, Any]:
         process = self.processes[name]
-        client = process.clients["change_state"]
-        end = time.monotonic() + deadline
-        self.wait_for(client.service_is_ready, f"the lifecycle services of {name}", deadline)
-        while time.monotonic() < end:
-            future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            while time.monotonic() < end and not self.wait_until(future.done, _ASK_AGAIN):
-                state = self._ask_state(process)
-                if state == goal:
-                    return
-                if state is not None and not self.wait_until(future.done, _ASK_AGAIN):
-                    break  # idle in another state and still no reply: lost
-            if future.done():
-                if future.result().success or self._ask_state(process) == goal:
-                    return
-                raise GraphError(f"node {name} did not {what}: {process.errors()}")
-            client.remove_pending_request(future)
-        raise GraphError(f"node {name} did not {what} within {deadline:g} s: {process.errors()}")
+        process.ask(**request)
+        answer = self.wait_until(process.answer, deadline)
+        if not answer:
+            raise GraphError(f"node {name} did not {what} within {deadline:g} s: {process.errors()}")
+        return answer
 
-    def _ask_state(self, process: Process) -> int | None:
-        client = process.clients["get_state"]
-        future = client.call_async(GetState.Request())
-        if self.wait_until(future.done, _ASK_AGAIN):
-            return future.result().current_state.id
-        client.remove_pending_request(future)
-        return None
+    def _named(self, name: str) -> set[bytes]:
+        """What the middleware calls the nodes of that name, ours too, once for each process."""
+        infos = self.node.get_publishers_info_by_topic(_TELLS_NAMES)
+        return {bytes(info.endpoint_gid) for info in infos if node_name(info) == self.full_name(name)}
+
+    def _refuse_others(self, name: str) -> None:
+        """Raises GraphError where a node of that name is not ours."""
+        others = len(self._named(name) - self._ours.get(name, set())) - (name in self.processes)
+        if others > 0:
+            raise GraphError(
+                f"node {self.full_name(name)}: another program has a node of this name; end that one, or give this one "
+                "a --namespace or a ROS_DOMAIN_ID of its own (one that was killed is forgotten after 20 s)"
+            )
 
     def configure(self, name: str, deadline: float = 600.0) -> None:
         """Loading and warming up a large policy takes minutes, hence the deadline."""

@@ -4,13 +4,15 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vla_ros.bags.streams import CHUNK, CLOCK, EXECUTOR_STATUS, INSTRUCTION, graph_streams
+from vla_ros.bags.streams import CHUNK, CLOCK, E_STOP, EXECUTOR_STATUS, INSTRUCTION, POLICY_STATUS, graph_streams
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
 
-POLICY_STATUS, TASK, E_STOP = "policy_node/status", "run_instruction", "e_stop"
-NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node")
+TASK = "run_instruction"
+DESCRIPTION = "robot_description"
+FRAMES = (DESCRIPTION, "/tf", "/tf_static")
+NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node")
 # A leading ~ stands for the node's own name.
 PARAMETERS = tuple(
     f"~/{name}" for name in ("describe_parameters", "get_parameter_types", "get_parameters", "get_type_description",
@@ -76,14 +78,19 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             execute=[TASK],
         ),
         "recorder_node": Enclave("hears everything, says nothing", subscribe=everything),
+        "marker_node": Enclave(
+            "draws chunk and command for RViz and Foxglove",
+            publish=["~/markers"],
+            subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
+        ),
         "replay_node": Enclave(
-            "plays a bag: sensors and what was told, no command and no chunk",
-            publish=[*sensors, *(topic for topic in told if topic != CHUNK), CLOCK],
+            "plays a bag: sensors and joint states, nothing that is told or commanded",
+            publish=[*sensors, CLOCK],
             managed=False,
         ),
         "driver": Enclave(
             "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
-            publish=sensors,
+            publish=[*sensors, *FRAMES],
             subscribe=[*commands, "/parameter_events"],
             managed=False,
         ),
@@ -100,9 +107,9 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             managed=False,
         ),
         "viewer": Enclave(
-            "vla-ros top and rerun: hears everything, says nothing",
-            subscribe=[*everything, "/diagnostics"],
-            nodes=("vla_ros_cli_*", _COMMAND_LINE),
+            "vla-ros top and rerun, RViz, Foxglove: hears everything, says nothing",
+            subscribe=[*everything, "/diagnostics", "marker_node/markers", *FRAMES],
+            nodes=("vla_ros_cli_*", _COMMAND_LINE, "rviz", "rviz2", "foxglove_bridge"),
             managed=False,
         ),
         "e_stop": Enclave(
@@ -115,7 +122,10 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "sim_node": Enclave(
             "the simulated robot: not in the keystore of a real one",
-            publish=[*sensors, *drawn, CLOCK, *(f"~/{name}" for name in ("cubes", "success", "task"))],
+            publish=[
+                *sensors, *drawn, *FRAMES, CLOCK,
+                *(f"~/{name}" for name in ("cubes", "success", "task")),
+            ],
             subscribe=[*commands, INSTRUCTION, EXECUTOR_STATUS],
             reply=["~/reset", "~/run"],
         ),

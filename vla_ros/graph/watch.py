@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from vla_ros.core.instruction import Agreement
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import plain
 from vla_ros.graph.processes import Graph
@@ -36,6 +37,7 @@ def constants(message: type, prefix: str = "", without: str = " ") -> Names:
 POLICY_STATES = constants(PolicyStatus)
 CAUSES = constants(ExecutorStatus, "CAUSE_")
 EXECUTOR_STATES = constants(ExecutorStatus, without="CAUSE_")
+_STATUSES = ("policy_node/status", "executor_node/status")
 _GOOD = ("running", "executing", "approaching")
 _BAD = ("failed", "stopped", "e stopped", "unconfigured")
 LONGEST = 300  # characters of a text that are shown
@@ -64,8 +66,10 @@ class Watch:
         self.executor: ExecutorStatus | None = None
         self.inference_times: list[float] = []
         self.control_rates: list[float] = []
-        graph.node.create_subscription(PolicyStatus, "policy_node/status", self._take_policy, STATUS_QOS)
-        graph.node.create_subscription(ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
+        self._node, self._agreement = graph.node, Agreement()
+        policy, executor = _STATUSES
+        graph.node.create_subscription(PolicyStatus, policy, self._take_policy, STATUS_QOS)
+        graph.node.create_subscription(ExecutorStatus, executor, self._take_executor, STATUS_QOS)
 
     def _take_policy(self, message: PolicyStatus) -> None:
         new = self.policy is None or message.inferences != self.policy.inferences
@@ -77,6 +81,19 @@ class Watch:
         if message.state in (ExecutorStatus.EXECUTING, ExecutorStatus.APPROACHING):
             self.control_rates.append(message.control_rate)
         self.executor = message
+
+    def warnings(self) -> list[str]:
+        """What only who hears both knows. To be asked now and then."""
+        policy, executor, found = self.policy, self.executor, []
+        both = policy and executor and PolicyStatus.UNCONFIGURED != policy.state and executor.state
+        alike = not both or policy.instruction_id == executor.instruction_id
+        told = (policy.instruction, executor.instruction) if both else ("", "")
+        words = self._agreement.problem(*told, alike, time.monotonic())
+        found += [words] if words and words not in executor.message else []
+        for topic in _STATUSES:
+            if (count := self._node.count_publishers(topic)) > 1:
+                found.append(f"{count} nodes publish {topic}: two robots under one name, or one that ended just now")
+        return found
 
     def rows(self) -> list[tuple[str, Any]]:
         """(title, value) pairs for a table."""
@@ -92,12 +109,15 @@ class Watch:
                                       f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz"))
             if policy.message:
                 rows.append(("", Text(plain(policy.message, LONGEST), style="yellow")))
+        rows += [("", Text(words, style="bold red")) for words in self.warnings()]
         if executor is None:
             rows.append(("executor", "…"))
         else:
             state = state_text(EXECUTOR_STATES[executor.state])
             if executor.cause:
                 state.append(f" ({CAUSES[executor.cause]})")
+            if executor.dry_run:
+                state.append(", dry run: commands nothing")
             rows.append(("executor", state))
             rows.append(("control rate", f"{executor.control_rate:.1f} Hz, worst lateness "
                                          f"{milliseconds(executor.lateness)}"))
@@ -117,9 +137,10 @@ class Watch:
                 parts.append(plain(policy.message, LONGEST))
             parts.append(f"instruction {plain(policy.instruction, LONGEST)!r}")
         if executor is not None:
-            parts.append(f"executor {EXECUTOR_STATES[executor.state]}")
+            parts.append(f"executor {EXECUTOR_STATES[executor.state]}" + (", dry run" if executor.dry_run else ""))
             if executor.message:
                 parts.append(plain(executor.message, LONGEST))
+        parts += self.warnings()
         return ", ".join(parts)
 
 

@@ -18,7 +18,6 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, Stream
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.images import depth_image, image_size, rgb_image
-from vla_ros.messages.joints import joint_positions
 
 ENTRY_POINTS = "vla_ros.decoders"
 SELECTED = {f"std_msgs/msg/{name}": ("data",) for name in ("Bool", "String", "Float32MultiArray", "Float64MultiArray")}
@@ -30,12 +29,9 @@ Readings = dict[str, np.ndarray]
 def decoder_of(stream: Stream, robot: RobotSpec) -> Callable[[Any], Readings]:
     """The function that gives the readings (name -> array) of a message. Raises InputError for an unknown type.
 
-    Joint states and commands are (J,) float64 in rad or m; joints that one of several topics lacks are NaN. All else
-    has the shape and dtype that the stream says, and is finite.
+    Commands are (G,) float64 in rad or m. All else has the shape and dtype that the stream says, and is finite. Joint
+    states are no reading of one message (`core.joint_states`).
     """
-    if stream.is_state:
-        partial = len(robot.state_streams) > 1
-        return lambda message: {stream.name: joint_positions(message, robot.joint_names, partial=partial)}
     if stream.is_command:
         group = next(group for group in robot.groups if COMMAND + group.name == stream.name)
         return lambda message: {stream.name: read_command(group, message)}

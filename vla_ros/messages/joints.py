@@ -7,33 +7,29 @@ from typing import Any
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.joint_states import joint_fault
 from vla_ros.messages.stamps import set_stamp
 
 
-def joint_positions(message: Any, names: Sequence[str], what: str = "joint state", partial: bool = False) -> np.ndarray:
+def joint_positions(message: Any, names: Sequence[str], what: str = "joint state") -> np.ndarray:
     """(J,) float64 positions of the joints `names`, rad or m.
 
-    Joints that the robot file does not know are ignored. With `partial`, joints that the message lacks are NaN.
+    Of one message that holds all of them, such as a command; measured ones are merged (`core.joint_states`). Joints
+    that are not asked for are ignored.
 
     Raises:
         InputError: a joint is missing, is duplicated or has no finite position.
     """
     there = list(message.name)
-    positions = message.position
-    if len(there) != len(positions):
-        raise InputError(f"{what}: {len(there)} names and {len(positions)} positions, expected as many")
-    index = {name: i for i, name in enumerate(there)}
-    missing = [name for name in names if name not in index]
-    if missing and not partial:
+    if fault := joint_fault(there, message.position):
+        raise InputError(f"{what}: {fault}")
+    found = dict(zip(there, message.position, strict=False))
+    missing = [name for name in names if name not in found]
+    if missing:
         raise InputError(f"{what}: joint {missing[0]!r} is missing, got {there}")
-    result = np.array([positions[index[name]] if name in index else np.nan for name in names], dtype=np.float64)
-    if len(index) != len(there):
-        twice = sorted({name for name in there if there.count(name) > 1} & set(names))
-        if twice:
-            raise InputError(f"{what}: joint {twice[0]!r} is duplicated")
+    result = np.array([found[name] for name in names], dtype=np.float64)
     for j in np.flatnonzero(~np.isfinite(result)):
-        if names[j] in index:
-            raise InputError(f"{what}: joint {names[j]!r} is at {result[j]}, expected a finite position")
+        raise InputError(f"{what}: joint {names[j]!r} is at {result[j]}, expected a finite position")
     return result
 
 

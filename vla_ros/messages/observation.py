@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.joint_states import JointStates
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, JOINT_STATES, Stream
@@ -25,11 +26,14 @@ class NotReady(InputError):
 
 
 def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
-    """ns: of the header; the time of receipt for a type without one, and for a command that says "now" (zero)."""
+    """ns: of the header; the time of receipt for a type without one and, but for cameras, where it is zero.
+
+    A driver that stamps nothing says "now", and so does a command.
+    """
     if not is_stamped(type(message)):
         return received_ns
     stamp = stamp_ns(message)
-    return received_ns if stream.is_command and not stamp else stamp
+    return stamp if stamp or stream.is_camera else received_ns
 
 
 class _Entry:
@@ -47,7 +51,7 @@ class _Kept:
     def __init__(self, stream: Stream, robot: RobotSpec, max_age: float | None, history: float) -> None:
         self.stream = stream
         self.decode = decoder_of(stream, robot)
-        limit = max_age if stream.is_camera or stream.is_state else stream.max_age
+        limit = max_age if stream.is_camera else stream.max_age
         self.limit_ns = np.inf if max_age is None or stream.once else round(limit * NS)
         self.history_ns = round(history * NS) + stream.offsets_ns[0]
         self.entries: list[_Entry] = []
@@ -72,12 +76,15 @@ class ObservationBuilder:
 
     Args:
         robot: its file says which streams there are.
-        max_age: s; an image or joint state that is older than this at the time asked for is refused; the other
-            streams have their own limit. None: any age, of all streams.
+        max_age: s; an image or a joint that is older than this at the time asked for is refused; the other streams
+            have their own limit. None: any age, of all streams.
         history: s; messages this much older than the newest of their stream are kept, for observations of earlier
             instants (policies with a history) and for messages that run ahead of the clock.
         names: streams to observe; by default all except commands. Those that are chosen together with them are
             needed as well: `streams` are all.
+
+    Attributes:
+        joints: the joint states, of all their topics.
 
     Raises:
         InputError: for a stream that the robot does not have or that nothing can decode.
@@ -89,24 +96,24 @@ class ObservationBuilder:
         if names is None:
             names = [name for name, stream in robot.all_streams.items() if not stream.is_command]
         self.robot = robot
-        self._state_streams = robot.state_streams
+        self.joints = JointStates(robot.joint_names, history)
+        self._max_age = np.inf if max_age is None else max_age
         self._names = self._spelled(names)
         self.streams = {stream.name: stream for stream in robot.chosen_with({*names, JOINT_STATES})}
-        self._kept = {name: _Kept(stream, robot, max_age, history) for name, stream in self.streams.items()}
+        self._chosen = {name: stream for name, stream in self.streams.items() if not stream.is_state}
+        self._kept = {name: _Kept(stream, robot, max_age, history) for name, stream in self._chosen.items()}
         self._stamps = {name: kept.stamps for name, kept in self._kept.items()}
         self._cameras = tuple(name for name, stream in self.streams.items() if stream.is_camera)
-        self._timed = frozenset((*self._cameras, *self._state_streams))  # they say when an observation was made
         self._columns = {
             COMMAND + group.name: [robot.joint_names.index(name) for name in group.joints] for group in robot.groups
         }
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _spelled(self, names: Collection[str]) -> tuple[str, ...]:
-        """The state by the names of its streams; commands need it too."""
-        spelled = [n for name in names for n in (self._state_streams if name == JOINT_STATES else [name])]
-        if any(name.startswith(COMMAND) for name in names):
-            spelled += self._state_streams
-        return tuple(dict.fromkeys(spelled))
+        """Each once; commands need the state too."""
+        state = [JOINT_STATES] if any(name.startswith(COMMAND) for name in names) else []
+        spelled = [JOINT_STATES if name in self.robot.state_streams else name for name in names]
+        return tuple(dict.fromkeys([*spelled, *state]))
 
     @property
     def paced(self) -> list[str]:
@@ -116,10 +123,14 @@ class ObservationBuilder:
     def add(self, stream: str, message: Any, stamp: int | None = None) -> None:
         """Keep a message of a stream, stamped by its header or with `stamp`, ns.
 
-        The order of arrival does not matter; of two messages with one stamp the later one counts.
+        The order of arrival does not matter; of two messages with one stamp the later one counts. Raises InputError
+        for joint states that contradict themselves, which change nothing.
         """
         entry = _Entry(stamp_ns(message) if stamp is None else stamp, message)
         with self._lock:
+            if self.streams[stream].is_state:
+                self.joints.add(entry.stamp, message.name, message.position)
+                return
             kept = self._kept[stream]
             entries, stamps = kept.entries, kept.stamps
             index = bisect_right(stamps, entry.stamp)
@@ -135,13 +146,14 @@ class ObservationBuilder:
     def clear(self) -> None:
         """Forget everything but what is published once: after a jump of the clock."""
         with self._lock:
+            self.joints.clear()
             for kept in self._kept.values():
                 if not kept.stream.once:
                     kept.entries.clear()
                     kept.stamps.clear()
 
     def problems(self, stamp_ns: int) -> dict[str, str]:
-        """Streams that have no fresh message at `stamp_ns`, with the reason."""
+        """Streams that have no fresh message at `stamp_ns`, with the reason; of the joint states every such joint."""
         return self._select(stamp_ns, self._names)[1]
 
     def build(self, stamp_ns: int, instruction: str = "", names: Collection[str] | None = None) -> Observation:
@@ -156,29 +168,29 @@ class ObservationBuilder:
             NotReady: names every stream that is missing, stale (with its age) or cannot be decoded.
         """
         names = self._names if names is None else self._spelled(names)
-        found, problems = self._select(stamp_ns, names)
+        with self._lock:
+            found, problems = self._select(stamp_ns, names)
+            state, measured_ns = self.joints.at(stamp_ns)
         readings: Readings = {}
         for name, entries in found.items():
             try:
                 readings.update(self._kept[name].readings(entries))
             except InputError as error:
                 problems[name] = str(error)
-        if not problems:
-            try:
-                state = self._state([readings.pop(name) for name in self._state_streams if name in found])
-            except InputError as error:
-                problems[JOINT_STATES] = str(error)
         if problems:
             raise NotReady(problems)
         for name in names:
-            if name not in found:
+            if name.startswith(COMMAND) and name not in found:
                 readings[name] = state[self._columns[name]]
         stamps = {name: entries[-1].stamp for name, entries in found.items()}
-        timed = [stamp for name, stamp in stamps.items() if name in self._timed] or stamps.values()
+        timed = [stamps[name] for name in self._cameras if name in stamps]
+        if JOINT_STATES in names:
+            timed.append(int(measured_ns.max()))
+            stamps[JOINT_STATES] = int(measured_ns.min())  # the oldest joint decides whether they are fresh
         return Observation(
-            stamp_ns=max(timed, default=stamp_ns),
+            stamp_ns=max(timed or stamps.values(), default=stamp_ns),
             images={name: readings.pop(name) for name in self._cameras if name in found},
-            state=state,
+            state=state if JOINT_STATES in names else np.empty(0),
             instruction=instruction,
             stamps_ns=stamps,
             values=readings,
@@ -186,11 +198,18 @@ class ObservationBuilder:
         )
 
     def _select(self, now: int, names: Collection[str]) -> tuple[dict[str, list[_Entry]], dict[str, str]]:
-        """stream -> the entries to use, and why others have none; a command without any is in neither."""
+        """stream -> the entries to use, and why others have none; a command without any is in neither.
+
+        The state has no entries, only problems: every joint that is missing or stale.
+        """
         found, problems = {}, {}
         with self._lock:
-            rows = rows_at(self._stamps, self.streams.values(), now)
+            rows = rows_at(self._stamps, self._chosen.values(), now)
             for name in names:
+                if name == JOINT_STATES:
+                    if said := self.joints.problem(now, self._max_age):
+                        problems[name] = said
+                    continue
                 kept, chosen = self._kept[name], rows[name]
                 if chosen is None:
                     why = self._missing(kept, now)
@@ -225,16 +244,3 @@ class ObservationBuilder:
         others = partners(kept.stream, self.streams.values())
         said = f"{age / NS:.3f} s old" + (f" where it is together with {others}" if others else "")
         return f"{said}, expected at most {kept.limit_ns / NS:.3f} s"
-
-    def _state(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        """(J,) of all topics of joint states; empty of none. Raises InputError for a joint not on exactly one."""
-        if len(parts) < 2:
-            return parts[0] if parts else np.empty(0)
-        counts = np.isfinite(parts).sum(axis=0)
-        bad = np.flatnonzero(counts != 1)
-        if bad.size:
-            raise InputError(
-                f"joint {self.robot.joint_names[bad[0]]!r} is on {counts[bad[0]]} of the topics "
-                f"{list(self.robot.joint_state_topics)}, expected one"
-            )
-        return np.nansum(parts, axis=0)

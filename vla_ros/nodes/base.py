@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -27,16 +27,18 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.core.text import say
 from vla_ros.nodes.clock import ClockGuard
+from vla_ros.nodes.parameter_files import check_parameters, files_of
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
+from vla_ros.nodes.parent import Parent
+from vla_ros.nodes.qos_overrides import QosOverrides
 from vla_ros.nodes.security import secured
 from vla_ros.nodes.taking import NodeExecutor
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
 ENDING = 15.0  # s for the middleware to let go of a node that is over
-PARENT_PIPE = "VLA_ROS_PARENT_PIPE"  # a file descriptor that closes when the program that started us is gone
 
 
-class ManagedNode(ClockGuard, LifecycleNode):
+class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
     """A lifecycle node with declared parameters and one way down.
 
     A subclass overrides `configure`, `activate`, `deactivate` and `release`. What `configure` creates on the
@@ -44,10 +46,12 @@ class ManagedNode(ClockGuard, LifecycleNode):
 
     Attributes:
         parameters: the current values, an instance of the dataclass given to the constructor.
+        refusal: why the last step of a transition failed.
     """
 
     def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
         super().__init__(name, **options)
+        self._own_name, self.refusal = name, ""
         self._created: list[tuple[Any, Callable[[Any], object]]] = []
         self._when_released: Callable[[], None] | None = None
         self._parameter_fields = {item.name: item for item in fields(parameters)}
@@ -101,6 +105,12 @@ class ManagedNode(ClockGuard, LifecycleNode):
         """A timer of `period` s that keeps running when simulated time stands still."""
         return self.create_timer(period, callback, clock=self._steady_clock)
 
+    def destroy_subscription(self, subscription: Any) -> bool:
+        """With the one that completes it, where there is one (see `nodes.bounded`)."""
+        if (other := getattr(subscription, "completed_by", None)) is not None:
+            super().destroy_subscription(other)
+        return super().destroy_subscription(subscription)
+
     # Parameters
 
     def _declare(self, kind: type[NodeParameters]) -> Any:
@@ -114,6 +124,11 @@ class ManagedNode(ClockGuard, LifecycleNode):
             # rclpy reads an empty list of a parameter file as "not set"
             values[item.name] = default if value is None else value
         return build(kind, values)
+
+    def check_given(self, files: Sequence[str]) -> None:
+        """Raises InputError for what the node's parameter files and arguments set and it would not take."""
+        full_name, known = self.get_fully_qualified_name(), list(self._parameters)
+        check_parameters(full_name, self._own_name, known, list(self._parameter_overrides), files)
 
     def _check_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
         for parameter in parameters:
@@ -161,6 +176,7 @@ class ManagedNode(ClockGuard, LifecycleNode):
             self.get_logger().error(f"{what} failed: {reason}\n{traceback.format_exc()}")
         else:
             return True
+        self.refusal = reason
         self.refused(reason)
         return False
 
@@ -189,6 +205,8 @@ class ManagedNode(ClockGuard, LifecycleNode):
         if result == TransitionCallbackReturn.SUCCESS and not self._attempt("activate", self.activate):
             super().on_deactivate(state)
             return TransitionCallbackReturn.FAILURE
+        for words in self.unused_qos_overrides():
+            self.get_logger().warning(words)
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -235,14 +253,19 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     node unable to say that it stops. What counts as a request to end at once: `_watch`. Returns the exit status.
     """
     stop: Future[str] = Future()
-    _watch(stop)
+    parent = Parent()
+    _watch(stop, parent)
     executor = node = None
     try:
         with secured(args):
             rclpy.init(args=args, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
             node = make()
+        if isinstance(node, ManagedNode):
+            node.check_given(files_of(sys.argv if args is None else args))
         executor = NodeExecutor()
         executor.add_node(node)
+        if isinstance(node, ManagedNode):
+            parent.serve(lambda request: executor.create_task(parent.answer, node, request))
         executor.spin_until_future_complete(stop)
         return 0
     except InputError as error:
@@ -275,8 +298,8 @@ def end_at_the_latest() -> None:
     faulthandler.dump_traceback_later(ENDING, exit=True)
 
 
-def _watch(stop: "Future[str]") -> None:
-    """Sets `stop` from a thread when a signal arrives or the parent closes its end of the pipe.
+def _watch(stop: "Future[str]", parent: Parent) -> None:
+    """Sets `stop` from a thread when a signal arrives or the program that started us is gone.
 
     A third signal of one kind ends the process at once (see `StopSignals`), braking or not: that is for one that hangs.
     A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
@@ -286,11 +309,10 @@ def _watch(stop: "Future[str]") -> None:
     for number in taken():
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    parent = int(os.environ[PARENT_PIPE]) if PARENT_PIPE in os.environ else None
     signals = StopSignals()
 
     def watch() -> None:
-        sources = [read_end] + ([parent] if parent is not None else [])
+        sources = [read_end] + ([parent.descriptor] if parent.descriptor is not None else [])
         while True:
             ready, _, _ = select.select(sources, [], [])
             if read_end in ready:
@@ -299,8 +321,8 @@ def _watch(stop: "Future[str]") -> None:
                         stop.set_result(signal.Signals(number).name)
                     if signals.is_third(number):
                         os._exit(128 + number)
-            if parent in ready:
-                sources.remove(parent)
+            if parent.descriptor in ready and not parent.read():
+                sources.remove(parent.descriptor)
                 if not stop.done():
                     stop.set_result("the program that started this node is gone")
 

@@ -4,16 +4,19 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from vla_ros.control.admission import Reason
 from vla_ros.core.instruction import MAX_INSTRUCTION, instruction_problem
-from vla_ros.nodes.qos import COMMAND_QOS
+from vla_ros.core.joint_states import joint_fault
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 from vla_ros.nodes.taking import Withheld
 
 SMALL = 65_536  # bytes; beyond it joint states and statuses are not honest ones
+_LOOK = 0.5  # s between looks for a publisher that keeps its last instruction
 
 Refuse = Callable[[Reason, str], object]
 
@@ -33,6 +36,13 @@ def subscribe_raw(
     return made
 
 
+def _logger(node: Node) -> Refuse:
+    def log(reason: Reason, words: str) -> None:
+        node.get_logger().warning(f"{reason}: {words}; the message is ignored", throttle_duration_sec=5.0)
+
+    return log
+
+
 def subscribe_bounded(
     node: Node,
     kind: type,
@@ -49,10 +59,7 @@ def subscribe_bounded(
     cannot be decoded at all, is told to `refuse` in words (to the node's log where there is none) and changes nothing.
     """
 
-    def log(reason: Reason, words: str) -> None:
-        node.get_logger().warning(f"{reason}: {words}; the message is ignored", throttle_duration_sec=5.0)
-
-    refuse = refuse or log
+    refuse = refuse or _logger(node)
 
     def receive(data: bytes | Withheld) -> None:
         if len(data) > limit:
@@ -68,13 +75,53 @@ def subscribe_bounded(
     return subscribe_raw(node, kind, topic, receive, qos, limit, **options)
 
 
-def subscribe_instruction(node: Node, take: Callable[[str], None], refuse: Refuse | None = None) -> None:
-    """`take` gets the text of `instruction`, stripped; one that is too long is no instruction."""
+def subscribe_joint_states(
+    node: Node, topic: str, take: Callable[[JointState], None], qos: QoSProfile, refuse: Refuse | None = None
+) -> Any:
+    """`take` gets the messages that do not contradict themselves. The subscription."""
+    refuse = refuse or _logger(node)
 
-    def check(message: String) -> None:
+    def check(message: JointState) -> None:
+        if fault := joint_fault(message.name, message.position):
+            refuse(Reason.UNDECODABLE, f"{topic}: {fault}")
+        else:
+            take(message)
+
+    return subscribe_bounded(node, JointState, topic, check, qos, refuse)
+
+
+def subscribe_instruction(node: Any, take: Callable[[str], None], refuse: Refuse | None = None) -> None:
+    """`take` gets the text of `instruction`, stripped; one that is too long is no instruction. `node`: a `ManagedNode`.
+
+    A publisher that keeps its last message (transient local) is heard although it spoke before: a second subscription
+    is made once one is there, because every other publisher would be warned that it does not fit that one. What was
+    sent before the newest instruction changes nothing any more.
+    """
+    subscriptions: list[Any] = []
+    newest = 0  # ns, when the newest one was sent
+
+    def check(message: String, kept: bool) -> None:
+        nonlocal newest
+        sent = getattr(subscriptions[kept], "sent_ns", 0)
+        if kept and sent <= newest:
+            return  # heard already, or overtaken
+        newest = max(newest, sent)
         if problem := instruction_problem(message.data):
             (refuse or (lambda reason, words: node.get_logger().warning(words)))(Reason.SIZE, problem)
         else:
             take(message.data.strip())
 
-    subscribe_bounded(node, String, "instruction", check, COMMAND_QOS, refuse, MAX_INSTRUCTION + 64)
+    def subscribe(qos: QoSProfile) -> Any:
+        kept = bool(subscriptions)
+        limit = MAX_INSTRUCTION + 64
+        return subscribe_bounded(node, String, "instruction", lambda m: check(m, kept), qos, refuse, limit)
+
+    def look() -> None:
+        if len(subscriptions) == 1:
+            publishers = node.get_publishers_info_by_topic(subscriptions[0].topic_name)
+            if any(one.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in publishers):
+                subscriptions.append(subscribe(STATUS_QOS))
+                subscriptions[0].completed_by = subscriptions[1]
+
+    subscriptions.append(subscribe(COMMAND_QOS))
+    node.create_steady_timer(_LOOK, look)

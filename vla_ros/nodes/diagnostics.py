@@ -66,7 +66,8 @@ class ExecutorDiagnostic:
         self._refused = 0
         self._overruns = 0
 
-    def __call__(self, status: ExecutorStatus) -> DiagnosticStatus:
+    def __call__(self, status: ExecutorStatus, disagreement: str = "") -> DiagnosticStatus:
+        """`disagreement`: of policy and executor about the instruction, in words; the status' message has it too."""
         words = {
             ExecutorStatus.UNCONFIGURED: "unconfigured",
             ExecutorStatus.INACTIVE: "inactive",
@@ -84,6 +85,8 @@ class ExecutorDiagnostic:
         elif status.state in (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING):
             level = DiagnosticStatus.WARN if status.message else level
             notes += hindrances(status)
+        if disagreement:
+            level = max(level, DiagnosticStatus.WARN)
         # Counters start again at activation, so only growth counts.
         for grown, what in (
             (status.refused_chunks - self._refused, f"refused chunks, last: {status.last_refusal}"),

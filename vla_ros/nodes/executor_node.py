@@ -72,7 +72,7 @@ class ExecutorNode(ManagedNode):
         if parameters.urdf and parameters.robot_description:
             raise InputError("parameters urdf and robot_description: both are set, expected one of them")
         source = parameters.urdf or parameters.robot_description
-        limits = Limits.merge(robot, load_urdf(source) if source else None)
+        limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         if not parameters.dry_run:  # early: what follows is time in which others are discovered
@@ -80,6 +80,7 @@ class ExecutorNode(ManagedNode):
             self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._warning, self._said, self._last_command = "", "", (), None
+        self._disagreement = ""
         simulated = self.get_parameter("use_sim_time").value
         self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
@@ -99,7 +100,7 @@ class ExecutorNode(ManagedNode):
                 self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock
             )
         diagnostic = ExecutorDiagnostic()
-        publish_diagnostics(self, lambda: diagnostic(self._status))
+        publish_diagnostics(self, lambda: diagnostic(self._status, self._disagreement))
         self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
         self._publish_status()
         if self._claim is not None:
@@ -275,6 +276,9 @@ class ExecutorNode(ManagedNode):
                 if warning and not self._warning:  # once for each instruction
                     self.get_logger().warning(warning)
                 self._warning = warning
+                message.instructions, self._disagreement = self._inputs.instructions, self._inputs.disagreement
+                if self._disagreement and message.state not in (State.STOPPED, State.E_STOPPED):
+                    message.message = "; ".join(filter(None, [message.message, self._disagreement]))
             message.dry_run = self.parameters.dry_run
             if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal

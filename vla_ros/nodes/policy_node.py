@@ -16,7 +16,7 @@ from vla_ros.control.admission import Reason
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
-from vla_ros.core.stream import Stream
+from vla_ros.core.stream import JOINT_STATES, Stream
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import NotReady, ObservationBuilder, message_stamp
 from vla_ros.messages.stamps import NS
@@ -79,13 +79,13 @@ class PolicyNode(ManagedNode):
         self._builder = ObservationBuilder(
             robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor)
         )
-        self._trigger = Trigger(self._builder.paced, robot.state_streams, values.max_rate, values.max_age,
+        self._trigger = Trigger(self._builder.paced, [JOINT_STATES], values.max_rate, values.max_age,
                                 processor.step_dt if traits.paced else 0.0)
         self._arrivals = Arrivals(self._builder, self._trigger, values.max_age)
         self._met = ""  # the last instruction that the policy has met
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", COMMAND_QOS)
         for stream in self._builder.streams.values():
-            subscribe(self, stream, self._taker(stream), values.reliable_sensors)
+            subscribe(self, stream, self._taker(stream), values.reliable_sensors, self._refuse_message)
         self._clock_watch = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._clock_jumped,
@@ -157,6 +157,7 @@ class PolicyNode(ManagedNode):
             if text != self._instruction:
                 self._begin()
             self._instruction = text
+            self._status.instructions += 1
             self._wake.notify_all()
         self._set_status(self._status.state)
 
@@ -210,7 +211,7 @@ class PolicyNode(ManagedNode):
             return None
         target = self._trigger.target(now)
         # A stream that ran ahead of /clock is no problem: it is judged at the instant to observe.
-        problems = self._builder.problems(now if target is None else target) | self._trigger.problems(now)
+        problems = self._trigger.problems(now) | self._builder.problems(now if target is None else target)
         if problems:
             problems = self._arrivals.explained(problems, now)
             if tuple(self._status.waiting_for) != tuple(problems) or self._status.state != PolicyStatus.WAITING:

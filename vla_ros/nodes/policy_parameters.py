@@ -1,9 +1,12 @@
 """The parameters of policy_node."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vla_ros.nodes.parameters import NodeParameters, parameter
-from vla_ros.runtime.session import SessionOptions
+
+if TYPE_CHECKING:
+    from vla_ros.runtime.session import SessionOptions
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class PolicyParameters(NodeParameters):
     rtc_exact: bool = parameter(False, "guide with the vector-Jacobian product (slower) instead of its stop-gradient")
     rtc_max_guidance: float = parameter(5.0, "bound of the guidance weight", low=0.0, high=100.0)
 
-    def session_options(self) -> SessionOptions:
+    def session_options(self) -> "SessionOptions":
+        from vla_ros.runtime.session import SessionOptions  # takes torch, which who only asks for names does without
+
         return SessionOptions(
             num_steps=self.num_steps or None,
             graph=self.graph,

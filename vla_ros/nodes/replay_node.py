@@ -1,6 +1,7 @@
-"""Publishes a bag: every message as it was recorded, and the time of its recording on /clock."""
+"""Publishes a bag: every message as it was recorded and, if asked to, the time of its recording on /clock."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -12,11 +13,14 @@ from rosgraph_msgs.msg import Clock
 from vla_ros.bags.player import PlayOptions, schedule, selected_topics
 from vla_ros.bags.reader import Bag, TopicInfo
 from vla_ros.bags.streams import CLOCK
+from vla_ros.core.discovery import discovery_time
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
+from vla_ros.nodes.commands import node_name
 from vla_ros.nodes.qos import profile
 from vla_ros.nodes.streams import message_class
 
+LOOK = 1.0  # s between looks at who else publishes
 CLOCK_PERIOD = 0.01  # s between two /clock messages where the bag has none of its own
 DEPTH = 100
 ACKNOWLEDGE_SECONDS = 10.0  # at the end: how long reliable subscribers may take to confirm the last messages
@@ -29,24 +33,39 @@ class ReplayNode(Node):
         left_out: topic -> why it is not published.
     """
 
-    def __init__(self, bag: Bag, options: PlayOptions, clock: bool = True) -> None:
+    def __init__(self, bag: Bag, options: PlayOptions) -> None:
         super().__init__("replay_node")
         self.bag, self.options = bag, options
-        self.left_out: dict[str, str] = {}
         self._publishers_by_topic: dict[str, Any] = {}
-        for topic in sorted(selected_topics(bag, options)):
-            if topic == CLOCK and not clock:
-                continue
-            info = bag.topics[topic]
+        topics, self.left_out = selected_topics(bag, options)
+        kinds = {}
+        for topic in sorted(topics):
             try:
-                message_type = message_class(info.type)
+                kinds[topic] = message_class(bag.topics[topic].type)
             except InputError as error:
                 self.left_out[topic] = str(error)
-                continue
-            self._publishers_by_topic[topic] = self.create_publisher(message_type, topic, _qos(info))
-        self._makes_clock = clock and CLOCK not in bag.topics
+        self._makes_clock = options.clock and CLOCK not in bag.topics
+        time.sleep(discovery_time())
+        self._look_at = 0.0
+        self._refuse_others([*kinds, *([CLOCK] if self._makes_clock else [])])
+        for topic, kind in kinds.items():
+            self._publishers_by_topic[topic] = self.create_publisher(kind, topic, _qos(bag.topics[topic]))
         if self._makes_clock:
             self._publishers_by_topic[CLOCK] = self.create_publisher(Clock, CLOCK, DEPTH)
+
+    def _refuse_others(self, topics: Iterable[str]) -> None:
+        """Raises InputError where somebody else publishes: a live robot, and a recorded one in its place."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK
+        me = self.get_fully_qualified_name()
+        for topic in topics:
+            names = [node_name(info) for info in self.get_publishers_info_by_topic(topic)]
+            if others := [name for name in names if name != me] or names[1:]:
+                raise InputError(
+                    f"{topic}: {', '.join(sorted(others))} publishes it, expected nobody else; end that node, or "
+                    "choose with --topics what is to be published"
+                )
 
     def wait_for_subscribers(self) -> None:
         """Until every published topic has one, /clock too."""
@@ -68,6 +87,7 @@ class ReplayNode(Node):
                 self._publish_clock(origin_ns + round(tick * 1e9 * rate))
                 tick += CLOCK_PERIOD
             _wait(begin + due)
+            self._refuse_others(self._publishers_by_topic)
             publisher = self._publishers_by_topic.get(record.topic)
             if publisher is None:
                 continue

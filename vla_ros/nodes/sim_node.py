@@ -60,10 +60,10 @@ class SimParameters(NodeParameters):
 class SimNode(ManagedNode):
     """MuJoCo world to topics.
 
-    Publishes joint states, images and camera_info as the robot file says, `~/task` and `~/success`, in lockstep
-    `/clock`; for demonstrators `~/cubes` (in lockstep while it runs). Takes commands of the robot file's groups and
-    `instruction`. Services: `~/reset` (std_srvs/Trigger) takes those parameters that say so; `~/run`
-    (std_srvs/SetBool) runs or pauses a lockstep.
+    Publishes joint states, images and camera_info as the robot file says, robot_description, /tf and /tf_static,
+    `~/task` and `~/success`, in lockstep `/clock`; for demonstrators `~/cubes` (in lockstep while it runs). Takes
+    commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) takes those
+    parameters that say so; `~/run` (std_srvs/SetBool) runs or pauses a lockstep.
     """
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class SimNode(ManagedNode):
             world=world,
             view=view,
             commands=Commands(self, robot, world),
-            states=StatePublisher(self, robot, RECORDED_DEPTH if values.acknowledged else 10),
+            states=StatePublisher(self, robot, world, RECORDED_DEPTH if values.acknowledged else 10),
             cubes=CubePublisher(self),
             cameras=[CameraPublisher(self, camera, view) for camera in robot.cameras],
             task=TaskWatch(self),

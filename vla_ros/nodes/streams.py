@@ -13,7 +13,7 @@ from sensor_msgs.msg import JointState
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
 from vla_ros.messages.stamps import is_stamped
-from vla_ros.nodes.bounded import subscribe_bounded
+from vla_ros.nodes.bounded import Refuse, subscribe_joint_states
 from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 
@@ -36,8 +36,12 @@ def message_class(typename: str) -> type:
     return kind
 
 
-def subscribe(node: Node, stream: Stream, take: Callable[[Any], None], reliable: bool = False) -> None:
+def subscribe(
+    node: Node, stream: Stream, take: Callable[[Any], None], reliable: bool = False, refuse: Refuse | None = None
+) -> None:
     """What is published once is asked for although it was published before.
+
+    `refuse` is told of joint states that are too large or contradict themselves; the node's log where there is none.
 
     Raises InputError for a type that is not installed, and for a stream that paces without a header.
     """
@@ -46,6 +50,6 @@ def subscribe(node: Node, stream: Stream, take: Callable[[Any], None], reliable:
         raise InputError(f"stream {stream.name}: {stream.type} has no stamp, so it cannot pace")
     qos = STATUS_QOS if stream.once else sensor_qos(reliable or stream.reliable)
     if kind is JointState:
-        subscribe_bounded(node, kind, stream.topic, take, qos)
+        subscribe_joint_states(node, stream.topic, take, qos, refuse)
     else:
         node.create_subscription(kind, stream.topic, take, qos)

@@ -81,7 +81,10 @@ def take(handle: Any, limit: int) -> tuple[bytes | Withheld, tuple[int, int]] | 
 
 
 class NodeExecutor(SingleThreadedExecutor):
-    """Gives subscriptions that have a `size_limit` (bytes) their messages that way, or `Withheld`."""
+    """Gives subscriptions that have a `size_limit` (bytes) their messages that way, or `Withheld`.
+
+    Their `sent_ns` is then the time at which the publisher sent the message.
+    """
 
     def _take_subscription(self, subscription: Any) -> Any:
         limit = getattr(subscription, "size_limit", None)
@@ -96,6 +99,7 @@ class NodeExecutor(SingleThreadedExecutor):
             return None
 
         async def execute() -> None:
+            subscription.sent_ns = taken[1][0]
             subscription.callback(taken[0])
 
         return execute

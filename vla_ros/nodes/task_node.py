@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +14,14 @@ from std_msgs.msg import Bool, String
 
 from vla_ros.action import RunInstruction
 from vla_ros.control.task import Outcome, goal_problem, problem
+from vla_ros.core.instruction import instruction_id
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
+REPEAT_AFTER, REPEAT_UNTIL = 1.0, 10.0  # s after an instruction, in which it is said again to a node that missed it
 PERIOD = 0.1  # s between two looks at the running task, and between feedbacks
 
 
@@ -44,6 +47,42 @@ class Run:
             self.done.set_result((outcome, message))
 
 
+class Repeat:
+    """An instruction that was given, until policy and executor follow it.
+
+    A publisher that leaves at once (`ros2 topic pub --once`) reaches those that have discovered it by then. Who missed
+    the text has taken no instruction since, and follows another one: only then is it said again. An instruction that
+    anybody took afterwards, an empty one above all, is newer and ends this.
+    """
+
+    def __init__(self, text: str, before: Mapping[str, Any]) -> None:
+        """`before`: node -> its status when the text was heard."""
+        self.text, self.over, self._heard = text, False, time.monotonic()
+        self._next = self._heard + REPEAT_AFTER
+        self._id, self._before = instruction_id(text), {node: _taken(status) for node, status in before.items()}
+
+    def missed(self, statuses: Mapping[str, tuple[Any, float]]) -> list[str]:
+        """The nodes that are to be told again now.
+
+        `statuses`: node -> its last status, and when it came.
+        """
+        now = time.monotonic()
+        if now < self._next:
+            return []
+        self._next = now + REPEAT_AFTER
+        behind = [node for node in self._before if statuses[node][0].instruction_id != self._id]
+        told_since = any(_taken(statuses[node][0]) != self._before[node] for node in behind)
+        self.over = not behind or told_since or now > self._heard + REPEAT_UNTIL
+        if self.over:
+            return []
+        known = {node: came for node, (status, came) in statuses.items() if status.state != ExecutorStatus.UNCONFIGURED}
+        return [node for node in behind if known.get(node, -math.inf) > self._heard + REPEAT_AFTER / 2]
+
+
+def _taken(status: Any) -> tuple[int, int]:
+    return status.instructions, status.instruction_id
+
+
 class TaskNode(ManagedNode):
     """Offers `run_instruction` (vla_ros/RunInstruction); publishes the goal's text on `instruction`, empty at its end.
 
@@ -62,6 +101,7 @@ class TaskNode(ManagedNode):
 
     def configure(self) -> None:
         self._newest: dict[str, tuple[Any, float]] = {}  # node -> its last status, and when it came
+        self._repeat: Repeat | None = None
         self._said: list[str] = []  # what we published and have not heard back yet
         self._instructions = self.create_publisher(String, "instruction", COMMAND_QOS)
         subscribe_instruction(self, self._take_instruction)
@@ -102,12 +142,24 @@ class TaskNode(ManagedNode):
     def _take_instruction(self, text: str) -> None:
         if text in self._said:
             self._said.remove(text)
-        elif self._run is not None and text != self._run.instruction:
+            return
+        self._repeat = Repeat(text, {node: message for node, (message, _) in self._newest.items()})
+        if self._run is not None and text != self._run.instruction:
             self._run.end(Outcome.PREEMPTED, f"a message on instruction took over: {text[:100]!r}")
 
     def _say(self, text: str) -> None:
+        self._repeat = Repeat(text, {node: message for node, (message, _) in self._newest.items()})
+        self._publish(text)
+
+    def _publish(self, text: str) -> None:
         self._said = [*self._said[-9:], text]
         self._instructions.publish(String(data=text))
+
+    def _look_for_missed(self) -> None:
+        repeat = self._repeat
+        if repeat is not None and not repeat.over and self.is_active and (nodes := repeat.missed(self._newest)):
+            self.get_logger().warning(f"{' and '.join(nodes)} missed the instruction {repeat.text[:100]!r}: said again")
+            self._publish(repeat.text)
 
     # The action
 
@@ -149,6 +201,7 @@ class TaskNode(ManagedNode):
 
     def _look(self) -> None:
         """Ends the running task when it is due, and tells its client how it goes."""
+        self._look_for_missed()
         run = self._run
         if run is None or run.done.done():
             return

@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from vla_ros.core.stream import JOINT_STATES
 from vla_ros.messages.observation import ObservationBuilder
 from vla_ros.messages.stamps import NS
 from vla_ros.runtime.trigger import Trigger
@@ -26,6 +27,7 @@ class Arrivals:
     def __init__(self, builder: ObservationBuilder, trigger: Trigger, max_ahead: float) -> None:
         self._builder, self._trigger = builder, trigger
         streams = builder.streams.items()
+        self._states = frozenset(name for name, stream in streams if stream.is_state)
         self.beats = frozenset(name for name, stream in streams if stream.paces or stream.with_ or stream.is_state)
         self._max_ahead_ns = round(max_ahead * NS)
         self._waiting: dict[str, deque[tuple[int, Any]]] = {}
@@ -57,10 +59,12 @@ class Arrivals:
 
     def explained(self, problems: Mapping[str, str], now_ns: int) -> dict[str, str]:
         """The same problems, stream -> why; it is named where the messages that are missed wait."""
-        return {
-            stream: self._ahead(self._waiting[stream][-1][0], now_ns) if stream in self._waiting else why
-            for stream, why in problems.items()
-        }
+        found = dict(problems)
+        for name, waiting in self._waiting.items():
+            stream = JOINT_STATES if name in self._states else name
+            if stream in found:
+                found[stream] = self._ahead(waiting[-1][0], now_ns)
+        return found
 
     def clear(self) -> None:
         """Forget everything but what is published once: after a jump of the clock."""
@@ -71,7 +75,10 @@ class Arrivals:
 
     def _deliver(self, stream: str, message: Any, stamp_ns: int) -> None:
         self._builder.add(stream, message, stamp_ns)
-        if stream in self.beats:
+        if stream in self._states:
+            if (complete_ns := self._builder.joints.complete_ns) is not None:
+                self._trigger.add(JOINT_STATES, complete_ns)
+        elif stream in self.beats:
             self._trigger.add(stream, stamp_ns)
 
     @staticmethod

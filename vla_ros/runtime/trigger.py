@@ -6,8 +6,8 @@ from vla_ros.messages.stamps import NS
 
 
 class Trigger:
-    """An inference is due when every stream that paces has a message newer than the last inference's, joint states not
-    older than the newest of these are there, and the rate limit allows it.
+    """An inference is due when every stream that paces has a message newer than the last inference's, no joint was
+    last measured before the newest of these, and the rate limit allows it.
 
     So a slow camera sets the pace, one inference runs on each set of images, and in a simulation in lockstep, whose
     streams carry the same stamps, exactly one on each stamp.

@@ -15,6 +15,7 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
+from vla_ros.core.discovery import this_machine_only
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.bounded import subscribe_raw
 from vla_ros.nodes.commands import node_name
@@ -59,7 +60,7 @@ class Claim:
 
     def settle(self) -> None:
         """Waits until executors of other machines that were there before have been discovered."""
-        if not _this_machine_only():
+        if not this_machine_only():
             time.sleep(max(0.0, self._end_of_wait - time.monotonic()))
 
     def take(self) -> None:
@@ -173,14 +174,6 @@ class Claim:
             self._read()
             self._refuse(COMMANDING)
         self._read()
-
-
-def _this_machine_only() -> bool:
-    """Whether the middleware is told to discover nobody elsewhere."""
-    profiles = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "CYCLONEDDS_URI")
-    elsewhere = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", *profiles)
-    local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") in ("LOCALHOST", "OFF")
-    return local and sys.platform == "linux" and not any(os.environ.get(name) for name in elsewhere)
 
 
 def _owner(name: str) -> str:

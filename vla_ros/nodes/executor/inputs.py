@@ -1,6 +1,7 @@
 """What the executor hears of others: joint states, instructions, chunks, and whether the policy is there."""
 
 import threading
+import time
 from collections.abc import Callable
 
 from rclpy.serialization import deserialize_message
@@ -10,12 +11,13 @@ from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Executor
 from vla_ros.control.status import Seen
 from vla_ros.core.chunk import MalformedChunk
+from vla_ros.core.instruction import Agreement
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.base import ManagedNode
-from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_raw
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_joint_states, subscribe_raw
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.policy_watch import PolicyWatch
 from vla_ros.nodes.qos import CHUNK_QOS, STATUS_QOS, sensor_qos
@@ -28,7 +30,11 @@ _LOOK_PERIOD = 0.1  # s between looks whether the policy is there
 
 
 class Inputs:
-    """The node's subscriptions; what they bring is handed to the executor with the lock held."""
+    """The node's subscriptions; what they bring is handed to the executor with the lock held.
+
+    Attributes:
+        instructions: how many were taken.
+    """
 
     def __init__(
         self,
@@ -47,10 +53,12 @@ class Inputs:
         `simulated`: ROS time is /clock's.
         """
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
+        self.instructions = 0
+        self._agreement, self._policy = Agreement(), None
         self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=_KEPT)
         self._joint_states = [
-            subscribe_bounded(node, JointState, topic, self._on_joint_state, joints_qos, self._refuse)
+            subscribe_joint_states(node, topic, self._on_joint_state, joints_qos, self._refuse)
             for topic in robot.joint_state_topics
         ]
         subscribe_instruction(node, self._on_instruction, self._refuse)
@@ -77,7 +85,17 @@ class Inputs:
     def _on_instruction(self, text: str) -> None:
         with self._lock:
             self._executor.set_instruction(text)
+            self.instructions += 1
             self._told()
+
+    @property
+    def disagreement(self) -> str:
+        """In words, where the policy follows another instruction. To be asked now and then."""
+        executor, policy = self._executor, self._policy
+        if policy is None or policy.state == PolicyStatus.UNCONFIGURED:
+            policy = PolicyStatus(instruction_id=executor.instruction_id)
+        alike = policy.instruction_id == executor.instruction_id
+        return self._agreement.problem(policy.instruction, executor.instruction, alike, time.monotonic())
 
     def _refuse(self, reason: Reason, words: str, seen: Seen | None = None) -> None:
         """A message of any topic that is too large, cannot be decoded, or contradicts itself."""
@@ -109,10 +127,13 @@ class Inputs:
 
     def _on_policy_status(self, message: PolicyStatus) -> None:
         self._policy_watch.heard()
+        self._policy = message
         if message.state in (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE):
             with self._lock:
                 self._executor.policy_session_over(message.session)
 
     def _on_policy(self, there: bool) -> None:
+        if not there:
+            self._policy = None
         with self._lock:
             self._executor.policy_alive(there, self._now_ns())

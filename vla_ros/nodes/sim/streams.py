@@ -7,15 +7,19 @@ import numpy as np
 from geometry_msgs.msg import Quaternion, Transform, Vector3
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, MultiDOFJointState
+from std_msgs.msg import String
 
+from vla_ros.control.kinematics import Kinematics
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import Camera, CommandGroup, RobotSpec
 from vla_ros.messages.commands import COMMAND_TYPES, read_command
 from vla_ros.messages.images import compressed_image_message, image_message
 from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.stamps import set_stamp, stamp_ns
-from vla_ros.nodes.qos import COMMAND_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.sim.frames import Frames
 from vla_ros.nodes.streams import message_class
+from vla_ros.sim.description import urdf
 from vla_ros.sim.world import World
 
 
@@ -86,16 +90,22 @@ class Commands:
 
 
 class StatePublisher:
-    """Joint states of a world."""
+    """Joint states of a world, and what viewers need besides: robot_description, /tf and /tf_static."""
 
-    def __init__(self, node: Node, robot: RobotSpec, depth: int = 10) -> None:
+    def __init__(self, node: Node, robot: RobotSpec, world: World, depth: int = 10) -> None:
         qos = sensor_qos(reliable=True, depth=depth)
         self.publisher = node.create_publisher(JointState, robot.joint_state_topics[0], qos)
+        description = urdf(world.model, robot.name)
+        self._description = node.create_publisher(String, "robot_description", STATUS_QOS)
+        self._description.publish(String(data=description))
+        self._frames = Frames(node, Kinematics(description))
 
     def publish(self, world: World, stamp: int) -> None:
+        positions = world.joint_positions()
         self.publisher.publish(
-            joint_state_message(JointState, world.joint_names, world.joint_positions(), stamp, world.joint_velocities())
+            joint_state_message(JointState, world.joint_names, positions, stamp, world.joint_velocities())
         )
+        self._frames.publish(dict(zip(world.joint_names, positions, strict=True)), stamp)
 
 
 class CubePublisher:

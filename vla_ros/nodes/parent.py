@@ -1,0 +1,84 @@
+"""The way between a node and the program that started it, which no other node has.
+
+Services reach whoever has the name, on every robot of the network; what goes through here reaches this process alone.
+Its end is the end of that program.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from lifecycle_msgs.msg import State, Transition
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+CHANNEL = "VLA_ROS_PARENT"  # a file descriptor: requests of the program that started us, and their answers
+GOALS = {
+    Transition.TRANSITION_CONFIGURE: (State.PRIMARY_STATE_INACTIVE, "configure"),
+    Transition.TRANSITION_ACTIVATE: (State.PRIMARY_STATE_ACTIVE, "activate"),
+    Transition.TRANSITION_DEACTIVATE: (State.PRIMARY_STATE_INACTIVE, "deactivate"),
+    Transition.TRANSITION_CLEANUP: (State.PRIMARY_STATE_UNCONFIGURED, "cleanup"),
+}  # transition -> state, and what rclpy calls it
+
+
+class Parent:
+    """The node's end of the channel. `read` is called by the thread that watches it, the rest by the node's own."""
+
+    def __init__(self) -> None:
+        self.descriptor = int(os.environ[CHANNEL]) if CHANNEL in os.environ else None
+        self._lock, self._rest = threading.Lock(), b""
+        self._waiting: list[dict[str, Any]] = []
+        self._take: Callable[[dict[str, Any]], object] | None = None
+
+    def read(self) -> bool:
+        """Takes what has arrived; False once the program is gone."""
+        try:
+            data = os.read(self.descriptor, 65536)
+        except ConnectionResetError:  # it was killed and has not read all that we said
+            return False
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        with self._lock:
+            for request in map(json.loads, lines):
+                if self._take is None:
+                    self._waiting.append(request)
+                else:
+                    self._take(request)
+        return bool(data)
+
+    def serve(self, take: Callable[[dict[str, Any]], object]) -> None:
+        """From now on `take` gets each request, those that wait first."""
+        with self._lock:
+            self._take = take
+            for request in self._waiting:
+                take(request)
+
+    def answer(self, node: Any, request: dict[str, Any]) -> None:
+        """Does what is asked, in the node's thread: a transition, parameters, or nothing; and says how it stands."""
+        reason = ""
+        if "transition" in request:
+            reason = _change(node, request["transition"])
+        for name, value in request.get("parameters", {}).items():
+            result: SetParametersResult = node.set_parameters([Parameter(name, value=value)])[0]
+            if not result.successful:
+                reason = f"parameter {name}: {result.reason}"
+                break
+        said = {"id": request["id"], "state": node.state_id, "reason": reason}
+        try:
+            os.write(self.descriptor, json.dumps(said).encode() + b"\n")
+        except OSError:
+            pass  # it is gone, which `read` notices as well
+
+
+def _change(node: Any, transition: int) -> str:
+    """Why a node did not change its state; empty where it did, or has that state already."""
+    goal, what = GOALS[transition]
+    before = node.state_id
+    if before == goal:
+        return ""
+    node.refusal = ""
+    if getattr(node, f"trigger_{what}")() == TransitionCallbackReturn.SUCCESS:
+        return ""
+    return node.refusal or f"it is in state {before} of lifecycle_msgs/State"
