@@ -118,7 +118,7 @@ class Soak:
         self._pressed: float | None = None  # when the button was pressed, when the status said so
         self._e_stopped: float | None = None
         self.presses: list[float] = []  # s from a press to the status that says so
-        self.lost = 0
+        self.lost = self.unreachable = 0
         self.recoveries: dict[str, list[float]] = defaultdict(list)
         self.memory: dict[str, list[tuple[int, float, float]]] = defaultdict(list)  # node -> pid, s, MB
         self.lateness: list[float] = []
@@ -356,6 +356,7 @@ class Soak:
                                     "longest": round(1000 * max(self.presses))} if self.presses else None,
             "faults": {name: {"times": len(times), "recovery_median_s": round(float(np.median(times)), 2),
                               "recovery_longest_s": round(max(times), 2)} for name, times in self.recoveries.items()},
+            "policies_unreachable": self.unreachable,
             "accepted_chunks": status.accepted_chunks,
             "refused_chunks": dict(zip(status.refusal_reasons, map(int, status.refusal_counts), strict=True)),
             "lateness_ms": {"median": round(float(np.median(late)), 3), "p99": round(float(np.percentile(late, 99)), 3),

@@ -32,9 +32,12 @@ from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, r
 from vla_ros.nodes.parent import Parent
 from vla_ros.nodes.qos_overrides import QosOverrides
 from vla_ros.nodes.security import secured
+from vla_ros.nodes.shared_memory import lost_port
 from vla_ros.nodes.taking import NodeExecutor
 
 AUTOSTART_PERIOD = 1.0  # s between two tries to activate
+LOOK_PERIOD = 2.0  # s between looks whether others can reach this process
+_UNREACHABLE = "nobody can reach this process any more through its shared-memory port"
 ENDING = 15.0  # s for the middleware to let go of a node that is over
 
 
@@ -267,6 +270,10 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         if isinstance(node, ManagedNode):
             parent.serve(lambda request: executor.create_task(parent.answer, node, request))
         executor.spin_until_future_complete(stop)
+        if stop.done() and stop.result().startswith(_UNREACHABLE):
+            say(f"[ERROR] {stop.result()}: the middleware's clean-up after a killed process; start this node again",
+                error=True)
+            return 3
         return 0
     except InputError as error:
         say(f"[ERROR] {error}", error=True)
@@ -314,7 +321,9 @@ def _watch(stop: "Future[str]", parent: Parent) -> None:
     def watch() -> None:
         sources = [read_end] + ([parent.descriptor] if parent.descriptor is not None else [])
         while True:
-            ready, _, _ = select.select(sources, [], [])
+            ready, _, _ = select.select(sources, [], [], LOOK_PERIOD)
+            if not ready and not stop.done() and (port := lost_port()):
+                stop.set_result(f"{_UNREACHABLE} {port}")
             if read_end in ready:
                 for number in os.read(read_end, 64):
                     if not stop.done():
