@@ -1,71 +1,52 @@
 """The simulated SO-101 with policy, executor and a bag recorder.
 
     ros2 launch vla_ros demo.launch.py
-    ros2 topic pub --once /instruction std_msgs/msg/String '{data: pick up the blue cube}'
+    ros2 topic pub --once -w 3 /instruction std_msgs/msg/String '{data: pick up the blue cube}'
 
-`vla-ros demo` shows the same with three instructions, and ends with a video and a plot.
+It takes the arguments of vla.launch.py too. `vla-ros demo` shows the same with three instructions, and ends with a
+video and a plot.
 """
 
-from importlib.resources import files
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
-from launch.conditions import IfCondition
+from launch import LaunchContext, LaunchDescription
+from launch.actions import IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterValue
+
+import vla_ros.core
+from vla_ros.graph.launching import declare, given, node
 
 SHARE = Path(get_package_share_directory("vla_ros"))
-CHECKPOINT = files("vla_ros.core").joinpath("..", "data", "checkpoints", "pi0_tiny")
+CHECKPOINT = Path(vla_ros.core.__file__).parents[1] / "data" / "checkpoints" / "pi0_tiny"
 
+# Those of vla.launch.py that have another default here, and the simulator's own.
 ARGUMENTS = {
     "robot": ("so101", "path of the robot file, or the name of a shipped one"),
     "policy": (str(CHECKPOINT), "checkpoint folder, or a policy file that names one"),
-    "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N; empty: what policy_params says"),
-    "policy_params": (str(SHARE / "config" / "policy.yaml"), "parameter file of policy_node"),
     "executor_params": (str(SHARE / "config" / "executor_demo.yaml"), "parameter file of executor_node"),
-    "autostart": ("true", "configure and activate the nodes"),
-    "namespace": ("", "of the nodes and of the robot's topics"),
-    "enclaves": ("/vla_ros", "with ROS_SECURITY_ENABLE: folder of the nodes' enclaves in the keystore"),
-    "seed": ("0", "where the cubes lie"),
+    "use_sim_time": ("", "true: the simulator publishes /clock, and the nodes follow it"),
     "record": ("true", "record a bag"),
+    "record_limit": ("300", "s after which the recording ends, 0: never"),
     "output": ("demo_%Y-%m-%d-%H%M%S", "folder of the bag, with strftime codes"),
+    "seed": ("0", "where the cubes lie"),
 }
 
 
-def typed(name: str, kind: type) -> ParameterValue:
-    return ParameterValue(LaunchConfiguration(name), value_type=kind)
-
-
-def node(name: str, parameters: dict, **options) -> Node:
-    return Node(
-        package="vla_ros",
-        executable=name,
-        name=name,
-        namespace=LaunchConfiguration("namespace"),
-        parameters=[{"robot": typed("robot", str), "autostart": typed("autostart", bool)} | parameters],
-        ros_arguments=["--enclave", [LaunchConfiguration("enclaves"), f"/{name}"]],
-        output="both",
-        emulate_tty=True,
-        **options,
-    )
+def simulator(context: LaunchContext) -> list:
+    own = {
+        "robot": given(context, "robot"),
+        "seed": given(context, "seed", int),
+        "clock": given(context, "use_sim_time", bool),
+        "use_sim_time": False,  # it is the clock
+    }
+    return node(context, "sim_node", own)
 
 
 def generate_launch_description() -> LaunchDescription:
-    recorded = IfCondition(LaunchConfiguration("record"))
-    passed = ("robot", "policy", "device", "autostart", "namespace", "enclaves", "policy_params", "executor_params")
-    return LaunchDescription(
-        [
-            *(DeclareLaunchArgument(name, default_value=default, description=description)
-              for name, (default, description) in ARGUMENTS.items()),
-            node("sim_node", {"seed": typed("seed", int)}),
-            node("recorder_node", {"output": typed("output", str)}, condition=recorded),
-            IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(str(SHARE / "launch" / "vla.launch.py")),
-                launch_arguments=[(name, LaunchConfiguration(name)) for name in passed],
-            ),
-        ]
-    )  # fmt: skip
+    included = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(SHARE / "launch" / "vla.launch.py")),
+        launch_arguments=[(name, LaunchConfiguration(name)) for name in ARGUMENTS if name != "seed"],
+    )
+    return LaunchDescription([*declare(ARGUMENTS), included, OpaqueFunction(function=simulator)])

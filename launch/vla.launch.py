@@ -1,76 +1,72 @@
 """Policy and executor for a robot whose drivers run already.
 
     ros2 launch vla_ros vla.launch.py robot:=/path/to/robot.yaml policy:=/path/to/checkpoint
-    ros2 topic pub --once /instruction std_msgs/msg/String '{data: touch the red cube}'
+    ros2 topic pub --once -w 2 /instruction std_msgs/msg/String '{data: touch the red cube}'
 
-With `autostart:=true` (the default) each node configures itself and is activated as soon as its inputs are there;
-with `autostart:=false` they wait for `ros2 lifecycle set`.
+The policy comes up first, then the executor holds the robot, once its drivers are there. An argument that is not given
+changes nothing that the parameter files say. A node that refuses its files or ends ends the launch, with its words and
+status 1; a launch that is killed takes its nodes with it, and the robot brakes first.
 """
 
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
-from launch_ros.parameter_descriptions import ParameterFile, ParameterValue
+from launch import LaunchContext, LaunchDescription
+from launch.actions import LogInfo, OpaqueFunction
 
 from vla_ros.core.discovery import discovery_line
+from vla_ros.graph.launching import declare, given, node
 
 CONFIG = Path(get_package_share_directory("vla_ros")) / "config"
 
 ARGUMENTS = {
     "robot": (None, "path of the robot file, or the name of a shipped one (so101)"),
     "policy": (None, "checkpoint folder, or a policy file that names one"),
-    "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N; empty: what policy_params says"),
-    "autostart": ("true", "configure and activate the nodes"),
-    "use_sim_time": ("false", "follow /clock"),
-    "namespace": ("", "of the nodes and of the robot's topics"),
-    "enclaves": ("/vla_ros", "with ROS_SECURITY_ENABLE: folder of the nodes' enclaves in the keystore"),
+    "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N"),
+    "mode": ("", "how chunks are blended: ensemble, latest or rtc (of the policy too)"),
+    "dry_run": ("", "true: everything but the commands"),
+    "urdf": ("", "path of a URDF whose limits count where they are stricter than the robot file's"),
+    "robot_description": ("", "the text of that URDF instead"),
+    "robot_description_topic": ("", "the topic of that text instead, as robot_state_publisher has it"),
     "policy_params": (str(CONFIG / "policy.yaml"), "parameter file of policy_node"),
     "executor_params": (str(CONFIG / "executor.yaml"), "parameter file of executor_node"),
+    "autostart": ("", "false: the nodes wait for `ros2 lifecycle set`"),
+    "respawn": ("false", "start policy_node and task_node again when they crash; the executor's end ends the launch"),
+    "use_sim_time": ("", "true: follow /clock"),
+    "namespace": ("", "of the nodes and of the robot's topics"),
+    "log_level": ("", "of the nodes: debug, info, warn, error or fatal"),
+    "enclaves": ("/vla_ros", "with ROS_SECURITY_ENABLE: folder of the nodes' enclaves in the keystore"),
+    "record": ("false", "record a bag"),
+    "record_limit": ("0", "s after which the recording ends, 0: never"),
+    "output": ("", "folder of the bag, with strftime codes; empty: ROBOT_DATE_TIME here"),
 }
 
 
-def flag(name: str) -> ParameterValue:
-    return ParameterValue(LaunchConfiguration(name), value_type=bool)
-
-
-def text(name: str) -> ParameterValue:
-    return ParameterValue(LaunchConfiguration(name), value_type=str)
-
-
-def node(name: str, *parameters) -> Node:
-    common = {"robot": text("robot"), "autostart": flag("autostart"), "use_sim_time": flag("use_sim_time")}
-    return Node(
-        package="vla_ros",
-        executable=name,
-        name=name,
-        namespace=LaunchConfiguration("namespace"),
-        parameters=[*parameters, common],
-        ros_arguments=["--enclave", [LaunchConfiguration("enclaves"), f"/{name}"]],
-        output="both",
-        emulate_tty=True,
-        sigterm_timeout="15",  # the executor brakes first
-    )
-
-
-def policy_node(context) -> list[Node]:
-    given = {"policy": text("policy")}
-    if LaunchConfiguration("device").perform(context):
-        given["device"] = text("device")
-    return [node("policy_node", ParameterFile(LaunchConfiguration("policy_params")), given)]
+def nodes(context: LaunchContext) -> list:
+    mode, respawn = given(context, "mode"), given(context, "respawn", bool) or False
+    common = {"robot": given(context, "robot")}
+    policy = common | {
+        "policy": given(context, "policy"),
+        "device": given(context, "device"),
+        "rtc": None if mode is None else mode == "rtc",
+    }
+    executor = common | {
+        "mode": mode,
+        "dry_run": given(context, "dry_run", bool),
+        "urdf": given(context, "urdf"),
+        "robot_description": given(context, "robot_description"),
+        "robot_description_topic": given(context, "robot_description_topic"),
+    }
+    recorder = common | {"output": given(context, "output"), "time_limit": given(context, "record_limit", float)}
+    recorder["compressed_images"] = True
+    return [
+        *node(context, "policy_node", policy, file=given(context, "policy_params"), respawn=respawn),
+        *node(context, "executor_node", executor, file=given(context, "executor_params"),
+              defaults=["autostart_after_policy:=true"]),
+        *node(context, "task_node", common, respawn=respawn),
+        *(node(context, "recorder_node", recorder, needed=False) if given(context, "record", bool) else []),
+    ]  # fmt: skip
 
 
 def generate_launch_description() -> LaunchDescription:
-    return LaunchDescription(
-        [
-            *(DeclareLaunchArgument(name, default_value=default, description=description)
-              for name, (default, description) in ARGUMENTS.items()),
-            LogInfo(msg=discovery_line()),
-            OpaqueFunction(function=policy_node),
-            node("executor_node", ParameterFile(LaunchConfiguration("executor_params"))),
-            node("task_node"),
-        ]
-    )  # fmt: skip
+    return LaunchDescription([*declare(ARGUMENTS), LogInfo(msg=discovery_line()), OpaqueFunction(function=nodes)])

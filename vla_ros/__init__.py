@@ -25,6 +25,18 @@ def without_working_directory(environment: Mapping[str, str]) -> dict[str, str]:
     return {**environment, **safe}
 
 
+def _say_what_to_install(kind: type, error: BaseException, trace: object) -> None:
+    """One line for a package that is not installed, where a program ends with that."""
+    from vla_ros.core.missing import what_to_install
+    from vla_ros.core.text import say
+
+    missing = what_to_install(error)
+    if missing:
+        say(f"[ERROR] {missing}", error=True)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
 def _begin_program() -> None:
     """The same for this process, where it runs one of our programs and not a program that uses the package.
 
@@ -37,6 +49,7 @@ def _begin_program() -> None:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.excepthook = _say_what_to_install
     named = os.environ["PYTHONPATH"].split(os.pathsep) if os.environ.get("PYTHONPATH") else []
     os.environ.update(without_working_directory(os.environ))
     home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.base import ManagedNode
+from vla_ros.nodes.ending import LAUNCHER
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.parent import CHANNEL
 from vla_ros.nodes.qos import COMMAND_QOS
@@ -46,6 +47,7 @@ class Node(ManagedNode):
         self.publisher = self.create_publisher(String, "topic", COMMAND_QOS)
         self.gated = self.create_lifecycle_publisher(String, "gated", COMMAND_QOS)
         self.subscription = self.create_subscription(String, "other", lambda message: None, COMMAND_QOS)
+        self.e_stop = self.create_subscription(String, "e_stop", lambda message: None, COMMAND_QOS)
         self.timer = self.create_steady_timer(1.0, lambda: None)
         self._step("configure")
 
@@ -86,7 +88,7 @@ def test_up_and_down_leaves_nothing_behind(node):
     before = entities(node)
     for _ in range(2):
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert entities(node) == before + 4
+        assert entities(node) == before + 5
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         assert node.is_active and node.gated.is_activated
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
@@ -120,6 +122,7 @@ def test_qos_of_single_topics_comes_from_parameters_and_no_other_topic_has_it(co
         (OTHER + "depth", 0, "0, expected 1 to"),
         (OTHER + "depth", "5", "'5', expected 1 to"),
         (OTHER + "dept", 5, "expected one of history, depth, reliability, durability"),
+        ("qos_overrides./e_stop.subscription.reliability", "reliable", "safety rests on the QoS of e_stop"),
     ],
 )
 def test_a_qos_override_that_cannot_be_honoured_is_refused(context, name, value, said):
@@ -234,14 +237,23 @@ sys.exit(spin_node(Node, ["--ros-args", "-p", "autostart:=true"]))
 """
 
 
-@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "parent"])
-def test_the_process_ends_cleanly(how):
+@pytest.fixture
+def launcher():
+    """A process that starts a node by another one, as a launch file does by a shell."""
+    process = subprocess.Popen(["sleep", "600"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "parent", "launcher"])
+def test_the_process_ends_cleanly(how, launcher):
     read_end, write_end = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {CHANNEL: str(read_end)},
+        env=os.environ | {CHANNEL: str(read_end), LAUNCHER: str(launcher.pid)},
         pass_fds=[read_end],
     )
     os.close(read_end)
@@ -249,6 +261,8 @@ def test_the_process_ends_cleanly(how):
         assert process.stdout.readline() == "active\n"
         if how == "parent":
             os.close(write_end)
+        elif how == "launcher":
+            launcher.kill()
         else:
             process.send_signal(getattr(signal, how))
         output, _ = process.communicate(timeout=60)
@@ -258,6 +272,63 @@ def test_the_process_ends_cleanly(how):
         process.kill()
         if how != "parent":
             os.close(write_end)
+
+
+def test_a_process_whose_launcher_is_gone_before_it_begins_ends_too(launcher):
+    launcher.kill()
+    launcher.wait()
+    done = run_program(PROGRAM, **{LAUNCHER: str(launcher.pid)})
+    assert done.returncode == 0 and done.stdout.endswith("released\n")
+
+
+def run_program(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=os.environ | environment
+    )
+
+
+REFUSING = """
+from vla_ros.core.errors import InputError, NotYet
+from vla_ros.nodes import autostart
+autostart.PERIOD = 0.01
+tries = {"configure": 0, "activate": 0}
+def refuse(what, times, error):
+    tries[what] += 1
+    if tries[what] <= times:
+        raise error
+"""
+
+
+def test_what_is_lacking_is_waited_for_in_one_line():
+    """Some missing input of `configure`, then a driver, each tried 20 times: the first of the two is said."""
+    refusing = REFUSING + (
+        'Node.configure = lambda self: refuse("configure", 20, NotYet("no URDF yet"))\n'
+        "then = Node.activate\n"
+        'Node.activate = lambda self: (refuse("activate", 20, InputError("no joints")), then(self))\n'
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.replace("braking =", f"{refusing}braking =")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert "active\n" in iter(process.stdout.readline, "")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert errors.count("waits before it is activated: no URDF yet") == 1
+    assert "ERROR" not in errors and errors.count("waits") < 4  # once more after 10 s of a slow machine
+
+
+@pytest.mark.parametrize("error", ['InputError("no such robot file")', 'RuntimeError("a bug")'])
+def test_a_configuration_that_is_refused_for_good_ends_the_process(error):
+    refusing = f"{REFUSING}Node.configure = lambda self: refuse('configure', 9, {error})\n"
+    done = run_program(PROGRAM.replace("braking =", f"{refusing}braking ="))
+    assert done.returncode == 2
+    assert done.stderr.count(error.split('"')[1]) >= 1 and done.stderr.count("[ERROR]") == 1
+    assert ("Traceback" in done.stderr) == ("bug" in error)
+    assert "active" not in done.stdout
 
 
 HANGING = """
@@ -367,6 +438,6 @@ def test_a_signal_during_an_import_leaves_no_traceback(program, number, tmp_path
 
 def test_bad_parameters_end_the_process_with_one_line():
     program = PROGRAM.replace("autostart:=true", "autostart:=7")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    done = run_program(program)
     assert done.returncode == 2
     assert "autostart" in done.stderr and "Traceback" not in done.stderr

@@ -18,6 +18,10 @@ class InputError(ValueError):
         super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ...")
 
 
+class NotYet(InputError):
+    """What is missing may still come by itself, without anybody changing the input."""
+
+
 class _Short(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()

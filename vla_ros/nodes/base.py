@@ -1,11 +1,7 @@
 """One lifecycle for every node, and a `main` that ends cleanly."""
 
 import faulthandler
-import os
-import select
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -23,21 +19,19 @@ from rclpy.parameter import Parameter
 from rclpy.task import Future
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.missing import what_to_install
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.signals import StopSignals, taken
 from vla_ros.core.text import say
+from vla_ros.nodes.autostart import Autostart, Ended
 from vla_ros.nodes.clock import ClockGuard
+from vla_ros.nodes.ending import UNREACHABLE, watch
 from vla_ros.nodes.parameter_files import check_parameters, files_of
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 from vla_ros.nodes.parent import Parent
 from vla_ros.nodes.qos_overrides import QosOverrides
 from vla_ros.nodes.security import secured
-from vla_ros.nodes.shared_memory import lost_port
 from vla_ros.nodes.taking import NodeExecutor
 
-AUTOSTART_PERIOD = 1.0  # s between two tries to activate
-LOOK_PERIOD = 2.0  # s between looks whether others can reach this process
-_UNREACHABLE = "nobody can reach this process any more through its shared-memory port"
 ENDING = 15.0  # s for the middleware to let go of a node that is over
 
 
@@ -62,9 +56,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
-        if self.parameters.autostart:
-            self._autostart_timer = self.create_steady_timer(0.0, self._autostart)
-            self._autostart_tried = False
+        self._autostart = Autostart(self) if self.parameters.autostart else None
 
     # What a subclass fills in
 
@@ -82,6 +74,9 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
 
     def refused(self, reason: str) -> None:
         """A transition was refused; for the status message. The reason is already logged."""
+
+    def may_autostart(self) -> None:
+        """Raise InputError for what an automatic activation waits for beyond what `activate` asks for."""
 
     # What a subclass uses
 
@@ -155,28 +150,18 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
 
     # Lifecycle
 
-    def _autostart(self) -> None:
-        """Configure once; then try to activate until it works, because the robot's drivers may start after us."""
-        self.destroy_timer(self._autostart_timer)
-        if not self._autostart_tried:
-            self._autostart_tried = True
-            if self.trigger_configure() != TransitionCallbackReturn.SUCCESS:
-                return
-        # Where another client has changed the state meanwhile, the node is left to it.
-        inactive = self.state_id == State.PRIMARY_STATE_INACTIVE
-        if inactive and self.trigger_activate() != TransitionCallbackReturn.SUCCESS:
-            self._autostart_timer = self.create_steady_timer(AUTOSTART_PERIOD, self._autostart)
-
     def _attempt(self, what: str, step: Callable[[], None]) -> bool:
         """Runs one step of a transition; False after saying why it failed."""
         try:
             step()
         except InputError as error:
             reason = str(error)
-            self.get_logger().error(f"{what} refused: {reason}")
+            if self._autostart is None or not self._autostart.takes(error):
+                self.get_logger().error(f"{what} refused: {reason}")
         except Exception as error:  # rclpy would drop it silently: a bug must be seen, and nothing may move
-            reason = f"{type(error).__name__}: {error}"
-            self.get_logger().error(f"{what} failed: {reason}\n{traceback.format_exc()}")
+            missing = what_to_install(error)
+            reason = missing or f"{type(error).__name__}: {error}"
+            self.get_logger().error(f"{what} failed: {reason}" + ("" if missing else f"\n{traceback.format_exc()}"))
         else:
             return True
         self.refusal = reason
@@ -253,11 +238,11 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """The body of every node's `main`: make the node, spin it, end cleanly on SIGINT, SIGTERM or the parent's end.
 
     The signals are taken by ourselves because rclpy's handlers shut the context down first, which leaves the
-    node unable to say that it stops. What counts as a request to end at once: `_watch`. Returns the exit status.
+    node unable to say that it stops. What counts as a request to end at once: `watch`. Returns the exit status.
     """
     stop: Future[str] = Future()
     parent = Parent()
-    _watch(stop, parent)
+    watch(stop, parent)
     executor = node = None
     try:
         with secured(args):
@@ -270,13 +255,15 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         if isinstance(node, ManagedNode):
             parent.serve(lambda request: executor.create_task(parent.answer, node, request))
         executor.spin_until_future_complete(stop)
-        if stop.done() and stop.result().startswith(_UNREACHABLE):
+        if stop.done() and stop.result().startswith(UNREACHABLE):
             say(f"[ERROR] {stop.result()}: the middleware's clean-up after a killed process; start this node again",
                 error=True)
             return 3
         return 0
     except InputError as error:
         say(f"[ERROR] {error}", error=True)
+        return 2
+    except Ended:
         return 2
     except ExternalShutdownException:
         return 0
@@ -303,36 +290,3 @@ def end_at_the_latest() -> None:
     """
     sys.stdout.flush()
     faulthandler.dump_traceback_later(ENDING, exit=True)
-
-
-def _watch(stop: "Future[str]", parent: Parent) -> None:
-    """Sets `stop` from a thread when a signal arrives or the program that started us is gone.
-
-    A third signal of one kind ends the process at once (see `StopSignals`), braking or not: that is for one that hangs.
-    A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
-    """
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    for number in taken():
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signals = StopSignals()
-
-    def watch() -> None:
-        sources = [read_end] + ([parent.descriptor] if parent.descriptor is not None else [])
-        while True:
-            ready, _, _ = select.select(sources, [], [], LOOK_PERIOD)
-            if not ready and not stop.done() and (port := lost_port()):
-                stop.set_result(f"{_UNREACHABLE} {port}")
-            if read_end in ready:
-                for number in os.read(read_end, 64):
-                    if not stop.done():
-                        stop.set_result(signal.Signals(number).name)
-                    if signals.is_third(number):
-                        os._exit(128 + number)
-            if parent.descriptor in ready and not parent.read():
-                sources.remove(parent.descriptor)
-                if not stop.done():
-                    stop.set_result("the program that started this node is gone")
-
-    threading.Thread(target=watch, name="signals", daemon=True).start()

@@ -30,6 +30,7 @@ class SimParameters(NodeParameters):
         False, "draw the cubes of another layout (a control experiment); taken by ~/reset", live=True
     )
     lockstep: bool = parameter(False, "simulated time on /clock, waiting for commands and chunks, instead of real time")
+    clock: bool = parameter(False, "publish /clock in real time too, for nodes with use_sim_time")
     image_rate: float = parameter(
         10.0, "images per second of simulated time, all cameras at once; lockstep only", unit="Hz", low=0.1, high=100.0
     )
@@ -99,7 +100,7 @@ class SimNode(ManagedNode):
                 ExecutorStatus, "executor_node/status", lambda m: answered(stamp_ns(m.chunk_stamp)), STATUS_QOS
             )
         else:
-            self._loop = RealTimeLoop(stage)
+            self._loop = RealTimeLoop(stage, values.clock)
         self._reset_world()
         subscribe_instruction(self, self._take_instruction)
         self.create_service(Trigger, "~/reset", self._on_reset)

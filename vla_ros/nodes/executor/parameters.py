@@ -34,10 +34,17 @@ class ExecutorParameters(NodeParameters):
     dry_run: bool = parameter(False, "everything but the command publishers")
     urdf: str = parameter("", "path of a URDF whose limits count where they are stricter than the robot file's")
     robot_description: str = parameter("", "the text of a URDF, as robot_state_publisher has it; same use")
+    robot_description_topic: str = parameter(
+        "", "where robot_state_publisher says that text (robot_description); read when the node is configured"
+    )
     joint_state_timeout: float = _span(_S.joint_state_timeout, 0.005, 10.0, "s", "older positions stop the robot")
     following_limit: float = _span(
         _S.following_limit, 0.0, 10.0, "s",
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
+    )
+    command_horizon: float = _span(
+        _S.command_horizon, 0.0, 5.0, "s",
+        "a trajectory reaches ahead by as much at most: the way on which the robot brakes if no other follows",
     )
     overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
     clock_jump_limit: float = _span(
@@ -87,6 +94,9 @@ class ExecutorParameters(NodeParameters):
     claim_wait: float = _span(
         3.0, 0.0, 60.0, "s",
         "executors of other machines get so long after the start to be discovered, before this one may be activated",
+    )
+    autostart_after_policy: bool = parameter(
+        False, "with autostart: the robot is held from when policy_node is active on, not before"
     )
     realtime_priority: int = parameter(
         0, "SCHED_FIFO priority of the control loop, with locked memory; 0 = ordinary scheduling", low=0, high=99

@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
+from rosgraph_msgs.msg import Clock
 
+from vla_ros.messages.stamps import NS, set_stamp
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher
 from vla_ros.nodes.sim.task import TaskWatch
 from vla_ros.sim.demonstrations import SmoothNoise
@@ -135,8 +138,11 @@ class RealTimeLoop(Loop):
     """Physics and joint states with absolute deadlines; images in a thread of their own, so that drawing never
     holds up the physics."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, clock: bool = False) -> None:
+        """`clock`: time is /clock's, which goes on by one control period at each, and slower where physics is late."""
         super().__init__(stage)
+        self._clock = stage.node.create_publisher(Clock, "/clock", 10) if clock else None
+        self._now = 0
         self._frame: tuple[int, np.ndarray, dict[str, np.ndarray]] | None = None
 
     def bodies(self) -> list[Callable[[], None]]:
@@ -144,18 +150,25 @@ class RealTimeLoop(Loop):
 
     def publish_task(self) -> None:
         stage = self.stage
-        stage.task.publish(stage.world, stage.node.get_clock().now().nanoseconds, self.failure, state="running")
+        stage.task.publish(stage.world, self._now, self.failure, state="running")
 
     def simulate(self) -> None:
         stage = self.stage
+        self._now = stage.node.get_clock().now().nanoseconds
         due = time.monotonic()
         count = 0
         while not self.stopping.wait(max(0.0, due - time.monotonic())):
             self._answer()
             success = stage.step()
-            stamp = stage.node.get_clock().now().nanoseconds
+            if self._clock is None:
+                self._now = stage.node.get_clock().now().nanoseconds
+            else:
+                self._now += round(stage.period * NS)
+            stamp = self._now
             stage.states.publish(stage.world, stamp)
             stage.cubes.publish(stage.world, stamp)
+            if self._clock is not None:
+                self._clock.publish(Clock(clock=set_stamp(Time(), stamp)))
             self._frame = (stamp, stage.world.joint_positions(), stage.world.cube_poses())
             count += 1
             if success or count % TASK_PERIOD == 0:
@@ -163,7 +176,9 @@ class RealTimeLoop(Loop):
             due += stage.period
             behind = time.monotonic() - due
             if behind > _CATCH_UP:  # the process was paused: a robot does not move faster afterwards
-                stage.node.get_logger().warning(f"the simulation fell {behind:.2f} s behind and does not catch up")
+                stage.node.get_logger().warning(
+                    f"the simulation fell {behind:.2f} s behind and does not catch up", throttle_duration_sec=10.0
+                )
                 due += behind
 
     def draw(self) -> None:

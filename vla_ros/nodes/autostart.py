@@ -1,0 +1,76 @@
+"""A node that brings itself up: configured once, then activated as soon as what it needs is there."""
+
+import time
+from typing import Any
+
+from lifecycle_msgs.msg import State
+from rclpy.lifecycle import TransitionCallbackReturn
+
+from vla_ros.core.errors import InputError, NotYet
+
+PERIOD = 1.0  # s between two tries
+SAY_PERIOD = 10.0  # s between two lines about what is waited for
+
+
+class Ended(Exception):
+    """The process ends; the reason is logged."""
+
+
+class Autostart:
+    """Tries until the node is active, because the robot's drivers may start after it.
+
+    What an activation lacks, and a configuration that raises `NotYet`, is waited for: one line, then one every
+    `SAY_PERIOD`. Any other refusal to configure will not heal by itself: the process ends with status 2, so that what
+    started it (a launch file, systemd) notices. Where another client has changed the state meanwhile, the node is left
+    to it.
+    """
+
+    def __init__(self, node: Any) -> None:
+        self._node = node
+        self._configured = self._trying = False
+        self._lacks: InputError | None = None
+        self._say_at = 0.0
+        self._timer = node.create_steady_timer(0.0, self._try)
+
+    def takes(self, error: InputError) -> bool:
+        """A transition was refused with `error`: whether it was tried from here and is waited for."""
+        if self._trying and (self._configured or isinstance(error, NotYet)):
+            self._lacks = error
+            return True
+        return False
+
+    def _try(self) -> None:
+        node = self._node
+        node.destroy_timer(self._timer)
+        self._lacks, self._trying = None, True
+        try:
+            done = self._step()
+        finally:
+            self._trying = False
+        if done:
+            return
+        if self._lacks is None:
+            raise Ended
+        if time.monotonic() >= self._say_at:
+            self._say_at = time.monotonic() + SAY_PERIOD
+            node.get_logger().warning(f"waits before it is activated: {self._lacks}")
+        self._timer = node.create_steady_timer(PERIOD, self._try)
+
+    def _step(self) -> bool:
+        """True when the node is up, or somebody else's."""
+        node = self._node
+        if not self._configured:
+            if node.state_id != State.PRIMARY_STATE_UNCONFIGURED:
+                return True
+            if node.trigger_configure() != TransitionCallbackReturn.SUCCESS:
+                return False
+            self._configured = True
+        if node.state_id != State.PRIMARY_STATE_INACTIVE:
+            return True
+        try:
+            node.may_autostart()
+        except InputError as error:
+            self._lacks = error
+            node.refused(str(error))
+            return False
+        return node.trigger_activate() == TransitionCallbackReturn.SUCCESS
