@@ -56,19 +56,24 @@ class Watch:
         self.after_silence: Counter[str] = Counter()
         self.jumps: list[str] = []
 
-    def settle(self, until_ns: int, stops: list[tuple[int, bool]], measured: list[tuple[int, np.ndarray]]) -> None:
+    def settle(
+        self, until_ns: int, stops: list[tuple[int, bool]], inactive: list[int], measured: list[tuple[int, np.ndarray]]
+    ) -> None:
         """Check what is stamped before `until_ns`.
 
         Args:
             stops: (stamp, whether it says that nothing may be followed) of the statuses, in ascending order. What lies
                 between two that say so was stopped; one that was lost on the way changes nothing.
+            inactive: stamps of those that say that the executor was deactivated; commands begin anew after one.
             measured: (stamp, (J,)) what the executor was told.
         """
         times = [at for at, _ in stops]
         while self.pending and self.pending[0][0] < until_ns:
             stamp, position = self.pending.popleft()
-            if self.last is not None and stamp - self.last[0] > OVERRUN_LIMIT_NS + self.bounds.period * 1e9:
-                self._begin(stamp, position, measured)
+            if self.last is not None:
+                silent = stamp - self.last[0] > OVERRUN_LIMIT_NS + self.bounds.period * 1e9
+                if silent or any(self.last[0] < at <= stamp for at in inactive):
+                    self._begin(stamp, position, measured)
             after = int(np.searchsorted(times, stamp))
             stopped = 0 < after < len(stops) and stops[after - 1][1] and stops[after][1]
             self.check.add(position, stamp, stopped=stopped)
@@ -85,7 +90,7 @@ class Watch:
             near = next((start for start in starts if (np.abs(position - start) <= far).all()), None)
             if near is not None:
                 self.after_silence[words] += 1
-                self.check.begin(near)
+                self.check.begin(near if words == "at the last command" else position)  # a measured one is rounded
                 return
         self.jumps.append(f"{position} after {self.last[1]}, {(stamp - self.last[0]) * 1e-9:.3f} s later")
         self.check.begin(position)
@@ -115,7 +120,7 @@ class Soak:
         self._pressed: float | None = None  # when the button was pressed, when the status said so
         self._e_stopped: float | None = None
         self.presses: list[float] = []  # s from a press to the status that says so
-        self.lost = 0
+        self.lost = self.unreachable = 0
         self.recoveries: dict[str, list[float]] = defaultdict(list)
         self.memory: dict[str, list[tuple[int, float, float]]] = defaultdict(list)  # node -> pid, s, MB
         self.lateness: list[float] = []
@@ -123,6 +128,7 @@ class Soak:
         self.policy = PolicyStatus()
         self._lock = threading.Lock()
         self._stops: list[tuple[int, bool]] = []
+        self._inactive: list[int] = []
         self._measured: list[tuple[int, np.ndarray]] = []
         self.watches = {
             group["topic"]: Watch(Bounds.of(self.robot, tuple(group["joints"]))) for group in self.robot["groups"]
@@ -161,6 +167,8 @@ class Soak:
             while self._stops and self._stops[-1][0] >= stamp:  # this one, of a late tick, is about the commands since
                 self._stops.pop()
             self._stops.append((stamp, message.state in STOPPED))
+            if message.state == ExecutorStatus.INACTIVE:
+                self._inactive.append(stamp)
 
     def _on_joints(self, message: JointState) -> None:
         change = self.relay_change
@@ -180,9 +188,10 @@ class Soak:
             until = self.now_ns() - (0 if all_of_it else SETTLED_NS)
             for watch in self.watches.values():
                 columns = [self.bounds.names.index(name) for name in watch.bounds.names]
-                watch.settle(until, self._stops, [(at, x[columns]) for at, x in self._measured])
+                watch.settle(until, self._stops, self._inactive, [(at, x[columns]) for at, x in self._measured])
             oldest = min((watch.last[0] if watch.last else until) for watch in self.watches.values())
             self._measured = [entry for entry in self._measured if entry[0] >= oldest]
+            self._inactive = [at for at in self._inactive if at > oldest]
             before = [entry for entry in self._stops if entry[0] < oldest - 10 * SETTLED_NS]
             del self._stops[: max(len(before) - 1, 0)]
 
@@ -349,6 +358,7 @@ class Soak:
                                     "longest": round(1000 * max(self.presses))} if self.presses else None,
             "faults": {name: {"times": len(times), "recovery_median_s": round(float(np.median(times)), 2),
                               "recovery_longest_s": round(max(times), 2)} for name, times in self.recoveries.items()},
+            "policies_unreachable": self.unreachable,
             "accepted_chunks": status.accepted_chunks,
             "refused_chunks": dict(zip(status.refusal_reasons, map(int, status.refusal_counts), strict=True)),
             "lateness_ms": {"median": round(float(np.median(late)), 3), "p99": round(float(np.percentile(late, 99)), 3),

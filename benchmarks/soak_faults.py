@@ -126,7 +126,15 @@ def policy_killed(soak: "Soak") -> None:
     soak.graph.kill("policy_node", signal.SIGKILL)
     time.sleep(float(soak.rng.uniform(0.0, 4.0)))
     soak.start_policy()
-    soak.graph.bring_up("policy_node")
+    try:
+        soak.graph.bring_up("policy_node")
+    except GraphError:
+        if soak.graph.processes["policy_node"].popen.poll() != 3:
+            raise
+        soak.unreachable += 1  # the middleware's fault, which the node notices; what restarts nodes would do this
+        soak.graph.kill("policy_node")
+        soak.start_policy()
+        soak.graph.bring_up("policy_node")
 
 
 def executor_paused(soak: "Soak") -> None:

@@ -275,6 +275,9 @@ def test_a_killed_policy_and_a_stalled_executor_in_real_time(graph, probe):
         robot.until(lambda s: s.state == EXECUTING, "EXECUTING", chunks=True)
         graph.start("policy_node", "stage_policy",
                     environment={"PYTHONPATH": ":".join([str(graph.folder), *sys.path])})  # fmt: skip
+        # A change of state says with which command it came (to the nanosecond, which a time of its own would not be).
+        stamps = {stamp_ns(m) for m in probe.messages("arm/command")}
+        assert any(stamp_ns(s) in stamps for s in probe.messages("executor_node/status"))
         # Session 7 leads; that another one may take over shows that the executor has heard the policy's goodbye.
         status = robot.until(lambda s: s.chunk_sequence == stage.sequence, "the answer to the newest chunk")
         stage.session, accepted = 8, status.accepted_chunks

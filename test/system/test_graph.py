@@ -151,6 +151,37 @@ def test_a_signal_leaves_no_process(tmp_path: Path, module, number):
         program.communicate()
 
 
+def test_a_node_that_nobody_can_reach_any_more_says_so_and_ends(graph: Graph, module):
+    graph.start("good", "example_node", environment=module)
+    graph.bring_up("good")
+    threads = Path(f"/proc/{graph.processes['good'].popen.pid}/task").glob("*/comm")
+    names = [name.read_text().strip() for name in threads]
+    port = next(name for name in names if name.startswith("dds.shm.") and name[8:].isdigit())[8:]
+    Path(f"/dev/shm/fastdds_port{port}").unlink()
+    with pytest.raises(GraphError, match=f"node good ended with status 3: .*shared-memory port {port}"):
+        graph.wait_for(lambda: False, "its end")
+
+
+HANGING = """
+import sys, threading
+from vla_ros.graph.processes import Graph
+from vla_ros.nodes import base
+base.ENDING = 0.1
+with Graph(sys.argv[1], domain=int(sys.argv[2])) as graph:
+    graph.node.destroy_node = threading.Event().wait
+    print("a result", end="")
+"""
+
+
+def test_a_middleware_that_hangs_at_the_end_ends_the_process(tmp_path: Path):
+    from system.support import DEADLINE, free_domain
+
+    command = [sys.executable, "-c", HANGING, str(tmp_path), str(free_domain())]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert (done.returncode, done.stdout) == (1, "a result")
+    assert "destroy_node" in done.stderr or "__exit__" in done.stderr
+
+
 BRAKING = NODE.replace("sys.exit", """
 import os, time
 def deactivate(self):

@@ -24,7 +24,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.text import say
 from vla_ros.nodes.autostart import Autostart, Ended
 from vla_ros.nodes.clock import ClockGuard
-from vla_ros.nodes.ending import watch
+from vla_ros.nodes.ending import UNREACHABLE, watch
 from vla_ros.nodes.parameter_files import check_parameters, files_of
 from vla_ros.nodes.parameters import NodeParameters, build, check, descriptor, rule
 from vla_ros.nodes.parent import Parent
@@ -255,6 +255,10 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
         if isinstance(node, ManagedNode):
             parent.serve(lambda request: executor.create_task(parent.answer, node, request))
         executor.spin_until_future_complete(stop)
+        if stop.done() and stop.result().startswith(UNREACHABLE):
+            say(f"[ERROR] {stop.result()}: the middleware's clean-up after a killed process; start this node again",
+                error=True)
+            return 3
         return 0
     except InputError as error:
         say(f"[ERROR] {error}", error=True)

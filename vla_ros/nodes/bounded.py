@@ -77,8 +77,8 @@ def subscribe_bounded(
 
 def subscribe_joint_states(
     node: Node, topic: str, take: Callable[[JointState], None], qos: QoSProfile, refuse: Refuse | None = None
-) -> None:
-    """`take` gets the messages that do not contradict themselves."""
+) -> Any:
+    """`take` gets the messages that do not contradict themselves. The subscription."""
     refuse = refuse or _logger(node)
 
     def check(message: JointState) -> None:
@@ -87,7 +87,7 @@ def subscribe_joint_states(
         else:
             take(message)
 
-    subscribe_bounded(node, JointState, topic, check, qos, refuse)
+    return subscribe_bounded(node, JointState, topic, check, qos, refuse)
 
 
 def subscribe_instruction(node: Any, take: Callable[[str], None], refuse: Refuse | None = None) -> None:

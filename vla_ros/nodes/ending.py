@@ -1,17 +1,22 @@
 """What asks a node's process to end: signals, and the end of the program that started it."""
 
+import math
 import os
 import select
 import signal
 import threading
+import time
 
 from rclpy.task import Future
 
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.core.text import say
 from vla_ros.nodes.parent import Parent
+from vla_ros.nodes.shared_memory import lost_port
 
 LAUNCHER = "VLA_ROS_LAUNCHER"  # the process of a launch file: it cannot pass a descriptor on, and the node ends with it
+UNREACHABLE = "nobody can reach this process any more through its shared-memory port"
+_LOOK_PERIOD = 2.0  # s between looks whether others can
 LEFT_ALONE = 60.0  # s to end in, where the program is gone that would kill a process which hangs
 
 
@@ -30,11 +35,13 @@ def watch(stop: "Future[str]", parent: Parent) -> None:
     sources = [source for source in (parent.descriptor, _launcher()) if source is not None]
 
     def listen() -> None:
-        patience = None
+        end = math.inf
         while True:
-            ready, _, _ = select.select([read_end, *sources], [], [], patience)
-            if not ready:  # nobody is left to end a node that hangs, or that loads a policy for minutes
+            ready, _, _ = select.select([read_end, *sources], [], [], _LOOK_PERIOD)
+            if time.monotonic() > end:  # nobody is left to end a node that hangs, or that loads a policy for minutes
                 os._exit(1)
+            if not stop.done() and (port := lost_port()):
+                stop.set_result(f"{UNREACHABLE} {port}")
             if read_end in ready:
                 for number in os.read(read_end, 64):
                     if not stop.done():
@@ -45,7 +52,7 @@ def watch(stop: "Future[str]", parent: Parent) -> None:
                 if source == parent.descriptor and parent.read():
                     continue
                 sources.remove(source)
-                patience = LEFT_ALONE
+                end = time.monotonic() + LEFT_ALONE
                 if not stop.done():
                     stop.set_result("the program that started this node is gone")
 

@@ -123,6 +123,8 @@ class ExecutorNode(ManagedNode):
             raise InputError(f"e_stop_heartbeat: {self._e_stop.missing}")
         if self._claim is not None:
             self._claim.take()
+        if self._time is None:  # /clock is not read meanwhile
+            self._inputs.catch_up()
         with self._lock:
             self._take_e_stop()
             try:

@@ -22,8 +22,10 @@ from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.policy_watch import PolicyWatch
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import Withheld
+from vla_ros.nodes.taking import take as take_next
 
 _POLICY_STATUS = "policy_node/status"
+_KEPT = 10  # joint states that wait to be taken
 _LOOK_PERIOD = 0.1  # s between looks whether the policy is there
 
 
@@ -54,15 +56,25 @@ class Inputs:
         self.instructions = 0
         self._agreement, self._policy = Agreement(), None
         self._largest_chunk = chunk_size_limit(robot.joint_names, parameters.max_horizon)
-        joints_qos = sensor_qos(parameters.reliable_sensors, depth=10)
-        for topic in robot.joint_state_topics:
+        joints_qos = sensor_qos(parameters.reliable_sensors, depth=_KEPT)
+        self._joint_states = [
             subscribe_joint_states(node, topic, self._on_joint_state, joints_qos, self._refuse)
+            for topic in robot.joint_state_topics
+        ]
         subscribe_instruction(node, self._on_instruction, self._refuse)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
         self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
         node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(_POLICY_STATUS) > 0))
+
+    def catch_up(self) -> None:
+        """Takes the joint states that arrived while the node's thread, which calls this, did something else."""
+        for subscription in self._joint_states:
+            with subscription.handle:
+                for _ in range(_KEPT):
+                    if (taken := take_next(subscription.handle, subscription.size_limit)) is not None:
+                        subscription.callback(taken[0])
 
     def _on_joint_state(self, message: JointState) -> None:
         stamp = stamp_ns(message)
