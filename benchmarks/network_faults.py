@@ -148,6 +148,8 @@ def main() -> int:
         for camera in values["cameras"]:
             camera |= {"topic": camera["topic"] + "/compressed", "compressed": True}
             camera |= {"width": 320, "height": 240, "rate": 10.0}
+        for group in values["groups"]:
+            group["stamp"] = "now"  # for the check
         robot = Path(folder) / "robot.yaml"
         robot.write_text(yaml.safe_dump(values))
         with live_graph(

@@ -103,6 +103,8 @@ class Soak:
         self.graph, self.folder, self.patience = graph, folder, patience
         self.rng = np.random.default_rng(seed)
         self.robot: dict[str, Any] = yaml.safe_load(ROBOT.read_text())
+        for group in self.robot["groups"]:
+            group["stamp"] = "now"  # by which the check knows when each command was meant
         self.robot_file = folder / "robot.yaml"  # of the executor: its joint states come through here
         self.robot_file.write_text(yaml.safe_dump(self.robot | {"joint_state_topic": RELAYED}))
         self.bounds = Bounds.of(self.robot)

@@ -66,7 +66,8 @@ class Arena:
     @staticmethod
     def _robot(order: list[str]) -> dict:
         joints = [{"name": j, "lower": -1.0, "upper": 1.0, "velocity": 1.0, "acceleration": 5.0} for j in JOINTS]
-        group = {"name": "arm", "topic": "arm/command", "interface": "joint_trajectory", "joints": order}
+        group = {"name": "arm", "topic": "arm/command", "interface": "joint_trajectory", "stamp": "now"}
+        group["joints"] = order
         return {"name": "both", "control_rate": 50.0, "cameras": [], "joints": joints, "groups": [group]}
 
     def _take(self, message: JointTrajectory) -> None:

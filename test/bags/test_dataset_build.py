@@ -18,6 +18,7 @@ from bags.factory import (
     TEXT,
     TYPES,
     arm,
+    header,
     image,
     joint_state,
     joints,
@@ -135,7 +136,8 @@ def test_round_trip_to_a_dataset(tmp_path):
         assert order == list(range(episode.length))  # but never another frame
     assert set(dataset.statistics["action"]) >= {"mean", "std", "min", "max", "q01", "q99"}
     sources = json.loads((tmp_path / "data/meta/vla_ros_sources.json").read_text())["episodes"]
-    assert sources[1] == {"bag": str(path), "episode": 1, "start_ns": START + 3 * NS, "frames": 30}
+    assert sources[1] == {"bag": str(path), "episode": 1, "start_ns": START + 3 * NS, "frames": 30, "outcome": "",
+                          "by": "", "message": ""}  # fmt: skip
 
 
 def test_compressed_cameras_and_a_namespace(tmp_path):
@@ -228,7 +230,7 @@ def test_simulated_time_on_a_wall_clock_recording(tmp_path, monkeypatch):
 
     rows = simulated(two_episodes())
     without = write_bag(tmp_path / "without", rows)
-    with pytest.raises(InputError, match=r"topic /joint_states: t=.*two clocks, expected /clock"):
+    with pytest.raises(InputError, match=r"/joint_states: t=.*not use the system clock: record with simulated time"):
         plan_bag(without, ROBOT, OPTIONS)
     clock = kind("rosgraph_msgs/msg/Clock")
     ticks = [START + k * 20_000_000 for k in range(301)]
@@ -350,3 +352,72 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     assert "camera front: 16x12" in shown and "point" in shown
     sheet = cv2.imread(str(data / "contact_sheet.png"))
     assert sheet.shape[1] > 900 and sheet.std() > 10
+
+
+def test_a_camera_with_a_clock_of_its_own(tmp_path):
+    """Refused with the option that helps; with it, the frames are those of a camera on the robot's clock."""
+    boot = START - 500 * NS
+    rows = [(topic, ns, image(ns - boot, round((ns - START) / 1e8)) if topic == IMAGE else data)
+            for topic, ns, data in messages(2.0)]  # fmt: skip
+    foreign = write_bag(tmp_path / "foreign", rows)
+    with pytest.raises(InputError, match=r"camera/image_raw: t=0.000 .*this camera does not use the system clock: set"):
+        plan_bag(foreign, ROBOT, OPTIONS)
+    robot = replace(ROBOT, cameras=(replace(ROBOT.cameras[0], stamps="arrival"),))
+    right = write_bag(tmp_path / "right", messages(2.0))
+    index, (one,), _ = plan_bag(right, ROBOT, OPTIONS)
+    other_index, (other,), _ = plan_bag(foreign, robot, OPTIONS)
+    assert (one.times == other.times).all() and len(one.times) > 10
+    with Bag(right) as bag, Bag(foreign) as other_bag:
+        for a, b in zip(read_frames(bag, ROBOT, index, [one]), read_frames(other_bag, robot, other_index, [other]),
+                        strict=True):  # fmt: skip
+            assert a.observation.images["front"].tobytes() == b.observation.images["front"].tobytes()
+
+
+def test_images_of_another_size_are_said_and_of_two_sizes_refused(tmp_path):
+    half = kind("sensor_msgs/msg/Image")(header(START), 12, 16, "rgb8", 0, 48, pixels(0)[::2, ::2].reshape(-1))
+
+    def smaller(ns):
+        half.header.stamp.sec, half.header.stamp.nanosec = divmod(ns, NS)
+        return raw(half)
+
+    all_of_it = [(t, ns, smaller(ns) if t == IMAGE else data) for t, ns, data in messages(2.0)]
+    report = build_dataset([write_bag(tmp_path / "a", all_of_it)], tmp_path / "da", ROBOT, OPTIONS)
+    (said,) = report.notes
+    assert "camera front: images of 16x12 pixels, the robot file says 32x24" in said
+    assert Dataset(tmp_path / "da").image_size("front") == (12, 16)
+    from_one_on = [(t, ns, smaller(ns) if t == IMAGE and ns > START + NS else d) for t, ns, d in messages(2.0)]
+    with pytest.raises(InputError, match="camera front: from frame 11 on images of 16x12 pixels, before of 32x24"):
+        build_dataset([write_bag(tmp_path / "b", from_one_on)], tmp_path / "db", ROBOT, OPTIONS)
+    assert not (tmp_path / "db").exists()
+
+
+def test_outcomes_are_in_the_dataset(tmp_path, capsys, monkeypatch):
+    """The last one said of an episode counts; of an instruction by name also when the next one has begun."""
+    monkeypatch.setitem(TYPES, "/outcome", "vla_ros/msg/Outcome")
+
+    def said(seconds, outcome, by, instruction=""):
+        message = kind("vla_ros/msg/Outcome")(
+            header=header(0), outcome=outcome, by=by, message="", instruction=instruction,
+            goal_id=np.zeros(16, np.uint8), time_limit=0.0, success_topic="", elapsed=0.0,
+        )  # fmt: skip
+        return "/outcome", START + round(seconds * NS), raw(message)
+
+    rows = [*two_episodes(), said(2.1, 2, "time_limit", "wave"), said(2.5, 1, "operator"), said(4.0, 3, "client"),
+            said(5.0, 2, "nobody", "something else"), ("/outcome", START + 6 * NS, b"\0\1\0\0junk")]  # fmt: skip
+    bag = write_bag(tmp_path / "bag", sorted(rows, key=lambda row: row[1]))
+    robot = write_robot(tmp_path / "robot.yaml")
+    build = ["dataset", "build", str(bag), "--robot", str(robot), "-o"]
+    assert main([*build, str(tmp_path / "data")]) == 0
+    episodes = Dataset(tmp_path / "data").episodes
+    assert [(e.instruction, e.outcome) for e in episodes] == [("wave", "success"), ("point", "aborted")]
+    sources = json.loads((tmp_path / "data" / "meta" / "vla_ros_sources.json").read_text())["episodes"]
+    assert [(row["outcome"], row["by"]) for row in sources] == [("success", "operator"), ("aborted", "client")]
+    monkeypatch.setenv("COLUMNS", "200")
+    capsys.readouterr()
+    assert main(["dataset", "show", str(tmp_path / "data"), "--sheet", ""]) == 0
+    assert "1 success" in capsys.readouterr().out
+    assert main(["bag", "show", str(bag)]) == 0
+    shown = capsys.readouterr().out
+    assert "t=2.500 s: the instruction in force: success (operator)" in shown and "left out: " in shown
+    assert main([*build, str(tmp_path / "good"), "--succeeded"]) == 0
+    assert [e.instruction for e in Dataset(tmp_path / "good").episodes] == ["wave"]

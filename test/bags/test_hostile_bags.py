@@ -54,11 +54,9 @@ def test_a_type_that_is_none(bag, said):
     metadata = yaml.safe_load((bag / "metadata.yaml").read_text())
     metadata["rosbag2_bagfile_information"]["topics_with_message_count"][0]["topic_metadata"]["type"] = said
     (bag / "metadata.yaml").write_text(yaml.safe_dump(metadata))
-    try:
-        with Bag(bag) as opened:
-            assert isinstance(said, str) and len(list(opened.records())) > 1
-    except InputError as error:
-        assert "type" in str(error) and "\n" not in str(error)
+    with Bag(bag) as opened:  # the files are believed
+        assert [row[:2] for row in factory.messages(0.2)] == [(r.topic, r.log_ns) for r in opened.records()]
+        assert all(opened.decode(record) is not None for record in opened.records())
 
 
 @pytest.mark.parametrize("mode", [CompressionMode.MESSAGE, CompressionMode.FILE])
@@ -67,8 +65,8 @@ def test_compressed_bags_are_read_within_the_bound(tmp_path, monkeypatch, mode):
     rows = factory.write_foreign_bag(tmp_path / "b", 8, plugin, mode)
     with Bag(tmp_path / "b") as bag:
         assert sorted(record.data for record in bag.records()) == sorted(data for _, _, data in rows)
-    monkeypatch.setattr(storage, "unpacked", lambda data: storage.pieces(data, 10))
-    monkeypatch.setattr("vla_ros.bags.reader.unpacked", lambda data: b"".join(storage.pieces(data, 10)))
+    unpacked = storage.unpacked
+    monkeypatch.setattr(storage, "unpacked", lambda data: unpacked(data, 10))
     monkeypatch.setattr(storage, "most_of_file", lambda path, folder: 100)
     with pytest.raises(InputError, match="unpacks to more than"):
         with Bag(tmp_path / "b") as bag:
@@ -90,7 +88,7 @@ def test_a_pipe_blocks_nobody(bag, name):
     ({"relative_file_paths": ["../../etc/passwd"]}, "No such file"), ({"relative_file_paths": "x"}, "expected a list"),
     ({"custom_data": {"vla_ros.lost./joint_states": "many"}}, "'many', expected a number"),
     ({"custom_data": ["x"]}, "expected a mapping"), ({"message_count": 10**30}, "at most 64 bits"),
-    ({"message_count": "x"}, "expected an integer"), ({"starting_time": {"nanoseconds_since_epoch": 2**63}}, "time: "),
+    ({"relative_file_paths": [7]}, "expected a string"),
 ])  # fmt: skip
 def test_what_the_metadata_says(bag, changes, words):
     said = yaml.safe_load((bag / "metadata.yaml").read_text())

@@ -88,17 +88,23 @@ def test_a_disk_that_fills_up_keeps_what_it_has(tmp_path, small_disk):
 
 
 @pytest.mark.parametrize("format", ["jpeg", "png"])
-def test_images_are_compressed_on_the_way(tmp_path, format):
-    recording = Recording(BagWriter(tmp_path / "bag"))
+def test_images_are_compressed_on_the_way_and_kept_where_they_cannot_be(tmp_path, format):
+    problems = []
+    recording = Recording(BagWriter(tmp_path / "bag"), on_problem=problems.append)
     camera = Camera("front", "camera/image_raw", 32, 24)
-    recording.add_topic(IMAGE + "/compressed", "sensor_msgs/msg/CompressedImage", transform=compressor(camera, format))
-    data = image(START, 5)
-    recording.put(IMAGE + "/compressed", START, data)
-    recording.put(IMAGE + "/compressed", START + 1, data[:50])
+    compressed, data = IMAGE + "/compressed", image(START, 5)
+    kind, raw = "sensor_msgs/msg/CompressedImage", (IMAGE, TYPES[IMAGE])
+    recording.add_topic(compressed, kind, (), compressor(camera, format), raw)
+    recording.put(compressed, START, data)
+    odd = [data[:50], image(START, 5, "rgb99"), image(START, 5, "32FC1")]  # cut off, unknown, deeper than any format
+    for k, one in enumerate(odd, start=1):
+        recording.put(compressed, START + k, one)
     recording.close()
-    assert recording.dropped == {IMAGE + "/compressed": 1}
+    assert not recording.dropped
+    assert len(problems) == 1 and problems[0].startswith(f"{compressed}: stored as it is, on {IMAGE}: ")
     with Bag(tmp_path / "bag") as bag:
-        (record,) = bag.records()
+        assert [record.data for record in bag.records([IMAGE])] == odd and bag.topics[IMAGE].type == TYPES[IMAGE]
+        (record,) = bag.records([compressed])
         message = bag.decode(record)
     assert message.format == f"rgb8; {format} compressed bgr8" and bag.header_ns(record) == START
     difference = abs(rgb_image(message).astype(int) - pixels(5).astype(int))
@@ -110,3 +116,16 @@ def test_deep_and_compressed_streams_keep_their_depth():
     assert compressor(Camera("c", "c", 32, 24, compressed=True)) is None
     with pytest.raises(InputError, match="gif"):
         compressor(Camera("c", "c", 32, 24), "gif")
+
+
+def test_a_type_whose_definition_nobody_has_is_recorded_without_it(tmp_path):
+    problems = []
+    recording = Recording(BagWriter(tmp_path / "bag"), on_problem=problems.append)
+    recording.add_topic("/odd", "nobody/msg/Knows")
+    recording.add_topic(JOINTS, TYPES[JOINTS])
+    recording.put("/odd", START, b"\0\1\0\0")
+    recording.put(JOINTS, START + 1, joints(START, (0, 0)))
+    recording.close()
+    assert len(problems) == 1 and problems[0].startswith("topic /odd: recorded without the definition of its messages")
+    with Bag(tmp_path / "bag") as bag:
+        assert {name: info.count for name, info in bag.topics.items()} == {"/odd": 1, JOINTS: 1}

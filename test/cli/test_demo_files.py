@@ -49,7 +49,7 @@ def bag(tmp_path_factory, steps) -> Path:
     path = tmp_path_factory.mktemp("demo") / "bag"
     writer = BagWriter(path)
     groups = [
-        (f"/{g.topic}", CommandWriter(g, JointTrajectory(), JointTrajectoryPoint()),
+        (f"/{g.topic}", CommandWriter(g, JointTrajectory(), JointTrajectoryPoint),
          [ROBOT.joint_names.index(joint) for joint in g.joints]) for g in ROBOT.groups
     ]  # fmt: skip
     for topic, _, _ in groups:

@@ -560,3 +560,48 @@ def test_a_new_activation_and_a_leap_of_time_forget_whose_chunks_came_before():
         assert (status.seen, status.live_chunks) == (None, 0)
         world.session, world.sequence = 2, 0  # no lease to wait for
         resumes(world)
+
+
+def test_a_robot_that_does_not_follow_stops_before_it_is_a_jump():
+    world = World().activate()
+    world.stuck = True
+    world.send(HOME + np.arange(20)[:, None] * 0.1 * [0.3, 0.06, 0.0])
+    seconds = 0.0
+    while state(world)[0] != State.STOPPED:
+        world.tick()
+        seconds += world.period_ns / NS
+    assert seconds <= 0.5 and state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
+    message = world.executor.state[2]
+    assert message.startswith("the controller does not follow: joint turn commanded 0.") and "measured 0.1" in message
+    rest(world)
+    command, limits = world.tick(), world.executor.limits
+    away = np.abs(command.position - HOME)
+    assert 0.05 < away[0] < 0.2
+    assert (away <= limits.velocity * command.reach_in + 1e-12).all()  # a controller that listens again takes its time
+    assert command.reach_in > world.period_ns / NS
+    world.tick(200)
+    assert state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)  # time alone changes nothing
+    world.stuck = False  # it listens again
+    world.tick(60)
+    assert state(world) == (State.HOLDING, Cause.NO_CHUNK) and not world.executor.hindrance
+    assert world.tick().reach_in == world.period_ns / NS
+    resumes(world)
+
+
+def test_the_way_on_which_it_brakes_is_part_of_each_command():
+    world = moving(command_horizon=0.02)
+    first = world.executor.limiter.velocity.copy()
+    assert first.any() and len(world.tick().braking) == 1  # the horizon, less the period of the command itself
+    world = moving()
+    told = world.tick().braking
+    world.executor.e_stop("button")
+    assert len(told) > 3 and np.allclose([world.tick().position for _ in told], told, atol=1e-12)
+
+
+def test_a_following_error_that_is_off_is_told_all_the_same():
+    world = World(following_limit=0.0).activate()
+    world.stuck = True
+    world.send(HOME + np.arange(20)[:, None] * 0.1 * [0.3, 0.06, 0.0])
+    world.tick(60)
+    assert state(world)[0] in (State.APPROACHING, State.EXECUTING)
+    assert world.executor.hindrance.startswith("the controller does not follow: joint ")

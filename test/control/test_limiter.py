@@ -47,6 +47,24 @@ def test_a_target_is_not_overshot_where_later_intervals_are_no_shorter(room, acc
     assert regular >= room - acceleration * dt * dt / 8 - 1e-9  # all of it but the rounding to whole periods
 
 
+@given(
+    jerk=st.sampled_from([np.inf, 60.0]),
+    targets=st.lists(st.tuples(st.floats(-2, 2), st.sampled_from([0.01, 0.02])), min_size=1, max_size=40),
+    most=st.integers(0, 60),
+)
+def test_the_braking_that_is_told_ahead_is_the_stop_that_comes(jerk, targets, most):
+    bounds = limits(jerk)
+    limiter = Limiter(bounds, 0.01)
+    limiter.reset(np.array([0.1, 0.3]))
+    for target, dt in targets:
+        limiter.follow(np.array([target, target]), np.zeros(2), dt)
+    ahead, start = limiter.braking(most), limiter.position
+    came = np.array([limiter.stop() for _ in ahead]).reshape(ahead.shape)
+    assert np.allclose(ahead, came, atol=1e-12)
+    assert len(ahead) == most or np.allclose(limiter.stop(), came[-1] if len(came) else start, atol=1e-12)
+    assert (ahead >= np.minimum(bounds.lower, start)).all() and (ahead <= np.maximum(bounds.upper, start)).all()
+
+
 intervals = st.sampled_from([1e-4, 0.004, 0.02, 0.3])  # s
 
 

@@ -162,7 +162,20 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
         ({"joints": []}, "joints: empty, expected at least one"),
         ({"groups": []}, "groups: empty, expected at least one"),
         ({"groups": [group | {"topic": "arm"} for group in good["groups"]]}, "command topic 'arm' is duplicated"),
-        ({"groups": [good["groups"][0] | {"topic": "/a/e_stop"}]}, "command group 'arm': topic '/a/e_stop' is one of"),
+        *(
+            ({"groups": [good["groups"][0] | changes, good["groups"][1] | others]}, words)
+            for changes, others, words in (
+                ({"topic": "/a/e_stop"}, {}, "group arm: topic '/a/e_stop' is one of"),
+                ({"interface": "velocity"}, {}, "group arm: interface 'velocity', expected one of"),
+                ({"interface": "follow_joint_trajectory"}, {}, "group arm: interface follow_joint_trajectory without"),
+                ({"action": "a/b"}, {}, "group arm: action 'a/b' with interface joint_trajectory, expected one of"),
+                ({"topic": ""}, {}, "group arm: topic: none, expected the one that the controller"),
+                ({"stamp": "soon"}, {}, "group arm: stamp 'soon' with interface joint_trajectory, expected one of"),
+                ({"stamp": "now", "interface": "joint_state"}, {}, "group arm: stamp 'now' with interface joint_state"),
+                ({"interface": "gripper_command", "action": "a"}, {}, r"group arm: joints .*one with"),
+                ({}, {"max_effort": 5.0}, "group gripper: max_effort 5.0, expected zero or more, with gripper_command"),
+            )
+        ),
         ({"cameras": None}, "cameras: None, expected a list"),
         ({"control_rate": "fast"}, "control_rate: 'fast', expected a number"),
         ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a string"),

@@ -122,22 +122,62 @@ def empty_message(interface):
     return SimpleNamespace(data=None) if interface == "float64_multi_array" else message_stub()
 
 
-@pytest.mark.parametrize("interface", ["joint_trajectory", "joint_state", "float64_multi_array"])
+ALL = ("joint_trajectory", "joint_state", "float64_multi_array", "follow_joint_trajectory", "gripper_command")
+
+
+def trajectory_point():
+    return SimpleNamespace(time_from_start=SimpleNamespace(sec=0, nanosec=0))
+
+
+@pytest.mark.parametrize("interface", ALL)
 def test_a_command_is_read_back(interface):
     group = CommandGroup("arm", "topic", interface, NAMES)
-    point = SimpleNamespace(time_from_start=SimpleNamespace(sec=0, nanosec=0))
-    writer = CommandWriter(group, empty_message(interface), point, reach_in=0.02)
+    writer = CommandWriter(group, empty_message(interface), trajectory_point, period=0.02)
     for tick in (1, 2):
-        message = writer.fill(np.array([0.5, tick]), stamp=tick * 20_000_000)
+        braking = np.array([[0.6, tick], [0.65, tick]])
+        message = writer.fill(np.array([0.5, tick]), tick * 20_000_000, braking)
         np.testing.assert_array_equal(read_command(group, message), [0.5, tick])
         if interface != "float64_multi_array":
             assert stamp_ns(message) == tick * 20_000_000
-    if interface == "joint_trajectory":
-        assert point.time_from_start.nanosec == 20_000_000
-        assert not hasattr(point, "velocities")
 
 
-@pytest.mark.parametrize("interface", ["joint_trajectory", "joint_state", "float64_multi_array"])
+def path(message):
+    """[(ms, first position)] of a trajectory, which has no velocities."""
+    assert not any(hasattr(point, "velocities") for point in message.points)
+    times = [point.time_from_start for point in message.points]
+    return [(t.sec * 1000 + t.nanosec // 10**6, p.positions[0]) for t, p in zip(times, message.points, strict=True)]
+
+
+@pytest.mark.parametrize("stamped", [False, True])
+def test_a_trajectory_ends_with_the_way_on_which_the_robot_brakes(stamped):
+    group = CommandGroup("arm", "topic", "joint_trajectory", NAMES)
+    writer = CommandWriter(group, empty_message(group.interface), trajectory_point, 0.02, 0.5, stamped)
+    at, braking = np.array([0.5, 0.0]), np.array([[0.6, 0.0], [0.65, 0.0]])
+    message = writer.fill(at, 7_000_000_000, braking)
+    assert stamp_ns(message) == (7_000_000_000 if stamped else 0)
+    end = [(500, 0.65)] if stamped else []  # a stamped one must not be over when it arrives
+    assert path(message) == [(20, 0.5), (40, 0.6), (60, 0.65), *end]
+    assert path(writer.fill(at, 8)) == [(20, 0.5)] + ([(500, 0.5)] if stamped else [])
+    many = path(writer.fill(at, 8, np.linspace([0.5, 0.0], [2.5, 0.0], 201)[1:]))
+    assert 40 < len(many) <= 51 and many[0] == (20, 0.5) and many[-1] == (4020, 2.5)  # of 200 rows some
+    assert all(position == pytest.approx(0.5 + (ms - 20) / 2000) for ms, position in many)
+    later = writer.fill(at, 8, braking, reach_in=1.5)
+    assert path(later) == [(1500, 0.5), (1520, 0.6), (1540, 0.65)]
+
+
+def test_of_a_trajectory_the_first_point_that_is_not_its_start_counts():
+    group = CommandGroup("arm", "topic", "joint_trajectory", NAMES)
+
+    def message(*times):
+        points = [
+            SimpleNamespace(time_from_start=SimpleNamespace(sec=0, nanosec=t), positions=[float(t), 0.0]) for t in times
+        ]
+        return SimpleNamespace(joint_names=NAMES, points=points)
+
+    assert [read_command(group, message(*times))[0] for times in [(0, 2, 3), (2, 3), (0,)]] == [2, 2, 0]
+
+
+@pytest.mark.parametrize("interface", ALL)
 def test_a_command_in_ros_messages(interface):
     from importlib import import_module
 
@@ -148,7 +188,7 @@ def test_a_command_in_ros_messages(interface):
 
     package, _, name = COMMAND_TYPES[interface].split("/")
     group = CommandGroup("arm", "topic", interface, NAMES)
-    writer = CommandWriter(group, getattr(import_module(f"{package}.msg"), name)(), JointTrajectoryPoint())
+    writer = CommandWriter(group, getattr(import_module(f"{package}.msg"), name)(), JointTrajectoryPoint)
     np.testing.assert_array_equal(read_command(group, writer.fill(np.array([0.5, 0.25]), 10)), [0.5, 0.25])
 
 
@@ -156,7 +196,8 @@ def test_bad_commands_name_the_group():
     group = CommandGroup("arm", "topic", "joint_trajectory", NAMES)
     with pytest.raises(InputError, match="arm: trajectory without points"):
         read_command(group, SimpleNamespace(joint_names=["a", "b"], points=[]))
-    point = SimpleNamespace(positions=[0.0, float("nan")])
+    point = trajectory_point()
+    point.positions = [0.0, float("nan")]
     with pytest.raises(InputError, match="arm: joint 'b' is at nan"):
         read_command(group, SimpleNamespace(joint_names=["a", "b"], points=[point]))
     forward = CommandGroup("arm", "topic", "float64_multi_array", NAMES)

@@ -90,7 +90,7 @@ def test_the_age_limit_is_inclusive_and_can_be_off():
 @pytest.mark.parametrize(
     ("stream", "message", "said"),
     [
-        ("front", image("wrist", 1.2, 0), "front: image of 2x2 pixels, the robot file says 4x3"),
+        ("front", stamped(1.2, height=3, width=4, encoding="nv99"), "front: image: encoding 'nv99'"),
         ("front", stamped(1.2, format="jpeg", data=b"nonsense"), "front: compressed image"),
     ],
 )

@@ -47,6 +47,7 @@ class Node(ManagedNode):
         self.publisher = self.create_publisher(String, "topic", COMMAND_QOS)
         self.gated = self.create_lifecycle_publisher(String, "gated", COMMAND_QOS)
         self.subscription = self.create_subscription(String, "other", lambda message: None, COMMAND_QOS)
+        self.e_stop = self.create_subscription(String, "e_stop", lambda message: None, COMMAND_QOS)
         self.timer = self.create_steady_timer(1.0, lambda: None)
         self._step("configure")
 
@@ -87,7 +88,7 @@ def test_up_and_down_leaves_nothing_behind(node):
     before = entities(node)
     for _ in range(2):
         assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert entities(node) == before + 4
+        assert entities(node) == before + 5
         assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         assert node.is_active and node.gated.is_activated
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
@@ -121,6 +122,7 @@ def test_qos_of_single_topics_comes_from_parameters_and_no_other_topic_has_it(co
         (OTHER + "depth", 0, "0, expected 1 to"),
         (OTHER + "depth", "5", "'5', expected 1 to"),
         (OTHER + "dept", 5, "expected one of history, depth, reliability, durability"),
+        ("qos_overrides./e_stop.subscription.reliability", "reliable", "safety rests on the QoS of e_stop"),
     ],
 )
 def test_a_qos_override_that_cannot_be_honoured_is_refused(context, name, value, said):

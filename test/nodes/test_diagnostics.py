@@ -91,3 +91,9 @@ def test_what_the_monitor_sees_is_said_by_joint_the_worst_first():
 def test_why_a_robot_that_follows_chunks_gets_nowhere(fields, level, words):
     found = ExecutorDiagnostic()(watched(**fields))
     assert (found.level, found.message) == (level, words)
+
+
+def test_a_robot_that_may_not_do_what_it_is_commanded_is_warned_of():
+    status = ExecutorStatus(state=ExecutorStatus.HOLDING, cause=ExecutorStatus.CAUSE_NO_INSTRUCTION, message="nobody")
+    assert ExecutorDiagnostic()(status, hindered=True).level == DiagnosticStatus.WARN
+    assert ExecutorDiagnostic()(status).level == DiagnosticStatus.OK

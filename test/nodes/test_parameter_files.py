@@ -75,6 +75,11 @@ def test_an_argument_that_no_node_knows_is_refused():
         check_parameters("/executor_node", "executor_node", KNOWN, ["dry_rum"], [])
 
 
+def test_every_node_with_parameters_is_known():
+    programs = {path.stem for path in (CONFIG.parent / "vla_ros" / "nodes").glob("*_node.py")}
+    assert programs - {"replay_node"} == set(NODES)  # it is no program of its own
+
+
 @pytest.mark.parametrize("file", sorted(CONFIG.glob("*.yaml")), ids=lambda file: file.name)
 def test_shipped_files_hold_in_every_namespace(file):
     assert all(section.startswith("/**/") and section.removeprefix("/**/") in NODES for section in sections(file))

@@ -4,11 +4,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
-import yaml
 
 from vla_ros.control.settings import Settings
 from vla_ros.core.errors import InputError
 from vla_ros.nodes.executor.parameters import ExecutorParameters
+from vla_ros.nodes.parameter_files import sections
 from vla_ros.nodes.parameters import NodeParameters, build, parameter, table
 from vla_ros.nodes.policy_parameters import PolicyParameters
 
@@ -53,7 +53,7 @@ def test_the_documentation_and_the_example_file_say_what_the_node_has():
     root = Path(__file__).parents[2]
     assert table(PolicyParameters) in (root / "docs" / "runtime.md").read_text()
     for name, kind in (("policy", PolicyParameters), ("executor", ExecutorParameters)):
-        values = yaml.safe_load((root / "config" / f"{name}.yaml").read_text())[f"{name}_node"]["ros__parameters"]
+        values = sections(root / "config" / f"{name}.yaml")[f"/**/{name}_node"]
         assert build(kind, values) == kind()
 
 

@@ -32,7 +32,7 @@ class Node(SimpleNamespace):
             _met="", _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
             _status=SimpleNamespace(state=0, session=7, inferences=0), now_ns=lambda: 0,
             _set_status=Mock(), get_logger=Mock(), _rate=lambda: 0.0,
-            _builder=Mock(build=self.observation), _arrivals=Mock(),
+            _builder=Mock(build=self.observation, robot=Mock(cameras=())), _arrivals=Mock(), _sizes=set(),
         )
         self._begin = partial(PolicyNode._begin, self)
         self.infer, self._session.infer = self._session.infer, self.interrupted

@@ -1,12 +1,15 @@
 """Stamps that cannot be: the policy is asked as before, and what waits for the clock comes when it is there."""
 
 import random
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from messages.test_observation import ROBOT, image, joints
 
-from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder
-from vla_ros.messages.stamps import NS
+from vla_ros.bags.definitions import standard_store
+from vla_ros.messages.observation import JOINT_STATES, NotReady, ObservationBuilder, message_stamp
+from vla_ros.messages.stamps import NS, set_stamp
 from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.trigger import Trigger
 
@@ -65,7 +68,9 @@ def test_one_wrong_stamp_changes_nothing(stream, stamp, pace):
     assert count == 100
     assert len(inputs.said) == (stamp > 0.5)
     if inputs.said:
-        assert inputs.said[0].startswith(f"{stream}: stamp ") and inputs.said[0].endswith(" s ahead of the clock")
+        ahead = "does not use the system clock" if stream != JOINT_STATES else "do not use the system clock"
+        assert inputs.said[0].startswith(f"{stream}: stamp")
+        assert (ahead if stamp > 5 else " s ahead of the clock") in inputs.said[0]
 
 
 @pytest.mark.parametrize("stream", STREAMS)
@@ -84,7 +89,9 @@ def test_a_stream_whose_clock_is_wrong_is_named_and_used_once_it_is_right(stream
     assert play(100.0, 0.0) == 50
     assert play(105.0, 3600.0) <= 5  # what was there before is used up or stale soon
     now = round(109.9 * NS)
-    assert inputs.arrivals.explained(inputs.builder.problems(now), now)[stream] == "stamp 3600.000 s ahead of the clock"
+    said = inputs.arrivals.explained(inputs.builder.problems(now), now)[stream]
+    assert said.startswith("stamped 3709.900, arrived at 109.900: ")
+    assert ("set `stamps: arrival` for it in the robot file" in said) == (stream != JOINT_STATES)
     assert len(inputs.said) == 1
     assert play(110.0, 0.0) == 50
     assert sum(len(waiting) for waiting in inputs.arrivals._waiting.values()) <= 8  # bounded
@@ -119,6 +126,12 @@ def test_stamps_of_zero_are_named():
             inputs.add(name, 0.0 if name == "front" else 100.0 + k, 100.0 + k)
         assert not inputs.asked(100.0 + k)
     now = 104 * NS
-    assert inputs.arrivals.explained(inputs.builder.problems(now), now) == {
-        "front": "104.000 s old, expected at most 0.500 s"
-    }
+    (said,) = inputs.arrivals.explained(inputs.builder.problems(now), now).items()
+    assert said[0] == "front" and said[1].startswith("stamped 0.000, arrived at 104.000: this camera does not use the")
+
+
+def test_a_camera_with_a_clock_of_its_own_is_stamped_by_arrival():
+    front, header = ROBOT.all_streams["front"], standard_store().types["std_msgs/msg/Header"]
+    message = set_stamp(standard_store().types[front.type](header(SimpleNamespace(), ""), *[None] * 6), 3 * NS)
+    assert message_stamp(front, message, 100 * NS) == 3 * NS
+    assert message_stamp(replace(front, stamps="arrival"), message, 100 * NS) == 100 * NS

@@ -20,7 +20,7 @@ from vla_ros.control.limits import Limits
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.processes import Graph
-from vla_ros.messages.stamps import set_stamp, stamp_ns
+from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
@@ -34,7 +34,7 @@ joints:
   - {name: lift, lower: 0.0, upper: 0.4, velocity: 0.5, acceleration: 4.0, unit: m}
   - {name: grip, lower: 0.0, upper: 1.0, velocity: 5.0, acceleration: 50.0, discrete: true}
 groups:
-  - {name: arm, topic: arm/command, interface: joint_trajectory, joints: [lift, turn]}
+  - {name: arm, topic: arm/command, interface: joint_trajectory, joints: [lift, turn], stamp: now}
   - {name: hand, topic: hand/command, interface: float64_multi_array, joints: [grip]}
 """
 JOINTS = ("turn", "lift", "grip")
@@ -181,8 +181,8 @@ class Stage:
         index = next(i for i, message in enumerate(self.probe.messages(topic)) if message is arm)
         self.probe.wait_for(lambda: len(self.probe.messages(other)) > index, "the hand's command")
         hand = self.probe.messages(other)[index]
-        assert arm.joint_names == ["lift", "turn"] and len(arm.points) == 1
-        assert not len(arm.points[0].velocities) and arm.points[0].time_from_start.nanosec == PERIOD_NS
+        assert arm.joint_names == ["lift", "turn"]
+        check_trajectory(self.limits, arm)
         lift, turn = arm.points[0].positions
         position = np.array([turn, lift, hand.data[0]])
         self.commands.append((self.now_ns, position))
@@ -199,6 +199,28 @@ class Stage:
         assert len(self.probe.messages("arm/command")) == len(self.commands)
         assert len(self.probe.messages("hand/command")) == len(self.commands)
         check_limits(self.limits, self.positions, [stamp for stamp, _ in self.commands])
+
+
+def check_trajectory(limits: Limits, arm: JointTrajectory, horizon: float = 1.0) -> None:
+    """It begins a period ahead and goes on with braking, inside the limits; there it ends or, stamped, waits."""
+    points = arm.points
+    times = [point.time_from_start.sec * NS + point.time_from_start.nanosec for point in points]
+    assert times[0] >= PERIOD_NS and not any(len(point.velocities) for point in points)
+    order = [limits.names.index(name) for name in arm.joint_names]
+    path = np.array([point.positions for point in points])
+    assert ((path >= limits.lower[order] - 1e-9) & (path <= limits.upper[order] + 1e-9)).all()
+    if stamp_ns(arm) and len(points) > 1:
+        assert times[-1] >= round(horizon * NS) - PERIOD_NS
+        if times[-1] - times[-2] != PERIOD_NS:
+            assert (path[-1] == path[-2]).all()
+            times, path = times[:-1], path[:-1]
+    assert (np.diff(times) == PERIOD_NS).all()
+    dt = PERIOD_NS * 1e-9
+    speed = np.diff(path, axis=0) / dt
+    slower = np.abs(np.diff(speed, axis=0)) / dt
+    assert (np.abs(speed) <= limits.velocity[order] * (1 + 1e-6)).all()
+    assert (slower <= limits.acceleration[order] * (1 + 1e-6) + 1e-9 / dt).all()
+    assert (np.diff(np.abs(speed), axis=0) <= 1e-9).all() and (speed[1:] * speed[:-1] >= 0).all()
 
 
 def check_limits(

@@ -23,7 +23,7 @@ from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.commands import read_command
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, ExecutorStatus
-from vla_ros.nodes.qos import CHUNK_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.sim.world import HOME
 
 ROBOT_FILE = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
@@ -147,7 +147,7 @@ def test_chunk_command_and_frames_are_drawn(evaluation: EvaluationGraph):
     probe.record("robot_description", String, STATUS_QOS)
     probe.record("/tf_static", TFMessage, STATUS_QOS)
     probe.record("/tf", TFMessage, sensor_qos(reliable=True, depth=1000))
-    probe.record("action_chunk", ActionChunk, CHUNK_QOS)
+    probe.record("action_chunk", ActionChunk, COMMAND_QOS)
     probe.record("executor_node/status", ExecutorStatus, STATUS_QOS)
     try:
         tree = Kinematics(probe.wait_message("robot_description", bool, "the description").data)

@@ -187,7 +187,8 @@ def _follow_instructions(policy: Policy, robot: FakeRobot) -> int:
     policy.wait_status(lambda s: s.message.startswith("joint_states: stamp 3"), "the stamp of the joint states")
     policy.chunk_of(robot.observe())
     for camera, stamp in (("wrist", 0), ("front", robot.now() - HOUR)):
-        robot.observe(stamp, (camera,))
+        robot.images[camera].publish(image_message(100, stamp))
+        robot.publish_joints(stamp or robot.now() - HOUR)
         policy.chunk_of(robot.observe())
 
     # Joint states without a stamp are of their arrival; those that contradict themselves are said, and change nothing.

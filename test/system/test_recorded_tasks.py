@@ -13,7 +13,9 @@ from vla_ros.action import RunInstruction
 from vla_ros.bags.episodes import CutOptions, cut_bag
 from vla_ros.bags.index import index_bag
 from vla_ros.bags.reader import Bag
+from vla_ros.bags.summary import summarise
 from vla_ros.core.robot import RobotSpec
+from vla_ros.msg import Outcome
 
 ROBOT = {
     "name": "one",
@@ -55,13 +57,22 @@ def test_runs_are_episodes(graph, probe, tmp_path: Path):
     assert client.result(first).error_code == RunInstruction.Result.PREEMPTED
     probe.publisher("done", Bool).publish(Bool(data=True))
     assert client.result(second).error_code == RunInstruction.Result.SUCCESS
-    wait_recorded(bytes(second.goal_id.uuid), 4)  # the end of the first, and its own
+    wait_recorded(bytes(second.goal_id.uuid), 5)  # the end of the first, its own, and its outcome
+    probe.publisher("outcome", Outcome).publish(
+        Outcome(outcome=Outcome.FAILURE, by="operator", message="beside it", instruction="touch the red cube")
+    )
+    wait_recorded(b"beside it")
     graph.deactivate("recorder_node")
 
     with Bag(bag) as recorded:
         index = index_bag(recorded, RobotSpec.load(robot))
     *_, one, two = cut_bag(index, CutOptions(by="task"))
     assert (one.instruction, two.instruction) == ("touch the red cube", "wave")
+    assert (one.outcome, one.by, one.message) == ("failure", "operator", "beside it")
+    assert (two.outcome, two.by, two.message) == ("success", "success_topic", "done said true")
+    said = [str(verdict) for verdict in summarise(bag)[2]]
+    assert said[-3].startswith("aborted (a newer instruction): a newer goal took over: 'wave'")
+    assert said[-2:] == ["success (success_topic): done said true", "failure (operator): beside it"]
     assert one.start_ns < one.stop_ns <= two.start_ns < two.stop_ns
     (only,) = cut_bag(index, CutOptions(by="task", succeeded=True))
     assert only == two

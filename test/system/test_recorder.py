@@ -23,6 +23,7 @@ from vla_ros.messages.images import compressed_image_message, image_message
 from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
 from vla_ros.messages.stamps import NS
+from vla_ros.nodes.qos import STATUS_QOS
 
 STEP = NS // 10
 ROBOT = {
@@ -94,7 +95,10 @@ def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe
     (tmp_path / "hides" / "shape_msgs" / "__init__.py").touch()
     hides = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "hides"), *sys.path])}
     graph.node.create_publisher(Plane, "foreign", 1)
-    start(graph, robot, tmp_path / "bag", hides, topics=["foreign"])
+    # What was published once, before the recorder: it is there as for any late subscriber, from every publisher.
+    graph.node.create_publisher(String, "robot_description", STATUS_QOS).publish(String(data="<robot/>"))
+    graph.node.create_publisher(String, "extra", STATUS_QOS).publish(String(data="one"))
+    start(graph, robot, tmp_path / "bag", hides, topics=["foreign", "extra"])
     log, said = graph.processes["recorder_node"].log, "topic /foreign: not recorded: message type shape_msgs/msg/Plane"
     probe.wait_for(lambda: said in log.read_text(), said)
     source = Source(probe, heard=tuple(topic for topic, _ in topics.values()))
@@ -103,7 +107,27 @@ def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe
         source.publish(k)
     probe.wait_for(lambda: all(len(probe.messages(topic)) == frames for topic, _ in topics.values()), "every frame")
     source.wait_acknowledged()
+    late = probe.publisher("extra", String, STATUS_QOS)
+    late.publish(String(data="two"))
+    assert late.wait_for_all_acked(Duration(seconds=DEADLINE))
+    file = tmp_path / "bag" / "bag_0.mcap"
+    latched = (b"<robot/>", b"one", b"two")
+    probe.wait_for(lambda: file.exists() and all(text in file.read_bytes() for text in latched), "what is latched")
     graph.deactivate("recorder_node")
+    with Bag(tmp_path / "bag") as bag:
+        assert [bag.decode(r).data for r in bag.records(["/robot_description"])] == ["<robot/>"]
+        assert [bag.decode(r).data for r in bag.records(["/extra"])] == ["one", "two"]
+    # The next recording has them too, though nobody publishes them again.
+    graph.set_parameters("recorder_node", {"output": str(tmp_path / "next")})
+    graph.activate("recorder_node")
+    file = tmp_path / "next" / "next_0.mcap"
+    probe.wait_for(lambda: file.exists() and all(text in file.read_bytes() for text in latched), "what is latched")
+    # A disk that fills up ends the recording with a complete bag, and the node goes on.
+    graph.set_parameters("recorder_node", {"min_free_disk": 1e12})
+    probe.wait_for(lambda: "the recording ends, the bag is complete" in log.read_text(), "the disk's bound")
+    probe.wait_for(lambda: (tmp_path / "next" / "metadata.yaml").exists(), "a complete bag")
+    with Bag(tmp_path / "next") as bag:
+        assert sorted(bag.decode(r).data for r in bag.records(["/extra"])) == ["one", "two"] and not bag.notes
 
     live = ObservationBuilder(spec, max_age=None, history=60.0)
     for stream, (topic, _) in topics.items():

@@ -35,7 +35,7 @@ class Steering:
         self.images = 0
         self.offset = np.array([0.3, -0.2, 0.1, 0.0, 0.4, 0.5])
         self._writers = [
-            (CommandWriter(group, JointTrajectory(), JointTrajectoryPoint()),
+            (CommandWriter(group, JointTrajectory(), JointTrajectoryPoint),
              node.create_publisher(JointTrajectory, group.topic, COMMAND_QOS),
              [ROBOT.joint_names.index(name) for name in group.joints])
             for group in ROBOT.groups
@@ -159,7 +159,7 @@ def test_real_time_streams_and_commands(graph: Graph, probe: Probe):
     assert image.header.frame_id == "front_camera"
     info = probe.last("camera/front/camera_info")
     assert (info.width, info.height) == (640, 480) and info.k[0] == info.k[4] > 100
-    writer = CommandWriter(ROBOT.groups[0], JointTrajectory(), JointTrajectoryPoint())
+    writer = CommandWriter(ROBOT.groups[0], JointTrajectory(), JointTrajectoryPoint)
     arm = probe.publisher(ROBOT.groups[0].topic, JointTrajectory)
     gripper = probe.publisher(ROBOT.groups[1].topic, JointTrajectory)
     start = joint_positions(probe.last("joint_states"), ROBOT.joint_names)
@@ -168,7 +168,7 @@ def test_real_time_streams_and_commands(graph: Graph, probe: Probe):
     bad[0] = np.nan
     arm.publish(writer.fill(bad[:5], 0))  # refused: nothing moves, the next one counts
     arm.publish(writer.fill(target[:5], 0))
-    gripper.publish(CommandWriter(ROBOT.groups[1], JointTrajectory(), JointTrajectoryPoint()).fill(target[5:], 0))
+    gripper.publish(CommandWriter(ROBOT.groups[1], JointTrajectory(), JointTrajectoryPoint).fill(target[5:], 0))
     probe.wait_message(
         "joint_states",
         lambda m: np.abs(joint_positions(m, ROBOT.joint_names) - target)[[0, 5]].max() < 0.1,

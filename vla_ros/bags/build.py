@@ -18,6 +18,7 @@ from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND
 from vla_ros.datasets.writer import DatasetWriter
+from vla_ros.messages.observation import unexpected_sizes
 
 SOURCES = "vla_ros_sources.json"  # in `meta`: which bag and time each episode is from
 Resize = Callable[[np.ndarray], np.ndarray]
@@ -25,12 +26,13 @@ Resize = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class BuildReport:
-    """What was written. `problems`: one sentence for each episode that was left out."""
+    """What was written. `problems`: a sentence for each episode that was left out; `notes`: for what else was seen."""
 
     output: Path
     episodes: int = 0
     frames: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: set[str] = field(default_factory=set)
 
 
 def plan_bag(
@@ -44,6 +46,8 @@ def plan_bag(
         except InputError as error:
             raise InputError(f"bag {path}: {error}") from None
         if not cuts:
+            if options.succeeded:
+                raise InputError(f"bag {path}: no episodes with the outcome success")
             looked = {"instruction": "instruction", "task": "run of RunInstruction", "marker": options.marker}
             span = f"between {bag.when(index.start_ns)} and {bag.when(index.stop_ns)}"
             raise InputError(f"bag {path}: no episodes: no {looked.get(options.by)} {span}")
@@ -92,6 +96,7 @@ def build_dataset(
         for path, index, episodes in plans:
             step = meter.step(f"reading {path.name}")
             with Bag(path) as bag:
+                report.notes |= set(bag.notes)
                 sources += _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, step)
         report.episodes, report.frames = len(sources), sum(row["frames"] for row in sources)
         if not sources:
@@ -109,10 +114,14 @@ def _write_bag(
     """The rows of SOURCES for the episodes that were written."""
     sources = []
     for _, made in groupby(read_frames(bag, robot, index, episodes, progress), lambda frame: frame.episode.number):
-        frames = [_resized(frame, resize) for frame in made]
+        frames, shapes, error = [], {}, None
+        for frame in made:
+            error = error or frame.error or _changed_size(shapes, frame)
+            report.notes |= unexpected_sizes(robot, frame.observation.images if frame.observation else {})
+            frames.append(_resized(frame, resize))
         episode = frames[0].episode
-        if frames[-1].error is not None:
-            problem = f"bag {bag.path}: {episode.name}: {frames[-1].error.removeprefix(f'bag {bag.path}: ')}"
+        if error is not None:
+            problem = f"bag {bag.path}: {episode.name}: {error.removeprefix(f'bag {bag.path}: ')}"
             if not skip_bad:
                 raise InputError(_refusal([problem]))
             report.problems.append(problem)
@@ -124,10 +133,21 @@ def _write_bag(
         )
         states, actions = np.stack([one.state for one in seen]), np.stack([frame.action for frame in frames])
         values = {name: rows for name, rows in values.items() if not name.startswith(COMMAND)}
-        writer.add_episode(images, states, actions, episode.cut.instruction, values)
+        cut = episode.cut
+        writer.add_episode(images, states, actions, cut.instruction, values, cut.outcome)
         sources.append({"bag": str(bag.path), "episode": episode.number, "start_ns": int(episode.times[0]),
-                        "frames": len(frames)})  # fmt: skip
+                        "frames": len(frames), "outcome": cut.outcome, "by": cut.by, "message": cut.message})
     return sources
+
+
+def _changed_size(shapes: dict[str, tuple[int, ...]], frame: Frame) -> str | None:
+    """What is wrong where a camera's image is not of the size of the one before, which `shapes` keeps by camera."""
+    for camera, image in frame.observation.images.items():
+        height, width = shapes.setdefault(camera, image.shape)[:2]
+        if image.shape[:2] != (height, width):
+            return (f"camera {camera}: from frame {frame.index} on images of {image.shape[1]}x{image.shape[0]} pixels, "
+                    f"before of {width}x{height}: expected one size")
+    return None
 
 
 def _resized(frame: Frame, resize: Resize | None) -> Frame:

@@ -11,7 +11,7 @@ from vla_ros.core.robot import Camera
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE
 from vla_ros.messages.images import raw_image, rgb_image
 
-SUFFIX = "/compressed"  # of the topic, as image_transport names it
+SUFFIX, DEPTH_SUFFIX = "/compressed", "/compressedDepth"  # of the topic, as image_transport names it
 FORMATS = ("jpeg", "png")
 _DEEP = ("mono16", "16UC1")  # PNG keeps 16 bits
 
@@ -31,6 +31,8 @@ def compressor(camera: Camera, format: str = "jpeg", quality: int = 95) -> Calla
 
     def compress(data: bytes) -> bytes:
         message = deserialized(store, IMAGE, data)
+        if message.encoding == "32FC1":
+            raise InputError("floating-point depth, which neither JPEG nor PNG holds")
         if message.encoding in _DEEP:
             pixels, said, chosen = raw_image(message), message.encoding, "png"
         else:

@@ -15,6 +15,7 @@ from rosbags.typesys.store import Typestore
 from vla_ros.core.errors import InputError
 
 SEPARATOR = "=" * 80
+IDL_HEADER = re.compile(r"^=+\s*\n(?:IDL|MSG): .*$", re.MULTILINE)  # that rosbag2 puts before each file
 # Publishers may leave uninitialised bytes after a message (alignment of the middleware's buffers).
 MAX_TRAILING_BYTES = 16
 SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree; absent from an installed package
@@ -92,48 +93,65 @@ def _contained(store: Typestore, typename: str) -> list[str]:
 
 
 def add_definition(store: Typestore, typename: str, text: str, idl: bool = False) -> None:
-    """Register a definition (with those that follow its separators) in a store. Raises InputError."""
-    try:
-        types = get_types_from_idl(text) if idl else get_types_from_msg(text, typename)
-        store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
-    except Exception as error:  # the parser's own errors have no common base
-        raise InputError(f"message type {typename}: its definition cannot be read: {error}") from error
+    """Register a definition (with those that follow its separators) in a store. Raises InputError.
+
+    Of IDL, the files that it includes may be unreadable: they matter where one of their types is decoded.
+    """
+    problem = None
+    for part in filter(str.strip, IDL_HEADER.split(text) if idl else [text]):
+        try:
+            types = get_types_from_idl(part) if idl else get_types_from_msg(part, typename)
+            store.register({name: fields for name, fields in types.items() if name not in store.fielddefs})
+        except Exception as error:  # the parser's own errors have no common base
+            problem = error
+    if typename not in store.fielddefs:
+        said = " ".join(str(problem or "it is not in it").split())[:100]
+        raise InputError(f"message type {typename}: its definition cannot be read: {said}") from problem
 
 
 @lru_cache(maxsize=16)
-def store_for(definitions: frozenset[tuple[str, MessageDefinition]]) -> Typestore:
-    """The types of a bag: those that it defines, and the standard messages for the rest.
+def store_for(definitions: frozenset[tuple[str, MessageDefinition]]) -> tuple[Typestore, dict[str, str]]:
+    """(the types of a bag: those that it defines, and the standard and installed ones for the rest; type -> why it
+    cannot be read).
 
-    A type that neither knows is absent from the store; it matters only when a message of it is decoded.
-    Shared by bags that say the same: do not register types in it.
+    Such a type matters only when a message of it is decoded. Shared by bags that say the same: do not register types
+    in it.
     """
-    store = Typestore()
-    silent = []
-    for typename, definition in sorted(definitions):
-        if definition.format == MessageDefinitionFormat.NONE or not definition.data:
-            silent.append(typename)
+    store, problems = Typestore(), {}
+    for typename, definition in sorted(definitions, key=lambda one: (one[0], one[1].data)):
+        if definition.format != MessageDefinitionFormat.NONE and definition.data:
+            try:
+                add_definition(store, typename, definition.data, idl=definition.format == MessageDefinitionFormat.IDL)
+            except InputError as error:
+                problems[typename] = str(error)
+    for typename in sorted({name for name, _ in definitions}):
+        lacking, pending, seen = "", [typename], set()
+        while pending:
+            name = pending.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            text = None if name in store.fielddefs else message_text(name)
+            if name not in store.fielddefs and name in standard_store().fielddefs:
+                store.register({name: standard_store().fielddefs[name]})
+            elif text is not None:
+                add_definition(store, name, text)
+            if name in store.fielddefs:
+                pending += _contained(store, name)
+            else:
+                lacking = name
+        if not lacking:
+            problems.pop(typename, None)
+        elif lacking == typename:
+            problems.setdefault(typename, f"message type {typename}: unknown definition; the bag does not carry it and "
+                                          "it is not installed")  # fmt: skip
         else:
-            add_definition(store, typename, definition.data, idl=definition.format == MessageDefinitionFormat.IDL)
-    while silent:
-        name = silent.pop()
-        if name in store.fielddefs:
-            continue
-        if name in standard_store().fielddefs:
-            store.register({name: standard_store().fielddefs[name]})
-        elif (text := message_text(name)) is not None:
-            add_definition(store, name, text)
-        else:
-            continue
-        silent += _contained(store, name)
-    return store
+            problems[typename] = f"message type {typename}: holds a {lacking}, which nobody defines"
+    return store, problems
 
 
 def deserialized(store: Typestore, typename: str, data: bytes) -> Any:
     """A message of CDR bytes. Raises InputError."""
-    if typename not in store.fielddefs:
-        raise InputError(
-            f"message type {typename}: unknown definition; the bag does not carry it and it is not installed"
-        )
     definition = store.get_msgdef(typename)
     if len(data) < 4 or data[0] != 0 or data[1] not in (0, 1):
         raise InputError(f"not CDR: begins with {bytes(data[:4]).hex() or 'nothing'}")

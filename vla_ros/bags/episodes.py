@@ -12,13 +12,14 @@ from itertools import groupby, pairwise
 
 import numpy as np
 
-from vla_ros.bags.index import BagIndex, JointIndex, StreamIndex, Task
+from vla_ros.bags.index import BagIndex, JointIndex, StreamIndex, Task, Verdict
 from vla_ros.core.errors import InputError
 from vla_ros.core.joint_states import NEVER
 from vla_ros.core.stream import Stream
 from vla_ros.messages.selection import partners, rows_at
 
 Where = Callable[[int], str]  # ns -> a time for people
+OF_TASK = {"succeeded": "success", "canceled": "aborted", "aborted": "aborted"}  # where nobody says more
 CUTS = ("instruction", "task", "marker", "whole")
 
 
@@ -36,7 +37,7 @@ class CutOptions:
     fps: float = 10.0  # frames per second; the policy's clock
     instruction: str | None = None  # of all episodes, in place of the recorded ones; needed where the bag has none
     marker: str | None = None  # topic, for by = "marker"
-    succeeded: bool = False  # of tasks take the succeeded ones only
+    succeeded: bool = False  # take the episodes with the outcome "success" only
     max_gap: float = 0.5  # s; oldest image or joint that a frame may use (other streams: their max_age)
     max_command_gap: float = 0.5  # s; oldest command that a frame may use
     min_seconds: float = 1.0  # shorter episodes are refused
@@ -60,6 +61,9 @@ class Cut:
     start_ns: int
     stop_ns: int
     instruction: str
+    outcome: str = ""  # success, failure or aborted, as far as anybody said
+    by: str = ""  # who said so
+    message: str = ""  # and why
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,7 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
         text = options.instruction or next((text for _, text in index.texts if text), "")
         cuts = [Cut(index.start_ns, end, text)]
     elif options.by == "task":
-        tasks = [task for task in index.tasks if not options.succeeded or task.outcome == "succeeded"]
-        cuts = [_task_cut(index, task) for task in tasks]
+        cuts = [_task_cut(index, task) for task in index.tasks]
         if any(cut.instruction for cut in cuts):
             cuts = [cut for cut in cuts if cut.instruction]  # the others ended before their instruction was published
     elif options.by == "marker":
@@ -102,6 +105,9 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
         cuts = _spans(index.texts, end)
     if options.instruction:
         cuts = [replace(cut, instruction=options.instruction.strip()) for cut in cuts]
+    cuts = _judged(cuts, index.verdicts)
+    if options.succeeded:
+        cuts = [cut for cut in cuts if cut.outcome == "success"]
     for number, cut in enumerate(cuts):
         if not cut.instruction:
             raise InputError(f"episode {number}: has no instruction in the bag, expected one (or name it yourself)")
@@ -121,7 +127,18 @@ def _task_cut(index: BagIndex, task: Task) -> Cut:
             text = said
         elif said != text:
             stop = at
-    return Cut(task.start_ns, stop, text)
+    return Cut(task.start_ns, stop, text, OF_TASK.get(task.outcome, ""), "run_instruction")
+
+
+def _judged(cuts: Sequence[Cut], verdicts: Sequence[Verdict]) -> list[Cut]:
+    """With what was said of each last: until the next one begins, or of its instruction by name."""
+    judged = list(cuts)
+    for said in verdicts:
+        last = next((k for k, cut in reversed(list(enumerate(cuts))) if cut.start_ns <= said.ns
+                     and said.instruction in ("", cut.instruction)), None)  # fmt: skip
+        if last is not None:
+            judged[last] = replace(judged[last], outcome=said.outcome, by=said.by, message=said.message)
+    return judged
 
 
 def _spans(changes: list, end: int) -> list[Cut]:

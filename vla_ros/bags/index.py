@@ -6,21 +6,35 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from math import inf
+from typing import Any
 
 import numpy as np
 
-from vla_ros.bags.compress import SUFFIX
+from vla_ros.bags.compress import DEPTH_SUFFIX, SUFFIX
 from vla_ros.bags.reader import Bag, Record
-from vla_ros.bags.streams import CLOCK, EXECUTOR_STATUS, INSTRUCTION, TASK_STATUS, resolve
+from vla_ros.bags.streams import (
+    CLOCK,
+    CLOCK_TYPE,
+    EXECUTOR_STATUS,
+    EXECUTOR_STATUS_TYPE,
+    INSTRUCTION,
+    INSTRUCTION_TYPE,
+    OUTCOME,
+    OUTCOME_TYPE,
+    TASK_STATUS,
+    TASK_STATUS_TYPE,
+    resolve,
+)
 from vla_ros.core.errors import InputError
 from vla_ros.core.joint_states import JointStates
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
-from vla_ros.messages.stamps import stamp_ns
+from vla_ros.messages.observation import foreign_clock
+from vla_ros.messages.stamps import FAR_NS, stamp_ns
 
-CLOCK_TOLERANCE_NS = 5_000_000_000  # between a message's stamp and its recording
 REORDERING_NS = 500_000_000  # joint states may come so late; a stamp further back is of a clock that was set
 RUNNING, ENDED = (2, 3), {4: "succeeded", 5: "canceled", 6: "aborted"}  # action_msgs/GoalStatus
+OUTCOMES = {1: "success", 2: "failure", 3: "aborted"}  # of Outcome.msg
 Progress = Callable[[int], None]  # called with the number of messages read since the last call
 
 
@@ -65,7 +79,7 @@ class JointIndex:
         self._newest: dict[str, int] = {}  # topic -> ns
 
     def add(self, bag: Bag, record: Record, ns: int) -> None:
-        """A message, stamped `ns`. Raises InputError for one that cannot be decoded."""
+        """A message, stamped `ns`."""
         self.first_ns, self.last_ns = min(self.first_ns, ns), max(self.last_ns, ns)
         before = self._newest.get(record.topic, ns)
         self._newest[record.topic] = ns if before - ns > REORDERING_NS else max(before, ns)
@@ -73,11 +87,27 @@ class JointIndex:
             said = f"stamps go backwards at {bag.when(before)}: the next one is {(before - ns) / 1e9:.3f} s older"
             self.faults.append((before, f"topic {record.topic}: {said}"))
             return
-        message = bag.decode(record)
         try:
+            message = bag.decode(record)
             self.states.add(ns, message.name, message.position)
         except InputError as error:
-            self.faults.append((ns, f"topic {record.topic}: {bag.when(ns)}: {error}"))
+            said = str(error).removeprefix(f"{bag.where(record)}: ")
+            self.faults.append((ns, f"topic {record.topic}: {bag.when(ns)}: {said}"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What somebody says an instruction ended with."""
+
+    ns: int
+    outcome: str  # one of OUTCOMES
+    by: str
+    message: str
+    instruction: str  # empty: the one in force, or the last one
+
+    def __str__(self) -> str:
+        said = f"{self.outcome} ({self.by})" if self.by else self.outcome
+        return f"{said}: {self.message}" if self.message else said
 
 
 @dataclass(frozen=True)
@@ -89,6 +119,7 @@ class BagIndex:
     texts: list[tuple[int, str]]  # (ns, instruction) as published; the text is stripped, empty = stop
     tasks: list[Task]
     markers: list[tuple[int, str | bool]]  # (ns, string or boolean) of the marker topic
+    verdicts: list[Verdict]
     start_ns: int  # the first instant of any of the streams
     stop_ns: int  # the last one
 
@@ -103,41 +134,45 @@ class RosTime:
     def __init__(self, bag: Bag) -> None:
         self._bag = bag
         self._clock: int | None = None
-        for record in islice(bag.records([CLOCK]), 1):
+        self._has_clock = _readable(bag, CLOCK, CLOCK_TYPE)
+        for record in islice(bag.records([CLOCK] if self._has_clock else []), 1):
             self.of(record)
 
-    def of(self, record: Record) -> int:
-        """ns. Records must come in the order of the bag, those of /clock among them."""
-        if record.topic == CLOCK:
+    def of(self, record: Record, stream: Stream | None = None) -> int:
+        """ns, of a message of a stream. Records must come in the order of the bag, those of /clock among them."""
+        if record.topic == CLOCK and self._has_clock:
             self._clock = stamp_ns(self._bag.decode(record).clock)
             return self._clock
-        stamp = self._bag.header_ns(record)
+        stamp = self._bag.header_ns(record) if stream is None or stream.stamps == "header" else None
         if stamp:
-            if self._clock is None and abs(stamp - record.log_ns) > CLOCK_TOLERANCE_NS:
-                raise InputError(
-                    f"{self._bag.where(record)}: stamped {stamp / 1e9:.3f}, recorded at {record.log_ns / 1e9:.3f}: "
-                    f"two clocks, expected /clock in the bag (record with simulated time)"
-                )
+            if stream and self._clock is None and abs(stamp - record.log_ns) > FAR_NS:
+                advice = "record with simulated time where there is one, so that /clock is in the bag"
+                said = foreign_clock(stream, stamp, record.log_ns, advice)
+                raise InputError(f"{self._bag.where(record)}: {said}")
             return stamp
         return record.log_ns if self._clock is None else self._clock
 
 
 def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, tuple[Stream, str]]:
-    """Stream name -> (stream, topic in the bag). A camera may be in it compressed, as TOPIC/compressed.
+    """Stream name -> (stream, topic in the bag). Images may be in it compressed, as TOPIC/compressed or
+    TOPIC/compressedDepth: of several, where there are most messages.
 
     Raises InputError that names every topic that is missing, empty or of another type.
     """
     found, problems = {}, []
     for stream in robot.all_streams.values():
         topic = resolve(stream.topic, namespace)
-        if stream.is_camera and topic not in bag.topics and topic + SUFFIX in bag.topics:
-            topic += SUFFIX
-        types = (IMAGE, COMPRESSED_IMAGE) if stream.is_camera else (stream.type,)
+        types = (IMAGE, COMPRESSED_IMAGE) if stream.is_camera or stream.type == IMAGE else (stream.type,)
+        if len(types) > 1:
+            there = [topic + suffix for suffix in ("", SUFFIX, DEPTH_SUFFIX) if topic + suffix in bag.topics]
+            topic = max(there, key=lambda name: bag.topics[name].count, default=topic)
         info = bag.topics.get(topic)
         if info is None:
             problems.append(f"topic {topic} ({stream.name}) is missing")
         elif info.type not in types:
             problems.append(f"topic {topic} ({stream.name}) is a {info.type}, expected {' or '.join(types)}")
+        elif info.problem:
+            problems.append(f"topic {topic} ({stream.name}): {info.problem}")
         elif info.count == 0:
             problems.append(f"topic {topic} ({stream.name}) has no messages")
         else:
@@ -146,6 +181,12 @@ def find_streams(bag: Bag, robot: RobotSpec, namespace: str = "/") -> dict[str, 
         has = ", ".join(sorted(bag.topics)) or "no topics"
         raise InputError(f"bag {bag.path}: {'; '.join(problems)}. It has {has}")
     return found
+
+
+def _readable(bag: Bag, topic: str, kind: str) -> bool:
+    """Whether a topic is in a bag and of the type that one of that name has; others may use the name too."""
+    info = bag.topics.get(topic)
+    return info is not None and info.type == kind and not info.problem
 
 
 def counted(records: Iterable[Record], progress: Progress | None) -> Iterator[Record]:
@@ -164,35 +205,45 @@ def index_bag(
     marker = resolve(marker, namespace) if marker else None
     if marker and marker not in bag.topics:
         raise InputError(f"bag {bag.path}: marker topic {marker} is missing. It has {', '.join(sorted(bag.topics))}")
-    text_topic, status_topic = resolve(INSTRUCTION, namespace), resolve(EXECUTOR_STATUS, namespace)
-    task_topics = {topic for topic in bag.topics if topic.endswith(TASK_STATUS)}
+    ours = {INSTRUCTION: INSTRUCTION_TYPE, EXECUTOR_STATUS: EXECUTOR_STATUS_TYPE, OUTCOME: OUTCOME_TYPE}
+    text_topic, status_topic, outcome_topic = (
+        topic if _readable(bag, topic := resolve(name, namespace), kind) else None for name, kind in ours.items()
+    )
+    task_topics = {name for name in bag.topics if name.endswith(TASK_STATUS) and _readable(bag, name, TASK_STATUS_TYPE)}
     joint_topics = {topic for stream, topic in found.values() if stream.is_state}
     joints = JointIndex(robot.joint_names, sorted(joint_topics))
-    stamps = {topic: array("q") for stream, topic in found.values() if not stream.is_state}
-    wanted = {*stamps, *joint_topics, text_topic, status_topic, *task_topics, CLOCK} | ({marker} if marker else set())
+    stamps = {name: array("q") for name in found}
+    of_topic: dict[str, list[Stream]] = {}
+    for stream, topic in found.values():
+        of_topic.setdefault(topic, []).append(stream)
+    told = {text_topic, status_topic, outcome_topic, *task_topics}
+    wanted = {*of_topic, *told, CLOCK} | ({marker} if marker else set())
     time = RosTime(bag)
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
+    verdicts: list[Verdict] = []
     goals: dict[bytes, list] = {}
     for record in counted(bag.records(wanted), progress):
+        for stream in of_topic.get(record.topic, ()):
+            stamps[stream.name].append(time.of(record, stream))
         ns = time.of(record)
-        if record.topic in stamps:
-            stamps[record.topic].append(ns)
         if record.topic in joint_topics:
             joints.add(bag, record, ns)
         if record.topic == marker:
             markers.append((ns, _marker_value(bag, record)))
-        elif record.topic == text_topic:
-            texts.append((ns, str(bag.decode(record).data).strip()))
-        elif record.topic == status_topic and not texts:
-            text = str(bag.decode(record).instruction).strip()  # given before the recording began
-            if text:
-                texts.append((ns, text))
-        elif record.topic in task_topics:
-            for status in bag.decode(record).status_list:
+        elif record.topic in told and (message := bag.decode_or_note(record)) is not None:
+            if record.topic == text_topic:
+                texts.append((ns, str(message.data).strip()))
+            elif record.topic == status_topic and not texts:
+                text = str(message.instruction).strip()  # given before the recording began
+                if text:
+                    texts.append((ns, text))
+            elif record.topic == outcome_topic:
+                verdicts.append(verdict(message, ns))
+            for status in message.status_list if record.topic in task_topics else ():
                 _follow_goal(goals, bytes(status.goal_info.goal_id.uuid), int(status.status), ns)
     streams = {
-        name: StreamIndex(stream, topic, np.frombuffer(stamps[topic], np.int64))
+        name: StreamIndex(stream, topic, np.frombuffer(stamps[name], np.int64))
         for name, (stream, topic) in found.items()
         if not stream.is_state
     }
@@ -203,9 +254,16 @@ def index_bag(
         texts=texts,
         tasks=[Task(row[0], row[1] if row[1] is not None else stop, row[2]) for row in goals.values()],
         markers=markers,
+        verdicts=verdicts,
         start_ns=min(joints.first_ns, *(int(index.stamps.min()) for index in streams.values())),
         stop_ns=stop,
     )
+
+
+def verdict(message: Any, ns: int) -> Verdict:
+    """Of an Outcome message; an outcome that is none of the three counts as none."""
+    texts = (str(getattr(message, name)).strip() for name in ("by", "message", "instruction"))
+    return Verdict(ns, OUTCOMES.get(int(message.outcome), ""), *texts)
 
 
 def _marker_value(bag: Bag, record: Record) -> str | bool:

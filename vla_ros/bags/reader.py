@@ -1,15 +1,17 @@
 """Reading rosbag2 bags: sqlite3 and mcap, plain or compressed, with or without embedded definitions."""
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
-from rosbags.rosbag2 import Reader
+from rosbags.interfaces import Connection
 
 from vla_ros.bags.definitions import deserialized, starts_with_header, store_for
-from vla_ros.bags.storage import check_bag, unpacked
+from vla_ros.bags.files import Metadata, opened, read_metadata
+from vla_ros.bags.storage import plain
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Range, value_of
 
@@ -28,18 +30,26 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class TopicInfo:
-    """What a bag says about a topic. `qos`: what its publishers offered, as rosbag2's mappings."""
+    """What a bag says about a topic."""
 
     name: str
     type: str
     count: int
-    qos: tuple[dict[str, Any], ...] = ()
+    qos: tuple[dict[str, Any], ...] = ()  # what its publishers offered, as rosbag2's mappings
+    problem: str = ""  # why its messages cannot be decoded
+    plays: bool = True  # they can be published as they are, where their type is installed
 
 
 class Bag:
     """An open bag: a folder with a metadata.yaml, or a single .mcap or .db3 file. Use as a context manager.
 
-    Every error is an InputError that names the file and, where there is one, the topic and the time.
+    Every error is an InputError that names the file and, where there is one, the topic and the time. What cannot be
+    read costs its topic and no other.
+
+    Attributes:
+        topics: name -> what is in it; the files are believed, not the metadata.
+        custom: custom_data of the metadata.
+        notes: sentences about what is amiss.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -50,38 +60,32 @@ class Bag:
             files = [*self.path.glob("*.mcap"), *self.path.glob("*.db3")]
             hint = f"was it cut off? Recover it with: vla-ros bag repair {self.path}" if files else "not a bag"
             raise InputError(f"bag {self.path}: has no metadata.yaml: {hint}")
+        self._stack = ExitStack()
         try:
-            check_bag(self.path)
-            self._reader = Reader(self.path)
-            self._reader.open()
-            topics = dict(self._reader.topics)
-            for connection in self._reader.connections:
+            folder = read_metadata(self.path) if self.path.is_dir() else Metadata([self.path])
+            self._files = [self._stack.enter_context(opened(file)) for file in folder.files]
+            filled = [file.metadata for file in self._files if file.metadata.message_count]
+            self.message_count = sum(value_of(Messages, one.message_count, "message count") for one in filled)
+            self.start_ns = min((value_of(Instant, one.start_time, "time") for one in filled), default=0)
+            self.end_ns = max((value_of(Instant, one.end_time - 1, "time") for one in filled), default=0)
+            channels: dict[str, list[Connection]] = {}
+            for connection in [c for file in self._files for c in file.connections]:
                 value_of(str, connection.topic, "name of a topic")
                 value_of(str, connection.msgtype, f"topic {connection.topic}: type")
-            self.message_count = value_of(Messages, self._reader.message_count, "message count")
-            self.start_ns = self._reader.start_time if self.message_count else 0
-            self.end_ns = self._reader.end_time - 1 if self.message_count else 0
-            for ns in (self.start_ns, self.end_ns):
-                value_of(Instant, ns, "time")
+                channels.setdefault(connection.topic, []).append(connection)
         except Exception as error:  # rosbags, yaml, zstd, sqlite3 and the system each have their own
+            self.close()
             raise self._unreadable(error) from error
-        storage = self._reader.storage
-        self._packed = storage.metadata.compression_mode == "message"
-        storage.metadata = storage.metadata._replace(compression_mode=None)  # messages are unpacked here, with a bound
-        self._store = store_for(frozenset((c.msgtype, c.msgdef) for c in self._reader.connections))
-        self.topics = {
-            name: TopicInfo(name, info.msgtype or "", info.msgcount, _qos(info.connections))
-            for name, info in topics.items()
-        }
-        for name, info in self.topics.items():
-            if not info.type:
-                self.close()
-                raise InputError(f"bag {self.path}: topic {name} has messages of several types")
-        self.custom: dict[str, str] = dict(storage.metadata.custom or {})
+        self._store, problems = store_for(frozenset((c.msgtype, c.msgdef) for of in channels.values() for c in of))
+        self.topics = {name: _topic(name, channels[name], problems) for name in sorted(channels)}
+        self.custom = folder.custom
+        found = {name: info.count for name, info in self.topics.items()}
+        self.notes = [f"bag {self.path}: {note}" for note in folder.disagreements(found)]
+        self.notes += [f"bag {self.path}: topic {name}: {info.problem}" for name, info in self.topics.items()
+                       if info.problem]  # fmt: skip
 
     def close(self) -> None:
-        if self._reader.is_open:
-            self._reader.close()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -93,25 +97,34 @@ class Bag:
         self, topics: Collection[str] | None = None, start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[Record]:
         """Messages in order of log time; of `topics` only when given, from `start_ns` to before `stop_ns`."""
-        wanted = [c for c in self._reader.connections if topics is None or c.topic in topics]
-        if not wanted:
-            return
         last = self.start_ns
         try:
-            for connection, last, data in self._reader.messages(wanted, start_ns, stop_ns):
-                if not isinstance(data, (bytes, bytearray, memoryview)):
-                    raise InputError(f"topic {connection.topic}: {shown(data)}, expected the bytes of a message")
-                value_of(Instant, last, f"topic {connection.topic}: time")
-                yield Record(connection.topic, connection.msgtype, last, unpacked(data) if self._packed else data)
+            for file in self._files:
+                wanted = [c for c in file.connections if topics is None or c.topic in topics]
+                for connection, last, data in file.messages(wanted, start_ns, stop_ns) if wanted else ():
+                    if not isinstance(data, (bytes, bytearray, memoryview)):
+                        raise InputError(f"topic {connection.topic}: {shown(data)}, expected the bytes of a message")
+                    value_of(Instant, last, f"topic {connection.topic}: time")
+                    yield Record(connection.topic, connection.msgtype, last, plain(data))
         except Exception as error:
             raise self._unreadable(error, f" after {self.when(last)}") from error
 
     def decode(self, record: Record) -> Any:
         """The message as an object with the fields of its definition. Raises InputError."""
         try:
+            if problem := self.topics[record.topic].problem:
+                raise InputError(problem)
             return deserialized(self._store, record.type, record.data)
         except InputError as error:
             raise InputError(f"{self.where(record)}: {error}") from error
+
+    def decode_or_note(self, record: Record) -> Any:
+        """The message, or None and a note where it cannot be decoded."""
+        try:
+            return self.decode(record)
+        except InputError as error:
+            self.notes.append(f"left out: {error}")
+            return None
 
     def header_ns(self, record: Record) -> int | None:
         """The stamp of a message that begins with a header, ns, without decoding it; None for others."""
@@ -135,7 +148,16 @@ class Bag:
         return InputError(f"bag {self.path}: cannot be read{where}: {error}{hint}")
 
 
-def _qos(connections: Collection[Any]) -> tuple[dict[str, Any], ...]:
-    profiles = [qos for connection in connections for qos in connection.ext.offered_qos_profiles]
+def _topic(name: str, channels: list[Connection], problems: Mapping[str, str]) -> TopicInfo:
+    types = sorted({channel.msgtype for channel in channels})
+    formats = sorted({str(channel.ext.serialization_format) for channel in channels})
+    problem = problems.get(types[0], "")
+    if len(types) > 1:
+        problem = f"has messages of several types: {', '.join(types)}"
+    elif formats != ["cdr"]:
+        problem = f"its messages are {', '.join(formats)}, expected cdr"
     kinds = ("history", "reliability", "durability")
-    return tuple({"depth": qos.depth} | {kind: getattr(qos, kind).name.lower() for kind in kinds} for qos in profiles)
+    qos = tuple({"depth": one.depth} | {kind: getattr(one, kind).name.lower() for kind in kinds}
+                for channel in channels for one in channel.ext.offered_qos_profiles)  # fmt: skip
+    count = sum(channel.msgcount for channel in channels)
+    return TopicInfo(name, ", ".join(types), count, qos, problem, len(types) == 1 and formats == ["cdr"])

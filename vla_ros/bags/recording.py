@@ -49,6 +49,7 @@ class Recording:
         self._flush_period = flush_period
         self._on_problem = on_problem
         self._transforms: dict[str, Transform] = {}
+        self._raw: dict[str, tuple[str, str]] = {}  # topic -> topic and type of what cannot be converted
         self._refused: set[str] = set()  # topics of which a message could not be converted
         self._items: deque[_Item] = deque()
         self._changed = threading.Condition()
@@ -58,13 +59,28 @@ class Recording:
         self._thread.start()
 
     def add_topic(
-        self, name: str, typename: str, qos: Sequence[Mapping[str, Any]] = (), transform: Transform | None = None
-    ) -> None:
-        """Announce a topic. `transform` turns what arrives into what is stored, in the writer's thread."""
+        self, name: str, typename: str, qos: Sequence[Mapping[str, Any]] = (), transform: Transform | None = None,
+        raw: tuple[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Announce a topic.
+
+        Args:
+            transform: turns what arrives into what is stored, in the writer's thread.
+            raw: given with it: topic and type of what it cannot turn into anything, which is stored as it is.
+        """
+        if (transform is None) != (raw is None):
+            raise ValueError("expected transform and raw together")
+        problem = None
         with self._changed:
-            self.writer.add_topic(name, typename, qos)
+            try:
+                self.writer.add_topic(name, typename, qos)
+            except InputError as error:
+                self.writer.add_topic(name, typename, qos, definition="")
+                problem = f"topic {name}: recorded without the definition of its messages: {error}"
             if transform is not None:
-                self._transforms[name] = transform
+                self._transforms[name], self._raw[name] = transform, raw
+        if problem:
+            self._on_problem(problem)
 
     def put(self, topic: str, log_ns: int, data: bytes, publish_ns: int | None = None) -> bool:
         """Queue a message; never waits. False when it was dropped."""
@@ -128,20 +144,21 @@ class Recording:
                 if time.monotonic() - last_flush >= self._flush_period:
                     self.writer.flush()
                     last_flush = time.monotonic()
-        except (OSError, InputError) as error:
+        except Exception as error:  # of the disk mostly; whatever it is, it is said
             self._fail(error, item)
 
     def _write(self, item: _Item) -> None:
-        transform = self._transforms.get(item.topic)
+        transform, topic, data = self._transforms.get(item.topic), item.topic, item.data
         try:
-            data = item.data if transform is None else transform(item.data)
-        except InputError as error:  # one message that cannot be converted must not end the recording
-            self.dropped[item.topic] += 1
+            data = data if transform is None else transform(data)
+        except Exception as error:  # one message that cannot be converted must not end the recording, nor be lost
+            topic, kind = self._raw[item.topic]
+            if topic not in self.writer.topics:
+                self.add_topic(topic, kind, self.writer.topics[item.topic].qos)
             if item.topic not in self._refused:
                 self._refused.add(item.topic)
-                self._on_problem(f"{item.topic}: dropping a message: {error}")
-        else:
-            self.writer.write(item.topic, item.log_ns, data, item.publish_ns)
+                self._on_problem(f"{item.topic}: stored as it is, on {topic}: {error}")
+        self.writer.write(topic, item.log_ns, data, item.publish_ns)
         with self._changed:
             # Counted until it is written: the bound is on all that this process holds.
             self.waiting_bytes -= len(item.data)

@@ -9,14 +9,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 
-from vla_ros.bags.storage import MOST_UNPACKED, check_tables, chunk, most_of_file, pieces, unpacked
+from vla_ros.bags.storage import MOST_UNPACKED, check_tables, chunk, plain, unpack_file
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_folder, regular
@@ -29,12 +29,13 @@ BROKEN = (McapError, CRCValidationError, EOFError, struct.error, UnicodeDecodeEr
 
 @dataclass
 class RepairReport:
-    """What `repair` found: messages recovered, and for each broken file why its reading ended."""
+    """What `repair` found."""
 
     output: Path
-    messages: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    broken: dict[str, str] = field(default_factory=dict)
+    messages: int = 0  # recovered
+    counts: dict[str, int] = field(default_factory=dict)  # of each topic
+    broken: dict[str, str] = field(default_factory=dict)  # file -> why its reading ended, or what was passed over
+    notes: dict[str, str] = field(default_factory=dict)  # topic -> what is amiss with it, or why it was left out
 
 
 def repair(bag: str | Path, output: str | Path | None = None, progress: Callable[[int, int], None] | None = None
@@ -57,7 +58,7 @@ def repair(bag: str | Path, output: str | Path | None = None, progress: Callable
         writer = BagWriter(folder, name=output.name)
         try:
             for path in files:
-                if reason := _copy(path, writer):
+                if reason := _copy(path, writer, report.notes):
                     report.broken[path.name] = reason
                 writer.next_file()
                 done += path.stat().st_size
@@ -85,61 +86,69 @@ def _storage_files(bag: Path) -> list[Path]:
     return [regular(file, "bag file") for file in files]
 
 
-def _copy(path: Path, writer: BagWriter) -> str | None:
+def _copy(path: Path, writer: BagWriter, notes: dict[str, str]) -> str | None:
     """Append a storage file to the writer; the reason why reading ended early, None when it was whole."""
     if path.suffix == ".zstd":  # rosbag2 compresses each file when it is done with it
         with tempfile.TemporaryDirectory(dir=writer.path.parent) as folder:
-            plain = Path(folder) / path.stem
             try:
-                with path.open("rb") as source, plain.open("wb") as target:
-                    for piece in pieces(source, most_of_file(path, folder)):
-                        target.write(piece)
+                plain_file = unpack_file(path, folder)
             except (zstandard.ZstdError, InputError) as error:
                 return f"cannot be unpacked: {error}"
-            return _copy(plain, writer)
-    return _copy_mcap(path, writer) if path.suffix == ".mcap" else _copy_sqlite(path, writer)
+            return _copy(plain_file, writer, notes)
+    return (_copy_mcap if path.suffix == ".mcap" else _copy_sqlite)(path, writer, notes)
 
 
-def _copy_mcap(path: Path, writer: BagWriter) -> str | None:
+def _copy_mcap(path: Path, writer: BagWriter, notes: dict[str, str]) -> str | None:
     schemas: dict[int, Schema] = {}
-    topics: dict[int, str] = {}
+    topics: dict[int, str | None] = {}  # None: left out
+    damaged: list[str] = []
     with path.open("rb") as stream:
-        records = _records(stream)
+        records = _records(stream, damaged)
         while True:
             try:
                 record = next(records)
             except StopIteration:
-                return None
+                break
             except BROKEN as error:
-                return f"ends at byte {stream.tell()} of {path.stat().st_size}: {type(error).__name__} {error}".rstrip()
+                damaged.append(
+                    f"ends at byte {stream.tell()} of {path.stat().st_size}: {type(error).__name__} {error}".rstrip()
+                )
+                break
             if isinstance(record, Schema):
                 schemas[record.id] = record
             elif isinstance(record, Channel) and record.id not in topics:
-                topics[record.id] = record.topic
                 schema = schemas.get(record.schema_id)
-                if schema is None:
-                    return f"topic {record.topic} has no schema"
-                qos = _qos(record.metadata.get("offered_qos_profiles"), record.topic)
-                definition = schema.data.decode() if schema.data else None
-                hash = record.metadata.get("topic_type_hash", "")
-                _add_topic(path, writer, record.topic, schema.name, qos, definition, schema.encoding, hash)
-            elif isinstance(record, Message):
-                writer.write(topics[record.channel_id], record.log_time, _plain(record.data), record.publish_time)
+                topic = _Topic(record.topic, schema and schema.name, record.message_encoding,
+                               record.metadata.get("offered_qos_profiles"), schema and schema.data,
+                               schema and schema.encoding, record.metadata.get("topic_type_hash", ""))  # fmt: skip
+                topics[record.id] = topic.added(writer, notes)
+            elif isinstance(record, Message) and topics.get(record.channel_id):
+                _write(writer, notes, topics[record.channel_id], record.log_time, record.data, record.publish_time)
+    return "; ".join(damaged) or None
 
 
-def _records(stream: BinaryIO) -> Iterator[McapRecord]:
-    """Of an mcap file, chunks unpacked with a bound. Raises one of BROKEN."""
+def _records(stream: BinaryIO, damaged: list[str]) -> Iterator[McapRecord]:
+    """Of an mcap file, chunks unpacked with a bound; those that cannot be are passed over and named in `damaged`.
+
+    Raises one of BROKEN.
+    """
     reader = StreamReader(stream, emit_chunks=True, validate_crcs=True, record_size_limit=MOST_UNPACKED)
     for record in reader.records:
         if not isinstance(record, Chunk):
             yield record
             continue
-        record.data = chunk(record.data, record.compression, record.uncompressed_size)
-        record.compression = ""
-        yield from breakup_chunk(record, validate_crc=True)
+        try:
+            record.data = chunk(record.data, record.compression, record.uncompressed_size)
+            record.compression = ""
+            inner = breakup_chunk(record, validate_crc=True)
+        except BROKEN as error:
+            at = f"chunk before byte {stream.tell()} passed over"
+            damaged.append(f"{at}: {type(error).__name__} {error}".rstrip())
+            continue
+        yield from inner
 
 
-def _copy_sqlite(path: Path, writer: BagWriter) -> str | None:
+def _copy_sqlite(path: Path, writer: BagWriter, notes: dict[str, str]) -> str | None:
     """The journal or write-ahead log of a file that was cut off is applied to a copy of it."""
     with tempfile.TemporaryDirectory(dir=writer.path.parent) as folder:
         for suffix in ("", "-wal", "-journal"):
@@ -154,20 +163,22 @@ def _copy_sqlite(path: Path, writer: BagWriter) -> str | None:
             definitions = {}
             if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'message_definitions'").fetchone():
                 query = "SELECT topic_type, encoded_message_definition, encoding FROM message_definitions"
-                rows = database.execute(query)
-                definitions = {row[0]: (row[1] or None, row[2]) for row in rows}
+                definitions = {row[0]: row[1:] for row in database.execute(query)}
             wanted = ["id", "name", "type"]
-            wanted += [name if name in columns else "''" for name in ("offered_qos_profiles", "type_description_hash")]
+            wanted += [name if name in columns else f"'{default}'" for name, default in
+                       (("serialization_format", "cdr"), ("offered_qos_profiles", ""), ("type_description_hash", ""))]
             topics = {}
-            for id, name, typename, qos, hash in database.execute(f"SELECT {', '.join(wanted)} FROM topics"):
-                topics[id] = name
-                definition, encoding = definitions.get(typename, (None, "ros2msg"))
-                _add_topic(path, writer, name, typename, _qos(qos, name), definition, encoding, hash)
-            rows = database.execute("SELECT topic_id, timestamp, data FROM messages ORDER BY timestamp")
-            for id, log_ns, data in rows:
-                if id not in topics or not isinstance(log_ns, int) or not isinstance(data, bytes):
-                    return f"holds a message of topic {shown(id)} at {shown(log_ns)}: {shown(data)}, which is none"
-                writer.write(topics[id], log_ns, _plain(data))
+            for id, name, typename, form, qos, hash in database.execute(f"SELECT {', '.join(wanted)} FROM topics"):
+                definition, encoding = definitions.get(typename, (None, None))
+                topics[id] = _Topic(name, typename, form, qos, definition, encoding, hash).added(writer, notes)
+            for id, log_ns, data in database.execute(
+                "SELECT topic_id, timestamp, data FROM messages ORDER BY timestamp"
+            ):
+                if topics.get(id) and isinstance(log_ns, int) and isinstance(data, bytes):
+                    _write(writer, notes, topics[id], log_ns, data)
+                elif id not in topics or topics[id]:
+                    named = shown(topics.get(id) or f"topic number {shown(id)}")
+                    notes[named] = f"a message at {shown(log_ns)} left out: {shown(data)}, which is none"
         except sqlite3.Error as error:
             return f"cannot be read further: {error}"
         finally:
@@ -175,25 +186,60 @@ def _copy_sqlite(path: Path, writer: BagWriter) -> str | None:
     return None
 
 
-def _add_topic(path: Path, writer: BagWriter, name: str, typename: str, qos: list, definition: str | None,
-               encoding: str, hash: str) -> None:  # fmt: skip
-    for what, text in (("name", name), ("type", typename), ("encoding", encoding), ("hash", hash)):
-        value_of(str, text, f"bag file {path}: {what} of a topic")
-    value_of(str | None, definition, f"bag file {path}: definition of {typename}")
-    known = writer.topics.get(name)
-    if known is None:
-        writer.add_topic(name, typename, qos, definition, encoding, hash)
-    elif known.type != typename:
-        raise InputError(f"bag file {path}: topic {name} is a {typename}, expected {known.type} as before")
+@dataclass
+class _Topic:
+    """What a file says about a topic: it may be anything."""
+
+    name: Any
+    type: Any
+    format: Any  # of the messages
+    qos: Any
+    definition: Any
+    encoding: Any  # of the definition
+    hash: Any
+
+    def added(self, writer: BagWriter, notes: dict[str, str]) -> str | None:
+        """Its name once it is in the bag; None, with a note, when it is left out."""
+        name, known = self.name, writer.topics.get(self.name) if isinstance(self.name, str) else None
+        try:
+            value_of(str, name, "name of a topic")
+            value_of(str, self.type, "type")
+            if self.format != "cdr":
+                raise InputError(f"its messages are {shown(self.format)}, expected cdr")
+            if known and known.type != self.type:
+                raise InputError(f"is a {self.type} here, {known.type} before")
+        except InputError as error:
+            notes[name if isinstance(name, str) else shown(name)] = f"left out: {error}"
+            return None
+        if known:
+            return name
+        try:
+            qos = _qos(self.qos, name)
+        except InputError as error:
+            qos, notes[name] = [], f"kept without what its publishers offered: {error}"
+        text = self.definition.decode(errors="replace") if isinstance(self.definition, bytes) else self.definition
+        hash = self.hash if isinstance(self.hash, str) else ""
+        if text and isinstance(text, str) and isinstance(self.encoding, str):
+            writer.add_topic(name, self.type, qos, text, self.encoding, hash)
+            return name
+        try:
+            writer.add_topic(name, self.type, qos)
+        except InputError as error:
+            notes[name] = f"kept without the definition of its messages: {error}"
+            writer.add_topic(name, self.type, qos, definition="", hash=hash)
+        return name
+
+
+def _write(writer: BagWriter, notes: dict[str, str], topic: str, log_ns: int, data: bytes, publish_ns: int | None = None
+           ) -> None:  # fmt: skip
+    try:
+        data = plain(data)
+    except (zstandard.ZstdError, InputError) as error:
+        notes[topic] = f"a message at {log_ns / 1e9:.3f} left out: cannot be unpacked: {error}"
+    else:
+        writer.write(topic, log_ns, data, publish_ns)
 
 
 def _qos(text: str | None, topic: str) -> list[dict]:
     where = f"topic {topic}: offered_qos_profiles"
     return value_of(list[dict], parsed(text or "[]", "YAML", where) or [], where)
-
-
-def _plain(data: bytes) -> bytes:
-    """A message of a bag whose metadata, which would say that messages are compressed, was lost."""
-    if data[:4] == zstandard.MAGIC_NUMBER.to_bytes(4, "little"):
-        return unpacked(data)
-    return data

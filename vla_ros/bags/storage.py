@@ -2,45 +2,19 @@
 
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import lz4.frame
 import zstandard
-from rosbags.rosbag2 import storage_mcap
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.files import regular
-from vla_ros.core.records import read_mapping, value_of
 
 MOST_UNPACKED = 512 << 20  # bytes of a chunk or of a message
 _PIECE = 1 << 20
 _TABLES = ("topics", "messages", "message_definitions", "metadata", "schema")
-
-
-def check_bag(path: Path) -> None:
-    """Refuse a folder or file that would block its reader, or take all memory or the whole disk. Raises InputError."""
-    if not path.is_dir():
-        _check_file(path)
-        return
-    file = path / "metadata.yaml"
-    said = value_of(dict, read_mapping(file, "bag").get("rosbag2_bagfile_information"), f"bag {file}: information")
-    for name in value_of(list[str], said.get("relative_file_paths"), f"bag {file}: relative_file_paths"):
-        _check_file(path / PurePath(name).name)  # older versions say the folder too
-    value_of(dict[str, str] | None, said.get("custom_data"), f"bag {file}: custom_data")
-
-
-def _check_file(path: Path) -> None:
-    regular(path, "bag file")
-    if path.suffix == ".db3":
-        check_tables(path)
-    elif path.suffix == ".zstd":
-        with path.open("rb") as stream:
-            for _ in pieces(stream, most_of_file(path, tempfile.gettempdir())):
-                pass
 
 
 def most_of_file(path: Path, folder: str) -> int:
@@ -62,6 +36,15 @@ def check_tables(path: Path) -> None:
         raise InputError(f"bag file {path}: cannot be read: {error}") from error
 
 
+def unpack_file(path: Path, folder: str) -> Path:
+    """The file that a .zstd file holds, in `folder`. Raises as `pieces`."""
+    plain = Path(folder, path.stem)
+    with path.open("rb") as source, plain.open("wb") as target:
+        for piece in pieces(source, most_of_file(path, folder)):
+            target.write(piece)
+    return plain
+
+
 def pieces(source: BinaryIO, most: int) -> Iterator[bytes]:
     """What a zstd stream unpacks to, at most `most` bytes. Raises InputError where it is more, zstandard.ZstdError."""
     total = 0
@@ -76,6 +59,11 @@ def pieces(source: BinaryIO, most: int) -> Iterator[bytes]:
 def unpacked(data: bytes, most: int = MOST_UNPACKED) -> bytes:
     """Of zstd. Raises InputError where it is more than `most` bytes, zstandard.ZstdError."""
     return b"".join(pieces(BytesIO(data), most))
+
+
+def plain(data: bytes) -> bytes:
+    """A message that rosbag2 may have compressed: CDR never begins as zstd does. Raises as `unpacked`."""
+    return unpacked(data) if data[:4] == zstandard.MAGIC_NUMBER.to_bytes(4, "little") else data
 
 
 def _lz4(data: bytes, size: int) -> bytes:
@@ -93,8 +81,3 @@ def chunk(data: bytes, compression: str, size: int) -> bytes:
     if compression not in kinds:
         raise InputError(f"chunk compression {compression!r}, expected one of {sorted(kinds)}")
     return kinds[compression](data, size)
-
-
-# The library's own unpack whatever a chunk holds, not the size that it says.
-for _name in ("zstd", "lz4"):
-    storage_mcap.DECOMPRESSORS[_name] = lambda data, size, name=_name: chunk(data, name, size)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_ros.bags.index import Verdict, verdict
 from vla_ros.bags.reader import Bag
+from vla_ros.bags.streams import OUTCOME_TYPE
 from vla_ros.core.errors import InputError, shown
 
 LOSS_PREFIXES = ("vla_ros.dropped.", "vla_ros.lost.")
@@ -49,13 +51,20 @@ class TopicSummary:
         return np.maximum.accumulate(np.asarray(self.stamps, dtype=np.int64))
 
 
-def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary]]:
-    """Read a bag once; the bag that is returned is closed, its attributes remain. Raises InputError."""
+def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary], list[Verdict]]:
+    """Read a bag once: what is in it, and the outcomes that it holds. The bag is closed, its attributes remain.
+
+    Raises InputError.
+    """
+    verdicts = []
     with Bag(path) as bag:
+        told = {name for name, info in bag.topics.items() if info.type == OUTCOME_TYPE and not info.problem}
         topics = {name: TopicSummary(name, info.type) for name, info in sorted(bag.topics.items())}
         for record in bag.records():
             topics[record.topic].stamps.append(bag.header_ns(record) or record.log_ns)
             topics[record.topic].size += len(record.data)
+            if record.topic in told and (message := bag.decode_or_note(record)):
+                verdicts.append(verdict(message, record.log_ns))
     for key, value in bag.custom.items():
         for prefix in LOSS_PREFIXES:
             if key.startswith(prefix):
@@ -63,4 +72,4 @@ def summarise(path: str | Path) -> tuple[Bag, list[TopicSummary]]:
                 if not re.fullmatch(r"\d{1,18}", value):
                     raise InputError(f"bag {bag.path}: custom_data {shown(key)}: {shown(value)}, expected a number")
                 topics.setdefault(name, TopicSummary(name, "")).lost += int(value)
-    return bag, list(topics.values())
+    return bag, list(topics.values()), verdicts

@@ -29,7 +29,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    bag, topics = summarise(args.bag)
+    bag, topics, verdicts = summarise(args.bag)
     table = Table(
         title=f"{bag.path}: {bag.message_count} messages, {(bag.end_ns - bag.start_ns) / 1e9:.3f} s "
         f"from {bag.start_ns / 1e9:.3f}",
@@ -39,6 +39,7 @@ def _show(args: argparse.Namespace) -> int:
         table.add_column(name, justify="left" if name in ("topic", "type", "notes") else "right", overflow="fold")
     for topic in topics:
         notes = [f"{topic.lost} lost"] if topic.lost else []
+        notes += ["not decoded"] if bag.topics.get(topic.name) and bag.topics[topic.name].problem else []
         if topic.backwards:
             notes.append(f"{topic.backwards} stamps out of order")
         gap, at = topic.gap
@@ -47,6 +48,11 @@ def _show(args: argparse.Namespace) -> int:
         table.add_row(topic.name, topic.type, *numbers, gap, ", ".join(notes))
     console = Terminal()
     console.print(table)
+    for said in verdicts:
+        text = repr(said.instruction) if said.instruction else "the instruction in force"
+        console.print(f"{bag.when(said.ns).split(' (')[0]}: {text}: {said}", soft_wrap=True)
+    for note in bag.notes:
+        console.print(note, soft_wrap=True)
     for key, value in sorted(bag.custom.items()):
         console.print(f"{key}: {value}")
     return 0
@@ -59,6 +65,8 @@ def _repair(args: argparse.Namespace) -> int:
         report = repair(args.bag, args.output, lambda done, total: bar.update(task, completed=done, total=total))
     for file, reason in report.broken.items():
         say(f"{file}: {reason}")
+    for topic, note in sorted(report.notes.items()):
+        say(f"{topic}: {note}")
     if not report.broken:
         say("every file could be read to its end")
     for topic, count in sorted(report.counts.items()):

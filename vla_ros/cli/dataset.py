@@ -5,6 +5,7 @@
 """
 
 import argparse
+from collections import Counter
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,7 @@ def add_cut_arguments(parser: argparse._ActionsContainer, required: bool = True)
     parser.add_argument("--by", choices=CUTS, default=defaults.by, help="what cuts the bag into episodes")
     parser.add_argument("--instruction", help="text of all episodes in place of the recorded ones")
     parser.add_argument("--marker", metavar="TOPIC", help="std_msgs/String or Bool, for --by marker")
-    parser.add_argument("--succeeded", action="store_true", help="of --by task only the runs that succeeded")
+    parser.add_argument("--succeeded", action="store_true", help="only episodes with the outcome success")
     parser.add_argument("--max-gap", type=float, default=defaults.max_gap, metavar="S",
                         help="oldest image or joint state that a frame may use")  # fmt: skip
     parser.add_argument("--max-command-gap", type=float, default=defaults.max_command_gap, metavar="S",
@@ -82,6 +83,8 @@ def _build(args: argparse.Namespace) -> int:
             lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )  # fmt: skip
         bar.update(task, completed=1, total=1)
+    for note in sorted(report.notes):
+        say(note)
     for problem in report.problems:
         say(f"left out: {problem}")
     say(f"{report.episodes} episodes, {report.frames} frames ({report.frames / args.fps:.1f} s) in {report.output}")
@@ -103,12 +106,15 @@ def _show(args: argparse.Namespace) -> int:
     for name, why in dataset.unreadable.items():
         console.print(f"not read: {name}: {why}", soft_wrap=True)
     texts: dict[str, list[int]] = {}
+    outcomes: dict[str, Counter[str]] = {}
     for episode in dataset.episodes:
         texts.setdefault(episode.instruction, []).append(episode.length)
-    table = Table("instruction", "episodes", "frames", "shortest s", "longest s")
+        outcomes.setdefault(episode.instruction, Counter())[episode.outcome or "unknown"] += 1
+    table = Table("instruction", "episodes", "frames", "shortest s", "longest s", "outcomes")
     for text, lengths in texts.items():
+        said = ", ".join(f"{count} {name}" for name, count in sorted(outcomes[text].items()))
         spans = (f"{min(lengths) / dataset.fps:.1f}", f"{max(lengths) / dataset.fps:.1f}")
-        table.add_row(text, str(len(lengths)), str(sum(lengths)), *spans)
+        table.add_row(text, str(len(lengths)), str(sum(lengths)), *spans, said)
     console.print(table)
     names = ("min", "q01", "mean", "q99", "max", "std")
     table = Table("joint", "", *names)

@@ -69,23 +69,26 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _print_robot(console: Terminal, robot: RobotSpec) -> None:
+    own = {joint.name: f"{robot.margin(joint):g} {joint.unit}" for joint in robot.joints}
+    common = f"{robot.position_margin:g} rad"
+    others = "".join(f", {name}: {margin}" for name, margin in own.items() if margin != common)
     console.print(
         f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}, "
-        f"commands at {robot.control_rate:g} Hz",
+        f"commands at {robot.control_rate:g} Hz, {common} kept free at both ends{others}",
         soft_wrap=True,
     )
     groups = {joint: group for group in robot.groups for joint in group.joints}
-    joints = _table("joint", "lower", "upper", "velocity", "accel.", "margin", "unit", "group")
+    joints = _table("joint", "lower", "upper", "velocity", "accel.", "unit", "group")
     for joint in robot.joints:
         name = f"{joint.name} (discrete)" if joint.discrete else joint.name
-        values = joint.lower, joint.upper, joint.velocity, joint.acceleration, robot.margin(joint)
-        limits = (f"{value:g}" for value in values)
+        limits = (f"{value:g}" for value in (joint.lower, joint.upper, joint.velocity, joint.acceleration))
         joints.add_row(name, *limits, joint.unit, groups[joint.name].name)
     console.print(joints)
-    cameras = _table("camera", "topic", "size", "encoding", "Hz")
+    cameras = _table("camera", "topic", "size", "encoding", "Hz", "stamps")
     for camera in robot.cameras:
         encoding = "compressed" if camera.compressed else camera.encoding
-        cameras.add_row(camera.name, camera.topic, f"{camera.width}x{camera.height}", encoding, f"{camera.rate:g}")
+        size = f"{camera.width}x{camera.height}"
+        cameras.add_row(camera.name, camera.topic, size, encoding, f"{camera.rate:g}", camera.stamps)
     console.print(cameras)
     if robot.streams:
         sensors = _table("stream", "topic", "type", "shape", "unit")

@@ -1,9 +1,14 @@
 """Record the topics of a robot file, chunks, commands, status and the instruction to a bag. Ctrl-C finishes it.
 
     vla-ros record --robot so101 -o pushes --compressed-images
+
+s, f or a and Enter say how the last instruction ended: success, failure, aborted.
 """
 
 import argparse
+import signal
+import sys
+import threading
 from dataclasses import fields
 from typing import Any
 
@@ -27,7 +32,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-file-size", type=float, default=0.0, metavar="MB", help="split beyond this size")
     parser.add_argument("--max-file-duration", type=float, default=0.0, metavar="S", help="split after this time")
     parser.add_argument("--buffer-size", type=float, default=512.0, metavar="MB", help="for a slow disk")
+    parser.add_argument("--min-free-disk", type=float, default=500.0, metavar="MB", help="end when less is free")
     parser.add_argument("--sim-time", action="store_true", help="use simulated time, record /clock")
+
+
+def _take_marks(node: Any) -> None:
+    """Reads keys until there are no more of them."""
+    meanings = {"s": 1, "success": 1, "f": 2, "failure": 2, "a": 3, "aborted": 3}  # the constants of Outcome.msg
+    try:
+        for line in sys.stdin:
+            if (word := line.strip().lower()) in meanings:
+                node.mark(meanings[word])
+            elif word:
+                say("s, f or a: how the last instruction ended (success, failure, aborted); Ctrl-C ends the recording")
+    except (OSError, ValueError):  # in the background a terminal cannot be read
+        pass
 
 
 def main(args: argparse.Namespace) -> int:
@@ -63,6 +82,8 @@ def main(args: argparse.Namespace) -> int:
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 node.destroy_node()
                 raise InputError(node.reason)
+        signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # reading must not stop a recorder in the background
+        threading.Thread(target=_take_marks, args=(node,), name="marks", daemon=True).start()
         return node
 
     return spin_node(make, enclave_arguments("recorder_node"))

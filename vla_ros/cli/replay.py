@@ -77,6 +77,8 @@ def _publish(args: argparse.Namespace) -> int:
             rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
             node = ReplayNode(bag, options)
         try:
+            for note in bag.notes:
+                say(note)
             for topic, reason in node.left_out.items():
                 say(f"{topic}: not published: {reason}")
             if args.wait:
@@ -129,6 +131,10 @@ def _evaluate(args: argparse.Namespace) -> int:
         for name, path in zip(names, args.policy, strict=True)
     ]
     options = cut_options(args)
+    for path in args.bags:
+        with Bag(path) as bag:
+            for note in bag.notes:
+                say(note)
     with progress("chunks", BarColumn(), "{task.percentage:.0f} %", TimeRemainingColumn(), transient=True) as bar:
         task = bar.add_task("chunks", total=None)
         evaluations, problems = evaluate(

@@ -114,7 +114,7 @@ def _cameras(seen: "Seen | None") -> Iterator[str]:
             row, known, why = f"- {{topic: {_word(topic)}}}", False, "depth: as a stream, see docs/sensors.md"
         rows.append(f"  {row}" if known else f"  {_FILL} {row}   # {plain(why, 200)}")
     if any(not row.lstrip().startswith("#") for row in rows):
-        yield "cameras:              # name: what policies call it"
+        yield "cameras:              # name: what policies call it; rate: as measured, Hz"
     else:
         yield "cameras: []           # none was seen" if not rows else "cameras: []"
     yield from rows

@@ -50,6 +50,7 @@ class Executor:
         self._timing = Timing(self.limiter.dt)
         period_ns = round(1e9 / control_rate)
         tolerance_ns = min(period_ns, round(settings.clock_jump_limit * 1e9))
+        self._most = round(settings.command_horizon * control_rate) - 1  # points behind that of the command itself
         self._time = CommandTime(period_ns, tolerance_ns, simulated)
         self._start = Start(limits, settings, self.joint_states, self._watchdogs, period_ns, simulated)
 
@@ -145,6 +146,7 @@ class Executor:
         self.supervisor.clear()
         self._start_over()
         self.monitor.clear()
+        self._watchdogs.following.clear()
         self._timing.clear()
         self.begin_interval()
         self._active, self._stopping = True, False
@@ -208,9 +210,17 @@ class Executor:
             position = self._next()
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
-        command = Command(self._time.stamp_ns, position)
+        command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position))
         self._start.commanded(command, steady_ns)
         return command
+
+    def _reach_in(self, position: np.ndarray) -> float:
+        """s to the command (J,). A robot that stayed behind comes to it no faster than its limits allow, be it that
+        its controller listens again."""
+        if not self.supervisor.tripped(Cause.FOLLOWING_ERROR):
+            return self.limiter.dt
+        behind = float(self._watchdogs.behind(position, self.joint_states.position).max())
+        return max(self.limiter.dt, behind) if np.isfinite(behind) else self.limiter.dt
 
     def _next(self) -> np.ndarray:
         """(J,) the command for this tick."""
@@ -267,7 +277,7 @@ class Executor:
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
-        self._watchdogs.joints(self.limiter.position, now_ns)
+        self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
 
     def _start_over(self) -> None:
@@ -306,10 +316,16 @@ class Executor:
         if cause != Cause.NONE:
             return State.STOPPED, cause, message
         if self._live is None:
+            cause, message = Cause.NO_CHUNK, "no live chunk"
             if not self.instruction_id:
-                return State.HOLDING, Cause.NO_INSTRUCTION, "no instruction"
-            return State.HOLDING, Cause.NO_CHUNK, "no live chunk"
+                cause, message = Cause.NO_INSTRUCTION, "no instruction"
+            return State.HOLDING, cause, message
         return (State.EXECUTING if self._caught_up else State.APPROACHING), Cause.NONE, self.monitor.warning
+
+    @property
+    def hindrance(self) -> str:
+        """Why the robot may not go where it is commanded, in words, whatever the state is; "" where it does."""
+        return self._watchdogs.following.warning if self._active else ""
 
     def status(self, now_ns: int) -> Status:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""

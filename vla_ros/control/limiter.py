@@ -194,6 +194,18 @@ class Limiter:
         self.stopping = len(self._window) > 1 and bool(self._out.v.any())
         return self._out.x.copy()
 
+    def braking(self, most: int) -> np.ndarray:
+        """(K, J) what `stop` would give in the next periods, until the robot is at rest; `most` of them at most."""
+        x, v, dt = self._out.x, self._out.v, self.dt
+        speed, slower = np.abs(v), self.limits.acceleration * dt
+        first = speed - 0.5 * self.limits.acceleration * (self._out.before + dt)
+        count = int(min(np.ceil(np.max(first / slower)), most))
+        if count <= 0:
+            return np.empty((0, len(x)))
+        steps = np.sign(v) * np.maximum(first - slower * np.arange(count)[:, None], 0.0) * dt
+        limits = self.limits
+        return np.clip(x + np.cumsum(steps, axis=0), np.minimum(limits.lower, x), np.maximum(limits.upper, x))
+
     def _smooth(self, dt: float) -> np.ndarray:
         """(J,) what is published after a step of the law."""
         new = self._raw.x

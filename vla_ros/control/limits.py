@@ -27,6 +27,7 @@ class Limits:
         acceleration: (J,) rad/s² or m/s².
         jerk: (J,) rad/s³ or m/s³, infinite where it is not limited.
         discrete: (J,) bool, joints that step instead of glide (a gripper).
+        groups: (J,) int, number of the command group of each.
         sources: joint -> field -> "robot file" or "URDF".
     """
 
@@ -38,6 +39,7 @@ class Limits:
     acceleration: np.ndarray
     jerk: np.ndarray
     discrete: np.ndarray
+    groups: np.ndarray
     sources: Mapping[str, Mapping[str, str]]
 
     @property
@@ -98,7 +100,10 @@ class Limits:
             _check_holdable(joint, lower, upper, velocity, jerk, robot.control_rate)
             rows.append((lower, upper, velocity, joint.acceleration, jerk))
         columns = np.array(rows, dtype=np.float64).T.copy()
-        return cls(robot.joint_names, tuple(joint.unit for joint in robot.joints), *columns, robot.discrete, sources)
+        number = {name: i for i, group in enumerate(robot.groups) for name in group.joints}
+        groups = np.array([number[name] for name in robot.joint_names])
+        units = tuple(joint.unit for joint in robot.joints)
+        return cls(robot.joint_names, units, *columns, robot.discrete, groups, sources)
 
     def report(self) -> dict[str, str]:
         """Joint -> its limits and where each comes from, in words; what `vla-ros info` prints."""

@@ -18,6 +18,7 @@ class Settings:
     interpolation: str = "linear"  # or cubic
     joint_state_timeout: float = 0.25  # s
     following_limit: float = 0.3  # measured from commanded, in s at the joint's velocity limit; 0 = off
+    command_horizon: float = 1.0  # s that the points of a trajectory reach ahead, at most
     overrun_limit: float = 0.1  # s the loop may stall
     clock_jump_limit: float = 0.5  # s that ROS time may gain or lose; never more than a control period
     monitor_window: float = 5.0  # s over which the motion is watched
@@ -32,7 +33,13 @@ class Command:
     """What to publish: (J,) position, rad or m, for the instant `stamp_ns`.
 
     Stamps rise, and those of a motion lie as far apart as the ticks did, even where ROS time was set meanwhile.
+
+    Attributes:
+        braking: (K, J) the positions of the next periods if no other command follows: braking within the limits.
+        reach_in: s in which the position is to be reached: a period, or longer where the robot has stayed behind.
     """
 
     stamp_ns: int
     position: np.ndarray
+    braking: np.ndarray
+    reach_in: float

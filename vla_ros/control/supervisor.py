@@ -8,7 +8,7 @@
 | HOLDING | NO_CHUNK | no live chunk | the next accepted chunk |
 | HOLDING | NO_INSTRUCTION | empty instruction | an instruction and a chunk for it |
 | STOPPED | STALE_JOINT_STATES | a joint without a fresh position | all joints fresh, then a chunk |
-| STOPPED | FOLLOWING_ERROR | measured far from commanded, or stopped outside | 0.5 s below half the limit, a chunk |
+| STOPPED | FOLLOWING_ERROR | far from the command, not moving with it, or outside | near it for 0.5 s, then a chunk |
 | STOPPED | POLICY_GONE | the policy's status does not come any more | it comes again, or a chunk after the stop |
 | STOPPED | OVERRUN | the control loop stalled | 0.5 s without a stall, then a chunk |
 | STOPPED | CLOCK_JUMP | ROS time jumped or went back | 0.5 s of steady time, fresh joints, then a chunk |

@@ -20,6 +20,17 @@ class Outcome(IntEnum):
     INVALID_GOAL = 7
 
 
+SUCCEEDED, FAILED, ABORTED = 1, 2, 3  # what becomes of an episode; the constants of Outcome.msg
+VERDICTS = {  # of a run that had begun: what became of it, and who says so
+    Outcome.SUCCESS: (SUCCEEDED, "success_topic"),
+    Outcome.TIME_LIMIT: (FAILED, "time_limit"),
+    Outcome.CANCELED: (ABORTED, "client"),
+    Outcome.PREEMPTED: (ABORTED, "a newer instruction"),
+    Outcome.E_STOPPED: (ABORTED, "e_stop"),
+    Outcome.NOT_ACTIVE: (ABORTED, "task_node"),
+    Outcome.STOPPED: (ABORTED, "watchdog"),
+}
+
 POLICY_IDLE, POLICY_FAILED = 2, 5  # PolicyStatus.IDLE and .FAILED: a policy in between serves
 MOVING = (State.APPROACHING, State.EXECUTING, State.HOLDING)
 

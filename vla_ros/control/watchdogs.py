@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vla_ros.control.following import Following
 from vla_ros.control.joint_states import JointStates
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
@@ -17,6 +18,9 @@ class Watchdogs:
     """Trip the supervisor, and end a trip when its fault has been absent for long enough.
 
     `now_ns` is ROS time.
+
+    Attributes:
+        following: whether the robot goes where it is commanded.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class Watchdogs:
         self._limits, self._settings = limits, settings
         self._supervisor, self._joint_states = supervisor, joint_states
         self._forget_chunks = forget_chunks
+        self.following = Following(limits)
 
     def trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
         """`again`: also where it was tripped before, so that its recovery starts again."""
@@ -79,17 +84,22 @@ class Watchdogs:
             if outside:
                 self.trip(Cause.FOLLOWING_ERROR, outside, now_ns, again=True)
 
-    def joints(self, command: np.ndarray, now_ns: int) -> None:
-        """Whether all are measured, and near the last `command` (J,)."""
+    def joints(self, command: np.ndarray, now_ns: int, steady_ns: int) -> None:
+        """Whether all are measured, near the last `command` (J,), and go where it goes."""
         stale = self.stale(now_ns)
         if stale:
             self.trip(Cause.STALE_JOINT_STATES, stale, now_ns)
+            self.following.clear()
             return  # an error against an old measurement says nothing
         self.recovered(Cause.STALE_JOINT_STATES, now_ns)
         measured, supervisor = self._joint_states.position, self._supervisor
-        apart = self.apart(command, measured)
-        if apart:
-            self.trip(Cause.FOLLOWING_ERROR, apart, now_ns)
+        if supervisor.tripped(Cause.RIVAL):
+            self.following.clear()  # the robot goes where another one commands
+        else:
+            self.following.tick(steady_ns, command, measured)
+        away = self.apart(command, measured) or (self.following.fault if self._settings.following_limit > 0 else "")
+        if away:
+            self.trip(Cause.FOLLOWING_ERROR, away, now_ns)
         elif not self.apart(command, measured, 0.5):
             self.recovered(Cause.FOLLOWING_ERROR, now_ns, SETTLE_NS)
         elif supervisor.tripped(Cause.FOLLOWING_ERROR):
@@ -97,16 +107,19 @@ class Watchdogs:
 
     def apart(self, command: np.ndarray, measured: np.ndarray, share: float = 1.0) -> str:
         """In words the joint whose command and measurement (J,) are apart by more than `share` of its limit, or ""."""
-        limits = self._limits
-        limit = self._settings.following_limit * limits.velocity
-        error = np.where(limits.discrete, 0.0, np.abs(command - measured))  # a gripper around an object never arrives
-        if self._settings.following_limit <= 0 or (error <= share * limit).all():
+        limits, most, behind = self._limits, self._settings.following_limit, self.behind(command, measured)
+        if most <= 0 or (behind <= share * most).all():
             return ""
-        worst = int((error / limit).argmax())
+        worst = int(behind.argmax())
         return (
             f"joint {limits.names[worst]}: commanded {command[worst]:.4g} {limits.units[worst]}, "
-            f"measured {measured[worst]:.4g}, limit {limit[worst]:.4g} apart"
+            f"measured {measured[worst]:.4g}, limit {most * limits.velocity[worst]:.4g} apart"
         )
+
+    def behind(self, command: np.ndarray, measured: np.ndarray) -> np.ndarray:
+        """(J,) s that each joint takes from where it is `measured` (J,) to `command` (J,) at its velocity limit."""
+        away = np.abs(command - measured) / self._limits.velocity
+        return np.where(self._limits.discrete, 0.0, away)  # a gripper around an object never arrives
 
     def policy(self, monitor: Monitor, limiter: Limiter, following: bool, now_ns: int) -> None:
         """Whether the motion that `monitor` saw is one of a policy that knows what it does; `following` it still."""

@@ -12,14 +12,25 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Pixels, read_mapping, record
 from vla_ros.core.resources import resolve_robot
-from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, Stream
+from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, STAMPS, Stream
 
-INTERFACES = {  # of a command group -> type of its messages
+INTERFACES = {  # of a command group -> type of the messages on its topic
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
     "float64_multi_array": "std_msgs/msg/Float64MultiArray",
     "joint_state": JOINT_STATE,
+    "follow_joint_trajectory": JOINT_STATE,
+    "gripper_command": JOINT_STATE,
 }
-ENCODINGS = ("rgb8", "bgr8", "rgba8", "bgra8", "mono8", "mono16", "16UC1", "32FC1")
+ACTIONS = {  # of those whose robot is commanded by the goals of an action; the topic repeats what it is asked for
+    "follow_joint_trajectory": "control_msgs/action/FollowJointTrajectory",
+    "gripper_command": "control_msgs/action/GripperCommand",
+}
+COMMAND_STAMPS = ("zero", "now")
+ENCODINGS = (
+    *(f"{colour}{bits}" for bits in (8, 16) for colour in ("rgb", "bgr", "rgba", "bgra", "mono")), "16UC1", "32FC1",
+    "yuyv", "yuv422_yuy2", "uyvy", "yuv422", "nv12", "nv21", "nv24",
+    *(f"bayer_{pattern}{bits}" for bits in (8, 16) for pattern in ("rggb", "bggr", "gbrg", "grbg")),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,9 +41,10 @@ class Camera:
     topic: str
     width: Pixels
     height: Pixels
-    encoding: str = "rgb8"
+    encoding: str = "rgb8"  # nominal, as width and height: what an image itself says counts
     compressed: bool = False
     rate: float = 30.0  # Hz, nominal
+    stamps: str = "header"  # or "arrival": the camera's clock is not the robot's, the time of its arrival counts
 
 
 @dataclass(frozen=True)
@@ -52,12 +64,43 @@ class Joint:
 
 @dataclass(frozen=True)
 class CommandGroup:
-    """Joints that are commanded through one topic."""
+    """Joints that are commanded through one topic or, where the robot offers an action alone, through that."""
 
     name: str
-    topic: str
-    interface: str  # one of INTERFACES
-    joints: tuple[str, ...]
+    topic: str = ""  # with an action ACTION/command by default
+    interface: str = ""  # one of INTERFACES
+    joints: tuple[str, ...] = ()
+    action: str = ""  # name of the action, for the interfaces of ACTIONS
+    # joint_trajectory: "zero" (start now) or "now", the time of the command; by default zero, and now in simulated time
+    stamp: str = ""
+    max_effort: float = 0.0  # N or N m, gripper_command
+
+    def __post_init__(self) -> None:
+        if self.action and not self.topic:
+            object.__setattr__(self, "topic", f"{self.action}/command")
+
+    def faults(self) -> Iterator[tuple[bool, str]]:
+        """(whether it is so, what is wrong then)."""
+        interface = self.interface
+        yield interface not in INTERFACES, f"interface {interface!r}, expected one of {tuple(INTERFACES)}"
+        yield interface in ACTIONS and not self.action, f"interface {interface} without `action`, expected its name"
+        yield interface not in ACTIONS and bool(self.action), (
+            f"action {self.action!r} with interface {interface}, expected one of {tuple(ACTIONS)}"
+        )
+        yield not self.joints, "joints: none, expected one or more"
+        yield not self.topic, "topic: none, expected the one that the controller listens to"
+        yield bool(re.search(r"(^|/)(e_stop|instruction|action_chunk|status|clock)$", self.topic)), (
+            f"topic {self.topic!r} is one of the nodes' own"
+        )
+        yield bool(self.stamp) and (self.stamp not in COMMAND_STAMPS or interface != "joint_trajectory"), (
+            f"stamp {self.stamp!r} with interface {interface}, expected one of {COMMAND_STAMPS}, with "
+            "joint_trajectory alone"
+        )
+        one = interface == "gripper_command"
+        yield one and len(self.joints) != 1, f"joints {list(self.joints)}, expected one with gripper_command"
+        yield not 0 <= self.max_effort < np.inf or bool(self.max_effort and not one), (
+            f"max_effort {self.max_effort}, expected zero or more, with gripper_command alone"
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +145,7 @@ class RobotSpec:
         topics = self.joint_state_topics
         cameras = [
             Stream(c.name, c.topic, COMPRESSED_IMAGE if c.compressed else IMAGE, shape=(c.height, c.width, 3),
-                   dtype="uint8", paces=True) for c in self.cameras
+                   dtype="uint8", paces=True, stamps=c.stamps) for c in self.cameras
         ]  # fmt: skip
         states = [
             Stream(JOINT_STATES if len(topics) == 1 else f"{JOINT_STATES}/{topic}", topic, JOINT_STATE)
@@ -179,6 +222,7 @@ class RobotSpec:
                 f"command group {group.name!r}: topic {group.topic!r} is one of joint states too: what was commanded "
                 "would count as measured"
             )
+            yield from ((bad, f"group {group.name}: {said}") for bad, said in group.faults())
         for name in ("joints", "groups", "joint_state_topics"):
             yield not getattr(self, name), f"{name}: empty, expected at least one"
         for joint in self.joints:
@@ -199,12 +243,8 @@ class RobotSpec:
             taken = camera.name in (JOINT_STATES, "state", "instruction") or not camera.name.isprintable()
             yield taken or "/" in camera.name or not camera.name, f"{what}: expected a name without / that is not taken"
             yield encoding not in ENCODINGS, f"{what}: encoding {encoding!r}, expected one of {ENCODINGS}"
+            yield camera.stamps not in STAMPS, f"{what}: stamps {camera.stamps!r}, expected one of {STAMPS}"
             yield not 0 < camera.rate <= 10_000, f"{what}: rate {camera.rate} Hz, expected above 0, at most 10000"
-        for group in self.groups:
-            interface = group.interface
-            yield interface not in INTERFACES, (
-                f"group {group.name}: interface {interface!r}, expected one of {tuple(INTERFACES)}"
-            )
         commanded = [name for group in self.groups for name in group.joints]
         yield sorted(commanded) != sorted(self.joint_names), (
             f"groups command {commanded}, expected each of {list(self.joint_names)} exactly once"

@@ -12,6 +12,7 @@ IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedIm
 JOINT_STATE = "sensor_msgs/msg/JointState"
 JOINT_STATES = "joint_states"  # the name of the state, whatever its topics
 COMMAND = "command/"  # and the name of a command group: the name of its topic's stream
+STAMPS = ("header", "arrival")
 DTYPES = ("float32", "int64", "bool", "string", "uint16")
 MOST_VALUES = 100_000_000
 
@@ -55,6 +56,8 @@ class Stream:
     # Rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros follow. Another
     # reading, NAME_count (1,) int64, says how many rows are real.
     points: int = 0
+    # "header", or "arrival": the clock of the stamps is not the robot's; of bags the time of the recording counts.
+    stamps: str = "header"
     decoder: str = ""  # its name; the decoder of the type by default
 
     @property
@@ -103,6 +106,7 @@ class Stream:
         path = r"\w+(\[[^\]]+\])?(\.\w+(\[[^\]]+\])?)*"
         for wrong in [name for name in self.select if not re.fullmatch(path, name)]:
             yield True, f"select {wrong!r}, expected field.field, with [number] or [name] after a field where needed"
+        yield self.stamps not in STAMPS, f"stamps {self.stamps!r}, expected one of {STAMPS}"
         yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
         values = math.prod(self.single_shape) * (self.window.count if self.window else 1)

@@ -38,6 +38,7 @@ class Episode:
     data: Path  # the parquet file that holds its rows
     # feature key -> (mp4 file, time of its first frame in it, s)
     videos: dict[str, tuple[Path, float]] = field(default_factory=dict)
+    outcome: str = ""  # success, failure, aborted; empty where the dataset does not say
 
     @property
     def stop(self) -> int:
@@ -119,7 +120,9 @@ def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
             videos[key] = (_file(path, info, "video_path", place), start)
         length, text = _said(Length, row, "length", file), _instruction(row, file)
         index, start = (_said(Number, row, name, file) for name in ("episode_index", "dataset_from_index"))
-        episodes.append(Episode(index, start, length, text, data, videos))
+        outcome = row.get("outcome")
+        outcome = outcome if isinstance(outcome, str) else ""
+        episodes.append(Episode(index, start, length, text, data, videos, outcome))
     episodes.sort(key=lambda episode: episode.index)
     start = 0
     for episode in episodes:
@@ -133,7 +136,7 @@ def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
 
 
 def _about_episodes(column: str) -> bool:
-    names = ("episode_index", "dataset_from_index", "length", "tasks")
+    names = ("episode_index", "dataset_from_index", "length", "tasks", "outcome")
     return column in names or column.startswith(("data/", "videos/"))
 
 

@@ -67,6 +67,7 @@ class DatasetWriter:
         actions: np.ndarray,
         instruction: str,
         values: Mapping[str, np.ndarray] | None = None,
+        outcome: str = "",
     ) -> None:
         """Append an episode of T frames.
 
@@ -76,6 +77,7 @@ class DatasetWriter:
             actions: (T, J) joint targets; row t is the command at the time of frame t, rad or m.
             instruction: what the episode shows.
             values: name -> (T, *shape) of every reading of the robot file's `streams`.
+            outcome: success, failure, aborted; empty where nobody said.
 
         Raises:
             InputError: for shapes, types or values that do not fit; nothing of the episode is written.
@@ -86,7 +88,7 @@ class DatasetWriter:
         rows |= self._take_values(values or {}, len(states), where)
         task = self._tasks.setdefault(instruction, len(self._tasks))
         index, length = len(self._episodes), len(states)
-        row = {"episode_index": index, "tasks": [instruction], "length": length}
+        row = {"episode_index": index, "tasks": [instruction], "length": length, "outcome": outcome}
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
         for camera, frames in images.items():
             row |= self._add_video(camera, frames)

@@ -4,7 +4,17 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from vla_ros.bags.streams import CHUNK, CLOCK, E_STOP, EXECUTOR_STATUS, INSTRUCTION, POLICY_STATUS, graph_streams
+from vla_ros.bags.streams import (
+    CHUNK,
+    CLOCK,
+    E_STOP,
+    EXECUTOR_STATUS,
+    INSTRUCTION,
+    LATCHED,
+    OUTCOME,
+    POLICY_STATUS,
+    graph_streams,
+)
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
@@ -53,8 +63,9 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     """Name -> enclave, for the graph around a robot."""
     commands = [group.topic for group in robot.groups]
     claims = [f"{topic}/claim" for topic in commands]
+    actions = [group.action for group in robot.groups if group.action]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
-    told = [stream.topic for stream in graph_streams()]
+    told = [*(stream.topic for stream in graph_streams()), *LATCHED]
     cameras = [camera.topic for camera in robot.cameras]
     drawn = [f"{topic.rpartition('/')[0]}/camera_info".lstrip("/") for topic in cameras]
     drawn += [f"{camera.topic}/compressed" for camera in robot.cameras if not camera.compressed]
@@ -70,10 +81,11 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
             subscribe=[*claims, *robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS],
             reply=["~/e_stop", "~/reset_e_stop"],
+            call=actions,
         ),
         "task_node": Enclave(
             "gives the instructions of tasks",
-            publish=[INSTRUCTION],
+            publish=[INSTRUCTION, OUTCOME],
             subscribe=[INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             execute=[TASK],
         ),
@@ -92,11 +104,12 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
             publish=[*sensors, *FRAMES],
             subscribe=[*commands, "/parameter_events"],
+            execute=actions,
             managed=False,
         ),
         "operator": Enclave(
             "vla-ros and ros2: starts, configures and stops nodes, instructs, stops; does not reset the e-stop",
-            publish=[INSTRUCTION, E_STOP],
+            publish=[INSTRUCTION, OUTCOME, E_STOP],
             subscribe=[*everything, "/diagnostics", "sim_node/task", "expert_node/following"],
             request=[
                 *(f"{node}{service[1:]}" for node in NODES for service in PARAMETERS + LIFECYCLE),

@@ -1,6 +1,7 @@
-"""Joint commands: the three interfaces of a command group, written and read."""
+"""Joint commands: the interfaces of a command group, written and read."""
 
 from array import array
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,54 +13,92 @@ from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import NS, set_stamp
 
 COMMAND_TYPES = INTERFACES  # interface -> ROS type of its topic
+MOST_POINTS = 50  # of a trajectory that is sent every period; where braking takes more periods some are left out
 
 
 class CommandWriter:
     """One group's command message, made once and refilled at every control tick.
 
+    A trajectory has a point for the tick and one for each period in which the robot would brake if nothing else came:
+    a controller that gets the next message late, or never, slows the robot down within its limits.
+
     Args:
         group: whose joints, in its order.
         message: a fresh message of the type that `COMMAND_TYPES` gives for the group's interface.
-        point: a fresh `trajectory_msgs/JointTrajectoryPoint`, for a joint_trajectory group.
-        reach_in: s after the stamp at which a trajectory point is to be reached: the control period.
+        new_point: makes a fresh `trajectory_msgs/JointTrajectoryPoint`, for a joint_trajectory group.
+        period: s, the control period.
+        horizon: s; the last point of a stamped trajectory is as far ahead, so that it arrives before it is over.
+        stamped: False: the stamp of a trajectory is zero, which means "start now" whatever the two clocks say.
     """
 
-    def __init__(self, group: CommandGroup, message: Any, point: Any = None, reach_in: float = 0.01) -> None:
-        self.group, self.message, self._point = group, message, point
+    def __init__(
+        self,
+        group: CommandGroup,
+        message: Any,
+        new_point: Callable[[], Any] | None = None,
+        period: float = 0.01,
+        horizon: float = 0.0,
+        stamped: bool = True,
+    ) -> None:
+        self.group, self.message, self._new_point = group, message, new_point
+        self._period_ns, self._horizon_ns = round(period * NS), round(horizon * NS)
+        self._stamped = stamped or group.interface != "joint_trajectory"
+        self._points: list[Any] = []
         if group.interface == "joint_trajectory":
-            # No velocities: a controller refuses a last point that moves, and zeros would make it stop at every point.
             message.joint_names = list(group.joints)
-            point.time_from_start.sec, point.time_from_start.nanosec = divmod(round(reach_in * NS), NS)
-            message.points = [point]
-        elif group.interface == "joint_state":
+        elif group.interface != "float64_multi_array":
             message.name = list(group.joints)
 
-    def fill(self, positions: np.ndarray, stamp: int) -> Any:
-        """The message, with (G,) positions in rad or m for this group's joints and the tick's time in ns.
+    def fill(
+        self, positions: np.ndarray, stamp: int, braking: np.ndarray | None = None, reach_in: float = 0.0
+    ) -> Any:
+        """The message.
 
-        A Float64MultiArray has no field for it.
+        Args:
+            positions: (G,) rad or m, of this group's joints.
+            stamp: the tick's time, ns; a Float64MultiArray has no field for it.
+            braking: (K, G) positions of the periods after that, in which the robot comes to rest.
+            reach_in: s from the stamp (or the arrival) to `positions`, if more than one period.
         """
-        values = array("d", positions)
         if self.group.interface == "float64_multi_array":
-            self.message.data = values
+            self.message.data = array("d", positions)
             return self.message
         if self.group.interface == "joint_trajectory":
-            self._point.positions = values
+            path = positions[None] if braking is None else np.concatenate([positions[None], braking])
+            self.message.points = self._path(path, max(self._period_ns, round(reach_in * NS)))
         else:
-            self.message.position = values
-        return set_stamp(self.message, stamp)
+            self.message.position = array("d", positions)
+        return set_stamp(self.message, stamp if self._stamped else 0)
+
+    def _path(self, path: np.ndarray, first_ns: int) -> list[Any]:
+        """Without velocities: a controller refuses a last point that moves; zeros would stop it at every one."""
+        every = -(-len(path) // MOST_POINTS)
+        chosen = [0, *range(len(path) - 1, 0, -every)[::-1]]  # the last one among them
+        times = [first_ns + self._period_ns * k for k in chosen]
+        if self._stamped and times[-1] < self._horizon_ns:
+            chosen, times = [*chosen, chosen[-1]], [*times, self._horizon_ns]
+        while len(self._points) < len(chosen):
+            self._points.append(self._new_point())
+        points = self._points[: len(chosen)]
+        for point, k, at_ns in zip(points, chosen, times, strict=True):
+            point.time_from_start.sec, point.time_from_start.nanosec = divmod(at_ns, NS)
+            point.positions = array("d", path[k])
+        return points
 
 
 def read_command(group: CommandGroup, message: Any) -> np.ndarray:
     """(G,) positions in rad or m that a command message asks for, in the order of `group.joints`.
 
-    Of a trajectory the last point counts. Raises InputError that names the group.
+    Of a trajectory the first point counts that is not its start (at time zero); what follows it is for later. Raises
+    InputError that names the group.
     """
     what = f"command for {group.name}"
     if group.interface == "joint_trajectory":
         if not message.points:
             raise InputError(f"{what}: trajectory without points, expected one or more")
-        message = SimpleNamespace(name=message.joint_names, position=message.points[-1].positions)
+        times = [point.time_from_start for point in message.points]
+        first = next((i for i, time in enumerate(times) if time.sec or time.nanosec), -1)
+        message = SimpleNamespace(name=message.joint_names, position=message.points[first].positions)
     elif group.interface == "float64_multi_array":
         message = SimpleNamespace(name=group.joints, position=message.data)
     return joint_positions(message, group.joints, what)

@@ -4,16 +4,15 @@ Policies see (H, W, 3) uint8 RGB, whatever the camera sends. Grey becomes three 
 mm, `32FC1` in m, REP 118) becomes grey too: one step a centimetre, white from 2.55 m, black where there is no return.
 """
 
-import io
 import sys
 from array import array
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image as Pillow
 
 from vla_ros.core.errors import InputError
+from vla_ros.messages.compressed import as_bytes, compressed_size, decompress, decompress_depth, depth_size, is_depth
 from vla_ros.messages.stamps import set_stamp
 
 try:  # cv_bridge is used where a ROS installation has it; the arrays are the same
@@ -21,20 +20,50 @@ try:  # cv_bridge is used where a ROS installation has it; the arrays are the sa
 except ImportError:
     CvBridge = None
 
-# encoding: (dtype, channels)
+_PATTERNS = ("rggb", "bggr", "gbrg", "grbg")  # of a Bayer sensor, from the upper left corner
+# encoding of `sensor_msgs` (image_encodings.hpp), and nv12: (dtype, channels)
 _LAYOUT = {
     "rgb8": (np.uint8, 3),
     "bgr8": (np.uint8, 3),
     "rgba8": (np.uint8, 4),
     "bgra8": (np.uint8, 4),
+    "rgb16": (np.uint16, 3),
+    "bgr16": (np.uint16, 3),
+    "rgba16": (np.uint16, 4),
+    "bgra16": (np.uint16, 4),
     "mono8": (np.uint8, 1),
     "mono16": (np.uint16, 1),
     "16UC1": (np.uint16, 1),
     "32FC1": (np.float32, 1),
+    "yuyv": (np.uint8, 2),
+    "yuv422_yuy2": (np.uint8, 2),  # the older name of yuyv
+    "uyvy": (np.uint8, 2),
+    "yuv422": (np.uint8, 2),  # the older name of uyvy
+    "nv12": (np.uint8, 1),
+    "nv21": (np.uint8, 1),
+    "nv24": (np.uint8, 1),
+    **{f"bayer_{pattern}8": (np.uint8, 1) for pattern in _PATTERNS},
+    **{f"bayer_{pattern}16": (np.uint16, 1) for pattern in _PATTERNS},
 }
-_ALIASES = {"8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8"}  # what OpenCV-based drivers send
-_TO_RGB = {"bgr8": cv2.COLOR_BGR2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB}
-MOST_PIXELS = 1 << 26  # of a compressed image: a few kB may say that they are gigabytes
+_ALIASES = {  # what OpenCV-based drivers send
+    "8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16",
+}  # fmt: skip
+# Planes of colour below the grey one, in rows of the image's width for each row of it; and the pixels, across and
+# down, that share one colour.
+_PLANES = {"nv12": 0.5, "nv21": 0.5, "nv24": 2}
+_SHARED = {"nv12": (2, 2), "nv21": (2, 2), **dict.fromkeys(("yuyv", "yuv422_yuy2", "uyvy", "yuv422"), (2, 1))}
+_TO_RGB = {
+    **dict.fromkeys(("bgr8", "bgr16"), cv2.COLOR_BGR2RGB),
+    **dict.fromkeys(("rgba8", "rgba16"), cv2.COLOR_RGBA2RGB),
+    **dict.fromkeys(("bgra8", "bgra16"), cv2.COLOR_BGRA2RGB),
+    **dict.fromkeys(("yuyv", "yuv422_yuy2"), cv2.COLOR_YUV2RGB_YUY2),
+    **dict.fromkeys(("uyvy", "yuv422"), cv2.COLOR_YUV2RGB_UYVY),
+    "nv12": cv2.COLOR_YUV2RGB_NV12,
+    "nv21": cv2.COLOR_YUV2RGB_NV21,
+    # Named by what OpenCV calls the pattern in full; its short names (BayerBG) begin at the second row and column.
+    **{f"bayer_{pattern}{bits}": getattr(cv2, f"COLOR_Bayer{pattern.upper()}2RGB")
+       for pattern in _PATTERNS for bits in (8, 16)},
+}  # fmt: skip
 _DEPTH_STEP = {"16UC1": 10.0, "32FC1": 0.01}  # one centimetre in the unit of the encoding
 
 
@@ -44,7 +73,7 @@ def rgb_image(message: Any) -> np.ndarray:
 
 
 def depth_image(message: Any) -> np.ndarray:
-    """(H, W) uint16 mm of a 16UC1 or 32FC1 Image, or a PNG of 16UC1; 0 where there is no return, 65535 from there on.
+    """(H, W) uint16 mm of a 16UC1 or 32FC1 Image, also compressed; 0 where there is no return, 65535 from there on.
 
     Raises InputError.
     """
@@ -68,24 +97,34 @@ def raw_image(message: Any) -> np.ndarray:
     """The pixels of an Image as they were sent, padding removed and in the machine's byte order.
 
     Returns:
-        (H, W) or (H, W, C) of the encoding's dtype; may share memory with the message, do not write to it.
+        (H, W) or (H, W, C) of the encoding's dtype, of nv12 and its like (R, W) with the rows of their colour below;
+        may share memory with the message, do not write to it.
 
     Raises:
         InputError: encoding not known, size zero, or not as many bytes as height and step say.
     """
-    dtype, channels = _LAYOUT[_encoding(message)]
+    encoding = _encoding(message)
+    dtype, channels = _LAYOUT[encoding]
     dtype = np.dtype(dtype)
     height, width, step = int(message.height), int(message.width), int(message.step)
     row = width * channels * dtype.itemsize
-    data = _bytes(message.data)
+    data = as_bytes(message.data)
     if height < 1 or width < 1:
         raise InputError(f"image: {width}x{height} pixels, expected at least one")
+    across, down = _SHARED.get(encoding, (1, 1))
+    if width % across or height % down:
+        raise InputError(f"image: {width}x{height} pixels of {encoding}, expected multiples of {across}x{down}")
     if step < row:
         raise InputError(f"image: step {step}, expected at least {row} for {width} pixels of {message.encoding}")
+    if encoding.startswith("bayer") and min(width, height) < 3:
+        raise InputError(f"image: {width}x{height} pixels of {encoding}, expected 3x3 or more")
+    if encoding == "nv24" and step != row:  # drivers do not agree where the rows of its colour begin then
+        raise InputError(f"image: step {step} of {width} pixels of nv24, expected rows without padding")
+    height += int(height * _PLANES.get(encoding, 0))
     if data.size < step * (height - 1) + row:
         raise InputError(f"image: {data.size} bytes of data, expected {step * height} ({height} rows of {step})")
     swapped = dtype.itemsize > 1 and bool(message.is_bigendian) != (sys.byteorder == "big")
-    if CvBridge is not None and step == row and not swapped:
+    if CvBridge is not None and step == row and not swapped and encoding not in _PLANES:
         return CvBridge().imgmsg_to_cv2(message, desired_encoding="passthrough")
     shape = (height, width) if channels == 1 else (height, width, channels)
     strides = (step, channels * dtype.itemsize, dtype.itemsize)[: len(shape)]
@@ -96,37 +135,9 @@ def raw_image(message: Any) -> np.ndarray:
 def image_size(message: Any) -> tuple[int, int]:
     """(height, width) that an Image or a CompressedImage says it has; nothing is decoded. Raises InputError."""
     if hasattr(message, "format"):
-        return compressed_size(message.data)
+        said = str(message.format)
+        return depth_size(message.data, said) if is_depth(said) else compressed_size(message.data)
     return int(message.height), int(message.width)
-
-
-def compressed_size(data: Any) -> tuple[int, int]:
-    """(height, width) in the header of a JPEG or PNG. Raises InputError, also where that is more than MOST_PIXELS."""
-    data = _bytes(data)
-    try:
-        with Pillow.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            width, height = image.size
-    except Pillow.DecompressionBombError:
-        raise InputError(f"compressed image: more than {MOST_PIXELS} pixels, expected fewer") from None
-    except Exception:  # of a header that is cut off or means harm come many kinds
-        raise InputError(f"compressed image: {data.size} bytes are not a JPEG or PNG image") from None
-    if not 0 < width * height <= MOST_PIXELS:
-        raise InputError(f"compressed image: {width}x{height} pixels, expected 1 to {MOST_PIXELS}")
-    return height, width
-
-
-def decompress(data: Any, mode: int = cv2.IMREAD_UNCHANGED) -> np.ndarray:
-    """(H, W) or (H, W, C) pixels of a JPEG or PNG; as they were encoded, colours as BGR, unless OpenCV's `mode` says
-    otherwise. Raises InputError."""
-    data = _bytes(data)
-    size = compressed_size(data)
-    try:
-        pixels = cv2.imdecode(data, mode)  # noqa: TID251
-    except cv2.error:
-        pixels = None
-    if pixels is None or pixels.shape[:2] != size:
-        raise InputError(f"compressed image: {data.size} bytes are not a JPEG or PNG image")
-    return pixels
 
 
 def image_message(Image: type, rgb: np.ndarray, stamp: int = 0, frame_id: str = "") -> Any:
@@ -164,24 +175,18 @@ def _encoding(message: Any) -> str:
     return encoding
 
 
-def _bytes(data: Any) -> np.ndarray:
-    """(N,) uint8 without a copy where `data` is bytes, array.array or numpy."""
-    try:
-        return np.frombuffer(data, np.uint8)
-    except (TypeError, ValueError):  # a plain list, or nothing at all
-        return np.asarray(data, np.uint8)
-
-
 def _decompress(message: Any) -> tuple[np.ndarray, str]:
     """(H, W) or (H, W, C) pixels and their encoding; OpenCV decodes colours as BGR."""
     said = str(message.format)
-    if "compressedDepth" in said:
-        raise InputError(f"compressed image: format {said!r}, expected jpeg or png (use the raw depth topic)")
+    if is_depth(said):
+        return decompress_depth(message.data, said)
     pixels = decompress(message.data)
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     if channels == 1:
-        depth = said.startswith("16UC1")
-        encoding = {np.dtype(np.uint8): "mono8", np.dtype(np.uint16): "16UC1" if depth else "mono16"}.get(pixels.dtype)
+        encoding = {np.dtype(np.uint8): "mono8", np.dtype(np.uint16): "mono16"}.get(pixels.dtype)
+        stated = said.partition(";")[0].strip()  # image_transport leaves depth and Bayer patterns as they are
+        if encoding and _LAYOUT.get(stated) == _LAYOUT[encoding] and stated not in _PLANES:
+            encoding = stated
         pixels = pixels.reshape(pixels.shape[:2])
     else:
         if pixels.dtype == np.uint16:
@@ -199,13 +204,21 @@ def _to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
     if encoding in _DEPTH_STEP:
         steps = np.nan_to_num(pixels / np.float32(_DEPTH_STEP[encoding]), nan=0.0, posinf=0.0, neginf=0.0)
         pixels = np.clip(np.rint(steps), 0, 255).astype(np.uint8)
-    elif encoding == "mono16":
-        pixels = _high_byte(pixels)
-    if pixels.ndim == 2:
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+    elif encoding == "nv24":
+        pixels, encoding = _doubled(pixels), "yuyv"
+        return np.ascontiguousarray(cv2.cvtColor(pixels, _TO_RGB[encoding])[:, ::2])
     if encoding in _TO_RGB:
-        return cv2.cvtColor(pixels, _TO_RGB[encoding])
-    return np.ascontiguousarray(pixels)
+        pixels = cv2.cvtColor(pixels, _TO_RGB[encoding])
+    if pixels.dtype == np.uint16:
+        pixels = _high_byte(pixels)
+    return np.ascontiguousarray(pixels) if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB)
+
+
+def _doubled(planes: np.ndarray) -> np.ndarray:
+    """nv24, (3 H, W) uint8, as yuyv of twice the width, (H, 2 W, 2): each pixel stands there twice."""
+    height, width = len(planes) // 3, planes.shape[1]
+    grey, colour = planes[:height], planes[height:].reshape(height, width, 2)
+    return np.stack([grey, colour[..., 0], grey, colour[..., 1]], axis=-1).reshape(height, 2 * width, 2)
 
 
 def _high_byte(pixels: np.ndarray) -> np.ndarray:

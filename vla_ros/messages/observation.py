@@ -26,14 +26,33 @@ class NotReady(InputError):
 
 
 def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
-    """ns: of the header; the time of receipt for a type without one and, but for cameras, where it is zero.
+    """ns: of the header; the time of receipt for a type without one, where the robot file says `stamps: arrival` and,
+    but for cameras, where it is zero.
 
     A driver that stamps nothing says "now", and so does a command.
     """
-    if not is_stamped(type(message)):
+    if stream.stamps == "arrival" or not is_stamped(type(message)):
         return received_ns
     stamp = stamp_ns(message)
     return stamp if stamp or stream.is_camera else received_ns
+
+
+def foreign_clock(stream: Stream, stamp_ns: int, arrived_ns: int, otherwise: str) -> str:
+    """What to say of a stamp that is more than FAR_NS from the clock. `otherwise`: advice for where the stamp is right
+    and the clock is not."""
+    what = "this camera does" if stream.is_camera else "these stamps do"
+    option = "" if stream.is_state or stream.is_command else "set `stamps: arrival` for it in the robot file, or "
+    return (f"stamped {stamp_ns / NS:.3f}, arrived at {arrived_ns / NS:.3f}: {what} not use the system clock: "
+            f"{option}{otherwise}")
+
+
+def unexpected_sizes(robot: RobotSpec, images: Mapping[str, np.ndarray]) -> set[str]:
+    """A sentence for each camera whose image, (H, W, 3), is not of the size that the robot file says."""
+    return {
+        f"camera {c.name}: images of {images[c.name].shape[1]}x{images[c.name].shape[0]} pixels, the robot file says "
+        f"{c.width}x{c.height}: each policy scales them as it was trained"
+        for c in robot.cameras if c.name in images and images[c.name].shape[:2] != (c.height, c.width)
+    }  # fmt: skip
 
 
 class _Entry:

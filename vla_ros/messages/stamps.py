@@ -3,6 +3,7 @@
 from typing import Any
 
 NS = 1_000_000_000
+FAR_NS = 5 * NS  # between a stamp and its arrival: two clocks, or a message that was on its way for long
 _FIRST, _LAST = -(2**31) * NS, 2**31 * NS - 1  # what a Time can hold
 
 

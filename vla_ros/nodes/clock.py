@@ -7,6 +7,7 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 
 from vla_ros.messages.stamps import is_time
+from vla_ros.nodes.qos_overrides import QosOverrides
 
 
 class ClockGuard:
@@ -36,5 +37,5 @@ class ClockGuard:
         return take
 
 
-class PlainNode(ClockGuard, Node):
+class PlainNode(ClockGuard, QosOverrides, Node):
     """A node without a lifecycle that may follow simulated time."""

@@ -10,28 +10,57 @@ from trajectory_msgs.msg import JointTrajectoryPoint
 
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
+from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
 
 
 class CommandPublishers:
-    """Publishes joint positions on the topics of a robot's command groups."""
+    """Publishes joint positions on the topics of a robot's command groups, and sends goals where it takes those."""
 
-    def __init__(self, node: Node, robot: RobotSpec, names: Sequence[str], qos: QoSProfile) -> None:
-        """`names`: the J joints in the order of the positions that `publish` takes."""
-        self._node = node
-        self._groups = []
+    def __init__(
+        self,
+        node: Node,
+        robot: RobotSpec,
+        names: Sequence[str],
+        qos: QoSProfile,
+        *,
+        horizon: float = 0.0,
+        stamped: bool = True,
+    ) -> None:
+        """`names`: the J joints in the order of the positions that `publish` takes; `horizon`: s that trajectories
+        reach ahead; `stamped`: trajectories whose group says nothing of it carry the time of the command."""
+        self._node, self._period = node, 1.0 / robot.control_rate
+        self._groups, self._goals = [], []
+        span = {joint.name: joint.upper - joint.lower for joint in robot.joints}
         for group in robot.groups:
             kind = message_class(COMMAND_TYPES[group.interface])
-            writer = CommandWriter(group, kind(), JointTrajectoryPoint(), 1.0 / robot.control_rate)
+            stamps = group.stamp == "now" if group.stamp else stamped
+            writer = CommandWriter(group, kind(), JointTrajectoryPoint, self._period, horizon, stamps)
             columns = np.array([names.index(joint) for joint in group.joints])
             self._groups.append((node.create_publisher(kind, group.topic, qos), writer, columns))
+            goals = make_goals(node, group, span[group.joints[0]])
+            if goals is not None:
+                self._goals.append((goals, columns))
 
-    def publish(self, positions: np.ndarray, stamp_ns: int) -> None:
-        """(J,) positions, rad or m, for the instant `stamp_ns`."""
+    def publish(
+        self, positions: np.ndarray, stamp_ns: int, braking: np.ndarray | None = None, reach_in: float = 0.0
+    ) -> None:
+        """(J,) positions, rad or m, for the instant `stamp_ns`; (K, J) `braking` and `reach_in` as in `Command`."""
         for publisher, writer, columns in self._groups:
-            publisher.publish(writer.fill(positions[columns], stamp_ns))
+            after = None if braking is None else braking[:, columns]
+            publisher.publish(writer.fill(positions[columns], stamp_ns, after, reach_in))
+        for goals, columns in self._goals:
+            after = np.empty((0, len(columns))) if braking is None else braking[:, columns]
+            goals.take(positions[columns], after, self._period, reach_in)
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the actions, in words; empty where nothing is."""
+        return "; ".join(goals.trouble for goals, _ in self._goals if goals.trouble)
 
     def close(self) -> None:
+        for goals, _ in self._goals:
+            goals.close()
         for publisher, _, _ in self._groups:
             self._node.destroy_publisher(publisher)
 
@@ -46,6 +75,26 @@ def other_commanders(node: Node, robot: RobotSpec, publishing: bool) -> list[str
             others.remove(me)  # once: a second executor may well have the same name
         found += [f"{other} on {topic}" for other in others]
     return found
+
+
+def unheard(node: Node, robot: RobotSpec) -> str:
+    """In words the command topics that no controller subscribes to; "" where each has one."""
+    found = []
+    for group in robot.groups:
+        if group.action:
+            continue  # nobody needs to listen to what is only told besides
+        topic, wanted = node.resolve_topic_name(group.topic), COMMAND_TYPES[group.interface]
+        listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if not _only_listens(info)]
+        if not listeners:
+            found.append(f"nobody subscribes to {topic}, expected the controller of {group.name}")
+        elif all(info.topic_type != wanted for info in listeners):
+            found.append(f"{node_name(listeners[0])} subscribes to {topic} as {listeners[0].topic_type}, not {wanted}")
+    return "; ".join(found)
+
+
+def _only_listens(info: TopicEndpointInfo) -> bool:
+    """A recorder or a viewer."""
+    return info.node_name.startswith(("recorder_node", "rosbag2", "vla_ros_cli", "_ros2cli"))
 
 
 def node_name(info: TopicEndpointInfo) -> str:

@@ -66,8 +66,8 @@ class ExecutorDiagnostic:
         self._refused = 0
         self._overruns = 0
 
-    def __call__(self, status: ExecutorStatus, disagreement: str = "") -> DiagnosticStatus:
-        """`disagreement`: of policy and executor about the instruction, in words; the status' message has it too."""
+    def __call__(self, status: ExecutorStatus, hindered: bool = False) -> DiagnosticStatus:
+        """`hindered`: the robot may not do what it is commanded; the status' message says why."""
         words = {
             ExecutorStatus.UNCONFIGURED: "unconfigured",
             ExecutorStatus.INACTIVE: "inactive",
@@ -77,7 +77,8 @@ class ExecutorDiagnostic:
             ExecutorStatus.STOPPED: "stopped",
             ExecutorStatus.E_STOPPED: "emergency stop",
         }
-        level, notes = DiagnosticStatus.OK, [status.message] if status.message else []
+        level = DiagnosticStatus.WARN if hindered else DiagnosticStatus.OK
+        notes = [status.message] if status.message else []
         if status.state in (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED):
             level = DiagnosticStatus.ERROR
         elif status.state == ExecutorStatus.HOLDING and status.cause == ExecutorStatus.CAUSE_NO_CHUNK:
@@ -85,8 +86,6 @@ class ExecutorDiagnostic:
         elif status.state in (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING):
             level = DiagnosticStatus.WARN if status.message else level
             notes += hindrances(status)
-        if disagreement:
-            level = max(level, DiagnosticStatus.WARN)
         # Counters start again at activation, so only growth counts.
         for grown, what in (
             (status.refused_chunks - self._refused, f"refused chunks, last: {status.last_refusal}"),

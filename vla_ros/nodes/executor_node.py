@@ -17,7 +17,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import NS, set_stamp
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
-from vla_ros.nodes.commands import CommandPublishers, other_commanders
+from vla_ros.nodes.commands import CommandPublishers, other_commanders, unheard
 from vla_ros.nodes.diagnostics import ExecutorDiagnostic, publish_diagnostics
 from vla_ros.nodes.executor.claim import Claim
 from vla_ros.nodes.executor.control_loop import ControlLoop
@@ -27,6 +27,7 @@ from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.simulated_time import SimulatedTime
 from vla_ros.nodes.executor.status import fill_status
 from vla_ros.nodes.executor.urdf_source import urdf_source
+from vla_ros.nodes.goals import action_class
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 STATUS_PERIOD = 0.1  # s
@@ -71,6 +72,9 @@ class ExecutorNode(ManagedNode):
         parameters: ExecutorParameters = self.parameters
         self._robot = robot = self.load_robot()
         source = urdf_source(self, parameters)
+        for group in robot.groups:
+            if group.action and not parameters.dry_run:
+                action_class(group.interface)
         limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
@@ -78,8 +82,8 @@ class ExecutorNode(ManagedNode):
             topics = [self.resolve_topic_name(group.topic) for group in robot.groups]
             self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
-        self._refusal, self._warning, self._said, self._last_command = "", "", (), None
-        self._disagreement = ""
+        self._refusal, self._said, self._last_command = "", (), None
+        self._warned, self._unheard = {}, ""
         simulated = self.get_parameter("use_sim_time").value
         self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
@@ -99,8 +103,8 @@ class ExecutorNode(ManagedNode):
                 self, robot.control_rate, jump_limit, tick=self._tick, repeated=self._on_repeated_clock
             )
         diagnostic = ExecutorDiagnostic()
-        publish_diagnostics(self, lambda: diagnostic(self._status, self._disagreement))
-        self.create_steady_timer(RIVAL_PERIOD, self._look_for_rivals)
+        publish_diagnostics(self, lambda: diagnostic(self._status, bool(self._hindrances())))
+        self.create_steady_timer(RIVAL_PERIOD, self._look_around)
         self._publish_status()
         if self._claim is not None:
             self._claim.settle()
@@ -127,8 +131,15 @@ class ExecutorNode(ManagedNode):
                 self._release_claim()
                 raise
             if not self.parameters.dry_run:
-                self._commands = CommandPublishers(self, self._robot, self._robot.joint_names, COMMAND_QOS)
-            self._refusal, self._last_command = "", None
+                self._commands = CommandPublishers(
+                    self,
+                    self._robot,
+                    self._robot.joint_names,
+                    COMMAND_QOS,
+                    horizon=self.parameters.command_horizon,
+                    stamped=self._time is not None,
+                )
+            self._refusal, self._unheard, self._last_command = "", "", None
             if self._time is not None:
                 self._time.start()
             else:
@@ -223,19 +234,28 @@ class ExecutorNode(ManagedNode):
 
     def _publish_command(self, command: Command) -> None:
         if self._commands is not None:
-            self._commands.publish(command.position, command.stamp_ns)
+            self._commands.publish(command.position, command.stamp_ns, command.braking, command.reach_in)
 
     def _rivals(self) -> list[str]:
         if self.parameters.dry_run:
             return []
         return other_commanders(self, self._robot, publishing=self._commands is not None)
 
-    def _look_for_rivals(self) -> None:
+    def _look_around(self) -> None:
+        """Who else commands, and whether anybody is commanded."""
         if not self.is_active:
             return
         rivals = self._rivals()
+        self._unheard = "" if self.parameters.dry_run else unheard(self, self._robot)
         with self._lock:
             self._executor.rivals(rivals, self._now_ns())
+
+    def _hindrances(self) -> list[str]:
+        """Why the robot may not do what it is commanded, in words."""
+        said = [self._inputs.disagreement]
+        if self.is_active:
+            said += [self._unheard, self._commands.trouble if self._commands else "", self._executor.hindrance]
+        return [words for words in said if words]
 
     # The e-stop, told by its own thread
 
@@ -273,13 +293,13 @@ class ExecutorNode(ManagedNode):
                 self._said = (status.state, status.cause)
                 message = fill_status(self._status, status)
                 executor.begin_interval()
-                warning = executor.monitor.first_warning
-                if warning and not self._warning:  # once for each instruction
+                hindrances = self._hindrances()
+                message.message = "; ".join(dict.fromkeys([*filter(None, [message.message]), *hindrances]))
+                warnings = dict.fromkeys([*hindrances, *filter(None, [executor.monitor.first_warning])])
+                for warning in warnings.keys() - self._warned.keys():  # once, until it is over
                     self.get_logger().warning(warning)
-                self._warning = warning
-                message.instructions, self._disagreement = self._inputs.instructions, self._inputs.disagreement
-                if self._disagreement and message.state not in (State.STOPPED, State.E_STOPPED):
-                    message.message = "; ".join(filter(None, [message.message, self._disagreement]))
+                self._warned = warnings
+                message.instructions = self._inputs.instructions
             message.dry_run = self.parameters.dry_run
             if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal

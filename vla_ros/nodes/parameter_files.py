@@ -21,6 +21,7 @@ NODES = {
     "task_node": ("vla_ros.nodes.task_node", "TaskParameters"),
     "recorder_node": ("vla_ros.nodes.recorder_node", "RecorderParameters"),
     "sim_node": ("vla_ros.nodes.sim_node", "SimParameters"),
+    "marker_node": ("vla_ros.nodes.marker_node", "MarkerParameters"),
     "expert_node": ("vla_ros.nodes.parameters", "NodeParameters"),
 }
 _CONTENT = "ros__parameters"

@@ -18,7 +18,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.stream import JOINT_STATES, Stream
 from vla_ros.messages.chunks import chunk_message
-from vla_ros.messages.observation import NotReady, ObservationBuilder, message_stamp
+from vla_ros.messages.observation import NotReady, ObservationBuilder, message_stamp, unexpected_sizes
 from vla_ros.messages.stamps import NS
 from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
@@ -83,6 +83,7 @@ class PolicyNode(ManagedNode):
                                 processor.step_dt if traits.paced else 0.0)
         self._arrivals = Arrivals(self._builder, self._trigger, values.max_age)
         self._met = ""  # the last instruction that the policy has met
+        self._sizes: set[str] = set()  # of images, what was said about them
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", COMMAND_QOS)
         for stream in self._builder.streams.values():
             subscribe(self, stream, self._taker(stream), values.reliable_sensors, self._refuse_message)
@@ -236,6 +237,9 @@ class PolicyNode(ManagedNode):
             if episode != self._episode:  # after a jump back these stamps would lie ahead: nothing would be due
                 return
             self._trigger.began(observation.stamps_ns)
+        for said in unexpected_sizes(self._builder.robot, observation.images) - self._sizes:
+            self._sizes.add(said)
+            self.get_logger().warning(said)
         sample = make_sample(steps, processor, text)
         if text != self._met:
             self._met = text

@@ -13,11 +13,8 @@ def profile(depth: int, reliable: bool, latched: bool = False) -> QoSProfile:
     )
 
 
-COMMAND_QOS = profile(10, reliable=True)  # commands, the instruction, the e-stop topic; publishers of chunks
+COMMAND_QOS = profile(10, reliable=True)  # commands, the instruction, the e-stop topic, chunks
 STATUS_QOS = profile(1, reliable=True, latched=True)  # a late subscriber gets the newest
-
-# Subscriptions of chunks. A reader keeps room for as many messages of the largest size that it ever got.
-CHUNK_QOS = profile(5, reliable=True)
 
 CLAIM_QOS = profile(100, reliable=True, latched=True)  # the newest claim of each of many executors
 

@@ -23,6 +23,7 @@ _CHOICES = {
     "durability": ("volatile", "transient_local"),
 }
 _DEEPEST = 100_000
+_FIXED = ("claim", "e_stop")  # which of two executors commands; heard from publishers of every kind
 
 
 class QosOverrides:
@@ -54,8 +55,8 @@ class QosOverrides:
         given = {name: value for name, value in self._parameter_overrides.items() if name.startswith(prefix)}
         if not given:
             return {"qos_profile": qos}
-        if topic.endswith("/claim"):
-            raise InputError(f"parameter {next(iter(given))}: executors agree on {topic}, expected its own QoS")
+        if topic.rpartition("/")[2] in _FIXED:
+            raise InputError(f"parameter {next(iter(given))}: safety rests on the QoS of {topic}, expected none")
         policies = [name.removeprefix(prefix) for name in given]
         for policy, (name, parameter) in zip(policies, given.items(), strict=True):
             value, choices = parameter.value, _CHOICES.get(policy, ())

@@ -4,26 +4,30 @@ Active means recording: each activation writes a new bag; deactivation and the e
 """
 
 import math
+import shutil
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import serialize_message
+from std_msgs.msg import Header
 
 from vla_ros.bags.compress import FORMATS, SUFFIX, compressor
 from vla_ros.bags.recording import Recording
-from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, graph_streams
+from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, LATCHED, OUTCOME, graph_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
 from vla_ros.core.errors import InputError
-from vla_ros.core.stream import COMPRESSED_IMAGE, Stream
+from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
+from vla_ros.msg import Outcome
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.followed import Followed
 from vla_ros.nodes.parameters import NodeParameters, parameter
-from vla_ros.nodes.qos import RECORDED_DEPTH, profile
+from vla_ros.nodes.qos import RECORDED_DEPTH
 from vla_ros.nodes.streams import message_class
 
 LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer
@@ -44,6 +48,8 @@ class RecorderParameters(NodeParameters):
     max_file_size: float = parameter(0.0, "begin the next file of the bag beyond this, 0 = never", unit="MB", low=0.0)
     max_file_duration: float = parameter(0.0, "begin the next file after this time, 0 = never", unit="s", low=0.0)
     buffer_size: float = parameter(512.0, "messages that may wait for a slow disk", unit="MB", low=1.0)
+    min_free_disk: float = parameter(500.0, "end the recording, not the robot, when less is free", unit="MB", low=0.0,
+                                     live=True)  # fmt: skip
     time_limit: float = parameter(0.0, "the recording ends after this time, 0 = never", unit="s", low=0.0)
     flush_period: float = parameter(1.0, "what is older than this survives a crash", unit="s", low=0.01, high=60.0)
 
@@ -53,15 +59,16 @@ class RecorderNode(ManagedNode):
 
     def __init__(self, name: str = "recorder_node", **options: Any) -> None:
         self.recording: Recording | None = None
-        self._followed: dict[str, Any] = {}  # topic -> subscription
+        self._followed: dict[str, Followed] = {}  # by topic
         super().__init__(name, RecorderParameters, **options)
 
     def configure(self) -> None:
         robot = self.load_robot()
         self.robot_name = robot.name
         self._streams: dict[str, Stream] = {}
-        self._unknown = [self.resolve_topic_name(topic) for topic in self.parameters.topics]
+        self._unknown = [self.resolve_topic_name(topic) for topic in (*self.parameters.topics, *LATCHED)]
         self._last: dict[str, bytes] = {}  # what holds until it is replaced: statuses and the instruction
+        self._marks: deque[tuple[int, Outcome]] = deque()
         self._early: list[tuple[str, bytes, int]] = []
         self._lost: Counter[str] = Counter()
         self._said: set[str] = set()
@@ -82,8 +89,11 @@ class RecorderNode(ManagedNode):
     def activate(self) -> None:
         p = self.parameters
         path = time.strftime(p.output or f"{self.robot_name}_%Y-%m-%d_%H-%M-%S")
+        folder = Path(path).expanduser()
+        if full := self._is_full(next(parent for parent in folder.absolute().parents if parent.is_dir())):
+            raise InputError(full)
         writer = BagWriter(
-            Path(path).expanduser(),
+            folder,
             compression=p.compression,
             max_file_bytes=int(p.max_file_size * 1e6),
             max_file_seconds=p.max_file_duration,
@@ -99,12 +109,17 @@ class RecorderNode(ManagedNode):
         self.get_logger().info(f"recording to {writer.path}")
         self._end = time.monotonic() + p.time_limit if p.time_limit else math.inf
         for topic, data in self._last.items():
-            self._store(topic, data, 0)
+            followed = self._followed[topic]
+            if followed.latched and self.count_publishers(topic) > 1:
+                followed.again()  # one message of each, as a late subscriber gets them
+            else:
+                self._store(topic, data, 0)
 
     def deactivate(self) -> None:
         if self.recording is None:
             return
         self._drain()
+        self._store_marks()
         self._store_early()  # where simulated time never came
         recording, self.recording = self.recording, None
         custom = {"vla_ros.robot": self.robot_name}
@@ -115,13 +130,23 @@ class RecorderNode(ManagedNode):
         self._lost.clear()
 
     def release(self) -> None:
-        for subscription in self._followed.values():
-            self.destroy_subscription(subscription)
+        for followed in self._followed.values():
+            followed.destroy()
         self._followed = {}
 
     def failed(self, reason: str) -> None:
-        """The bag cannot be written any more: its reason is logged. Become inactive."""
+        """The recording cannot go on: the reason is logged. Become inactive."""
         self.trigger_deactivate()
+
+    def mark(self, outcome: int, by: str = "operator") -> None:
+        """The outcome, a constant of Outcome, of what was recorded since the last instruction. From any thread."""
+        self._marks.append(Outcome(header=Header(stamp=self.get_clock().now().to_msg()), outcome=outcome, by=by))
+
+    def _store_marks(self) -> None:
+        while self._marks:
+            message = self._marks.popleft()
+            if self.recording is not None:
+                self._store(self.resolve_topic_name(OUTCOME), serialize_message(message), 0)
 
     # Subscriptions
 
@@ -129,60 +154,60 @@ class RecorderNode(ManagedNode):
         return bool(self.get_parameter("use_sim_time").value)
 
     def _follow(self, stream: Stream) -> None:
+        """Raises InputError for a type that is not installed."""
         topic = self.resolve_topic_name(stream.topic)
         if topic in self._streams:  # two streams may read one topic
             return
+
+        def take(data: bytes, source_ns: int) -> None:
+            self._take(topic, data, source_ns)
+
+        def lost(count: int) -> None:
+            self._lost[topic] += count
+
+        kind = message_class(stream.type)
         self._streams[topic] = stream
-        self._subscribe(topic, reliable=True, latched=stream.once)
-
-    def _subscribe(self, topic: str, reliable: bool, latched: bool) -> None:
-        def take(data: bytes, info: Any) -> None:
-            self._take(topic, bytes(data), int(info["source_timestamp"]))
-
-        def lost(event: Any) -> None:
-            self._lost[topic] += event.total_count_change
-
-        kind, qos = message_class(self._streams[topic].type), profile(self._depth, reliable, latched)
-        old = self._followed.pop(topic, None)
-        if old is not None:
-            self.destroy_subscription(old)
-        try:
-            events = SubscriptionEventCallbacks(message_lost=lost, use_default_callbacks=False)
-            made = self.create_subscription(kind, topic, take, qos, raw=True, event_callbacks=events)
-        except UnsupportedEventTypeError:  # the middleware does not count what it loses
-            events = SubscriptionEventCallbacks(use_default_callbacks=False)
-            made = self.create_subscription(kind, topic, take, qos, raw=True, event_callbacks=events)
-        self._followed[topic] = made
+        self._followed[topic] = Followed(self, topic, kind, self._depth, stream.once, take, lost)
 
     def _look(self) -> None:
-        """Follow what publishers offer, look for the types of further topics, and check the writer."""
-        for topic, subscription in list(self._followed.items()):
+        """Follow what publishers offer, look for the types of further topics, and check the writer and the disk."""
+        self._store_marks()
+        for topic, followed in self._followed.items():
             offers = self.get_publishers_info_by_topic(topic)
-            if not offers:
-                continue
             self._check_types(topic, offers)
-            reliable = all(offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-            latched = all(offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
-            mine = subscription.qos_profile
-            # A subscription that asks for more than is offered receives nothing; one that asks for less is kept.
-            deaf = (mine.reliability == ReliabilityPolicy.RELIABLE and not reliable) or (
-                mine.durability == DurabilityPolicy.TRANSIENT_LOCAL and not latched
-            )
-            if deaf:
-                self._subscribe(topic, reliable, latched and self._streams[topic].once)
+            followed.look(offers)
         if self._unknown:
             types = dict(self.get_topic_names_and_types())
             for topic in [topic for topic in self._unknown if topic in types]:
                 self._unknown.remove(topic)
+                offers = self.get_publishers_info_by_topic(topic)
+                latched = all(o.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers)
                 try:
-                    self._follow(Stream(topic, topic, types[topic][0]))
+                    # max_age None: subscribed transient local at once; its publishers may be gone before the next look
+                    self._follow(Stream(topic, topic, types[topic][0], max_age=None if latched else 0.5))
                 except InputError as error:
                     self.get_logger().error(f"topic {topic}: not recorded: {error}")
-        if self.recording is not None and self.recording.error is not None:
-            self.failed(self.recording.explain())
-        elif self.recording is not None and time.monotonic() >= self._end:
+        recording = self.recording
+        if recording is not None and recording.error is not None:
+            self.failed(recording.explain())
+        elif recording is not None and (full := self._is_full(recording.writer.path)):
+            reason = f"{full}: the recording ends, the bag is complete; the robot goes on"
+            self.get_logger().error(reason)
+            self.failed(reason)
+        elif recording is not None and time.monotonic() >= self._end:
             self.get_logger().info(f"time_limit: {self.parameters.time_limit:g} s are recorded")
             self.trigger_deactivate()
+
+    def _is_full(self, path: Path) -> str:
+        """What is wrong where less is free on the disk of `path` than `min_free_disk`."""
+        try:
+            free, least = shutil.disk_usage(path).free / 1e6, self.parameters.min_free_disk
+        except OSError as error:  # the folder is gone: the writer says so when it fails
+            self.get_logger().error(f"{path}: {error.strerror}", once=True)
+            return ""
+        if free >= least:
+            return ""
+        return f"{free:.0f} MB are free on the disk of {path}, less than min_free_disk ({least:g} MB)"
 
     def _check_types(self, topic: str, offers: list[Any]) -> None:
         wanted = self._streams[topic].type
@@ -197,20 +222,15 @@ class RecorderNode(ManagedNode):
 
     def _take(self, topic: str, data: bytes, source_ns: int) -> None:
         stream = self._streams[topic]
-        if stream.once or stream.name == INSTRUCTION:
+        if self._followed[topic].latched or stream.once or stream.name == INSTRUCTION:
             self._last[topic] = data
         if self.recording is not None:
             self._store(topic, data, source_ns)
 
     def _drain(self) -> None:
         """Take what has arrived and waits for its turn: it belongs to the time before the transition."""
-        for subscription in self._followed.values():
-            for _ in range(self._depth):
-                with subscription.handle:
-                    taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
-                if taken is None:
-                    break
-                subscription.callback(*taken)
+        for followed in self._followed.values():
+            followed.drain()
 
     def _store(self, topic: str, data: bytes, source_ns: int) -> None:
         if self.now_ns() == 0 and len(self._early) < EARLY_LIMIT:
@@ -237,6 +257,7 @@ class RecorderNode(ManagedNode):
                 COMPRESSED_IMAGE if compress else self._streams[topic].type,
                 [_qos_mapping(offer.qos_profile) for offer in offers],
                 compress,
+                (topic, IMAGE) if compress else None,
             )
         recording.put(stored, now, data, source_ns or now)
 

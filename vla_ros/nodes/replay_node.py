@@ -40,6 +40,9 @@ class ReplayNode(Node):
         topics, self.left_out = selected_topics(bag, options)
         kinds = {}
         for topic in sorted(topics):
+            if not bag.topics[topic].plays:
+                self.left_out[topic] = bag.topics[topic].problem
+                continue
             try:
                 kinds[topic] = message_class(bag.topics[topic].type)
             except InputError as error:

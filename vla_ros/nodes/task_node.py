@@ -10,12 +10,13 @@ from typing import Any
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.task import Future
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool, Header, String
 
 from vla_ros.action import RunInstruction
-from vla_ros.control.task import Outcome, goal_problem, problem
+from vla_ros.control.task import VERDICTS, Outcome, goal_problem, problem
 from vla_ros.core.instruction import instruction_id
 from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.msg import Outcome as OutcomeMessage
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.parameters import NodeParameters, parameter
@@ -39,6 +40,7 @@ class Run:
         self.handle, self.goal, self.begin_ns = handle, handle.request, now_ns
         self.instruction = handle.request.instruction.strip()
         self.done: Future[tuple[Outcome, str]] = Future()
+        self.began = False
         self.success: Any = None  # the subscription of the success topic
 
     def end(self, outcome: Outcome, message: str) -> None:
@@ -104,6 +106,7 @@ class TaskNode(ManagedNode):
         self._repeat: Repeat | None = None
         self._said: list[str] = []  # what we published and have not heard back yet
         self._instructions = self.create_publisher(String, "instruction", COMMAND_QOS)
+        self._outcomes = self.create_publisher(OutcomeMessage, "outcome", COMMAND_QOS)
         subscribe_instruction(self, self._take_instruction)
         for node, kind in (("policy_node", PolicyStatus), ("executor_node", ExecutorStatus)):
             subscribe_bounded(self, kind, f"{node}/status", partial(self._take_status, node), STATUS_QOS)
@@ -176,7 +179,7 @@ class TaskNode(ManagedNode):
         else:
             if self._run is not None:
                 self._run.end(Outcome.PREEMPTED, f"a newer goal took over: {run.instruction[:100]!r}")
-            self._run = run
+            self._run, run.began = run, True
             self.get_logger().info(f"task begins: {run.instruction!r}")
             self._say(run.instruction)
         self._waiting.append(run)
@@ -226,12 +229,23 @@ class TaskNode(ManagedNode):
                 )
             )
 
+    def _verdict(self, run: Run, outcome: Outcome, result: RunInstruction.Result) -> OutcomeMessage:
+        """What recordings keep of a run: its goal and its result."""
+        verdict, by = VERDICTS[outcome]
+        return OutcomeMessage(
+            header=Header(stamp=self.get_clock().now().to_msg()), outcome=verdict, by=by, message=result.message,
+            instruction=run.instruction, goal_id=run.handle.goal_id.uuid, time_limit=run.goal.time_limit,
+            success_topic=run.goal.success_topic, elapsed=result.elapsed,
+        )  # fmt: skip
+
     async def _execute(self, handle: ServerGoalHandle) -> RunInstruction.Result:
         run = next(run for run in self._waiting if run.handle.goal_id == handle.goal_id)
         self._waiting.remove(run)
         outcome, message = await run.done
         result = RunInstruction.Result(error_code=int(outcome), message=message, elapsed=self._elapsed(run))
         self.get_logger().info(f"task ends: {outcome.name}: {message}")
+        if run.began:
+            self._outcomes.publish(self._verdict(run, outcome, result))
         if run.success is not None:
             self.destroy_subscription(run.success)
         if self._run is run:

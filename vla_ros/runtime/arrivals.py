@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vla_ros.core.stream import JOINT_STATES
-from vla_ros.messages.observation import ObservationBuilder
-from vla_ros.messages.stamps import NS
+from vla_ros.messages.observation import ObservationBuilder, foreign_clock
+from vla_ros.messages.stamps import FAR_NS, NS
 from vla_ros.runtime.trigger import Trigger
 
 _KEPT = 8  # messages of a stream that wait; in lockstep the newest of those that outran /clock is needed
@@ -32,15 +32,22 @@ class Arrivals:
         self._max_ahead_ns = round(max_ahead * NS)
         self._waiting: dict[str, deque[tuple[int, Any]]] = {}
         self._newest_ns: int | None = None
+        self._foreign: dict[str, str] = {}  # stream -> what is said of its clock
 
     def add(self, stream: str, message: Any, stamp_ns: int, now_ns: int) -> str:
         """Take a message. Returns why it waits where the one before it did not; else nothing."""
+        self._foreign.pop(stream, None)
+        kind = self._builder.streams[stream]
+        if now_ns and abs(stamp_ns - now_ns) > FAR_NS and not kind.once:
+            advice = "use_sim_time where a bag or a simulator makes the time"
+            self._foreign[stream] = foreign_clock(kind, stamp_ns, now_ns, advice)
         if stamp_ns - now_ns <= self._max_ahead_ns:
             self._deliver(stream, message, stamp_ns)
             return ""
         first = stream not in self._waiting
         self._waiting.setdefault(stream, deque(maxlen=_KEPT)).append((stamp_ns, message))
-        return f"{stream}: {self._ahead(stamp_ns, now_ns)}" if first else ""
+        why = self._foreign.get(stream) or self._ahead(stamp_ns, now_ns)
+        return f"{stream}: {why}" if first else ""
 
     def advance(self, now_ns: int) -> bool:
         """The clock is at `now_ns`: what it has reached is handed on. True where it was set back: clear all then."""
@@ -59,16 +66,14 @@ class Arrivals:
 
     def explained(self, problems: Mapping[str, str], now_ns: int) -> dict[str, str]:
         """The same problems, stream -> why; it is named where the messages that are missed wait."""
-        found = dict(problems)
-        for name, waiting in self._waiting.items():
-            stream = JOINT_STATES if name in self._states else name
-            if stream in found:
-                found[stream] = self._ahead(waiting[-1][0], now_ns)
-        return found
+        said = {name: self._ahead(waiting[-1][0], now_ns) for name, waiting in self._waiting.items()} | self._foreign
+        said = {JOINT_STATES if name in self._states else name: why for name, why in said.items()}
+        return {stream: said.get(stream, why) for stream, why in problems.items()}
 
     def clear(self) -> None:
         """Forget everything but what is published once: after a jump of the clock."""
         self._waiting.clear()
+        self._foreign.clear()
         self._newest_ns = None
         self._builder.clear()
         self._trigger.clear()

@@ -96,5 +96,8 @@ def _offsets(processor: Processor) -> list[int]:
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """(T, ...), a view of a single step: images are large."""
+    """(T, ...), a view of a single step: images are large. Raises InputError where a camera changed its size."""
+    shapes = list(dict.fromkeys(array.shape for array in arrays))
+    if len(shapes) > 1:
+        raise InputError(f"the policy looks back at {' and '.join(map(str, shapes))}, expected one shape")
     return arrays[0][None] if len(arrays) == 1 else np.stack(arrays)

@@ -20,7 +20,7 @@ from vla_ros.nodes.base import ManagedNode
 from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_joint_states, subscribe_raw
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.policy_watch import PolicyWatch
-from vla_ros.nodes.qos import CHUNK_QOS, STATUS_QOS, sensor_qos
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import Withheld
 
 _POLICY_STATUS = "policy_node/status"
@@ -59,7 +59,7 @@ class Inputs:
             subscribe_joint_states(node, topic, self._on_joint_state, joints_qos, self._refuse)
         subscribe_instruction(node, self._on_instruction, self._refuse)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
-        subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, CHUNK_QOS, self._largest_chunk)
+        subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
         self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
         node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(_POLICY_STATUS) > 0))

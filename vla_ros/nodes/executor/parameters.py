@@ -42,6 +42,10 @@ class ExecutorParameters(NodeParameters):
         _S.following_limit, 0.0, 10.0, "s",
         "measured may be from commanded what the joint travels in this time at its velocity limit; 0 = off",
     )
+    command_horizon: float = _span(
+        _S.command_horizon, 0.0, 5.0, "s",
+        "a trajectory reaches ahead by as much at most: the way on which the robot brakes if no other follows",
+    )
     overrun_limit: float = _span(_S.overrun_limit, 0.005, 10.0, "s", "a longer stall of the loop stops the robot")
     clock_jump_limit: float = _span(
         _S.clock_jump_limit, 0.01, 60.0, "s",

@@ -1,0 +1,89 @@
+"""Does the robot go where it is commanded? A controller that refuses what it gets says so to nobody else."""
+
+from collections import deque
+
+import numpy as np
+
+from vla_ros.control.limits import Limits
+
+_SLICE_NS = 50_000_000  # command and measurement are averaged over it, so that trembling is no motion
+_PAUSE_NS = 1_000_000_000  # without a tick, after which it starts over
+_SLICES = 10  # looked at
+_RECENT = 4  # of them: as long as a robot may take to set out
+_MOVED = 0.01  # s at the velocity limit: a command that has gone less far asks for no motion
+_FOLLOWED = 0.2  # share of what the command has gone; a robot that has made less stays where it is
+_SURE = 2  # looks after which it is no accident
+
+
+class Following:
+    """Compares how far command and measurement went in the last half second; knows nothing of why.
+
+    A joint *stays* if its command has been away from where it was, on one side and for 0.2 s, by more than the joint
+    travels in 10 ms at its velocity limit, and the measurement has made less than a fifth of that. A constant
+    distance, as of an arm that sags, is none. Discrete joints are not judged: a gripper shuts around an object.
+
+    Attributes:
+        warning: which joint stays, in words of when that was noticed; empty once it has caught up or moves again.
+        fault: the same where it is the controller: two joints or more stay, and no other of their command group, or of
+            the robot, follows. One joint alone may be blocked, as a gripper by what it holds.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._groups = [limits.groups == group for group in np.unique(limits.groups)] + [limits.groups >= 0]
+        self.clear()
+
+    def clear(self) -> None:
+        """Nothing has been seen yet."""
+        joints = len(self._limits.names)
+        self.warning = self.fault = ""
+        self._slices: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=_SLICES)
+        self._begin_ns: int | None = None
+        self._stays, self._apart, self._looks = np.zeros(joints, dtype=bool), np.zeros(joints), 0
+
+    def tick(self, steady_ns: int, command: np.ndarray, measured: np.ndarray) -> None:
+        """A control period: the last command and the newest measurement, (J,) rad or m."""
+        if self._begin_ns is None or not 0 <= steady_ns - self._begin_ns < _PAUSE_NS:
+            self._slices.clear()
+            self._begin_ns, self._ticks = steady_ns, 0
+            self._sums = np.zeros((2, len(command)))
+        self._sums += command, measured
+        self._ticks += 1
+        if steady_ns - self._begin_ns >= _SLICE_NS:
+            command, measured = self._sums / self._ticks
+            self._slices.append((command, measured))
+            self._begin_ns, self._ticks = steady_ns, 0
+            self._sums = np.zeros_like(self._sums)
+            if len(self._slices) > _RECENT:
+                self._judge()
+
+    def _judge(self) -> None:
+        commands, measured = (np.array(values) for values in zip(*self._slices, strict=True))
+        gone = commands[-_RECENT:] - commands[0]
+        way = np.sign(gone[-1])
+        asked, made = (way * gone).min(axis=0), (way * (measured[-_RECENT:] - measured[0])).max(axis=0)
+        least = _MOVED * self._limits.velocity
+        asks = (asked > least) & ~self._limits.discrete
+        follows = asks & (made >= _FOLLOWED * asked)
+        found = asks & ~follows & ~self._stays
+        self._apart = np.where(found, commands[0] - measured[0], self._apart)
+        caught_up = np.abs(commands[-1] - measured[-1] - self._apart) <= least
+        self._stays = (self._stays & ~follows & ~caught_up) | found
+        if not self._stays.any():
+            self.warning, self._looks = "", 0
+        elif not self.warning:
+            self.warning = self._words(int(np.where(found, asked / least, 0.0).argmax()), commands, measured, asked)
+        whole = [(self._stays & group).sum() >= 2 and not (follows & group).any() for group in self._groups]
+        self._looks = self._looks + 1 if any(whole) else 0
+        if self._looks >= _SURE:
+            self.fault = self.warning
+        elif not self.warning:
+            self.fault = ""
+
+    def _words(self, i: int, commands: np.ndarray, measured: np.ndarray, asked: np.ndarray) -> str:
+        unit, went = self._limits.units[i], abs(measured[-1][i] - measured[0][i])
+        return (
+            f"the controller does not follow: joint {self._limits.names[i]} commanded {commands[-1][i]:.3g} {unit}, "
+            f"measured {measured[-1][i]:.3g}; for {_RECENT * _SLICE_NS * 1e-9:.1f} s it should have gone "
+            f"{asked[i]:.2g} {unit} or more, and went {went:.2g}"
+        )
