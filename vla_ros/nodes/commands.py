@@ -32,15 +32,19 @@ class CommandPublishers:
         self._node, self._period = node, 1.0 / robot.control_rate
         self._groups, self._goals = [], []
         span = {joint.name: joint.upper - joint.lower for joint in robot.joints}
-        for group in robot.groups:
-            kind = message_class(COMMAND_TYPES[group.interface])
-            stamps = group.stamp == "now" if group.stamp else stamped
-            writer = CommandWriter(group, kind(), JointTrajectoryPoint, self._period, horizon, stamps)
-            columns = np.array([names.index(joint) for joint in group.joints])
-            self._groups.append((node.create_publisher(kind, group.topic, qos), writer, columns))
-            goals = make_goals(node, group, span[group.joints[0]])
-            if goals is not None:
-                self._goals.append((goals, columns))
+        try:
+            for group in robot.groups:
+                kind = message_class(COMMAND_TYPES[group.interface])
+                stamps = group.stamp == "now" if group.stamp else stamped
+                writer = CommandWriter(group, kind(), JointTrajectoryPoint, self._period, horizon, stamps)
+                columns = np.array([names.index(joint) for joint in group.joints])
+                self._groups.append((node.create_publisher(kind, group.topic, qos), writer, columns))
+                goals = make_goals(node, group, span[group.joints[0]])
+                if goals is not None:
+                    self._goals.append((goals, columns))
+        except Exception:  # what is left of it would look like another commander
+            self.close()
+            raise
 
     def publish(
         self, positions: np.ndarray, stamp_ns: int, braking: np.ndarray | None = None, reach_in: float = 0.0

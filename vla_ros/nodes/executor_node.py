@@ -85,11 +85,11 @@ class ExecutorNode(ManagedNode):
         self._refusal, self._said, self._last_command = "", (), None
         self._warned, self._unheard = {}, ""
         simulated = self.get_parameter("use_sim_time").value
-        self._executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
+        executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
         self._inputs = Inputs(
             self,
-            self._executor,
+            executor,
             robot,
             parameters,
             lock=self._lock,
@@ -97,6 +97,7 @@ class ExecutorNode(ManagedNode):
             told=self._publish_status,
             simulated=simulated,
         )
+        self._executor = executor  # only now: the e-stop's thread may say at any time how it is, which asks the inputs
         if simulated:
             jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
@@ -129,18 +130,19 @@ class ExecutorNode(ManagedNode):
             self._take_e_stop()
             try:
                 self._executor.activate(self._now_ns())
-            except InputError:
+                if not self.parameters.dry_run:
+                    self._commands = CommandPublishers(
+                        self,
+                        self._robot,
+                        self._robot.joint_names,
+                        COMMAND_QOS,
+                        horizon=self.parameters.command_horizon,
+                        stamped=self._time is not None,
+                    )
+            except Exception:
+                self._executor.deactivate()
                 self._release_claim()
                 raise
-            if not self.parameters.dry_run:
-                self._commands = CommandPublishers(
-                    self,
-                    self._robot,
-                    self._robot.joint_names,
-                    COMMAND_QOS,
-                    horizon=self.parameters.command_horizon,
-                    stamped=self._time is not None,
-                )
             self._refusal, self._unheard, self._last_command = "", "", None
             if self._time is not None:
                 self._time.start()

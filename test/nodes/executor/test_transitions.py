@@ -1,0 +1,63 @@
+"""Transitions of an executor that nobody spins: refused half-way, and with an e-stop in between."""
+
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built")
+
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from system.stage import HOME, JOINTS, ROBOT
+from system.support import free_domain
+
+from vla_ros.control.supervisor import State
+from vla_ros.nodes import executor_node
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+@pytest.fixture
+def make_node(tmp_path):
+    context, made = rclpy.Context(), []
+    rclpy.init(context=context, domain_id=free_domain())
+    robot = tmp_path / "robot.yaml"
+    robot.write_text(ROBOT)
+
+    def make(**parameters):
+        values = {"robot": str(robot), **parameters}
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        made.append(executor_node.ExecutorNode(context=context, parameter_overrides=overrides))
+        return made[-1]
+
+    yield make
+    for node in made:
+        node.end()
+        node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def test_an_activation_that_is_refused_at_its_last_step_leaves_nothing_behind(make_node):
+    """The second group's publisher cannot be made; neither the first one's nor the claim may be left."""
+    name = "qos_overrides./hand/command.publisher.reliability"
+    node = make_node(**{name: "relable"})
+    assert node.trigger_configure() == SUCCESS
+    for _ in range(2):  # what is left of the first would be "also commanded by" of the second
+        now = node.now_ns()
+        node._executor.joint_state(now, list(JOINTS), HOME.tolist(), now)
+        assert node.trigger_activate() == FAILURE
+        assert node.refusal.startswith(f"parameter {name}: 'relable', expected one of")
+        assert node._executor.state[0] == State.INACTIVE
+        assert "/arm/command" not in [publisher.topic_name for publisher in node.publishers]
+
+
+def test_an_e_stop_while_it_is_configured_is_said(make_node, monkeypatch):
+    """Its thread publishes a status at whatever moment of `configure`."""
+    node, make = make_node(), executor_node.Inputs
+
+    def interrupted(*arguments, **options):
+        node._e_stop.latch("button")
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(executor_node, "Inputs", interrupted)
+    assert node.trigger_configure() == SUCCESS
+    assert node._status.state == State.E_STOPPED and node._executor.supervisor.e_stopped
