@@ -257,7 +257,7 @@ class ExecutorNode(ManagedNode):
     def _hindrances(self) -> list[str]:
         """Why the robot may not do what it is commanded, in words."""
         said = [self._inputs.disagreement]
-        if self.is_active:
+        if self.is_active and not self.parameters.dry_run:
             said += [self._unheard, self._commands.trouble if self._commands else "", self._executor.hindrance]
         return [words for words in said if words]
 

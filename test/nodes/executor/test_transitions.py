@@ -1,5 +1,8 @@
-"""Transitions of an executor that nobody spins: refused half-way, and with an e-stop in between."""
+"""Transitions of an executor that nobody spins: refused half-way, with an e-stop in between, and without commands."""
 
+from array import array
+
+import numpy as np
 import pytest
 
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -7,10 +10,15 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from system.stage import HOME, JOINTS, ROBOT
 from system.support import free_domain
 
 from vla_ros.control.supervisor import State
+from vla_ros.core.instruction import instruction_id
+from vla_ros.messages.chunks import read_chunk
+from vla_ros.messages.stamps import NS, set_stamp
+from vla_ros.msg import ActionChunk, ActionPart
 from vla_ros.nodes import executor_node
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -61,3 +69,29 @@ def test_an_e_stop_while_it_is_configured_is_said(make_node, monkeypatch):
     monkeypatch.setattr(executor_node, "Inputs", interrupted)
     assert node.trigger_configure() == SUCCESS
     assert node._status.state == State.E_STOPPED and node._executor.supervisor.e_stopped
+
+
+def test_a_dry_run_does_not_expect_a_robot_to_follow(make_node):
+    """The way that a policy would go is shown although the robot stands still."""
+    node = make_node(dry_run=True, use_sim_time=True)
+    assert node.trigger_configure() == SUCCESS
+
+    def clock(now: int) -> None:
+        node._executor.joint_state(now, list(JOINTS), HOME.tolist(), now)
+        message = Clock()
+        set_stamp(message.clock, now)
+        node._time._on_clock(message)
+
+    clock(NS)
+    assert node.trigger_activate() == SUCCESS
+    node._executor.set_instruction("go")
+    rows = HOME + np.arange(20)[:, None] * 0.1 * [0.3, 0.06, 0.0]
+    message = set_stamp(ActionChunk(step_dt=0.1, horizon=20, session=1, sequence=1), NS)
+    message.parts = [ActionPart(names=list(JOINTS), data=array("d", rows.ravel()))]
+    message.instruction_id = instruction_id("go")
+    assert node._executor.add_chunk(read_chunk(message), NS)
+    for tick in range(1, 80):
+        clock(NS + tick * NS // 50)
+    node._publish_status()
+    assert node._status.state == State.EXECUTING and node._status.message == ""
+    assert node._status.position[0] > HOME[0] + 0.3

@@ -103,7 +103,8 @@ class ExecutorParameters(NodeParameters):
     )
 
     def settings(self) -> Settings:
-        return self._picked(Settings, admission=self._picked(AdmissionRules))
+        others = {"following_limit": 0.0} if self.dry_run else {}  # nobody is to follow
+        return self._picked(Settings, admission=self._picked(AdmissionRules), **others)
 
     def _picked(self, kind: type, **others: Any) -> Any:
         """An instance of the dataclass `kind`, from the parameters of the same names."""
