@@ -3,7 +3,9 @@
 import json
 import re
 import tomllib
+from array import array
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -11,10 +13,13 @@ import yaml
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
 
+from rclpy.serialization import serialize_message
+
 from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.security import FRAMES, enclaves
-from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.diagnostics import ExecutorDiagnostic, policy_diagnostic
+from vla_ros.nodes.marker_node import MarkerNode
 from vla_ros.sim.description import ROOT
 
 PROJECT = Path(__file__).parents[2]
@@ -72,3 +77,11 @@ def test_all_of_config_is_installed():
     globs = [each for row in project["tool"]["setuptools"]["data-files"].values() for each in row]
     taken = {path for each in globs for path in PROJECT.glob(each)}
     assert {path for path in CONFIG.rglob("*") if path.is_file()} == taken
+
+
+@pytest.mark.parametrize(("joint", "kept"), [("turn", 1), ("elsewhere", 0)])
+def test_a_chunk_for_other_joints_is_not_drawn(joint, kept):
+    node = SimpleNamespace(_names=("turn",), _largest_chunk=10_000, _seen={})
+    message = ActionChunk(step_dt=0.1, horizon=2, parts=[ActionPart(names=[joint], data=array("d", [0.0, 0.1]))])
+    MarkerNode._take_chunk(node, serialize_message(message))
+    assert len(node._seen) == kept

@@ -107,6 +107,7 @@ class MarkerNode(ManagedNode):
             return  # the executor refuses it and says so
         try:
             chunk = read_chunk(deserialize_message(data, ChunkMessage))
+            chunk.targets.joint_positions(self._names, np.zeros(len(self._names)))  # its joints are the robot's
         except Exception:  # whatever the decoder raises on foreign bytes; the executor says so
             return
         self._seen[chunk.session, chunk.sequence] = chunk
