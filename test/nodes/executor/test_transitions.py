@@ -1,5 +1,6 @@
 """Transitions of an executor that nobody spins: refused half-way, with an e-stop in between, and without commands."""
 
+import time
 from array import array
 
 import numpy as np
@@ -18,8 +19,10 @@ from vla_ros.control.supervisor import State
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import NS, set_stamp
-from vla_ros.msg import ActionChunk, ActionPart
+from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
 from vla_ros.nodes import executor_node
+from vla_ros.nodes.executor import inputs
+from vla_ros.nodes.qos import STATUS_QOS
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -31,11 +34,13 @@ def make_node(tmp_path):
     robot = tmp_path / "robot.yaml"
     robot.write_text(ROBOT)
 
-    def make(**parameters):
+    def make(remapped=(), **parameters):
         values = {"robot": str(robot), **parameters}
         overrides = [Parameter(name, value=value) for name, value in values.items()]
-        made.append(executor_node.ExecutorNode(context=context, parameter_overrides=overrides))
-        return made[-1]
+        rules = ["--ros-args", *(word for rule in remapped for word in ("-r", rule))]
+        node = executor_node.ExecutorNode(context=context, parameter_overrides=overrides, cli_args=rules)
+        made.append(node)
+        return node
 
     yield make
     for node in made:
@@ -95,3 +100,16 @@ def test_a_dry_run_does_not_expect_a_robot_to_follow(make_node):
     node._publish_status()
     assert node._status.state == State.EXECUTING and node._status.message == ""
     assert node._status.position[0] > HOME[0] + 0.3
+
+
+def test_a_policy_whose_status_is_remapped_is_there(make_node, monkeypatch):
+    listed = []
+    monkeypatch.setattr(inputs.PolicyWatch, "look", lambda self, there: listed.append(there))
+    node = make_node(remapped=["policy_node/status:=/gpu/status"])
+    assert node.trigger_configure() == SUCCESS
+    node.create_publisher(PolicyStatus, "/gpu/status", STATUS_QOS)
+    end = time.monotonic() + 20.0
+    while not any(listed) and time.monotonic() < end:
+        for timer in list(node.timers):
+            timer.callback()
+    assert any(listed)

@@ -66,7 +66,8 @@ class Inputs:
         subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
         self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
-        node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(_POLICY_STATUS) > 0))
+        status = node.resolve_topic_name(_POLICY_STATUS)  # rclpy counts without regard to remappings
+        node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(status) > 0))
 
     def catch_up(self) -> None:
         """Takes the joint states that arrived while the node's thread, which calls this, did something else."""
