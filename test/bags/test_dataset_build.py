@@ -41,6 +41,7 @@ from vla_ros.bags.repair import repair
 from vla_ros.bags.writer import BagWriter
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
+from vla_ros.core.stream import Stream
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
 
@@ -371,6 +372,19 @@ def test_a_camera_with_a_clock_of_its_own(tmp_path):
         for a, b in zip(read_frames(bag, ROBOT, index, [one]), read_frames(other_bag, robot, other_index, [other]),
                         strict=True):  # fmt: skip
             assert a.observation.images["front"].tobytes() == b.observation.images["front"].tobytes()
+
+
+def test_what_is_published_once_may_be_older_than_the_bag(tmp_path, monkeypatch):
+    """As old as the program that published it; it is no clock of its own."""
+    name = "geometry_msgs/msg/PointStamped"
+    monkeypatch.setitem(TYPES, "/base", name)
+    point = kind(name)(header(START - 600 * NS), kind("geometry_msgs/msg/Point")(1.0, 2.0, 3.0))
+    bag = write_bag(tmp_path / "bag", [("/base", START, raw(point)), *messages(2.0)])
+    base = Stream("base", "base", name, select=("point.x",), max_age=None)
+    index, (one,), problems = plan_bag(bag, replace(ROBOT, streams=(base,)), OPTIONS)
+    assert len(one.times) > 10 and not problems
+    with pytest.raises(InputError, match="/base: .*these stamps do not use the system clock"):
+        plan_bag(bag, replace(ROBOT, streams=(replace(base, max_age=0.5),)), OPTIONS)
 
 
 def test_images_of_another_size_are_said_and_of_two_sizes_refused(tmp_path):

@@ -145,7 +145,8 @@ class RosTime:
             return self._clock
         stamp = self._bag.header_ns(record) if stream is None or stream.stamps == "header" else None
         if stamp:
-            if stream and self._clock is None and abs(stamp - record.log_ns) > FAR_NS:
+            # What is published once is as old as its publisher.
+            if stream and not stream.once and self._clock is None and abs(stamp - record.log_ns) > FAR_NS:
                 advice = "record with simulated time where there is one, so that /clock is in the bag"
                 said = foreign_clock(stream, stamp, record.log_ns, advice)
                 raise InputError(f"{self._bag.where(record)}: {said}")
