@@ -405,6 +405,16 @@ def test_images_of_another_size_are_said_and_of_two_sizes_refused(tmp_path):
     assert not (tmp_path / "db").exists()
 
 
+def test_an_instruction_that_cannot_be_read_ends_the_episode(tmp_path):
+    """What follows would be taken for the instruction before it; the note says so, once."""
+    bad = [(TEXT, START + 2 * NS + k, b"garbage") for k in range(2)]
+    rows = sorted([*messages(4.0), *bad], key=lambda row: row[1])
+    report = build_dataset([write_bag(tmp_path / "bag", rows)], tmp_path / "data", ROBOT, OPTIONS)
+    assert (report.episodes, report.frames) == (1, 20)
+    (note,) = report.notes
+    assert "/instruction: t=2.000 s" in note and "not CDR" in note
+
+
 def test_outcomes_are_in_the_dataset(tmp_path, capsys, monkeypatch):
     """The last one said of an episode counts; of an instruction by name also when the next one has begun."""
     monkeypatch.setitem(TYPES, "/outcome", "vla_ros/msg/Outcome")
