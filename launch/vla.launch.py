@@ -1,7 +1,7 @@
 """Policy and executor for a robot whose drivers run already.
 
     ros2 launch vla_ros vla.launch.py robot:=/path/to/robot.yaml policy:=/path/to/checkpoint
-    ros2 topic pub --once -w 2 /instruction std_msgs/msg/String '{data: touch the red cube}'
+    ros2 topic pub --once -w 3 /instruction std_msgs/msg/String '{data: touch the red cube}'
 
 The policy comes up first, then the executor holds the robot, once its drivers are there. An argument that is not given
 changes nothing that the parameter files say. A node that refuses its files or ends ends the launch, with its words and

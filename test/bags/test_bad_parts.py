@@ -185,3 +185,20 @@ def test_a_chunk_that_is_damaged_costs_itself(tmp_path):
     expected = messages(2.0)
     assert found[-1] == expected[-1] and found[0] == expected[0]  # what is after the damage is there
     assert len(expected) - 120 < len(found) < len(expected) and set(found) < set(expected)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_first_chunk_that_is_damaged_does_not_silence_its_topics(tmp_path, finished):
+    """Topics are described in the first chunk, and once more at the end of a file that was finished."""
+    path = tmp_path / "bag.mcap"
+    write_mcap(path, messages(2.0), {})
+    data = bytearray(path.read_bytes())
+    data[600:620] = bytes(20)
+    path.write_bytes(data if finished else data[: len(data) // 2])
+    report = repair(path, tmp_path / "fixed")
+    assert "passed over" in report.broken["bag.mcap"]
+    if finished:
+        assert report.counts["/camera/image_raw"] > 10 and not report.notes
+    else:
+        assert not report.messages and len(report.notes) == 4  # of five topics: the instruction was in that chunk alone
+        assert set(report.notes.values()) == {"left out: nothing that is whole says its topic"}

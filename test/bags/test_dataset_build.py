@@ -41,6 +41,7 @@ from vla_ros.bags.repair import repair
 from vla_ros.bags.writer import BagWriter
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
+from vla_ros.core.stream import Stream
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
 
@@ -373,6 +374,19 @@ def test_a_camera_with_a_clock_of_its_own(tmp_path):
             assert a.observation.images["front"].tobytes() == b.observation.images["front"].tobytes()
 
 
+def test_what_is_published_once_may_be_older_than_the_bag(tmp_path, monkeypatch):
+    """As old as the program that published it; it is no clock of its own."""
+    name = "geometry_msgs/msg/PointStamped"
+    monkeypatch.setitem(TYPES, "/base", name)
+    point = kind(name)(header(START - 600 * NS), kind("geometry_msgs/msg/Point")(1.0, 2.0, 3.0))
+    bag = write_bag(tmp_path / "bag", [("/base", START, raw(point)), *messages(2.0)])
+    base = Stream("base", "base", name, select=("point.x",), max_age=None)
+    index, (one,), problems = plan_bag(bag, replace(ROBOT, streams=(base,)), OPTIONS)
+    assert len(one.times) > 10 and not problems
+    with pytest.raises(InputError, match="/base: .*these stamps do not use the system clock"):
+        plan_bag(bag, replace(ROBOT, streams=(replace(base, max_age=0.5),)), OPTIONS)
+
+
 def test_images_of_another_size_are_said_and_of_two_sizes_refused(tmp_path):
     half = kind("sensor_msgs/msg/Image")(header(START), 12, 16, "rgb8", 0, 48, pixels(0)[::2, ::2].reshape(-1))
 
@@ -389,6 +403,16 @@ def test_images_of_another_size_are_said_and_of_two_sizes_refused(tmp_path):
     with pytest.raises(InputError, match="camera front: from frame 11 on images of 16x12 pixels, before of 32x24"):
         build_dataset([write_bag(tmp_path / "b", from_one_on)], tmp_path / "db", ROBOT, OPTIONS)
     assert not (tmp_path / "db").exists()
+
+
+def test_an_instruction_that_cannot_be_read_ends_the_episode(tmp_path):
+    """What follows would be taken for the instruction before it; the note says so, once."""
+    bad = [(TEXT, START + 2 * NS + k, b"garbage") for k in range(2)]
+    rows = sorted([*messages(4.0), *bad], key=lambda row: row[1])
+    report = build_dataset([write_bag(tmp_path / "bag", rows)], tmp_path / "data", ROBOT, OPTIONS)
+    assert (report.episodes, report.frames) == (1, 20)
+    (note,) = report.notes
+    assert "/instruction: t=2.000 s" in note and "not CDR" in note
 
 
 def test_outcomes_are_in_the_dataset(tmp_path, capsys, monkeypatch):

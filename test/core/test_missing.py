@@ -61,6 +61,9 @@ def test_the_workspace_file_is_named_where_a_distribution_is_sourced(monkeypatch
     assert str(REQUIREMENTS / "sim.txt") in what_to_install(error)
     monkeypatch.setenv("ROS_DISTRO", "jazzy")
     assert str(REQUIREMENTS / "workspace.txt") in what_to_install(error)
+    # What is left out of it comes from the distribution.
+    said = what_to_install(ModuleNotFoundError("No module named 'cv2'", name="cv2"))
+    assert "rosdep install" in said and "workspace.txt" not in said
 
 
 def test_other_errors_keep_their_traceback():

@@ -81,6 +81,7 @@ def test_a_graph_moves_nobody_elses_nodes(graph: Graph, module, tmp_path: Path, 
         other.start("example", "example_node", environment=module, parameters={"color": "red"})
         other.bring_up("example")
         assert (other.state("example"), graph.state("example")) == (3, 2)
+        graph.wait_for(lambda: len(graph._named("example")) == 2, "the discovery of the second one")
         with pytest.raises(GraphError, match="another program has a node of this name"):
             graph.activate("example")
 

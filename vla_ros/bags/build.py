@@ -96,7 +96,7 @@ def build_dataset(
         for path, index, episodes in plans:
             step = meter.step(f"reading {path.name}")
             with Bag(path) as bag:
-                report.notes |= set(bag.notes)
+                report.notes |= set(index.notes)
                 sources += _write_bag(bag, robot, index, episodes, writer, resize, skip_bad, report, step)
         report.episodes, report.frames = len(sources), sum(row["frames"] for row in sources)
         if not sources:

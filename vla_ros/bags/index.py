@@ -122,6 +122,7 @@ class BagIndex:
     verdicts: list[Verdict]
     start_ns: int  # the first instant of any of the streams
     stop_ns: int  # the last one
+    notes: list[str]  # of the bag, and of messages that could not be read
 
 
 class RosTime:
@@ -145,7 +146,8 @@ class RosTime:
             return self._clock
         stamp = self._bag.header_ns(record) if stream is None or stream.stamps == "header" else None
         if stamp:
-            if stream and self._clock is None and abs(stamp - record.log_ns) > FAR_NS:
+            # What is published once is as old as its publisher.
+            if stream and not stream.once and self._clock is None and abs(stamp - record.log_ns) > FAR_NS:
                 advice = "record with simulated time where there is one, so that /clock is in the bag"
                 said = foreign_clock(stream, stamp, record.log_ns, advice)
                 raise InputError(f"{self._bag.where(record)}: {said}")
@@ -231,7 +233,12 @@ def index_bag(
             joints.add(bag, record, ns)
         if record.topic == marker:
             markers.append((ns, _marker_value(bag, record)))
-        elif record.topic in told and (message := bag.decode_or_note(record)) is not None:
+        elif record.topic in told:
+            message = bag.decode_or_note(record)
+            if message is None:
+                if record.topic == text_topic:
+                    texts.append((ns, ""))  # nobody knows what was asked for from here on
+                continue
             if record.topic == text_topic:
                 texts.append((ns, str(message.data).strip()))
             elif record.topic == status_topic and not texts:
@@ -257,6 +264,7 @@ def index_bag(
         verdicts=verdicts,
         start_ns=min(joints.first_ns, *(int(index.stamps.min()) for index in streams.values())),
         stop_ns=stop,
+        notes=bag.notes,
     )
 
 

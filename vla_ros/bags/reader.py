@@ -61,6 +61,7 @@ class Bag:
             hint = f"was it cut off? Recover it with: vla-ros bag repair {self.path}" if files else "not a bag"
             raise InputError(f"bag {self.path}: has no metadata.yaml: {hint}")
         self._stack = ExitStack()
+        self._noted: set[str] = set()
         try:
             folder = read_metadata(self.path) if self.path.is_dir() else Metadata([self.path])
             self._files = [self._stack.enter_context(opened(file)) for file in folder.files]
@@ -119,11 +120,13 @@ class Bag:
             raise InputError(f"{self.where(record)}: {error}") from error
 
     def decode_or_note(self, record: Record) -> Any:
-        """The message, or None and a note where it cannot be decoded."""
+        """The message; None where it cannot be decoded, with a note for the first one of each topic."""
         try:
             return self.decode(record)
         except InputError as error:
-            self.notes.append(f"left out: {error}")
+            if record.topic not in self._noted:
+                self._noted.add(record.topic)
+                self.notes.append(f"left out: {error}")
             return None
 
     def header_ns(self, record: Record) -> int | None:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 import zstandard
 from mcap.exceptions import McapError
+from mcap.reader import SeekingReader
 from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 
@@ -102,6 +103,7 @@ def _copy_mcap(path: Path, writer: BagWriter, notes: dict[str, str]) -> str | No
     schemas: dict[int, Schema] = {}
     topics: dict[int, str | None] = {}  # None: left out
     damaged: list[str] = []
+    channels = _channels_at_the_end(path)
     with path.open("rb") as stream:
         records = _records(stream, damaged)
         while True:
@@ -117,14 +119,33 @@ def _copy_mcap(path: Path, writer: BagWriter, notes: dict[str, str]) -> str | No
             if isinstance(record, Schema):
                 schemas[record.id] = record
             elif isinstance(record, Channel) and record.id not in topics:
-                schema = schemas.get(record.schema_id)
-                topic = _Topic(record.topic, schema and schema.name, record.message_encoding,
-                               record.metadata.get("offered_qos_profiles"), schema and schema.data,
-                               schema and schema.encoding, record.metadata.get("topic_type_hash", ""))  # fmt: skip
-                topics[record.id] = topic.added(writer, notes)
-            elif isinstance(record, Message) and topics.get(record.channel_id):
-                _write(writer, notes, topics[record.channel_id], record.log_time, record.data, record.publish_time)
+                topics[record.id] = _channel(record, schemas).added(writer, notes)
+            elif isinstance(record, Message):
+                if record.channel_id not in topics:  # what describes it was in a chunk that is damaged
+                    channel = channels.get(record.channel_id)
+                    topics[record.channel_id] = channel.added(writer, notes) if channel else None
+                    if not channel:
+                        notes[f"channel {record.channel_id}"] = "left out: nothing that is whole says its topic"
+                if topic := topics[record.channel_id]:
+                    _write(writer, notes, topic, record.log_time, record.data, record.publish_time)
     return "; ".join(damaged) or None
+
+
+def _channel(channel: Channel, schemas: dict[int, Schema]) -> "_Topic":
+    schema = schemas.get(channel.schema_id)
+    return _Topic(channel.topic, schema and schema.name, channel.message_encoding,
+                  channel.metadata.get("offered_qos_profiles"), schema and schema.data, schema and schema.encoding,
+                  channel.metadata.get("topic_type_hash", ""))  # fmt: skip
+
+
+def _channels_at_the_end(path: Path) -> dict[int, "_Topic"]:
+    """By their number; an mcap file that was finished says them again at its end. Empty for one that was cut off."""
+    try:
+        with path.open("rb") as stream:
+            summary = SeekingReader(stream, record_size_limit=MOST_UNPACKED).get_summary()
+    except (*BROKEN, OSError, StopIteration):
+        return {}
+    return {id: _channel(one, summary.schemas) for id, one in summary.channels.items()} if summary else {}
 
 
 def _records(stream: BinaryIO, damaged: list[str]) -> Iterator[McapRecord]:

@@ -13,6 +13,7 @@ from dataclasses import fields
 from typing import Any
 
 from vla_ros.bags.compress import FORMATS
+from vla_ros.bags.index import OUTCOMES
 from vla_ros.bags.writer import COMPRESSIONS
 from vla_ros.core.discovery import discovery_line
 from vla_ros.core.errors import InputError
@@ -43,6 +44,7 @@ def _take_marks(node: Any) -> None:
         for line in sys.stdin:
             if (word := line.strip().lower()) in meanings:
                 node.mark(meanings[word])
+                say(f"noted: {OUTCOMES[meanings[word]]}")
             elif word:
                 say("s, f or a: how the last instruction ended (success, failure, aborted); Ctrl-C ends the recording")
     except (OSError, ValueError):  # in the background a terminal cannot be read

@@ -13,6 +13,7 @@ MODULES = {
     "sim": ("mujoco",),
     "view": ("rerun",),
 }  # fmt: skip
+_DISTRIBUTION = ("numpy", "cv2", "PIL", "yaml", "rich", "matplotlib")  # of package.xml: not in workspace.txt
 _ROS = ("rclpy", "ament_index_python", "builtin_interfaces", "rcl_interfaces", "std_srvs")
 
 
@@ -27,8 +28,11 @@ def what_to_install(error: BaseException) -> str:
     needed = next((name for name, modules in MODULES.items() if module in modules), "")
     if not needed:
         return ""
-    # With a distribution's ROS: one file for all, whose numpy is the one that ROS was built with.
-    name = "workspace" if os.environ.get("ROS_DISTRO") and needed not in ("train", "view") else needed
+    sourced = os.environ.get("ROS_DISTRO")
+    if sourced and module in _DISTRIBUTION:  # its messages are built with its numpy
+        return (f"{module} is not installed for {sys.executable}: rosdep install --from-paths src --ignore-src, in a "
+                "virtual environment that sees the system's packages (README.md, Quick start)")
+    name = "workspace" if sourced and needed not in ("train", "view") else needed
     return f"{module} is not installed for {sys.executable}: pip install -r {_folder() / name}.txt, in a virtual " \
            "environment (README.md, Quick start)"
 

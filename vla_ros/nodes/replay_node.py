@@ -64,7 +64,8 @@ class ReplayNode(Node):
         me = self.get_fully_qualified_name()
         for topic in topics:
             names = [node_name(info) for info in self.get_publishers_info_by_topic(topic)]
-            if others := [name for name in names if name != me] or names[1:]:
+            mine = topic in self._publishers_by_topic  # another node may have the same name
+            if others := [name for name in names if name != me] or names[mine:]:
                 raise InputError(
                     f"{topic}: {', '.join(sorted(others))} publishes it, expected nobody else; end that node, or "
                     "choose with --topics what is to be published"

@@ -92,7 +92,7 @@ class ExecutorParameters(NodeParameters):
         "a longer silence of the topic e_stop latches, and no activation before a message on it; 0 = off",
     )
     claim_wait: float = _span(
-        3.0, 0.0, 60.0, "s",
+        5.0, 0.0, 60.0, "s",
         "executors of other machines get so long after the start to be discovered, before this one may be activated",
     )
     autostart_after_policy: bool = parameter(
