@@ -566,17 +566,18 @@ def test_a_robot_that_does_not_follow_stops_before_it_is_a_jump():
     world = World().activate()
     world.stuck = True
     world.send(HOME + np.arange(20)[:, None] * 0.1 * [0.3, 0.06, 0.0])
-    seconds = 0.0
+    seconds, told = 0.0, None
     while state(world)[0] != State.STOPPED:
         world.tick()
         seconds += world.period_ns / NS
-    assert seconds <= 0.5 and state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
+        told = told or (seconds if world.executor.hindrance else None)
+    assert told <= 0.5 and seconds <= 0.9 and state(world) == (State.STOPPED, Cause.FOLLOWING_ERROR)
     message = world.executor.state[2]
     assert message.startswith("the controller does not follow: joint turn commanded 0.") and "measured 0.1" in message
     rest(world)
     command, limits = world.tick(), world.executor.limits
     away = np.abs(command.position - HOME)
-    assert 0.05 < away[0] < 0.2
+    assert 0.05 < away[0] < 0.3
     assert (away <= limits.velocity * command.reach_in + 1e-12).all()  # a controller that listens again takes its time
     assert command.reach_in > world.period_ns / NS
     world.tick(200)

@@ -37,7 +37,16 @@ def test_a_robot_that_stays_is_noticed_within_half_a_second(speeds):
     following = Following(BOUNDS)
     assert feed(following, ramp(*speeds), ramp(0, 0, 0), until=lambda: following.warning) <= 0.5
     assert following.warning.startswith("the controller does not follow: joint ")
-    assert feed(following, ramp(*speeds), ramp(0, 0, 0), until=lambda: following.fault) <= 0.5
+    assert feed(following, ramp(*speeds), ramp(0, 0, 0), until=lambda: following.fault) <= 0.9
+
+
+@pytest.mark.parametrize("speeds", [(2.0, 0.5, 0.0), (1.0, 0.2, 0.0), (0.3, 0.05, 0.0)])
+@pytest.mark.parametrize(("late", "rate"), [(0.5, 100), (0.4, 10), (0.3, 5)])
+def test_a_robot_that_sets_out_late_is_no_fault(late, rate, speeds):
+    """`late`: s after the command. `rate`: of the joint states, Hz."""
+    following, way = Following(BOUNDS), ramp(*speeds)
+    measured = lambda t: way(max(np.floor(t * rate) / rate - late, 0.0))  # noqa: E731
+    assert feed(following, way, measured, seconds=3.0, until=lambda: following.fault) is None
 
 
 @pytest.mark.parametrize("lag", [0.05, 0.2, 0.4])

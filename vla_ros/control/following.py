@@ -12,7 +12,7 @@ _SLICES = 10  # looked at
 _RECENT = 4  # of them: as long as a robot may take to set out
 _MOVED = 0.01  # s at the velocity limit: a command that has gone less far asks for no motion
 _FOLLOWED = 0.2  # share of what the command has gone; a robot that has made less stays where it is
-_SURE = 2  # looks after which it is no accident
+_SURE = 8  # looks, 0.4 s, that the warning must have stood: a robot that sets out late is told, not stopped
 
 
 class Following:
