@@ -100,6 +100,8 @@ def _run_lengths(data: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     little-endian word, the first in its highest bits. They are: how many zeros, how many values, then of each value
     the difference to the last one, its sign in the lowest bit; and again.
     """
+    if data.size > 5 * size[0] * size[1] + 64:  # more than the longest differences in runs of one
+        raise InputError(f"compressed depth: {data.size} bytes, too many for run lengths of {size[1]}x{size[0]} pixels")
     words = data[: data.size // 4 * 4].view("<u4")
     groups = ((words[:, None] >> np.arange(28, -4, -4, dtype=np.uint32)) & 15).ravel().astype(np.int64)
     last = np.flatnonzero(groups < 8)

@@ -75,6 +75,11 @@ class ExecutorNode(ManagedNode):
         for group in robot.groups:
             if group.action and not parameters.dry_run:
                 action_class(group.interface)
+                if self.get_parameter("use_sim_time").value:
+                    raise InputError(
+                        f"command group {group.name}: interface {group.interface} with use_sim_time: its goals are timed "
+                        "in real time; expected an interface with a topic, such as joint_trajectory"
+                    )
         limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
