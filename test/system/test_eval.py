@@ -151,7 +151,8 @@ def test_chunk_command_and_frames_are_drawn(evaluation: EvaluationGraph):
     probe.record("executor_node/status", ExecutorStatus, STATUS_QOS)
     try:
         tree = Kinematics(probe.wait_message("robot_description", bool, "the description").data)
-        evaluation.run_to_end(13, "touch the red cube", TICKS / 100)
+        for _ in range(2):  # marker_node may discover the others in mid-run
+            evaluation.run_to_end(13, "touch the red cube", TICKS / 100)
         probe.wait_message("marker_node/markers", lambda m: m.markers[0].action == Marker.ADD, "a drawn chunk")
     finally:
         graph.kill("marker_node", signal.SIGINT)
@@ -178,7 +179,7 @@ def test_chunk_command_and_frames_are_drawn(evaluation: EvaluationGraph):
         assert any(way.shape == shown.shape and np.abs(way - shown).max() < 1e-6 for way in ways)
         assert "touch the red cube" in words.text
         drawn += 1
-    assert drawn
+    assert drawn > 3
 
     joints = {transform.child_frame_id: transform for m in probe.messages("/tf") for transform in m.transforms}
     still = {t.child_frame_id: t for m in probe.messages("/tf_static") for t in m.transforms}
