@@ -77,8 +77,8 @@ class ExecutorNode(ManagedNode):
                 action_class(group.interface)
                 if self.get_parameter("use_sim_time").value:
                     raise InputError(
-                        f"command group {group.name}: interface {group.interface} with use_sim_time: its goals are timed "
-                        "in real time; expected an interface with a topic, such as joint_trajectory"
+                        f"command group {group.name}: interface {group.interface} with use_sim_time: its goals are "
+                        "timed in real time; expected an interface with a topic, such as joint_trajectory"
                     )
         limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
         for name, line in limits.report().items():
