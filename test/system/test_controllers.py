@@ -105,19 +105,25 @@ class Policy:
         self.chunks.publish(message)
 
 
+def bring_up(graph, probe, robot):
+    """The executor of the robot file `robot` is active; the policy that speaks to it."""
+    graph.start("executor_node", parameters={"robot": str(robot), "mode": "latest", "joint_state_timeout": 10.0,
+                                             "overrun_limit": 10.0, "jump_limit": 5.0})  # fmt: skip
+    graph.configure("executor_node")
+    policy = Policy(graph, probe)
+    policy.until(lambda s: s.names and np.isfinite(s.measured).all(), "joint states")
+    graph.activate("executor_node")
+    return policy
+
+
 def test_controllers_on_a_computer_with_another_clock(graph, probe):
     robot = Path(graph.folder) / "robot.yaml"
     robot.write_text(ROBOT.replace(", stamp: now", ""))
     limits = Limits.merge(RobotSpec.load(robot))
     driver = Driver(graph.domain, ["lift", "turn"], ["grip"], dict(zip(JOINTS, HOME.tolist(), strict=True)))
     heard = []
-    graph.start("executor_node", parameters={"robot": str(robot), "mode": "latest", "joint_state_timeout": 10.0,
-                                             "overrun_limit": 10.0, "jump_limit": 5.0})  # fmt: skip
     try:
-        graph.configure("executor_node")
-        policy = Policy(graph, probe)
-        policy.until(lambda s: s.names and np.isfinite(s.measured).all(), "joint states")
-        graph.activate("executor_node")
+        policy = bring_up(graph, probe, robot)
         words = "nobody subscribes to /arm/command, expected the controller of arm"
         policy.until(lambda s: words in s.message and "/hand/command" in s.message, words)
         driver.listen()
@@ -193,13 +199,8 @@ def test_robots_that_offer_actions_alone(graph, probe):
     robot.write_text(ACTIONS_ROBOT)
     limits = Limits.merge(RobotSpec.load(robot))
     driver = Driver(graph.domain, ["lift", "turn"], ["grip"], dict(zip(JOINTS, HOME.tolist(), strict=True)))
-    graph.start("executor_node", parameters={"robot": str(robot), "mode": "latest", "joint_state_timeout": 10.0,
-                                             "overrun_limit": 10.0, "jump_limit": 5.0})  # fmt: skip
     try:
-        graph.configure("executor_node")
-        policy = Policy(graph, probe)
-        policy.until(lambda s: s.names and np.isfinite(s.measured).all(), "joint states")
-        graph.activate("executor_node")
+        policy = bring_up(graph, probe, robot)
         words = "nobody offers arm/follow, expected the controller of arm; nobody offers hand/grip"
         policy.until(lambda s: words in s.message, words)
         driver.offer()

@@ -21,7 +21,7 @@ from vla_ros.nodes.security import ENCLAVES
 
 TASK = "run_instruction"
 DESCRIPTION = "robot_description"
-FRAMES = (DESCRIPTION, "/tf", "/tf_static")
+FRAMES = (*LATCHED, "/tf")
 NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node")
 # A leading ~ stands for the node's own name.
 PARAMETERS = tuple(

@@ -71,11 +71,12 @@ class ExecutorNode(ManagedNode):
     def configure(self) -> None:
         parameters: ExecutorParameters = self.parameters
         self._robot = robot = self.load_robot()
+        simulated = self.get_parameter("use_sim_time").value
         source = urdf_source(self, parameters)
         for group in robot.groups:
             if group.action and not parameters.dry_run:
                 action_class(group.interface)
-                if self.get_parameter("use_sim_time").value:
+                if simulated:
                     raise InputError(
                         f"command group {group.name}: interface {group.interface} with use_sim_time: its goals are "
                         "timed in real time; expected an interface with a topic, such as joint_trajectory"
@@ -89,7 +90,6 @@ class ExecutorNode(ManagedNode):
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._said, self._last_command = "", (), None
         self._warned, self._unheard = {}, ""
-        simulated = self.get_parameter("use_sim_time").value
         executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
         self._e_stop.watch(parameters.e_stop_heartbeat)
         self._inputs = Inputs(

@@ -11,15 +11,12 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rclpy.qos import QoSPolicyKind
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool, Trigger
-from system.stage import ROBOT
 from system.support import free_domain
 
 from vla_ros.msg import ExecutorStatus
-from vla_ros.nodes.executor_node import ExecutorNode
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile
 
 UNCONFIGURED, INACTIVE, E_STOPPED = ExecutorStatus.UNCONFIGURED, ExecutorStatus.INACTIVE, ExecutorStatus.E_STOPPED
@@ -80,28 +77,10 @@ def peer():
 
 
 @pytest.fixture
-def make_node(peer, tmp_path):
-    """A node that is constructed and never spun, in the peer's domain."""
-    context, made = rclpy.Context(), []
-    rclpy.init(context=context, domain_id=peer.context.get_domain_id())
-    robot = tmp_path / "robot.yaml"
-    robot.write_text(ROBOT)
-
-    def make(**parameters):
-        values = {"robot": str(robot), **parameters}
-        node = ExecutorNode(
-            context=context,
-            namespace="left",
-            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
-        )
-        made.append(node)
-        return node
-
-    yield make
-    for node in made:
-        node.end()
-        node.destroy_node()
-    rclpy.try_shutdown(context=context)
+def make_node(peer, unspun):
+    """In the peer's domain."""
+    with unspun(peer.context.get_domain_id(), namespace="left") as make:
+        yield make
 
 
 KINDS = {

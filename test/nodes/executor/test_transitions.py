@@ -10,9 +10,8 @@ rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
-from system.stage import HOME, JOINTS, ROBOT
+from system.stage import HOME, JOINTS
 from system.support import free_domain
 
 from vla_ros.control.supervisor import State
@@ -28,25 +27,9 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 
 @pytest.fixture
-def make_node(tmp_path):
-    context, made = rclpy.Context(), []
-    rclpy.init(context=context, domain_id=free_domain())
-    robot = tmp_path / "robot.yaml"
-    robot.write_text(ROBOT)
-
-    def make(remapped=(), **parameters):
-        values = {"robot": str(robot), **parameters}
-        overrides = [Parameter(name, value=value) for name, value in values.items()]
-        rules = ["--ros-args", *(word for rule in remapped for word in ("-r", rule))]
-        node = executor_node.ExecutorNode(context=context, parameter_overrides=overrides, cli_args=rules)
-        made.append(node)
-        return node
-
-    yield make
-    for node in made:
-        node.end()
-        node.destroy_node()
-    rclpy.try_shutdown(context=context)
+def make_node(unspun):
+    with unspun(free_domain()) as make:
+        yield make
 
 
 def test_an_activation_that_is_refused_at_its_last_step_leaves_nothing_behind(make_node):
