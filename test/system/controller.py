@@ -173,6 +173,13 @@ class Driver:
     def now_ns(self) -> int:
         return self.node.get_clock().now().nanoseconds + self.offset_ns
 
+    @property
+    def at_rest(self) -> bool:
+        """The trajectory that it took last is over, and the robot is there."""
+        with self._lock:
+            over = self.now_ns() > max(self.controller._times, default=0)
+            return over and bool(np.allclose(self._of(self.controller.joints), self.controller.desired, atol=1e-3))
+
     def close(self) -> None:
         self._end.set()
         for thread in self._threads:

@@ -137,7 +137,8 @@ def test_controllers_on_a_computer_with_another_clock(graph, probe):
             policy.until(there, f"{place} with a clock {offset} ns ahead", to=np.array(place))
         assert driver.controller.accepted and not driver.controller.rejected
 
-        driver.active = False  # a controller that ignores what comes
+        driver.active = False  # a controller that ignores what comes; what it took before brakes past the place
+        assert graph.wait_until(lambda: driver.at_rest, DEADLINE)
         before = dict(driver.measured)
         policy.speed *= 0.5
         words, cause = "the controller does not follow: joint ", ExecutorStatus.CAUSE_FOLLOWING_ERROR
