@@ -20,8 +20,10 @@ demo:
 lint:
 	@$(RUN) ruff check . && lint-imports --no-cache
 
+# Whole graphs are timed by real clocks and run one by one, everything else on two cores.
 test: lint
-	@. scripts/env.sh && exec python -m pytest -q $(ARGS)
+	@. scripts/env.sh && $(if $(ARGS),exec python -m pytest -q $(ARGS),\
+	  python -m pytest -q -n 2 --ignore=test/system && exec python -m pytest -q test/system)
 
 clean:
 	rm -rf .venv .ros

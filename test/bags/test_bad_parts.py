@@ -5,9 +5,10 @@ import sqlite3
 
 import pytest
 import yaml
-from bags.factory import JOINTS, ROBOT, START, TEXT, TYPES, messages, text, write_robot
+from bags.factory import JOINTS, ROBOT, START, TEXT, TYPES, messages, text, write_foreign_bag, write_robot
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.enums import CompressionMode
 from rosbags.typesys import Stores, get_typestore
 
 from vla_ros.bags.build import plan_bag
@@ -202,3 +203,15 @@ def test_a_first_chunk_that_is_damaged_does_not_silence_its_topics(tmp_path, fin
     else:
         assert not report.messages and len(report.notes) == 4  # of five topics: the instruction was in that chunk alone
         assert set(report.notes.values()) == {"left out: nothing that is whole says its topic"}
+
+
+def test_a_message_whose_compression_is_damaged_costs_itself(tmp_path):
+    rows = write_foreign_bag(tmp_path / "bag", 8, StoragePlugin.SQLITE3, CompressionMode.MESSAGE)
+    (file,) = (tmp_path / "bag").glob("*.db3")
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE messages SET data = ? WHERE rowid = 3", (b"\x28\xb5\x2f\xfd" + b"\xff" * 20,))
+    with Bag(tmp_path / "bag") as bag:
+        read = [record.topic for record in bag.records()]
+        lost = {topic for topic, _, _ in rows if read.count(topic) < [row[0] for row in rows].count(topic)}
+        (topic,) = lost
+        assert len(read) == len(rows) - 1 and f"topic {topic}" in bag.notes[-1] and "left out" in bag.notes[-1]

@@ -374,6 +374,15 @@ def test_a_camera_with_a_clock_of_its_own(tmp_path):
             assert a.observation.images["front"].tobytes() == b.observation.images["front"].tobytes()
 
 
+def test_one_stamp_of_another_clock_costs_its_episode(tmp_path):
+    rows, first = two_episodes(), True
+    for k, (topic, ns, _) in enumerate(rows):
+        if topic == IMAGE and first and ns > START + NS:
+            rows[k], first = (topic, ns, image(ns + 60 * NS, 0)), False
+    _, (other,), (said,) = plan_bag(write_bag(tmp_path / "bag", rows), ROBOT, OPTIONS)
+    assert other.number == 1 and "this camera does not use the system clock" in str(said)
+
+
 def test_what_is_published_once_may_be_older_than_the_bag(tmp_path, monkeypatch):
     """As old as the program that published it; it is no clock of its own."""
     name = "geometry_msgs/msg/PointStamped"

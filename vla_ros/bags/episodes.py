@@ -181,6 +181,8 @@ def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, wh
             others = partners(found.stream, streams.values())
             raise InputError(f"topic {found.topic}: nothing at the same instant as {others} at {where(times[lost])}")
         rows[name] = np.array([row[name] for row in chosen], dtype=np.int64)
+        if said := next((said for at, said in found.faults if cut.start_ns <= at < cut.stop_ns), None):
+            raise InputError(said)
         _check_order(found, rows[name], where)
         if not found.stream.once:
             instants = times[:, None] - np.array(found.stream.offsets_ns)

@@ -1,6 +1,7 @@
 """One pass over a bag that decodes no images: joint states, times of the other streams, instructions, tasks."""
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,6 +46,7 @@ class StreamIndex:
     stream: Stream
     topic: str
     stamps: np.ndarray  # (N,) int64 ns on the robot's clock: of the header, else of the recording
+    faults: tuple[tuple[int, str], ...] = ()  # (ns, what is wrong with the stamp of a message recorded then)
 
     @cached_property
     def times(self) -> list[int]:
@@ -140,7 +142,10 @@ class RosTime:
             self.of(record)
 
     def of(self, record: Record, stream: Stream | None = None) -> int:
-        """ns, of a message of a stream. Records must come in the order of the bag, those of /clock among them."""
+        """ns, of a message of a stream. Records must come in the order of the bag, those of /clock among them.
+
+        Raises InputError for a stamp that is not of the clock of the recording.
+        """
         if record.topic == CLOCK and self._has_clock:
             self._clock = stamp_ns(self._bag.decode(record).clock)
             return self._clock
@@ -215,6 +220,7 @@ def index_bag(
     joint_topics = {topic for stream, topic in found.values() if stream.is_state}
     joints = JointIndex(robot.joint_names, sorted(joint_topics))
     stamps = {name: array("q") for name in found}
+    faults: list[tuple[str, int, str]] = []  # (stream, ns of the recording, what is wrong with the stamp)
     of_topic: dict[str, list[Stream]] = {}
     for stream, topic in found.values():
         of_topic.setdefault(topic, []).append(stream)
@@ -226,10 +232,16 @@ def index_bag(
     verdicts: list[Verdict] = []
     goals: dict[bytes, list] = {}
     for record in counted(bag.records(wanted), progress):
+        foreign = False
         for stream in of_topic.get(record.topic, ()):
-            stamps[stream.name].append(time.of(record, stream))
-        ns = time.of(record)
-        if record.topic in joint_topics:
+            try:
+                stamps[stream.name].append(time.of(record, stream))
+            except InputError as error:
+                foreign = True
+                stamps[stream.name].append(record.log_ns)
+                faults.append((stream.name, record.log_ns, str(error)))
+        ns = record.log_ns if foreign else time.of(record)
+        if record.topic in joint_topics and not foreign:
             joints.add(bag, record, ns)
         if record.topic == marker:
             markers.append((ns, _marker_value(bag, record)))
@@ -249,8 +261,17 @@ def index_bag(
                 verdicts.append(verdict(message, ns))
             for status in message.status_list if record.topic in task_topics else ():
                 _follow_goal(goals, bytes(status.goal_info.goal_id.uuid), int(status.status), ns)
+    many = Counter(name for name, _, _ in faults)
+    for name, ns, said in faults:
+        if 2 * many[name] > len(stamps[name]):  # its clock is another one; few cost the episodes they are in
+            raise InputError(said)
+        if found[name][0].is_state:
+            joints.faults.append((ns, said))
     streams = {
-        name: StreamIndex(stream, topic, np.frombuffer(stamps[name], np.int64))
+        name: StreamIndex(
+            stream, topic, np.frombuffer(stamps[name], np.int64),
+            tuple((ns, said) for of, ns, said in faults if of == name),
+        )
         for name, (stream, topic) in found.items()
         if not stream.is_state
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
 from rosbags.interfaces import Connection
+from zstandard import ZstdError
 
 from vla_ros.bags.definitions import deserialized, starts_with_header, store_for
 from vla_ros.bags.files import Metadata, opened, read_metadata
@@ -97,7 +98,10 @@ class Bag:
     def records(
         self, topics: Collection[str] | None = None, start_ns: int | None = None, stop_ns: int | None = None
     ) -> Iterator[Record]:
-        """Messages in order of log time; of `topics` only when given, from `start_ns` to before `stop_ns`."""
+        """Messages in order of log time; of `topics` only when given, from `start_ns` to before `stop_ns`.
+
+        One whose compression is damaged is left out, with a note.
+        """
         last = self.start_ns
         try:
             for file in self._files:
@@ -106,7 +110,13 @@ class Bag:
                     if not isinstance(data, (bytes, bytearray, memoryview)):
                         raise InputError(f"topic {connection.topic}: {shown(data)}, expected the bytes of a message")
                     value_of(Instant, last, f"topic {connection.topic}: time")
-                    yield Record(connection.topic, connection.msgtype, last, plain(data))
+                    record = Record(connection.topic, connection.msgtype, last, data)
+                    try:
+                        record = record._replace(data=plain(data))
+                    except (InputError, ZstdError) as error:
+                        self._note(record.topic, f"{self.where(record)}: {error}")
+                        continue
+                    yield record
         except Exception as error:
             raise self._unreadable(error, f" after {self.when(last)}") from error
 
@@ -124,10 +134,14 @@ class Bag:
         try:
             return self.decode(record)
         except InputError as error:
-            if record.topic not in self._noted:
-                self._noted.add(record.topic)
-                self.notes.append(f"left out: {error}")
+            self._note(record.topic, str(error))
             return None
+
+    def _note(self, topic: str, said: str) -> None:
+        """A message is left out; said of the first one of each topic."""
+        if topic not in self._noted:
+            self._noted.add(topic)
+            self.notes.append(f"left out: {said}")
 
     def header_ns(self, record: Record) -> int | None:
         """The stamp of a message that begins with a header, ns, without decoding it; None for others."""
