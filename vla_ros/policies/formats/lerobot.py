@@ -235,7 +235,7 @@ def _steps(path: Path) -> tuple[Step, ...]:
             try:
                 tensors = load_file(file)
             except (OSError, SafetensorError, KeyError, AttributeError) as error:  # the latter for an unknown type
-                raise InputError(f"{file}: cannot be read: {shown(str(error))}") from error
+                raise InputError(f"{file}: cannot be read: {error}") from error
             state = {key: numbers(tensor, f"{file}: {key}") for key, tensor in tensors.items()}
         steps.append(Step(name, config, state))
     return tuple(steps)

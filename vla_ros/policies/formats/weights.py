@@ -75,7 +75,7 @@ class TensorFolder:
             tensor = self._handle(key).get_tensor(key)
         except (SafetensorError, KeyError, AttributeError) as error:
             raise InputError(f"checkpoint {self.path}: {key} of type {self.dtypes[key]} cannot be read: "
-                             f"{shown(str(error))}") from error
+                             f"{error}") from error
         self._mapped += tensor.nbytes
         return tensor
 
@@ -102,9 +102,13 @@ class TensorFolder:
 
 def numbers(tensor: Tensor, where: str) -> np.ndarray:
     """(n,) float64 of a tensor of any shape and real type. Raises InputError for another type."""
-    if tensor.is_complex():
-        raise InputError(f"{where}: {tensor.dtype}, expected real numbers")
-    return tensor.double().reshape(-1).numpy()
+    try:
+        if not tensor.is_complex():
+            return tensor.double().reshape(-1).numpy()
+    except RuntimeError:  # what torch stores but does not compute with, as four-bit floats
+        pass
+    raise InputError(f"{where}: numbers of {str(tensor.dtype).removeprefix('torch.')}, expected real ones of a type "
+                     "that torch converts")
 
 
 def check_tensors(path: Path, most: int | None = None) -> None:
