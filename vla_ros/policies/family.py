@@ -17,6 +17,7 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import own
 from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
+from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.formats.lerobot_statistics import is_statistic
 from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_weights
 from vla_ros.policies.images import FITS
@@ -254,7 +255,8 @@ def lerobot(
         sizes = family.config.from_lerobot(folder, options)
         chosen, note = (fit, "") if isinstance(fit, str) else fit(folder, options)
         parts = lerobot_parts(folder, sizes.cameras, options, chosen)
-        parts = replace(parts, notes=(*parts.notes, note)) if note else parts
+        rtc = read_guidance(folder)[1] if hasattr(sizes, "guidance") else ""
+        parts = replace(parts, notes=(*parts.notes, *filter(None, (note, rtc))))
         widths = len(parts.embodiment.state), len(parts.embodiment.actions)
         if widths != (folder.state_dim, folder.action_dim):  # a base checkpoint on a robot of fewer joints
             sizes = family.config.from_lerobot(folder.of_widths(*widths), options)

@@ -12,8 +12,10 @@ from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import vision_size
+from vla_ros.policies.flow import USUAL, Guidance
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.formats.lerobot_robot import check_aloha
+from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.formats.weights import Shape, TensorFolder
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.names import EMBEDDING, HEAD, P, X, openpi_name
@@ -72,6 +74,7 @@ class Pi0Config:
             "pi0_verbatim" (the instruction as it stands, as LeRobot and transformers have it), "pi05" (the instruction
             and the state in 256 steps) or "pi05_padded" (with the state's padding, as LeRobot wrote it until 0.4).
         num_steps: Euler steps of a prediction.
+        guidance: of real-time chunking.
         loss_dims: how many of the D action dimensions the loss covers, all when None (the rest is padding).
     """
 
@@ -88,6 +91,7 @@ class Pi0Config:
     prompt: str = "pi0"
     num_steps: Rows = 10
     loss_dims: Dimensions | None = None
+    guidance: Guidance = USUAL
     time_beta: tuple[float, float] = (1.5, 1.0)
     time_scale: float = 0.999
     time_offset: float = 0.001
@@ -151,6 +155,7 @@ class Pi0Config:
             prompt=find_version(folder, options)[0].prompt(adaptive),
             text_length=TEXT_LENGTH[adaptive],
             loss_dims=folder.action_dim,
+            guidance=read_guidance(folder)[0],
             time_beta=[data.get("time_sampling_beta_alpha", 1.5), data.get("time_sampling_beta_beta", 1.0)],
         )
         values |= {name: data[theirs] for theirs, name in LEROBOT_FIELDS.items() if theirs in data}

@@ -19,7 +19,7 @@ from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summar
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies.flow import FlowPolicy
-from vla_ros.policies.policy import Batch, Draws, Memory, tensors
+from vla_ros.policies.policy import Batch, Draws, Memory, mean_of_valid, tensors
 from vla_ros.policies.smolvla.config import SmolVLAConfig
 
 
@@ -149,9 +149,9 @@ class SmolVLA(FlowPolicy):
         return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of the (B, H, D) velocity over the robot's own dimensions; padded rows count as zero."""
+        """Mean squared error of the (B, H, D) velocity over the episode's rows and the robot's own dimensions."""
         error = self.element_loss(batch, **draws)[..., : self.config.real_action_dim]
-        return {"loss": (error * ~batch["action_is_pad"][..., None]).mean()}
+        return {"loss": mean_of_valid(error, batch["action_is_pad"])}
 
     def freeze(self) -> "SmolVLA":
         """Take from training what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
