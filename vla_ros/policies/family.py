@@ -15,9 +15,10 @@ from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import own
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import is_statistic, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
-from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_weights
+from vla_ros.policies.formats.weights import Rename, Unused, load_weights
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.policy import Policy
@@ -124,8 +125,10 @@ class Family:
         with without_numbers():
             policy = self.policy(sizes)
         _set_image_statistics(policy, sizes.cameras, parts.images, path)
-        tensors, form = TensorFolder(path), self.layouts.get(layout)
+        (tensors, adapter), form = open_tensors(path, options.base), self.layouts.get(layout)
         rename = form.names(sizes, tensors.shapes) if form else lambda key: key
+        if adapter:
+            tensors = adapter.over(tensors, rename)
         dtype = options.dtype or torch.float32
         load_weights(policy, tensors, str(path), rename, form.optional if form else (), options.device, dtype)
         return LoadedPolicy(self.name, policy.eval(), processor, layout)
@@ -136,7 +139,7 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
         if form := self.layouts.get(layout):
-            keys = TensorFolder(path).shapes
+            keys = open_tensors(path, options.base)[0].shapes
             rows["not used"] = unused(form.names(sizes, keys), keys)
         return rows
 

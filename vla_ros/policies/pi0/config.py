@@ -12,8 +12,9 @@ from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import vision_size
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder
-from vla_ros.policies.formats.weights import Shape, TensorFolder
+from vla_ros.policies.formats.weights import Shape
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.names import EMBEDDING, HEAD, P, X, openpi_name
 
@@ -136,7 +137,7 @@ class Pi0Config:
         ):
             if theirs in data:
                 values[name] = data[theirs]
-        sizes = _sizes(TensorFolder(folder.path).shapes, data, where)
+        sizes = _sizes(open_tensors(folder.path, options.base)[0].shapes, data, where)
         config = record(cls, sizes | values, f"{where}: config.json")
         resolution = list(data.get("image_resolution", config.image_size))
         if resolution != list(config.image_size):
