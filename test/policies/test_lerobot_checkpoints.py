@@ -1,6 +1,5 @@
 """LeRobot folders of ACT, Diffusion Policy and SmolVLA load as they are, predict, and go through our own layout."""
 
-import json
 
 import lerobot_checkpoints
 import numpy as np

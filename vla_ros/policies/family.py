@@ -13,6 +13,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import record, value_of
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
+from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import own
 from vla_ros.policies.formats.adapter import open_tensors
@@ -214,6 +215,8 @@ class Family:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
+        if options.serves and not options.without_statistics and (form or options.embodiment):
+            _check_units(f"checkpoint {path}", embodiment, parts, options)
         missing: list[str] = []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
@@ -250,6 +253,16 @@ def lerobot(
         return sizes, lerobot_parts(folder, sizes.cameras, options, fit)
 
     return Layout(lambda config: config.get("type") in types, read, rename, optional)
+
+
+def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
+    """Raises InputError where the statistics of state or actions cannot be of joints in rad or m, as they are told."""
+    limits = {j.name: max(-j.lower, j.upper) for j in options.robot.joints} if options.robot else {}
+    for feature, dimensions, rows in (
+        (STATE, embodiment.state, parts.state.statistics), (ACTION, embodiment.actions, parts.actions.statistics)
+    ):
+        if why := not_rad(dimensions, rows, limits):
+            raise InputError(f"{where}: {feature}: {why} in a policy file (see config/policies/so101_lerobot.yaml)")
 
 
 def _set_image_statistics(policy: Policy, names: tuple[str, ...], images: Statistics, path: Path) -> None:

@@ -131,8 +131,8 @@ def read_config(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise InputError(f"checkpoint {path}: {no_folder(path)}")
     if not (path / "config.json").exists() and (path / "adapter_config.json").exists():
-        raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of the policy "
-                         "that was trained beside it")
+        raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of its "
+                         "base beside it")
     return read_mapping(path / "config.json", "checkpoint")
 
 
@@ -141,4 +141,5 @@ def no_folder(path: Path) -> str:
     owner, name = ("", *path.parts)[-2:]
     if not owner or path.parent.is_dir():
         return "no such folder"
-    return f"no such folder; a model of the Hugging Face hub is fetched first: hf download {owner}/{name} --local-dir {name}"
+    return ("no such folder; a model of the Hugging Face hub is fetched first: "
+            f"hf download {owner}/{name} --local-dir {name}")

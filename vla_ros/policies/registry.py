@@ -41,9 +41,9 @@ def find_family(name: str) -> Family:
 
 
 def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
-    """The checkpoint folder and how to load it, also of a policy file: YAML with `checkpoint`, perhaps `base` (of a LoRA
-    adapter), `tokenizer`, `overrides` and the fields of an embodiment (of a checkpoint that knows its robot, `step_dt`
-    may stand alone).
+    """The checkpoint folder and how to load it, also of a policy file: YAML with `checkpoint`, perhaps `base` (of a
+    LoRA adapter), `tokenizer`, `overrides` and the fields of an embodiment (of a checkpoint that knows its robot,
+    `step_dt` may stand alone).
 
     Paths in a policy file count from the file. What the caller gave in `options` goes before what the file says.
     Raises InputError that names the file and the field.
@@ -72,7 +72,8 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     elif data:
         embodiment = Embodiment.from_dict(data, where)
     return folder, replace(
-        options, base=options.base or base, tokenizer=options.tokenizer or tokenizer, overrides=overrides | dict(options.overrides),
+        options, base=options.base or base, tokenizer=options.tokenizer or tokenizer,
+        overrides=overrides | dict(options.overrides),
         step_dt=step_dt if options.step_dt is None else options.step_dt,
         embodiment=options.embodiment or embodiment,
     )

@@ -21,12 +21,13 @@ from vla_ros.policies.formats.weights import FLOATS, Rename, TensorFolder, Unuse
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.*)\.lora_([AB])(?:\.default)?\.weight")
-# What changes the sum of base and product: fields of the configuration, and the values with which they do nothing.
-PLAIN = {
-    "use_dora": (False, None), "fan_in_fan_out": (False, None), "lora_bias": (False, None), "alora_invocation_tokens":
-    (None,), "target_parameters": (None, []), "trainable_token_indices": (None,), "megatron_config": (None,),
-    "layer_replication": (None,), "use_qalora": (False, None), "corda_config": (None,), "use_bdlora": (None, False),
-}  # fmt: skip
+# What changes the sum of base and product: fields of the configuration, and the values with which they do nothing;
+# besides, every field whose name ends in _config.
+OFF = (False, None, [], {})
+PLAIN = dict.fromkeys(
+    ("use_dora", "fan_in_fan_out", "lora_bias", "alora_invocation_tokens", "target_parameters", "layer_replication",
+     "trainable_token_indices", "use_qalora", "use_bdlora"), OFF,
+) | {"init_lora_weights": (True, False, "gaussian", "eva", "orthogonal")}
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,12 @@ class Adapter:
         def found(key: str) -> str:
             theirs = key if key in base.shapes else names.get(rename(key))
             if theirs is None:
-                raise InputError(f"adapter {self.tensors.path}: {key} is not among the tensors of {base.path}; expected "
-                                 f"the base it was trained on, {shown(self.base)}")
+                raise InputError(f"adapter {self.tensors.path}: {key} is not among the tensors of {base.path}; "
+                                 f"expected the base it was trained on, {shown(self.base)}")
             return theirs
 
-        used = [key for key in (*self.factors, *self.whole) if key in base.shapes or not isinstance(rename(key), Unused)]
-        result = AdaptedTensors(base, self, {found(key): key for key in used})
+        read = [key for key in (*self.factors, *self.whole) if not isinstance(rename(key), Unused)]
+        result = AdaptedTensors(base, self, {found(key): key for key in read})
         for theirs, key in result.changed.items():
             shape, expected = self.shape(key), base.shapes[theirs]
             if shape != expected:
@@ -117,8 +118,8 @@ def open_tensors(path: Path, base: Path | None) -> tuple[TensorFolder, Adapter |
     where = f"adapter {path / CONFIG}"
     name = value_of(str | None, config.get("base_model_name_or_path"), f"{where}: base_model_name_or_path") or "unknown"
     if base is None:
-        raise InputError(f"checkpoint {path}: a PEFT adapter of {shown(name)}, no whole policy; name the folder of that "
-                         "policy in a policy file, as in `base: ~/checkpoints/base`, or merge it with peft first")
+        raise InputError(f"checkpoint {path}: a PEFT adapter of {shown(name)}, no whole policy; name the folder of "
+                         "that policy in a policy file, as in `base: ~/checkpoints/base`, or merge it with peft first")
     return TensorFolder(base), _read(path, config, name)
 
 
@@ -127,22 +128,24 @@ def _read(path: Path, config: Mapping[str, Any], base: str) -> Adapter:
     where = f"adapter {path / CONFIG}"
     kind = value_of(str, config.get("peft_type"), f"{where}: peft_type")
     if kind != "LORA":
-        raise InputError(f"{where}: peft_type {shown(kind)}, expected LORA; merge it into {shown(base)} with peft first")
-    for name, plain in PLAIN.items():
-        if name in config and config[name] not in plain:
-            raise InputError(f"{where}: {name} {shown(config[name])}, expected {plain[0]!r}; merge it into "
-                             f"{shown(base)} with peft first")
+        raise InputError(f"{where}: peft_type {shown(kind)}, expected LORA; merge it into {shown(base)} with peft")
+    for name, value in config.items():
+        plain = PLAIN.get(name, OFF if name.endswith("_config") else (value,))
+        if value not in plain:
+            raise InputError(f"{where}: {name} {shown(value)}, expected {plain[0]!r}; merge it into {shown(base)} with "
+                             "peft")
     tensors = TensorFolder(path, WEIGHTS)
     if wrong := next((key for key, dtype in tensors.dtypes.items() if dtype not in FLOATS), None):
         raise InputError(f"adapter {path / WEIGHTS}: {wrong} is {tensors.dtypes[wrong]}, expected one of {FLOATS}")
     factors: dict[str, dict[str, str]] = {}
     whole = {}
     for key in tensors.shapes:
-        if match := _FACTOR.fullmatch(key):
-            factors.setdefault(f"{match[1].removeprefix(PREFIX)}.weight", {})[match[2]] = key
-        elif "lora_" in key or not key.startswith(PREFIX):
+        match = _FACTOR.fullmatch(key)
+        if not key.startswith(PREFIX) or "lora_" in key and not match:
             raise InputError(f"adapter {path / WEIGHTS}: tensor {shown(key)}, expected {PREFIX}*.lora_A.weight, "
                              "lora_B.weight and what was trained whole")
+        if match:
+            factors.setdefault(f"{match[1].removeprefix(PREFIX)}.weight", {})[match[2]] = key
         else:
             whole[key.removeprefix(PREFIX).replace("modules_to_save.default.", "")] = key
     pairs = {}

@@ -23,7 +23,6 @@ from vla_ros.policies.processor import short_name
 logger = logging.getLogger(__name__)
 
 USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
-WIDEST = 7.0  # rad: no joint's data lies farther from zero, but data in degrees or percent do
 RELATIVE_STEPS = ("relative_actions_processor", "delta_actions_processor")  # LeRobot from 0.6, and until 0.5.1
 ABSOLUTE_STEP = "absolute_actions_processor"
 
@@ -134,7 +133,8 @@ def _modes(folder: LeRobotFolder) -> list[str]:
     undone = next((step for step in folder.postprocessor if step.name == ABSOLUTE_STEP), None)
     said = dict(step.config) if step else {}
     if step is None and not folder.preprocessor:  # no processor files: config.json alone says it
-        said = {"enabled": config.get("use_relative_actions", False), "action_names": config.get("action_feature_names"),
+        said = {"enabled": config.get("use_relative_actions", False),
+                "action_names": config.get("action_feature_names"),
                 "exclude_joints": config.get("relative_exclude_joints", ["gripper"])}
     relative = value_of(bool, said.get("enabled", False), f"{where}: {step.name if step else 'relative'}.enabled")
     absolute = undone is not None and value_of(bool, undone.config.get("enabled", False), f"{where}: {undone.name}")
@@ -171,14 +171,6 @@ def _from_names(
         if size and size != len(joints):
             raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
                              "joints; say which is which in a policy file")
-    for feature in (STATE, ACTION):
-        rows = statistics.get(feature, {})
-        reach = max((float(np.abs(rows[name]).max()) for name in ("min", "max", "mean", "q01", "q99") if name in rows),
-                    default=0.0)
-        if reach > WIDEST:
-            raise InputError(f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a "
-                             "policy file with the units of the data (degrees: scale 57.29578; see "
-                             "config/policies/so101_lerobot.yaml)")
     actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=True))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 
