@@ -172,3 +172,15 @@ def test_a_deviation_counts_too(tmp_path):
 def test_units_that_say_nothing(row, message):
     with pytest.raises(InputError, match=rf"^embodiment: state\[0\].*{message}"):
         Embodiment.from_dict({"cameras": {}, "state": [{"joint": "a", **row}]})
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05", "smolvla"])
+def test_the_loss_covers_the_robots_own_dimensions(tmp_path, family):
+    """As in LeRobot; openpi's covers the padding too."""
+    loaded = load(real_families.make(tmp_path / "theirs", family), robot=ROBOT)
+    one = real_families.sample(loaded)
+    horizon = loaded.processor.horizon
+    one = replace(one, actions=np.zeros((horizon, 6)), action_is_pad=np.zeros(horizon, bool))
+    loaded.policy.train().loss(loaded.processor.inputs([one]))["loss"].backward()
+    rows = loaded.policy.action_out.weight.grad.abs().sum(dim=1) > 0
+    assert rows.tolist() == [True] * 6 + [False] * 26

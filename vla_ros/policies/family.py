@@ -80,6 +80,7 @@ class Family:
         config: frozen dataclass of the sizes. Asked for are `horizon`, `action_dim`, `n_obs_steps`, `cameras` and
             `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
+            `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
             `tokenizer_of` (whose tokenizer it needs), `summary()` (rows for `vla-ros info`), `from_dict(values, where)`
             and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
@@ -208,6 +209,8 @@ class Family:
             name: value_of(hints[name], value, f"overrides.{name}")
             for name, value in options.overrides.items() if name in self.overrides
         })
+        if padded := getattr(sizes, "own_dims", None):
+            sizes = replace(sizes, **{padded: len(parts.embodiment.actions)})
         full = {short_name(name): name for name in sizes.cameras}
         cameras = {full.get(name, name): camera for name, camera in parts.embodiment.cameras.items()}
         embodiment = replace(parts.embodiment, cameras=cameras)

@@ -1,6 +1,5 @@
 """The π0 family: what it declares, and openpi's and transformers' folders."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[Pi0Config, 
     else:
         config = Pi0Config.from_transformers(data, f"checkpoint {path}: config.json")
     parts = openpi_parts(path, config, "quantiles" if config.adaptive else "mean_std", options, family.fit)
-    return replace(config, loss_dims=len(parts.embodiment.actions)), parts
+    return config, parts
 
 
 FAMILY = Family(

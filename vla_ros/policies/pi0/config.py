@@ -76,6 +76,7 @@ class Pi0Config:
     n_obs_steps = 1
     pads = True
     needs_every_camera = False
+    own_dims = "loss_dims"
     tokenizer_of = "PaliGemma's tokenizer"
     token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
 
