@@ -174,6 +174,22 @@ def test_units_that_say_nothing(row, message):
         Embodiment.from_dict({"cameras": {}, "state": [{"joint": "a", **row}]})
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_with_the_channels_last(tmp_path, family):
+    folder = real_families.make(tmp_path / "theirs", family)
+    first = load(folder, robot=ROBOT)
+    config = json.loads((folder / "config.json").read_text())
+    for feature in config["input_features"].values():
+        if feature["type"] == "VISUAL":
+            feature["shape"] = feature["shape"][1:] + feature["shape"][:1]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder, robot=ROBOT).policy.config == first.policy.config
+    config["input_features"]["observation.images.front"]["shape"] = [48, 64, 1]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"images.front: type 'VISUAL', shape \(48, 64, 1\); .*3 channels, height, width"):
+        load(folder, robot=ROBOT)
+
+
 @pytest.mark.parametrize("family", ["pi0", "pi05", "smolvla"])
 def test_the_loss_covers_the_robots_own_dimensions(tmp_path, family):
     """As in LeRobot; openpi's covers the padding too."""
