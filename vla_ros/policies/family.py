@@ -13,13 +13,15 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import record, value_of
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
+from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import own
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.formats.lerobot_statistics import is_statistic
-from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_weights
+from vla_ros.policies.formats.weights import Rename, Unused, load_weights
 from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
@@ -81,6 +83,7 @@ class Family:
         config: frozen dataclass of the sizes. Asked for are `horizon`, `action_dim`, `n_obs_steps`, `cameras` and
             `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
+            `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
             `tokenizer_of` (whose tokenizer it needs), `summary()` (rows for `vla-ros info`), `from_dict(values, where)`
             and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
@@ -127,8 +130,10 @@ class Family:
         with without_numbers():
             policy = self.policy(sizes)
         _set_image_statistics(policy, sizes.cameras, parts.images, parts.fit, path)
-        tensors, form = TensorFolder(path), self.layouts.get(layout)
+        (tensors, adapter), form = open_tensors(path, options.base), self.layouts.get(layout)
         rename = form.names(sizes, tensors.shapes) if form else lambda key: key
+        if adapter:
+            tensors = adapter.over(tensors, rename)
         dtype = options.dtype or torch.float32
         load_weights(policy, tensors, str(path), rename, form.optional if form else (), options.device, dtype)
         return LoadedPolicy(self.name, policy.eval(), processor, layout)
@@ -139,7 +144,7 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
         if form := self.layouts.get(layout):
-            keys = TensorFolder(path).shapes
+            keys = open_tensors(path, options.base)[0].shapes
             rows["not used"] = unused(form.names(sizes, keys), keys)
         return rows
 
@@ -207,6 +212,8 @@ class Family:
             name: value_of(hints[name], value, f"overrides.{name}")
             for name, value in options.overrides.items() if name in self.overrides
         })
+        if padded := getattr(sizes, "own_dims", None):
+            sizes = replace(sizes, **{padded: len(parts.embodiment.actions)})
         full = {short_name(name): name for name in sizes.cameras}
         cameras = {full.get(name, name): camera for name, camera in parts.embodiment.cameras.items()}
         embodiment = replace(parts.embodiment, cameras=cameras)
@@ -214,6 +221,8 @@ class Family:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
+        if options.serves and not options.without_statistics and (form or options.embodiment):
+            _check_units(f"checkpoint {path}", embodiment, parts, options)
         missing: list[str] = []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
@@ -263,6 +272,16 @@ def lerobot(
         return sizes, parts
 
     return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides)
+
+
+def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
+    """Raises InputError where the statistics of state or actions cannot be of joints in rad or m, as they are told."""
+    limits = {j.name: max(-j.lower, j.upper) for j in options.robot.joints} if options.robot else {}
+    for feature, dimensions, rows in (
+        (STATE, embodiment.state, parts.state.statistics), (ACTION, embodiment.actions, parts.actions.statistics)
+    ):
+        if why := not_rad(dimensions, rows, limits):
+            raise InputError(f"{where}: {feature}: {why} in a policy file (see config/policies/so101_lerobot.yaml)")
 
 
 def _set_image_statistics(
