@@ -10,6 +10,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -102,14 +103,16 @@ def _show(args: argparse.Namespace) -> int:
         height, width = dataset.image_size(camera)
         console.print(f"camera {camera}: {width}x{height}")
     for name in dataset.streams:
-        console.print(f"stream {name}")
+        console.print(f"depth {name}" if name in dataset.depth_names else f"stream {name}")
     for name, why in dataset.unreadable.items():
         console.print(f"not read: {name}: {why}", soft_wrap=True)
     texts: dict[str, list[int]] = {}
     outcomes: dict[str, Counter[str]] = {}
     for episode in dataset.episodes:
-        texts.setdefault(episode.instruction, []).append(episode.length)
-        outcomes.setdefault(episode.instruction, Counter())[episode.outcome or "unknown"] += 1
+        lengths = np.bincount(dataset.task_of[episode.start : episode.stop], minlength=len(dataset.tasks))
+        for text in episode.instructions:
+            texts.setdefault(text, []).append(int(lengths[dataset.tasks.index(text)]))
+            outcomes.setdefault(text, Counter())[episode.outcome or "unknown"] += 1
     table = Table("instruction", "episodes", "frames", "shortest s", "longest s", "outcomes")
     for text, lengths in texts.items():
         said = ", ".join(f"{count} {name}" for name, count in sorted(outcomes[text].items()))
@@ -118,10 +121,14 @@ def _show(args: argparse.Namespace) -> int:
     console.print(table)
     names = ("min", "q01", "mean", "q99", "max", "std")
     table = Table("joint", "", *names)
-    for j, joint in enumerate(dataset.joint_names):
-        for kind, key in (("state", "observation.state"), ("action", "action")):
-            values = [dataset.statistics[key][name][j] for name in names]
-            table.add_row(joint if kind == "state" else "", kind, *(f"{value:.3f}" for value in values))
+    kinds = (("state", "observation.state", dataset.joint_names), ("action", "action", dataset.action_names))
+    last = ""
+    for joint in dict.fromkeys((*dataset.joint_names, *dataset.action_names)):
+        for kind, key, joints in kinds:
+            for j in (j for j, name in enumerate(joints) if name == joint):
+                values = [dataset.statistics[key][name][j] for name in names]
+                table.add_row("" if joint == last else joint, kind, *(f"{value:.3f}" for value in values))
+                last = joint
     console.print(table)
     sheet = Path(args.dataset) / "contact_sheet.png" if args.sheet is None else args.sheet
     if sheet:

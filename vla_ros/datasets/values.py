@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,6 @@ def feature(stream: Stream, shape: tuple[int, ...], dtype: str) -> dict[str, Any
         return {"dtype": "image", "shape": list(shape), "names": IMAGE_NAMES, "info": info}
     names = list(stream.select) if len(stream.select) == shape[-1] else None
     return {"dtype": dtype, "shape": list(shape), "names": names, "info": {"unit": stream.unit, "frame": stream.frame}}
-
-
-def is_depth(feature: Mapping[str, Any]) -> bool:
-    info = (feature.get("info") or {}) | (feature.get("video_info") or {})
-    marked = info.get("is_depth_map") or info.get("video.is_depth_map")
-    return bool(marked) or str(info.get("video.pix_fmt", "")).startswith(("gray1", "gray9"))
 
 
 def column(rows: np.ndarray) -> pa.Array:
@@ -95,6 +89,11 @@ def read_once(path: Path) -> dict[str, np.ndarray]:
             return dict(file)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise error if isinstance(error, InputError) else InputError(f"{path}: cannot be read: {error}") from error
+
+
+def filled(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(M, columns): of (N, points, columns) the first `counts` (N, 1) points of each row; those after are padding."""
+    return values[np.arange(values.shape[1]) < counts]
 
 
 def statistics(parts: Sequence[np.ndarray], frames: int) -> Statistics:

@@ -44,7 +44,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
         cameras=dataset.camera_names,
         step_dt=1.0 / dataset.fps,
         statistics=dataset.statistics,
-        instructions=tuple(dict.fromkeys(episode.instruction for episode in dataset.episodes)),
+        instructions=dataset.tasks,
         streams=dataset.streams,
     )
     if config.family:
@@ -119,7 +119,7 @@ class Trainer:
         """Words of the dataset's instructions that the policy cannot tell apart, and the episodes that have them."""
         words: Counter[str] = Counter()
         for episode in self.samples.episodes:
-            words.update(self.loaded.processor.unknown_words(episode.instruction))
+            words.update({word for text in episode.instructions for word in self.loaded.processor.unknown_words(text)})
         return dict(sorted(words.items()))
 
     def run(self) -> dict[str, float]:
