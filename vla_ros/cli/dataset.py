@@ -1,12 +1,14 @@
-"""Make a LeRobot dataset (version 3) of bags, or show one (versions 2.1 and 3).
+"""Make a LeRobot dataset (version 3) of bags, show one (versions 2.1 and 3), or check it.
 
     vla-ros dataset build BAG... -o DIR --robot so101 --fps 10 --image-size 96
     vla-ros dataset show DIR
+    vla-ros dataset check DIR               status 1 where it has errors
 """
 
 import argparse
+import json
 from collections import Counter
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +22,13 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal, progress
 from vla_ros.core.text import say
+from vla_ros.datasets.check import ERROR, Finding, check
 from vla_ros.datasets.contact_sheet import contact_sheet
 from vla_ros.datasets.lerobot import Dataset
+
+TIMES = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
+BAR = ("{task.description}", BarColumn(), "{task.percentage:.0f} %", *TIMES)
+MOST_OF_A_KIND = 10  # findings in the table
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +46,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("dataset")
     show.add_argument("--sheet", help="PNG to write (default: contact_sheet.png in the dataset; '' = none)")
     show.add_argument("--episodes", type=int, default=8, help="in the contact sheet")
+    test = commands.add_parser("check", help="what is wrong or suspicious, by episode and row")
+    test.add_argument("dataset")
+    test.add_argument("--rows-only", action="store_true", help="leave the pictures out, as training does")
+    test.add_argument("--json", action="store_true", help="every finding as JSON on standard output")
 
 
 def add_cut_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
@@ -63,7 +74,7 @@ def cut_options(args: argparse.Namespace) -> CutOptions:
 
 
 def main(args: argparse.Namespace) -> int:
-    return {"build": _build, "show": _show}[args.action](args)
+    return {"build": _build, "show": _show, "check": _check}[args.action](args)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -75,9 +86,7 @@ def _build(args: argparse.Namespace) -> int:
         if len(args.image_size) > 2 or min(args.image_size) < 1:
             raise InputError(f"--image-size {args.image_size}, expected HEIGHT WIDTH or one number, in pixels")
         resize = partial(resize_within, height=args.image_size[0], width=args.image_size[-1])
-    percentage = "{task.percentage:.0f} %"
-    times = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
-    with progress("{task.description}", BarColumn(), percentage, *times) as bar:
+    with progress(*BAR) as bar:
         task = bar.add_task("reading", total=None)
         report = build_dataset(
             args.bags, args.output, robot, cut_options(args), args.namespace, resize, args.skip_bad,
@@ -135,3 +144,37 @@ def _show(args: argparse.Namespace) -> int:
         contact_sheet(dataset, sheet, args.episodes)
         console.print(f"contact sheet: {sheet}", soft_wrap=True)
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    try:
+        dataset = Dataset(args.dataset)
+        with progress(*BAR) as bar:
+            task = bar.add_task("pictures", total=None)
+            found = check(
+                dataset, not args.rows_only, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+    except InputError as error:
+        found = [Finding(ERROR, "unreadable", str(error))]
+    errors = sum(finding.level == ERROR for finding in found)
+    if args.json:
+        rows = {"errors": errors, "warnings": len(found) - errors, "findings": [asdict(finding) for finding in found]}
+        say(json.dumps({"dataset": args.dataset} | rows, indent=1))
+        return bool(errors)
+    table = Table("", "what", "episode", "row", "finding")
+    kinds = Counter((finding.level, finding.kind) for finding in found)
+    shown: Counter[tuple[str, str]] = Counter()
+    for finding in found:
+        kind = finding.level, finding.kind
+        shown[kind] += 1
+        if shown[kind] <= MOST_OF_A_KIND:
+            places = ("" if place is None else str(place) for place in (finding.episode, finding.row))
+            table.add_row(*kind, *places, finding.text)
+        elif shown[kind] == MOST_OF_A_KIND + 1:
+            table.add_row(*kind, "", "", f"{kinds[kind] - MOST_OF_A_KIND} more (--json has them all)")
+    console = Terminal()
+    if found:
+        console.print(table)
+    left = "; the pictures were left out" if args.rows_only else ""
+    console.print(f"{args.dataset}: {errors} errors, {len(found) - errors} warnings{left}", soft_wrap=True)
+    return bool(errors)

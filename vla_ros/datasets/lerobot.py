@@ -17,7 +17,7 @@ from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
 from vla_ros.datasets.statistics import Statistics, of_rows
 from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, filled, pixels, read_once, statistics
-from vla_ros.datasets.video import frames_at
+from vla_ros.datasets.video import NoFrame, frames_at
 
 VECTORS = ("observation.state", "action")  # of the joints
 PICTURES = ("video", "image")
@@ -84,13 +84,13 @@ class Dataset:
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
         self._written = dict(zip(VECTORS, _names(*(features[key] for key in VECTORS)), strict=True))
         self.joint_names, self.action_names = self._written.values()
-        order = list(range(len(self.action_names)))
-        if sorted(self.joint_names) == sorted(self.action_names) and len(set(self.joint_names)) == len(order):
-            order = [self.action_names.index(name) for name in self.joint_names]
+        self._order = list(range(len(self.action_names)))  # the columns of the file's actions, in ours
+        if sorted(self.joint_names) == sorted(self.action_names) and len(set(self.joint_names)) == len(self._order):
+            self._order = [self.action_names.index(name) for name in self.joint_names]
             self.action_names = self.joint_names
         kinds = {key: (tuple(features[key]["shape"]), "float32") for key in VECTORS}
         rows = self._columns(kinds | {"timestamp": ((1,), "float64"), "task_index": ((1,), "int64")})
-        self.states, self.actions = rows["observation.state"], rows["action"][:, order]
+        self.states, self.actions = rows["observation.state"], self.sorted_actions(rows["action"])
         self.timestamps = rows["timestamp"][:, 0]
         self._set_tasks(rows["task_index"][:, 0])
 
@@ -153,12 +153,14 @@ class Dataset:
         try:
             for row, image in self._decoded(episode, camera):
                 if image.shape != shape:
-                    raise InputError(f"row {row}: frame of {image.shape}, expected {shape}")
+                    raise NoFrame(row, f"frame of {image.shape}, expected {shape}")
                 frames[row], there[row] = image, True
+            if not there.all():
+                raise NoFrame(np.argmin(there), f"no frame, {there.sum()} of {episode.length} have one")
+        except NoFrame as error:
+            raise NoFrame(error.row, error.why, f"{where}, ") from None
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        if not there.all():
-            raise InputError(f"{where}: row {np.argmin(there)} has no frame, {there.sum()} of {episode.length} have")
         return frames
 
     def _picture(self, camera: str) -> tuple[tuple[int, ...], type]:
@@ -189,6 +191,10 @@ class Dataset:
                         progress(episode.stop, len(self))
                 store.flush()
         return np.load(file, mmap_mode="r")
+
+    def sorted_actions(self, values: np.ndarray) -> np.ndarray:
+        """(..., A) in the order of the file's actions to that of `action_names`; another last size stays as it is."""
+        return values[..., self._order] if values.ndim and values.shape[-1] == len(self._order) else values
 
     def command_columns(self, group: str) -> list[int]:
         """The columns of `actions` that a command group of the robot holds. Raises InputError for an unknown one."""
@@ -230,8 +236,8 @@ class Dataset:
             times = clip.start + self.timestamps[episode.start : episode.stop]
             outside = np.flatnonzero((times < clip.start - 0.1 / self.fps) | (times > clip.stop - 0.1 / self.fps))
             if len(outside):
-                raise InputError(f"row {outside[0]}: at {times[outside[0]]:.4f} s of {clip.file.name}, the episode is "
-                                 f"{clip.start:.4f} to {clip.stop:.4f} s of it")
+                where = f"{times[outside[0]]:.4f} s of {clip.file.name}"
+                raise NoFrame(outside[0], f"at {where}, expected {clip.start:.4f} to {clip.stop:.4f} s")
             yield from frames_at(clip.file, times, self._codes.get(camera))
             return
         for row, data in read_rows(episode.data, key, episode.index):  # PNG or JPEG bytes in the rows themselves
@@ -241,7 +247,7 @@ class Dataset:
             try:
                 yield row, pixels(data, self.image_size(camera), camera in self.depth_names)
             except InputError as error:
-                raise InputError(f"row {row}: {error}") from None
+                raise NoFrame(row, str(error)) from None
 
     def _key(self, camera: str) -> str:
         if camera in self.unreadable:

@@ -20,6 +20,19 @@ KEYFRAME_INTERVAL = 10  # frames; random access decodes at most this many
 TOLERANCE = 1e-4  # s between the time of a row and that of its frame; LeRobot's own
 
 
+class NoFrame(InputError):
+    """There is no frame for a row.
+
+    Attributes:
+        row: of the episode.
+        why: the message without what it is about.
+    """
+
+    def __init__(self, row: int, why: str, where: str = "") -> None:
+        super().__init__(f"{where}row {row}: {why}")
+        self.row, self.why = int(row), why
+
+
 def video_info(height: int, width: int, fps: float) -> dict[str, Any]:
     """Of a feature that is stored as video, as info.json describes it."""
     stream = {"height": height, "width": width, "codec": "h264", "pix_fmt": PIXEL_FORMAT, "crf": CRF, "fps": fps}
@@ -75,7 +88,7 @@ def frames_at(
             clock cannot tell apart: nothing in between is made up, and a time may ask for the same frame as another.
         pixels: makes an array of a frame; (h, w, 3) uint8 RGB by default.
 
-    Raises InputError that names the file when it is missing or cannot be decoded, and the k that has no frame.
+    Raises InputError that names the file when it is missing or cannot be decoded, NoFrame for a k that has none.
     """
     order = np.argsort(times, kind="stable").tolist()
     last: float | None = None
@@ -100,7 +113,7 @@ def _no_frame(path: Path, k: int, times: np.ndarray, before: float | None, after
     beside = [f"{time:.4f}" for time in (before, after) if time is not None]
     found = f"the nearest are at {' and '.join(beside)} s" if beside else "it holds none"
     found += "" if after is not None else ", and there the video ends"
-    return InputError(f"row {k}: video {path} has no frame at {times[k]:.4f} s, {found}")
+    return NoFrame(k, f"video {path} has no frame at {times[k]:.4f} s, {found}")
 
 
 def _rgb(frame: av.VideoFrame) -> np.ndarray:

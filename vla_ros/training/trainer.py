@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.check import ERROR, briefly, check
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
 from vla_ros.policies.policy import Batch
@@ -90,6 +91,11 @@ class Trainer:
             raise InputError(f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
                              f"by {self.processes.count} processes")
         dataset = Dataset(config.dataset)
+        found = check(dataset, pictures=False)  # a frame that is missing is found when pictures are decoded
+        if errors := [finding for finding in found if finding.level == ERROR]:
+            raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
+                             f"vla-ros dataset check {dataset.path})")
+        self.warnings = briefly(found)
         self.loaded = open_policy(config, dataset)
         self.policy = self.loaded.policy.float().to(self.device)
         adapt.freeze(self.policy, config.freeze)
