@@ -129,10 +129,10 @@ def _statistics(dataset: Dataset) -> Iterator[Finding]:
             wrong = {name: off for name, off in wrong.items() if off.max() > most}
             if wrong:
                 name = max(wrong, key=lambda name: wrong[name].max())
-                j = int(np.argmax(wrong[name]))
-                value = f"{said[name].reshape(-1)[j]:.4g}" if said[name].size > j else "missing"
-                text = f"{key}: {', '.join(wrong)} of the file are not those of the rows{why}: {name} of " \
-                       f"{_names(dataset, key)[j]} is {value}, expected {right[name][j]:.4g}"
+                j, value, expected = int(np.argmax(wrong[name])), said[name], right[name]
+                example = f"{_names(dataset, key)[j]} is {value.flat[j]:.4g}, expected {expected[j]:.4g}" \
+                    if value.shape == expected.shape else f"shape {value.shape}, expected {expected.shape}"
+                text = f"{key}: {', '.join(wrong)} of the file are not those of the rows{why}: {name} of {example}"
                 yield Finding(WARNING, "statistics", text)
 
 
