@@ -15,7 +15,8 @@ from vla_ros.datasets.statistics import QUANTILES, of_rows
 ERROR, WARNING = "error", "warning"
 WIDEST = 7.0  # rad or m: no joint reaches farther, but data in degrees or percent do
 JUMP = 0.25  # share of a joint's range that it does not pass between two rows...
-USUAL = 20  # ...unless that is less than so many of its usual steps
+UNUSUAL = 3  # ...unless that is less than so many times the fastest of its other motions...
+RARE = 100  # ...of which one of so many rows, and at least three, are left out
 FEW_VALUES = 10  # a gripper that is open or closed jumps
 SHORT, LONG = 0.25, 4.0  # times the median length of the episodes
 SIDE, ALIKE, BLANK = 32, 2.0, 1.0  # pictures are compared at 32x32 pixels; levels of 255
@@ -168,7 +169,8 @@ def _jumps(dataset: Dataset) -> Iterator[Finding]:
         if len(np.unique(values)) <= FEW_VALUES:
             continue
         steps = np.abs(np.diff(values)) * within
-        wrong = steps > max(JUMP * np.ptp(values), USUAL * float(np.median(steps[steps > 0])))
+        usual = np.sort(steps)[-1 - max(3, len(steps) // RARE)]
+        wrong = steps > max(JUMP * np.ptp(values), UNUSUAL * usual)
         for episode in dataset.episodes:
             part = wrong[episode.start : episode.stop - 1]
             if part.any():

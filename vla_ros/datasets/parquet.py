@@ -24,6 +24,7 @@ def read_parquet(path: Path, columns: Callable[[str], bool]) -> pa.Table:
     """
     with _opened(path, columns) as (file, names):
         table = file.read(names)
+        table.validate(full=True)  # texts in UTF-8, lists within their values
         for name in names:
             texts = list(_texts(table[name]))
             longest = max((pc.max(pc.binary_length(part.dictionary)).as_py() or 0 for part in texts), default=0)
@@ -46,6 +47,7 @@ def read_rows(path: Path, column: str, episode: int) -> Iterator[tuple[int, Any]
             if span is None or not isinstance(span.min, int) or span.min <= episode <= span.max
         ]  # fmt: skip
         for batch in file.iter_batches(64, groups, names):
+            batch.validate(full=True)
             for value, index, frame in zip(*(batch[name] for name in (column, *numbers)), strict=True):
                 if index.as_py() == episode:
                     yield value_of(int, frame.as_py(), f"{path}: frame_index"), value.as_py()
@@ -60,6 +62,8 @@ def _opened(path: Path, columns: Callable[[str], bool]) -> Iterator[tuple[pq.Par
         texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
         with pq.ParquetFile(path, metadata=meta, read_dictionary=texts) as file:
             names = [name for name in file.schema_arrow.names if columns(name)]
+            if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                raise InputError(f"{path}: more than one column {twice}, expected one of each name")
             starts = tuple(f"{name}." for name in names)
             values = sum(
                 meta.row_group(row).column(k).num_values * max(1, leaf.length // 8)
@@ -69,8 +73,8 @@ def _opened(path: Path, columns: Callable[[str], bool]) -> Iterator[tuple[pq.Par
             if max(values, meta.num_rows) > MOST_VALUES:
                 raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
             yield file, names
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a parquet file: {error}") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a parquet file: {' '.join(str(error).split())}") from error
 
 
 def _texts(values: pa.ChunkedArray | pa.Array) -> Iterator[pa.DictionaryArray]:
