@@ -15,7 +15,9 @@ from vla_ros.core.stream import JOINT_STATES
 from vla_ros.datasets.check import check
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies.processor import Processor
+from vla_ros.training.config import TrainConfig
 from vla_ros.training.samples import Samples
+from vla_ros.training.trainer import open_policy
 
 VERSIONS = ("v2.1", "v3.0")
 
@@ -198,8 +200,11 @@ def test_states_and_actions_of_other_sizes(tmp_path):
     dataset = Dataset(path)
     assert dataset.states.shape == (20, 4) and dataset.actions.shape == (20, 3)
     assert dataset.statistics["observation.state"]["q50"].shape == (4,)
-    with pytest.raises(InputError, match=re.escape("state of 4 dimensions ['x', 'y', 'gripper', 'gripper'], action")):
+    refused = re.escape("state of 4 dimensions ['x', 'y', 'gripper', 'gripper'], action")
+    with pytest.raises(InputError, match=refused):
         Samples(dataset, dataset.episodes, Reader())
+    with pytest.raises(InputError, match=refused):
+        open_policy(TrainConfig.from_dict({"dataset": "d", "output": "o", "family": "act"}), dataset)
 
 
 @pytest.mark.parametrize(("columns", "words"), [
