@@ -24,12 +24,12 @@ PATHS = {
 }  # fmt: skip
 
 
-def video(path: Path, levels, rate=10, times=None, **options):
+def video(path: Path, levels, rate=10, times=None, codec="libx264", **options):
     """Grey frames of these levels in the mean; `times`: of each in units of 1 / rate, 0, 1, 2, ... by default."""
     halves = np.repeat([[[-4]], [[4]]], 16, axis=0)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as out:
-        stream = out.add_stream("libx264", rate=rate, options={"bf": "0", "crf": "1"} | options)
+        stream = out.add_stream(codec, rate=rate, options={"bf": "0", "crf": "1"} | options)
         stream.width = stream.height = 32
         stream.codec_context.time_base = Fraction(1, rate)
         for k, level in enumerate(levels):

@@ -14,12 +14,14 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.stream import JOINT_STATES
 from vla_ros.datasets.check import check
 from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.video import frames_at
 from vla_ros.policies.processor import Processor
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.samples import Samples
 from vla_ros.training.trainer import open_policy
 
 VERSIONS = ("v2.1", "v3.0")
+TIMES = np.arange(40) / 10
 
 
 class Reader(Processor):
@@ -49,6 +51,15 @@ def test_a_row_has_the_frame_of_its_time(tmp_path, version, rate, options):
         odd.video(path, np.repeat(levels, rate // 10), rate, **options)
 
     assert frames(odd.write(tmp_path / "d", version=version, film=film)) == [list(range(12)), list(range(12, 20))]
+
+
+def test_every_frame_is_found_wherever_the_index_leads(tmp_path):
+    """The keyframes of an open GOP come after frames that are shown before them."""
+    settings = {"x265-params": "log-level=none:keyint=7:open-gop=1:bframes=4:b-adapt=0:scenecut=0"}
+    odd.video(tmp_path / "x.mp4", odd.LEVEL * np.arange(40), codec="libx265", **settings)
+    for first in range(40):
+        found = [round(float(image.mean()) / odd.LEVEL) for _, image in frames_at(tmp_path / "x.mp4", TIMES[first:])]
+        assert found == list(range(first, 40))
 
 
 @pytest.mark.parametrize(("rate", "shift"), [(15, 0), (10, 0.01)], ids=["no multiple", "late"])
