@@ -47,7 +47,7 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.frames = 0
         self.bytes = 0  # encoded so far
-        rate = Fraction(fps).limit_denominator(1001)
+        self._rate = rate = Fraction(fps).limit_denominator(1001)
         self._container = av.open(str(path), "w", format="mp4")
         self._stream = self._container.add_stream(
             "libx264", rate=rate, options={"crf": str(CRF), "preset": "fast", "bf": "0"}
@@ -57,6 +57,11 @@ class VideoWriter:
         self._stream.codec_context.time_base = 1 / rate
         self._stream.codec_context.gop_size = KEYFRAME_INTERVAL
         self._stream.codec_context.thread_count = 1  # the same bytes on every machine
+
+    @property
+    def seconds(self) -> float:
+        """The time of the next frame; by the file's clock, which may differ from that of the rows by 1e-6 Hz."""
+        return float(self.frames / self._rate)
 
     def add(self, frames: np.ndarray) -> None:
         """Append (T, h, w, 3) uint8 RGB frames of one episode."""

@@ -176,9 +176,9 @@ class DatasetWriter:
             self._video_index[camera] = self._video_index.get(camera, -1) + 1
             path = self.path / VIDEO_PATH.format(video_key=key, **_place(self._video_index[camera]))
             video = self._videos[camera] = VideoWriter(path, self.fps, *frames.shape[1:3])
-        row = _place(self._video_index[camera]) | {"from_timestamp": video.frames / self.fps}
+        row = _place(self._video_index[camera]) | {"from_timestamp": video.seconds}
         video.add(frames)
-        row["to_timestamp"] = video.frames / self.fps
+        row["to_timestamp"] = video.seconds
         return {f"videos/{key}/{name}": value for name, value in row.items()} | self._add_pixels(key, frames)
 
     def _add_pixels(self, key: str, frames: np.ndarray) -> dict:
