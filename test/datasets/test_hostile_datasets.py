@@ -15,9 +15,9 @@ import pytest
 from training_data import write_dataset
 
 from vla_ros.core.errors import InputError
-from vla_ros.datasets import index, values
-from vla_ros.datasets.index import read_rows
+from vla_ros.datasets import parquet, values
 from vla_ros.datasets.lerobot import Dataset
+from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.values import ONCE_FILE
 
 
@@ -82,20 +82,25 @@ def test_what_features_say(dataset, key, changes, words):
 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"length": 10**8}, "rows, .* are missing"), ({"length": -4}, "length: -4, expected 1 to"),
-    ({"length": "x"}, "length: 'x', expected an integer"), ({"dataset_from_index": 5}, "begins at frame 5, expected 0"),
+    ({"length": "x"}, "length: '12', expected an integer"),
+    ({"dataset_from_index": 5}, "begins at frame 5, expected 12"),
     ({"data/file_index": -1}, "data/file_index: -1, expected 0 to"),
 ])  # fmt: skip
 def test_what_the_table_of_episodes_says(dataset, changes, words):
     file = dataset / "meta/episodes/chunk-000/file-000.parquet"
-    rows = pq.read_table(file).to_pylist()[:1]
+    *rows, last = pq.read_table(file).to_pylist()
     file.unlink()
-    pq.write_table(pa.Table.from_pylist([rows[0] | changes]), file)
+    last = last | changes
+    columns = {name: [row[name] for row in (*rows, last)] for name in last}
+    if isinstance(last["length"], str):
+        columns["length"] = list(map(str, columns["length"]))
+    pq.write_table(pa.table(columns), file)
     with pytest.raises(InputError, match=words):
         Dataset(dataset)
 
 
 def test_a_few_bytes_of_very_many_rows(dataset, monkeypatch):
-    monkeypatch.setattr(index, "MOST_VALUES", 1 << 21)
+    monkeypatch.setattr(parquet, "MOST_VALUES", 1 << 21)
     file = next((dataset / "data").rglob("*.parquet"))
     file.unlink()
     zeros = pa.array(np.zeros(1 << 20, np.int64))
@@ -139,7 +144,8 @@ def test_one_large_image_in_very_many_rows(tmp_path):
     """It is in memory once, and decoded as often as it is asked for."""
     png = cv2.imencode(".png", np.full((4, 6, 3), 7, np.uint8))[1].tobytes() + bytes(32 << 20)
     image = pa.StructArray.from_arrays([repeated(png, 2000), pa.nulls(2000, pa.string())], ["bytes", "path"])
-    write_compressed(tmp_path / "x.parquet", pa.table({"image": image, "episode_index": [0] * 1000 + [1] * 1000}))
+    numbers = {"episode_index": [0] * 1000 + [1] * 1000, "frame_index": range(2000)}
+    write_compressed(tmp_path / "x.parquet", pa.table({"image": image} | numbers))
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 30), hard))
@@ -147,7 +153,7 @@ def test_one_large_image_in_very_many_rows(tmp_path):
         rows = list(islice(read_rows(tmp_path / "x.parquet", "image", 1), 3))
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-    assert [row["bytes"] for row in rows] == [png] * 3
+    assert [(frame, row["bytes"]) for frame, row in rows] == [(1000 + k, png) for k in range(3)]
 
 
 def test_one_long_text_in_very_many_rows(dataset):

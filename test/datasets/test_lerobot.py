@@ -174,21 +174,21 @@ def test_version_2_1_is_read(tmp_path):
         writer.finish()
         single = Dataset(tmp_path / f"e{k}")
         table = pq.read_table(single.episodes[0].data)
-        table = table.set_column(
-            table.schema.get_field_index("episode_index"), "episode_index", pa.array([k] * len(single))
-        )
+        for column in ("episode_index", "task_index"):
+            table = table.set_column(table.schema.get_field_index(column), column, pa.array([k] * len(single)))
         data = old / f"data/chunk-000/episode_{k:06d}.parquet"
         data.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, data)
-        for key, (video, _) in single.episodes[0].videos.items():
+        for key, clip in single.episodes[0].videos.items():
             target = old / f"videos/chunk-000/{key}/episode_{k:06d}.mp4"
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(video.read_bytes())
+            target.write_bytes(clip.file.read_bytes())
         episodes.append({"episode_index": k, "tasks": [instruction], "length": len(states)})
         part = {key: {n: v.tolist() for n, v in stats.items() if not n.startswith("q")}
                 for key, stats in single.statistics.items()}
         statistics.append({"episode_index": k, "stats": part})
-    for name, rows in (("episodes", episodes), ("episodes_stats", statistics)):
+    tasks = [{"task_index": k, "task": parts[3]} for k, parts in enumerate(written)]
+    for name, rows in (("episodes", episodes), ("episodes_stats", statistics), ("tasks", tasks)):
         (old / f"meta/{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     dataset = Dataset(old)
     assert dataset.joint_names == ROBOT.joint_names

@@ -1,15 +1,18 @@
-"""Make a LeRobot dataset (version 3) of bags, or show one (versions 2.1 and 3).
+"""Make a LeRobot dataset (version 3) of bags, show one (versions 2.1 and 3), or check it.
 
     vla-ros dataset build BAG... -o DIR --robot so101 --fps 10 --image-size 96
     vla-ros dataset show DIR
+    vla-ros dataset check DIR               status 1 where it has errors
 """
 
 import argparse
+import json
 from collections import Counter
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -19,8 +22,13 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal, progress
 from vla_ros.core.text import say
+from vla_ros.datasets.check import ERROR, Finding, check
 from vla_ros.datasets.contact_sheet import contact_sheet
 from vla_ros.datasets.lerobot import Dataset
+
+TIMES = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
+BAR = ("{task.description}", BarColumn(), "{task.percentage:.0f} %", *TIMES)
+MOST_OF_A_KIND = 10  # findings in the table
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +46,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("dataset")
     show.add_argument("--sheet", help="PNG to write (default: contact_sheet.png in the dataset; '' = none)")
     show.add_argument("--episodes", type=int, default=8, help="in the contact sheet")
+    test = commands.add_parser("check", help="what is wrong or suspicious, by episode and row")
+    test.add_argument("dataset")
+    test.add_argument("--rows-only", action="store_true", help="leave the pictures out, as training does")
+    test.add_argument("--json", action="store_true", help="every finding as JSON on standard output")
 
 
 def add_cut_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
@@ -62,7 +74,7 @@ def cut_options(args: argparse.Namespace) -> CutOptions:
 
 
 def main(args: argparse.Namespace) -> int:
-    return {"build": _build, "show": _show}[args.action](args)
+    return {"build": _build, "show": _show, "check": _check}[args.action](args)
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -74,9 +86,7 @@ def _build(args: argparse.Namespace) -> int:
         if len(args.image_size) > 2 or min(args.image_size) < 1:
             raise InputError(f"--image-size {args.image_size}, expected HEIGHT WIDTH or one number, in pixels")
         resize = partial(resize_within, height=args.image_size[0], width=args.image_size[-1])
-    percentage = "{task.percentage:.0f} %"
-    times = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
-    with progress("{task.description}", BarColumn(), percentage, *times) as bar:
+    with progress(*BAR) as bar:
         task = bar.add_task("reading", total=None)
         report = build_dataset(
             args.bags, args.output, robot, cut_options(args), args.namespace, resize, args.skip_bad,
@@ -102,14 +112,16 @@ def _show(args: argparse.Namespace) -> int:
         height, width = dataset.image_size(camera)
         console.print(f"camera {camera}: {width}x{height}")
     for name in dataset.streams:
-        console.print(f"stream {name}")
+        console.print(f"depth {name}" if name in dataset.depth_names else f"stream {name}")
     for name, why in dataset.unreadable.items():
         console.print(f"not read: {name}: {why}", soft_wrap=True)
     texts: dict[str, list[int]] = {}
     outcomes: dict[str, Counter[str]] = {}
     for episode in dataset.episodes:
-        texts.setdefault(episode.instruction, []).append(episode.length)
-        outcomes.setdefault(episode.instruction, Counter())[episode.outcome or "unknown"] += 1
+        lengths = np.bincount(dataset.task_of[episode.start : episode.stop], minlength=len(dataset.tasks))
+        for text in episode.instructions:
+            texts.setdefault(text, []).append(int(lengths[dataset.tasks.index(text)]))
+            outcomes.setdefault(text, Counter())[episode.outcome or "unknown"] += 1
     table = Table("instruction", "episodes", "frames", "shortest s", "longest s", "outcomes")
     for text, lengths in texts.items():
         said = ", ".join(f"{count} {name}" for name, count in sorted(outcomes[text].items()))
@@ -118,13 +130,51 @@ def _show(args: argparse.Namespace) -> int:
     console.print(table)
     names = ("min", "q01", "mean", "q99", "max", "std")
     table = Table("joint", "", *names)
-    for j, joint in enumerate(dataset.joint_names):
-        for kind, key in (("state", "observation.state"), ("action", "action")):
-            values = [dataset.statistics[key][name][j] for name in names]
-            table.add_row(joint if kind == "state" else "", kind, *(f"{value:.3f}" for value in values))
+    kinds = (("state", "observation.state", dataset.joint_names), ("action", "action", dataset.action_names))
+    last = ""
+    for joint in dict.fromkeys((*dataset.joint_names, *dataset.action_names)):
+        for kind, key, joints in kinds:
+            for j in (j for j, name in enumerate(joints) if name == joint):
+                values = [dataset.statistics[key][name][j] for name in names]
+                table.add_row("" if joint == last else joint, kind, *(f"{value:.3f}" for value in values))
+                last = joint
     console.print(table)
     sheet = Path(args.dataset) / "contact_sheet.png" if args.sheet is None else args.sheet
     if sheet:
         contact_sheet(dataset, sheet, args.episodes)
         console.print(f"contact sheet: {sheet}", soft_wrap=True)
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    try:
+        dataset = Dataset(args.dataset)
+        with progress(*BAR) as bar:
+            task = bar.add_task("pictures", total=None)
+            found = check(
+                dataset, not args.rows_only, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+    except InputError as error:
+        found = [Finding(ERROR, "unreadable", str(error))]
+    errors = sum(finding.level == ERROR for finding in found)
+    if args.json:
+        rows = {"errors": errors, "warnings": len(found) - errors, "findings": [asdict(finding) for finding in found]}
+        say(json.dumps({"dataset": args.dataset} | rows, indent=1))
+        return bool(errors)
+    table = Table("", "what", "episode", "row", "finding")
+    kinds = Counter((finding.level, finding.kind) for finding in found)
+    shown: Counter[tuple[str, str]] = Counter()
+    for finding in found:
+        kind = finding.level, finding.kind
+        shown[kind] += 1
+        if shown[kind] <= MOST_OF_A_KIND:
+            places = ("" if place is None else str(place) for place in (finding.episode, finding.row))
+            table.add_row(*kind, *places, finding.text)
+        elif shown[kind] == MOST_OF_A_KIND + 1:
+            table.add_row(*kind, "", "", f"{kinds[kind] - MOST_OF_A_KIND} more (--json has them all)")
+    console = Terminal()
+    if found:
+        console.print(table)
+    left = "; the pictures were left out" if args.rows_only else ""
+    console.print(f"{args.dataset}: {errors} errors, {len(found) - errors} warnings{left}", soft_wrap=True)
+    return bool(errors)

@@ -47,6 +47,8 @@ def main(args: argparse.Namespace) -> int:
                 f"{trainer.loaded.family}: {total:,} parameters, {trained:,} trained, {len(trainer.samples):,} frames, "
                 f"{processes.count} x {processes.device}"
             )
+            for warning in trainer.warnings:
+                say(f"warning: dataset {config.dataset}: {warning}")
             if unknown := trainer.unknown_words():
                 words = ", ".join(f"{word} (in {count} episodes)" for word, count in unknown.items())
                 say(f"warning: the policy does not know, and cannot tell apart, the words {words}")

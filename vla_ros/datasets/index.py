@@ -2,29 +2,33 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.files import inside, read_bytes, regular
+from vla_ros.core.files import inside, read_bytes
 from vla_ros.core.records import Range, parsed, read_mapping, value_of
+from vla_ros.datasets.parquet import MOST_VALUES, read_parquet
 from vla_ros.datasets.statistics import Statistics, aggregate
 
 MOST_JSONL = 512 << 20  # bytes
-MOST_VALUES = 1 << 28  # of the columns that are read of a file
-MOST_TEXT = 1 << 29  # bytes of such a column, each text as long as the longest
 Number = Annotated[int, Range(0, 10**9)]
 Length = Annotated[int, Range(1, 10**9)]
 Size = Annotated[int, Range(1, 10**7)]
+
+
+class Clip(NamedTuple):
+    """The part of a video file that is of one episode: its frames from `start` s on and before `stop` s."""
+
+    file: Path
+    start: float = 0.0
+    stop: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,20 @@ class Episode:
     index: int
     start: int
     length: int
-    instruction: str
     data: Path  # the parquet file that holds its rows
-    # feature key -> (mp4 file, time of its first frame in it, s)
-    videos: dict[str, tuple[Path, float]] = field(default_factory=dict)
+    videos: dict[str, Clip] = field(default_factory=dict)  # feature key -> where its frames are
     outcome: str = ""  # success, failure, aborted; empty where the dataset does not say
+    listed: tuple[str, ...] = ()  # its instructions as the table of episodes has them
+    instructions: tuple[str, ...] = ()  # as its rows have them, in the order in which they come up
 
     @property
     def stop(self) -> int:
         return self.start + self.length
+
+    @property
+    def instruction(self) -> str:
+        """For people: its instruction, or all of them."""
+        return ", then ".join(self.instructions)
 
 
 def read_info(path: Path) -> dict[str, Any]:
@@ -116,13 +125,13 @@ def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
         videos = {}
         for key in video_keys:
             place = _place(file, row, f"videos/{key}") | {"video_key": key}
-            start = _said(float, row, f"videos/{key}/from_timestamp", file)
-            videos[key] = (_file(path, info, "video_path", place), start)
-        length, text = _said(Length, row, "length", file), _instruction(row, file)
+            start, stop = (_said(float, row, f"videos/{key}/{name}_timestamp", file) for name in ("from", "to"))
+            videos[key] = Clip(_file(path, info, "video_path", place), start, stop)
+        length, texts = _said(Length, row, "length", file), _instructions(row, file)
         index, start = (_said(Number, row, name, file) for name in ("episode_index", "dataset_from_index"))
         outcome = row.get("outcome")
         outcome = outcome if isinstance(outcome, str) else ""
-        episodes.append(Episode(index, start, length, text, data, videos, outcome))
+        episodes.append(Episode(index, start, length, data, videos, outcome, texts))
     episodes.sort(key=lambda episode: episode.index)
     start = 0
     for episode in episodes:
@@ -132,6 +141,14 @@ def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
                 f"{start}: the episodes follow one another"
             )
         start = episode.stop
+    for key in video_keys:
+        clips = sorted((episode.videos[key], episode.index) for episode in episodes)
+        for (one, first), (other, second) in pairwise(clips):
+            if one.file == other.file and other.start < one.stop - 0.1 / info["fps"]:
+                raise InputError(
+                    f"dataset {path}: {key}: episode {first} is {one.start:g} to {one.stop:g} s of {one.file.name}, "
+                    f"episode {second} begins at {other.start:g} s: no frame is of two episodes"
+                )
     return episodes
 
 
@@ -150,8 +167,8 @@ def _place(file: Path, row: dict[str, Any], what: str) -> dict[str, Any]:
     return {name: _said(Number, row, f"{what}/{name}", file) for name in ("chunk_index", "file_index")}
 
 
-def _instruction(row: dict[str, Any], file: Path) -> str:
-    return (value_of(list[str], row.get("tasks") or [], f"{file}: tasks") or [""])[0]
+def _instructions(row: dict[str, Any], file: Path) -> tuple[str, ...]:
+    return value_of(tuple[str, ...], row.get("tasks") or (), f"{file}: tasks")
 
 
 def _episodes_v2(path: Path, info: dict[str, Any], video_keys: list[str]) -> list[Episode]:
@@ -161,11 +178,50 @@ def _episodes_v2(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
     rows = [(_said(Number, row, "episode_index", file), row) for row in read_jsonl(file)]
     for index, row in sorted(rows, key=itemgetter(0)):
         names = {"episode_chunk": index // size, "episode_index": index}
-        videos = {key: (_file(path, info, "video_path", names | {"video_key": key}), 0.0) for key in video_keys}
+        videos = {key: Clip(_file(path, info, "video_path", names | {"video_key": key})) for key in video_keys}
         length, data = _said(Length, row, "length", file), _file(path, info, "data_path", names)
-        episodes.append(Episode(index, start, length, _instruction(row, file), data, videos))
+        episodes.append(Episode(index, start, length, data, videos, listed=_instructions(row, file)))
         start += length
     return episodes
+
+
+def read_tasks(path: Path, info: dict[str, Any]) -> dict[int, str]:
+    """task_index -> instruction. Raises InputError for a missing or damaged table."""
+    if str(info["codebase_version"]).startswith("v2"):
+        file = path / "meta" / "tasks.jsonl"
+        rows = [(row.get("task_index"), row.get("task")) for row in read_jsonl(file)]
+    else:
+        file = path / "meta" / "tasks.parquet"
+        texts = ("task", "__index_level_0__")  # pandas' name of an index without one
+        table = read_parquet(file, {"task_index", *texts}.__contains__)
+        text = next((name for name in texts if name in table.column_names), "task")
+        if missing := {"task_index", text} - set(table.column_names):
+            raise InputError(f"{file}: no column {sorted(missing)}, expected 'task_index' and 'task'")
+        rows = list(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
+    tasks: dict[int, str] = {}
+    for index, text in rows:
+        index, text = value_of(Number, index, f"{file}: task_index"), value_of(str, text, f"{file}: task {index}")
+        if tasks.setdefault(index, text) != text:
+            raise InputError(f"{file}: task_index {index} is {shown(tasks[index])} and {shown(text)}, expected one")
+    return tasks
+
+
+def names_of(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Of the numbers of a vector feature, as a list, a list in a mapping, or a mapping to places; None without any.
+
+    `.pos` of LeRobot's own robots is left away where that makes no two names alike: `shoulder_pan.pos` is a joint's
+    position, and robot files call the joint `shoulder_pan`.
+    """
+    names, count = feature.get("names"), feature["shape"][0]
+    while isinstance(names, dict) and not all(isinstance(place, int) for place in names.values()):
+        names = next(iter(names.values()), None)
+    if isinstance(names, dict) and sorted(names.values()) == list(range(count)):
+        names = sorted(names, key=names.__getitem__)
+    if not isinstance(names, list) or len(names) != count:
+        return None
+    names = [name if isinstance(name, str) else shown(name) for name in names]
+    short = [name.removesuffix(".pos") for name in names]
+    return tuple(short if len(set(short)) == len(set(names)) else names)
 
 
 def read_statistics(path: Path) -> dict[str, Statistics]:
@@ -199,73 +255,3 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     lines = read_bytes(path, "dataset file", MOST_JSONL).splitlines()
     rows = [(f"{path}: line {k}", line) for k, line in enumerate(lines, start=1) if line.strip()]
     return [value_of(dict, parsed(line, "JSON", where), where) for where, line in rows]
-
-
-def read_parquet(path: Path, columns: Callable[[str], bool]) -> pa.Table:
-    """The columns whose names `columns` takes, texts as dictionaries. Raises InputError that names the file.
-
-    A few bytes can stand for any number of equal values, so what they come to is looked at before they are written out.
-    """
-    with _opened(path, columns) as (file, names):
-        table = file.read(names)
-        for name in names:
-            texts = list(_texts(table[name]))
-            longest = max((pc.max(pc.binary_length(part.dictionary)).as_py() or 0 for part in texts), default=0)
-            if (size := longest * sum(map(len, texts))) > MOST_TEXT:
-                raise InputError(f"{path}: {name}: {size} bytes of text, expected at most {MOST_TEXT}")
-    return table
-
-
-def read_rows(path: Path, column: str, episode: int) -> Iterator[Any]:
-    """The values of a column, one at a time, in the rows of an episode. Raises InputError that names the file."""
-    with _opened(path, {column, "episode_index"}.__contains__) as (file, names):
-        leaves = [file.schema.column(k).path for k in range(len(file.schema))]
-        if column not in names or "episode_index" not in leaves:
-            raise InputError(f"{path}: expected the columns {column!r} and 'episode_index', which holds numbers")
-        at = leaves.index("episode_index")
-        spans = (file.metadata.row_group(k).column(at).statistics for k in range(file.num_row_groups))
-        groups = [
-            k for k, span in enumerate(spans)
-            if span is None or not isinstance(span.min, int) or span.min <= episode <= span.max
-        ]  # fmt: skip
-        for batch in file.iter_batches(64, groups, names):
-            for value, index in zip(batch[column], batch["episode_index"], strict=True):
-                if index.as_py() == episode:
-                    yield value.as_py()
-
-
-@contextmanager
-def _opened(path: Path, columns: Callable[[str], bool]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
-    """The file, and those of its columns that `columns` takes. A text that many rows repeat is in memory once."""
-    try:
-        meta = pq.read_metadata(regular(path, "dataset file"))
-        leaves = [meta.schema.column(k) for k in range(len(meta.schema))]
-        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-        with pq.ParquetFile(path, metadata=meta, read_dictionary=texts) as file:
-            names = [name for name in file.schema_arrow.names if columns(name)]
-            starts = tuple(f"{name}." for name in names)
-            values = sum(
-                meta.row_group(row).column(k).num_values * max(1, leaf.length // 8)
-                for k, leaf in enumerate(leaves) if f"{leaf.path}.".startswith(starts)
-                for row in range(meta.num_row_groups)
-            )  # fmt: skip
-            if max(values, meta.num_rows) > MOST_VALUES:
-                raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
-            yield file, names
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: not a parquet file: {error}") from error
-
-
-def _texts(values: pa.ChunkedArray | pa.Array) -> Iterator[pa.DictionaryArray]:
-    """The arrays of text inside."""
-    inner = []
-    if isinstance(values, pa.ChunkedArray):
-        inner = values.chunks
-    elif pa.types.is_dictionary(values.type):
-        yield values
-    elif pa.types.is_map(values.type):
-        inner = [values.keys, values.items]
-    elif pa.types.is_nested(values.type):
-        inner = values.flatten() if pa.types.is_struct(values.type) else [values.flatten()]
-    for part in inner:
-        yield from _texts(part)

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from itertools import islice
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,16 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_file
 from vla_ros.core.records import value_of
-from vla_ros.datasets.index import Episode, read_episodes, read_info, read_parquet, read_rows, read_statistics
+from vla_ros.datasets.depth import DepthCode, is_depth
+from vla_ros.datasets.index import Episode, names_of, read_episodes, read_info, read_statistics, read_tasks
+from vla_ros.datasets.parquet import read_rows
+from vla_ros.datasets.rows import place, read_columns
 from vla_ros.datasets.statistics import Statistics, of_rows
-from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, array, is_depth, pixels, read_once
-from vla_ros.datasets.video import decode
+from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, filled, pixels, read_once, statistics
+from vla_ros.datasets.video import NoFrame, frames_at
 
 VECTORS = ("observation.state", "action")  # of the joints
-STATISTICS = ("mean", "std", "min", "max", "q01", "q99")
+PICTURES = ("video", "image")
 Progress = Callable[[int, int], None]  # called with (frames done, frames in all) after each episode
 
 
@@ -26,15 +30,18 @@ class Dataset:
     Attributes:
         fps: Hz.
         robot_type: name of the robot as written.
-        joint_names: J names, the order of states and actions.
+        joint_names, action_names: S and A names, the order of states and of actions. Actions of the same names as the
+            states come in the states' order, whatever the file's is.
         camera_names: colour cameras whose frames it holds.
         streams: readings of further sensors, depth and "observation.NAME" -> shape of a value.
         unreadable: name -> why a depth stream cannot be read.
         episodes: in order; episode i covers frames `episodes[i].start` to `.stop`.
-        states: (N, J) float32 joint positions, rad or m.
-        actions: (N, J) float32 joint targets, rad or m.
-        statistics: feature key ("observation.state", "action", "observation.images.CAMERA") -> mean, std, min, max,
-            q01, q99, count.
+        states: (N, S) float32 joint positions, rad or m.
+        actions: (N, A) float32 joint targets, rad or m.
+        timestamps: (N,) float64 s since the begin of the episode, by which videos are read.
+        tasks: the distinct instructions, in the order in which they come up.
+        task_of: (N,) int64, of each frame the place of its instruction in `tasks`.
+        said_statistics: feature key -> statistics as the files have them.
 
     Raises:
         InputError: for a folder that is no dataset, an unfinished one, damaged files, NaN values.
@@ -51,30 +58,69 @@ class Dataset:
                 raise InputError(f"dataset {self.path}: feature {key!r} is missing, it has {sorted(features)}")
             if len(features[key]["shape"]) != 1:
                 raise InputError(f"dataset {self.path}: {key}: shape {features[key]['shape']}, expected one size")
-        self.joint_names = _names(features["observation.state"])
-        self._keys = {
-            key.removeprefix(IMAGE_PREFIX).removeprefix("observation."): key for key, feature in features.items()
-            if key.startswith("observation.") and key != "observation.state" or feature["dtype"] in ("video", "image")
-        }
-        kinds = {name: features[key]["dtype"] for name, key in self._keys.items()}
-        pictures = [name for name, kind in kinds.items() if kind in ("video", "image")]
+        keys = [
+            key for key, feature in features.items()
+            if key.startswith("observation.") and key != "observation.state" or feature["dtype"] in PICTURES
+        ]  # fmt: skip
+        names = [key.removeprefix(IMAGE_PREFIX).removeprefix("observation.") for key in keys]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"dataset {self.path}: more than one feature {name!r}, expected one of that name")
+        self._keys = dict(zip(names, keys, strict=True))
+        self._dtypes = {name: features[key]["dtype"] for name, key in self._keys.items()}
+        pictures = [name for name, kind in self._dtypes.items() if kind in PICTURES]
         self.depth_names = tuple(name for name in pictures if is_depth(features[self._keys[name]]))
         self.camera_names = tuple(name for name in pictures if name not in self.depth_names)
-        self.unreadable = {
-            name: "depth as video, whose scale the file does not give; expected 16-bit images in mm"
-            for name in self.depth_names if kinds[name] == "video"
-        }  # fmt: skip
+        self._codes: dict[str, DepthCode] = {}  # of depth that is stored as video
+        self.unreadable = {name: why for name in self.depth_names if (why := self._why_unreadable(name))}
         once = self.path / "meta" / ONCE_FILE
         self._once = read_once(once) if once.exists() else {}
         self.streams = {
             name: tuple(features[key]["shape"]) for name, key in self._keys.items()
             if name not in self.camera_names and name not in self.unreadable
         } | {name: value.shape for name, value in self._once.items()}  # fmt: skip
-        videos = [self._keys[name] for name in self.camera_names if kinds[name] == "video"]
+        videos = [self._keys[n] for n in pictures if self._dtypes[n] == "video" and n not in self.unreadable]
+        self.said_statistics = read_statistics(self.path)
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
-        rows = self._columns({key: ((len(self.joint_names),), "float32") for key in VECTORS})
-        self.states, self.actions = rows["observation.state"], rows["action"]
-        self.statistics = self._statistics()
+        self._written = dict(zip(VECTORS, _names(*(features[key] for key in VECTORS)), strict=True))
+        self.joint_names, self.action_names = self._written.values()
+        self._order = list(range(len(self.action_names)))  # the columns of the file's actions, in ours
+        if sorted(self.joint_names) == sorted(self.action_names) and len(set(self.joint_names)) == len(self._order):
+            self._order = [self.action_names.index(name) for name in self.joint_names]
+            self.action_names = self.joint_names
+        kinds = {key: (tuple(features[key]["shape"]), "float32") for key in VECTORS}
+        rows = self._columns(kinds | {"timestamp": ((1,), "float64"), "task_index": ((1,), "int64")})
+        self.states, self.actions = rows["observation.state"], self.sorted_actions(rows["action"])
+        self.timestamps = rows["timestamp"][:, 0]
+        self._set_tasks(rows["task_index"][:, 0])
+
+    def _why_unreadable(self, name: str) -> str:
+        """Of a depth stream; empty where it can be read."""
+        feature = self.info["features"][self._keys[name]]
+        unit = (feature.get("info") or {}).get("depth_unit")
+        if self._dtypes[name] == "image":
+            return "" if unit in (None, "mm") else f"depth as images in {shown(unit)}, expected mm"
+        try:
+            self._codes[name] = DepthCode.of(feature, name)
+        except InputError as error:
+            return str(error).removeprefix(f"{name}: ")
+        return ""
+
+    def _set_tasks(self, indices: np.ndarray) -> None:
+        """`tasks`, `task_of` and the episodes' instructions, of the rows' (N,) task_index."""
+        texts = read_tasks(self.path, self.info)
+        numbers, first, places = np.unique(indices, return_index=True, return_inverse=True)
+        for number, frame in zip(numbers.tolist(), first.tolist(), strict=True):
+            if number not in texts:
+                episode, row = place(self.episodes, frame)
+                raise InputError(f"dataset {self.path}: episode {episode}, row {row}: task_index {number}, expected "
+                                 f"one of the table of tasks: {shown(sorted(texts))}")
+        found = [texts[number] for number in numbers.tolist()]  # two numbers may have one text
+        self.tasks = tuple(dict.fromkeys(found[k] for k in np.argsort(first)))
+        self.task_of = np.array([self.tasks.index(text) for text in found], np.int64)[places.reshape(-1)]
+        for k, episode in enumerate(self.episodes):
+            used = dict.fromkeys(self.task_of[episode.start : episode.stop].tolist())
+            self.episodes[k] = replace(episode, instructions=tuple(self.tasks[task] for task in used))
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -95,7 +141,7 @@ class Dataset:
     def episode_frames(self, episode: Episode, camera: str) -> np.ndarray:
         """(T, h, w, 3) uint8 RGB frames of one episode, decoded, or (T, h, w, 1) uint16 depth in mm.
 
-        Raises InputError for too few.
+        Frame t of a video is the one whose time is that of row t. Raises InputError that names a row without one.
         """
         where = f"dataset {self.path}: episode {episode.index}, camera {camera}"
         shape, dtype = self._picture(camera)
@@ -103,16 +149,18 @@ class Dataset:
             frames = np.empty((episode.length, *shape), dtype)
         except MemoryError as error:
             raise InputError(f"{where}: {episode.length} frames of {shape} do not fit into memory") from error
-        count = 0
+        there = np.zeros(episode.length, bool)
         try:
-            for count, image in enumerate(islice(self._decoded(episode, camera), episode.length), start=1):
+            for row, image in self._decoded(episode, camera):
                 if image.shape != shape:
-                    raise InputError(f"frame of {image.shape}, expected {shape}")
-                frames[count - 1] = image
+                    raise NoFrame(row, f"frame of {image.shape}, expected {shape}")
+                frames[row], there[row] = image, True
+            if not there.all():
+                raise NoFrame(np.argmin(there), f"no frame, {there.sum()} of {episode.length} have one")
+        except NoFrame as error:
+            raise NoFrame(error.row, error.why, f"{where}, ") from None
         except InputError as error:
             raise InputError(f"{where}: {error}") from None
-        if count < episode.length:
-            raise InputError(f"{where}: {count} frames, expected {episode.length}")
         return frames
 
     def _picture(self, camera: str) -> tuple[tuple[int, ...], type]:
@@ -144,6 +192,10 @@ class Dataset:
                 store.flush()
         return np.load(file, mmap_mode="r")
 
+    def sorted_actions(self, values: np.ndarray) -> np.ndarray:
+        """(..., A) in the order of the file's actions to that of `action_names`; another last size stays as it is."""
+        return values[..., self._order] if values.ndim and values.shape[-1] == len(self._order) else values
+
     def command_columns(self, group: str) -> list[int]:
         """The columns of `actions` that a command group of the robot holds. Raises InputError for an unknown one."""
         said = (self.info["features"]["action"].get("info") or {}).get("groups", {})
@@ -169,21 +221,33 @@ class Dataset:
     def _identity(self, camera: str) -> str:
         """Of what the frames are made from: where the dataset is, what it says, and the state of its files."""
         key = self._key(camera)
-        files = dict.fromkeys(e.videos[key][0] if key in e.videos else e.data for e in self.episodes)
-        states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
-        rows = [(e.start, e.length) for e in self.episodes]
-        said = repr((str(self.path.resolve()), self.info, rows, states))
+        files = [file for e in self.episodes for file in (e.data, e.videos[key].file if key in e.videos else e.data)]
+        states = [
+            (str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in dict.fromkeys(files) if file.is_file()
+        ]
+        rows = [(e.start, e.length, e.videos.get(key)) for e in self.episodes]
+        said = repr(("by time", str(self.path.resolve()), self.info, rows, states))
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
-    def _decoded(self, episode: Episode, camera: str) -> Iterator[np.ndarray]:
-        """(h, w, 3) uint8 RGB frames, or (h, w, 1) uint16 depth in mm."""
+    def _decoded(self, episode: Episode, camera: str) -> Iterator[tuple[int, np.ndarray]]:
+        """(row, its frame): (h, w, 3) uint8 RGB, or (h, w, 1) uint16 depth in mm."""
         key = self._key(camera)
-        if key in episode.videos:
-            yield from decode(*episode.videos[key])
+        if clip := episode.videos.get(key):
+            times = clip.start + self.timestamps[episode.start : episode.stop]
+            outside = np.flatnonzero((times < clip.start - 0.1 / self.fps) | (times > clip.stop - 0.1 / self.fps))
+            if len(outside):
+                where = f"{times[outside[0]]:.4f} s of {clip.file.name}"
+                raise NoFrame(outside[0], f"at {where}, expected {clip.start:.4f} to {clip.stop:.4f} s")
+            yield from frames_at(clip.file, times, self._codes.get(camera))
             return
-        for row in read_rows(episode.data, key, episode.index):  # images as PNG or JPEG bytes in the rows themselves
-            data = row.get("bytes") if isinstance(row, dict) else row
-            yield pixels(data, self.image_size(camera), camera in self.depth_names)
+        for row, data in read_rows(episode.data, key, episode.index):  # PNG or JPEG bytes in the rows themselves
+            if not 0 <= row < episode.length:
+                raise InputError(f"row {row}, expected 0 to {episode.length - 1}")
+            data = data.get("bytes") if isinstance(data, dict) else data
+            try:
+                yield row, pixels(data, self.image_size(camera), camera in self.depth_names)
+            except InputError as error:
+                raise NoFrame(row, str(error)) from None
 
     def _key(self, camera: str) -> str:
         if camera in self.unreadable:
@@ -195,72 +259,44 @@ class Dataset:
 
     def _columns(self, wanted: dict[str, tuple[tuple[int, ...], str]]) -> dict[str, np.ndarray]:
         """Feature key -> (N, *shape) of its rows; `wanted`: key -> (shape, dtype). Raises InputError."""
-        total = len(self)
-        parts: dict[str, list[np.ndarray]] = {key: [] for key in wanted}
-        places: list[np.ndarray] = []
-        by_index = {episode.index: episode for episode in self.episodes}
-        for file in dict.fromkeys(episode.data for episode in self.episodes):
-            names = {*wanted, "episode_index", "frame_index"}
-            table = read_parquet(file, names.__contains__)
-            if missing := names - set(table.column_names):
-                raise InputError(f"{file}: no column {sorted(missing)}, it has {sorted(table.column_names)}")
-            numbers, frames = (array(table[name], (1,), "int64")[:, 0] for name in ("episode_index", "frame_index"))
-            starts = np.array([by_index[n].start if n in by_index else -1 for n in numbers.tolist()])
-            rows = (starts + frames)[starts >= 0]
-            if len(rows) and not 0 <= rows.min() <= rows.max() < total:
-                raise InputError(f"{file}: more rows than the table of episodes says")
-            for key, (shape, dtype) in wanted.items():
-                try:
-                    parts[key].append(array(table[key], shape, dtype)[starts >= 0])
-                except InputError as error:
-                    raise InputError(f"{file}: {key}: {error}") from None
-            places.append(rows)
-        if (found := sum(map(len, places))) < total:  # before memory for as many as the table of episodes says
-            raise InputError(f"dataset {self.path}: {found} rows, {total - found} of {total} are missing")
-        order = np.full(total, -1)
-        order[np.concatenate(places)] = np.arange(sum(map(len, places)))
-        if (order < 0).any():
-            missing = np.flatnonzero(order < 0)
-            raise InputError(
-                f"dataset {self.path}: frame {missing[0]} has no row, {len(missing)} of {total} are missing"
-            )
-        found = {key: np.concatenate(rows)[order] for key, rows in parts.items()}
+        found = read_columns(self.path, self.episodes, wanted)
         for key, values in found.items():
             bad = np.argwhere(~np.isfinite(values)) if values.dtype.kind == "f" else ()
             if len(bad):
-                frame, *place = bad[0].tolist()
-                episode = next(episode for episode in self.episodes if frame < episode.stop)
-                what = f"joint {self.joint_names[place[0]]}" if key in VECTORS else f"value {place}"
-                raise InputError(
-                    f"dataset {self.path}: episode {episode.index}, frame {frame - episode.start}: {key} of {what} is "
-                    f"{values[tuple(bad[0])]}, expected a finite number"
-                )
+                frame, *where = bad[0].tolist()
+                episode, row = place(self.episodes, frame)
+                what = f" of joint {self._written[key][where[0]]}" if key in VECTORS else f" of value {where}"
+                raise InputError(f"dataset {self.path}: episode {episode}, frame {row}: {key}{what} is "
+                                 f"{values[tuple(bad[0])]}, expected a finite number")
         return found
 
-    def _statistics(self) -> dict[str, Statistics]:
-        """As written; features whose statistics are missing or lack quantiles are computed from the rows."""
-        statistics = read_statistics(self.path)
-        width = len(self.joint_names)
+    @cached_property
+    def statistics(self) -> dict[str, Statistics]:
+        """Feature key ("observation.state", "action", "observation.imu") -> mean, std, min, max, quantiles, count.
+
+        They are computed from the rows: where episodes were put together, files hold averages of the episodes'
+        quantiles, which are no quantiles. Those of pictures, and of what cannot be read, are as written.
+        """
+        found = dict(self.said_statistics)
         for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):
-            if not set(STATISTICS) <= set(statistics.get(key, ())):
-                statistics[key] = of_rows(rows)
-            for name in STATISTICS:
-                values = statistics[key][name]
-                if values.shape != (width,):
-                    what = f"statistics of {key} have {values.size} dimensions, expected {width}"
-                    raise InputError(f"dataset {self.path}: {what}")
-                if not np.isfinite(values).all():
-                    raise InputError(f"dataset {self.path}: statistics of {key}: {name} is not finite")
-        return statistics
+            found[key] = of_rows(rows)
+        numbers = [name for name, dtype in self._dtypes.items() if dtype not in (*PICTURES, "string")]
+        for name in numbers:
+            try:
+                rows = self.values(name)
+                if f"{name}_count" in numbers:
+                    rows = filled(rows, self.values(f"{name}_count"))
+                found[self._keys[name]] = statistics([rows], len(self))
+            except InputError:
+                continue
+        return found
 
 
-def _names(feature: dict) -> tuple[str, ...]:
-    """Names of a vector feature: a list, a list in a mapping, or none."""
-    names, count = feature.get("names"), feature["shape"][0]
-    while isinstance(names, dict):
-        names = next(iter(names.values()), None)
-    return (
-        tuple(map(str, names))
-        if isinstance(names, list) and len(names) == count
-        else tuple(f"joint_{k}" for k in range(count))
-    )
+def _names(state: dict, action: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the states and of the actions of a file; names that one of both lacks are the other's where sizes agree."""
+    sizes = [feature["shape"][0] for feature in (state, action)]
+    states, actions = names_of(state), names_of(action)
+    if sizes[0] == sizes[1]:
+        states, actions = states or actions, actions or states
+    numbered = [tuple(f"joint_{k}" for k in range(size)) for size in sizes]
+    return states or numbered[0], actions or numbered[1]

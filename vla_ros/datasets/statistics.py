@@ -1,9 +1,9 @@
-"""Statistics of a dataset: mean, std, min, max, q01, q99 and count of every feature."""
+"""Statistics of a dataset: mean, std, min, max, quantiles and count of every feature, as LeRobot names them."""
 
 import numpy as np
 
 Statistics = dict[str, np.ndarray]
-QUANTILES = {"q01": 0.01, "q99": 0.99}
+QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 
 
 def of_rows(rows: np.ndarray) -> Statistics:
@@ -14,7 +14,7 @@ def of_rows(rows: np.ndarray) -> Statistics:
         "std": rows.std(0),
         "min": rows.min(0),
         "max": rows.max(0),
-        **{name: np.quantile(rows, q, axis=0) for name, q in QUANTILES.items()},
+        **dict(zip(QUANTILES, np.quantile(rows, list(QUANTILES.values()), axis=0), strict=True)),
         "count": np.array([len(rows)]),
     }
 

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,6 @@ def feature(stream: Stream, shape: tuple[int, ...], dtype: str) -> dict[str, Any
     return {"dtype": dtype, "shape": list(shape), "names": names, "info": {"unit": stream.unit, "frame": stream.frame}}
 
 
-def is_depth(feature: Mapping[str, Any]) -> bool:
-    info = (feature.get("info") or {}) | (feature.get("video_info") or {})
-    marked = info.get("is_depth_map") or info.get("video.is_depth_map")
-    return bool(marked) or str(info.get("video.pix_fmt", "")).startswith(("gray1", "gray9"))
-
-
 def column(rows: np.ndarray) -> pa.Array:
     """(T, *shape) as a column: plain values of shape (1,), lists else, depth as images of the rows."""
     if rows.dtype == np.uint16:
@@ -55,20 +49,29 @@ def column(rows: np.ndarray) -> pa.Array:
 
 
 def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    """(T, *shape) of a column. Raises InputError when it holds another number of values."""
+    """(T, *shape) of a column. Raises InputError for another number or other kinds of values."""
     flat = values.combine_chunks()
     while pa.types.is_list(flat.type) or pa.types.is_fixed_size_list(flat.type) or pa.types.is_large_list(flat.type):
         flat = flat.flatten()
     size = int(np.prod(shape))
-    if len(flat) != len(values) * size or flat.null_count:
+    if flat.null_count:
+        raise InputError(f"{flat.null_count} of {len(flat)} values are null, expected none")
+    if len(flat) != len(values) * size:
         raise InputError(f"{len(flat)} values in {len(values)} rows, expected {size} each")
+    kind = flat.type.value_type if pa.types.is_dictionary(flat.type) else flat.type
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) if dtype == "string" else numbers):
+        raise InputError(f"values of {kind}, expected {shown(dtype)}")
     if dtype == "string":
-        rows = np.array(flat.to_pylist(), dtype=np.str_)
-    else:
-        try:
-            rows = np.asarray(flat.to_numpy(zero_copy_only=False), dtype)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"values of {flat.type}, expected {shown(dtype)}") from error
+        return np.array(flat.to_pylist(), dtype=np.str_).reshape(-1, *shape)
+    found = flat.to_numpy(zero_copy_only=False)
+    try:
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows = np.asarray(found, dtype)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"values of {kind}, expected {shown(dtype)}") from error
+    if rows.dtype.kind not in "fiub" or rows.dtype.kind != "f" and not np.array_equal(rows, found):
+        raise InputError(f"values of {kind} that are no {shown(dtype)}")
     return rows.reshape(-1, *shape)
 
 
@@ -95,6 +98,11 @@ def read_once(path: Path) -> dict[str, np.ndarray]:
             return dict(file)
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise error if isinstance(error, InputError) else InputError(f"{path}: cannot be read: {error}") from error
+
+
+def filled(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """(M, columns): of (N, points, columns) the first `counts` (N, 1) points of each row; those after are padding."""
+    return values[np.arange(values.shape[1]) < counts]
 
 
 def statistics(parts: Sequence[np.ndarray], frames: int) -> Statistics:

@@ -1,6 +1,7 @@
 """Frames to H.264 and back (PyAV)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,20 @@ from vla_ros.core.files import regular
 PIXEL_FORMAT = "yuv444p"
 CRF = 14
 KEYFRAME_INTERVAL = 10  # frames; random access decodes at most this many
+TOLERANCE = 1e-4  # s between the time of a row and that of its frame; LeRobot's own
+
+
+class NoFrame(InputError):
+    """There is no frame for a row.
+
+    Attributes:
+        row: of the episode.
+        why: the message without what it is about.
+    """
+
+    def __init__(self, row: int, why: str, where: str = "") -> None:
+        super().__init__(f"{where}row {row}: {why}")
+        self.row, self.why = int(row), why
 
 
 def video_info(height: int, width: int, fps: float) -> dict[str, Any]:
@@ -32,7 +47,7 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.frames = 0
         self.bytes = 0  # encoded so far
-        rate = Fraction(fps).limit_denominator(1001)
+        self._rate = rate = Fraction(fps).limit_denominator(1001)
         self._container = av.open(str(path), "w", format="mp4")
         self._stream = self._container.add_stream(
             "libx264", rate=rate, options={"crf": str(CRF), "preset": "fast", "bf": "0"}
@@ -42,6 +57,11 @@ class VideoWriter:
         self._stream.codec_context.time_base = 1 / rate
         self._stream.codec_context.gop_size = KEYFRAME_INTERVAL
         self._stream.codec_context.thread_count = 1  # the same bytes on every machine
+
+    @property
+    def seconds(self) -> float:
+        """The time of the next frame; by the file's clock, which may differ from that of the rows by 1e-6 Hz."""
+        return float(self.frames / self._rate)
 
     def add(self, frames: np.ndarray) -> None:
         """Append (T, h, w, 3) uint8 RGB frames of one episode."""
@@ -63,24 +83,72 @@ class VideoWriter:
         self._container.mux(packets)
 
 
-def decode(path: Path, start: float = 0.0) -> Iterator[np.ndarray]:
-    """(h, w, 3) uint8 RGB frames from `start` s on, in order.
+def frames_at(
+    path: Path, times: np.ndarray, pixels: Callable[[av.VideoFrame], np.ndarray] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(k, the frame at `times[k]`) for every k, in the order of the times.
 
-    Raises InputError that names the file when it is missing or cannot be decoded.
+    Args:
+        times: (T,) s in the video. A frame must be there within TOLERANCE, and what a float32 second and the video's
+            clock cannot tell apart: nothing in between is made up, and a time may ask for the same frame as another.
+        pixels: makes an array of a frame; (h, w, 3) uint8 RGB by default.
+
+    Raises InputError that names the file when it is missing or cannot be decoded, NoFrame for a k that has none.
     """
+    order = np.argsort(times, kind="stable").tolist()
+    last: float | None = None
+    with _opened(path) as (container, stream):
+        span = TOLERANCE + float(np.spacing(np.float32(np.abs(times).max()))) + 0.5 * float(stream.time_base or 0)
+        for frame in _frames(container, stream, float(times[order[0]]), span):
+            if frame.time is None:
+                raise InputError(f"video {path}: a frame without a time")
+            image = None
+            while order and times[order[0]] <= frame.time + span:
+                if times[order[0]] < frame.time - span:
+                    raise _no_frame(path, order[0], times, last, frame.time)
+                image = (pixels or _rgb)(frame) if image is None else image
+                yield order.pop(0), image
+            if not order:
+                return
+            last = frame.time
+    raise _no_frame(path, order[0], times, last, None)
+
+
+def _no_frame(path: Path, k: int, times: np.ndarray, before: float | None, after: float | None) -> InputError:
+    beside = [f"{time:.4f}" for time in (before, after) if time is not None]
+    found = f"the nearest are at {' and '.join(beside)} s" if beside else "it holds none"
+    found += "" if after is not None else ", and there the video ends"
+    return NoFrame(k, f"video {path} has no frame at {times[k]:.4f} s, {found}")
+
+
+def _rgb(frame: av.VideoFrame) -> np.ndarray:
+    return frame.to_ndarray(format="rgb24")
+
+
+def _frames(container: Any, stream: Any, start: float, span: float) -> Iterator[av.VideoFrame]:
+    """Frames in the order of their times, from one not after `start` s on, where there is one."""
+    frames = container.decode(stream)
+    if start > span:
+        container.seek(int(start / stream.time_base), stream=stream, backward=True)
+        first = next(frames, None)
+        if first is not None and first.time is not None and first.time <= start + span:
+            yield first
+        else:  # the index of the file leads astray
+            container.seek(0, stream=stream, backward=True)
+            frames = container.decode(stream)
+    yield from frames
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         with av.open(str(regular(path, "video"))) as container:
             stream = container.streams.video[0]
-            if stream.codec_context is None or not stream.average_rate:
-                raise InputError(f"video {path}: of no known codec, or without a frame rate")
+            if stream.codec_context is None or not stream.time_base:
+                raise InputError(f"video {path}: of no known codec, or without a clock")
             stream.codec_context.thread_count = 1
-            half = 0.5 / float(stream.average_rate)
-            if start > half:
-                container.seek(int(start / stream.time_base), stream=stream, backward=True)
-            for frame in container.decode(stream):
-                if frame.time is None or frame.time > start - half:
-                    yield frame.to_ndarray(format="rgb24")
+            yield container, stream
     except InputError:
         raise
     except (OSError, ValueError, IndexError, ArithmeticError, TypeError, av.FFmpegError) as error:
-        raise InputError(f"video {path}: {error}") from error
+        raise InputError(f"video {path}: {' '.join(str(error).split())}") from error

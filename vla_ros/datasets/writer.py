@@ -12,7 +12,16 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.statistics import PixelStatistics, Statistics
-from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, column, feature, feature_key, statistics
+from vla_ros.datasets.values import (
+    IMAGE_NAMES,
+    IMAGE_PREFIX,
+    ONCE_FILE,
+    column,
+    feature,
+    feature_key,
+    filled,
+    statistics,
+)  # fmt: skip
 from vla_ros.datasets.video import VideoWriter, video_info
 
 CODEBASE_VERSION = "v3.0"
@@ -98,7 +107,7 @@ class DatasetWriter:
                 row |= self._add_pixels(key, values)
                 continue
             if f"{key}_count" in rows:  # the rows after the points are padding
-                values = values[np.arange(values.shape[1]) < rows[f"{key}_count"]]
+                values = filled(values, rows[f"{key}_count"])
             self._rows.setdefault(key, []).append(values)
             row |= _flat(key, statistics([values], length))
         self._episodes.append(row | {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0})
@@ -167,9 +176,9 @@ class DatasetWriter:
             self._video_index[camera] = self._video_index.get(camera, -1) + 1
             path = self.path / VIDEO_PATH.format(video_key=key, **_place(self._video_index[camera]))
             video = self._videos[camera] = VideoWriter(path, self.fps, *frames.shape[1:3])
-        row = _place(self._video_index[camera]) | {"from_timestamp": video.frames / self.fps}
+        row = _place(self._video_index[camera]) | {"from_timestamp": video.seconds}
         video.add(frames)
-        row["to_timestamp"] = video.frames / self.fps
+        row["to_timestamp"] = video.seconds
         return {f"videos/{key}/{name}": value for name, value in row.items()} | self._add_pixels(key, frames)
 
     def _add_pixels(self, key: str, frames: np.ndarray) -> dict:

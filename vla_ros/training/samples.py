@@ -26,6 +26,16 @@ def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list
     return ([e for k, e in enumerate(episodes) if k not in chosen], [e for k, e in enumerate(episodes) if k in chosen])
 
 
+def joints(dataset: Dataset) -> tuple[str, ...]:
+    """Those of its states and actions. Raises InputError where they are not of the same ones."""
+    if dataset.action_names != dataset.joint_names:
+        raise InputError(f"dataset {dataset.path}: state of {len(dataset.joint_names)} dimensions "
+                         f"{list(dataset.joint_names)}, action of {len(dataset.action_names)} "
+                         f"{list(dataset.action_names)}: expected targets of the same joints; where they are, give "
+                         "both the same names in meta/info.json")
+    return dataset.joint_names
+
+
 class Samples:
     """Frames of some episodes as `Sample`s for a processor.
 
@@ -42,8 +52,7 @@ class Samples:
         cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.processor, self.episodes = processor, tuple(episodes)
-        missing = [name for name in processor.joints if name not in dataset.joint_names]
-        if missing or len(processor.joints) != len(dataset.joint_names):
+        if sorted(processor.joints) != sorted(joints(dataset)):
             raise InputError(f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects "
                              f"{processor.joints}")
         for camera in processor.cameras:
@@ -76,7 +85,6 @@ class Samples:
         lengths = [episode.length for episode in episodes]
         self._first = np.repeat([episode.start for episode in episodes], lengths)
         self._last = np.repeat([episode.stop - 1 for episode in episodes], lengths)
-        self._episode = np.repeat(np.arange(len(episodes)), lengths)
         self._index = np.concatenate([np.arange(e.start, e.stop) for e in episodes])
 
     def __len__(self) -> int:
@@ -117,7 +125,7 @@ class Samples:
             Sample(
                 images={camera: values[b] for camera, values in images.items()},
                 state=states[b],
-                instruction=self.episodes[self._episode[number]].instruction,
+                instruction=self._dataset.tasks[self._dataset.task_of[frame[b]]],
                 actions=actions[b] if training else None,
                 action_is_pad=is_pad[b] if training else None,
                 values={name: rows[b] for name, rows in values.items()},

@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.check import ERROR, briefly, check
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
 from vla_ros.policies.policy import Batch
@@ -22,7 +23,7 @@ from vla_ros.training.config import OptimizerConfig, TrainConfig
 from vla_ros.training.evaluate import evaluate
 from vla_ros.training.log import Log
 from vla_ros.training.processes import Processes
-from vla_ros.training.samples import Samples, split
+from vla_ros.training.samples import Samples, joints, split
 from vla_ros.training.units import bring_to_rad
 
 
@@ -41,13 +42,14 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
 
     A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names.
     """
+    names = joints(dataset)
     bring_to_rad(dataset, config.units)
     data = registry.TrainingData(
-        joints=dataset.joint_names,
+        joints=names,
         cameras=dataset.camera_names,
         step_dt=1.0 / dataset.fps,
         statistics=dataset.statistics,
-        instructions=tuple(dict.fromkeys(episode.instruction for episode in dataset.episodes)),
+        instructions=dataset.tasks,
         streams=dataset.streams,
     )
     if config.family:
@@ -93,6 +95,11 @@ class Trainer:
             raise InputError(f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
                              f"by {self.processes.count} processes")
         dataset = Dataset(config.dataset)
+        found = check(dataset, pictures=False)  # a frame that is missing is found when pictures are decoded
+        if errors := [finding for finding in found if finding.level == ERROR]:
+            raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
+                             f"vla-ros dataset check {dataset.path})")
+        self.warnings = briefly(found)
         self.loaded = open_policy(config, dataset)
         self.policy = self.loaded.policy.float().to(self.device)
         adapt.freeze(self.policy, config.freeze)
@@ -122,7 +129,7 @@ class Trainer:
         """Words of the dataset's instructions that the policy cannot tell apart, and the episodes that have them."""
         words: Counter[str] = Counter()
         for episode in self.samples.episodes:
-            words.update(self.loaded.processor.unknown_words(episode.instruction))
+            words.update({word for text in episode.instructions for word in self.loaded.processor.unknown_words(text)})
         return dict(sorted(words.items()))
 
     def run(self) -> dict[str, float]:

@@ -7,8 +7,8 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.lerobot import Dataset
-from vla_ros.policies.dimension import Dimension, dimensions_statistics, not_rad, read_dimension
-from vla_ros.policies.normalisation import NAMES
+from vla_ros.datasets.statistics import of_rows
+from vla_ros.policies.dimension import Dimension, not_rad, read_dimension
 
 WHERE = "`units` of the training config"
 
@@ -27,17 +27,14 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
     if unknown := [row.joint for row in rows if row.joint not in dataset.joint_names or said[row.joint] is not row]:
         raise InputError(f"{WHERE}: joint {unknown[0]!r}, expected each of {list(dataset.joint_names)} at most once")
     dimensions = [said.get(name, Dimension(name)) for name in dataset.joint_names]
-    back = []
     for d in dimensions:
         if d.linkage or d.mode != "absolute":
             raise InputError(f"{WHERE}: {d.joint}: linkage or mode, expected a unit, or scale and offset")
-        back.append(Dimension(d.joint, 1 / d.scale, -d.offset / d.scale))
-    scale, offset = (np.array([getattr(d, name) for d in back]) for name in ("scale", "offset"))
+    scale = np.array([1 / d.scale for d in dimensions])
+    offset = np.array([-d.offset / d.scale for d in dimensions])
     for feature, values in (("observation.state", dataset.states), ("action", dataset.actions)):
-        statistics = dataset.statistics[feature]
-        if not units and (why := not_rad(dimensions, statistics)):
+        if not units and (why := not_rad(dimensions, dataset.statistics[feature])):
             raise InputError(f"dataset {dataset.path}: {feature}: {why} in {WHERE}")
         if units:
             values[:] = values * scale + offset
-            moved = {name: np.asarray(statistics[name]) for name in NAMES if name in statistics}
-            dataset.statistics[feature] = statistics | dimensions_statistics(back, moved, dataset.joint_names)
+            dataset.statistics[feature] = of_rows(values)
