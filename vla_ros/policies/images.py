@@ -77,6 +77,17 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale an image to (height, width, 3) pixels whatever its aspect, bicubic with antialiasing, as Pillow does.
+
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
+    """
+    _check(image)
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
 def _check(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(f"image of shape {image.shape}, {image.dtype}: expected (height, width, 3) uint8")

@@ -16,6 +16,7 @@ from vla_ros.core.records import Range, read_mapping, value_of
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder, find_statistics, lacking
 from vla_ros.policies.formats.weights import TensorFolder
+from vla_ros.policies.normalisation import MODES as NEEDED
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 from vla_ros.policies.processor import short_name
@@ -51,6 +52,9 @@ def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statisti
     result = {}
     for feature in folder.images:
         rows = statistics.get(feature.name, {})
+        if missing := [name for name in NEEDED[MODES[mode]] if rows and name not in rows]:
+            raise InputError(f"checkpoint {folder.path}: {feature.name} is normalised by {mode}, but its statistics "
+                             f"lack {missing}")
         if mode == "MEAN_STD" and rows:
             result[feature.name] = {"mean": rows["mean"], "std": rows["std"]}
         elif mode == "MIN_MAX" and rows:
