@@ -112,6 +112,8 @@ class GO1(Policy):
         self.config = config
         text, expert = config.text, config.expert
         width, features = expert.width, config.vision.hidden * config.shuffle**2
+        pixels = torch.tensor([IMAGENET["mean"].tolist(), IMAGENET["std"].tolist()], device="cpu")
+        self.register_buffer("pixels", pixels[..., None, None], persistent=False)
         self.vision = InternVit(config.vision)
         self.connector = nn.Sequential(
             nn.LayerNorm(features), nn.Linear(features, text.width), nn.GELU(), nn.Linear(text.width, text.width)
@@ -184,8 +186,7 @@ class GO1(Policy):
     def encode_images(self, images: Tensor) -> Tensor:
         """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches, without the first token, become tokens."""
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
-            mean, std = (images.new_tensor(IMAGENET[name], dtype=torch.float32) for name in ("mean", "std"))
-            images = (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
+            images = (images.float() / 255 - self.pixels[0]) / self.pixels[1]
         features = self.vision(images.flatten(0, 1))[:, 1:]
         side, shuffle = math.isqrt(features.shape[1]), self.config.shuffle
         # (N, block row, block column, row in block, column in block, hidden)
