@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import families
 import lerobot_checkpoints
@@ -29,11 +30,13 @@ from vla_ros.bags.reader import Bag
 from vla_ros.bags.repair import repair
 from vla_ros.bags.summary import summarise
 from vla_ros.bags.writer import BagWriter
+from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import LONGEST_TEXT, InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.lerobot import Dataset
+from vla_ros.messages.observation import ObservationBuilder
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nodes.parameter_files import check_sections
 from vla_ros.policies import registry
@@ -56,6 +59,18 @@ VALUES = (
     "/dev/zero", "a\0b", "{0.__class__}", "{episode_index:999999999}", "\x1b[2J\n[/red]", "9" * 5000, [], [0], {},
     ["x"] * 3, ["x"] * 5000, [{}], {"x": 1}, {"type": "STATE", "shape": [0]}, nested(60), nested(300),
 )  # fmt: skip
+
+URDF = """<?xml version="1.0" encoding="utf-8"?>
+<robot name="r">
+  <link name="base"/> <link name="arm"/> <link name="finger"/>
+  <joint name="a" type="revolute">
+    <parent link="base"/> <child link="arm"/> <origin xyz="0 0 0.1" rpy="0 1 0"/> <axis xyz="0 0 1"/>
+    <limit lower="-1" upper="1" velocity="2"/> <safety_controller soft_lower_limit="-0.9" soft_upper_limit="0.9"/>
+  </joint>
+  <joint name="b" type="prismatic">
+    <parent link="arm"/> <child link="finger"/> <axis xyz="1 0 0"/> <mimic joint="a" multiplier="0.1" offset="0"/>
+  </joint>
+</robot>"""
 
 
 @dataclass
@@ -85,6 +100,10 @@ def subject(kind: str, folder: Path) -> Subject:
         one = Sample(images, rng.normal(0, 0.1, (processor.n_obs_steps, len(processor.joints))), "touch the red cube")
         processor.outputs(policy.predict(processor.inputs([one])), [one])
 
+    def urdf(path: Path) -> None:
+        load_urdf(path)
+        Kinematics(path).poses({"a": np.zeros(1)})
+
     def build(path: Path) -> None:
         config = TrainConfig.load(path, dataset="d", output="o")
         with without_numbers():
@@ -111,18 +130,19 @@ def subject(kind: str, folder: Path) -> Subject:
     if tokenizer is not None:
         pi0_folders.write_sentencepiece(tokenizer)
     if kind in ("robot", "policy file", "urdf", "parameters") or layout == "training":
-        path = folder / f"{layout}.yaml"
+        path = folder / ("robot.urdf" if kind == "urdf" else f"{layout}.yaml")
         source = {"robot": ROBOT, "policy file": Path("config/policies/so101_lerobot.yaml"),
                   "training": Path(f"config/train/{name}_tiny.yaml"),
                   "parameters": Path("config/executor.yaml")}.get(layout)  # fmt: skip
         if source is not None:
             path.write_bytes(source.read_bytes())
         else:
-            limit = '<limit lower="-1" upper="1" velocity="2"/>'
-            path.write_text(f'<robot name="r"><joint name="a" type="revolute">{limit}</joint></robot>')
-        read = {"robot": RobotSpec.load, "policy file": lambda file: registry.resolve(file, registry.LoadOptions()),
-                "training": build, "urdf": load_urdf,
-                "parameters": lambda file: check_sections(file, ["/executor_node"])}[layout]  # fmt: skip
+            path.write_text(URDF)
+        read = {
+            "robot": lambda file: ObservationBuilder(RobotSpec.load(file)), "training": build, "urdf": urdf,
+            "policy file": lambda file: registry.resolve(file, registry.LoadOptions()),
+            "parameters": lambda file: check_sections(file, ["/executor_node"]),
+        }[layout]  # fmt: skip
         return Subject(path, read, [path])
     if layout == "own":
         registry.save(path, families.fresh(name))
@@ -211,6 +231,22 @@ def change_tensor(tensors: dict[str, np.ndarray], name: str, draw: Callable[[Any
     tensors[name] = np.ascontiguousarray(tensor)
 
 
+def change_element(root: ElementTree.Element, draw: Callable[[Any], Any]) -> None:
+    """Remove, double or rename one of the elements below, or give it another attribute."""
+    parent = draw(st.sampled_from([element for element in root.iter() if len(element)]))
+    child, what = draw(st.sampled_from(list(parent))), draw(st.integers(0, 6))
+    if what == 0:
+        parent.remove(child)
+    elif what == 1:
+        parent.append(child)
+    elif what == 2:
+        child.tag = draw(st.sampled_from(["robot", "link", "joint", "x"]))
+    else:
+        names = [*child.attrib, "name", "type", "xyz"]
+        said = str(draw(st.sampled_from([*VALUES, "0 0 0", "1e308 1e308 1e308", "fixed", "base", "finger"])))
+        child.set(draw(st.sampled_from(names)), "".join(c for c in said if c.isprintable()))
+
+
 def rewrite(file: Path, draw: Callable[[Any], Any]) -> bytes:
     """Other contents of a file: its structure changed where it has one that is known, else its bytes."""
     data, kind = file.read_bytes(), file.suffix
@@ -219,6 +255,10 @@ def rewrite(file: Path, draw: Callable[[Any], Any]) -> bytes:
         name = draw(st.sampled_from(sorted(tensors)))
         change_tensor(tensors, name, draw)
         return save(tensors)
+    if kind == ".urdf" and draw(st.integers(0, 3)):
+        root = ElementTree.fromstring(data)
+        change_element(root, draw)
+        return ElementTree.tostring(root)
     if kind not in (".json", ".yaml", ".jsonl", ".parquet") or draw(st.integers(0, 7)) == 0:
         spoilt = bytearray(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data)
         for _ in range(draw(st.integers(0, 4)) if spoilt else 0):
