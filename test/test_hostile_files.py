@@ -4,7 +4,7 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +73,17 @@ URDF = """<?xml version="1.0" encoding="utf-8"?>
 </robot>"""
 
 
+def policy_file(joints: Sequence[str]) -> dict:
+    """One that says everything that it can."""
+    rows = [{"joint": name, "scale": 2.0, "offset": 0.1, "mode": "absolute"} for name in joints]
+    rows[-1]["linkage"] = {"arm_length": 0.036, "horn_radius": 0.022}
+    return {
+        "checkpoint": "theirs", "tokenizer": "theirs/vlm", "step_dt": 0.1, "cameras": {"front": "front", "wrist": None},
+        "state": rows, "actions": [*rows[:2], {"joint": None}, *rows[3:]], "hold": [joints[2]], "joints": [*joints],
+        "overrides": {"num_steps": 2},
+    }  # fmt: skip
+
+
 @dataclass
 class Subject:
     """What is spoilt: one of `files` at a time, in place. `read` does all that a command would with it."""
@@ -131,17 +142,18 @@ def subject(kind: str, folder: Path) -> Subject:
         pi0_folders.write_sentencepiece(tokenizer)
     if kind in ("robot", "policy file", "urdf", "parameters") or layout == "training":
         path = folder / ("robot.urdf" if kind == "urdf" else f"{layout}.yaml")
-        source = {"robot": ROBOT, "policy file": Path("config/policies/so101_lerobot.yaml"),
-                  "training": Path(f"config/train/{name}_tiny.yaml"),
+        source = {"robot": ROBOT, "training": Path(f"config/train/{name}_tiny.yaml"),
                   "parameters": Path("config/executor.yaml")}.get(layout)  # fmt: skip
         if source is not None:
             path.write_bytes(source.read_bytes())
-        else:
+        elif kind == "urdf":
             path.write_text(URDF)
+        else:
+            real_families.make(folder / "theirs", "smolvla")
+            path.write_text(yaml.safe_dump(policy_file(robot.joint_names)))
         read = {
             "robot": lambda file: ObservationBuilder(RobotSpec.load(file)), "training": build, "urdf": urdf,
-            "policy file": lambda file: registry.resolve(file, registry.LoadOptions()),
-            "parameters": lambda file: check_sections(file, ["/executor_node"]),
+            "policy file": policy, "parameters": lambda file: check_sections(file, ["/executor_node"]),
         }[layout]  # fmt: skip
         return Subject(path, read, [path])
     if layout == "own":

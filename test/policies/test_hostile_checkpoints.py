@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import families
+import lerobot_checkpoints
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -146,3 +147,15 @@ def test_statistics_of_images(tmp_path, change, words):
     (tmp_path / "c/statistics.json").write_text(json.dumps(said))
     with pytest.raises(InputError, match=words):
         registry.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_statistics_of_images_in_a_lerobot_folder(tmp_path, old):
+    folder = lerobot_checkpoints.make(tmp_path / "theirs", "act", old=old)
+    for file in folder.glob("model*" if old else "policy_pre*.safetensors"):
+        tensors = load_file(file)
+        del tensors[next(key for key in tensors if "images" in key and "wrist" in key and key.endswith("std"))]
+        save_file(tensors, file)
+    words = "observation.images.wrist is normalised by MEAN_STD, but its statistics lack .'std'"
+    with pytest.raises(InputError, match=words):
+        registry.load(folder)
