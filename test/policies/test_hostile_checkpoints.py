@@ -119,6 +119,26 @@ def test_what_is_no_tokenizer(tmp_path, data):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda said: said["model"].update(unk_token="<x>"), "not a tokenizer.json that can be used: .*UNK"),
+    (lambda said: said["model"]["vocab"].update(x=10**9), "11 tokens with ids up to 1000000000, expected few gaps"),
+    (lambda said: said.update(post_processor={
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}], "pair": [],
+        "special_tokens": {},
+    }), "not a tokenizer.json that can be used"),
+])  # fmt: skip
+def test_what_the_tokenizers_library_fails_on(tmp_path, change, words):
+    lerobot_checkpoints.write_smolvlm(tmp_path)
+    said = json.loads((tmp_path / "tokenizer.json").read_text())
+    said["model"]["vocab"].pop("\n")
+    change(said)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match=words):
+        tokenizer = load_tokenizer(tmp_path)
+        tokenizer.encode("nobody")
+        tokenizer.prompts(["touch the red cube"], 5)
+
+
 @pytest.mark.parametrize(("values", "words"), [
     ([1e308] * 6, "expected a list of finite numbers, none beyond 1e"), ([-1.0] * 6, "expected deviations of zero"),
     ([[1.0]] * 6, "expected a number"), ("x", "expected a list"),

@@ -4,8 +4,8 @@ import json
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +20,7 @@ from vla_ros.core.records import Range, read_mapping, value_of
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 256 << 20  # of a tokenizer's file
+MOST_HOLES = 1000  # ids without a token
 Id = Annotated[int, Range(0, 10_000_000)]  # of a token
 
 # Words of instructions beyond those of a dataset. They start with a zero embedding: known, but without effect.
@@ -79,7 +80,10 @@ class JsonTokenizer(Tokenizer):
         self.inner, self.where = inner, where
         self.inner.no_padding()
         self.inner.no_truncation()
-        self.size = 1 + max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
+        numbers = inner.get_vocab(with_added_tokens=True).values()
+        self.size = 1 + max(numbers, default=-1)
+        if self.size > 2 * len(numbers) + MOST_HOLES:  # the library prints each missing one when it saves
+            raise InputError(f"{where}: {len(numbers)} tokens with ids up to {self.size - 1}, expected few gaps")
         self.unknown = inner.token_to_id("<unk>")
 
     @property
@@ -90,7 +94,8 @@ class JsonTokenizer(Tokenizer):
         return next(token for token in found if token is not None)
 
     def encode(self, text: str) -> list[int]:
-        return self.inner.encode(text, add_special_tokens=False).ids
+        with _library(self.where):
+            return self.inner.encode(text, add_special_tokens=False).ids
 
     def token(self, name: str) -> int:
         found = self.inner.token_to_id(name)
@@ -99,15 +104,17 @@ class JsonTokenizer(Tokenizer):
         return found
 
     def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
-        self.inner.enable_truncation(most)  # keeps what the template puts at the end
-        encodings = self.inner.encode_batch(list(texts))
+        with _library(self.where):
+            self.inner.enable_truncation(most)  # keeps what the template puts at the end
+            encodings = self.inner.encode_batch(list(texts))
         for encoding, text in zip(encodings, texts, strict=True):
             if encoding.overflowing:
                 logger.warning("the prompt %r was cut to %d tokens", text, most)
         return [encoding.ids for encoding in encodings]
 
     def save(self, folder: Path) -> None:
-        self.inner.save(str(folder / self.FILE))
+        with _library(self.where):
+            self.inner.save(str(folder / self.FILE))
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -169,6 +176,18 @@ class SentencePieceTokenizer(Tokenizer):
             (folder / self.ADDED).write_text(json.dumps(self.added, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
+@contextmanager
+def _library(where: str) -> Iterator[None]:
+    """What the tokenizers library makes of a bad file, when it reads it and when it uses it: a plain Exception, or a
+    panic, which is none."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise InputError(f"{where}: not a tokenizer.json that can be used: {error}") from error
+        raise
+
+
 def cut(ids: list[int], most: int) -> list[int]:
     """The first `most` ids, with a warning where there are more."""
     if len(ids) > most:
@@ -223,10 +242,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if path.suffix == ".model":
         return SentencePieceTokenizer(path)
     regular(path, "tokenizer", MOST_BYTES)
-    try:
-        return JsonTokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
-    except Exception as error:  # the library raises plain Exception for every bad file
-        raise InputError(f"{path}: not a tokenizer.json: {error}") from error
+    with _library(str(path)):
+        inner = tokenizers.Tokenizer.from_file(str(path))
+    return JsonTokenizer(inner, str(path))
 
 
 def _file_in(folder: Path) -> Path | None:
