@@ -12,8 +12,8 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
-GUIDED = ("pi0", "pi05", "smolvla", "diffusion")
+FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "go1")
+GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1")
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
@@ -33,6 +33,9 @@ def config(family: str) -> dict:
     if family == "smolvla":
         values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
+    elif family == "go1":
+        values["vision"] |= {"image": SIDE, "depth": 1}
+        values |= {"horizon": 6, "num_steps": 3}
     else:
         values["image_size"] = [SIDE, SIDE]
     if family == "diffusion":
@@ -40,18 +43,21 @@ def config(family: str) -> dict:
     return values
 
 
+def data() -> registry.TrainingData:
+    """Of a dataset of this file's robot."""
+    row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
+    row |= {"q01": row["min"], "q99": row["max"]}
+    return registry.TrainingData(JOINTS, CAMERAS, 0.1, {"observation.state": row, "action": row}, INSTRUCTIONS)
+
+
 def fresh(family: str, **changes) -> registry.LoadedPolicy:
     """With weights drawn at random everywhere: layers that start at zero would hide mistakes."""
     torch.manual_seed(0)
-    row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
-    row |= {"q01": row["min"], "q99": row["max"]}
-    statistics = {"observation.state": row, "action": row}
-    data = registry.TrainingData(JOINTS, CAMERAS, 0.1, statistics, INSTRUCTIONS)
     name = "pi0" if family == "pi05" else family
     if family in FOREIGN:
-        loaded = import_module(f"foreign_policies.{family}").FAMILY.build(config(family) | changes, data)
+        loaded = import_module(f"foreign_policies.{family}").FAMILY.build(config(family) | changes, data())
     else:
-        loaded = registry.build(name, config(family) | changes, data)
+        loaded = registry.build(name, config(family) | changes, data())
     with torch.no_grad():
         for parameter in loaded.policy.parameters():
             if not parameter.any():

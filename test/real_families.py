@@ -1,29 +1,45 @@
-"""Small LeRobot folders of every real family, and what an SO-101 shows such a policy."""
+"""Small published folders of every real family, and what an SO-101 shows such a policy."""
 
 import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import go1_folders
 import lerobot_checkpoints
 import numpy as np
 import pi0_folders
 
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
+FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "go1")
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 
 def make(path: Path, family: str) -> Path:
-    """Write a LeRobot folder that brings all it needs, cameras "front" and "wrist", six joints; return it."""
+    """Write a folder that brings all it needs, cameras "front" and "wrist", six joints; return it.
+
+    LeRobot's, but for GO-1, whose own folder knows its robot by an `embodiment.yaml`.
+    """
+    if family == "go1":
+        go1_folders.make(path, 6, _tokenizer())
+        Embodiment.identity(ROBOT.joint_names, cameras(family), 0.1).save(path / "embodiment.yaml")
+        return path
     if not family.startswith("pi0"):
         return lerobot_checkpoints.make(path, family)
     pi0_folders.write_lerobot(path, pi0_folders.TINY, family, 6, ("front", "wrist"))
     shutil.copy(_tokenizer(), path / "tokenizer.model")
     return path
+
+
+def cameras(family: str) -> dict[str, str | None]:
+    """The robot's camera of each image, as a policy file maps them."""
+    if family == "go1":
+        return {"top": "front", "right": "wrist", "left": None}
+    return {name: name for name in ROBOT.camera_names}
 
 
 @cache

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import families
+import lerobot_checkpoints
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -118,6 +119,26 @@ def test_what_is_no_tokenizer(tmp_path, data):
         load_tokenizer(tmp_path)
 
 
+@pytest.mark.parametrize(("change", "words"), [
+    (lambda said: said["model"].update(unk_token="<x>"), "not a tokenizer.json that can be used: .*UNK"),
+    (lambda said: said["model"]["vocab"].update(x=10**9), "11 tokens with ids up to 1000000000, expected few gaps"),
+    (lambda said: said.update(post_processor={
+        "type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}], "pair": [],
+        "special_tokens": {},
+    }), "not a tokenizer.json that can be used"),
+])  # fmt: skip
+def test_what_the_tokenizers_library_fails_on(tmp_path, change, words):
+    lerobot_checkpoints.write_smolvlm(tmp_path)
+    said = json.loads((tmp_path / "tokenizer.json").read_text())
+    said["model"]["vocab"].pop("\n")
+    change(said)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
+    with pytest.raises(InputError, match=words):
+        tokenizer = load_tokenizer(tmp_path)
+        tokenizer.encode("nobody")
+        tokenizer.prompts(["touch the red cube"], 5)
+
+
 @pytest.mark.parametrize(("values", "words"), [
     ([1e308] * 6, "expected a list of finite numbers, none beyond 1e"), ([-1.0] * 6, "expected deviations of zero"),
     ([[1.0]] * 6, "expected a number"), ("x", "expected a list"),
@@ -146,3 +167,15 @@ def test_statistics_of_images(tmp_path, change, words):
     (tmp_path / "c/statistics.json").write_text(json.dumps(said))
     with pytest.raises(InputError, match=words):
         registry.load(tmp_path / "c")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_statistics_of_images_in_a_lerobot_folder(tmp_path, old):
+    folder = lerobot_checkpoints.make(tmp_path / "theirs", "act", old=old)
+    for file in folder.glob("model*" if old else "policy_pre*.safetensors"):
+        tensors = load_file(file)
+        del tensors[next(key for key in tensors if "images" in key and "wrist" in key and key.endswith("std"))]
+        save_file(tensors, file)
+    words = "observation.images.wrist is normalised by MEAN_STD, but its statistics lack .'std'"
+    with pytest.raises(InputError, match=words):
+        registry.load(folder)

@@ -1,4 +1,4 @@
-"""The small configurations of ACT, Diffusion Policy and SmolVLA: small enough to ship, able to fit what they see."""
+"""The small configurations of several families: small enough to ship, able to fit what they see."""
 
 from dataclasses import asdict
 
@@ -24,6 +24,8 @@ def fresh(family):
     config = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o")
     if family == "smolvla":
         config.policy["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
+    elif family == "go1":
+        config.policy["vision"]["image"] = SIDE
     else:
         config.policy["image_size"] = [SIDE, SIDE]
     row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
@@ -47,7 +49,7 @@ def samples(loaded, count=4):
     return result
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "go1"])
 def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(family, tmp_path):
     loaded = fresh(family)
     assert loaded.processor.horizon == 16 and loaded.processor.step_dt == 0.1
@@ -60,7 +62,7 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     policy = loaded.policy.train()
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad])
     torch.manual_seed(1)
-    steps = 75 if family == "smolvla" else 50
+    steps = 75 if family in ("smolvla", "go1") else 50
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1, step / 10) * (1 - step / steps)
@@ -72,7 +74,8 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     served = load(tmp_path / "x")
     torch.manual_seed(2)
     with torch.no_grad():
-        predicted = served.policy.predict(served.processor.inputs([_seen(one) for one in known]))
+        inputs = [served.processor.inputs([_seen(one)]) for one in known]  # prompts of several lengths
+        predicted = torch.cat([served.policy.predict(batch) for batch in inputs])
     targets = np.stack([one.parts[0].data for one in served.processor.outputs(predicted, known)])
     error = np.abs(targets - np.stack([one.actions for one in known])).mean((1, 2))
     guess = np.stack([one.actions for one in known]).reshape(2, 2, 16, 6).mean(1, keepdims=True)
@@ -85,7 +88,7 @@ def _seen(one):
     return Sample(one.images, one.state, one.instruction)
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "go1"])
 def test_what_the_dataset_says_is_not_said_again(family):
     data = registry.TrainingData(JOINTS, ("front",), 0.1, {}, INSTRUCTIONS)
     with pytest.raises(InputError, match="it comes from the dataset"):

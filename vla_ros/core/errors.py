@@ -1,20 +1,26 @@
 """The one exception that a user is meant to read, and how it shows the values of foreign files."""
 
+import re
 import reprlib
 from typing import Any
 
+from vla_ros.core.text import plain
+
 LONGEST_TEXT = 4000  # characters of an error: what a file says can be far longer
 LONGEST_VALUE = 100
+_BREAK = re.compile(r"\r?\n(?!  )")  # our own lists go on after two blanks
 
 
 class InputError(ValueError):
     """Bad input from outside: a file, a message, a parameter.
 
     The message names the thing, the value and what was expected. Commands print it without a traceback,
-    lifecycle nodes log it and refuse the transition.
+    lifecycle nodes log it and refuse the transition. It is one line, whatever names and texts of a file or of a
+    library are in it; a list of problems has a line for each.
     """
 
     def __init__(self, text: str) -> None:
+        text = _BREAK.sub(r"\\n", plain(text))
         super().__init__(text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} ...")
 
 

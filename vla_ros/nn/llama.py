@@ -1,4 +1,4 @@
-"""Llama layers of SmolVLA's text tower and of its action expert.
+"""Llama layers: of SmolVLA's and GO-1's text towers and action experts.
 
 One matrix makes queries, keys and values where they come from the same tokens, one makes gate and up: a product with
 stacked rows is the stack of the products.
@@ -48,11 +48,13 @@ class LlamaLayer(nn.Module):
         size: of the text tower; heads are the same in both towers.
         width, mlp: of this tower.
         cross: keys and values are made from the other tower's, so that only queries come from the own tokens.
+        grouped: the rows of `qkv` are those of each key/value head's queries, of its key and of its value, one head
+            after the other, as InternLM2 stores them (Cai et al. 2024, https://arxiv.org/abs/2403.17297).
     """
 
-    def __init__(self, size: TextSize, width: int, mlp: int, cross: bool = False) -> None:
+    def __init__(self, size: TextSize, width: int, mlp: int, cross: bool = False, grouped: bool = False) -> None:
         super().__init__()
-        self.size, self.cross = size, cross
+        self.size, self.cross, self.grouped = size, cross, grouped
         inner, shared = size.heads * size.head_dim, size.kv_heads * size.head_dim
         self.input_norm = LlamaNorm(width, size.epsilon)
         if cross:
@@ -69,7 +71,11 @@ class LlamaLayer(nn.Module):
         """(B, S, width) to rotated queries (B, heads, S, D), rotated keys and values (B, kv_heads, S, D)."""
         size = self.size
         heads = self.qkv(self.input_norm(x)).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
-        query, key, value = heads.split([size.heads, size.kv_heads, size.kv_heads], dim=1)
+        if self.grouped:
+            groups = heads.unflatten(1, (size.kv_heads, -1))
+            query, key, value = groups[:, :, :-2].flatten(1, 2), groups[:, :, -2], groups[:, :, -1]
+        else:
+            query, key, value = heads.split([size.heads, size.kv_heads, size.kv_heads], dim=1)
         return rotate(query, rotary), rotate(key, rotary), value
 
     def project_query(self, x: Tensor, rotary: Rotary) -> Tensor:

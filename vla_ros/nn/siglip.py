@@ -29,6 +29,8 @@ class SiglipSize:
 class SiglipLayer(nn.Module):
     """LayerNorm, attention, LayerNorm, tanh-GELU MLP; queries, keys and values from one matrix."""
 
+    approximate = "tanh"  # of the GELU
+
     def __init__(self, size: SiglipSize) -> None:
         super().__init__()
         self.heads = size.heads
@@ -41,10 +43,17 @@ class SiglipLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, tokens, hidden) to the same."""
+        x = x + self.attend(x)
+        return x + self.feed(x)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """What attention adds to (N, tokens, hidden)."""
         qkv = self.qkv(_normalise(self.norm1, x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(*qkv)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.fc2(F.gelu(self.fc1(_normalise(self.norm2, x)), approximate="tanh"))
+        return self.out(F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2))
+
+    def feed(self, x: Tensor) -> Tensor:
+        """What the MLP adds to (N, tokens, hidden)."""
+        return self.fc2(F.gelu(self.fc1(_normalise(self.norm2, x)), approximate=self.approximate))
 
 
 class Siglip(nn.Module):

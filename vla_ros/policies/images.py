@@ -120,6 +120,17 @@ def _padded(image: np.ndarray, height: int, width: int, centred: bool, value: fl
     return result
 
 
+def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale an image to (height, width, 3) pixels whatever its aspect, bicubic with antialiasing, as Pillow does.
+
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
+    """
+    _check(image)
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
 def _check(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(f"image of shape {image.shape}, {image.dtype}: expected (height, width, 3) uint8")
@@ -151,4 +162,5 @@ FITS = {
     "pad_unrounded_minus_3": Fit(
         "scaled without rounding, padded with -3", partial(resize_with_pad_unrounded, padding=-3.0), np.float32
     ),
+    "bicubic": Fit("scaled to this aspect", resize_bicubic),
 }

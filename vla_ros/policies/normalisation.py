@@ -23,7 +23,7 @@ MODES = {
 }
 NAMES = tuple(name for names in MODES.values() for name in names)  # of statistics; datasets hold others too
 LARGEST = 1e12  # of a statistic: sums and products of two stay finite
-STYLES = {"openpi": 1e-6, "lerobot": 1e-8}  # and the number that each adds or puts in place of zero
+STYLES = {"openpi": 1e-6, "lerobot": 1e-8, "go1": 1e-6}  # and the number that each adds or puts in place of zero
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,10 @@ class Normalisation:
 
     mean_std maps mean ± std to ± 1; the other modes map their two bounds to -1 and 1.
 
-    The published code guards against division by zero in two ways (`style`), and checkpoints were trained with them:
-    "openpi" adds 1e-6 to a deviation or a width, both ways; "lerobot" adds 1e-8 to a deviation, when normalising
-    alone, and puts 1e-8 in place of a width of exactly zero. Own checkpoints use "openpi", whose inverse is exact.
+    The published code guards against division by zero in several ways (`style`), and checkpoints were trained with
+    them: "openpi" adds 1e-6 to a deviation or a width, both ways; "lerobot" adds 1e-8 to a deviation, when normalising
+    alone, and puts 1e-8 in place of a width of exactly zero; "go1" is as "lerobot" with 1e-6. Own checkpoints use
+    "openpi", whose inverse is exact.
 
     Without any statistics only the mode is known: such a one describes a checkpoint, but maps nothing.
     """

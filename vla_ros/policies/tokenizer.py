@@ -1,23 +1,27 @@
 """Text to token ids, from the files of a checkpoint."""
 
+import json
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tokenizers
 import torch
 from torch import Tensor
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import inside, read_bytes, regular
+from vla_ros.core.records import Range, read_mapping, value_of
 
 logger = logging.getLogger(__name__)
 
 MOST_BYTES = 256 << 20  # of a tokenizer's file
+MOST_HOLES = 1000  # ids without a token
+Id = Annotated[int, Range(0, 10_000_000)]  # of a token
 
 # Words of instructions beyond those of a dataset. They start with a zero embedding: known, but without effect.
 COMMON_WORDS = (
@@ -54,8 +58,12 @@ class Tokenizer(ABC):
         return [cut(self.encode(text), most) for text in texts]
 
     @abstractmethod
+    def token(self, name: str) -> int:
+        """Id of a token that no text becomes, such as "<|im_end|>". Raises InputError where there is none."""
+
+    @abstractmethod
     def save(self, folder: Path) -> None:
-        """Write the file that `load_tokenizer` reads back."""
+        """Write the files that `load_tokenizer` reads back."""
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """Words of the text, in lower case, that map to <unk>."""
@@ -72,7 +80,10 @@ class JsonTokenizer(Tokenizer):
         self.inner, self.where = inner, where
         self.inner.no_padding()
         self.inner.no_truncation()
-        self.size = 1 + max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
+        numbers = inner.get_vocab(with_added_tokens=True).values()
+        self.size = 1 + max(numbers, default=-1)
+        if self.size > 2 * len(numbers) + MOST_HOLES:  # the library prints each missing one when it saves
+            raise InputError(f"{where}: {len(numbers)} tokens with ids up to {self.size - 1}, expected few gaps")
         self.unknown = inner.token_to_id("<unk>")
 
     @property
@@ -83,24 +94,38 @@ class JsonTokenizer(Tokenizer):
         return next(token for token in found if token is not None)
 
     def encode(self, text: str) -> list[int]:
-        return self.inner.encode(text, add_special_tokens=False).ids
+        with _library(self.where):
+            return self.inner.encode(text, add_special_tokens=False).ids
+
+    def token(self, name: str) -> int:
+        found = self.inner.token_to_id(name)
+        if found is None:
+            raise InputError(f"{self.where}: no token {name}, expected one that the policy's prompt has")
+        return found
 
     def prompts(self, texts: Sequence[str], most: int) -> list[list[int]]:
-        self.inner.enable_truncation(most)  # keeps what the template puts at the end
-        encodings = self.inner.encode_batch(list(texts))
+        with _library(self.where):
+            self.inner.enable_truncation(most)  # keeps what the template puts at the end
+            encodings = self.inner.encode_batch(list(texts))
         for encoding, text in zip(encodings, texts, strict=True):
             if encoding.overflowing:
                 logger.warning("the prompt %r was cut to %d tokens", text, most)
         return [encoding.ids for encoding in encodings]
 
     def save(self, folder: Path) -> None:
-        self.inner.save(str(folder / self.FILE))
+        with _library(self.where):
+            self.inner.save(str(folder / self.FILE))
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """A SentencePiece model, as PaliGemma and so the published π0 use it."""
+    """A SentencePiece model, as PaliGemma and so the published π0 use it, and the tokens that a folder adds to it.
 
-    FILE = "tokenizer.model"
+    Attributes:
+        added: name -> id, of `added_tokens.json` or of `added_tokens_decoder` in `tokenizer_config.json`. `encode`
+            never gives them: a text that looks like one is a text.
+    """
+
+    FILE, ADDED, CONFIG = "tokenizer.model", "added_tokens.json", "tokenizer_config.json"
 
     def __init__(self, path: Path) -> None:
         import sentencepiece
@@ -115,6 +140,19 @@ class SentencePieceTokenizer(Tokenizer):
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error
         self.size = self.inner.vocab_size()
         self.unknown = self.inner.unk_id()
+        self.added = self._added(path.parent)
+
+    def _added(self, folder: Path) -> dict[str, int]:
+        found: dict[str, int] = {}
+        if (file := folder / self.CONFIG).exists():
+            rows = read_mapping(file, "tokenizer").get("added_tokens_decoder") or {}
+            for number, row in value_of(dict[str, dict], rows, f"{file}: added_tokens_decoder").items():
+                if not number.isdecimal() or len(number) > 8:
+                    raise InputError(f"{file}: added_tokens_decoder: {shown(number)}, expected the number of a token")
+                found[value_of(str, row.get("content"), f"{file}: added_tokens_decoder.{number}.content")] = int(number)
+        if (file := folder / self.ADDED).exists():
+            found |= value_of(dict[str, Id], read_mapping(file, "tokenizer"), str(file))
+        return found
 
     @property
     def bos(self) -> int:
@@ -125,8 +163,29 @@ class SentencePieceTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self.inner.encode(text)
 
+    def token(self, name: str) -> int:
+        found = self.added.get(name, self.inner.piece_to_id(name))
+        if found == self.unknown:
+            raise InputError(f"{self.where}: no token {name}, neither in it nor in {self.ADDED} or {self.CONFIG} "
+                             "beside it, expected one that the policy's prompt has")
+        return found
+
     def save(self, folder: Path) -> None:
         (folder / self.FILE).write_bytes(self.proto)
+        if self.added:
+            (folder / self.ADDED).write_text(json.dumps(self.added, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+@contextmanager
+def _library(where: str) -> Iterator[None]:
+    """What the tokenizers library makes of a bad file, when it reads it and when it uses it: a plain Exception, or a
+    panic, which is none."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+            raise InputError(f"{where}: not a tokenizer.json that can be used: {error}") from error
+        raise
 
 
 def cut(ids: list[int], most: int) -> list[int]:
@@ -183,10 +242,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     if path.suffix == ".model":
         return SentencePieceTokenizer(path)
     regular(path, "tokenizer", MOST_BYTES)
-    try:
-        return JsonTokenizer(tokenizers.Tokenizer.from_file(str(path)), str(path))
-    except Exception as error:  # the library raises plain Exception for every bad file
-        raise InputError(f"{path}: not a tokenizer.json: {error}") from error
+    with _library(str(path)):
+        inner = tokenizers.Tokenizer.from_file(str(path))
+    return JsonTokenizer(inner, str(path))
 
 
 def _file_in(folder: Path) -> Path | None:
@@ -199,14 +257,14 @@ def instruction_words(instructions: Iterable[str]) -> list[str]:
     return sorted({word for text in instructions for word in re.findall(r"\w+|[^\w\s]+", text.lower())})
 
 
-def word_tokenizer(instructions: Iterable[str]) -> JsonTokenizer:
+def word_tokenizer(instructions: Iterable[str], more: Sequence[str] = ()) -> JsonTokenizer:
     """A word-level tokenizer for small policies: <pad>, <bos>, <unk>, the words of the instructions, common words.
 
-    Case is ignored; a word it does not know becomes <unk>.
+    Case is ignored; a word it does not know becomes <unk>. `more` are tokens that no text becomes.
     """
     words = instruction_words(instructions)
     words += [word for word in COMMON_WORDS if word not in words]
-    vocabulary = {word: index for index, word in enumerate(["<pad>", "<bos>", "<unk>", *words])}
+    vocabulary = {word: index for index, word in enumerate(["<pad>", "<bos>", "<unk>", *more, *words])}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.normalizer = tokenizers.normalizers.Lowercase()
     inner.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

@@ -69,6 +69,38 @@ def test_golden_diffusion():
     golden_vectors.assert_close(out, vectors["unet_out"])
 
 
+@torch.no_grad()
+def test_golden_diffusion_with_clip():
+    """InternManip's, whose file holds the whole of CLIP."""
+    vectors, said, shapes = golden_vectors.load("dp_clip")
+    known = ("n_obs_steps", "use_group_norm", "spatial_softmax_num_keypoints", "diffusion_step_embed_dim", "action_dim",
+             "num_train_timesteps", "clip_sample", "do_mask_loss_for_padding")
+    config = DiffusionConfig(
+        **{name: said[name] for name in known}, state_dim=said["robot_state_dim"], cameras=("a", "b"),
+        image_size=(64, 64), unet_horizon=said["horizon"], down_dims=tuple(said["down_dims"]),
+        clip_text=said["clip"]["text_config"], language_dim=said["language_projection_dim"],
+    )  # fmt: skip
+    with torch.device("meta"):
+        policy = DiffusionPolicy(config).eval()
+    load_weights(policy, golden_vectors.Filled(shapes), "golden", module_key, optional=["rgb_encoder.pool.pos_grid"])
+    inputs = {
+        "images": vectors["images"].float(), "state": vectors["state"], "actions": vectors["action"],
+        "action_is_pad": vectors["action_is_pad"], "tokens": torch.full((2, 7), 111),
+    }  # fmt: skip
+    for row, name in enumerate(("text_ids_0", "text_ids_1")):
+        inputs["tokens"][row, : len(vectors[name])] = vectors[name]
+    text = policy.language_encoder(input_ids=inputs["tokens"]).text_embeds
+    golden_vectors.assert_close(text, vectors["text_features"])
+    context = policy.encode(inputs)
+    golden_vectors.assert_close(context.condition, vectors["global_cond"])
+    loss = policy.loss(inputs, noise=vectors["noise"], time=vectors["timestep"])["loss"]
+    golden_vectors.assert_close(loss, vectors["loss"])
+    policy.path_noise.zero_()
+    policy.past_noise = vectors["noise"][:, : config.past]
+    answer = policy.act(context, {"noise": vectors["noise"][:, config.past :]}).actions
+    golden_vectors.assert_close(answer, vectors["sampled_actions_no_variance_noise"][:, config.past :], 1e-4)
+
+
 def test_published_size_has_the_published_parameters():
     with torch.device("meta"):
         policy = DiffusionPolicy(PUSHT)

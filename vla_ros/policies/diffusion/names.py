@@ -14,5 +14,6 @@ RULES = (
 
 
 def module_key(key: str) -> str:
-    """A key of a LeRobot file to the module's: the prefix `diffusion.` goes, the image encoder's numbers get names."""
-    return renamed(re.sub(r"^diffusion\.", "", key), RULES)
+    """A key of a LeRobot file (`diffusion.`) or of an InternManip file (`action_head.`) to the module's: the prefix
+    goes, the image encoder's numbers get names."""
+    return renamed(re.sub(r"^(diffusion|action_head)\.", "", key), RULES)
