@@ -91,6 +91,8 @@ class Family:
         fresh: (values of the training config, data) -> fields of the sizes that the data decide, and the tokenizer;
             None for action_dim, state_dim and cameras, and the vocabulary where the config says `language: true`.
         begin: (policy, tokenizer, data), what fresh weights need besides chance.
+        tokens: (path, options, the prompt's tokenizer) -> a tokenizer that knows more than text. Raises InputError
+            where what it needs is not there.
     """
 
     name: str
@@ -105,6 +107,7 @@ class Family:
     overrides: tuple[str, ...] = ()
     fresh: Callable[[dict[str, Any], TrainingData], tuple[dict[str, Any], Tokenizer | None]] | None = None
     begin: Callable[[Policy, Tokenizer | None, TrainingData], None] | None = None
+    tokens: Callable[[Path, LoadOptions, Tokenizer], Tokenizer] | None = None
 
     def recognise(self, path: Path, config: Mapping[str, Any]) -> str | None:
         """The layout of such a folder, None if it is another family's."""
@@ -219,6 +222,12 @@ class Family:
             tokenizer = find_tokenizer(path, options.tokenizer, read_config(path).get("vlm_model_name"))
             if tokenizer is None:
                 missing.append(f"no tokenizer in it, expected {whose}; give its folder as tokenizer")
+            elif self.tokens:
+                try:
+                    tokenizer = self.tokens(path, options, tokenizer)
+                except InputError as error:
+                    tokenizer = None
+                    missing.append(str(error))
         return sizes, replace(parts, embodiment=embodiment, tokenizer=tokenizer, missing=tuple(missing))
 
     def _processor(self, where: str, sizes: Any, parts: Parts) -> StandardProcessor:

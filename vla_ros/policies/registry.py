@@ -18,10 +18,13 @@ __all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "de
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written; a family is imported when a checkpoint or a training config asks for it
     "pi0": "vla_ros.policies.pi0.checkpoint:FAMILY",
+    "pi0_fast": "vla_ros.policies.pi0_fast.checkpoint:FAMILY",
     "act": "vla_ros.policies.act.checkpoint:FAMILY",
     "diffusion": "vla_ros.policies.diffusion.checkpoint:FAMILY",
     "smolvla": "vla_ros.policies.smolvla.checkpoint:FAMILY",
 }
+
+PATHS = {"statistics", "action_tokenizer"}  # overrides that name a file (or a set in the checkpoint) or a folder
 
 
 def families() -> tuple[str, ...]:
@@ -56,9 +59,10 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     if tokenizer is not None:
         tokenizer = path.parent / _path(tokenizer, f"{where}: tokenizer")
     overrides = value_of(dict[str, Any], data.pop("overrides", None) or {}, f"{where}: overrides")
-    if "statistics" in overrides:  # a file, or the name of a set in the checkpoint
-        file = path.parent / _path(overrides["statistics"], f"{where}: overrides.statistics")
-        overrides = overrides | ({"statistics": file} if file.is_file() else {})
+    for name in PATHS & overrides.keys():
+        file = path.parent / _path(overrides[name], f"{where}: overrides.{name}")
+        there = file.is_dir() if name == "action_tokenizer" else file.is_file()
+        overrides = overrides | ({name: file} if there else {})
     step_dt, embodiment = None, None
     if data.keys() == {"step_dt"}:
         step_dt = Embodiment.clock(data["step_dt"], where)

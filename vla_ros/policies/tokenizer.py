@@ -34,11 +34,15 @@ class Tokenizer(ABC):
 
     Attributes:
         size: how many ids there are.
+        words: how many of them are the vocabulary's own, without tokens that were added to it.
         unknown: id of <unk>, None where every text has ids of its own.
+        eos: id of the token that ends a text, None where there is none.
     """
 
     size: int
+    words: int
     unknown: int | None
+    eos: int | None
 
     @property
     @abstractmethod
@@ -73,7 +77,9 @@ class JsonTokenizer(Tokenizer):
         self.inner.no_padding()
         self.inner.no_truncation()
         self.size = 1 + max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
+        self.words = inner.get_vocab_size(with_added_tokens=False)
         self.unknown = inner.token_to_id("<unk>")
+        self.eos = next((i for i in map(inner.token_to_id, ("<eos>", "</s>")) if i is not None), None)
 
     @property
     def bos(self) -> int:
@@ -113,8 +119,9 @@ class SentencePieceTokenizer(Tokenizer):
             self.inner = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         except RuntimeError as error:
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error
-        self.size = self.inner.vocab_size()
+        self.size = self.words = self.inner.vocab_size()
         self.unknown = self.inner.unk_id()
+        self.eos = self.inner.eos_id() if self.inner.eos_id() >= 0 else None
 
     @property
     def bos(self) -> int:
@@ -199,13 +206,15 @@ def instruction_words(instructions: Iterable[str]) -> list[str]:
     return sorted({word for text in instructions for word in re.findall(r"\w+|[^\w\s]+", text.lower())})
 
 
-def word_tokenizer(instructions: Iterable[str]) -> JsonTokenizer:
-    """A word-level tokenizer for small policies: <pad>, <bos>, <unk>, the words of the instructions, common words.
+def word_tokenizer(instructions: Iterable[str], places: int = 0) -> JsonTokenizer:
+    """A word-level tokenizer for small policies: <pad>, <bos>, <unk>, the words of the instructions, common words,
+    and behind them `places` that no text has.
 
     Case is ignored; a word it does not know becomes <unk>.
     """
     words = instruction_words(instructions)
     words += [word for word in COMMON_WORDS if word not in words]
+    words += [f"<place {index}>" for index in range(places)]
     vocabulary = {word: index for index, word in enumerate(["<pad>", "<bos>", "<unk>", *words])}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.normalizer = tokenizers.normalizers.Lowercase()

@@ -46,6 +46,7 @@ _PLAIN_STEPS = frozenset(
     {"to_batch_processor", "device_processor", "rename_observations_processor", "normalizer_processor",
      "unnormalizer_processor", "tokenizer_processor", "smolvla_new_line_processor", "newline_task_processor",
      "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step",
+     "pi0_fast_prepare_state_tokenizer_processor_step", "action_tokenizer_processor",
      "relative_actions_processor", "absolute_actions_processor", "delta_actions_processor"}
 )
 

@@ -5,7 +5,7 @@ which of our parameters (or which rows of a fused one) an openpi tensor is; what
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from vla_ros.policies.formats.transformers_names import decoder, siglip
@@ -62,5 +62,9 @@ def rename(config: Any, keys: Collection[str]) -> Rename:
     # openpi's files hold the head alone, which is tied to the embedding.
     tied = all(openpi_name(key) != EMBEDDING for key in keys)
     head = (re.escape(HEAD), "embedding.weight" if tied else Unused("the policy writes no text"))
-    rules = (*(_ADAPTIVE if config.adaptive else ()), head, *RULES)
+    return by_rules((*(_ADAPTIVE if config.adaptive else ()), head, *RULES))
+
+
+def by_rules(rules: Sequence[tuple[str, str]]) -> Rename:
+    """By the first of the rules for openpi's name of a key; a key without a rule keeps the name that it has."""
     return lambda key: name if (name := renamed(openpi_name(key), rules)) != openpi_name(key) else key

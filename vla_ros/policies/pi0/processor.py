@@ -49,11 +49,12 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     """Token ids of a prompt.
 
     Args:
-        kind: "pi0": the instruction and a line feed; "pi05", "pi05_padded": instruction and state as text.
+        kind: "pi0": the instruction and a line feed; "pi05", "pi05_padded", "fast": instruction and state as text.
         state: (S,) the normalised state, without its padding but for "pi05_padded".
     """
     text = instruction.strip().replace("_", " ").replace("\n", " ")
     if kind == "pi0":
         return [tokenizer.bos, *tokenizer.encode(text), *tokenizer.encode("\n")]
     steps = " ".join(str(step) for step in state_steps(state))
-    return [tokenizer.bos, *tokenizer.encode(f"Task: {text}, State: {steps};\nAction: ")]
+    opening = "" if kind == "fast" else "Action: "  # FAST's is the first of the action tokens
+    return [tokenizer.bos, *tokenizer.encode(f"Task: {text}, State: {steps};\n{opening}")]
