@@ -12,8 +12,9 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "smolvla", "act", "diffusion")
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion")
+TOKENS = ("tokens", "pi0_fast")  # that answer with tokens
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
@@ -28,6 +29,8 @@ def config(family: str) -> dict:
     if family.startswith("pi0"):
         sizes = {"vision": {"kind": "keypoint_stem", **asdict(pi0_tiny.STEM)}, "prefix": asdict(pi0_tiny.PREFIX),
                  "expert": asdict(pi0_tiny.EXPERT), "horizon": 6, "num_steps": 3, "text_length": 12}
+        if family == "pi0_fast":
+            return {name: sizes[name] for name in ("vision", "prefix", "horizon")} | {"text_length": 48}
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
     values = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
     if family == "smolvla":

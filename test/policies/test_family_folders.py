@@ -46,7 +46,8 @@ def actions(loaded, one):
     """(Targets, normalised answer) to one sample, with the same noise at each call."""
     torch.manual_seed(0)
     with torch.no_grad():
-        answer = loaded.policy.predict(loaded.processor.inputs([one])).float()
+        answer = loaded.policy.predict(loaded.processor.inputs([one]))
+    answer = answer.float() if answer.is_floating_point() else answer
     return loaded.processor.outputs(answer, [one])[0], answer
 
 
@@ -117,7 +118,7 @@ def test_the_clock_of_a_policy_file_is_kept(checkpoint, tmp_path):
 def test_an_override_is_honoured_or_refused(checkpoint, family):
     with pytest.raises(InputError, match=r"unknown 'nonsense', expected some of \[.*'statistics'"):
         load(checkpoint, robot=ROBOT, overrides={"nonsense": 1})
-    name = {"diffusion": "num_inference_steps", "act": None}.get(family, "num_steps")
+    name = {"diffusion": "num_inference_steps", "act": None, "pi0_fast": None}.get(family, "num_steps")
     if name is None:
         with pytest.raises(InputError, match="unknown 'num_steps'"):
             load(checkpoint, robot=ROBOT, overrides={"num_steps": 2})
@@ -161,6 +162,8 @@ def test_targets_come_in_the_robots_order_whatever_the_checkpoints_is(checkpoint
     np.testing.assert_allclose(targets.parts[0].data, expected.parts[0].data[:, ::-1], atol=1e-6)
     back, survives = second.processor.normalise([targets], [one])
     assert survives.all()
+    if not answer.is_floating_point():  # tokens
+        answer = torch.from_numpy(second.processor.read(answer[0].tolist()))[None].float()
     torch.testing.assert_close(back[..., :6], answer[..., :6], atol=1e-4, rtol=1e-4)
 
 
@@ -197,6 +200,9 @@ def test_bfloat16_stays_near_float32(checkpoint):
     assert 0 < len(kept) < len(all_names)
     one = real_families.sample(exact)
     (_, a), (_, b) = (actions(loaded, one) for loaded in (exact, near))
+    if not a.is_floating_point():  # greedy choices part soon; ids that were rounded would be no chunk
+        assert a.shape == b.shape and b.dtype == torch.int64 and torch.equal(a[:, 0], b[:, 0])
+        return
     assert 0 < (a - b).abs().mean() < 0.1 * a.abs().mean()
 
 

@@ -12,8 +12,8 @@ from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 from vla_ros.policies.pi0_fast.config import Pi0FastConfig
 from vla_ros.policies.pi0_fast.model import Pi0Fast
 from vla_ros.policies.pi0_fast.names import rename
-from vla_ros.policies.pi0_fast.processor import END, OPENING, Pi0FastProcessor
-from vla_ros.policies.pi0_fast.tokens import FastTokenizer, find_actions, fresh_actions
+from vla_ros.policies.pi0_fast.processor import Pi0FastProcessor
+from vla_ros.policies.pi0_fast.tokens import END, OPENING, FastTokenizer, find_actions, fresh_actions
 from vla_ros.policies.tokenizer import COMMON_WORDS, Tokenizer, instruction_words, word_tokenizer
 
 # What prompts and chunks hold besides the instruction.

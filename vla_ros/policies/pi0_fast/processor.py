@@ -11,11 +11,10 @@ from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.pi0.processor import Pi0Processor
-from vla_ros.policies.pi0_fast.tokens import FastTokenizer
+from vla_ros.policies.pi0_fast.tokens import OPENING, FastTokenizer
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.tokenizer import cut, filled
 
-OPENING, END = "Action: ", "|"
 STEP = 32  # tokens: chunks are padded to few lengths
 
 
@@ -27,10 +26,7 @@ class Pi0FastProcessor(Pi0Processor):
         super().__post_init__()
         if self.tokenizer is None:
             return
-        end, (low, _) = self.tokenizer.encode(END), self.span
-        if len(end) != 1 or end[0] == self.tokenizer.unknown:
-            raise InputError(f"tokenizer: {END!r} is {end}, expected one token of its own, which ends a chunk")
-        if low < 0:
+        if self.span[0] < 0:
             raise InputError(f"tokenizer of {self.tokenizer.words} tokens, fast_skip_tokens {self.config.skip_tokens}: "
                              f"expected place for {self.tokenizer.actions.size} action tokens before them")
 
@@ -43,10 +39,9 @@ class Pi0FastProcessor(Pi0Processor):
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         batch, tokenizer, rows = super().inputs(samples), self.ask_tokenizer(), len(samples)
-        (end,) = tokenizer.encode(END)
         batch |= {
-            "start": torch.full((rows,), tokenizer.bos), "end": torch.full((rows,), end),
-            "opening": torch.tensor([tokenizer.encode(OPENING)] * rows), "span": torch.tensor([self.span] * rows),
+            "start": torch.full((rows,), tokenizer.bos), "end": torch.full((rows,), tokenizer.end),
+            "opening": torch.tensor([tokenizer.opening] * rows), "span": torch.tensor([self.span] * rows),
         }
         if "actions" in batch:
             chunks = [self.written(actions) for actions in batch["actions"].double().numpy()]
@@ -58,8 +53,8 @@ class Pi0FastProcessor(Pi0Processor):
         """Tokens of (H, D) normalised actions, from <bos> to the end."""
         tokenizer = self.ask_tokenizer()
         ids = [self.span[1] - token for token in tokenizer.actions.encode(actions)]
-        end = [*tokenizer.encode(END), *([] if tokenizer.eos is None else [tokenizer.eos])]
-        return [tokenizer.bos, *tokenizer.encode(OPENING), *ids, *end]
+        end = [tokenizer.end, *([] if tokenizer.eos is None else [tokenizer.eos])]
+        return [tokenizer.bos, *tokenizer.opening, *ids, *end]
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
         """(B, L) tokens to targets. Raises InputError for tokens that are no chunk."""
@@ -69,9 +64,8 @@ class Pi0FastProcessor(Pi0Processor):
     def read(self, row: Sequence[int]) -> np.ndarray:
         """(H, D) normalised actions of one row of tokens. Raises InputError for tokens that are no chunk."""
         tokenizer, (low, high) = self.ask_tokenizer(), self.span
-        opening, (end,) = tokenizer.encode(OPENING), tokenizer.encode(END)
-        ended = end in row
-        ids = list(row[: row.index(end)] if ended else row)
+        opening, end = tokenizer.opening, tokenizer.end
+        ids = list(row[: row.index(end)] if end in row else row)
         said = f"policy: {len(row)} tokens {row[:8]}..."
         if self.config.check_opening and ids[:2] != opening[:2]:
             raise InputError(f"{said}, expected a chunk that begins with {OPENING!r}: {opening}")

@@ -22,6 +22,7 @@ from vla_ros.policies.tokenizer import JsonTokenizer, Tokenizer, load_tokenizer
 FOLDER = "fast"  # of the action tokenizer in a checkpoint folder
 SETTINGS = "processor_config.json"
 PUBLISHED = "lerobot/fast-action-tokenizer"
+OPENING, END = "Action: ", "|"  # of a chunk
 LARGEST = 0xD7FF  # character code, below those that stand for no character
 UNREADABLE = "\ufffd"  # what bytes become that are no text
 
@@ -92,11 +93,18 @@ class FastTokenizer(Tokenizer):
 
     Attributes:
         text, actions: the two.
+        opening: text tokens that a chunk begins with.
+        end: the text token behind a chunk.
     """
 
     def __init__(self, text: Tokenizer, actions: ActionTokens) -> None:
+        """Raises InputError for a text tokenizer that has no token to end a chunk."""
         self.text, self.actions = text, actions
         self.size, self.words, self.unknown, self.eos = text.size, text.words, text.unknown, text.eos
+        self.opening, end = text.encode(OPENING), text.encode(END)
+        if len(end) != 1 or end[0] == text.unknown:
+            raise InputError(f"tokenizer: {END!r} is {end}, expected one token of its own, which ends a chunk")
+        self.end = end[0]
 
     @property
     def bos(self) -> int:
