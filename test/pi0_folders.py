@@ -193,7 +193,7 @@ def write_pi0_fast(folder: Path, dims: int, cameras: tuple[str, ...]) -> Path:
     return folder
 
 
-def write_processors(folder: Path, data: dict, dims: int, relative: dict | None = None, rows: dict | None = None) -> None:
+def write_processors(folder: Path, data: dict, dims: int, relative=None, rows: dict | None = None) -> None:
     """The two pipelines of a folder with that config.json, and their statistics."""
     flat = {f"{f}.{n}": v for f, each in (rows or statistics(dims)).items() for n, v in each.items()}
     for stem, name in (

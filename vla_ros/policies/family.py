@@ -78,8 +78,9 @@ class Family:
         config: frozen dataclass of the sizes. Asked for are `horizon`, `action_dim`, `n_obs_steps`, `cameras` and
             `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
-            `tokenizer_of` (whose tokenizer it needs), `summary()` (rows for `vla-ros info`), `from_dict(values, where)`
-            and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
+            `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `summary()` (rows for
+            `vla-ros info`), `from_dict(values, where)` and `to_dict()` (more than `records.record` does),
+            `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
         title: shown to users.
@@ -214,7 +215,7 @@ class Family:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
-        missing: list[str] = []
+        missing = [reason] if (reason := getattr(sizes, "unserved", "")) else []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
         tokenizer = None

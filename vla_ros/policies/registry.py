@@ -21,6 +21,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "pi0_fast": "vla_ros.policies.pi0_fast.checkpoint:FAMILY",
     "act": "vla_ros.policies.act.checkpoint:FAMILY",
     "diffusion": "vla_ros.policies.diffusion.checkpoint:FAMILY",
+    "xvla": "vla_ros.policies.xvla.checkpoint:FAMILY",
     "smolvla": "vla_ros.policies.smolvla.checkpoint:FAMILY",
 }
 

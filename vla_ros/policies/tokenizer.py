@@ -37,12 +37,14 @@ class Tokenizer(ABC):
         words: how many of them are the vocabulary's own, without tokens that were added to it.
         unknown: id of <unk>, None where every text has ids of its own.
         eos: id of the token that ends a text, None where there is none.
+        padding: id of the token that fills up a text; 0 where there is none.
     """
 
     size: int
     words: int
     unknown: int | None
     eos: int | None
+    padding: int
 
     @property
     @abstractmethod
@@ -79,6 +81,7 @@ class JsonTokenizer(Tokenizer):
         self.size = 1 + max(inner.get_vocab(with_added_tokens=True).values(), default=-1)
         self.words = inner.get_vocab_size(with_added_tokens=False)
         self.unknown = inner.token_to_id("<unk>")
+        self.padding = inner.token_to_id("<pad>") or 0
         self.eos = next((i for i in map(inner.token_to_id, ("<eos>", "</s>")) if i is not None), None)
 
     @property
@@ -121,6 +124,7 @@ class SentencePieceTokenizer(Tokenizer):
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error
         self.size = self.words = self.inner.vocab_size()
         self.unknown = self.inner.unk_id()
+        self.padding = max(self.inner.pad_id(), 0)
         self.eos = self.inner.eos_id() if self.inner.eos_id() >= 0 else None
 
     @property

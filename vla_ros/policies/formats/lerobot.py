@@ -47,6 +47,7 @@ _PLAIN_STEPS = frozenset(
      "unnormalizer_processor", "tokenizer_processor", "smolvla_new_line_processor", "newline_task_processor",
      "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step",
      "pi0_fast_prepare_state_tokenizer_processor_step", "action_tokenizer_processor",
+     "xvla_image_to_float", "xvla_imagenet_normalize", "xvla_add_domain_id",
      "relative_actions_processor", "absolute_actions_processor", "delta_actions_processor"}
 )
 

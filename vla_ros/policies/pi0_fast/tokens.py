@@ -100,7 +100,8 @@ class FastTokenizer(Tokenizer):
     def __init__(self, text: Tokenizer, actions: ActionTokens) -> None:
         """Raises InputError for a text tokenizer that has no token to end a chunk."""
         self.text, self.actions = text, actions
-        self.size, self.words, self.unknown, self.eos = text.size, text.words, text.unknown, text.eos
+        self.size, self.words, self.unknown = text.size, text.words, text.unknown
+        self.eos, self.padding = text.eos, text.padding
         self.opening, end = text.encode(OPENING), text.encode(END)
         if len(end) != 1 or end[0] == text.unknown:
             raise InputError(f"tokenizer: {END!r} is {end}, expected one token of its own, which ends a chunk")
