@@ -12,7 +12,7 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "pi0_fast", "smolvla", "act", "diffusion")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion")
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion")
 TOKENS = ("tokens", "pi0_fast")  # that answer with tokens
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
@@ -38,6 +38,11 @@ def config(family: str) -> dict:
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
     else:
         values["image_size"] = [SIDE, SIDE]
+    if family == "xvla":
+        stages = {"widths": [8, 16], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1], "norm_first": [False, True]}
+        stages |= {name: [1, 1] for name in ("depths", "heads", "groups")}
+        values["florence"] |= stages | {"width": 32, "layers": 1}
+        values |= {"num_denoising_steps": 3, "chunk_size": 6, "hidden_size": 32, "depth": 2}
     if family == "diffusion":
         values |= {"num_inference_steps": 3, "down_dims": [16, 32], "n_obs_steps": 2}
     return values

@@ -1,4 +1,4 @@
-"""The small configurations of ACT, Diffusion Policy and SmolVLA: small enough to ship, able to fit what they see."""
+"""The small configurations of the families: small enough to ship, able to fit what they see."""
 
 from dataclasses import asdict
 
