@@ -42,7 +42,7 @@ def config(family: str) -> dict:
         stages = {"widths": [8, 16], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1]}
         stages |= {"norm_first": [False, True], **{name: [1, 1] for name in ("depths", "heads", "groups")}}
         values["florence"] |= stages | {"width": 32, "layers": 1}
-        values |= {"num_denoising_steps": 3, "chunk_size": 6, "hidden_size": 32, "depth": 2}
+        values |= {"num_steps": 3, "chunk_size": 6, "hidden_size": 32, "depth": 2}
     if family == "diffusion":
         values |= {"num_inference_steps": 3, "down_dims": [16, 32], "n_obs_steps": 2}
     return values

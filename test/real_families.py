@@ -1,11 +1,13 @@
 """Small LeRobot folders of every real family, and what an SO-101 shows such a policy."""
 
+import re
 import shutil
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
 import lerobot_checkpoints
+import lerobot_folders
 import numpy as np
 import pi0_folders
 
@@ -13,7 +15,7 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "pi0_fast", "smolvla", "act", "diffusion")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion")
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 
@@ -21,6 +23,12 @@ def make(path: Path, family: str) -> Path:
     """Write a LeRobot folder that brings all it needs, cameras "front" and "wrist", six joints; return it."""
     if family == "pi0_fast":
         return pi0_folders.write_pi0_fast(path, 6, ("front", "wrist"))
+    if family == "xvla":
+        lerobot_folders.write(path, "xvla")
+        for file in ("config.json", "policy_preprocessor.json", "policy_postprocessor.json"):
+            normalised = re.sub(r'"(STATE|ACTION)": "IDENTITY"', r'"\1": "MEAN_STD"', (path / file).read_text())
+            (path / file).write_text(normalised)
+        return path
     if not family.startswith("pi0"):
         return lerobot_checkpoints.make(path, family)
     pi0_folders.write_lerobot(path, pi0_folders.TINY, family, 6, ("front", "wrist"))

@@ -6,6 +6,7 @@ import torch
 
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies.formats.weights import load_weights
+from vla_ros.policies.images import IMAGENET
 from vla_ros.policies.xvla.config import XvlaConfig
 from vla_ros.policies.xvla.florence import FlorenceSize
 from vla_ros.policies.xvla.model import Xvla
@@ -21,7 +22,8 @@ def golden_config(said, **changes):
         text_length=7, hidden_size=said["hidden"], num_heads=said["heads"], action_mode=said["action_mode"],
         **{name: said[name] for name in (
             "depth", "mlp_ratio", "num_domains", "len_soft_prompts", "dim_time", "max_len_seq", "use_hetero_proj",
-            "num_denoising_steps", "max_state_dim", "max_action_dim")},
+            "max_state_dim", "max_action_dim")},
+        num_steps=said["num_denoising_steps"],
     ) | changes)  # fmt: skip
 
 
@@ -32,6 +34,9 @@ def golden_case(name):
         policy = Xvla(golden_config(said))
     load_weights(policy, golden_vectors.Filled(shapes), name, rename(policy.config, shapes))
     batch = {name: golden[name] for name in ("images", "image_mask", "tokens", "actions")}
+    # LeRobot's preprocessor has normalised them; here the network does.
+    mean, std = (torch.from_numpy(IMAGENET[name]).float()[:, None, None] for name in ("mean", "std"))
+    batch["images"] = (batch["images"] * std + mean) * 2 - 1
     return policy.eval(), batch | {"state": golden["proprio"], "domain": golden["domain_id"]}, golden
 
 

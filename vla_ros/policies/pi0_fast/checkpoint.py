@@ -1,6 +1,5 @@
 """The π0-FAST family: what it declares."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +46,7 @@ def _tokens(path: Path, options: LoadOptions, text: Tokenizer) -> Tokenizer:
 
 FAMILY = Family(
     "pi0_fast", Pi0FastConfig, Pi0Fast, Pi0FastProcessor, title="π0-FAST",
-    layouts={"lerobot": replace(lerobot("pi0_fast", rename=rename, fit="pad"), overrides=("action_tokenizer",))},
+    layouts={"lerobot": lerobot("pi0_fast", rename=rename, fit="pad_unrounded", overrides=("action_tokenizer",))},
     normalisation="quantiles",
     defaults={"skip_tokens": 0, "decoding": "actions"},
     overrides=("text_length", "max_decoding_steps", "horizon", "temperature", "decoding"),

@@ -34,7 +34,6 @@ NOT_USED = (
     "action_expert_variant", "max_state_dim", "max_action_dim", "use_kv_cache", "empty_cameras", "text_tokenizer_name",
     "dtype", "vlm_model_name",
 )
-VIRTUAL_CAMERA = "empty_camera_"
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,6 @@ class Pi0FastConfig:
         """Raises InputError that names the field."""
         data, where = folder.config, f"checkpoint {folder.path}"
         check_fields(data, (*LEROBOT_FIELDS.values(), *READ_ELSEWHERE, *NOT_USED), folder.path)
-        names = (feature.name.removeprefix("observation.images.") for feature in folder.images)
         rows = data.get("n_action_steps", 50)
         if rows != data.get("chunk_size", 50) and "horizon" not in options.overrides:
             raise InputError(
@@ -112,9 +110,11 @@ class Pi0FastConfig:
                 "policy file that says how many rows its tokens are"
             )
         values = {name: data[theirs] for name, theirs in LEROBOT_FIELDS.items() if theirs in data} | dict(
-            cameras=tuple(name for name in names if not name.startswith(VIRTUAL_CAMERA)), horizon=rows,
-            state_dim=folder.state_dim, action_dim=folder.action_dim,
+            cameras=tuple(feature.name.removeprefix("observation.images.") for feature in folder.images),
+            horizon=rows, state_dim=folder.state_dim, action_dim=folder.action_dim,
         )
+        if folder.text_length:
+            values["text_length"] = folder.text_length
         shapes = TensorFolder(folder.path).shapes
         values["tied"] = all(openpi_name(key) != EMBEDDING for key in shapes)  # LeRobot then embeds with the head
         sizes = paligemma_sizes(shapes, data, where)

@@ -13,10 +13,9 @@ from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import KEYPOINT_STEM, vision_size
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.formats.lerobot_robot import check_aloha
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.tokenizer import vlm_folders
-
-VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
 
 LEROBOT_FIELDS = (
     "chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "adapt_to_pi_aloha", "tokenizer_max_length",
@@ -204,13 +203,13 @@ class SmolVLAConfig:
                 raise InputError(
                     f"{where}: {name} {shown(config[name])}, expected {expected!r}: nothing else is supported"
                 )
-        if config.get("adapt_to_pi_aloha") and options.embodiment is None:
-            raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
-                             "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
+        check_aloha(folder, options)
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
-            vlm=vlm, cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
+            vlm=vlm, cameras=tuple(f.name for f in folder.images),
             state_dim=folder.state_dim, real_action_dim=folder.action_dim,
         )
+        if folder.text_length:
+            values["tokenizer_max_length"] = folder.text_length
         return record(cls, values, str(where))
 
     @classmethod

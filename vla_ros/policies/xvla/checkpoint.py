@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from vla_ros.policies.family import Family, lerobot
-from vla_ros.policies.options import TrainingData
+from vla_ros.policies.formats.lerobot import LeRobotFolder
+from vla_ros.policies.options import LoadOptions, TrainingData
 from vla_ros.policies.tokenizer import Tokenizer, word_tokenizer
 from vla_ros.policies.xvla.config import XvlaConfig
 from vla_ros.policies.xvla.model import Xvla
 from vla_ros.policies.xvla.names import rename
 from vla_ros.policies.xvla.processor import XvlaProcessor
+
+
+def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
+    return "exact" if folder.config.get("resize_imgs_with_padding") is None else "pad_unrounded_mean", ""
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
@@ -25,9 +30,9 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 FAMILY = Family(
     "xvla", XvlaConfig, lambda config: Xvla(config).freeze(), XvlaProcessor, title="X-VLA",
-    layouts={"lerobot": lerobot("xvla", rename=rename, fit="pad_top_left")},
-    fit="pad_top_left",
+    layouts={"lerobot": lerobot("xvla", rename=rename, fit=_fit)},
+    fit="pad_unrounded_mean",
     defaults={"action_mode": "auto", "num_domains": 1, "domain_id": 0},
-    overrides=("num_denoising_steps", "domain_id"),
+    overrides=("num_steps", "domain_id"),
     fresh=_fresh,
 )

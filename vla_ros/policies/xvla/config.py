@@ -16,17 +16,16 @@ from vla_ros.policies.xvla.florence import FlorenceSize
 
 LEROBOT_FIELDS = (
     "chunk_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "num_domains", "len_soft_prompts", "dim_time",
-    "max_len_seq", "use_hetero_proj", "action_mode", "num_denoising_steps", "use_proprio", "max_state_dim",
-    "max_action_dim", "freeze_vision_encoder", "freeze_language_encoder", "train_policy_transformer",
+    "max_len_seq", "use_hetero_proj", "action_mode", "use_proprio", "max_state_dim", "max_action_dim",
+    "freeze_vision_encoder", "freeze_language_encoder", "train_policy_transformer",
     "train_soft_prompts",
 )
 READ_ELSEWHERE = (
     "n_obs_steps", "input_features", "output_features", "normalization_mapping", "florence_config", "num_image_views",
     "resize_imgs_with_padding", "empty_cameras", "tokenizer_max_length", "tokenizer_padding_side", "pad_language_to",
-    "domain_feature_key",
+    "domain_feature_key", "num_denoising_steps",
 )
 NOT_USED = ("n_action_steps", "dtype", "tokenizer_name")  # the executor follows time; loading says type and tokenizer
-VIRTUAL_CAMERA = "observation.images.empty_camera_"
 TRANSPOSED = "image_projection"  # Microsoft's name of a matrix that is the transpose of transformers'
 
 
@@ -69,7 +68,7 @@ class XvlaConfig:
     max_len_seq: Rows = 512
     use_hetero_proj: bool = False
     action_mode: str = "ee6d"
-    num_denoising_steps: Rows = 10
+    num_steps: Rows = 10
     use_proprio: bool = True
     transposed: bool = False
     freeze_vision_encoder: bool = False
@@ -133,7 +132,7 @@ class XvlaConfig:
         where, config = f"{folder.path / 'config.json'}", folder.config
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
         step = folder.step("tokenizer_processor")
-        said = {  # the preprocessor's count: base checkpoints say another length in config.json
+        said = {
             "padding_side": config.get("tokenizer_padding_side"), "padding": config.get("pad_language_to"),
             **(step.config if step else {}),
         }
@@ -145,18 +144,19 @@ class XvlaConfig:
         ):
             if value not in (expected, None):
                 raise InputError(f"{where}: {name} {shown(value)}, expected {expected!r}: nothing else is supported")
-        cameras = tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA))
         resize, sizes = config.get("resize_imgs_with_padding"), sorted({feature.shape[1:] for feature in folder.images})
         if resize is None and len(sizes) != 1:
             raise InputError(f"{where}: images of sizes {sizes} that are not resized, expected one size")
         empty = value_of(Annotated[int, Range(0, 100)], config.get("empty_cameras", 0), f"{where}: empty_cameras")
-        views = config.get("num_image_views") or max(len(folder.images), len(cameras) + empty)
+        views = config.get("num_image_views") or len(folder.images) + empty
         domain = folder.step("xvla_add_domain_id")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
             florence=FlorenceSize.from_files(config.get("florence_config"), f"{where}: florence_config"),
-            cameras=cameras, state_dim=folder.state_dim, real_action_dim=folder.action_dim, views=views,
+            cameras=tuple(f.name for f in folder.images), views=views,
+            state_dim=folder.state_dim, real_action_dim=folder.action_dim,
             image_size=sizes[0] if resize is None else resize,
-            text_length=said.get("max_length", config.get("tokenizer_max_length", 64)),
+            num_steps=config.get("num_denoising_steps", 10),
+            text_length=folder.text_length or config.get("tokenizer_max_length", 64),
             domain_id=None if domain is None else domain.config.get("domain_id", 0),
             transposed=any(key.endswith(f".{TRANSPOSED}") for key in TensorFolder(folder.path).shapes),
         )
@@ -178,7 +178,7 @@ class XvlaConfig:
             "transformer": f"width {self.hidden_size}, depth {self.depth}, {self.len_soft_prompts} soft prompts",
             "action mode": f"{self.action_mode}{real}",
             "domain": f"{self.domain_id} of {self.num_domains}" if self.domain_id is not None else DOMAIN,
-            "denoising": f"{self.num_denoising_steps} steps",
+            "denoising": f"{self.num_steps} steps",
         }
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.policies.images import IMAGENET
 from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, tensors
 from vla_ros.policies.xvla.config import XvlaConfig
 from vla_ros.policies.xvla.florence import ImageProjector, text_encoder, vision_tower
@@ -111,7 +112,7 @@ class Block(nn.Module):
 
 class Xvla(Policy):
     """A batch holds
-        images: (B, C, 3, height, width) float32, normalised by ImageNet's mean and deviation; C at most config.views.
+        images: (B, C, 3, height, width) uint8, or floating point in [-1, 1]; C at most config.views.
         image_mask: (B, C) bool, False where a camera is absent.
         tokens: (B, T) int64, T always the same: padding takes part.
         state: (B, max_state_dim), padded; absent where the policy reads none.
@@ -120,12 +121,16 @@ class Xvla(Policy):
 
     config: XvlaConfig
     compiled = ("encode", "clean")
+    float32 = (r"action_(encoder|decoder)\.",)
 
     def __init__(self, config: XvlaConfig) -> None:
         super().__init__()
         self.config, size, width = config, config.florence, config.hidden_size
         self.vision_tower, self.projector = vision_tower(size), ImageProjector(size, config.transposed)
         self.language = text_encoder(size)
+        for name, values in IMAGENET.items():
+            values = torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None]
+            self.register_buffer(f"pixel_{name}", values, persistent=False)
         projection = DomainLinear if config.use_hetero_proj else lambda a, b, domains: SharedLinear(a, b)
         self.vlm_proj = projection(size.width, width, config.num_domains)
         self.aux_visual_proj = projection(size.width, width, config.num_domains)
@@ -145,7 +150,7 @@ class Xvla(Policy):
         return {"noise": (size, self.config.horizon, self.config.action_dim)}
 
     def prepare(self, num_steps: int | None = None) -> XvlaSteps:
-        steps = num_steps or self.config.num_denoising_steps
+        steps = num_steps or self.config.num_steps
         device = next(self.parameters()).device
         times = (torch.arange(steps, 0, -1, device=device, dtype=torch.float64) / steps).float()
         return XvlaSteps(times, self.time_features(times))
@@ -176,21 +181,22 @@ class Xvla(Policy):
 
     def image_tokens(self, images: Tensor, mask: Tensor) -> Tensor:
         """(B, C, 3, height, width) and (B, C) bool to (B, views, tokens, width), zeros for absent cameras."""
-        images = images.to(self.projector.matrix.dtype)
+        pixels = images.float() / 255 if images.dtype == torch.uint8 else (images + 1) / 2
+        images = ((pixels - self.pixel_mean) / self.pixel_std).to(self.projector.matrix.dtype)
         features = self.projector(self.vision_tower(images.flatten(0, 1)).last_hidden_state)
         features = features.unflatten(0, images.shape[:2]) * mask[..., None, None]
         return functional.pad(features, (0, 0, 0, 0, 0, self.config.views - images.shape[1]))
 
     def clean(self, context: XvlaContext, noisy: Tensor, features: Tensor) -> Tensor:
-        """The network's numbers (B, H, D) float32 of (B, H, D) noisy actions and (B or 1, dim_time) time features."""
+        """The network's numbers (B, H, D) of (B, H, D) noisy actions and (B or 1, dim_time) time features."""
         rows, horizon, _ = noisy.shape
         beside = torch.cat([context.state, features.expand(rows, -1)], dim=1)[:, None].expand(-1, horizon, -1)
         x = torch.cat([self.config.mode.seen(noisy), beside], dim=2)
-        x = self.action_encoder(x, context.domain) + self.pos_emb[:, :horizon]
+        x = self.action_encoder(x, context.domain).to(context.prefix.dtype) + self.pos_emb[:, :horizon]
         x = torch.cat([x, context.prefix, context.soft_prompts], dim=1)
         for block in self.blocks:
             x = block(x)
-        return self.action_decoder(self.norm(x[:, :horizon]), context.domain).float()
+        return self.action_decoder(self.norm(x[:, :horizon]), context.domain)
 
     def act(
         self, context: XvlaContext, draws: Draws | None = None, fixed: XvlaSteps | None = None,
