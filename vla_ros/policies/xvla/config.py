@@ -162,7 +162,10 @@ class XvlaConfig:
         )
         if "domain_id" in options.overrides:
             values["domain_id"] = None
-        return record(cls, values, where)
+        sizes = record(cls, values, where)
+        if sizes.mode.poses and options.serves:  # before the robot's joints are counted
+            raise InputError(f"checkpoint {folder.path}: {sizes.unserved}")
+        return sizes
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "xvla") -> "XvlaConfig":
