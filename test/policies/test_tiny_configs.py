@@ -24,9 +24,12 @@ def fresh(family):
     config = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o")
     if family == "smolvla":
         config.policy["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
+    elif family == "pi0_fast":
+        config.policy["vision"] = asdict(KeypointStemSize(image=SIDE))
     else:
         config.policy["image_size"] = [SIDE, SIDE]
     row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
+    row |= {"q01": row["min"], "q99": row["max"]}
     data = registry.TrainingData(JOINTS, ("front", "wrist"), 0.1, {"observation.state": row, "action": row},
                                  INSTRUCTIONS)
     return registry.build(config.family, config.policy, data)
@@ -47,7 +50,7 @@ def samples(loaded, count=4):
     return result
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "pi0_fast", "xvla"])
 def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(family, tmp_path):
     loaded = fresh(family)
     assert loaded.processor.horizon == 16 and loaded.processor.step_dt == 0.1
@@ -60,7 +63,7 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     policy = loaded.policy.train()
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad])
     torch.manual_seed(1)
-    steps = 75 if family == "smolvla" else 50
+    steps = 75 if family in ("smolvla", "pi0_fast", "xvla") else 50
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = 1e-3 * min(1, step / 10) * (1 - step / steps)
@@ -85,7 +88,7 @@ def _seen(one):
     return Sample(one.images, one.state, one.instruction)
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "pi0_fast", "xvla"])
 def test_what_the_dataset_says_is_not_said_again(family):
     data = registry.TrainingData(JOINTS, ("front",), 0.1, {}, INSTRUCTIONS)
     with pytest.raises(InputError, match="it comes from the dataset"):

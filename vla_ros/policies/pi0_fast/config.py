@@ -64,7 +64,7 @@ class Pi0FastConfig:
     cameras: Cameras = ("base_0_rgb", "left_wrist_0_rgb", "right_wrist_0_rgb")
     state_dim: Dimensions = 32
     action_dim: Annotated[int, Range(1, 10_000)] = 32
-    horizon: Rows = 50
+    horizon: Annotated[int, Range(1, 1000)] = 50
     text_length: Rows = 200
     max_action_tokens: Annotated[int, Range(2, 10_000)] = 256
     max_decoding_steps: Rows = 256
