@@ -1,16 +1,17 @@
-"""LeRobot folders of ACT, Diffusion Policy and SmolVLA in the graph: what a peer sees of their chunks."""
+"""LeRobot folders of every family but π0 in the graph: what a peer sees of their chunks."""
 
 from collections.abc import Iterator
 
-import lerobot_checkpoints
 import numpy as np
 import pytest
+import real_families
 from system.support import free_domain
 from system.test_policy_node import Policy
 
 from vla_ros.core.instruction import instruction_id
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
+from vla_ros.policies import load
 
 TEXT = "pick up the red cube"
 
@@ -22,10 +23,12 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Policy]:
         yield Policy(graph)
 
 
-@pytest.mark.parametrize("family, rows", [("act", 12), ("diffusion", 15), ("smolvla", 10)])
+@pytest.mark.parametrize("family, rows", [
+    ("act", 12), ("diffusion", 15), ("smolvla", 10), ("pi0_fast", 5), ("xvla", 5),
+])
 def test_a_folder_as_lerobot_writes_it_serves(policy, tmp_path, family, rows):
-    folder = lerobot_checkpoints.make(tmp_path / family, family)
-    statistics = lerobot_checkpoints.make_statistics([])["action"]
+    folder = real_families.make(tmp_path / family, family)
+    statistics = load(folder, robot=real_families.ROBOT).processor.actions.statistics
     with policy.up(folder, max_age=30.0) as robot:
         policy.tell(TEXT)
         for _ in range(2):  # the second has a history where the policy reads one
