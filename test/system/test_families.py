@@ -5,12 +5,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import real_families
+from safetensors.torch import load_file, save_file
 from system.support import free_domain
 from system.test_policy_node import Policy
 
 from vla_ros.core.instruction import instruction_id
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import read_chunk
+from vla_ros.msg import PolicyStatus
 from vla_ros.policies import load
 
 TEXT = "pick up the red cube"
@@ -39,4 +41,18 @@ def test_a_folder_as_lerobot_writes_it_serves(policy, tmp_path, family, rows):
             assert chunk.instruction_id == instruction_id(TEXT)
             # Near the actions of the statistics: they were applied, in rad.
             assert (np.abs(chunk.targets.parts[0].data - statistics["mean"]) < 20 * statistics["std"]).all()
+        policy.tell("")
+
+
+def test_tokens_that_are_no_chunk_are_named_and_counted_and_nothing_is_published(policy, tmp_path):
+    folder = real_families.make(tmp_path / "pi0_fast", "pi0_fast")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[next(key for key in tensors if key.endswith("lm_head.weight"))] *= -1  # words before actions
+    save_file(tensors, folder / "model.safetensors")
+    with policy.up(folder, max_age=30.0) as robot:
+        policy.tell(TEXT)
+        robot.observe()
+        status = policy.wait_status(lambda s: s.refused_observations and "tokens" in s.message, "the refused tokens")
+        assert status.state == PolicyStatus.FAILED and status.chunks == 0
+        assert "expected actions," in status.message and "\n" not in status.message
         policy.tell("")
