@@ -143,6 +143,12 @@ def test_statistics_of_a_file_are_honoured(checkpoint, tmp_path):
     again = load(path, robot=ROBOT).processor
     for name, values in halved["action"].items():
         np.testing.assert_allclose(again.actions.statistics[name], values)
+    assert again.actions.mode == loaded.processor.actions.mode and again.state.mode == loaded.processor.state.mode
+    needed = {"mean_std": "std", "quantiles": "q99", "min_max": "max"}[loaded.processor.actions.mode]
+    del halved["action"][needed]
+    write_statistics(tmp_path / "less.json", halved)
+    with pytest.raises(InputError, match=needed):
+        load(checkpoint, robot=ROBOT, overrides={"statistics": tmp_path / "less.json"})
     with pytest.raises(InputError, match="other.json"):
         load(checkpoint, robot=ROBOT, overrides={"statistics": "other.json"})
 

@@ -178,7 +178,7 @@ def test_smolvla_pads_at_the_top_and_the_left(tmp_path):
     one = sample(loaded)
     images = {name: np.full((1, 48, 64, 3), 200, np.uint8) for name in one.images}
     image = loaded.processor.inputs([Sample(images, one.state, "go")])["images"][0, 0, 0]
-    assert (image[:8] == 0).all() and (image[8:] == 200).all()
+    assert (image[:8] == -1).all() and torch.allclose(image[8:], torch.tensor(200 / 255 * 2 - 1))
 
 
 def test_a_single_camera_needs_no_name(tmp_path):

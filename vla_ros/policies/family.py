@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import record, value_of
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
@@ -17,9 +17,12 @@ from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import own
 from vla_ros.policies.formats.adapter import open_tensors
-from vla_ros.policies.formats.lerobot import is_statistic, read_folder
+from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
+from vla_ros.policies.formats.lerobot_rtc import read_guidance
+from vla_ros.policies.formats.lerobot_statistics import is_statistic
 from vla_ros.policies.formats.weights import Rename, Unused, load_weights
+from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.policy import Policy
@@ -87,7 +90,7 @@ class Family:
         processor: a `StandardProcessor`.
         title: shown to users.
         layouts: published forms of its checkpoint folders by name, besides our own.
-        fit: how a fresh policy's images get their size, a key of `processor.FITS`.
+        fit: how a fresh policy's images get their size, a key of `images.FITS`.
         normalisation: of a fresh policy, a key of `normalisation.MODES`.
         defaults: fields of the sizes that fresh policies have otherwise than published ones.
         overrides: fields of the sizes that a policy file may set: what no weight depends on.
@@ -126,7 +129,7 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         with without_numbers():
             policy = self.policy(sizes)
-        _set_image_statistics(policy, sizes.cameras, parts.images, path)
+        _set_image_statistics(policy, sizes.cameras, parts.images, parts.fit, path)
         (tensors, adapter), form = open_tensors(path, options.base), self.layouts.get(layout)
         rename = form.names(sizes, tensors.shapes) if form else lambda key: key
         if adapter:
@@ -177,7 +180,7 @@ class Family:
         )
         policy = self.policy(sizes)
         if hasattr(policy, "image_mean"):
-            _set_image_statistics(policy, sizes.cameras, parts.images, Path())
+            _set_image_statistics(policy, sizes.cameras, parts.images, parts.fit, Path())
         if self.begin:
             self.begin(policy, tokenizer, data)
         return LoadedPolicy(self.name, policy, self._processor("policy", sizes, parts))
@@ -246,16 +249,29 @@ class Family:
 
 
 def lerobot(
-    *types: str, rename: Callable[[Any, Collection[str]], Rename], fit: str, optional: tuple[str, ...] = ()
+    *types: str, rename: Callable[[Any, Collection[str]], Rename],
+    fit: str | Callable[[LeRobotFolder, LoadOptions], tuple[str, str]], optional: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (),
 ) -> Layout:
-    """LeRobot's folders, old and new, of these `type`s; `fit` is how LeRobot fits images to their size."""
+    """LeRobot's folders, old and new, of these `type`s.
+
+    Args:
+        fit: how LeRobot fits images to their size, or a function that says it of a folder, with a note why.
+    """
 
     def read(family: Family, path: Path, options: LoadOptions) -> tuple[Any, Parts]:
         folder = read_folder(path, read_config(path))
         sizes = family.config.from_lerobot(folder, options)
-        return sizes, lerobot_parts(folder, sizes.cameras, options, fit)
+        chosen, note = (fit, "") if isinstance(fit, str) else fit(folder, options)
+        parts = lerobot_parts(folder, sizes.cameras, options, chosen)
+        rtc = read_guidance(folder)[1] if hasattr(sizes, "guidance") else ""
+        parts = replace(parts, notes=(*parts.notes, *filter(None, (note, rtc))))
+        widths = len(parts.embodiment.state), len(parts.embodiment.actions)
+        if widths != (folder.state_dim, folder.action_dim):  # a base checkpoint on a robot of fewer joints
+            sizes = family.config.from_lerobot(folder.of_widths(*widths), options)
+        return sizes, parts
 
-    return Layout(lambda config: config.get("type") in types, read, rename, optional)
+    return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides)
 
 
 def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
@@ -268,18 +284,24 @@ def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: Load
             raise InputError(f"{where}: {feature}: {why} in a policy file (see config/policies/so101_lerobot.yaml)")
 
 
-def _set_image_statistics(policy: Policy, names: tuple[str, ...], images: Statistics, path: Path) -> None:
+def _set_image_statistics(
+    policy: Policy, names: tuple[str, ...], images: Statistics, fit: str, path: Path
+) -> None:
     """Put mean and std of each image into the policy's buffers. Raises InputError if it has none and needs them."""
     if not hasattr(policy, "image_mean"):
         for name, rows in images.items():
             if np.any(rows.get("mean", 0) != 0) or np.any(rows.get("std", 1) != 1):
                 raise InputError(f"checkpoint {path}: {name} is normalised, this family takes pixels as they are")
         return
+    if FITS[fit].dtype != np.uint8:
+        raise InputError(f"checkpoint {path}: image_fit {fit!r}, this family takes whole levels; expected one of "
+                         f"{[name for name, one in FITS.items() if one.dtype == np.uint8]}")
     for buffer, name in ((policy.image_mean, "mean"), (policy.image_std, "std")):
         for row, image in zip(buffer, names, strict=True):
             values = np.asarray(images.get(image, {}).get(name, ()), dtype=np.float32)
-            if values.size != 3:
-                raise InputError(f"checkpoint {path}: {name} of the image {image!r}: {values.size} numbers, expected 3")
+            if values.size != 3 or not np.isfinite(values).all():
+                raise InputError(f"checkpoint {path}: {name} of the image {image!r}: {values.size} numbers, expected 3 "
+                                 f"that are finite: {shown(values.tolist())}")
             row.copy_(torch.from_numpy(values.reshape(3, 1, 1)))
 
 

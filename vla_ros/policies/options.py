@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vla_ros.core.errors import InputError
@@ -90,7 +89,7 @@ class LoadOptions:
             return None
         if not Path(said).is_file():
             raise InputError(f"overrides.statistics {str(said)!r}: no such file")
-        return checked(read_statistics(Path(said)), str(said))
+        return read_statistics(Path(said), (STATE, ACTION))
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Parts:
     Attributes:
         state, actions: normalisations in the policy's units.
         images: image name -> mean and std of its pixels in [0, 1], (3,) each.
-        fit: how images get their size, a key of `processor.FITS`.
+        fit: how images get their size, a key of `images.FITS`.
         tokenizer: of the prompt, where the policy reads tokens.
         no_statistics: why normalisations lack theirs; "" where they are there.
         missing: what else serving lacks, with what to do about it.
@@ -116,14 +115,6 @@ class Parts:
     no_statistics: str = ""
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-
-
-def checked(statistics: dict[str, dict[str, np.ndarray]], where: str) -> dict[str, dict[str, np.ndarray]]:
-    """The same. Raises InputError unless they are of state and actions."""
-    for feature in (STATE, ACTION):
-        if feature not in statistics:
-            raise InputError(f"{where}: no {feature!r}, only {sorted(statistics)}")
-    return statistics
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from the robot file where they fit; what cannot be known is an error that says w
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, read_mapping, value_of
+from vla_ros.policies import normalisation
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.formats.adapter import open_tensors
-from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder, find_statistics, lacking
+from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder
+from vla_ros.policies.formats.lerobot_statistics import find_statistics, lacking
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 from vla_ros.policies.processor import short_name
@@ -34,6 +36,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     given = options.statistics(sets=True)
     variant = options.overrides.get("statistics") if given is None else None
     statistics, lacks = find_statistics(folder, open_tensors(folder.path, options.base)[0], variant)
+    padding = {name for name in (STATE, ACTION) if name not in statistics}
     if given is not None:
         statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
         if lacks := lacking(folder, statistics):
@@ -42,30 +45,39 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     for kind, feature in (("STATE", STATE), ("ACTION", ACTION)):
         mode = MODES[folder.modes.get(kind, "IDENTITY") if feature != STATE or folder.state_dim else "IDENTITY"]
         normalisations.append(Normalisation(mode, {} if lacks else statistics.get(feature, {}), "lerobot"))
-    embodiment = find_embodiment(folder, names, statistics, options)
+    embodiment = find_embodiment(folder, names, options, _limits(folder, padding))
     return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, no_statistics=lacks)
 
 
 def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statistics:
-    """Image name -> the mean and std that bring its pixels in [0, 1] to what the policy takes."""
-    mode = folder.modes.get("VISUAL", "IDENTITY")
+    """Image name -> the mean and std that bring its pixels in [0, 1] to what the policy takes, (3,) each; NaN where
+    the folder lacks them, which can be described but not loaded."""
+    mode = MODES[folder.modes.get("VISUAL", "IDENTITY")]
     result = {}
     for feature in folder.images:
         rows = statistics.get(feature.name, {})
-        if mode == "MEAN_STD" and rows:
-            result[feature.name] = {"mean": rows["mean"], "std": rows["std"]}
-        elif mode == "MIN_MAX" and rows:
-            result[feature.name] = {"mean": (rows["max"] + rows["min"]) / 2, "std": (rows["max"] - rows["min"]) / 2}
-        elif mode == "IDENTITY" or not rows:
+        if mode == "identity" or not rows:
             result[feature.name] = {"mean": np.zeros(3), "std": np.ones(3)}
-        else:
-            raise InputError(f"checkpoint {folder.path}: normalisation {mode} of images, expected MEAN_STD, MIN_MAX or "
-                             "IDENTITY")
+            continue
+        first, second = (rows.get(name, np.full(3, np.nan)) for name in normalisation.MODES[mode])
+        if mode != "mean_std":  # two bounds
+            first, second = (first + second) / 2, (second - first) / 2
+        result[feature.name] = {"mean": first, "std": second}
     return result
 
 
+def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
+    """Feature -> how many of the robot's dimensions it takes at most, where less will do: base checkpoints, which have
+    no statistics, declare the size to which states and actions are padded."""
+    sizes = {STATE: ("max_state_dim", folder.state_dim), ACTION: ("max_action_dim", folder.action_dim)}
+    return {
+        name: size for name, (limit, size) in sizes.items() if name in padding and size == folder.config.get(limit)
+    }
+
+
 def find_embodiment(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, options: LoadOptions
+    folder: LeRobotFolder, images: Sequence[str], options: LoadOptions,
+    limits: Mapping[str, int],
 ) -> Embodiment:
     """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names of the robot
     file or of the dataset.
@@ -74,6 +86,7 @@ def find_embodiment(
 
     Args:
         images: names of the policy's images as its sizes have them.
+        limits: features that take fewer dimensions than the folder declares, and at most how many.
 
     Raises InputError that says what is not known or does not agree with the folder.
     """
@@ -83,12 +96,19 @@ def find_embodiment(
     elif file.exists():
         chosen = Embodiment.load(file)
     elif options.names is not None:
-        chosen = _from_names(folder, images, statistics, *options.names)
+        chosen = _from_names(folder, images, limits, *options.names)
     else:
         chosen = nameless(images, folder.state_dim, _modes(folder))
     chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
-    _check(folder, chosen)
+    _check(folder, chosen, limits)
     return chosen
+
+
+def check_aloha(folder: LeRobotFolder, options: LoadOptions) -> None:
+    """Raises InputError for a policy in π's ALOHA convention on a robot whose policy file does not say so."""
+    if folder.config.get("adapt_to_pi_aloha") and options.embodiment is None:
+        raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
+                         "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
 
 
 def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodiment:
@@ -98,15 +118,17 @@ def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodim
     return Embodiment({name: short_name(name) for name in images}, dimensions, actions)
 
 
-def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
+def _check(folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, int]) -> None:
     """Sizes and the kind of the actions agree with the folder."""
-    for what, dimensions, expected in (
-        ("state", embodiment.state, folder.state_dim), ("actions", embodiment.actions, folder.action_dim),
+    for what, feature, dimensions, expected in (
+        ("state", STATE, embodiment.state, folder.state_dim),
+        ("actions", ACTION, embodiment.actions, folder.action_dim),
     ):
-        if len(dimensions) != expected and not (what == "state" and expected == 0):
-            raise InputError(f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot "
-                             f"gives {len(dimensions)}")
-    for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=True)):
+        fits = len(dimensions) <= expected if feature in limits else len(dimensions) == expected
+        if not fits and not (what == "state" and expected == 0):
+            raise InputError(f"checkpoint {folder.path}: {what} of {'at most ' if feature in limits else ''}{expected} "
+                             f"dimensions, the policy file or the robot gives {len(dimensions)}")
+    for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=False)):
         where = f"checkpoint {folder.path}: action {index} ({dimension.joint})"
         if dimension.joint is None:
             continue
@@ -153,8 +175,8 @@ def _modes(folder: LeRobotFolder) -> list[str]:
 
 
 def _from_names(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, whose: str, joints: tuple[str, ...],
-    robot_cameras: tuple[str, ...],
+    folder: LeRobotFolder, images: Sequence[str], limits: Mapping[str, int], whose: str,
+    joints: tuple[str, ...], robot_cameras: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}
     from_data = {short_name(feature): name for name, feature in folder.renamed.items()}
@@ -167,11 +189,11 @@ def _from_names(
             raise InputError(f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has "
                              f"{list(robot_cameras)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`")
         cameras[name] = known
-    for what, size in (("state", folder.state_dim), ("actions", folder.action_dim)):
-        if size and size != len(joints):
+    for what, feature, size in (("state", STATE, folder.state_dim), ("actions", ACTION, folder.action_dim)):
+        if size and size != len(joints) and (feature not in limits or size < len(joints)):
             raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
                              "joints; say which is which in a policy file")
-    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=True))
+    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=False))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 
 

@@ -17,10 +17,11 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_folder
 from vla_ros.core.records import record, value_of
 from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics, write_statistics
-from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, checked, read_config
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, read_config
 from vla_ros.policies.policy import Policy
-from vla_ros.policies.processor import FITS, StandardProcessor
+from vla_ros.policies.processor import StandardProcessor
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,9 @@ def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Pa
     fit = value_of(str, data.get("image_fit", fit), f"{where}: image_fit")
     if fit not in FITS:
         raise InputError(f"{where}: image_fit {shown(fit)}, expected one of {sorted(FITS)}")
-    statistics = checked(read_statistics(path / "statistics.json"), f"checkpoint {path}: statistics.json")
+    statistics = read_statistics(path / "statistics.json")
+    if missing := {STATE, ACTION} - statistics.keys():
+        raise InputError(f"checkpoint {path}: statistics.json: no {sorted(missing)}, only {shown(sorted(statistics))}")
     if given := options.statistics():
         statistics |= {feature: given[feature] for feature in (STATE, ACTION)}
     clock = policy.pop("step_dt", None)  # older folders of π0 kept it among the sizes

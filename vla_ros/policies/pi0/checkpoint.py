@@ -7,12 +7,14 @@ import torch
 
 from vla_ros.policies.family import Family, Layout, lerobot
 from vla_ros.policies.formats.adapter import open_tensors
+from vla_ros.policies.formats.lerobot import LeRobotFolder
 from vla_ros.policies.formats.openpi import openpi_parts
 from vla_ros.policies.options import LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import rename
 from vla_ros.policies.pi0.processor import Pi0Processor
+from vla_ros.policies.pi0.versions import find_version
 from vla_ros.policies.tokenizer import Tokenizer, instruction_words, word_tokenizer
 
 # Fields of config.json by which the two layouts are known; LeRobot's says its type.
@@ -46,10 +48,15 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[Pi0Config, 
     return config, parts
 
 
+def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
+    version, why = find_version(folder, options)
+    return version.fit, why
+
+
 FAMILY = Family(
     "pi0", Pi0Config, Pi0, Pi0Processor,
     layouts={
-        "lerobot": lerobot("pi0", "pi05", rename=rename, fit="pad"),
+        "lerobot": lerobot("pi0", "pi05", rename=rename, fit=_fit, overrides=("lerobot_version",)),
         "transformers": Layout(lambda config: TRANSFORMERS <= config.keys(), _read, rename, overrides=("assets",)),
         "openpi": Layout(lambda config: OPENPI <= config.keys(), _read, rename, overrides=("assets",)),
     },

@@ -57,6 +57,12 @@ def openpi_name(key: str) -> str:
     return key
 
 
+def is_old(key: str) -> bool:
+    """Whether a tensor has its name of LeRobot until 0.3."""
+    key = key.removeprefix("model.")
+    return any(who == "LeRobot until 0.3" and re.match(pattern, key) for who, pattern, _ in RENAMES)
+
+
 def rename(config: Any, keys: Collection[str]) -> Rename:
     """From each of a published file's `keys` to the module's name, for a `Pi0Config`."""
     # openpi's files hold the head alone, which is tied to the embedding.

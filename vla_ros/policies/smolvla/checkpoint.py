@@ -25,7 +25,7 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 FAMILY = Family(
     "smolvla", SmolVLAConfig, lambda config: SmolVLA(config).freeze(), SmolVLAProcessor, title="SmolVLA",
-    layouts={"lerobot": lerobot("smolvla", rename=rename, fit="pad_top_left")},
+    layouts={"lerobot": lerobot("smolvla", rename=rename, fit="pad_unrounded_top_left")},
     fit="pad_top_left",
     defaults={"train_expert_only": False, "freeze_vision_encoder": False},
     overrides=("num_steps",),
