@@ -15,7 +15,7 @@ from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
 from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.formats import own
+from vla_ros.policies.formats import lerobot_writer, own
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
@@ -60,6 +60,7 @@ class Layout:
         rename: (sizes, keys of the file) -> a function from each key to the module's, or why it is not used.
         optional: keys of the module that a file may lack, since they follow from the sizes.
         overrides: names that a policy file may set for this form alone.
+        export: (policy, processor) -> what a folder of this form holds, where we write such. Raises InputError.
     """
 
     recognise: Callable[[Mapping[str, Any]], bool]
@@ -67,6 +68,7 @@ class Layout:
     rename: Callable[[Any, Collection[str]], Rename]
     optional: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    export: Callable[[Policy, StandardProcessor], lerobot_writer.Form] | None = None
 
     def names(self, sizes: Any, keys: Collection[str]) -> Rename:
         """`rename`, for the statistics too that old folders keep among the weights."""
@@ -153,6 +155,15 @@ class Family:
         sizes = loaded.policy.config
         rows = sizes.to_dict() if hasattr(sizes, "to_dict") else asdict(sizes)
         own.write(path, self.name, rows, loaded.policy, loaded.processor, _image_statistics(loaded.policy))
+
+    def export(self, path: Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
+        """Write a folder of a published form, complete or absent; what a user should know. Raises InputError."""
+        form = self.layouts.get(layout)
+        if form is None or form.export is None:
+            able = [name for name, each in self.layouts.items() if each.export]
+            raise InputError(f"export: {self.title or self.name} to {layout!r}, expected one of {able or 'none'}")
+        said = form.export(loaded.policy, loaded.processor)
+        return lerobot_writer.write(path, said, loaded.processor, _image_statistics(loaded.policy))
 
     def build(self, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
         """A policy with fresh weights in the dataset's own units and order.
@@ -251,7 +262,7 @@ class Family:
 def lerobot(
     *types: str, rename: Callable[[Any, Collection[str]], Rename],
     fit: str | Callable[[LeRobotFolder, LoadOptions], tuple[str, str]], optional: tuple[str, ...] = (),
-    overrides: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (), export: Callable[[Any, StandardProcessor], lerobot_writer.Form] | None = None,
 ) -> Layout:
     """LeRobot's folders, old and new, of these `type`s.
 
@@ -271,7 +282,7 @@ def lerobot(
             sizes = family.config.from_lerobot(folder.of_widths(*widths), options)
         return sizes, parts
 
-    return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides)
+    return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides, export)
 
 
 def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:

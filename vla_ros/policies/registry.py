@@ -12,7 +12,7 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 
-__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "families",
+__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "export", "families",
            "find_family", "load", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
@@ -124,6 +124,14 @@ def build(family: str, config: Mapping[str, Any], data: TrainingData) -> LoadedP
 def save(path: str | Path, loaded: LoadedPolicy) -> None:
     """Write a folder in our own layout that serves as it is; atomic: complete or absent."""
     find_family(loaded.family).save(Path(path), loaded)
+
+
+def export(path: str | Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
+    """Write a folder in a published layout ("lerobot"), complete or absent; what a user should know of it.
+
+    Raises InputError that names what the layout cannot express.
+    """
+    return find_family(loaded.family).export(Path(path), loaded, layout)
 
 
 def _points() -> dict[str, EntryPoint]:

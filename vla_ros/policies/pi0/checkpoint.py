@@ -11,6 +11,7 @@ from vla_ros.policies.formats.lerobot import LeRobotFolder
 from vla_ros.policies.formats.openpi import openpi_parts
 from vla_ros.policies.options import LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.pi0.config import Pi0Config
+from vla_ros.policies.pi0.export import to_lerobot
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import rename
 from vla_ros.policies.pi0.processor import Pi0Processor
@@ -56,7 +57,7 @@ def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
 FAMILY = Family(
     "pi0", Pi0Config, Pi0, Pi0Processor,
     layouts={
-        "lerobot": lerobot("pi0", "pi05", rename=rename, fit=_fit, overrides=("lerobot_version",)),
+        "lerobot": lerobot("pi0", "pi05", rename=rename, fit=_fit, overrides=("lerobot_version",), export=to_lerobot),
         "transformers": Layout(lambda config: TRANSFORMERS <= config.keys(), _read, rename, overrides=("assets",)),
         "openpi": Layout(lambda config: OPENPI <= config.keys(), _read, rename, overrides=("assets",)),
     },
