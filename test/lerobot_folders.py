@@ -33,7 +33,7 @@ def write(path: Path, name: str, **changes: object) -> Path:
 def change(file: Path, **changes: object) -> None:
     """Set fields of a JSON file; None: the field is gone."""
     data = json.loads(file.read_text()) | changes
-    file.write_text(json.dumps({key: value for key, value in data.items() if value is not None}))
+    file.write_text(json.dumps({key: value for key, value in data.items() if key not in changes or value is not None}))
 
 
 def expected(name: str) -> tuple[dict[str, Tensor], Sample]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from golden_vectors import assert_close
 from real_families import ROBOT
+from safetensors.torch import load_file, save_file
 from training_data import write_dataset
 
 from vla_ros.core.errors import InputError
@@ -18,7 +19,7 @@ from vla_ros.policies.normalisation import write_statistics
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import open_policy
 
-FOLDERS = ("pi0", "pi0_exact", "pi05", "pi05_base_like", "smolvla", "smolvla_resized")
+FOLDERS = ("pi0", "pi0_exact", "pi05", "pi05_relative", "pi05_base_like", "smolvla", "smolvla_resized")
 
 
 def check_answer(loaded, name):
@@ -70,6 +71,30 @@ def test_a_base_folder_is_described_and_served_with_a_file(tmp_path):
         "observation.state": processor.state.statistics, "action": processor.actions.statistics,
     })  # fmt: skip
     check_answer(load(folder, robot=ROBOT, overrides={"statistics": tmp_path / "s.json"}), "smolvla")
+
+
+def test_a_set_is_chosen_by_name_in_a_policy_file(tmp_path):
+    """So it was published before: the sets were buffers among the weights, with the state's."""
+    folder = lerobot_folders.write(tmp_path / "old", "smolvla")
+    statistics = load_file(folder / "policy_preprocessor_step_5_normalizer_processor.safetensors")
+    tensors = load_file(folder / "model.safetensors")
+    for file in folder.glob("policy_*"):
+        file.unlink()
+    for name, shift in (("so100", 0.0), ("so100-blue", 1.0)):
+        for side, feature in (("normalize_inputs", "observation.state"), ("unnormalize_outputs", "action")):
+            for statistic in ("mean", "std"):
+                key = f"{side}.{name}_buffer_{feature.replace('.', '_')}.{statistic}"
+                tensors[key] = statistics[f"{feature}.{statistic}"] + shift
+    save_file(tensors, folder / "model.safetensors")
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("checkpoint: old\noverrides: {statistics: so100}\n")
+    check_answer(load(policy, robot=ROBOT), "smolvla")
+    policy.write_text("checkpoint: old\noverrides: {statistics: so100-blue}\n")
+    mean = statistics["action.mean"].double().numpy()
+    np.testing.assert_allclose(load(policy, robot=ROBOT).processor.actions.statistics["mean"], mean + 1, atol=1e-6)
+    policy.write_text("checkpoint: old\n")
+    with pytest.raises(InputError, match=r"\['so100', 'so100-blue'\].*overrides.statistics"):
+        load(policy, robot=ROBOT)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from vla_ros.core.errors import InputError
@@ -94,6 +95,12 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
     import cv2
 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def signed(images: Tensor) -> Tensor:
+    """(...) uint8 images to float32 in [-1, 1]; floats, which are so already, stay as they are. For the device, so that
+    bytes are uploaded."""
+    return images.float() / 255 * 2 - 1 if images.dtype == torch.uint8 else images
 
 
 def _size_within(image: np.ndarray, height: int, width: int) -> tuple[int, int]:

@@ -59,6 +59,16 @@ def test_statistics_that_were_never_set_do_not_keep_info_from_answering(folder):
         load(folder, robot=ROBOT)
 
 
+def test_a_folder_without_the_files_of_its_statistics_is_described(folder):
+    (folder / STATE).unlink()
+    load(folder, robot=ROBOT)  # the postprocessor's file has the same
+    for file in folder.glob("policy_*.safetensors"):
+        file.unlink()
+    assert f"lack ['mean', 'std'] ({STATE}, " in describe(folder, robot=ROBOT)["notes"]
+    with pytest.raises(InputError, match=f"{STATE}.*: not in the folder.*overrides.statistics"):
+        load(folder, robot=ROBOT)
+
+
 def test_the_two_processors_must_agree(folder):
     file = folder / "policy_postprocessor_step_0_unnormalizer_processor.safetensors"
     save_file(load_file(file) | {"action.mean": torch.ones(6)}, file)

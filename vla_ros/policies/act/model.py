@@ -10,7 +10,7 @@ from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.act.transformer import Decoder, Encoder, sinusoid_1d, sinusoid_2d
 from vla_ros.policies.backbones import KEYPOINT_STEM
-from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, tensors
+from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, mean_of_valid, tensors
 
 
 @tensors
@@ -100,11 +100,11 @@ class ACT(Policy):
             noise = draws["noise"] if "noise" in draws else torch.randn_like(mean)
             latent = mean + (log_variance / 2).exp() * noise
         predicted = self.act(self.encode_tokens(batch, latent)).actions
-        error = functional.l1_loss(predicted, actions, reduction="none") * ~pad[:, :, None]
+        error = functional.l1_loss(predicted, actions, reduction="none")
         if self.config.loss_mean == "all":
-            l1 = error.mean()
+            l1 = (error * ~pad[:, :, None]).mean()
         else:
-            l1 = error.sum() / ((~pad).sum() * actions.shape[-1]).clamp(min=1)
+            l1 = mean_of_valid(error, pad)
         if latent is None:
             return {"loss": l1, "l1": l1}
         kl = (-0.5 * (1 + log_variance - mean.square() - log_variance.exp())).sum(-1).mean()

@@ -44,6 +44,7 @@ HARMLESS = frozenset(
 )
 HARMLESS_PREFIXES = ("optimizer_", "scheduler_")
 
+NORMALISERS = "normalizer_processor", "unnormalizer_processor"
 NORMALISER = frozenset({"eps", "features", "norm_map"})  # settings of a normaliser that we know
 # Steps that move data about without changing a value that we compute with.
 _PLAIN_STEPS = frozenset(
@@ -67,11 +68,13 @@ class Feature:
 
 @dataclass(frozen=True)
 class Step:
-    """A processor step: its registered name, its settings, and its tensors where it has any."""
+    """A processor step: its registered name, its settings, its tensors where it has any, (n,) float64 each, and the
+    name of their file where it is a normaliser and the folder lacks it."""
 
     name: str
     config: Mapping[str, Any]
     state: Mapping[str, np.ndarray] = field(default_factory=dict)
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,8 +172,7 @@ def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
     modes = _modes(config.get("normalization_mapping"), where) or dict(DEFAULT_MODES.get(config.get("type"), {}))
     epsilon, seen = 1e-8, {}
     for steps, name, file in (
-        (preprocessor, "normalizer_processor", path / PREPROCESSOR),
-        (postprocessor, "unnormalizer_processor", path / POSTPROCESSOR),
+        (preprocessor, NORMALISERS[0], path / PREPROCESSOR), (postprocessor, NORMALISERS[1], path / POSTPROCESSOR),
     ):
         for step in (step for step in steps if step.name == name):
             if unknown := sorted(key for key in step.config.keys() - NORMALISER if step.config[key] is not None):
@@ -202,10 +204,12 @@ def _features(value: Any, where: str) -> dict[str, Feature]:
     for name, row in value_of(dict[str, dict], value, where).items():
         kind = value_of(str, row.get("type"), f"{where}.{name}.type")
         shape = value_of(tuple[Pixels, ...], row.get("shape"), f"{where}.{name}.shape")
-        if kind not in KINDS or len(shape) != (3 if kind == "VISUAL" else 1):
+        if kind == "VISUAL" and len(shape) == 3 and shape[2] == 3 != shape[0]:  # as many converters write it
+            shape = (shape[2], *shape[:2])
+        if kind not in KINDS or (len(shape) != 3 or shape[0] != 3 if kind == "VISUAL" else len(shape) != 1):
             raise InputError(
                 f"{where}.{name}: type {shown(kind)}, shape {shown(shape)}; expected one of {KINDS}, "
-                "(channels, height, width) for images and one size for the others"
+                "(3 channels, height, width) for images and one size for the others"
             )
         features[name] = Feature(name, kind, shape)
     return features
@@ -230,8 +234,11 @@ def _steps(path: Path) -> tuple[Step, ...]:
         config = value_of(dict[str, Any], row.get("config") or {}, f"{where}.config")
         if name not in _PLAIN_STEPS:
             raise InputError(f"{where}: step {shown(name)} is not known, expected one of {sorted(_PLAIN_STEPS)}")
-        state = {}
-        if file := row.get("state_file"):
+        state, missing = {}, ""
+        file = row.get("state_file")
+        if file and name in NORMALISERS and not inside(path.parent, file, f"{where}.state_file").exists():
+            missing = file  # a folder without its statistics can be described
+        elif file:
             file = inside(path.parent, file, f"{where}.state_file")
             check_tensors(file, MOST_STATE)
             try:
@@ -239,5 +246,5 @@ def _steps(path: Path) -> tuple[Step, ...]:
             except (OSError, SafetensorError, KeyError, AttributeError) as error:  # the latter for an unknown type
                 raise InputError(f"{file}: cannot be read: {error}") from error
             state = {key: numbers(tensor, f"{file}: {key}") for key, tensor in tensors.items()}
-        steps.append(Step(name, config, state))
+        steps.append(Step(name, config, state, missing))
     return tuple(steps)

@@ -12,7 +12,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.policies import normalisation
-from vla_ros.policies.formats.lerobot import MODES, POSTPROCESSOR, PREPROCESSOR, LeRobotFolder
+from vla_ros.policies.formats.lerobot import MODES, NORMALISERS, POSTPROCESSOR, PREPROCESSOR, LeRobotFolder
 from vla_ros.policies.formats.weights import TensorFolder, numbers
 from vla_ros.policies.options import ACTION
 
@@ -55,6 +55,8 @@ def find_statistics(
     lacks = lacking(folder, statistics)
     if lacks and sets.keys() - {""}:
         lacks += f" (of the sets {sorted(sets)})"
+    if lacks and (gone := [step.missing for step in (*folder.preprocessor, *folder.postprocessor) if step.missing]):
+        lacks += f" ({', '.join(gone)}: not in the folder)"
     return statistics, lacks
 
 
@@ -75,8 +77,7 @@ def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
 
 def _of_processors(folder: LeRobotFolder) -> dict[str, Statistics]:
     sets: dict[str, Statistics] = {}
-    sides = (folder.preprocessor, "normalizer_processor"), (folder.postprocessor, "unnormalizer_processor")
-    for steps, name in sides:
+    for steps, name in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, strict=True):
         for key, value in ((k, v) for step in steps if step.name == name for k, v in step.state.items()):
             match = _TENSOR.fullmatch(key)
             if match is None:

@@ -12,9 +12,12 @@ from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import vision_size
+from vla_ros.policies.flow import USUAL, Guidance
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.formats.lerobot_robot import check_aloha
-from vla_ros.policies.formats.weights import Shape, TensorFolder
+from vla_ros.policies.formats.lerobot_rtc import read_guidance
+from vla_ros.policies.formats.weights import Shape
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.names import EMBEDDING, HEAD, P, X, openpi_name
 from vla_ros.policies.pi0.versions import find_version
@@ -72,6 +75,7 @@ class Pi0Config:
             "pi0_verbatim" (the instruction as it stands, as LeRobot and transformers have it), "pi05" (the instruction
             and the state in 256 steps) or "pi05_padded" (with the state's padding, as LeRobot wrote it until 0.4).
         num_steps: Euler steps of a prediction.
+        guidance: of real-time chunking.
         loss_dims: how many of the D action dimensions the loss covers, all when None (the rest is padding).
     """
 
@@ -88,6 +92,7 @@ class Pi0Config:
     prompt: str = "pi0"
     num_steps: Rows = 10
     loss_dims: Dimensions | None = None
+    guidance: Guidance = USUAL
     time_beta: tuple[float, float] = (1.5, 1.0)
     time_scale: float = 0.999
     time_offset: float = 0.001
@@ -97,6 +102,7 @@ class Pi0Config:
     n_obs_steps = 1
     pads = True
     needs_every_camera = False
+    own_dims = "loss_dims"
     tokenizer_of = "PaliGemma's tokenizer"
     token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
 
@@ -141,12 +147,13 @@ class Pi0Config:
             prompt=find_version(folder, options)[0].prompt(adaptive),
             text_length=TEXT_LENGTH[adaptive],
             loss_dims=folder.action_dim,
+            guidance=read_guidance(folder)[0],
             time_beta=[data.get("time_sampling_beta_alpha", 1.5), data.get("time_sampling_beta_beta", 1.0)],
         )
         values |= {name: data[theirs] for theirs, name in LEROBOT_FIELDS.items() if theirs in data}
         if folder.text_length:
             values["text_length"] = folder.text_length
-        config = record(cls, _sizes(TensorFolder(folder.path).shapes, data, where) | values, where)
+        config = record(cls, _sizes(open_tensors(folder.path, options.base)[0].shapes, data, where) | values, where)
         size = list(config.image_size)
         for name, expected in (
             ("n_obs_steps", 1), ("use_delta_joint_actions_aloha", False), ("image_resolution", size),

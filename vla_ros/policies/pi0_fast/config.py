@@ -10,8 +10,8 @@ from vla_ros.core.records import Cameras, Dimensions, Range, Rows, Words, record
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
-from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.config import GEMMA, VISION, paligemma_sizes, vision_row, with_towers
 from vla_ros.policies.pi0.names import EMBEDDING, openpi_name
@@ -115,7 +115,7 @@ class Pi0FastConfig:
         )
         if folder.text_length:
             values["text_length"] = folder.text_length
-        shapes = TensorFolder(folder.path).shapes
+        shapes = open_tensors(folder.path, options.base)[0].shapes
         values["tied"] = all(openpi_name(key) != EMBEDDING for key in shapes)  # LeRobot then embeds with the head
         sizes = paligemma_sizes(shapes, data, where)
         config = record(cls, sizes | values, f"{where}: config.json")

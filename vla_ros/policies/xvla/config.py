@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Pixels, Range, Rows, Width, record, value_of
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
-from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.xvla.actions import Mode, find_mode
 from vla_ros.policies.xvla.florence import FlorenceSize
@@ -78,6 +78,7 @@ class XvlaConfig:
 
     n_obs_steps = 1
     pads = True
+    own_dims = "real_action_dim"
     needs_every_camera = False
     tokenizer_of = "BART's tokenizer"
     horizon = property(attrgetter("chunk_size"))
@@ -158,7 +159,7 @@ class XvlaConfig:
             num_steps=config.get("num_denoising_steps", 10),
             text_length=folder.text_length or config.get("tokenizer_max_length", 64),
             domain_id=None if domain is None else domain.config.get("domain_id", 0),
-            transposed=any(key.endswith(f".{TRANSPOSED}") for key in TensorFolder(folder.path).shapes),
+            transposed=any(key.endswith(f".{TRANSPOSED}") for key in open_tensors(folder.path, options.base)[0].shapes),
         )
         if "domain_id" in options.overrides:
             values["domain_id"] = None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_ros.policies.images import IMAGENET
+from vla_ros.policies.images import IMAGENET, signed
 from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, tensors
 from vla_ros.policies.xvla.config import XvlaConfig
 from vla_ros.policies.xvla.florence import ImageProjector, text_encoder, vision_tower
@@ -181,8 +181,7 @@ class Xvla(Policy):
 
     def image_tokens(self, images: Tensor, mask: Tensor) -> Tensor:
         """(B, C, 3, height, width) and (B, C) bool to (B, views, tokens, width), zeros for absent cameras."""
-        pixels = images.float() / 255 if images.dtype == torch.uint8 else (images + 1) / 2
-        images = ((pixels - self.pixel_mean) / self.pixel_std).to(self.projector.matrix.dtype)
+        images = (((signed(images) + 1) / 2 - self.pixel_mean) / self.pixel_std).to(self.projector.matrix.dtype)
         features = self.projector(self.vision_tower(images.flatten(0, 1)).last_hidden_state)
         features = features.unflatten(0, images.shape[:2]) * mask[..., None, None]
         return functional.pad(features, (0, 0, 0, 0, 0, self.config.views - images.shape[1]))
