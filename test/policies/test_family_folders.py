@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import real_families
+import tokenizers
 import torch
 import yaml
 from real_families import FAMILIES, ROBOT
@@ -249,3 +250,22 @@ def test_a_prompt_that_is_too_long_is_cut_and_said(checkpoint, family, caplog):
     caplog.clear()
     assert words(loaded.processor, real_families.sample(loaded)).sum() < 30
     assert "cut to" not in caplog.text
+
+
+def test_a_special_token_that_has_no_row_is_refused_where_it_is_written(tmp_path):
+    """PaliGemma's tokenizer.json has one more token, of an image, than the published π0 embeds."""
+    folder = real_families.make(tmp_path / "theirs", "pi0_fast")
+    loaded = load(folder, robot=ROBOT)
+    assert loaded.processor.tokenizer.size == loaded.policy.config.vocabulary
+    inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    inner.add_special_tokens(["<image>"])
+    inner.save(str(folder / "tokenizer.json"))
+    again, one = load(folder, robot=ROBOT), real_families.sample(loaded)
+    for name, value in loaded.processor.inputs([one]).items():
+        assert torch.equal(again.processor.inputs([one])[name], value), name
+    with pytest.raises(InputError, match=r"instruction 'touch <image>': token \d+, the policy embeds \d+; expected"):
+        again.processor.inputs([replace(one, instruction="touch <image>")])
+    words = {f"w{i}": i for i in range(9000)} | {"|": 9000}
+    tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0")).save(str(folder / "tokenizer.json"))
+    with pytest.raises(InputError, match="not its tokenizer"):
+        load(folder, robot=ROBOT)

@@ -31,7 +31,8 @@ class Pi0Processor(StandardProcessor):
             cut(prompt_ids(tokenizer, sample.instruction, config.prompt, row), config.text_length)
             for sample, row in zip(samples, in_prompt, strict=True)
         ]
-        batch["tokens"], batch["token_mask"] = filled(rows, config.text_length, 16 if config.text_length <= 64 else 32)
+        step = 16 if config.text_length <= 64 else 32
+        batch["tokens"], batch["token_mask"] = filled(self.embedded(rows, samples), config.text_length, step)
         present = [index for index, camera in enumerate(self.robot_cameras) if camera is not None]
         batch["images"] = self.images(samples, [self.image_names[index] for index in present])[:, -1]
         batch["image_mask"] = torch.ones(batch["images"].shape[:2], dtype=torch.bool)

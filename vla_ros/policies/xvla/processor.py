@@ -23,7 +23,7 @@ class XvlaProcessor(StandardProcessor):
             raise InputError(f"policy: {DOMAIN}")
         texts = [sample.instruction for sample in samples]
         most = config.text_length
-        tokens, _ = filled(tokenizer.prompts(texts, most), most, most, tokenizer.padding)
+        tokens, _ = filled(self.embedded(tokenizer.prompts(texts, most), samples), most, most, tokenizer.padding)
         present = [name for name in self.image_names if self.embodiment.cameras[name] is not None]
         batch = {
             "images": self.images(samples, present)[:, -1],
