@@ -1,19 +1,24 @@
 """Policies written as LeRobot 0.6.1 has them: the files are those that it wrote itself, the actions are the same."""
 
 import json
-from dataclasses import replace
+import os
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import families
+import lerobot_checkpoints
 import lerobot_folders
 import numpy as np
 import pytest
 import real_families
 import torch
 from real_families import FAMILIES, ROBOT
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
 from vla_ros.policies import load, save
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.pi0 import config as pi0_config
@@ -21,6 +26,8 @@ from vla_ros.policies.pi0 import export as pi0_export
 from vla_ros.policies.registry import export
 
 THEIRS = ("pi0", "pi05", "pi05_relative", "smolvla")  # folders that LeRobot wrote
+PYTHON = os.environ.get("VLA_LEROBOT_PYTHON", "")
+SCRIPT = Path(__file__).parents[1] / "lerobot_answers.py"
 UNREAD = ("lm_head.weight", "text_model.norm.weight")
 # What says how it was trained, or where it ran; and sizes that are no published ones.
 APART = ("optimizer_", "scheduler_", "compile_", "use_peft", "repo_id", "private", "tags", "license", "pretrained_",
@@ -135,3 +142,44 @@ def test_names_of_joints_that_are_parts_of_others(tmp_path):
     embodiment = Embodiment(loaded.processor.embodiment.cameras, tuple(map(Dimension, joints)), rows, 0.1)
     export(tmp_path / "out", replace(loaded, processor=replace(loaded.processor, embodiment=embodiment)), "lerobot")
     assert load(tmp_path / "out").processor.embodiment == embodiment
+
+
+@pytest.mark.skipif(not PYTHON, reason="VLA_LEROBOT_PYTHON names no Python that has lerobot 0.6.1")
+@pytest.mark.parametrize("name", [*THEIRS, "act", "diffusion"])
+def test_lerobot_gives_our_actions(tmp_path, monkeypatch, name):
+    if name == "act":
+        theirs = lerobot_checkpoints.make(tmp_path / "theirs", name)
+    elif name == "diffusion":  # DDPM draws noise at every step
+        theirs = lerobot_checkpoints.make(tmp_path / "theirs", name, noise_scheduler_type="DDIM")
+    else:
+        theirs = lerobot_folders.write(tmp_path / "theirs", name)
+    loaded = load(theirs, robot=ROBOT)
+    policy, config = loaded.policy, loaded.policy.config
+    published_sizes(monkeypatch, config)
+    export(tmp_path / "ours", loaded, "lerobot")
+    one = real_families.sample(loaded, seed=3)
+    one = Sample(one.images, one.state, lerobot_folders.INSTRUCTION)
+    chance = torch.Generator().manual_seed(0)
+    noise = {key: torch.randn(shape, generator=chance) for key, shape in policy.draws(1).items()}
+    with torch.no_grad():
+        answer = policy.predict(loaded.processor.inputs([one]), noise)
+    expected = loaded.processor.outputs(answer, [one])[0].parts[0].data
+    shown = {f"observation.images.{name}": torch.from_numpy(image) for name, image in one.images.items()}
+    shown |= {"state": torch.from_numpy(one.state).float()}
+    if noise:
+        past = policy.past_noise if name == "diffusion" else noise["noise"][:, :0]
+        shown["noise"] = torch.cat([past, noise["noise"]], dim=1)
+    save_file(shown, tmp_path / "sample.safetensors")
+    sizes = {"task": one.instruction}
+    if name.startswith("pi0"):
+        sizes |= {key: asdict(getattr(config, key)) for key in ("vision", "prefix", "expert")}
+        sizes["vocabulary"] = config.vocabulary
+    (tmp_path / "sizes.json").write_text(json.dumps(sizes))
+    files = [tmp_path / file for file in ("ours", "sample.safetensors", "sizes.json", "actions.safetensors")]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_", "VIRTUAL"))}
+    done = subprocess.run([PYTHON, SCRIPT, *files], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Could not load state dict" not in done.stdout, done.stdout
+    found = load_file(files[-1])["actions"][0].numpy()
+    error = np.abs(found - expected[: len(found)]).max() / np.abs(expected).max()
+    assert error < (5e-5 if name == "diffusion" else 1e-5), error  # ten steps of denoising add up
