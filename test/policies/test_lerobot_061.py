@@ -162,3 +162,25 @@ def test_actions_are_as_wide_as_declared(tmp_path):
     folder = lerobot_folders.write(tmp_path / "pi0", "pi0", output_features=actions)
     with pytest.raises(InputError, match="actions of 32 dimensions.* 6"):
         load(folder, robot=ROBOT)
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05", "smolvla"])
+def test_a_compiled_module_is_loaded_too(tmp_path, name):
+    """As the first smolvla_base was published."""
+    folder = lerobot_folders.write(tmp_path / name, name)
+    tensors = load_file(folder / "model.safetensors")
+    compiled = {key.replace("model.", "model._orig_mod.", 1): value for key, value in tensors.items()}
+    save_file(compiled, folder / "model.safetensors")
+    check_answer(load(folder, robot=ROBOT), name)
+
+
+def test_smolvla_for_aloha_is_refused_where_lerobot_turns_normalised_values(tmp_path):
+    plain = load(lerobot_folders.write(tmp_path / "plain", "smolvla"), robot=ROBOT)
+    folder = lerobot_folders.write(tmp_path / "new", "smolvla", adapt_to_pi_aloha=True)
+    with pytest.raises(InputError, match="adapt_to_pi_aloha: since LeRobot 0.4"):
+        describe(folder, embodiment=plain.processor.embodiment)
+    for file in folder.glob("policy_*"):
+        file.unlink()
+    with pytest.raises(InputError, match="adapt_to_pi_aloha: .*give a policy file"):
+        describe(folder)
+

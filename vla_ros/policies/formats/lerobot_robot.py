@@ -117,7 +117,12 @@ def find_embodiment(
 
 def check_aloha(folder: LeRobotFolder, options: LoadOptions) -> None:
     """Raises InputError for a policy in π's ALOHA convention on a robot whose policy file does not say so."""
-    if folder.config.get("adapt_to_pi_aloha") and options.embodiment is None:
+    if not folder.config.get("adapt_to_pi_aloha"):
+        return
+    if folder.config["type"] == "smolvla" and folder.preprocessor:
+        raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: since LeRobot 0.4 SmolVLA turns values that "
+                         "are normalised already, which is not supported; expected false")
+    if options.embodiment is None:
         raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
                          "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
 

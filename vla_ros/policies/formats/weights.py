@@ -154,6 +154,11 @@ def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
     return key
 
 
+def plain_name(key: str) -> str:
+    """A key without what torch.compile puts into the names of a module that it wraps."""
+    return key.replace("_orig_mod.", "")
+
+
 def load_weights(
     module: nn.Module, tensors: TensorFolder, where: str, rename: Rename = lambda key: key,
     optional: Iterable[str] = (), device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
