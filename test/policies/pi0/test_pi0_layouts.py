@@ -361,3 +361,15 @@ def test_one_of_openpis_assets_is_chosen_by_name(folders, tmp_path):
         assert registry.load(tmp_path / "two", **options).processor.state.statistics["mean"][0] == 9
         with pytest.raises(InputError, match=r"'third': neither a file nor a set .*\['other', 'robot'\]"):
             registry.load(tmp_path / "two", **options | {"overrides": {said: "third"}})
+
+
+@pytest.mark.parametrize("layout", ["openpi", "transformers"])
+def test_a_field_that_is_not_known_is_refused_by_name(tmp_path, layout):
+    if layout == "openpi":
+        pi0_folders.write_openpi(tmp_path / "c", pi0_folders.TINY, False, 3)
+    else:
+        pi0_folders.write_transformers(tmp_path / "c", pi0_folders.TINY)
+    file = tmp_path / "c" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_new_trick": True}))
+    with pytest.raises(InputError, match="use_new_trick"):
+        registry.describe(tmp_path / "c")
