@@ -66,8 +66,8 @@ class Feature:
 
 @dataclass(frozen=True)
 class Step:
-    """A processor step: its registered name, its settings, its tensors where it has any, (n,) float64 each, and the
-    name of their file where it is a normaliser and the folder lacks it."""
+    """A processor step: its registered name, its settings, its tensors in float64 where it has any, and the name
+    of their file where it is a normaliser and the folder lacks it."""
 
     name: str
     config: Mapping[str, Any]
