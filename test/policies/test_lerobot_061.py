@@ -19,7 +19,7 @@ from vla_ros.policies.normalisation import write_statistics
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import open_policy
 
-FOLDERS = ("pi0", "pi0_exact", "pi05", "pi05_base_like", "smolvla", "smolvla_resized")
+FOLDERS = ("pi0", "pi0_exact", "pi05", "pi05_relative", "pi05_base_like", "smolvla", "smolvla_resized")
 
 
 def check_answer(loaded, name):

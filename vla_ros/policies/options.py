@@ -48,6 +48,7 @@ class LoadOptions:
         robot: its joints give the order of states and targets; without an embodiment, a checkpoint that does not know
             its robot is mapped by these names.
         data: the dataset it will be trained on, in place of the robot.
+        base: folder of the policy that a LoRA adapter was trained on, where the checkpoint is such an adapter.
         tokenizer: folder or file of the prompt's tokenizer; None: the checkpoint's.
         step_dt: s between action rows, in place of what checkpoint and embodiment say.
         overrides: what the checkpoint does not say or says wrongly: `statistics` (a file, or the name of a set in the
@@ -58,6 +59,7 @@ class LoadOptions:
     device: torch.device | str = "cpu"
     dtype: torch.dtype | None = None
     embodiment: Embodiment | None = None
+    base: Path | None = None
     tokenizer: str | Path | None = None
     robot: RobotSpec | None = None
     data: TrainingData | None = None
@@ -118,5 +120,17 @@ class Parts:
 def read_config(path: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint folder. Raises InputError."""
     if not path.is_dir():
-        raise InputError(f"checkpoint {path}: no such folder")
+        raise InputError(f"checkpoint {path}: {no_folder(path)}")
+    if not (path / "config.json").exists() and (path / "adapter_config.json").exists():
+        raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of its "
+                         "base beside it")
     return read_mapping(path / "config.json", "checkpoint")
+
+
+def no_folder(path: Path) -> str:
+    """What to say of a checkpoint that is not there; two names that lead nowhere are mostly those of a hub."""
+    owner, name = ("", *path.parts)[-2:]
+    if not owner or path.parent.is_dir():
+        return "no such folder"
+    return ("no such folder; a model of the Hugging Face hub is fetched first: "
+            f"hf download {owner}/{name} --local-dir {name}")

@@ -15,7 +15,8 @@ from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import JOINT_STATES
-from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
+from vla_ros.policies.dimension import dimensions_statistics
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, widened
 from vla_ros.policies.policy import Batch

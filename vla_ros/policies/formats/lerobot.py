@@ -205,10 +205,12 @@ def _features(value: Any, where: str) -> dict[str, Feature]:
     for name, row in value_of(dict[str, dict], value, where).items():
         kind = value_of(str, row.get("type"), f"{where}.{name}.type")
         shape = value_of(tuple[Pixels, ...], row.get("shape"), f"{where}.{name}.shape")
-        if kind not in KINDS or len(shape) != (3 if kind == "VISUAL" else 1):
+        if kind == "VISUAL" and len(shape) == 3 and shape[2] == 3 != shape[0]:  # as many converters write it
+            shape = (shape[2], *shape[:2])
+        if kind not in KINDS or (len(shape) != 3 or shape[0] != 3 if kind == "VISUAL" else len(shape) != 1):
             raise InputError(
                 f"{where}.{name}: type {shown(kind)}, shape {shown(shape)}; expected one of {KINDS}, "
-                "(channels, height, width) for images and one size for the others"
+                "(3 channels, height, width) for images and one size for the others"
             )
         features[name] = Feature(name, kind, shape)
     return features

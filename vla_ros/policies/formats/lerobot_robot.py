@@ -15,9 +15,9 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, read_mapping, value_of
 from vla_ros.policies import normalisation
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder
 from vla_ros.policies.formats.lerobot_statistics import find_statistics, lacking
-from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 from vla_ros.policies.processor import short_name
@@ -25,7 +25,8 @@ from vla_ros.policies.processor import short_name
 logger = logging.getLogger(__name__)
 
 USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
-WIDEST = 7.0  # rad: no joint's data lies farther from zero, but data in degrees or percent do
+RELATIVE_STEPS = ("relative_actions_processor", "delta_actions_processor")  # LeRobot from 0.6, and until 0.5.1
+ABSOLUTE_STEP = "absolute_actions_processor"
 
 
 def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOptions, fit: str) -> Parts:
@@ -34,7 +35,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
         raise InputError(f"checkpoint {folder.path}: normaliser eps {folder.epsilon}, expected 1e-08")
     given = options.statistics(sets=True)
     variant = options.overrides.get("statistics") if given is None else None
-    statistics, lacks = find_statistics(folder, TensorFolder(folder.path), variant)
+    statistics, lacks = find_statistics(folder, open_tensors(folder.path, options.base)[0], variant)
     padding = {name for name in (STATE, ACTION) if name not in statistics}
     folder = _trained(folder, statistics)
     if given is not None:
@@ -45,8 +46,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     for kind, feature in (("STATE", STATE), ("ACTION", ACTION)):
         mode = MODES[folder.modes.get(kind, "IDENTITY") if feature != STATE or folder.state_dim else "IDENTITY"]
         normalisations.append(Normalisation(mode, {} if lacks else statistics.get(feature, {}), "lerobot"))
-    used = {} if options.without_statistics else statistics
-    embodiment = find_embodiment(folder, names, used, options, _limits(folder, padding))
+    embodiment = find_embodiment(folder, names, options, _limits(folder, padding))
     return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, no_statistics=lacks)
 
 
@@ -86,7 +86,7 @@ def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
 
 
 def find_embodiment(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, options: LoadOptions,
+    folder: LeRobotFolder, images: Sequence[str], options: LoadOptions,
     limits: Mapping[str, int],
 ) -> Embodiment:
     """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names of the robot
@@ -96,7 +96,6 @@ def find_embodiment(
 
     Args:
         images: names of the policy's images as its sizes have them.
-        statistics: those in use.
         limits: features that take fewer dimensions than the folder declares, and at most how many.
 
     Raises InputError that says what is not known or does not agree with the folder.
@@ -107,7 +106,7 @@ def find_embodiment(
     elif file.exists():
         chosen = Embodiment.load(file)
     elif options.names is not None:
-        chosen = _from_names(folder, images, statistics, limits, *options.names)
+        chosen = _from_names(folder, images, limits, *options.names)
     else:
         chosen = nameless(images, folder.state_dim, _modes(folder))
     chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
@@ -145,28 +144,53 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, i
             raise InputError(f"checkpoint {folder.path}: {what} of {'at most ' if feature in limits else ''}{expected} "
                              f"dimensions, the policy file or the robot gives {len(dimensions)}")
     for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=False)):
-        if dimension.joint is not None and (dimension.mode == "delta") != (mode == "delta"):
-            raise InputError(f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but "
-                             f"its preprocessor makes it {mode}; expected mode: {mode} in the policy file")
+        where = f"checkpoint {folder.path}: action {index} ({dimension.joint})"
+        if dimension.joint is None:
+            continue
+        if (dimension.mode == "delta") != (mode == "delta"):
+            raise InputError(f"{where} is {dimension.mode}, but its preprocessor makes it {mode}; expected mode: "
+                             f"{mode} in the policy file")
+        start = embodiment.state[index] if index < len(embodiment.state) else None
+        if mode == "delta" and start != replace(dimension, mode="absolute"):
+            raise InputError(f"{where} is a difference to number {index} of the state, which the policy file gives as "
+                             f"{_said(start)}; expected the same joint, scale and offset in both")
+
+
+def _said(dimension: Dimension | None) -> str:
+    return "none" if dimension is None else f"{dimension.joint}, scale {dimension.scale:g}, offset {dimension.offset:g}"
 
 
 def _modes(folder: LeRobotFolder) -> list[str]:
-    """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word."""
-    step = folder.step("relative_actions_processor") or folder.step("delta_actions_processor")
-    said, config = dict(step.config) if step else {}, folder.config
-    where = f"checkpoint {folder.path}"
-    if not said.get("enabled", config.get("use_relative_actions", step is not None)):
+    """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word.
+
+    LeRobot's two processors do the step and undo it; where they disagree its actions are none of the robot's.
+    """
+    config, where = folder.config, f"checkpoint {folder.path}"
+    step = next((step for step in folder.preprocessor if step.name in RELATIVE_STEPS), None)
+    undone = next((step for step in folder.postprocessor if step.name == ABSOLUTE_STEP), None)
+    said = dict(step.config) if step else {}
+    if step is None and not folder.preprocessor:  # no processor files: config.json alone says it
+        said = {"enabled": config.get("use_relative_actions", False),
+                "action_names": config.get("action_feature_names"),
+                "exclude_joints": config.get("relative_exclude_joints", ["gripper"])}
+    relative = value_of(bool, said.get("enabled", False), f"{where}: {step.name if step else 'relative'}.enabled")
+    absolute = undone is not None and value_of(bool, undone.config.get("enabled", False), f"{where}: {undone.name}")
+    if folder.preprocessor and folder.postprocessor and relative != absolute:
+        one, other = ("preprocessor makes", "postprocessor leaves") if relative else (
+            "postprocessor takes", "preprocessor does not make")
+        raise InputError(f"{where}: its {one} actions as differences to the state, its {other} them so; expected "
+                         f"{RELATIVE_STEPS[0]} and {ABSOLUTE_STEP} both enabled or neither")
+    if not relative:
         return ["absolute"] * folder.action_dim
-    excluded = said.get("exclude_joints", () if step else config.get("relative_exclude_joints", ["gripper"])) or ()
-    names = said.get("action_names") or config.get("action_feature_names") or ()
-    names = [name.lower() for name in value_of(list[str], names, f"{where}: action names")][: folder.action_dim]
-    names += [""] * (folder.action_dim - len(names))
-    words = [word.lower() for word in value_of(list[str], excluded, f"{where}: excluded joints") if word]
+    names = value_of(list[str], said.get("action_names") or [], f"{where}: action names")[: folder.action_dim]
+    names = [name.lower() for name in names] + [""] * (folder.action_dim - len(names))
+    excluded = value_of(list[str], said.get("exclude_joints") or [], f"{where}: excluded joints")
+    words = [word.lower() for word in excluded if word]
     return ["absolute" if any(word in name for word in words) else "delta" for name in names]
 
 
 def _from_names(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, limits: Mapping[str, int], whose: str,
+    folder: LeRobotFolder, images: Sequence[str], limits: Mapping[str, int], whose: str,
     joints: tuple[str, ...], robot_cameras: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}
@@ -184,14 +208,6 @@ def _from_names(
         if size and size != len(joints) and (feature not in limits or size < len(joints)):
             raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
                              "joints; say which is which in a policy file")
-    for feature in (STATE, ACTION):
-        rows = statistics.get(feature, {})
-        reach = max((float(np.abs(rows[name]).max()) for name in ("min", "max", "mean", "q01", "q99") if name in rows),
-                    default=0.0)
-        if reach > WIDEST:
-            raise InputError(f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a "
-                             "policy file with the units of the data (degrees: scale 57.29578; see "
-                             "config/policies/so101_lerobot.yaml)")
     actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=False))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 

@@ -52,6 +52,10 @@ def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Pa
     clock = None if clock is None else Embodiment.clock(clock, where)
     own = Embodiment.load(path / "embodiment.yaml")
     embodiment = options.embodiment or own
+    for index, (new, old) in enumerate(zip(embodiment.actions, own.actions, strict=False)):
+        if new.joint is not None and new.mode != old.mode:  # the statistics are of the one, not of the other
+            raise InputError(f"checkpoint {path}: action {index} ({new.joint}) is {new.mode}, but it was trained on "
+                             f"{old.mode} ones; expected mode: {old.mode} in the policy file")
     if embodiment.step_dt is None:  # a policy file need not repeat the clock
         embodiment = replace(embodiment, step_dt=own.step_dt or clock)
     return policy, Parts(

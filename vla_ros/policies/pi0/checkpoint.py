@@ -1,17 +1,17 @@
 """The π0 family: what it declares, and openpi's and transformers' folders."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from vla_ros.policies.family import Family, Layout, lerobot
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.formats.openpi import openpi_parts
-from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.options import LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.pi0.config import Pi0Config
+from vla_ros.policies.pi0.export import to_lerobot
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import rename
 from vla_ros.policies.pi0.processor import Pi0Processor
@@ -53,11 +53,11 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[Pi0Config, 
     openpi = OPENPI <= data.keys()
     check_fields(data, OPENPI_FIELDS if openpi else TRANSFORMERS_FIELDS, path)
     if openpi:
-        config = Pi0Config.from_openpi(data, TensorFolder(path).shapes, f"checkpoint {path}")
+        config = Pi0Config.from_openpi(data, open_tensors(path, options.base)[0].shapes, f"checkpoint {path}")
     else:
         config = Pi0Config.from_transformers(data, f"checkpoint {path}: config.json")
     parts = openpi_parts(path, config, "quantiles" if config.adaptive else "mean_std", options, family.fit)
-    return replace(config, loss_dims=len(parts.embodiment.actions)), parts
+    return config, parts
 
 
 def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
@@ -68,7 +68,7 @@ def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
 FAMILY = Family(
     "pi0", Pi0Config, Pi0, Pi0Processor,
     layouts={
-        "lerobot": lerobot("pi0", "pi05", rename=rename, fit=_fit, overrides=("lerobot_version",)),
+        "lerobot": lerobot("pi0", "pi05", rename=rename, fit=_fit, overrides=("lerobot_version",), export=to_lerobot),
         "transformers": Layout(lambda config: TRANSFORMERS <= config.keys(), _read, rename, overrides=("assets",)),
         "openpi": Layout(lambda config: OPENPI <= config.keys(), _read, rename, overrides=("assets",)),
     },

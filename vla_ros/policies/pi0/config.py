@@ -13,10 +13,11 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import vision_size
 from vla_ros.policies.flow import USUAL, Guidance
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.formats.lerobot_robot import check_aloha
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
-from vla_ros.policies.formats.weights import Shape, TensorFolder
+from vla_ros.policies.formats.weights import Shape
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.names import EMBEDDING, HEAD, P, X, openpi_name
 from vla_ros.policies.pi0.versions import find_version
@@ -101,6 +102,7 @@ class Pi0Config:
     n_obs_steps = 1
     pads = True
     needs_every_camera = False
+    own_dims = "loss_dims"
     tokenizer_of = "PaliGemma's tokenizer"
     token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
 
@@ -161,7 +163,7 @@ class Pi0Config:
         values |= {name: data[theirs] for theirs, name in LEROBOT_FIELDS.items() if theirs in data}
         if folder.text_length:
             values["text_length"] = folder.text_length
-        config = record(cls, _sizes(TensorFolder(folder.path).shapes, data, where) | values, where)
+        config = record(cls, _sizes(open_tensors(folder.path, options.base)[0].shapes, data, where) | values, where)
         size = list(config.image_size)
         for name, expected in (
             ("n_obs_steps", 1), ("use_delta_joint_actions_aloha", False), ("image_resolution", size),

@@ -42,7 +42,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (re.escape(f"{X}.norm.") + "(.*)", r"expert.norm.\1"),
     (r"state_proj\.(.*)", r"state_in.\1"),
     (r"action_(in|out)_proj\.(.*)", r"action_\1.\2"),
-    (r"(?:action_)?time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
+    (r"action_time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
+    (r"time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
 )
 _ADAPTIVE = (
     (r"state_proj\..*", Unused("π0.5 reads the state in the prompt")),

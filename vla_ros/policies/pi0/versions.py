@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder
-from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.names import is_old
 
@@ -40,17 +40,18 @@ VERSIONS = {
 def find_version(folder: LeRobotFolder, options: LoadOptions) -> tuple[Version, str]:
     """The version whose ways are taken, and a note on which and why. Raises InputError for an unknown override."""
     said = options.overrides.get("lerobot_version")
-    name, why = _evidence(folder) if said is None else (str(said), "overrides.lerobot_version says so")
+    name, why = _evidence(folder, options) if said is None else (str(said), "overrides.lerobot_version says so")
     if name not in VERSIONS:
         raise InputError(f"overrides.lerobot_version {shown(said)}, expected one of {sorted(VERSIONS)}")
     return VERSIONS[name], f"images and prompts as in LeRobot {name}, since {why}"
 
 
-def _evidence(folder: LeRobotFolder) -> tuple[str, str]:
+def _evidence(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
     config = folder.config
     if old := next((name for name in UNTIL_0_3 if name in config), None):
         return "0.3", f"config.json has {old}"
-    if any(is_old(key) for key in TensorFolder(folder.path).shapes):
+    # An adapter's base may be older than what trained the adapter.
+    if options.base is None and any(is_old(key) for key in open_tensors(folder.path, None)[0].shapes):
         return "0.3", "its tensors have the names of then"
     if "use_relative_actions" in config:
         return "0.5", "config.json has use_relative_actions"

@@ -165,6 +165,7 @@ class SmolVLAConfig:
 
     n_obs_steps = 1
     pads = True
+    own_dims = "real_action_dim"
     tokenizer_of = "SmolVLM2's tokenizer"
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("max_action_dim"))
