@@ -12,8 +12,9 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "go1")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1")
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1")
+TOKENS = ("tokens", "pi0_fast")  # that answer with tokens
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
@@ -28,6 +29,8 @@ def config(family: str) -> dict:
     if family.startswith("pi0"):
         sizes = {"vision": {"kind": "keypoint_stem", **asdict(pi0_tiny.STEM)}, "prefix": asdict(pi0_tiny.PREFIX),
                  "expert": asdict(pi0_tiny.EXPERT), "horizon": 6, "num_steps": 3, "text_length": 12}
+        if family == "pi0_fast":
+            return {name: sizes[name] for name in ("vision", "prefix", "horizon")} | {"text_length": 48}
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
     values = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
     if family == "smolvla":
@@ -38,6 +41,11 @@ def config(family: str) -> dict:
         values |= {"horizon": 6, "num_steps": 3}
     else:
         values["image_size"] = [SIDE, SIDE]
+    if family == "xvla":
+        stages = {"widths": [8, 16], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1]}
+        stages |= {"norm_first": [False, True], **{name: [1, 1] for name in ("depths", "heads", "groups")}}
+        values["florence"] |= stages | {"width": 32, "layers": 1}
+        values |= {"num_steps": 3, "chunk_size": 6, "hidden_size": 32, "depth": 2}
     if family == "diffusion":
         values |= {"num_inference_steps": 3, "down_dims": [16, 32], "n_obs_steps": 2}
     return values

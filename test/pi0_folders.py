@@ -3,7 +3,9 @@
 import json
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import golden_vectors
 import numpy as np
@@ -13,6 +15,7 @@ from safetensors.torch import save_file
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.pi0.config import Pi0Config
+from vla_ros.policies.pi0_fast.checkpoint import FAMILY
 
 Shapes = dict[str, tuple[int, ...]]
 P, X = "paligemma_with_expert.paligemma", "paligemma_with_expert.gemma_expert"
@@ -122,7 +125,7 @@ def write_sparse(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str =
 def lerobot_config(config: Pi0Config, kind: str, dims: int, cameras: tuple[str, ...], variants: bool) -> dict:
     """config.json as LeRobot writes it; `variants` False names sizes that only the tensors tell."""
     image = {"type": "VISUAL", "shape": [3, config.vision.image, config.vision.image]}
-    mode = "MEAN_STD" if kind == "pi0" else "QUANTILES"
+    mode = "QUANTILES" if kind == "pi05" else "MEAN_STD"
     return {
         "type": kind,
         "n_obs_steps": 1,
@@ -163,6 +166,35 @@ def write_lerobot(folder: Path, config: Pi0Config, kind: str, dims: int, cameras
     (folder / "config.json").write_text(json.dumps(data))
     shapes = openpi_shapes(config, adaptive=kind == "pi05")
     save_file({f"model.{key}": golden_vectors.fill(key, s) for key, s in shapes.items()}, folder / "model.safetensors")
+    write_processors(folder, data, dims, relative, rows)
+
+
+def write_pi0_fast(folder: Path, dims: int, cameras: tuple[str, ...]) -> Path:
+    """A LeRobot folder of π0-FAST with its tokenizers, whose weights prefer tokens of actions to all others."""
+    folder.mkdir(parents=True)
+    sizes, tokenizer = FAMILY.fresh({"horizon": TINY.horizon}, SimpleNamespace(
+        joints=("",) * dims, cameras=cameras, instructions=("touch the red cube",)))  # fmt: skip
+    config = replace(TINY, vocabulary=sizes["vocabulary"])
+    tokenizer.save(folder)
+    data = lerobot_config(config, "pi0_fast", dims, cameras, variants=False) | {
+        "max_decoding_steps": TINY.horizon * dims, "fast_skip_tokens": 0, "validate_action_token_prefix": False,
+        "action_tokenizer_name": "lerobot/fast-action-tokenizer", "temperature": 0.0, "use_kv_cache": True,
+    }  # fmt: skip
+    data.pop("num_inference_steps")
+    (folder / "config.json").write_text(json.dumps(data))
+    shapes = {key: shape for key, shape in openpi_shapes(config, False).items() if key.startswith(P)}
+    tensors = {key: golden_vectors.fill(key, shape) for key, shape in shapes.items()}
+    tensors[f"{P}.model.language_model.embed_tokens.weight"][:, 0] = 2.0
+    head = tensors[f"{P}.lm_head.weight"]
+    head[:, 0] = -3.0
+    head[-tokenizer.actions.size :, 0] = 3.0
+    save_file({f"model.{key}": tensor for key, tensor in tensors.items()}, folder / "model.safetensors")
+    write_processors(folder, data, dims)
+    return folder
+
+
+def write_processors(folder: Path, data: dict, dims: int, relative=None, rows: dict | None = None) -> None:
+    """The two pipelines of a folder with that config.json, and their statistics."""
     flat = {f"{f}.{n}": v for f, each in (rows or statistics(dims)).items() for n, v in each.items()}
     for stem, name in (
         ("policy_preprocessor", "normalizer_processor"),

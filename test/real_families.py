@@ -1,5 +1,6 @@
 """Small published folders of every real family, and what an SO-101 shows such a policy."""
 
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -7,6 +8,7 @@ from tempfile import mkdtemp
 
 import go1_folders
 import lerobot_checkpoints
+import lerobot_folders
 import numpy as np
 import pi0_folders
 
@@ -15,7 +17,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "go1")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1")
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 
@@ -27,6 +29,14 @@ def make(path: Path, family: str) -> Path:
     if family == "go1":
         go1_folders.make(path, 6, _tokenizer())
         Embodiment.identity(ROBOT.joint_names, cameras(family), 0.1).save(path / "embodiment.yaml")
+        return path
+    if family == "pi0_fast":
+        return pi0_folders.write_pi0_fast(path, 6, ("front", "wrist"))
+    if family == "xvla":
+        lerobot_folders.write(path, "xvla")
+        for file in ("config.json", "policy_preprocessor.json", "policy_postprocessor.json"):
+            normalised = re.sub(r'"(STATE|ACTION)": "IDENTITY"', r'"\1": "MEAN_STD"', (path / file).read_text())
+            (path / file).write_text(normalised)
         return path
     if not family.startswith("pi0"):
         return lerobot_checkpoints.make(path, family)

@@ -22,10 +22,16 @@ from vla_ros.policies import registry
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.pi0.config import Pi0Config
+from vla_ros.policies.pi0_fast.config import Pi0FastConfig
+from vla_ros.policies.pi0_fast.tokens import FastSettings
 from vla_ros.policies.smolvla.config import SmolVLAConfig
 from vla_ros.policies.tokenizer import load_tokenizer
+from vla_ros.policies.xvla.config import XvlaConfig
 
-CONFIGS = (ACTConfig, DiffusionConfig, Pi0Config, SmolVLAConfig, SiglipSize, KeypointStemSize)
+CONFIGS = (
+    ACTConfig, DiffusionConfig, Pi0Config, Pi0FastConfig, FastSettings, SmolVLAConfig, XvlaConfig, SiglipSize,
+    KeypointStemSize,
+)  # fmt: skip
 
 
 def sizes(kind: type, name: str) -> list[tuple[str, Any]]:

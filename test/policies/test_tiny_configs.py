@@ -1,4 +1,4 @@
-"""The small configurations of several families: small enough to ship, able to fit what they see."""
+"""The small configurations of the families: small enough to ship, able to fit what they see."""
 
 from dataclasses import asdict
 
@@ -17,6 +17,10 @@ INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
 
 
 SIDE = 48  # pixels; a quarter of the work of the shipped size
+# Steps of training, their largest learning rate, and how often a batch holds each sample: what is drawn at random is
+# drawn several times a step.
+PLANS = {"act": (50, 1e-3, 1), "diffusion": (50, 1e-3, 2), "smolvla": (75, 1e-3, 2), "pi0_fast": (75, 2e-3, 1),
+         "xvla": (120, 2e-3, 1), "go1": (75, 1e-3, 2)}
 
 
 def fresh(family):
@@ -26,9 +30,17 @@ def fresh(family):
         config.policy["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
     elif family == "go1":
         config.policy["vision"]["image"] = SIDE
+    elif family == "pi0_fast":
+        config.policy["vision"] = asdict(KeypointStemSize(image=SIDE))
     else:
         config.policy["image_size"] = [SIDE, SIDE]
+    if family == "xvla":  # two stages of the DaViT in place of four
+        stages = {"widths": [16, 32], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1], "depths": [1, 1]}
+        stages |= {"norm_first": [False, True], "heads": [2, 2], "groups": [2, 2]}
+        config.policy["florence"] |= stages | {"width": 64, "text_heads": 2, "mlp": 128, "layers": 1}
+        config.policy["depth"] = 2
     row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
+    row |= {"q01": row["min"], "q99": row["max"]}
     data = registry.TrainingData(JOINTS, ("front", "wrist"), 0.1, {"observation.state": row, "action": row},
                                  INSTRUCTIONS)
     return registry.build(config.family, config.policy, data)
@@ -49,7 +61,7 @@ def samples(loaded, count=4):
     return result
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "go1"])
+@pytest.mark.parametrize("family", PLANS)
 def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(family, tmp_path):
     loaded = fresh(family)
     assert loaded.processor.horizon == 16 and loaded.processor.step_dt == 0.1
@@ -57,15 +69,14 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     assert loaded.processor.unknown_words("Shove the RED cube gently, shove the green") == ("shove", "gently")
     known = samples(loaded)
     batch = loaded.processor.inputs(known)
-    if family != "act":  # what is drawn at random is drawn several times a step
-        batch = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in batch.items()}
+    steps, rate, copies = PLANS[family]
+    batch = {name: value.repeat(copies, *[1] * (value.dim() - 1)) for name, value in batch.items()}
     policy = loaded.policy.train()
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad])
     torch.manual_seed(1)
-    steps = 75 if family in ("smolvla", "go1") else 50
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1, step / 10) * (1 - step / steps)
+            group["lr"] = rate * min(1, step / 10) * (1 - step / steps)
         optimizer.zero_grad()
         policy.loss(batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
@@ -88,7 +99,7 @@ def _seen(one):
     return Sample(one.images, one.state, one.instruction)
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "go1"])
+@pytest.mark.parametrize("family", PLANS)
 def test_what_the_dataset_says_is_not_said_again(family):
     data = registry.TrainingData(JOINTS, ("front",), 0.1, {}, INSTRUCTIONS)
     with pytest.raises(InputError, match="it comes from the dataset"):

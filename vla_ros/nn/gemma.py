@@ -92,13 +92,16 @@ class GemmaTower(nn.Module):
 
     def forward(
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None,
-        modulations: list[Modulation] | None = None,
+        modulations: list[Modulation] | None = None, keep: bool = False,
     ) -> Tensor:
-        """(B, S, width) tokens that see the cache and each other, to (B, S, width) after the last norm."""
+        """(B, S, width) tokens that see the cache and each other, to (B, S, width) after the last norm.
+
+        `keep`: their keys and values stay in the cache, for tokens that are decoded one after the other.
+        """
         steps = modulations or [None] * (2 * len(self.layers) + 1)
         for index, layer in enumerate(self.layers):
             query, key, value, gate = layer.project(x, rotary, steps[2 * index])
-            keys, values = cache.attach(index, key, value)
+            keys, values = (cache.store if keep else cache.attach)(index, key, value)
             x = layer.finish(x, grouped_attention(query, keys, values, key_mask), gate, steps[2 * index + 1])
         return self.norm(x, steps[-1])[0]
 

@@ -193,7 +193,8 @@ class PolicyNode(ManagedNode):
                 # These messages are used up: the next attempt comes with newer ones.
                 self._refuse(error)
             except InputError as error:
-                self._set_status(PolicyStatus.FAILED, message=str(error))
+                self._set_status(PolicyStatus.FAILED, message=str(error),
+                                 refused_observations=self._status.refused_observations + 1)
                 self.get_logger().error(str(error), throttle_duration_sec=5.0)
             except InvalidHandle:
                 return  # the publisher is gone: the node is on its way down

@@ -15,14 +15,14 @@ from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
 from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.formats import own
+from vla_ros.policies.formats import lerobot_writer, own
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.formats.lerobot_statistics import is_statistic
-from vla_ros.policies.formats.weights import Rename, Unused, load_weights
-from vla_ros.policies.images import FITS
+from vla_ros.policies.formats.weights import Rename, Unused, load_weights, plain_name
+from vla_ros.policies.images import FITS, IMAGENET
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.policy import Policy
@@ -31,8 +31,6 @@ from vla_ros.policies.report import report, unused
 from vla_ros.policies.tokenizer import Tokenizer, find_tokenizer
 
 OWN = "vla_ros"
-# Of the pictures that most backbones were trained on first; for fresh policies, as LeRobot does.
-IMAGENET = {"mean": np.array([0.485, 0.456, 0.406]), "std": np.array([0.229, 0.224, 0.225])}
 
 
 @dataclass
@@ -60,6 +58,7 @@ class Layout:
         rename: (sizes, keys of the file) -> a function from each key to the module's, or why it is not used.
         optional: keys of the module that a file may lack, since they follow from the sizes.
         overrides: names that a policy file may set for this form alone.
+        export: (policy, processor) -> what a folder of this form holds, where we write such. Raises InputError.
     """
 
     recognise: Callable[[Mapping[str, Any]], bool]
@@ -67,11 +66,13 @@ class Layout:
     rename: Callable[[Any, Collection[str]], Rename]
     optional: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    export: Callable[[Policy, StandardProcessor], lerobot_writer.Form] | None = None
 
     def names(self, sizes: Any, keys: Collection[str]) -> Rename:
-        """`rename`, for the statistics too that old folders keep among the weights."""
-        rename, statistic = self.rename(sizes, keys), Unused("statistics of an old folder; the processor has them")
-        return lambda key: statistic if is_statistic(key) else rename(key)
+        """`rename`, also for the statistics that old folders keep among the weights and for names of torch.compile."""
+        statistic = Unused("statistics of an old folder; the processor has them")
+        rename = self.rename(sizes, [plain_name(key) for key in keys])
+        return lambda key: statistic if is_statistic(key) else rename(plain_name(key))
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ class Family:
             `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
             `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
-            `tokenizer_of` (whose tokenizer it needs), `summary()` (rows for `vla-ros info`), `from_dict(values, where)`
-            and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
+            `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `summary()` (rows for
+            `vla-ros info`), `from_dict(values, where)` and `to_dict()` (more than `records.record` does),
+            `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
         title: shown to users.
@@ -97,6 +99,8 @@ class Family:
         fresh: (values of the training config, data) -> fields of the sizes that the data decide, and the tokenizer;
             None for action_dim, state_dim and cameras, and the vocabulary where the config says `language: true`.
         begin: (policy, tokenizer, data), what fresh weights need besides chance.
+        tokens: (path, options, the prompt's tokenizer) -> a tokenizer that knows more than text. Raises InputError
+            where what it needs is not there.
     """
 
     name: str
@@ -111,6 +115,7 @@ class Family:
     overrides: tuple[str, ...] = ()
     fresh: Callable[[dict[str, Any], TrainingData], tuple[dict[str, Any], Tokenizer | None]] | None = None
     begin: Callable[[Policy, Tokenizer | None, TrainingData], None] | None = None
+    tokens: Callable[[Path, LoadOptions, Tokenizer], Tokenizer] | None = None
 
     def recognise(self, path: Path, config: Mapping[str, Any]) -> str | None:
         """The layout of such a folder, None if it is another family's."""
@@ -153,6 +158,15 @@ class Family:
         sizes = loaded.policy.config
         rows = sizes.to_dict() if hasattr(sizes, "to_dict") else asdict(sizes)
         own.write(path, self.name, rows, loaded.policy, loaded.processor, _image_statistics(loaded.policy))
+
+    def export(self, path: Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
+        """Write a folder of a published form, complete or absent; what a user should know. Raises InputError."""
+        form = self.layouts.get(layout)
+        if form is None or form.export is None:
+            able = [name for name, each in self.layouts.items() if each.export]
+            raise InputError(f"export: {self.title or self.name} to {layout!r}, expected one of {able or 'none'}")
+        said = form.export(loaded.policy, loaded.processor)
+        return lerobot_writer.write(path, said, loaded.processor, _image_statistics(loaded.policy))
 
     def build(self, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
         """A policy with fresh weights in the dataset's own units and order.
@@ -223,7 +237,7 @@ class Family:
             embodiment = embodiment.in_order(options.names[1])
         if options.serves and not options.without_statistics and (form or options.embodiment):
             _check_units(f"checkpoint {path}", embodiment, parts, options)
-        missing: list[str] = []
+        missing = [reason] if (reason := getattr(sizes, "unserved", "")) else []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
         tokenizer = None
@@ -231,6 +245,12 @@ class Family:
             tokenizer = find_tokenizer(path, options.tokenizer, read_config(path).get("vlm_model_name"))
             if tokenizer is None:
                 missing.append(f"no tokenizer in it, expected {whose}; give its folder as tokenizer")
+            elif self.tokens:
+                try:
+                    tokenizer = self.tokens(path, options, tokenizer)
+                except InputError as error:
+                    tokenizer = None
+                    missing.append(str(error))
         return sizes, replace(parts, embodiment=embodiment, tokenizer=tokenizer, missing=tuple(missing))
 
     def _processor(self, where: str, sizes: Any, parts: Parts) -> StandardProcessor:
@@ -251,7 +271,7 @@ class Family:
 def lerobot(
     *types: str, rename: Callable[[Any, Collection[str]], Rename],
     fit: str | Callable[[LeRobotFolder, LoadOptions], tuple[str, str]], optional: tuple[str, ...] = (),
-    overrides: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (), export: Callable[[Any, StandardProcessor], lerobot_writer.Form] | None = None,
 ) -> Layout:
     """LeRobot's folders, old and new, of these `type`s.
 
@@ -271,7 +291,7 @@ def lerobot(
             sizes = family.config.from_lerobot(folder.of_widths(*widths), options)
         return sizes, parts
 
-    return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides)
+    return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides, export)
 
 
 def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:

@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from vla_ros.core.errors import InputError
 
+# Of the pictures that most backbones were trained on first.
+IMAGENET = {"mean": np.array([0.485, 0.456, 0.406]), "std": np.array([0.229, 0.224, 0.225])}
+
 
 def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = True) -> np.ndarray:
     """Fit an image into height x width pixels, centred on black (or in the lower right corner).
@@ -36,13 +39,13 @@ def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = 
 
 
 def resize_with_pad_unrounded(
-    image: np.ndarray, height: int, width: int, centred: bool = True, padding: float = -1.0
+    image: np.ndarray, height: int, width: int, centred: bool = True, padding: float | np.ndarray = -1.0
 ) -> np.ndarray:
     """`resize_with_pad` without its rounding to whole levels, as LeRobot does: it resizes floats in [0, 1].
 
     Args:
         image: (H, W, 3) uint8.
-        padding: value beside the image; LeRobot 0.4's was -3, darker than black.
+        padding: value beside the image, or one for each channel; LeRobot 0.4's was -3, darker than black.
 
     Returns:
         (height, width, 3) float32, the image in [-1, 1].
@@ -108,7 +111,7 @@ def _size_within(image: np.ndarray, height: int, width: int) -> tuple[int, int]:
     return max(int(rows / ratio), 1), max(int(columns / ratio), 1)
 
 
-def _padded(image: np.ndarray, height: int, width: int, centred: bool, value: float) -> np.ndarray:
+def _padded(image: np.ndarray, height: int, width: int, centred: bool, value: float | np.ndarray) -> np.ndarray:
     rows, columns = image.shape[:2]
     if (rows, columns) == (height, width):
         return image
@@ -158,6 +161,10 @@ FITS = {
     "pad_unrounded": Fit("scaled without rounding, padded", resize_with_pad_unrounded, np.float32),
     "pad_unrounded_top_left": Fit(
         "scaled without rounding, padded at top and left", partial(resize_with_pad_unrounded, centred=False), np.float32
+    ),
+    "pad_unrounded_mean": Fit(
+        "scaled without rounding, padded with ImageNet's mean at top and left",
+        partial(resize_with_pad_unrounded, centred=False, padding=IMAGENET["mean"] * 2 - 1), np.float32
     ),
     "pad_unrounded_minus_3": Fit(
         "scaled without rounding, padded with -3", partial(resize_with_pad_unrounded, padding=-3.0), np.float32

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vla_ros.core.chunk import Part, Targets
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.dimension import dimensions_statistics
@@ -132,8 +132,9 @@ class StandardProcessor(Processor):
             except InputError as error:
                 raise InputError(f"{what}: {error}") from None
         rows = getattr(config, "token_rows", None)
-        if self.tokenizer is not None and rows is not None and self.tokenizer.size > rows:
-            raise InputError(f"tokenizer of {self.tokenizer.size} tokens, the policy embeds {rows}: not its tokenizer")
+        # Tokens that were added to its vocabulary may have no row: PaliGemma's for an image has none in π0.
+        if self.tokenizer is not None and rows is not None and self.tokenizer.words > rows:
+            raise InputError(f"tokenizer of {self.tokenizer.words} tokens, the policy embeds {rows}: not its tokenizer")
 
     joints = property(attrgetter("embodiment.joints"))
     step_dt = property(attrgetter("embodiment.step_dt"))
@@ -251,6 +252,14 @@ class StandardProcessor(Processor):
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         return () if self.tokenizer is None else self.tokenizer.unknown_words(text)
+
+    def embedded(self, prompts: list[list[int]], samples: Sequence[Sample]) -> list[list[int]]:
+        """The same ids of the samples' prompts. Raises InputError for one that the policy does not embed."""
+        for ids, sample in zip(prompts, samples, strict=True):
+            if max(ids, default=0) >= self.config.token_rows:
+                raise InputError(f"instruction {shown(sample.instruction)}: token {max(ids)}, the policy embeds "
+                                 f"{self.config.token_rows}; expected words, none of the tokenizer's special tokens")
+        return prompts
 
     def ask_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises InputError where the checkpoint has none."""

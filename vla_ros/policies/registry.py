@@ -12,20 +12,23 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 
-__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "families",
+__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "export", "families",
            "find_family", "load", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written; a family is imported when a checkpoint or a training config asks for it
     "pi0": "vla_ros.policies.pi0.checkpoint:FAMILY",
+    "pi0_fast": "vla_ros.policies.pi0_fast.checkpoint:FAMILY",
     "act": "vla_ros.policies.act.checkpoint:FAMILY",
     "diffusion": "vla_ros.policies.diffusion.checkpoint:FAMILY",
+    "xvla": "vla_ros.policies.xvla.checkpoint:FAMILY",
     "smolvla": "vla_ros.policies.smolvla.checkpoint:FAMILY",
     "go1": "vla_ros.policies.go1.checkpoint:FAMILY",
 }
 
 # Where a run's folder, and the folders in it, hold the newest checkpoint.
 INSIDE = ("pretrained_model", "last", "last/pretrained_model", "checkpoints/last", "checkpoints/last/pretrained_model")
+PATHS = {"statistics", "action_tokenizer"}  # overrides that name a file (or a set in the checkpoint) or a folder
 
 
 def families() -> tuple[str, ...]:
@@ -64,9 +67,10 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     if tokenizer is not None:
         tokenizer = path.parent / _path(tokenizer, f"{where}: tokenizer")
     overrides = value_of(dict[str, Any], data.pop("overrides", None) or {}, f"{where}: overrides")
-    if "statistics" in overrides:  # a file, or the name of a set in the checkpoint
-        file = path.parent / _path(overrides["statistics"], f"{where}: overrides.statistics")
-        overrides = overrides | ({"statistics": file} if file.is_file() else {})
+    for name in PATHS & overrides.keys():
+        file = path.parent / _path(overrides[name], f"{where}: overrides.{name}")
+        there = file.is_dir() if name == "action_tokenizer" else file.is_file()
+        overrides = overrides | ({name: file} if there else {})
     step_dt, embodiment = None, None
     if data.keys() == {"step_dt"}:
         step_dt = Embodiment.clock(data["step_dt"], where)
@@ -125,6 +129,14 @@ def build(family: str, config: Mapping[str, Any], data: TrainingData) -> LoadedP
 def save(path: str | Path, loaded: LoadedPolicy) -> None:
     """Write a folder in our own layout that serves as it is; atomic: complete or absent."""
     find_family(loaded.family).save(Path(path), loaded)
+
+
+def export(path: str | Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
+    """Write a folder in a published layout ("lerobot"), complete or absent; what a user should know of it.
+
+    Raises InputError that names what the layout cannot express.
+    """
+    return find_family(loaded.family).export(Path(path), loaded, layout)
 
 
 def _points() -> dict[str, EntryPoint]:

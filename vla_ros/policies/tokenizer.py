@@ -38,11 +38,17 @@ class Tokenizer(ABC):
 
     Attributes:
         size: how many ids there are.
+        words: how many of them are the vocabulary's own, without tokens that were added to it.
         unknown: id of <unk>, None where every text has ids of its own.
+        eos: id of the token that ends a text, None where there is none.
+        padding: id of the token that fills up a text; 0 where there is none.
     """
 
     size: int
+    words: int
     unknown: int | None
+    eos: int | None
+    padding: int
 
     @property
     @abstractmethod
@@ -84,7 +90,10 @@ class JsonTokenizer(Tokenizer):
         self.size = 1 + max(numbers, default=-1)
         if self.size > 2 * len(numbers) + MOST_HOLES:  # the library prints each missing one when it saves
             raise InputError(f"{where}: {len(numbers)} tokens with ids up to {self.size - 1}, expected few gaps")
+        self.words = inner.get_vocab_size(with_added_tokens=False)
         self.unknown = inner.token_to_id("<unk>")
+        self.padding = inner.token_to_id("<pad>") or 0
+        self.eos = next((i for i in map(inner.token_to_id, ("<eos>", "</s>")) if i is not None), None)
 
     @property
     def bos(self) -> int:
@@ -138,8 +147,10 @@ class SentencePieceTokenizer(Tokenizer):
             self.inner = sentencepiece.SentencePieceProcessor(model_proto=self.proto)
         except RuntimeError as error:
             raise InputError(f"{path}: not a SentencePiece model: {error}") from error
-        self.size = self.inner.vocab_size()
+        self.size = self.words = self.inner.vocab_size()
         self.unknown = self.inner.unk_id()
+        self.padding = max(self.inner.pad_id(), 0)
+        self.eos = self.inner.eos_id() if self.inner.eos_id() >= 0 else None
         self.added = self._added(path.parent)
 
     def _added(self, folder: Path) -> dict[str, int]:
@@ -257,13 +268,15 @@ def instruction_words(instructions: Iterable[str]) -> list[str]:
     return sorted({word for text in instructions for word in re.findall(r"\w+|[^\w\s]+", text.lower())})
 
 
-def word_tokenizer(instructions: Iterable[str], more: Sequence[str] = ()) -> JsonTokenizer:
+def word_tokenizer(instructions: Iterable[str], more: Sequence[str] = (), places: int = 0) -> JsonTokenizer:
     """A word-level tokenizer for small policies: <pad>, <bos>, <unk>, the words of the instructions, common words.
 
-    Case is ignored; a word it does not know becomes <unk>. `more` are tokens that no text becomes.
+    Case is ignored; a word it does not know becomes <unk>. `more` are tokens that no text becomes; so are
+    the `places` behind the words.
     """
     words = instruction_words(instructions)
     words += [word for word in COMMON_WORDS if word not in words]
+    words += [f"<place {index}>" for index in range(places)]
     vocabulary = {word: index for index, word in enumerate(["<pad>", "<bos>", "<unk>", *more, *words])}
     inner = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.normalizer = tokenizers.normalizers.Lowercase()

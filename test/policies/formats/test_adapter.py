@@ -1,13 +1,13 @@
-"""LoRA adapters over their base. The folders of `test/data/lerobot` were written by LeRobot 0.6.1 and PEFT."""
+"""LoRA adapters over their base. The folders of `test/data/lerobot_061` were written by LeRobot 0.6.1 and PEFT."""
 
 import json
 import shutil
-from pathlib import Path
 
-import numpy as np
+import lerobot_folders
 import pytest
 import real_families
 import torch
+from golden_vectors import assert_close
 from real_families import FAMILIES, ROBOT
 from safetensors.torch import load_file, save_file
 
@@ -15,56 +15,46 @@ from vla_ros.core.errors import InputError
 from vla_ros.policies import describe, load
 from vla_ros.policies.formats.adapter import PREFIX
 
-DATA = Path(__file__).parents[2] / "data/lerobot"
-BASE = DATA / "smolvla"
+
+@pytest.fixture
+def base(tmp_path):
+    return lerobot_folders.write(tmp_path / "smolvla", "smolvla")
 
 
-def lerobots_adapter(tmp_path, name):
+def lerobots_adapter(base, name):
     """PEFT's two files and LeRobot's config.json; the processors are the base's."""
-    folder = shutil.copytree(DATA / name, tmp_path / name)
-    for file in [*BASE.glob("policy_*"), BASE / "vlm"]:
+    folder = shutil.copytree(lerobot_folders.FOLDER / name, base.parent / name)
+    for file in [*base.glob("policy_*"), base / "vlm"]:
         (shutil.copytree if file.is_dir() else shutil.copy)(file, folder / file.name)
     return folder
 
 
-def actions(loaded, expected):
-    """Of the batch that LeRobot's preprocessor made, in the dataset's units."""
-    batch = {
-        "images": torch.stack([expected[f"0/observation.images.{name}"] for name in ("front", "wrist")])[None],
-        "image_mask": torch.ones(1, 2, dtype=torch.bool), "tokens": expected["batch/observation.language.tokens"],
-        "token_mask": expected["batch/observation.language.attention_mask"],
-        "state": torch.nn.functional.pad(expected["batch/observation.state"], (0, 26)),
-    }  # fmt: skip
-    # 48x64 pixels of 64x64: padded at the top, nothing is scaled
-    batch["images"] = torch.nn.functional.pad(batch["images"].permute(0, 1, 4, 2, 3), (0, 0, 16, 0))
-    answer = loaded.policy.predict(batch, {"noise": expected["noise"]})[..., :6]
-    return loaded.processor.actions.restore(answer.double().numpy())
+@pytest.mark.parametrize("name", ["smolvla_lora", "smolvla_rslora"])
+def test_the_actions_are_lerobots(base, name):
+    theirs, sample = lerobot_folders.expected("smolvla")
+    wanted = load_file(lerobot_folders.FOLDER / name / "expected.safetensors")["actions"]
+    loaded = load(lerobots_adapter(base, name), robot=ROBOT, base=base)
+    answer = loaded.policy.predict(loaded.processor.inputs([sample]), {"noise": theirs["noise"]})
+    [part] = loaded.processor.outputs(answer, [sample])[0].parts
+    assert_close(torch.from_numpy(part.data)[None].float(), wanted)
+    assert (wanted - theirs["actions"]).abs().max() > 0.1  # the adapter does something
 
 
-@pytest.mark.parametrize("name", ["smolvla", "smolvla_lora", "smolvla_rslora"])
-def test_the_actions_are_lerobots(tmp_path, name):
-    folder, base = (BASE, None) if name == "smolvla" else (lerobots_adapter(tmp_path, name), BASE)
-    wanted = load_file(BASE / "expected.safetensors") | load_file(DATA / name / "expected.safetensors")
-    found = actions(load(folder, robot=ROBOT, base=base), wanted)
-    scale = wanted["actions"].abs().max().item()
-    assert np.abs(found - wanted["actions"].numpy()).max() < 1e-5 * scale
-
-
-def test_a_policy_file_names_the_base(tmp_path):
-    folder = lerobots_adapter(tmp_path, "smolvla_lora")
-    path = tmp_path / "policy.yaml"
-    path.write_text(f"checkpoint: {folder.name}\nbase: {BASE}\nstep_dt: 0.1\n")
+def test_a_policy_file_names_the_base(base):
+    folder = lerobots_adapter(base, "smolvla_lora")
+    path = base.parent / "policy.yaml"
+    path.write_text(f"checkpoint: {folder.name}\nbase: {base.name}\nstep_dt: 0.1\n")
     assert describe(path)["family"] == "smolvla"
     assert load(path, robot=ROBOT).processor.step_dt == 0.1
 
 
-def test_without_its_base_it_is_named(tmp_path):
-    folder = lerobots_adapter(tmp_path, "smolvla_lora")
+def test_without_its_base_it_is_named(base):
+    folder = lerobots_adapter(base, "smolvla_lora")
     for function in (load, describe):
         with pytest.raises(InputError, match="a PEFT adapter of 'lerobot/smolvla_base', no whole policy; name"):
             function(folder)
     with pytest.raises(InputError, match="it is no adapter; leave it out"):
-        load(BASE, base=BASE)
+        load(base, base=base)
 
 
 def made(folder, family, rank=2):

@@ -51,6 +51,8 @@ _PLAIN_STEPS = frozenset(
     {"to_batch_processor", "device_processor", "rename_observations_processor", "normalizer_processor",
      "unnormalizer_processor", "tokenizer_processor", "smolvla_new_line_processor", "newline_task_processor",
      "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step",
+     "pi0_fast_prepare_state_tokenizer_processor_step", "action_tokenizer_processor",
+     "xvla_image_to_float", "xvla_imagenet_normalize", "xvla_add_domain_id",
      "relative_actions_processor", "absolute_actions_processor", "delta_actions_processor"}
 )
 
@@ -66,8 +68,8 @@ class Feature:
 
 @dataclass(frozen=True)
 class Step:
-    """A processor step: its registered name, its settings, its tensors where it has any, (n,) float64 each, and the
-    name of their file where it is a normaliser and the folder lacks it."""
+    """A processor step: its registered name, its settings, its tensors in float64 where it has any, and the name
+    of their file where it is a normaliser and the folder lacks it."""
 
     name: str
     config: Mapping[str, Any]
@@ -163,6 +165,9 @@ def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
     where = path / "config.json"
     inputs = _features(config.get("input_features"), f"{where}: input_features")
     outputs = _features(config.get("output_features"), f"{where}: output_features")
+    if config.get("type") in ("pi0", "pi05"):  # whose classes add what a file leaves out
+        inputs.setdefault(STATE, Feature(STATE, "STATE", (config.get("max_state_dim", 32),)))
+        outputs.setdefault(ACTION, Feature(ACTION, "ACTION", (config.get("max_action_dim", 32),)))
     if ACTION not in outputs:
         raise InputError(f"{where}: output_features has {sorted(outputs)}, expected {ACTION!r} among them")
     preprocessor = _steps(path / PREPROCESSOR)

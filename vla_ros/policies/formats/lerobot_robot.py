@@ -37,6 +37,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     variant = options.overrides.get("statistics") if given is None else None
     statistics, lacks = find_statistics(folder, open_tensors(folder.path, options.base)[0], variant)
     padding = {name for name in (STATE, ACTION) if name not in statistics}
+    folder = _trained(folder, statistics)
     if given is not None:
         statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
         if lacks := lacking(folder, statistics):
@@ -45,8 +46,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     for kind, feature in (("STATE", STATE), ("ACTION", ACTION)):
         mode = MODES[folder.modes.get(kind, "IDENTITY") if feature != STATE or folder.state_dim else "IDENTITY"]
         normalisations.append(Normalisation(mode, {} if lacks else statistics.get(feature, {}), "lerobot"))
-    used = {} if options.without_statistics else statistics
-    embodiment = find_embodiment(folder, names, used, options, _limits(folder, padding))
+    embodiment = find_embodiment(folder, names, options, _limits(folder, padding))
     return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, no_statistics=lacks)
 
 
@@ -67,6 +67,15 @@ def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statisti
     return result
 
 
+def _trained(folder: LeRobotFolder, statistics: Statistics) -> LeRobotFolder:
+    """The folder with the state's size of its data. What LeRobot fine-tunes keeps the inputs that its base declared;
+    where states are padded, any size passes, and only the statistics tell."""
+    rows = statistics.get(STATE, {})
+    width = max((len(rows[name]) for name in normalisation.NAMES if name in rows), default=0)
+    padded = "max_state_dim" in folder.config and folder.state_dim
+    return folder.of_widths(width, folder.action_dim) if padded and width else folder
+
+
 def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
     """Feature -> how many of the robot's dimensions it takes at most, where less will do: base checkpoints, which have
     no statistics, declare the size to which states and actions are padded."""
@@ -77,7 +86,7 @@ def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
 
 
 def find_embodiment(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, options: LoadOptions,
+    folder: LeRobotFolder, images: Sequence[str], options: LoadOptions,
     limits: Mapping[str, int],
 ) -> Embodiment:
     """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names of the robot
@@ -87,7 +96,6 @@ def find_embodiment(
 
     Args:
         images: names of the policy's images as its sizes have them.
-        statistics: those in use.
         limits: features that take fewer dimensions than the folder declares, and at most how many.
 
     Raises InputError that says what is not known or does not agree with the folder.
@@ -98,7 +106,7 @@ def find_embodiment(
     elif file.exists():
         chosen = Embodiment.load(file)
     elif options.names is not None:
-        chosen = _from_names(folder, images, statistics, limits, *options.names)
+        chosen = _from_names(folder, images, limits, *options.names)
     else:
         chosen = nameless(images, folder.state_dim, _modes(folder))
     chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
@@ -108,7 +116,12 @@ def find_embodiment(
 
 def check_aloha(folder: LeRobotFolder, options: LoadOptions) -> None:
     """Raises InputError for a policy in π's ALOHA convention on a robot whose policy file does not say so."""
-    if folder.config.get("adapt_to_pi_aloha") and options.embodiment is None:
+    if not folder.config.get("adapt_to_pi_aloha"):
+        return
+    if folder.config["type"] == "smolvla" and folder.preprocessor:
+        raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: since LeRobot 0.4 SmolVLA turns values that "
+                         "are normalised already, which is not supported; expected false")
+    if options.embodiment is None:
         raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
                          "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
 
@@ -177,7 +190,7 @@ def _modes(folder: LeRobotFolder) -> list[str]:
 
 
 def _from_names(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, limits: Mapping[str, int], whose: str,
+    folder: LeRobotFolder, images: Sequence[str], limits: Mapping[str, int], whose: str,
     joints: tuple[str, ...], robot_cameras: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}

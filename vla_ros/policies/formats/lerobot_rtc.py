@@ -24,6 +24,15 @@ class _RtcConfig:
     debug_maxlen: int = 100
 
 
+def write_guidance(guidance: Guidance) -> dict[str, Any] | None:
+    """What `read_guidance` reads, None for our own way."""
+    theirs = {ours: name for name, ours in SCHEDULES.items()}
+    if guidance == USUAL:
+        return None
+    return {"enabled": True, "prefix_attention_schedule": theirs[guidance.schedule], "max_guidance_weight": 10.0,
+            "execution_horizon": guidance.horizon or 10}
+
+
 def read_guidance(folder: LeRobotFolder) -> tuple[Guidance, str]:
     """What the folder says, and a note on what is taken of it. Raises InputError that names the field."""
     said: Mapping[str, Any] | None = folder.config.get("rtc_config")

@@ -128,22 +128,12 @@ class Pi0Config:
 
     def to_dict(self) -> dict[str, Any]:
         """A mapping for config.json that `from_dict` reads back."""
-        kind = "siglip" if isinstance(self.vision, SiglipSize) else "keypoint_stem"
-        return asdict(self) | {"vision": {"kind": kind, **asdict(self.vision)}}
+        return asdict(self) | {"vision": vision_row(self.vision)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "pi0") -> "Pi0Config":
         """From a mapping; towers are names of published sizes or mappings of their fields. Raises InputError."""
-        values = dict(values)
-        for name in ("prefix", "expert"):
-            said = values.get(name, {})
-            if isinstance(said, str):
-                if said not in GEMMA:
-                    raise InputError(f"{where}.{name}: {shown(said)}, expected one of {sorted(GEMMA)} or their fields")
-                values[name] = GEMMA[said]
-        if "vision" in values:
-            values["vision"] = vision_size(values["vision"], VISION, f"{where}.vision")
-        return record(cls, values, where)
+        return record(cls, with_towers(values, where, "prefix", "expert"), where)
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "Pi0Config":
@@ -234,11 +224,54 @@ class Pi0Config:
         }
 
 
+def with_towers(values: Mapping[str, Any], where: str, *towers: str) -> dict[str, Any]:
+    """The mapping with sizes in place of the names of published towers. Raises InputError."""
+    values = dict(values)
+    for name in towers:
+        said = values.get(name, {})
+        if isinstance(said, str):
+            if said not in GEMMA:
+                raise InputError(f"{where}.{name}: {shown(said)}, expected one of {sorted(GEMMA)} or their fields")
+            values[name] = GEMMA[said]
+    if "vision" in values:
+        values["vision"] = vision_size(values["vision"], VISION, f"{where}.vision")
+    return values
+
+
+def vision_row(size: SiglipSize | KeypointStemSize) -> dict[str, Any]:
+    """A vision tower as `backbones.vision_size` reads it back."""
+    return {"kind": "siglip" if isinstance(size, SiglipSize) else "keypoint_stem", **asdict(size)}
+
+
 def _sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Sizes of the towers: by the names of their variants, and from the tensors where the name is not known.
 
     Raises InputError if a tensor that the sizes are read from is missing.
     """
+    names, shape = _named(shapes, where)
+    variant = value_of(str, data.get("action_expert_variant", "gemma_300m"), f"{where}: action_expert_variant")
+    state = shape(2, "state_proj.weight")[1] if "state_proj.weight" in names else data.get("action_dim", 32)
+    return paligemma_sizes(shapes, data, where) | {
+        "expert": GEMMA.get(variant) or _gemma_of(X, names, shape),
+        "action_dim": data.get("max_action_dim", data.get("action_dim", shape(1, "action_out_proj.bias")[0])),
+        "state_dim": data.get("max_state_dim", state),
+    }
+
+
+def paligemma_sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The same of the vision-language model alone: `vision`, `prefix` and `vocabulary`."""
+    names, shape = _named(shapes, where)
+    variant = value_of(str, data.get("paligemma_variant", "gemma_2b"), f"{where}: paligemma_variant")
+    prefix = GEMMA.get(variant)
+    return {
+        "vision": VISION["siglip_so400m"] if prefix else _siglip(names, shape),
+        "prefix": prefix or _gemma_of(f"{P}.language_model", names, shape),
+        "vocabulary": shape(2, EMBEDDING, HEAD)[0],
+    }
+
+
+def _named(shapes: Mapping[str, Shape], where: str) -> tuple[dict[str, Shape], Any]:
+    """openpi's name -> shape, and a function that gives the shape of the first such name that is there."""
     names = {openpi_name(key): shape for key, shape in shapes.items()}
 
     def shape(dims: int, *choices: str) -> Shape:
@@ -249,17 +282,7 @@ def _sizes(shapes: Mapping[str, Shape], data: Mapping[str, Any], where: str) -> 
                 return names[name]
         raise InputError(f"{where}: its tensors do not fit a π0: 1 missing: {choices[0]}")
 
-    variants = ("paligemma_variant", "gemma_2b"), ("action_expert_variant", "gemma_300m")
-    prefix, expert = (GEMMA.get(value_of(str, data.get(n, usual), f"{where}: {n}")) for n, usual in variants)
-    state = shape(2, "state_proj.weight")[1] if "state_proj.weight" in names else data.get("action_dim", 32)
-    return {
-        "vision": VISION["siglip_so400m"] if prefix else _siglip(names, shape),
-        "prefix": prefix or _gemma_of(f"{P}.language_model", names, shape),
-        "expert": expert or _gemma_of(X, names, shape),
-        "vocabulary": shape(2, EMBEDDING, HEAD)[0],
-        "action_dim": data.get("max_action_dim", data.get("action_dim", shape(1, "action_out_proj.bias")[0])),
-        "state_dim": data.get("max_state_dim", state),
-    }
+    return names, shape
 
 
 def _gemma_of(tower: str, names: Mapping[str, Shape], shape: Any) -> GemmaSize:

@@ -8,8 +8,6 @@ and text being one group. So nothing before the actions depends on them or on th
 observation and keeps its keys and values, a step runs the H action tokens alone.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +18,7 @@ from vla_ros.nn.gemma import GemmaTower
 from vla_ros.nn.norms import Modulation
 from vla_ros.policies.flow import FlowPolicy
 from vla_ros.policies.pi0.config import Pi0Config
-from vla_ros.policies.pi0.vision import ImageTokens
+from vla_ros.policies.pi0.vision import ImageTokens, prefix_tokens
 from vla_ros.policies.policy import Batch, Draws, Memory, mean_of_valid, tensors
 
 
@@ -96,11 +94,7 @@ class Pi0(FlowPolicy):
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Pi0Context:
         """Keys and values of images, text and state."""
-        text = self.embedding(batch["tokens"]) * math.sqrt(self.config.prefix.width)
-        images = self.image_tokens(batch["images"], text, batch["token_mask"], batch.get("cameras"))
-        tokens = torch.cat([images.flatten(1, 2), text.to(images.dtype)], dim=1)
-        image_mask = batch["image_mask"].repeat_interleave(images.shape[2], dim=1)
-        valid = torch.cat([image_mask, batch["token_mask"]], dim=1)
+        tokens, valid = prefix_tokens(self.image_tokens, self.embedding, batch)
         return self.encode_tokens(tokens, valid, batch.get("state"))
 
     def encode_tokens(self, tokens: Tensor, valid: Tensor, state: Tensor | None) -> Pi0Context:

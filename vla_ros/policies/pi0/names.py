@@ -5,11 +5,11 @@ which of our parameters (or which rows of a fused one) an openpi tensor is; what
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from vla_ros.policies.formats.transformers_names import decoder, siglip
-from vla_ros.policies.formats.weights import Rename, Unused, renamed
+from vla_ros.policies.formats.weights import Rename, Unused, plain_name, renamed
 
 P = "paligemma_with_expert.paligemma.model"
 X = "paligemma_with_expert.gemma_expert.model"
@@ -42,7 +42,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (re.escape(f"{X}.norm.") + "(.*)", r"expert.norm.\1"),
     (r"state_proj\.(.*)", r"state_in.\1"),
     (r"action_(in|out)_proj\.(.*)", r"action_\1.\2"),
-    (r"(?:action_)?time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
+    (r"action_time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
+    (r"time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
 )
 _ADAPTIVE = (
     (r"state_proj\..*", Unused("π0.5 reads the state in the prompt")),
@@ -52,6 +53,7 @@ _ADAPTIVE = (
 
 def openpi_name(key: str) -> str:
     """The name that openpi gives to a tensor of any published layout."""
+    key = plain_name(key)
     for _, pattern, replacement in RENAMES:
         key = re.sub(f"^{pattern}", replacement, key)
     return key
@@ -68,5 +70,9 @@ def rename(config: Any, keys: Collection[str]) -> Rename:
     # openpi's files hold the head alone, which is tied to the embedding.
     tied = all(openpi_name(key) != EMBEDDING for key in keys)
     head = (re.escape(HEAD), "embedding.weight" if tied else Unused("the policy writes no text"))
-    rules = (*(_ADAPTIVE if config.adaptive else ()), head, *RULES)
+    return by_rules((*(_ADAPTIVE if config.adaptive else ()), head, *RULES))
+
+
+def by_rules(rules: Sequence[tuple[str, str]]) -> Rename:
+    """By the first of the rules for openpi's name of a key; a key without a rule keeps the name that it has."""
     return lambda key: name if (name := renamed(openpi_name(key), rules)) != openpi_name(key) else key

@@ -31,7 +31,8 @@ class Pi0Processor(StandardProcessor):
             cut(prompt_ids(tokenizer, sample.instruction, config.prompt, row), config.text_length)
             for sample, row in zip(samples, in_prompt, strict=True)
         ]
-        batch["tokens"], batch["token_mask"] = filled(rows, config.text_length, 16 if config.text_length <= 64 else 32)
+        step = 16 if config.text_length <= 64 else 32
+        batch["tokens"], batch["token_mask"] = filled(self.embedded(rows, samples), config.text_length, step)
         present = [index for index, camera in enumerate(self.robot_cameras) if camera is not None]
         batch["images"] = self.images(samples, [self.image_names[index] for index in present])[:, -1]
         batch["image_mask"] = torch.ones(batch["images"].shape[:2], dtype=torch.bool)
@@ -50,7 +51,7 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
 
     Args:
         kind: "pi0": the instruction and a line feed; "pi0_verbatim": the same, the instruction as it stands; "pi05",
-            "pi05_padded": instruction and state as text.
+            "pi05_padded", "fast": instruction and state as text.
         state: (S,) the normalised state, without its padding but for "pi05_padded".
     """
     if kind == "pi0_verbatim":
@@ -59,4 +60,5 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     if kind == "pi0":
         return [tokenizer.bos, *tokenizer.encode(text), *tokenizer.encode("\n")]
     steps = " ".join(str(step) for step in state_steps(state))
-    return [tokenizer.bos, *tokenizer.encode(f"Task: {text}, State: {steps};\nAction: ")]
+    opening = "" if kind == "fast" else "Action: "  # FAST's is the first of the action tokens
+    return [tokenizer.bos, *tokenizer.encode(f"Task: {text}, State: {steps};\n{opening}")]

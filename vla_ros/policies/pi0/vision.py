@@ -1,10 +1,14 @@
 """Cameras to prefix tokens: a vision tower, one of several, and what brings its features to the prefix's width."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
 from vla_ros.nn.siglip import Siglip, SiglipSize
 from vla_ros.policies.images import signed
+from vla_ros.policies.policy import Batch
 
 
 class ImageTokens(nn.Module):
@@ -35,3 +39,12 @@ class ImageTokens(nn.Module):
             features = self.tower(images.flatten(0, 1))
             return self.projector(features.to(self.projector.weight.dtype)).unflatten(0, images.shape[:2])
         return self.tower(images, text_summary(text, token_mask), cameras)
+
+
+def prefix_tokens(image_tokens: ImageTokens, embedding: nn.Embedding, batch: Batch) -> tuple[Tensor, Tensor]:
+    """[images][text] of a batch as `Pi0` describes it: (B, P, width) embedded tokens and their (B, P) bool validity."""
+    text = embedding(batch["tokens"]) * math.sqrt(embedding.embedding_dim)
+    images = image_tokens(batch["images"], text, batch["token_mask"], batch.get("cameras"))
+    image_mask = batch["image_mask"].repeat_interleave(images.shape[2], dim=1)
+    tokens = torch.cat([images.flatten(1, 2), text.to(images.dtype)], dim=1)
+    return tokens, torch.cat([image_mask, batch["token_mask"]], dim=1)

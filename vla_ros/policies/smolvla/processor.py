@@ -20,7 +20,7 @@ class SmolVLAProcessor(StandardProcessor):
         present = [name for name in self.image_names if self.embodiment.cameras[name] is not None]
         # The published code ends every instruction with a line feed.
         texts = [s.instruction if s.instruction.endswith("\n") else f"{s.instruction}\n" for s in samples]
-        tokens, mask = filled(self.ask_tokenizer().prompts(texts, most), most, 8)
+        tokens, mask = filled(self.embedded(self.ask_tokenizer().prompts(texts, most), samples), most, 8)
         batch = {
             "images": self.images(samples, present)[:, -1],
             "image_mask": torch.ones(len(samples), len(present), dtype=torch.bool),

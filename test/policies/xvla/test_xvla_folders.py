@@ -1,0 +1,197 @@
+"""X-VLA's published folders: LeRobot's own answers, Microsoft's names, domains, action modes."""
+
+import json
+import re
+from dataclasses import replace
+
+import golden_vectors
+import lerobot_folders
+import numpy as np
+import pytest
+import torch
+import yaml
+from real_families import ROBOT
+from safetensors.torch import load_file, save_file
+
+from vla_ros.core.errors import InputError
+from vla_ros.policies import describe, load
+from vla_ros.policies.xvla.actions import find_mode
+from vla_ros.policies.xvla.checkpoint import FAMILY
+from vla_ros.policies.xvla.config import XvlaConfig
+
+MICROSOFT = (  # transformers' name, as a regular expression, and Microsoft's
+    (r"vision_tower\.convs\.(\d+)\.conv\.", r"vision_tower.convs.\1.proj."),
+    (r"(_block)\.(conv\d)\.", r"\1.\2.fn.dw."),
+    (r"spatial_block\.norm1\.", "spatial_block.window_attn.norm."),
+    (r"channel_block\.norm1\.", "channel_block.channel_attn.norm."),
+    (r"\.(window_attn|channel_attn)\.(qkv|proj)\.", r".\1.fn.\2."),
+    (r"(_block)\.norm2\.", r"\1.ffn.norm."),
+    (r"(_block)\.ffn\.(fc\d)\.", r"\1.ffn.fn.net.\2."),
+    (r"multi_modal_projector\.image_projection\.weight", "image_projection"),
+    (r"multi_modal_projector\.image_position_embed\.", "image_pos_embed."),
+    (r"multi_modal_projector\.", ""),
+    (r"language_model\.encoder\.embed_tokens\.weight", "language_model.model.shared.weight"),
+    (r"language_model\.encoder\.", "language_model.model.encoder."),
+)
+
+
+def answer(folder, **options):
+    """Normalised actions to LeRobot's sample from its noise, and LeRobot's."""
+    theirs, sample = lerobot_folders.expected("xvla")
+    loaded = load(folder, **options)
+    batch = loaded.processor.inputs([sample])
+    actions = loaded.policy.predict(batch, {"noise": theirs["noise"]})
+    return loaded, batch, actions[..., :6], loaded.processor.outputs(actions, [sample])[0].parts[0].data, theirs
+
+
+def steps(folder, change):
+    """Change the steps of the preprocessor."""
+    file = folder / "policy_preprocessor.json"
+    data = json.loads(file.read_text())
+    data["steps"] = change(data["steps"])
+    file.write_text(json.dumps(data))
+
+
+def test_lerobots_folder_answers_as_lerobot(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    _, batch, normalised, positions, theirs = answer(folder)
+    assert torch.equal(batch["tokens"], theirs["batch/observation.language.tokens"])
+    golden_vectors.assert_close(batch["state"][:, :6], theirs["batch/observation.state"])
+    golden_vectors.assert_close(normalised, theirs["normalised"])
+    golden_vectors.assert_close(torch.from_numpy(positions)[None].float(), theirs["actions"])
+    assert list(describe(folder)["not used"].split(":")) and "computed" in describe(folder)["not used"]
+
+
+def test_the_layout_of_published_files_is_the_same_policy(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    _, _, expected, *_ = answer(folder)
+    tensors = {}
+    for key, value in load_file(folder / "model.safetensors").items():
+        name = key
+        for pattern, theirs in MICROSOFT:
+            name = re.sub(pattern, theirs, name)
+        tensors[name] = value.T.contiguous() if name.endswith("image_projection") else value
+    assert len(tensors) == len(load_file(folder / "model.safetensors"))
+    tensors["model.vlm.language_model.final_logits_bias"] = torch.zeros(1, 300)
+    save_file(tensors, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    vision = config["florence_config"]["vision_config"]
+    vision["dim_embed"], vision["model_type"] = vision.pop("embed_dim"), "davit"
+    vision["image_pos_embed"] = {"type": "learned_abs_2d", "max_pos_embeddings": vision.pop("max_position_embeddings")}
+    vision["visual_temporal_embedding"] = {"type": "COSINE", "max_temporal_embeddings": 100}
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded, _, actions, *_ = answer(folder)
+    assert loaded.policy.config.transposed and torch.equal(actions, expected)
+
+
+def test_sizes_of_the_published_base_are_those_of_its_file():
+    config = XvlaConfig(
+        cameras=("a", "b", "c"), state_dim=20, real_action_dim=20, max_state_dim=20, chunk_size=30, text_length=50,
+    )  # fmt: skip
+    temporal = 100 * 2048  # that the file holds and we compute
+    assert round((FAMILY.parameters(config) + temporal) / 1e6, 1) == 879.7
+
+
+def test_a_folder_that_says_no_domain_says_what_to_set(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    _, _, other, *_ = answer(folder, overrides={"domain_id": 3})
+    _, _, said, *_ = answer(folder)
+    assert (other - said).abs().max() > 0.01
+    steps(folder, lambda rows: [row for row in rows if row["registry_name"] != "xvla_add_domain_id"])
+    assert "set overrides.domain_id" in describe(folder)["domain"]
+    with pytest.raises(InputError, match=r"which domain it was trained for; set overrides\.domain_id"):
+        load(folder, robot=ROBOT)
+    with pytest.raises(InputError, match=r"set overrides\.domain_id"):
+        answer(folder)
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump({"checkpoint": "theirs", "overrides": {"domain_id": 0}}))
+    assert torch.equal(answer(path)[2], said)
+    with pytest.raises(InputError, match="domain_id 4, expected 0 to 3"):
+        load(folder, overrides={"domain_id": 4})
+
+
+def test_poses_are_described_and_answered_but_not_served(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla", action_mode="agibot_ee6d")
+    config = json.loads((folder / "config.json").read_text())
+    config["output_features"]["action"]["shape"] = config["input_features"]["observation.state"]["shape"] = [20]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert describe(folder)["action mode"] == "agibot_ee6d"
+    loaded, (_, sample) = load(folder), lerobot_folders.expected("xvla")
+    sample = replace(sample, state=np.zeros((1, 20)))
+    answered = loaded.policy.predict(loaded.processor.inputs([sample]))
+    assert loaded.processor.outputs(answered, [sample])[0].parts[0].data.shape == (5, 20)
+    with pytest.raises(InputError, match="action_mode agibot_ee6d: its actions are poses of end effectors"):
+        load(folder, robot=ROBOT)
+
+
+def test_an_absent_camera_is_a_view_of_zeros_behind_the_others(tmp_path):
+    from vla_ros.policies.embodiment import Embodiment
+
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    joints = tuple(f"joint_{i}" for i in range(6))
+    _, sample = lerobot_folders.expected("xvla")
+    batches = []
+    for cameras in ({"front": None, "wrist": "wrist"}, {"front": "wrist", "wrist": None}):
+        loaded = load(folder, embodiment=Embodiment.identity(joints, cameras, 0.1))
+        batches.append(loaded.processor.inputs([sample]))
+    assert torch.equal(batches[0]["images"], batches[1]["images"]) and batches[0]["images"].shape[1] == 1
+    tokens = loaded.policy.image_tokens(batches[0]["images"], batches[0]["image_mask"])
+    assert tokens.shape[1] == 3 and tokens[:, 0].any() and not tokens[:, 1:].any()
+
+
+def test_padding_is_the_mean_colour(tmp_path):
+    """LeRobot normalises before it pads: its padding is zero."""
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    loaded = load(folder)
+    images = loaded.processor.inputs([lerobot_folders.expected("xvla")[1]])["images"]
+    seen = ((images + 1) / 2 - loaded.policy.pixel_mean) / loaded.policy.pixel_std
+    assert images.shape == (1, 2, 3, 64, 64)  # of 48 by 64 pixels
+    assert seen[..., :16, :].abs().max() < 1e-6 and seen[..., 16:, :].abs().mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"action_mode": "arms"}, "action_mode 'arms', expected one of"),
+        ({"action_mode": "joint"}, "action_mode joint: actions of 6 dimensions, expected 14"),
+        ({"max_len_seq": 20}, "tokens of 3 images, 7 of text and 5 actions, expected at most max_len_seq 20"),
+        ({"num_heads": 5}, "num_heads 5, expected a divisor of hidden_size 24"),
+        ({"pad_language_to": "longest"}, None),
+        ({"domain_feature_key": "robot"}, "domain_feature_key 'robot', expected None"),
+        ({"new_field": 1}, r"unknown fields \['new_field'\]"),
+    ],
+)  # fmt: skip
+def test_what_is_not_supported_is_refused(tmp_path, change, message):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla", **change)
+    if message is None:  # the preprocessor's word counts
+        assert load(folder).policy.config.text_length == 7
+        return
+    with pytest.raises(InputError, match=message):
+        load(folder)
+
+
+def test_the_modes_of_lerobot_have_their_losses_and_grippers():
+    generator = torch.Generator().manual_seed(0)
+    for name, width, real, grippers in (("joint", 14, 14, (6, 13)), ("franka_joint7", 20, 7, ()),
+                                        ("agibot_ee6d", 20, 20, ())):  # fmt: skip
+        mode = find_mode(name, real, 20)
+        answer, target = (torch.rand(2, 3, width, generator=generator) for _ in range(2))
+        assert mode.width == width and not mode.seen(answer)[..., list(grippers)].any()
+        hidden = [index for index in range(width) if index not in grippers]
+        assert torch.equal(mode.seen(answer)[..., hidden], answer[..., hidden])
+        assert torch.equal(mode.answered(answer)[..., list(grippers)], answer[..., list(grippers)].sigmoid())
+        assert torch.equal(mode.answered(answer)[..., hidden], answer[..., hidden])
+        error = (answer - target).square().numpy()
+        losses = {key: float(value) for key, value in mode.losses(answer, target).items()}
+        if name == "franka_joint7":
+            assert losses == pytest.approx({"joints_loss": error[..., :7].mean()})
+        elif name == "joint":
+            a, t = answer[..., list(grippers)].double(), target[..., list(grippers)].double()
+            entropy = -(t * a.sigmoid().log() + (1 - t) * (-a).sigmoid().log())
+            expected = {"joints_loss": error[..., hidden].mean(), "gripper_loss": 0.1 * float(entropy.mean())}
+            assert losses == pytest.approx(expected)
+        else:
+            sums = [sum(error[..., s + o : e + o].mean() for o in (0, 10)) for s, e in ((0, 3), (3, 9))]
+            expected = {"position_loss": 500 * sums[0], "rotate6D_loss": 10 * sums[1],
+                        "gripper_loss": 10 * np.mean(error[..., [9, 19]])}  # fmt: skip
+            assert losses == pytest.approx(expected)

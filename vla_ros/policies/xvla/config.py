@@ -1,0 +1,189 @@
+"""What an X-VLA is made of, and how LeRobot's config.json says it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from operator import attrgetter
+from typing import Annotated, Any
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Pixels, Range, Rows, Width, record, value_of
+from vla_ros.policies.formats.adapter import open_tensors
+from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.options import LoadOptions
+from vla_ros.policies.xvla.actions import Mode, find_mode
+from vla_ros.policies.xvla.florence import FlorenceSize
+
+LEROBOT_FIELDS = (
+    "chunk_size", "hidden_size", "depth", "num_heads", "mlp_ratio", "num_domains", "len_soft_prompts", "dim_time",
+    "max_len_seq", "use_hetero_proj", "action_mode", "use_proprio", "max_state_dim", "max_action_dim",
+    "freeze_vision_encoder", "freeze_language_encoder", "train_policy_transformer",
+    "train_soft_prompts",
+)
+READ_ELSEWHERE = (
+    "n_obs_steps", "input_features", "output_features", "normalization_mapping", "florence_config", "num_image_views",
+    "resize_imgs_with_padding", "empty_cameras", "tokenizer_max_length", "tokenizer_padding_side", "pad_language_to",
+    "domain_feature_key", "num_denoising_steps",
+)
+NOT_USED = ("n_action_steps", "dtype", "tokenizer_name")  # the executor follows time; loading says type and tokenizer
+TRANSPOSED = "image_projection"  # Microsoft's name of a matrix that is the transpose of transformers'
+
+
+@dataclass(frozen=True)
+class XvlaConfig:
+    """Sizes and options of an X-VLA.
+
+    Attributes:
+        florence: the image and text encoder.
+        cameras: names of the policy's images; the first is seen with the text, the others by the transformer alone.
+        views: images that the transformer has places for; those without a camera are zeros.
+        image_size: height and width, pixels.
+        state_dim, real_action_dim: of the robot's state and actions before padding.
+        max_state_dim: what states are padded to; max_action_dim: likewise actions in mode "auto".
+        chunk_size: H, rows of a chunk.
+        text_length: tokens of every prompt, padding included.
+        domain_id: which of num_domains the robot and its data are; None: not said.
+        transposed: whether the weights hold the image projection as Microsoft's files do.
+        The others are called as in LeRobot's configuration.
+    """
+
+    cameras: Cameras
+    state_dim: Dimensions
+    real_action_dim: Annotated[int, Range(1, 10_000)]
+    florence: FlorenceSize = field(default_factory=FlorenceSize)
+    views: Count = 3
+    image_size: tuple[Pixels, Pixels] = (224, 224)
+    max_state_dim: Dimensions = 32
+    max_action_dim: Dimensions = 20
+    chunk_size: Rows = 32
+    text_length: Rows = 64
+    hidden_size: Width = 1024
+    depth: Layers = 24
+    num_heads: Count = 16
+    mlp_ratio: Annotated[float, Range(0.1, 16)] = 4.0
+    num_domains: Count = 30
+    domain_id: Annotated[int, Range(0, 999)] | None = None
+    len_soft_prompts: Annotated[int, Range(0, 1000)] = 32
+    dim_time: Width = 32
+    max_len_seq: Rows = 512
+    use_hetero_proj: bool = False
+    action_mode: str = "ee6d"
+    num_steps: Rows = 10
+    use_proprio: bool = True
+    transposed: bool = False
+    freeze_vision_encoder: bool = False
+    freeze_language_encoder: bool = False
+    train_policy_transformer: bool = True
+    train_soft_prompts: bool = True
+
+    n_obs_steps = 1
+    pads = True
+    own_dims = "real_action_dim"
+    needs_every_camera = False
+    tokenizer_of = "BART's tokenizer"
+    horizon = property(attrgetter("chunk_size"))
+    action_dim = property(attrgetter("mode.width"))
+    token_rows = property(attrgetter("florence.vocabulary"))  # how many tokens it embeds
+
+    def __post_init__(self) -> None:
+        self.mode  # noqa: B018  raises for an unknown one
+        if self.hidden_size % self.num_heads:
+            raise InputError(f"xvla: num_heads {self.num_heads}, expected a divisor of hidden_size {self.hidden_size}")
+        if not 0 < len(self.cameras) <= self.views:
+            raise InputError(f"xvla: {len(self.cameras)} cameras, expected 1 to {self.views}, the views it has")
+        if self.use_proprio and self.state_dim > self.max_state_dim:
+            raise InputError(f"xvla: state of {self.state_dim} dimensions, expected at most {self.max_state_dim}")
+        if self.domain_id is not None and self.domain_id >= self.num_domains:
+            raise InputError(f"xvla: domain_id {self.domain_id}, expected 0 to {self.num_domains - 1}")
+        rows, columns = self.florence.grid(*self.image_size)
+        image = 1 + rows * columns
+        for what, length, most in (
+            ("max_position_embeddings", image + self.text_length, self.florence.text_positions),
+            ("max_len_seq", self.chunk_size + self.views * image + self.text_length, self.max_len_seq),
+        ):
+            if length > most:
+                raise InputError(f"xvla: {length} tokens of {self.views} images, {self.text_length} of text and "
+                                 f"{self.chunk_size} actions, expected at most {what} {most}")
+
+    @cached_property
+    def mode(self) -> Mode:
+        """What the dimensions of actions mean."""
+        return find_mode(self.action_mode, self.real_action_dim, self.max_action_dim)
+
+    @property
+    def state_width(self) -> int:
+        """What states are padded to; 0: the policy reads none."""
+        return self.max_state_dim if self.use_proprio and self.state_dim else 0
+
+    @property
+    def unserved(self) -> str:
+        """Why a robot cannot follow it; "" where it can."""
+        if self.mode.poses:
+            return (f"action_mode {self.action_mode}: its actions are poses of end effectors, which the executor does "
+                    "not take; a robot follows policies of joints alone")
+        return "" if self.domain_id is not None else DOMAIN
+
+    def to_dict(self) -> dict[str, Any]:
+        """A mapping for config.json that `records.record` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "XvlaConfig":
+        """Raises InputError that names a field that is unknown or not supported."""
+        where, config = f"{folder.path / 'config.json'}", folder.config
+        check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
+        step = folder.step("tokenizer_processor")
+        said = {
+            "padding_side": config.get("tokenizer_padding_side"), "padding": config.get("pad_language_to"),
+            **(step.config if step else {}),
+        }
+        for name, value, expected in (
+            ("n_obs_steps", config.get("n_obs_steps"), 1),
+            ("domain_feature_key", config.get("domain_feature_key"), None),
+            ("padding of the prompt", said.get("padding"), "max_length"),
+            ("padding side of the prompt", said.get("padding_side"), "right"),
+        ):
+            if value not in (expected, None):
+                raise InputError(f"{where}: {name} {shown(value)}, expected {expected!r}: nothing else is supported")
+        resize, sizes = config.get("resize_imgs_with_padding"), sorted({feature.shape[1:] for feature in folder.images})
+        if resize is None and len(sizes) != 1:
+            raise InputError(f"{where}: images of sizes {sizes} that are not resized, expected one size")
+        empty = value_of(Annotated[int, Range(0, 100)], config.get("empty_cameras", 0), f"{where}: empty_cameras")
+        views = config.get("num_image_views") or len(folder.images) + empty
+        domain = folder.step("xvla_add_domain_id")
+        values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
+            florence=FlorenceSize.from_files(config.get("florence_config"), f"{where}: florence_config"),
+            cameras=tuple(f.name for f in folder.images), views=views,
+            state_dim=folder.state_dim, real_action_dim=folder.action_dim,
+            image_size=sizes[0] if resize is None else resize,
+            num_steps=config.get("num_denoising_steps", 10),
+            text_length=folder.text_length or config.get("tokenizer_max_length", 64),
+            domain_id=None if domain is None else domain.config.get("domain_id", 0),
+            transposed=any(key.endswith(f".{TRANSPOSED}") for key in open_tensors(folder.path, options.base)[0].shapes),
+        )
+        if "domain_id" in options.overrides:
+            values["domain_id"] = None
+        sizes = record(cls, values, where)
+        if sizes.mode.poses and options.serves:  # before the robot's joints are counted
+            raise InputError(f"checkpoint {folder.path}: {sizes.unserved}")
+        return sizes
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "xvla") -> "XvlaConfig":
+        """From our own config.json or a training file. Raises InputError that names the field."""
+        return record(cls, values, where)
+
+    def summary(self) -> dict[str, str]:
+        """Rows for `vla-ros info`."""
+        real = f", {self.mode.real} of {self.mode.width} dimensions" if self.mode.real != self.mode.width else ""
+        return {
+            "vision": f"DaViT, {len(self.cameras)} of {self.views} views",
+            "language": f"{self.text_length} tokens, padding included",
+            "transformer": f"width {self.hidden_size}, depth {self.depth}, {self.len_soft_prompts} soft prompts",
+            "action mode": f"{self.action_mode}{real}",
+            "domain": f"{self.domain_id} of {self.num_domains}" if self.domain_id is not None else DOMAIN,
+            "denoising": f"{self.num_steps} steps",
+        }
+
+
+DOMAIN = "it does not say which domain it was trained for; set overrides.domain_id in the policy file"
