@@ -114,6 +114,9 @@ class FastTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self.text.encode(text)
 
+    def token(self, name: str) -> int:
+        return self.text.token(name)
+
     def save(self, folder: Path) -> None:
         self.text.save(folder)
         self.actions.save(folder / FOLDER)
