@@ -80,7 +80,7 @@ class ACTConfig:
         check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
         largest = tuple(map(max, zip(*self.image_sizes, strict=True)))
         if self.image_sizes and (len(self.image_sizes) != len(self.cameras) or largest != tuple(self.image_size)):
-            raise InputError(f"act: image_sizes {self.image_sizes} of {len(self.cameras)} cameras, expected one for each; "
+            raise InputError(f"act: image_sizes {self.image_sizes} of {len(self.cameras)} cameras, expected one each; "
                              f"image_size {self.image_size}, expected their largest sides")
         if self.image_sizes and not self.vision_backbone.startswith("resnet"):
             raise InputError(f"act: image_sizes with {self.vision_backbone}, expected none: it takes one size")
