@@ -22,7 +22,7 @@ from vla_ros.datasets.video import frames_at
 from vla_ros.policies.processor import Processor
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.samples import Samples
-from vla_ros.training.trainer import open_policy
+from vla_ros.training.trainer import Trainer
 
 VERSIONS = ("v2.1", "v3.0")
 TIMES = np.arange(40) / 10
@@ -243,7 +243,7 @@ def test_states_and_actions_of_other_sizes(tmp_path):
     with pytest.raises(InputError, match=refused):
         Samples(dataset, dataset.episodes, Reader())
     with pytest.raises(InputError, match=refused):
-        open_policy(TrainConfig.from_dict({"dataset": "d", "output": "o", "family": "act"}), dataset)
+        Trainer(TrainConfig.load("config/train/act_tiny.yaml", dataset=str(path), output=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize(("columns", "words"), [
