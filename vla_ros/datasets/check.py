@@ -66,8 +66,8 @@ def briefly(findings: list[Finding]) -> list[str]:
 def other_joints(dataset: Dataset) -> str:
     """What is wrong with a dataset whose actions are not of the joints of its states."""
     state, action = list(dataset.joint_names), list(dataset.action_names)
-    return f"state of {len(state)} dimensions {state}, action of {len(action)} {action}: expected targets of the same " \
-           "joints; where they are, give both the same names in meta/info.json"
+    return f"state of {len(state)} dimensions {state}, action of {len(action)} {action}: expected targets of the " \
+           "same joints; where they are, give both the same names in meta/info.json"
 
 
 def _counts(dataset: Dataset) -> Iterator[Finding]:
