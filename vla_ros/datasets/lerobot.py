@@ -129,8 +129,8 @@ class Dataset:
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""
         feature = self.info["features"][self._key(camera)]
-        names = feature.get("names") or IMAGE_NAMES
-        if not isinstance(names, list) or len(names) != len(feature["shape"]) or not {"height", "width"} <= set(names):
+        names = value_of(list[str], feature.get("names") or IMAGE_NAMES, f"dataset {self.path}: {camera}: names")
+        if len(names) != len(feature["shape"]) or not {"height", "width"} <= set(names):
             raise InputError(
                 f"dataset {self.path}: {camera}: names {shown(names)} of shape {feature['shape']}, "
                 "expected height, width and channels"
