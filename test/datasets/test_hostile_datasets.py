@@ -164,6 +164,15 @@ def test_one_long_text_in_very_many_rows(dataset):
         Dataset(dataset)
 
 
+@pytest.mark.parametrize("names", [["height", "width", []], [0, 1, 2], {"height": 0}, "height", ["height", "width"]])
+def test_names_of_a_picture_s_sides(dataset, names):
+    info = json.loads((dataset / "meta/info.json").read_text())
+    info["features"]["observation.images.front"]["names"] = names
+    replace(dataset / "meta/info.json", json.dumps(info))
+    with pytest.raises(InputError, match="front: names"):
+        Dataset(dataset).image_size("front")
+
+
 def test_a_video_of_no_codec(dataset):
     file = next((dataset / "videos").rglob("*.mp4"))
     data = file.read_bytes()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -9,6 +10,9 @@ import odd_datasets as odd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from families import FAMILIES, INSTRUCTIONS, fresh
+from training_data import write_dataset
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import JOINT_STATES
@@ -18,7 +22,7 @@ from vla_ros.datasets.video import frames_at
 from vla_ros.policies.processor import Processor
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.samples import Samples
-from vla_ros.training.trainer import open_policy
+from vla_ros.training.trainer import Trainer
 
 VERSIONS = ("v2.1", "v3.0")
 TIMES = np.arange(40) / 10
@@ -151,6 +155,30 @@ def test_every_row_has_its_own_instruction(tmp_path, version):
     assert [sample.instruction for sample in samples.get(np.arange(20))] == tasks
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_told_the_instruction_of_the_row(two_tasks, tmp_path, family):
+    dataset, processor = Dataset(two_tasks), fresh(family).processor
+    samples = Samples(dataset, dataset.episodes, processor, tmp_path)
+    first, last = samples.get(np.array([0, dataset.episodes[0].length - 1]))
+    assert (first.instruction, last.instruction) == INSTRUCTIONS
+    batches = [processor.inputs([sample]) for sample in (first, replace(first, instruction=last.instruction), last)]
+    told = [key for key in batches[0] if not torch.equal(batches[0][key], batches[1][key])]
+    assert told and all(torch.equal(batches[1][key], batches[2][key]) for key in told)
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tmp_path_factory):
+    """The instruction changes in the last third of the first episode."""
+    path = write_dataset(tmp_path_factory.mktemp("tasks") / "d", episodes=3)
+    file = next((path / "data").rglob("*.parquet"))
+    table = pq.read_table(file)
+    numbers = table["task_index"].to_numpy().copy()
+    numbers[8:12] = 1
+    pq.write_table(table.set_column(table.column_names.index("task_index"), "task_index", pa.array(numbers)), file)
+    pq.write_table(pa.table({"task_index": [0, 1, 2], "task": [*INSTRUCTIONS, "x"]}), path / "meta/tasks.parquet")
+    return path
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_task_that_no_table_has(tmp_path, version):
     numbers = [0] * 14 + [7] + [0] * 5
@@ -215,7 +243,7 @@ def test_states_and_actions_of_other_sizes(tmp_path):
     with pytest.raises(InputError, match=refused):
         Samples(dataset, dataset.episodes, Reader())
     with pytest.raises(InputError, match=refused):
-        open_policy(TrainConfig.from_dict({"dataset": "d", "output": "o", "family": "act"}), dataset)
+        Trainer(TrainConfig.load("config/train/act_tiny.yaml", dataset=str(path), output=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize(("columns", "words"), [

@@ -63,6 +63,13 @@ def briefly(findings: list[Finding]) -> list[str]:
     return [f"{kind}: {rows[0]}{f' ({len(rows) - 1} more)' if rows[1:] else ''}" for kind, rows in kinds.items()]
 
 
+def other_joints(dataset: Dataset) -> str:
+    """What is wrong with a dataset whose actions are not of the joints of its states."""
+    state, action = list(dataset.joint_names), list(dataset.action_names)
+    return f"state of {len(state)} dimensions {state}, action of {len(action)} {action}: expected targets of the " \
+           "same joints; where they are, give both the same names in meta/info.json"
+
+
 def _counts(dataset: Dataset) -> Iterator[Finding]:
     counts = {"total_episodes": len(dataset.episodes), "total_frames": len(dataset)}
     for name, count in counts.items():
@@ -202,8 +209,7 @@ def _repeated(dataset: Dataset) -> Iterator[Finding]:
 def _targets(dataset: Dataset) -> Iterator[Finding]:
     """Actions that are no targets of the joints."""
     if dataset.action_names != dataset.joint_names:
-        text = f"action of {list(dataset.action_names)}, state of {list(dataset.joint_names)}: other names"
-        yield Finding(WARNING, "actions", text)
+        yield Finding(ERROR, "actions", other_joints(dataset))
         return
     if np.array_equal(dataset.states, dataset.actions):
         yield Finding(WARNING, "actions", "every action is the state of its own row: a policy learns to stand still")

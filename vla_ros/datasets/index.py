@@ -206,7 +206,7 @@ def read_tasks(path: Path, info: dict[str, Any]) -> dict[int, str]:
     return tasks
 
 
-def names_of(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
+def _names_of(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Of the numbers of a vector feature, as a list, a list in a mapping, or a mapping to places; None without any.
 
     `.pos` of LeRobot's own robots is left away where that makes no two names alike: `shoulder_pan.pos` is a joint's
@@ -222,6 +222,16 @@ def names_of(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
     names = [name if isinstance(name, str) else shown(name) for name in names]
     short = [name.removesuffix(".pos") for name in names]
     return tuple(short if len(set(short)) == len(set(names)) else names)
+
+
+def joint_names(state: Mapping[str, Any], action: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the states and of the actions of a file; names that one of both lacks are the other's where sizes agree."""
+    sizes = [feature["shape"][0] for feature in (state, action)]
+    states, actions = _names_of(state), _names_of(action)
+    if sizes[0] == sizes[1]:
+        states, actions = states or actions, actions or states
+    numbered = [tuple(f"joint_{k}" for k in range(size)) for size in sizes]
+    return states or numbered[0], actions or numbered[1]
 
 
 def read_statistics(path: Path) -> dict[str, Statistics]:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,10 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_file
 from vla_ros.core.records import value_of
 from vla_ros.datasets.depth import DepthCode, is_depth
-from vla_ros.datasets.index import Episode, names_of, read_episodes, read_info, read_statistics, read_tasks
+from vla_ros.datasets.index import Episode, joint_names, read_episodes, read_info, read_statistics, read_tasks
 from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
-from vla_ros.datasets.statistics import Statistics, of_rows
+from vla_ros.datasets.statistics import Computed, Statistics, of_rows
 from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, filled, pixels, read_once, statistics
 from vla_ros.datasets.video import NoFrame, frames_at
 
@@ -82,7 +82,7 @@ class Dataset:
         videos = [self._keys[n] for n in pictures if self._dtypes[n] == "video" and n not in self.unreadable]
         self.said_statistics = read_statistics(self.path)
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
-        self._written = dict(zip(VECTORS, _names(*(features[key] for key in VECTORS)), strict=True))
+        self._written = dict(zip(VECTORS, joint_names(*(features[key] for key in VECTORS)), strict=True))
         self.joint_names, self.action_names = self._written.values()
         self._order = list(range(len(self.action_names)))  # the columns of the file's actions, in ours
         if sorted(self.joint_names) == sorted(self.action_names) and len(set(self.joint_names)) == len(self._order):
@@ -129,8 +129,8 @@ class Dataset:
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""
         feature = self.info["features"][self._key(camera)]
-        names = feature.get("names") or IMAGE_NAMES
-        if not isinstance(names, list) or len(names) != len(feature["shape"]) or not {"height", "width"} <= set(names):
+        names = value_of(list[str], feature.get("names") or IMAGE_NAMES, f"dataset {self.path}: {camera}: names")
+        if len(names) != len(feature["shape"]) or not {"height", "width"} <= set(names):
             raise InputError(
                 f"dataset {self.path}: {camera}: names {shown(names)} of shape {feature['shape']}, "
                 "expected height, width and channels"
@@ -271,32 +271,22 @@ class Dataset:
         return found
 
     @cached_property
-    def statistics(self) -> dict[str, Statistics]:
+    def statistics(self) -> Computed:
         """Feature key ("observation.state", "action", "observation.imu") -> mean, std, min, max, quantiles, count.
 
         They are computed from the rows: where episodes were put together, files hold averages of the episodes'
-        quantiles, which are no quantiles. Those of pictures, and of what cannot be read, are as written.
+        quantiles, which are no quantiles. Those of pictures are as written.
         """
-        found = dict(self.said_statistics)
+        found = Computed(self.said_statistics)
         for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):
-            found[key] = of_rows(rows)
-        numbers = [name for name, dtype in self._dtypes.items() if dtype not in (*PICTURES, "string")]
-        for name in numbers:
-            try:
-                rows = self.values(name)
-                if f"{name}_count" in numbers:
-                    rows = filled(rows, self.values(f"{name}_count"))
-                found[self._keys[name]] = statistics([rows], len(self))
-            except InputError:
-                continue
+            found[key] = partial(of_rows, rows)
+        for name, dtype in self._dtypes.items():
+            if dtype not in (*PICTURES, "string"):
+                found[self._keys[name]] = partial(self._of_stream, name)
         return found
 
-
-def _names(state: dict, action: dict) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of the states and of the actions of a file; names that one of both lacks are the other's where sizes agree."""
-    sizes = [feature["shape"][0] for feature in (state, action)]
-    states, actions = names_of(state), names_of(action)
-    if sizes[0] == sizes[1]:
-        states, actions = states or actions, actions or states
-    numbered = [tuple(f"joint_{k}" for k in range(size)) for size in sizes]
-    return states or numbered[0], actions or numbered[1]
+    def _of_stream(self, name: str) -> Statistics:
+        rows = self.values(name)
+        if f"{name}_count" in self.streams:
+            rows = filled(rows, self.values(f"{name}_count"))
+        return statistics([rows], len(self))

@@ -39,9 +39,10 @@ def read_columns(
             except InputError as error:
                 raise InputError(f"{file}: {key}: {error}") from None
         numbers, frames = (columns[name][:, 0] for name in ("episode_index", "frame_index"))
-        if unknown := sorted(set(numbers.tolist()) - set(starts)):
+        present, which = np.unique(numbers, return_inverse=True)
+        if unknown := [number for number in present.tolist() if number not in starts]:
             raise InputError(f"{file}: rows of episodes {shown(unknown)}, which the table of episodes lacks")
-        rows = np.array([starts[number] for number in numbers.tolist()], np.int64) + frames
+        rows = np.array([starts[number] for number in present.tolist()], np.int64)[which.reshape(-1)] + frames
         if len(rows) and not 0 <= rows.min() <= rows.max() < total:
             raise InputError(f"{file}: more rows than the table of episodes says")
         for key in wanted:

@@ -1,9 +1,22 @@
 """Statistics of a dataset: mean, std, min, max, quantiles and count of every feature, as LeRobot names them."""
 
+from collections import UserDict
+from typing import Any
+
 import numpy as np
 
 Statistics = dict[str, np.ndarray]
 QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+
+
+class Computed(UserDict):
+    """Feature key -> its statistics; a value that is a function is what it returns, when it is asked for first."""
+
+    def __getitem__(self, key: str) -> Any:
+        value = self.data[key]
+        if callable(value):
+            value = self.data[key] = value()
+        return value
 
 
 def of_rows(rows: np.ndarray) -> Statistics:

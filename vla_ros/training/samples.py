@@ -8,6 +8,7 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import COMMAND, JOINT_STATES
+from vla_ros.datasets.check import other_joints
 from vla_ros.datasets.index import Episode
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies.processor import Processor
@@ -26,16 +27,6 @@ def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list
     return ([e for k, e in enumerate(episodes) if k not in chosen], [e for k, e in enumerate(episodes) if k in chosen])
 
 
-def joints(dataset: Dataset) -> tuple[str, ...]:
-    """Those of its states and actions. Raises InputError where they are not of the same ones."""
-    if dataset.action_names != dataset.joint_names:
-        raise InputError(f"dataset {dataset.path}: state of {len(dataset.joint_names)} dimensions "
-                         f"{list(dataset.joint_names)}, action of {len(dataset.action_names)} "
-                         f"{list(dataset.action_names)}: expected targets of the same joints; where they are, give "
-                         "both the same names in meta/info.json")
-    return dataset.joint_names
-
-
 class Samples:
     """Frames of some episodes as `Sample`s for a processor.
 
@@ -52,7 +43,9 @@ class Samples:
         cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.processor, self.episodes = processor, tuple(episodes)
-        if sorted(processor.joints) != sorted(joints(dataset)):
+        if dataset.action_names != dataset.joint_names:
+            raise InputError(f"dataset {dataset.path}: {other_joints(dataset)}")
+        if sorted(processor.joints) != sorted(dataset.joint_names):
             raise InputError(f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects "
                              f"{processor.joints}")
         for camera in processor.cameras:

@@ -23,7 +23,7 @@ from vla_ros.training.config import OptimizerConfig, TrainConfig
 from vla_ros.training.evaluate import evaluate
 from vla_ros.training.log import Log
 from vla_ros.training.processes import Processes
-from vla_ros.training.samples import Samples, joints, split
+from vla_ros.training.samples import Samples, split
 from vla_ros.training.units import bring_to_rad
 
 
@@ -42,10 +42,9 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
 
     A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names.
     """
-    names = joints(dataset)
     bring_to_rad(dataset, config.units)
     data = registry.TrainingData(
-        joints=names,
+        joints=dataset.joint_names,
         cameras=dataset.camera_names,
         step_dt=1.0 / dataset.fps,
         statistics=dataset.statistics,
