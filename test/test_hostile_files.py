@@ -184,10 +184,11 @@ def subject(kind: str, folder: Path) -> Subject:
     return Subject(path, read, sorted(file for file in path.rglob("*") if file.is_file()))
 
 
+TRAINED = sorted(file.stem.removesuffix("_tiny") for file in Path("config/train").glob("*_tiny.yaml"))
 KINDS = (
     "robot", "policy file", "urdf", "parameters", "dataset", "bag", "openpi", "transformers",
     *(f"own-{name}" for name in families.FAMILIES), *(f"lerobot-{name}" for name in real_families.FAMILIES),
-    *(f"lerobot_old-{name}" for name in ("pi0", "act")), *(f"training-{name}" for name in registry.BUILT_IN),
+    *(f"lerobot_old-{name}" for name in ("pi0", "act")), *(f"training-{name}" for name in TRAINED),
 )  # fmt: skip
 
 

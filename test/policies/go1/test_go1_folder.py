@@ -87,7 +87,8 @@ def refused(folder, tmp_path, change):
     (lambda said: said["action_config"].update(bias=True), "action_config: bias True, expected False"),
     (lambda said: said["action_config"].update(num_hidden_layers=2), "depth of expert 2 and of text 3"),
     (lambda said: said["llm_config"].pop("hidden_size"), "llm_config: missing hidden_size"),
-    (lambda said: said["llm_config"].update(rope_scaling={"type": "linear"}), "rope_scaling {'type': 'linear'}"),
+    (lambda said: said["llm_config"].update(rope_scaling={"rope_type": "x"}), "rope_scaling {'rope_type': 'x'}, exp"),
+    (lambda said: said["action_config"].update(max_position_embeddings=30), "max_position_embeddings 30, expected 387"),
     (lambda said: said["vision_config"].update(qk_normalization=True), "qk_normalization True, expected False"),
     (lambda said: said["noise_scheduler_config"].update(prediction_type="epsilon"), "prediction_type 'epsilon'"),
     (lambda said: said["noise_scheduler_config"].update(beta_schedule="x"), "beta_schedule 'x', expected one of"),
@@ -164,6 +165,8 @@ def test_without_norm_numbers_pass_as_they_are(folder, tmp_path):
     loaded = load(tmp_path, robot=real_families.ROBOT)
     one = real_families.sample(loaded)
     np.testing.assert_allclose(loaded.processor.inputs([one])["state"][0], one.state[0], rtol=1e-6)
+    with pytest.raises(InputError, match="norm false: nothing is normalised, expected no overrides.statistics"):
+        load(tmp_path, robot=real_families.ROBOT, overrides={"statistics": "x.json"})
 
 
 def test_prompts_of_other_lengths_are_padded_in_training_alone(folder):

@@ -1,9 +1,11 @@
 """The GO-1 family: what it declares, and its published folders."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, Layout
@@ -34,10 +36,14 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[GO1Config, 
     if value_of(bool, data.get("norm", False), f"{where}: norm"):
         mode, statistics = "mean_std", options.statistics() or _statistics(path)
         lacks = "" if statistics else f"state and actions are normalised by mean_std, and it lacks {STATISTICS}"
+    elif "statistics" in options.overrides:
+        raise InputError(f"{where}: norm false: nothing is normalised, expected no overrides.statistics")
     file = path / "embodiment.yaml"
     embodiment = options.embodiment or (Embodiment.load(file) if file.exists() else None)
     if embodiment is None:
         embodiment = nameless(sizes.cameras, sizes.state_dim, ["absolute"] * sizes.action_dim)
+    if embodiment.step_dt is None and options.data is not None:
+        embodiment = replace(embodiment, step_dt=options.data.step_dt)
     state, actions = (Normalisation(mode, statistics.get(name, {}), "go1") for name in (STATE, ACTION))
     return sizes, Parts(embodiment, state, actions, {}, family.fit, no_statistics=lacks)
 

@@ -143,12 +143,18 @@ class GO1Config:
         """Tokens of an image."""
         return self.vision.tokens // self.shuffle**2
 
+    @property
+    def positions(self) -> int:
+        """That prompt, latent tokens and actions take at most; the dialogue around images and question takes 100."""
+        return len(self.cameras) * (self.image_tokens + 2) + self.text_length + 100 + self.horizon + 7
+
     @classmethod
     def from_published(cls, data: Mapping[str, Any], where: str) -> "GO1Config":
         """From config.json. Raises InputError that names a field that is missing or not supported."""
         parts = {name: value_of(dict, data.get(name) or {}, f"{where}: {name}") for name in EXPECTED if name}
         if "ps_version" not in data:  # the class's default and what is published differ
             raise InputError(f"{where}: missing ps_version, expected 'v2'")
+        limits: dict[str, int] = {}
         for part, fields in EXPECTED.items():
             if part == "latent_planner_config" and not data.get("latent_planning"):
                 continue
@@ -163,8 +169,11 @@ class GO1Config:
                 if found[:1] != [kind]:
                     raise InputError(f"{place}: architectures {shown(found)}, expected [{kind!r}]")
             scaling = value_of(dict, row.get("rope_scaling") or {}, f"{place}: rope_scaling")
-            if scaling.get("type", "dynamic") != "dynamic":  # which matters beyond 32,768 tokens alone
+            if scaling and scaling.get("type") != "dynamic":  # which scales beyond `max_position_embeddings` alone
                 raise InputError(f"{place}: rope_scaling {shown(scaling)}, expected none, or type dynamic")
+            if scaling:
+                most = value_of(Words, row.get("max_position_embeddings"), f"{place}: max_position_embeddings")
+                limits[f"{place}: max_position_embeddings"] = most
         vision, text, expert = (parts[name] for name in ("vision_config", "llm_config", "action_config"))
         noise, ratio = parts["noise_scheduler_config"], data.get("downsample_ratio", 0.5)
         if ratio not in (0.25, 0.5, 1.0):
@@ -174,12 +183,14 @@ class GO1Config:
         if data.get("force_image_size", vision["image"]) != vision["image"]:
             raise InputError(f"{where}: force_image_size {shown(data['force_image_size'])}, expected image_size of "
                              f"vision_config {shown(vision['image'])}: other sizes are not supported")
-        planner = _tower(DEFAULTS | parts["latent_planner_config"], f"{where}: latent_planner_config")
+        planner = None
+        if value_of(bool, data.get("latent_planning"), f"{where}: latent_planning"):
+            planner = _tower(DEFAULTS | parts["latent_planner_config"], f"{where}: latent_planner_config")
         values = {
             "vision": vision,
             "text": _tower({"rms_norm_eps": 1e-6, "rope_theta": 10_000} | text, f"{where}: llm_config"),
             "expert": _tower(DEFAULTS | expert, f"{where}: action_config"),
-            "planner": planner if value_of(bool, data.get("latent_planning"), f"{where}: latent_planning") else None,
+            "planner": planner,
             "image_token": data.get("img_context_token_id", IMAGE_TOKEN), "cameras": CAMERAS,
             "shuffle": round(1 / ratio),
             **_renamed({"state_dim": 8, "action_dim": 7, "action_chunk_size": 30} | expert, where,
@@ -188,7 +199,11 @@ class GO1Config:
             **_renamed(noise, f"{where}: noise_scheduler_config", num_train_timesteps="num_train_timesteps",
                        beta_schedule="beta_schedule", num_steps="num_inference_timesteps"),
         }  # fmt: skip
-        return record(cls, values, where)
+        config = record(cls, values, where)
+        for name, most in limits.items():
+            if most < config.positions:
+                raise InputError(f"{name} {most}, expected {config.positions} or more: rope_scaling is not supported")
+        return config
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""
