@@ -1,11 +1,13 @@
 """π0-FAST's folders: prompts as LeRobot's, chunks there and back, tokenizers, what is refused."""
 
 import json
+import math
 from dataclasses import replace
 
 import golden_vectors
 import lerobot_folders
 import numpy as np
+import pi0_folders
 import pytest
 import real_families
 import torch
@@ -14,10 +16,27 @@ from real_families import ROBOT
 from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.meta import without_numbers
 from vla_ros.policies import describe, load, save
+from vla_ros.policies.formats.weights import load_weights
+from vla_ros.policies.pi0.config import Pi0Config
+from vla_ros.policies.pi0_fast.checkpoint import FAMILY
+from vla_ros.policies.pi0_fast.config import Pi0FastConfig
+from vla_ros.policies.pi0_fast.names import rename
 from vla_ros.policies.pi0_fast.tokens import FOLDER, SETTINGS
 
 ROWS = np.linspace(-0.3, 0.3, 30).reshape(5, 6)
+
+
+def test_every_tensor_of_the_published_size_has_its_place():
+    shapes = pi0_folders.openpi_shapes(Pi0Config(), False)
+    published = {key: shape for key, shape in shapes.items() if key.startswith(pi0_folders.P)}
+    config = Pi0FastConfig()
+    assert FAMILY.parameters(config) == sum(math.prod(shape) for shape in published.values()) == 3_449_982_704
+    with without_numbers():
+        policy = FAMILY.policy(config)
+    tensors = golden_vectors.ShapesOnly({f"model.{key}": shape for key, shape in published.items()})
+    load_weights(policy, tensors, "published", rename(config, published), device="meta")
 
 
 @pytest.fixture

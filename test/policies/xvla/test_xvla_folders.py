@@ -110,6 +110,14 @@ def test_a_folder_that_says_no_domain_says_what_to_set(tmp_path):
         load(folder, overrides={"domain_id": 4})
 
 
+def test_images_are_normalised_whatever_the_preprocessor_says(tmp_path):
+    """Published preprocessors lack the steps; LeRobot's evaluation adds them by code."""
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    expected = answer(folder)[2]
+    steps(folder, lambda rows: [row for row in rows if "image" not in row["registry_name"]])
+    assert torch.equal(answer(folder)[2], expected)
+
+
 def test_poses_are_described_and_answered_but_not_served(tmp_path):
     folder = lerobot_folders.write(tmp_path / "theirs", "xvla", action_mode="agibot_ee6d")
     config = json.loads((folder / "config.json").read_text())
