@@ -12,9 +12,10 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
+FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "openvla", "openvla_oft")
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion")
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
+BUILT = {"pi05": "pi0", "openvla_oft": "openvla"}  # another kind of a family -> the family
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
 CAMERAS = ("front", "wrist")
@@ -29,7 +30,11 @@ def config(family: str) -> dict:
         sizes = {"vision": {"kind": "keypoint_stem", **asdict(pi0_tiny.STEM)}, "prefix": asdict(pi0_tiny.PREFIX),
                  "expert": asdict(pi0_tiny.EXPERT), "horizon": 6, "num_steps": 3, "text_length": 12}
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
-    values = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
+    values = TrainConfig.load(f"config/train/{BUILT.get(family, family)}_tiny.yaml", dataset="d", output="o").policy
+    if family.startswith("openvla"):
+        small = {name: values[name] | {"hidden": 32, "depth": 2, "image": SIDE} for name in ("dino", "siglip")}
+        head = {"head": "l1"} if family == "openvla_oft" else {"head": "autoregressive"}
+        return values | small | head | {"layers": 2, "chunk": 6}
     if family == "smolvla":
         values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
@@ -47,7 +52,7 @@ def fresh(family: str, **changes) -> registry.LoadedPolicy:
     row |= {"q01": row["min"], "q99": row["max"]}
     statistics = {"observation.state": row, "action": row}
     data = registry.TrainingData(JOINTS, CAMERAS, 0.1, statistics, INSTRUCTIONS)
-    name = "pi0" if family == "pi05" else family
+    name = BUILT.get(family, family)
     if family in FOREIGN:
         loaded = import_module(f"foreign_policies.{family}").FAMILY.build(config(family) | changes, data)
     else:

@@ -55,6 +55,7 @@ class Layout:
         rename: (sizes, keys of the file) -> a function from each key to the module's, or why it is not used.
         optional: keys of the module that a file may lack, since they follow from the sizes.
         overrides: names that a policy file may set for this form alone.
+        tensors: path -> the folder's tensors.
     """
 
     recognise: Callable[[Mapping[str, Any]], bool]
@@ -62,6 +63,7 @@ class Layout:
     rename: Callable[[Any, Collection[str]], Rename]
     optional: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    tensors: Callable[[Path], TensorFolder] = TensorFolder
 
     def names(self, sizes: Any, keys: Collection[str]) -> Rename:
         """`rename`, for the statistics too that old folders keep among the weights."""
@@ -123,8 +125,9 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         with without_numbers():
             policy = self.policy(sizes)
-        _set_image_statistics(policy, sizes.cameras, parts.images, path)
-        tensors, form = TensorFolder(path), self.layouts.get(layout)
+        _set_image_statistics(policy, _pictures(sizes), parts.images, path)
+        form = self.layouts.get(layout)
+        tensors = form.tensors(path) if form else TensorFolder(path)
         rename = form.names(sizes, tensors.shapes) if form else lambda key: key
         dtype = options.dtype or torch.float32
         load_weights(policy, tensors, str(path), rename, form.optional if form else (), options.device, dtype)
@@ -136,7 +139,7 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
         if form := self.layouts.get(layout):
-            keys = TensorFolder(path).shapes
+            keys = form.tensors(path).shapes
             rows["not used"] = unused(form.names(sizes, keys), keys)
         return rows
 
@@ -166,13 +169,13 @@ class Family:
         parts = Parts(
             Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
             *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
-            {name: IMAGENET for name in data.cameras},
+            {name: IMAGENET for name in _pictures(sizes)},
             self.fit,
             tokenizer,
         )
         policy = self.policy(sizes)
         if hasattr(policy, "image_mean"):
-            _set_image_statistics(policy, sizes.cameras, parts.images, Path())
+            _set_image_statistics(policy, _pictures(sizes), parts.images, Path())
         if self.begin:
             self.begin(policy, tokenizer, data)
         return LoadedPolicy(self.name, policy, self._processor("policy", sizes, parts))
@@ -211,7 +214,7 @@ class Family:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
-        missing: list[str] = []
+        missing = [reason] if (reason := getattr(sizes, "not_served", "")) else []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
         tokenizer = None
@@ -249,6 +252,11 @@ def lerobot(
     return Layout(lambda config: config.get("type") in types, read, rename, optional)
 
 
+def _pictures(sizes: Any) -> tuple[str, ...]:
+    """Names of the rows of `image_mean` and `image_std`."""
+    return getattr(sizes, "pictures", sizes.cameras)
+
+
 def _set_image_statistics(policy: Policy, names: tuple[str, ...], images: Statistics, path: Path) -> None:
     """Put mean and std of each image into the policy's buffers. Raises InputError if it has none and needs them."""
     if not hasattr(policy, "image_mean"):
@@ -271,5 +279,5 @@ def _image_statistics(policy: Policy) -> Statistics:
     pairs = {"mean": policy.image_mean, "std": policy.image_std}
     return {
         name: {key: buffer[i].flatten().double().cpu().numpy() for key, buffer in pairs.items()}
-        for i, name in enumerate(policy.config.cameras)
+        for i, name in enumerate(_pictures(policy.config))
     }

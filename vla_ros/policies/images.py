@@ -1,6 +1,9 @@
 """Images as policies take them: resized with their aspect kept, padded with black."""
 
+from functools import cache
+
 import numpy as np
+from PIL import Image
 
 from vla_ros.core.errors import InputError
 
@@ -75,6 +78,68 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
     import cv2
 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def squash(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale an image to (height, width, 3) pixels whatever its aspect: PIL's bicubic, as OpenVLA does.
+
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
+    """
+    _check(image)
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def letterbox(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`squash` of an image on a grey square; an odd pixel of padding is left out, as OpenVLA does."""
+    _check(image)
+    rows, columns = image.shape[:2]
+    top, left = (int((max(rows, columns) - n) / 2) for n in (rows, columns))
+    return squash(np.pad(image, ((top, top), (left, left), (0, 0)), constant_values=127), height, width)
+
+
+def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`squash` to the smallest size of its own aspect that covers (height, width, 3) pixels, and of that the centre."""
+    _check(image)
+    rows, columns = image.shape[:2]
+    if columns * height >= rows * width:
+        fitted = squash(image, height, max(int(height * columns / rows), width))
+    else:
+        fitted = squash(image, max(int(width * rows / columns), height), width)
+    top, left = (round((a - b) / 2) for a, b in zip(fitted.shape, (height, width), strict=False))
+    return fitted[top : top + height, left : left + width]
+
+
+def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The central nine tenths of an image's area, (height, width, 3): what a policy sees that was trained on random
+    crops of that size. Scaled first, by Lanczos's kernel of three lobes, then cropped, both as TensorFlow does.
+
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
+    """
+    _check(image)
+    x = image
+    if image.shape[:2] != (height, width):
+        rows, columns = (_lanczos(*pair) for pair in zip(image.shape, (height, width), strict=False))
+        x = np.tensordot(rows, np.tensordot(columns, image.astype(np.float32), (1, 1)), (1, 1))
+        x = np.clip(np.rint(x), 0, 255)
+    x = x.astype(np.float32) / np.float32(255)
+    for axis, size in ((1, width), (0, height)):
+        share = np.sqrt(np.float32(0.9))
+        places = (1 - share) / 2 * (size - 1) + np.arange(size, dtype=np.float32) * (share * (size - 1) / (size - 1))
+        below = np.floor(places).astype(int)
+        first, second = (x.take(np.minimum(index, size - 1), axis) for index in (below, below + 1))
+        x = first + (second - first) * np.expand_dims((places - below).astype(np.float32), (2, 1 - axis))
+    return (np.clip(x, 0, 1) * np.float32(255.5)).astype(np.uint8)
+
+
+@cache
+def _lanczos(size: int, wanted: int) -> np.ndarray:
+    """(wanted, size) float32 weights of the pixels of a line, antialiased."""
+    scale = size / wanted
+    away = (np.arange(size) + 0.5 - (np.arange(wanted)[:, None] + 0.5) * scale) / max(scale, 1.0)
+    weights = np.where(np.abs(away) < 3, np.sinc(away) * np.sinc(away / 3), 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _check(image: np.ndarray) -> None:

@@ -16,7 +16,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import JOINT_STATES
 from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
-from vla_ros.policies.images import resize_same_aspect, resize_with_pad
+from vla_ros.policies.images import centre, cover, letterbox, resize_same_aspect, resize_with_pad, squash
 from vla_ros.policies.normalisation import Normalisation, widened
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.tokenizer import Tokenizer
@@ -25,6 +25,10 @@ FITS = {
     "exact": resize_same_aspect,
     "pad": resize_with_pad,
     "pad_top_left": lambda image, height, width: resize_with_pad(image, height, width, centred=False),
+    "squash": squash,
+    "letterbox": letterbox,
+    "cover": cover,
+    "centre": centre,
 }
 
 

@@ -6,7 +6,11 @@ from vla_ros.policies.formats.weights import Rename, Unused
 from vla_ros.policies.options import Parts
 from vla_ros.policies.processor import StandardProcessor, short_name
 
-FITS = {"exact": "scaled whole", "pad": "scaled and padded", "pad_top_left": "scaled, padded at top and left"}
+FITS = {
+    "exact": "scaled whole", "pad": "scaled and padded", "pad_top_left": "scaled, padded at top and left",
+    "squash": "scaled to this aspect", "letterbox": "padded to a square and scaled", "cover": "scaled, centre kept",
+    "centre": "scaled to this aspect, central 90 % of the area",
+}
 
 
 def report(title: str, parameters: int, processor: StandardProcessor, parts: Parts) -> dict[str, str]:
