@@ -33,8 +33,9 @@ def config(family: str) -> dict:
     values = TrainConfig.load(f"config/train/{BUILT.get(family, family)}_tiny.yaml", dataset="d", output="o").policy
     if family.startswith("openvla"):
         small = {name: values[name] | {"hidden": 32, "depth": 2, "image": SIDE} for name in ("dino", "siglip")}
-        head = {"head": "l1"} if family == "openvla_oft" else {"head": "autoregressive"}
-        return values | small | head | {"layers": 2, "chunk": 6}
+        # Tokens that are written one after the other take a recording of as many steps.
+        head = {"head": "l1", "chunk": 6} if family == "openvla_oft" else {"head": "autoregressive", "chunk": 1}
+        return values | small | head | {"layers": 1}
     if family == "smolvla":
         values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}

@@ -1,5 +1,6 @@
-"""Small LeRobot folders of every real family, and what an SO-101 shows such a policy."""
+"""Small published folders of every real family, and what an SO-101 shows such a policy."""
 
+import json
 import shutil
 from functools import cache
 from pathlib import Path
@@ -7,23 +8,35 @@ from tempfile import mkdtemp
 
 import lerobot_checkpoints
 import numpy as np
+import openvla_folders
 import pi0_folders
 
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
+FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "openvla")
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 
 def make(path: Path, family: str) -> Path:
-    """Write a LeRobot folder that brings all it needs, cameras "front" and "wrist", six joints; return it."""
+    """Write a folder that brings all it needs, cameras "front" and "wrist", six joints; return it."""
+    if family == "openvla":
+        return openvla_folders.write_for_robot(path, ROBOT.joint_names)
     if not family.startswith("pi0"):
         return lerobot_checkpoints.make(path, family)
     pi0_folders.write_lerobot(path, pi0_folders.TINY, family, 6, ("front", "wrist"))
     shutil.copy(_tokenizer(), path / "tokenizer.model")
     return path
+
+
+def take_statistics_away(path: Path) -> None:
+    """Of such a folder, where it keeps them."""
+    for file in path.glob("policy_*"):
+        file.unlink()
+    config = json.loads((path / "config.json").read_text())
+    if config.pop("norm_stats", None):
+        (path / "config.json").write_text(json.dumps(config))
 
 
 @cache

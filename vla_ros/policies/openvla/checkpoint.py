@@ -76,13 +76,13 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
     statistics, lacks, fine_tuned = _statistics(path, data, options)
     widths = {len(values) for rows in statistics.values() for values in rows[ACTION].values()}
     given = options.embodiment or own
-    if options.without_statistics and given and head in ("autoregressive", "tokens"):
-        widths, statistics = {len(given.actions)}, {}  # no weight depends on it, and the data bring statistics
     if platform:
         widths = {platform.action_dim}
+    elif given and (options.without_statistics or not widths):  # no weight depends on it
+        widths, statistics = {len(given.actions)}, {}
     if len(widths) != 1:
-        raise InputError(f"checkpoint {path}: actions of {sorted(widths)} dimensions in its datasets; "
-                         "overrides.unnorm_key in the policy file says which to use")
+        raise InputError(f"checkpoint {path}: actions of {sorted(widths)} dimensions in its statistics, expected one "
+                         "number; overrides.unnorm_key or overrides.statistics in the policy file says which to use")
     rows = next(iter(statistics.values())) if len(statistics) == 1 else {}
     space = platform.space if platform else SPACES[1]
     padding = value_of(int, data.get("pad_to_multiple_of", 64), f"{where}: pad_to_multiple_of")
@@ -101,7 +101,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
     if value_of(bool, options.overrides.get("centre_crop", fine_tuned), "overrides.centre_crop"):
         fit = "centre"
     return config, Parts(
-        embodiment, Normalisation(mode if config.state_dim else "identity", rows.get(STATE, {}), style),
+        embodiment, Normalisation(mode, rows.get(STATE, {}) if config.state_dim else {}, style),
         Normalisation(mode, rows.get(ACTION, {}), style), images, fit, no_statistics=lacks,
         notes=() if lacks else (f"statistics of {next(iter(statistics), 'the data')}",),
     )
@@ -144,7 +144,8 @@ def _statistics(path: Path, data: Mapping[str, Any], options: LoadOptions) -> tu
     sets = value_of(dict[str, dict[str, Any]], said, where)
     key = value_of(str | None, options.overrides.get("unnorm_key"), "overrides.unnorm_key")
     if key is None and len(sets) != 1:
-        lacks = f"statistics of {shown(sorted(sets))}; overrides.unnorm_key says which to use"
+        lacks = f"statistics of {shown(sorted(sets))}; overrides.unnorm_key says which to use" if sets else (
+            "no norm_stats in config.json")
         return {name: _rows(row, f"{where}.{name}") for name, row in sets.items()}, lacks, fine_tuned
     key = next(iter(sets)) if key is None else key
     if key not in sets:

@@ -90,7 +90,7 @@ class OpenVLAConfig:
     action_end: Words = 32_000
     blank: Annotated[int, Range(0, 10_000_000)] = 29_871
     stop: Annotated[int, Range(0, 10_000_000)] = 2
-    text_length: Rows = 256
+    text_length: Rows = 128
     num_train_timesteps: Rows = 50
     num_steps: Rows = 50
     space: str = "joint_position"

@@ -27,16 +27,21 @@ class OpenVLAProcessor(StandardProcessor):
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         config, states = self.config, self.states(samples)
         batch = {"state": self.policy_states(states)[:, -1]} if config.state_dim else {}
-        rows = [cut(self.prompt_ids(sample.instruction), config.text_length) for sample in samples]
+        rows = [self.prompt_ids(sample.instruction) for sample in samples]
         batch["tokens"], batch["token_mask"] = filled(rows, config.text_length, 16)
         batch["images"] = self.images(samples)[:, -1]
         return batch | self.targets(samples, states)
 
     def prompt_ids(self, instruction: str) -> list[int]:
-        """Ids of the prompt from its start on, without the blank that stands before the actions."""
-        tokenizer = self.ask_tokenizer()
-        ids = tokenizer.encode(PROMPTS[self.config.prompt].format(instruction.lower()))
-        return [tokenizer.bos, *(ids[:-1] if ids[-1:] == [self.config.blank] else ids)]
+        """Ids of the prompt from its start on, without the blank that stands before the actions; of one that is too
+        long, the end of the instruction is cut."""
+        tokenizer, config = self.ask_tokenizer(), self.config
+        ids = [tokenizer.bos, *tokenizer.encode(PROMPTS[config.prompt].format(instruction.lower()))]
+        ids = ids[:-1] if ids[-1] == config.blank else ids
+        if len(ids) <= config.text_length:
+            return ids
+        end = len(tokenizer.encode(PROMPTS[config.prompt].split("{}")[1]))
+        return (cut(ids, max(config.text_length - end, 1)) + ids[-end:])[: config.text_length]
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
         """Joint positions, or, where the policy's space is the end effector's, differences of its pose."""
