@@ -1,4 +1,4 @@
-"""The small configurations of ACT, Diffusion Policy and SmolVLA: small enough to ship, able to fit what they see."""
+"""The small configurations: small enough to ship, able to fit what they see."""
 
 from dataclasses import asdict
 
@@ -24,9 +24,13 @@ def fresh(family):
     config = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o")
     if family == "smolvla":
         config.policy["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
+    elif family == "openvla":
+        config.policy["siglip"] |= {"image": SIDE, "patch": SIDE // 2}
+        config.policy.update(dino=None, layers=2)
     else:
         config.policy["image_size"] = [SIDE, SIDE]
     row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
+    row |= {"q01": row["min"], "q99": row["max"]}
     data = registry.TrainingData(JOINTS, ("front", "wrist"), 0.1, {"observation.state": row, "action": row},
                                  INSTRUCTIONS)
     return registry.build(config.family, config.policy, data)
@@ -47,7 +51,7 @@ def samples(loaded, count=4):
     return result
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "openvla"])
 def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(family, tmp_path):
     loaded = fresh(family)
     assert loaded.processor.horizon == 16 and loaded.processor.step_dt == 0.1
@@ -55,15 +59,15 @@ def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(fa
     assert loaded.processor.unknown_words("Shove the RED cube gently, shove the green") == ("shove", "gently")
     known = samples(loaded)
     batch = loaded.processor.inputs(known)
-    if family != "act":  # what is drawn at random is drawn several times a step
+    if family not in ("act", "openvla"):  # what is drawn at random is drawn several times a step
         batch = {name: value.repeat(2, *[1] * (value.dim() - 1)) for name, value in batch.items()}
     policy = loaded.policy.train()
     optimizer = torch.optim.AdamW([p for p in policy.parameters() if p.requires_grad])
     torch.manual_seed(1)
-    steps = 75 if family == "smolvla" else 50
+    steps = {"smolvla": 75, "openvla": 60}.get(family, 50)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(1, step / 10) * (1 - step / steps)
+            group["lr"] = (3e-3 if family == "openvla" else 1e-3) * min(1, step / 10) * (1 - step / steps)
         optimizer.zero_grad()
         policy.loss(batch)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
@@ -85,7 +89,7 @@ def _seen(one):
     return Sample(one.images, one.state, one.instruction)
 
 
-@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla"])
+@pytest.mark.parametrize("family", ["act", "diffusion", "smolvla", "openvla"])
 def test_what_the_dataset_says_is_not_said_again(family):
     data = registry.TrainingData(JOINTS, ("front",), 0.1, {}, INSTRUCTIONS)
     with pytest.raises(InputError, match="it comes from the dataset"):
