@@ -205,3 +205,6 @@ def write_for_robot(path: Path, joints, cameras=("front", "wrist")):
     dimensions = tuple(map(Dimension, joints))
     Embodiment({name: name for name in cameras}, dimensions, dimensions, 0.1).save(path / "embodiment.yaml")
     return path
+
+
+SO101 = ["shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper"]

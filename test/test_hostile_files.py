@@ -4,11 +4,13 @@ import json
 import resource
 import shutil
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import families
+import openvla_folders
 import pi0_folders
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,8 +64,8 @@ def subject(kind: str, folder: Path) -> Subject:
     robot = RobotSpec.load(ROBOT)
 
     def policy(path: Path) -> None:
-        # openpi's and transformers' folders do not say which cameras and joints they are of: no robot can be given.
-        registry.load(path, robot=None if layout in ("openpi", "transformers") else robot)
+        # openpi's, transformers' and OFT's folders do not say of which cameras and joints they are: no robot is given.
+        registry.load(path, robot=None if layout in ("openpi", "transformers", "oft") else robot)
 
     def dataset(path: Path) -> None:
         found = Dataset(path)
@@ -98,6 +100,8 @@ def subject(kind: str, folder: Path) -> Subject:
         registry.save(path, families.fresh(name))
     elif layout == "lerobot":
         real_families.make(path, name)
+    elif layout == "oft":
+        openvla_folders.write_oft(path, 7, 8, film=True)
     elif layout == "openpi":
         pi0_folders.write_openpi(path, pi0_folders.TINY, False, 6, shards=2)
     elif layout == "transformers":
@@ -117,7 +121,7 @@ def subject(kind: str, folder: Path) -> Subject:
 
 
 KINDS = (
-    "robot", "policy file", "training", "urdf", "dataset", "bag", "openpi", "transformers",
+    "robot", "policy file", "training", "urdf", "dataset", "bag", "openpi", "transformers", "oft",
     *(f"own-{name}" for name in families.FAMILIES), *(f"lerobot-{name}" for name in real_families.FAMILIES),
 )  # fmt: skip
 
@@ -153,7 +157,7 @@ def change(data: Any, draw: Callable[[Any], Any]) -> None:
     elif what == 1 and isinstance(data, dict):
         data[draw(st.sampled_from(["x", "../x", "family", "type", "a" * 3000]))] = data.pop(key)
     else:
-        data[key] = draw(st.sampled_from(VALUES))
+        data[key] = deepcopy(draw(st.sampled_from(VALUES)))  # a second change may fall inside it
 
 
 def rewrite(file: Path, draw: Callable[[Any], Any]) -> bytes:

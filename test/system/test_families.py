@@ -1,15 +1,17 @@
-"""LeRobot folders of ACT, Diffusion Policy and SmolVLA in the graph: what a peer sees of their chunks."""
+"""Published folders of ACT, Diffusion Policy, SmolVLA and OpenVLA in the graph: what a peer sees of their chunks."""
 
 from collections.abc import Iterator
 
 import lerobot_checkpoints
 import numpy as np
+import openvla_folders
 import pytest
+import yaml
 from system.support import free_domain
 from system.test_policy_node import Policy
 
 from vla_ros.core.instruction import instruction_id
-from vla_ros.graph.processes import Graph
+from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 
 TEXT = "pick up the red cube"
@@ -36,4 +38,26 @@ def test_a_folder_as_lerobot_writes_it_serves(policy, tmp_path, family, rows):
             assert chunk.instruction_id == instruction_id(TEXT)
             # Near the actions of the statistics: they were applied, in rad.
             assert (np.abs(chunk.targets.parts[0].data - statistics["mean"]) < 20 * statistics["std"]).all()
+        policy.tell("")
+
+
+def test_joints_of_openvla_oft_are_served_and_an_end_effector_is_refused(policy, tmp_path):
+    openvla_folders.write_oft(tmp_path / "aloha", 14, 14)
+    openvla_folders.write(tmp_path / "bridge")
+    policy.set(policy=str(tmp_path / "bridge"))
+    with pytest.raises(GraphError, match="end effector's pose, which the executor does not take yet"):
+        policy.graph.configure("policy_node")
+    rows = [*openvla_folders.SO101, *[{"joint": None}] * 8]
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump({
+        "checkpoint": "aloha", "step_dt": 0.04, "state": rows,
+        "cameras": {"full_image": "front", "left_wrist_image": "wrist"},
+    }))
+    with policy.up(tmp_path / "policy.yaml", max_age=30.0) as robot:
+        policy.tell(TEXT)
+        chunk = read_chunk(policy.chunk_of(robot.observe()))
+        [part] = chunk.targets.parts
+        assert part.names == robot.spec.joint_names and part.data.shape == (25, 6)
+        bounds = openvla_folders.norm_stats(14, 14, 3)["action"]
+        width = np.array(bounds["max"]) - np.array(bounds["min"])
+        assert (np.abs(part.data) < 20 * width[:6]).all() and np.ptp(part.data) > 1e-3
         policy.tell("")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import golden_vectors
 import numpy as np
@@ -153,18 +154,27 @@ def test_oft_folders(tmp_path, name, kind):
     torch.testing.assert_close(again, answer)
 
 
-def test_alohas_joints_are_served_with_a_policy_file(tmp_path):
-    openvla_folders.write_oft(tmp_path / "oft", 14, 14)
-    robot = ROBOT
-    joints = list(robot.joint_names)
-    row = [*joints, *[{"joint": None}] * 8]
-    data = {"checkpoint": "oft", "cameras": {"full_image": "front", "left_wrist_image": "wrist"}, "state": row,
-            "actions": row, "step_dt": 0.04}
-    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+def test_alohas_joints_are_served_with_the_shipped_policy_file(tmp_path):
+    openvla_folders.write_oft(tmp_path / "oft", 14, 14, film=True)
+    robot = RobotSpec.load("config/robots/aloha.yaml")
+    data = yaml.safe_load(Path("config/policies/openvla_oft_aloha.yaml").read_text())
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data | {"checkpoint": "oft"}))
     loaded = load(tmp_path / "policy.yaml", robot=robot)
     check_robot(loaded.processor, robot)
-    assert loaded.policy.config.cameras == ("full_image", "left_wrist_image")  # the second wrist's is not mapped
-    assert answered(loaded, sample(loaded.processor))[1].parts[0].data.shape == (25, 6)
+    assert loaded.policy.config.cameras == ("full_image", "left_wrist_image", "right_wrist_image")
+    one = sample(loaded.processor)
+    one.state[:, [robot.joint_names.index(f"{side}_finger") for side in ("left", "right")]] = [0.01844, 0.058]
+    state = loaded.processor.embodiment.state_to_policy(one.state[0])
+    np.testing.assert_allclose(state[[6, 13]], [0, 1], atol=1e-4)
+    [part] = answered(loaded, one)[1].parts
+    assert part.names == robot.joint_names and part.data.shape == (25, 14)
+    closed = np.zeros((1, 14))
+    back = loaded.processor.embodiment.actions_to_robot(closed, one.state[0])
+    assert back[0, robot.joint_names.index("left_finger")] == pytest.approx(0.01844, abs=2e-5)
+    # A camera that is not mapped is one that the policy was trained without.
+    del data["cameras"]["right_wrist_image"]
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data | {"checkpoint": "oft"}))
+    assert load(tmp_path / "policy.yaml", robot=robot).policy.config.cameras == ("full_image", "left_wrist_image")
 
 
 def test_which_statistics(tmp_path):
