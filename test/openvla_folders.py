@@ -117,7 +117,8 @@ def weights(shapes, seed=0, kind=torch.bfloat16):
 def config_json(sizes, fused=True, norm_stats=None, **changes):
     width, layers, mlp = sizes["llama"]
     llama = {} if sizes is FULL else {
-        "hidden_size": width, "num_hidden_layers": layers, "intermediate_size": mlp, "num_attention_heads": 2,
+        "hidden_size": width, "num_hidden_layers": layers, "intermediate_size": mlp,
+        "num_attention_heads": max(width // 128, 2),
     }
     towers = slice(0, 2) if fused else slice(1, 2)
     return {
