@@ -15,14 +15,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "test"))
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "test"))
 
 import openvla_folders
 import torch
 from safetensors.torch import save_file
 
+ROOT = Path(__file__).parents[1]
 MEASURE = """
 import re, sys
 from pathlib import Path
