@@ -249,7 +249,7 @@ class OpenVLA(Policy):
     def _chosen(self, hidden: Tensor) -> Tensor:
         """(..., width) to the most likely ids (...); -1, which is none, where no number came out."""
         logits = self.head(hidden)
-        return torch.where(logits.isnan().any(-1), -1, logits.argmax(-1))
+        return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
 
     @staticmethod
     def _ids(like: Tensor, token: int) -> Tensor:
