@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from openvla_folders import FULL
+from training_data import write_dataset
 
 from vla_ros.core.chunk import Space
 from vla_ros.core.errors import InputError
@@ -24,6 +25,8 @@ from vla_ros.policies.openvla.files import Merged
 from vla_ros.policies.openvla.model import OpenVLA
 from vla_ros.policies.openvla.names import rename
 from vla_ros.runtime.serving import check_robot
+from vla_ros.training.config import TrainConfig
+from vla_ros.training.trainer import Trainer
 
 ROBOT = RobotSpec.load("config/robots/so101.yaml")
 
@@ -123,6 +126,24 @@ def test_a_policy_file_that_says_joints_is_served(tmp_path):
     assert targets.parts[0].names == ROBOT.joint_names and targets.parts[0].space == Space.JOINT_POSITION
 
 
+def test_openvla_is_fine_tuned_on_joints_however_many_there_are(tmp_path):
+    """Adapters on all linear layers of the language model, statistics of the data, as OpenVLA's own fine-tuning."""
+    openvla_folders.write(tmp_path / "theirs")
+    data = {"checkpoint": "theirs", "cameras": {"image": "front"}, "state": list(ROBOT.joint_names), "step_dt": 0.1,
+            "overrides": {"space": "joint_position"}}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+    config = TrainConfig.from_dict({
+        "dataset": str(write_dataset(tmp_path / "data", episodes=2, size=(48, 64))), "output": str(tmp_path / "run"),
+        "start": str(tmp_path / "policy.yaml"), "statistics": "recompute", "steps": 1, "batch_size": 2, "save_every": 1,
+        "lora": {"rank": 4, "target": r"layers\.\d+\.(qkv|out|gate_up|down)"},
+    })  # fmt: skip
+    assert np.isfinite(list(Trainer(config).run().values())).all()
+    loaded = load(tmp_path / "run" / "checkpoints" / "last", robot=ROBOT)
+    check_robot(loaded.processor, ROBOT)
+    assert loaded.policy.config.action_dim == 6 and loaded.processor.actions.style == "openvla"
+    assert answered(loaded, sample(loaded.processor))[1].parts[0].names == ROBOT.joint_names
+
+
 @pytest.mark.parametrize("name", ["libero", "aloha", "bridge"])
 @pytest.mark.parametrize("kind", ["l1", "diffusion", "film"])
 def test_oft_folders(tmp_path, name, kind):
@@ -138,6 +159,10 @@ def test_oft_folders(tmp_path, name, kind):
     assert processor.actions.style == "openvla_oft"
     answer, targets = answered(loaded, sample(processor))
     assert answer.shape == (1, chunk, dims)
+    for steps in (0, 51):
+        if kind == "diffusion":
+            with pytest.raises(InputError, match=f"num_steps {steps}, expected 1 to 50"):
+                loaded.policy.prepare(steps)
     space = Space.JOINT_POSITION if name == "aloha" else Space.END_EFFECTOR_DELTA
     assert targets.parts[0].space == space and targets.parts[0].data.shape == (chunk, dims)
     head = torch.load(path / "action_head--100_checkpoint.pt", weights_only=True)

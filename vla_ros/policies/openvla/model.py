@@ -97,7 +97,7 @@ class OpenVLA(Policy):
             return super().prepare(num_steps)
         from vla_ros.policies.diffusion.schedule import make_steps  # imports diffusers, which few policies need
 
-        return make_steps(self.config.schedule, num_steps or self.config.num_steps)
+        return make_steps(self.config.schedule, self.config.num_steps if num_steps is None else num_steps)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Written | Sequence:
         """The prompt read, or all that stands before the language model's layers."""
