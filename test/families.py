@@ -12,10 +12,11 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "openvla", "openvla_oft")
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1")
-TOKENS = ("tokens", "pi0_fast")  # that answer with tokens
+TOKENS = ("tokens", "pi0_fast", "openvla")  # that answer with tokens
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
+BUILT = {"pi05": "pi0", "openvla_oft": "openvla"}  # another kind of a family -> the family
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
 CAMERAS = ("front", "wrist")
@@ -32,7 +33,12 @@ def config(family: str) -> dict:
         if family == "pi0_fast":
             return {name: sizes[name] for name in ("vision", "prefix", "horizon")} | {"text_length": 48}
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
-    values = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
+    values = TrainConfig.load(f"config/train/{BUILT.get(family, family)}_tiny.yaml", dataset="d", output="o").policy
+    if family.startswith("openvla"):
+        small = {name: values[name] | {"hidden": 32, "depth": 2, "image": SIDE} for name in ("dino", "siglip")}
+        # Tokens that are written one after the other take a recording of as many steps.
+        head = {"head": "l1", "chunk": 6} if family == "openvla_oft" else {"head": "autoregressive", "chunk": 1}
+        return values | small | head | {"layers": 1}
     if family == "smolvla":
         values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
@@ -61,7 +67,7 @@ def data() -> registry.TrainingData:
 def fresh(family: str, **changes) -> registry.LoadedPolicy:
     """With weights drawn at random everywhere: layers that start at zero would hide mistakes."""
     torch.manual_seed(0)
-    name = "pi0" if family == "pi05" else family
+    name = BUILT.get(family, family)
     if family in FOREIGN:
         loaded = import_module(f"foreign_policies.{family}").FAMILY.build(config(family) | changes, data())
     else:

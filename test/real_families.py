@@ -1,5 +1,6 @@
 """Small published folders of every real family, and what an SO-101 shows such a policy."""
 
+import json
 import re
 import shutil
 from functools import cache
@@ -10,6 +11,7 @@ import go1_folders
 import lerobot_checkpoints
 import lerobot_folders
 import numpy as np
+import openvla_folders
 import pi0_folders
 
 from vla_ros.core.observation import Sample
@@ -17,15 +19,17 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "openvla")
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 
 def make(path: Path, family: str) -> Path:
     """Write a folder that brings all it needs, cameras "front" and "wrist", six joints; return it.
 
-    LeRobot's, but for GO-1, whose own folder knows its robot by an `embodiment.yaml`.
+    LeRobot's, but for GO-1 and OpenVLA, whose own folders know their robot by an `embodiment.yaml`.
     """
+    if family == "openvla":
+        return openvla_folders.write_for_robot(path, ROBOT.joint_names)
     if family == "go1":
         go1_folders.make(path, 6, _tokenizer())
         Embodiment.identity(ROBOT.joint_names, cameras(family), 0.1).save(path / "embodiment.yaml")
@@ -50,6 +54,15 @@ def cameras(family: str) -> dict[str, str | None]:
     if family == "go1":
         return {"top": "front", "right": "wrist", "left": None}
     return {name: name for name in ROBOT.camera_names}
+
+
+def take_statistics_away(path: Path) -> None:
+    """Of such a folder, where it keeps them."""
+    for file in (*path.glob("policy_*"), path / "dataset_stats.json"):
+        file.unlink(missing_ok=True)
+    config = json.loads((path / "config.json").read_text())
+    if config.pop("norm_stats", None):
+        (path / "config.json").write_text(json.dumps(config))
 
 
 @cache

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import families
 import lerobot_checkpoints
 import numpy as np
+import openvla_folders
 import pi0_folders
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -97,8 +98,8 @@ def subject(kind: str, folder: Path) -> Subject:
     robot = RobotSpec.load(ROBOT)
 
     def policy(path: Path) -> None:
-        # openpi's and transformers' folders do not say which cameras and joints they are of: no robot can be given.
-        nameless = layout in ("openpi", "transformers")
+        # These folders do not say which cameras and joints they are of: no robot can be given.
+        nameless = layout in ("openpi", "transformers", "oft")
         registry.describe(path)
         loaded = registry.load(path, robot=None if nameless else robot, tokenizer=tokenizer)
         processor, policy = loaded.processor, loaded.policy
@@ -166,6 +167,8 @@ def subject(kind: str, folder: Path) -> Subject:
         pi0_folders.write_sentencepiece(path / "tokenizer.model")
     elif layout == "lerobot_old":
         lerobot_checkpoints.make(path, name, old=True)
+    elif layout == "oft":
+        openvla_folders.write_oft(path, 7, 8, film=True)
     elif layout == "openpi":
         pi0_folders.write_openpi(path, pi0_folders.TINY, False, 6, shards=2)
     elif layout == "transformers":
@@ -186,7 +189,7 @@ def subject(kind: str, folder: Path) -> Subject:
 
 TRAINED = sorted(file.stem.removesuffix("_tiny") for file in Path("config/train").glob("*_tiny.yaml"))
 KINDS = (
-    "robot", "policy file", "urdf", "parameters", "dataset", "bag", "openpi", "transformers",
+    "robot", "policy file", "urdf", "parameters", "dataset", "bag", "openpi", "transformers", "oft",
     *(f"own-{name}" for name in families.FAMILIES), *(f"lerobot-{name}" for name in real_families.FAMILIES),
     *(f"lerobot_old-{name}" for name in ("pi0", "act")), *(f"training-{name}" for name in TRAINED),
 )  # fmt: skip

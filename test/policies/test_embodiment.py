@@ -33,7 +33,8 @@ def motion(embodiment, seed=0, horizon=6):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_shipped_policy_file_is_read_and_invertible(path):
     folder, options = resolve(path, LoadOptions())
-    assert folder.is_absolute() and options.tokenizer.is_absolute()
+    assert folder.is_absolute()
+    assert options.tokenizer.is_absolute() if "pi0" in path.stem or "lerobot" in path.stem else not options.tokenizer
     embodiment = options.embodiment
     actions, state = motion(embodiment)
     there = embodiment.actions_to_policy(actions, state)

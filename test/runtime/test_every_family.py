@@ -19,6 +19,7 @@ from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.stages import StageTimer
 
 EVERY = pytest.mark.parametrize("family", (*families.FAMILIES, *families.FOREIGN))
+WRITTEN = ("tokens", "openvla")  # they answer tokens
 GUIDED = pytest.mark.parametrize("family", families.GUIDED)
 
 
@@ -35,7 +36,7 @@ def inputs(loaded, rows=2):
 
 def remembered(policy, batch, draws):
     """What it remembers after the batch; None: nothing."""
-    size = len(batch["state"])
+    size = len(next(iter(batch.values())))
     return policy.act(policy.encode(batch, policy.begin(size), draws), draws).memory
 
 

@@ -3,14 +3,16 @@
 from collections.abc import Iterator
 
 import numpy as np
+import openvla_folders
 import pytest
 import real_families
+import yaml
 from safetensors.torch import load_file, save_file
 from system.support import free_domain
 from system.test_policy_node import Policy
 
 from vla_ros.core.instruction import instruction_id
-from vla_ros.graph.processes import Graph
+from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import PolicyStatus
 from vla_ros.policies import load
@@ -56,4 +58,26 @@ def test_tokens_that_are_no_chunk_are_named_and_counted_and_nothing_is_published
         status = policy.wait_status(lambda s: s.refused_observations and "tokens" in s.message, "the refused tokens")
         assert status.state == PolicyStatus.FAILED and status.chunks == 0
         assert "expected actions," in status.message and "\n" not in status.message
+        policy.tell("")
+
+
+def test_joints_of_openvla_oft_are_served_and_an_end_effector_is_refused(policy, tmp_path):
+    openvla_folders.write_oft(tmp_path / "aloha", 14, 14)
+    openvla_folders.write(tmp_path / "bridge")
+    policy.set(policy=str(tmp_path / "bridge"))
+    with pytest.raises(GraphError, match="end effector's pose, which the executor does not take yet"):
+        policy.graph.configure("policy_node")
+    rows = [*openvla_folders.SO101, *[{"joint": None}] * 8]
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump({
+        "checkpoint": "aloha", "step_dt": 0.04, "state": rows,
+        "cameras": {"full_image": "front", "left_wrist_image": "wrist"},
+    }))
+    with policy.up(tmp_path / "policy.yaml", max_age=30.0) as robot:
+        policy.tell(TEXT)
+        chunk = read_chunk(policy.chunk_of(robot.observe()))
+        [part] = chunk.targets.parts
+        assert part.names == robot.spec.joint_names and part.data.shape == (25, 6)
+        bounds = openvla_folders.norm_stats(14, 14, 3)["action"]
+        width = np.array(bounds["max"]) - np.array(bounds["min"])
+        assert (np.abs(part.data) < 20 * width[:6]).all() and np.ptp(part.data) > 1e-3
         policy.tell("")

@@ -1,7 +1,8 @@
-"""Normalisation layers of the Gemma towers."""
+"""Normalisation layers of the Gemma towers, and LayerNorm beside bfloat16 matrices."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Modulation = tuple[Tensor, Tensor, Tensor]  # scale, shift, gate
 
@@ -10,6 +11,13 @@ def rms_normalised(x: Tensor, eps: float) -> Tensor:
     """(..., width) to x / sqrt(mean(x²) + eps) over the last dimension, (..., width) float32."""
     wide = x.float()
     return wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def layer_normalised(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """LayerNorm of (..., width) in float32 whatever the type of `x`, which is that of the result (the weights may be
+    kept in float32 beside bfloat16 matrices)."""
+    out = functional.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+    return out.to(x.dtype)
 
 
 class RMSNorm(nn.Module):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_ros.core.records import Count, Inner, Layers, Pixels, Width
+from vla_ros.nn.norms import layer_normalised
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class SiglipLayer(nn.Module):
 
     def attend(self, x: Tensor) -> Tensor:
         """What attention adds to (N, tokens, hidden)."""
-        qkv = self.qkv(_normalise(self.norm1, x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv = self.qkv(layer_normalised(self.norm1, x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         return self.out(F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2))
 
     def feed(self, x: Tensor) -> Tensor:
         """What the MLP adds to (N, tokens, hidden)."""
-        return self.fc2(F.gelu(self.fc1(_normalise(self.norm2, x)), approximate=self.approximate))
+        return self.fc2(F.gelu(self.fc1(layer_normalised(self.norm2, x)), approximate=self.approximate))
 
 
 class Siglip(nn.Module):
@@ -73,10 +74,4 @@ class Siglip(nn.Module):
         x = x.to(self.layers[0].qkv.weight.dtype)  # in bfloat16 the patch embedding alone stays float32, as published
         for layer in self.layers:
             x = layer(x)
-        return _normalise(self.norm, x)
-
-
-def _normalise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """LayerNorm in float32 whatever the type of `x` (its weights may be kept in float32 beside bfloat16 matrices)."""
-    out = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
-    return out.to(x.dtype)
+        return layer_normalised(self.norm, x)

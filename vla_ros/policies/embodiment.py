@@ -138,7 +138,7 @@ class Embodiment:
         data = {"cameras": dict(self.cameras), **rows, "step_dt": self.step_dt, "hold": list(self.hold)}
         if self.joints != replace(self, joints=()).joints:
             data["joints"] = list(self.joints)
-        return {name: value for name, value in data.items() if value not in (None, [])}
+        return {name: value for name, value in data.items() if value not in (None, []) or name == "state"}
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "embodiment") -> "Embodiment":

@@ -16,12 +16,12 @@ from vla_ros.nn.words import make_vocabulary
 from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import lerobot_writer, own
-from vla_ros.policies.formats.adapter import open_tensors
+from vla_ros.policies.formats.adapter import Adapter, open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.formats.lerobot_statistics import is_statistic
-from vla_ros.policies.formats.weights import Rename, Unused, load_weights, plain_name
+from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_weights, plain_name
 from vla_ros.policies.images import FITS, IMAGENET
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
@@ -59,6 +59,7 @@ class Layout:
         optional: keys of the module that a file may lack, since they follow from the sizes.
         overrides: names that a policy file may set for this form alone.
         export: (policy, processor) -> what a folder of this form holds, where we write such. Raises InputError.
+        tensors: path -> the folder's tensors, where they are not in safetensors files alone.
     """
 
     recognise: Callable[[Mapping[str, Any]], bool]
@@ -67,6 +68,13 @@ class Layout:
     optional: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     export: Callable[[Policy, StandardProcessor], lerobot_writer.Form] | None = None
+    tensors: Callable[[Path], TensorFolder] | None = None
+
+    def open(self, path: Path, base: Path | None) -> tuple[TensorFolder, Adapter | None]:
+        """The folder's tensors, or those of its base and the adapter that it is. Raises InputError."""
+        if self.tensors is None or base is not None:
+            return open_tensors(path, base)
+        return self.tensors(path), None
 
     def names(self, sizes: Any, keys: Collection[str]) -> Rename:
         """`rename`, also for the statistics that old folders keep among the weights and for names of torch.compile."""
@@ -134,8 +142,9 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         with without_numbers():
             policy = self.policy(sizes)
-        _set_image_statistics(policy, sizes.cameras, parts.images, parts.fit, path)
-        (tensors, adapter), form = open_tensors(path, options.base), self.layouts.get(layout)
+        _set_image_statistics(policy, _pictures(sizes), parts.images, parts.fit, path)
+        form = self.layouts.get(layout)
+        tensors, adapter = form.open(path, options.base) if form else open_tensors(path, options.base)
         rename = form.names(sizes, tensors.shapes) if form else lambda key: key
         if adapter:
             tensors = adapter.over(tensors, rename)
@@ -149,7 +158,7 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
         if form := self.layouts.get(layout):
-            keys = open_tensors(path, options.base)[0].shapes
+            keys = form.open(path, options.base)[0].shapes
             rows["not used"] = unused(form.names(sizes, keys), keys)
         return rows
 
@@ -188,13 +197,13 @@ class Family:
         parts = Parts(
             Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
             *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
-            {name: IMAGENET for name in data.cameras},
+            {name: IMAGENET for name in _pictures(sizes)},
             self.fit,
             tokenizer,
         )
         policy = self.policy(sizes)
         if hasattr(policy, "image_mean"):
-            _set_image_statistics(policy, sizes.cameras, parts.images, parts.fit, Path())
+            _set_image_statistics(policy, _pictures(sizes), parts.images, parts.fit, Path())
         if self.begin:
             self.begin(policy, tokenizer, data)
         return LoadedPolicy(self.name, policy, self._processor("policy", sizes, parts))
@@ -304,6 +313,11 @@ def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: Load
             raise InputError(f"{where}: {feature}: {why} in a policy file (see config/policies/so101_lerobot.yaml)")
 
 
+def _pictures(sizes: Any) -> tuple[str, ...]:
+    """Names of the rows of `image_mean` and `image_std`."""
+    return getattr(sizes, "pictures", sizes.cameras)
+
+
 def _set_image_statistics(
     policy: Policy, names: tuple[str, ...], images: Statistics, fit: str, path: Path
 ) -> None:
@@ -332,5 +346,5 @@ def _image_statistics(policy: Policy) -> Statistics:
     pairs = {"mean": policy.image_mean, "std": policy.image_std}
     return {
         name: {key: buffer[i].flatten().double().cpu().numpy() for key, buffer in pairs.items()}
-        for i, name in enumerate(policy.config.cameras)
+        for i, name in enumerate(_pictures(policy.config))
     }

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -129,9 +130,60 @@ def resize_bicubic(image: np.ndarray, height: int, width: int) -> np.ndarray:
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
     _check(image)
-    from PIL import Image
-
+    if image.shape[:2] == (height, width):
+        return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def letterbox(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`resize_bicubic` of an image on a grey square; an odd pixel of padding is left out, as OpenVLA does."""
+    _check(image)
+    rows, columns = image.shape[:2]
+    top, left = (int((max(rows, columns) - n) / 2) for n in (rows, columns))
+    return resize_bicubic(np.pad(image, ((top, top), (left, left), (0, 0)), constant_values=127), height, width)
+
+
+def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The centre, (height, width, 3), of the image that `resize_bicubic` makes just large enough to cover it."""
+    _check(image)
+    rows, columns = image.shape[:2]
+    if columns * height >= rows * width:
+        fitted = resize_bicubic(image, height, max(int(height * columns / rows), width))
+    else:
+        fitted = resize_bicubic(image, max(int(width * rows / columns), height), width)
+    top, left = (round((a - b) / 2) for a, b in zip(fitted.shape, (height, width), strict=False))
+    return fitted[top : top + height, left : left + width]
+
+
+def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The central nine tenths of an image's area, (height, width, 3): what a policy sees that was trained on random
+    crops of that size. Scaled first, by Lanczos's kernel of three lobes, then cropped, both as TensorFlow does.
+
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
+    """
+    _check(image)
+    x = image
+    if image.shape[:2] != (height, width):
+        rows, columns = (_lanczos(*pair) for pair in zip(image.shape, (height, width), strict=False))
+        x = np.tensordot(rows, np.tensordot(columns, image.astype(np.float32), (1, 1)), (1, 1))
+        x = np.clip(np.rint(x), 0, 255)
+    x = x.astype(np.float32) / np.float32(255)
+    for axis, size in ((1, width), (0, height)):
+        share = np.sqrt(np.float32(0.9))
+        places = (1 - share) / 2 * (size - 1) + np.arange(size, dtype=np.float32) * (share * (size - 1) / (size - 1))
+        below = np.floor(places).astype(int)
+        first, second = (x.take(np.minimum(index, size - 1), axis) for index in (below, below + 1))
+        x = first + (second - first) * np.expand_dims((places - below).astype(np.float32), (2, 1 - axis))
+    return (np.clip(x, 0, 1) * np.float32(255.5)).astype(np.uint8)
+
+
+@cache
+def _lanczos(size: int, wanted: int) -> np.ndarray:
+    """(wanted, size) float32 weights of the pixels of a line, antialiased."""
+    scale = size / wanted
+    away = (np.arange(size) + 0.5 - (np.arange(wanted)[:, None] + 0.5) * scale) / max(scale, 1.0)
+    weights = np.where(np.abs(away) < 3, np.sinc(away) * np.sinc(away / 3), 0.0)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _check(image: np.ndarray) -> None:
@@ -170,4 +222,7 @@ FITS = {
         "scaled without rounding, padded with -3", partial(resize_with_pad_unrounded, padding=-3.0), np.float32
     ),
     "bicubic": Fit("scaled to this aspect", resize_bicubic),
+    "letterbox": Fit("padded to a square and scaled", letterbox),
+    "cover": Fit("scaled, centre kept", cover),
+    "centre": Fit("scaled to this aspect, central 90 % of the area", centre),
 }

@@ -23,7 +23,8 @@ MODES = {
 }
 NAMES = tuple(name for names in MODES.values() for name in names)  # of statistics; datasets hold others too
 LARGEST = 1e12  # of a statistic: sums and products of two stay finite
-STYLES = {"openpi": 1e-6, "lerobot": 1e-8, "go1": 1e-6}  # and the number that each adds or puts in place of zero
+# And the number that each adds or puts in place of zero.
+STYLES = {"openpi": 1e-6, "lerobot": 1e-8, "go1": 1e-6, "openvla": 1e-8, "openvla_oft": 1e-8}
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,11 @@ class Normalisation:
 
     The published code guards against division by zero in several ways (`style`), and checkpoints were trained with
     them: "openpi" adds 1e-6 to a deviation or a width, both ways; "lerobot" adds 1e-8 to a deviation, when normalising
-    alone, and puts 1e-8 in place of a width of exactly zero; "go1" is as "lerobot" with 1e-6. Own checkpoints use
-    "openpi", whose inverse is exact.
+    alone, and puts 1e-8 in place of a width of exactly zero; "go1" is as "lerobot" with 1e-6; "openvla" adds 1e-8 when
+    normalising, "openvla_oft" both ways. These two clip to [-1, 1] and map what never moved (min = max) to 0. Own
+    checkpoints use "openpi", whose inverse is exact.
+
+    Dimensions of which a statistic `mask` is 0 pass unchanged.
 
     Without any statistics only the mode is known: such a one describes a checkpoint, but maps nothing.
     """
@@ -76,8 +80,14 @@ class Normalisation:
         """(..., D) in the robot's or policy file's units to normalised. Raises InputError for too few statistics."""
         if self.mode == "identity":
             return np.asarray(x, dtype=np.float64)
-        centre, width = self._affine(np.shape(x)[-1], forward=True)
-        return (np.asarray(x, dtype=np.float64) - centre) / width
+        x = np.asarray(x, dtype=np.float64)
+        centre, width = self._affine(x.shape[-1], forward=True)
+        normalised = (x - centre) / width
+        if self.mode == "mean_std" or not self.style.startswith("openvla"):
+            return normalised
+        dims, (low, high) = len(centre), MODES[self.mode]
+        normalised = np.where(self._row("mask", "", dims) != 0, np.clip(normalised, -1, 1), normalised)
+        return np.where(self._row("min", low, dims) == self._row("max", high, dims), 0.0, normalised)
 
     def restore(self, x: np.ndarray) -> np.ndarray:
         """The inverse of `normalise`, (..., D)."""
@@ -90,15 +100,30 @@ class Normalisation:
         """Centre and half-width (or deviation), (dims,) each; statistics of padded dimensions are cut off."""
         if self.missing:
             raise InputError(f"normalisation {self.mode}: the checkpoint has no statistics")
-        first, second = (np.asarray(self.statistics[name], dtype=np.float64) for name in MODES[self.mode])
-        if len(first) < dims or len(second) < dims:
-            raise InputError(f"statistics of {min(len(first), len(second))} dimensions, expected at least {dims}")
-        first, second = first[:dims], second[:dims]
+        first, second = (self._row(name, name, dims) for name in MODES[self.mode])
+        guard = STYLES[self.style]
+        both_ways = self.style in ("openpi", "openvla_oft")
         if self.mode == "mean_std":
-            return first, second + (STYLES[self.style] if forward or self.style == "openpi" else 0.0)
-        width, guard = second - first, STYLES[self.style]
-        width = width + guard if self.style == "openpi" else np.where(width == 0, guard, width)
-        return first + width / 2, width / 2
+            return self._where_asked(first, second + (guard if forward or both_ways else 0.0))
+        width = second - first
+        if self.style in ("lerobot", "go1"):
+            width = np.where(width == 0, guard, width)
+        elif forward or both_ways:
+            width = width + guard
+        return self._where_asked(first + width / 2, width / 2)
+
+    def _where_asked(self, centre: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same, (dims,) each, but 0 and 1 where the mask leaves values as they are."""
+        kept = self._row("mask", "", len(centre)) == 0
+        return np.where(kept, 0.0, centre), np.where(kept, 1.0, width)
+
+    def _row(self, name: str, otherwise: str, dims: int) -> np.ndarray:
+        """(dims,) float64 of a statistic, or of another one where it is not there; ones where that is not either."""
+        values = self.statistics.get(name, self.statistics.get(otherwise, np.ones(dims)))
+        values = np.asarray(values, dtype=np.float64)
+        if len(values) < dims:
+            raise InputError(f"statistics of {len(values)} dimensions, expected at least {dims}")
+        return values[:dims]
 
 
 # A joint that hardly moved in the data would have its sensor noise blown up to the size of a motion.

@@ -77,7 +77,7 @@ class DiffusionPolicy(Policy):
 
     def prepare(self, num_steps: int | None = None) -> tuple[Step, ...]:
         """The coefficients of each step."""
-        return make_steps(self.config, num_steps or self.config.num_steps)
+        return make_steps(self.config, self.config.num_steps if num_steps is None else num_steps)
 
     def act(
         self, context: DiffusionContext, draws: Draws | None = None, fixed: tuple[Step, ...] | None = None,

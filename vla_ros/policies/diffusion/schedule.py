@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
+from vla_ros.core.errors import InputError
 from vla_ros.policies.diffusion.config import DiffusionConfig
 
 
@@ -41,8 +42,10 @@ def make_steps(config: DiffusionConfig, num_steps: int) -> tuple[Step, ...]:
     """The `num_steps` steps of inference, noisiest first.
 
     DDPM: Ho et al. 2020 (https://arxiv.org/abs/2006.11239), eq. 7 with the smaller variance. DDIM: Song et al. 2020
-    (https://arxiv.org/abs/2010.02502), eq. 12 with η = 0.
+    (https://arxiv.org/abs/2010.02502), eq. 12 with η = 0. Raises InputError for a number of steps that it has not.
     """
+    if not 1 <= num_steps <= config.num_train_timesteps:
+        raise InputError(f"num_steps {num_steps}, expected 1 to {config.num_train_timesteps}, in which it was trained")
     scheduler = make_scheduler(config)
     scheduler.set_timesteps(num_steps)
     stride = config.num_train_timesteps // num_steps

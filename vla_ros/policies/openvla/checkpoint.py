@@ -1,0 +1,222 @@
+"""The OpenVLA family: what it declares, and published folders of OpenVLA and OpenVLA-OFT."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import read_mapping, value_of
+from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.family import Family, Layout
+from vla_ros.policies.formats.lerobot_robot import nameless
+from vla_ros.policies.normalisation import Normalisation, Statistics
+from vla_ros.policies.openvla.config import SPACES, OpenVLAConfig, text_sizes, towers
+from vla_ros.policies.openvla.files import HEAD, PROPRIO, OpenVLAFolder
+from vla_ros.policies.openvla.model import OpenVLA
+from vla_ros.policies.openvla.names import rename
+from vla_ros.policies.openvla.processor import OpenVLAProcessor
+from vla_ros.policies.openvla.tokens import BINS
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
+from vla_ros.policies.tokenizer import Tokenizer, word_tokenizer
+
+FITS = {"resize-naive": "bicubic", "letterbox": "letterbox", "resize-crop": "cover"}
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What OFT's code knows of a robot, and its folders do not say."""
+
+    chunk: int
+    action_dim: int
+    state_dim: int
+    cameras: tuple[str, ...]
+    mode: str = "quantiles"
+    space: str = "end_effector_delta"
+
+
+PLATFORMS = {
+    "libero": Platform(8, 7, 8, ("full_image", "wrist_image")),
+    "aloha": Platform(25, 14, 14, ("full_image", "left_wrist_image", "right_wrist_image"), "min_max", SPACES[0]),
+    "bridge": Platform(5, 7, 7, ("full_image",)),
+}
+
+
+def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
+    """A tokenizer of the instructions' words; the tokens of the actions stand behind them."""
+    tokenizer, width = word_tokenizer(data.instructions), len(data.joints)
+    if isinstance(values.get("text"), Mapping):
+        values["text"] = {**values["text"], "vocabulary": tokenizer.size + BINS}
+    reads_state = values.get("head", "autoregressive") != "autoregressive"
+    said = {"action_end": tokenizer.size + BINS, "blank": 0, "stop": tokenizer.bos, "action_dim": width,
+            "state_dim": width if reads_state else 0, "cameras": data.cameras}
+    return said, tokenizer
+
+
+def _write_actions_alone(policy: OpenVLA, tokenizer: Tokenizer | None, data: TrainingData) -> None:
+    """Make words unlikely answers from the start: training shows none."""
+    with torch.no_grad():
+        policy.head.weight[: policy.config.action_end - BINS] = 0.0
+
+
+def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConfig, Parts]:
+    data, where = read_config(path), f"checkpoint {path}: config.json"
+    shapes = OpenVLAFolder(path).shapes
+    bins = value_of(int, data.get("n_action_bins", BINS), f"{where}: n_action_bins")
+    if bins != BINS:
+        raise InputError(f"{where}: n_action_bins {bins}, expected {BINS}")
+    sizes = text_sizes(data, where) | towers(data, shapes, where)
+    head, platform = _platform(path, shapes, options)
+    style = "openvla" if head == "autoregressive" else "openvla_oft"
+    mode = platform.mode if platform else "quantiles"
+    own = Embodiment.load(path / "embodiment.yaml") if (path / "embodiment.yaml").exists() else None
+    statistics, lacks, fine_tuned = _statistics(path, data, options)
+    widths = {len(values) for rows in statistics.values() for values in rows[ACTION].values()}
+    given = options.embodiment or own
+    if platform:
+        widths = {platform.action_dim}
+    elif given and (options.without_statistics or not widths):  # no weight depends on it
+        widths, statistics = {len(given.actions)}, {}
+    if len(widths) != 1:
+        raise InputError(f"checkpoint {path}: actions of {sorted(widths)} dimensions in its statistics, expected one "
+                         "number; overrides.unnorm_key or overrides.statistics in the policy file says which to use")
+    rows = next(iter(statistics.values())) if len(statistics) == 1 else {}
+    space = platform.space if platform else SPACES[1]
+    padding = value_of(int, data.get("pad_to_multiple_of", 64), f"{where}: pad_to_multiple_of")
+    names = _cameras(own, options, platform.cameras if platform else ("image",))
+    config = OpenVLAConfig(
+        action_dim=widths.pop(), cameras=names, head=head, chunk=platform.chunk if platform else 1, **sizes,
+        state_dim=platform.state_dim if platform and any(key.startswith(PROPRIO) for key in shapes) else 0,
+        film=any(".scale." in key for key in shapes if key.startswith("vision_backbone.")),
+        prompt="vicuna" if str(data.get("llm_backbone_id", "")).startswith("vicuna") else "openvla",
+        action_end=sizes["text"].vocabulary - padding, space="joint_position" if own else space,
+    )
+    embodiment = given or _unknown(config)
+    if embodiment.step_dt is None and options.data is not None:
+        embodiment = replace(embodiment, step_dt=options.data.step_dt)
+    images, fit = _images(path, data, config.pictures, where)
+    if value_of(bool, options.overrides.get("centre_crop", fine_tuned), "overrides.centre_crop"):
+        fit = "centre"
+    return config, Parts(
+        embodiment, Normalisation(mode, rows.get(STATE, {}) if config.state_dim else {}, style),
+        Normalisation(mode, rows.get(ACTION, {}), style), images, fit, no_statistics=lacks,
+        notes=() if lacks else (f"statistics of {next(iter(statistics), 'the data')}",),
+    )
+
+
+def _platform(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], options: LoadOptions
+) -> tuple[str, Platform | None]:
+    """The head, and OFT's platform by the sizes of its parts or by `overrides.platform`; None of OpenVLA itself."""
+    heads = [key for key in shapes if key.startswith(f"{HEAD}:")]
+    head = "tokens" if not heads else "diffusion" if any("noise_predictor" in key for key in heads) else "l1"
+    name = value_of(str | None, options.overrides.get("platform"), "overrides.platform")
+    if name is not None and name not in PLATFORMS:
+        raise InputError(f"overrides.platform {shown(name)}, expected one of {sorted(PLATFORMS)}")
+    inputs = shapes.get(f"{PROPRIO}:fc1.weight")
+    if name is None and not heads and inputs is None:
+        return "autoregressive", None
+    answers = next((shapes[key] for key in heads if key.endswith(".fc2.bias")), None)
+    fitting = [
+        known for known, row in PLATFORMS.items()
+        if name in (None, known) and (not answers or answers == (row.action_dim,))
+        and (not inputs or inputs[1:] == (row.state_dim,))
+    ]
+    if len(fitting) != 1:
+        raise InputError(f"checkpoint {path}: actions of {list(answers or ())} and proprioception of "
+                         f"{list(inputs or ())[1:]} dimensions fit {fitting or 'none'} of {sorted(PLATFORMS)}; "
+                         "overrides.platform in the policy file says which it was trained for")
+    return head, PLATFORMS[fitting[0]]
+
+
+def _statistics(path: Path, data: Mapping[str, Any], options: LoadOptions) -> tuple[dict[str, Statistics], str, bool]:
+    """Dataset -> statistics of state and actions, one alone where it is known; what they lack; whether the folder was
+    fine-tuned, so that `dataset_statistics.json` replaces what config.json says."""
+    file = path / "dataset_statistics.json"
+    fine_tuned = file.exists()
+    if given := options.statistics():
+        return {str(options.overrides["statistics"]): given}, "", fine_tuned
+    where = str(file) if fine_tuned else f"checkpoint {path}: config.json: norm_stats"
+    said = read_mapping(file, "checkpoint") if fine_tuned else data.get("norm_stats") or {}
+    sets = value_of(dict[str, dict[str, Any]], said, where)
+    key = value_of(str | None, options.overrides.get("unnorm_key"), "overrides.unnorm_key")
+    if key is None and len(sets) != 1:
+        lacks = f"statistics of {shown(sorted(sets))}; overrides.unnorm_key says which to use" if sets else (
+            "no norm_stats in config.json")
+        return {name: _rows(row, f"{where}.{name}") for name, row in sets.items()}, lacks, fine_tuned
+    key = next(iter(sets)) if key is None else key
+    if key not in sets:
+        raise InputError(f"{where}: no {shown(key)}, expected one of {sorted(sets)}: overrides.unnorm_key")
+    return {key: _rows(sets[key], f"{where}.{key}")}, "", fine_tuned
+
+
+def _rows(row: Mapping[str, Any], where: str) -> Statistics:
+    """A dataset's statistics, a mask as numbers. Raises InputError."""
+    found = {}
+    for feature, name in ((ACTION, "action"), (STATE, "proprio")):
+        rows = value_of(dict[str, Any], row.get(name) or {}, f"{where}.{name}")
+        found[feature] = {
+            key: np.array(value_of(tuple[bool | float, ...], rows[key], f"{where}.{name}.{key}"), dtype=np.float64)
+            for key in ("mean", "std", "min", "max", "q01", "q99", "mask") if rows.get(key) is not None
+        }
+    return found
+
+
+def _cameras(own: Embodiment | None, options: LoadOptions, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the images in order: those of the folder's embodiment, or of the usual ones those that are mapped."""
+    if own is not None:
+        return tuple(own.cameras)
+    mapped = options.embodiment.cameras if options.embodiment else usual
+    return tuple(name for name in usual if name in mapped) or usual
+
+
+def _unknown(config: OpenVLAConfig) -> Embodiment:
+    """No robot: the network and its processor can run. An end effector's state is what the sample calls joints."""
+    if config.space == "joint_position" or not config.state_dim:
+        return nameless(config.cameras, config.state_dim, ["absolute"] * config.action_dim)
+    state = tuple(f"state_{i}" for i in range(config.state_dim))
+    return Embodiment(
+        {name: name for name in config.cameras}, tuple(map(Dimension, state)),
+        (Dimension(None),) * config.action_dim, hold=state,
+    )
+
+
+def _images(path: Path, data: Mapping[str, Any], names: tuple[str, ...], where: str) -> tuple[Statistics, str]:
+    """Tower -> mean and std of its pixels, from preprocessor_config.json, and how images get their size."""
+    file = path / "preprocessor_config.json"
+    rows = read_mapping(file, "checkpoint")
+    found = {}
+    for said, name in (("means", "mean"), ("stds", "std")):
+        values = value_of(tuple[tuple[float, float, float], ...], rows.get(said), f"{file}: {said}")
+        if len(values) != len(names):
+            raise InputError(f"{file}: {said} of {len(values)} towers, expected {len(names)}: {list(names)}")
+        for tower, row in zip(names, values, strict=True):
+            found.setdefault(tower, {})[name] = np.array(row)
+    if not all((row["std"] > 0).all() for row in found.values()):
+        raise InputError(f"{file}: stds {shown(rows['stds'])}, expected positive numbers")
+    strategy = data.get("image_resize_strategy", "resize-naive")
+    if strategy not in FITS:
+        raise InputError(f"{where}: image_resize_strategy {shown(strategy)}, expected one of {sorted(FITS)}")
+    kinds = rows.get("interpolations", ["bicubic"])
+    if kinds != ["bicubic"] * len(names) and kinds != ["bicubic"]:
+        raise InputError(f"{file}: interpolations {shown(kinds)}, expected bicubic")
+    return found, FITS[strategy]
+
+
+FAMILY = Family(
+    "openvla", OpenVLAConfig, OpenVLA, OpenVLAProcessor, title="OpenVLA",
+    layouts={
+        "openvla": Layout(
+            lambda config: config.get("model_type") == "openvla", _read, rename,
+            overrides=("centre_crop", "platform", "unnorm_key"), tensors=OpenVLAFolder,
+        ),
+    },
+    fit="bicubic",
+    normalisation="quantiles",
+    overrides=("num_steps", "prompt", "space", "text_length"),
+    fresh=_fresh,
+    begin=_write_actions_alone,
+)

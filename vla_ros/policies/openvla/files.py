@@ -1,0 +1,123 @@
+"""The tensors of an OFT folder: a merged OpenVLA in safetensors, and parts beside it that torch has written."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.files import regular
+from vla_ros.core.records import read_mapping, value_of
+from vla_ros.policies.formats.weights import Shape, TensorFolder
+
+HEAD, PROPRIO, NOISY, FILM = "action_head", "proprio_projector", "noisy_action_projector", "vision_backbone"
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_ADAPTED = re.compile(r"(.+)\.(base_layer|lora_[AB]\.default)\.(weight|bias)")
+
+
+def parts(path: Path) -> dict[str, Path]:
+    """Name of a part -> its file, `NAME--STEP_checkpoint.pt`. Raises InputError for a part of several steps."""
+    found = {}
+    for name in (HEAD, PROPRIO, NOISY, FILM):
+        files = sorted(path.glob(f"{name}--*_checkpoint.pt"))
+        if len(files) > 1:
+            raise InputError(f"checkpoint {path}: {[file.name for file in files]}, expected one of them: remove the "
+                             "other steps")
+        if files:
+            found[name] = files[0]
+    return found
+
+
+class TorchFile:
+    """A state dict that torch has saved, read without running what it holds. Raises InputError."""
+
+    def __init__(self, path: Path, prefix: str) -> None:
+        regular(path, "checkpoint")
+        try:
+            rows = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # of every kind, by what is wrong in it
+            raise InputError(f"checkpoint {path}: not a torch file of tensors alone: "
+                             f"{' '.join(str(error).split())[:200]}") from error
+        if not isinstance(rows, Mapping) or not all(
+                isinstance(key, str) and isinstance(value, Tensor) for key, value in rows.items()):
+            raise InputError(f"checkpoint {path}: expected a mapping of names to tensors")
+        self._tensors = {prefix + key.removeprefix("module."): value for key, value in rows.items()}  # DDP's prefix
+        self.shapes = {key: tuple(value.shape) for key, value in self._tensors.items()}
+        self.dtypes = {key: DTYPES.get(value.dtype, str(value.dtype)) for key, value in self._tensors.items()}
+
+    def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
+        yield ..., self._tensors[key]
+
+
+class Merged:
+    """Tensors with low-rank adapters (peft) multiplied into the weights that they adapt: W + alpha / rank · B A.
+
+    Args:
+        source: `shapes`, `dtypes` and `pieces` as those of a `TensorFolder`.
+        alpha: None: min(rank, 16), as OFT trains.
+    """
+
+    def __init__(self, source: Any, alpha: float | None = None, where: str = "") -> None:
+        self._source, self._alpha, self._where = source, alpha, where
+        self._names: dict[str, str] = {}
+        for key in source.shapes:
+            match = _ADAPTED.fullmatch(key)
+            if match is None:
+                self._names[key] = key
+            elif match[2] == "base_layer":
+                self._names[f"{match[1]}.{match[3]}"] = key
+        self.shapes: dict[str, Shape] = {name: source.shapes[key] for name, key in self._names.items()}
+        self.dtypes = {name: source.dtypes[key] for name, key in self._names.items()}
+
+    def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
+        yield ..., self.read(key)
+
+    def read(self, key: str) -> Tensor:
+        """A tensor with its adapter. Raises InputError where the adapter does not fit."""
+        weight = self._plain(self._names[key])
+        module = key.removesuffix(".weight")
+        down, up = (f"{module}.lora_{letter}.default.weight" for letter in "AB")
+        if module == key or down not in self._source.shapes and up not in self._source.shapes:
+            return weight
+        shapes = [self._source.shapes.get(name, ()) for name in (down, up)]
+        a, b = shapes
+        if len(a) < 2 or len(b) < 2 or a[0] != b[1] or a[1:] != tuple(weight.shape[1:]) or b[0] != weight.shape[0]:
+            raise InputError(f"checkpoint {self._where}: adapter of {module}: {list(a)} and {list(b)} do not fit "
+                             f"{list(weight.shape)}")
+        scale = (min(a[0], 16) if self._alpha is None else self._alpha) / a[0]
+        product = self._plain(up).float().flatten(1) @ self._plain(down).float().flatten(1)
+        return weight.float() + scale * product.view(weight.shape)
+
+    def _plain(self, key: str) -> Tensor:
+        return next(piece for _, piece in self._source.pieces(key))
+
+
+class OpenVLAFolder(TensorFolder):
+    """The safetensors, and under "NAME:" the tensors of the parts; a part for FiLM replaces the vision's."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._parts: dict[str, Any] = {}  # key -> the file that it is read from
+        for name, file in parts(path).items():
+            found: Any = TorchFile(file, "" if name == FILM else f"{name}:")
+            if name == FILM:
+                found = Merged(found, _alpha(path), str(file))
+                for key in [key for key in self.shapes if key.startswith("vision_backbone.")]:
+                    del self.shapes[key], self.dtypes[key]
+            self.shapes |= found.shapes
+            self.dtypes |= found.dtypes
+            self._parts |= dict.fromkeys(found.shapes, found)
+
+    def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
+        return self._parts[key].pieces(key) if key in self._parts else super().pieces(key)
+
+
+def _alpha(path: Path) -> float | None:
+    """Of the adapters, where the folder holds their configuration too."""
+    file = path / "lora_adapter" / "adapter_config.json"
+    if not file.exists():
+        return None
+    return value_of(float, read_mapping(file, "checkpoint").get("lora_alpha"), f"{file}: lora_alpha")
