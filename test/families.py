@@ -12,8 +12,8 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
-GUIDED = ("pi0", "pi05", "smolvla", "diffusion")
+FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "groot")
+GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "groot")
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
@@ -30,7 +30,10 @@ def config(family: str) -> dict:
                  "expert": asdict(pi0_tiny.EXPERT), "horizon": 6, "num_steps": 3, "text_length": 12}
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
     values = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
-    if family == "smolvla":
+    if family == "groot":
+        values["vision"] |= {"depth": 1, "grid": 2, "patch": 12}
+        values |= {"image_size": [SIDE, SIDE], "chunk_size": 6, "num_steps": 3}
+    elif family == "smolvla":
         values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
     else:

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import groot_folders
 import lerobot_checkpoints
 import numpy as np
 import pi0_folders
@@ -13,12 +14,14 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion")
+FAMILIES = ("pi0", "pi05", "smolvla", "act", "diffusion", "groot")
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 
 def make(path: Path, family: str) -> Path:
     """Write a LeRobot folder that brings all it needs, cameras "front" and "wrist", six joints; return it."""
+    if family == "groot":
+        return groot_folders.make_lerobot(path)
     if not family.startswith("pi0"):
         return lerobot_checkpoints.make(path, family)
     pi0_folders.write_lerobot(path, pi0_folders.TINY, family, 6, ("front", "wrist"))

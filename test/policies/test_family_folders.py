@@ -161,6 +161,8 @@ def test_targets_come_in_the_robots_order_whatever_the_checkpoints_is(checkpoint
     np.testing.assert_allclose(targets.parts[0].data, expected.parts[0].data[:, ::-1], atol=1e-6)
     back, survives = second.processor.normalise([targets], [one])
     assert survives.all()
+    if any(group.clip_back for group in getattr(first.policy.config, "action_groups", ())):
+        answer = answer.clamp(-1, 1)  # before it becomes targets
     torch.testing.assert_close(back[..., :6], answer[..., :6], atol=1e-4, rtol=1e-4)
 
 
@@ -226,5 +228,5 @@ def test_a_prompt_that_is_too_long_is_cut_and_said(checkpoint, family, caplog):
         batch = loaded.processor.inputs([one])
         assert batch["token_mask"].all() and "cut to" in caplog.text
     caplog.clear()
-    assert loaded.processor.inputs([real_families.sample(loaded)])["token_mask"].sum() < 30
+    assert loaded.processor.inputs([real_families.sample(loaded)])["token_mask"].sum() < 60
     assert "cut to" not in caplog.text

@@ -20,11 +20,12 @@ from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies import registry
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.diffusion.config import DiffusionConfig
+from vla_ros.policies.groot.config import GrootConfig
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.smolvla.config import SmolVLAConfig
 from vla_ros.policies.tokenizer import load_tokenizer
 
-CONFIGS = (ACTConfig, DiffusionConfig, Pi0Config, SmolVLAConfig, SiglipSize, KeypointStemSize)
+CONFIGS = (ACTConfig, DiffusionConfig, GrootConfig, Pi0Config, SmolVLAConfig, SiglipSize, KeypointStemSize)
 
 
 def sizes(kind: type, name: str) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""The SigLIP vision transformer without its pooling head (Zhai et al. 2023)."""
+"""The SigLIP vision transformer without its pooling head (Zhai et al. 2023); others are made of its layer."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_ros.core.records import Count, Inner, Layers, Pixels, Width
+from vla_ros.nn.embeddings import Rotary, rotate
 
 
 @dataclass(frozen=True)
@@ -27,24 +28,35 @@ class SiglipSize:
 
 
 class SiglipLayer(nn.Module):
-    """LayerNorm, attention, LayerNorm, tanh-GELU MLP; queries, keys and values from one matrix."""
+    """LayerNorm, attention, LayerNorm, tanh-GELU MLP; queries, keys and values from one matrix.
 
-    def __init__(self, size: SiglipSize) -> None:
+    Args:
+        dropout: in training, of what attention and MLP add and of the MLP's hidden layer.
+    """
+
+    def __init__(self, hidden: int, heads: int, mlp: int, epsilon: float = 1e-6, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = size.heads
-        self.norm1 = nn.LayerNorm(size.hidden, eps=1e-6)
-        self.qkv = nn.Linear(size.hidden, 3 * size.hidden)
-        self.out = nn.Linear(size.hidden, size.hidden)
-        self.norm2 = nn.LayerNorm(size.hidden, eps=1e-6)
-        self.fc1 = nn.Linear(size.hidden, size.mlp)
-        self.fc2 = nn.Linear(size.mlp, size.hidden)
+        self.heads, self.dropout = heads, dropout
+        self.norm1 = nn.LayerNorm(hidden, eps=epsilon)
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.norm2 = nn.LayerNorm(hidden, eps=epsilon)
+        self.fc1 = nn.Linear(hidden, mlp)
+        self.fc2 = nn.Linear(mlp, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, tokens, hidden) to the same."""
-        qkv = self.qkv(_normalise(self.norm1, x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(*qkv)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.fc2(F.gelu(self.fc1(_normalise(self.norm2, x)), approximate="tanh"))
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """(N, tokens, hidden) to the same; `rotary` of (1 or N, 1, tokens, hidden / heads) turns queries and keys."""
+        qkv = self.qkv(layer_norm(self.norm1, x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        x = x + self._drop(self.out(attended.transpose(1, 2).flatten(2)))
+        hidden = self._drop(F.gelu(self.fc1(layer_norm(self.norm2, x)), approximate="tanh"))
+        return x + self._drop(self.fc2(hidden))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Siglip(nn.Module):
@@ -55,7 +67,7 @@ class Siglip(nn.Module):
         self.size = size
         self.patches = nn.Conv2d(3, size.hidden, kernel_size=size.patch, stride=size.patch)
         self.positions = nn.Parameter(torch.zeros(size.tokens, size.hidden))
-        self.layers = nn.ModuleList(SiglipLayer(size) for _ in range(size.depth))
+        self.layers = nn.ModuleList(SiglipLayer(size.hidden, size.heads, size.mlp) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.hidden, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,10 +76,10 @@ class Siglip(nn.Module):
         x = x.to(self.layers[0].qkv.weight.dtype)  # in bfloat16 the patch embedding alone stays float32, as published
         for layer in self.layers:
             x = layer(x)
-        return _normalise(self.norm, x)
+        return layer_norm(self.norm, x)
 
 
-def _normalise(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """LayerNorm in float32 whatever the type of `x` (its weights may be kept in float32 beside bfloat16 matrices)."""
     out = F.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
     return out.to(x.dtype)

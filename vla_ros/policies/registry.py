@@ -21,6 +21,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "act": "vla_ros.policies.act.checkpoint:FAMILY",
     "diffusion": "vla_ros.policies.diffusion.checkpoint:FAMILY",
     "smolvla": "vla_ros.policies.smolvla.checkpoint:FAMILY",
+    "groot": "vla_ros.policies.groot.checkpoint:FAMILY",
 }
 
 
