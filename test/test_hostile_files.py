@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import families
+import groot_folders
 import pi0_folders
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -62,8 +63,8 @@ def subject(kind: str, folder: Path) -> Subject:
     robot = RobotSpec.load(ROBOT)
 
     def policy(path: Path) -> None:
-        # openpi's and transformers' folders do not say which cameras and joints they are of: no robot can be given.
-        registry.load(path, robot=None if layout in ("openpi", "transformers") else robot)
+        # These folders do not say which cameras and joints of the robot they are of: no robot can be given.
+        registry.load(path, robot=None if layout in ("openpi", "transformers", "nvidia") else robot)
 
     def dataset(path: Path) -> None:
         found = Dataset(path)
@@ -98,6 +99,8 @@ def subject(kind: str, folder: Path) -> Subject:
         registry.save(path, families.fresh(name))
     elif layout == "lerobot":
         real_families.make(path, name)
+    elif layout == "nvidia":
+        groot_folders.make_nvidia(path, name, "so100" if name == "n1.5" else "new_embodiment")
     elif layout == "openpi":
         pi0_folders.write_openpi(path, pi0_folders.TINY, False, 6, shards=2)
     elif layout == "transformers":
@@ -118,6 +121,7 @@ def subject(kind: str, folder: Path) -> Subject:
 
 KINDS = (
     "robot", "policy file", "training", "urdf", "dataset", "bag", "openpi", "transformers",
+    "nvidia-n1.5", "nvidia-n1.7",
     *(f"own-{name}" for name in families.FAMILIES), *(f"lerobot-{name}" for name in real_families.FAMILIES),
 )  # fmt: skip
 

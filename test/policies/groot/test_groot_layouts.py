@@ -282,6 +282,35 @@ def test_relative_joints_with_statistics_of_each_row(tmp_path):
     np.testing.assert_allclose(again.parts[0].data, part.data)
 
 
+def test_lerobots_n1_7_with_relative_actions(tmp_path):
+    """Its statistics and groups stand in the JSON of the step that decodes actions."""
+    folder = make_lerobot(tmp_path / "theirs")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"use_relative_actions": True}))
+    with pytest.raises(InputError, match="use_relative_actions, but no step groot_n1_7_action_decode_v1"):
+        load(folder, robot=ROBOT)
+    sizes, kind = {"arm": 5, "gripper": 1}, {"type": "NON_EEF", "format": "DEFAULT", "state_key": None}
+    raw = {name: groot_folders.statistics(sizes, seed) for seed, name in enumerate(("state", "action"))}
+    raw["relative_action"] = {"arm": {name: [[value] * 5] * 4 for name, value in
+                                      (("min", -0.2), ("max", 0.2), ("mean", 0.0), ("std", 0.1))}}
+    modality = {"state": {"modality_keys": [*sizes]}, "action": {
+        "modality_keys": [*sizes], "delta_indices": [0, 1, 2, 3],
+        "action_configs": [{"rep": "RELATIVE", **kind}, {"rep": "ABSOLUTE", **kind}]}}
+    decode = {"raw_stats": raw, "modality_config": modality, "use_percentiles": False, "use_relative_action": True}
+    pack = groot_folders.PROCESSOR | {"raw_stats": raw, "modality_config": modality, "valid_action_horizon": 4,
+                                      "video_modality_keys": ["wrist", "front"]}
+    groot_folders.write_processors(
+        folder, [("groot_n1_7_pack_inputs_v1", pack, False), ("groot_n1_7_vlm_encode_v1", groot_folders.IMAGES, False)],
+        [("groot_n1_7_action_decode_v1", decode, False)],
+    )
+    loaded = load(folder, robot=ROBOT)
+    assert [name.rpartition(".")[2] for name in loaded.policy.config.cameras] == ["wrist", "front"]
+    one = seen(loaded)
+    [part] = loaded.processor.outputs(torch.full((1, 6, 8), 0.5), [one])[0].parts
+    assert part.data.shape == (4, 6)
+    np.testing.assert_allclose(part.data[:, :5], np.tile(one.state[-1][:5] + 0.1, (4, 1)), atol=1e-9)
+
+
 def test_frames_of_two_instants_stand_time_by_time(tmp_path):
     folder = edited(make_nvidia(tmp_path / "n", "n1.7"), lambda m: m["video"].update(delta_indices=[-15, 0]))
     loaded = load(policy_file(tmp_path / "policy.yaml", folder), robot=ROBOT)

@@ -7,12 +7,12 @@ N1 and N1.5 keep `experiment_cfg/metadata.json`, N1.6 and N1.7 `processor_config
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import Count, Pixels, read_mapping, value_of
+from vla_ros.core.records import Count, Pixels, Range, read_mapping, value_of
 from vla_ros.policies.groot.groups import MODES, Group
 from vla_ros.policies.options import ACTION, STATE
 
@@ -34,6 +34,7 @@ NUMBERS = {
 ROTATIONS = {"axis_angle": "vector", "quaternion": "quaternion_wxyz", "rotation_6d": "rotation_6d_rows",
              "matrix": "matrix", **{f"euler_angles_{order}": "euler_" + "".join({"r": "x", "p": "y", "y": "z"}[a]
                                     for a in order) for order in ("rpy", "ryp", "pry", "pyr", "yrp", "ypr")}}
+Shape = Annotated[tuple[Count, ...], Range(1, 1)]
 STATISTICS = ("min", "max", "mean", "std", "q01", "q99")
 
 
@@ -92,8 +93,8 @@ def from_metadata(path: Path, generation: str, tag: Any) -> Said:
         found[kind] = []
         for name, about in value_of(dict[str, dict], modalities.get(kind), f"{where}.modalities.{kind}").items():
             place = f"{where}.modalities.{kind}.{name}"
-            size = value_of(tuple[Count, ...], about.get("shape"), f"{place}.shape")
-            rotation = about.get("rotation_type")
+            size = value_of(Shape, about.get("shape"), f"{place}.shape")
+            rotation = value_of(str | None, about.get("rotation_type"), f"{place}.rotation_type")
             if rotation is not None and rotation not in ROTATIONS:
                 raise InputError(f"{place}.rotation_type: {shown(rotation)}, expected one of {sorted(ROTATIONS)}")
             # GR1's states are angles that Isaac's data configuration shows as sines and cosines.
@@ -157,7 +158,10 @@ def from_modalities(
     sources: dict[str, dict[str, Any]] = {"state": {}, "action": {}}
     for kind in groups:
         about = modality[kind]
-        sin_cos, mean_std = (about.get(name) or () for name in ("sin_cos_embedding_keys", "mean_std_embedding_keys"))
+        sin_cos, mean_std = (
+            value_of(tuple[str, ...], about.get(name) or (), f"{where}.{kind}.{name}")
+            for name in ("sin_cos_embedding_keys", "mean_std_embedding_keys")
+        )
         found = value_of(dict[str, dict], statistics.get(kind) or {}, f"{where}: statistics.{kind}")
         relatives = value_of(dict[str, dict], statistics.get("relative_action") or {}, f"{where}: relative_action")
         for name, config in zip(keys[kind], configs if kind == "action" else [{}] * len(keys[kind]), strict=True):
@@ -178,12 +182,13 @@ def from_modalities(
                     raise InputError(f"{place}: no statistics in relative_action, only of {sorted(relatives)}")
                 relative = _relative(config, place)
                 sources[kind][name] = relatives[name]
-                rows = np.ndim(relatives[name].get("min")) == 2 and len(relatives[name]["min"])
+                low = relatives[name].get("min")
+                rows = len(low) if isinstance(low, list) and low and isinstance(low[0], list) else 0
                 mode = "min_max" if mode == "percentiles" else mode
             bounded = mode in ("min_max", "percentiles")
-            reference = (config.get("state_key") or name) if relative else ""
+            reference = value_of(str, config.get("state_key") or name, f"{place}: state_key") if relative else ""
             groups[kind].append(Group(name, size, mode, bounded and switch["clip_outliers"], bounded, "", relative,
-                                      reference, int(rows)))
+                                      reference, rows))
     valid = len(steps["action"])
     if modality["action"] and steps["action"] != tuple(range(valid)):
         raise InputError(f"{where}.action.delta_indices: {shown(list(steps['action']))}, expected 0, 1, 2 and so on")
@@ -240,7 +245,7 @@ def _relative(config: Mapping[str, Any], where: str) -> str:
     if config.get("type") == "NON_EEF":
         return "joints"
     forms = {"XYZ_ROT6D": "pose", "XYZ_ROTVEC": "pose_vector"}
-    if config.get("type") != "EEF" or config.get("format") not in forms:
+    if config.get("type") != "EEF" or config.get("format") not in [*forms]:
         raise InputError(f"{where}: type {shown(config.get('type'))}, format {shown(config.get('format'))}, expected "
                          f"NON_EEF, or EEF in one of {sorted(forms)}")
     return forms[config["format"]]

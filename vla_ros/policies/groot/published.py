@@ -54,15 +54,19 @@ LEROBOT_FIELDS = frozenset((
 
 def is_nvidia(config: Mapping[str, Any]) -> bool:
     """Whether a config.json is NVIDIA's."""
-    return config.get("model_type") in MODEL_TYPES or known(config) and "type" not in config
+    return _generation(config) is not None or known(config) and "type" not in config
+
+
+def _generation(config: Mapping[str, Any]) -> str | None:
+    return next((ours for theirs, ours in MODEL_TYPES.items() if config.get("model_type") == theirs), None)
 
 
 def read_nvidia(family: Family, path: Path, options: LoadOptions) -> tuple[GrootConfig, Parts]:
     """Raises InputError."""
     data, where = read_config(path), f"checkpoint {path}: config.json"
-    generation = MODEL_TYPES.get(data.get("model_type"))
+    generation = _generation(data)
     if generation is None:
-        head = value_of(dict[str, Any], data["action_head_cfg"], f"{where}: action_head_cfg")
+        head = value_of(dict[str, Any], data.get("action_head_cfg"), f"{where}: action_head_cfg")
         generation = "n1.5" if "vl_self_attention_cfg" in head or "use_vlln" in head else "n1"
     shapes = TensorFolder(path).shapes
     fields = _vlm(generation, path, options) | head_fields(generation, data, where)
@@ -114,7 +118,9 @@ def _lerobot_n1_7(folder: LeRobotFolder, tag: str) -> Said:
     if decode is not None:
         raw, modality = decode.config.get("raw_stats") or raw, decode.config.get("modality_config") or modality
         switches = {"use_relative_action": True} | dict(packed) | dict(decode.config)
-        more, rows = from_modalities(modality, raw, switches, f"checkpoint {folder.path}: {DECODE}")
+        place = f"checkpoint {folder.path}: {DECODE}"
+        modality, raw = (value_of(dict[str, dict], said, place) for said in (modality, raw))
+        more, rows = from_modalities(modality, raw, switches, place)
         return Said(more | fields, rows)
     if folder.config.get("use_relative_actions"):
         raise InputError(f"checkpoint {folder.path}: use_relative_actions, but no step {DECODE} that says relative to "
@@ -138,7 +144,7 @@ def _lerobot_n1_5(folder: LeRobotFolder, tag: str) -> Said:
         "embodiment_tag": tag, "embodiment": number_of("n1.5", tag, packed.get("embodiment_mapping") or OLD, where),
         "formalise": value_of(bool, packed.get("formalize_language", False), f"{where}.formalize_language"),
         "cameras": _cameras(folder, {}, where), "image_path": "lerobot", "crop": 1.0, "listed": True,
-        "chunk_size": min(packed.get("action_horizon", 16), 16),
+        "chunk_size": min(value_of(int, packed.get("action_horizon", 16), f"{where}.action_horizon"), 16),
     }
     return _simple(folder, fields, pack, False, False)
 

@@ -71,6 +71,9 @@ def vlm_fields(generation: str, vlm: Mapping[str, Any], where: str) -> dict[str,
     except KeyError as error:
         raise InputError(f"{where}: not the configuration of {generation.upper()}'s vision-language model: {error} is "
                          "missing") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a value of another kind
+        raise InputError(f"{where}: not the configuration of {generation.upper()}'s vision-language model: "
+                         f"{shown(str(error))}") from error
 
 
 def eagle_fields(generation: str, vlm: Mapping[str, Any], where: str) -> dict[str, Any]:
