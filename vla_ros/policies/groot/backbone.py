@@ -86,11 +86,9 @@ class Backbone(nn.Module):
         if positions is None:
             return rotary_table(torch.arange(tokens.shape[1], device=tokens.device)[None], size.head_dim, theta)
         tables = [rotary_table(one, size.head_dim, theta) for one in positions.unbind()]
-        axis = torch.zeros(size.head_dim // 2, dtype=torch.int64)
-        for which, section in enumerate(self.config.mrope):
-            if which:
-                axis[which : 3 * section : 3] = which
-        axis = axis.repeat(2).to(tokens.device)
+        turn = torch.arange(size.head_dim // 2, device=tokens.device)
+        axis = turn % 3 * (turn < sum(3 * n * (turn % 3 == which) for which, n in enumerate(self.config.mrope)))
+        axis = axis.repeat(2)
         return tuple(
             torch.stack([table[part] for table in tables]).gather(0, axis.expand(1, *tables[0][part].shape))[0]
             for part in (0, 1)

@@ -68,7 +68,8 @@ class Groot(FlowPolicy):
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> GrootContext:
         """Keys and values of the features, the state's token."""
-        groups = [batch["images"], *(batch[name] for name in sorted(batch) if name.startswith("images_"))]
+        more = sorted((name for name in batch if name.startswith("images_")), key=lambda name: (len(name), name))
+        groups = [batch["images"], *(batch[name] for name in more)]
         parts = [self.backbone.image_tokens(images) for images in groups]
         images = torch.cat([tokens for tokens, _ in parts], dim=1)
         deeper = [torch.cat(level, dim=1) for level in zip(*(deep for _, deep in parts), strict=True)]
