@@ -12,8 +12,10 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies import registry
 from vla_ros.training.config import TrainConfig
 
-FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "openvla", "openvla_oft")
-GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1")
+FAMILIES = (
+    "pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla", "openvla_oft",
+)  # fmt: skip
+GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1", "groot")
 TOKENS = ("tokens", "pi0_fast", "openvla")  # that answer with tokens
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
 BUILT = {"pi05": "pi0", "openvla_oft": "openvla"}  # another kind of a family -> the family
@@ -39,7 +41,10 @@ def config(family: str) -> dict:
         # Tokens that are written one after the other take a recording of as many steps.
         head = {"head": "l1", "chunk": 6} if family == "openvla_oft" else {"head": "autoregressive", "chunk": 1}
         return values | small | head | {"layers": 1}
-    if family == "smolvla":
+    if family == "groot":
+        values["vision"] |= {"depth": 1, "grid": 2, "patch": 12}
+        values |= {"image_size": [SIDE, SIDE], "chunk_size": 6, "num_steps": 3}
+    elif family == "smolvla":
         values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
     elif family == "go1":

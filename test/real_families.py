@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import go1_folders
+import groot_folders
 import lerobot_checkpoints
 import lerobot_folders
 import numpy as np
@@ -19,7 +20,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "openvla")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla")
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 
@@ -28,6 +29,8 @@ def make(path: Path, family: str) -> Path:
 
     LeRobot's, but for GO-1 and OpenVLA, whose own folders know their robot by an `embodiment.yaml`.
     """
+    if family == "groot":
+        return groot_folders.make_lerobot(path)
     if family == "openvla":
         return openvla_folders.write_for_robot(path, ROBOT.joint_names)
     if family == "go1":

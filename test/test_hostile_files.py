@@ -12,6 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import families
+import groot_folders
 import lerobot_checkpoints
 import numpy as np
 import openvla_folders
@@ -99,7 +100,7 @@ def subject(kind: str, folder: Path) -> Subject:
 
     def policy(path: Path) -> None:
         # These folders do not say which cameras and joints they are of: no robot can be given.
-        nameless = layout in ("openpi", "transformers", "oft")
+        nameless = layout in ("openpi", "transformers", "oft", "nvidia")
         registry.describe(path)
         loaded = registry.load(path, robot=None if nameless else robot, tokenizer=tokenizer)
         processor, policy = loaded.processor, loaded.policy
@@ -169,6 +170,8 @@ def subject(kind: str, folder: Path) -> Subject:
         lerobot_checkpoints.make(path, name, old=True)
     elif layout == "oft":
         openvla_folders.write_oft(path, 7, 8, film=True)
+    elif layout == "nvidia":
+        groot_folders.make_nvidia(path, name, "so100" if name == "n1.5" else "new_embodiment")
     elif layout == "openpi":
         pi0_folders.write_openpi(path, pi0_folders.TINY, False, 6, shards=2)
     elif layout == "transformers":
@@ -189,7 +192,8 @@ def subject(kind: str, folder: Path) -> Subject:
 
 TRAINED = sorted(file.stem.removesuffix("_tiny") for file in Path("config/train").glob("*_tiny.yaml"))
 KINDS = (
-    "robot", "policy file", "urdf", "parameters", "dataset", "bag", "openpi", "transformers", "oft",
+    "robot", "policy file", "urdf", "parameters", "dataset", "bag", "openpi", "transformers", "oft", "nvidia-n1.5",
+    "nvidia-n1.7",
     *(f"own-{name}" for name in families.FAMILIES), *(f"lerobot-{name}" for name in real_families.FAMILIES),
     *(f"lerobot_old-{name}" for name in ("pi0", "act")), *(f"training-{name}" for name in TRAINED),
 )  # fmt: skip

@@ -178,6 +178,8 @@ def test_targets_come_in_the_robots_order_whatever_the_checkpoints_is(checkpoint
     assert survives.all()
     if not answer.is_floating_point():  # tokens
         answer = torch.from_numpy(second.processor.read(answer[0].tolist()))[None].float()
+    if any(group.clip_back for group in getattr(first.policy.config, "action_groups", ())):
+        answer = answer.clamp(-1, 1)  # before it becomes targets
     torch.testing.assert_close(back[..., :6], answer[..., :6], atol=1e-4, rtol=1e-4)
 
 
@@ -255,7 +257,7 @@ def test_a_prompt_that_is_too_long_is_cut_and_said(checkpoint, family, caplog):
         assert words(loaded.processor, one).all() and "cut to" in caplog.text
     caplog.clear()
     short = words(loaded.processor, real_families.sample(loaded))
-    assert short.sum() < (100 if family == "go1" else 30)  # GO-1's prompt has places for the images
+    assert short.sum() < (100 if family == "go1" else 60)  # GO-1's prompt has places for the images
     assert "cut to" not in caplog.text
 
 

@@ -22,6 +22,7 @@ from vla_ros.policies import registry
 from vla_ros.policies.act.config import ACTConfig
 from vla_ros.policies.diffusion.config import DiffusionConfig
 from vla_ros.policies.go1.config import GO1Config
+from vla_ros.policies.groot.config import GrootConfig
 from vla_ros.policies.openvla.config import OpenVLAConfig
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0_fast.config import Pi0FastConfig
@@ -31,8 +32,8 @@ from vla_ros.policies.tokenizer import load_tokenizer
 from vla_ros.policies.xvla.config import XvlaConfig
 
 CONFIGS = (
-    ACTConfig, DiffusionConfig, GO1Config, OpenVLAConfig, Pi0Config, Pi0FastConfig, FastSettings, SmolVLAConfig,
-    XvlaConfig, SiglipSize, KeypointStemSize,
+    ACTConfig, DiffusionConfig, GO1Config, GrootConfig, OpenVLAConfig, Pi0Config, Pi0FastConfig, FastSettings,
+    SmolVLAConfig, XvlaConfig, SiglipSize, KeypointStemSize,
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import groot_folders
 import numpy as np
 import openvla_folders
 import pytest
@@ -80,4 +81,31 @@ def test_joints_of_openvla_oft_are_served_and_an_end_effector_is_refused(policy,
         bounds = openvla_folders.norm_stats(14, 14, 3)["action"]
         width = np.array(bounds["max"]) - np.array(bounds["min"])
         assert (np.abs(part.data) < 20 * width[:6]).all() and np.ptp(part.data) > 1e-3
+        policy.tell("")
+
+
+@pytest.mark.parametrize("layout", ["lerobot", "nvidia"])
+def test_a_folder_of_groot_serves(policy, tmp_path, layout):
+    """LeRobot's as it is; NVIDIA's through a policy file that leaves a joint out."""
+    path = tmp_path / "checkpoint"
+    if layout == "lerobot":
+        groot_folders.make_lerobot(path)
+        rows = groot_folders.statistics({"observation.state": 6, "action": 6})["action"]
+    else:
+        groot_folders.make_nvidia(path, "n1.7")
+        rows = [*groot_folders.statistics({"single_arm": 4, "gripper": 1}, 1).values()]
+        rows = {key: rows[0][key] + rows[1][key] for key in ("min", "max")}
+        path = tmp_path / "policy.yaml"
+        path.write_text(yaml.safe_dump(groot_folders.POLICY_FILE | {"checkpoint": "checkpoint"}))
+    with policy.up(path, max_age=30.0) as robot:
+        policy.tell(TEXT)
+        for _ in range(2):  # the second has the state before, which this N1.7 reads
+            chunk = read_chunk(policy.chunk_of(robot.observe()))
+            [part] = chunk.targets.parts
+            assert part.data.shape == ((6, 6) if layout == "lerobot" else (5, 5))
+            assert ("wrist_roll" in part.names) == (layout == "lerobot")
+            assert chunk.step_dt == pytest.approx(1 / 30 if layout == "lerobot" else 0.1)
+            # Clipped to the bounds of the statistics, which are in rad.
+            low, high = (np.array(rows[name]) for name in ("min", "max"))
+            assert (part.data >= low - 1e-6).all() and (part.data <= high + 1e-6).all()
         policy.tell("")

@@ -12,7 +12,7 @@ class InternVitLayer(SiglipLayer):
     approximate = "none"
 
     def __init__(self, size: SiglipSize) -> None:
-        super().__init__(size)
+        super().__init__(size.hidden, size.heads, size.mlp)
         self.scale1, self.scale2 = (nn.Parameter(torch.full((size.hidden,), 0.1)) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Llama layers: of SmolVLA's and GO-1's text towers and action experts.
+"""Llama layers of text towers and action experts; with norms of the heads they are Qwen3's.
 
 One matrix makes queries, keys and values where they come from the same tokens, one makes gate and up: a product with
 stacked rows is the stack of the products.
@@ -17,7 +17,11 @@ from vla_ros.nn.norms import rms_normalised
 
 @dataclass(frozen=True)
 class TextSize:
-    """A Llama tower: `heads` query and `kv_heads` key/value heads of `head_dim`."""
+    """A Llama tower: `heads` query and `kv_heads` key/value heads of `head_dim`.
+
+    Attributes:
+        head_norm: queries and keys are normalised head by head before their rotation (Qwen3).
+    """
 
     width: Width
     heads: Count
@@ -26,6 +30,7 @@ class TextSize:
     mlp: Inner
     vocabulary: Words
     epsilon: float = 1e-5
+    head_norm: bool = False
 
 
 class LlamaNorm(nn.Module):
@@ -62,6 +67,8 @@ class LlamaLayer(nn.Module):
             self.key, self.value = nn.Linear(shared, shared, bias=False), nn.Linear(shared, shared, bias=False)
         else:
             self.qkv = nn.Linear(width, inner + 2 * shared, bias=False)
+        self.query_norm = LlamaNorm(size.head_dim, size.epsilon) if size.head_norm else nn.Identity()
+        self.key_norm = LlamaNorm(size.head_dim, size.epsilon) if size.head_norm else nn.Identity()
         self.out = nn.Linear(inner, width, bias=False)
         self.post_norm = LlamaNorm(width, size.epsilon)
         self.gate_up = nn.Linear(width, 2 * mlp, bias=False)
@@ -76,7 +83,7 @@ class LlamaLayer(nn.Module):
             query, key, value = groups[:, :, :-2].flatten(1, 2), groups[:, :, -2], groups[:, :, -1]
         else:
             query, key, value = heads.split([size.heads, size.kv_heads, size.kv_heads], dim=1)
-        return rotate(query, rotary), rotate(key, rotary), value
+        return rotate(self.query_norm(query), rotary), rotate(self.key_norm(key), rotary), value
 
     def project_query(self, x: Tensor, rotary: Rotary) -> Tensor:
         """(B, S, width) to rotated queries (B, heads, S, D), in a cross layer."""

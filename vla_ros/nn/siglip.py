@@ -1,4 +1,4 @@
-"""The SigLIP vision transformer without its pooling head (Zhai et al. 2023)."""
+"""The SigLIP vision transformer without its pooling head (Zhai et al. 2023); others are made of its layer."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_ros.core.records import Count, Inner, Layers, Pixels, Width
+from vla_ros.nn.embeddings import Rotary, rotate
 from vla_ros.nn.norms import layer_normalised
 
 
@@ -28,33 +29,45 @@ class SiglipSize:
 
 
 class SiglipLayer(nn.Module):
-    """LayerNorm, attention, LayerNorm, tanh-GELU MLP; queries, keys and values from one matrix."""
+    """LayerNorm, attention, LayerNorm, tanh-GELU MLP; queries, keys and values from one matrix.
+
+    Args:
+        dropout: in training, of what attention and MLP add and of the MLP's hidden layer.
+    """
 
     approximate = "tanh"  # of the GELU
 
-    def __init__(self, size: SiglipSize) -> None:
+    def __init__(self, hidden: int, heads: int, mlp: int, epsilon: float = 1e-6, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = size.heads
-        self.norm1 = nn.LayerNorm(size.hidden, eps=1e-6)
-        self.qkv = nn.Linear(size.hidden, 3 * size.hidden)
-        self.out = nn.Linear(size.hidden, size.hidden)
-        self.norm2 = nn.LayerNorm(size.hidden, eps=1e-6)
-        self.fc1 = nn.Linear(size.hidden, size.mlp)
-        self.fc2 = nn.Linear(size.mlp, size.hidden)
+        self.heads, self.dropout = heads, dropout
+        self.norm1 = nn.LayerNorm(hidden, eps=epsilon)
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, hidden)
+        self.norm2 = nn.LayerNorm(hidden, eps=epsilon)
+        self.fc1 = nn.Linear(hidden, mlp)
+        self.fc2 = nn.Linear(mlp, hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, tokens, hidden) to the same."""
-        x = x + self.attend(x)
+    def forward(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """(N, tokens, hidden) to the same; `rotary` of (1 or N, 1, tokens, hidden / heads) turns queries and keys."""
+        x = x + self.attend(x, rotary)
         return x + self.feed(x)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
         """What attention adds to (N, tokens, hidden)."""
-        qkv = self.qkv(layer_normalised(self.norm1, x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(*qkv).transpose(1, 2).flatten(2))
+        qkv = self.qkv(layer_normalised(self.norm1, x)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self._drop(self.out(attended.transpose(1, 2).flatten(2)))
 
     def feed(self, x: Tensor) -> Tensor:
         """What the MLP adds to (N, tokens, hidden)."""
-        return self.fc2(F.gelu(self.fc1(layer_normalised(self.norm2, x)), approximate=self.approximate))
+        hidden = self._drop(F.gelu(self.fc1(layer_normalised(self.norm2, x)), approximate=self.approximate))
+        return self._drop(self.fc2(hidden))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Siglip(nn.Module):
@@ -65,7 +78,7 @@ class Siglip(nn.Module):
         self.size = size
         self.patches = nn.Conv2d(3, size.hidden, kernel_size=size.patch, stride=size.patch)
         self.positions = nn.Parameter(torch.zeros(size.tokens, size.hidden))
-        self.layers = nn.ModuleList(SiglipLayer(size) for _ in range(size.depth))
+        self.layers = nn.ModuleList(SiglipLayer(size.hidden, size.heads, size.mlp) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.hidden, eps=1e-6)
 
     def forward(self, images: Tensor) -> Tensor:

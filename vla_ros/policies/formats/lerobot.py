@@ -166,8 +166,14 @@ class LeRobotFolder:
         return next((step for step in self.preprocessor if step.name == name), None)
 
 
-def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
-    """Read the small files of a LeRobot folder. Raises InputError that names the file and the field."""
+def read_folder(path: Path, config: Mapping[str, Any], own_steps: Collection[str] = ()) -> LeRobotFolder:
+    """Read the small files of a LeRobot folder.
+
+    Args:
+        own_steps: registered names of processor steps that the family reads itself.
+
+    Raises InputError that names the file and the field.
+    """
     where = path / "config.json"
     inputs = _features(config.get("input_features"), f"{where}: input_features")
     outputs = _features(config.get("output_features"), f"{where}: output_features")
@@ -176,8 +182,8 @@ def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
         outputs.setdefault(ACTION, Feature(ACTION, "ACTION", (config.get("max_action_dim", 32),)))
     if ACTION not in outputs:
         raise InputError(f"{where}: output_features has {sorted(outputs)}, expected {ACTION!r} among them")
-    preprocessor = _steps(path / PREPROCESSOR)
-    postprocessor = _steps(path / POSTPROCESSOR)
+    preprocessor = _steps(path / PREPROCESSOR, own_steps)
+    postprocessor = _steps(path / POSTPROCESSOR, own_steps)
     modes = _modes(config.get("normalization_mapping"), where) or dict(DEFAULT_MODES.get(config.get("type"), {}))
     epsilon, seen = 1e-8, {}
     for steps, name, file in (
@@ -232,7 +238,7 @@ def _modes(value: Any, where: Path) -> dict[str, str]:
     return modes
 
 
-def _steps(path: Path) -> tuple[Step, ...]:
+def _steps(path: Path, own: Collection[str]) -> tuple[Step, ...]:
     if not path.exists():
         return ()
     steps = []
@@ -241,8 +247,9 @@ def _steps(path: Path) -> tuple[Step, ...]:
         where = f"{path}: steps[{index}]"
         name = value_of(str, row.get("registry_name"), f"{where}.registry_name")
         config = value_of(dict[str, Any], row.get("config") or {}, f"{where}.config")
-        if name not in _PLAIN_STEPS:
-            raise InputError(f"{where}: step {shown(name)} is not known, expected one of {sorted(_PLAIN_STEPS)}")
+        if name not in _PLAIN_STEPS and name not in own:
+            raise InputError(f"{where}: step {shown(name)} is not known, expected one of "
+                             f"{sorted({*_PLAIN_STEPS, *own})}")
         state, missing = {}, ""
         file = row.get("state_file")
         if file and name in NORMALISERS and not inside(path.parent, file, f"{where}.state_file").exists():

@@ -19,7 +19,7 @@ class Block(SiglipLayer):
     approximate = "none"
 
     def __init__(self, size: TowerSize, text_width: int) -> None:
-        super().__init__(size)
+        super().__init__(size.hidden, size.heads, size.mlp)
         self.scaled, self.film = size.layer_scale, bool(text_width)
         if self.scaled:
             self.ls1, self.ls2 = (nn.Parameter(torch.ones(size.hidden)) for _ in range(2))

@@ -1,0 +1,95 @@
+"""GR00T's vision-language model: images and text to the features that the action head attends to."""
+
+import torch
+from torch import Tensor, nn
+
+from vla_ros.nn.attention import grouped_attention
+from vla_ros.nn.embeddings import Rotary, rotary_table
+from vla_ros.nn.llama import LlamaLayer, LlamaNorm
+from vla_ros.policies.groot.config import GrootConfig
+from vla_ros.policies.groot.vision import EagleVision, QwenVision
+
+
+class Backbone(nn.Module):
+    """Eagle 2 (N1: SigLIP and Llama), Eagle 2.5 (N1.5: and Qwen3), N1.6's (SigLIP 2 and Qwen3), Qwen3-VL (N1.7).
+
+    The text tower is causal and cut to `text_layers`; N1.7 reads its state before the last norm.
+    """
+
+    def __init__(self, config: GrootConfig) -> None:
+        super().__init__()
+        self.config, text = config, config.text
+        if config.generation == "n1.7":
+            self.vision = QwenVision(config.vision, text.width)
+        else:
+            self.vision = EagleVision(
+                config.vision, "flexible" if config.generation == "n1.6" else "fixed", config.vision_select,
+                config.shuffle, config.connector_layers, text.width,
+            )
+        self.embedding = nn.Embedding(text.vocabulary, text.width)
+        self.layers = nn.ModuleList(LlamaLayer(text, text.width, text.mlp) for _ in range(config.text_layers))
+        self.norm = None if config.generation == "n1.7" else LlamaNorm(text.width, text.epsilon)
+        self.projection = nn.Linear(text.width, config.feature_dim) if config.projected else None
+
+    def image_tokens(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(B, N, 3, H, W) uint8, or float in [-1, 1], to (B, N * tokens, width), and those of the first layers."""
+        if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
+            images = images.float() / 255 * 2 - 1
+        tokens, deeper = self.vision(images.flatten(0, 1))
+        return tuple(
+            self._joined(part, images) if isinstance(part, Tensor) else [self._joined(one, images) for one in part]
+            for part in (tokens, deeper)
+        )
+
+    @staticmethod
+    def _joined(tokens: Tensor, images: Tensor) -> Tensor:
+        return tokens.unflatten(0, images.shape[:2]).flatten(1, 2)
+
+    def forward(
+        self, tokens: Tensor, valid: Tensor, images: Tensor, deeper: list[Tensor], positions: Tensor | None = None
+    ) -> Tensor:
+        """(B, L, feature_dim) features.
+
+        Args:
+            tokens: (B, L) int64.
+            valid: (B, L) bool, False at padding. There attention gives 0, as the kernels of the original do, and
+                what the layers make of it is in the features, which N1, N1.5 and N1.7 attend to.
+            images: (B, T, width), in place of the T image tokens of each row, in order; deeper: added to them.
+            positions: (3, B, L) of time, row and column (N1.7).
+        """
+        at_image = tokens == self.config.image_token
+        place = (at_image.cumsum(dim=1) - 1).clamp(min=0)[..., None]
+        images = images.gather(1, place.expand(-1, -1, images.shape[-1]))
+        x = self.embedding(tokens)
+        x = torch.where(at_image[..., None], images.to(x.dtype), x).to(self.layers[0].qkv.weight.dtype)
+        rotary = self._rotary(tokens, positions)
+        length, groups = tokens.shape[1], self.config.text.heads // self.config.text.kv_heads
+        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
+        own = torch.eye(length, dtype=torch.bool, device=tokens.device)
+        mask = (causal & valid[:, None, :] | own)[:, None].repeat(1, 1, groups, 1)  # a row that sees nothing is NaN
+        kept = valid[..., None].to(x.dtype)
+        for index, layer in enumerate(self.layers):
+            query, key, value = layer.project(x, rotary)
+            x = layer.finish(x, grouped_attention(query, key, value, mask) * kept)
+            if index < len(deeper):
+                deep = deeper[index].gather(1, place.expand(-1, -1, x.shape[-1]))
+                x = torch.where(at_image[..., None], x + deep.to(x.dtype), x)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.config.reproject_vision:
+            x = torch.where(at_image[..., None], images.to(x.dtype), x)
+        return x if self.projection is None else self.projection(x)
+
+    def _rotary(self, tokens: Tensor, positions: Tensor | None) -> Rotary:
+        """Of the tokens' places; with three positions a token, every third turn is by time, row and column."""
+        size, theta = self.config.text, self.config.rope_theta
+        if positions is None:
+            return rotary_table(torch.arange(tokens.shape[1], device=tokens.device)[None], size.head_dim, theta)
+        tables = [rotary_table(one, size.head_dim, theta) for one in positions.unbind()]
+        turn = torch.arange(size.head_dim // 2, device=tokens.device)
+        axis = turn % 3 * (turn < sum(3 * n * (turn % 3 == which) for which, n in enumerate(self.config.mrope)))
+        axis = axis.repeat(2)
+        return tuple(
+            torch.stack([table[part] for table in tables]).gather(0, axis.expand(1, *tables[0][part].shape))[0]
+            for part in (0, 1)
+        )

@@ -1,0 +1,216 @@
+"""States and actions in groups (an arm, a gripper, a hand), each normalised in a way of its own.
+
+Sources: the Isaac GR00T code, `state_action.py` of N1 and N1.5, `state_action_processor.py` of N1.6 and N1.7.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import Range
+from vla_ros.core.rotations import SIZES, check_form, from_matrix, to_matrix
+
+SIX = "rotation_6d_rows"
+# mode: the statistics that it reads
+MODES = {
+    "identity": (), "sin_cos": (), "binary": (), "min_max": ("min", "max"), "percentiles": ("q01", "q99"),
+    "q99": ("q01", "q99"), "scale": ("min", "max"), "mean_std": ("mean", "std"), "mean_std_passed": ("mean", "std"),
+}
+POSES = {"pose": SIX, "pose_vector": "vector"}  # kind of a pose: form of its rotation
+RELATIVE = ("", "joints", *POSES)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Neighbouring numbers of a state or an action.
+
+    Attributes:
+        size: how many the robot's side has.
+        mode: "min_max" and "percentiles" map their bounds to ± 1 and a constant number to 0; "q99" maps as
+            "percentiles" and clips, but passes a constant number; "mean_std" has unit deviation, a constant number
+            passes and comes back as the mean; with "mean_std_passed" (N1.6, N1.7) it passes back, too; "scale" divides
+            by the largest magnitude; "binary" is 0 or 1; "sin_cos" makes sines, then cosines, of angles in rad.
+        clip, clip_back: numbers stay within ± 1 once normalised, and before they are put back.
+        rotation: form of the rotation that the numbers are (see `core.rotations`), which six numbers replace.
+        relative: of actions, to the newest state of the group `reference`: "joints" differ from it, a pose is seen
+            from it: "pose" position and six numbers (the first two rows of the rotation), "pose_vector" position and
+            axis times angle.
+        rows: rows of a chunk with statistics of their own; 0: one for all.
+    """
+
+    name: str
+    size: Annotated[int, Range(1, 1000)]
+    mode: str = "min_max"
+    clip: bool = False
+    clip_back: bool = False
+    rotation: str = ""
+    relative: str = ""
+    reference: str = ""
+    rows: Annotated[int, Range(0, 10_000)] = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise InputError(f"group {self.name!r}: mode {self.mode!r}, expected one of {sorted(MODES)}")
+        if self.relative not in RELATIVE:
+            raise InputError(f"group {self.name!r}: relative {self.relative!r}, expected one of {list(RELATIVE)}")
+        if self.rotation:
+            check_form(self.rotation)
+        pose = POSES.get(self.relative, "")
+        for what, form, more in (("rotation", self.rotation, 0), ("pose", pose, 3)):
+            if form and self.size != SIZES[form] + more:
+                raise InputError(f"group {self.name!r}: {self.size} numbers, a {what} as {form} has "
+                                 f"{SIZES[form] + more}")
+
+    @property
+    def numbers(self) -> int:
+        """How many are normalised: with six for a rotation."""
+        return 6 if self.rotation else self.size
+
+    @property
+    def width(self) -> int:
+        """How many the network sees."""
+        return self.numbers * (2 if self.mode == "sin_cos" else 1)
+
+    @property
+    def count(self) -> int:
+        """How many numbers a statistic of it has: of each row one below the other."""
+        return self.numbers * (self.rows or 1)
+
+    def described(self) -> str:
+        """For `vla-ros info`."""
+        words = [self.mode, *([f"{self.rotation} as six numbers"] if self.rotation else [])]
+        return " ".join([*words, *([f"relative to {self.reference}"] if self.relative else [])])
+
+    def normalise(self, x: np.ndarray, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(..., H, numbers) to (..., H, width) with the statistics (1 or rows, numbers) each."""
+        if self.mode == "identity":
+            y = x
+        elif self.mode == "sin_cos":
+            y = np.concatenate([np.sin(x), np.cos(x)], axis=-1)
+        elif self.mode == "binary":
+            y = (x > 0.5).astype(np.float64)
+        else:
+            low, high = self._statistics(rows, x.shape[-2])
+            if self.mode.startswith("mean_std"):
+                y = np.where(high == 0, x, (x - low) / np.where(high == 0, 1, high))
+            elif self.mode == "scale":
+                most = np.maximum(np.abs(low), np.abs(high))
+                y = np.where(most == 0, 0, x / np.where(most == 0, 1, most))
+            else:
+                constant, width = low == high, np.where(low == high, 1, high - low)
+                y = np.where(constant, x if self.mode == "q99" else 0, 2 * (x - low) / width - 1)
+        return np.clip(y, -1, 1) if self.clip or self.mode == "q99" else y
+
+    def restore(self, y: np.ndarray, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The inverse of `normalise`. Raises InputError for a mode that has none."""
+        if self.mode in ("sin_cos", "scale"):
+            raise InputError(f"group {self.name!r}: mode {self.mode} of an action, expected one with an inverse")
+        y = np.clip(y, -1, 1) if self.clip_back else y
+        if self.mode == "identity":
+            return y
+        if self.mode == "binary":
+            return (y > 0.5).astype(np.float64)
+        low, high = self._statistics(rows, y.shape[-2])
+        if self.mode.startswith("mean_std"):
+            return np.where((high == 0) & (self.mode == "mean_std_passed"), y, y * high + low)
+        return (y + 1) / 2 * (high - low) + low
+
+    def _statistics(self, rows: Mapping[str, np.ndarray], horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        low, high = (rows[name] for name in MODES[self.mode])
+        return (low[:horizon], high[:horizon]) if self.rows else (low, high)
+
+
+def to_network(
+    groups: Sequence[Group], x: np.ndarray, statistics: Mapping[str, np.ndarray],
+    reference: Mapping[str, np.ndarray] | None = None,
+) -> np.ndarray:
+    """(..., H, A) numbers of the robot's side, group after group, to (..., H, width) normalised.
+
+    Args:
+        statistics: name -> (sum of `count`,), group after group.
+        reference: group of the state -> (..., n) its newest numbers; for actions.
+    """
+    parts, rows = [], split_statistics(groups, statistics)
+    for group, part, found in zip(groups, _split(x, [g.size for g in groups]), rows, strict=True):
+        if group.relative:
+            start = reference[group.reference][..., None, :]
+            part = part - start if group.relative == "joints" else relative_pose(part, start, POSES[group.relative])
+        if group.rotation:
+            part = from_matrix(to_matrix(part, group.rotation), SIX)
+        parts.append(group.normalise(part, found))
+    return np.concatenate(parts, axis=-1)
+
+
+def to_robot(
+    groups: Sequence[Group], y: np.ndarray, statistics: Mapping[str, np.ndarray],
+    reference: Mapping[str, np.ndarray] | None = None,
+) -> np.ndarray:
+    """The inverse of `to_network`."""
+    parts, rows = [], split_statistics(groups, statistics)
+    for group, part, found in zip(groups, _split(y, [g.width for g in groups]), rows, strict=True):
+        part = group.restore(part, found)
+        if group.rotation:
+            part = from_matrix(to_matrix(part, SIX), group.rotation)
+        if group.relative:
+            start = reference[group.reference][..., None, :]
+            part = part + start if group.relative == "joints" else absolute_pose(part, start, POSES[group.relative])
+        parts.append(part)
+    return np.concatenate(parts, axis=-1)
+
+
+def by_name(groups: Sequence[Group], x: np.ndarray) -> dict[str, np.ndarray]:
+    """(..., S) numbers of the robot's side to those of each group."""
+    return dict(zip((group.name for group in groups), _split(x, [g.size for g in groups]), strict=True))
+
+
+def split_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Of each group, (1 or rows, numbers) each."""
+    result: list[dict[str, np.ndarray]] = [{} for _ in groups]
+    for name, values in statistics.items():
+        for row, group, part in zip(result, groups, _split(np.asarray(values), [g.count for g in groups]), strict=True):
+            row[name] = part.reshape(-1, group.numbers)
+    return result
+
+
+def check_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarray], what: str) -> None:
+    """Raises InputError unless the statistics have what each group's mode reads, of all groups together."""
+    count = sum(group.count for group in groups)
+    for group in groups:
+        for name in MODES[group.mode]:
+            found = np.size(statistics.get(name, ()))
+            if found != count:
+                raise InputError(f"{what} {group.name!r} is normalised by {group.mode}: {found} numbers of {name!r} in "
+                                 f"the statistics, the groups have {count}")
+
+
+def check_references(actions: Sequence[Group], states: Sequence[Group]) -> None:
+    """Raises InputError unless each relative group of actions has its group of the state, of the same size."""
+    sizes = {group.name: group.size for group in states}
+    for group in actions:
+        if group.relative and sizes.get(group.reference) != group.size:
+            raise InputError(f"action {group.name!r} is relative to the state {group.reference!r}, expected one of "
+                             f"{group.size} numbers among {sizes}")
+        if group.mode in ("sin_cos", "scale"):
+            raise InputError(f"action {group.name!r}: mode {group.mode}, expected one with an inverse")
+
+
+def relative_pose(pose: np.ndarray, start: np.ndarray, form: str) -> np.ndarray:
+    """(..., 3 + n) poses as seen from (..., 3 + n) others: position, then the rotation in a form."""
+    turned, first = to_matrix(pose[..., 3:], form), to_matrix(start[..., 3:], form)
+    back = first.swapaxes(-1, -2)
+    place = (back @ (pose[..., :3] - start[..., :3])[..., None])[..., 0]
+    return np.concatenate([place, from_matrix(back @ turned, form)], axis=-1)
+
+
+def absolute_pose(pose: np.ndarray, start: np.ndarray, form: str) -> np.ndarray:
+    """The inverse of `relative_pose`."""
+    turned, first = to_matrix(pose[..., 3:], form), to_matrix(start[..., 3:], form)
+    place = (first @ pose[..., :3, None])[..., 0] + start[..., :3]
+    return np.concatenate([place, from_matrix(first @ turned, form)], axis=-1)
+
+
+def _split(x: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    return np.split(x, np.cumsum(sizes)[:-1], axis=-1) if len(sizes) else []

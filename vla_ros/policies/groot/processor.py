@@ -1,0 +1,185 @@
+"""Samples to GR00T's batches, and its answers to joint targets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vla_ros.core.chunk import Targets
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.core.stream import JOINT_STATES
+from vla_ros.policies.groot.groups import POSES, by_name, check_statistics, to_network, to_robot
+from vla_ros.policies.groot.images import prepared
+from vla_ros.policies.groot.prompts import check_tokenizer, left_padded, padding_token, prompt_ids
+from vla_ros.policies.normalisation import Normalisation
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.processor import StandardProcessor, padded
+
+
+@dataclass(frozen=True)
+class GrootProcessor(StandardProcessor):
+    """The batch is described at `Groot`. Absent cameras are left out.
+
+    Where the sizes have groups, the statistics of `state` and `actions` stand group after group.
+    """
+
+    horizon = property(attrgetter("config.valid_horizon"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        config = self.config
+        if self.tokenizer is not None:
+            check_tokenizer(config, self.tokenizer)
+        for what, groups, dimensions, normalisation in (
+            ("state", config.state_groups, self.embodiment.state, self.state),
+            ("actions", config.action_groups, self.embodiment.actions, self.actions),
+        ):
+            size = sum(group.size for group in groups)
+            if not normalisation.missing:
+                check_statistics(groups, normalisation.statistics, what)
+            if groups and len(dimensions) != size:
+                raise InputError(f"{what} of {len(dimensions)} dimensions, the groups "
+                                 f"{[f'{g.name} ({g.size})' for g in groups]} have {size}")
+        absent = by_name(config.state_groups, np.array([d.joint is None for d in self.embodiment.state]))
+        for group in config.action_groups:
+            if group.relative in POSES and absent[group.reference].any():
+                raise InputError(f"actions {group.name!r} are relative to the pose {group.reference!r}, of which the "
+                                 "robot has no joints: such a policy can be described and measured, not served")
+
+    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
+        config = self.config
+        return dict.fromkeys(self.cameras, config.video_steps) | {JOINT_STATES: config.state_steps}
+
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        config, states = self.config, self.states(samples)
+        runs = self._pictures(samples)
+        unit = config.image_unit
+        grids = [(run.shape[3] // unit, run.shape[4] // unit) for run in runs for _ in range(run.shape[1])]
+        tokenizer = self.ask_tokenizer()
+        rows = [prompt_ids(config, tokenizer, sample.instruction, grids) for sample in samples]
+        tokens, mask = left_padded(rows, padding_token(config, tokenizer))
+        batch = {
+            **{f"images_{n}" if n else "images": run for n, run in enumerate(runs)}, "tokens": tokens,
+            "token_mask": mask, "state": self.policy_states(states),
+            "embodiment": torch.full((len(samples),), config.embodiment),
+        }
+        if config.generation == "n1.7":
+            batch["positions"] = torch.ones(len(rows), 3, tokens.shape[1], dtype=torch.int64)
+            for to, row in zip(batch["positions"], rows, strict=True):
+                to[:, tokens.shape[1] - len(row) :] = mrope_positions(row, config.image_token, grids)
+        return batch | self.targets(samples, states)
+
+    def _pictures(self, samples: Sequence[Sample]) -> list[Tensor]:
+        """Neighbouring images of one size together, (B, N, 3, h, w) uint8 each: all of a time, then of the next."""
+        config = self.config
+        cameras = [camera for camera in self.robot_cameras if camera is not None]
+        steps = len(self.steps()[cameras[0]])
+        columns: list[np.ndarray] = []
+        for step in range(steps):
+            for camera in cameras:
+                frames = []
+                for sample in samples:
+                    if camera not in sample.images:
+                        raise InputError(f"no image of camera {camera!r}, only of {sorted(sample.images)}")
+                    if len(sample.images[camera]) != steps:
+                        raise InputError(f"{len(sample.images[camera])} images of camera {camera!r}, expected {steps}")
+                    try:
+                        frame = sample.images[camera][step]
+                        frames.append(prepared(frame, config.image_path, config.image_size, config.crop,
+                                               config.image_unit))
+                    except InputError as error:
+                        raise InputError(f"camera {camera!r}: {error}") from None
+                if len({frame.shape for frame in frames}) > 1:
+                    raise InputError(f"camera {camera!r}: images of {sorted({f.shape[:2] for f in frames})} in one "
+                                     "batch, expected one aspect")
+                columns.append(np.stack(frames))
+        runs: list[list[np.ndarray]] = []
+        for column in columns:
+            if not runs or runs[-1][0].shape != column.shape:
+                runs.append([])
+            runs[-1].append(column)
+        return [torch.from_numpy(np.ascontiguousarray(np.stack(run, axis=1).transpose(0, 1, 4, 2, 3))) for run in runs]
+
+    def policy_states(self, states: np.ndarray) -> Tensor:
+        groups = self.config.state_groups
+        if not groups:
+            return super().policy_states(states)
+        values = self.embodiment.state_to_policy(states)
+        return padded(to_network(groups, values, self._statistics(self.state)), self.state_width)
+
+    def targets(self, samples: Sequence[Sample], states: np.ndarray) -> Batch:
+        """As in every family; rows that this embodiment has not are padding."""
+        batch = super().targets(samples, states)
+        if "actions" in batch:
+            pad = batch.get("action_is_pad", torch.zeros(len(samples), self.horizon, dtype=torch.bool))
+            batch["action_is_pad"] = functional.pad(pad, (0, self.config.chunk_size - pad.shape[1]), value=True)
+        return batch
+
+    def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
+        """(B, h, J) joint targets and (B, J) newest states to (B, H, D); rows beyond h <= H are zero."""
+        groups = self.config.action_groups
+        if not groups:
+            values = super().normalise_actions(actions, states)
+        else:
+            if actions.shape[-1] != len(self.joints):
+                raise InputError(f"actions of {actions.shape[-1]} joints, expected {len(self.joints)}")
+            values = self.embodiment.actions_to_policy(actions, states)
+            values = to_network(groups, values, self._statistics(self.actions), self._reference(states))
+            values = padded(values, self.config.action_dim)
+        return functional.pad(values, (0, 0, 0, self.config.chunk_size - values.shape[-2]))
+
+    def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+        """(B, H, D) and (B, H); rows that this embodiment has not do not survive."""
+        normalised, survives = super().normalise(targets, samples)
+        return normalised, functional.pad(survives, (0, normalised.shape[1] - survives.shape[1]), value=False)
+
+    def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+        groups, answer = self.config.action_groups, answer[:, : self.horizon]
+        if not groups:
+            return super()._restored(answer, states)
+        values = answer.detach().cpu().double().numpy()[..., : self.config.action_width]
+        values = to_robot(groups, values, self._statistics(self.actions), self._reference(states))
+        return self.embodiment.actions_to_robot(values, states)
+
+    def _reference(self, states: np.ndarray) -> dict[str, np.ndarray]:
+        return by_name(self.config.state_groups, self.embodiment.state_to_policy(states))
+
+    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "GrootProcessor":
+        for group in (*self.config.state_groups, *self.config.action_groups):
+            if group.rotation or group.relative:
+                raise InputError(f"group {group.name!r} is {group.described()}: its statistics do not follow from "
+                                 "those of joint targets; keep the checkpoint's (--statistics keep)")
+        return super().with_statistics(statistics)
+
+    @staticmethod
+    def _statistics(normalisation: Normalisation) -> dict[str, np.ndarray]:
+        if normalisation.missing:
+            raise InputError("normalisation: the checkpoint has no statistics")
+        return dict(normalisation.statistics)
+
+
+def mrope_positions(tokens: Sequence[int], image_token: int, grids: Sequence[tuple[int, int]]) -> Tensor:
+    """(3, L) int64 positions of time, row and column, as Qwen3-VL counts them.
+
+    Text counts on in all three; the tokens of an image share their time, and have their rows and columns from there on.
+
+    Args:
+        grids: rows and columns of each image's tokens, in order.
+    """
+    result, count, images, skip = [], 0, iter(grids), 0
+    for token in tokens:
+        if skip:
+            skip -= 1
+        elif token == image_token:
+            rows, columns = next(images)
+            result += [(count, count + row, count + column) for row in range(rows) for column in range(columns)]
+            count, skip = count + max(rows, columns), rows * columns - 1
+        else:
+            result.append((count,) * 3)
+            count += 1
+    return torch.tensor(result).T

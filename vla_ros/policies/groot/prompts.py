@@ -1,0 +1,96 @@
+"""What GR00T reads: the prompt of each generation, and the tokens that images take in it."""
+
+import logging
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.policies.groot.config import GrootConfig
+from vla_ros.policies.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+_USER, _END, _ASSISTANT = "<|im_start|>user\n", "<|im_end|>\n", "<|im_start|>assistant\n"
+NOTHING_SAID = "Perform the task."
+
+
+def image_mark(generation: str) -> str:
+    """The text of an image's token."""
+    return "<|image_pad|>" if generation == "n1.7" else "<IMG_CONTEXT>"
+
+
+def prompt(config: GrootConfig, instruction: str, images: int) -> str:
+    """The text that is tokenised, with one mark for each image."""
+    text = instruction.strip() or NOTHING_SAID
+    if config.formalise:
+        text = re.sub(r"[^\w\s]", "", text.lower())
+    if config.listed:
+        text = repr([text])  # Isaac's N1.5 hands its template an array where it trained with a text
+    mark, numbers = image_mark(config.generation), range(1, images + 1)
+    if config.generation == "n1.7":
+        return _USER + f"<|vision_start|>{mark}<|vision_end|>" * images + text + _END
+    if config.generation == "n1":
+        shown_images = "".join(f"{f'<image {k}>' if images > 1 else ''}<img>{mark}</img>\n" for k in numbers)
+        return _SYSTEM + _USER + shown_images + text + _END + _ASSISTANT
+    shown_images = "".join(f"<image {k}><img>{mark}</img>" for k in numbers)
+    if config.generation == "n1.5":
+        return _SYSTEM + _USER + shown_images + text + _END + _ASSISTANT
+    return _SYSTEM + _USER + text + shown_images + _END
+
+
+def prompt_ids(
+    config: GrootConfig, tokenizer: Tokenizer, instruction: str, grids: Sequence[tuple[int, int]]
+) -> list[int]:
+    """Ids, with as many of each image as it has tokens; `grids`: their rows and columns.
+
+    An instruction that is too long loses its last words. Raises InputError for one that writes images itself.
+    """
+    ids = tokenizer.encode(prompt(config, instruction, len(grids)))
+    if len(ids) > config.tokenizer_max_length:
+        ids = _cut(config, tokenizer, instruction, len(grids))
+    if ids.count(config.image_token) != len(grids):
+        raise InputError(f"instruction {shown(instruction)}: it holds {image_mark(config.generation)!r}, expected "
+                         "words")
+    counts = iter(rows * columns for rows, columns in grids)
+    return [id_ for one in ids for id_ in ([one] * next(counts) if one == config.image_token else [one])]
+
+
+def _cut(config: GrootConfig, tokenizer: Tokenizer, instruction: str, images: int) -> list[int]:
+    """Of as many of the instruction's words as fit."""
+    words = instruction.split()
+    fits, beyond = 0, len(words)
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        ids = tokenizer.encode(prompt(config, " ".join(words[:middle]), images))
+        fits, beyond = (middle, beyond) if len(ids) <= config.tokenizer_max_length else (fits, middle)
+    logger.warning("the instruction %r was cut to %d words", instruction, fits)
+    return tokenizer.encode(prompt(config, " ".join(words[:fits]), images))
+
+
+def padding_token(config: GrootConfig, tokenizer: Tokenizer) -> int:
+    """What shorter prompts of a batch begin with."""
+    found = tokenizer.encode("<|im_end|>" if config.generation == "n1" else "<|endoftext|>")
+    return found[0] if len(found) == 1 else 0
+
+
+def check_tokenizer(config: GrootConfig, tokenizer: Tokenizer) -> None:
+    """Raises InputError where the image's token is another one than the policy's."""
+    mark = image_mark(config.generation)
+    if (found := tokenizer.encode(mark)) != [config.image_token]:
+        raise InputError(f"tokenizer: {mark} is {shown(found)}, the policy expects [{config.image_token}]: give "
+                         f"{config.tokenizer_of}")
+
+
+def left_padded(rows: Sequence[list[int]], padding: int) -> tuple[Tensor, Tensor]:
+    """(B, L) int64 ids, filled up on the left to the longest, and their (B, L) bool mask."""
+    longest = max(map(len, rows))
+    tokens = torch.full((len(rows), longest), padding, dtype=torch.int64)
+    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        tokens[i, longest - len(row) :] = torch.tensor(row, dtype=torch.int64)
+        mask[i, longest - len(row) :] = True
+    return tokens, mask

@@ -1,0 +1,285 @@
+"""Published folders of GR00T: NVIDIA's, and LeRobot's of N1.5 (its releases 0.4 and 0.5) and N1.7 (0.6)."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import read_mapping, value_of
+from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.family import Family
+from vla_ros.policies.formats.lerobot import Feature, LeRobotFolder, check_fields, read_folder
+from vla_ros.policies.formats.lerobot_robot import find_embodiment
+from vla_ros.policies.formats.weights import TensorFolder
+from vla_ros.policies.groot.config import GENERATIONS, GrootConfig
+from vla_ros.policies.groot.groups import Group
+from vla_ros.policies.groot.metadata import (
+    OLD,
+    Said,
+    chosen_tag,
+    from_metadata,
+    from_modalities,
+    from_processor,
+    image_fields,
+    joined,
+    number_of,
+)
+from vla_ros.policies.groot.names import PREFIX
+from vla_ros.policies.groot.sizes import PUBLISHED, head_fields, known, vlm_fields
+from vla_ros.policies.normalisation import Normalisation, Statistics
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, read_config
+from vla_ros.policies.processor import short_name
+
+MODEL_TYPES = {"gr00t_n1": "n1", "gr00t_n1_5": "n1.5", "Gr00tN1d6": "n1.6", "Gr00tN1d7": "n1.7"}
+PACK, ENCODE, DECODE, UNPACK = (
+    "groot_n1_7_pack_inputs_v1", "groot_n1_7_vlm_encode_v1", "groot_n1_7_action_decode_v1",
+    "groot_action_unpack_unnormalize_v2",
+)
+OLD_PACK, OLD_UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
+OWN_STEPS = (PACK, ENCODE, DECODE, UNPACK, OLD_PACK, OLD_UNPACK, "groot_eagle_encode_v3", "groot_eagle_collate_v3")
+TUNED = ("tune_llm", "tune_visual", "tune_projector", "tune_diffusion_model", "tune_vlln", "tune_top_llm_layers")
+LEROBOT_FIELDS = frozenset((
+    "n_obs_steps chunk_size n_action_steps max_state_dim max_action_dim normalization_mapping input_features "
+    "output_features base_model_path action_decode_transform embodiment_tag "
+    "num_inference_timesteps rtc_ramp_rate use_flash_attention use_relative_actions relative_exclude_joints "
+    "warmup_ratio use_bf16 model_params_fp32 image_size tokenizer_assets_repo lora_rank lora_alpha lora_dropout "
+    "lora_full_model video_backend balance_dataset_weights balance_trajectory_weights dataset_paths output_dir "
+    "save_steps max_steps batch_size dataloader_num_workers report_to resume " + " ".join(TUNED)
+).split())
+
+
+def is_nvidia(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is NVIDIA's."""
+    return _generation(config) is not None or known(config) and "type" not in config
+
+
+def _generation(config: Mapping[str, Any]) -> str | None:
+    return next((ours for theirs, ours in MODEL_TYPES.items() if config.get("model_type") == theirs), None)
+
+
+def read_nvidia(family: Family, path: Path, options: LoadOptions) -> tuple[GrootConfig, Parts]:
+    """Raises InputError."""
+    data, where = read_config(path), f"checkpoint {path}: config.json"
+    generation = _generation(data)
+    if generation is None:
+        head = value_of(dict[str, Any], data.get("action_head_cfg"), f"{where}: action_head_cfg")
+        generation = "n1.5" if "vl_self_attention_cfg" in head or "use_vlln" in head else "n1"
+    shapes = TensorFolder(path).shapes
+    fields = _vlm(generation, path, options) | head_fields(generation, data, where)
+    if generation == "n1.5" and not any(key.endswith("future_tokens.weight") for key in shapes):
+        raise InputError(f"checkpoint {path}: no action_head.future_tokens.weight: a port of N1.5 without the "
+                         "published network's future tokens, which gives other actions; expected Isaac GR00T's or "
+                         "LeRobot's form")
+    read = from_metadata if generation in ("n1", "n1.5") else from_processor
+    said = read(path, generation, options.overrides.get("embodiment_tag"))
+    if generation in ("n1", "n1.5"):
+        fields["listed"] = generation == "n1.5"
+    return _finished(path, {**GENERATIONS[generation], **fields, **said.fields}, said, options, where)
+
+
+def read_lerobot(family: Family, path: Path, options: LoadOptions) -> tuple[GrootConfig, Parts]:
+    """Raises InputError."""
+    data, where = read_config(path), f"checkpoint {path}: config.json"
+    folder, shapes = read_folder(path, data, OWN_STEPS), TensorFolder(path).shapes
+    check_fields(data, LEROBOT_FIELDS, path)
+    for name, expected in (("n_obs_steps", 1), ("action_decode_transform", None), ("lora_rank", 0)):
+        if data.get(name, expected) != expected:
+            raise InputError(f"{where}: {name} {shown(data[name])}, expected {expected!r}: nothing else is supported")
+    generation = "n1.7" if any(".visual." in key for key in shapes) else "n1.5"
+    shapes = {key.removeprefix(PREFIX): shape for key, shape in shapes.items()}
+    fields = _vlm(generation, path, options) | _head_of_shapes(generation, shapes, path, options)
+    fields |= {name: data[name] for name in TUNED if name in data}
+    for theirs, ours in (("num_inference_timesteps", "num_steps"), ("rtc_ramp_rate", "ramp_rate")):
+        if data.get(theirs) is not None:
+            fields[ours] = data[theirs]
+    tag = options.overrides.get("embodiment_tag", data.get("embodiment_tag"))
+    read = _lerobot_n1_7 if generation == "n1.7" else _lerobot_n1_5
+    said = read(folder, chosen_tag(tag, (), where))
+    fields = {**GENERATIONS[generation], **fields, **said.fields}
+    return _finished(path, fields, said, options, where, folder)
+
+
+def _lerobot_n1_7(folder: LeRobotFolder, tag: str) -> Said:
+    where = f"checkpoint {folder.path}: {PACK}"
+    pack, decode = folder.step(PACK), next((s for s in folder.postprocessor if s.name == DECODE), None)
+    packed, encode = pack.config if pack else {}, folder.step(ENCODE)
+    image = {"use_albumentations": False} | dict(encode.config if encode else {})
+    fields = image_fields(image, False, f"checkpoint {folder.path}: {ENCODE}") | {
+        "embodiment_tag": tag, "embodiment": number_of("n1.7", tag, packed.get("embodiment_mapping") or {}, where),
+        "formalise": value_of(bool, packed.get("formalize_language", True), f"{where}.formalize_language"),
+        "valid_rows": packed.get("valid_action_horizon") or 0, "cameras": _cameras(folder, packed, where),
+        "chunk_size": packed.get("action_horizon", folder.config.get("chunk_size", 40)),
+    }
+    raw, modality = packed.get("raw_stats") or {}, packed.get("modality_config") or {}
+    if decode is not None:
+        raw, modality = decode.config.get("raw_stats") or raw, decode.config.get("modality_config") or modality
+        switches = {"use_relative_action": True} | dict(packed) | dict(decode.config)
+        place = f"checkpoint {folder.path}: {DECODE}"
+        modality, raw = (value_of(dict[str, dict], said, place) for said in (modality, raw))
+        more, rows = from_modalities(modality, raw, switches, place)
+        return Said(more | fields, rows)
+    if folder.config.get("use_relative_actions"):
+        raise InputError(f"checkpoint {folder.path}: use_relative_actions, but no step {DECODE} that says relative to "
+                         "what: expected one in policy_postprocessor.json")
+    if packed.get("use_percentiles"):
+        raise InputError(f"{where}.use_percentiles: true without {DECODE}, expected false")
+    unpack = next((step for step in folder.postprocessor if step.name == UNPACK), None)
+    unpacked = unpack.config if unpack else {}
+    if unpacked.get("libero_gripper_action"):
+        raise InputError(f"checkpoint {folder.path}: {UNPACK}.libero_gripper_action: true, expected false: nothing "
+                         "else is supported")
+    clips = packed.get("clip_outliers", True), unpacked.get("clip_normalized_action", True)
+    return _simple(folder, fields, pack, *clips)
+
+
+def _lerobot_n1_5(folder: LeRobotFolder, tag: str) -> Said:
+    where = f"checkpoint {folder.path}: {OLD_PACK}"
+    pack = folder.step(OLD_PACK)
+    packed = pack.config if pack else {}
+    fields = {
+        "embodiment_tag": tag, "embodiment": number_of("n1.5", tag, packed.get("embodiment_mapping") or OLD, where),
+        "formalise": value_of(bool, packed.get("formalize_language", False), f"{where}.formalize_language"),
+        "cameras": _cameras(folder, {}, where), "image_path": "lerobot", "crop": 1.0, "listed": True,
+        "chunk_size": min(value_of(int, packed.get("action_horizon", 16), f"{where}.action_horizon"), 16),
+    }
+    return _simple(folder, fields, pack, False, False)
+
+
+def _simple(folder: LeRobotFolder, fields: dict[str, Any], pack: Any, clip_state: Any, clip_actions: Any) -> Said:
+    """One group of states and one of actions, normalised by their bounds."""
+    where = f"checkpoint {folder.path}: {pack.name if pack else PACK}"
+    mode = "min_max" if pack is None or pack.config.get("normalize_min_max", True) else "identity"
+    groups = {}
+    for name, size, clip in (("state", folder.state_dim, clip_state), ("action", folder.action_dim, clip_actions)):
+        clip = value_of(bool, clip, f"{where}: clip")
+        groups[f"{name}_groups"] = (Group(name, size, mode, *[clip and mode == "min_max"] * 2),) if size else ()
+    rows: dict[str, dict[str, Any]] = {STATE: {}, ACTION: {}}
+    for key, value in (pack.state if pack else {}).items():
+        feature, _, name = key.rpartition(".")
+        if feature in rows:
+            rows[feature][name] = np.asarray(value, dtype=np.float64).reshape(-1).tolist()
+    lacks, found = "", {}
+    for feature, group in ((STATE, groups["state_groups"]), (ACTION, groups["action_groups"])):
+        if group and mode != "identity" and not {"min", "max"} <= rows[feature].keys():
+            lacks = f"{feature} is normalised by {mode}, but its statistics lack ['min', 'max']"
+        else:
+            found[feature] = joined(group, {one.name: rows[feature] for one in group}, where)
+    return Said(fields | groups, {} if lacks else found, lacks)
+
+
+def _cameras(folder: LeRobotFolder, packed: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """In the order of the checkpoint's keys where it says one, else by name."""
+    names = sorted(feature.name for feature in folder.images)
+    keys = value_of(list[str], packed.get("video_modality_keys") or [], f"{where}.video_modality_keys")
+    if not keys:
+        return tuple(names)
+    short = {short_name(name): name for name in names} | {name: name for name in names}
+    missing = [key for key in keys if key not in short]
+    if missing:
+        raise InputError(f"{where}.video_modality_keys: {missing}, expected some of {names}")
+    return tuple(short[key] for key in keys)
+
+
+def _finished(
+    path: Path, fields: dict[str, Any], said: Said, options: LoadOptions, where: str,
+    folder: LeRobotFolder | None = None,
+) -> tuple[GrootConfig, Parts]:
+    """Sizes and parts, of a robot whose numbers the folder, the policy file or the robot itself says."""
+    given, names = options.embodiment, options.names
+    whole = (len(given.state), len(given.actions)) if given else (len(names[1]),) * 2 if names else (1, 1)
+    state, actions = (
+        sum(group.size for group in fields.get(f"{kind}_groups", ())) or size
+        for kind, size in zip(("state", "action"), whole, strict=True)
+    )
+    fields.setdefault("cameras", tuple(given.cameras) if given else names[2] if names else ("image",))
+    fields |= {"state_dim": state, "real_action_dim": actions}
+    for name in ("state_groups", "action_groups"):
+        fields[name] = _regrouped(fields.get(name, ()), options.overrides.get(name), name)
+    sizes = GrootConfig.from_dict(fields, where)
+    statistics = dict(said.statistics)
+    if (file := options.statistics()) is not None:
+        statistics = {feature: file[feature] for feature in (STATE, ACTION)}
+    poses = [g.name for g in sizes.action_groups if g.relative.startswith("pose") or _is_pose(g.name)]
+    if poses and given is None and names is not None:
+        raise InputError(f"checkpoint {path}: actions {poses} are poses of an end effector, which a robot of joints "
+                         "cannot follow; say in a policy file which dimensions are joints")
+    features = {STATE: Feature(STATE, "STATE", (state,)), **{name: Feature(name, "VISUAL", (3, 1, 1))
+                                                             for name in sizes.cameras}}
+    told = folder or LeRobotFolder(path, {}, features, {ACTION: Feature(ACTION, "ACTION", (actions,))}, {})
+    told = replace(told, config={**told.config, "use_relative_actions": False})  # the groups say what is relative
+    if said.rate and options.step_dt is None:
+        options = replace(options, step_dt=1 / said.rate)
+    embodiment: Embodiment = find_embodiment(told, sizes.cameras, options, {})
+    lacks = "" if statistics else said.lacks
+    carried: Statistics = {feature: statistics.get(feature, {}) for feature in (STATE, ACTION)}
+    modes = (Normalisation("min_max", carried[feature], "lerobot") for feature in (STATE, ACTION))
+    return sizes, Parts(embodiment, *modes, {}, "exact", no_statistics=lacks, notes=said.notes)
+
+
+def _regrouped(groups: tuple[Group, ...], said: Any, where: str) -> tuple[Group, ...]:
+    """The groups with the modes that the policy file says, as a mapping of group and mode. Raises InputError."""
+    if said is None:
+        return groups
+    modes = value_of(dict[str, str], said, f"overrides.{where}")
+    names = [group.name for group in groups]
+    if unknown := sorted(set(modes) - set(names)):
+        raise InputError(f"overrides.{where}: no group {unknown}, expected some of {names}")
+    return tuple(replace(group, mode=modes.get(group.name, group.mode)) for group in groups)
+
+
+def _is_pose(name: str) -> bool:
+    return name in ("x", "y", "z", "roll", "pitch", "yaw") or bool(re.search(r"eef|end_effector", name))
+
+
+def _vlm(generation: str, path: Path, options: LoadOptions) -> dict[str, Any]:
+    """Of the vision-language model's own config.json where there is one, else the published one's sizes."""
+    places = [Path(options.tokenizer)] if options.tokenizer else []
+    for place in (*places, path / "vlm"):
+        file = place / "config.json"
+        if place.is_dir() and file.exists() and "vision_config" in (found := read_mapping(file, "checkpoint")):
+            return vlm_fields(generation, found, str(file))
+    return vlm_fields(generation, PUBLISHED[generation], "published sizes")
+
+
+def _head_of_shapes(
+    generation: str, shapes: Mapping[str, tuple[int, ...]], path: Path, options: LoadOptions
+) -> dict[str, Any]:
+    """The action head, of whose sizes LeRobot's config.json says none: from the tensors, or from the folder that
+    `overrides.base_model_path` names."""
+    if (base := options.overrides.get("base_model_path")) is not None:
+        file = path / value_of(str, base, "overrides.base_model_path") / "config.json"
+        return head_fields(generation, read_mapping(file, "base model"), str(file))
+
+    def layers(pattern: str) -> int:
+        return len({match[1] for key in shapes if (match := re.match(pattern, key))})
+
+    head = "action_head."
+    try:
+        number, state, hidden = shapes[f"{head}state_encoder.layer1.W"]
+        width = shapes[f"{head}state_encoder.layer2.W"][2]
+        feature = shapes[f"{head}model.transformer_blocks.0.attn1.to_k.weight"][1]
+        fields = {
+            "embodiments": number, "max_state_dim": state, "hidden": hidden, "width": width, "feature_dim": feature,
+            "max_action_dim": shapes[f"{head}action_decoder.layer2.W"][2],
+            "max_seq_len": shapes[f"{head}position_embedding.weight"][0],
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise InputError(f"checkpoint {path}: its tensors are not those of a GR00T: {error}") from error
+    if width % 48 or feature % 64:
+        raise InputError(f"checkpoint {path}: a head of width {width} over features of {feature}: how many attention "
+                         "heads it has is in the config.json of its base model; name that folder in "
+                         "overrides.base_model_path")
+    future = shapes.get(f"{head}future_tokens.weight", (0,))[0]
+    if generation == "n1.5" and not future:
+        raise InputError(f"checkpoint {path}: no {head}future_tokens.weight, expected those of N1.5")
+    return fields | {
+        "generation": generation, "dit_heads": width // 48, "vl_heads": feature // 64, "future_tokens": future,
+        "dit_layers": layers(r"action_head\.model\.transformer_blocks\.(\d+)\."),
+        "vl_layers": layers(r"action_head\.vl_self_attention\.transformer_blocks\.(\d+)\."),
+        "text_layers": layers(r"backbone\..*language_model\.(?:model\.)?layers\.(\d+)\."),
+        "projected": "backbone.eagle_linear.weight" in shapes, "state_dropout": 0.2 if generation == "n1.7" else 0.0,
+    }
