@@ -142,10 +142,45 @@ def test_what_a_base_folder_declares_is_padding(tmp_path, dataset, name):
     check_answer(load(folder, robot=ROBOT, overrides={"statistics": tmp_path / "s.json"}), name)
 
 
-def test_what_a_trained_folder_declares_is_not_padding(tmp_path):
-    folder = lerobot_folders.write(tmp_path / "pi0", "pi0")
-    data = json.loads((folder / "config.json").read_text())
-    data["input_features"]["observation.state"]["shape"] = data["output_features"]["action"]["shape"] = [32]
-    (folder / "config.json").write_text(json.dumps(data))
-    with pytest.raises(InputError, match="state of 32 dimensions.* 6"):
+@pytest.mark.parametrize("name", ["pi0", "pi05", "smolvla"])
+@pytest.mark.parametrize("declared", [32, 5, None])
+def test_what_lerobot_tuned_keeps_the_inputs_of_its_base(tmp_path, name, declared):
+    """The actions are those of the robot, the state is still declared as the base had it, or not at all."""
+    folder = lerobot_folders.write(tmp_path / name, name)
+    features = json.loads((folder / "config.json").read_text())["input_features"]
+    state = features.pop("observation.state")
+    if declared or name == "smolvla":
+        features["observation.state"] = state | {"shape": [declared or 14]}
+    lerobot_folders.change(folder / "config.json", input_features=features)
+    loaded = load(folder, robot=ROBOT)
+    assert len(loaded.processor.embodiment.state) == 6
+    check_answer(loaded, name)
+
+
+def test_actions_are_as_wide_as_declared(tmp_path):
+    actions = {"action": {"type": "ACTION", "shape": [32]}}
+    folder = lerobot_folders.write(tmp_path / "pi0", "pi0", output_features=actions)
+    with pytest.raises(InputError, match="actions of 32 dimensions.* 6"):
         load(folder, robot=ROBOT)
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05", "smolvla"])
+def test_a_compiled_module_is_loaded_too(tmp_path, name):
+    """As the first smolvla_base was published."""
+    folder = lerobot_folders.write(tmp_path / name, name)
+    tensors = load_file(folder / "model.safetensors")
+    compiled = {key.replace("model.", "model._orig_mod.", 1): value for key, value in tensors.items()}
+    save_file(compiled, folder / "model.safetensors")
+    check_answer(load(folder, robot=ROBOT), name)
+
+
+def test_smolvla_for_aloha_is_refused_where_lerobot_turns_normalised_values(tmp_path):
+    plain = load(lerobot_folders.write(tmp_path / "plain", "smolvla"), robot=ROBOT)
+    folder = lerobot_folders.write(tmp_path / "new", "smolvla", adapt_to_pi_aloha=True)
+    with pytest.raises(InputError, match="adapt_to_pi_aloha: since LeRobot 0.4"):
+        describe(folder, embodiment=plain.processor.embodiment)
+    for file in folder.glob("policy_*"):
+        file.unlink()
+    with pytest.raises(InputError, match="adapt_to_pi_aloha: .*give a policy file"):
+        describe(folder)
+

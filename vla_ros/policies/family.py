@@ -21,7 +21,7 @@ from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.formats.lerobot_statistics import is_statistic
-from vla_ros.policies.formats.weights import Rename, Unused, load_weights
+from vla_ros.policies.formats.weights import Rename, Unused, load_weights, plain_name
 from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
@@ -71,9 +71,10 @@ class Layout:
     export: Callable[[Policy, StandardProcessor], lerobot_writer.Form] | None = None
 
     def names(self, sizes: Any, keys: Collection[str]) -> Rename:
-        """`rename`, for the statistics too that old folders keep among the weights."""
-        rename, statistic = self.rename(sizes, keys), Unused("statistics of an old folder; the processor has them")
-        return lambda key: statistic if is_statistic(key) else rename(key)
+        """`rename`, also for the statistics that old folders keep among the weights and for names of torch.compile."""
+        statistic = Unused("statistics of an old folder; the processor has them")
+        rename = self.rename(sizes, [plain_name(key) for key in keys])
+        return lambda key: statistic if is_statistic(key) else rename(plain_name(key))
 
 
 @dataclass(frozen=True)

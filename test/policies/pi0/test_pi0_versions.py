@@ -80,6 +80,11 @@ def test_the_version_is_told_with_its_reason(tmp_path):
         folder = write(tmp_path / f"{version}{name}", version, name, **changes)
         assert why in describe(folder)["notes"]
         assert "overrides.lerobot_version" in describe(folder, overrides={"lerobot_version": "0.3"})["notes"]
+        if version == "0.4":  # 0.5.0 writes the same config.json, and beside it
+            (folder / "train_config.json").write_text(json.dumps({"seed": 1}))
+            assert "as in LeRobot 0.4" in describe(folder)["notes"]
+            (folder / "train_config.json").write_text(json.dumps({"seed": 1, "cudnn_deterministic": False}))
+            assert "as in LeRobot 0.5, since train_config.json" in describe(folder)["notes"]
         with pytest.raises(InputError, match=r"lerobot_version '0.2', expected one of \['0.3', '0.4', '0.5'\]"):
             describe(folder, overrides={"lerobot_version": "0.2"})
 

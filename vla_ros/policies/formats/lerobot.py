@@ -66,8 +66,8 @@ class Feature:
 
 @dataclass(frozen=True)
 class Step:
-    """A processor step: its registered name, its settings, its tensors where it has any, (n,) float64 each, and the
-    name of their file where it is a normaliser and the folder lacks it."""
+    """A processor step: its registered name, its settings, its tensors in float64 where it has any, and the name
+    of their file where it is a normaliser and the folder lacks it."""
 
     name: str
     config: Mapping[str, Any]
@@ -169,6 +169,9 @@ def read_folder(path: Path, config: Mapping[str, Any]) -> LeRobotFolder:
     where = path / "config.json"
     inputs = _features(config.get("input_features"), f"{where}: input_features")
     outputs = _features(config.get("output_features"), f"{where}: output_features")
+    if config.get("type") in ("pi0", "pi05"):  # whose classes add what a file leaves out
+        inputs.setdefault(STATE, Feature(STATE, "STATE", (config.get("max_state_dim", 32),)))
+        outputs.setdefault(ACTION, Feature(ACTION, "ACTION", (config.get("max_action_dim", 32),)))
     if ACTION not in outputs:
         raise InputError(f"{where}: output_features has {sorted(outputs)}, expected {ACTION!r} among them")
     preprocessor = _steps(path / PREPROCESSOR)

@@ -37,6 +37,7 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     variant = options.overrides.get("statistics") if given is None else None
     statistics, lacks = find_statistics(folder, open_tensors(folder.path, options.base)[0], variant)
     padding = {name for name in (STATE, ACTION) if name not in statistics}
+    folder = _trained(folder, statistics)
     if given is not None:
         statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
         if lacks := lacking(folder, statistics):
@@ -64,6 +65,15 @@ def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statisti
             first, second = (first + second) / 2, (second - first) / 2
         result[feature.name] = {"mean": first, "std": second}
     return result
+
+
+def _trained(folder: LeRobotFolder, statistics: Statistics) -> LeRobotFolder:
+    """The folder with the state's size of its data. What LeRobot fine-tunes keeps the inputs that its base declared;
+    where states are padded, any size passes, and only the statistics tell."""
+    rows = statistics.get(STATE, {})
+    width = max((len(rows[name]) for name in normalisation.NAMES if name in rows), default=0)
+    padded = "max_state_dim" in folder.config and folder.state_dim
+    return folder.of_widths(width, folder.action_dim) if padded and width else folder
 
 
 def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
@@ -106,7 +116,12 @@ def find_embodiment(
 
 def check_aloha(folder: LeRobotFolder, options: LoadOptions) -> None:
     """Raises InputError for a policy in π's ALOHA convention on a robot whose policy file does not say so."""
-    if folder.config.get("adapt_to_pi_aloha") and options.embodiment is None:
+    if not folder.config.get("adapt_to_pi_aloha"):
+        return
+    if folder.config["type"] == "smolvla" and folder.preprocessor:
+        raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: since LeRobot 0.4 SmolVLA turns values that "
+                         "are normalised already, which is not supported; expected false")
+    if options.embodiment is None:
         raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
                          "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
 

@@ -78,7 +78,7 @@ def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
 def _of_processors(folder: LeRobotFolder) -> dict[str, Statistics]:
     sets: dict[str, Statistics] = {}
     for steps, name in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, strict=True):
-        for key, value in ((k, v) for step in steps if step.name == name for k, v in step.state.items()):
+        for key, value in ((k, v.ravel()) for step in steps if step.name == name for k, v in step.state.items()):
             match = _TENSOR.fullmatch(key)
             if match is None:
                 raise InputError(f"checkpoint {folder.path}: {name}: {shown(key)}, expected FEATURE.STATISTIC")
@@ -97,5 +97,5 @@ def _of_weights(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str, Stati
         match = _BUFFER.fullmatch(key)
         if match is not None and match["feature"] in names:
             rows = sets.setdefault(match["variant"] or "", {}).setdefault(names[match["feature"]], {})
-            rows[match["statistic"]] = numbers(tensors.read(key), f"checkpoint {folder.path}: {key}")
+            rows[match["statistic"]] = numbers(tensors.read(key), f"checkpoint {folder.path}: {key}").ravel()
     return sets

@@ -101,10 +101,10 @@ class TensorFolder:
 
 
 def numbers(tensor: Tensor, where: str) -> np.ndarray:
-    """(n,) float64 of a tensor of any shape and real type. Raises InputError for another type."""
+    """The tensor in float64, for any real type. Raises InputError for another type."""
     try:
         if not tensor.is_complex():
-            return tensor.double().reshape(-1).numpy()
+            return tensor.double().numpy()
     except RuntimeError:  # what torch stores but does not compute with, as four-bit floats
         pass
     raise InputError(f"{where}: numbers of {str(tensor.dtype).removeprefix('torch.')}, expected real ones of a type "
@@ -152,6 +152,11 @@ def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
         if match := re.fullmatch(pattern, key):
             return name if isinstance(name, Unused) else match.expand(name)
     return key
+
+
+def plain_name(key: str) -> str:
+    """A key without what torch.compile puts into the names of a module that it wraps."""
+    return key.replace("_orig_mod.", "")
 
 
 def load_weights(

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from vla_ros.policies.formats.transformers_names import decoder, siglip
-from vla_ros.policies.formats.weights import Rename, Unused, renamed
+from vla_ros.policies.formats.weights import Rename, Unused, plain_name, renamed
 
 P = "paligemma_with_expert.paligemma.model"
 X = "paligemma_with_expert.gemma_expert.model"
@@ -53,6 +53,7 @@ _ADAPTIVE = (
 
 def openpi_name(key: str) -> str:
     """The name that openpi gives to a tensor of any published layout."""
+    key = plain_name(key)
     for _, pattern, replacement in RENAMES:
         key = re.sub(f"^{pattern}", replacement, key)
     return key

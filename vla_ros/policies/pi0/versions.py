@@ -4,6 +4,7 @@ its version."""
 from dataclasses import dataclass
 
 from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import read_mapping
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder
 from vla_ros.policies.options import LoadOptions
@@ -54,7 +55,10 @@ def _evidence(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
         return "0.3", "its tensors have the names of then"
     if "use_relative_actions" in config:
         return "0.5", "config.json has use_relative_actions"
-    if "empty_cameras" in config:
-        return "0.4", ("config.json has no use_relative_actions, which LeRobot writes since 0.5.1; "
-                       "overrides.lerobot_version: 0.5 if 0.5.0 wrote it")
+    if "empty_cameras" in config:  # written by a class of LeRobot, 0.4 to 0.5.0
+        training = folder.path / "train_config.json"
+        if training.exists() and "cudnn_deterministic" in read_mapping(training, "checkpoint"):
+            return "0.5", "train_config.json has cudnn_deterministic"
+        return "0.4", ("config.json has no use_relative_actions, which LeRobot writes since 0.5.1, and no "
+                       "train_config.json says that 0.5.0 wrote it; overrides.lerobot_version says otherwise")
     return "0.5", "it is as openpi's, from which it was converted: it lacks fields that every LeRobot writes"
