@@ -163,6 +163,7 @@ def test_a_deviation_counts_too(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "message"), [
+    ({"unit": ["degrees"]}, r"unit \['degrees'\], expected one of"),
     ({"unit": "turns"}, r"unit 'turns', expected one of \['degrees', 'range_m100_100', 'range_0_100'\]"),
     ({"range": [0, 1]}, "unit None, expected one of"),
     ({"unit": "degrees", "scale": 2.0}, "unit degrees and a scale or offset, expected one or the other"),
