@@ -271,6 +271,21 @@ def test_parts_that_do_not_fit_are_named(tmp_path):
     assert (parallel.head, parallel.chunk) == ("tokens", 8)
 
 
+def test_a_platform_of_ones_own(tmp_path):
+    path = openvla_folders.write_oft(tmp_path / "oft", 6, 6)
+    with pytest.raises(InputError, match=r"actions of \[6\] and proprioception of \[6\] dimensions fit none of"):
+        describe(path)
+    sizes = {"chunk": 10, "action_dim": 6, "state_dim": 6, "cameras": ["full_image"], "space": "joint_position"}
+    config = load(path, overrides={"platform": sizes}).policy.config
+    assert (config.chunk, config.cameras, config.space) == (10, ("full_image",), "joint_position")
+    for name, value, message in (
+        ("action_dim", 7, r"fit none of \['yours'\]"), ("chunk", 0, "platform.chunk: 0, expected 1"),
+        ("chunks", 1, "platform.chunks: unknown field"), ("mode", "max", "normalisation 'max', expected one of"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load(path, overrides={"platform": sizes | {name: value}})
+
+
 def test_nothing_in_a_part_is_run(tmp_path):
     path = openvla_folders.write_oft(tmp_path / "oft", 7, 8)
 

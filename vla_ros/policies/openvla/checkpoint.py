@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import read_mapping, value_of
+from vla_ros.core.records import Cameras, Dimensions, Rows, read_mapping, value_of
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.family import Family, Layout
 from vla_ros.policies.formats.lerobot_robot import nameless
@@ -28,12 +28,12 @@ FITS = {"resize-naive": "bicubic", "letterbox": "letterbox", "resize-crop": "cov
 
 @dataclass(frozen=True)
 class Platform:
-    """What OFT's code knows of a robot, and its folders do not say."""
+    """What OFT's code knows of a robot, and its folders do not say; `mode` is that of the normalisation."""
 
-    chunk: int
-    action_dim: int
-    state_dim: int
-    cameras: tuple[str, ...]
+    chunk: Rows
+    action_dim: Dimensions
+    state_dim: Dimensions
+    cameras: Cameras
     mode: str = "quantiles"
     space: str = "end_effector_delta"
 
@@ -113,23 +113,23 @@ def _platform(
     """The head, and OFT's platform by the sizes of its parts or by `overrides.platform`; None of OpenVLA itself."""
     heads = [key for key in shapes if key.startswith(f"{HEAD}:")]
     head = "tokens" if not heads else "diffusion" if any("noise_predictor" in key for key in heads) else "l1"
-    name = value_of(str | None, options.overrides.get("platform"), "overrides.platform")
-    if name is not None and name not in PLATFORMS:
-        raise InputError(f"overrides.platform {shown(name)}, expected one of {sorted(PLATFORMS)}")
+    said = value_of(str | Platform | None, options.overrides.get("platform"), "overrides.platform")
+    if isinstance(said, str) and said not in PLATFORMS:
+        raise InputError(f"overrides.platform {shown(said)}, expected one of {sorted(PLATFORMS)} or a mapping of sizes")
     inputs = shapes.get(f"{PROPRIO}:fc1.weight")
-    if name is None and not heads and inputs is None:
+    if said is None and not heads and inputs is None:
         return "autoregressive", None
     answers = next((shapes[key] for key in heads if key.endswith(".fc2.bias")), None)
+    known = PLATFORMS if said is None else {said: PLATFORMS[said]} if isinstance(said, str) else {"yours": said}
     fitting = [
-        known for known, row in PLATFORMS.items()
-        if name in (None, known) and (not answers or answers == (row.action_dim,))
-        and (not inputs or inputs[1:] == (row.state_dim,))
+        name for name, row in known.items()
+        if answers in (None, (row.action_dim,)) and (not inputs or inputs[1:] == (row.state_dim,))
     ]
     if len(fitting) != 1:
         raise InputError(f"checkpoint {path}: actions of {list(answers or ())} and proprioception of "
-                         f"{list(inputs or ())[1:]} dimensions fit {fitting or 'none'} of {sorted(PLATFORMS)}; "
-                         "overrides.platform in the policy file says which it was trained for")
-    return head, PLATFORMS[fitting[0]]
+                         f"{list(inputs or ())[1:]} dimensions fit {fitting or 'none'} of {sorted(known)}; "
+                         "overrides.platform in the policy file says what it was trained for")
+    return head, known[fitting[0]]
 
 
 def _statistics(path: Path, data: Mapping[str, Any], options: LoadOptions) -> tuple[dict[str, Statistics], str, bool]:

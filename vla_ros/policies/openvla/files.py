@@ -44,7 +44,11 @@ class TorchFile:
         if not isinstance(rows, Mapping) or not all(
                 isinstance(key, str) and isinstance(value, Tensor) for key, value in rows.items()):
             raise InputError(f"checkpoint {path}: expected a mapping of names to tensors")
-        self._tensors = {prefix + key.removeprefix("module."): value for key, value in rows.items()}  # DDP's prefix
+        # DDP adds a prefix, the wrapper of FiLM repeats one.
+        self._tensors = {
+            prefix + re.sub(r"^(module\.)?(vision_backbone\.)*(?=vision_backbone\.)|^module\.", "", key): value
+            for key, value in rows.items()
+        }
         self.shapes = {key: tuple(value.shape) for key, value in self._tensors.items()}
         self.dtypes = {key: DTYPES.get(value.dtype, str(value.dtype)) for key, value in self._tensors.items()}
 
