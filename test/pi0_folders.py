@@ -174,6 +174,8 @@ def write_lerobot(folder: Path, config: Pi0Config, kind: str, dims: int, cameras
                   "state_file": state}]  # fmt: skip
         if relative is not None and stem == "policy_preprocessor":
             steps.append({"registry_name": "relative_actions_processor", "config": relative})
+        elif relative is not None:
+            steps.append({"registry_name": "absolute_actions_processor", "config": {"enabled": relative["enabled"]}})
         (folder / f"{stem}.json").write_text(json.dumps({"name": stem, "steps": steps}))
 
 

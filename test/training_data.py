@@ -10,8 +10,10 @@ from vla_ros.datasets.writer import DatasetWriter
 REPOSITORY = Path(__file__).parent.parent
 
 
-def write_dataset(path: Path, episodes: int = 24, seed: int = 0, size: tuple[int, int] = (16, 16)) -> Path:
-    """The colour of the pictures says where the joints shall go; `size` is (height, width)."""
+def write_dataset(
+    path: Path, episodes: int = 24, seed: int = 0, size: tuple[int, int] = (16, 16), unit=lambda values: values
+) -> Path:
+    """The colour of the pictures says where the joints shall go; `size` is (height, width), `unit` maps (T, 6) rad."""
     robot = RobotSpec.load(REPOSITORY / "config/robots/so101.yaml")
     writer = DatasetWriter(path, robot, fps=10)
     rng = np.random.default_rng(seed)
@@ -22,6 +24,6 @@ def write_dataset(path: Path, episodes: int = 24, seed: int = 0, size: tuple[int
         goal = np.resize(colour, 6) / 255 - 0.5
         states = np.linspace(0, 1, length)[:, None] * goal + rng.normal(scale=0.01, size=(length, 6))
         actions = states + 0.2 * (goal - states)
-        writer.add_episode({"front": images, "wrist": 255 - images}, states, actions, f"go to {k % 3}")
+        writer.add_episode({"front": images, "wrist": 255 - images}, unit(states), unit(actions), f"go to {k % 3}")
     writer.finish()
     return path

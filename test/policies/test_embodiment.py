@@ -8,7 +8,8 @@ import yaml
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.embodiment import Dimension, Embodiment, Linkage, dimensions_statistics
+from vla_ros.policies.dimension import Dimension, Linkage, dimensions_statistics
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import LoadOptions, resolve
 from vla_ros.runtime.serving import check_robot
 

@@ -129,20 +129,26 @@ def test_an_override_is_honoured_or_refused(checkpoint, family):
 
 def test_statistics_of_a_file_are_honoured(checkpoint, tmp_path):
     loaded = load(checkpoint, robot=ROBOT)
-    doubled = {
-        feature: {name: 2 * np.asarray(values) for name, values in normalisation.statistics.items()}
+    halved = {
+        feature: {name: 0.5 * np.asarray(values) for name, values in normalisation.statistics.items()}
         for feature, normalisation in (
             ("observation.state", loaded.processor.state), ("action", loaded.processor.actions)
         )
     }
     from vla_ros.policies.normalisation import write_statistics
 
-    write_statistics(tmp_path / "doubled.json", doubled)
+    write_statistics(tmp_path / "halved.json", halved)
     path = tmp_path / "policy.yaml"
-    path.write_text(yaml.safe_dump({"checkpoint": checkpoint.name, "overrides": {"statistics": "doubled.json"}}))
+    path.write_text(yaml.safe_dump({"checkpoint": checkpoint.name, "overrides": {"statistics": "halved.json"}}))
     again = load(path, robot=ROBOT).processor
-    for name, values in doubled["action"].items():
+    for name, values in halved["action"].items():
         np.testing.assert_allclose(again.actions.statistics[name], values)
+    assert again.actions.mode == loaded.processor.actions.mode and again.state.mode == loaded.processor.state.mode
+    needed = {"mean_std": "std", "quantiles": "q99", "min_max": "max"}[loaded.processor.actions.mode]
+    del halved["action"][needed]
+    write_statistics(tmp_path / "less.json", halved)
+    with pytest.raises(InputError, match=needed):
+        load(checkpoint, robot=ROBOT, overrides={"statistics": tmp_path / "less.json"})
     with pytest.raises(InputError, match="other.json"):
         load(checkpoint, robot=ROBOT, overrides={"statistics": "other.json"})
 

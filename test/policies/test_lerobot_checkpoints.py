@@ -1,6 +1,5 @@
 """LeRobot folders of ACT, Diffusion Policy and SmolVLA load as they are, predict, and go through our own layout."""
 
-import json
 
 import lerobot_checkpoints
 import numpy as np
@@ -164,41 +163,6 @@ def test_smolvla_leaves_absent_cameras_out(tmp_path):
     assert loaded.processor.inputs([sample(loaded)])["images"].shape == (1, 1, 3, 32, 32)
 
 
-def test_data_that_cannot_be_rad_needs_a_policy_file(tmp_path, monkeypatch):
-    real = lerobot_checkpoints.make_statistics
-
-    def degrees(images):
-        statistics = real(images)
-        for feature in ("observation.state", "action"):
-            statistics[feature] = {name: value * 60 for name, value in statistics[feature].items()}
-        return statistics
-
-    monkeypatch.setattr(lerobot_checkpoints, "make_statistics", degrees)
-    folder = lerobot_checkpoints.make(tmp_path, "act")
-    with pytest.raises(InputError, match="cannot be rad"):
-        load(folder, robot=ROBOT)
-    rows = tuple(Dimension(name, scale=57.29578) for name in ROBOT.joint_names)
-    loaded = load(folder, embodiment=Embodiment({"front": "front", "wrist": "wrist"}, rows, rows))
-    state = np.full((1, 1, 6), 0.5)
-    mean, std = (degrees([])["observation.state"][name] for name in ("mean", "std"))
-    np.testing.assert_allclose(loaded.processor.policy_states(state)[0, 0], (28.64789 - mean) / std, rtol=1e-4)
-
-
-def test_relative_actions_are_told_by_the_preprocessor(tmp_path):
-    folder = lerobot_checkpoints.make(tmp_path, "act")
-    file = folder / "policy_preprocessor.json"
-    data = json.loads(file.read_text())
-    names = [f"{name}.pos" for name in ROBOT.joint_names]
-    settings = {"enabled": True, "exclude_joints": ["gripper"], "action_names": names}
-    data["steps"].append({"registry_name": "relative_actions_processor", "config": settings})
-    file.write_text(json.dumps(data))
-    loaded = load(folder, robot=ROBOT)
-    assert [d.mode for d in loaded.processor.embodiment.actions] == ["delta"] * 5 + ["absolute"]
-    rows = tuple(Dimension(name) for name in ROBOT.joint_names)
-    with pytest.raises(InputError, match="shoulder_pan.* is absolute, but its preprocessor makes it delta"):
-        load(folder, embodiment=Embodiment({"front": "front", "wrist": "wrist"}, rows, rows))
-
-
 def test_images_of_another_aspect_are_refused_by_name(tmp_path):
     loaded = load(lerobot_checkpoints.make(tmp_path, "act"), robot=ROBOT)
     one = sample(loaded)
@@ -214,7 +178,7 @@ def test_smolvla_pads_at_the_top_and_the_left(tmp_path):
     one = sample(loaded)
     images = {name: np.full((1, 48, 64, 3), 200, np.uint8) for name in one.images}
     image = loaded.processor.inputs([Sample(images, one.state, "go")])["images"][0, 0, 0]
-    assert (image[:8] == 0).all() and (image[8:] == 200).all()
+    assert (image[:8] == -1).all() and torch.allclose(image[8:], torch.tensor(200 / 255 * 2 - 1))
 
 
 def test_a_single_camera_needs_no_name(tmp_path):

@@ -16,6 +16,7 @@ from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.msg import ActionChunk
 from vla_ros.nodes.qos import COMMAND_QOS
+from vla_ros.policies.dimension import read_dimension
 from vla_ros.sim.world import HOME
 
 ROOT = Path(__file__).parents[2]
@@ -30,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint, tokenizer and policy file; the checkpoint speaks degrees and percent, near the arm's home."""
     folder = tmp_path_factory.mktemp("lerobot")
     dimensions = yaml.safe_load((ROOT / "config" / "policies" / "so101_lerobot.yaml").read_text())["state"]
-    scale, offset = (np.array([row.get(key, default) for row in dimensions]) for key, default in
-                     (("scale", 1.0), ("offset", 0.0)))  # fmt: skip
+    rows = [read_dimension(row, "state") for row in dimensions]
+    scale, offset = (np.array([getattr(row, key) for row in rows]) for key in ("scale", "offset"))
     centre = (HOME * scale + offset).astype(np.float32)
     rows = {name: {"mean": centre, "std": np.ones(6, np.float32)} for name in ("observation.state", "action")}
     pi0_folders.write_lerobot(folder / "checkpoint", pi0_folders.TINY, "pi0", 6, tuple(CAMERAS), rows=rows)

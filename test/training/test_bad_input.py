@@ -101,7 +101,7 @@ def test_datasets_that_do_not_fit(settings, tmp_path):
     with pytest.raises(InputError, match="episode 0, frame 3: observation.state of joint shoulder_lift is nan"):
         trainer(settings, dataset=str(spoilt))
     one = write_dataset(tmp_path / "one", episodes=1)
-    with pytest.raises(InputError, match="leaves none to train on"):
+    with pytest.raises(InputError, match="1 of 1 episodes, which leaves none to train on; set held_out: 0"):
         trainer(settings, dataset=str(one))
     empty = write_dataset(tmp_path / "empty", episodes=1)
     pq.write_table(pq.read_table(empty / "meta/episodes/chunk-000/file-000.parquet").slice(0, 0),
@@ -140,6 +140,8 @@ def test_resuming_needs_the_same_run(settings, dataset, tmp_path):
     Trainer(config).run()
     with pytest.raises(InputError, match="holds a run"):
         Trainer(config)
+    with pytest.raises(InputError, match="steps 6, the run has made 12 already; expected as many or more"):
+        Trainer(TrainConfig.from_dict(settings | {"steps": 6}), resume=True)
     with pytest.raises(InputError, match="batch_size 8 -> 4"):
         Trainer(TrainConfig.from_dict(settings | {"batch_size": 4}), resume=True)
     other = write_dataset(tmp_path / "other", episodes=5)

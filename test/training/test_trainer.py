@@ -105,6 +105,19 @@ def test_a_killed_run_resumes_exactly(settings, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_run_goes_on_beyond_its_plan(settings):
+    """With the learning rate of the longer plan from there on."""
+    train(settings | {"steps": 6})
+    longer = TrainConfig.from_dict(settings)
+    trainer = Trainer(longer, resume=True)
+    trainer.run()
+    rates = {row["step"]: row["learning_rate"] for row in metrics(longer.output) if "learning_rate" in row}
+    assert sorted(rates) == list(range(1, 13))
+    for plan, steps in ((6, range(6)), (12, range(6, 12))):
+        assert [rates[step + 1] for step in steps] == [learning_rate(longer.optimizer, step, plan) for step in steps]
+    assert yaml.safe_load((trainer.output / "config.yaml").read_text())["steps"] == 12
+
+
 def test_two_processes_equal_one(settings, tmp_path):
     one, two = settings | {"output": str(tmp_path / "one")}, settings | {"output": str(tmp_path / "two")}
     train(one)

@@ -23,6 +23,7 @@ from vla_ros.bench.timing import Timing
 from vla_ros.core.errors import InputError
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
+from vla_ros.policies.images import signed
 from vla_ros.policies.policy import Batch, Draws, Policy
 from vla_ros.policies.smolvla.model import SmolVLA
 
@@ -138,9 +139,8 @@ def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None
 
     Raises InputError for families and options that cannot be compared.
     """
-    pictures = batch["images"].float() / 255
     if isinstance(policy, ACT | DiffusionPolicy):
-        pictures = (pictures - policy.image_mean.cpu()) / (policy.image_std.cpu() + 1e-8)
+        pictures = (batch["images"].float() / 255 - policy.image_mean.cpu()) / (policy.image_std.cpu() + 1e-8)
         if policy.config.vocabulary:
             raise InputError("LeRobot has no such policy that reads the instruction")
     if isinstance(policy, ACT):
@@ -155,5 +155,5 @@ def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None
         if policy.reads_text:
             raise InputError("LeRobot has no SmolVLA with this vision tower")
         kept = {name: batch[name] for name in ("tokens", "token_mask", "state")}
-        return kept | {"images": pictures * 2 - 1, "noise": draws["noise"]}
+        return kept | {"images": signed(batch["images"]), "noise": draws["noise"]}
     raise InputError(f"{type(policy).__name__}: compared with LeRobot are ACT, Diffusion Policy and SmolVLA")

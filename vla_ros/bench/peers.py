@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from vla_ros.bench.timing import Timing, draws_for, time_calls, time_session
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.images import signed
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Batch, Draws, Policy
@@ -114,7 +115,7 @@ def transformers_pi0_inputs(
     return {
         "state": batch["state"].to(device, dtype),
         "input_ids": ids,
-        "pixel_values": (batch["images"].to(device).to(dtype) / 127.5 - 1),
+        "pixel_values": signed(batch["images"].to(device)).to(dtype),
         "pixel_attention_mask": batch["image_mask"].to(device),
         "attention_mask": torch.ones_like(ids),
     }

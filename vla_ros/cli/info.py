@@ -42,7 +42,9 @@ def main(args: argparse.Namespace) -> int:
         try:
             file = resolve_robot(args.path)
         except InputError as error:
-            raise InputError(f"{args.path}: no checkpoint folder, no policy file; {error}") from None
+            from vla_ros.policies.options import no_folder
+
+            raise InputError(f"{args.path}: no checkpoint ({no_folder(args.path)}), no policy file; {error}") from None
         robot = RobotSpec.load(file)
         ObservationBuilder(robot)  # refuses streams that nothing can decode
         if args.sros2:

@@ -4,15 +4,15 @@ A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoin
 
     cameras: {base_0_rgb: front, left_wrist_0_rgb: wrist, right_wrist_0_rgb: null}   # null: declared absent
     state:                                # the policy's dimensions in order; value = scale * joint + offset
-      - {joint: shoulder_pan, scale: 57.29578}
+      - {joint: shoulder_pan, unit: degrees}               # scale: 57.29578
       - {joint: gripper, scale: 52.0, offset: 9.0}
     actions:                              # as `state` when left out
-      - {joint: shoulder_pan, scale: 57.29578, mode: delta}
+      - {joint: shoulder_pan, unit: degrees, mode: delta}
       - {joint: gripper, scale: 52.0, offset: 9.0}
     step_dt: 0.0333                       # s between action rows
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,65 +22,7 @@ import yaml
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, record, value_of
-
-MODES = ("absolute", "delta", "rate")
-
-
-@dataclass(frozen=True)
-class Linkage:
-    """A gripper whose fingers are pushed by a crank, as on ViperX arms: angle = asin((r² + x² - l²) / (2 r x)).
-
-    Attributes:
-        arm_length: l, m.
-        horn_radius: r, m.
-    """
-
-    arm_length: float
-    horn_radius: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.horn_radius <= self.arm_length:
-            raise InputError(f"horn_radius {self.horn_radius} m, arm_length {self.arm_length} m: expected positive "
-                             "numbers, the arm no shorter than the horn")
-
-    def angle(self, position: np.ndarray) -> np.ndarray:
-        """(...) finger positions, m, to angles of the crank, rad (Interbotix's constants, as openpi uses them)."""
-        position = np.maximum(position, 1e-6)
-        sine = (self.horn_radius**2 + position**2 - self.arm_length**2) / (2 * self.horn_radius * position)
-        return np.arcsin(np.clip(sine, -1.0, 1.0))
-
-    def position(self, angle: np.ndarray) -> np.ndarray:
-        """The inverse of `angle`, (...): the positive root of x² - 2 r x sin(angle) + r² - l² = 0."""
-        half = self.horn_radius * np.sin(angle)
-        return half + np.sqrt(half**2 + self.arm_length**2 - self.horn_radius**2)
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """One number of the policy's state or action: scale · f(joint) + offset, f the linkage or nothing.
-
-    Attributes:
-        joint: name in the robot file; None: a dimension that the robot does not have (state 0, action ignored).
-        scale: the policy's unit per rad or m, negative where the directions are opposite.
-        offset: in the policy's unit.
-        mode: of actions: "absolute", "delta" (difference to the observed state) or "rate" (difference to the row
-            before, the first row's to the observed state).
-    """
-
-    joint: str | None
-    scale: float = 1.0
-    offset: float = 0.0
-    mode: str = "absolute"
-    linkage: Linkage | None = None
-
-    def to_policy(self, value: np.ndarray) -> np.ndarray:
-        """(...) joint positions, rad or m, to the policy's unit."""
-        return (self.linkage.angle(value) if self.linkage else value) * self.scale + self.offset
-
-    def to_robot(self, value: np.ndarray) -> np.ndarray:
-        """The inverse of `to_policy`, (...)."""
-        value = (value - self.offset) / self.scale
-        return self.linkage.position(value) if self.linkage else value
+from vla_ros.policies.dimension import MODES, Dimension, read_dimension
 
 
 @dataclass(frozen=True)
@@ -205,7 +147,7 @@ class Embodiment:
             data = dict(data)
             for name in ("state", "actions"):
                 if isinstance(data.get(name), list):
-                    data[name] = [{"joint": row} if isinstance(row, str) else row for row in data[name]]
+                    data[name] = [read_dimension(row, f"{where}: {name}[{i}]") for i, row in enumerate(data[name])]
             if "actions" not in data and "state" in data:
                 data["actions"] = data["state"]
         return record(cls, data, where)
@@ -226,32 +168,3 @@ class Embodiment:
     def save(self, path: Path) -> None:
         """Write the YAML file that `load` reads."""
         path.write_text(yaml.safe_dump(self.to_dict(), sort_keys=False), encoding="utf-8")
-
-
-def dimensions_statistics(
-    dimensions: Sequence[Dimension], rows: Mapping[str, np.ndarray], joints: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """Statistics in the policy's units, (D,) each, from those of the joints in rad or m, (J,) each.
-
-    Raises InputError for a dimension whose statistics do not follow from its joint's.
-    """
-    pairs = {"min": "max", "max": "min", "q01": "q99", "q99": "q01", "q10": "q90", "q90": "q10"}
-    result: dict[str, list[float]] = {name: [] for name in rows}
-    for dimension in dimensions:
-        if dimension.mode != "absolute":
-            raise InputError(f"action of {dimension.joint}: mode {dimension.mode}, its statistics do not follow from "
-                             "those of joint targets; keep the checkpoint's (--statistics keep)")
-        for name, values in rows.items():
-            if dimension.joint is None:
-                value = {"mean": 0.0, "std": 1.0}.get(name, -1.0 if name in ("min", "q01", "q10") else 1.0)
-            elif len(values) != len(joints):
-                raise InputError(f"statistics of {len(values)} joints, expected {len(joints)}: {list(joints)}")
-            elif name == "std":
-                if dimension.linkage:
-                    raise InputError(f"{dimension.joint}: a linkage; keep the checkpoint's statistics")
-                value = abs(dimension.scale) * values[joints.index(dimension.joint)]
-            else:  # a negative scale swaps min and max
-                source = pairs.get(name, name) if dimension.scale < 0 else name
-                value = dimension.to_policy(np.asarray(rows[source][joints.index(dimension.joint)], dtype=np.float64))
-            result[name].append(float(value))
-    return {name: np.array(values) for name, values in result.items()}

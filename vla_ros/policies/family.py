@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import record, value_of
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
+from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.formats import own
-from vla_ros.policies.formats.lerobot import is_statistic, read_folder
+from vla_ros.policies.formats import lerobot_writer, own
+from vla_ros.policies.formats.adapter import open_tensors
+from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
-from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_weights
+from vla_ros.policies.formats.lerobot_rtc import read_guidance
+from vla_ros.policies.formats.lerobot_statistics import is_statistic
+from vla_ros.policies.formats.weights import Rename, Unused, load_weights, plain_name
+from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.policy import Policy
@@ -55,6 +60,7 @@ class Layout:
         rename: (sizes, keys of the file) -> a function from each key to the module's, or why it is not used.
         optional: keys of the module that a file may lack, since they follow from the sizes.
         overrides: names that a policy file may set for this form alone.
+        export: (policy, processor) -> what a folder of this form holds, where we write such. Raises InputError.
     """
 
     recognise: Callable[[Mapping[str, Any]], bool]
@@ -62,11 +68,13 @@ class Layout:
     rename: Callable[[Any, Collection[str]], Rename]
     optional: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    export: Callable[[Policy, StandardProcessor], lerobot_writer.Form] | None = None
 
     def names(self, sizes: Any, keys: Collection[str]) -> Rename:
-        """`rename`, for the statistics too that old folders keep among the weights."""
-        rename, statistic = self.rename(sizes, keys), Unused("statistics of an old folder; the processor has them")
-        return lambda key: statistic if is_statistic(key) else rename(key)
+        """`rename`, also for the statistics that old folders keep among the weights and for names of torch.compile."""
+        statistic = Unused("statistics of an old folder; the processor has them")
+        rename = self.rename(sizes, [plain_name(key) for key in keys])
+        return lambda key: statistic if is_statistic(key) else rename(plain_name(key))
 
 
 @dataclass(frozen=True)
@@ -78,13 +86,14 @@ class Family:
         config: frozen dataclass of the sizes. Asked for are `horizon`, `action_dim`, `n_obs_steps`, `cameras` and
             `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
+            `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
             `tokenizer_of` (whose tokenizer it needs), `summary()` (rows for `vla-ros info`), `from_dict(values, where)`
             and `to_dict()` (more than `records.record` does), `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
         title: shown to users.
         layouts: published forms of its checkpoint folders by name, besides our own.
-        fit: how a fresh policy's images get their size, a key of `processor.FITS`.
+        fit: how a fresh policy's images get their size, a key of `images.FITS`.
         normalisation: of a fresh policy, a key of `normalisation.MODES`.
         defaults: fields of the sizes that fresh policies have otherwise than published ones.
         overrides: fields of the sizes that a policy file may set: what no weight depends on.
@@ -123,9 +132,11 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         with without_numbers():
             policy = self.policy(sizes)
-        _set_image_statistics(policy, sizes.cameras, parts.images, path)
-        tensors, form = TensorFolder(path), self.layouts.get(layout)
+        _set_image_statistics(policy, sizes.cameras, parts.images, parts.fit, path)
+        (tensors, adapter), form = open_tensors(path, options.base), self.layouts.get(layout)
         rename = form.names(sizes, tensors.shapes) if form else lambda key: key
+        if adapter:
+            tensors = adapter.over(tensors, rename)
         dtype = options.dtype or torch.float32
         load_weights(policy, tensors, str(path), rename, form.optional if form else (), options.device, dtype)
         return LoadedPolicy(self.name, policy.eval(), processor, layout)
@@ -136,7 +147,7 @@ class Family:
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
         if form := self.layouts.get(layout):
-            keys = TensorFolder(path).shapes
+            keys = open_tensors(path, options.base)[0].shapes
             rows["not used"] = unused(form.names(sizes, keys), keys)
         return rows
 
@@ -145,6 +156,15 @@ class Family:
         sizes = loaded.policy.config
         rows = sizes.to_dict() if hasattr(sizes, "to_dict") else asdict(sizes)
         own.write(path, self.name, rows, loaded.policy, loaded.processor, _image_statistics(loaded.policy))
+
+    def export(self, path: Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
+        """Write a folder of a published form, complete or absent; what a user should know. Raises InputError."""
+        form = self.layouts.get(layout)
+        if form is None or form.export is None:
+            able = [name for name, each in self.layouts.items() if each.export]
+            raise InputError(f"export: {self.title or self.name} to {layout!r}, expected one of {able or 'none'}")
+        said = form.export(loaded.policy, loaded.processor)
+        return lerobot_writer.write(path, said, loaded.processor, _image_statistics(loaded.policy))
 
     def build(self, config: Mapping[str, Any], data: TrainingData) -> LoadedPolicy:
         """A policy with fresh weights in the dataset's own units and order.
@@ -172,7 +192,7 @@ class Family:
         )
         policy = self.policy(sizes)
         if hasattr(policy, "image_mean"):
-            _set_image_statistics(policy, sizes.cameras, parts.images, Path())
+            _set_image_statistics(policy, sizes.cameras, parts.images, parts.fit, Path())
         if self.begin:
             self.begin(policy, tokenizer, data)
         return LoadedPolicy(self.name, policy, self._processor("policy", sizes, parts))
@@ -204,6 +224,8 @@ class Family:
             name: value_of(hints[name], value, f"overrides.{name}")
             for name, value in options.overrides.items() if name in self.overrides
         })
+        if padded := getattr(sizes, "own_dims", None):
+            sizes = replace(sizes, **{padded: len(parts.embodiment.actions)})
         full = {short_name(name): name for name in sizes.cameras}
         cameras = {full.get(name, name): camera for name, camera in parts.embodiment.cameras.items()}
         embodiment = replace(parts.embodiment, cameras=cameras)
@@ -211,6 +233,8 @@ class Family:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
+        if options.serves and not options.without_statistics and (form or options.embodiment):
+            _check_units(f"checkpoint {path}", embodiment, parts, options)
         missing: list[str] = []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
@@ -237,30 +261,59 @@ class Family:
 
 
 def lerobot(
-    *types: str, rename: Callable[[Any, Collection[str]], Rename], fit: str, optional: tuple[str, ...] = ()
+    *types: str, rename: Callable[[Any, Collection[str]], Rename],
+    fit: str | Callable[[LeRobotFolder, LoadOptions], tuple[str, str]], optional: tuple[str, ...] = (),
+    overrides: tuple[str, ...] = (), export: Callable[[Any, StandardProcessor], lerobot_writer.Form] | None = None,
 ) -> Layout:
-    """LeRobot's folders, old and new, of these `type`s; `fit` is how LeRobot fits images to their size."""
+    """LeRobot's folders, old and new, of these `type`s.
+
+    Args:
+        fit: how LeRobot fits images to their size, or a function that says it of a folder, with a note why.
+    """
 
     def read(family: Family, path: Path, options: LoadOptions) -> tuple[Any, Parts]:
         folder = read_folder(path, read_config(path))
         sizes = family.config.from_lerobot(folder, options)
-        return sizes, lerobot_parts(folder, sizes.cameras, options, fit)
+        chosen, note = (fit, "") if isinstance(fit, str) else fit(folder, options)
+        parts = lerobot_parts(folder, sizes.cameras, options, chosen)
+        rtc = read_guidance(folder)[1] if hasattr(sizes, "guidance") else ""
+        parts = replace(parts, notes=(*parts.notes, *filter(None, (note, rtc))))
+        widths = len(parts.embodiment.state), len(parts.embodiment.actions)
+        if widths != (folder.state_dim, folder.action_dim):  # a base checkpoint on a robot of fewer joints
+            sizes = family.config.from_lerobot(folder.of_widths(*widths), options)
+        return sizes, parts
 
-    return Layout(lambda config: config.get("type") in types, read, rename, optional)
+    return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides, export)
 
 
-def _set_image_statistics(policy: Policy, names: tuple[str, ...], images: Statistics, path: Path) -> None:
+def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
+    """Raises InputError where the statistics of state or actions cannot be of joints in rad or m, as they are told."""
+    limits = {j.name: max(-j.lower, j.upper) for j in options.robot.joints} if options.robot else {}
+    for feature, dimensions, rows in (
+        (STATE, embodiment.state, parts.state.statistics), (ACTION, embodiment.actions, parts.actions.statistics)
+    ):
+        if why := not_rad(dimensions, rows, limits):
+            raise InputError(f"{where}: {feature}: {why} in a policy file (see config/policies/so101_lerobot.yaml)")
+
+
+def _set_image_statistics(
+    policy: Policy, names: tuple[str, ...], images: Statistics, fit: str, path: Path
+) -> None:
     """Put mean and std of each image into the policy's buffers. Raises InputError if it has none and needs them."""
     if not hasattr(policy, "image_mean"):
         for name, rows in images.items():
             if np.any(rows.get("mean", 0) != 0) or np.any(rows.get("std", 1) != 1):
                 raise InputError(f"checkpoint {path}: {name} is normalised, this family takes pixels as they are")
         return
+    if FITS[fit].dtype != np.uint8:
+        raise InputError(f"checkpoint {path}: image_fit {fit!r}, this family takes whole levels; expected one of "
+                         f"{[name for name, one in FITS.items() if one.dtype == np.uint8]}")
     for buffer, name in ((policy.image_mean, "mean"), (policy.image_std, "std")):
         for row, image in zip(buffer, names, strict=True):
             values = np.asarray(images.get(image, {}).get(name, ()), dtype=np.float32)
-            if values.size != 3:
-                raise InputError(f"checkpoint {path}: {name} of the image {image!r}: {values.size} numbers, expected 3")
+            if values.size != 3 or not np.isfinite(values).all():
+                raise InputError(f"checkpoint {path}: {name} of the image {image!r}: {values.size} numbers, expected 3 "
+                                 f"that are finite: {shown(values.tolist())}")
             row.copy_(torch.from_numpy(values.reshape(3, 1, 1)))
 
 

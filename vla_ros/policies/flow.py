@@ -7,20 +7,50 @@ Time runs from 1 (noise) to 0 (actions), and the network's velocity is noise - a
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import Rows
 from vla_ros.policies.policy import Answer, Batch, Context, Draws, Fixed, Policy, Steer, Traits
 
 Velocity = Callable[[Tensor, int], Tensor]  # (B, H, D) noisy actions and the number of the step -> (B, H, D)
+
+# How the weights of guidance go on behind the frozen rows, as a function of c, which falls evenly from 1 to 0.
+SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
+    "exp": lambda c: c * torch.expm1(c) / math.expm1(1.0), "linear": lambda c: c, "ones": torch.ones_like,
+    "zeros": torch.zeros_like,
+}
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """How the running chunk draws the next one.
+
+    Attributes:
+        schedule: of the weights behind the frozen rows, a key of `SCHEDULES`.
+        horizon: rows of the running chunk that count at most; None: all that overlap.
+    """
+
+    schedule: str = "exp"
+    horizon: Rows | None = None
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise InputError(f"guidance: schedule {self.schedule!r}, expected one of {sorted(SCHEDULES)}")
+
+
+USUAL = Guidance()
 
 
 class FlowPolicy(Policy):
     """A policy whose network predicts the velocity noise - actions of (B, H, D) noisy actions at a time.
 
-    `prepare` computes what depends on the times of the steps alone; `config.num_steps` is their usual number.
+    `prepare` computes what depends on the times of the steps alone; `config.num_steps` is their usual number, and
+    `config.guidance`, where there is one, how the running chunk draws the next.
 
     Attributes:
         time_draw: (a, b), scale, offset of the times of training: scale · Beta(a, b) + offset, more of them near 1.
@@ -57,7 +87,8 @@ class FlowPolicy(Policy):
         def velocity(x: Tensor, step: int) -> Tensor:
             return self.velocity(ready, x, constants[step : step + 1])
 
-        return Answer(sample(velocity, draws["noise"], len(constants), steer))
+        guidance = getattr(self.config, "guidance", USUAL)
+        return Answer(sample(velocity, draws["noise"], len(constants), steer, guidance))
 
     def denoise(self, context: Context, noisy: Tensor, time: Tensor) -> Tensor:
         """The velocity, (B, H, D), at (B,) or (1,) times."""
@@ -89,23 +120,26 @@ def times(num_steps: int, device: torch.device) -> Tensor:
     return (1 - step * (1 / num_steps)).float()
 
 
-def prior_weights(steer: Steer, horizon: int) -> Tensor:
-    """(B, H, 1) float32 guidance weights: 1 for frozen rows, then falling exponentially, 0 from the overlap's end on.
+def prior_weights(steer: Steer, horizon: int, guidance: Guidance = USUAL) -> Tensor:
+    """(B, H, 1) float32 guidance weights: 1 for frozen rows, then as scheduled, 0 from the overlap's end on.
 
-    With d = `frozen`, E = `overlap` and c = (E - i) / (E - d + 1): W_i = c (e^c - 1) / (e - 1) for d <= i < E.
+    With d = `frozen`, E = `overlap` and c = (E - i) / (E - d + 1) for d <= i < E: W_i = c (e^c - 1) / (e - 1) where it
+    falls exponentially, c where it falls linearly.
     """
     rows = torch.arange(horizon, device=steer.overlap.device, dtype=torch.float64)
-    overlap = steer.overlap[:, None].double()
+    overlap = steer.overlap.clamp(max=guidance.horizon or horizon)[:, None].double()
     frozen = torch.minimum(steer.frozen[:, None].double(), overlap)
     c = ((overlap - rows) / (overlap - frozen + 1)).clamp(0, 1)
-    weights = torch.where(rows < frozen, 1.0, c * torch.expm1(c) / math.expm1(1.0))
+    weights = torch.where(rows < frozen, 1.0, SCHEDULES[guidance.schedule](c))
     return torch.where(rows < overlap, weights, 0.0).float()[..., None]
 
 
-def sample(velocity: Velocity, noise: Tensor, num_steps: int, steer: Steer | None = None) -> Tensor:
+def sample(
+    velocity: Velocity, noise: Tensor, num_steps: int, steer: Steer | None = None, guidance: Guidance = USUAL
+) -> Tensor:
     """Actions (B, H, D) from noise (B, H, D) in a fixed number of steps; nothing waits for the device."""
     x = noise
-    weights = None if steer is None else prior_weights(steer, noise.shape[1]).to(noise.dtype)
+    weights = None if steer is None else prior_weights(steer, noise.shape[1], guidance).to(noise.dtype)
     for step in range(num_steps):
         time = 1 - step / num_steps
         v = velocity(x, step) if steer is None else guided(velocity, x, step, time, steer, weights)

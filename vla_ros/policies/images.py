@@ -1,6 +1,13 @@
 """Images as policies take them: resized with their aspect kept, padded with black."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from vla_ros.core.errors import InputError
 
@@ -25,16 +32,29 @@ def resize_with_pad(image: np.ndarray, height: int, width: int, centred: bool = 
 
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
-    fitted = resize_within(image, height, width)
-    rows, columns = fitted.shape[:2]
-    if (rows, columns) == (height, width):
-        return fitted
-    result = np.zeros((height, width, 3), dtype=np.uint8)
-    top, left = height - rows, width - columns
-    if centred:
-        top, left = top // 2, left // 2
-    result[top : top + rows, left : left + columns] = fitted
-    return result
+    return _padded(resize_within(image, height, width), height, width, centred, 0)
+
+
+def resize_with_pad_unrounded(
+    image: np.ndarray, height: int, width: int, centred: bool = True, padding: float = -1.0
+) -> np.ndarray:
+    """`resize_with_pad` without its rounding to whole levels, as LeRobot does: it resizes floats in [0, 1].
+
+    Args:
+        image: (H, W, 3) uint8.
+        padding: value beside the image; LeRobot 0.4's was -3, darker than black.
+
+    Returns:
+        (height, width, 3) float32, the image in [-1, 1].
+
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
+    """
+    size = _size_within(image, height, width)
+    scaled = torch.from_numpy(image.astype(np.float32) / np.float32(255))
+    if size != image.shape[:2]:  # not by OpenCV, which places its samples to about 1e-4 pixel
+        scaled = functional.interpolate(scaled.permute(2, 0, 1)[None], size, mode="bilinear", align_corners=False)
+        scaled = scaled[0].permute(1, 2, 0)
+    return _padded(scaled.numpy() * 2 - 1, height, width, centred, padding)
 
 
 def resize_within(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -45,16 +65,13 @@ def resize_within(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
-    _check(image)
-    rows, columns = image.shape[:2]
-    ratio = max(columns / width, rows / height)
-    fit_rows, fit_columns = max(int(rows / ratio), 1), max(int(columns / ratio), 1)
-    if (rows, columns) == (fit_rows, fit_columns):
+    size = _size_within(image, height, width)
+    if size == image.shape[:2]:
         return image
     # In float32: OpenCV's uint8 path interpolates with 11-bit weights and would differ from the published code.
     import cv2  # here, so that a benchmark of the network alone runs without OpenCV
 
-    fitted = cv2.resize(image.astype(np.float32), (fit_columns, fit_rows), interpolation=cv2.INTER_LINEAR)
+    fitted = cv2.resize(image.astype(np.float32), size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.clip(np.rint(fitted), 0, 255).astype(np.uint8)
 
 
@@ -77,6 +94,61 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
+def signed(images: Tensor) -> Tensor:
+    """(...) uint8 images to float32 in [-1, 1]; floats, which are so already, stay as they are. For the device, so that
+    bytes are uploaded."""
+    return images.float() / 255 * 2 - 1 if images.dtype == torch.uint8 else images
+
+
+def _size_within(image: np.ndarray, height: int, width: int) -> tuple[int, int]:
+    """(rows, columns) of the image when it is scaled to fit into height x width. Raises InputError."""
+    _check(image)
+    rows, columns = image.shape[:2]
+    ratio = max(columns / width, rows / height)
+    return max(int(rows / ratio), 1), max(int(columns / ratio), 1)
+
+
+def _padded(image: np.ndarray, height: int, width: int, centred: bool, value: float) -> np.ndarray:
+    rows, columns = image.shape[:2]
+    if (rows, columns) == (height, width):
+        return image
+    result = np.full((height, width, 3), value, dtype=image.dtype)
+    top, left = height - rows, width - columns
+    if centred:
+        top, left = top // 2, left // 2
+    result[top : top + rows, left : left + columns] = image
+    return result
+
+
 def _check(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(f"image of shape {image.shape}, {image.dtype}: expected (height, width, 3) uint8")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How an image gets a policy's size.
+
+    Attributes:
+        title: for users.
+        resize: (image (H, W, 3) uint8, height, width) -> (height, width, 3) of `dtype`.
+        dtype: uint8, or float32 with the image in [-1, 1].
+    """
+
+    title: str
+    resize: Callable[[np.ndarray, int, int], np.ndarray]
+    dtype: type = np.uint8
+
+
+FITS = {
+    "exact": Fit("scaled whole", resize_same_aspect),
+    "pad": Fit("scaled and padded", resize_with_pad),
+    "pad_top_left": Fit("scaled, padded at top and left", partial(resize_with_pad, centred=False)),
+    "pad_unrounded": Fit("scaled without rounding, padded", resize_with_pad_unrounded, np.float32),
+    "pad_unrounded_top_left": Fit(
+        "scaled without rounding, padded at top and left", partial(resize_with_pad_unrounded, centred=False), np.float32
+    ),
+    "pad_unrounded_minus_3": Fit(
+        "scaled without rounding, padded with -3", partial(resize_with_pad_unrounded, padding=-3.0), np.float32
+    ),
+}

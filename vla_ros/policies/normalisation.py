@@ -1,7 +1,7 @@
 """Statistics and what policies do with them; they live in the checkpoint folder and nowhere else."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,19 @@ def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return result
 
 
-def read_statistics(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """`statistics.json` of an own checkpoint, (D,) each. Raises InputError."""
-    return statistics_of(read_mapping(path, "statistics"), str(path))
+def read_statistics(path: Path, features: Collection[str] = ()) -> dict[str, dict[str, np.ndarray]]:
+    """`statistics.json` of an own checkpoint, or a dataset's `meta/stats.json`, (D,) each.
+
+    Args:
+        features: which to read; all by default.
+
+    Raises InputError, also for a feature that is not there.
+    """
+    data = read_mapping(path, "statistics")
+    for feature in features:
+        if feature not in data:
+            raise InputError(f"{path}: no {feature!r}, only {shown(sorted(data))}")
+    return statistics_of({name: data[name] for name in features or data}, str(path))
 
 
 def statistics_of(data: Any, where: str) -> dict[str, dict[str, np.ndarray]]:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vla_ros.core.errors import InputError
@@ -49,6 +48,7 @@ class LoadOptions:
         robot: its joints give the order of states and targets; without an embodiment, a checkpoint that does not know
             its robot is mapped by these names.
         data: the dataset it will be trained on, in place of the robot.
+        base: folder of the policy that a LoRA adapter was trained on, where the checkpoint is such an adapter.
         tokenizer: folder or file of the prompt's tokenizer; None: the checkpoint's.
         step_dt: s between action rows, in place of what checkpoint and embodiment say.
         overrides: what the checkpoint does not say or says wrongly: `statistics` (a file, or the name of a set in the
@@ -59,6 +59,7 @@ class LoadOptions:
     device: torch.device | str = "cpu"
     dtype: torch.dtype | None = None
     embodiment: Embodiment | None = None
+    base: Path | None = None
     tokenizer: str | Path | None = None
     robot: RobotSpec | None = None
     data: TrainingData | None = None
@@ -88,7 +89,7 @@ class LoadOptions:
             return None
         if not Path(said).is_file():
             raise InputError(f"overrides.statistics {str(said)!r}: no such file")
-        return checked(read_statistics(Path(said)), str(said))
+        return read_statistics(Path(said), (STATE, ACTION))
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Parts:
     Attributes:
         state, actions: normalisations in the policy's units.
         images: image name -> mean and std of its pixels in [0, 1], (3,) each.
-        fit: how images get their size, a key of `processor.FITS`.
+        fit: how images get their size, a key of `images.FITS`.
         tokenizer: of the prompt, where the policy reads tokens.
         no_statistics: why normalisations lack theirs; "" where they are there.
         missing: what else serving lacks, with what to do about it.
@@ -116,16 +117,20 @@ class Parts:
     notes: tuple[str, ...] = ()
 
 
-def checked(statistics: dict[str, dict[str, np.ndarray]], where: str) -> dict[str, dict[str, np.ndarray]]:
-    """The same. Raises InputError unless they are of state and actions."""
-    for feature in (STATE, ACTION):
-        if feature not in statistics:
-            raise InputError(f"{where}: no {feature!r}, only {sorted(statistics)}")
-    return statistics
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint folder. Raises InputError."""
     if not path.is_dir():
-        raise InputError(f"checkpoint {path}: no such folder")
+        raise InputError(f"checkpoint {path}: {no_folder(path)}")
+    if not (path / "config.json").exists() and (path / "adapter_config.json").exists():
+        raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of its "
+                         "base beside it")
     return read_mapping(path / "config.json", "checkpoint")
+
+
+def no_folder(path: Path) -> str:
+    """What to say of a checkpoint that is not there; two names that lead nowhere are mostly those of a hub."""
+    owner, name = ("", *path.parts)[-2:]
+    if not owner or path.parent.is_dir():
+        return "no such folder"
+    return ("no such folder; a model of the Hugging Face hub is fetched first: "
+            f"hf download {owner}/{name} --local-dir {name}")

@@ -89,6 +89,14 @@ class Answer:
     memory: Memory = None
 
 
+def mean_of_valid(error: Tensor, pad: Tensor | None) -> Tensor:
+    """The mean of the (B, H, D) error over rows that the (B, H) pad leaves, 0 where it leaves none; None: of all."""
+    if pad is None:
+        return error.mean()
+    kept = (~pad)[..., None]
+    return (error * kept).sum() / (kept.sum() * error.shape[-1]).clamp(min=1)
+
+
 class Policy(nn.Module, ABC):
     """A network from a batch of prepared observations to chunks of normalised actions.
 

@@ -15,17 +15,12 @@ from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import JOINT_STATES
-from vla_ros.policies.embodiment import Embodiment, dimensions_statistics
-from vla_ros.policies.images import resize_same_aspect, resize_with_pad
+from vla_ros.policies.dimension import dimensions_statistics
+from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, widened
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.tokenizer import Tokenizer
-
-FITS = {
-    "exact": resize_same_aspect,
-    "pad": resize_with_pad,
-    "pad_top_left": lambda image, height, width: resize_with_pad(image, height, width, centred=False),
-}
 
 
 class Processor(ABC):
@@ -100,7 +95,7 @@ class StandardProcessor(Processor):
         config: the policy's sizes; see `Family.config`.
         embodiment: the robot's cameras and joints.
         state, actions: normalisations of the (S,) state and (A,) actions in the policy's units.
-        fit: how an image gets its size, a key of FITS.
+        fit: how an image gets its size, a key of `images.FITS`.
         tokenizer: of the prompt, where the policy reads tokens.
     """
 
@@ -165,12 +160,17 @@ class StandardProcessor(Processor):
         return getattr(self.config, "state_width", getattr(self.config, "state_dim", len(self.embodiment.state)))
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
-        """`state` (B, S), `images` (B, N, 3, height, width) uint8, where the policy has them, and `targets`."""
+        """`state` (B, S), `images` (B, N, 3, height, width), where the policy has them, and `targets`."""
         states = self.states(samples)
         batch = {"state": self.policy_states(states)[:, -1]} if self.state_width else {}
         if self.image_names:
             batch["images"] = self.images(samples)[:, -1]
         return batch | self.targets(samples, states)
+
+    def size_of(self, image: str) -> tuple[int, int]:
+        """(height, width) of one of `image_names`, pixels."""
+        sizes = getattr(self.config, "image_sizes", ())
+        return sizes[self.image_names.index(image)] if sizes else self.config.image_size
 
     def depth(self, samples: Sequence[Sample], stream: str) -> int:
         """T, observation steps of a stream in these samples: those of training where they have actions."""
@@ -193,11 +193,15 @@ class StandardProcessor(Processor):
         return padded(self.state.normalise(self.embodiment.state_to_policy(states)), self.state_width)
 
     def images(self, samples: Sequence[Sample], names: Sequence[str] | None = None) -> Tensor:
-        """(B, T, N, 3, height, width) uint8 of the named images, all by default. Raises InputError."""
+        """(B, T, N, 3, height, width) of the named images, all by default. Raises InputError.
+
+        They are uint8, or float32 in [-1, 1] where `fit` does not round."""
         cameras = [self.embodiment.cameras[name] for name in (self.image_names if names is None else names)]
         steps = self.depth(samples, cameras[0]) if cameras else 0
         shape = (len(samples), steps, len(cameras), *self.config.image_size, 3)
-        images = np.empty(shape, dtype=np.uint8)
+        fit = FITS[self.fit]
+        sizes = [self.size_of(name) for name in (self.image_names if names is None else names)]
+        images = np.zeros(shape, dtype=fit.dtype)  # beside an image that is smaller than the largest
         for b, sample in enumerate(samples):
             for n, camera in enumerate(cameras):
                 if camera not in sample.images:
@@ -207,7 +211,8 @@ class StandardProcessor(Processor):
                     raise InputError(f"{len(frames)} images of camera {camera!r}, expected {steps}")
                 for t, frame in enumerate(frames):
                     try:
-                        images[b, t, n] = FITS[self.fit](frame, *self.config.image_size)
+                        height, width = sizes[n]
+                        images[b, t, n, :height, :width] = fit.resize(frame, height, width)
                     except InputError as error:
                         raise InputError(f"camera {camera!r}: {error}") from None
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 1, 2, 5, 3, 4)))

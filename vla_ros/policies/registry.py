@@ -1,7 +1,9 @@
 """Which families there are, and which one a checkpoint folder belongs to."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 
-__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "families",
+__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "export", "families",
            "find_family", "load", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
@@ -22,6 +24,9 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "diffusion": "vla_ros.policies.diffusion.checkpoint:FAMILY",
     "smolvla": "vla_ros.policies.smolvla.checkpoint:FAMILY",
 }
+
+# Where a run's folder, and the folders in it, hold the newest checkpoint.
+INSIDE = ("pretrained_model", "last", "last/pretrained_model", "checkpoints/last", "checkpoints/last/pretrained_model")
 
 
 def families() -> tuple[str, ...]:
@@ -38,20 +43,24 @@ def find_family(name: str) -> Family:
 
 
 def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
-    """The checkpoint folder and how to load it, also of a policy file: YAML with `checkpoint`, perhaps `tokenizer`,
-    `overrides` and the fields of an embodiment (of a checkpoint that knows its robot, `step_dt` may stand alone).
+    """The checkpoint folder and how to load it, also of a policy file: YAML with `checkpoint`, perhaps `base` (of a
+    LoRA adapter), `tokenizer`, `overrides` and the fields of an embodiment (of a checkpoint that knows its robot,
+    `step_dt` may stand alone).
 
     Paths in a policy file count from the file. What the caller gave in `options` goes before what the file says.
     Raises InputError that names the file and the field.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        return path, options
+        return located(path), options
     where = f"policy file {path}"
     data = read_mapping(path, "policy file")
     if "checkpoint" not in data:
         raise InputError(f"{where}: expected the path of a 'checkpoint'")
-    folder = path.parent / _path(data.pop("checkpoint"), f"{where}: checkpoint")
+    folder = located(path.parent / _path(data.pop("checkpoint"), f"{where}: checkpoint"))
+    base = data.pop("base", None)
+    if base is not None:
+        base = located(path.parent / _path(base, f"{where}: base"))
     tokenizer = data.pop("tokenizer", None)
     if tokenizer is not None:
         tokenizer = path.parent / _path(tokenizer, f"{where}: tokenizer")
@@ -65,10 +74,19 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     elif data:
         embodiment = Embodiment.from_dict(data, where)
     return folder, replace(
-        options, tokenizer=options.tokenizer or tokenizer, overrides=overrides | dict(options.overrides),
+        options, base=options.base or base, tokenizer=options.tokenizer or tokenizer,
+        overrides=overrides | dict(options.overrides),
         step_dt=step_dt if options.step_dt is None else options.step_dt,
         embodiment=options.embodiment or embodiment,
     )
+
+
+def located(path: Path) -> Path:
+    """The checkpoint's folder itself where `path` is one above it: a run's folder, ours or LeRobot's."""
+    for place in INSIDE if path.is_dir() and not (path / "config.json").exists() else ():
+        if (path / place / "config.json").is_file():
+            return path / place
+    return path
 
 
 def _path(value: Any, where: str) -> Path:
@@ -110,9 +128,23 @@ def save(path: str | Path, loaded: LoadedPolicy) -> None:
     find_family(loaded.family).save(Path(path), loaded)
 
 
+def export(path: str | Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ...]:
+    """Write a folder in a published layout ("lerobot"), complete or absent; what a user should know of it.
+
+    Raises InputError that names what the layout cannot express.
+    """
+    return find_family(loaded.family).export(Path(path), loaded, layout)
+
+
 def _points() -> dict[str, EntryPoint]:
     built_in = {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in BUILT_IN.items()}
-    return built_in | {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return built_in | {point.name: point for point in _installed(tuple(sys.path))}
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Those of the packages on Python's `path`: finding them opens a file of each package."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _recognise(path: Path) -> tuple[str, Family, str]:

@@ -56,6 +56,7 @@ class TrainConfig:
 
     Attributes:
         dataset: LeRobot dataset folder.
+        units: of the dataset's joints where they are not rad or m: rows as in `state` of a policy file.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
@@ -73,6 +74,7 @@ class TrainConfig:
     """
 
     dataset: str = ""
+    units: tuple[dict[str, Any], ...] = ()
     output: str = ""
     family: str = ""
     policy: dict[str, Any] = field(default_factory=dict)
@@ -114,7 +116,7 @@ class TrainConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` takes, plain enough for YAML."""
-        return asdict(self) | {"freeze": list(self.freeze)}
+        return asdict(self) | {"freeze": list(self.freeze), "units": list(self.units)}
 
     @property
     def micro_batches(self) -> int:

@@ -21,7 +21,8 @@ def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list
     order = np.random.default_rng([seed, 1]).permutation(len(episodes))
     count = max(1, round(held_out * len(episodes))) if held_out > 0 else 0
     if count >= len(episodes):
-        raise InputError(f"held_out {held_out} of {len(episodes)} episodes leaves none to train on")
+        raise InputError(f"held_out {held_out}: {count} of {len(episodes)} episodes, which leaves none to train on; "
+                         "set held_out: 0 in the training config to train on all of them, without an evaluation")
     chosen = set(order[:count].tolist())
     return ([e for k, e in enumerate(episodes) if k not in chosen], [e for k, e in enumerate(episodes) if k in chosen])
 

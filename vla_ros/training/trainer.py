@@ -24,6 +24,7 @@ from vla_ros.training.evaluate import evaluate
 from vla_ros.training.log import Log
 from vla_ros.training.processes import Processes
 from vla_ros.training.samples import Samples, split
+from vla_ros.training.units import bring_to_rad
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -36,10 +37,12 @@ def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
 
 
 def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
-    """Fresh weights, or those of the start checkpoint with the statistics that the config chooses.
+    """Fresh weights, or those of the start checkpoint with the statistics that the config chooses; the dataset is
+    brought to rad and m.
 
     A checkpoint that does not know its robot's joints and cameras (LeRobot's) is mapped by the dataset's names.
     """
+    bring_to_rad(dataset, config.units)
     data = registry.TrainingData(
         joints=dataset.joint_names,
         cameras=dataset.camera_names,
@@ -248,15 +251,18 @@ class Trainer:
 
     def _resume(self) -> None:
         state = checkpoints.load_state(self.output, self.device)
-        mine = self.config.to_dict()
+        mine, default = self.config.to_dict(), TrainConfig().to_dict()  # older runs lack newer fields
+        free = ("output", "dataset", "steps", "log_every", "save_every", "evaluate_every", "evaluate_samples")
         differing = [
             f"{name} {state['config'].get(name)!r} -> {mine[name]!r}"
             for name in mine
-            if name not in ("output", "dataset", "log_every", "save_every", "evaluate_every", "evaluate_samples")
-            and mine[name] != state["config"].get(name)
+            if name not in free and mine[name] != state["config"].get(name, default.get(name))
         ]
         if differing:
             raise InputError(f"resume {self.output}: the config has changed: {'; '.join(differing)}")
+        if self.config.steps < state["step"]:
+            raise InputError(f"resume {self.output}: steps {self.config.steps}, the run has made {state['step']} "
+                             "already; expected as many or more")
         if state["frames"] != len(self.samples):
             raise InputError(f"resume {self.output}: {len(self.samples)} training frames, the run had "
                              f"{state['frames']}")

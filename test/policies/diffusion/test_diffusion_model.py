@@ -195,12 +195,14 @@ def test_loss_is_the_error_of_what_is_predicted(kind):
     policy = tiny(prediction_type=kind, do_mask_loss_for_padding=True)
     inputs, time = batch(policy), torch.tensor([3, 7])
     start = torch.randn(inputs["actions"].shape, generator=torch.Generator().manual_seed(5))
-    inputs["action_is_pad"][:, 8:] = True
+    inputs["action_is_pad"][0, 8:] = inputs["action_is_pad"][1, 2:] = True
     noisy = DDPMScheduler(10, beta_schedule="squaredcos_cap_v2").add_noise(inputs["actions"], start, time)
     out = policy.denoise(policy.encode(inputs), noisy, time)
     error = (out - (start if kind == "epsilon" else inputs["actions"])).square()
-    error[:, 8:] = 0
-    torch.testing.assert_close(policy.loss(inputs, noise=start, time=time)["loss"], error.mean())
+    expected = torch.cat([error[0, :8], error[1, :2]]).mean()  # as LeRobot divides since 0.6
+    torch.testing.assert_close(policy.loss(inputs, noise=start, time=time)["loss"], expected)
+    inputs["action_is_pad"][:] = True
+    assert policy.loss(inputs, noise=start, time=time)["loss"] == 0
 
 
 @pytest.mark.parametrize(

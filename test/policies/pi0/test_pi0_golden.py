@@ -1,16 +1,23 @@
-"""Agreement with the published code (LeRobot 0.5.1) on tiny models, through our own checkpoint loader."""
+"""Agreement with the published code (LeRobot 0.5.1, 0.6.1) on tiny models, through our own checkpoint loader."""
+
+from dataclasses import replace
 
 import golden_vectors
+import lerobot_folders
 import pytest
 import torch
 
+from vla_ros.core.errors import InputError
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies import describe, load
+from vla_ros.policies.flow import Guidance, prior_weights
 from vla_ros.policies.formats.weights import load_weights
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import rename
+from vla_ros.policies.policy import Steer
 
 
 def golden_config(said, tensors, adaptive):
@@ -46,9 +53,8 @@ def golden_case(name, dtype=torch.float32):
         "tokens": tensors["tokens"],
         "token_mask": tensors["token_mask"],
         "state": tensors["state"],
-        "actions": tensors["actions"],
     }
-    return policy.eval(), batch, tensors
+    return policy.eval(), batch | {name: tensors[name] for name in ("actions",) if name in tensors}, tensors
 
 
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
@@ -76,3 +82,32 @@ def test_bfloat16_stays_near_float32(name):
     actions = policy.predict(batch, {"noise": golden["noise"]})
     assert not torch.equal(actions, golden["sampled_actions"])
     golden_vectors.assert_close(actions, golden["sampled_actions"], relative=0.05)
+
+
+@pytest.mark.parametrize("case", ["linear", "exp", "exp5", "ones", "zeros", "default"])
+def test_real_time_chunking_agrees_with_the_published_code(case):
+    policy, batch, golden = golden_case("pi0_rtc")
+    said = golden_vectors.load("pi0_rtc")[1]["cases"][case]
+    guidance = Guidance(said["schedule"].lower(), said["execution_horizon"] or 10)
+    policy.config = replace(policy.config, guidance=guidance)
+    previous = golden["previous"]  # of 4 rows and 7 dimensions; LeRobot fills it up with zeros
+    actions = torch.nn.functional.pad(previous, (0, 32 - previous.shape[2], 0, 5 - previous.shape[1]))
+    counts = (torch.full((2,), count) for count in (said["inference_delay"], previous.shape[1]))
+    steer = Steer(actions, *counts, max_guidance=said["max_guidance_weight"])
+    torch.testing.assert_close(prior_weights(steer, 5, guidance)[0, :, 0], golden[f"weights_{case}"])
+    answer = policy.predict(batch, {"noise": golden["noise"]}, steer)
+    golden_vectors.assert_close(answer, golden[f"rtc_{case}"])
+
+
+def test_rtc_config_is_honoured_or_refused(tmp_path):
+    said = {"enabled": True, "prefix_attention_schedule": "LINEAR", "max_guidance_weight": 8.0, "execution_horizon": 3}
+    for name in ("pi0", "smolvla"):
+        folder = lerobot_folders.write(tmp_path / name, name, rtc_config=said)
+        assert load(folder).policy.config.guidance == Guidance("linear", 3)
+        assert "over 3 rows, weights linear; its maximum of 8" in describe(folder)["notes"]
+        lerobot_folders.change(folder / "config.json", rtc_config=said | {"enabled": False})
+        assert load(folder).policy.config.guidance == Guidance()
+        for change in ({"prefix_attention_schedule": "STEEP"}, {"new_trick": 1}, {"execution_horizon": "all"}):
+            lerobot_folders.change(folder / "config.json", rtc_config=said | change)
+            with pytest.raises(InputError, match=f"rtc_config.{next(iter(change))}"):
+                describe(folder)

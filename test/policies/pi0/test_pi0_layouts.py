@@ -346,3 +346,30 @@ def test_a_fine_tuned_checkpoint_is_saved_in_our_own_layout(folders, tmp_path):
     x = np.array([0.3, -0.2, 0.9])
     assert np.array_equal(again.processor.state.normalise(x), loaded.processor.state.normalise(x))
     assert again.processor.tokenizer.encode("touch the cube") == loaded.processor.tokenizer.encode("touch the cube")
+
+
+def test_one_of_openpis_assets_is_chosen_by_name(folders, tmp_path):
+    shutil.copytree(folders / "openpi-pi0", tmp_path / "two")
+    shutil.copytree(tmp_path / "two" / "assets" / "robot", tmp_path / "two" / "assets" / "other")
+    file = tmp_path / "two" / "assets" / "other" / "norm_stats.json"
+    file.write_text(file.read_text().replace('"mean": [', '"mean": [9.0, ').replace('"std": [', '"std": [1.0, '))
+    assert r"it holds the assets ['other', 'robot']" in registry.describe(tmp_path / "two")["notes"]
+    with pytest.raises(InputError, match=r"\['other', 'robot'\], and overrides\.statistics"):
+        registry.load(tmp_path / "two", embodiment=embodiment(), tokenizer=folders / "tokenizer.model")
+    for said in ("statistics", "assets"):
+        options = {"embodiment": embodiment(), "tokenizer": folders / "tokenizer.model", "overrides": {said: "other"}}
+        assert registry.load(tmp_path / "two", **options).processor.state.statistics["mean"][0] == 9
+        with pytest.raises(InputError, match=r"'third': neither a file nor a set .*\['other', 'robot'\]"):
+            registry.load(tmp_path / "two", **options | {"overrides": {said: "third"}})
+
+
+@pytest.mark.parametrize("layout", ["openpi", "transformers"])
+def test_a_field_that_is_not_known_is_refused_by_name(tmp_path, layout):
+    if layout == "openpi":
+        pi0_folders.write_openpi(tmp_path / "c", pi0_folders.TINY, False, 3)
+    else:
+        pi0_folders.write_transformers(tmp_path / "c", pi0_folders.TINY)
+    file = tmp_path / "c" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"use_new_trick": True}))
+    with pytest.raises(InputError, match="use_new_trick"):
+        registry.describe(tmp_path / "c")

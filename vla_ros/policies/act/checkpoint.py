@@ -1,12 +1,15 @@
 """The ACT family: what it declares."""
 
 from vla_ros.policies.act.config import ACTConfig
+from vla_ros.policies.act.export import to_lerobot
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.act.processor import ACTProcessor
 from vla_ros.policies.family import Family, lerobot
 
 # A buffer that follows from the sizes; files may leave it out.
-LEROBOT = lerobot("act", rename=lambda config, keys: module_key, fit="exact", optional=("vae_encoder_pos_enc",))
+LEROBOT = lerobot(
+    "act", rename=lambda config, keys: module_key, fit="exact", optional=("vae_encoder_pos_enc",), export=to_lerobot
+)
 
 
 def module_key(key: str) -> str:

@@ -13,7 +13,7 @@ from vla_ros.policies.diffusion.schedule import Step, make_scheduler, make_steps
 from vla_ros.policies.diffusion.unet import UNet
 from vla_ros.policies.diffusion.vision import RgbEncoder
 from vla_ros.policies.flow import prior_weights
-from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, tensors
+from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, mean_of_valid, tensors
 
 
 @tensors
@@ -134,9 +134,7 @@ class DiffusionPolicy(Policy):
         noisy = self.scheduler.add_noise(actions, noise, time)
         target = noise if self.config.prediction_type == "epsilon" else actions
         error = functional.mse_loss(self.denoise(self.encode(batch), noisy, time), target, reduction="none")
-        if self.config.do_mask_loss_for_padding:  # still averaged over all rows, as published
-            error = error * ~batch["action_is_pad"][:, :, None]
-        return {"loss": error.mean()}
+        return {"loss": mean_of_valid(error, batch["action_is_pad"] if self.config.do_mask_loss_for_padding else None)}
 
     def _estimates(self, x: Tensor, out: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Clean actions and noise from the network's output."""

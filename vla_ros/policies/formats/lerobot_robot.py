@@ -5,7 +5,7 @@ from the robot file where they fit; what cannot be known is an error that says w
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated
 
@@ -13,9 +13,11 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, read_mapping, value_of
+from vla_ros.policies import normalisation
 from vla_ros.policies.embodiment import Dimension, Embodiment
-from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder, find_statistics, lacking
-from vla_ros.policies.formats.weights import TensorFolder
+from vla_ros.policies.formats.adapter import open_tensors
+from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder
+from vla_ros.policies.formats.lerobot_statistics import find_statistics, lacking
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 from vla_ros.policies.processor import short_name
@@ -23,7 +25,8 @@ from vla_ros.policies.processor import short_name
 logger = logging.getLogger(__name__)
 
 USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
-WIDEST = 7.0  # rad: no joint's data lies farther from zero, but data in degrees or percent do
+RELATIVE_STEPS = ("relative_actions_processor", "delta_actions_processor")  # LeRobot from 0.6, and until 0.5.1
+ABSOLUTE_STEP = "absolute_actions_processor"
 
 
 def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOptions, fit: str) -> Parts:
@@ -32,7 +35,9 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
         raise InputError(f"checkpoint {folder.path}: normaliser eps {folder.epsilon}, expected 1e-08")
     given = options.statistics(sets=True)
     variant = options.overrides.get("statistics") if given is None else None
-    statistics, lacks = find_statistics(folder, TensorFolder(folder.path), variant)
+    statistics, lacks = find_statistics(folder, open_tensors(folder.path, options.base)[0], variant)
+    padding = {name for name in (STATE, ACTION) if name not in statistics}
+    folder = _trained(folder, statistics)
     if given is not None:
         statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
         if lacks := lacking(folder, statistics):
@@ -41,30 +46,48 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     for kind, feature in (("STATE", STATE), ("ACTION", ACTION)):
         mode = MODES[folder.modes.get(kind, "IDENTITY") if feature != STATE or folder.state_dim else "IDENTITY"]
         normalisations.append(Normalisation(mode, {} if lacks else statistics.get(feature, {}), "lerobot"))
-    embodiment = find_embodiment(folder, names, statistics, options)
+    embodiment = find_embodiment(folder, names, options, _limits(folder, padding))
     return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, no_statistics=lacks)
 
 
 def _image_statistics(folder: LeRobotFolder, statistics: Statistics) -> Statistics:
-    """Image name -> the mean and std that bring its pixels in [0, 1] to what the policy takes."""
-    mode = folder.modes.get("VISUAL", "IDENTITY")
+    """Image name -> the mean and std that bring its pixels in [0, 1] to what the policy takes, (3,) each; NaN where
+    the folder lacks them, which can be described but not loaded."""
+    mode = MODES[folder.modes.get("VISUAL", "IDENTITY")]
     result = {}
     for feature in folder.images:
         rows = statistics.get(feature.name, {})
-        if mode == "MEAN_STD" and rows:
-            result[feature.name] = {"mean": rows["mean"], "std": rows["std"]}
-        elif mode == "MIN_MAX" and rows:
-            result[feature.name] = {"mean": (rows["max"] + rows["min"]) / 2, "std": (rows["max"] - rows["min"]) / 2}
-        elif mode == "IDENTITY" or not rows:
+        if mode == "identity" or not rows:
             result[feature.name] = {"mean": np.zeros(3), "std": np.ones(3)}
-        else:
-            raise InputError(f"checkpoint {folder.path}: normalisation {mode} of images, expected MEAN_STD, MIN_MAX or "
-                             "IDENTITY")
+            continue
+        first, second = (rows.get(name, np.full(3, np.nan)) for name in normalisation.MODES[mode])
+        if mode != "mean_std":  # two bounds
+            first, second = (first + second) / 2, (second - first) / 2
+        result[feature.name] = {"mean": first, "std": second}
     return result
 
 
+def _trained(folder: LeRobotFolder, statistics: Statistics) -> LeRobotFolder:
+    """The folder with the state's size of its data. What LeRobot fine-tunes keeps the inputs that its base declared;
+    where states are padded, any size passes, and only the statistics tell."""
+    rows = statistics.get(STATE, {})
+    width = max((len(rows[name]) for name in normalisation.NAMES if name in rows), default=0)
+    padded = "max_state_dim" in folder.config and folder.state_dim
+    return folder.of_widths(width, folder.action_dim) if padded and width else folder
+
+
+def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
+    """Feature -> how many of the robot's dimensions it takes at most, where less will do: base checkpoints, which have
+    no statistics, declare the size to which states and actions are padded."""
+    sizes = {STATE: ("max_state_dim", folder.state_dim), ACTION: ("max_action_dim", folder.action_dim)}
+    return {
+        name: size for name, (limit, size) in sizes.items() if name in padding and size == folder.config.get(limit)
+    }
+
+
 def find_embodiment(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, options: LoadOptions
+    folder: LeRobotFolder, images: Sequence[str], options: LoadOptions,
+    limits: Mapping[str, int],
 ) -> Embodiment:
     """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names of the robot
     file or of the dataset.
@@ -73,6 +96,7 @@ def find_embodiment(
 
     Args:
         images: names of the policy's images as its sizes have them.
+        limits: features that take fewer dimensions than the folder declares, and at most how many.
 
     Raises InputError that says what is not known or does not agree with the folder.
     """
@@ -82,12 +106,24 @@ def find_embodiment(
     elif file.exists():
         chosen = Embodiment.load(file)
     elif options.names is not None:
-        chosen = _from_names(folder, images, statistics, *options.names)
+        chosen = _from_names(folder, images, limits, *options.names)
     else:
         chosen = nameless(images, folder.state_dim, _modes(folder))
     chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
-    _check(folder, chosen)
+    _check(folder, chosen, limits)
     return chosen
+
+
+def check_aloha(folder: LeRobotFolder, options: LoadOptions) -> None:
+    """Raises InputError for a policy in π's ALOHA convention on a robot whose policy file does not say so."""
+    if not folder.config.get("adapt_to_pi_aloha"):
+        return
+    if folder.config["type"] == "smolvla" and folder.preprocessor:
+        raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: since LeRobot 0.4 SmolVLA turns values that "
+                         "are normalised already, which is not supported; expected false")
+    if options.embodiment is None:
+        raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
+                         "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
 
 
 def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodiment:
@@ -97,38 +133,65 @@ def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodim
     return Embodiment({name: short_name(name) for name in images}, dimensions, actions)
 
 
-def _check(folder: LeRobotFolder, embodiment: Embodiment) -> None:
+def _check(folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, int]) -> None:
     """Sizes and the kind of the actions agree with the folder."""
-    for what, dimensions, expected in (
-        ("state", embodiment.state, folder.state_dim), ("actions", embodiment.actions, folder.action_dim),
+    for what, feature, dimensions, expected in (
+        ("state", STATE, embodiment.state, folder.state_dim),
+        ("actions", ACTION, embodiment.actions, folder.action_dim),
     ):
-        if len(dimensions) != expected and not (what == "state" and expected == 0):
-            raise InputError(f"checkpoint {folder.path}: {what} of {expected} dimensions, the policy file or the robot "
-                             f"gives {len(dimensions)}")
-    for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=True)):
-        if dimension.joint is not None and (dimension.mode == "delta") != (mode == "delta"):
-            raise InputError(f"checkpoint {folder.path}: action {index} ({dimension.joint}) is {dimension.mode}, but "
-                             f"its preprocessor makes it {mode}; expected mode: {mode} in the policy file")
+        fits = len(dimensions) <= expected if feature in limits else len(dimensions) == expected
+        if not fits and not (what == "state" and expected == 0):
+            raise InputError(f"checkpoint {folder.path}: {what} of {'at most ' if feature in limits else ''}{expected} "
+                             f"dimensions, the policy file or the robot gives {len(dimensions)}")
+    for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=False)):
+        where = f"checkpoint {folder.path}: action {index} ({dimension.joint})"
+        if dimension.joint is None:
+            continue
+        if (dimension.mode == "delta") != (mode == "delta"):
+            raise InputError(f"{where} is {dimension.mode}, but its preprocessor makes it {mode}; expected mode: "
+                             f"{mode} in the policy file")
+        start = embodiment.state[index] if index < len(embodiment.state) else None
+        if mode == "delta" and start != replace(dimension, mode="absolute"):
+            raise InputError(f"{where} is a difference to number {index} of the state, which the policy file gives as "
+                             f"{_said(start)}; expected the same joint, scale and offset in both")
+
+
+def _said(dimension: Dimension | None) -> str:
+    return "none" if dimension is None else f"{dimension.joint}, scale {dimension.scale:g}, offset {dimension.offset:g}"
 
 
 def _modes(folder: LeRobotFolder) -> list[str]:
-    """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word."""
-    step = folder.step("relative_actions_processor") or folder.step("delta_actions_processor")
-    said, config = dict(step.config) if step else {}, folder.config
-    where = f"checkpoint {folder.path}"
-    if not said.get("enabled", config.get("use_relative_actions", step is not None)):
+    """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word.
+
+    LeRobot's two processors do the step and undo it; where they disagree its actions are none of the robot's.
+    """
+    config, where = folder.config, f"checkpoint {folder.path}"
+    step = next((step for step in folder.preprocessor if step.name in RELATIVE_STEPS), None)
+    undone = next((step for step in folder.postprocessor if step.name == ABSOLUTE_STEP), None)
+    said = dict(step.config) if step else {}
+    if step is None and not folder.preprocessor:  # no processor files: config.json alone says it
+        said = {"enabled": config.get("use_relative_actions", False),
+                "action_names": config.get("action_feature_names"),
+                "exclude_joints": config.get("relative_exclude_joints", ["gripper"])}
+    relative = value_of(bool, said.get("enabled", False), f"{where}: {step.name if step else 'relative'}.enabled")
+    absolute = undone is not None and value_of(bool, undone.config.get("enabled", False), f"{where}: {undone.name}")
+    if folder.preprocessor and folder.postprocessor and relative != absolute:
+        one, other = ("preprocessor makes", "postprocessor leaves") if relative else (
+            "postprocessor takes", "preprocessor does not make")
+        raise InputError(f"{where}: its {one} actions as differences to the state, its {other} them so; expected "
+                         f"{RELATIVE_STEPS[0]} and {ABSOLUTE_STEP} both enabled or neither")
+    if not relative:
         return ["absolute"] * folder.action_dim
-    excluded = said.get("exclude_joints", () if step else config.get("relative_exclude_joints", ["gripper"])) or ()
-    names = said.get("action_names") or config.get("action_feature_names") or ()
-    names = [name.lower() for name in value_of(list[str], names, f"{where}: action names")][: folder.action_dim]
-    names += [""] * (folder.action_dim - len(names))
-    words = [word.lower() for word in value_of(list[str], excluded, f"{where}: excluded joints") if word]
+    names = value_of(list[str], said.get("action_names") or [], f"{where}: action names")[: folder.action_dim]
+    names = [name.lower() for name in names] + [""] * (folder.action_dim - len(names))
+    excluded = value_of(list[str], said.get("exclude_joints") or [], f"{where}: excluded joints")
+    words = [word.lower() for word in excluded if word]
     return ["absolute" if any(word in name for word in words) else "delta" for name in names]
 
 
 def _from_names(
-    folder: LeRobotFolder, images: Sequence[str], statistics: Statistics, whose: str, joints: tuple[str, ...],
-    robot_cameras: tuple[str, ...],
+    folder: LeRobotFolder, images: Sequence[str], limits: Mapping[str, int], whose: str,
+    joints: tuple[str, ...], robot_cameras: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}
     from_data = {short_name(feature): name for name, feature in folder.renamed.items()}
@@ -141,19 +204,11 @@ def _from_names(
             raise InputError(f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has "
                              f"{list(robot_cameras)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`")
         cameras[name] = known
-    for what, size in (("state", folder.state_dim), ("actions", folder.action_dim)):
-        if size and size != len(joints):
+    for what, feature, size in (("state", STATE, folder.state_dim), ("actions", ACTION, folder.action_dim)):
+        if size and size != len(joints) and (feature not in limits or size < len(joints)):
             raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
                              "joints; say which is which in a policy file")
-    for feature in (STATE, ACTION):
-        rows = statistics.get(feature, {})
-        reach = max((float(np.abs(rows[name]).max()) for name in ("min", "max", "mean", "q01", "q99") if name in rows),
-                    default=0.0)
-        if reach > WIDEST:
-            raise InputError(f"checkpoint {folder.path}: {feature} reaches {reach:.4g}, which cannot be rad; give a "
-                             "policy file with the units of the data (degrees: scale 57.29578; see "
-                             "config/policies/so101_lerobot.yaml)")
-    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=True))
+    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=False))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import read_mapping, value_of
+from vla_ros.core.records import read_mapping
 from vla_ros.policies.formats.lerobot_robot import nameless
 from vla_ros.policies.normalisation import Normalisation, Statistics, statistics_of
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
@@ -19,7 +19,7 @@ def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: 
 
     Raises InputError.
     """
-    statistics, note = options.statistics(), f"statistics of {options.overrides.get('statistics')}"
+    statistics, note = options.statistics(sets=True), f"statistics of {options.overrides.get('statistics')}"
     if statistics is None:
         statistics, note = norm_stats(path, options)
     state, actions = (Normalisation(mode, statistics.get(name, {}), "openpi") for name in (STATE, ACTION))
@@ -36,15 +36,14 @@ def openpi_parts(path: Path, config: Any, mode: str, options: LoadOptions, fit: 
 def norm_stats(path: Path, options: LoadOptions) -> tuple[Statistics, str]:
     """Statistics of `assets/<name>/norm_stats.json` ("state", "actions"), and a note. Raises InputError."""
     files = {str(f.parent.relative_to(path / "assets")): f for f in sorted((path / "assets").rglob("norm_stats.json"))}
-    only = next(iter(files)) if len(files) == 1 else None
-    chosen = value_of(str | None, options.overrides.get("assets", only), "overrides.assets")
-    if not files and chosen is None:
-        return {}, "no assets/*/norm_stats.json"
+    said = options.overrides.get("assets", options.overrides.get("statistics"))
+    if said is None and len(files) != 1:
+        return {}, (f"it holds the assets {sorted(files)}, and overrides.statistics says which to use" if files
+                    else "no assets/*/norm_stats.json")
+    chosen = next(iter(files)) if said is None else str(said)
     if chosen not in files:
-        raise InputError(
-            f"checkpoint {path}: assets {shown(chosen)}, expected one of {sorted(files)}; overrides.assets in "
-            "the policy file says which"
-        )
+        raise InputError(f"checkpoint {path}: no statistics {shown(chosen)}: neither a file nor a set in assets/, "
+                         f"which has {sorted(files) or 'none'}")
     rows = read_mapping(files[chosen], "statistics")
     found = statistics_of(rows.get("norm_stats", rows), str(files[chosen]))
     if missing := {"state", "actions"} - found.keys():

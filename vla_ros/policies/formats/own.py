@@ -17,10 +17,11 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_folder
 from vla_ros.core.records import record, value_of
 from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics, write_statistics
-from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, checked, read_config
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, read_config
 from vla_ros.policies.policy import Policy
-from vla_ros.policies.processor import FITS, StandardProcessor
+from vla_ros.policies.processor import StandardProcessor
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,19 @@ def read(path: Path, options: LoadOptions, fit: str) -> tuple[dict[str, Any], Pa
     fit = value_of(str, data.get("image_fit", fit), f"{where}: image_fit")
     if fit not in FITS:
         raise InputError(f"{where}: image_fit {shown(fit)}, expected one of {sorted(FITS)}")
-    statistics = checked(read_statistics(path / "statistics.json"), f"checkpoint {path}: statistics.json")
+    statistics = read_statistics(path / "statistics.json")
+    if missing := {STATE, ACTION} - statistics.keys():
+        raise InputError(f"checkpoint {path}: statistics.json: no {sorted(missing)}, only {shown(sorted(statistics))}")
     if given := options.statistics():
         statistics |= {feature: given[feature] for feature in (STATE, ACTION)}
     clock = policy.pop("step_dt", None)  # older folders of π0 kept it among the sizes
     clock = None if clock is None else Embodiment.clock(clock, where)
     own = Embodiment.load(path / "embodiment.yaml")
     embodiment = options.embodiment or own
+    for index, (new, old) in enumerate(zip(embodiment.actions, own.actions, strict=False)):
+        if new.joint is not None and new.mode != old.mode:  # the statistics are of the one, not of the other
+            raise InputError(f"checkpoint {path}: action {index} ({new.joint}) is {new.mode}, but it was trained on "
+                             f"{old.mode} ones; expected mode: {old.mode} in the policy file")
     if embodiment.step_dt is None:  # a policy file need not repeat the clock
         embodiment = replace(embodiment, step_dt=own.step_dt or clock)
     return policy, Parts(

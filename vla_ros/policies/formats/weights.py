@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -70,7 +71,11 @@ class TensorFolder:
         A mapped file keeps every page that was read in memory, so the mapping is given up now and then: the host
         never holds much more than what was made of the tensors.
         """
-        tensor = self._handle(key).get_tensor(key)
+        try:
+            tensor = self._handle(key).get_tensor(key)
+        except (SafetensorError, KeyError, AttributeError) as error:
+            raise InputError(f"checkpoint {self.path}: {key} of type {self.dtypes[key]} cannot be read: "
+                             f"{error}") from error
         self._mapped += tensor.nbytes
         return tensor
 
@@ -93,6 +98,17 @@ class TensorFolder:
             self._opened = None  # the old mapping goes before the new one comes
             self._opened, self._mapped = (file, safe_open(self.path / file, framework="pt")), 0
         return self._opened[1]
+
+
+def numbers(tensor: Tensor, where: str) -> np.ndarray:
+    """The tensor in float64, for any real type. Raises InputError for another type."""
+    try:
+        if not tensor.is_complex():
+            return tensor.double().numpy()
+    except RuntimeError:  # what torch stores but does not compute with, as four-bit floats
+        pass
+    raise InputError(f"{where}: numbers of {str(tensor.dtype).removeprefix('torch.')}, expected real ones of a type "
+                     "that torch converts")
 
 
 def check_tensors(path: Path, most: int | None = None) -> None:
@@ -136,6 +152,11 @@ def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
         if match := re.fullmatch(pattern, key):
             return name if isinstance(name, Unused) else match.expand(name)
     return key
+
+
+def plain_name(key: str) -> str:
+    """A key without what torch.compile puts into the names of a module that it wraps."""
+    return key.replace("_orig_mod.", "")
 
 
 def load_weights(

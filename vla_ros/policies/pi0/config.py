@@ -12,10 +12,15 @@ from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import vision_size
-from vla_ros.policies.formats.lerobot import LeRobotFolder
-from vla_ros.policies.formats.weights import Shape, TensorFolder
+from vla_ros.policies.flow import USUAL, Guidance
+from vla_ros.policies.formats.adapter import open_tensors
+from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.formats.lerobot_robot import check_aloha
+from vla_ros.policies.formats.lerobot_rtc import read_guidance
+from vla_ros.policies.formats.weights import Shape
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.names import EMBEDDING, HEAD, P, X, openpi_name
+from vla_ros.policies.pi0.versions import find_version
 
 GEMMA = {
     "gemma_2b": GemmaSize(width=2048, depth=18, mlp=16384, heads=8, kv_heads=1, head_dim=256),
@@ -28,8 +33,27 @@ VISION = {
     "siglip_so400m": SiglipSize(hidden=1152, depth=27, heads=16, mlp=4304, patch=14, image=224),
     "keypoint_stem": KeypointStemSize(),
 }
-PROMPTS = ("pi0", "pi05", "pi05_padded")
+PROMPTS = ("pi0", "pi0_verbatim", "pi05", "pi05_padded")
 TEXT_LENGTH = {False: 48, True: 200}  # by `adaptive`
+
+LEROBOT_FIELDS = {  # of config.json: ours
+    "chunk_size": "horizon", "tokenizer_max_length": "text_length", "num_inference_steps": "num_steps",
+    "num_steps": "num_steps",  # until 0.3
+    "time_sampling_scale": "time_scale", "time_sampling_offset": "time_offset", "min_period": "min_period",
+    "max_period": "max_period",
+}
+READ_ELSEWHERE = (
+    "n_obs_steps", "input_features", "output_features", "normalization_mapping", "max_state_dim", "max_action_dim",
+    "paligemma_variant", "action_expert_variant", "image_resolution", "resize_imgs_with_padding",
+    "time_sampling_beta_alpha", "time_sampling_beta_beta", "use_relative_actions", "relative_exclude_joints",
+    "action_feature_names", "adapt_to_pi_aloha", "use_delta_joint_actions_aloha",
+)
+# The executor follows time, the tensors say the expert's width, the prefix is always cached, attention has one result,
+# a loader's options say the type, a training config what to freeze, and absent cameras are left out.
+NOT_USED = (
+    "n_action_steps", "proj_width", "use_cache", "attention_implementation", "dtype", "freeze_vision_encoder",
+    "train_expert_only", "train_state_proj", "empty_cameras",
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +71,11 @@ class Pi0Config:
         horizon: H, rows per chunk.
         text_length: tokens of the prompt, longer ones are cut.
         adaptive: π0.5: time enters through the expert's norms, and there is no state token.
-        prompt: "pi0" (the instruction), "pi05" (the instruction and the state in 256 steps) or "pi05_padded" (with
-            the state's padding, as LeRobot wrote it until 0.4).
+        prompt: "pi0" (the instruction, without underscores, line feeds and blanks at its ends, as openpi has it),
+            "pi0_verbatim" (the instruction as it stands, as LeRobot and transformers have it), "pi05" (the instruction
+            and the state in 256 steps) or "pi05_padded" (with the state's padding, as LeRobot wrote it until 0.4).
         num_steps: Euler steps of a prediction.
+        guidance: of real-time chunking.
         loss_dims: how many of the D action dimensions the loss covers, all when None (the rest is padding).
     """
 
@@ -66,6 +92,7 @@ class Pi0Config:
     prompt: str = "pi0"
     num_steps: Rows = 10
     loss_dims: Dimensions | None = None
+    guidance: Guidance = USUAL
     time_beta: tuple[float, float] = (1.5, 1.0)
     time_scale: float = 0.999
     time_offset: float = 0.001
@@ -75,6 +102,7 @@ class Pi0Config:
     n_obs_steps = 1
     pads = True
     needs_every_camera = False
+    own_dims = "loss_dims"
     tokenizer_of = "PaliGemma's tokenizer"
     token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
 
@@ -119,29 +147,31 @@ class Pi0Config:
 
     @classmethod
     def from_lerobot(cls, folder: LeRobotFolder, options: LoadOptions) -> "Pi0Config":
-        """Raises InputError that names the field."""
-        data, adaptive, where = folder.config, folder.config["type"] == "pi05", f"checkpoint {folder.path}"
+        """Raises InputError that names a field that is unknown or not supported."""
+        data, adaptive, where = folder.config, folder.config["type"] == "pi05", f"checkpoint {folder.path}: config.json"
+        check_fields(data, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
+        check_aloha(folder, options)
         values = dict(
             cameras=tuple(feature.name.removeprefix("observation.images.") for feature in folder.images),
             adaptive=adaptive,
-            prompt="pi05" if adaptive else "pi0",
+            prompt=find_version(folder, options)[0].prompt(adaptive),
             text_length=TEXT_LENGTH[adaptive],
             loss_dims=folder.action_dim,
+            guidance=read_guidance(folder)[0],
             time_beta=[data.get("time_sampling_beta_alpha", 1.5), data.get("time_sampling_beta_beta", 1.0)],
         )
-        for name, theirs in (
-            ("horizon", "chunk_size"), ("text_length", "tokenizer_max_length"), ("num_steps", "num_inference_steps"),
-            ("time_scale", "time_sampling_scale"), ("time_offset", "time_sampling_offset"),
-            ("min_period", "min_period"), ("max_period", "max_period"),
+        values |= {name: data[theirs] for theirs, name in LEROBOT_FIELDS.items() if theirs in data}
+        if folder.text_length:
+            values["text_length"] = folder.text_length
+        config = record(cls, _sizes(open_tensors(folder.path, options.base)[0].shapes, data, where) | values, where)
+        size = list(config.image_size)
+        for name, expected in (
+            ("n_obs_steps", 1), ("use_delta_joint_actions_aloha", False), ("image_resolution", size),
+            ("resize_imgs_with_padding", size),
         ):
-            if theirs in data:
-                values[name] = data[theirs]
-        sizes = _sizes(TensorFolder(folder.path).shapes, data, where)
-        config = record(cls, sizes | values, f"{where}: config.json")
-        resolution = list(data.get("image_resolution", config.image_size))
-        if resolution != list(config.image_size):
-            raise InputError(f"{where}: config.json: image_resolution {resolution}, its weights are for "
-                             f"{config.vision.image}")
+            if name in data and data[name] != expected:
+                said = shown(data[name])
+                raise InputError(f"{where}: {name} {said}, expected {expected!r}: nothing else is supported")
         return config
 
     @classmethod
@@ -182,7 +212,7 @@ class Pi0Config:
                 num_steps=whole.num_inference_steps,
                 time_beta=(whole.time_sampling_beta_alpha, whole.time_sampling_beta_beta),
                 time_scale=whole.time_sampling_scale, time_offset=whole.time_sampling_offset,
-                min_period=whole.min_period, max_period=whole.max_period,
+                min_period=whole.min_period, max_period=whole.max_period, prompt="pi0_verbatim",
             )
         except Exception as error:  # the library checks little, and its classes fail where they use a value
             raise InputError(f"{where}: not a configuration of π0: {' '.join(str(error).split())}") from error

@@ -21,7 +21,7 @@ from vla_ros.nn.norms import Modulation
 from vla_ros.policies.flow import FlowPolicy
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.vision import ImageTokens
-from vla_ros.policies.policy import Batch, Draws, Memory, tensors
+from vla_ros.policies.policy import Batch, Draws, Memory, mean_of_valid, tensors
 
 
 @tensors
@@ -149,8 +149,4 @@ class Pi0(FlowPolicy):
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """Mean squared error of the (B, H, D) velocity over the episode's rows and the robot's own dimensions."""
         error = self.element_loss(batch, **draws)[..., : self.config.loss_dims]
-        pad = batch.get("action_is_pad")
-        if pad is None:
-            return {"loss": error.mean()}
-        kept = ~pad[..., None].expand_as(error)
-        return {"loss": (error * kept).sum() / kept.sum().clamp(min=1)}
+        return {"loss": mean_of_valid(error, batch.get("action_is_pad"))}

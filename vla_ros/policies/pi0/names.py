@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from vla_ros.policies.formats.transformers_names import decoder, siglip
-from vla_ros.policies.formats.weights import Rename, Unused, renamed
+from vla_ros.policies.formats.weights import Rename, Unused, plain_name, renamed
 
 P = "paligemma_with_expert.paligemma.model"
 X = "paligemma_with_expert.gemma_expert.model"
@@ -42,7 +42,8 @@ RULES: tuple[tuple[str, str], ...] = (
     (re.escape(f"{X}.norm.") + "(.*)", r"expert.norm.\1"),
     (r"state_proj\.(.*)", r"state_in.\1"),
     (r"action_(in|out)_proj\.(.*)", r"action_\1.\2"),
-    (r"(?:action_)?time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
+    (r"action_time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
+    (r"time_mlp_(in|out)\.(.*)", r"time_\1.\2"),
 )
 _ADAPTIVE = (
     (r"state_proj\..*", Unused("π0.5 reads the state in the prompt")),
@@ -52,9 +53,16 @@ _ADAPTIVE = (
 
 def openpi_name(key: str) -> str:
     """The name that openpi gives to a tensor of any published layout."""
+    key = plain_name(key)
     for _, pattern, replacement in RENAMES:
         key = re.sub(f"^{pattern}", replacement, key)
     return key
+
+
+def is_old(key: str) -> bool:
+    """Whether a tensor has its name of LeRobot until 0.3."""
+    key = key.removeprefix("model.")
+    return any(who == "LeRobot until 0.3" and re.match(pattern, key) for who, pattern, _ in RENAMES)
 
 
 def rename(config: Any, keys: Collection[str]) -> Rename:

@@ -49,9 +49,12 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     """Token ids of a prompt.
 
     Args:
-        kind: "pi0": the instruction and a line feed; "pi05", "pi05_padded": instruction and state as text.
+        kind: "pi0": the instruction and a line feed; "pi0_verbatim": the same, the instruction as it stands; "pi05",
+            "pi05_padded": instruction and state as text.
         state: (S,) the normalised state, without its padding but for "pi05_padded".
     """
+    if kind == "pi0_verbatim":
+        return [tokenizer.bos, *tokenizer.encode(instruction if instruction.endswith("\n") else f"{instruction}\n")]
     text = instruction.strip().replace("_", " ").replace("\n", " ")
     if kind == "pi0":
         return [tokenizer.bos, *tokenizer.encode(text), *tokenizer.encode("\n")]

@@ -1,10 +1,10 @@
 """Cameras to prefix tokens: a vision tower, one of several, and what brings its features to the prefix's width."""
 
-import torch
 from torch import Tensor, nn
 
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
 from vla_ros.nn.siglip import Siglip, SiglipSize
+from vla_ros.policies.images import signed
 
 
 class ImageTokens(nn.Module):
@@ -30,8 +30,7 @@ class ImageTokens(nn.Module):
         Returns:
             (B, C, tokens, width); SigLIP's features are not scaled (openpi; older transformers divided them).
         """
-        if images.dtype == torch.uint8:
-            images = images.float() / 255 * 2 - 1  # on the device, so that bytes are uploaded
+        images = signed(images)
         if not self.reads_text:
             features = self.tower(images.flatten(0, 1))
             return self.projector(features.to(self.projector.weight.dtype)).unflatten(0, images.shape[:2])

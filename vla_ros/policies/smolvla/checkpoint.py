@@ -6,6 +6,7 @@ from typing import Any
 from vla_ros.policies.family import Family, lerobot
 from vla_ros.policies.options import TrainingData
 from vla_ros.policies.smolvla.config import SmolVLAConfig
+from vla_ros.policies.smolvla.export import to_lerobot
 from vla_ros.policies.smolvla.model import SmolVLA
 from vla_ros.policies.smolvla.names import rename
 from vla_ros.policies.smolvla.processor import SmolVLAProcessor
@@ -25,7 +26,7 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 FAMILY = Family(
     "smolvla", SmolVLAConfig, lambda config: SmolVLA(config).freeze(), SmolVLAProcessor, title="SmolVLA",
-    layouts={"lerobot": lerobot("smolvla", rename=rename, fit="pad_top_left")},
+    layouts={"lerobot": lerobot("smolvla", rename=rename, fit="pad_unrounded_top_left", export=to_lerobot)},
     fit="pad_top_left",
     defaults={"train_expert_only": False, "freeze_vision_encoder": False},
     overrides=("num_steps",),

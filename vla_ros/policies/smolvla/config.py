@@ -12,11 +12,12 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.backbones import KEYPOINT_STEM, vision_size
+from vla_ros.policies.flow import USUAL, Guidance
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.formats.lerobot_robot import check_aloha
+from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.tokenizer import vlm_folders
-
-VIRTUAL_CAMERA = "observation.images.empty_camera_"  # what `empty_cameras` adds to the features: black, masked images
 
 LEROBOT_FIELDS = (
     "chunk_size", "n_action_steps", "max_state_dim", "max_action_dim", "adapt_to_pi_aloha", "tokenizer_max_length",
@@ -119,6 +120,7 @@ class SmolVLAConfig:
         expert_width_multiplier: the expert's width over the text tower's.
         min_period, max_period: of the time's sinusoids.
         adapt_to_pi_aloha: state and actions in π's ALOHA convention, which scales of the policy file express.
+        guidance: of real-time chunking.
         freeze_vision_encoder, train_expert_only, train_state_proj: what training leaves alone.
     """
 
@@ -140,6 +142,7 @@ class SmolVLAConfig:
     min_period: Annotated[float, Range(1e-9, 1e9)] = 4e-3
     max_period: Annotated[float, Range(1e-9, 1e9)] = 4.0
     adapt_to_pi_aloha: bool = False
+    guidance: Guidance = USUAL
     freeze_vision_encoder: bool = True
     train_expert_only: bool = True
     train_state_proj: bool = True
@@ -162,6 +165,7 @@ class SmolVLAConfig:
 
     n_obs_steps = 1
     pads = True
+    own_dims = "real_action_dim"
     tokenizer_of = "SmolVLM2's tokenizer"
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("max_action_dim"))
@@ -204,13 +208,13 @@ class SmolVLAConfig:
                 raise InputError(
                     f"{where}: {name} {shown(config[name])}, expected {expected!r}: nothing else is supported"
                 )
-        if config.get("adapt_to_pi_aloha") and options.embodiment is None:
-            raise InputError(f"checkpoint {folder.path}: adapt_to_pi_aloha: its state and actions are in π's ALOHA "
-                             "convention; give a policy file that says so (signs as scale -1, grippers with a linkage)")
+        check_aloha(folder, options)
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
-            vlm=vlm, cameras=tuple(f.name for f in folder.images if not f.name.startswith(VIRTUAL_CAMERA)),
-            state_dim=folder.state_dim, real_action_dim=folder.action_dim,
+            vlm=vlm, cameras=tuple(f.name for f in folder.images),
+            state_dim=folder.state_dim, real_action_dim=folder.action_dim, guidance=read_guidance(folder)[0],
         )
+        if folder.text_length:
+            values["tokenizer_max_length"] = folder.text_length
         return record(cls, values, str(where))
 
     @classmethod

@@ -19,7 +19,8 @@ from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summar
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.nn.siglip import Siglip
 from vla_ros.policies.flow import FlowPolicy
-from vla_ros.policies.policy import Batch, Draws, Memory, tensors
+from vla_ros.policies.images import signed
+from vla_ros.policies.policy import Batch, Draws, Memory, mean_of_valid, tensors
 from vla_ros.policies.smolvla.config import SmolVLAConfig
 
 
@@ -85,8 +86,7 @@ class SmolVLA(FlowPolicy):
 
     def encode_images(self, images: Tensor, text: Tensor, token_mask: Tensor) -> Tensor:
         """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches become tokens, scaled as text is."""
-        if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
-            images = images.float() / 255 * 2 - 1
+        images = signed(images)
         if self.reads_text:
             return self.vision(images, text_summary(text, token_mask))
         features = self.vision(images.flatten(0, 1))
@@ -149,9 +149,9 @@ class SmolVLA(FlowPolicy):
         return self.action_out(self.expert_norm(x).to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Mean squared error of the (B, H, D) velocity over the robot's own dimensions; padded rows count as zero."""
+        """Mean squared error of the (B, H, D) velocity over the episode's rows and the robot's own dimensions."""
         error = self.element_loss(batch, **draws)[..., : self.config.real_action_dim]
-        return {"loss": (error * ~batch["action_is_pad"][..., None]).mean()}
+        return {"loss": mean_of_valid(error, batch["action_is_pad"])}
 
     def freeze(self) -> "SmolVLA":
         """Take from training what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""

@@ -1,0 +1,49 @@
+"""Folders that LeRobot 0.6.1's own code wrote, with its answers (`test/data/lerobot_061`).
+
+Their weights are those of `golden_vectors.fill`, so they need not be kept: `shapes.json` holds every key and shape.
+"""
+
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import golden_vectors
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from vla_ros.core.observation import Sample
+
+FOLDER = Path(__file__).parent / "data" / "lerobot_061"
+INSTRUCTION = "pick up the red cube"
+VLM = FOLDER / "_vlm"  # what SmolVLA's `vlm_model_name` names
+
+
+def write(path: Path, name: str, **changes: object) -> Path:
+    """Write the folder of that name, `changes` in its config.json (None: the field is gone); return it."""
+    shutil.copytree(FOLDER / name, path)
+    (path / "model.safetensors").write_bytes(_weights((path / "shapes.json").read_text()))
+    if name.startswith("smolvla"):
+        shutil.copytree(VLM, path / "vlm")
+    change(path / "config.json", **changes)
+    return path
+
+
+@cache
+def _weights(shapes: str) -> bytes:
+    """The file of weights of these shapes."""
+    return save({key: golden_vectors.fill(key, tuple(shape)) for key, shape in json.loads(shapes).items()})
+
+
+def change(file: Path, **changes: object) -> None:
+    """Set fields of a JSON file; None: the field is gone."""
+    data = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in data.items() if key not in changes or value is not None}))
+
+
+def expected(name: str) -> tuple[dict[str, Tensor], Sample]:
+    """LeRobot's tensors, its preprocessor's and its actions, and the sample that it saw."""
+    tensors = load_file(FOLDER / name / "expected.safetensors")
+    images = {key.split(".")[-1]: value.numpy()[None] for key, value in tensors.items() if "images" in key}
+    state = tensors["0/observation.state"].double().numpy()[None]
+    return tensors, Sample(images, state, INSTRUCTION)

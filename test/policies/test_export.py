@@ -1,0 +1,185 @@
+"""Policies written as LeRobot 0.6.1 has them: the files are those that it wrote itself, the actions are the same."""
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import families
+import lerobot_checkpoints
+import lerobot_folders
+import numpy as np
+import pytest
+import real_families
+import torch
+from real_families import FAMILIES, ROBOT
+from safetensors.torch import load_file, save_file
+
+from vla_ros.cli.main import main as vla_ros
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.policies import load, save
+from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.pi0 import config as pi0_config
+from vla_ros.policies.pi0 import export as pi0_export
+from vla_ros.policies.registry import export
+
+THEIRS = ("pi0", "pi05", "pi05_relative", "smolvla")  # folders that LeRobot wrote
+PYTHON = os.environ.get("VLA_LEROBOT_PYTHON", "")
+SCRIPT = Path(__file__).parents[1] / "lerobot_answers.py"
+UNREAD = ("lm_head.weight", "text_model.norm.weight")
+# What says how it was trained, or where it ran; and sizes that are no published ones.
+APART = ("optimizer_", "scheduler_", "compile_", "use_peft", "repo_id", "private", "tags", "license", "pretrained_",
+         "gradient_checkpointing", "push_to_hub", "_variant", "vlm_model_name", "action_feature_names",
+         "relative_exclude_joints", "freeze_vision_encoder", "train_expert_only", "input_features")  # fmt: skip
+
+
+def published_sizes(monkeypatch, config):
+    """The small π0 counts as the published one: LeRobot has no other."""
+    if isinstance(config, pi0_config.Pi0Config):
+        monkeypatch.setitem(pi0_config.GEMMA, "gemma_2b", config.prefix)
+        monkeypatch.setitem(pi0_config.GEMMA, "gemma_300m", config.expert)
+        monkeypatch.setitem(pi0_config.VISION, "siglip_so400m", config.vision)
+        monkeypatch.setattr(pi0_export, "VOCABULARY", config.vocabulary)
+
+
+def answer(loaded, one):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        actions = loaded.policy.predict(loaded.processor.inputs([one]))
+    return loaded.processor.outputs(actions, [one])[0].parts[0].data
+
+
+def steps(folder, which):
+    rows = json.loads((folder / f"policy_{which}.json").read_text())["steps"]
+    return [(row["registry_name"], row.get("state_file")) for row in rows]
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_the_files_are_lerobots(tmp_path, monkeypatch, name):
+    theirs = lerobot_folders.write(tmp_path / "theirs", name)
+    loaded = load(theirs, robot=ROBOT)
+    published_sizes(monkeypatch, loaded.policy.config)
+    ours = tmp_path / "ours"
+    assert export(ours, loaded, "lerobot") == (() if name != "smolvla" else export(tmp_path / "x", loaded, "lerobot"))
+    first, second = (load_file(folder / "model.safetensors") for folder in (theirs, ours))
+    assert {key: value.shape for key, value in second.items()} == {key: value.shape for key, value in first.items()}
+    for key, value in first.items():
+        if not key.endswith(UNREAD):
+            assert torch.equal(second[key], value), key
+    said, written = (json.loads((folder / "config.json").read_text()) for folder in (theirs, ours))
+    assert written.keys() <= said.keys()
+    assert list(written["input_features"]) == list(said["input_features"])  # images have the size that it looks at
+    same = {key for key in said if not any(part in key for part in APART)}
+    assert {key: written.get(key) for key in same} == {key: said[key] for key in same}
+    for which in ("preprocessor", "postprocessor"):
+        assert steps(ours, which) == steps(theirs, which)
+        for file in theirs.glob(f"policy_{which}_*"):
+            rows, copied = load_file(file), load_file(ours / file.name)
+            assert copied and all(torch.equal(rows[key], value) for key, value in copied.items())
+    _, sample = lerobot_folders.expected(name)
+    np.testing.assert_allclose(answer(load(ours), sample), answer(loaded, sample), rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_of_every_family(tmp_path, monkeypatch, family):
+    """From our own layout, whose normalisation avoids a division by zero in another way."""
+    loaded = load(real_families.make(tmp_path / "theirs", family), robot=ROBOT)
+    published_sizes(monkeypatch, loaded.policy.config)
+    processor = loaded.processor
+    modes = ["delta"] * 5 + ["absolute"]
+    rows = tuple(Dimension(name, mode=mode) for name, mode in zip(ROBOT.joint_names, modes, strict=True))
+    processor = replace(
+        processor, embodiment=replace(processor.embodiment, actions=rows),
+        state=replace(processor.state, style="openpi"), actions=replace(processor.actions, style="openpi"),
+    )
+    save(tmp_path / "own", replace(loaded, processor=processor))
+    assert vla_ros(["export", str(tmp_path / "own"), "--to", "lerobot", "--output", str(tmp_path / "out")]) == 0
+    own, out = (load(tmp_path / name) for name in ("own", "out"))
+    assert (own.layout, out.layout) == ("vla_ros", "lerobot")
+    assert [d.mode for d in out.processor.embodiment.actions] == modes
+    if family in ("act", "diffusion"):
+        before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "out"))
+        assert before.keys() == after.keys() and all(torch.equal(after[key], value) for key, value in before.items())
+    one = real_families.sample(own)
+    np.testing.assert_allclose(answer(out, one), answer(own, one), rtol=1e-5, atol=1e-5)
+    with pytest.raises(InputError, match="exists already, expected a new folder"):
+        export(tmp_path / "out", own, "lerobot")
+
+
+@pytest.mark.parametrize("family", ["pi0", "smolvla", "act", "diffusion"])
+def test_what_lerobot_has_not_is_named(tmp_path, family):
+    """The small configurations read text through a tower of ours."""
+    with pytest.raises(InputError, match=r"export: (prefix|vision|vocabulary) .*LeRobot"):
+        export(tmp_path / "out", families.fresh(family), "lerobot")
+    assert not (tmp_path / "out").exists()
+
+
+def change(processor, **fields):
+    action = replace(processor.embodiment.actions[2], **fields)
+    actions = (*processor.embodiment.actions[:2], action, *processor.embodiment.actions[3:])
+    return replace(processor, embodiment=replace(processor.embodiment, actions=actions))
+
+
+@pytest.mark.parametrize(("fields", "message"), [
+    ({"mode": "rate"}, r"action 2 \(elbow_flex\) is a difference to the row before, which LeRobot has no step for"),
+    ({"mode": "delta", "scale": 2.0}, r"action 2 \(elbow_flex\) is a difference, but not to number 2 of the state"),
+])  # fmt: skip
+def test_actions_that_lerobot_has_not_are_named(tmp_path, fields, message):
+    loaded = load(real_families.make(tmp_path / "theirs", "act"), robot=ROBOT)
+    with pytest.raises(InputError, match=message):
+        export(tmp_path / "out", replace(loaded, processor=change(loaded.processor, **fields)), "lerobot")
+    with pytest.raises(InputError, match=r"ACT to 'openpi', expected one of \['lerobot'\]"):
+        export(tmp_path / "out", loaded, "openpi")
+
+
+def test_names_of_joints_that_are_parts_of_others(tmp_path):
+    """LeRobot leaves absolute what has an excluded word anywhere in its name."""
+    joints = ("joint_1", "joint_10", "joint_2", "joint_3", "joint_4", "joint_5")
+    loaded = load(real_families.make(tmp_path / "theirs", "act"), robot=ROBOT)
+    rows = tuple(Dimension(name, mode="absolute" if name == "joint_1" else "delta") for name in joints)
+    embodiment = Embodiment(loaded.processor.embodiment.cameras, tuple(map(Dimension, joints)), rows, 0.1)
+    export(tmp_path / "out", replace(loaded, processor=replace(loaded.processor, embodiment=embodiment)), "lerobot")
+    assert load(tmp_path / "out").processor.embodiment == embodiment
+
+
+@pytest.mark.skipif(not PYTHON, reason="VLA_LEROBOT_PYTHON names no Python that has lerobot 0.6.1")
+@pytest.mark.parametrize("name", [*THEIRS, "act", "diffusion"])
+def test_lerobot_gives_our_actions(tmp_path, monkeypatch, name):
+    if name == "act":
+        theirs = lerobot_checkpoints.make(tmp_path / "theirs", name)
+    elif name == "diffusion":  # DDPM draws noise at every step
+        theirs = lerobot_checkpoints.make(tmp_path / "theirs", name, noise_scheduler_type="DDIM")
+    else:
+        theirs = lerobot_folders.write(tmp_path / "theirs", name)
+    loaded = load(theirs, robot=ROBOT)
+    policy, config = loaded.policy, loaded.policy.config
+    published_sizes(monkeypatch, config)
+    export(tmp_path / "ours", loaded, "lerobot")
+    one = real_families.sample(loaded, seed=3)
+    one = Sample(one.images, one.state, lerobot_folders.INSTRUCTION)
+    chance = torch.Generator().manual_seed(0)
+    noise = {key: torch.randn(shape, generator=chance) for key, shape in policy.draws(1).items()}
+    with torch.no_grad():
+        answer = policy.predict(loaded.processor.inputs([one]), noise)
+    expected = loaded.processor.outputs(answer, [one])[0].parts[0].data
+    shown = {f"observation.images.{name}": torch.from_numpy(image) for name, image in one.images.items()}
+    shown |= {"state": torch.from_numpy(one.state).float()}
+    if noise:
+        past = policy.past_noise if name == "diffusion" else noise["noise"][:, :0]
+        shown["noise"] = torch.cat([past, noise["noise"]], dim=1)
+    save_file(shown, tmp_path / "sample.safetensors")
+    sizes = {"task": one.instruction}
+    if name.startswith("pi0"):
+        sizes |= {key: asdict(getattr(config, key)) for key in ("vision", "prefix", "expert")}
+        sizes["vocabulary"] = config.vocabulary
+    (tmp_path / "sizes.json").write_text(json.dumps(sizes))
+    files = [tmp_path / file for file in ("ours", "sample.safetensors", "sizes.json", "actions.safetensors")]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_", "VIRTUAL"))}
+    done = subprocess.run([PYTHON, SCRIPT, *files], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Could not load state dict" not in done.stdout, done.stdout
+    found = load_file(files[-1])["actions"][0].numpy()
+    error = np.abs(found - expected[: len(found)]).max() / np.abs(expected).max()
+    assert error < (5e-5 if name == "diffusion" else 1e-5), error  # ten steps of denoising add up

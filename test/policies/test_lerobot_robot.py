@@ -1,0 +1,233 @@
+"""What a LeRobot folder means on a robot: differences and units, of every real family."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import real_families
+import torch
+import yaml
+from real_families import FAMILIES, ROBOT
+from safetensors.numpy import load_file, save_file
+
+from vla_ros.core.errors import InputError
+from vla_ros.policies import describe, load, save
+from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.registry import export
+
+JOINTS = ROBOT.joint_names
+CAMERAS = {name: name for name in ROBOT.camera_names}
+RELATIVE = {"enabled": True, "exclude_joints": ["gripper"], "action_names": [f"{name}.pos" for name in JOINTS]}
+MODES = ["delta"] * 5 + ["absolute"]
+
+
+@pytest.fixture(params=FAMILIES)
+def folder(request, tmp_path):
+    return real_families.make(tmp_path / "theirs", request.param)
+
+
+def add_step(folder, which, name, config):
+    file = folder / f"policy_{which}.json"
+    data = json.loads(file.read_text())
+    data["steps"].append({"registry_name": name, "config": config})
+    file.write_text(json.dumps(data))
+
+
+def make_relative(folder, name="relative_actions_processor", config=RELATIVE):
+    add_step(folder, "preprocessor", name, config)
+    add_step(folder, "postprocessor", "absolute_actions_processor", {"enabled": True})
+    return folder
+
+
+def embodiment(modes, state=None):
+    state = state or [Dimension(name) for name in JOINTS]
+    actions = [Dimension(name, mode=mode) for name, mode in zip(JOINTS, modes, strict=True)]
+    return Embodiment(CAMERAS, tuple(state), tuple(actions), 0.1)
+
+
+@pytest.mark.parametrize("name", ["relative_actions_processor", "delta_actions_processor"])
+def test_actions_are_differences_where_the_folder_says_so(folder, name):
+    loaded = load(make_relative(folder, name), robot=ROBOT)
+    assert [d.mode for d in loaded.processor.embodiment.actions] == MODES
+    load(folder, robot=ROBOT, embodiment=embodiment(MODES))
+    processor, one = loaded.processor, real_families.sample(loaded)
+    state = one.state[-1]
+    values = processor.actions.normalise(np.full((1, processor.horizon, 6), 0.25))
+    answer = torch.zeros(1, processor.horizon, processor.config.action_dim)
+    answer[..., :6] = torch.from_numpy(values)
+    [targets] = processor.outputs(answer, [one])
+    expected = np.append(state[:5] + 0.25, 0.25)  # LeRobot adds the state to all but the gripper
+    np.testing.assert_allclose(targets.parts[0].data, np.tile(expected, (processor.horizon, 1)), atol=1e-6)
+    back, survives = processor.normalise([targets], [one])
+    assert survives.all()
+    torch.testing.assert_close(back[..., :6], answer[..., :6], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("modes", "message"), [
+    (["delta"] * 6, r"action 5 \(gripper\) is delta, but its preprocessor makes it absolute"),
+    (["absolute"] * 6, r"action 0 \(shoulder_pan\) is absolute, but its preprocessor makes it delta"),
+])  # fmt: skip
+def test_a_policy_file_that_says_otherwise_is_refused(folder, modes, message):
+    with pytest.raises(InputError, match=message):
+        load(make_relative(folder), robot=ROBOT, embodiment=embodiment(modes))
+
+
+def test_own_checkpoints_refuse_it_too(tmp_path):
+    folder = real_families.make(tmp_path / "theirs", "pi05")
+    save(tmp_path / "ours", load(make_relative(folder), robot=ROBOT))
+    with pytest.raises(InputError, match=r"action 5 \(gripper\) is delta, .* absolute"):
+        load(tmp_path / "ours", robot=ROBOT, embodiment=embodiment(["delta"] * 6))
+    load(tmp_path / "ours", robot=ROBOT, embodiment=embodiment(MODES))
+
+
+def test_a_difference_is_to_the_state_of_the_same_number(tmp_path):
+    folder = real_families.make(tmp_path / "theirs", "pi05")
+    state = [Dimension(name) for name in JOINTS]
+    state[1] = replace(state[1], offset=0.5)
+    with pytest.raises(InputError, match=r"action 1 \(shoulder_lift\) is a difference to number 1 of the state, .*0.5"):
+        load(make_relative(folder), robot=ROBOT, embodiment=embodiment(MODES, state))
+
+
+@pytest.mark.parametrize("which", ["preprocessor", "postprocessor"])
+def test_both_directions_are_checked(tmp_path, which):
+    folder = real_families.make(tmp_path / "theirs", "pi05")
+    name = {"preprocessor": "relative_actions_processor", "postprocessor": "absolute_actions_processor"}[which]
+    add_step(folder, which, name, RELATIVE if which == "preprocessor" else {"enabled": True})
+    with pytest.raises(InputError, match="actions as differences to the state, .* both enabled or neither"):
+        load(folder, robot=ROBOT)
+
+
+@pytest.mark.parametrize(("change", "modes"), [
+    ({"enabled": False}, ["absolute"] * 6), ({"exclude_joints": []}, ["delta"] * 6),
+    ({"action_names": None}, ["delta"] * 6),
+    ({"exclude_joints": ["wrist", ""]}, ["delta"] * 3 + ["absolute"] * 2 + ["delta"]),
+])  # fmt: skip
+def test_which_joints_are_differences(tmp_path, change, modes):
+    folder = real_families.make(tmp_path / "theirs", "pi05")
+    add_step(folder, "preprocessor", "relative_actions_processor", RELATIVE | change)
+    add_step(folder, "postprocessor", "absolute_actions_processor", {"enabled": change.get("enabled", True)})
+    assert [d.mode for d in load(folder, robot=ROBOT).processor.embodiment.actions] == modes
+
+
+def in_unit(folder, factor, offset=0.0):
+    """The folder's statistics of state and actions in another unit: factor · rad + offset."""
+    for file in folder.glob("*normalizer_processor.safetensors"):
+        rows = load_file(file)
+        for key, values in rows.items():
+            if key.startswith(("observation.state", "action")):
+                moved = values * np.float32(factor)
+                rows[key] = moved if key.endswith("std") else moved + np.float32(offset)
+        save_file(rows, file)
+    return folder
+
+
+LIMITS = [-1.5, 1.7]
+UNITS = {"degrees": (57.29578, 0.0), "range_m100_100": (200 / 3.2, -100 + 1.5 * 200 / 3.2),
+         "range_0_100": (100 / 3.2, 150 / 3.2)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "unit"), [
+    *((family, "degrees") for family in FAMILIES), ("pi05", "range_m100_100"), ("smolvla", "range_0_100"),
+])  # fmt: skip
+def test_data_that_cannot_be_rad_need_their_unit(family, unit, tmp_path):
+    folder = real_families.make(tmp_path / "theirs", family)
+    plain = load(folder, robot=ROBOT)
+    one = real_families.sample(plain)
+    wanted = plain.processor.policy_states(one.state)
+    in_unit(folder, *UNITS[unit])
+    names = {"checkpoint": str(folder), "cameras": CAMERAS, "step_dt": 0.1}
+    for said in ({"robot": ROBOT}, {"robot": ROBOT, "embodiment": embodiment(["absolute"] * 6)}):
+        with pytest.raises(InputError, match=r"reaches [\d.]+, which cannot be rad or m; say each joint's unit, as in "
+                                             r"`- \{joint: \w+, unit: degrees\}` in a policy file"):  # fmt: skip
+            load(folder, **said)
+    row = {"unit": unit} if unit == "degrees" else {"unit": unit, "range": LIMITS}
+    path = tmp_path / "policy.yaml"
+    path.write_text(yaml.safe_dump(names | {"state": [{"joint": name, **row} for name in JOINTS]}))
+    processor = load(path, robot=ROBOT).processor
+    torch.testing.assert_close(processor.policy_states(one.state), wanted, atol=2e-4, rtol=1e-4)
+
+
+def test_a_deviation_counts_too(tmp_path):
+    """Old folders hold mean and std alone; an arm recorded around its middle in degrees has small means."""
+    folder = real_families.make(tmp_path / "act", "act")
+    for file in folder.glob("*normalizer_processor.safetensors"):
+        rows = load_file(file)
+        kept = {key: values for key, values in rows.items() if not key.endswith((".min", ".max"))}
+        for feature in ("observation.state", "action"):
+            kept |= {f"{feature}.mean": np.float32([0.4, -3.2, 5.1, 2, -1.1, 6])}
+            kept |= {f"{feature}.std": np.float32([24, 31, 28, 19, 22, 18])}
+        save_file(kept, file)
+    with pytest.raises(InputError, match=r"observation.state: shoulder_pan reaches 48.4, which cannot be rad"):
+        load(folder, robot=ROBOT)
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ({"unit": "turns"}, r"unit 'turns', expected one of \['degrees', 'range_m100_100', 'range_0_100'\]"),
+    ({"range": [0, 1]}, "unit None, expected one of"),
+    ({"unit": "degrees", "scale": 2.0}, "unit degrees and a scale or offset, expected one or the other"),
+    ({"unit": "degrees", "range": [0, 1]}, r"range \[0, 1\], expected none with the unit degrees"),
+    ({"unit": "range_0_100"}, r"range \(rad or m at 0 and 100\): None, expected a list"),
+    ({"unit": "range_0_100", "range": [1, 1]}, r"range \[1, 1\], expected two different positions"),
+])  # fmt: skip
+def test_units_that_say_nothing(row, message):
+    with pytest.raises(InputError, match=rf"^embodiment: state\[0\].*{message}"):
+        Embodiment.from_dict({"cameras": {}, "state": [{"joint": "a", **row}]})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_with_the_channels_last(tmp_path, family):
+    folder = real_families.make(tmp_path / "theirs", family)
+    first = load(folder, robot=ROBOT)
+    config = json.loads((folder / "config.json").read_text())
+    for feature in config["input_features"].values():
+        if feature["type"] == "VISUAL":
+            feature["shape"] = feature["shape"][1:] + feature["shape"][:1]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load(folder, robot=ROBOT).policy.config == first.policy.config
+    config["input_features"]["observation.images.front"]["shape"] = [48, 64, 1]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"images.front: type 'VISUAL', shape \(48, 64, 1\); .*3 channels, height"):
+        load(folder, robot=ROBOT)
+
+
+@pytest.mark.parametrize("family", ["pi0", "pi05", "smolvla"])
+def test_the_loss_covers_the_robots_own_dimensions(tmp_path, family):
+    """As in LeRobot; openpi's covers the padding too."""
+    loaded = load(real_families.make(tmp_path / "theirs", family), robot=ROBOT)
+    one = real_families.sample(loaded)
+    horizon = loaded.processor.horizon
+    one = replace(one, actions=np.zeros((horizon, 6)), action_is_pad=np.zeros(horizon, bool))
+    loaded.policy.train().loss(loaded.processor.inputs([one]))["loss"].backward()
+    rows = loaded.policy.action_out.weight.grad.abs().sum(dim=1) > 0
+    assert rows.tolist() == [True] * 6 + [False] * 26
+
+
+def test_cameras_of_two_sizes(tmp_path):
+    """Each at its own size: with a wrist camera that is turned, every camera has the tokens of a policy of its own."""
+    folder = real_families.make(tmp_path / "theirs", "act")
+    same = load(folder, robot=ROBOT)
+    config = json.loads((folder / "config.json").read_text())
+    config["input_features"]["observation.images.wrist"]["shape"] = [3, 96, 32]
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load(folder, robot=ROBOT)
+    assert "64x48 and 32x96 pixels" in describe(folder, robot=ROBOT)["images"]
+    one = real_families.sample(same)
+    images = dict(one.images, wrist=np.random.default_rng(0).integers(0, 256, (1, 96, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="camera 'wrist': image of 64x48 pixels.*32x96.*aspect"):
+        loaded.processor.inputs([one])
+    batch = loaded.processor.inputs([replace(one, images=images)])
+    with torch.no_grad():
+        tokens, places = loaded.policy.image_tokens(batch["images"])
+        front, _ = same.policy.image_tokens(same.processor.inputs([one])["images"])
+        wrist = (torch.from_numpy(images["wrist"]).permute(0, 3, 1, 2) / 255 - 0.4) / (0.25 + 1e-8)
+        features = loaded.policy.encoder_img_feat_input_proj(loaded.policy.backbone(wrist)).flatten(2).transpose(1, 2)
+        answer = loaded.policy.predict(batch)
+    number = front.shape[1] // 2
+    torch.testing.assert_close(tokens[:, :number], front[:, :number], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tokens[:, number:], features, atol=1e-5, rtol=1e-5)
+    assert places.shape == tokens.shape[1:]
+    save(tmp_path / "ours", loaded)
+    torch.testing.assert_close(load(tmp_path / "ours").policy.predict(batch), answer)
+    export(tmp_path / "out", loaded, "lerobot")
+    torch.testing.assert_close(load(tmp_path / "out").policy.predict(batch), answer)

@@ -1,0 +1,101 @@
+"""The statistics of a LeRobot folder, wherever its version keeps them, and what they lack.
+
+Since LeRobot 0.4 they are tensors of the processors' normalisers ("observation.state.mean"); before, buffers among
+the weights ("normalize_inputs.buffer_observation_state.mean": dots of the feature's name became underscores).
+Both may hold a set for each of several datasets ("so100.buffer.action.mean",
+"normalize_inputs.so100_buffer_action.mean"); "" names the set that has no name.
+"""
+
+import re
+
+import numpy as np
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.policies import normalisation
+from vla_ros.policies.formats.lerobot import MODES, NORMALISERS, POSTPROCESSOR, PREPROCESSOR, LeRobotFolder
+from vla_ros.policies.formats.weights import TensorFolder, numbers
+from vla_ros.policies.options import ACTION
+
+Statistics = dict[str, dict[str, np.ndarray]]
+
+_TENSOR = re.compile(r"(?:(?P<variant>.+)\.buffer\.)?(?P<feature>.+)\.(?P<statistic>[^.]+)")
+_BUFFER = re.compile(
+    r"(?:normalize_inputs|unnormalize_outputs|normalize_targets)\.(?:(?P<variant>[^.]+)_)?"
+    r"buffer_(?P<feature>.+)\.(?P<statistic>mean|std|min|max)"
+)
+
+
+def is_statistic(key: str) -> bool:
+    """Whether a key among the weights is a normalisation buffer of the old layout."""
+    return _BUFFER.fullmatch(key) is not None
+
+
+def find_sets(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str, Statistics]:
+    """Name of the set -> feature -> statistic -> (D,) float64. Raises InputError where two files disagree."""
+    return _of_processors(folder) or _of_weights(folder, tensors)
+
+
+def find_statistics(
+    folder: LeRobotFolder, tensors: TensorFolder, variant: str | None = None
+) -> tuple[Statistics, str]:
+    """The folder's statistics, or the set of that name, and what they lack of what its modes ask for ("": nothing).
+
+    Raises InputError for a set that is named, but not there.
+    """
+    sets = find_sets(folder, tensors)
+    if variant is None and len(sets) > 1:
+        lacks = lacking(folder, {feature: rows for one in sets.values() for feature, rows in one.items()})
+        return {}, (f"it holds the sets {sorted(sets)} of statistics, and overrides.statistics says which to use"
+                    + (f"; in none of them, {lacks}" if lacks else ""))
+    if variant is not None and str(variant) not in sets:
+        raise InputError(f"checkpoint {folder.path}: no statistics {str(variant)!r}: neither a file nor a set in it, "
+                         f"which has {sorted(name for name in sets if name) or 'none'}")
+    chosen = sets[str(variant)] if variant is not None else next(iter(sets.values()), {})
+    statistics = sets.get("", {}) | chosen
+    lacks = lacking(folder, statistics)
+    if lacks and sets.keys() - {""}:
+        lacks += f" (of the sets {sorted(sets)})"
+    if lacks and (gone := [step.missing for step in (*folder.preprocessor, *folder.postprocessor) if step.missing]):
+        lacks += f" ({', '.join(gone)}: not in the folder)"
+    return statistics, lacks
+
+
+def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
+    """The first feature whose mode needs more, as a sentence; "" if all is there."""
+    for feature in (*folder.inputs.values(), *folder.outputs.values()):
+        mode, rows = folder.modes.get(feature.kind, "IDENTITY"), statistics.get(feature.name, {})
+        needed = normalisation.MODES[MODES[mode]]
+        for name in needed:
+            if name in rows and not np.isfinite(rows[name]).all():
+                return f"statistic {feature.name}.{name} was never set: {shown(rows[name].tolist())}"
+        missing = [name for name in needed if name not in rows]
+        # A picture without statistics passes unchanged, as it does in LeRobot (empty cameras have none).
+        if missing and feature.kind != "VISUAL":
+            return f"{feature.name} is normalised by {mode}, but its statistics lack {missing}"
+    return ""
+
+
+def _of_processors(folder: LeRobotFolder) -> dict[str, Statistics]:
+    sets: dict[str, Statistics] = {}
+    for steps, name in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, strict=True):
+        for key, value in ((k, v.ravel()) for step in steps if step.name == name for k, v in step.state.items()):
+            match = _TENSOR.fullmatch(key)
+            if match is None:
+                raise InputError(f"checkpoint {folder.path}: {name}: {shown(key)}, expected FEATURE.STATISTIC")
+            rows = sets.setdefault(match["variant"] or "", {}).setdefault(match["feature"], {})
+            before = rows.setdefault(match["statistic"], value)
+            if match["feature"] == ACTION and not np.array_equal(before, value, equal_nan=True):
+                raise InputError(f"checkpoint {folder.path}: {key} is {shown(before.tolist())} in {PREPROCESSOR}, "
+                                 f"{shown(value.tolist())} in {POSTPROCESSOR}; expected the same")
+    return sets
+
+
+def _of_weights(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str, Statistics]:
+    names = {name.replace(".", "_"): name for name in (*folder.inputs, *folder.outputs)}
+    sets: dict[str, Statistics] = {}
+    for key in tensors.shapes:
+        match = _BUFFER.fullmatch(key)
+        if match is not None and match["feature"] in names:
+            rows = sets.setdefault(match["variant"] or "", {}).setdefault(names[match["feature"]], {})
+            rows[match["statistic"]] = numbers(tensors.read(key), f"checkpoint {folder.path}: {key}").ravel()
+    return sets

@@ -1,0 +1,43 @@
+"""The unit of a dataset's joints: rad or m unless the training config says another."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
+from vla_ros.policies.dimension import Dimension, dimensions_statistics, not_rad, read_dimension
+from vla_ros.policies.normalisation import NAMES
+
+WHERE = "`units` of the training config"
+
+
+def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
+    """Change states, actions and their statistics in place from what `units` says to rad or m.
+
+    Args:
+        units: rows as in `state` of a policy file; joints without a row are in rad or m. None at all: the values are
+            looked at.
+
+    Raises InputError for values that cannot be rad or m, where no unit is said, and for a joint that is not there.
+    """
+    rows = [read_dimension(row, f"units[{i}]") for i, row in enumerate(units)]
+    said = {row.joint: row for row in rows}
+    if unknown := [row.joint for row in rows if row.joint not in dataset.joint_names or said[row.joint] is not row]:
+        raise InputError(f"{WHERE}: joint {unknown[0]!r}, expected each of {list(dataset.joint_names)} at most once")
+    dimensions = [said.get(name, Dimension(name)) for name in dataset.joint_names]
+    back = []
+    for d in dimensions:
+        if d.linkage or d.mode != "absolute":
+            raise InputError(f"{WHERE}: {d.joint}: linkage or mode, expected a unit, or scale and offset")
+        back.append(Dimension(d.joint, 1 / d.scale, -d.offset / d.scale))
+    scale, offset = (np.array([getattr(d, name) for d in back]) for name in ("scale", "offset"))
+    for feature, values in (("observation.state", dataset.states), ("action", dataset.actions)):
+        statistics = dataset.statistics[feature]
+        if not units and (why := not_rad(dimensions, statistics)):
+            raise InputError(f"dataset {dataset.path}: {feature}: {why} in {WHERE}")
+        if units:
+            values[:] = values * scale + offset
+            moved = {name: np.asarray(statistics[name]) for name in NAMES if name in statistics}
+            dataset.statistics[feature] = statistics | dimensions_statistics(back, moved, dataset.joint_names)
