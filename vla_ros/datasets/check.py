@@ -158,7 +158,7 @@ def _units(dataset: Dataset) -> Iterator[Finding]:
         frame = int(np.argmax(np.abs(values)))
         if abs(values[frame]) > WIDEST and name not in said:
             said.add(name)
-            text = f"{key} of {name} reaches {values[frame]:.4g}, which is no rad or m: degrees or percent?"
+            text = f"{key} of {name} reaches {values[frame]:.4g}, which is no rad or m; training wants to know its unit"
             yield Finding(WARNING, "units", text, *place(dataset.episodes, frame))
 
 

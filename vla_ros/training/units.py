@@ -7,8 +7,8 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.lerobot import Dataset
-from vla_ros.policies.dimension import Dimension, dimensions_statistics, not_rad, read_dimension
-from vla_ros.policies.normalisation import NAMES
+from vla_ros.datasets.statistics import of_rows
+from vla_ros.policies.dimension import Dimension, not_rad, read_dimension
 
 WHERE = "`units` of the training config"
 
@@ -34,10 +34,8 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
         back.append(Dimension(d.joint, 1 / d.scale, -d.offset / d.scale))
     scale, offset = (np.array([getattr(d, name) for d in back]) for name in ("scale", "offset"))
     for feature, values in (("observation.state", dataset.states), ("action", dataset.actions)):
-        statistics = dataset.statistics[feature]
-        if not units and (why := not_rad(dimensions, statistics)):
+        if not units and (why := not_rad(dimensions, dataset.statistics[feature])):
             raise InputError(f"dataset {dataset.path}: {feature}: {why} in {WHERE}")
         if units:
             values[:] = values * scale + offset
-            moved = {name: np.asarray(statistics[name]) for name in NAMES if name in statistics}
-            dataset.statistics[feature] = statistics | dimensions_statistics(back, moved, dataset.joint_names)
+            dataset.statistics[feature] = of_rows(values)
