@@ -100,7 +100,7 @@ def differences(k, pictures, states, actions):
 
 
 @pytest.mark.parametrize(("change", "kind", "place", "words"), [
-    (degrees, "units", None, "reaches -?[0-9.]+, which is no rad or m: degrees or percent?"),
+    (degrees, "units", None, "reaches -?[0-9.]+, which is no rad or m; training wants to"),
     (jump, "jump", (2, 16), "observation.state of wrist_flex jumps from"),
     (constant, "constant", (None, None), "observation.state and action of wrist_roll never changes"),
     (short, "length", (3, None), "6 rows, half of the episodes have 30 or more"),

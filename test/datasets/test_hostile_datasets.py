@@ -99,6 +99,16 @@ def test_what_the_table_of_episodes_says(dataset, changes, words):
         Dataset(dataset)
 
 
+def test_a_date_that_no_calendar_has(dataset):
+    file = dataset / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(file)
+    file.unlink()
+    dates = pa.array([2**63 - 1] * len(table), pa.timestamp("us"))
+    pq.write_table(table.set_column(table.column_names.index("length"), "length", dates), file)
+    with pytest.raises(InputError, match="file-000.parquet: cannot be read as parquet: date value out of range"):
+        Dataset(dataset)
+
+
 def test_a_few_bytes_of_very_many_rows(dataset, monkeypatch):
     monkeypatch.setattr(parquet, "MOST_VALUES", 1 << 21)
     file = next((dataset / "data").rglob("*.parquet"))

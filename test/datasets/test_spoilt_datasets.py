@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import cv2
 import numpy as np
 import odd_datasets as odd
 import pyarrow as pa
@@ -21,15 +22,13 @@ from vla_ros.datasets.lerobot import Dataset
 TYPES = (
     pa.null(), pa.bool_(), pa.int8(), pa.uint64(), pa.float16(), pa.float64(), pa.string(), pa.large_string(),
     pa.binary(), pa.decimal128(20, 3), pa.timestamp("us"), pa.list_(pa.float32()), pa.list_(pa.int64(), 3),
-    pa.list_(pa.list_(pa.string())), pa.struct({"bytes": pa.binary(), "path": pa.string()}), pa.map_("string", "int8"),
+    pa.list_(pa.list_(pa.string())), pa.struct({"bytes": pa.binary(), "path": pa.string()}),
     pa.dictionary(pa.int8(), pa.string()),
 )  # fmt: skip
 CONTENTS = (
     None, True, 0, 1, -1, 7, 2**31, 2**63 - 1, 0.5, 1e308, float("nan"), float("inf"), "", "x", b"\x89PNG\r\n",
     [], [0.0] * 3, [None] * 3, [1.0, 2.0], [[]], [["x"]], {}, {"bytes": b"x"}, {"bytes": None, "path": None},
-    [("a", 1)],
 )  # fmt: skip
-EXAMPLES = int(__import__('os').environ.get('N', 60))
 SENSOR = {"observation.imu": {"dtype": "float32", "shape": [2, 3], "names": None},
           "observation.said": {"dtype": "string", "shape": [1], "names": None},
           "observation.images.depth": {"dtype": "image", "shape": [32, 32, 1], "names": ["height", "width", "channels"],
@@ -56,8 +55,6 @@ def made(request, tmp_path_factory):
     if request.param != "sensors":
         path = odd.write(folder / "d", lengths=(3, 2), version=request.param)
     else:
-        import cv2
-
         depth = cv2.imencode(".png", np.full((32, 32), 500, np.uint16))[1].tobytes()
         columns = {"observation.imu": [[[1.0, 2, 3]] * 2] * 5, "observation.said": ["hello"] * 5,
                    "observation.images.depth": [{"bytes": depth, "path": None}] * 5}  # fmt: skip
@@ -120,7 +117,7 @@ def rewrite(file, draw):
         file.write_text("\n".join(lines))
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_it_is_read_or_refused_in_one_line(made, tmp_path_factory, data):
     file = data.draw(st.sampled_from(sorted(made.rglob("*.*"))).filter(lambda file: file.is_file()))

@@ -10,7 +10,7 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.datasets.lerobot import VECTORS, Dataset
 from vla_ros.datasets.rows import place, read_columns
-from vla_ros.datasets.statistics import QUANTILES, of_rows
+from vla_ros.datasets.statistics import QUANTILES
 
 ERROR, WARNING = "error", "warning"
 WIDEST = 7.0  # rad or m: no joint reaches farther, but data in degrees or percent do
@@ -122,8 +122,8 @@ def _tasks(dataset: Dataset) -> Iterator[Finding]:
 
 def _statistics(dataset: Dataset) -> Iterator[Finding]:
     """Of the file against the rows: training computes its own, other programs may not."""
-    for key, rows in zip(VECTORS, (dataset.states, dataset.actions), strict=True):
-        said, right = dataset.said_statistics.get(key), of_rows(rows)
+    for key in VECTORS:
+        said, right = dataset.said_statistics.get(key), dataset.statistics[key]
         if said is None:
             continue
         if key == "action":  # the file's are in the file's order
@@ -158,7 +158,7 @@ def _units(dataset: Dataset) -> Iterator[Finding]:
         frame = int(np.argmax(np.abs(values)))
         if abs(values[frame]) > WIDEST and name not in said:
             said.add(name)
-            text = f"{key} of {name} reaches {values[frame]:.4g}, which is no rad or m: degrees or percent?"
+            text = f"{key} of {name} reaches {values[frame]:.4g}, which is no rad or m; training wants to know its unit"
             yield Finding(WARNING, "units", text, *place(dataset.episodes, frame))
 
 

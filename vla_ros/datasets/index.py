@@ -14,10 +14,11 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import inside, read_bytes
 from vla_ros.core.records import Range, parsed, read_mapping, value_of
-from vla_ros.datasets.parquet import MOST_VALUES, read_parquet
+from vla_ros.datasets.parquet import MOST_VALUES, read_records
 from vla_ros.datasets.statistics import Statistics, aggregate
 
 MOST_JSONL = 512 << 20  # bytes
+UNNAMED = "__index_level_0__"  # what pandas calls the column of an index without a name
 Number = Annotated[int, Range(0, 10**9)]
 Length = Annotated[int, Range(1, 10**9)]
 Size = Annotated[int, Range(1, 10**7)]
@@ -118,7 +119,7 @@ def read_episodes(path: Path, info: dict[str, Any], video_keys: list[str]) -> li
 def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> list[Episode]:
     rows = []
     for file in sorted((path / "meta" / "episodes").glob("chunk-*/file-*.parquet")):
-        rows += [(file, row) for row in read_parquet(file, _about_episodes).to_pylist()]
+        rows += [(file, row) for row in read_records(file, _about_episodes)]
     episodes = []
     for file, row in rows:
         data = _file(path, info, "data_path", _place(file, row, "data"))
@@ -189,18 +190,14 @@ def read_tasks(path: Path, info: dict[str, Any]) -> dict[int, str]:
     """task_index -> instruction. Raises InputError for a missing or damaged table."""
     if str(info["codebase_version"]).startswith("v2"):
         file = path / "meta" / "tasks.jsonl"
-        rows = [(row.get("task_index"), row.get("task")) for row in read_jsonl(file)]
+        found = read_jsonl(file)
     else:
         file = path / "meta" / "tasks.parquet"
-        texts = ("task", "__index_level_0__")  # pandas' name of an index without one
-        table = read_parquet(file, {"task_index", *texts}.__contains__)
-        text = next((name for name in texts if name in table.column_names), "task")
-        if missing := {"task_index", text} - set(table.column_names):
-            raise InputError(f"{file}: no column {sorted(missing)}, expected 'task_index' and 'task'")
-        rows = list(zip(table["task_index"].to_pylist(), table[text].to_pylist(), strict=True))
+        found = read_records(file, {"task_index", "task", UNNAMED}.__contains__)
     tasks: dict[int, str] = {}
-    for index, text in rows:
-        index, text = value_of(Number, index, f"{file}: task_index"), value_of(str, text, f"{file}: task {index}")
+    for row in found:
+        index = value_of(Number, row.get("task_index"), f"{file}: task_index")
+        text = value_of(str, row.get("task", row.get(UNNAMED)), f"{file}: task {index}")
         if tasks.setdefault(index, text) != text:
             raise InputError(f"{file}: task_index {index} is {shown(tasks[index])} and {shown(text)}, expected one")
     return tasks

@@ -23,13 +23,23 @@ def read_parquet(path: Path, columns: Callable[[str], bool]) -> pa.Table:
     A few bytes can stand for any number of equal values, so what they come to is looked at before they are written out.
     """
     with _opened(path, columns) as (file, names):
-        table = file.read(names)
-        table.validate(full=True)  # texts in UTF-8, lists within their values
-        for name in names:
-            texts = list(_texts(table[name]))
-            longest = max((pc.max(pc.binary_length(part.dictionary)).as_py() or 0 for part in texts), default=0)
-            if (size := longest * sum(map(len, texts))) > MOST_TEXT:
-                raise InputError(f"{path}: {name}: {size} bytes of text, expected at most {MOST_TEXT}")
+        return _table(path, file, names)
+
+
+def read_records(path: Path, columns: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """As `read_parquet`, the rows as mappings."""
+    with _opened(path, columns) as (file, names):
+        return _table(path, file, names).to_pylist()
+
+
+def _table(path: Path, file: pq.ParquetFile, names: list[str]) -> pa.Table:
+    table = file.read(names)
+    table.validate(full=True)  # texts in UTF-8, lists within their values
+    for name in names:
+        texts = list(_texts(table[name]))
+        longest = max((pc.max(pc.binary_length(part.dictionary)).as_py() or 0 for part in texts), default=0)
+        if (size := longest * sum(map(len, texts))) > MOST_TEXT:
+            raise InputError(f"{path}: {name}: {size} bytes of text, expected at most {MOST_TEXT}")
     return table
 
 
@@ -73,8 +83,8 @@ def _opened(path: Path, columns: Callable[[str], bool]) -> Iterator[tuple[pq.Par
             if max(values, meta.num_rows) > MOST_VALUES:
                 raise InputError(f"{path}: {meta.num_rows} rows, {values} values, expected at most {MOST_VALUES}")
             yield file, names
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a parquet file: {' '.join(str(error).split())}") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError, OverflowError) as error:  # OverflowError: of a date
+        raise InputError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())}") from error
 
 
 def _texts(values: pa.ChunkedArray | pa.Array) -> Iterator[pa.DictionaryArray]:

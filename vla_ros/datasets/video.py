@@ -98,7 +98,8 @@ def frames_at(
     order = np.argsort(times, kind="stable").tolist()
     last: float | None = None
     with _opened(path) as (container, stream):
-        span = TOLERANCE + float(np.spacing(np.float32(np.abs(times).max()))) + 0.5 * float(stream.time_base or 0)
+        single = min(float(np.abs(times).max()) * 2.0**-23, 10 * TOLERANCE)  # the spacing of float32 seconds
+        span = TOLERANCE + single + 0.5 * float(stream.time_base)
         for frame in _frames(container, stream, float(times[order[0]]), span):
             if frame.time is None:
                 raise InputError(f"video {path}: a frame without a time")

@@ -98,7 +98,7 @@ class Trainer:
         if errors := [finding for finding in found if finding.level == ERROR]:
             raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
                              f"vla-ros dataset check {dataset.path})")
-        self.warnings = briefly(found)
+        self.warnings = briefly([finding for finding in found if finding.kind != "units"])  # see `bring_to_rad`
         self.loaded = open_policy(config, dataset)
         self.policy = self.loaded.policy.float().to(self.device)
         adapt.freeze(self.policy, config.freeze)
