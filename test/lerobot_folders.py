@@ -5,10 +5,11 @@ Their weights are those of `golden_vectors.fill`, so they need not be kept: `sha
 
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import golden_vectors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from vla_ros.core.observation import Sample
@@ -21,13 +22,17 @@ VLM = FOLDER / "_vlm"  # what SmolVLA's `vlm_model_name` names
 def write(path: Path, name: str, **changes: object) -> Path:
     """Write the folder of that name, `changes` in its config.json (None: the field is gone); return it."""
     shutil.copytree(FOLDER / name, path)
-    shapes = json.loads((path / "shapes.json").read_text())
-    tensors = {key: golden_vectors.fill(key, tuple(shape)) for key, shape in shapes.items()}
-    save_file(tensors, path / "model.safetensors")
+    (path / "model.safetensors").write_bytes(_weights((path / "shapes.json").read_text()))
     if name.startswith("smolvla"):
         shutil.copytree(VLM, path / "vlm")
     change(path / "config.json", **changes)
     return path
+
+
+@cache
+def _weights(shapes: str) -> bytes:
+    """The file of weights of these shapes."""
+    return save({key: golden_vectors.fill(key, tuple(shape)) for key, shape in json.loads(shapes).items()})
 
 
 def change(file: Path, **changes: object) -> None:

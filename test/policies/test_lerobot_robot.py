@@ -12,8 +12,9 @@ from real_families import FAMILIES, ROBOT
 from safetensors.numpy import load_file, save_file
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies import load, save
+from vla_ros.policies import describe, load, save
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.registry import export
 
 JOINTS = ROBOT.joint_names
 CAMERAS = {name: name for name in ROBOT.camera_names}
@@ -200,3 +201,33 @@ def test_the_loss_covers_the_robots_own_dimensions(tmp_path, family):
     loaded.policy.train().loss(loaded.processor.inputs([one]))["loss"].backward()
     rows = loaded.policy.action_out.weight.grad.abs().sum(dim=1) > 0
     assert rows.tolist() == [True] * 6 + [False] * 26
+
+
+def test_cameras_of_two_sizes(tmp_path):
+    """Each at its own size: with a wrist camera that is turned, every camera has the tokens of a policy of its own."""
+    folder = real_families.make(tmp_path / "theirs", "act")
+    same = load(folder, robot=ROBOT)
+    config = json.loads((folder / "config.json").read_text())
+    config["input_features"]["observation.images.wrist"]["shape"] = [3, 96, 32]
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = load(folder, robot=ROBOT)
+    assert "64x48 and 32x96 pixels" in describe(folder, robot=ROBOT)["images"]
+    one = real_families.sample(same)
+    images = dict(one.images, wrist=np.random.default_rng(0).integers(0, 256, (1, 96, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="camera 'wrist': image of 64x48 pixels.*32x96.*aspect"):
+        loaded.processor.inputs([one])
+    batch = loaded.processor.inputs([replace(one, images=images)])
+    with torch.no_grad():
+        tokens, places = loaded.policy.image_tokens(batch["images"])
+        front, _ = same.policy.image_tokens(same.processor.inputs([one])["images"])
+        wrist = (torch.from_numpy(images["wrist"]).permute(0, 3, 1, 2) / 255 - 0.4) / (0.25 + 1e-8)
+        features = loaded.policy.encoder_img_feat_input_proj(loaded.policy.backbone(wrist)).flatten(2).transpose(1, 2)
+        answer = loaded.policy.predict(batch)
+    number = front.shape[1] // 2
+    torch.testing.assert_close(tokens[:, :number], front[:, :number], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(tokens[:, number:], features, atol=1e-5, rtol=1e-5)
+    assert places.shape == tokens.shape[1:]
+    save(tmp_path / "ours", loaded)
+    torch.testing.assert_close(load(tmp_path / "ours").policy.predict(batch), answer)
+    export(tmp_path / "out", loaded, "lerobot")
+    torch.testing.assert_close(load(tmp_path / "out").policy.predict(batch), answer)

@@ -168,6 +168,11 @@ class StandardProcessor(Processor):
             batch["images"] = self.images(samples)[:, -1]
         return batch | self.targets(samples, states)
 
+    def size_of(self, image: str) -> tuple[int, int]:
+        """(height, width) of one of `image_names`, pixels."""
+        sizes = getattr(self.config, "image_sizes", ())
+        return sizes[self.image_names.index(image)] if sizes else self.config.image_size
+
     def depth(self, samples: Sequence[Sample], stream: str) -> int:
         """T, observation steps of a stream in these samples: those of training where they have actions."""
         return len(self.steps(training=samples[0].actions is not None)[stream])
@@ -196,7 +201,8 @@ class StandardProcessor(Processor):
         steps = self.depth(samples, cameras[0]) if cameras else 0
         shape = (len(samples), steps, len(cameras), *self.config.image_size, 3)
         fit = FITS[self.fit]
-        images = np.empty(shape, dtype=fit.dtype)
+        sizes = [self.size_of(name) for name in (self.image_names if names is None else names)]
+        images = np.zeros(shape, dtype=fit.dtype)  # beside an image that is smaller than the largest
         for b, sample in enumerate(samples):
             for n, camera in enumerate(cameras):
                 if camera not in sample.images:
@@ -206,7 +212,8 @@ class StandardProcessor(Processor):
                     raise InputError(f"{len(frames)} images of camera {camera!r}, expected {steps}")
                 for t, frame in enumerate(frames):
                     try:
-                        images[b, t, n] = fit.resize(frame, *self.config.image_size)
+                        height, width = sizes[n]
+                        images[b, t, n, :height, :width] = fit.resize(frame, height, width)
                     except InputError as error:
                         raise InputError(f"camera {camera!r}: {error}") from None
         return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 1, 2, 5, 3, 4)))

@@ -1,7 +1,9 @@
 """Which families there are, and which one a checkpoint folder belongs to."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -140,7 +142,13 @@ def export(path: str | Path, loaded: LoadedPolicy, layout: str) -> tuple[str, ..
 
 def _points() -> dict[str, EntryPoint]:
     built_in = {name: EntryPoint(name, value, ENTRY_POINT_GROUP) for name, value in BUILT_IN.items()}
-    return built_in | {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+    return built_in | {point.name: point for point in _installed(tuple(sys.path))}
+
+
+@cache
+def _installed(path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Those of the packages on Python's `path`: finding them opens a file of each package."""
+    return tuple(entry_points(group=ENTRY_POINT_GROUP))
 
 
 def _recognise(path: Path) -> tuple[str, Family, str]:

@@ -11,7 +11,8 @@ from vla_ros.policies.processor import StandardProcessor, short_name
 def report(title: str, parameters: int, processor: StandardProcessor, parts: Parts) -> dict[str, str]:
     """Title -> value, in the order in which they are printed."""
     sizes, embodiment, step_dt = processor.config, processor.embodiment, processor.step_dt
-    height, width = sizes.image_size
+    seen = dict.fromkeys(map(processor.size_of, processor.image_names)) or {sizes.image_size: None}
+    pixels = " and ".join(f"{width}x{height}" for height, width in seen)
     modes = sorted({d.mode for d in embodiment.actions if d.joint is not None})
     apart = "; how far apart, the policy file says (step_dt)" if step_dt is None else (
         f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
@@ -22,7 +23,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
             name + (" (absent)" if camera is None else "" if camera == name else f" from {camera}")
             for name, camera in zip(map(short_name, processor.image_names), processor.robot_cameras, strict=True)
         ) or "none",
-        "images": f"{width}x{height} pixels, {FITS[processor.fit].title}",
+        "images": f"{pixels} pixels, {FITS[processor.fit].title}",
         "streams": ", ".join(f"{name} at {processor.steps()[name]}" for name in processor.streams),
         "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}",
         "actions": f"{_of(len(embodiment.actions), sizes.action_dim)}, {' and '.join(modes)}, normalised by "

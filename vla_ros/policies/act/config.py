@@ -31,7 +31,8 @@ class ACTConfig:
         state_dim: size of the robot's state, 0 for a policy without one.
         environment_dim: size of the environment's state, 0 for none.
         cameras: names of the policy's images, in the order of their tokens.
-        image_size: (height, width) of every image, pixels.
+        image_size: (height, width) of every image, pixels; with `image_sizes` of the canvas that holds the largest.
+        image_sizes: (height, width) of each image where they differ, each at the upper left of the canvas.
         chunk_size: H, rows of a chunk.
         n_action_steps: rows that LeRobot's runner executes before it infers again; ours follows time instead.
         vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that looks for what the text names.
@@ -50,6 +51,7 @@ class ACTConfig:
     environment_dim: Dimensions = 0
     cameras: Cameras = ()
     image_size: tuple[Pixels, Pixels] = (480, 640)
+    image_sizes: tuple[tuple[Pixels, Pixels], ...] = ()
     chunk_size: Rows = 100
     n_action_steps: Rows = 100
     vision_backbone: str = "resnet18"
@@ -76,6 +78,12 @@ class ACTConfig:
 
     def __post_init__(self) -> None:
         check_backbone("act", self.vision_backbone, self.vocabulary, self.image_size)
+        largest = tuple(map(max, zip(*self.image_sizes, strict=True)))
+        if self.image_sizes and (len(self.image_sizes) != len(self.cameras) or largest != tuple(self.image_size)):
+            raise InputError(f"act: image_sizes {self.image_sizes} of {len(self.cameras)} cameras, expected one each; "
+                             f"image_size {self.image_size}, expected their largest sides")
+        if self.image_sizes and not self.vision_backbone.startswith("resnet"):
+            raise InputError(f"act: image_sizes with {self.vision_backbone}, expected none: it takes one size")
         if self.feedforward_activation not in ACTIVATIONS:
             # LeRobot also lists "glu", which halves the width, so that its next layer cannot take it.
             raise InputError(f"act: feedforward_activation {self.feedforward_activation!r}, expected one of "
@@ -101,7 +109,7 @@ class ACTConfig:
             raise InputError(f"{folder.path / 'config.json'}: n_obs_steps {said}, expected 1 for ACT")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config}
         values["replace_final_stride_with_dilation"] = bool(values.get("replace_final_stride_with_dilation", False))
-        return record(cls, values | folder.sizes(), str(folder.path / "config.json"))
+        return record(cls, values | folder.sizes(several=True), str(folder.path / "config.json"))
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""

@@ -54,8 +54,9 @@ class ACT(Policy):
             dilated = config.replace_final_stride_with_dilation
             self.backbone = ResNet(config.vision_backbone, config.backbone_norm, config.backbone_width, dilated)
             self.encoder_img_feat_input_proj = nn.Conv2d(self.backbone.out_channels, dim, 1)
-            table = sinusoid_2d(*feature_size(*config.image_size, dilated), dim)
-            self.register_buffer("image_positions", table, persistent=False)
+            sizes = config.image_sizes or (config.image_size,) * len(config.cameras)
+            tables = [sinusoid_2d(*feature_size(*size, dilated), dim) for size in sizes]
+            self.register_buffer("image_positions", torch.cat(tables), persistent=False)
         if config.cameras:
             # Set from the checkpoint's statistics, per camera; identity until then.
             shape = (len(config.cameras), 3, 1, 1)
@@ -151,10 +152,15 @@ class ACT(Policy):
         dtype, dim = self.encoder_latent_input_proj.weight.dtype, self.config.dim_model
         if images.dtype == torch.uint8:  # normalised here, so that images travel to the GPU as bytes
             images = (images.to(torch.float32) / 255 - self.image_mean) / (self.image_std + 1e-8)
-        size, cameras = images.shape[:2]
+        size = len(images)
         if self.config.vision_backbone == KEYPOINT_STEM:  # its tokens carry their positions
             tokens = self.stem(images, condition).flatten(1, 2).to(dtype)
             return tokens, tokens.new_zeros(tokens.shape[1:])
-        features = self.encoder_img_feat_input_proj(self.backbone(images.flatten(0, 1).to(dtype)))
-        tokens = features.flatten(2).transpose(1, 2).reshape(size, -1, dim)
-        return tokens, self.image_positions.to(dtype).repeat(cameras, 1)
+        images = images.to(dtype)
+        if sizes := self.config.image_sizes:
+            whole = [images[:, i, :, :height, :width] for i, (height, width) in enumerate(sizes)]
+        else:
+            whole = [images.flatten(0, 1)]
+        features = [self.encoder_img_feat_input_proj(self.backbone(each)) for each in whole]
+        tokens = [each.flatten(2).transpose(1, 2).reshape(size, -1, dim) for each in features]
+        return torch.cat(tokens, dim=1), self.image_positions.to(dtype)

@@ -120,17 +120,23 @@ class LeRobotFolder:
     def action_dim(self) -> int:
         return self.outputs[ACTION].shape[0]
 
-    def sizes(self) -> dict[str, Any]:
-        """Of a policy that takes all images at one size, by the names of our configs; image_size only with images.
+    def sizes(self, several: bool = False) -> dict[str, Any]:
+        """Of a policy that takes images at their own size, by the names of our configs; image_size only with images.
 
-        Raises InputError for images of several sizes.
+        Args:
+            several: cameras may have sizes of their own: image_sizes, of which image_size holds the largest.
+
+        Raises InputError for images of several sizes otherwise.
         """
-        found = sorted({feature.shape[1:] for feature in self.images})
-        if len(found) > 1:
+        images = [feature.shape[1:] for feature in self.images]
+        found = sorted(set(images))
+        if len(found) > 1 and not several:
             raise InputError(f"{self.path / 'config.json'}: images of sizes {found}, expected one size")
+        largest = {"image_size": tuple(map(max, zip(*found, strict=True)))} if found else {}
         return {
             "action_dim": self.action_dim, "state_dim": self.state_dim, "environment_dim": self.environment_dim,
-            "cameras": tuple(feature.name for feature in self.images), **({"image_size": found[0]} if found else {}),
+            "cameras": tuple(feature.name for feature in self.images), **largest,
+            **({"image_sizes": tuple(images)} if len(found) > 1 else {}),
         }
 
     @property

@@ -74,7 +74,7 @@ def write(path: Path, form: Form, processor: StandardProcessor, images: Statisti
         statistics[feature] = _rows(normalisations[feature], len(dimensions), feature)
     start = "observation.images."
     cameras = {name if name.startswith("observation.") else start + name: name for name in sizes.cameras}
-    inputs = {full: {"type": "VISUAL", "shape": [3, *sizes.image_size]} for full in cameras}
+    inputs = {full: {"type": "VISUAL", "shape": [3, *processor.size_of(name)]} for full, name in cameras.items()}
     if processor.state_width:
         inputs[STATE] = {"type": "STATE", "shape": [len(embodiment.state)]}
     outputs = {ACTION: {"type": "ACTION", "shape": [len(embodiment.actions)]}}
