@@ -135,3 +135,13 @@ def test_the_preprocessor_says_how_long_a_prompt_may_be(tmp_path):
         next(s for s in data["steps"] if s["registry_name"] == "tokenizer_processor")["config"]["max_length"] = 4
         file.write_text(json.dumps(data))
         assert seen(load(folder, robot=ROBOT), "pick up the red cube")[1]["token_mask"].sum() == 4
+
+
+@pytest.mark.parametrize(("fields", "frozen"), [
+    ({"freeze_vision_encoder": True}, {"image_tokens.tower"}), ({"train_state_proj": False}, {"state_in"}),
+    ({"train_expert_only": True}, {"image_tokens.tower", "image_tokens.projector", "embedding", "prefix"}), ({}, set()),
+])  # fmt: skip
+def test_training_leaves_alone_what_the_folder_says(tmp_path, fields, frozen):
+    policy = load(lerobot_folders.write(tmp_path / "theirs", "pi0", **fields), robot=ROBOT).policy
+    still = {key for key, parameter in policy.named_parameters() if not parameter.requires_grad}
+    assert still == {key for key, _ in policy.named_parameters() if key.startswith(tuple(frozen))}

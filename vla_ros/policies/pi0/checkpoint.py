@@ -66,7 +66,7 @@ def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
 
 
 FAMILY = Family(
-    "pi0", Pi0Config, Pi0, Pi0Processor,
+    "pi0", Pi0Config, lambda config: Pi0(config).freeze(), Pi0Processor,
     layouts={
         "lerobot": lerobot("pi0", "pi05", rename=rename, fit=_fit, overrides=("lerobot_version",), export=to_lerobot),
         "transformers": Layout(lambda config: TRANSFORMERS <= config.keys(), _read, rename, overrides=("assets",)),

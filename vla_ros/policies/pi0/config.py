@@ -40,7 +40,8 @@ LEROBOT_FIELDS = {  # of config.json: ours
     "chunk_size": "horizon", "tokenizer_max_length": "text_length", "num_inference_steps": "num_steps",
     "num_steps": "num_steps",  # until 0.3
     "time_sampling_scale": "time_scale", "time_sampling_offset": "time_offset", "min_period": "min_period",
-    "max_period": "max_period",
+    "max_period": "max_period", "freeze_vision_encoder": "freeze_vision_encoder",
+    "train_expert_only": "train_expert_only", "train_state_proj": "train_state_proj",
 }
 READ_ELSEWHERE = (
     "n_obs_steps", "input_features", "output_features", "normalization_mapping", "max_state_dim", "max_action_dim",
@@ -49,11 +50,8 @@ READ_ELSEWHERE = (
     "action_feature_names", "adapt_to_pi_aloha", "use_delta_joint_actions_aloha",
 )
 # The executor follows time, the tensors say the expert's width, the prefix is always cached, attention has one result,
-# a loader's options say the type, a training config what to freeze, and absent cameras are left out.
-NOT_USED = (
-    "n_action_steps", "proj_width", "use_cache", "attention_implementation", "dtype", "freeze_vision_encoder",
-    "train_expert_only", "train_state_proj", "empty_cameras",
-)
+# a loader's options say the type, and absent cameras are left out.
+NOT_USED = ("n_action_steps", "proj_width", "use_cache", "attention_implementation", "dtype", "empty_cameras")
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,7 @@ class Pi0Config:
             and the state in 256 steps) or "pi05_padded" (with the state's padding, as LeRobot wrote it until 0.4).
         num_steps: Euler steps of a prediction.
         guidance: of real-time chunking.
+        freeze_vision_encoder, train_expert_only, train_state_proj: what training leaves alone.
         loss_dims: how many of the D action dimensions the loss covers, all when None (the rest is padding).
     """
 
@@ -93,6 +92,9 @@ class Pi0Config:
     num_steps: Rows = 10
     loss_dims: Dimensions | None = None
     guidance: Guidance = USUAL
+    freeze_vision_encoder: bool = False
+    train_expert_only: bool = False
+    train_state_proj: bool = True
     time_beta: tuple[float, float] = (1.5, 1.0)
     time_scale: float = 0.999
     time_offset: float = 0.001

@@ -144,3 +144,13 @@ class Pi0(FlowPolicy):
         """Mean squared error of the (B, H, D) velocity over the episode's rows and the robot's own dimensions."""
         error = self.element_loss(batch, **draws)[..., : self.config.loss_dims]
         return {"loss": mean_of_valid(error, batch.get("action_is_pad"))}
+
+    def freeze(self) -> "Pi0":
+        """Take from training what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
+        config = self.config
+        for part in (self.image_tokens, self.embedding, self.prefix):
+            part.requires_grad_(not config.train_expert_only)
+        self.image_tokens.tower.requires_grad_(not (config.train_expert_only or config.freeze_vision_encoder))
+        if config.state_token:
+            self.state_in.requires_grad_(config.train_state_proj)
+        return self
