@@ -29,6 +29,7 @@ THEIRS = ("pi0", "pi05", "pi05_relative", "smolvla")  # folders that LeRobot wro
 PYTHON = os.environ.get("VLA_LEROBOT_PYTHON", "")
 SCRIPT = Path(__file__).parents[1] / "lerobot_answers.py"
 UNREAD = ("lm_head.weight", "text_model.norm.weight")
+NOT_YET = ("pi0_fast", "xvla")  # families that LeRobot has and we do not write
 # What says how it was trained, or where it ran; and sizes that are no published ones.
 APART = ("optimizer_", "scheduler_", "compile_", "use_peft", "repo_id", "private", "tags", "license", "pretrained_",
          "gradient_checkpointing", "push_to_hub", "_variant", "vlm_model_name", "action_feature_names",
@@ -82,7 +83,7 @@ def test_the_files_are_lerobots(tmp_path, monkeypatch, name):
     np.testing.assert_allclose(answer(load(ours), sample), answer(loaded, sample), rtol=1e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in NOT_YET])
 def test_of_every_family(tmp_path, monkeypatch, family):
     """From our own layout, whose normalisation avoids a division by zero in another way."""
     loaded = load(real_families.make(tmp_path / "theirs", family), robot=ROBOT)
@@ -114,6 +115,12 @@ def test_what_lerobot_has_not_is_named(tmp_path, family):
     with pytest.raises(InputError, match=r"export: (prefix|vision|vocabulary) .*LeRobot"):
         export(tmp_path / "out", families.fresh(family), "lerobot")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("family", NOT_YET)
+def test_a_family_that_is_only_read_says_so(tmp_path, family):
+    with pytest.raises(InputError, match=r"export: .* to 'lerobot', expected one of none"):
+        export(tmp_path / "out", families.fresh(family), "lerobot")
 
 
 def change(processor, **fields):

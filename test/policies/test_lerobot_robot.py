@@ -57,12 +57,15 @@ def test_actions_are_differences_where_the_folder_says_so(folder, name):
     values = processor.actions.normalise(np.full((1, processor.horizon, 6), 0.25))
     answer = torch.zeros(1, processor.horizon, processor.config.action_dim)
     answer[..., :6] = torch.from_numpy(values)
-    [targets] = processor.outputs(answer, [one])
+    written, fine = answer, 1e-6
+    if hasattr(processor, "written"):  # tokens of rounded coefficients
+        written, fine = torch.tensor([processor.written(values[0])[1:]]), 0.1
+    [targets] = processor.outputs(written, [one])
     expected = np.append(state[:5] + 0.25, 0.25)  # LeRobot adds the state to all but the gripper
-    np.testing.assert_allclose(targets.parts[0].data, np.tile(expected, (processor.horizon, 1)), atol=1e-6)
+    np.testing.assert_allclose(targets.parts[0].data, np.tile(expected, (processor.horizon, 1)), atol=fine)
     back, survives = processor.normalise([targets], [one])
     assert survives.all()
-    torch.testing.assert_close(back[..., :6], answer[..., :6], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(back[..., :6], answer[..., :6], atol=10 * fine, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("modes", "message"), [

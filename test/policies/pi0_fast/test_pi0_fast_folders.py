@@ -87,6 +87,8 @@ def test_chunks_are_written_and_read_back(folder):
     assert tokens[-1] == processor.tokenizer.end and len(tokens) == 1 + 2 + 30 + 1
     answer = torch.tensor([tokens[1:] + [0] * 7])
     targets = processor.outputs(answer, [replace(one, actions=None)])[0].parts[0].data
+    for whole in (tokens[1:-1], tokens[1:20] + tokens[-1:]):  # complete without an end, and ended early
+        processor.outputs(torch.tensor([whole]), [one])
     step = processor.actions.statistics["std"].max() / processor.tokenizer.actions.settings.scale
     assert np.abs(targets - ROWS).max() < step * 1.5  # what rounding the coefficients loses
     low, high = processor.span
@@ -95,6 +97,7 @@ def test_chunks_are_written_and_read_back(folder):
         ([*tokens[1:9], low - 1, *tokens[9:]], rf"token {low - 1} at 6, expected actions, {low} to {high}"),
         (tokens[1:3], r"0 action tokens \[\], which are no coefficients; expected a chunk of 5 rows of 6"),
         ([-1] * 8, "policy: 8 tokens"),
+        (tokens[1:20], "17 coefficients and no end in 17 action tokens; raise max_decoding_steps"),
     ):
         with pytest.raises(InputError, match=message):
             processor.outputs(torch.tensor([change]), [one])

@@ -147,6 +147,14 @@ def test_an_absent_camera_is_a_view_of_zeros_behind_the_others(tmp_path):
     assert tokens.shape[1] == 3 and tokens[:, 0].any() and not tokens[:, 1:].any()
 
 
+def test_views_are_as_many_as_lerobot_makes(tmp_path):
+    for number, (change, views) in enumerate((
+        ({}, 3), ({"num_image_views": None}, 2), ({"num_image_views": 1, "empty_cameras": 2}, 4),
+    )):
+        folder = lerobot_folders.write(tmp_path / str(number), "xvla", **change | {"max_len_seq": 64})
+        assert load(folder).policy.config.views == views
+
+
 def test_padding_is_the_mean_colour(tmp_path):
     """LeRobot normalises before it pads: its padding is zero."""
     folder = lerobot_folders.write(tmp_path / "theirs", "xvla")

@@ -80,6 +80,6 @@ class Pi0FastProcessor(Pi0Processor):
                 raise InputError(f"{said}: token {token} at {place}, expected actions, {low} to {high}, then {end}")
         rows, width = self.config.horizon, self.config.action_dim
         try:
-            return tokenizer.actions.decode([high - token for token in ids], rows, width)
+            return tokenizer.actions.decode([high - token for token in ids], rows, width, ended=end in row)
         except InputError as error:
             raise InputError(f"policy: {error}; expected a chunk of {rows} rows of {width}") from None

@@ -68,14 +68,20 @@ class ActionTokens:
             raise InputError("actions: the action tokenizer does not write every coefficient; is it FAST's?")
         return ids
 
-    def decode(self, ids: Sequence[int], rows: int, width: int) -> np.ndarray:
+    def decode(self, ids: Sequence[int], rows: int, width: int, ended: bool = True) -> np.ndarray:
         """(rows, width) normalised actions; coefficients that are missing are zero, those beyond are left out.
 
-        Raises InputError for ids that are no coefficients.
+        Args:
+            ended: whether the chunk was written to its end; of one that was cut none may be missing.
+
+        Raises InputError for ids that are no coefficients, or too few of a chunk that was cut.
         """
         text = self.inner.decode(list(ids), skip_special_tokens=False)
         if not text or UNREADABLE in text:
             raise InputError(f"{len(ids)} action tokens {list(ids[:8])}, which are no coefficients")
+        if not ended and len(text) < rows * width:
+            raise InputError(f"{len(text)} coefficients and no end in {len(ids)} action tokens; raise "
+                             "max_decoding_steps if it needs more")
         found = np.array([ord(letter) for letter in text[: rows * width]], dtype=np.float64) + self.settings.min_token
         coefficients = np.zeros(rows * width)
         coefficients[: len(found)] = found

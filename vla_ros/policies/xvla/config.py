@@ -149,11 +149,11 @@ class XvlaConfig:
         if resize is None and len(sizes) != 1:
             raise InputError(f"{where}: images of sizes {sizes} that are not resized, expected one size")
         empty = value_of(Annotated[int, Range(0, 100)], config.get("empty_cameras", 0), f"{where}: empty_cameras")
-        views = config.get("num_image_views") or len(folder.images) + empty
+        views = value_of(Count | None, config.get("num_image_views"), f"{where}: num_image_views") or 1
         domain = folder.step("xvla_add_domain_id")
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
             florence=FlorenceSize.from_files(config.get("florence_config"), f"{where}: florence_config"),
-            cameras=tuple(f.name for f in folder.images), views=views,
+            cameras=tuple(f.name for f in folder.images), views=max(views, len(folder.images) + empty),
             state_dim=folder.state_dim, real_action_dim=folder.action_dim,
             image_size=sizes[0] if resize is None else resize,
             num_steps=config.get("num_denoising_steps", 10),
