@@ -119,7 +119,7 @@ def test_what_looks_wrong(tmp_path, change, kind, place, words):
 def test_texts_and_outcomes(tmp_path):
     path = write(tmp_path / "d", texts=("Pick up", "pick  up.", " ", "place"), outcomes="failure")
     assert [row[1:] for row in found(path, pictures=False)] == [
-        ("outcome", 1, None, "outcome failure: a policy imitates it all the same"),
+        ("outcome", 1, None, "failure: a policy imitates it all the same"),
         ("instructions", 2, None, "an instruction without a word"),
         ("instructions", None, None, "written in several ways: ['Pick up', 'pick  up.']"),
     ]
@@ -202,3 +202,9 @@ def test_training_begins_with_it(spoilt, tmp_path):
     with pytest.raises(InputError, match=r"total_frames 500, there are 120 \(2 errors in all, see vla-ros"):
         Trainer(config)
     assert not (tmp_path / "run").exists()
+
+
+def test_training_goes_on_with_warnings(tmp_path):
+    path = write(tmp_path / "d", outcomes="failure")
+    trainer = Trainer(TrainConfig.load("config/train/act_tiny.yaml", dataset=str(path), output=str(tmp_path / "run")))
+    assert trainer.warnings == ["outcome: episode 1: failure: a policy imitates it all the same"]

@@ -110,7 +110,7 @@ def _tasks(dataset: Dataset) -> Iterator[Finding]:
         if not all(text.strip() for text in episode.instructions):
             yield Finding(WARNING, "instructions", "an instruction without a word", episode.index)
         if episode.outcome in ("failure", "aborted"):
-            text = f"outcome {episode.outcome}: a policy imitates it all the same"
+            text = f"{episode.outcome}: a policy imitates it all the same"
             yield Finding(WARNING, "outcome", text, episode.index)
     alike: dict[str, list[str]] = {}
     for text in dataset.tasks:

@@ -98,7 +98,8 @@ class Trainer:
         if errors := [finding for finding in found if finding.level == ERROR]:
             raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
                              f"vla-ros dataset check {dataset.path})")
-        self.warnings = briefly([finding for finding in found if finding.kind != "units"])  # see `bring_to_rad`
+        # Units are for `bring_to_rad` to judge, and the statistics used here are those of the rows.
+        self.warnings = briefly([finding for finding in found if finding.kind not in ("units", "statistics")])
         self.loaded = open_policy(config, dataset)
         self.policy = self.loaded.policy.float().to(self.device)
         adapt.freeze(self.policy, config.freeze)
