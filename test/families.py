@@ -35,6 +35,7 @@ def config(family: str) -> dict:
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
     elif family == "go1":
         values["vision"] |= {"image": SIDE, "depth": 1}
+        values |= {name: values[name] | {"depth": 2} for name in ("text", "expert", "planner")}
         values |= {"horizon": 6, "num_steps": 3}
     else:
         values["image_size"] = [SIDE, SIDE]
