@@ -36,7 +36,7 @@ def config(family: str) -> dict:
     elif family == "go1":
         values["vision"] |= {"image": SIDE, "depth": 1}
         values |= {name: values[name] | {"depth": 2} for name in ("text", "expert", "planner")}
-        values |= {"horizon": 6, "num_steps": 3}
+        values |= {"horizon": 6, "num_steps": 3, "text_length": 9}  # prompts of one length
     else:
         values["image_size"] = [SIDE, SIDE]
     if family == "diffusion":
