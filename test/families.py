@@ -49,7 +49,8 @@ def config(family: str) -> dict:
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
     elif family == "go1":
         values["vision"] |= {"image": SIDE, "depth": 1}
-        values |= {"horizon": 6, "num_steps": 3}
+        values |= {name: values[name] | {"depth": 2} for name in ("text", "expert", "planner")}
+        values |= {"horizon": 6, "num_steps": 3, "text_length": 9}  # prompts of one length
     else:
         values["image_size"] = [SIDE, SIDE]
     if family == "xvla":
