@@ -86,6 +86,8 @@ def make_nvidia(path: Path, generation: str, tag: str = "new_embodiment", **chan
         (path / "experiment_cfg" / "metadata.json").write_text(json.dumps({tag: about}))
     else:
         config |= said["gr00t"]
+        if generation == "n1.7":
+            config |= SEEN_IN_N1_7
         steps = [-1, 0] if generation == "n1.7" else [0]
         keys = {"modality_keys": list(groups), "sin_cos_embedding_keys": None, "mean_std_embedding_keys": None}
         modality = {
@@ -105,6 +107,13 @@ def make_nvidia(path: Path, generation: str, tag: str = "new_embodiment", **chan
     return path
 
 
+# Fields of the published N1.7's config.json besides those of the class that the vectors were made with.
+SEEN_IN_N1_7 = {
+    "apply_sincos_state_encoding": False, "exclude_state": False, "letter_box_transform": False,
+    "random_history_crop": True, "random_rotation_angle": 0, "rtc_ramp_rate": 6.0, "use_future_tokens": False,
+    "use_mean_std": False, "use_percentiles": True, "use_vl_self_attention": True, "use_albumentations": True,
+    "state_gaussian_noise_std": 0.0, "tune_linear": True, "image_target_size": [256, 256], "crop_fraction": 0.95,
+}
 POLICY_FILE = {"cameras": {"front": "front", "wrist": "wrist"}, "step_dt": 0.1, "hold": ["wrist_roll"], "state": [
     "shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "gripper"]}
 assert set(GENERATIONS) == set(VECTORS)

@@ -343,6 +343,26 @@ def test_what_cannot_be_honoured_is_refused_by_name(changes, message, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_variant_of_n1_7_without_attention_over_the_features(tmp_path):
+    folder = make_nvidia(tmp_path / "n", "n1.7")
+    _, _, shapes = golden_vectors.load("groot_n17")
+    shapes = {key: shape for key, shape in shapes.items() if "vl_self_attention" not in key}
+    groot_folders.write_weights(folder, shapes | {"action_head.dropout_prob_by_embodiment": (4,)}, 2)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"use_vl_self_attention": False, "vl_self_attention_cfg": None, "use_soft_prompts": False,
+               "soft_prompt_num_tokens": 32}
+    (folder / "config.json").write_text(json.dumps(config))
+    path = policy_file(tmp_path / "policy.yaml", folder)
+    loaded = load(path, robot=ROBOT)
+    assert not loaded.policy.vl_layers and loaded.policy.traits.pads
+    assert "dropout_prob_by_embodiment: how often" in describe(path, robot=ROBOT)["not used"]
+    kwargs = json.loads((folder / "processor_config.json").read_text())
+    kwargs["processor_kwargs"]["exclude_state"] = True
+    (folder / "processor_config.json").write_text(json.dumps(kwargs))
+    with pytest.raises(InputError, match="exclude_state True, expected false"):
+        load(path, robot=ROBOT)
+
+
 def test_n1_5_without_future_tokens_is_refused(tmp_path):
     folder = make_nvidia(tmp_path / "n", "n1.5", "so100")
     _, _, shapes = golden_vectors.load("groot_n15")

@@ -143,6 +143,9 @@ def from_modalities(
         ("use_percentiles", False), ("clip_outliers", True), ("apply_sincos_state_encoding", False),
         ("use_relative_action", False),
     )}
+    for name in ("use_mean_std", "exclude_state"):
+        if said.get(name):
+            raise InputError(f"{where}: {name} {shown(said[name])}, expected false: nothing else is supported")
     usual = "percentiles" if switch["use_percentiles"] else "min_max"
     modality = {kind: value_of(dict[str, Any], row.get(kind) or {}, f"{where}.{kind}")
                 for kind in ("video", "state", "action")}

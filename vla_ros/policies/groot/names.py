@@ -48,6 +48,7 @@ RULES = (
     (_HEAD + r"future_tokens\.weight", "head.future"),
     (_HEAD + r"position_embedding\.weight", "head.positions"),
     (_HEAD + r"mask_token", "head.mask_token"),
+    (_HEAD + r"dropout_prob_by_embodiment", Unused("how often training drops a state")),
     (_HEAD + r"model\.timestep_encoder\.timestep_embedder\.linear_(\d)\.(.*)", r"head.time_\1.\2"),
     (_BLOCK + r"norm1\.linear\.(.*)", r"head.layers.\1.modulation.\2"),
     *((_BLOCK + rf"attn1\.to_{name}\.(.*)", rf"head.layers.\1.qkv.\2[{n}]") for n, name in enumerate("qkv")),

@@ -15,13 +15,15 @@ STORED = frozenset(
     "tune_llm tune_visual tune_projector tune_diffusion_model tune_vlln tune_top_llm_layers "
     "backbone_trainable_params_fp32 random_rotation_angle color_jitter_params extra_augmentation_config "
     "attn_dropout state_additive_noise_scale expand_batch load_pretrained_det_decode_layer_path detection_coeff "
-    "freeze_decode_layer max_action_dim output_attentions".split()
+    "freeze_decode_layer max_action_dim output_attentions state_gaussian_noise_std state_dropout_prob_per_embodiment "
+    "random_history_crop tune_linear soft_prompt_num_tokens allow_reshape_visual load_pretrained_det_eagle_path "
+    "use_local_eagle_hg_model".split()
 )
 # Read from the processor's files, which are written with them.
 PROCESSING = frozenset(
     "image_crop_size image_target_size shortest_image_edge crop_fraction use_albumentations_transforms "
-    "letter_box_transform formalize_language apply_sincos_state_encoding use_percentiles use_relative_action "
-    "use_mean_std".split()
+    "use_albumentations "
+    "letter_box_transform formalize_language apply_sincos_state_encoding use_percentiles use_relative_action".split()
 )
 HEAD = {  # theirs: ours
     "hidden_size": "hidden", "input_embedding_dim": "width", "max_state_dim": "max_state_dim",
@@ -34,7 +36,8 @@ HEAD = {  # theirs: ours
 }
 EXPECTED = {  # what nothing else is supported of
     "add_pos_embed": True, "reproject_vision": False, "scale_image_resolution": 1, "exclude_state": False,
-    "strict_action_padding_mask": False,
+    "strict_action_padding_mask": False, "use_future_tokens": False, "use_soft_prompts": False, "remove_llm": False,
+    "use_mean_std": False,
 }
 _DIT = {"interleave_self_attention": True, "norm_type": "ada_norm", "positional_embeddings": None}
 
@@ -167,6 +170,8 @@ def head_fields(generation: str, said: Mapping[str, Any], where: str) -> dict[st
     if generation == "n1.6":
         fields["has_mask_token"] = bool(fields.get("state_dropout"))
     attention = head.get("vl_self_attention_cfg") if generation in ("n1.5", "n1.7") else None
+    if not value_of(bool, head.get("use_vl_self_attention", True), f"{where}: use_vl_self_attention"):
+        attention = None
     fields["vl_layers"] = 0
     if attention is not None and fields.get("vl_norm", True):
         attention = value_of(dict[str, Any], attention, f"{where}: vl_self_attention_cfg")
@@ -178,7 +183,7 @@ def head_fields(generation: str, said: Mapping[str, Any], where: str) -> dict[st
 _ELSEWHERE = frozenset(
     "backbone_cfg action_head_cfg diffusion_model_cfg vl_self_attention_cfg select_layer reproject_vision "
     "noise_beta_alpha noise_beta_beta project_to_dim state_history_length projector_dim processor_cfg "
-    "hidden_size".split()
+    "hidden_size use_vl_self_attention".split()
 )
 
 
