@@ -37,7 +37,7 @@ def config(family: str) -> dict:
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
     values = TrainConfig.load(f"config/train/{BUILT.get(family, family)}_tiny.yaml", dataset="d", output="o").policy
     if family.startswith("openvla"):
-        small = {name: values[name] | {"hidden": 32, "depth": 2, "image": SIDE} for name in ("dino", "siglip")}
+        small = {"dino": None, "siglip": values["siglip"] | {"hidden": 32, "depth": 2, "image": SIDE}}
         # Tokens that are written one after the other take a recording of as many steps.
         head = {"head": "l1", "chunk": 6} if family == "openvla_oft" else {"head": "autoregressive", "chunk": 1}
         return values | small | head | {"layers": 1}

@@ -242,11 +242,18 @@ def test_prompts_of_the_two_generations(tmp_path):
     ({"image_resize_strategy": "stretch"}, "image_resize_strategy 'stretch', expected one of"),
     ({"timm_override_act_layers": ["quick_gelu", None]}, "timm_override_act_layers"),
     ({"text_config": {"vocab_size": 32064, "rope_scaling": {"type": "linear"}}}, "text_config.rope_scaling"),
+    ({"text_config": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}}, "text_config.rope_parameters"),
 ])  # fmt: skip
 def test_what_would_compute_something_else_is_refused(tmp_path, change, message):
     path = openvla_folders.write(tmp_path / "theirs", **change)
     with pytest.raises(InputError, match=message):
         describe(path)
+
+
+def test_the_base_of_rotations_is_read_wherever_it_is_written():
+    for said in ({"rope_theta": 5e5}, {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}):
+        assert text_sizes({"text_config": said}, "")["theta"] == 5e5
+    assert text_sizes({"text_config": {"rope_parameters": None}}, "")["theta"] == 1e4
 
 
 def test_parts_that_do_not_fit_are_named(tmp_path):

@@ -177,6 +177,10 @@ def text_sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         if name in said and said[name] != expected:
             raise InputError(f"{where}: text_config.{name} {shown(said[name])}, expected {expected!r}: nothing else is "
                              "supported")
+    rope = value_of(dict[str, Any], said.get("rope_parameters") or {}, f"{where}: text_config.rope_parameters")
+    if rope.keys() - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
+        raise InputError(f"{where}: text_config.rope_parameters {shown(rope)}, expected rope_theta alone")
+    said |= {name: rope[name] for name in rope.keys() & {"rope_theta"}}  # where newer transformers write it
     row = LLAMA | {name: value for name, value in said.items() if name in LLAMA and value is not None}
     heads = value_of(Count, row["num_attention_heads"], f"{where}: text_config.num_attention_heads")
     width = value_of(int, row["hidden_size"], f"{where}: text_config.hidden_size")
