@@ -51,6 +51,7 @@ def test_actions_are_differences_where_the_folder_says_so(folder, name):
     loaded = load(make_relative(folder, name), robot=ROBOT)
     assert [d.mode for d in loaded.processor.embodiment.actions] == MODES
     load(folder, robot=ROBOT, embodiment=embodiment(MODES))
+    assert "delta, but absolute: gripper, normalised" in describe(folder, robot=ROBOT)["actions"]
     processor, one = loaded.processor, real_families.sample(loaded)
     state = one.state[-1]
     values = processor.actions.normalise(np.full((1, processor.horizon, 6), 0.25))
@@ -166,6 +167,7 @@ def test_a_deviation_counts_too(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "message"), [
+    ({"unit": ["degrees"]}, r"unit \['degrees'\], expected one of"),
     ({"unit": "turns"}, r"unit 'turns', expected one of \['degrees', 'range_m100_100', 'range_0_100'\]"),
     ({"range": [0, 1]}, "unit None, expected one of"),
     ({"unit": "degrees", "scale": 2.0}, "unit degrees and a scale or offset, expected one or the other"),

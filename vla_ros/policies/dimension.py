@@ -80,7 +80,7 @@ def read_dimension(row: Any, where: str) -> Dimension:
         return record(Dimension, row, where)
     row = dict(row)
     unit, span = row.pop("unit", None), row.pop("range", None)
-    if unit not in UNITS:
+    if unit not in list(UNITS):  # of a file: perhaps not even hashable
         raise InputError(f"{where}: unit {shown(unit)}, expected one of {list(UNITS)}; rad and m need none")
     if {"scale", "offset"} & row.keys():
         raise InputError(f"{where}: unit {unit} and a scale or offset, expected one or the other")

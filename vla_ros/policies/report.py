@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.weights import Rename, Unused
 from vla_ros.policies.images import FITS
 from vla_ros.policies.options import Parts
@@ -13,7 +14,6 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     sizes, embodiment, step_dt = processor.config, processor.embodiment, processor.step_dt
     seen = dict.fromkeys(map(processor.size_of, processor.image_names)) or {sizes.image_size: None}
     pixels = " and ".join(f"{width}x{height}" for height, width in seen)
-    modes = sorted({d.mode for d in embodiment.actions if d.joint is not None})
     apart = "; how far apart, the policy file says (step_dt)" if step_dt is None else (
         f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
     )
@@ -26,7 +26,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
         "images": f"{pixels} pixels, {FITS[processor.fit].title}",
         "streams": ", ".join(f"{name} at {processor.steps()[name]}" for name in processor.streams),
         "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}",
-        "actions": f"{_of(len(embodiment.actions), sizes.action_dim)}, {' and '.join(modes)}, normalised by "
+        "actions": f"{_of(len(embodiment.actions), sizes.action_dim)}, {_modes(embodiment)}, normalised by "
                    f"{processor.actions.mode}",
         "joints": ", ".join(processor.joints),
         "horizon": f"{processor.horizon} rows{apart}",
@@ -49,6 +49,16 @@ def unused(rename: Rename, keys: Iterable[str]) -> str:
         f"{first}{f' and {len(others)} more' if others else ''}: {reason}"
         for reason, (first, *others) in reasons.items()
     ) or "nothing"
+
+
+def _modes(embodiment: Embodiment) -> str:
+    """The mode of the actions; where they have several, that of most, and which joints have another."""
+    joints: dict[str, list[str]] = {}
+    for d in embodiment.actions:
+        if d.joint is not None:
+            joints.setdefault(d.mode, []).append(d.joint)
+    first, *others = sorted(joints, key=lambda mode: -len(joints[mode]))
+    return ", ".join([first, *(f"but {mode}: {' and '.join(joints[mode])}" for mode in others)])
 
 
 def _of(size: int, limit: int) -> str:

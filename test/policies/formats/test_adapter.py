@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 
 import lerobot_folders
 import pytest
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies import describe, load
-from vla_ros.policies.formats.adapter import PREFIX
+from vla_ros.policies.formats.adapter import PREFIX, open_tensors
 
 
 @pytest.fixture
@@ -106,9 +107,15 @@ def test_what_is_no_plain_lora(tmp_path, fields, message):
         load(adapter, robot=ROBOT, base=base)
 
 
+def twice(key):
+    """The factors of the second layer for the first one, by the name that openpi gives it."""
+    return key.replace("layers.1.", "layers.0.").replace("model.model.", "model.", 1) if "layers.1." in key else key
+
+
 @pytest.mark.parametrize(("rename", "message"), [
     (lambda key: key.replace(".lora_B.", ".lora_embedding_B."), "tensor .*lora_embedding_B.*, expected base_model"),
     (lambda key: "x" + key, "tensor 'xbase_model.*, expected base_model"),
+    (twice, "several of its tensors change one of"),
     (lambda key: key if "lora_A" in key else None, "only lora_A, expected lora_A and lora_B"),
     (lambda key: key.replace("self_attn", "other_attn"), "is not among the tensors of .*base; expected the base it"),
 ])  # fmt: skip
@@ -118,3 +125,14 @@ def test_tensors_that_fit_no_base(tmp_path, rename, message):
     save_file({rename(key): value for key, value in load_file(file).items() if rename(key)}, file)
     with pytest.raises(InputError, match=message):
         load(adapter, robot=ROBOT, base=base)
+
+
+def test_fields_of_any_kind_are_read_or_refused(base):
+    folder = lerobots_adapter(base, "smolvla_rslora")
+    right = (folder / "adapter_config.json").read_text()
+    for field in json.loads(right):
+        for value in (None, [], {}, [1], {"x": []}, "x", "", -1, 0, 1.5, True):
+            change(folder, **{field: value})
+            with suppress(InputError):
+                open_tensors(folder, base)
+            (folder / "adapter_config.json").write_text(right)

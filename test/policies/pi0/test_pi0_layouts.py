@@ -352,13 +352,13 @@ def test_one_of_openpis_assets_is_chosen_by_name(folders, tmp_path):
     shutil.copytree(folders / "openpi-pi0", tmp_path / "two")
     shutil.copytree(tmp_path / "two" / "assets" / "robot", tmp_path / "two" / "assets" / "other")
     file = tmp_path / "two" / "assets" / "other" / "norm_stats.json"
-    file.write_text(file.read_text().replace('"mean": [', '"mean": [9.0, ').replace('"std": [', '"std": [1.0, '))
+    file.write_text(file.read_text().replace('"mean": [', '"mean": [0.25, ').replace('"std": [', '"std": [1.0, '))
     assert r"it holds the assets ['other', 'robot']" in registry.describe(tmp_path / "two")["notes"]
     with pytest.raises(InputError, match=r"\['other', 'robot'\], and overrides\.statistics"):
         registry.load(tmp_path / "two", embodiment=embodiment(), tokenizer=folders / "tokenizer.model")
     for said in ("statistics", "assets"):
         options = {"embodiment": embodiment(), "tokenizer": folders / "tokenizer.model", "overrides": {said: "other"}}
-        assert registry.load(tmp_path / "two", **options).processor.state.statistics["mean"][0] == 9
+        assert registry.load(tmp_path / "two", **options).processor.state.statistics["mean"][0] == 0.25
         with pytest.raises(InputError, match=r"'third': neither a file nor a set .*\['other', 'robot'\]"):
             registry.load(tmp_path / "two", **options | {"overrides": {said: "third"}})
 

@@ -61,6 +61,9 @@ class Adapter:
 
         read = [key for key in (*self.factors, *self.whole) if not isinstance(rename(key), Unused)]
         result = AdaptedTensors(base, self, {found(key): key for key in read})
+        if len(result.changed) < len(read):
+            raise InputError(f"adapter {self.tensors.path}: several of its tensors change one of {base.path}, expected "
+                             "factors or a whole tensor")
         for theirs, key in result.changed.items():
             shape, expected = self.shape(key), base.shapes[theirs]
             if shape != expected:
@@ -166,7 +169,8 @@ def _scale(config: Mapping[str, Any], module: str, rank: int, where: str) -> flo
     said = _of(ranks, module, value_of(Annotated[int, Range(1, 100_000)], config.get("r", 8), f"{where}: r"))
     if rank != said:
         raise InputError(f"{where}: r {said} of {module}, whose tensors have {rank}; expected the same")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    root = value_of(bool | None, config.get("use_rslora"), f"{where}: use_rslora")
+    return alpha / (math.sqrt(rank) if root else rank)
 
 
 def _of(patterns: Mapping[str, Any], module: str, usual: Any) -> Any:
