@@ -3,6 +3,7 @@
 import json
 import struct
 
+import lerobot_checkpoints
 import lerobot_folders
 import numpy as np
 import pytest
@@ -126,3 +127,18 @@ def test_a_folder_that_names_no_modes_means_its_class_default(tmp_path):
         for file in folder.glob("policy_*"):
             file.unlink()
         assert describe(folder)["state"].endswith(f"normalised by {mode}")
+
+
+def test_images_of_several_sets_are_normalised_alike_or_the_policy_is_not_loaded(tmp_path):
+    """A file of statistics, or of those of the data, does not bring the images'."""
+    folder = lerobot_checkpoints.make(tmp_path / "act", "act", cameras=("front",), old=True)
+    tensors = load_file(folder / "model.safetensors")
+    other = {key.replace("buffer_", "b_buffer_"): value.clone() for key, value in tensors.items() if "buffer_" in key}
+    save_file(tensors | other, folder / "model.safetensors")
+    policy = load(folder, robot=ROBOT, without_statistics=True).policy
+    np.testing.assert_allclose(policy.image_mean.flatten(), [0.4] * 3, rtol=1e-6)
+    key = "normalize_inputs.b_buffer_observation_images_front.mean"
+    save_file(tensors | other | {key: other[key] + 0.1}, folder / "model.safetensors")
+    assert "'b'" in describe(folder)["notes"]
+    with pytest.raises(InputError, match="mean of the image 'observation.images.front': 3 numbers"):
+        load(folder, robot=ROBOT, without_statistics=True)

@@ -40,13 +40,15 @@ def find_statistics(
 ) -> tuple[Statistics, str]:
     """The folder's statistics, or the set of that name, and what they lack of what its modes ask for ("": nothing).
 
+    Where a set should be named and is not, they are those of the images alone.
+
     Raises InputError for a set that is named, but not there.
     """
     sets = find_sets(folder, tensors)
     if variant is None and len(sets) > 1:
         lacks = lacking(folder, {feature: rows for one in sets.values() for feature, rows in one.items()})
-        return {}, (f"it holds the sets {sorted(sets)} of statistics, and overrides.statistics says which to use"
-                    + (f"; in none of them, {lacks}" if lacks else ""))
+        note = f"it holds the sets {sorted(sets)} of statistics, and overrides.statistics says which to use"
+        return _of_images(folder, sets), note + (f"; in none of them, {lacks}" if lacks else "")
     if variant is not None and str(variant) not in sets:
         raise InputError(f"checkpoint {folder.path}: no statistics {str(variant)!r}: neither a file nor a set in it, "
                          f"which has {sorted(name for name in sets if name) or 'none'}")
@@ -73,6 +75,18 @@ def lacking(folder: LeRobotFolder, statistics: Statistics) -> str:
         if missing and feature.kind != "VISUAL":
             return f"{feature.name} is normalised by {mode}, but its statistics lack {missing}"
     return ""
+
+
+def _of_images(folder: LeRobotFolder, sets: dict[str, Statistics]) -> Statistics:
+    """Those of the images, which a file of statistics does not bring; NaN where the sets differ."""
+    result: Statistics = {}
+    for feature in folder.images:
+        first, *others = [one[feature.name] for one in sets.values() if feature.name in one] or [{}]
+        result[feature.name] = {
+            name: value if all(np.array_equal(value, other.get(name)) for other in others) else np.full(3, np.nan)
+            for name, value in first.items()
+        }
+    return result
 
 
 def _of_processors(folder: LeRobotFolder) -> dict[str, Statistics]:
