@@ -140,5 +140,6 @@ def test_what_is_no_chunk_is_refused_not_made_zero():
     for tokenizer, ids in ((actions, []), (whole, first)):
         with pytest.raises(InputError, match=rf"{len(ids)} action tokens .*no coefficients"):
             tokenizer.decode(ids, 4, 3)
-    with pytest.raises(InputError, match="a coefficient of 2e"):
-        actions.encode(np.full((4, 3), 1e4))
+    for value, said in ((1e4, "2e"), (np.nan, "nan")):
+        with pytest.raises(InputError, match=f"a coefficient of {said}"):
+            actions.encode(np.full((4, 3), value))

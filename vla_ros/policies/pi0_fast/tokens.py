@@ -58,7 +58,7 @@ class ActionTokens:
         settings = self.settings
         coefficients = np.around(cosines(len(actions)) @ actions * settings.scale)
         highest = LARGEST + settings.min_token if settings.max_token is None else settings.max_token
-        if settings.max_token is None and coefficients.max() > highest:
+        if not np.isfinite(coefficients).all() or settings.max_token is None and coefficients.max() > highest:
             raise InputError(f"actions: a coefficient of {coefficients.max():.4g}, expected at most {highest}; are the "
                              "statistics those of the data?")
         codes = np.clip(coefficients, settings.min_token, highest).astype(int) - settings.min_token
