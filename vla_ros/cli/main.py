@@ -21,7 +21,7 @@ COMMANDS = {
     "record": ("vla_ros.cli.record", "record the topics of the robot file to a bag"),
     "replay": ("vla_ros.cli.replay", "publish a bag, or evaluate policies on it"),
     "bag": ("vla_ros.cli.bag", "show or repair a bag"),
-    "dataset": ("vla_ros.cli.dataset", "bags to a LeRobot dataset, or show one"),
+    "dataset": ("vla_ros.cli.dataset", "bags to a LeRobot dataset, show or check one"),
     "export": ("vla_ros.cli.export", "write a checkpoint as LeRobot has it"),
     "info": ("vla_ros.cli.info", "what a checkpoint or a robot file is"),
     "robot": ("vla_ros.cli.robot", "write a robot file from a URDF and the running graph"),
