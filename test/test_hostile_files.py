@@ -205,10 +205,7 @@ def spoilt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MORE_MEMORY, hard))
-    points = registry._points()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "_points", lambda: points)  # looked up anew, they take longer than a folder
-        yield made
+    yield made
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 

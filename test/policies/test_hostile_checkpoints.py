@@ -185,6 +185,5 @@ def test_statistics_of_images_in_a_lerobot_folder(tmp_path, old):
         tensors = load_file(file)
         del tensors[next(key for key in tensors if "images" in key and "wrist" in key and key.endswith("std"))]
         save_file(tensors, file)
-    words = "observation.images.wrist is normalised by MEAN_STD, but its statistics lack .'std'"
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=r"images\.wrist.*std"):
         registry.load(folder)

@@ -59,6 +59,7 @@ class TowerSize:
     mlp: Inner
     epsilon: Annotated[float, Range(1e-12, 1)] = 1e-5
     theta: Annotated[float, Range(1, 1e12)] = 1e6
+    head_norm = False  # see `nn.llama.TextSize`
 
     def __post_init__(self) -> None:
         if self.heads % self.kv_heads or self.head_dim % 2:
