@@ -292,7 +292,7 @@ def test_times_are_cut_to_the_buckets_of_the_published_clock():
     policy.head.constants, kept = lambda buckets: got.append(buckets.tolist()), policy.head.constants
     try:
         policy.prepare(4), policy.prepare(10)
-        policy.step_constants(torch.tensor([1.0, 0.25, 1.0005]))
+        policy.step_constants(torch.tensor([1.0, 0.25, 1.0005, 0.6493]))
     finally:
         policy.head.constants = kept
-    assert got == [[0, 250, 500, 750], [100 * k for k in range(10)], [0, 750, 0]]
+    assert got == [[0, 250, 500, 750], [100 * k for k in range(10)], [0, 750, 0, 350]]
