@@ -17,7 +17,8 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     """Title -> value, in the order in which they are printed."""
     sizes, embodiment, step_dt = processor.config, processor.embodiment, processor.step_dt
     height, width = sizes.image_size
-    modes = sorted({d.mode for d in embodiment.actions if d.joint is not None})
+    # Of what is no joint the policy's own rows say what it is.
+    modes = set() if getattr(sizes, "not_served", "") else {d.mode for d in embodiment.actions if d.joint is not None}
     apart = "; how far apart, the policy file says (step_dt)" if step_dt is None else (
         f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
     )
@@ -29,9 +30,12 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
         ) or "none",
         "images": f"{width}x{height} pixels, {FITS[processor.fit]}",
         "streams": ", ".join(f"{name} at {processor.steps()[name]}" for name in processor.streams),
-        "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}",
-        "actions": f"{_of(len(embodiment.actions), sizes.action_dim)}, {' and '.join(modes)}, normalised by "
-                   f"{processor.actions.mode}",
+        "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}"
+                 if processor.state_width else "none",
+        "actions": ", ".join(filter(None, (
+            _of(len(embodiment.actions), sizes.action_dim), " and ".join(sorted(modes)),
+            f"normalised by {processor.actions.mode}",
+        ))),
         "joints": ", ".join(processor.joints),
         "horizon": f"{processor.horizon} rows{apart}",
     }
