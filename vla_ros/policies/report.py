@@ -14,6 +14,8 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     sizes, embodiment, step_dt = processor.config, processor.embodiment, processor.step_dt
     seen = dict.fromkeys(map(processor.size_of, processor.image_names)) or {sizes.image_size: None}
     pixels = " and ".join(f"{width}x{height}" for height, width in seen)
+    # Of what is no joint the policy's own rows say what it is.
+    modes = "" if getattr(sizes, "unserved", "") else _modes(embodiment)
     apart = "; how far apart, the policy file says (step_dt)" if step_dt is None else (
         f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
     )
@@ -25,9 +27,11 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
         ) or "none",
         "images": f"{pixels} pixels, {FITS[processor.fit].title}",
         "streams": ", ".join(f"{name} at {processor.steps()[name]}" for name in processor.streams),
-        "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}",
-        "actions": f"{_of(len(embodiment.actions), sizes.action_dim)}, {_modes(embodiment)}, normalised by "
-                   f"{processor.actions.mode}",
+        "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}"
+                 if processor.state_width else "none",
+        "actions": ", ".join(filter(None, (
+            _of(len(embodiment.actions), sizes.action_dim), modes, f"normalised by {processor.actions.mode}",
+        ))),
         "joints": ", ".join(processor.joints),
         "horizon": f"{processor.horizon} rows{apart}",
     }

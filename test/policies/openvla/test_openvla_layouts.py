@@ -89,7 +89,8 @@ def test_every_published_tensor_has_its_place_or_a_reason(fused, head, film, key
 def test_a_folder_of_an_end_effector_answers_but_is_not_served(tmp_path, fused):
     path = openvla_folders.write(tmp_path / "theirs", fused=fused)
     rows = describe(path)
-    assert rows["layout"] == "openvla" and rows["space"] == "end effector delta" and "7 dim" in rows["actions"]
+    assert rows["layout"] == "openvla" and rows["space"] == "end effector delta"
+    assert rows["actions"] == "7 dimensions, normalised by quantiles" and rows["state"] == "none"
     assert "second-to-last block" in rows["not used"] and ("DINOv2" in rows["vision"]) == fused
     with pytest.raises(InputError, match=r"end effector's pose.*overrides\.space: joint_position") as error:
         load(path, robot=ROBOT)
