@@ -39,6 +39,8 @@ CASES = [
     ("dataset build no -o out --robot no", ROBOT),
     ("dataset show no", "dataset no: no such folder"),
     ("info no", f"no: no checkpoint folder, no policy file; {ROBOT}"),
+    ("info no/one", "no/one: no checkpoint folder, no policy file; a model .*: hf download no/one --local-dir one"),
+    ("export no --to lerobot --output x", "checkpoint no: no such folder"),
     ("info file", "file file: expected a mapping at the top, got str"),
     ("bench --policy no", "checkpoint no: no such folder"),
     ("robot new --urdf no", "URDF no: No such file"),
