@@ -44,7 +44,8 @@ def main(args: argparse.Namespace) -> int:
         except InputError as error:
             from vla_ros.policies.options import no_folder
 
-            raise InputError(f"{args.path}: no checkpoint ({no_folder(args.path)}), no policy file; {error}") from None
+            hint = no_folder(args.path).removeprefix("no such folder")  # nothing, or how to fetch it from a hub
+            raise InputError(f"{args.path}: no checkpoint folder, no policy file{hint}; {error}") from None
         robot = RobotSpec.load(file)
         ObservationBuilder(robot)  # refuses streams that nothing can decode
         if args.sros2:

@@ -14,6 +14,7 @@ from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import EMBEDDING, HEAD, RULES
 from vla_ros.policies.processor import StandardProcessor
 
+OLD = "num_steps", "train_state_proj"  # fields until LeRobot 0.3
 VARIANTS = "gemma_2b", "gemma_300m"  # that LeRobot has
 VOCABULARY = 257_152  # of PaliGemma, which LeRobot fixes
 CLEANED = "LeRobot does not take underscores and line feeds out of an instruction, as this policy does"
@@ -35,7 +36,7 @@ def to_lerobot(policy: Pi0, processor: StandardProcessor) -> Form:
     if config.prompt == "pi05_padded" or config.adaptive != (config.prompt == "pi05"):
         raise InputError(f"export: prompt {config.prompt!r}, LeRobot 0.6.1 has {'pi05' if config.adaptive else 'pi0'}")
     alpha, beta = config.time_beta
-    fields = {theirs: getattr(config, ours) for theirs, ours in LEROBOT_FIELDS.items() if theirs != "num_steps"} | {
+    fields = {theirs: getattr(config, ours) for theirs, ours in LEROBOT_FIELDS.items() if theirs not in OLD} | {
         "type": "pi05" if config.adaptive else "pi0", "n_obs_steps": 1, "n_action_steps": config.horizon,
         "paligemma_variant": towers["prefix"], "action_expert_variant": towers["expert"], "dtype": "float32",
         "max_state_dim": config.state_dim, "max_action_dim": config.action_dim,
