@@ -21,6 +21,7 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import LoadedPolicy
 
 FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla")
+LEROBOT = FAMILIES[:7]  # whose folders here are LeRobot's, with its ordinary processors
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 
 

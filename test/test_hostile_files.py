@@ -24,7 +24,8 @@ import real_families
 import yaml
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load, save
+from safetensors.numpy import save
+from safetensors.torch import load
 from training_data import write_dataset
 
 from vla_ros.bags.definitions import standard_store
@@ -37,6 +38,7 @@ from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import LONGEST_TEXT, InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import JOINT_STATES
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.messages.observation import ObservationBuilder
 from vla_ros.nn.meta import without_numbers
@@ -110,7 +112,8 @@ def subject(kind: str, folder: Path) -> Subject:
         rng = np.random.default_rng(0)
         shape = (processor.n_obs_steps, 48, 64 if layout.startswith("lerobot") else 48, 3)
         images = {name: rng.integers(0, 256, shape, np.uint8) for name in processor.cameras}
-        one = Sample(images, rng.normal(0, 0.1, (processor.n_obs_steps, len(processor.joints))), "touch the red cube")
+        steps = len(processor.steps()[JOINT_STATES])
+        one = Sample(images, rng.normal(0, 0.1, (steps, len(processor.joints))), "touch the red cube")
         processor.outputs(policy.predict(processor.inputs([one])), [one])
 
     def urdf(path: Path) -> None:
@@ -271,7 +274,7 @@ def rewrite(file: Path, draw: Callable[[Any], Any]) -> bytes:
     """Other contents of a file: its structure changed where it has one that is known, else its bytes."""
     data, kind = file.read_bytes(), file.suffix
     if kind == ".safetensors" and draw(st.booleans()):
-        tensors = load(data)
+        tensors = {name: tensor.float().numpy() for name, tensor in load(data).items()}  # NumPy has no bfloat16
         name = draw(st.sampled_from(sorted(tensors)))
         change_tensor(tensors, name, draw)
         return save(tensors)

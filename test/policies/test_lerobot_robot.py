@@ -8,7 +8,7 @@ import pytest
 import real_families
 import torch
 import yaml
-from real_families import FAMILIES, ROBOT
+from real_families import LEROBOT, ROBOT
 from safetensors.numpy import load_file, save_file
 
 from vla_ros.core.errors import InputError
@@ -22,7 +22,7 @@ RELATIVE = {"enabled": True, "exclude_joints": ["gripper"], "action_names": [f"{
 MODES = ["delta"] * 5 + ["absolute"]
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=LEROBOT)
 def folder(request, tmp_path):
     return real_families.make(tmp_path / "theirs", request.param)
 
@@ -132,7 +132,7 @@ UNITS = {"degrees": (57.29578, 0.0), "range_m100_100": (200 / 3.2, -100 + 1.5 * 
 
 
 @pytest.mark.parametrize(("family", "unit"), [
-    *((family, "degrees") for family in FAMILIES), ("pi05", "range_m100_100"), ("smolvla", "range_0_100"),
+    *((family, "degrees") for family in LEROBOT), ("pi05", "range_m100_100"), ("smolvla", "range_0_100"),
 ])  # fmt: skip
 def test_data_that_cannot_be_rad_need_their_unit(family, unit, tmp_path):
     folder = real_families.make(tmp_path / "theirs", family)
@@ -180,7 +180,7 @@ def test_units_that_say_nothing(row, message):
         Embodiment.from_dict({"cameras": {}, "state": [{"joint": "a", **row}]})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LEROBOT)
 def test_shapes_with_the_channels_last(tmp_path, family):
     folder = real_families.make(tmp_path / "theirs", family)
     first = load(folder, robot=ROBOT)

@@ -9,7 +9,7 @@ import pytest
 import real_families
 import torch
 from golden_vectors import assert_close
-from real_families import FAMILIES, ROBOT
+from real_families import LEROBOT, ROBOT
 from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
@@ -77,7 +77,7 @@ def made(folder, family, rank=2):
     return base, adapter, folder / "merged.safetensors"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LEROBOT)
 def test_of_every_family(tmp_path, family):
     base, adapter, merged = made(tmp_path, family)
     found = load(adapter, robot=ROBOT, base=base).policy.state_dict()

@@ -8,7 +8,7 @@ import lerobot_folders
 import numpy as np
 import pytest
 import torch
-from real_families import FAMILIES, ROBOT, make
+from real_families import LEROBOT, ROBOT, make
 from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
@@ -99,7 +99,7 @@ NORMALISED = {  # by LeRobot's rule: the modes' two bounds go to -1 and 1; the s
 VALUES = {"mean": 0.1, "std": 0.5, "min": -1, "max": 2, "q01": -0.8, "q99": 1.6, "q10": -0.5, "q90": 1.0}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", LEROBOT)
 def test_a_mode_means_the_same_in_every_family(tmp_path, family):
     folder = make(tmp_path / family, family)
     for file in folder.glob("policy_*.safetensors"):
