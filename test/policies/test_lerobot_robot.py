@@ -236,3 +236,54 @@ def test_cameras_of_two_sizes(tmp_path):
     torch.testing.assert_close(load(tmp_path / "ours").policy.predict(batch), answer)
     export(tmp_path / "out", loaded, "lerobot")
     torch.testing.assert_close(load(tmp_path / "out").policy.predict(batch), answer)
+
+
+def test_names_of_the_actions_go_before_their_order(tmp_path):
+    folder = real_families.make(tmp_path / "theirs", "pi05")
+    one = real_families.sample(load(folder, robot=ROBOT))
+    data = json.loads((folder / "config.json").read_text())
+    for names, expected in ((JOINTS[::-1], JOINTS[::-1]), (("x", "y", "z", "a", "b", "c"), JOINTS)):
+        (folder / "config.json").write_text(json.dumps(data | {"action_feature_names": [f"{n}.pos" for n in names]}))
+        processor = load(folder, robot=ROBOT).processor
+        assert [d.joint for d in processor.embodiment.actions] == list(expected)
+    part = processor.outputs(torch.zeros(1, processor.horizon, 6), [one])[0].parts[0]
+    assert part.names == JOINTS
+    (folder / "config.json").write_text(json.dumps(data | {"action_feature_names": [*JOINTS[:4], "x", "y"]}))
+    with pytest.raises(InputError, match=r"its actions are \[.*'x', 'y'\], robot .* say which is which in a policy"):
+        load(folder, robot=ROBOT)
+
+
+def test_a_camera_that_was_renamed_is_not_found_by_its_new_name(tmp_path):
+    folder = real_families.make(tmp_path / "theirs", "act")
+    pairs = ("front", "wrist"), ("wrist", "front")
+    swapped = {f"observation.images.{a}": f"observation.images.{b}" for a, b in pairs}
+    file = folder / "policy_preprocessor.json"
+    data = json.loads(file.read_text())
+    steps = [step for step in data["steps"] if step["registry_name"] != "rename_observations_processor"]
+    rename = {"registry_name": "rename_observations_processor", "config": {"rename_map": swapped}}
+    file.write_text(json.dumps(data | {"steps": [rename, *steps]}))
+    assert load(folder, robot=ROBOT).processor.robot_cameras == tuple(
+        {"front": "wrist", "wrist": "front"}[name.removeprefix("observation.images.")]
+        for name in load(folder, robot=ROBOT).processor.image_names
+    )
+
+
+def test_statistics_of_several_sizes_are_refused(tmp_path):
+    folder = real_families.make(tmp_path / "theirs", "act")
+    rows = {"mean": [0.0] * 6, "std": [1.0] * 5}
+    (tmp_path / "stats.json").write_text(json.dumps({"observation.state": rows, "action": rows}))
+    with pytest.raises(InputError, match=r"statistics of \{'mean': 6, 'std': 5\} numbers"):
+        load(folder, robot=ROBOT, overrides={"statistics": tmp_path / "stats.json"})
+
+
+@pytest.mark.parametrize(("family", "field", "value", "message"), [
+    ("diffusion", "beta_schedule", "x", "beta_schedule 'x', expected one of"),
+    ("pi0_fast", "image_resolution", 224, "image_resolution 224, its weights are for"),
+    ("openvla", "text_config", {"num_hidden_layers": [None]}, "num_hidden_layers: \\[None\\], expected an integer"),
+])  # fmt: skip
+def test_a_field_of_another_kind_is_refused(tmp_path, family, field, value, message):
+    folder = real_families.make(tmp_path / "theirs", family)
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {field: value}))
+    with pytest.raises(InputError, match=message):
+        describe(folder)

@@ -33,6 +33,12 @@ def test_values_that_cannot_be_rad_are_refused(both, settings):
         Trainer(TrainConfig.from_dict(settings | {"dataset": str(both[1])}))
 
 
+def test_a_unit_of_one_joint_says_nothing_of_the_others(both, settings):
+    config = TrainConfig.from_dict(settings | {"dataset": str(both[1]), "units": UNITS[-1:]})
+    with pytest.raises(InputError, match="which cannot be rad or m"):
+        open_policy(config, Dataset(both[1]))
+
+
 def test_with_their_units_they_train_as_rad(both, settings):
     plain, other = (
         TrainConfig.from_dict(settings | {"dataset": str(path), "units": units})

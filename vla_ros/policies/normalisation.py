@@ -64,6 +64,9 @@ class Normalisation:
                     f"normalisation {self.mode}: {name} {shown(values.tolist())}, expected a list of "
                     f"finite numbers, none beyond {LARGEST:g}"
                 )
+        sizes = {name: np.size(self.statistics[name]) for name in NAMES if name in self.statistics}
+        if len(set(sizes.values())) > 1:
+            raise InputError(f"normalisation {self.mode}: statistics of {sizes} numbers, expected as many of each")
         if self.statistics and self.mode != "identity":
             low, high = (np.asarray(self.statistics[name]) for name in MODES[self.mode])
             low = np.zeros_like(high) if self.mode == "mean_std" else low

@@ -17,8 +17,8 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
     """Change states, actions and their statistics in place from what `units` says to rad or m.
 
     Args:
-        units: rows as in `state` of a policy file; joints without a row are in rad or m. None at all: the values are
-            looked at.
+        units: rows as in `state` of a policy file; joints without a row are in rad or m. Values that cannot be
+            so are refused; a row of scale 1 says that they are.
 
     Raises InputError for values that cannot be rad or m, where no unit is said, and for a joint that is not there.
     """
@@ -32,8 +32,10 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
             raise InputError(f"{WHERE}: {d.joint}: linkage or mode, expected a unit, or scale and offset")
     scale = np.array([1 / d.scale for d in dimensions])
     offset = np.array([-d.offset / d.scale for d in dimensions])
+    # A row that says rad outright is believed.
+    judged = [Dimension(None) if d.joint in said and (d.scale, d.offset) == (1, 0) else d for d in dimensions]
     for feature, values in (("observation.state", dataset.states), ("action", dataset.actions)):
-        if not units and (why := not_rad(dimensions, dataset.statistics[feature])):
+        if why := not_rad(judged, dataset.statistics[feature]):
             raise InputError(f"dataset {dataset.path}: {feature}: {why} in {WHERE}")
         if units:
             values[:] = values * scale + offset

@@ -123,7 +123,10 @@ class DiffusionConfig:
 
     def __post_init__(self) -> None:
         check_backbone("diffusion", self.vision_backbone, self.vocabulary, self.image_size)
-        for name, options in (("noise_scheduler_type", ("DDPM", "DDIM")), ("prediction_type", ("epsilon", "sample"))):
+        for name, options in (
+            ("noise_scheduler_type", ("DDPM", "DDIM")), ("prediction_type", ("epsilon", "sample")),
+            ("beta_schedule", ("linear", "scaled_linear", "squaredcos_cap_v2")),
+        ):
             if getattr(self, name) not in options:
                 raise InputError(f"diffusion: {name} {getattr(self, name)!r}, expected one of {options}")
         if self.unet_horizon % 2 ** len(self.down_dims):

@@ -194,9 +194,11 @@ def _from_names(
     joints: tuple[str, ...], robot_cameras: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}
-    from_data = {short_name(feature): name for name, feature in folder.renamed.items()}
+    from_data = {short_name(feature): short_name(name) for name, feature in folder.renamed.items()}
     for name in images:
-        names = [short_name(name), short_name(from_data.get(short_name(name), name))]
+        own = short_name(name)
+        source = from_data.get(own)
+        names = [source, own] if source and own not in from_data.values() else [source or own]
         known = next((n for n in names if n in robot_cameras), None)
         if known is None and len(images) == len(robot_cameras) == 1:
             known = robot_cameras[0]
@@ -208,8 +210,22 @@ def _from_names(
         if size and size != len(joints) and (feature not in limits or size < len(joints)):
             raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
                              "joints; say which is which in a policy file")
+    named = _action_names(folder)
+    if sorted(named) == sorted(joints):
+        joints = named
+    elif set(named) & set(joints):
+        raise InputError(f"checkpoint {folder.path}: its actions are {list(named)}, {whose} has {list(joints)}; say "
+                         "which is which in a policy file")
     actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=False))
     return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
+
+
+def _action_names(folder: LeRobotFolder) -> tuple[str, ...]:
+    """Of the numbers of an action, as LeRobot's relative step or config.json says them; () where neither does."""
+    step = next((step for step in folder.preprocessor if step.name in RELATIVE_STEPS), None)
+    said = (step.config.get("action_names") if step else None) or folder.config.get("action_feature_names") or []
+    names = value_of(list[str], said, f"checkpoint {folder.path}: names of the actions")
+    return tuple(name.removesuffix(".pos") for name in names)
 
 
 def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:

@@ -189,8 +189,11 @@ def text_sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         "width": width, "heads": heads, "kv_heads": said.get("num_key_value_heads") or heads, "head_dim": head_dim,
         "mlp": row["intermediate_size"], "vocabulary": row["vocab_size"], "epsilon": row["rms_norm_eps"],
     }
-    return {"text": record(TextSize, text, f"{where}: text_config"), "layers": row["num_hidden_layers"],
-            "theta": row["rope_theta"]}
+    return {
+        "text": record(TextSize, text, f"{where}: text_config"),
+        "layers": value_of(Layers, row["num_hidden_layers"], f"{where}: text_config.num_hidden_layers"),
+        "theta": value_of(float, row["rope_theta"], f"{where}: text_config.rope_theta"),
+    }
 
 
 def towers(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], where: str) -> dict[str, TowerSize]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from operator import attrgetter
 from typing import Annotated, Any
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Cameras, Dimensions, Range, Rows, Words, record
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
@@ -119,9 +119,9 @@ class Pi0FastConfig:
         values["tied"] = all(openpi_name(key) != EMBEDDING for key in shapes)  # LeRobot then embeds with the head
         sizes = paligemma_sizes(shapes, data, where)
         config = record(cls, sizes | values, f"{where}: config.json")
-        resolution = list(data.get("image_resolution", config.image_size))
+        resolution = data.get("image_resolution", list(config.image_size))
         if resolution != list(config.image_size):
-            raise InputError(f"{where}: config.json: image_resolution {resolution}, its weights are for "
+            raise InputError(f"{where}: config.json: image_resolution {shown(resolution)}, its weights are for "
                              f"{config.vision.image}")
         if not config.state_dim:
             raise InputError(f"{where}: config.json: no observation.state among input_features, which the prompt holds")
