@@ -1,5 +1,6 @@
 """Published folders of OpenVLA and OpenVLA-OFT: what they hold, and what is refused."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -269,14 +270,54 @@ def test_parts_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(InputError, match=r"200_checkpoint.pt'\], expected one of them: remove the other steps"):
         describe(path)
     (path / "action_head--200_checkpoint.pt").unlink()
-    file.unlink()
-    assert load(path).policy.config.head == "tokens"
-    next(path.glob("proprio_*")).unlink()
-    assert load(path).policy.config.head == "autoregressive"
     with pytest.raises(InputError, match=r"overrides.platform 'moon', expected one of"):
         load(path, overrides={"platform": "moon"})
-    parallel = load(path, overrides={"platform": "libero"}).policy.config
-    assert (parallel.head, parallel.chunk) == ("tokens", 8)
+    with pytest.raises(InputError, match=r"overrides.head 'tokens', expected 'l1', as the folder's files say"):
+        load(path, overrides={"head": "tokens"})
+
+
+def test_a_part_that_is_missing_does_not_change_the_network(tmp_path):
+    path = openvla_folders.write_oft(tmp_path / "oft", 14, 14)
+    head, proprio = (path / f"{name}--100_checkpoint.pt" for name in ("action_head", "proprio_projector"))
+    held = proprio.read_bytes()
+    proprio.unlink()
+    message = r"no proprio_projector--\*_checkpoint.pt, expected it.*overrides: \{platform"
+    for look, overrides in itertools.product((describe, load), ({}, {"platform": "aloha"})):
+        with pytest.raises(InputError, match=message) as error:
+            look(path, overrides=overrides)
+    said = yaml.safe_load(str(error.value).partition("overrides: ")[2])  # what the message says can be given
+    config = load(path, overrides=said).policy.config
+    assert (config.head, config.state_dim, config.chunk) == ("l1", 0, 25) and config.space == "joint_position"
+    head.unlink()
+    proprio.write_bytes(held)
+    message = r"proprio_\S+ without action_head--\*_checkpoint.pt, expected both; .*overrides.head"
+    for look, overrides in itertools.product((describe, load), ({}, {"platform": "aloha"})):
+        with pytest.raises(InputError, match=message):
+            look(path, overrides=overrides)
+    config = load(path, overrides={"head": "tokens"}).policy.config
+    assert (config.head, config.state_dim, config.chunk) == ("tokens", 14, 25)
+    proprio.unlink()
+    assert load(path).policy.config.head == "autoregressive"  # as OpenVLA's own fine-tunes, which have statistics too
+    with pytest.raises(InputError, match=r"no proprio_projector--"):
+        load(path, overrides={"platform": "aloha"})
+    parallel = load(path, overrides=said).policy.config
+    assert (parallel.head, parallel.chunk, parallel.state_dim) == ("tokens", 25, 0)
+    libero = openvla_folders.write_oft(tmp_path / "libero", 7, 8)
+    next(libero.glob("proprio_projector--*")).unlink()
+    with pytest.raises(InputError, match=r"proprioception of \[\] dimensions \(no proprio_projector--\*"):
+        describe(libero)
+
+
+def test_noise_or_film_alone_are_no_policy(tmp_path):
+    path = openvla_folders.write_oft(tmp_path / "oft", 7, 8, diffusion=True)
+    next(path.glob("noisy_action_projector--*")).unlink()
+    with pytest.raises(InputError, match=r"without noisy_action_projector--\*_checkpoint.pt, expected both"):
+        describe(path)
+    path = openvla_folders.write_oft(tmp_path / "film", 7, 8, film=True)
+    for name in ("action_head", "proprio_projector"):
+        next(path.glob(f"{name}--*")).unlink()
+    with pytest.raises(InputError, match=r"vision_backbone--100_checkpoint.pt without action_head--"):
+        describe(path)
 
 
 def test_a_platform_of_ones_own(tmp_path):
