@@ -19,7 +19,6 @@ from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.stages import StageTimer
 
 EVERY = pytest.mark.parametrize("family", (*families.FAMILIES, *families.FOREIGN))
-WRITTEN = ("tokens", "openvla")  # they answer tokens
 GUIDED = pytest.mark.parametrize("family", families.GUIDED)
 
 
