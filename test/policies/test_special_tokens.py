@@ -36,9 +36,12 @@ def test_go1s_own_tokens_need_not_be_marked_as_special():
 
 def test_lerobots_own_tokenizer_refuses_what_its_template_adds(tmp_path):
     _, one = lerobot_folders.expected("xvla")
-    processor = load(lerobot_folders.write(tmp_path / "xvla", "xvla")).processor
-    [expected] = processor.inputs([one])["tokens"].tolist()
-    processor.tokenizer.inner.add_special_tokens(["<bos>", "<eos>"])
+    folder = lerobot_folders.write(tmp_path / "xvla", "xvla")
+    [expected] = load(folder).processor.inputs([one])["tokens"].tolist()
+    inner = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    inner.add_special_tokens(["<bos>", "<eos>"])  # as published ones mark them
+    inner.save(str(folder / "tokenizer.json"))
+    processor = load(folder).processor
     assert processor.inputs([one])["tokens"].tolist() == [expected] and expected[0] == processor.tokenizer.bos
     for name, number in (("<bos>", 2), ("<eos>", 1)):
         with pytest.raises(InputError, match=f"instruction 'pick{name}': token {number}, expected words"):

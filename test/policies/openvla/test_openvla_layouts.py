@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from openvla_folders import FULL
+from safetensors.torch import save_file
 from training_data import write_dataset
 
 from vla_ros.core.chunk import Space
@@ -19,6 +20,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.weights import Unused, load_weights
 from vla_ros.policies.openvla import tokens
 from vla_ros.policies.openvla.config import OpenVLAConfig, text_sizes, towers
@@ -221,6 +223,41 @@ def test_which_statistics(tmp_path):
     tuned = load(path).processor
     assert tuned.actions.statistics["q99"].tolist() == mine["action"]["q99"] and tuned.fit == "centre"
     assert load(path, overrides={"centre_crop": False}).processor.fit == "bicubic"
+
+
+def test_without_statistics_a_folder_is_described_and_says_what_to_give(tmp_path):
+    path = openvla_folders.write(tmp_path / "theirs")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"norm_stats": {}}))
+    rows = describe(path)
+    assert rows["actions"].startswith("7 dimensions") and "no norm_stats in config.json, 7 actions are" in rows["notes"]
+    joints = Embodiment.identity(ROBOT.joint_names, {"image": "front"}, 0.1)
+    for options in ({"step_dt": 0.1}, {"embodiment": joints}):
+        with pytest.raises(InputError, match=r"no norm_stats in config.json.*; set overrides\.statistics in") as error:
+            load(path, robot=ROBOT, overrides={"space": "joint_position"}, **options)
+        assert "unnorm_key" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_adapter_is_read_over_its_base(tmp_path):
+    base, adapter = openvla_folders.write(tmp_path / "base"), openvla_folders.write(tmp_path / "adapter")
+    for file in adapter.glob("model*"):
+        file.unlink()
+    matrix = "language_model.model.layers.0.self_attn.q_proj"
+    said = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "openvla/openvla-7b"}
+    (adapter / "adapter_config.json").write_text(json.dumps(said))
+    torch.manual_seed(0)
+    down, up = torch.randn(2, 16), torch.randn(16, 2)
+    save_file({f"base_model.model.{matrix}.lora_A.weight": down, f"base_model.model.{matrix}.lora_B.weight": up},
+              adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="a PEFT adapter of 'openvla/openvla-7b', no whole policy; name the folder"):
+        load(adapter)
+    assert describe(adapter, base=base)["model"] == "OpenVLA"
+    plain, adapted = (policy.policy.layers[0].qkv.weight for policy in (load(base), load(adapter, base=base)))
+    torch.testing.assert_close(adapted[:16], plain[:16] + 2 * up @ down)
+    assert torch.equal(adapted[16:], plain[16:])
+    oft = openvla_folders.write_oft(tmp_path / "oft", 7, 8)
+    with pytest.raises(InputError, match=r"an adapter, and \S+/oft/action_head--100_checkpoint.pt, a part of"):
+        load(adapter, base=oft)
 
 
 def test_means_of_the_pixels_come_from_the_folder(tmp_path):

@@ -258,3 +258,12 @@ def test_a_folder_whose_grippers_were_not_openings_is_refused(tmp_path):
     write_statistics(tmp_path / "stats.json", {"observation.state": rows, "action": rows})
     with pytest.raises(InputError, match="action_mode joint: actions normalised by mean_std, expected identity"):
         load(folder, overrides={"statistics": str(tmp_path / "stats.json")})
+
+
+def test_a_tokenizer_without_its_template_is_refused(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    for look in (describe, load):
+        with pytest.raises(InputError, match="neither begun nor ended by it, .*: BART's tokenizer"):
+            look(folder)

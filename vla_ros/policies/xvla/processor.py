@@ -26,6 +26,12 @@ class XvlaProcessor(StandardProcessor):
         if config.mode.grippers and self.actions.mode != "identity":
             raise InputError(f"action_mode {config.action_mode}: actions normalised by {self.actions.mode}, expected "
                              f"identity: it answers {self._grippers} in [0, 1]; action_mode auto takes any actions")
+        # Padding takes part, and so does what ends a prompt; fresh policies have words alone, and nothing to end them.
+        said, tokenizer = "cube", self.tokenizer
+        if tokenizer is not None and tokenizer.eos is not None and (
+                tokenizer.prompts([said], config.text_length)[0] == tokenizer.encode(said)):
+            raise InputError("tokenizer: a prompt is neither begun nor ended by it, expected a tokenizer.json whose "
+                             f"template does that: {config.tokenizer_of}")
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         config, tokenizer, states = self.config, self.ask_tokenizer(), self.states(samples)
