@@ -25,6 +25,7 @@ ACTIONS = {  # of those whose robot is commanded by the goals of an action; the 
     "follow_joint_trajectory": "control_msgs/action/FollowJointTrajectory",
     "gripper_command": "control_msgs/action/GripperCommand",
 }
+WIDEST = 7.0  # rad or m: no joint's data lies farther from zero, but data in degrees or percent do
 COMMAND_STAMPS = ("zero", "now")
 ENCODINGS = (
     *(f"{colour}{bits}" for bits in (8, 16) for colour in ("rgb", "bgr", "rgba", "bgra", "mono")), "16UC1", "32FC1",

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 
 from vla_ros.core.errors import InputError, shown
+from vla_ros.core.robot import WIDEST
 from vla_ros.datasets.lerobot import VECTORS, Dataset
 from vla_ros.datasets.rows import place, read_columns
 from vla_ros.datasets.statistics import QUANTILES
 
 ERROR, WARNING = "error", "warning"
-WIDEST = 7.0  # rad or m: no joint reaches farther, but data in degrees or percent do
 JUMP = 0.25  # share of a joint's range that it does not pass between two rows...
 UNUSUAL = 3  # ...unless that is less than so many times the fastest of its other motions...
 RARE = 100  # ...of which one of so many rows, and at least three, are left out

@@ -9,6 +9,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import record, value_of
+from vla_ros.core.robot import WIDEST
 
 MODES = ("absolute", "delta", "rate")
 # As LeRobot calls what its robots record: what a joint's `range` becomes; degrees need none.
@@ -122,9 +123,6 @@ def dimensions_statistics(
                 value = dimension.to_policy(np.asarray(rows[source][joints.index(dimension.joint)], dtype=np.float64))
             result[name].append(float(value))
     return {name: np.array(values) for name, values in result.items()}
-
-
-WIDEST = 7.0  # rad or m: no joint's data lies farther from zero, but data in degrees or percent do
 
 
 def not_rad(

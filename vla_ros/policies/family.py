@@ -16,7 +16,7 @@ from vla_ros.nn.words import make_vocabulary
 from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import lerobot_writer, own
-from vla_ros.policies.formats.adapter import Adapter, open_tensors
+from vla_ros.policies.formats.adapter import Adapter, is_adapter, open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
@@ -72,7 +72,7 @@ class Layout:
 
     def open(self, path: Path, base: Path | None) -> tuple[TensorFolder, Adapter | None]:
         """The folder's tensors, or those of its base and the adapter that it is. Raises InputError."""
-        if self.tensors is None or base is not None:
+        if self.tensors is None or base is not None or is_adapter(path):
             return open_tensors(path, base)
         return self.tensors(path), None
 

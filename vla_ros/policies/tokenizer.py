@@ -4,8 +4,9 @@ import json
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,6 +43,8 @@ class Tokenizer(ABC):
         unknown: id of <unk>, None where every text has ids of its own.
         eos: id of the token that ends a text, None where there is none.
         padding: id of the token that fills up a text; 0 where there is none.
+        special: ids of tokens that stand for something else than the text they are written as, such as an image, and
+            that `encode` gives where a text holds them.
     """
 
     size: int
@@ -49,6 +52,7 @@ class Tokenizer(ABC):
     unknown: int | None
     eos: int | None
     padding: int
+    special: frozenset[int] = frozenset()
 
     @property
     @abstractmethod
@@ -102,6 +106,12 @@ class JsonTokenizer(Tokenizer):
             raise InputError(f"{self.where}: no token <bos> or <s>, expected one that starts a prompt")
         return next(token for token in found if token is not None)
 
+    @cached_property
+    def special(self) -> frozenset[int]:
+        found = {number for number, token in self.inner.get_added_tokens_decoder().items() if token.special}
+        unknown = self.inner.token_to_id(str(getattr(self.inner.model, "unk_token", None) or "<unk>"))
+        return frozenset(found - {unknown, self.unknown})
+
     def encode(self, text: str) -> list[int]:
         with _library(self.where):
             return self.inner.encode(text, add_special_tokens=False).ids
@@ -117,6 +127,8 @@ class JsonTokenizer(Tokenizer):
             self.inner.enable_truncation(most)  # keeps what the template puts at the end
             encodings = self.inner.encode_batch(list(texts))
         for encoding, text in zip(encodings, texts, strict=True):
+            added = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+            spoken([number for number, template in added if not template], self, text)
             if encoding.overflowing:
                 logger.warning("the prompt %r was cut to %d tokens", text, most)
         return [encoding.ids for encoding in encodings]
@@ -197,6 +209,21 @@ def _library(where: str) -> Iterator[None]:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
             raise InputError(f"{where}: not a tokenizer.json that can be used: {error}") from error
         raise
+
+
+def spoken(ids: list[int], tokenizer: Tokenizer, instruction: str, more: Collection[int] = ()) -> list[int]:
+    """The same ids, to which an instruction became, of words alone.
+
+    Args:
+        more: ids that are as little words as the tokenizer's special ones.
+
+    Raises InputError for an instruction that writes such a token: the policy would take it for an image, or for the
+    end of what it is told.
+    """
+    if wrong := tokenizer.special.union(more).intersection(ids):
+        raise InputError(f"instruction {shown(instruction)}: token {min(wrong)}, expected words, none of the "
+                         "tokenizer's special tokens")
+    return ids
 
 
 def cut(ids: list[int], most: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Published folders of OpenVLA and OpenVLA-OFT: what they hold, and what is refused."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 from openvla_folders import FULL
+from safetensors.torch import save_file
 from training_data import write_dataset
 
 from vla_ros.core.chunk import Space
@@ -18,6 +20,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.weights import Unused, load_weights
 from vla_ros.policies.openvla import tokens
 from vla_ros.policies.openvla.config import OpenVLAConfig, text_sizes, towers
@@ -222,6 +225,41 @@ def test_which_statistics(tmp_path):
     assert load(path, overrides={"centre_crop": False}).processor.fit == "bicubic"
 
 
+def test_without_statistics_a_folder_is_described_and_says_what_to_give(tmp_path):
+    path = openvla_folders.write(tmp_path / "theirs")
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"norm_stats": {}}))
+    rows = describe(path)
+    assert rows["actions"].startswith("7 dimensions") and "no norm_stats in config.json, 7 actions are" in rows["notes"]
+    joints = Embodiment.identity(ROBOT.joint_names, {"image": "front"}, 0.1)
+    for options in ({"step_dt": 0.1}, {"embodiment": joints}):
+        with pytest.raises(InputError, match=r"no norm_stats in config.json.*; set overrides\.statistics in") as error:
+            load(path, robot=ROBOT, overrides={"space": "joint_position"}, **options)
+        assert "unnorm_key" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_adapter_is_read_over_its_base(tmp_path):
+    base, adapter = openvla_folders.write(tmp_path / "base"), openvla_folders.write(tmp_path / "adapter")
+    for file in adapter.glob("model*"):
+        file.unlink()
+    matrix = "language_model.model.layers.0.self_attn.q_proj"
+    said = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": "openvla/openvla-7b"}
+    (adapter / "adapter_config.json").write_text(json.dumps(said))
+    torch.manual_seed(0)
+    down, up = torch.randn(2, 16), torch.randn(16, 2)
+    save_file({f"base_model.model.{matrix}.lora_A.weight": down, f"base_model.model.{matrix}.lora_B.weight": up},
+              adapter / "adapter_model.safetensors")
+    with pytest.raises(InputError, match="a PEFT adapter of 'openvla/openvla-7b', no whole policy; name the folder"):
+        load(adapter)
+    assert describe(adapter, base=base)["model"] == "OpenVLA"
+    plain, adapted = (policy.policy.layers[0].qkv.weight for policy in (load(base), load(adapter, base=base)))
+    torch.testing.assert_close(adapted[:16], plain[:16] + 2 * up @ down)
+    assert torch.equal(adapted[16:], plain[16:])
+    oft = openvla_folders.write_oft(tmp_path / "oft", 7, 8)
+    with pytest.raises(InputError, match=r"an adapter, and \S+/oft/action_head--100_checkpoint.pt, a part of"):
+        load(adapter, base=oft)
+
+
 def test_means_of_the_pixels_come_from_the_folder(tmp_path):
     means = ((0.484375, 0.455078125, 0.40625), (0.25, 0.5, 0.75))
     loaded = load(openvla_folders.write(tmp_path / "theirs", means=means))
@@ -269,14 +307,54 @@ def test_parts_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(InputError, match=r"200_checkpoint.pt'\], expected one of them: remove the other steps"):
         describe(path)
     (path / "action_head--200_checkpoint.pt").unlink()
-    file.unlink()
-    assert load(path).policy.config.head == "tokens"
-    next(path.glob("proprio_*")).unlink()
-    assert load(path).policy.config.head == "autoregressive"
     with pytest.raises(InputError, match=r"overrides.platform 'moon', expected one of"):
         load(path, overrides={"platform": "moon"})
-    parallel = load(path, overrides={"platform": "libero"}).policy.config
-    assert (parallel.head, parallel.chunk) == ("tokens", 8)
+    with pytest.raises(InputError, match=r"overrides.head 'tokens', expected 'l1', as the folder's files say"):
+        load(path, overrides={"head": "tokens"})
+
+
+def test_a_part_that_is_missing_does_not_change_the_network(tmp_path):
+    path = openvla_folders.write_oft(tmp_path / "oft", 14, 14)
+    head, proprio = (path / f"{name}--100_checkpoint.pt" for name in ("action_head", "proprio_projector"))
+    held = proprio.read_bytes()
+    proprio.unlink()
+    message = r"no proprio_projector--\*_checkpoint.pt, expected it.*overrides: \{platform"
+    for look, overrides in itertools.product((describe, load), ({}, {"platform": "aloha"})):
+        with pytest.raises(InputError, match=message) as error:
+            look(path, overrides=overrides)
+    said = yaml.safe_load(str(error.value).partition("overrides: ")[2])  # what the message says can be given
+    config = load(path, overrides=said).policy.config
+    assert (config.head, config.state_dim, config.chunk) == ("l1", 0, 25) and config.space == "joint_position"
+    head.unlink()
+    proprio.write_bytes(held)
+    message = r"proprio_\S+ without action_head--\*_checkpoint.pt, expected both; .*overrides.head"
+    for look, overrides in itertools.product((describe, load), ({}, {"platform": "aloha"})):
+        with pytest.raises(InputError, match=message):
+            look(path, overrides=overrides)
+    config = load(path, overrides={"head": "tokens"}).policy.config
+    assert (config.head, config.state_dim, config.chunk) == ("tokens", 14, 25)
+    proprio.unlink()
+    assert load(path).policy.config.head == "autoregressive"  # as OpenVLA's own fine-tunes, which have statistics too
+    with pytest.raises(InputError, match=r"no proprio_projector--"):
+        load(path, overrides={"platform": "aloha"})
+    parallel = load(path, overrides=said).policy.config
+    assert (parallel.head, parallel.chunk, parallel.state_dim) == ("tokens", 25, 0)
+    libero = openvla_folders.write_oft(tmp_path / "libero", 7, 8)
+    next(libero.glob("proprio_projector--*")).unlink()
+    with pytest.raises(InputError, match=r"proprioception of \[\] dimensions \(no proprio_projector--\*"):
+        describe(libero)
+
+
+def test_noise_or_film_alone_are_no_policy(tmp_path):
+    path = openvla_folders.write_oft(tmp_path / "oft", 7, 8, diffusion=True)
+    next(path.glob("noisy_action_projector--*")).unlink()
+    with pytest.raises(InputError, match=r"without noisy_action_projector--\*_checkpoint.pt, expected both"):
+        describe(path)
+    path = openvla_folders.write_oft(tmp_path / "film", 7, 8, film=True)
+    for name in ("action_head", "proprio_projector"):
+        next(path.glob(f"{name}--*")).unlink()
+    with pytest.raises(InputError, match=r"vision_backbone--100_checkpoint.pt without action_head--"):
+        describe(path)
 
 
 def test_a_platform_of_ones_own(tmp_path):

@@ -24,7 +24,7 @@ def sentencepiece_model(tmp_path_factory):
 class Letters:
     """A tokenizer whose ids can be read."""
 
-    size, words, bos = 256, 256, 2
+    size, words, bos, special = 256, 256, 2, frozenset()
 
     def encode(self, text):
         return [ord(letter) for letter in text]

@@ -110,7 +110,7 @@ def test_prompts_are_the_published_ones():
     _, golden, said = fast()
 
     class Text:
-        bos = 2
+        bos, special = 2, frozenset()
 
         def encode(self, text):
             return [text]

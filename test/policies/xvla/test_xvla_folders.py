@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 
+import families
 import golden_vectors
 import lerobot_folders
 import numpy as np
@@ -14,7 +15,10 @@ from real_families import ROBOT
 from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
-from vla_ros.policies import describe, load
+from vla_ros.core.observation import Sample
+from vla_ros.policies import describe, load, registry
+from vla_ros.policies.normalisation import write_statistics
+from vla_ros.policies.options import TrainingData
 from vla_ros.policies.xvla.actions import find_mode
 from vla_ros.policies.xvla.checkpoint import FAMILY
 from vla_ros.policies.xvla.config import XvlaConfig
@@ -59,7 +63,8 @@ def test_lerobots_folder_answers_as_lerobot(tmp_path):
     golden_vectors.assert_close(batch["state"][:, :6], theirs["batch/observation.state"])
     golden_vectors.assert_close(normalised, theirs["normalised"])
     golden_vectors.assert_close(torch.from_numpy(positions)[None].float(), theirs["actions"])
-    assert list(describe(folder)["not used"].split(":")) and "computed" in describe(folder)["not used"]
+    first, reason = describe(folder)["not used"].split(": ")
+    assert "visual_temporal_embed" in first and reason == "computed from its size"
 
 
 def test_the_layout_of_published_files_is_the_same_policy(tmp_path):
@@ -211,3 +216,54 @@ def test_the_modes_of_lerobot_have_their_losses_and_grippers():
             expected = {"position_loss": 500 * sums[0], "rotate6D_loss": 10 * sums[1],
                         "gripper_loss": 10 * np.mean(error[..., [9, 19]])}  # fmt: skip
             assert losses == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("mode", "width", "grippers"), [("joint", 14, [6, 13]), ("so101_bimanual", 12, [5, 11])])
+def test_grippers_that_are_answered_as_openings_are_taught_as_openings(mode, width, grippers):
+    joints = tuple(f"joint_{i}" for i in range(width))
+    row = {"mean": np.zeros(width), "std": np.full(width, 0.3), "min": np.full(width, -0.6), "max": np.full(width, 0.6)}
+    row |= {"q01": row["min"], "q99": row["max"]}
+    data = TrainingData(joints, families.CAMERAS, 0.1, {"observation.state": row, "action": row}, families.INSTRUCTIONS)
+    config = families.config("xvla") | {"action_mode": mode, "max_action_dim": 20}
+    numbers = ", ".join(map(str, grippers))
+    for normalisation in ({}, {"normalisation": "min_max"}):
+        with pytest.raises(InputError, match=rf"{mode}: .* expected identity: .*\(dimensions {numbers}\).*mode auto"):
+            registry.build("xvla", config | normalisation, data)
+    registry.build("xvla", config | {"action_mode": "auto"}, data)
+    processor = registry.build("xvla", config | {"normalisation": "identity"}, data).processor
+    images = {name: np.zeros((1, 48, 48, 3), np.uint8) for name in families.CAMERAS}
+
+    def taught(value):
+        actions, pad = np.full((6, width), value), np.array([False] * 5 + [True])
+        actions[5] = -3.0  # padding counts for nothing
+        return processor.inputs([Sample(images, np.zeros((1, width)), "touch", actions=actions, action_is_pad=pad)])
+
+    assert taught(1.00001)["actions"][..., grippers].max() == 1.0
+    assert taught(0.4)["actions"][0, :5, :width].numpy() == pytest.approx(0.4)
+    for value in (-0.5, 1.2, np.nan):
+        with pytest.raises(InputError, match=rf"\(dimensions {numbers}\) from {value} to {value} in the data"):
+            taught(value)
+
+
+def test_a_folder_whose_grippers_were_not_openings_is_refused(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla", action_mode="joint", max_len_seq=512)
+    config = json.loads((folder / "config.json").read_text())
+    config["output_features"]["action"]["shape"] = config["input_features"]["observation.state"]["shape"] = [14]
+    (folder / "config.json").write_text(json.dumps(config))
+    describe(folder)
+    for name in ("policy_preprocessor.json", "policy_postprocessor.json"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text.replace('"ACTION": "IDENTITY"', '"ACTION": "MEAN_STD"'))
+    rows = {"mean": np.zeros(14), "std": np.ones(14)}
+    write_statistics(tmp_path / "stats.json", {"observation.state": rows, "action": rows})
+    with pytest.raises(InputError, match="action_mode joint: actions normalised by mean_std, expected identity"):
+        load(folder, overrides={"statistics": str(tmp_path / "stats.json")})
+
+
+def test_a_tokenizer_without_its_template_is_refused(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla")
+    file = folder / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"post_processor": None}))
+    for look in (describe, load):
+        with pytest.raises(InputError, match="neither begun nor ended by it, .*: BART's tokenizer"):
+            look(folder)

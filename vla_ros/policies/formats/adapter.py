@@ -108,12 +108,17 @@ class AdaptedTensors:
                 yield rows, piece.float() + scale * (b[rows] @ a)
 
 
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds an adapter in place of weights."""
+    return not (path / "model.safetensors").exists() and ((path / CONFIG).exists() or (path / WEIGHTS).exists())
+
+
 def open_tensors(path: Path, base: Path | None) -> tuple[TensorFolder, Adapter | None]:
     """A checkpoint's tensors; of an adapter's folder those of its base, and the adapter.
 
     Raises InputError for an adapter whose base is not given, and for a base that is given to what needs none.
     """
-    if (path / "model.safetensors").exists() or not ((path / CONFIG).exists() or (path / WEIGHTS).exists()):
+    if not is_adapter(path):
         if base is not None:
             raise InputError(f"checkpoint {path}: base {base} is given, but it is no adapter; leave it out")
         return TensorFolder(path), None

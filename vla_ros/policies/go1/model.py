@@ -20,9 +20,9 @@ from vla_ros.nn.attention import grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, rotate
 from vla_ros.nn.internvit import InternVit
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
-from vla_ros.policies.family import IMAGENET
 from vla_ros.policies.flow import prior_weights
 from vla_ros.policies.go1.config import GO1Config, TowerSize
+from vla_ros.policies.images import IMAGENET
 from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, Traits, tensors
 
 TIME_FEATURES = 256

@@ -9,7 +9,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor
-from vla_ros.policies.tokenizer import cut, filled
+from vla_ros.policies.tokenizer import cut, filled, spoken
 
 START, END = "<|im_start|>", "<|im_end|>"
 IMAGE, IMAGE_START, IMAGE_END = "<IMG_CONTEXT>", "<img>", "</img>"
@@ -58,10 +58,12 @@ class GO1Processor(StandardProcessor):
 
     def prompt(self, instruction: str, images: int) -> list[int]:
         """Ids of the dialogue. Texts between two special tokens become tokens each on its own, as in the original."""
-        text, token = self.ask_tokenizer().encode, self.ask_tokenizer().token
-        said = cut(text(f"What action should the robot take to {instruction}?"), self.config.text_length)
+        tokenizer = self.ask_tokenizer()
+        text, token = tokenizer.encode, tokenizer.token
+        said = text(f"What action should the robot take to {instruction}?")
+        said = cut(spoken(said, tokenizer, instruction, list(map(token, TOKENS))), self.config.text_length)
         image = [token(IMAGE_START), *[token(IMAGE)] * self.config.image_tokens, token(IMAGE_END)]
         user = [*text("user\n"), *image * images, *said]
         pieces = [text(f"system\n{SYSTEM}"), user, text("assistant\n")]
         turns = [[token(START), *piece, token(END), *text("\n")] for piece in pieces]
-        return [self.ask_tokenizer().bos, *(number for turn in turns for number in turn)]
+        return [tokenizer.bos, *(number for turn in turns for number in turn)]

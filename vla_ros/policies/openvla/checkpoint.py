@@ -1,5 +1,6 @@
 """The OpenVLA family: what it declares, and published folders of OpenVLA and OpenVLA-OFT."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +16,10 @@ from vla_ros.policies.family import Family, Layout
 from vla_ros.policies.formats.lerobot_robot import nameless
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.openvla.config import SPACES, OpenVLAConfig, text_sizes, towers
-from vla_ros.policies.openvla.files import HEAD, PROPRIO, OpenVLAFolder
+from vla_ros.policies.openvla.files import HEAD, NOISY, PROPRIO, OpenVLAFolder, parts
 from vla_ros.policies.openvla.model import OpenVLA
 from vla_ros.policies.openvla.names import rename
-from vla_ros.policies.openvla.processor import OpenVLAProcessor
+from vla_ros.policies.openvla.processor import END_EFFECTOR, OpenVLAProcessor
 from vla_ros.policies.openvla.tokens import BINS
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.tokenizer import Tokenizer, word_tokenizer
@@ -64,7 +65,10 @@ def _write_actions_alone(policy: OpenVLA, tokenizer: Tokenizer | None, data: Tra
 
 def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConfig, Parts]:
     data, where = read_config(path), f"checkpoint {path}: config.json"
-    shapes = OpenVLAFolder(path).shapes
+    shapes = family.layouts["openvla"].open(path, options.base)[0].shapes
+    if options.base and (found := [*parts(path).values(), *parts(options.base).values()]):
+        raise InputError(f"checkpoint {path}: an adapter, and {found[0]}, a part of OpenVLA-OFT; expected the adapter "
+                         "merged into its base, the parts beside the result")
     bins = value_of(int, data.get("n_action_bins", BINS), f"{where}: n_action_bins")
     if bins != BINS:
         raise InputError(f"{where}: n_action_bins {bins}, expected {BINS}")
@@ -80,16 +84,20 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
         widths = {platform.action_dim}
     elif given and (options.without_statistics or not widths):  # no weight depends on it
         widths, statistics = {len(given.actions)}, {}
+    elif not widths:
+        widths = {len(END_EFFECTOR)}
+        lacks += f", {len(END_EFFECTOR)} actions are assumed"
     if len(widths) != 1:
         raise InputError(f"checkpoint {path}: actions of {sorted(widths)} dimensions in its statistics, expected one "
                          "number; overrides.unnorm_key or overrides.statistics in the policy file says which to use")
     rows = next(iter(statistics.values())) if len(statistics) == 1 else {}
+    state_dim = _state_dim(path, shapes, platform, statistics) if platform else 0
     space = platform.space if platform else SPACES[1]
     padding = value_of(int, data.get("pad_to_multiple_of", 64), f"{where}: pad_to_multiple_of")
     names = _cameras(own, options, platform.cameras if platform else ("image",))
     config = OpenVLAConfig(
         action_dim=widths.pop(), cameras=names, head=head, chunk=platform.chunk if platform else 1, **sizes,
-        state_dim=platform.state_dim if platform and any(key.startswith(PROPRIO) for key in shapes) else 0,
+        state_dim=state_dim,
         film=any(".scale." in key for key in shapes if key.startswith("vision_backbone.")),
         prompt="vicuna" if str(data.get("llm_backbone_id", "")).startswith("vicuna") else "openvla",
         action_end=sizes["text"].vocabulary - padding, space="joint_position" if own else space,
@@ -113,11 +121,20 @@ def _platform(
     """The head, and OFT's platform by the sizes of its parts or by `overrides.platform`; None of OpenVLA itself."""
     heads = [key for key in shapes if key.startswith(f"{HEAD}:")]
     head = "tokens" if not heads else "diffusion" if any("noise_predictor" in key for key in heads) else "l1"
+    said_head = value_of(str | None, options.overrides.get("head"), "overrides.head")
+    if said_head not in (None, head):
+        raise InputError(f"overrides.head {shown(said_head)}, expected {head!r}, as the folder's files say")
+    if head == "diffusion" and not any(key.startswith(f"{NOISY}:") for key in shapes):
+        raise InputError(f"checkpoint {path}: a head that denoises without {NOISY}--*_checkpoint.pt, expected both")
+    others = [] if heads else [file.name for file in parts(path).values()]
+    if others and said_head is None:
+        raise InputError(f"checkpoint {path}: {others[0]} without {HEAD}--*_checkpoint.pt, expected both; of a policy "
+                         "that was trained without a head, overrides.head: tokens in the policy file says so")
     said = value_of(str | Platform | None, options.overrides.get("platform"), "overrides.platform")
     if isinstance(said, str) and said not in PLATFORMS:
         raise InputError(f"overrides.platform {shown(said)}, expected one of {sorted(PLATFORMS)} or a mapping of sizes")
     inputs = shapes.get(f"{PROPRIO}:fc1.weight")
-    if said is None and not heads and inputs is None:
+    if said is None and said_head is None and not heads:
         return "autoregressive", None
     answers = next((shapes[key] for key in heads if key.endswith(".fc2.bias")), None)
     known = PLATFORMS if said is None else {said: PLATFORMS[said]} if isinstance(said, str) else {"yours": said}
@@ -126,10 +143,26 @@ def _platform(
         if answers in (None, (row.action_dim,)) and (not inputs or inputs[1:] == (row.state_dim,))
     ]
     if len(fitting) != 1:
+        lacks = "" if inputs else f" (no {PROPRIO}--*_checkpoint.pt)"
         raise InputError(f"checkpoint {path}: actions of {list(answers or ())} and proprioception of "
-                         f"{list(inputs or ())[1:]} dimensions fit {fitting or 'none'} of {sorted(known)}; "
+                         f"{list(inputs or ())[1:]} dimensions{lacks} fit {fitting or 'none'} of {sorted(known)}; "
                          "overrides.platform in the policy file says what it was trained for")
     return head, known[fitting[0]]
+
+
+def _state_dim(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], platform: Platform, statistics: Mapping[str, Statistics]
+) -> int:
+    """Of the proprioception. Raises InputError where its projector is absent though there are statistics of it."""
+    if any(key.startswith(f"{PROPRIO}:") for key in shapes):
+        return platform.state_dim
+    if platform.state_dim and any(row.size for rows in statistics.values() for row in rows[STATE].values()):
+        sizes = {"chunk": platform.chunk, "action_dim": platform.action_dim, "state_dim": 0,
+                 "cameras": list(platform.cameras), "mode": platform.mode, "space": platform.space}
+        raise InputError(f"checkpoint {path}: no {PROPRIO}--*_checkpoint.pt, expected it, as there are statistics of "
+                         "proprioception; of a policy that was trained without, the policy file says so: overrides: "
+                         f"{{platform: {json.dumps(sizes)}}}")
+    return 0
 
 
 def _statistics(path: Path, data: Mapping[str, Any], options: LoadOptions) -> tuple[dict[str, Statistics], str, bool]:
@@ -211,7 +244,7 @@ FAMILY = Family(
     layouts={
         "openvla": Layout(
             lambda config: config.get("model_type") == "openvla", _read, rename,
-            overrides=("centre_crop", "platform", "unnorm_key"), tensors=OpenVLAFolder,
+            overrides=("centre_crop", "head", "platform", "unnorm_key"), tensors=OpenVLAFolder,
         ),
     },
     fit="bicubic",

@@ -14,7 +14,7 @@ from vla_ros.policies.openvla import tokens
 from vla_ros.policies.openvla.config import PROMPTS
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor
-from vla_ros.policies.tokenizer import cut, filled
+from vla_ros.policies.tokenizer import cut, filled, spoken
 
 # Of the seven dimensions of an end effector's difference: m, rad, and an opening, 1 being open.
 END_EFFECTOR = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
@@ -36,7 +36,8 @@ class OpenVLAProcessor(StandardProcessor):
         """Ids of the prompt from its start on, without the blank that stands before the actions; of one that is too
         long, the end of the instruction is cut."""
         tokenizer, config = self.ask_tokenizer(), self.config
-        ids = [tokenizer.bos, *tokenizer.encode(PROMPTS[config.prompt].format(instruction.lower()))]
+        said = tokenizer.encode(PROMPTS[config.prompt].format(instruction.lower()))
+        ids = [tokenizer.bos, *spoken(said, tokenizer, instruction)]
         ids = ids[:-1] if ids[-1] == config.blank else ids
         if len(ids) <= config.text_length:
             return ids

@@ -9,7 +9,7 @@ import torch
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor, padded
-from vla_ros.policies.tokenizer import Tokenizer, cut, filled
+from vla_ros.policies.tokenizer import Tokenizer, cut, filled, spoken
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,12 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
         state: (S,) the normalised state, without its padding but for "pi05_padded".
     """
     if kind == "pi0_verbatim":
-        return [tokenizer.bos, *tokenizer.encode(instruction if instruction.endswith("\n") else f"{instruction}\n")]
+        said = tokenizer.encode(instruction if instruction.endswith("\n") else f"{instruction}\n")
+        return [tokenizer.bos, *spoken(said, tokenizer, instruction)]
     text = instruction.strip().replace("_", " ").replace("\n", " ")
     if kind == "pi0":
-        return [tokenizer.bos, *tokenizer.encode(text), *tokenizer.encode("\n")]
+        return [tokenizer.bos, *spoken(tokenizer.encode(text), tokenizer, instruction), *tokenizer.encode("\n")]
     steps = " ".join(str(step) for step in state_steps(state))
     opening = "" if kind == "fast" else "Action: "  # FAST's is the first of the action tokens
-    return [tokenizer.bos, *tokenizer.encode(f"Task: {text}, State: {steps};\n{opening}")]
+    said = tokenizer.encode(f"Task: {text}, State: {steps};\n{opening}")
+    return [tokenizer.bos, *spoken(said, tokenizer, instruction)]

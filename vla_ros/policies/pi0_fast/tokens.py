@@ -117,6 +117,10 @@ class FastTokenizer(Tokenizer):
     def bos(self) -> int:
         return self.text.bos
 
+    @property
+    def special(self) -> frozenset[int]:
+        return self.text.special
+
     def encode(self, text: str) -> list[int]:
         return self.text.encode(text)
 
