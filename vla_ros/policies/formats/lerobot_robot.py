@@ -14,7 +14,8 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, read_mapping, value_of
 from vla_ros.policies import normalisation
-from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.dimension import Dimension, check_start
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder
 from vla_ros.policies.formats.lerobot_statistics import find_statistics, lacking
@@ -151,13 +152,8 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, i
             raise InputError(f"{where} is {dimension.mode}, but its preprocessor makes it {mode}; expected mode: "
                              f"{mode} in the policy file")
         start = embodiment.state[index] if index < len(embodiment.state) else None
-        if mode == "delta" and start != replace(dimension, mode="absolute"):
-            raise InputError(f"{where} is a difference to number {index} of the state, which the policy file gives as "
-                             f"{_said(start)}; expected the same joint, scale and offset in both")
-
-
-def _said(dimension: Dimension | None) -> str:
-    return "none" if dimension is None else f"{dimension.joint}, scale {dimension.scale:g}, offset {dimension.offset:g}"
+        if mode == "delta":
+            check_start(dimension, start, index, where)
 
 
 def _modes(folder: LeRobotFolder) -> list[str]:

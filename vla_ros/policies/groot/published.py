@@ -10,13 +10,14 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, value_of
+from vla_ros.policies.dimension import Dimension
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family
 from vla_ros.policies.formats.lerobot import Feature, LeRobotFolder, check_fields, read_folder
 from vla_ros.policies.formats.lerobot_robot import find_embodiment
 from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.groot.config import GENERATIONS, GrootConfig
-from vla_ros.policies.groot.groups import Group
+from vla_ros.policies.groot.groups import Group, by_name
 from vla_ros.policies.groot.metadata import (
     OLD,
     Said,
@@ -213,11 +214,24 @@ def _finished(
     told = replace(told, config={**told.config, "use_relative_actions": False})  # the groups say what is relative
     if said.rate and options.step_dt is None:
         options = replace(options, step_dt=1 / said.rate)
-    embodiment: Embodiment = find_embodiment(told, sizes.cameras, options, {})
+    embodiment = find_embodiment(told, sizes.cameras, options, {})
+    if not options.serves and not (path / "embodiment.yaml").exists():
+        embodiment = _with_starts(embodiment, sizes)
     lacks = "" if statistics else said.lacks
     carried: Statistics = {feature: statistics.get(feature, {}) for feature in (STATE, ACTION)}
     modes = (Normalisation("min_max", carried[feature], "lerobot") for feature in (STATE, ACTION))
     return sizes, Parts(embodiment, *modes, {}, "exact", no_statistics=lacks, notes=said.notes)
+
+
+def _with_starts(embodiment: Embodiment, sizes: GrootConfig) -> Embodiment:
+    """Of a policy without a robot: its relative actions find the numbers of the state that they are added to."""
+    first = by_name(sizes.state_groups, np.arange(len(embodiment.state)))
+    own = by_name(sizes.action_groups, np.arange(len(embodiment.actions)))
+    starts = {int(start): embodiment.actions[number] for group in sizes.action_groups if group.relative
+              for start, number in zip(first[group.reference], own[group.name], strict=True)}
+    if not starts:
+        return embodiment
+    return replace(embodiment, state=tuple(starts.get(i, Dimension(None)) for i in range(len(embodiment.state))))
 
 
 def _regrouped(groups: tuple[Group, ...], said: Any, where: str) -> tuple[Group, ...]:
