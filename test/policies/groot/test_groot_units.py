@@ -3,11 +3,12 @@
 import json
 import re
 
+import groot_folders
 import numpy as np
 import pytest
 import torch
 import yaml
-from groot_folders import POLICY_FILE, make_nvidia
+from groot_folders import POLICY_FILE, make_lerobot, make_nvidia
 from real_families import ROBOT
 
 from vla_ros.core.errors import InputError
@@ -84,3 +85,70 @@ def test_relative_joints_start_at_their_own_number_of_the_state(tmp_path):
     np.testing.assert_allclose(part.data[:, :3], 0.7)
     save(tmp_path / "ours", loaded)
     refused(policy_file(path, tmp_path / "ours", state=degrees, actions=rows), "a difference to number 0")
+
+
+def test_a_unit_other_than_rad_is_seen_behind_statistics_of_each_row(tmp_path):
+    folder = make_relative(tmp_path / "n", gripper=(0.0, 100.0))
+    refused(policy_file(tmp_path / "policy.yaml", folder), "action: gripper reaches 100, which cannot be rad or m")
+    # A difference has no offset: 10 degrees are 0.17 rad, whatever the joint's zero is.
+    edited(folder / "statistics.json", lambda rows: [
+        rows["new_embodiment"]["relative_action"]["single_arm"].update({name: [[value] * 4] * 5})
+        for name, value in (("min", -10.0), ("max", 10.0), ("mean", 0.0), ("std", 5.0))])
+    rows = [{"joint": name, "unit": "degrees"} for name in JOINTS[:4]]
+    rows[0] = {"joint": JOINTS[0], "scale": 57.29578, "offset": 900.0}
+    edited(folder / "statistics.json", lambda data: [
+        data["new_embodiment"]["state"]["single_arm"][name].__setitem__(0, 900.0 + value)
+        for name, value in (("min", -9.0), ("max", 9.0), ("mean", 0.0), ("q01", -8.0), ("q99", 8.0))])
+    gripper = {"joint": "gripper", "unit": "range_0_100", "range": [0.0, 1.5]}
+    path = policy_file(tmp_path / "policy.yaml", folder, state=[*rows, gripper])
+    loaded = load(path, robot=ROBOT)
+    [part] = loaded.processor.outputs(torch.ones(1, 6, 5), [sample(loaded)])[0].parts
+    np.testing.assert_allclose(part.data[:, 0], 0.7 + np.radians(10), atol=1e-6)
+    edited(folder / "statistics.json", lambda rows: rows["new_embodiment"]["relative_action"]["single_arm"].update(
+        max=[[10.0] * 4] * 4 + [[900.0] * 4]))
+    refused(path, "action: shoulder_pan reaches 15.71")
+
+
+def test_statistics_of_joints_are_not_those_of_differences(tmp_path):
+    folder, rows = make_relative(tmp_path / "n"), groot_folders.statistics({"observation.state": 5, "action": 5})
+    file = tmp_path / "statistics.json"
+    file.write_text(json.dumps(rows))
+    refused(policy_file(tmp_path / "policy.yaml", folder), "'single_arm' is min_max relative to single_arm: its "
+            "statistics do not follow from those of joint targets", overrides={"statistics": str(file)})
+    absolute = make_nvidia(tmp_path / "a", "n1.7")
+    loaded = load(policy_file(tmp_path / "policy.yaml", absolute), robot=ROBOT, overrides={"statistics": str(file)})
+    np.testing.assert_allclose(loaded.processor.actions.statistics["max"], rows["action"]["max"])
+
+
+def lerobot_folder(path, pack=(), encode=(), decode=(), groups=True):
+    """N1.7 of LeRobot, with a relative arm where there are `groups`; changes of its steps' fields."""
+    folder = make_lerobot(path)
+    pack, encode = groot_folders.PROCESSOR | dict(pack), groot_folders.IMAGES | dict(encode)
+    last = ("groot_action_unpack_unnormalize_v2", {"env_action_dim": 6, "normalize_min_max": True,
+                                                   "clip_normalized_action": True, **dict(decode)}, True)
+    if groups:
+        sizes = {"arm": 5, "gripper": 1}
+        raw = {name: groot_folders.statistics(sizes, seed) for seed, name in enumerate(("state", "action"))}
+        raw["relative_action"] = {"arm": {name: [value] * 5 for name, value in (
+            ("min", -0.2), ("max", 0.2), ("mean", 0.0), ("std", 0.1))}}
+        modality = {"state": {"modality_keys": [*sizes]}, "action": {
+            "modality_keys": [*sizes], "delta_indices": [0, 1, 2, 3],
+            "action_configs": [{"rep": "RELATIVE", **KIND}, {"rep": "ABSOLUTE", **KIND}]}}
+        both = {"raw_stats": raw, "modality_config": modality}
+        pack |= both
+        last = ("groot_n1_7_action_decode_v1", both | {"use_percentiles": False, "use_relative_action": True}
+                | dict(decode), False)
+    groot_folders.write_processors(folder, [("groot_n1_7_pack_inputs_v1", pack, not groups),
+                                            ("groot_n1_7_vlm_encode_v1", encode, False)], [last])
+    return folder
+
+
+@pytest.mark.parametrize(("said", "rows"), [({"valid_action_horizon": None}, 4), ({"valid_action_horizon": 3}, 3)])
+def test_a_chunk_has_the_rows_that_the_actions_were_trained_with(said, rows, tmp_path):
+    assert load(lerobot_folder(tmp_path / "n", said), robot=ROBOT).processor.horizon == rows
+
+
+def test_no_camera_of_groot_is_left_out(tmp_path):
+    folder = make_nvidia(tmp_path / "n", "n1.5", "so100")
+    refused(policy_file(tmp_path / "policy.yaml", folder, cameras={"front": "front", "wrist": None}),
+            r"cameras \['wrist'\] are declared absent, the policy needs every one it was trained with")

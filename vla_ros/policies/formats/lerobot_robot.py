@@ -40,6 +40,10 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     padding = {name for name in (STATE, ACTION) if name not in statistics}
     folder = _trained(folder, statistics)
     if given is not None:
+        if "delta" in _modes(folder) and not lacking(folder, statistics):
+            raise InputError(f"overrides.statistics {str(options.overrides['statistics'])!r}: the checkpoint's actions "
+                             "are differences to the state, whose statistics do not follow from those of joint "
+                             "targets; leave it out, and the checkpoint's are taken")
         statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
         if lacks := lacking(folder, statistics):
             raise InputError(f"{options.overrides['statistics']}: {lacks}")

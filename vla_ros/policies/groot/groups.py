@@ -4,7 +4,7 @@ Sources: the Isaac GR00T code, `state_action.py` of N1 and N1.5, `state_action_p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range
 from vla_ros.core.rotations import SIZES, check_form, from_matrix, to_matrix
+from vla_ros.policies.dimension import Dimension
 
 SIX = "rotation_6d_rows"
 # mode: the statistics that it reads
@@ -173,6 +174,25 @@ def split_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarra
         for row, group, part in zip(result, groups, _split(np.asarray(values), [g.count for g in groups]), strict=True):
             row[name] = part.reshape(-1, group.numbers)
     return result
+
+
+def plain_statistics(
+    groups: Sequence[Group], dimensions: Sequence[Dimension], statistics: Mapping[str, np.ndarray]
+) -> tuple[tuple[Dimension, ...], dict[str, np.ndarray]]:
+    """Dimensions and statistics, (D,) each, of the widest of the rows; relative numbers are differences, and a
+    rotation's are no joints."""
+    if sum(group.size for group in groups) != len(dimensions):
+        return tuple(dimensions), dict(statistics)
+    said = []
+    for group, part in zip(groups, _split(np.arange(len(dimensions)), [g.size for g in groups]), strict=True):
+        changes = {"mode": "delta"} if group.relative else {"joint": None} if group.rotation else {}
+        said += [replace(dimensions[i], **changes) for i in part]
+    rows: dict[str, list[np.ndarray]] = {}
+    for group, found in zip(groups, split_statistics(groups, statistics), strict=True):
+        for name, values in found.items():
+            widest = values.min(axis=0) if name in ("min", "q01") else values.max(axis=0)
+            rows.setdefault(name, []).append(np.zeros(group.size) if group.rotation else widest)
+    return tuple(said), {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
 def check_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarray], what: str) -> None:

@@ -13,9 +13,9 @@ from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.dimension import Dimension
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import Feature, LeRobotFolder, check_fields, read_folder
 from vla_ros.policies.formats.lerobot_robot import find_embodiment
-from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.groot.config import GENERATIONS, GrootConfig
 from vla_ros.policies.groot.groups import Group, by_name
 from vla_ros.policies.groot.metadata import (
@@ -69,7 +69,7 @@ def read_nvidia(family: Family, path: Path, options: LoadOptions) -> tuple[Groot
     if generation is None:
         head = value_of(dict[str, Any], data.get("action_head_cfg"), f"{where}: action_head_cfg")
         generation = "n1.5" if "vl_self_attention_cfg" in head or "use_vlln" in head else "n1"
-    shapes = TensorFolder(path).shapes
+    shapes = open_tensors(path, options.base)[0].shapes
     fields = _vlm(generation, path, options) | head_fields(generation, data, where)
     if generation == "n1.5" and not any(key.endswith("future_tokens.weight") for key in shapes):
         raise InputError(f"checkpoint {path}: no action_head.future_tokens.weight: a port of N1.5 without the "
@@ -85,7 +85,7 @@ def read_nvidia(family: Family, path: Path, options: LoadOptions) -> tuple[Groot
 def read_lerobot(family: Family, path: Path, options: LoadOptions) -> tuple[GrootConfig, Parts]:
     """Raises InputError."""
     data, where = read_config(path), f"checkpoint {path}: config.json"
-    folder, shapes = read_folder(path, data, OWN_STEPS), TensorFolder(path).shapes
+    folder, shapes = read_folder(path, data, OWN_STEPS), open_tensors(path, options.base)[0].shapes
     check_fields(data, LEROBOT_FIELDS, path)
     for name, expected in (("n_obs_steps", 1), ("action_decode_transform", None), ("lora_rank", 0)):
         if data.get(name, expected) != expected:
@@ -112,9 +112,11 @@ def _lerobot_n1_7(folder: LeRobotFolder, tag: str) -> Said:
     fields = image_fields(image, False, f"checkpoint {folder.path}: {ENCODE}") | {
         "embodiment_tag": tag, "embodiment": number_of("n1.7", tag, packed.get("embodiment_mapping") or {}, where),
         "formalise": value_of(bool, packed.get("formalize_language", True), f"{where}.formalize_language"),
-        "valid_rows": packed.get("valid_action_horizon") or 0, "cameras": _cameras(folder, packed, where),
+        "cameras": _cameras(folder, packed, where),
         "chunk_size": packed.get("action_horizon", folder.config.get("chunk_size", 40)),
     }
+    if packed.get("valid_action_horizon") is not None:
+        fields["valid_rows"] = packed["valid_action_horizon"]
     raw, modality = packed.get("raw_stats") or {}, packed.get("modality_config") or {}
     if decode is not None:
         raw, modality = decode.config.get("raw_stats") or raw, decode.config.get("modality_config") or modality
@@ -203,6 +205,11 @@ def _finished(
     sizes = GrootConfig.from_dict(fields, where)
     statistics = dict(said.statistics)
     if (file := options.statistics()) is not None:
+        for group in (*sizes.state_groups, *sizes.action_groups):
+            if group.rotation or group.relative:
+                raise InputError(f"overrides.statistics {str(options.overrides['statistics'])!r}: group {group.name!r} "
+                                 f"is {group.described()}: its statistics do not follow from those of joint targets; "
+                                 "leave it out, and the checkpoint's are taken")
         statistics = {feature: file[feature] for feature in (STATE, ACTION)}
     poses = [g.name for g in sizes.action_groups if g.relative.startswith("pose") or _is_pose(g.name)]
     if poses and given is None and names is not None:
