@@ -374,14 +374,14 @@ def test_n1_5_without_future_tokens_is_refused(tmp_path):
 def test_groups_tokens_and_tags_that_do_not_fit_are_named(tmp_path):
     folder = make_nvidia(tmp_path / "n", "n1.5", "so100")
     path = policy_file(tmp_path / "policy.yaml", folder)
-    loaded = load(path, robot=ROBOT, overrides={"state_groups": {"gripper": "sin_cos"}})
+    loaded = load(path, robot=ROBOT, overrides={"state_groups": {"single_arm": "min_max", "gripper": "sin_cos"}})
     one = seen(loaded)
     gripper = one.state[-1][5]
     state = loaded.processor.inputs([one])["state"][0, 0, 4:6]
     np.testing.assert_allclose(state, [np.sin(gripper), np.cos(gripper)], atol=1e-6)
     for overrides, message in (
         # the original cuts a state that is too long, in silence
-        ({"state_groups": {"single_arm": "sin_cos"}}, "state of 9, expected at most 7"),
+        ({"state_groups": {"single_arm": "sin_cos", "gripper": "min_max"}}, "state of 9, expected at most 7"),
         ({"state_groups": {"legs": "min_max"}}, "no group ['legs'], expected some of ['single_arm', 'gripper']"),
         ({"action_groups": {"gripper": "sin_cos"}}, "action 'gripper': mode sin_cos, expected one with an inverse"),
         ({"action_groups": {"gripper": "loud"}}, "mode 'loud', expected one of"),

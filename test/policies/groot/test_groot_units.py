@@ -152,3 +152,77 @@ def test_no_camera_of_groot_is_left_out(tmp_path):
     folder = make_nvidia(tmp_path / "n", "n1.5", "so100")
     refused(policy_file(tmp_path / "policy.yaml", folder, cameras={"front": "front", "wrist": None}),
             r"cameras \['wrist'\] are declared absent, the policy needs every one it was trained with")
+
+
+DELTAS = [{"joint": name, "mode": "delta"} for name in JOINTS[:4]] + [{"joint": "gripper"}]
+
+
+def moved(path):
+    """(H, 5) targets of a network's answer of ones, at a state of 0.7."""
+    loaded = load(path, robot=ROBOT)
+    config = loaded.policy.config
+    answer = torch.ones(1, config.horizon, config.action_dim)
+    return loaded.processor.outputs(answer, [sample(loaded)])[0].parts[0].data, loaded
+
+
+@pytest.mark.parametrize("generation", ["n1.5", "n1.7"])
+def test_differences_in_the_data_need_a_mode_that_says_so(generation, tmp_path):
+    path = tmp_path / "policy.yaml"
+    if generation == "n1.7":
+        folder = make_relative(tmp_path / "n", rep="DELTA")
+        other = make_nvidia(tmp_path / "o", "n1.7")
+    else:
+        folder, other = (make_nvidia(tmp_path / name, "n1.5", "so100") for name in "no")
+        edited(folder / "experiment_cfg" / "metadata.json", lambda data: data["so100"]["modalities"]["action"][
+            "single_arm"].update(absolute=False))
+    refused(policy_file(path, folder), r"action 0 \(shoulder_pan\) of 'single_arm' is absolute, but the checkpoint's "
+            "are differences; expected mode: delta")
+    got, loaded = moved(policy_file(path, folder, actions=DELTAS))
+    high = loaded.processor.actions.statistics["max"]
+    np.testing.assert_allclose(got[0], [*(0.7 + high[:4]), high[4]], atol=1e-6)
+    rate = [row | {"mode": "rate"} for row in DELTAS[:4]]
+    got, _ = moved(policy_file(path, folder, actions=[*rate, *DELTAS[4:]]))
+    np.testing.assert_allclose(got[1, :4], 0.7 + 2 * high[:4], atol=1e-6)
+    assert "single_arm (4, min_max differences)" in describe(folder)["groups"]
+    refused(policy_file(path, other, actions=DELTAS), "expected mode: absolute in the policy file")
+    refused(policy_file(path, folder, actions=DELTAS[:4] + [{"joint": "gripper", "mode": "delta"}]),
+            r"action 4 \(gripper\) is delta.*expected mode: absolute")
+
+
+def test_groups_of_metadata_are_chosen_in_an_order(tmp_path):
+    folder, path = make_nvidia(tmp_path / "n", "n1.5", "so100"), tmp_path / "policy.yaml"
+    usual = load(policy_file(path, folder), robot=ROBOT).processor.state.statistics["max"]
+    turned = [JOINTS[4], *JOINTS[:4]]
+    modes = {"gripper": "min_max", "single_arm": "q99"}
+    chosen = load(policy_file(path, folder, state=turned, overrides={"state_groups": modes, "action_groups": modes}),
+                  robot=ROBOT)
+    assert [(g.name, g.mode) for g in chosen.policy.config.action_groups] == [*modes.items()]
+    np.testing.assert_array_equal(chosen.processor.state.statistics["max"], np.roll(usual, 1))
+    alone = load(policy_file(path, folder, state=JOINTS[:4], actions=JOINTS,
+                             overrides={"state_groups": {"single_arm": "min_max"}}), robot=ROBOT)
+    np.testing.assert_array_equal(alone.processor.state.statistics["max"], usual[:4])
+
+
+def test_rotations_of_metadata_are_not_served(tmp_path):
+    folder, path = make_nvidia(tmp_path / "n", "n1.5", "so100"), tmp_path / "policy.yaml"
+    file = folder / "experiment_cfg" / "metadata.json"
+    edited(file, lambda data: data["so100"]["modalities"]["state"]["gripper"].update(rotation_type="axis_angle"))
+    refused(policy_file(path, folder), "state 'gripper': rotation_type 'axis_angle', expected null.*overrides")
+    assert "gripper" in describe(folder)["groups"]
+    assert load(policy_file(path, folder, state=JOINTS[:4], actions=JOINTS,
+                            overrides={"state_groups": {"single_arm": "min_max"}}), robot=ROBOT)
+    edited(file, lambda data: data["so100"]["modalities"]["state"]["gripper"].update(
+        rotation_type=None, absolute=False))
+    refused(policy_file(path, folder), "state 'gripper': absolute false, expected true")
+
+
+def test_no_clock_is_made_up(tmp_path):
+    path, folder = tmp_path / "policy.yaml", make_nvidia(tmp_path / "n", "n1.7")
+    refused(policy_file(path, folder, step_dt=None), "does not say how far apart its action rows are; set step_dt")
+    assert load(policy_file(path, folder), robot=ROBOT).processor.step_dt == 0.1
+    folder = make_nvidia(tmp_path / "m", "n1.5", "so100")
+    assert load(policy_file(path, folder, step_dt=None), robot=ROBOT).processor.step_dt == 0.1  # of the cameras
+    edited(folder / "experiment_cfg" / "metadata.json", lambda data: data["so100"]["modalities"]["video"][
+        "wrist"].update(fps=30.0))
+    refused(policy_file(path, folder, step_dt=None), r"cameras of \[10.0, 30.0\] frames per second.*set step_dt")
+    assert load(policy_file(path, folder, step_dt=0.05), robot=ROBOT).processor.step_dt == 0.05

@@ -58,6 +58,13 @@ class GrootProcessor(StandardProcessor):
         config, state, actions = self.config, self.embodiment.state, self.embodiment.actions
         first, own = by_name(config.state_groups, np.arange(len(state))), np.arange(len(actions))
         for group, numbers in zip(config.action_groups, by_name(config.action_groups, own).values(), strict=True):
+            if group.difference:
+                for index in numbers:
+                    if actions[index].joint is not None and actions[index].mode == "absolute":
+                        raise InputError(
+                            f"action {index} ({actions[index].joint}) of {group.name!r} is absolute, but the "
+                            "checkpoint's are differences; expected mode: delta (to the observed state) or rate (to the "
+                            "row before) in the policy file")
             for index, start in zip(numbers, first[group.reference], strict=True) if group.relative else ():
                 action, where = actions[index], f"action {index} ({actions[index].joint}) of {group.name!r}"
                 if action.joint is None:

@@ -17,7 +17,7 @@ from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import Feature, LeRobotFolder, check_fields, read_folder
 from vla_ros.policies.formats.lerobot_robot import find_embodiment
 from vla_ros.policies.groot.config import GENERATIONS, GrootConfig
-from vla_ros.policies.groot.groups import Group, by_name
+from vla_ros.policies.groot.groups import Group, by_name, regrouped
 from vla_ros.policies.groot.metadata import (
     OLD,
     Said,
@@ -76,7 +76,7 @@ def read_nvidia(family: Family, path: Path, options: LoadOptions) -> tuple[Groot
                          "published network's future tokens, which gives other actions; expected Isaac GR00T's or "
                          "LeRobot's form")
     read = from_metadata if generation in ("n1", "n1.5") else from_processor
-    said = read(path, generation, options.overrides.get("embodiment_tag"))
+    said = read(path, generation, options.overrides)
     if generation in ("n1", "n1.5"):
         fields["listed"] = generation == "n1.5"
     return _finished(path, {**GENERATIONS[generation], **fields, **said.fields}, said, options, where)
@@ -201,7 +201,7 @@ def _finished(
     fields.setdefault("cameras", tuple(given.cameras) if given else names[2] if names else ("image",))
     fields |= {"state_dim": state, "real_action_dim": actions}
     for name in ("state_groups", "action_groups"):
-        fields[name] = _regrouped(fields.get(name, ()), options.overrides.get(name), name)
+        fields[name] = regrouped(fields.get(name, ()), options.overrides.get(name), f"overrides.{name}")
     sizes = GrootConfig.from_dict(fields, where)
     statistics = dict(said.statistics)
     if (file := options.statistics()) is not None:
@@ -219,9 +219,19 @@ def _finished(
                                                              for name in sizes.cameras}}
     told = folder or LeRobotFolder(path, {}, features, {ACTION: Feature(ACTION, "ACTION", (actions,))}, {})
     told = replace(told, config={**told.config, "use_relative_actions": False})  # the groups say what is relative
-    if said.rate and options.step_dt is None:
-        options = replace(options, step_dt=1 / said.rate)
-    embodiment = find_embodiment(told, sizes.cameras, options, {})
+    if options.serves:
+        for kind, groups in (("state", sizes.state_groups), ("action", sizes.action_groups)):
+            for group in groups:
+                if why := said.unserved.get((kind, group.name)):
+                    raise InputError(f"checkpoint {path}: {kind} {group.name!r}: {why}")
+    if said.rates and options.step_dt is None:
+        if len(said.rates) == 1:
+            options = replace(options, step_dt=1 / said.rates[0])
+        elif options.serves and options.data is None and not (given and given.step_dt):
+            raise InputError(f"checkpoint {path}: cameras of {list(said.rates)} frames per second, expected one rate; set "
+                             "step_dt, the time between action rows, in the policy file")
+    differences = [i for i, g in enumerate(g for g in sizes.action_groups for _ in range(g.size)) if g.difference]
+    embodiment = find_embodiment(told, sizes.cameras, options, {}, differences, usual=folder is not None)
     if not options.serves and not (path / "embodiment.yaml").exists():
         embodiment = _with_starts(embodiment, sizes)
     lacks = "" if statistics else said.lacks
@@ -239,17 +249,6 @@ def _with_starts(embodiment: Embodiment, sizes: GrootConfig) -> Embodiment:
     if not starts:
         return embodiment
     return replace(embodiment, state=tuple(starts.get(i, Dimension(None)) for i in range(len(embodiment.state))))
-
-
-def _regrouped(groups: tuple[Group, ...], said: Any, where: str) -> tuple[Group, ...]:
-    """The groups with the modes that the policy file says, as a mapping of group and mode. Raises InputError."""
-    if said is None:
-        return groups
-    modes = value_of(dict[str, str], said, f"overrides.{where}")
-    names = [group.name for group in groups]
-    if unknown := sorted(set(modes) - set(names)):
-        raise InputError(f"overrides.{where}: no group {unknown}, expected some of {names}")
-    return tuple(replace(group, mode=modes.get(group.name, group.mode)) for group in groups)
 
 
 def _is_pose(name: str) -> bool:
