@@ -226,3 +226,30 @@ def test_no_clock_is_made_up(tmp_path):
         "wrist"].update(fps=30.0))
     refused(policy_file(path, folder, step_dt=None), r"cameras of \[10.0, 30.0\] frames per second.*set step_dt")
     assert load(policy_file(path, folder, step_dt=0.05), robot=ROBOT).processor.step_dt == 0.05
+
+
+@pytest.mark.parametrize(
+    ("groups", "step", "said", "message"),
+    [
+        (False, "pack", {"exclude_state": True}, "groot_n1_7_pack_inputs_v1.exclude_state: True, expected False"),
+        (False, "pack", {"use_mean_std": True}, "groot_n1_7_pack_inputs_v1.use_mean_std: True, expected False"),
+        (True, "pack", {"state_horizon": 2}, "groot_n1_7_pack_inputs_v1.state_horizon: 2, expected 1"),
+        (True, "pack", {"gain": 3}, r"groot_n1_7_pack_inputs_v1: unknown fields \['gain'\]"),
+        (False, "encode", {"rotate": 1}, r"groot_n1_7_vlm_encode_v1: unknown fields \['rotate'\]"),
+        (True, "decode", {"libero_gripper_action": True}, r"decode_v1: unknown fields \['libero_gripper_action'\]"),
+        (True, "decode", {"action_decode_transform": "libero"}, "decode_v1.action_decode_transform: 'libero', expected None"),
+        (False, "decode", {"libero_gripper_action": True}, "unnormalize_v2.libero_gripper_action: True, expected False"),
+    ],
+)
+def test_fields_of_lerobots_steps_are_honoured_or_refused(groups, step, said, message, tmp_path):
+    refused(lerobot_folder(tmp_path / "n", groups=groups, **{step: said}), message)
+
+
+def test_a_tag_that_lerobot_does_not_know_is_number_zero(tmp_path):
+    folder = lerobot_folder(tmp_path / "n", {"embodiment_tag": "my_robot"}, groups=False)
+    loaded = load(folder, robot=ROBOT)
+    assert (loaded.policy.config.embodiment_tag, loaded.policy.config.embodiment) == ("my_robot", 0)
+    assert "embodiment_tag 'my_robot' is none of ['libero_sim', 'new_embodiment']: number 0" in describe(folder)["notes"]
+    known = load(lerobot_folder(tmp_path / "k", groups=False), robot=ROBOT)
+    assert known.policy.config.embodiment == 10
+    refused(folder, "embodiment_tag 'my_robot', expected one of", overrides={"embodiment_tag": "my_robot"})

@@ -102,11 +102,11 @@ def from_metadata(path: Path, generation: str, overrides: Mapping[str, Any]) -> 
                 raise InputError(f"{place}.rotation_type: {shown(rotation)}, expected one of {sorted(ROTATIONS)}")
             absolute = value_of(bool, about.get("absolute", True), f"{place}.absolute")
             if rotation is not None:
-                unserved[kind, name] = f"rotation_type {rotation!r}, expected null: in which form the network takes it "\
-                                       f"is not in the folder; leave the group out of overrides.{kind}_groups"
+                unserved[kind, name] = f"rotation_type {rotation!r}, expected null: in which form the network takes "\
+                                       f"it is not in the folder; leave the group out of overrides.{kind}_groups"
             elif kind == "state" and not absolute:
-                unserved[kind, name] = "absolute false, expected true: to what the state is a difference is not in the "\
-                                       f"folder; leave the group out of overrides.{kind}_groups"
+                unserved[kind, name] = "absolute false, expected true: to what the state is a difference is not in "\
+                                       f"the folder; leave the group out of overrides.{kind}_groups"
             # GR1's states are angles that Isaac's data configuration shows as sines and cosines.
             mode = "sin_cos" if (tag, kind) == ("gr1", "state") else "min_max"
             groups.append(Group(name, size[0], mode, difference=kind == "action" and not absolute))

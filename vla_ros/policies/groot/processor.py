@@ -63,8 +63,8 @@ class GrootProcessor(StandardProcessor):
                     if actions[index].joint is not None and actions[index].mode == "absolute":
                         raise InputError(
                             f"action {index} ({actions[index].joint}) of {group.name!r} is absolute, but the "
-                            "checkpoint's are differences; expected mode: delta (to the observed state) or rate (to the "
-                            "row before) in the policy file")
+                            "checkpoint's are differences; expected mode: delta (to the observed state) or rate (to "
+                            "the row before) in the policy file")
             for index, start in zip(numbers, first[group.reference], strict=True) if group.relative else ():
                 action, where = actions[index], f"action {index} ({actions[index].joint}) of {group.name!r}"
                 if action.joint is None:
