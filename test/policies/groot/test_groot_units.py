@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import groot_folders
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 import yaml
 from groot_folders import POLICY_FILE, make_lerobot, make_nvidia
 from real_families import ROBOT
+from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies import describe, load, save
+from vla_ros.policies.formats.adapter import PREFIX
 
 JOINTS = POLICY_FILE["state"]
 KIND = {"type": "NON_EEF", "format": "DEFAULT", "state_key": None}
@@ -237,8 +240,8 @@ def test_no_clock_is_made_up(tmp_path):
         (True, "pack", {"gain": 3}, r"groot_n1_7_pack_inputs_v1: unknown fields \['gain'\]"),
         (False, "encode", {"rotate": 1}, r"groot_n1_7_vlm_encode_v1: unknown fields \['rotate'\]"),
         (True, "decode", {"libero_gripper_action": True}, r"decode_v1: unknown fields \['libero_gripper_action'\]"),
-        (True, "decode", {"action_decode_transform": "libero"}, "decode_v1.action_decode_transform: 'libero', expected None"),
-        (False, "decode", {"libero_gripper_action": True}, "unnormalize_v2.libero_gripper_action: True, expected False"),
+        (True, "decode", {"action_decode_transform": "libero"}, "action_decode_transform: 'libero', expected None"),
+        (False, "decode", {"libero_gripper_action": True}, "v2.libero_gripper_action: True, expected False"),
     ],
 )
 def test_fields_of_lerobots_steps_are_honoured_or_refused(groups, step, said, message, tmp_path):
@@ -249,7 +252,25 @@ def test_a_tag_that_lerobot_does_not_know_is_number_zero(tmp_path):
     folder = lerobot_folder(tmp_path / "n", {"embodiment_tag": "my_robot"}, groups=False)
     loaded = load(folder, robot=ROBOT)
     assert (loaded.policy.config.embodiment_tag, loaded.policy.config.embodiment) == ("my_robot", 0)
-    assert "embodiment_tag 'my_robot' is none of ['libero_sim', 'new_embodiment']: number 0" in describe(folder)["notes"]
+    said = describe(folder)["notes"]
+    assert "embodiment_tag 'my_robot' is none of ['libero_sim', 'new_embodiment']: number 0" in said
     known = load(lerobot_folder(tmp_path / "k", groups=False), robot=ROBOT)
     assert known.policy.config.embodiment == 10
     refused(folder, "embodiment_tag 'my_robot', expected one of", overrides={"embodiment_tag": "my_robot"})
+
+
+def test_an_adapter_over_lerobots_folder_takes_its_sizes_from_the_base(tmp_path):
+    base = make_lerobot(tmp_path / "base")
+    adapter = shutil.copytree(base, tmp_path / "adapter", ignore=shutil.ignore_patterns("model.safetensors"))
+    key = "action_head.model.transformer_blocks.0.attn1.to_q.weight"
+    old = load_file(base / "model.safetensors")[f"_groot_model.{key}"]
+    a, b = torch.ones(2, old.shape[1]), torch.ones(old.shape[0], 2)
+    stem = f"{PREFIX}_groot_model.{key.removesuffix('.weight')}"
+    save_file({f"{stem}.lora_A.weight": a, f"{stem}.lora_B.weight": b}, adapter / "adapter_model.safetensors")
+    said = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "someone/base"}
+    (adapter / "adapter_config.json").write_text(json.dumps(said))
+    plain, merged = load(base, robot=ROBOT).policy, load(adapter, robot=ROBOT, base=base).policy
+    changed = [name for name, value in merged.state_dict().items() if not torch.equal(value, plain.state_dict()[name])]
+    assert len(changed) == 1
+    moved = merged.state_dict()[changed[0]] - plain.state_dict()[changed[0]]
+    assert float(moved.max()) == pytest.approx(2.0, abs=1e-5) and "generation" in describe(adapter, base=base)
