@@ -96,6 +96,7 @@ class Family:
             `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `summary()` (rows for
             `vla-ros info`), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, where statistics
             are kept otherwise), `from_dict(values, where)` and `to_dict()` (more than `records.record` does),
+            `check_file_of_statistics(file)` (raises InputError where none can be given),
             `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
@@ -231,6 +232,8 @@ class Family:
         else:
             values, parts = own.read(path, options, self.fit)
             sizes = self.sizes(values, f"checkpoint {path}: config.json: policy")
+        if hasattr(sizes, "check_file_of_statistics") and "statistics" in options.overrides:
+            sizes.check_file_of_statistics(str(options.overrides["statistics"]))
         hints = {f.name: f.type for f in fields(self.config)}
         sizes = replace(sizes, **{
             name: value_of(hints[name], value, f"overrides.{name}")

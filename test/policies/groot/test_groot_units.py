@@ -118,6 +118,8 @@ def test_statistics_of_joints_are_not_those_of_differences(tmp_path):
     file.write_text(json.dumps(rows))
     refused(policy_file(tmp_path / "policy.yaml", folder), "'single_arm' is min_max relative to single_arm: its "
             "statistics do not follow from those of joint targets", overrides={"statistics": str(file)})
+    save(tmp_path / "ours", load(tmp_path / "policy.yaml", robot=ROBOT))
+    refused(tmp_path / "ours", "overrides.statistics.*is min_max relative", overrides={"statistics": str(file)})
     absolute = make_nvidia(tmp_path / "a", "n1.7")
     loaded = load(policy_file(tmp_path / "policy.yaml", absolute), robot=ROBOT, overrides={"statistics": str(file)})
     np.testing.assert_allclose(loaded.processor.actions.statistics["max"], rows["action"]["max"])

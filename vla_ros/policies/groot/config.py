@@ -194,6 +194,14 @@ class GrootConfig:
         """K, states that are shown at once."""
         return len(self.state_steps)
 
+    def check_file_of_statistics(self, file: str) -> None:
+        """Raises InputError where a file of joints' statistics cannot take the place of the checkpoint's."""
+        for group in (*self.state_groups, *self.action_groups):
+            if group.rotation or group.relative:
+                raise InputError(f"overrides.statistics {file!r}: group {group.name!r} is {group.described()}: its "
+                                 "statistics do not follow from those of joint targets; leave it out, and the "
+                                 "checkpoint's are taken")
+
     def plain_statistics(
         self, feature: str, dimensions: Sequence[Dimension], statistics: Mapping[str, np.ndarray]
     ) -> tuple[tuple[Dimension, ...], dict[str, np.ndarray]]:

@@ -105,11 +105,6 @@ def _finished(
     sizes = GrootConfig.from_dict(fields, where)
     statistics = dict(said.statistics)
     if (file := options.statistics()) is not None:
-        for group in (*sizes.state_groups, *sizes.action_groups):
-            if group.rotation or group.relative:
-                raise InputError(f"overrides.statistics {str(options.overrides['statistics'])!r}: group {group.name!r} "
-                                 f"is {group.described()}: its statistics do not follow from those of joint targets; "
-                                 "leave it out, and the checkpoint's are taken")
         statistics = {feature: file[feature] for feature in (STATE, ACTION)}
     poses = [g.name for g in sizes.action_groups if g.relative.startswith("pose") or _is_pose(g.name)]
     if poses and given is None and names is not None:
