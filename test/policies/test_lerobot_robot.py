@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from vla_ros.core.errors import InputError
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.normalisation import write_statistics
 from vla_ros.policies.registry import export
 
 JOINTS = ROBOT.joint_names
@@ -287,3 +288,14 @@ def test_a_field_of_another_kind_is_refused(tmp_path, family, field, value, mess
     (folder / "config.json").write_text(json.dumps(data | {field: value}))
     with pytest.raises(InputError, match=message):
         describe(folder)
+
+
+def test_statistics_of_joints_are_not_those_of_differences(tmp_path):
+    folder, file = real_families.make(tmp_path / "theirs", "pi05"), tmp_path / "statistics.json"
+    rows = {name: np.full(6, value) for name, value in (
+        ("min", -1.5), ("max", 1.5), ("mean", 0.0), ("std", 0.5), ("q01", -1.4), ("q99", 1.4))}
+    write_statistics(file, {"observation.state": rows, "action": rows})
+    loaded = load(folder, robot=ROBOT, overrides={"statistics": str(file)})
+    np.testing.assert_array_equal(loaded.processor.actions.statistics["q99"], rows["q99"])
+    with pytest.raises(InputError, match="overrides.statistics .* actions are differences to the state.*leave it out"):
+        load(make_relative(folder), robot=ROBOT, overrides={"statistics": str(file)})

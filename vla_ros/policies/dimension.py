@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,14 @@ def read_dimension(row: Any, where: str) -> Dimension:
         raise InputError(f"{where}: range [{low:g}, {high:g}], expected two different positions")
     scale = (ends[1] - ends[0]) / (high - low)
     return record(Dimension, row | {"scale": scale, "offset": ends[0] - scale * low}, where)
+
+
+def check_start(action: Dimension, start: Dimension | None, number: int, where: str) -> None:
+    """Raises InputError unless an action that is a difference to this number of the state has its joint and unit."""
+    if start != replace(action, mode="absolute"):
+        said = "none" if start is None else f"{start.joint}, scale {start.scale:g}, offset {start.offset:g}"
+        raise InputError(f"{where} is a difference to number {number} of the state, which the policy file gives as "
+                         f"{said}; expected the same joint, scale and offset in both")
 
 
 def dimensions_statistics(

@@ -94,7 +94,9 @@ class Family:
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
             `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
             `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `summary()` (rows for
-            `vla-ros info`), `from_dict(values, where)` and `to_dict()` (more than `records.record` does),
+            `vla-ros info`), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, where statistics
+            are kept otherwise), `from_dict(values, where)` and `to_dict()` (more than `records.record` does),
+            `check_file_of_statistics(file)` (raises InputError where none can be given),
             `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.
         processor: a `StandardProcessor`.
@@ -230,6 +232,8 @@ class Family:
         else:
             values, parts = own.read(path, options, self.fit)
             sizes = self.sizes(values, f"checkpoint {path}: config.json: policy")
+        if hasattr(sizes, "check_file_of_statistics") and "statistics" in options.overrides:
+            sizes.check_file_of_statistics(str(options.overrides["statistics"]))
         hints = {f.name: f.type for f in fields(self.config)}
         sizes = replace(sizes, **{
             name: value_of(hints[name], value, f"overrides.{name}")
@@ -245,7 +249,7 @@ class Family:
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
         if options.serves and not options.without_statistics and (form or options.embodiment):
-            _check_units(f"checkpoint {path}", embodiment, parts, options)
+            _check_units(f"checkpoint {path}", sizes, embodiment, parts, options)
         missing = [reason] if (reason := getattr(sizes, "unserved", "")) else []
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
@@ -303,13 +307,14 @@ def lerobot(
     return Layout(lambda config: config.get("type") in types, read, rename, optional, overrides, export)
 
 
-def _check_units(where: str, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
+def _check_units(where: str, sizes: Any, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
     """Raises InputError where the statistics of state or actions cannot be of joints in rad or m, as they are told."""
+    plain = getattr(sizes, "plain_statistics", lambda feature, *same: same)
     limits = {j.name: max(-j.lower, j.upper) for j in options.robot.joints} if options.robot else {}
     for feature, dimensions, rows in (
         (STATE, embodiment.state, parts.state.statistics), (ACTION, embodiment.actions, parts.actions.statistics)
     ):
-        if why := not_rad(dimensions, rows, limits):
+        if why := not_rad(*plain(feature, dimensions, rows), limits):
             raise InputError(f"{where}: {feature}: {why} in a policy file (see config/policies/so101_lerobot.yaml)")
 
 

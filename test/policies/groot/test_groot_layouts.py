@@ -186,7 +186,11 @@ def test_lerobots_n1_5_folder(tmp_path):
     embedding = loaded.policy.backbone.embedding.weight
     key = "backbone.eagle_model.language_model.lm_head.weight"
     assert torch.equal(embedding, golden_vectors.fill(key, tuple(embedding.shape)))
-    assert loaded.processor.outputs(loaded.policy.predict(loaded.processor.inputs([seen(loaded)])), [seen(loaded)])
+    one, answer = seen(loaded), loaded.policy.predict(loaded.processor.inputs([seen(loaded)]))
+    rows = groot_folders.statistics({"observation.state": 5, "action": 5})["action"]
+    low, high = (np.array(rows[name]) for name in ("min", "max"))
+    [part] = loaded.processor.outputs(answer, [one])[0].parts
+    np.testing.assert_allclose(part.data, (answer[0, :, :5].numpy() + 1) / 2 * (high - low) + low, atol=1e-6)
 
 
 def test_prompts_are_those_of_the_original():
@@ -374,14 +378,14 @@ def test_n1_5_without_future_tokens_is_refused(tmp_path):
 def test_groups_tokens_and_tags_that_do_not_fit_are_named(tmp_path):
     folder = make_nvidia(tmp_path / "n", "n1.5", "so100")
     path = policy_file(tmp_path / "policy.yaml", folder)
-    loaded = load(path, robot=ROBOT, overrides={"state_groups": {"gripper": "sin_cos"}})
+    loaded = load(path, robot=ROBOT, overrides={"state_groups": {"single_arm": "min_max", "gripper": "sin_cos"}})
     one = seen(loaded)
     gripper = one.state[-1][5]
     state = loaded.processor.inputs([one])["state"][0, 0, 4:6]
     np.testing.assert_allclose(state, [np.sin(gripper), np.cos(gripper)], atol=1e-6)
     for overrides, message in (
         # the original cuts a state that is too long, in silence
-        ({"state_groups": {"single_arm": "sin_cos"}}, "state of 9, expected at most 7"),
+        ({"state_groups": {"single_arm": "sin_cos", "gripper": "min_max"}}, "state of 9, expected at most 7"),
         ({"state_groups": {"legs": "min_max"}}, "no group ['legs'], expected some of ['single_arm', 'gripper']"),
         ({"action_groups": {"gripper": "sin_cos"}}, "action 'gripper': mode sin_cos, expected one with an inverse"),
         ({"action_groups": {"gripper": "loud"}}, "mode 'loud', expected one of"),

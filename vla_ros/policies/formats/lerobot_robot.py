@@ -14,7 +14,8 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, read_mapping, value_of
 from vla_ros.policies import normalisation
-from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.dimension import Dimension, check_start
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder
 from vla_ros.policies.formats.lerobot_statistics import find_statistics, lacking
@@ -39,6 +40,10 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     padding = {name for name in (STATE, ACTION) if name not in statistics}
     folder = _trained(folder, statistics)
     if given is not None:
+        if "delta" in _modes(folder) and not lacking(folder, statistics):
+            raise InputError(f"overrides.statistics {str(options.overrides['statistics'])!r}: the checkpoint's actions "
+                             "are differences to the state, whose statistics do not follow from those of joint "
+                             "targets; leave it out, and the checkpoint's are taken")
         statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
         if lacks := lacking(folder, statistics):
             raise InputError(f"{options.overrides['statistics']}: {lacks}")
@@ -87,7 +92,7 @@ def _limits(folder: LeRobotFolder, padding: Collection[str]) -> dict[str, int]:
 
 def find_embodiment(
     folder: LeRobotFolder, images: Sequence[str], options: LoadOptions,
-    limits: Mapping[str, int],
+    limits: Mapping[str, int], differences: Collection[int] = (), usual: bool = True,
 ) -> Embodiment:
     """The embodiment of the policy file, of an `embodiment.yaml` in the folder, or made from the names of the robot
     file or of the dataset.
@@ -97,6 +102,8 @@ def find_embodiment(
     Args:
         images: names of the policy's images as its sizes have them.
         limits: features that take fewer dimensions than the folder declares, and at most how many.
+        differences: actions that are differences in the data, whose mode the caller checks.
+        usual: whether a folder that says no rate has LeRobot's usual one.
 
     Raises InputError that says what is not known or does not agree with the folder.
     """
@@ -108,9 +115,10 @@ def find_embodiment(
     elif options.names is not None:
         chosen = _from_names(folder, images, limits, *options.names)
     else:
-        chosen = nameless(images, folder.state_dim, _modes(folder))
-    chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options))
-    _check(folder, chosen, limits)
+        modes = ["delta" if i in differences else mode for i, mode in enumerate(_modes(folder))]
+        chosen = nameless(images, folder.state_dim, modes)
+    chosen = replace(chosen, step_dt=chosen.step_dt or options.step_dt or _step_dt(folder, options, usual))
+    _check(folder, chosen, limits, differences)
     return chosen
 
 
@@ -133,7 +141,9 @@ def nameless(images: Sequence[str], state: int, modes: Sequence[str]) -> Embodim
     return Embodiment({name: short_name(name) for name in images}, dimensions, actions)
 
 
-def _check(folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, int]) -> None:
+def _check(
+    folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, int], differences: Collection[int]
+) -> None:
     """Sizes and the kind of the actions agree with the folder."""
     for what, feature, dimensions, expected in (
         ("state", STATE, embodiment.state, folder.state_dim),
@@ -145,19 +155,14 @@ def _check(folder: LeRobotFolder, embodiment: Embodiment, limits: Mapping[str, i
                              f"dimensions, the policy file or the robot gives {len(dimensions)}")
     for index, (dimension, mode) in enumerate(zip(embodiment.actions, _modes(folder), strict=False)):
         where = f"checkpoint {folder.path}: action {index} ({dimension.joint})"
-        if dimension.joint is None:
+        if dimension.joint is None or index in differences:
             continue
         if (dimension.mode == "delta") != (mode == "delta"):
             raise InputError(f"{where} is {dimension.mode}, but its preprocessor makes it {mode}; expected mode: "
                              f"{mode} in the policy file")
         start = embodiment.state[index] if index < len(embodiment.state) else None
-        if mode == "delta" and start != replace(dimension, mode="absolute"):
-            raise InputError(f"{where} is a difference to number {index} of the state, which the policy file gives as "
-                             f"{_said(start)}; expected the same joint, scale and offset in both")
-
-
-def _said(dimension: Dimension | None) -> str:
-    return "none" if dimension is None else f"{dimension.joint}, scale {dimension.scale:g}, offset {dimension.offset:g}"
+        if mode == "delta":
+            check_start(dimension, start, index, where)
 
 
 def _modes(folder: LeRobotFolder) -> list[str]:
@@ -228,9 +233,9 @@ def _action_names(folder: LeRobotFolder) -> tuple[str, ...]:
     return tuple(name.removesuffix(".pos") for name in names)
 
 
-def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:
+def _step_dt(folder: LeRobotFolder, options: LoadOptions, usual: bool) -> float | None:
     """s between actions: the rate of the environment in train_config.json, else the dataset's that it will be trained
-    on, else LeRobot's usual one."""
+    on, else LeRobot's usual one, or None."""
     file = folder.path / "train_config.json"
     if file.exists():
         environment = value_of(dict, read_mapping(file, "checkpoint").get("env") or {}, f"{file}: env")
@@ -238,6 +243,8 @@ def _step_dt(folder: LeRobotFolder, options: LoadOptions) -> float:
             return 1.0 / value_of(Annotated[float, Range(0.001, 10_000)], rate, f"{file}: env.fps")
     if options.data is not None:
         return options.data.step_dt
+    if not usual:
+        return None
     logger.warning(
         "checkpoint %s does not say how far apart its actions are: taking 1/%g s; a policy file can say step_dt",
         folder.path, USUAL_RATE,

@@ -1,14 +1,17 @@
 """What a GR00T is made of; its generations are sizes and switches of one network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Annotated, Any
 
+import numpy as np
+
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Pixels, Range, Rows, Width, record
 from vla_ros.nn.llama import TextSize
-from vla_ros.policies.groot.groups import Group, check_references
+from vla_ros.policies.dimension import Dimension
+from vla_ros.policies.groot.groups import Group, check_references, plain_statistics
 from vla_ros.policies.groot.vision import VisionSize
 
 Share = Annotated[float, Range(0, 1)]
@@ -159,7 +162,7 @@ class GrootConfig:
             raise InputError(f"groot: mrope {list(self.mrope)}, expected a sum of half the head, {text.head_dim // 2}")
 
     pads = True
-    needs_every_camera = False
+    needs_every_camera = True  # to leave one out would number the images anew
     n_obs_steps = 1
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("max_action_dim"))
@@ -190,6 +193,20 @@ class GrootConfig:
     def state_history(self) -> int:
         """K, states that are shown at once."""
         return len(self.state_steps)
+
+    def check_file_of_statistics(self, file: str) -> None:
+        """Raises InputError where a file of joints' statistics cannot take the place of the checkpoint's."""
+        for group in (*self.state_groups, *self.action_groups):
+            if group.rotation or group.relative:
+                raise InputError(f"overrides.statistics {file!r}: group {group.name!r} is {group.described()}: its "
+                                 "statistics do not follow from those of joint targets; leave it out, and the "
+                                 "checkpoint's are taken")
+
+    def plain_statistics(
+        self, feature: str, dimensions: Sequence[Dimension], statistics: Mapping[str, np.ndarray]
+    ) -> tuple[tuple[Dimension, ...], dict[str, np.ndarray]]:
+        """See `groups.plain_statistics`; `feature`: "observation.state" or "action"."""
+        return plain_statistics(getattr(self, f"{feature.rpartition('.')[2]}_groups"), dimensions, statistics)
 
     @property
     def new_clock(self) -> bool:

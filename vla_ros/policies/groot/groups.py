@@ -4,14 +4,15 @@ Sources: the Isaac GR00T code, `state_action.py` of N1 and N1.5, `state_action_p
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import Range
+from vla_ros.core.records import Range, value_of
 from vla_ros.core.rotations import SIZES, check_form, from_matrix, to_matrix
+from vla_ros.policies.dimension import Dimension
 
 SIX = "rotation_6d_rows"
 # mode: the statistics that it reads
@@ -39,6 +40,7 @@ class Group:
             from it: "pose" position and six numbers (the first two rows of the rotation), "pose_vector" position and
             axis times angle.
         rows: rows of a chunk with statistics of their own; 0: one for all.
+        difference: of actions: differences in the data already; the embodiment's mode says to what.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Group:
     relative: str = ""
     reference: str = ""
     rows: Annotated[int, Range(0, 10_000)] = 0
+    difference: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -81,7 +84,8 @@ class Group:
 
     def described(self) -> str:
         """For `vla-ros info`."""
-        words = [self.mode, *([f"{self.rotation} as six numbers"] if self.rotation else [])]
+        words = [self.mode, *([f"{self.rotation} as six numbers"] if self.rotation else []),
+                 *(["differences"] if self.difference else [])]
         return " ".join([*words, *([f"relative to {self.reference}"] if self.relative else [])])
 
     def normalise(self, x: np.ndarray, rows: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -175,6 +179,25 @@ def split_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarra
     return result
 
 
+def plain_statistics(
+    groups: Sequence[Group], dimensions: Sequence[Dimension], statistics: Mapping[str, np.ndarray]
+) -> tuple[tuple[Dimension, ...], dict[str, np.ndarray]]:
+    """Dimensions and statistics, (D,) each, of the widest of the rows; relative numbers are differences, and a
+    rotation's are no joints."""
+    if sum(group.size for group in groups) != len(dimensions):
+        return tuple(dimensions), dict(statistics)
+    said = []
+    for group, part in zip(groups, _split(np.arange(len(dimensions)), [g.size for g in groups]), strict=True):
+        changes = {"mode": "delta"} if group.relative else {"joint": None} if group.rotation else {}
+        said += [replace(dimensions[i], **changes) for i in part]
+    rows: dict[str, list[np.ndarray]] = {}
+    for group, found in zip(groups, split_statistics(groups, statistics), strict=True):
+        for name, values in found.items():
+            widest = values.min(axis=0) if name in ("min", "q01") else values.max(axis=0)
+            rows.setdefault(name, []).append(np.zeros(group.size) if group.rotation else widest)
+    return tuple(said), {name: np.concatenate(parts) for name, parts in rows.items()}
+
+
 def check_statistics(groups: Sequence[Group], statistics: Mapping[str, np.ndarray], what: str) -> None:
     """Raises InputError unless the statistics have what each group's mode reads, of all groups together."""
     count = sum(group.count for group in groups)
@@ -195,6 +218,22 @@ def check_references(actions: Sequence[Group], states: Sequence[Group]) -> None:
                              f"{group.size} numbers among {sizes}")
         if group.mode in ("sin_cos", "scale"):
             raise InputError(f"action {group.name!r}: mode {group.mode}, expected one with an inverse")
+
+
+def regrouped(groups: Sequence[Group], said: Any, where: str, chooses: bool = False) -> tuple[Group, ...]:
+    """The groups with the modes that the policy file says, as a mapping of group and mode.
+
+    Args:
+        chooses: the mapping also says which groups there are, and in which order.
+
+    Raises InputError.
+    """
+    if said is None:
+        return tuple(groups)
+    modes, known = value_of(dict[str, str], said, where), {group.name: group for group in groups}
+    if unknown := sorted(set(modes) - set(known)):
+        raise InputError(f"{where}: no group {unknown}, expected some of {[*known]}")
+    return tuple(replace(known[name], mode=modes.get(name, known[name].mode)) for name in (modes if chooses else known))
 
 
 def relative_pose(pose: np.ndarray, start: np.ndarray, form: str) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from vla_ros.core.errors import InputError
+from vla_ros.policies.images import resize_bicubic
 
 Size = tuple[int, int]
 
@@ -32,9 +33,7 @@ def lerobot(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
 
 def pil(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
     """N1's own processor: the whole frame, as Pillow scales it."""
-    from PIL import Image
-
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return resize_bicubic(image, *size)
 
 
 def letterbox(image: np.ndarray, size: Size, crop: float) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Count, Pixels, Range, read_mapping, value_of
-from vla_ros.policies.groot.groups import MODES, Group
+from vla_ros.policies.groot.groups import MODES, Group, regrouped
 from vla_ros.policies.options import ACTION, STATE
 
 Statistics = dict[str, dict[str, np.ndarray]]
@@ -46,13 +46,15 @@ class Said:
         fields: of `GrootConfig`.
         statistics: of state and action, group after group; {} where there are none.
         lacks: why there are none.
-        rate: frames per second of its cameras, 0 where no file says it.
+        rates: frames per second of its cameras, each once; () where no file says it.
+        unserved: ("state" or "action", group) -> why no robot can be served with it.
     """
 
     fields: dict[str, Any] = field(default_factory=dict)
     statistics: Statistics = field(default_factory=dict)
     lacks: str = ""
-    rate: float = 0.0
+    rates: tuple[float, ...] = ()
+    unserved: Mapping[tuple[str, str], str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -75,11 +77,11 @@ def chosen_tag(given: Any, known: Sequence[str], where: str) -> str:
     return known[0]
 
 
-def from_metadata(path: Path, generation: str, tag: Any) -> Said:
-    """N1's and N1.5's `experiment_cfg/metadata.json`. Raises InputError."""
+def from_metadata(path: Path, generation: str, overrides: Mapping[str, Any]) -> Said:
+    """N1's and N1.5's `experiment_cfg/metadata.json`, of which the policy file may choose groups. Raises InputError."""
     file = path / "experiment_cfg" / "metadata.json"
     rows = read_mapping(file, "checkpoint") if file.exists() else {}
-    tag = chosen_tag(tag, tuple(rows) or ("new_embodiment",), str(file))
+    tag = chosen_tag(overrides.get("embodiment_tag"), tuple(rows) or ("new_embodiment",), str(file))
     fields = {"embodiment_tag": tag, "embodiment": number_of(generation, tag, {}, str(file))}
     if tag not in rows:
         return Said(fields, lacks=f"{file} has no {tag!r}, only {sorted(rows)}")
@@ -88,29 +90,40 @@ def from_metadata(path: Path, generation: str, tag: Any) -> Said:
     modalities = value_of(dict[str, dict], row.get("modalities"), f"{where}.modalities")
     statistics = value_of(dict[str, dict[str, dict]], row.get("statistics"), f"{where}.statistics")
     video = value_of(dict[str, dict], modalities.get("video"), f"{where}.modalities.video")
-    found: dict[str, list[Group]] = {}
+    found: dict[str, tuple[Group, ...]] = {}
+    unserved: dict[tuple[str, str], str] = {}
     for kind in ("state", "action"):
-        found[kind] = []
+        groups = []
         for name, about in value_of(dict[str, dict], modalities.get(kind), f"{where}.modalities.{kind}").items():
             place = f"{where}.modalities.{kind}.{name}"
             size = value_of(Shape, about.get("shape"), f"{place}.shape")
             rotation = value_of(str | None, about.get("rotation_type"), f"{place}.rotation_type")
             if rotation is not None and rotation not in ROTATIONS:
                 raise InputError(f"{place}.rotation_type: {shown(rotation)}, expected one of {sorted(ROTATIONS)}")
+            absolute = value_of(bool, about.get("absolute", True), f"{place}.absolute")
+            if rotation is not None:
+                unserved[kind, name] = f"rotation_type {rotation!r}, expected null: in which form the network takes "\
+                                       f"it is not in the folder; leave the group out of overrides.{kind}_groups"
+            elif kind == "state" and not absolute:
+                unserved[kind, name] = "absolute false, expected true: to what the state is a difference is not in "\
+                                       f"the folder; leave the group out of overrides.{kind}_groups"
             # GR1's states are angles that Isaac's data configuration shows as sines and cosines.
             mode = "sin_cos" if (tag, kind) == ("gr1", "state") else "min_max"
-            found[kind].append(Group(name, size[0], mode))
-    rates = [value_of(float, about["fps"], f"{where}.modalities.video") for about in video.values() if about.get("fps")]
-    fields |= {"cameras": tuple(video), "state_groups": tuple(found["state"]), "action_groups": tuple(found["action"])}
-    notes = ("how groups are normalised is not in the folder: as Isaac's usual data configurations do; "
-             "overrides.state_groups and action_groups say it otherwise",)
+            groups.append(Group(name, size[0], mode, difference=kind == "action" and not absolute))
+        found[kind] = regrouped(groups, overrides.get(f"{kind}_groups"), f"overrides.{kind}_groups", chooses=True)
+    rates = {value_of(float, about["fps"], f"{where}.modalities.video") for about in video.values() if about.get("fps")}
+    fields |= {"cameras": tuple(video), "state_groups": found["state"], "action_groups": found["action"]}
+    notes = ("which groups there are, in which order and how they are normalised is not in the folder: all of "
+             "metadata.json, as Isaac's usual data configurations do; overrides.state_groups and action_groups say it "
+             "otherwise",)
     rows = {kind: joined(found[kind], statistics.get(kind, {}), f"{where}.statistics.{kind}") for kind in found}
-    return Said(fields, {STATE: rows["state"], ACTION: rows["action"]}, rate=max(rates, default=0.0), notes=notes)
+    return Said(fields, {STATE: rows["state"], ACTION: rows["action"]}, rates=tuple(sorted(rates)), unserved=unserved,
+                notes=notes)
 
 
-def from_processor(path: Path, generation: str, tag: Any) -> Said:
+def from_processor(path: Path, generation: str, overrides: Mapping[str, Any]) -> Said:
     """N1.6's and N1.7's three files. Raises InputError."""
-    file = path / "processor_config.json"
+    file, tag = path / "processor_config.json", overrides.get("embodiment_tag")
     if not file.exists():
         tag = chosen_tag(tag, ("new_embodiment",), str(file))
         return Said({"embodiment_tag": tag, "embodiment": number_of(generation, tag, {}, str(file))},
@@ -191,7 +204,7 @@ def from_modalities(
             bounded = mode in ("min_max", "percentiles")
             reference = value_of(str, config.get("state_key") or name, f"{place}: state_key") if relative else ""
             groups[kind].append(Group(name, size, mode, bounded and switch["clip_outliers"], bounded, "", relative,
-                                      reference, rows))
+                                      reference, rows, config.get("rep") == "DELTA"))
     valid = len(steps["action"])
     if modality["action"] and steps["action"] != tuple(range(valid)):
         raise InputError(f"{where}.action.delta_indices: {shown(list(steps['action']))}, expected 0, 1, 2 and so on")

@@ -13,6 +13,7 @@ from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import JOINT_STATES
+from vla_ros.policies.dimension import check_start
 from vla_ros.policies.groot.groups import POSES, by_name, check_statistics, to_network, to_robot
 from vla_ros.policies.groot.images import prepared
 from vla_ros.policies.groot.prompts import check_tokenizer, left_padded, padding_token, prompt_ids
@@ -50,6 +51,28 @@ class GrootProcessor(StandardProcessor):
             if group.relative in POSES and absent[group.reference].any():
                 raise InputError(f"actions {group.name!r} are relative to the pose {group.reference!r}, of which the "
                                  "robot has no joints: such a policy can be described and measured, not served")
+        self._check_starts()
+
+    def _check_starts(self) -> None:
+        """Raises InputError unless each number of a relative group is the joint that it is relative to."""
+        config, state, actions = self.config, self.embodiment.state, self.embodiment.actions
+        first, own = by_name(config.state_groups, np.arange(len(state))), np.arange(len(actions))
+        for group, numbers in zip(config.action_groups, by_name(config.action_groups, own).values(), strict=True):
+            if group.difference:
+                for index in numbers:
+                    if actions[index].joint is not None and actions[index].mode == "absolute":
+                        raise InputError(
+                            f"action {index} ({actions[index].joint}) of {group.name!r} is absolute, but the "
+                            "checkpoint's are differences; expected mode: delta (to the observed state) or rate (to "
+                            "the row before) in the policy file")
+            for index, start in zip(numbers, first[group.reference], strict=True) if group.relative else ():
+                action, where = actions[index], f"action {index} ({actions[index].joint}) of {group.name!r}"
+                if action.joint is None:
+                    continue
+                if action.mode != "absolute":
+                    raise InputError(f"{where} is {action.mode}, but the group is relative to the state already; "
+                                     "expected mode: absolute in the policy file")
+                check_start(action, state[start], int(start), where)
 
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
         config = self.config

@@ -10,37 +10,22 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, value_of
+from vla_ros.policies.dimension import Dimension
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family
+from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import Feature, LeRobotFolder, check_fields, read_folder
 from vla_ros.policies.formats.lerobot_robot import find_embodiment
-from vla_ros.policies.formats.weights import TensorFolder
 from vla_ros.policies.groot.config import GENERATIONS, GrootConfig
-from vla_ros.policies.groot.groups import Group
-from vla_ros.policies.groot.metadata import (
-    OLD,
-    Said,
-    chosen_tag,
-    from_metadata,
-    from_modalities,
-    from_processor,
-    image_fields,
-    joined,
-    number_of,
-)
+from vla_ros.policies.groot.groups import by_name, regrouped
+from vla_ros.policies.groot.metadata import Said, from_metadata, from_processor
 from vla_ros.policies.groot.names import PREFIX
 from vla_ros.policies.groot.sizes import PUBLISHED, head_fields, known, vlm_fields
+from vla_ros.policies.groot.steps import OWN_STEPS, check_steps, lerobot_n1_5, lerobot_n1_7
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, read_config
-from vla_ros.policies.processor import short_name
 
 MODEL_TYPES = {"gr00t_n1": "n1", "gr00t_n1_5": "n1.5", "Gr00tN1d6": "n1.6", "Gr00tN1d7": "n1.7"}
-PACK, ENCODE, DECODE, UNPACK = (
-    "groot_n1_7_pack_inputs_v1", "groot_n1_7_vlm_encode_v1", "groot_n1_7_action_decode_v1",
-    "groot_action_unpack_unnormalize_v2",
-)
-OLD_PACK, OLD_UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
-OWN_STEPS = (PACK, ENCODE, DECODE, UNPACK, OLD_PACK, OLD_UNPACK, "groot_eagle_encode_v3", "groot_eagle_collate_v3")
 TUNED = ("tune_llm", "tune_visual", "tune_projector", "tune_diffusion_model", "tune_vlln", "tune_top_llm_layers")
 LEROBOT_FIELDS = frozenset((
     "n_obs_steps chunk_size n_action_steps max_state_dim max_action_dim normalization_mapping input_features "
@@ -68,14 +53,14 @@ def read_nvidia(family: Family, path: Path, options: LoadOptions) -> tuple[Groot
     if generation is None:
         head = value_of(dict[str, Any], data.get("action_head_cfg"), f"{where}: action_head_cfg")
         generation = "n1.5" if "vl_self_attention_cfg" in head or "use_vlln" in head else "n1"
-    shapes = TensorFolder(path).shapes
+    shapes = open_tensors(path, options.base)[0].shapes
     fields = _vlm(generation, path, options) | head_fields(generation, data, where)
     if generation == "n1.5" and not any(key.endswith("future_tokens.weight") for key in shapes):
         raise InputError(f"checkpoint {path}: no action_head.future_tokens.weight: a port of N1.5 without the "
                          "published network's future tokens, which gives other actions; expected Isaac GR00T's or "
                          "LeRobot's form")
     read = from_metadata if generation in ("n1", "n1.5") else from_processor
-    said = read(path, generation, options.overrides.get("embodiment_tag"))
+    said = read(path, generation, options.overrides)
     if generation in ("n1", "n1.5"):
         fields["listed"] = generation == "n1.5"
     return _finished(path, {**GENERATIONS[generation], **fields, **said.fields}, said, options, where)
@@ -84,7 +69,7 @@ def read_nvidia(family: Family, path: Path, options: LoadOptions) -> tuple[Groot
 def read_lerobot(family: Family, path: Path, options: LoadOptions) -> tuple[GrootConfig, Parts]:
     """Raises InputError."""
     data, where = read_config(path), f"checkpoint {path}: config.json"
-    folder, shapes = read_folder(path, data, OWN_STEPS), TensorFolder(path).shapes
+    folder, shapes = read_folder(path, data, OWN_STEPS), open_tensors(path, options.base)[0].shapes
     check_fields(data, LEROBOT_FIELDS, path)
     for name, expected in (("n_obs_steps", 1), ("action_decode_transform", None), ("lora_rank", 0)):
         if data.get(name, expected) != expected:
@@ -96,92 +81,10 @@ def read_lerobot(family: Family, path: Path, options: LoadOptions) -> tuple[Groo
     for theirs, ours in (("num_inference_timesteps", "num_steps"), ("rtc_ramp_rate", "ramp_rate")):
         if data.get(theirs) is not None:
             fields[ours] = data[theirs]
-    tag = options.overrides.get("embodiment_tag", data.get("embodiment_tag"))
-    read = _lerobot_n1_7 if generation == "n1.7" else _lerobot_n1_5
-    said = read(folder, chosen_tag(tag, (), where))
+    check_steps(folder)
+    said = (lerobot_n1_7 if generation == "n1.7" else lerobot_n1_5)(folder, options.overrides.get("embodiment_tag"))
     fields = {**GENERATIONS[generation], **fields, **said.fields}
     return _finished(path, fields, said, options, where, folder)
-
-
-def _lerobot_n1_7(folder: LeRobotFolder, tag: str) -> Said:
-    where = f"checkpoint {folder.path}: {PACK}"
-    pack, decode = folder.step(PACK), next((s for s in folder.postprocessor if s.name == DECODE), None)
-    packed, encode = pack.config if pack else {}, folder.step(ENCODE)
-    image = {"use_albumentations": False} | dict(encode.config if encode else {})
-    fields = image_fields(image, False, f"checkpoint {folder.path}: {ENCODE}") | {
-        "embodiment_tag": tag, "embodiment": number_of("n1.7", tag, packed.get("embodiment_mapping") or {}, where),
-        "formalise": value_of(bool, packed.get("formalize_language", True), f"{where}.formalize_language"),
-        "valid_rows": packed.get("valid_action_horizon") or 0, "cameras": _cameras(folder, packed, where),
-        "chunk_size": packed.get("action_horizon", folder.config.get("chunk_size", 40)),
-    }
-    raw, modality = packed.get("raw_stats") or {}, packed.get("modality_config") or {}
-    if decode is not None:
-        raw, modality = decode.config.get("raw_stats") or raw, decode.config.get("modality_config") or modality
-        switches = {"use_relative_action": True} | dict(packed) | dict(decode.config)
-        place = f"checkpoint {folder.path}: {DECODE}"
-        modality, raw = (value_of(dict[str, dict], said, place) for said in (modality, raw))
-        more, rows = from_modalities(modality, raw, switches, place)
-        return Said(more | fields, rows)
-    if folder.config.get("use_relative_actions"):
-        raise InputError(f"checkpoint {folder.path}: use_relative_actions, but no step {DECODE} that says relative to "
-                         "what: expected one in policy_postprocessor.json")
-    if packed.get("use_percentiles"):
-        raise InputError(f"{where}.use_percentiles: true without {DECODE}, expected false")
-    unpack = next((step for step in folder.postprocessor if step.name == UNPACK), None)
-    unpacked = unpack.config if unpack else {}
-    if unpacked.get("libero_gripper_action"):
-        raise InputError(f"checkpoint {folder.path}: {UNPACK}.libero_gripper_action: true, expected false: nothing "
-                         "else is supported")
-    clips = packed.get("clip_outliers", True), unpacked.get("clip_normalized_action", True)
-    return _simple(folder, fields, pack, *clips)
-
-
-def _lerobot_n1_5(folder: LeRobotFolder, tag: str) -> Said:
-    where = f"checkpoint {folder.path}: {OLD_PACK}"
-    pack = folder.step(OLD_PACK)
-    packed = pack.config if pack else {}
-    fields = {
-        "embodiment_tag": tag, "embodiment": number_of("n1.5", tag, packed.get("embodiment_mapping") or OLD, where),
-        "formalise": value_of(bool, packed.get("formalize_language", False), f"{where}.formalize_language"),
-        "cameras": _cameras(folder, {}, where), "image_path": "lerobot", "crop": 1.0, "listed": True,
-        "chunk_size": min(value_of(int, packed.get("action_horizon", 16), f"{where}.action_horizon"), 16),
-    }
-    return _simple(folder, fields, pack, False, False)
-
-
-def _simple(folder: LeRobotFolder, fields: dict[str, Any], pack: Any, clip_state: Any, clip_actions: Any) -> Said:
-    """One group of states and one of actions, normalised by their bounds."""
-    where = f"checkpoint {folder.path}: {pack.name if pack else PACK}"
-    mode = "min_max" if pack is None or pack.config.get("normalize_min_max", True) else "identity"
-    groups = {}
-    for name, size, clip in (("state", folder.state_dim, clip_state), ("action", folder.action_dim, clip_actions)):
-        clip = value_of(bool, clip, f"{where}: clip")
-        groups[f"{name}_groups"] = (Group(name, size, mode, *[clip and mode == "min_max"] * 2),) if size else ()
-    rows: dict[str, dict[str, Any]] = {STATE: {}, ACTION: {}}
-    for key, value in (pack.state if pack else {}).items():
-        feature, _, name = key.rpartition(".")
-        if feature in rows:
-            rows[feature][name] = np.asarray(value, dtype=np.float64).reshape(-1).tolist()
-    lacks, found = "", {}
-    for feature, group in ((STATE, groups["state_groups"]), (ACTION, groups["action_groups"])):
-        if group and mode != "identity" and not {"min", "max"} <= rows[feature].keys():
-            lacks = f"{feature} is normalised by {mode}, but its statistics lack ['min', 'max']"
-        else:
-            found[feature] = joined(group, {one.name: rows[feature] for one in group}, where)
-    return Said(fields | groups, {} if lacks else found, lacks)
-
-
-def _cameras(folder: LeRobotFolder, packed: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """In the order of the checkpoint's keys where it says one, else by name."""
-    names = sorted(feature.name for feature in folder.images)
-    keys = value_of(list[str], packed.get("video_modality_keys") or [], f"{where}.video_modality_keys")
-    if not keys:
-        return tuple(names)
-    short = {short_name(name): name for name in names} | {name: name for name in names}
-    missing = [key for key in keys if key not in short]
-    if missing:
-        raise InputError(f"{where}.video_modality_keys: {missing}, expected some of {names}")
-    return tuple(short[key] for key in keys)
 
 
 def _finished(
@@ -198,7 +101,7 @@ def _finished(
     fields.setdefault("cameras", tuple(given.cameras) if given else names[2] if names else ("image",))
     fields |= {"state_dim": state, "real_action_dim": actions}
     for name in ("state_groups", "action_groups"):
-        fields[name] = _regrouped(fields.get(name, ()), options.overrides.get(name), name)
+        fields[name] = regrouped(fields.get(name, ()), options.overrides.get(name), f"overrides.{name}")
     sizes = GrootConfig.from_dict(fields, where)
     statistics = dict(said.statistics)
     if (file := options.statistics()) is not None:
@@ -211,24 +114,36 @@ def _finished(
                                                              for name in sizes.cameras}}
     told = folder or LeRobotFolder(path, {}, features, {ACTION: Feature(ACTION, "ACTION", (actions,))}, {})
     told = replace(told, config={**told.config, "use_relative_actions": False})  # the groups say what is relative
-    if said.rate and options.step_dt is None:
-        options = replace(options, step_dt=1 / said.rate)
-    embodiment: Embodiment = find_embodiment(told, sizes.cameras, options, {})
+    if options.serves:
+        for kind, groups in (("state", sizes.state_groups), ("action", sizes.action_groups)):
+            for group in groups:
+                if why := said.unserved.get((kind, group.name)):
+                    raise InputError(f"checkpoint {path}: {kind} {group.name!r}: {why}")
+    if said.rates and options.step_dt is None:
+        if len(said.rates) == 1:
+            options = replace(options, step_dt=1 / said.rates[0])
+        elif options.serves and options.data is None and not (given and given.step_dt):
+            raise InputError(f"checkpoint {path}: cameras of {list(said.rates)} frames per second, expected one rate; "
+                             "set step_dt, the time between action rows, in the policy file")
+    differences = [i for i, g in enumerate(g for g in sizes.action_groups for _ in range(g.size)) if g.difference]
+    embodiment = find_embodiment(told, sizes.cameras, options, {}, differences, usual=folder is not None)
+    if not options.serves and not (path / "embodiment.yaml").exists():
+        embodiment = _with_starts(embodiment, sizes)
     lacks = "" if statistics else said.lacks
     carried: Statistics = {feature: statistics.get(feature, {}) for feature in (STATE, ACTION)}
     modes = (Normalisation("min_max", carried[feature], "lerobot") for feature in (STATE, ACTION))
     return sizes, Parts(embodiment, *modes, {}, "exact", no_statistics=lacks, notes=said.notes)
 
 
-def _regrouped(groups: tuple[Group, ...], said: Any, where: str) -> tuple[Group, ...]:
-    """The groups with the modes that the policy file says, as a mapping of group and mode. Raises InputError."""
-    if said is None:
-        return groups
-    modes = value_of(dict[str, str], said, f"overrides.{where}")
-    names = [group.name for group in groups]
-    if unknown := sorted(set(modes) - set(names)):
-        raise InputError(f"overrides.{where}: no group {unknown}, expected some of {names}")
-    return tuple(replace(group, mode=modes.get(group.name, group.mode)) for group in groups)
+def _with_starts(embodiment: Embodiment, sizes: GrootConfig) -> Embodiment:
+    """Of a policy without a robot: its relative actions find the numbers of the state that they are added to."""
+    first = by_name(sizes.state_groups, np.arange(len(embodiment.state)))
+    own = by_name(sizes.action_groups, np.arange(len(embodiment.actions)))
+    starts = {int(start): embodiment.actions[number] for group in sizes.action_groups if group.relative
+              for start, number in zip(first[group.reference], own[group.name], strict=True)}
+    if not starts:
+        return embodiment
+    return replace(embodiment, state=tuple(starts.get(i, Dimension(None)) for i in range(len(embodiment.state))))
 
 
 def _is_pose(name: str) -> bool:
