@@ -77,7 +77,7 @@ def made(folder, family, rank=2):
     return base, adapter, folder / "merged.safetensors"
 
 
-@pytest.mark.parametrize("family", LEROBOT)
+@pytest.mark.parametrize("family", (*LEROBOT, "go1", "openvla"))
 def test_of_every_family(tmp_path, family):
     base, adapter, merged = made(tmp_path, family)
     found = load(adapter, robot=ROBOT, base=base).policy.state_dict()

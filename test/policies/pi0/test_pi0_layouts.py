@@ -352,7 +352,10 @@ def test_one_of_openpis_assets_is_chosen_by_name(folders, tmp_path):
     shutil.copytree(folders / "openpi-pi0", tmp_path / "two")
     shutil.copytree(tmp_path / "two" / "assets" / "robot", tmp_path / "two" / "assets" / "other")
     file = tmp_path / "two" / "assets" / "other" / "norm_stats.json"
-    file.write_text(file.read_text().replace('"mean": [', '"mean": [0.25, ').replace('"std": [', '"std": [1.0, '))
+    text = file.read_text()
+    for name, first in (("mean", 0.25), ("std", 1.0), ("q01", -0.5), ("q99", 0.75)):
+        text = text.replace(f'"{name}": [', f'"{name}": [{first}, ')
+    file.write_text(text)
     assert r"it holds the assets ['other', 'robot']" in registry.describe(tmp_path / "two")["notes"]
     with pytest.raises(InputError, match=r"\['other', 'robot'\], and overrides\.statistics"):
         registry.load(tmp_path / "two", embodiment=embodiment(), tokenizer=folders / "tokenizer.model")
