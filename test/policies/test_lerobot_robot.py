@@ -275,6 +275,10 @@ def test_statistics_of_several_sizes_are_refused(tmp_path):
     (tmp_path / "stats.json").write_text(json.dumps({"observation.state": rows, "action": rows}))
     with pytest.raises(InputError, match=r"statistics of \{'mean': 6, 'std': 5\} numbers"):
         load(folder, robot=ROBOT, overrides={"statistics": tmp_path / "stats.json"})
+    rows = {name: [value] * 7 for name, value in (("mean", 0.0), ("std", 0.1), ("min", -1.0), ("max", 1.0))}
+    (tmp_path / "stats.json").write_text(json.dumps({"observation.state": rows, "action": rows}))
+    with pytest.raises(InputError, match=r"observation.state: statistics of \[7\] numbers, expected 6"):
+        load(folder, robot=ROBOT, overrides={"statistics": tmp_path / "stats.json"})
 
 
 @pytest.mark.parametrize(("family", "field", "value", "message"), [

@@ -148,6 +148,9 @@ def test_resuming_needs_the_same_run(settings, dataset, tmp_path):
     other = write_dataset(tmp_path / "other", episodes=5)
     with pytest.raises(InputError, match="training frames, the run had"):
         Trainer(TrainConfig.from_dict(settings | {"dataset": str(other)}), resume=True)
+    other = write_dataset(tmp_path / "same_size", unit=lambda values: 0.5 * values)
+    with pytest.raises(InputError, match="same_size are not those of the run; name its checkpoints/last as start"):
+        Trainer(TrainConfig.from_dict(settings | {"dataset": str(other)}), resume=True)
     state = torch.load(tmp_path / "run/state.pt")
     torch.save(state | {"optimizer": state.pop("optimizers")["loss"]}, tmp_path / "run/state.pt")  # as it once was
     with pytest.raises(InputError, match="of an older version; name its checkpoints/last as start of a new run"):

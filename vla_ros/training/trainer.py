@@ -1,5 +1,6 @@
 """The training loop."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -101,6 +102,7 @@ class Trainer:
         # Units are for `bring_to_rad` to judge, and the statistics used here are those of the rows.
         self.warnings = briefly([finding for finding in found if finding.kind not in ("units", "statistics")])
         self.loaded = open_policy(config, dataset)
+        self.rows = hashlib.blake2b(dataset.states.tobytes() + dataset.actions.tobytes()).hexdigest()
         self.policy = self.loaded.policy.float().to(self.device)
         adapt.freeze(self.policy, config.freeze)
         if config.lora:
@@ -189,6 +191,7 @@ class Trainer:
             "step": self.step,
             "config": self.config.to_dict(),
             "frames": len(self.samples),
+            "rows": self.rows,
             "policy": self.policy.state_dict(),
             "average": self.average.values if self.average else {},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
@@ -267,6 +270,9 @@ class Trainer:
         if state["frames"] != len(self.samples):
             raise InputError(f"resume {self.output}: {len(self.samples)} training frames, the run had "
                              f"{state['frames']}")
+        if state.get("rows", self.rows) != self.rows:
+            raise InputError(f"resume {self.output}: the states and actions of dataset {self.config.dataset} are not "
+                             "those of the run; name its checkpoints/last as start of a new run")
         if state.get("optimizers", {}).keys() != self.optimizers.keys():
             raise InputError(f"resume {self.output}: the state of its optimisers is of an older version; name its "
                              "checkpoints/last as start of a new run")

@@ -51,7 +51,16 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     for kind, feature in (("STATE", STATE), ("ACTION", ACTION)):
         mode = MODES[folder.modes.get(kind, "IDENTITY") if feature != STATE or folder.state_dim else "IDENTITY"]
         normalisations.append(Normalisation(mode, {} if lacks else statistics.get(feature, {}), "lerobot"))
-    embodiment = find_embodiment(folder, names, options, _limits(folder, padding))
+    limits = _limits(folder, padding)
+    embodiment = find_embodiment(folder, names, options, limits)
+    for feature, own, declared in (
+        (STATE, len(embodiment.state), folder.state_dim), (ACTION, len(embodiment.actions), folder.action_dim)
+    ):
+        rows = (given or {}).get(feature, {})
+        sizes = {int(np.size(rows[name])) for name in normalisation.NAMES if name in rows} - {own, declared}
+        if any(feature not in limits or size > own for size in sizes):
+            raise InputError(f"{options.overrides['statistics']}: {feature}: statistics of {sorted(sizes)} numbers, "
+                             f"expected {own}")
     return Parts(embodiment, *normalisations, _image_statistics(folder, statistics), fit, no_statistics=lacks)
 
 
