@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.policies.groot.config import GrootConfig
-from vla_ros.policies.tokenizer import Tokenizer
+from vla_ros.policies.tokenizer import Tokenizer, spoken
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,15 @@ def image_mark(generation: str) -> str:
     return "<|image_pad|>" if generation == "n1.7" else "<IMG_CONTEXT>"
 
 
+def _told(config: GrootConfig, instruction: str) -> str:
+    """What the prompt says of the instruction."""
+    text = instruction.strip() or NOTHING_SAID
+    return re.sub(r"[^\w\s]", "", text.lower()) if config.formalise else text
+
+
 def prompt(config: GrootConfig, instruction: str, images: int) -> str:
     """The text that is tokenised, with one mark for each image."""
-    text = instruction.strip() or NOTHING_SAID
-    if config.formalise:
-        text = re.sub(r"[^\w\s]", "", text.lower())
+    text = _told(config, instruction)
     if config.listed:
         text = repr([text])  # Isaac's N1.5 hands its template an array where it trained with a text
     mark, numbers = image_mark(config.generation), range(1, images + 1)
@@ -47,14 +51,12 @@ def prompt_ids(
 ) -> list[int]:
     """Ids, with as many of each image as it has tokens; `grids`: their rows and columns.
 
-    An instruction that is too long loses its last words. Raises InputError for one that writes images itself.
+    An instruction that is too long loses its last words. Raises InputError for one that writes images or ends itself.
     """
+    spoken(tokenizer.encode(_told(config, instruction)), tokenizer, instruction, [config.image_token])
     ids = tokenizer.encode(prompt(config, instruction, len(grids)))
     if len(ids) > config.tokenizer_max_length:
         ids = _cut(config, tokenizer, instruction, len(grids))
-    if ids.count(config.image_token) != len(grids):
-        raise InputError(f"instruction {shown(instruction)}: it holds {image_mark(config.generation)!r}, expected "
-                         "words")
     counts = iter(rows * columns for rows, columns in grids)
     return [id_ for one in ids for id_ in ([one] * next(counts) if one == config.image_token else [one])]
 
