@@ -5,6 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
+def causal_mask(valid: Tensor, groups: int) -> Tensor:
+    """(B, S) valid keys to those that each query sees, itself and what is before it: (B, 1, groups * S, S)."""
+    length = valid.shape[1]
+    sees = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril() & valid[:, None]
+    return sees[:, None].repeat(1, 1, groups, 1)
+
+
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
     """Softmax attention with fewer key/value heads than query heads.
 

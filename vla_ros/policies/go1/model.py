@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_ros.core.errors import InputError
-from vla_ros.nn.attention import grouped_attention
+from vla_ros.nn.attention import causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, rotate
 from vla_ros.nn.internvit import InternVit
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
@@ -172,8 +172,7 @@ class GO1(Policy):
         here = (tokens == self.config.image_token)[..., None]
         x = x.masked_scatter(here, self.encode_images(images).to(x.dtype))
         rotary = rotary_table((valid.cumsum(dim=1) - 1).masked_fill(~valid, 1), size.head_dim, size.theta)
-        sees = torch.ones(*tokens.shape[1:] * 2, dtype=torch.bool, device=valid.device).tril() & valid[:, None]
-        sees = sees[:, None].repeat(1, 1, size.heads // size.kv_heads, 1)
+        sees = causal_mask(valid, size.heads // size.kv_heads)
         keys, values = [], []
         for i, layer in enumerate(self.text):
             query, key, value = layer.project(x, rotary)

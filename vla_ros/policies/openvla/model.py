@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_ros.nn.attention import KeyValueCache, grouped_attention
+from vla_ros.nn.attention import KeyValueCache, causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.policies.openvla import tokens
@@ -260,7 +260,4 @@ class OpenVLA(Policy):
         return rotary_table(places.clamp(min=0), self.config.text.head_dim, self.config.theta)
 
     def _causal(self, valid: Tensor) -> Tensor:
-        """(B, S) validity to which keys each query sees, (B, 1, groups * S, S)."""
-        length, text = valid.shape[1], self.config.text
-        causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
-        return (causal & valid[:, None, :])[:, None].repeat(1, 1, text.heads // text.kv_heads, 1)
+        return causal_mask(valid, self.config.text.heads // self.config.text.kv_heads)
