@@ -254,8 +254,8 @@ def test_a_folder_whose_grippers_were_not_openings_is_refused(tmp_path):
     for name in ("policy_preprocessor.json", "policy_postprocessor.json"):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace('"ACTION": "IDENTITY"', '"ACTION": "MEAN_STD"'))
-    rows = {"mean": np.zeros(14), "std": np.ones(14)}
-    write_statistics(tmp_path / "stats.json", {"observation.state": rows, "action": rows})
+    rows = {n: {"mean": np.zeros(n), "std": np.ones(n)} for n in (6, 14)}  # of the state as the folder's own
+    write_statistics(tmp_path / "stats.json", {"observation.state": rows[6], "action": rows[14]})
     with pytest.raises(InputError, match="action_mode joint: actions normalised by mean_std, expected identity"):
         load(folder, overrides={"statistics": str(tmp_path / "stats.json")})
 
