@@ -20,10 +20,10 @@ demo:
 lint:
 	@$(RUN) ruff check . && lint-imports --no-cache
 
-# Whole graphs are timed by real clocks and run one by one, everything else on two cores.
+# Whole graphs are timed by real clocks, mostly wait, and run two at a time, the tests of a file one by one.
 test: lint
 	@. scripts/env.sh && $(if $(ARGS),exec python -m pytest -q $(ARGS),\
-	  python -m pytest -q -n 2 --ignore=test/system && exec python -m pytest -q test/system)
+	  python -m pytest -q -n 2 --ignore=test/system && exec python -m pytest -q -n 2 --dist loadfile test/system)
 
 clean:
 	rm -rf .venv .ros

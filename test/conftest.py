@@ -11,8 +11,9 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
-# Processes of one domain share the names of their ports: each worker of a parallel run has a domain of its own.
-os.environ.setdefault("ROS_DOMAIN_ID", str(40 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))))
+# Processes of one domain share the names of their ports: each worker of a parallel run has ten domains of its own.
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+os.environ.setdefault("ROS_DOMAIN_ID", str(40 + 10 * (_worker % 6)))
 
 # Started by nohup it would be ignored here, and by every node that a test starts.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
