@@ -4,6 +4,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+import lerobot_folders
 import numpy as np
 import tokenizers
 import torch
@@ -126,16 +127,13 @@ def _processor_files(path, config, statistics):
     flat = {f"{feature}.{name}": value for feature, rows in statistics.items() for name, value in rows.items()}
     features = config["input_features"] | config["output_features"]
     settings = {"eps": 1e-8, "features": features, "norm_map": config["normalization_mapping"]}
-    for which, step, number in (("preprocessor", "normalizer", 3), ("postprocessor", "unnormalizer", 0)):
-        file = f"policy_{which}_step_{number}_{step}_processor.safetensors"
-        normalise = {"registry_name": f"{step}_processor", "config": settings, "state_file": file}
-        device = {"registry_name": "device_processor", "config": {"device": "cuda", "float_dtype": None}}
-        steps = [normalise, device]
-        if which == "preprocessor":
-            rename = {"registry_name": "rename_observations_processor", "config": {"rename_map": {}}}
-            steps = [rename, {"registry_name": "to_batch_processor", "config": {}}, device, normalise]
+    both = lerobot_folders.pipelines(config["type"], settings, config.get("tokenizer_max_length", 48))
+    for which, steps in zip(("preprocessor", "postprocessor"), both, strict=True):
+        for number, step in enumerate(steps):
+            if "normalizer" in step["registry_name"]:
+                step["state_file"] = f"policy_{which}_step_{number}_{step['registry_name']}.safetensors"
+                save_arrays(flat, path / step["state_file"])
         (path / f"policy_{which}.json").write_text(json.dumps({"name": f"policy_{which}", "steps": steps}))
-        save_arrays(flat, path / file)
 
 
 def _old_statistics(statistics):

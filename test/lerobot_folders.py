@@ -41,6 +41,28 @@ def change(file: Path, **changes: object) -> None:
     file.write_text(json.dumps({key: value for key, value in data.items() if key not in changes or value is not None}))
 
 
+def pipelines(kind: str, normaliser: dict, length: int = 48) -> tuple[list[dict], list[dict]]:
+    """Steps of the two processors as LeRobot writes them for that `type`, in their order.
+
+    Args:
+        normaliser: settings of normaliser and unnormaliser.
+        length: tokens of a prompt.
+    """
+    text = {"smolvla": "smolvla_new_line_processor", "pi0": "pi0_new_line_processor",
+            "pi05": "pi05_prepare_state_tokenizer_processor_step",
+            "pi0_fast": "pi0_fast_prepare_state_tokenizer_processor_step"}.get(kind)  # fmt: skip
+    said = {"rename_observations_processor": {"rename_map": {}}, "device_processor": {"device": "cuda",
+            "float_dtype": None}, "normalizer_processor": normaliser, "unnormalizer_processor": normaliser,
+            "tokenizer_processor": {"max_length": length, "task_key": "task", "padding_side": "right",
+            "padding": "max_length", "truncation": True, "tokenizer_name": "someone/tokenizer"}}  # fmt: skip
+    words = [text, "tokenizer_processor"] if text else []
+    device, normalise = ["device_processor"], ["normalizer_processor"]
+    names = [*normalise, *words, *device] if kind in ("pi05", "pi0_fast") else [*words, *device, *normalise]
+    before = ["rename_observations_processor", "to_batch_processor", *names]
+    return tuple([{"registry_name": name, "config": dict(said.get(name, {}))} for name in names]
+                 for names in (before, ["unnormalizer_processor", *device]))  # fmt: skip
+
+
 def expected(name: str) -> tuple[dict[str, Tensor], Sample]:
     """LeRobot's tensors, its preprocessor's and its actions, and the sample that it saw."""
     tensors = load_file(FOLDER / name / "expected.safetensors")

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import golden_vectors
+import lerobot_folders
 import numpy as np
 from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
@@ -196,18 +197,18 @@ def write_pi0_fast(folder: Path, dims: int, cameras: tuple[str, ...]) -> Path:
 def write_processors(folder: Path, data: dict, dims: int, relative=None, rows: dict | None = None) -> None:
     """The two pipelines of a folder with that config.json, and their statistics."""
     flat = {f"{f}.{n}": v for f, each in (rows or statistics(dims)).items() for n, v in each.items()}
-    for stem, name in (
-        ("policy_preprocessor", "normalizer_processor"),
-        ("policy_postprocessor", "unnormalizer_processor"),
-    ):
-        state = f"{stem}_step_0_{name}.safetensors"
-        save_arrays(flat, folder / state)
-        steps = [{"registry_name": name, "config": {"eps": 1e-8, "norm_map": data["normalization_mapping"]},
-                  "state_file": state}]  # fmt: skip
-        if relative is not None and stem == "policy_preprocessor":
-            steps.append({"registry_name": "relative_actions_processor", "config": relative})
-        elif relative is not None:
-            steps.append({"registry_name": "absolute_actions_processor", "config": {"enabled": relative["enabled"]}})
+    settings = {"eps": 1e-8, "features": data["input_features"] | data["output_features"],
+                "norm_map": data["normalization_mapping"]}  # fmt: skip
+    before, after = lerobot_folders.pipelines(data["type"], settings, data.get("tokenizer_max_length", 200))
+    if relative is not None:
+        place = next(i for i, step in enumerate(before) if step["registry_name"] == "normalizer_processor")
+        before.insert(place, {"registry_name": "relative_actions_processor", "config": relative})
+        after.append({"registry_name": "absolute_actions_processor", "config": {"enabled": relative["enabled"]}})
+    for stem, steps in (("policy_preprocessor", before), ("policy_postprocessor", after)):
+        for step in steps:
+            if "normalizer" in step["registry_name"]:
+                step["state_file"] = f"{stem}_step_0_{step['registry_name']}.safetensors"
+                save_arrays(flat, folder / step["state_file"])
         (folder / f"{stem}.json").write_text(json.dumps({"name": stem, "steps": steps}))
 
 

@@ -31,7 +31,9 @@ def folder(request, tmp_path):
 def add_step(folder, which, name, config):
     file = folder / f"policy_{which}.json"
     data = json.loads(file.read_text())
-    data["steps"].append({"registry_name": name, "config": config})
+    kinds = [step["registry_name"] for step in data["steps"]]
+    place = kinds.index("normalizer_processor") if which == "preprocessor" else len(kinds)
+    data["steps"].insert(place, {"registry_name": name, "config": config})
     file.write_text(json.dumps(data))
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 
+import lerobot_folders
 import numpy as np
 import pytest
 import torch
@@ -28,12 +29,13 @@ F = np.float32
 def write_new(path, config=CONFIG, steps=None):
     (path / "config.json").write_text(json.dumps(config))
     file = "policy_preprocessor_step_3_normalizer_processor.safetensors"
-    steps = steps or [
-        {"registry_name": "rename_observations_processor", "config": {"rename_map": {"front": "top"}}},
-        {"registry_name": "normalizer_processor", "state_file": file,
-         "config": {"eps": 1e-6, "features": {}, "norm_map": config["normalization_mapping"]}},
-    ]
-    (path / "policy_preprocessor.json").write_text(json.dumps({"name": "policy_preprocessor", "steps": steps}))
+    before, after = lerobot_folders.pipelines("act", {
+        "eps": 1e-6, "features": config["input_features"], "norm_map": config["normalization_mapping"],
+    })  # fmt: skip
+    before[0]["config"]["rename_map"] = {"front": "top"}
+    before[-1]["state_file"] = file
+    for name, rows in (("policy_preprocessor", steps or before), ("policy_postprocessor", after)):
+        (path / f"{name}.json").write_text(json.dumps({"name": name, "steps": rows}))
     save_file(
         {"observation.state.mean": F([1, 2]), "observation.state.std": F([3, 4]), "action.min": F([0, 0]),
          "action.max": F([1, 1]), "observation.images.top.mean": np.zeros((3, 1, 1), F)},

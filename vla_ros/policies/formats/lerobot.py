@@ -6,24 +6,24 @@ another prefix of the family, and, since the processors became files of their ow
 Older folders keep the statistics among the weights: `lerobot_statistics`.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.files import inside
-from vla_ros.core.records import Pixels, Rows, read_mapping, value_of
-from vla_ros.policies.formats.weights import check_tensors, numbers
+from vla_ros.core.records import Pixels, Rows, value_of
+from vla_ros.policies.formats.lerobot_steps import (
+    FILES,
+    NORMALISERS,
+    PREPROCESSOR,
+    RENAME,
+    TOKENS,
+    Step,
+    read_steps,
+)
 from vla_ros.policies.options import ACTION, STATE
 
-PREPROCESSOR = "policy_preprocessor.json"
-POSTPROCESSOR = "policy_postprocessor.json"
-MOST_STATE = 64 << 20  # bytes of the tensors of a processor step
 KINDS = ("VISUAL", "STATE", "ENV", "ACTION")
 MODES = {"IDENTITY": "identity", "MEAN_STD": "mean_std", "MIN_MAX": "min_max", "QUANTILES": "quantiles",
          "QUANTILE10": "deciles"}  # LeRobot's name of a normalisation: ours
@@ -44,18 +44,6 @@ HARMLESS = frozenset(
 )
 HARMLESS_PREFIXES = ("optimizer_", "scheduler_")
 
-NORMALISERS = "normalizer_processor", "unnormalizer_processor"
-NORMALISER = frozenset({"eps", "features", "norm_map"})  # settings of a normaliser that we know
-# Steps that move data about without changing a value that we compute with.
-_PLAIN_STEPS = frozenset(
-    {"to_batch_processor", "device_processor", "rename_observations_processor", "normalizer_processor",
-     "unnormalizer_processor", "tokenizer_processor", "smolvla_new_line_processor", "newline_task_processor",
-     "pi0_new_line_processor", "pi05_prepare_state_tokenizer_processor_step",
-     "pi0_fast_prepare_state_tokenizer_processor_step", "action_tokenizer_processor",
-     "xvla_image_to_float", "xvla_imagenet_normalize", "xvla_add_domain_id",
-     "relative_actions_processor", "absolute_actions_processor", "delta_actions_processor"}
-)
-
 
 @dataclass(frozen=True)
 class Feature:
@@ -64,17 +52,6 @@ class Feature:
     name: str
     kind: str
     shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A processor step: its registered name, its settings, its tensors in float64 where it has any, and the name
-    of their file where it is a normaliser and the folder lacks it."""
-
-    name: str
-    config: Mapping[str, Any]
-    state: Mapping[str, np.ndarray] = field(default_factory=dict)
-    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -142,15 +119,16 @@ class LeRobotFolder:
     @property
     def renamed(self) -> Mapping[str, str]:
         """Name in the robot's data -> name of the feature."""
-        step = self.step("rename_observations_processor")
-        return value_of(dict[str, str], (step.config.get("rename_map") if step else None) or {}, "rename_map")
+        step = self.step(RENAME)
+        where = f"{self.path / PREPROCESSOR}: {RENAME}.rename_map"
+        return value_of(dict[str, str], (step.config.get("rename_map") if step else None) or {}, where)
 
     @property
     def text_length(self) -> int | None:
-        """Tokens of a prompt at most, as the preprocessor cuts it; None where it does not say."""
-        step = self.step("tokenizer_processor")
-        where = f"{self.path / PREPROCESSOR}: tokenizer_processor.max_length"
-        return value_of(Rows | None, step.config.get("max_length"), where) if step else None
+        """Tokens of a prompt at most, as the preprocessor cuts it; None where there is none."""
+        step = self.step(TOKENS)
+        where = f"{self.path / PREPROCESSOR}: {TOKENS}.max_length"
+        return value_of(Rows, step.config.get("max_length", 512), where) if step else None  # LeRobot's default
 
     def of_widths(self, state: int, actions: int) -> "LeRobotFolder":
         """The same with other sizes of state (where it has one) and actions: what is left of declared padding."""
@@ -166,11 +144,11 @@ class LeRobotFolder:
         return next((step for step in self.preprocessor if step.name == name), None)
 
 
-def read_folder(path: Path, config: Mapping[str, Any], own_steps: Collection[str] = ()) -> LeRobotFolder:
+def read_folder(path: Path, config: Mapping[str, Any], own_steps: Sequence[str] = ()) -> LeRobotFolder:
     """Read the small files of a LeRobot folder.
 
     Args:
-        own_steps: registered names of processor steps that the family reads itself.
+        own_steps: registered names, in their order, of processor steps that the family reads itself. They normalise.
 
     Raises InputError that names the file and the field.
     """
@@ -182,25 +160,64 @@ def read_folder(path: Path, config: Mapping[str, Any], own_steps: Collection[str
         outputs.setdefault(ACTION, Feature(ACTION, "ACTION", (config.get("max_action_dim", 32),)))
     if ACTION not in outputs:
         raise InputError(f"{where}: output_features has {sorted(outputs)}, expected {ACTION!r} among them")
-    preprocessor = _steps(path / PREPROCESSOR, own_steps)
-    postprocessor = _steps(path / POSTPROCESSOR, own_steps)
+    steps = read_steps(path, config.get("type"), own_steps)
     modes = _modes(config.get("normalization_mapping"), where) or dict(DEFAULT_MODES.get(config.get("type"), {}))
-    epsilon, seen = 1e-8, {}
-    for steps, name, file in (
-        (preprocessor, NORMALISERS[0], path / PREPROCESSOR), (postprocessor, NORMALISERS[1], path / POSTPROCESSOR),
-    ):
-        for step in (step for step in steps if step.name == name):
-            if unknown := sorted(key for key in step.config.keys() - NORMALISER if step.config[key] is not None):
-                raise InputError(f"{file}: {name}: unknown {unknown}, expected some of {sorted(NORMALISER)}")
-            said = {"eps": value_of(float, step.config.get("eps", 1e-8), f"{file}: {name}.eps"),
-                    **_modes(step.config.get("norm_map"), file)}
-            for key, value in said.items():
-                if seen.setdefault(key, value) != value:
-                    raise InputError(f"{file}: {name}: {key} is {value}, but {seen[key]} in {PREPROCESSOR}; expected "
-                                     "the same")
-            epsilon = said.pop("eps")
-            modes |= said
-    return LeRobotFolder(path, config, inputs, outputs, modes, epsilon, preprocessor, postprocessor)
+    folder = LeRobotFolder(path, config, inputs, outputs, modes, 1e-8, *steps)
+    _check_renamed(folder)
+    return _with_normalisation(folder) if any(steps) and not own_steps else folder
+
+
+def _check_renamed(folder: LeRobotFolder) -> None:
+    """No feature has two sources, and none that the policy reads is renamed away."""
+    where, sources = f"{folder.path / PREPROCESSOR}: {RENAME}.rename_map", {}
+    for source, feature in folder.renamed.items():
+        if sources.setdefault(feature, source) != source:
+            raise InputError(f"{where}: {shown(source)} and {shown(sources[feature])} both become {shown(feature)}, "
+                             "expected one of them")
+    for source, feature in folder.renamed.items():
+        if source in folder.inputs and source not in sources:
+            raise InputError(f"{where}: {shown(source)} becomes {shown(feature)}, but the policy reads {shown(source)} "
+                             "(input_features of config.json); expected a name that it does not read")
+
+
+def _with_normalisation(folder: LeRobotFolder) -> LeRobotFolder:
+    """With the modes and the epsilon of its processors, which count before config.json's."""
+    modes, epsilon = dict(folder.modes), None
+    for steps, name, file in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, FILES, strict=True):
+        where = f"{folder.path / file}: {name}"
+        step = next((step for step in steps if step.name == name), None)
+        if step is None:
+            used = {feature.kind for feature in (*folder.inputs.values(), *folder.outputs.values())}
+            if done := sorted(kind for kind in used if modes.get(kind, "IDENTITY") != "IDENTITY"):
+                raise InputError(f"{folder.path / file}: no step {name}, expected one, since {done[0]} is normalised "
+                                 f"by {modes[done[0]]}")
+            continue
+        eps = value_of(float, step.config.get("eps", 1e-8), f"{where}.eps")
+        said = step.config.get("norm_map")
+        # A kind that the map leaves out passes as it is. The postprocessor has to do with actions alone.
+        left_out = dict.fromkeys(KINDS if name == NORMALISERS[0] else ("ACTION",), "IDENTITY")
+        told = modes if said is None else left_out | _modes(said, folder.path / file)
+        if name == NORMALISERS[0]:
+            modes = modes | told
+            _check_normalised(step.config.get("features"), folder.inputs.values(), modes, f"{where}.features")
+        for key, value, first in (("eps", eps, epsilon or eps), *((k, v, modes.get(k, v)) for k, v in told.items())):
+            if value != first:
+                raise InputError(f"{where}: {key} is {value}, but {first} in {PREPROCESSOR}; expected the same")
+        epsilon = eps
+    return replace(folder, modes=modes, epsilon=1e-8 if epsilon is None else epsilon)
+
+
+def _check_normalised(said: Any, inputs: Iterable[Feature], modes: Mapping[str, str], where: str) -> None:
+    """Raises InputError for an input that the normaliser would pass as it is, or take for another kind."""
+    features = value_of(dict[str, dict] | None, said, where)
+    for feature in inputs:
+        mode = modes.get(feature.kind, "IDENTITY")
+        if features is None or mode == "IDENTITY" or feature.name.startswith(VIRTUAL_CAMERA):
+            continue
+        kind = features.get(feature.name, {}).get("type")
+        if kind != feature.kind:
+            raise InputError(f"{where}: {feature.name} {f'has the type {shown(kind)}' if kind else 'is not there'}, "
+                             f"expected {feature.kind}, which is normalised by {mode}")
 
 
 def check_fields(config: Mapping[str, Any], known: Collection[str], where: Path) -> None:
@@ -236,31 +253,3 @@ def _modes(value: Any, where: Path) -> dict[str, str]:
         if mode not in MODES:
             raise InputError(f"{where}: normalisation {shown(mode)} of {kind}, expected one of {sorted(MODES)}")
     return modes
-
-
-def _steps(path: Path, own: Collection[str]) -> tuple[Step, ...]:
-    if not path.exists():
-        return ()
-    steps = []
-    rows = value_of(list[dict], read_mapping(path, "processor").get("steps"), f"{path}: steps")
-    for index, row in enumerate(rows):
-        where = f"{path}: steps[{index}]"
-        name = value_of(str, row.get("registry_name"), f"{where}.registry_name")
-        config = value_of(dict[str, Any], row.get("config") or {}, f"{where}.config")
-        if name not in _PLAIN_STEPS and name not in own:
-            raise InputError(f"{where}: step {shown(name)} is not known, expected one of "
-                             f"{sorted({*_PLAIN_STEPS, *own})}")
-        state, missing = {}, ""
-        file = row.get("state_file")
-        if file and name in NORMALISERS and not inside(path.parent, file, f"{where}.state_file").exists():
-            missing = file  # a folder without its statistics can be described
-        elif file:
-            file = inside(path.parent, file, f"{where}.state_file")
-            check_tensors(file, MOST_STATE)
-            try:
-                tensors = load_file(file)
-            except (OSError, SafetensorError, KeyError, AttributeError) as error:  # the latter for an unknown type
-                raise InputError(f"{file}: cannot be read: {error}") from error
-            state = {key: numbers(tensor, f"{file}: {key}") for key, tensor in tensors.items()}
-        steps.append(Step(name, config, state, missing))
-    return tuple(steps)

@@ -19,6 +19,7 @@ from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder
 from vla_ros.policies.formats.lerobot_statistics import find_statistics, lacking
+from vla_ros.policies.formats.lerobot_steps import ABSOLUTE_STEP, RELATIVE_STEPS
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts
 from vla_ros.policies.processor import short_name
@@ -26,8 +27,6 @@ from vla_ros.policies.processor import short_name
 logger = logging.getLogger(__name__)
 
 USUAL_RATE = 30.0  # Hz, at which LeRobot records unless told otherwise
-RELATIVE_STEPS = ("relative_actions_processor", "delta_actions_processor")  # LeRobot from 0.6, and until 0.5.1
-ABSOLUTE_STEP = "absolute_actions_processor"
 
 
 def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOptions, fit: str) -> Parts:

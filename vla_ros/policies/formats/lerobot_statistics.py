@@ -12,7 +12,8 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.policies import normalisation
-from vla_ros.policies.formats.lerobot import MODES, NORMALISERS, POSTPROCESSOR, PREPROCESSOR, LeRobotFolder
+from vla_ros.policies.formats.lerobot import MODES, LeRobotFolder
+from vla_ros.policies.formats.lerobot_steps import NORMALISERS, POSTPROCESSOR, PREPROCESSOR
 from vla_ros.policies.formats.weights import TensorFolder, numbers
 from vla_ros.policies.options import ACTION
 

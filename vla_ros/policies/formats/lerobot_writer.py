@@ -14,8 +14,8 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.formats.lerobot import MODES, POSTPROCESSOR, PREPROCESSOR
-from vla_ros.policies.formats.lerobot_robot import ABSOLUTE_STEP, RELATIVE_STEPS
+from vla_ros.policies.formats.lerobot import MODES
+from vla_ros.policies.formats.lerobot_steps import ABSOLUTE_STEP, POSTPROCESSOR, PREPROCESSOR, RELATIVE_STEPS
 from vla_ros.policies.normalisation import MODES as NEEDED
 from vla_ros.policies.normalisation import NAMES, STYLES, Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE
