@@ -16,7 +16,8 @@ def rms_normalised(x: Tensor, eps: float) -> Tensor:
 def layer_normalised(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """LayerNorm of (..., width) in float32 whatever the type of `x`, which is that of the result (the weights may be
     kept in float32 beside bfloat16 matrices)."""
-    out = functional.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps)
+    bias = None if norm.bias is None else norm.bias.float()
+    out = functional.layer_norm(x.float(), norm.normalized_shape, norm.weight.float(), bias, norm.eps)
     return out.to(x.dtype)
 
 

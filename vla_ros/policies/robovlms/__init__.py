@@ -1,0 +1,1 @@
+"""RoboVLMs: a vision-language model, an action token in it, and a head with memory."""

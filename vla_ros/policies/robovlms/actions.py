@@ -1,0 +1,200 @@
+"""What RoboVLMs does to actions before its network sees them, and back.
+
+An action has seven numbers: the difference of the end effector's position and of its rotation (Euler XYZ), each scaled
+by the dataset, and a gripper, the last. In training, in this order: `Normaliser`, `mu_law` where `use_mu_law` asks,
+`to_tool` where `tcp_rel` does; back in the opposite order. The alternative `regular_action`, mean and deviation, is
+`policies.normalisation.Normalisation("mean_std", ..., "openpi")` whose mask leaves the gripper.
+
+Where the published code keeps "the last value" of an array (T, 7) under mu-law or mean and deviation, it keeps the last
+row; what it means, and what is done here, is the gripper of every row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.rotations import from_matrix, to_matrix
+
+TURN = 0.01  # a rotation's difference is shrunk by it before it is composed: those of CALVIN are 100 times too large
+BEHIND = 10  # ids between the action tokens and the special ones
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """(..., D) actions to [-1, 1]: cut to [low, high] and stretched; with `bounds` the result once more, to these.
+
+    CALVIN's policies have low, high = -0.65, 0.65 alone. Those of Open X-Embodiment (Bridge, Google's robot) are
+    normalised twice: by the dataset's quantiles, then with bounds = (-0.65, 0.65).
+
+    Attributes:
+        low, high: one number, or one for each dimension.
+        bounds: of the second step.
+        gripper: whether the last step treats the last dimension too; in training it is kept, as it is -1 or 1 there.
+    """
+
+    low: float | Sequence[float] | np.ndarray
+    high: float | Sequence[float] | np.ndarray
+    bounds: tuple[float, float] | None = None
+    gripper: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises InputError for bounds that are no numbers, or not in their order."""
+        for low, high in self._steps:
+            if not (np.isfinite([low, high]).all() and (low < high).all()):
+                raise InputError(f"robovlms: actions are normalised from {low.tolist()} to {high.tolist()}, expected "
+                                 "finite numbers, the first smaller")
+
+    @property
+    def _steps(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        pairs = [(self.low, self.high), *([self.bounds] if self.bounds else [])]
+        return [(np.asarray(low, np.float64), np.asarray(high, np.float64)) for low, high in pairs]
+
+    def normalise(self, actions: np.ndarray) -> np.ndarray:
+        """(..., D) float64 in [-1, 1]."""
+        for index, (low, high) in enumerate(self._steps):
+            before = np.asarray(actions, np.float64)
+            actions = 2 * (np.clip(before, low, high) - low) / (high - low) - 1
+            self._keep(actions, before, index)
+        return actions
+
+    def inverse(self, actions: np.ndarray) -> np.ndarray:
+        """(..., D) float64 in the units of the data. What lies beyond [-1, 1] is not cut, as published."""
+        for index, (low, high) in reversed(list(enumerate(self._steps))):
+            before = np.asarray(actions, np.float64)
+            actions = 0.5 * (before + 1) * (high - low) + low
+            self._keep(actions, before, index)
+        return actions
+
+    def _keep(self, actions: np.ndarray, before: np.ndarray, index: int) -> None:
+        if not self.gripper and index == len(self._steps) - 1:
+            actions[..., -1] = before[..., -1]
+
+
+def grips(logits: np.ndarray) -> np.ndarray:
+    """(...) logits of the gripper's head, or the discrete decoder's values of it, to -1 and 1.
+
+    The published evaluation takes sigmoid > 0.5 for 0 or 1 and stretches that by bounds which hold zero between them;
+    of the result it uses the sign, or whether it is above 0.5: both are the logit's sign.
+    """
+    return np.where(np.asarray(logits) > 0, 1.0, -1.0)
+
+
+def opened(grippers: np.ndarray, times: int = 2) -> np.ndarray:
+    """(T,) grippers of successive steps, of which a positive one opens, to -1 and 1: it opens only when it has been
+    told so `times` in a row. RoboVLMs does so on the WidowX."""
+    row, result = 0, np.empty(len(grippers))
+    for step, value in enumerate(grippers):
+        row = row + 1 if value > 0 else 0
+        result[step] = 1.0 if row >= times else -1.0
+    return result
+
+
+@dataclass(frozen=True)
+class Discretiser:
+    """Actions as tokens, the last of the vocabulary before `BEHIND` others and the special ones, counted backwards.
+
+    The convention is that of the published code: `bins` edges, the k-th bin is end - k, read as its centre; a value on
+    the last edge lies in a bin of its own, which is read as the last but one. The architecture guide's convention,
+    floor((a + 1) * (bins - 1) / 2) counted forwards, numbers the same bins from the other end: not compatible, and not
+    offered, as no published weights speak it.
+
+    Attributes:
+        bins: how many.
+        low, high: what is beyond is cut.
+        vocabulary: tokens of the tokenizer without those that were added to it.
+        special: entries of its special tokens' map, each of a list counted.
+    """
+
+    bins: int
+    low: float
+    high: float
+    vocabulary: int
+    special: int
+
+    def __post_init__(self) -> None:
+        """Raises InputError where there is no room for the tokens, or no range for the values."""
+        if self.bins < 2 or not np.isfinite([self.low, self.high]).all() or self.low >= self.high:
+            raise InputError(f"robovlms: {self.bins} bins from {self.low} to {self.high}, expected two or more and "
+                             "finite numbers, the first smaller")
+        if self.special < 0 or self.first < 0:
+            raise InputError(f"robovlms: {self.bins} action tokens before {self.special} special ones and {BEHIND} "
+                             f"others, expected a vocabulary of as many, this has {self.vocabulary}")
+
+    @property
+    def end(self) -> int:
+        """Id behind the last action token."""
+        return self.vocabulary - self.special - BEHIND
+
+    @property
+    def first(self) -> int:
+        """Id of the first action token, that of `high`."""
+        return self.end - self.bins
+
+    @property
+    def _edges(self) -> np.ndarray:
+        return np.linspace(self.low, self.high, self.bins)
+
+    def ids(self, actions: Tensor | np.ndarray) -> Tensor:
+        """(...) actions to (...) int64 ids, on their device. Compared in float64 whatever their type."""
+        values = torch.as_tensor(actions)
+        edges = torch.from_numpy(self._edges).to(values.device)
+        return self.end - torch.bucketize(values.double().clamp(self.low, self.high), edges, right=True)
+
+    def values(self, ids: Tensor | np.ndarray) -> np.ndarray:
+        """(...) ids to (...) float64 centres; ids that are no action go to the nearest bin, as published."""
+        centres = (self._edges[:-1] + self._edges[1:]) / 2
+        return centres[np.clip(self.end - np.asarray(ids, np.int64) - 1, 0, self.bins - 2)]
+
+
+def mu_law(actions: np.ndarray, mu: float = 255, inverse: bool = False) -> np.ndarray:
+    """(..., D) actions in [-1, 1] to the same with small ones spread: sign(x) log(1 + mu |x|) / log(1 + mu); the last
+    dimension, the gripper, is kept. (ITU-T G.711.)"""
+    actions = np.asarray(actions, np.float64)
+    size = np.expm1(np.abs(actions) * np.log1p(mu)) / mu if inverse else np.log1p(mu * np.abs(actions)) / np.log1p(mu)
+    return np.concatenate([(np.sign(actions) * size)[..., :-1], actions[..., -1:]], axis=-1)
+
+
+def to_tool(actions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """Differences of a pose in the frame of the world to such in the tool's own.
+
+    Args:
+        actions: (..., 7) position, rotation, gripper.
+        rotations: (..., 3) the tool's before the action, Euler XYZ in the world, rad.
+
+    Returns:
+        (..., 7). As in CALVIN, whose convention it is, the rotation is that of the old tool seen from the new one.
+    """
+    actions, rotations = np.asarray(actions, np.float64), np.asarray(rotations, np.float64)
+    old, new = (to_matrix(angles, "euler_xyz") for angles in (rotations, rotations + TURN * actions[..., 3:6]))
+    turned = from_matrix(_turned(new) @ old, "euler_xyz") / TURN
+    return _joined(_turned(old), turned, actions)
+
+
+def to_world(actions: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """The inverse of `to_tool`, of the same arguments; differences of angles in (-pi, pi] before they are scaled."""
+    actions, rotations = np.asarray(actions, np.float64), np.asarray(rotations, np.float64)
+    old, turn = (to_matrix(angles, "euler_xyz") for angles in (rotations, TURN * actions[..., 3:6]))
+    away = from_matrix(old @ _turned(turn), "euler_xyz") - rotations
+    return _joined(old, np.arctan2(np.sin(away), np.cos(away)) / TURN, actions)
+
+
+def _turned(matrix: np.ndarray) -> np.ndarray:
+    return matrix.swapaxes(-1, -2)
+
+
+def _joined(frame: np.ndarray, turned: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    moved = (frame @ actions[..., :3, None])[..., 0]
+    return np.concatenate([moved, turned, actions[..., 6:]], axis=-1)
+
+
+def chunks(values: Tensor, window: int, chunk: int) -> Tensor:
+    """(B, N, ...) rows from the window's first step on to (B, window, chunk, ...): what each step is to answer.
+
+    N is at least window + chunk - 1; rows behind are not used.
+    """
+    rows = values[:, : window + chunk - 1].unfold(1, chunk, 1)  # the chunk is the last dimension
+    return rows.movedim(-1, 2)

@@ -1,0 +1,106 @@
+"""What a vision-language model needs to be the backbone of a RoboVLM."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vla_ros.nn.attention import KeyValueCache, causal_mask, grouped_attention
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Backbone(nn.Module, ABC):
+    """Images and text to embeddings, embeddings to hidden states.
+
+    A new one gives `Size`, `see`, and `layers` with `project(x) -> query, key, value` (B, heads, S, head_dim) and
+    `finish(x, attended) -> x`, or a `read` of its own; published ones `rules` and `size_of` as well.
+
+    Attributes:
+        Size: frozen dataclass with at least `width` (of an embedding), `vocabulary`, `heads` and `image` (pixels).
+        size: an instance of `Size`.
+        embedding: of the words; its weight reads the words out, too.
+        norm: the last one.
+        scale: what all embeddings are multiplied by when they are read.
+        keys: (heads, width) of the keys of a layer.
+    """
+
+    Size: ClassVar[type]
+    layers: nn.ModuleList
+    norm: nn.Module
+    scale = 1.0
+    keys = property(lambda self: (self.size.heads, self.size.width // self.size.heads))
+
+    def __init__(self, size: Any) -> None:
+        super().__init__()
+        self.size = size
+        self.embedding = nn.Embedding(size.vocabulary, size.width)
+        nn.init.normal_(self.embedding.weight, std=size.width**-0.5)
+
+    @classmethod
+    def rules(cls, size: Any) -> tuple[tuple[str, str], ...]:
+        """For `weights.renamed`: published keys behind "model." to names in a `RoboVLM`."""
+        return ()
+
+    @classmethod
+    def size_of(cls, shapes: Shapes, said: Mapping[str, Any], where: str) -> Any:
+        """The size that published tensors have, whose names begin behind "model.backbone.".
+
+        Args:
+            said: config.json of the vision-language model, {} where it is not there.
+
+        Raises InputError.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def see(self, images: Tensor, text: Tensor, valid: Tensor) -> Tensor:
+        """Tokens of the images.
+
+        Args:
+            images: (N, C, 3, image, image) normalised.
+            text: (N, T, width) embedded, for those who look for what it names; valid: (N, T) bool.
+
+        Returns:
+            (N, C, P, width).
+        """
+
+    def cache(self, rows: int, length: int) -> KeyValueCache:
+        """An empty one, for `read` to store the keys and values of `rows` x `length` tokens in."""
+        heads, width = self.keys
+        return KeyValueCache(self.embedding.weight.new_empty(2, len(self.layers), rows, heads, 0, width), length)
+
+    def read(self, x: Tensor, valid: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        """Hidden states after the last norm, each of what is before it.
+
+        Args:
+            x: (N, S, width) embeddings, without `scale`.
+            valid: (N, P + S) bool, of the P tokens in the cache and of these.
+            cache: what was read before; these are stored behind it.
+
+        Returns:
+            (N, S, width).
+        """
+        start = valid.shape[1] - x.shape[1]
+        x = self.placed(x * self.scale, start).to(self.embedding.weight.dtype)
+        mask = self.mask(valid, start)
+        for i, layer in enumerate(self.layers):
+            query, key, value = layer.project(x)
+            if cache is not None:
+                key, value = cache.store(i, key, value)
+            x = layer.finish(x, grouped_attention(query, key, value, mask))
+        return self.norm(x)
+
+    def words(self, hidden: Tensor) -> Tensor:
+        """(..., width) hidden states to (..., vocabulary) logits."""
+        return functional.linear(hidden, self.embedding.weight)
+
+    def placed(self, x: Tensor, start: int) -> Tensor:
+        """(N, S, width) with what tells their places, counted from `start`; the same where attention tells them."""
+        return x
+
+    def mask(self, valid: Tensor, start: int) -> Tensor:
+        """What each of the tokens from `start` on sees, as `grouped_attention` takes it: (N, 1, S, P + S)."""
+        return causal_mask(valid, 1)[:, :, start:]

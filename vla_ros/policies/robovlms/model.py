@@ -1,0 +1,268 @@
+"""RoboVLMs (Li et al. 2024, https://arxiv.org/abs/2412.14058): a vision-language model reads images and text, and a
+head that remembers makes actions of it.
+
+The tokens are [start][last camera] .. [first camera][text][action token][end]. In training a window of steps is read,
+whose steps meet in the head ("post") or in the language model already ("pre"); serving brings one step at a time, and
+the head remembers what it saw of the last `window` ones. A discrete head decodes tokens instead, and remembers nothing.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vla_ros.nn.attention import KeyValueCache
+from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, Traits, tensors
+from vla_ros.policies.robovlms.actions import Discretiser, chunks
+from vla_ros.policies.robovlms.config import BACKBONES, RoboVLMConfig
+from vla_ros.policies.robovlms.heads import Head
+from vla_ros.policies.robovlms.resampler import PerceiverResampler
+
+IGNORED = -100
+
+
+@tensors
+class Window:
+    """What the head remembers.
+
+    Attributes:
+        window: (B, K, latent * width), of the newest steps, the oldest first; rows behind the last are not read.
+        steps: (B,) int64, how many there are.
+    """
+
+    window: Tensor
+    steps: Tensor
+
+
+@tensors
+class Seen:
+    """Features of one step, (B, latent * width), and what is remembered of those before, None: nothing ever."""
+
+    features: Tensor
+    memory: Window | None
+
+
+@tensors
+class Written:
+    """What a discrete policy has read, and the first token that it writes.
+
+    Attributes:
+        cache: (2, layers, B, heads, P, head_dim) keys and values.
+        valid: (B, P) bool.
+        token: (B,) int64.
+    """
+
+    cache: Tensor
+    valid: Tensor
+    token: Tensor
+
+
+class RoboVLM(Policy):
+    """A batch holds
+        images: (B, L, N, 3, image, image) uint8, or normalised float; L steps, oldest first, of N cameras.
+        tokens: (B, T) int64, the prompt; token_mask: (B, T) bool, padding on the right.
+
+    In training "actions" are (B, L - 1 + chunk, D), from the window's first step on. It answers (B, chunk, D), or
+    tokens of a discrete head, (B, horizon * D) int64.
+    """
+
+    config: RoboVLMConfig
+    float32 = (r".*norm",)
+
+    def __init__(self, config: RoboVLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.traits = Traits(paced=config.remembers, pads=False)
+        if config.head == "discrete":
+            self.compiled = ("encode",)  # each token sees one key more
+        self.backbone = BACKBONES[config.kind](config.backbone)
+        if config.resampler:
+            self.vision_resampler = PerceiverResampler(config.backbone.width)
+        if config.head != "discrete":
+            self.head = Head(config)
+            if config.reads == "action":
+                self.action_token = nn.Parameter(torch.zeros(config.backbone.width))
+        names = len(config.cameras)
+        self.register_buffer("image_mean", torch.zeros(names, 3, 1, 1, device="cpu"), persistent=False)
+        self.register_buffer("image_std", torch.ones(names, 3, 1, 1, device="cpu"), persistent=False)
+
+    def begin(self, size: int) -> Memory:
+        config = self.config
+        if not config.remembers:
+            return None
+        like = next(self.head.parameters())
+        steps = torch.zeros(size, dtype=torch.int64, device=like.device)
+        return Window(like.new_zeros(size, config.window, config.columns), steps)
+
+    def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Seen | Written:
+        """All that the backbone does. What is remembered is void after a gap as long as the window."""
+        if self.config.head == "discrete":
+            return self._prompted(batch)
+        if memory is not None:
+            late = batch["elapsed"] > self.config.window
+            memory = Window(memory.window, torch.where(late, 0, memory.steps))
+        return Seen(self.features(batch)[:, -1], memory)
+
+    def act(
+        self, context: Seen | Written, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
+    ) -> Answer:
+        """The head's answer to the newest step, of a window that begins with zeros; or the most likely tokens.
+
+        As published: the state of the recurrence starts at zero, and once there are more steps than a window holds it
+        is made anew of the last ones. Both are one pass over what is remembered.
+        """
+        if self.config.head == "discrete":
+            return Answer(self._decoded(context))
+        memory, newest = context.memory, context.features
+        if memory is None:
+            return Answer(self._joined(*self.head.decode(self.head.body(newest[:, None])[:, 0])))
+        length = self.config.window
+        full = (memory.steps >= length)[:, None, None]
+        place = memory.steps.clamp(max=length - 1)
+        window = torch.where(full, memory.window.roll(-1, dims=1), memory.window)
+        here = torch.arange(length, device=place.device) == place[:, None]
+        window = torch.where(here[..., None], newest[:, None], window)
+        hidden = self.head.body(window)
+        hidden = hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
+        return Answer(self._joined(*self.head.decode(hidden)), Window(window, place + 1))
+
+    def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
+        """Huber of the poses (delta 1) and binary cross entropy of the grippers, means over the rows that are no
+        padding, weighted; or cross entropy of the action tokens and the stop. A window never enters a memory."""
+        config = self.config
+        actions, pad = batch["actions"], batch.get("action_is_pad")
+        kept = torch.ones_like(actions[..., 0], dtype=torch.bool) if pad is None else ~pad
+        steps = batch["images"].shape[1]
+        actions, kept = (chunks(rows, steps, config.chunk) for rows in (actions, kept))
+        if config.head == "discrete":
+            return {"loss": self.token_loss(batch, self.tokens.ids(actions), kept)}
+        pose, logits = self.head.decode(self.head.body(self.features(batch)))
+        return self.losses(pose, logits, actions, kept)
+
+    def losses(self, pose: Tensor, logits: Tensor | None, actions: Tensor, kept: Tensor) -> dict[str, Tensor]:
+        """Of (B, L, chunk, pose_dim) poses and (B, L, chunk) logits, for (B, L, chunk, D) actions, those `kept`."""
+        config = self.config
+        count = kept.sum().clamp(min=1)
+        error = functional.huber_loss(pose, actions[..., : config.pose_dim], reduction="none")
+        arm = (error * kept[..., None]).sum() / (count * config.pose_dim)
+        if logits is None:
+            return {"loss": arm}
+        error = functional.binary_cross_entropy_with_logits(logits, (actions[..., -1] + 1) / 2, reduction="none")
+        gripper = (error * kept).sum() / count
+        return {"loss": arm + config.gripper_weight * gripper, "arm": arm, "gripper": gripper}
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the head sees of each step, (B, L, latent * width)."""
+        config, read = self.config, self.tokens_read(batch)
+        if config.pooling:
+            flat = read.flatten(0, 1).transpose(1, 2)
+            pooled = functional.adaptive_max_pool1d(flat, config.latent).transpose(1, 2)
+            read = pooled.unflatten(0, read.shape[:2])
+        return read.flatten(2).to(next(self.head.parameters()).dtype)
+
+    def tokens_read(self, batch: Batch) -> Tensor:
+        """The tokens that the head reads, as the backbone leaves them: (B, L, tokens, width)."""
+        config, sizes = self.config, batch["images"].shape[:2]
+        x, valid = self.embedded(batch)
+        hidden = self.read(x, valid, sizes)
+        end = hidden.shape[1] - config.behind
+        text = config.image_place + self._seen_tokens(hidden, batch)
+        first, last = {
+            "action": (end - config.latent, end), "text": (text, end), "vision": (config.image_place, text),
+            "all": (0, hidden.shape[1]),
+        }[config.reads]
+        return hidden[:, first:last].unflatten(0, sizes)
+
+    def read(self, x: Tensor, valid: Tensor, sizes: tuple[int, int]) -> Tensor:
+        """Hidden states of (B * L, S, width) embeddings, the same shape; with history "pre" a window's steps see those
+        before them."""
+        if self.config.history == "post" and self.config.head != "discrete":
+            return self.backbone.read(x, valid)
+        whole, seen = x.unflatten(0, sizes).flatten(1, 2), valid.unflatten(0, sizes).flatten(1, 2)
+        return self.backbone.read(whole, seen).unflatten(1, (sizes[1], -1)).flatten(0, 1)
+
+    def embedded(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B * L, S, width) embeddings of all tokens of each step, and their (B * L, S) validity."""
+        config, steps = self.config, batch["images"].shape[1]
+        ids, valid = (batch[name].repeat_interleave(steps, dim=0) for name in ("tokens", "token_mask"))
+        text = self.backbone.embedding(ids)
+        seen = self.see(batch["images"].flatten(0, 1), text, valid)
+        place, end = config.image_place, text.shape[1] - config.behind
+        parts, masks = [text[:, :place], seen, text[:, place:end]], [valid[:, :place], _all(seen), valid[:, place:end]]
+        if config.reads == "action" and config.head != "discrete":
+            token = self.action_token.to(text.dtype).expand(len(text), config.latent, -1)
+            parts.append(token), masks.append(_all(token))
+        return torch.cat([*parts, text[:, end:]], dim=1), torch.cat([*masks, valid[:, end:]], dim=1)
+
+    def see(self, images: Tensor, text: Tensor, valid: Tensor) -> Tensor:
+        """(N, C, 3, image, image) of C cameras to (N, C * tokens, width), the last camera first."""
+        if images.dtype == torch.uint8:
+            images = (images.float() / 255 - self.image_mean) / self.image_std
+        seen = self.backbone.see(images, text, valid)
+        if self.config.resampler:
+            seen = self.vision_resampler(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
+        return seen.flip(1).flatten(1, 2).to(text.dtype)
+
+    @property
+    def tokens(self) -> Discretiser:
+        config = self.config
+        return Discretiser(config.bins, config.lowest, config.highest, config.action_end + 10, 0)
+
+    def token_loss(self, batch: Batch, ids: Tensor, kept: Tensor) -> Tensor:
+        """Mean cross entropy of (B, L, chunk, D) action tokens, in the (B, L, chunk) rows that are kept, and of the
+        stop behind each step's. A window's steps are read together, each with the answers before it."""
+        config, sizes = self.config, ids.shape[:2]
+        ids = ids.flatten(2).flatten(0, 1)
+        labels = ids.masked_fill(~kept.flatten(0, 1).repeat_interleave(config.action_dim, dim=1), IGNORED)
+        stop = torch.full_like(ids[:, :1], config.stop)
+        prompt, valid = (batch[name].repeat_interleave(sizes[1], dim=0) for name in ("tokens", "token_mask"))
+        # The answer stands behind the prompt's last word, padding behind the answer.
+        place = valid.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1] + 1, device=ids.device)
+        told = functional.pad(prompt, (0, ids.shape[1] + 1)).scatter(1, place, torch.cat([ids, stop], dim=1))
+        wanted = torch.full_like(told, IGNORED).scatter(1, place, torch.cat([labels, stop], dim=1))
+        valid = functional.pad(valid, (0, ids.shape[1] + 1)).scatter(1, place, True)
+        text = self.backbone.embedding(told)
+        seen, at = self.see(batch["images"].flatten(0, 1), text, valid), config.image_place
+        x = torch.cat([text[:, :at], seen, text[:, at:]], dim=1)
+        valid = torch.cat([valid[:, :at], _all(seen), valid[:, at:]], dim=1)
+        logits = self.backbone.words(self.read(x, valid, sizes))[:, seen.shape[1] :]
+        # Behind the images the columns are those of the text: a token is told by the column before its own.
+        return functional.cross_entropy(logits[:, :-1].float().transpose(1, 2), wanted[:, 1:], ignore_index=IGNORED)
+
+    def _prompted(self, batch: Batch) -> Written:
+        """Of the newest step alone, as published."""
+        x, valid = self.embedded(batch | {"images": batch["images"][:, -1:]})
+        cache = self.backbone.cache(*x.shape[:2])
+        hidden = self.backbone.read(x, valid, cache)[:, -1]
+        return Written(cache.stored(), valid, self._chosen(hidden))
+
+    def _decoded(self, context: Written) -> Tensor:
+        count = self.config.horizon * self.config.action_dim
+        written, valid = [context.token], context.valid
+        cache = KeyValueCache(context.cache, count - 1)
+        for _ in range(count - 1):
+            valid = functional.pad(valid, (0, 1), value=True)
+            hidden = self.backbone.read(self.backbone.embedding(written[-1])[:, None], valid, cache)
+            written.append(self._chosen(hidden[:, 0]))
+        return torch.stack(written, dim=1)
+
+    def _chosen(self, hidden: Tensor) -> Tensor:
+        """(B, width) to the most likely ids (B,); -1, which is none, where no number came out."""
+        logits = self.backbone.words(hidden)
+        return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
+
+    def _joined(self, pose: Tensor, logits: Tensor | None) -> Tensor:
+        """(B, chunk, D), the gripper 1, open, or -1."""
+        if logits is None:
+            return pose
+        gripper = torch.where(logits > 0, 1.0, -1.0) + 0 * logits  # a logit that is no number stays none
+        return torch.cat([pose, gripper[..., None]], dim=-1)
+
+    def _seen_tokens(self, hidden: Tensor, batch: Batch) -> int:
+        """How many of the (N, S, width) are of images."""
+        token = self.config.latent if self.config.reads == "action" else 0
+        return hidden.shape[1] - batch["tokens"].shape[1] - token
+
+
+def _all(x: Tensor) -> Tensor:
+    """(N, S) True of (N, S, width)."""
+    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
