@@ -54,18 +54,20 @@ def write_weights(path: Path, shapes: dict, shards: int, prefix: str = "") -> No
     (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
-def make_nvidia(path: Path, generation: str, tag: str = "new_embodiment", **changes) -> Path:
-    """A sharded folder of one embodiment, an arm of five joints and a gripper, cameras "front" and "wrist".
+def make_nvidia(path: Path, generation: str, tag: str = "new_embodiment", arm: int = 4, **changes) -> Path:
+    """A sharded folder of one embodiment, an arm of `arm` joints and a gripper, cameras "front" and "wrist".
 
     Args:
         changes: fields of `processor_kwargs` (N1.6, N1.7).
     """
     path.mkdir(parents=True, exist_ok=True)
     _, said, shapes = golden_vectors.load(VECTORS[generation])
-    # The vectors' networks know five actions, and N1's answers have five numbers: one more than the arm.
-    groups = {"single_arm": 4, "gripper": 1}
+    # The vectors' networks know five actions: with a longer arm, as many as it has with its gripper.
+    groups, actions = {"single_arm": arm, "gripper": 1}, max(arm + 1, 5)
+    shapes = {key: (shape[0], actions, *shape[2:]) if key.endswith("action_encoder.W1.W") else
+              (*shape[:-1], actions) if "action_decoder.layer2" in key else shape for key, shape in shapes.items()}
     rows = {kind: statistics(groups, seed) for seed, kind in enumerate(("state", "action"))}
-    if generation == "n1":  # its embodiments have high numbers
+    if generation == "n1" or (generation, tag) == ("n1.5", "new_embodiment"):  # whose number is high
         shapes = {key: (32, *shape[1:]) if key.endswith((".W", ".b")) else shape for key, shape in shapes.items()}
         said = said | {"action_head_cfg": said["action_head_cfg"] | {"max_num_embodiments": 32}}
     image, number = ("<|image_pad|>", 300) if generation == "n1.7" else ("<IMG_CONTEXT>", 311)
@@ -77,7 +79,8 @@ def make_nvidia(path: Path, generation: str, tag: str = "new_embodiment", **chan
     config = {"model_type": types[generation], "architectures": ["GR00T"], "torch_dtype": "bfloat16",
               "transformers_version": "4.51.3"}
     if generation in ("n1", "n1.5"):
-        config |= {name: said[name] for name in ("backbone_cfg", "action_head_cfg", "action_horizon", "action_dim")}
+        config |= {name: said[name] for name in ("backbone_cfg", "action_head_cfg", "action_horizon")}
+        config |= {"action_dim": actions, "action_head_cfg": said["action_head_cfg"] | {"action_dim": actions}}
         modalities = {kind: {name: {"absolute": True, "rotation_type": None, "shape": [size], "continuous": True}
                              for name, size in groups.items()} for kind in ("state", "action")}
         video = {name: {"resolution": [64, 48], "channels": 3, "fps": 10.0} for name in ("front", "wrist")}
@@ -85,7 +88,7 @@ def make_nvidia(path: Path, generation: str, tag: str = "new_embodiment", **chan
         (path / "experiment_cfg").mkdir(exist_ok=True)
         (path / "experiment_cfg" / "metadata.json").write_text(json.dumps({tag: about}))
     else:
-        config |= said["gr00t"]
+        config |= said["gr00t"] | {"max_action_dim": actions}
         if generation == "n1.7":
             config |= SEEN_IN_N1_7
         steps = [-1, 0] if generation == "n1.7" else [0]

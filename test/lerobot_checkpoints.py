@@ -62,7 +62,9 @@ SMOLVLM_CONFIG = {
 }
 
 
-def make(path: Path, family: str, cameras=("front", "wrist"), old: bool = False, **changes) -> Path:
+def make(
+    path: Path, family: str, cameras=("front", "wrist"), old: bool = False, joints: int = JOINTS, **changes
+) -> Path:
     """Write a folder of a family and return it. Its weights depend on the family and the number of cameras alone.
 
     Args:
@@ -74,14 +76,14 @@ def make(path: Path, family: str, cameras=("front", "wrist"), old: bool = False,
     base = {"act": ACT_CONFIG, "diffusion": DIFFUSION_CONFIG, "smolvla": SMOLVLA_CONFIG}[family]
     images = {f"observation.images.{name}": {"type": "VISUAL", "shape": [3, 48, 64]} for name in cameras}
     config = COMMON | base | {
-        "input_features": {STATE: {"type": "STATE", "shape": [JOINTS]}, **images},
-        "output_features": {ACTION: {"type": "ACTION", "shape": [JOINTS]}},
+        "input_features": {STATE: {"type": "STATE", "shape": [joints]}, **images},
+        "output_features": {ACTION: {"type": "ACTION", "shape": [joints]}},
     } | changes
     (path / "config.json").write_text(json.dumps(config))
     if family == "smolvla":
         write_smolvlm(path / "vlm")
-    tensors = _weights(family, len(cameras))
-    statistics = make_statistics(list(images))
+    tensors = _weights(family, len(cameras), joints)
+    statistics = make_statistics(list(images), joints)
     if old:
         tensors = tensors | _old_statistics(statistics)
     else:
@@ -91,10 +93,10 @@ def make(path: Path, family: str, cameras=("front", "wrist"), old: bool = False,
 
 
 @cache
-def _weights(family: str, cameras: int) -> dict[str, torch.Tensor]:
+def _weights(family: str, cameras: int, joints: int) -> dict[str, torch.Tensor]:
     """Made once a test run: a ResNet has many."""
     torch.manual_seed(0)
-    sizes = dict(action_dim=JOINTS, state_dim=JOINTS, cameras=tuple("abc"[:cameras]), image_size=(48, 64))
+    sizes = dict(action_dim=joints, state_dim=joints, cameras=tuple("abc"[:cameras]), image_size=(48, 64))
     if family == "act":
         policy = ACT(ACTConfig(**sizes | _taken(ACTConfig, ACT_CONFIG)))
         return {f"model.{key}": value for key, value in policy.state_dict().items()}
@@ -104,18 +106,18 @@ def _weights(family: str, cameras: int) -> dict[str, torch.Tensor]:
         )
         return {diffusion_key(key): value for key, value in policy.state_dict().items()}
     vlm = VlmSize.from_transformers(SMOLVLM_CONFIG, "test")
-    config = SmolVLAConfig(vlm=vlm, cameras=("a",), state_dim=JOINTS, real_action_dim=JOINTS,
+    config = SmolVLAConfig(vlm=vlm, cameras=("a",), state_dim=joints, real_action_dim=joints,
                            num_vlm_layers=SMOLVLA_CONFIG["num_vlm_layers"])
     shapes = smolvla_shapes(config)
     return {key: torch.randn(shape) * (0.2 if len(shape) > 1 else 0.1) for key, shape in shapes.items()}
 
 
-def make_statistics(images: list[str]) -> dict[str, dict[str, np.ndarray]]:
+def make_statistics(images: list[str], joints: int = JOINTS) -> dict[str, dict[str, np.ndarray]]:
     """Of joints within about a rad."""
     rng = np.random.default_rng(0)
     statistics = {}
     for feature in (STATE, ACTION):
-        mean, std = rng.normal(0, 0.1, JOINTS), rng.uniform(0.1, 0.3, JOINTS)
+        mean, std = rng.normal(0, 0.1, joints), rng.uniform(0.1, 0.3, joints)
         statistics[feature] = {"mean": mean, "std": std, "min": mean - 2 * std, "max": mean + 2 * std}
     for image in images:
         statistics[image] = {"mean": np.full((3, 1, 1), 0.4), "std": np.full((3, 1, 1), 0.25),

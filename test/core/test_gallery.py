@@ -16,7 +16,7 @@ ROBOTS = sorted(file.stem for file in (CONFIG / "robots").glob("*.yaml"))
 
 
 def test_the_gallery_has_the_robots_that_the_readme_names():
-    assert {"so100", "so101", "koch", "aloha", "fr3", "ur5e", "xarm6", "lekiwi", "widowx"} <= set(ROBOTS)
+    assert {"so100", "so101", "koch", "aloha", "fr3", "ur5e", "xarm6", "lekiwi", "widowx", "droid"} <= set(ROBOTS)
 
 
 @pytest.mark.parametrize("name", ROBOTS)

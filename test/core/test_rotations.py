@@ -1,5 +1,6 @@
 """Rotations in every form: known values, and there and back."""
 
+import golden_vectors
 import numpy as np
 import pytest
 
@@ -52,6 +53,14 @@ def test_euler_angles_turn_about_the_moving_axes_in_the_written_order():
 def test_six_numbers_are_made_orthonormal_by_the_first_vector():
     matrix = to_matrix(np.array([2.0, 0, 0, 5, 3, 0]), "rotation_6d_rows")
     np.testing.assert_allclose(matrix, np.eye(3), atol=1e-12)
+
+
+def test_six_numbers_to_axis_and_angle_as_lerobot_computes_them_for_x_vla():
+    tensors, _, _ = golden_vectors.load("xvla_rotation")
+    six, vectors = (tensors[name].double().numpy() for name in ("rotation_6d", "axis_angle"))
+    matrices = to_matrix(six, "rotation_6d_columns")
+    np.testing.assert_allclose(from_matrix(matrices, "vector"), vectors, atol=2e-6)
+    np.testing.assert_allclose(to_matrix(vectors, "vector"), matrices, atol=2e-6)
 
 
 @pytest.mark.parametrize(

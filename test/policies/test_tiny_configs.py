@@ -20,7 +20,8 @@ SIDE = 48  # pixels; a quarter of the work of the shipped size
 # Steps of training, their largest learning rate, and how often a batch holds each sample: what is drawn at random is
 # drawn several times a step.
 PLANS = {"act": (50, 1e-3, 1), "diffusion": (50, 1e-3, 2), "smolvla": (75, 1e-3, 2), "pi0_fast": (75, 2e-3, 1),
-         "xvla": (120, 2e-3, 1), "go1": (75, 1e-3, 2), "openvla": (60, 3e-3, 1)}
+         "xvla": (120, 2e-3, 1), "go1": (75, 1e-3, 2), "openvla": (60, 3e-3, 1),
+         "groot": (150, 2e-3, 4)}
 
 
 def fresh(family):
@@ -37,6 +38,8 @@ def fresh(family):
         config.policy.update(dino=None, layers=2)
     else:
         config.policy["image_size"] = [SIDE, SIDE]
+    if family == "groot":
+        config.policy["vision"] |= {"depth": 1, "patch": SIDE // 4, "grid": 4}
     if family == "xvla":  # two stages of the DaViT in place of four
         stages = {"widths": [16, 32], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1], "depths": [1, 1]}
         stages |= {"norm_first": [False, True], "heads": [2, 2], "groups": [2, 2]}
@@ -105,5 +108,6 @@ def _seen(one):
 @pytest.mark.parametrize("family", PLANS)
 def test_what_the_dataset_says_is_not_said_again(family):
     data = registry.TrainingData(JOINTS, ("front",), 0.1, {}, INSTRUCTIONS)
+    config = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
     with pytest.raises(InputError, match="it comes from the dataset"):
-        registry.build(family, {"cameras": ["front"]}, data)
+        registry.build(family, config | {"cameras": ["front"]}, data)

@@ -94,8 +94,9 @@ class Family:
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
             `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
             `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `summary()` (rows for
-            `vla-ros info`), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, where statistics
-            are kept otherwise), `from_dict(values, where)` and `to_dict()` (more than `records.record` does),
+            `vla-ros info`), `image_title` (for it too: how images come to their size, where
+            `fit` does not say), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, where
+            statistics are kept otherwise), `from_dict(values, where)` and `to_dict()` (more than `records.record`),
             `check_file_of_statistics(file)` (raises InputError where none can be given),
             `from_lerobot(folder, options)` (see `lerobot`).
         policy: sizes -> the network with fresh weights.

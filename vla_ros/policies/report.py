@@ -25,7 +25,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
             name + (" (absent)" if camera is None else "" if camera == name else f" from {camera}")
             for name, camera in zip(map(short_name, processor.image_names), processor.robot_cameras, strict=True)
         ) or "none",
-        "images": f"{pixels} pixels, {FITS[processor.fit].title}",
+        "images": getattr(sizes, "image_title", f"{pixels} pixels, {FITS[processor.fit].title}"),
         "streams": ", ".join(f"{name} at {processor.steps()[name]}" for name in processor.streams),
         "state": f"{_of(len(embodiment.state), processor.state_width)}, normalised by {processor.state.mode}"
                  if processor.state_width else "none",

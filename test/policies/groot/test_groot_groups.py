@@ -7,7 +7,17 @@ import pytest
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import record
-from vla_ros.policies.groot.groups import Group, by_name, check_references, check_statistics, to_network, to_robot
+from vla_ros.core.rotations import SIZES, from_matrix, to_matrix
+from vla_ros.policies.groot.groups import (
+    Group,
+    bounds,
+    by_name,
+    check_references,
+    check_statistics,
+    regrouped,
+    to_network,
+    to_robot,
+)
 from vla_ros.policies.groot.images import PATHS, prepared
 from vla_ros.policies.groot.metadata import from_modalities
 from vla_ros.policies.options import ACTION, STATE
@@ -123,13 +133,32 @@ def test_groups_that_cannot_be_are_named(values, message):
         record(Group, {"name": "arm", "size": 6} | values)
 
 
-def test_a_rotation_becomes_six_numbers_and_back():
-    group = Group("wrist", 3, rotation="euler_xyz")
-    rows = {"min": np.full(6, -1.0), "max": np.ones(6)}
-    x = np.random.default_rng(0).uniform(-1, 1, (2, 5, 3))
-    y = to_network([group], x, rows)
-    assert y.shape == (2, 5, 6) and np.abs(y).max() <= 1
-    np.testing.assert_allclose(to_robot([group], y, rows), x, atol=1e-12)
+@pytest.mark.parametrize(("form", "seen", "most"), [
+    ("euler_xyz", "rotation_6d_rows", 1.0), ("quaternion_wxyz", "vector", np.pi), ("vector", "euler_zyx", np.pi),
+])
+def test_a_rotation_is_seen_in_another_form_and_comes_back(form, seen, most):
+    group = Group("wrist", SIZES[form], rotation=form, seen=seen)
+    rows = {name: np.array(values) for name, values in bounds(group).items()}
+    check_statistics([group], rows, "state")
+    turns = to_matrix(np.random.default_rng(0).uniform(-1, 1, (2, 5, 3)), "vector")
+    y = to_network([group], from_matrix(turns, form), rows)
+    np.testing.assert_allclose(y, from_matrix(turns, seen) / most, atol=1e-12)
+    np.testing.assert_allclose(to_matrix(to_robot([group], y, rows), form), turns, atol=1e-9)
+
+
+@pytest.mark.parametrize(("said", "message"), [
+    ("quaternion", "numbers that are no rotation as quaternion_wxyz, expected a rotation"),
+    ("min_max identity", "'min_max identity', expected one of"),
+    ("axis_angle rotation_6d", "'axis_angle rotation_6d', expected one of"),
+    ("rotvec", "mode 'rotvec', expected one of"),
+])
+def test_what_a_policy_file_says_of_a_group_is_checked(said, message):
+    with pytest.raises(InputError, match=message):
+        regrouped([Group("arm", 3)], {"arm": said}, "overrides.state_groups")
+    with pytest.raises(InputError, match="mean_std vector as rotation_6d_rows, expected .* mode min_max or identity"):
+        regrouped([Group("arm", 3, rotation="vector")], {"arm": "rotation_6d mean_std"}, "overrides.state_groups")
+    with pytest.raises(InputError, match="mode identity: it is a difference"):
+        regrouped([Group("arm", 3, rotation="vector", difference=True)], {"arm": "rotation_6d min_max"}, "x")
 
 
 def test_references_and_statistics_that_are_missing_are_named():

@@ -93,7 +93,9 @@ def test_a_sharded_folder_runs_from_frames_to_joints_and_survives_our_own_layout
     ours = again.policy.predict(again.processor.inputs([one]))
     torch.testing.assert_close(ours, answer, rtol=0, atol=1e-6)
     np.testing.assert_allclose(again.processor.outputs(ours, [one])[0].parts[0].data, part.data, atol=1e-6)
-    assert generation.upper() in describe(path, robot=ROBOT)["generation"]
+    said = describe(path, robot=ROBOT)
+    assert generation.upper() in said["generation"]
+    assert said["images"].endswith(f"pixels, centre crop 0.95 (image_path {loaded.policy.config.image_path})")
 
 
 @pytest.mark.parametrize("generation", ["n1.5", "n1.6", "n1.7"])
@@ -392,6 +394,7 @@ def test_groups_tokens_and_tags_that_do_not_fit_are_named(tmp_path):
         ({"embodiment_tag": "so101"}, "embodiment_tag 'so101', expected one of ['agibot_genie1'"),
         ({"embodiment_tag": "gr1"}, "'gr1' is number 24, the network has weights of 4"),
         ({"image_path": "torch"}, "image_path 'torch', expected one of"),
+        ({"image_path": "lerobot"}, "crop 0.95, but image_path 'lerobot' shows the whole frame: expected crop: 1"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             load(path, robot=ROBOT, overrides=overrides)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
+from vla_ros.core.rotations import from_matrix, to_matrix
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.formats.adapter import PREFIX
 
@@ -208,16 +209,55 @@ def test_groups_of_metadata_are_chosen_in_an_order(tmp_path):
     np.testing.assert_array_equal(alone.processor.state.statistics["max"], usual[:4])
 
 
-def test_rotations_of_metadata_are_not_served(tmp_path):
+def test_rotations_of_metadata_are_seen_as_isaacs_data_configurations_show_them(tmp_path):
+    """States as six numbers, actions as they are, unless a policy file says otherwise."""
     folder, path = make_nvidia(tmp_path / "n", "n1.5", "so100"), tmp_path / "policy.yaml"
-    file = folder / "experiment_cfg" / "metadata.json"
-    edited(file, lambda data: data["so100"]["modalities"]["state"]["gripper"].update(rotation_type="axis_angle"))
-    refused(policy_file(path, folder), "state 'gripper': rotation_type 'axis_angle', expected null.*overrides")
-    assert "gripper" in describe(folder)["groups"]
-    assert load(policy_file(path, folder, state=JOINTS[:4], actions=JOINTS,
-                            overrides={"state_groups": {"single_arm": "min_max"}}), robot=ROBOT)
-    edited(file, lambda data: data["so100"]["modalities"]["state"]["gripper"].update(
-        rotation_type=None, absolute=False))
+    turn = {"absolute": True, "rotation_type": "axis_angle", "shape": [3], "continuous": True}
+
+    def change(data):
+        row = data["so100"]
+        row["modalities"]["state"] = {"single_arm": turn | {"rotation_type": None, "shape": [1]}, "wrist": turn}
+        row["modalities"]["action"] = {"wrist": turn, "gripper": row["modalities"]["action"]["gripper"]}
+        row["statistics"]["state"] = groot_folders.statistics({"single_arm": 1, "wrist": 3})
+        row["statistics"]["action"]["wrist"] = groot_folders.statistics({"wrist": 3}, 1)["wrist"]
+
+    edited(folder / "experiment_cfg" / "metadata.json", change)
+    said = describe(folder)
+    assert "wrist (3, min_max vector as rotation_6d_rows)" in said["groups"]
+    assert "actions wrist (3, min_max vector)" in said["groups"]
+    measured = load(folder)
+    processor, joints = measured.processor, measured.processor.joints
+    one = Sample({name: np.zeros((1, 48, 64, 3), np.uint8) for name in ("front", "wrist")},
+                 np.linspace(0.1, 0.4, len(joints))[None], "pick")
+    values = processor.embodiment.state_to_policy(one.state[-1])
+    six = from_matrix(to_matrix(values[1:], "vector"), "rotation_6d_rows")
+    np.testing.assert_allclose(processor.inputs([one])["state"][0, 0, 1:7], six, atol=1e-6)
+    high = np.array(groot_folders.statistics({"wrist": 3}, 1)["wrist"]["max"])
+    answer = torch.ones(1, measured.policy.config.horizon, measured.policy.config.action_dim)
+    np.testing.assert_allclose(processor.outputs(answer, [one])[0].parts[0].data[0, :3], high, atol=1e-6)
+    forms = {"state_groups": {"single_arm": "min_max", "wrist": "euler_angles_rpy"},
+             "action_groups": {"wrist": "quaternion identity", "gripper": "min_max"}}
+    other = load(folder, overrides=forms)
+    angles = from_matrix(to_matrix(values[1:], "vector"), "euler_xyz") / np.pi
+    np.testing.assert_allclose(other.processor.inputs([one])["state"][0, 0, 1:4], angles, atol=1e-6)
+    quaternion = torch.tensor([1.0, 0.0, 0.0, 1.0, 0.0])[None, None].repeat(1, 6, 1)  # a quarter turn about z
+    got = other.processor.outputs(quaternion, [one])[0].parts[0].data[0, :3]
+    np.testing.assert_allclose(got, [0, 0, np.pi / 2], atol=1e-6)
+    save(tmp_path / "ours", other)
+    assert load(tmp_path / "ours").policy.config.state_groups == other.policy.config.state_groups
+    refused(folder, r"actions \['wrist'\] are poses of an end effector")
+    absent = [{"joint": name} for name in (JOINTS[0], None, None, None)]
+    refused(policy_file(path, folder, state=absent, actions=JOINTS[:4], hold=["wrist_roll", "gripper"]),
+            "state 'wrist' is a rotation .*, of which the robot has no joints: .* described and measured, not served")
+    given = {"state_groups": {"single_arm": "min_max"}}
+    assert load(policy_file(path, folder, state=JOINTS[:1], actions=JOINTS[:4], hold=["wrist_roll", "gripper"],
+                            overrides=given), robot=ROBOT)
+
+
+def test_states_that_are_differences_are_not_served(tmp_path):
+    folder, path = make_nvidia(tmp_path / "n", "n1.5", "so100"), tmp_path / "policy.yaml"
+    edited(folder / "experiment_cfg" / "metadata.json", lambda data: data["so100"]["modalities"]["state"][
+        "gripper"].update(absolute=False))
     refused(policy_file(path, folder), "state 'gripper': absolute false, expected true")
 
 

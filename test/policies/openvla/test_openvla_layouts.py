@@ -357,6 +357,26 @@ def test_noise_or_film_alone_are_no_policy(tmp_path):
         describe(path)
 
 
+def test_film_that_is_missing_is_seen_by_the_adapters_and_by_the_folders_name(tmp_path):
+    run = "openvla-7b+aloha+b4--image_aug--parallel_dec--25_acts_chunk--proprio_state--film--50000_chkpt"
+    path = openvla_folders.write_oft(tmp_path / run, 14, 14, film=True)
+    assert load(path).policy.config.film
+    next(path.glob("vision_backbone--*")).unlink()
+    refusal = r"trained with FiLM \({}, but there is no vision_backbone--\*_checkpoint.pt"
+    with pytest.raises(InputError, match=refusal.format(r"the folder's name .* says film\)")):
+        describe(path)
+    plain = path.rename(tmp_path / "filming--nofilm")
+    assert "no FiLM, which OFT's recipe for ALOHA has" in describe(plain)["notes"]
+    (plain / "lora_adapter").mkdir()
+    inside = "base_model.model.vision_backbone{}.featurizer.blocks.0{}.attn.qkv.lora_A.weight"
+    file = plain / "lora_adapter" / "adapter_model.safetensors"
+    save_file({inside.format("", ""): torch.ones(1)}, file)
+    assert not load(plain).policy.config.film
+    save_file({inside.format(".vision_backbone", ".block"): torch.ones(1)}, file)
+    with pytest.raises(InputError, match=refusal.format(r"lora_adapter has base_model.*blocks.0.block.attn.qkv.*\)")):
+        load(plain)
+
+
 def test_a_platform_of_ones_own(tmp_path):
     path = openvla_folders.write_oft(tmp_path / "oft", 6, 6)
     with pytest.raises(InputError, match=r"actions of \[6\] and proprioception of \[6\] dimensions fit none of"):

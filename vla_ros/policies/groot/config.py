@@ -29,6 +29,7 @@ GENERATIONS: dict[str, dict[str, Any]] = {
 }
 # How images come to their size, and whose way it is; `images.py` of this folder.
 IMAGE_PATHS = ("isaac", "lerobot", "pil", "letterbox", "shortest", "square", "letterbox_square")
+WHOLE, ASPECT_KEPT = ("lerobot", "pil"), ("letterbox", "shortest")  # that crop nothing; that have no width of their own
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class GrootConfig:
         noise_beta, noise_s: of the times of training.
         ramp_rate: of N1.7's real-time chunking.
         image_size, crop, image_path: height and width that images come to, the share of a side that a centre crop
-            keeps, a name of IMAGE_PATHS.
+            keeps (1 where the path crops nothing), a name of IMAGE_PATHS.
         tokenizer_max_length: tokens of a prompt at most, each image counted as one.
         formalise, listed: the prompt's text in lower case without punctuation; in brackets as Isaac's N1.5 shows it.
         tune_llm, ...: what training moves; `tune_top_llm_layers` counts from the last one that is run.
@@ -128,6 +129,9 @@ class GrootConfig:
         ):
             if value not in known:
                 raise InputError(f"groot: {name} {value!r}, expected one of {list(known)}")
+        if self.image_path in WHOLE and self.crop != 1:
+            raise InputError(f"groot: crop {self.crop:g}, but image_path {self.image_path!r} shows the whole frame: "
+                             "expected crop: 1, or another image_path")
         for name, size, parts in (
             ("width", self.width, self.dit_heads), ("feature_dim", self.feature_dim, self.vl_heads),
             ("vision.hidden", vision.hidden, vision.heads), ("text.heads", text.heads, text.kv_heads),
@@ -232,9 +236,16 @@ class GrootConfig:
         said = GENERATIONS.get(str(values.get("generation")), {})
         return record(cls, {**said, **values}, where)
 
+    @property
+    def image_title(self) -> str:
+        """How images come to their size, for `vla-ros info`."""
+        rows, columns = self.image_size
+        size = f"a shorter side of {min(rows, columns)}" if self.image_path in ASPECT_KEPT else f"{columns}x{rows}"
+        crop = f"centre crop {self.crop:g}" if self.crop != 1 else "the whole frame"
+        return f"{size} pixels, {crop} (image_path {self.image_path})"
+
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""
-        side = f"{self.image_size[1]}x{self.image_size[0]}"
         return {
             "generation": self.generation.upper(),
             "vision": f"{'Qwen3-VL' if self.generation == 'n1.7' else 'SigLIP'} of width {self.vision.hidden}",
@@ -245,6 +256,5 @@ class GrootConfig:
                 f"{what} {', '.join(f'{g.name} ({g.size}, {g.described()})' for g in groups)}"
                 for what, groups in (("state", self.state_groups), ("actions", self.action_groups)) if groups
             ),
-            "image path": f"{self.image_path}, to {side} pixels, centre crop {self.crop:g}",
             "denoising": f"{self.num_steps} steps",
         }

@@ -20,6 +20,10 @@ MODES = {
     "identity": (), "sin_cos": (), "binary": (), "min_max": ("min", "max"), "percentiles": ("q01", "q99"),
     "q99": ("q01", "q99"), "scale": ("min", "max"), "mean_std": ("mean", "std"), "mean_std_passed": ("mean", "std"),
 }
+# What Isaac calls a rotation: our form.
+ROTATIONS = {"axis_angle": "vector", "quaternion": "quaternion_wxyz", "rotation_6d": SIX, "matrix": "matrix",
+             **{f"euler_angles_{order}": "euler_" + order.translate(str.maketrans("rpy", "xyz"))
+                for order in ("rpy", "ryp", "pry", "pyr", "yrp", "ypr")}}
 POSES = {"pose": SIX, "pose_vector": "vector"}  # kind of a pose: form of its rotation
 RELATIVE = ("", "joints", *POSES)
 
@@ -35,7 +39,9 @@ class Group:
             passes and comes back as the mean; with "mean_std_passed" (N1.6, N1.7) it passes back, too; "scale" divides
             by the largest magnitude; "binary" is 0 or 1; "sin_cos" makes sines, then cosines, of angles in rad.
         clip, clip_back: numbers stay within ± 1 once normalised, and before they are put back.
-        rotation: form of the rotation that the numbers are (see `core.rotations`), which six numbers replace.
+        rotation: form of the rotation that the numbers are (see `core.rotations`); "": they are none.
+        seen: form in which the network sees the rotation; "": as it is. Where it is another one, the bounds of
+            "min_max" are those of the form, whatever the data's are.
         relative: of actions, to the newest state of the group `reference`: "joints" differ from it, a pose is seen
             from it: "pose" position and six numbers (the first two rows of the rotation), "pose_vector" position and
             axis times angle.
@@ -53,14 +59,20 @@ class Group:
     reference: str = ""
     rows: Annotated[int, Range(0, 10_000)] = 0
     difference: bool = False
+    seen: str = ""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise InputError(f"group {self.name!r}: mode {self.mode!r}, expected one of {sorted(MODES)}")
         if self.relative not in RELATIVE:
             raise InputError(f"group {self.name!r}: relative {self.relative!r}, expected one of {list(RELATIVE)}")
-        if self.rotation:
-            check_form(self.rotation)
+        for form in filter(None, (self.rotation, self.seen)):
+            check_form(form)
+        able = ("identity",) if self.difference else ("min_max", "identity")
+        if self.seen and (not self.rotation or self.turned and self.mode not in able):
+            raise InputError(f"group {self.name!r}: {self.mode} {self.rotation or 'numbers that are no rotation'} as "
+                             f"{self.seen}, expected a rotation, and of one in another form mode {' or '.join(able)}"
+                             f"{': it is a difference' if self.difference else ''}")
         pose = POSES.get(self.relative, "")
         for what, form, more in (("rotation", self.rotation, 0), ("pose", pose, 3)):
             if form and self.size != SIZES[form] + more:
@@ -68,9 +80,14 @@ class Group:
                                  f"{SIZES[form] + more}")
 
     @property
+    def turned(self) -> bool:
+        """Whether the network sees the rotation in another form."""
+        return bool(self.seen) and self.seen != self.rotation
+
+    @property
     def numbers(self) -> int:
-        """How many are normalised: with six for a rotation."""
-        return 6 if self.rotation else self.size
+        """How many are normalised."""
+        return SIZES[self.seen] if self.turned else self.size
 
     @property
     def width(self) -> int:
@@ -84,9 +101,9 @@ class Group:
 
     def described(self) -> str:
         """For `vla-ros info`."""
-        words = [self.mode, *([f"{self.rotation} as six numbers"] if self.rotation else []),
-                 *(["differences"] if self.difference else [])]
-        return " ".join([*words, *([f"relative to {self.reference}"] if self.relative else [])])
+        words = [self.mode, self.rotation, f"as {self.seen}" if self.turned else "",
+                 "differences" if self.difference else "", f"relative to {self.reference}" if self.relative else ""]
+        return " ".join(filter(None, words))
 
     def normalise(self, x: np.ndarray, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """(..., H, numbers) to (..., H, width) with the statistics (1 or rows, numbers) each."""
@@ -142,8 +159,8 @@ def to_network(
         if group.relative:
             start = reference[group.reference][..., None, :]
             part = part - start if group.relative == "joints" else relative_pose(part, start, POSES[group.relative])
-        if group.rotation:
-            part = from_matrix(to_matrix(part, group.rotation), SIX)
+        if group.turned:
+            part = from_matrix(to_matrix(part, group.rotation), group.seen)
         parts.append(group.normalise(part, found))
     return np.concatenate(parts, axis=-1)
 
@@ -156,8 +173,8 @@ def to_robot(
     parts, rows = [], split_statistics(groups, statistics)
     for group, part, found in zip(groups, _split(y, [g.width for g in groups]), rows, strict=True):
         part = group.restore(part, found)
-        if group.rotation:
-            part = from_matrix(to_matrix(part, SIX), group.rotation)
+        if group.turned:
+            part = from_matrix(to_matrix(part, group.seen), group.rotation)
         if group.relative:
             start = reference[group.reference][..., None, :]
             part = part + start if group.relative == "joints" else absolute_pose(part, start, POSES[group.relative])
@@ -221,7 +238,8 @@ def check_references(actions: Sequence[Group], states: Sequence[Group]) -> None:
 
 
 def regrouped(groups: Sequence[Group], said: Any, where: str, chooses: bool = False) -> tuple[Group, ...]:
-    """The groups with the modes that the policy file says, as a mapping of group and mode.
+    """The groups as the policy file says: a mapping of each group to its mode, or to the form in which the network sees
+    its rotation, or to both ("axis_angle identity").
 
     Args:
         chooses: the mapping also says which groups there are, and in which order.
@@ -233,7 +251,25 @@ def regrouped(groups: Sequence[Group], said: Any, where: str, chooses: bool = Fa
     modes, known = value_of(dict[str, str], said, where), {group.name: group for group in groups}
     if unknown := sorted(set(modes) - set(known)):
         raise InputError(f"{where}: no group {unknown}, expected some of {[*known]}")
-    return tuple(replace(known[name], mode=modes.get(name, known[name].mode)) for name in (modes if chooses else known))
+    return tuple(_changed(known[name], modes.get(name, "").split()) for name in (modes if chooses else known))
+
+
+def _changed(group: Group, words: Sequence[str]) -> Group:
+    forms = [ROTATIONS[word] for word in words if word in ROTATIONS]
+    modes = [word for word in words if word not in ROTATIONS]
+    if len(modes) > 1 or len(forms) > 1:
+        raise InputError(f"group {group.name!r}: {' '.join(words)!r}, expected one of {sorted(MODES)} and, of a "
+                         f"rotation, one of {sorted(ROTATIONS)}")
+    if forms and not modes:  # as Isaac does, which knows no bounds of differences
+        modes = ["identity" if group.difference else "min_max"]
+    changes = {"mode": modes[0], "seen": forms[0] if forms else ""} if words else {}
+    return replace(group, **changes)
+
+
+def bounds(group: Group) -> dict[str, list[float]]:
+    """Statistics of a rotation in another form than the data's: what its numbers can be."""
+    most = np.pi if group.seen == "vector" or group.seen.startswith("euler") else 1.0
+    return {"min": [-most] * group.numbers, "max": [most] * group.numbers}
 
 
 def relative_pose(pose: np.ndarray, start: np.ndarray, form: str) -> np.ndarray:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Count, Pixels, Range, read_mapping, value_of
-from vla_ros.policies.groot.groups import MODES, Group, regrouped
+from vla_ros.policies.groot.groups import MODES, ROTATIONS, SIX, Group, bounds, regrouped
 from vla_ros.policies.options import ACTION, STATE
 
 Statistics = dict[str, dict[str, np.ndarray]]
@@ -31,9 +31,6 @@ NUMBERS = {
              "real_r1_pro_sharpa_relative_eef_human": 26, "real_r1_pro_sharpa_relative_eef_maxinsights": 26,
              "real_r1_pro_sharpa_relative_eef_mecka": 26},
 }
-ROTATIONS = {"axis_angle": "vector", "quaternion": "quaternion_wxyz", "rotation_6d": "rotation_6d_rows",
-             "matrix": "matrix", **{f"euler_angles_{order}": "euler_" + "".join({"r": "x", "p": "y", "y": "z"}[a]
-                                    for a in order) for order in ("rpy", "ryp", "pry", "pyr", "yrp", "ypr")}}
 Shape = Annotated[tuple[Count, ...], Range(1, 1)]
 STATISTICS = ("min", "max", "mean", "std", "q01", "q99")
 
@@ -101,22 +98,25 @@ def from_metadata(path: Path, generation: str, overrides: Mapping[str, Any]) -> 
             if rotation is not None and rotation not in ROTATIONS:
                 raise InputError(f"{place}.rotation_type: {shown(rotation)}, expected one of {sorted(ROTATIONS)}")
             absolute = value_of(bool, about.get("absolute", True), f"{place}.absolute")
-            if rotation is not None:
-                unserved[kind, name] = f"rotation_type {rotation!r}, expected null: in which form the network takes "\
-                                       f"it is not in the folder; leave the group out of overrides.{kind}_groups"
-            elif kind == "state" and not absolute:
+            if kind == "state" and not absolute:
                 unserved[kind, name] = "absolute false, expected true: to what the state is a difference is not in "\
                                        f"the folder; leave the group out of overrides.{kind}_groups"
             # GR1's states are angles that Isaac's data configuration shows as sines and cosines.
-            mode = "sin_cos" if (tag, kind) == ("gr1", "state") else "min_max"
-            groups.append(Group(name, size[0], mode, difference=kind == "action" and not absolute))
+            mode = "sin_cos" if (tag, kind) == ("gr1", "state") and rotation is None else "min_max"
+            form = ROTATIONS[rotation] if rotation else ""
+            seen = SIX if form and kind == "state" and absolute else ""
+            difference = kind == "action" and not absolute
+            groups.append(Group(name, size[0], mode, rotation=form, difference=difference, seen=seen))
         found[kind] = regrouped(groups, overrides.get(f"{kind}_groups"), f"overrides.{kind}_groups", chooses=True)
     rates = {value_of(float, about["fps"], f"{where}.modalities.video") for about in video.values() if about.get("fps")}
     fields |= {"cameras": tuple(video), "state_groups": found["state"], "action_groups": found["action"]}
     notes = ("which groups there are, in which order and how they are normalised is not in the folder: all of "
              "metadata.json, as Isaac's usual data configurations do; overrides.state_groups and action_groups say it "
              "otherwise",)
-    rows = {kind: joined(found[kind], statistics.get(kind, {}), f"{where}.statistics.{kind}") for kind in found}
+    rows = {}
+    for kind, groups in found.items():
+        fixed = {group.name: bounds(group) for group in groups if group.turned}
+        rows[kind] = joined(groups, statistics.get(kind, {}) | fixed, f"{where}.statistics.{kind}")
     return Said(fields, {STATE: rows["state"], ACTION: rows["action"]}, rates=tuple(sorted(rates)), unserved=unserved,
                 notes=notes)
 

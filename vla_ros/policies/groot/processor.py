@@ -47,6 +47,11 @@ class GrootProcessor(StandardProcessor):
                 raise InputError(f"{what} of {len(dimensions)} dimensions, the groups "
                                  f"{[f'{g.name} ({g.size})' for g in groups]} have {size}")
         absent = by_name(config.state_groups, np.array([d.joint is None for d in self.embodiment.state]))
+        for group in config.state_groups:
+            if group.turned and absent[group.name].any():
+                raise InputError(f"state {group.name!r} is a rotation ({group.described()}), of which the robot has no "
+                                 "joints: such a policy can be described and measured, not served; or leave the group "
+                                 "out of overrides.state_groups")
         for group in config.action_groups:
             if group.relative in POSES and absent[group.reference].any():
                 raise InputError(f"actions {group.name!r} are relative to the pose {group.reference!r}, of which the "

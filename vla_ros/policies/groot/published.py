@@ -106,7 +106,7 @@ def _finished(
     statistics = dict(said.statistics)
     if (file := options.statistics()) is not None:
         statistics = {feature: file[feature] for feature in (STATE, ACTION)}
-    poses = [g.name for g in sizes.action_groups if g.relative.startswith("pose") or _is_pose(g.name)]
+    poses = [g.name for g in sizes.action_groups if g.rotation or g.relative.startswith("pose") or _is_pose(g.name)]
     if poses and given is None and names is not None:
         raise InputError(f"checkpoint {path}: actions {poses} are poses of an end effector, which a robot of joints "
                          "cannot follow; say in a policy file which dimensions are joints")
@@ -136,14 +136,17 @@ def _finished(
 
 
 def _with_starts(embodiment: Embodiment, sizes: GrootConfig) -> Embodiment:
-    """Of a policy without a robot: its relative actions find the numbers of the state that they are added to."""
+    """Of a policy without a robot: its relative actions find the numbers of the state that they are added to, and
+    rotations are what a sample says they are."""
     first = by_name(sizes.state_groups, np.arange(len(embodiment.state)))
     own = by_name(sizes.action_groups, np.arange(len(embodiment.actions)))
     starts = {int(start): embodiment.actions[number] for group in sizes.action_groups if group.relative
               for start, number in zip(first[group.reference], own[group.name], strict=True)}
-    if not starts:
-        return embodiment
-    return replace(embodiment, state=tuple(starts.get(i, Dimension(None)) for i in range(len(embodiment.state))))
+    state = [starts.get(i, Dimension(None)) for i in range(len(embodiment.state))] if starts else [*embodiment.state]
+    turned = [i for group in sizes.state_groups if group.turned for i in first[group.name] if state[i].joint is None]
+    for i in turned:
+        state[i] = Dimension(f"state_{i}")
+    return replace(embodiment, state=tuple(state), hold=(*embodiment.hold, *(state[i].joint for i in turned)))
 
 
 def _is_pose(name: str) -> bool:

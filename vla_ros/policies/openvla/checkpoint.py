@@ -16,7 +16,7 @@ from vla_ros.policies.family import Family, Layout
 from vla_ros.policies.formats.lerobot_robot import nameless
 from vla_ros.policies.normalisation import Normalisation, Statistics
 from vla_ros.policies.openvla.config import SPACES, OpenVLAConfig, text_sizes, towers
-from vla_ros.policies.openvla.files import HEAD, NOISY, PROPRIO, OpenVLAFolder, parts
+from vla_ros.policies.openvla.files import HEAD, NOISY, PROPRIO, OpenVLAFolder, check_film, parts
 from vla_ros.policies.openvla.model import OpenVLA
 from vla_ros.policies.openvla.names import rename
 from vla_ros.policies.openvla.processor import END_EFFECTOR, OpenVLAProcessor
@@ -92,13 +92,17 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
                          "number; overrides.unnorm_key or overrides.statistics in the policy file says which to use")
     rows = next(iter(statistics.values())) if len(statistics) == 1 else {}
     state_dim = _state_dim(path, shapes, platform, statistics) if platform else 0
+    film = any(".scale." in key for key in shapes if key.startswith("vision_backbone."))
+    notes = [] if lacks else [f"statistics of {next(iter(statistics), 'the data')}"]
+    if platform and not film:
+        check_film(path)
+        notes += ["no FiLM, which OFT's recipe for ALOHA has"] if platform == PLATFORMS["aloha"] else []
     space = platform.space if platform else SPACES[1]
     padding = value_of(int, data.get("pad_to_multiple_of", 64), f"{where}: pad_to_multiple_of")
     names = _cameras(own, options, platform.cameras if platform else ("image",))
     config = OpenVLAConfig(
         action_dim=widths.pop(), cameras=names, head=head, chunk=platform.chunk if platform else 1, **sizes,
-        state_dim=state_dim,
-        film=any(".scale." in key for key in shapes if key.startswith("vision_backbone.")),
+        state_dim=state_dim, film=film,
         prompt="vicuna" if str(data.get("llm_backbone_id", "")).startswith("vicuna") else "openvla",
         action_end=sizes["text"].vocabulary - padding, space="joint_position" if own else space,
     )
@@ -111,7 +115,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
     return config, Parts(
         embodiment, Normalisation(mode, rows.get(STATE, {}) if config.state_dim else {}, style),
         Normalisation(mode, rows.get(ACTION, {}), style), images, fit, no_statistics=lacks,
-        notes=() if lacks else (f"statistics of {next(iter(statistics), 'the data')}",),
+        notes=tuple(notes),
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import regular
 from vla_ros.core.records import read_mapping, value_of
+from vla_ros.policies.formats.adapter import WEIGHTS
 from vla_ros.policies.formats.weights import Shape, TensorFolder
 
 HEAD, PROPRIO, NOISY, FILM = "action_head", "proprio_projector", "noisy_action_projector", "vision_backbone"
@@ -29,6 +30,20 @@ def parts(path: Path) -> dict[str, Path]:
         if files:
             found[name] = files[0]
     return found
+
+
+def check_film(path: Path) -> None:
+    """Raises InputError where a folder without FiLM's part was trained with FiLM: its adapters wrap FiLM's blocks, or
+    its name has the part "film" that OFT's recipe gives to a run."""
+    adapters = path / "lora_adapter"
+    keys = TensorFolder(adapters, WEIGHTS).shapes if (adapters / WEIGHTS).exists() else ()
+    said = f"the folder's name {path.name!r} says film"
+    if wrapped := next((key for key in keys if re.search(r"vision_backbone\..*blocks\.\d+\.block\.", key)), None):
+        said = f"{adapters.name} has {wrapped}"
+    elif "film" not in path.name.lower().split("--"):
+        return
+    raise InputError(f"checkpoint {path}: trained with FiLM ({said}), but there is no {FILM}--*_checkpoint.pt; "
+                     "expected that file of the same step beside the shards")
 
 
 class TorchFile:

@@ -1,0 +1,76 @@
+"""Every shipped policy file serves a folder of its family, made small, on the robot file that it is written for."""
+
+from pathlib import Path
+
+import go1_folders
+import groot_folders
+import lerobot_checkpoints
+import numpy as np
+import openvla_folders
+import pi0_folders
+import pytest
+import real_families
+import torch
+import yaml
+
+from vla_ros.core.robot import RobotSpec
+from vla_ros.policies import load
+from vla_ros.runtime.history import example_sample
+from vla_ros.runtime.serving import check_robot
+
+FOLDER = Path(__file__).parents[2] / "config" / "policies"
+
+
+def openpi(adaptive, dims):
+    def write(path):
+        pi0_folders.write_openpi(path, pi0_folders.TINY, adaptive, dims)
+        pi0_folders.write_sentencepiece(path / "tokenizer.model")
+    return write
+
+
+def go1(path, planner):
+    pi0_folders.write_sentencepiece(path.parent / "tokenizer.model")
+    go1_folders.make(path, 6, path.parent / "tokenizer.model", planner)
+
+
+LEROBOT = {name: lambda path, name=name: real_families.make(path, name)
+           for name in ("pi0", "pi05", "smolvla", "act", "diffusion", "groot", "xvla", "pi0_fast")}
+# policy file: the robot file that it names, and folders of the checkpoints that it is for
+CASES = {
+    "act_aloha_sim": ("aloha", {"act": lambda path: lerobot_checkpoints.make(path, "act", ("top",), joints=14)}),
+    "go1_so101": ("so101", {"go1": lambda path: go1(path, True), "go1_air": lambda path: go1(path, False)}),
+    "groot_so100": ("so101", {name: lambda path, name=name: groot_folders.make_nvidia(path, name, arm=5)
+                              for name in groot_folders.VECTORS}),
+    "openvla_oft_aloha": ("aloha", {"film": lambda path: openvla_folders.write_oft(path, 14, 14, film=True)}),
+    "pi05_droid": ("droid", {"pi05": openpi(True, 8)}),
+    "pi0_aloha": ("aloha", {"pi0": openpi(False, 14)}),
+    "pi0_droid": ("droid", {"pi0": openpi(False, 8)}),
+    "pi0_fast_so101": ("so101", {"pi0_fast": LEROBOT["pi0_fast"]}),
+    "so101_lerobot": ("so101", {name: LEROBOT[name] for name in (*LEROBOT,) if name not in ("xvla", "pi0_fast")}),
+    "xvla_so101": ("so101", {"xvla": LEROBOT["xvla"]}),
+}
+
+
+def test_every_shipped_file_has_its_case():
+    assert set(CASES) == {path.stem for path in FOLDER.glob("*.yaml")}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, (_, kinds) in CASES.items() for kind in kinds])
+@torch.no_grad()
+def test_a_shipped_policy_file_serves(name, kind, tmp_path):
+    robot, text = RobotSpec.load(CASES[name][0]), (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"config/robots/{robot.name}.yaml" in text
+    CASES[name][1][kind](tmp_path / "theirs")
+    data = yaml.safe_load(text) | {"checkpoint": "theirs"}
+    data.pop("tokenizer", None)  # the made-up folders bring theirs
+    data.get("overrides", {}).pop("action_tokenizer", None)
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+    loaded = load(tmp_path / "policy.yaml", robot=robot)
+    check_robot(loaded.processor, robot)
+    assert loaded.processor.step_dt == data["step_dt"]
+    one = example_sample(robot, loaded.processor)
+    torch.manual_seed(0)
+    answer = loaded.policy.predict(loaded.processor.inputs([one]))
+    [part] = loaded.processor.outputs(answer, [one])[0].parts
+    assert part.names == robot.joint_names
+    assert part.data.shape == (loaded.processor.horizon, len(robot.joints)) and np.isfinite(part.data).all()
