@@ -86,3 +86,27 @@ def test_it_is_over_when_the_robot_has_caught_up():
     assert following.fault
     feed(following, lambda t: [0.5, 0.1, 0], lambda t: [min(t, 0.5), min(t, 0.1), 0])
     assert not following.warning and not following.fault
+
+
+def test_it_is_over_when_a_robot_that_lagged_stands_at_its_command():
+    """Where it was behind already when it stopped, it comes to rest nearer to the command than it was before."""
+    following = Following(BOUNDS)
+    feed(following, ramp(1, 0.2, 0), lambda t: [-0.4, -0.1, 0])
+    assert following.fault
+    feed(following, lambda t: [1, 0.2, 0], lambda t: [1 - np.exp(-9 * t), 0.2 - 0.2 * np.exp(-9 * t), 0])
+    assert not following.warning and not following.fault
+
+
+def test_it_is_over_where_the_robot_stands_lower_than_before():
+    following = Following(BOUNDS)
+    feed(following, ramp(1, 0.2, 0), ramp(0, 0, 0))
+    feed(following, lambda t: [1, 0.2, 0], lambda t: [min(t, 0.4), min(t, 0.08), 0], seconds=2.0)
+    assert following.fault
+    feed(following, lambda t: [1, 0.2, 0], lambda t: [0.7, 0.14, 0])
+    assert not following.warning and not following.fault
+
+
+def test_how_far_it_went_is_told_in_the_direction_of_the_command():
+    following = Following(BOUNDS)
+    feed(following, ramp(1, 0.2, 0), ramp(-1, 0, 0), until=lambda: following.warning)
+    assert "and went -0." in following.warning

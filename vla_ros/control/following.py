@@ -12,6 +12,7 @@ _SLICES = 10  # looked at
 _RECENT = 4  # of them: as long as a robot may take to set out
 _MOVED = 0.01  # s at the velocity limit: a command that has gone less far asks for no motion
 _FOLLOWED = 0.2  # share of what the command has gone; a robot that has made less stays where it is
+_CAUGHT_UP = 0.5  # share of the way after which it has come
 _SURE = 8  # looks, 0.4 s, that the warning must have stood: a robot that sets out late is told, not stopped
 
 
@@ -23,7 +24,8 @@ class Following:
     distance, as of an arm that sags, is none. Discrete joints are not judged: a gripper shuts around an object.
 
     Attributes:
-        warning: which joint stays, in words of when that was noticed; empty once it has caught up or moves again.
+        warning: which joint stays, in words of when that was noticed; empty once it has caught up, with half of what
+            the command has gone since or all but those 10 ms, or moves again.
         fault: the same where it is the controller: two joints or more stay, and no other of their command group, or of
             the robot, follows. One joint alone may be blocked, as a gripper by what it holds.
     """
@@ -39,7 +41,9 @@ class Following:
         self.warning = self.fault = ""
         self._slices: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=_SLICES)
         self._begin_ns: int | None = None
-        self._stays, self._apart, self._looks = np.zeros(joints, dtype=bool), np.zeros(joints), 0
+        self._stays, self._looks = np.zeros(joints, dtype=bool), 0
+        # Of a joint that stays: the direction, and where command and measurement were before.
+        self._way, self._before = np.zeros(joints), np.zeros((2, joints))
 
     def tick(self, steady_ns: int, command: np.ndarray, measured: np.ndarray) -> None:
         """A control period: the last command and the newest measurement, (J,) rad or m."""
@@ -66,8 +70,11 @@ class Following:
         asks = (asked > least) & ~self._limits.discrete
         follows = asks & (made >= _FOLLOWED * asked)
         found = asks & ~follows & ~self._stays
-        self._apart = np.where(found, commands[0] - measured[0], self._apart)
-        caught_up = np.abs(commands[-1] - measured[-1] - self._apart) <= least
+        self._way = np.where(found, way, self._way)
+        self._before = np.where(found, [commands[0], measured[0]], self._before)
+        to_go, came = self._way * ([commands[-1], measured[-1]] - self._before)
+        # The gap before may have been a lag, and another pose may sag more: neither keeps a robot from having come.
+        caught_up = came >= np.minimum(to_go - least, _CAUGHT_UP * to_go)
         self._stays = (self._stays & ~follows & ~caught_up) | found
         if not self._stays.any():
             self.warning, self._looks = "", 0
@@ -81,7 +88,7 @@ class Following:
             self.fault = ""
 
     def _words(self, i: int, commands: np.ndarray, measured: np.ndarray, asked: np.ndarray) -> str:
-        unit, went = self._limits.units[i], abs(measured[-1][i] - measured[0][i])
+        unit, went = self._limits.units[i], self._way[i] * (measured[-1][i] - measured[0][i])
         return (
             f"the controller does not follow: joint {self._limits.names[i]} commanded {commands[-1][i]:.3g} {unit}, "
             f"measured {measured[-1][i]:.3g}; for {_RECENT * _SLICE_NS * 1e-9:.1f} s it should have gone "
