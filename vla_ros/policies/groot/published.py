@@ -93,7 +93,8 @@ def _finished(
 ) -> tuple[GrootConfig, Parts]:
     """Sizes and parts, of a robot whose numbers the folder, the policy file or the robot itself says."""
     given, names = options.embodiment, options.names
-    whole = (len(given.state), len(given.actions)) if given else (len(names[1]),) * 2 if names else (1, 1)
+    own = (len(names[1]), len(names[1]) - len(options.hold)) if names else (1, 1)
+    whole = (len(given.state), len(given.actions)) if given else own
     state, actions = (
         sum(group.size for group in fields.get(f"{kind}_groups", ())) or size
         for kind, size in zip(("state", "action"), whole, strict=True)
