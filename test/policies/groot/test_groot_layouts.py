@@ -131,11 +131,11 @@ def test_lerobots_n1_7_folder_and_the_base_model_that_it_names(tmp_path):
         load(folder, robot=ROBOT)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "config.json").write_text(json.dumps({"model_type": "Gr00tN1d7"} | said["head"]))
-    overrides = {"base_model_path": "../raw", "embodiment_tag": "libero_sim"}
+    overrides = {"base_model_path": str(tmp_path / "raw"), "embodiment_tag": "libero_sim"}
     loaded = load(folder, robot=ROBOT, overrides=overrides)
     assert loaded.policy.config.embodiment == 2
     with pytest.raises(InputError, match="'new_embodiment' is number 10, the network has weights of 3"):
-        load(folder, robot=ROBOT, overrides={"base_model_path": "../raw"})
+        load(folder, robot=ROBOT, overrides=overrides | {"embodiment_tag": "new_embodiment"})
     ready = loaded.policy.attend(
         vectors["backbone_features"], vectors["image_mask"].bool(), vectors["attention_mask"].bool(),
         {"state": vectors["state"], "embodiment": vectors["embodiment_id"].long()},
@@ -179,7 +179,10 @@ def test_lerobots_n1_5_folder(tmp_path):
     (tmp_path / "raw").mkdir()
     base = {key: value for key, value in said.items() if key != "eagle"}
     (tmp_path / "raw" / "config.json").write_text(json.dumps(base))
-    path = policy_file(tmp_path / "policy.yaml", folder, overrides={"base_model_path": "../raw"})
+    path = policy_file(tmp_path / "policy.yaml", folder, overrides={"base_model_path": "nvidia/raw"})
+    with pytest.raises(InputError, match="nvidia/raw': no such folder.*hf download nvidia/raw"):
+        load(path, robot=ROBOT)
+    policy_file(path, folder, overrides={"base_model_path": "raw"})  # counts from the policy file
     loaded = load(path, robot=ROBOT)
     config = loaded.policy.config
     assert (config.generation, config.image_path, config.listed, config.embodiment) == ("n1.5", "lerobot", True, 2)

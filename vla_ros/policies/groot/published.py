@@ -23,7 +23,7 @@ from vla_ros.policies.groot.names import PREFIX
 from vla_ros.policies.groot.sizes import PUBLISHED, head_fields, known, vlm_fields
 from vla_ros.policies.groot.steps import OWN_STEPS, check_steps, lerobot_n1_5, lerobot_n1_7
 from vla_ros.policies.normalisation import Normalisation, Statistics
-from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, read_config
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, no_folder, read_config
 
 MODEL_TYPES = {"gr00t_n1": "n1", "gr00t_n1_5": "n1.5", "Gr00tN1d6": "n1.6", "Gr00tN1d7": "n1.7"}
 TUNED = ("tune_llm", "tune_visual", "tune_projector", "tune_diffusion_model", "tune_vlln", "tune_top_llm_layers")
@@ -167,7 +167,9 @@ def _head_of_shapes(
     """The action head, of whose sizes LeRobot's config.json says none: from the tensors, or from the folder that
     `overrides.base_model_path` names."""
     if (base := options.overrides.get("base_model_path")) is not None:
-        file = path / value_of(str, base, "overrides.base_model_path") / "config.json"
+        if not (folder := Path(str(base))).is_dir():
+            raise InputError(f"overrides.base_model_path {str(base)!r}: {no_folder(folder)}")
+        file = folder / "config.json"
         return head_fields(generation, read_mapping(file, "base model"), str(file))
 
     def layers(pattern: str) -> int:
