@@ -5,7 +5,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import golden_vectors
 import lerobot_folders
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.siglip import SiglipSize
+from vla_ros.policies.options import TrainingData
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0_fast.checkpoint import FAMILY
 
@@ -173,8 +173,8 @@ def write_lerobot(folder: Path, config: Pi0Config, kind: str, dims: int, cameras
 def write_pi0_fast(folder: Path, dims: int, cameras: tuple[str, ...]) -> Path:
     """A LeRobot folder of π0-FAST with its tokenizers, whose weights prefer tokens of actions to all others."""
     folder.mkdir(parents=True)
-    sizes, tokenizer = FAMILY.fresh({"horizon": TINY.horizon}, SimpleNamespace(
-        joints=("",) * dims, cameras=cameras, instructions=("touch the red cube",)))  # fmt: skip
+    sizes, tokenizer = FAMILY.fresh({"horizon": TINY.horizon}, TrainingData(
+        tuple(f"joint_{k}" for k in range(dims)), cameras, 0.1, {}, ("touch the red cube",)))  # fmt: skip
     config = replace(TINY, vocabulary=sizes["vocabulary"])
     tokenizer.save(folder)
     data = lerobot_config(config, "pi0_fast", dims, cameras, variants=False) | {

@@ -23,6 +23,9 @@ from vla_ros.policies.registry import LoadedPolicy
 FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla")
 LEROBOT = FAMILIES[:7]  # whose folders here are LeRobot's, with its ordinary processors
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
+RELATIVE = {  # settings of LeRobot's step
+    "enabled": True, "exclude_joints": ["gripper"], "action_names": [f"{name}.pos" for name in ROBOT.joint_names],
+}  # fmt: skip
 
 
 def make(path: Path, family: str) -> Path:
@@ -58,6 +61,23 @@ def cameras(family: str) -> dict[str, str | None]:
     if family == "go1":
         return {"top": "front", "right": "wrist", "left": None}
     return {name: name for name in ROBOT.camera_names}
+
+
+def add_step(folder, which, name, config):
+    """Add a step to the "preprocessor", before its normaliser, or to the end of the "postprocessor"."""
+    file = folder / f"policy_{which}.json"
+    data = json.loads(file.read_text())
+    kinds = [step["registry_name"] for step in data["steps"]]
+    place = kinds.index("normalizer_processor") if which == "preprocessor" else len(kinds)
+    data["steps"].insert(place, {"registry_name": name, "config": config})
+    file.write_text(json.dumps(data))
+
+
+def make_relative(folder, name="relative_actions_processor", config=RELATIVE):
+    """Change a LeRobot folder's actions to differences to the state; return it."""
+    add_step(folder, "preprocessor", name, config)
+    add_step(folder, "postprocessor", "absolute_actions_processor", {"enabled": True})
+    return folder
 
 
 def take_statistics_away(path: Path) -> None:

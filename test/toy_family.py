@@ -95,8 +95,8 @@ class ToyProcessor(Processor):
         normalised = torch.from_numpy(((rows - self.mean) / self.std).astype(np.float32))
         return normalised, torch.ones(rows.shape[:2], dtype=torch.bool)
 
-    def with_statistics(self, statistics):
-        action = statistics["action"]
+    def with_statistics(self, data):
+        action = data.statistics["action"]
         if np.shape(action["mean"]) != self.mean.shape:
             raise InputError(f"statistics of {np.size(action['mean'])} dimensions, expected {self.mean.size}")
         return ToyProcessor(self.joints, self.cameras, self.step_dt, self.horizon, action["mean"], action["std"])

@@ -232,7 +232,7 @@ def test_one_joint_is_a_plain_number(tmp_path, capsys):
 
 
 def test_states_and_actions_of_other_sizes(tmp_path):
-    """Read as they are; for training they must be of the same joints."""
+    """Read as they are; for training each action is of a joint of the states."""
     state = {"dtype": "float32", "shape": [4], "names": ["x", "y", "gripper", "gripper"]}
     action = {"dtype": "float32", "shape": [3], "names": ["x", "y", "gripper"]}
     columns = {"observation.state": [np.arange(4, dtype=np.float32) + k for k in range(20)]}
@@ -240,7 +240,7 @@ def test_states_and_actions_of_other_sizes(tmp_path):
     dataset = Dataset(path)
     assert dataset.states.shape == (20, 4) and dataset.actions.shape == (20, 3)
     assert dataset.statistics["observation.state"]["q50"].shape == (4,)
-    refused = re.escape("state of 4 dimensions ['x', 'y', 'gripper', 'gripper'], action")
+    refused = re.escape("observation.state: the names ['gripper'] are there more than once in ['x', 'y', 'gripper'")
     with pytest.raises(InputError, match=refused):
         Samples(dataset, dataset.episodes, Reader())
     with pytest.raises(InputError, match=refused):

@@ -8,7 +8,7 @@ import pytest
 import real_families
 import torch
 import yaml
-from real_families import LEROBOT, ROBOT
+from real_families import LEROBOT, RELATIVE, ROBOT, add_step, make_relative
 from safetensors.numpy import load_file, save_file
 
 from vla_ros.core.errors import InputError
@@ -19,28 +19,12 @@ from vla_ros.policies.registry import export
 
 JOINTS = ROBOT.joint_names
 CAMERAS = {name: name for name in ROBOT.camera_names}
-RELATIVE = {"enabled": True, "exclude_joints": ["gripper"], "action_names": [f"{name}.pos" for name in JOINTS]}
 MODES = ["delta"] * 5 + ["absolute"]
 
 
 @pytest.fixture(params=LEROBOT)
 def folder(request, tmp_path):
     return real_families.make(tmp_path / "theirs", request.param)
-
-
-def add_step(folder, which, name, config):
-    file = folder / f"policy_{which}.json"
-    data = json.loads(file.read_text())
-    kinds = [step["registry_name"] for step in data["steps"]]
-    place = kinds.index("normalizer_processor") if which == "preprocessor" else len(kinds)
-    data["steps"].insert(place, {"registry_name": name, "config": config})
-    file.write_text(json.dumps(data))
-
-
-def make_relative(folder, name="relative_actions_processor", config=RELATIVE):
-    add_step(folder, "preprocessor", name, config)
-    add_step(folder, "postprocessor", "absolute_actions_processor", {"enabled": True})
-    return folder
 
 
 def embodiment(modes, state=None):

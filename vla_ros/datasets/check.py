@@ -9,9 +9,9 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.robot import WIDEST
+from vla_ros.core.statistics import QUANTILES
 from vla_ros.datasets.lerobot import VECTORS, Dataset
 from vla_ros.datasets.rows import place, read_columns
-from vla_ros.datasets.statistics import QUANTILES
 
 ERROR, WARNING = "error", "warning"
 JUMP = 0.25  # share of a joint's range that it does not pass between two rows...
@@ -64,10 +64,16 @@ def briefly(findings: list[Finding]) -> list[str]:
 
 
 def other_joints(dataset: Dataset) -> str:
-    """What is wrong with a dataset whose actions are not of the joints of its states."""
+    """What is wrong with a dataset whose actions are not of joints of its states; "" where nothing is."""
+    if dataset.has_targets:
+        return ""
     state, action = list(dataset.joint_names), list(dataset.action_names)
-    return f"state of {len(state)} dimensions {state}, action of {len(action)} {action}: expected targets of the " \
-           "same joints; where they are, give both the same names in meta/info.json"
+    for key, names in zip(VECTORS, (state, action), strict=True):
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            return f"{key}: the names {twice} are there more than once in {names}; give each number its own in " \
+                   "meta/info.json"
+    return f"state of {len(state)} dimensions {state}, action of {len(action)} {action}: expected targets of these " \
+           "joints, or of some; where they are, give both the same names in meta/info.json"
 
 
 def _counts(dataset: Dataset) -> Iterator[Finding]:
@@ -208,12 +214,15 @@ def _repeated(dataset: Dataset) -> Iterator[Finding]:
 
 def _targets(dataset: Dataset) -> Iterator[Finding]:
     """Actions that are no targets of the joints."""
-    if dataset.action_names != dataset.joint_names:
-        yield Finding(ERROR, "actions", other_joints(dataset))
+    if why := other_joints(dataset):
+        yield Finding(ERROR, "actions", why)
         return
-    if np.array_equal(dataset.states, dataset.actions):
+    if dataset.hold:
+        yield Finding(WARNING, "actions", f"none of {list(dataset.hold)}, which a policy sees and leaves alone")
+    targets = dataset.targets
+    if np.array_equal(dataset.states, targets):
         yield Finding(WARNING, "actions", "every action is the state of its own row: a policy learns to stand still")
-    far = np.median(np.abs(dataset.actions.astype(np.float64) - dataset.states), axis=0)
+    far = np.median(np.abs(targets.astype(np.float64) - dataset.states), axis=0)
     for j, name in enumerate(dataset.joint_names):
         if far[j] > (spread := float(np.ptp(dataset.states[:, j]))) > 0:
             text = f"action of {name} is {far[j]:.4g} from the state, which moves by {spread:.4g} in all"

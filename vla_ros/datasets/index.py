@@ -222,12 +222,14 @@ def _names_of(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def joint_names(state: Mapping[str, Any], action: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Of the states and of the actions of a file; names that one of both lacks are the other's where sizes agree."""
+    """Of the states and of the actions of a file; names that one of both lacks are the other's where sizes agree, and
+    say nothing of which joint is which where they do not."""
     sizes = [feature["shape"][0] for feature in (state, action)]
     states, actions = _names_of(state), _names_of(action)
     if sizes[0] == sizes[1]:
         states, actions = states or actions, actions or states
-    numbered = [tuple(f"joint_{k}" for k in range(size)) for size in sizes]
+    of_actions = "joint" if sizes[0] == sizes[1] else "action"
+    numbered = [tuple(f"{name}_{k}" for k in range(n)) for name, n in zip(("joint", of_actions), sizes, strict=True)]
     return states or numbered[0], actions or numbered[1]
 
 

@@ -11,11 +11,12 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_file
 from vla_ros.core.records import value_of
+from vla_ros.core.statistics import of_rows
 from vla_ros.datasets.depth import DepthCode, is_depth
 from vla_ros.datasets.index import Episode, joint_names, read_episodes, read_info, read_statistics, read_tasks
 from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
-from vla_ros.datasets.statistics import Computed, Statistics, of_rows
+from vla_ros.datasets.statistics import Computed, Statistics
 from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, filled, pixels, read_once, statistics
 from vla_ros.datasets.video import NoFrame, frames_at
 
@@ -30,8 +31,9 @@ class Dataset:
     Attributes:
         fps: Hz.
         robot_type: name of the robot as written.
-        joint_names, action_names: S and A names, the order of states and of actions. Actions of the same names as the
-            states come in the states' order, whatever the file's is.
+        joint_names, action_names: S and A names, the order of states and of actions. Actions of joints of the states
+            come in the states' order, whatever the file's is.
+        hold: joints of the states that have no actions, where all actions are of joints of the states.
         camera_names: colour cameras whose frames it holds.
         streams: readings of further sensors, depth and "observation.NAME" -> shape of a value.
         unreadable: name -> why a depth stream cannot be read.
@@ -85,9 +87,11 @@ class Dataset:
         self._written = dict(zip(VECTORS, joint_names(*(features[key] for key in VECTORS)), strict=True))
         self.joint_names, self.action_names = self._written.values()
         self._order = list(range(len(self.action_names)))  # the columns of the file's actions, in ours
-        if sorted(self.joint_names) == sorted(self.action_names) and len(set(self.joint_names)) == len(self._order):
-            self._order = [self.action_names.index(name) for name in self.joint_names]
-            self.action_names = self.joint_names
+        self.hold: tuple[str, ...] = ()
+        if self.has_targets:
+            self._order = [self.action_names.index(name) for name in self.joint_names if name in self.action_names]
+            self.action_names = tuple(self.action_names[k] for k in self._order)
+            self.hold = tuple(name for name in self.joint_names if name not in self.action_names)
         kinds = {key: (tuple(features[key]["shape"]), "float32") for key in VECTORS}
         rows = self._columns(kinds | {"timestamp": ((1,), "float64"), "task_index": ((1,), "int64")})
         self.states, self.actions = rows["observation.state"], self.sorted_actions(rows["action"])
@@ -125,6 +129,21 @@ class Dataset:
     def __len__(self) -> int:
         """Number of frames."""
         return self.episodes[-1].stop
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether every action is of a joint of the states, and no name is there twice."""
+        states, actions = set(self.joint_names), set(self.action_names)
+        return actions <= states and len(states) == len(self.joint_names) and len(actions) == len(self.action_names)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(N, S) actions in the order of the states; where a joint has none, its state."""
+        if not self.hold:
+            return self.actions
+        targets = self.states.copy()
+        targets[:, [self.joint_names.index(name) for name in self.action_names]] = self.actions
+        return targets
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""

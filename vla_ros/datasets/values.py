@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import regular
+from vla_ros.core.statistics import of_rows
 from vla_ros.core.stream import Stream
-from vla_ros.datasets.statistics import Statistics, of_rows
+from vla_ros.datasets.statistics import Statistics
 from vla_ros.messages.images import compressed_size, decompress
 
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame

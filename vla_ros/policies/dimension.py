@@ -12,6 +12,8 @@ from vla_ros.core.records import record, value_of
 from vla_ros.core.robot import WIDEST
 
 MODES = ("absolute", "delta", "rate")
+# Statistics of a dimension that no joint follows.
+UNUSED = {"mean": 0.0, "std": 1.0, "min": -1.0, "max": 1.0, "q01": -1.0, "q99": 1.0, "q10": -1.0, "q90": 1.0}
 # As LeRobot calls what its robots record: what a joint's `range` becomes; degrees need none.
 UNITS = {"degrees": None, "range_m100_100": (-100.0, 100.0), "range_0_100": (0.0, 100.0)}
 
@@ -72,6 +74,12 @@ class Dimension:
         value = (value - self.offset) / self.scale
         return self.linkage.position(value) if self.linkage else value
 
+    def of_mode(self, targets: np.ndarray, start: np.ndarray) -> np.ndarray:
+        """(..., H) targets and the (...) observed value, in the policy's unit, to (..., H) actions of the mode."""
+        if self.mode == "delta":
+            return targets - start[..., None]
+        return np.diff(targets, axis=-1, prepend=start[..., None]) if self.mode == "rate" else targets
+
 
 def read_dimension(row: Any, where: str) -> Dimension:
     """A row of a file: the name of a joint alone, or the fields of `Dimension`; in place of scale and offset `unit`,
@@ -119,7 +127,7 @@ def dimensions_statistics(
                              "those of joint targets; keep the checkpoint's (--statistics keep)")
         for name, values in rows.items():
             if dimension.joint is None:
-                value = {"mean": 0.0, "std": 1.0}.get(name, -1.0 if name in ("min", "q01", "q10") else 1.0)
+                value = UNUSED[name]
             elif len(values) != len(joints):
                 raise InputError(f"statistics of {len(values)} joints, expected {len(joints)}: {list(joints)}")
             elif name == "std":

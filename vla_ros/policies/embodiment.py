@@ -88,10 +88,13 @@ class Embodiment:
         return replace(self, joints=joints) if sorted(joints) == sorted(self.joints) else self
 
     @classmethod
-    def identity(cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float) -> "Embodiment":
-        """The policy uses the robot's own units and joint order."""
-        dimensions = tuple(Dimension(name) for name in joints)
-        return cls(dict(cameras), dimensions, dimensions, step_dt)
+    def identity(
+        cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float, hold: tuple[str, ...] = ()
+    ) -> "Embodiment":
+        """The policy uses the robot's own units and joint order; joints of `hold` are seen and not commanded."""
+        state = tuple(Dimension(name) for name in joints)
+        actions = tuple(dimension for dimension in state if dimension.joint not in hold)
+        return cls(dict(cameras), state, actions, step_dt, hold, joints if hold else ())
 
     def state_to_policy(self, state: np.ndarray) -> np.ndarray:
         """(..., J) in the order of `joints`, rad or m, to (..., S) in the policy's units."""
@@ -99,14 +102,7 @@ class Embodiment:
 
     def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units."""
-        columns = []
-        for dimension in self.actions:
-            target, start = self._value(dimension, actions), self._value(dimension, state)[..., None]
-            if dimension.mode == "delta":
-                target = target - start
-            elif dimension.mode == "rate":
-                target = np.diff(target, axis=-1, prepend=start)
-            columns.append(target)
+        columns = [d.of_mode(self._value(d, actions), self._value(d, state)) for d in self.actions]
         return np.stack(columns, axis=-1)
 
     def actions_to_robot(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, Training
 from vla_ros.policies.policy import Policy
 from vla_ros.policies.processor import Processor, StandardProcessor, short_name
 from vla_ros.policies.report import report, unused
+from vla_ros.policies.statistics_file import check_kind
 from vla_ros.policies.tokenizer import Tokenizer, find_tokenizer
 
 OWN = "vla_ros"
@@ -198,7 +199,7 @@ class Family:
         if getattr(sizes, "tokenizer_of", None) and tokenizer is None:
             raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights have not")
         parts = Parts(
-            Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt),
+            Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt, data.hold),
             *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
             {name: IMAGENET for name in _pictures(sizes)},
             self.fit,
@@ -249,6 +250,8 @@ class Family:
             embodiment = replace(embodiment, step_dt=options.step_dt)
         if options.names:
             embodiment = embodiment.in_order(options.names[1])
+        if options.file_of_statistics and not options.without_statistics:
+            check_kind(options.file_of_statistics, embodiment.actions)
         if options.serves and not options.without_statistics and (form or options.embodiment):
             _check_units(f"checkpoint {path}", sizes, embodiment, parts, options)
         missing = [reason] if (reason := getattr(sizes, "unserved", "")) else []
@@ -275,8 +278,7 @@ class Family:
 
     def _from_data(self, values: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         known = {f.name for f in fields(self.config)}
-        width = len(data.joints)
-        said = {"action_dim": width, "state_dim": width, "cameras": data.cameras}
+        said = {"action_dim": len(data.commanded), "state_dim": len(data.joints), "cameras": data.cameras}
         if "vocabulary" in known:
             said["vocabulary"] = make_vocabulary(data.instructions) if values.pop("language", False) else ()
         return {name: value for name, value in said.items() if name in known}

@@ -133,17 +133,17 @@ class Normalisation:
 LEAST_DEVIATION = 0.01  # rad or m
 
 
-def widened(rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Statistics of J joints, (J,) rad or m each, whose deviations and ranges are at least LEAST_DEVIATION wide.
+def widened(rows: Mapping[str, np.ndarray], least: float = LEAST_DEVIATION) -> dict[str, np.ndarray]:
+    """Statistics of J joints, (J,) rad or m each, whose deviations are at least `least`, their ranges twice as much.
 
     What no normalisation asks for (a dataset's count of frames) is left out.
     """
     result = {name: np.asarray(values, dtype=np.float64) for name, values in rows.items() if name in NAMES}
     if "std" in result:
-        result["std"] = np.maximum(result["std"], LEAST_DEVIATION)
+        result["std"] = np.maximum(result["std"], least)
     for low, high in (("min", "max"), ("q01", "q99"), ("q10", "q90")):
         if low in result and high in result:
-            short = np.maximum(2 * LEAST_DEVIATION - (result[high] - result[low]), 0) / 2
+            short = np.maximum(2 * least - (result[high] - result[low]), 0) / 2
             result[low], result[high] = result[low] - short, result[high] + short
     return result
 

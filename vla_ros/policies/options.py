@@ -12,6 +12,7 @@ from vla_ros.core.records import read_mapping
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics
+from vla_ros.policies.rows import Rows
 from vla_ros.policies.tokenizer import Tokenizer
 
 STATE, ACTION = "observation.state", "action"
@@ -22,12 +23,15 @@ class TrainingData:
     """What a policy takes from the dataset it will be trained on.
 
     Attributes:
-        joints: J names in the order of states and actions.
+        joints: J names in the order of states.
         cameras: names of the cameras.
         step_dt: s between frames, the clock of a policy that brings none.
-        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,).
+        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,), of the actions without
+            the joints of `hold`.
         instructions: the distinct instructions.
         streams: further streams that the dataset has -> shape of a value.
+        hold: those of the joints that have no actions.
+        rows: states and actions themselves, which statistics of differences take.
     """
 
     joints: tuple[str, ...]
@@ -36,6 +40,18 @@ class TrainingData:
     statistics: Statistics
     instructions: tuple[str, ...]
     streams: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    hold: tuple[str, ...] = ()
+    rows: Rows | None = None
+
+    @property
+    def commanded(self) -> tuple[str, ...]:
+        """Those of the joints that have actions, in the same order."""
+        return tuple(name for name in self.joints if name not in self.hold)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Numbers of a state and of an action."""
+        return len(self.joints), len(self.commanded)
 
 
 @dataclass(frozen=True)
@@ -75,9 +91,20 @@ class LoadOptions:
         return ("the dataset", self.data.joints, self.data.cameras) if self.data is not None else None
 
     @property
+    def hold(self) -> tuple[str, ...]:
+        """Those of the joints of `names` that have no actions."""
+        return self.data.hold if self.robot is None and self.data is not None else ()
+
+    @property
     def serves(self) -> bool:
         """Whether all that serving or training needs must be there, or the policy is only measured and described."""
         return self.embodiment is not None or self.names is not None
+
+    @property
+    def file_of_statistics(self) -> Path | None:
+        """The file that `overrides` names, where it is one."""
+        said = self.overrides.get("statistics")
+        return Path(said) if said is not None and Path(said).is_file() else None
 
     def statistics(self, sets: bool = False) -> Statistics | None:
         """Those of the file that `overrides` names; None where it names none (or one of the `sets`).
@@ -85,11 +112,12 @@ class LoadOptions:
         Raises InputError.
         """
         said = self.overrides.get("statistics")
-        if said is None or sets and not Path(said).is_file():
+        file = self.file_of_statistics
+        if said is None or sets and file is None:
             return None
-        if not Path(said).is_file():
+        if file is None:
             raise InputError(f"overrides.statistics {str(said)!r}: no such file")
-        return read_statistics(Path(said), (STATE, ACTION))
+        return read_statistics(file, (STATE, ACTION))
 
 
 @dataclass(frozen=True)

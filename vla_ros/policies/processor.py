@@ -1,7 +1,7 @@
 """Observations to a policy's tensors and its answers to joint targets; what all built-in families share of it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Any
@@ -15,11 +15,13 @@ from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import JOINT_STATES
-from vla_ros.policies.dimension import dimensions_statistics
+from vla_ros.policies.dimension import Dimension, dimensions_statistics
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, widened
+from vla_ros.policies.options import ACTION, STATE, TrainingData
 from vla_ros.policies.policy import Batch
+from vla_ros.policies.rows import chunk_statistics
 from vla_ros.policies.tokenizer import Tokenizer
 
 
@@ -79,11 +81,9 @@ class Processor(ABC):
         """Words of an instruction that map to <unk>, or to nothing: the policy's vocabulary lacks them."""
         return ()
 
-    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "Processor":
-        """The same processor with the normalisation of other data, (J,) each, as `registry.TrainingData.statistics`.
-
-        Raises InputError when the dimensions differ, or the family cannot.
-        """
+    def with_statistics(self, data: TrainingData) -> "Processor":
+        """The same processor with the normalisation of other data. Raises InputError when the dimensions differ, or
+        the family cannot."""
         raise InputError(f"{type(self).__name__} cannot take other statistics: train with --statistics keep")
 
 
@@ -274,19 +274,31 @@ class StandardProcessor(Processor):
             raise InputError(f"the checkpoint has no tokenizer; give the folder of {self.config.tokenizer_of}")
         return self.tokenizer
 
-    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "StandardProcessor":
-        """The same processor, normalising by "observation.state" and "action" of the joints, (J,) rad or m each.
-
-        Raises InputError where the policy's actions are differences: their statistics do not follow from the targets'.
-        """
-        e = self.embodiment
-        state, actions = (
-            dimensions_statistics(dimensions, widened(statistics[feature]), self.joints)
-            for dimensions, feature in ((e.state, "observation.state"), (e.actions, "action"))
-        )
+    def with_statistics(self, data: TrainingData) -> "StandardProcessor":
+        """The same processor, normalising by the data. Raises InputError where they are of other joints."""
+        if sorted(data.joints) != sorted(self.joints):
+            raise InputError(f"statistics of the joints {list(data.joints)}, the policy expects {list(self.joints)}")
+        state = dimensions_statistics(self.embodiment.state, widened(data.statistics[STATE]), data.joints)
+        actions = self.action_statistics(data)
         return replace(
             self, state=replace(self.state, statistics=state), actions=replace(self.actions, statistics=actions)
         )
+
+    def action_statistics(self, data: TrainingData) -> dict[str, np.ndarray]:
+        """Of the data in the policy's units, (A,) each. Where any action is a difference they are those of all chunks,
+        as LeRobot's are (`recompute_stats` with `relative_action`), else of all rows. Raises InputError."""
+        return self.statistics_of(self.embodiment.actions, data)
+
+    def statistics_of(
+        self, actions: Sequence[Dimension], data: TrainingData, rows: int = 0
+    ) -> dict[str, np.ndarray]:
+        """Statistics of some actions: (D,) each, or (rows, D) of each row of a chunk. Raises InputError."""
+        if not rows and all(d.joint is None or d.mode == "absolute" for d in actions):
+            return dimensions_statistics(actions, widened(data.statistics[ACTION]), data.commanded)
+        if data.rows is None:
+            raise InputError("statistics of differences follow from the rows of a dataset, not from its statistics")
+        steps = range(self.first_action_step, rows or self.horizon)
+        return chunk_statistics(actions, data.rows, steps, self.step_dt or data.step_dt, bool(rows))
 
 
 def short_name(image: str) -> str:

@@ -32,7 +32,8 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
 
 # Where a run's folder, and the folders in it, hold the newest checkpoint.
 INSIDE = ("pretrained_model", "last", "last/pretrained_model", "checkpoints/last", "checkpoints/last/pretrained_model")
-PATHS = {"statistics", "action_tokenizer"}  # overrides that name a file (or a set in the checkpoint) or a folder
+FOLDERS = {"action_tokenizer", "base_model_path"}  # overrides that name one
+PATHS = FOLDERS | {"statistics"}  # a file, or a set in the checkpoint
 
 
 def families() -> tuple[str, ...]:
@@ -73,8 +74,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     overrides = value_of(dict[str, Any], data.pop("overrides", None) or {}, f"{where}: overrides")
     for name in PATHS & overrides.keys():
         file = path.parent / _path(overrides[name], f"{where}: overrides.{name}")
-        there = file.is_dir() if name == "action_tokenizer" else file.is_file()
-        overrides = overrides | ({name: file} if there else {})
+        overrides = overrides | ({name: file} if name in FOLDERS or file.is_file() else {})
     step_dt, embodiment = None, None
     if data.keys() == {"step_dt"}:
         step_dt = Embodiment.clock(data["step_dt"], where)

@@ -48,7 +48,7 @@ def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int
         actions = np.full(true.shape, np.nan)
         for row, one, sample in zip(actions, targets, shown, strict=True):
             row[: one.horizon] = one.joint_positions(processor.joints, sample.state[-1])
-        error = np.abs(actions - true).mean(-1)
+        error = np.abs(actions - true)[..., samples.commanded].mean(-1)
         valid = np.isfinite(error) & ~np.stack([sample.action_is_pad[-processor.horizon :] for sample in chosen])
         errors += float((np.where(valid, error, 0.0).sum(1) / valid.sum(1)).sum())
         first += float(error[:, 0].sum())

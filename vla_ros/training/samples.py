@@ -32,7 +32,11 @@ class Samples:
 
     Row k of a sample's actions at frame t is the command at `t + (first_action_step + k) * step_dt`; after the end of
     the episode the last command is repeated (before its start the first) and `action_is_pad` says so. Observation
-    steps before the start repeat the first; a command before the start is the state. What is augmented is colour.
+    steps before the start repeat the first; a command before the start is the state. A joint without actions stays
+    where it was seen. What is augmented is colour.
+
+    Attributes:
+        commanded: columns of states and actions that have actions.
 
     Raises:
         InputError: when the dataset lacks a joint or a camera of the policy, or their clocks do not fit.
@@ -43,8 +47,8 @@ class Samples:
         cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.processor, self.episodes = processor, tuple(episodes)
-        if dataset.action_names != dataset.joint_names:
-            raise InputError(f"dataset {dataset.path}: {other_joints(dataset)}")
+        if why := other_joints(dataset):
+            raise InputError(f"dataset {dataset.path}: {why}")
         if sorted(processor.joints) != sorted(dataset.joint_names):
             raise InputError(f"dataset {dataset.path}: joints {dataset.joint_names}, the policy expects "
                              f"{processor.joints}")
@@ -58,7 +62,9 @@ class Samples:
                              f"{processor.step_dt} s")
         order = [dataset.joint_names.index(name) for name in processor.joints]
         self._dataset = dataset
-        self._states, self._actions = dataset.states[:, order], dataset.actions[:, order]
+        self._targets = dataset.targets
+        self._states, self._actions = dataset.states[:, order], self._targets[:, order]
+        self.commanded = [k for k, name in enumerate(processor.joints) if name not in dataset.hold]
 
         def told(name: str) -> Callable[[int, int], None] | None:
             return (lambda done, total: progress(name, done, total)) if progress else None
@@ -112,7 +118,7 @@ class Samples:
         values = {reading: rows[seen[name]] for reading, (name, rows) in self._values.items()}
         for name, columns in self._commands.items():  # there is none before the first frame: the state
             late = (wanted[name] < first[:, None])[..., None]
-            rows = np.where(late, self._dataset.states[seen[name]], self._dataset.actions[seen[name]])
+            rows = np.where(late, self._dataset.states[seen[name]], self._targets[seen[name]])
             values[name] = rows[..., columns].astype(np.float64)
         return [
             Sample(

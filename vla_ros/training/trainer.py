@@ -19,6 +19,7 @@ from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
+from vla_ros.policies.rows import Rows
 from vla_ros.training import adapt, checkpoints
 from vla_ros.training.config import OptimizerConfig, TrainConfig
 from vla_ros.training.evaluate import evaluate
@@ -51,6 +52,11 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
         statistics=dataset.statistics,
         instructions=dataset.tasks,
         streams=dataset.streams,
+        hold=dataset.hold,
+        rows=Rows(
+            dataset.joint_names, dataset.states, dataset.targets, tuple(e.length for e in dataset.episodes),
+            1.0 / dataset.fps,
+        ),
     )
     if config.family:
         torch.manual_seed(config.seed)
@@ -58,7 +64,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
     recompute = config.statistics == "recompute"
     loaded = registry.load(config.start, data=data, without_statistics=recompute)
     if recompute:
-        loaded = replace(loaded, processor=loaded.processor.with_statistics(dataset.statistics))
+        loaded = replace(loaded, processor=loaded.processor.with_statistics(data))
     return loaded
 
 

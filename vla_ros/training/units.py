@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.statistics import of_rows
 from vla_ros.datasets.lerobot import Dataset
-from vla_ros.datasets.statistics import of_rows
 from vla_ros.policies.dimension import Dimension, not_rad, read_dimension
 
 WHERE = "`units` of the training config"
@@ -34,9 +34,12 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
     offset = np.array([-d.offset / d.scale for d in dimensions])
     # A row that says rad outright is believed.
     judged = [Dimension(None) if d.joint in said and (d.scale, d.offset) == (1, 0) else d for d in dimensions]
-    for feature, values in (("observation.state", dataset.states), ("action", dataset.actions)):
-        if why := not_rad(judged, dataset.statistics[feature]):
+    for feature, names, values in (
+        ("observation.state", dataset.joint_names, dataset.states), ("action", dataset.action_names, dataset.actions),
+    ):
+        chosen = [dataset.joint_names.index(name) for name in names]
+        if why := not_rad([judged[k] for k in chosen], dataset.statistics[feature]):
             raise InputError(f"dataset {dataset.path}: {feature}: {why} in {WHERE}")
         if units:
-            values[:] = values * scale + offset
+            values[:] = values * scale[chosen] + offset[chosen]
             dataset.statistics[feature] = of_rows(values)

@@ -17,6 +17,7 @@ from real_families import ROBOT
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
+from vla_ros.core.statistics import of_rows
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.formats.weights import Unused, load_weights
@@ -25,6 +26,8 @@ from vla_ros.policies.groot.model import Groot
 from vla_ros.policies.groot.names import rename
 from vla_ros.policies.groot.prompts import prompt
 from vla_ros.policies.groot.sizes import PUBLISHED, head_fields, vlm_fields
+from vla_ros.policies.options import TrainingData
+from vla_ros.policies.rows import Rows
 
 EVERY = pytest.mark.parametrize("generation", GENERATIONS)
 TAGS = {"n1.5": "so100"}
@@ -130,11 +133,11 @@ def test_lerobots_n1_7_folder_and_the_base_model_that_it_names(tmp_path):
         load(folder, robot=ROBOT)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "config.json").write_text(json.dumps({"model_type": "Gr00tN1d7"} | said["head"]))
-    overrides = {"base_model_path": "../raw", "embodiment_tag": "libero_sim"}
+    overrides = {"base_model_path": str(tmp_path / "raw"), "embodiment_tag": "libero_sim"}
     loaded = load(folder, robot=ROBOT, overrides=overrides)
     assert loaded.policy.config.embodiment == 2
     with pytest.raises(InputError, match="'new_embodiment' is number 10, the network has weights of 3"):
-        load(folder, robot=ROBOT, overrides={"base_model_path": "../raw"})
+        load(folder, robot=ROBOT, overrides=overrides | {"embodiment_tag": "new_embodiment"})
     ready = loaded.policy.attend(
         vectors["backbone_features"], vectors["image_mask"].bool(), vectors["attention_mask"].bool(),
         {"state": vectors["state"], "embodiment": vectors["embodiment_id"].long()},
@@ -178,7 +181,10 @@ def test_lerobots_n1_5_folder(tmp_path):
     (tmp_path / "raw").mkdir()
     base = {key: value for key, value in said.items() if key != "eagle"}
     (tmp_path / "raw" / "config.json").write_text(json.dumps(base))
-    path = policy_file(tmp_path / "policy.yaml", folder, overrides={"base_model_path": "../raw"})
+    path = policy_file(tmp_path / "policy.yaml", folder, overrides={"base_model_path": "nvidia/raw"})
+    with pytest.raises(InputError, match="nvidia/raw': no such folder.*hf download nvidia/raw"):
+        load(path, robot=ROBOT)
+    policy_file(path, folder, overrides={"base_model_path": "raw"})  # counts from the policy file
     loaded = load(path, robot=ROBOT)
     config = loaded.policy.config
     assert (config.generation, config.image_path, config.listed, config.embodiment) == ("n1.5", "lerobot", True, 2)
@@ -281,8 +287,19 @@ def test_relative_joints_with_statistics_of_each_row(tmp_path):
     back, survives = loaded.processor.normalise([targets], [one])
     torch.testing.assert_close(back[:, :5], answer[:, :5], rtol=0, atol=1e-6)
     assert survives[0].tolist() == [True] * 5 + [False]
-    with pytest.raises(InputError, match="relative to single_arm: its statistics do not follow.*keep"):
-        loaded.processor.with_statistics({"observation.state": {}, "action": {}})
+    # The data's own: of each row of all whole chunks, as Isaac GR00T has them; the gripper's are those of all rows.
+    rng, joints = np.random.default_rng(0), loaded.processor.joints
+    states = rng.normal(0, 0.3, (30, 6))
+    targets = states + rng.normal(0, 0.1, (30, 6))
+    statistics = {"observation.state": of_rows(states), "action": of_rows(targets)}
+    data = TrainingData(joints, ("front",), 0.1, statistics, ("go",), rows=Rows(joints, states, targets, (18, 12), 0.1))
+    own = replace(loaded.processor, embodiment=replace(loaded.processor.embodiment, step_dt=0.1)).with_statistics(data)
+    starts = [*range(14), *range(18, 26)]
+    low = np.array([[(targets[t + k] - states[t])[:4] for t in starts] for k in range(5)]).min(axis=1)
+    np.testing.assert_allclose(own.actions.statistics["min"], [*low.ravel(), targets[:, 5].min()])
+    values = own.normalise_actions(np.stack([targets[3:8]]), states[3:4])
+    back = own._restored(values, states[3:4])
+    np.testing.assert_allclose(back[0][:, :4], targets[3:8, :4], atol=1e-6)
     save(tmp_path / "ours", loaded)
     again = load(tmp_path / "ours", robot=ROBOT).processor.outputs(answer, [one])[0]
     np.testing.assert_allclose(again.parts[0].data, part.data)

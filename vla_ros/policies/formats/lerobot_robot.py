@@ -39,10 +39,6 @@ def lerobot_parts(folder: LeRobotFolder, names: Sequence[str], options: LoadOpti
     padding = {name for name in (STATE, ACTION) if name not in statistics}
     folder = _trained(folder, statistics)
     if given is not None:
-        if "delta" in _modes(folder) and not lacking(folder, statistics):
-            raise InputError(f"overrides.statistics {str(options.overrides['statistics'])!r}: the checkpoint's actions "
-                             "are differences to the state, whose statistics do not follow from those of joint "
-                             "targets; leave it out, and the checkpoint's are taken")
         statistics = statistics | {feature: given[feature] for feature in (STATE, ACTION)}
         if lacks := lacking(folder, statistics):
             raise InputError(f"{options.overrides['statistics']}: {lacks}")
@@ -121,7 +117,7 @@ def find_embodiment(
     elif file.exists():
         chosen = Embodiment.load(file)
     elif options.names is not None:
-        chosen = _from_names(folder, images, limits, *options.names)
+        chosen = _from_names(folder, images, limits, *options.names, options.hold)
     else:
         modes = ["delta" if i in differences else mode for i, mode in enumerate(_modes(folder))]
         chosen = nameless(images, folder.state_dim, modes)
@@ -204,7 +200,7 @@ def _modes(folder: LeRobotFolder) -> list[str]:
 
 def _from_names(
     folder: LeRobotFolder, images: Sequence[str], limits: Mapping[str, int], whose: str,
-    joints: tuple[str, ...], robot_cameras: tuple[str, ...],
+    joints: tuple[str, ...], robot_cameras: tuple[str, ...], hold: tuple[str, ...],
 ) -> Embodiment:
     cameras = {}
     from_data = {short_name(feature): short_name(name) for name, feature in folder.renamed.items()}
@@ -219,18 +215,21 @@ def _from_names(
             raise InputError(f"checkpoint {folder.path}: no camera {names[0]!r} on {whose}, which has "
                              f"{list(robot_cameras)}; map it in a policy file, as in `cameras: {{{names[0]}: front}}`")
         cameras[name] = known
-    for what, feature, size in (("state", STATE, folder.state_dim), ("actions", ACTION, folder.action_dim)):
-        if size and size != len(joints) and (feature not in limits or size < len(joints)):
-            raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(joints)} "
+    commanded = tuple(name for name in joints if name not in hold)
+    for what, feature, size, own in (
+        ("state", STATE, folder.state_dim, joints), ("actions", ACTION, folder.action_dim, commanded),
+    ):
+        if size and size != len(own) and (feature not in limits or size < len(own)):
+            raise InputError(f"checkpoint {folder.path}: {what} of {size} dimensions, {whose} has {len(own)} "
                              "joints; say which is which in a policy file")
     named = _action_names(folder)
-    if sorted(named) == sorted(joints):
-        joints = named
-    elif set(named) & set(joints):
-        raise InputError(f"checkpoint {folder.path}: its actions are {list(named)}, {whose} has {list(joints)}; say "
+    if sorted(named) == sorted(commanded):
+        commanded, joints = named, joints if hold else named
+    elif set(named) & set(commanded):
+        raise InputError(f"checkpoint {folder.path}: its actions are {list(named)}, {whose} has {list(commanded)}; say "
                          "which is which in a policy file")
-    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(joints, _modes(folder), strict=False))
-    return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions)
+    actions = tuple(Dimension(name, mode=mode) for name, mode in zip(commanded, _modes(folder), strict=False))
+    return Embodiment(cameras, tuple(Dimension(name) for name in joints), actions, hold=hold)
 
 
 def _action_names(folder: LeRobotFolder) -> tuple[str, ...]:

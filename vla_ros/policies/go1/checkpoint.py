@@ -22,10 +22,10 @@ STATISTICS = "dataset_stats.json"
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    tokenizer, width = word_tokenizer(data.instructions, TOKENS), len(data.joints)
+    tokenizer = word_tokenizer(data.instructions, TOKENS)
     return {
-        "state_dim": width, "action_dim": width, "cameras": data.cameras, "vocabulary": tokenizer.size,
-        "image_token": tokenizer.token(IMAGE),
+        "state_dim": len(data.joints), "action_dim": len(data.commanded), "cameras": data.cameras,
+        "vocabulary": tokenizer.size, "image_token": tokenizer.token(IMAGE),
     }, tokenizer
 
 

@@ -19,15 +19,15 @@ SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<img>", "</img>", "<|
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     """A tokenizer of the instructions' words and the prompt's marks, whose number goes into `text`."""
-    words, width = word_tokenizer(data.instructions), len(data.joints)
+    words = word_tokenizer(data.instructions)
     mark = image_mark(value_of(str, values.get("generation"), "policy.generation"))
     words.inner.add_special_tokens([*SPECIAL, mark])
     tokenizer = JsonTokenizer(words.inner, words.where)
     if isinstance(values.get("text"), Mapping):
         values["text"] = {**values["text"], "vocabulary": tokenizer.size}
-    for name in ("max_state_dim", "max_action_dim"):
+    for name, width in zip(("max_state_dim", "max_action_dim"), data.widths, strict=True):
         values.setdefault(name, width)
-    said = {"state_dim": width, "real_action_dim": width, "cameras": data.cameras}
+    said = {"state_dim": data.widths[0], "real_action_dim": data.widths[1], "cameras": data.cameras}
     return said | {"image_token": tokenizer.inner.token_to_id(mark)}, tokenizer
 
 

@@ -1,7 +1,7 @@
 """Samples to GR00T's batches, and its answers to joint targets."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
@@ -18,6 +18,7 @@ from vla_ros.policies.groot.groups import POSES, by_name, check_statistics, to_n
 from vla_ros.policies.groot.images import prepared
 from vla_ros.policies.groot.prompts import check_tokenizer, left_padded, padding_token, prompt_ids
 from vla_ros.policies.normalisation import Normalisation
+from vla_ros.policies.options import TrainingData
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor, padded
 
@@ -177,12 +178,26 @@ class GrootProcessor(StandardProcessor):
     def _reference(self, states: np.ndarray) -> dict[str, np.ndarray]:
         return by_name(self.config.state_groups, self.embodiment.state_to_policy(states))
 
-    def with_statistics(self, statistics: Mapping[str, Mapping[str, np.ndarray]]) -> "GrootProcessor":
+    def with_statistics(self, data: TrainingData) -> "GrootProcessor":
         for group in (*self.config.state_groups, *self.config.action_groups):
-            if group.rotation or group.relative:
+            if group.rotation or group.relative in POSES:
                 raise InputError(f"group {group.name!r} is {group.described()}: its statistics do not follow from "
-                                 "those of joint targets; keep the checkpoint's (--statistics keep)")
-        return super().with_statistics(statistics)
+                                 "joints; keep the checkpoint's (--statistics keep)")
+        return super().with_statistics(data)
+
+    def action_statistics(self, data: TrainingData) -> dict[str, np.ndarray]:
+        """As in every family, group after group: relative ones of all chunks, as Isaac GR00T and LeRobot compute them,
+        of each row where the group has statistics of each."""
+        groups, parts, start = self.config.action_groups, [], 0
+        for group in groups:
+            own = self.embodiment.actions[start : start + group.size]
+            start += group.size
+            said = [replace(d, mode="delta") for d in own] if group.relative else own
+            parts.append(self.statistics_of(said, data, group.rows))
+        if not groups:
+            return super().action_statistics(data)
+        names = set.intersection(*map(set, parts))
+        return {name: np.concatenate([part[name].reshape(-1) for part in parts]) for name in names}
 
     @staticmethod
     def _statistics(normalisation: Normalisation) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ from vla_ros.policies.groot.names import PREFIX
 from vla_ros.policies.groot.sizes import PUBLISHED, head_fields, known, vlm_fields
 from vla_ros.policies.groot.steps import OWN_STEPS, check_steps, lerobot_n1_5, lerobot_n1_7
 from vla_ros.policies.normalisation import Normalisation, Statistics
-from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, read_config
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, no_folder, read_config
 
 MODEL_TYPES = {"gr00t_n1": "n1", "gr00t_n1_5": "n1.5", "Gr00tN1d6": "n1.6", "Gr00tN1d7": "n1.7"}
 TUNED = ("tune_llm", "tune_visual", "tune_projector", "tune_diffusion_model", "tune_vlln", "tune_top_llm_layers")
@@ -93,7 +93,8 @@ def _finished(
 ) -> tuple[GrootConfig, Parts]:
     """Sizes and parts, of a robot whose numbers the folder, the policy file or the robot itself says."""
     given, names = options.embodiment, options.names
-    whole = (len(given.state), len(given.actions)) if given else (len(names[1]),) * 2 if names else (1, 1)
+    own = (len(names[1]), len(names[1]) - len(options.hold)) if names else (1, 1)
+    whole = (len(given.state), len(given.actions)) if given else own
     state, actions = (
         sum(group.size for group in fields.get(f"{kind}_groups", ())) or size
         for kind, size in zip(("state", "action"), whole, strict=True)
@@ -169,7 +170,9 @@ def _head_of_shapes(
     """The action head, of whose sizes LeRobot's config.json says none: from the tensors, or from the folder that
     `overrides.base_model_path` names."""
     if (base := options.overrides.get("base_model_path")) is not None:
-        file = path / value_of(str, base, "overrides.base_model_path") / "config.json"
+        if not (folder := Path(str(base))).is_dir():
+            raise InputError(f"overrides.base_model_path {str(base)!r}: {no_folder(folder)}")
+        file = folder / "config.json"
         return head_fields(generation, read_mapping(file, "base model"), str(file))
 
     def layers(pattern: str) -> int:

@@ -48,12 +48,12 @@ PLATFORMS = {
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     """A tokenizer of the instructions' words; the tokens of the actions stand behind them."""
-    tokenizer, width = word_tokenizer(data.instructions), len(data.joints)
+    tokenizer = word_tokenizer(data.instructions)
     if isinstance(values.get("text"), Mapping):
         values["text"] = {**values["text"], "vocabulary": tokenizer.size + BINS}
     reads_state = values.get("head", "autoregressive") != "autoregressive"
-    said = {"action_end": tokenizer.size + BINS, "blank": 0, "stop": tokenizer.bos, "action_dim": width,
-            "state_dim": width if reads_state else 0, "cameras": data.cameras}
+    said = {"action_end": tokenizer.size + BINS, "blank": 0, "stop": tokenizer.bos, "action_dim": len(data.commanded),
+            "state_dim": len(data.joints) if reads_state else 0, "cameras": data.cameras}
     return said, tokenizer
 
 

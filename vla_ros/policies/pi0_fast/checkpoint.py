@@ -22,12 +22,12 @@ HORIZON = Pi0FastConfig.__dataclass_fields__["horizon"].default
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     """A tokenizer of the instructions' words, with places for one in which every coefficient is a token."""
-    rows, width = value_of(Rows, values.get("horizon", HORIZON), "policy.horizon"), len(data.joints)
+    rows, width = value_of(Rows, values.get("horizon", HORIZON), "policy.horizon"), len(data.commanded)
     actions = fresh_actions(rows)
     text = word_tokenizer([*data.instructions, PROMPT], places=actions.size)
     for name in ("max_action_tokens", "max_decoding_steps"):
         values.setdefault(name, rows * width + 8)
-    sizes = {"cameras": data.cameras, "vocabulary": text.size, "state_dim": width, "action_dim": width}
+    sizes = {"cameras": data.cameras, "vocabulary": text.size, "state_dim": len(data.joints), "action_dim": width}
     return sizes, FastTokenizer(text, actions)
 
 

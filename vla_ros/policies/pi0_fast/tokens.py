@@ -17,6 +17,7 @@ import tokenizers
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import inside
 from vla_ros.core.records import Range, read_mapping, record
+from vla_ros.policies.options import no_folder
 from vla_ros.policies.tokenizer import JsonTokenizer, Tokenizer, load_tokenizer
 
 FOLDER = "fast"  # of the action tokenizer in a checkpoint folder
@@ -156,7 +157,9 @@ def find_actions(folder: Path, given: Any, name: Any) -> ActionTokens:
     Raises InputError where there is none.
     """
     if given is not None:
-        return load_actions(Path(str(given)))
+        if not (there := Path(str(given))).is_dir():
+            raise InputError(f"overrides.action_tokenizer {str(given)!r}: {no_folder(there)}")
+        return load_actions(there)
     places = [folder / FOLDER]
     try:
         places.append(inside(folder, name, "name"))

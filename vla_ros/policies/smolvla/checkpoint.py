@@ -15,13 +15,13 @@ from vla_ros.policies.tokenizer import Tokenizer, word_tokenizer
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     """A tokenizer of the instructions' words, whose number goes into `vlm`."""
-    tokenizer, width = word_tokenizer(data.instructions), len(data.joints)
+    tokenizer = word_tokenizer(data.instructions)
     vlm = values.get("vlm")
     if isinstance(vlm, Mapping) and isinstance(vlm.get("text"), Mapping):
         values["vlm"] = {**vlm, "text": {**vlm["text"], "vocabulary": tokenizer.size}}
-    for name in ("max_state_dim", "max_action_dim"):
+    for name, width in zip(("max_state_dim", "max_action_dim"), data.widths, strict=True):
         values.setdefault(name, width)
-    return {"state_dim": width, "real_action_dim": width, "cameras": data.cameras}, tokenizer
+    return {"state_dim": data.widths[0], "real_action_dim": data.widths[1], "cameras": data.cameras}, tokenizer
 
 
 FAMILY = Family(

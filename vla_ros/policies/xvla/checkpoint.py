@@ -19,13 +19,13 @@ def _fit(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     """A tokenizer of the instructions' words, whose number goes into `florence`."""
-    tokenizer, width = word_tokenizer(data.instructions), len(data.joints)
+    tokenizer = word_tokenizer(data.instructions)
     if isinstance(values.get("florence"), Mapping):
         values["florence"] = {**values["florence"], "vocabulary": tokenizer.size}
-    for name in ("max_state_dim", "max_action_dim"):
+    for name, width in zip(("max_state_dim", "max_action_dim"), data.widths, strict=True):
         values.setdefault(name, width)
     values.setdefault("views", len(data.cameras))
-    return {"state_dim": width, "real_action_dim": width, "cameras": data.cameras}, tokenizer
+    return {"state_dim": data.widths[0], "real_action_dim": data.widths[1], "cameras": data.cameras}, tokenizer
 
 
 FAMILY = Family(

@@ -1,0 +1,155 @@
+"""Policies whose actions are differences are trained with statistics of the differences, of every real family."""
+
+import json
+from dataclasses import replace
+
+import golden_vectors
+import numpy as np
+import pytest
+import real_families
+import torch
+import yaml
+from real_families import FAMILIES, LEROBOT, ROBOT, make_relative
+from safetensors.numpy import load_file
+from training_data import write_dataset
+
+from vla_ros.cli.main import main as vla_ros
+from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
+from vla_ros.policies import load, save
+from vla_ros.policies.dimension import Dimension
+from vla_ros.policies.rows import Rows, chunk_statistics
+from vla_ros.training.config import TrainConfig
+from vla_ros.training.trainer import open_policy
+
+JOINTS = ROBOT.joint_names
+MODES = ["delta"] * 5 + ["absolute"]
+
+
+def dimensions(modes=MODES):
+    return tuple(Dimension(name, mode=mode) for name, mode in zip(JOINTS, modes, strict=True))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("dataset") / "data", episodes=6, size=(48, 64))
+
+
+def chunks(dataset, steps):
+    """(M, H, 6) targets of every chunk that lies within one episode, and the (M, 6) states that it begins at."""
+    targets, states = [], []
+    for episode in dataset.episodes:
+        for t in range(episode.start, episode.stop):
+            rows = t + np.array(steps)
+            if episode.start <= rows[0] and rows[-1] < episode.stop:
+                targets.append(dataset.actions[rows])
+                states.append(dataset.states[t])
+    return np.array(targets, np.float64), np.array(states, np.float64)
+
+
+def test_they_are_those_that_lerobot_computes():
+    """Of `compute_relative_action_stats` of LeRobot 0.6.1, chunks of 9; its quantiles are edges of bins."""
+    golden = load_file(golden_vectors.FOLDER / "relative_statistics.safetensors")
+    rows = Rows(JOINTS, golden["states"], golden["actions"], tuple(golden["lengths"].tolist()), 0.1)
+    told = chunk_statistics(dimensions(), rows, range(9), 0.1)
+    assert golden["statistics.count"] == 9 * (12 + 25)  # no chunk fits into the second episode
+    spread = golden["statistics.max"] - golden["statistics.min"]
+    for name, values in told.items():
+        fine = 0.02 * spread if name.startswith("q") else 1e-6  # of 333 values: anywhere between two of them
+        assert (np.abs(values - golden[f"statistics.{name}"]) <= fine).all(), name
+    every_second = chunk_statistics(dimensions(), rows, range(5), 0.2)  # the policy's clock is slower than the data's
+    assert (every_second["max"] <= told["max"]).all()
+    with pytest.raises(InputError, match="a chunk takes 34 rows, the longest episode has 33"):
+        chunk_statistics(dimensions(), rows, range(34), 0.1)
+    still = replace(rows, actions=rows.states[:1].repeat(60, 0), states=rows.states[:1].repeat(60, 0))
+    assert (chunk_statistics(dimensions(), still, range(4), 0.1)["std"] == [1e-3] * 5 + [0.01]).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_own_checkpoint_of_differences_is_trained_and_served(family, dataset, tmp_path):
+    theirs = load(real_families.make(tmp_path / "theirs", family), robot=ROBOT)
+    embodiment = replace(theirs.processor.embodiment, actions=dimensions(), step_dt=0.1)
+    if family == "groot":  # a published folder's group says that its actions are absolute
+        groups = tuple(replace(group, difference=True) for group in theirs.policy.config.action_groups)
+        theirs.policy.config = replace(theirs.policy.config, action_groups=groups)
+        embodiment = replace(embodiment, actions=dimensions(["delta"] * 6))
+    save(tmp_path / "ours", replace(theirs, processor=replace(theirs.processor, config=theirs.policy.config,
+                                                              embodiment=embodiment)))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({
+        "dataset": str(dataset), "output": str(tmp_path / "run"), "start": str(tmp_path / "ours"), "steps": 1,
+        "statistics": "recompute", "batch_size": 2, "save_every": 1, "held_out": 0.0}))  # fmt: skip
+    assert vla_ros(["train", "--config", str(tmp_path / "run.yaml"), "--device", "cpu"]) == 0
+    loaded = load(tmp_path / "run/checkpoints/last", robot=ROBOT)
+    processor = loaded.processor
+    targets, states = chunks(Dataset(dataset), range(processor.first_action_step, processor.horizon))
+    values = targets - states[:, None] * [d.mode == "delta" for d in embodiment.actions]
+    [name] = {"mean_std": ["mean"], "quantiles": ["q01"], "min_max": ["min"]}[processor.actions.mode]
+    at = {"mean": values.mean((0, 1)), "q01": np.quantile(values, 0.01, axis=(0, 1)), "min": values.min((0, 1))}[name]
+    np.testing.assert_allclose(processor.actions.statistics[name], at, atol=1e-6)
+    # What the data did is what such a policy has to answer, and that is what the robot is told.
+    one = real_families.sample(loaded)
+    rows = processor.horizon - processor.first_action_step
+    wanted = np.tile(one.state[-1] + [*[0.05] * 5, 0.0], (1, rows, 1))
+    answer = processor.normalise_actions(wanted, one.state[-1:])
+    restored = processor._restored(answer, one.state[-1:]) if family != "openvla" else wanted
+    np.testing.assert_allclose(restored, wanted[:, : restored.shape[1]], atol=1e-5)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        told = processor.outputs(loaded.policy.predict(processor.inputs([one])).float(), [one]) \
+            if family not in ("pi0_fast", "openvla") else []
+    assert all(np.isfinite(targets.parts[0].data).all() for targets in told)
+
+
+@pytest.mark.parametrize("family", LEROBOT)
+@pytest.mark.parametrize("lacks", [False, True], ids=["tuned", "base"])
+def test_lerobots_relative_folders_take_them_too(family, lacks, dataset, tmp_path):
+    folder = make_relative(real_families.make(tmp_path / "theirs", family))
+    start = tmp_path / "start.yaml"
+    overrides = {"domain_id": 0} if family == "xvla" else {}
+    start.write_text(yaml.safe_dump({"checkpoint": "theirs", "overrides": overrides}))
+    if lacks:
+        _without_statistics(folder)
+    config = TrainConfig.from_dict({"dataset": str(dataset), "output": str(tmp_path / "run"), "start": str(start),
+                                    "statistics": "recompute"})  # fmt: skip
+    data = Dataset(dataset)
+    processor = open_policy(config, data).processor
+    assert [d.mode for d in processor.embodiment.actions] == MODES
+    targets, states = chunks(data, range(processor.first_action_step, processor.horizon))
+    values = targets - states[:, None] * [1, 1, 1, 1, 1, 0]
+    name, at = {"mean_std": ("mean", values.mean((0, 1))), "min_max": ("min", values.min((0, 1))),
+                "quantiles": ("q01", np.quantile(values, 0.01, axis=(0, 1)))}[processor.actions.mode]
+    np.testing.assert_allclose(processor.actions.statistics[name], at, atol=1e-6)
+
+
+def _without_statistics(folder):
+    for file in folder.glob("policy_*.safetensors"):
+        file.unlink()
+
+
+def test_a_file_of_statistics_has_to_be_of_differences(tmp_path):
+    """For a base without statistics, and where a file takes the place of a checkpoint's own."""
+    folder, file = make_relative(real_families.make(tmp_path / "theirs", "pi05")), tmp_path / "statistics.json"
+    loaded = load(folder, robot=ROBOT)
+    save(tmp_path / "relative", loaded)
+    save(tmp_path / "absolute", load(real_families.make(tmp_path / "plain", "pi05"), robot=ROBOT))
+    _without_statistics(folder)
+    rows = {feature: {name: values.tolist() for name, values in one.statistics.items()} | {"count": [60]}
+            for feature, one in (("observation.state", loaded.processor.state), ("action", loaded.processor.actions))}
+    relative = rows | {"action": rows["action"] | {"count": [333]}}  # of chunks, as LeRobot counts them
+    unknown = {feature: {name: v for name, v in row.items() if name != "count"} for feature, row in rows.items()}
+    fine = {folder: (relative, tmp_path / "relative/statistics.json"),
+            tmp_path / "plain": (rows, unknown, tmp_path / "absolute/statistics.json")}
+    wrong = {folder: (rows, unknown, tmp_path / "absolute/statistics.json"),
+             tmp_path / "plain": (relative, tmp_path / "relative/statistics.json")}
+    wrong[tmp_path / "relative"], wrong[tmp_path / "absolute"] = wrong[folder], wrong[tmp_path / "plain"]
+    for cases, refused in ((fine, False), (wrong, True)):
+        for checkpoint, files in cases.items():
+            for given in files:
+                if isinstance(given, dict):
+                    file.write_text(json.dumps(given))
+                    given = file
+                if refused:
+                    with pytest.raises(InputError, match="overrides.statistics .* actions are .*; expected those of"):
+                        load(checkpoint, robot=ROBOT, overrides={"statistics": str(given)})
+                else:
+                    load(checkpoint, robot=ROBOT, overrides={"statistics": str(given)})
