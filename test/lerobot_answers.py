@@ -9,8 +9,11 @@ task.
 import json
 import os
 import sys
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -41,7 +44,7 @@ def small_pi0(module, sizes):
                 config = CONFIG_MAPPING[kind]()
                 fixed(config.vision_config, hidden_size=vision["hidden"], intermediate_size=vision["mlp"],
                       num_hidden_layers=vision["depth"], num_attention_heads=vision["heads"],
-                      patch_size=vision["patch"], projection_dim=sizes["prefix"]["width"])
+                      patch_size=vision["patch"], image_size=vision["image"], projection_dim=sizes["prefix"]["width"])
                 fixed(config.text_config, vocab_size=sizes["vocabulary"])
                 config.projection_dim = sizes["prefix"]["width"]
                 return config
@@ -63,11 +66,25 @@ def tokenizer(folder, bos):
     from transformers import PreTrainedTokenizerFast
 
     file = next(file for file in (folder / "tokenizer.json", folder / "vlm/tokenizer.json") if file.exists())
-    made = PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token="<pad>")
+    made = PreTrainedTokenizerFast(tokenizer_file=str(file), pad_token="<pad>", bos_token="<bos>")
     if bos:  # as PaliGemma's own
         special = [("<bos>", made.convert_tokens_to_ids("<bos>"))]
         made.backend_tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=special)
     return made
+
+
+def fast(folder, text):
+    """FAST's processor, whose code is not at hand, as π0-FAST's policy asks for it; and the prompt's tokenizer."""
+    import lerobot.policies.pi0_fast.modeling_pi0_fast as policy
+    import lerobot.processor.tokenizer_processor as step
+    from transformers import PreTrainedTokenizerFast
+
+    said = json.loads((folder / "fast/processor_config.json").read_text())
+    pairs = PreTrainedTokenizerFast(tokenizer_file=str(folder / "fast/tokenizer.json"))
+    actions = SimpleNamespace(bpe_tokenizer=pairs, scale=said["scale"], min_token=said["min_token"])
+    for module in (policy, step):
+        module.AutoProcessor = SimpleNamespace(from_pretrained=lambda *_, **__: actions)
+        module.AutoTokenizer = SimpleNamespace(from_pretrained=lambda *_, **__: text)
 
 
 def main(folder, sample, sizes, output):
@@ -78,18 +95,17 @@ def main(folder, sample, sizes, output):
     os.chdir(folder)
     config = PreTrainedConfig.from_pretrained(folder)
     overrides = {}
-    if config.type in ("pi0", "pi05"):
-        import lerobot.policies.pi0.modeling_pi0 as pi0
-        import lerobot.policies.pi05.modeling_pi05 as pi05
-
-        small_pi0({"pi0": pi0, "pi05": pi05}[config.type], sizes)
+    if config.type.startswith("pi0"):
+        small_pi0(import_module(f"lerobot.policies.{config.type}.modeling_{config.type}"), sizes)
     if config.type == "smolvla":
         import lerobot.policies.smolvla.smolvlm_with_expert as towers
 
         ids = SimpleNamespace(fake_image_token_id=1, global_image_token_id=2)
         towers.AutoProcessor = SimpleNamespace(from_pretrained=lambda *_, **__: SimpleNamespace(tokenizer=ids))
-    if config.type in ("pi0", "pi05", "smolvla"):
+    if config.type.startswith("pi0") or config.type == "smolvla":
         overrides["tokenizer_processor"] = {"tokenizer": tokenizer(folder, config.type != "smolvla")}
+    if config.type == "pi0_fast":
+        fast(folder, tokenizer(folder, bos=False))
     policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True).eval()
     before, after = make_pre_post_processors(config, pretrained_path=str(folder), preprocessor_overrides=overrides)
     batches = []
@@ -102,8 +118,9 @@ def main(folder, sample, sizes, output):
     batch = batches[-1]
     if config.type == "diffusion":
         batch = {key: torch.stack([each[key] for each in batches], dim=1) for key in batch if "observation" in key}
-    with torch.no_grad():
-        noise = {} if config.type == "act" else {"noise": sample["noise"]}
+    noise = {"noise": sample["noise"]} if config.type in ("pi0", "pi05", "smolvla", "diffusion") else {}
+    drawn = mock.patch("torch.randn", lambda *_, **__: sample["noise"].clone())  # where it cannot be given
+    with torch.no_grad(), drawn if config.type in ("xvla", "groot") else nullcontext():
         actions = policy.predict_action_chunk(batch, **noise)
     save_file({"actions": after(actions).contiguous()}, output)
 

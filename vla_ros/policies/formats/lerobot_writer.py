@@ -1,7 +1,7 @@
 """Folders as LeRobot 0.6.1 writes them, from a loaded policy of ours: config.json, weights, processors."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,13 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.lerobot import MODES
-from vla_ros.policies.formats.lerobot_steps import ABSOLUTE_STEP, POSTPROCESSOR, PREPROCESSOR, RELATIVE_STEPS
+from vla_ros.policies.formats.lerobot_steps import (
+    ABSOLUTE_STEP,
+    NORMALISERS,
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    RELATIVE_STEPS,
+)
 from vla_ros.policies.normalisation import MODES as NEEDED
 from vla_ros.policies.normalisation import NAMES, STYLES, Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE
@@ -23,10 +29,10 @@ from vla_ros.policies.processor import StandardProcessor
 
 THEIRS = {ours: theirs for theirs, ours in MODES.items()}
 RELATIVE = RELATIVE_STEPS[0]
-PLAIN_STEPS = {  # of a policy that reads no text
-    "rename_observations_processor": {"rename_map": {}}, "to_batch_processor": {},
-    "device_processor": {"device": "cpu", "float_dtype": None}, "normalizer_processor": {},
-}  # fmt: skip
+FIRST = {"rename_observations_processor": {"rename_map": {}}, "to_batch_processor": {}}
+DEVICE = {"device_processor": {"device": "cpu", "float_dtype": None}}
+PLAIN_STEPS = FIRST | DEVICE | {"normalizer_processor": {}}  # of a policy that reads no text
+ROUNDED = "LeRobot does not round the pixels of a scaled image, as this policy does"
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,24 @@ class Form:
         steps: the preprocessor's in their order, name -> settings where they are not those of every policy.
         fits: how LeRobot gets images to their size -> what a user should know of it, "" where it is the same.
         tensors: of model.safetensors.
-        files: further files, name -> text.
+        files: further files, name -> what is in them.
         relative: the configuration has fields for relative actions.
         notes: what a user should know.
+        after: the postprocessor's steps, but for those of every policy.
+        stateful: the steps that keep statistics; relative actions are made before the first of them.
+        statistics: of state and actions as those steps read them, (D,) each; None for LeRobot's own normalisation.
     """
 
     fields: Mapping[str, Any]
     steps: Mapping[str, Mapping[str, Any]]
     fits: Mapping[str, str]
     tensors: Iterable[tuple[str, Tensor]]
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
     relative: bool = False
     notes: tuple[str, ...] = ()
+    after: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {NORMALISERS[1]: {}})
+    stateful: tuple[str, ...] = NORMALISERS
+    statistics: Statistics | None = None
 
 
 def write(path: Path, form: Form, processor: StandardProcessor, images: Statistics) -> tuple[str, ...]:
@@ -66,12 +78,12 @@ def write(path: Path, form: Form, processor: StandardProcessor, images: Statisti
     if getattr(sizes, "environment_dim", 0):
         raise InputError("export: the policy reads an environment state, whose statistics it does not hold")
     relative, note = _relative(embodiment)
-    normalisations = {STATE: processor.state, ACTION: processor.actions}
-    modes = {"VISUAL": "MEAN_STD" if images else "IDENTITY", "STATE": THEIRS[processor.state.mode],
-             "ACTION": THEIRS[processor.actions.mode]}  # fmt: skip
-    statistics = dict(images)
-    for feature, dimensions in ((STATE, embodiment.state), (ACTION, embodiment.actions)):
-        statistics[feature] = _rows(normalisations[feature], len(dimensions), feature)
+    modes = {"VISUAL": "MEAN_STD" if images else "IDENTITY", "STATE": "IDENTITY", "ACTION": "IDENTITY"}
+    statistics = form.statistics
+    if statistics is None:
+        modes |= {"STATE": THEIRS[processor.state.mode], "ACTION": THEIRS[processor.actions.mode]}
+        statistics = joint_statistics(processor)
+    statistics = {**images, **statistics}
     start = "observation.images."
     cameras = {name if name.startswith("observation.") else start + name: name for name in sizes.cameras}
     inputs = {full: {"type": "VISUAL", "shape": [3, *processor.size_of(name)]} for full, name in cameras.items()}
@@ -86,27 +98,27 @@ def write(path: Path, form: Form, processor: StandardProcessor, images: Statisti
         config |= {"use_relative_actions": relative["enabled"], "relative_exclude_joints": relative["exclude_joints"],
                    "action_feature_names": relative["action_names"]}  # fmt: skip
     settings = {"eps": STYLES["lerobot"], "features": inputs | outputs, "norm_map": modes}
-    after = {"unnormalizer_processor": settings | {"features": outputs}}
-    before = {}
+    own = {RELATIVE: relative, NORMALISERS[0]: settings, NORMALISERS[1]: settings | {"features": outputs}}
+    before, after = {}, {name: own.get(name, said) for name, said in form.after.items()}
     for name, said in form.steps.items():
-        if name == "normalizer_processor" and relative["enabled"] and RELATIVE not in before:
+        if name == form.stateful[0] and relative["enabled"]:
             before[RELATIVE] = relative
-        before[name] = relative if name == RELATIVE else settings if name == "normalizer_processor" else said
+        before[name] = own.get(name, said)
     if RELATIVE in before:
         after[ABSOLUTE_STEP] = {"enabled": relative["enabled"]}
-    after["device_processor"] = {"device": "cpu", "float_dtype": None}
+    after |= DEVICE
     flat = {f"{full}.{key}": np.asarray(value, np.float32).reshape(-1, 1, 1)
             for full, name in cameras.items() for key, value in statistics.get(name, {}).items()}  # fmt: skip
     for feature in (STATE, ACTION):
         flat |= {f"{feature}.{key}": value.astype(np.float32) for key, value in statistics[feature].items()}
     with new_folder(path, "checkpoint", replace=False) as folder:
         (folder / "config.json").write_text(json.dumps(config, indent=4), encoding="utf-8")
-        _processor(folder / PREPROCESSOR, before, flat)
-        _processor(folder / POSTPROCESSOR, after, flat)
+        _processor(folder / PREPROCESSOR, before, form.stateful, flat)
+        _processor(folder / POSTPROCESSOR, after, form.stateful, flat)
         embodiment.save(folder / "embodiment.yaml")
-        for name, text in form.files.items():
+        for name, content in form.files.items():
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text, encoding="utf-8")
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
         if processor.tokenizer is not None:
             processor.tokenizer.save(folder)
         tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in form.tensors}
@@ -114,14 +126,23 @@ def write(path: Path, form: Form, processor: StandardProcessor, images: Statisti
     return tuple(filter(None, (*form.notes, form.fits[processor.fit], note)))
 
 
-def _processor(path: Path, steps: Mapping[str, Mapping[str, Any]], statistics: Mapping[str, np.ndarray]) -> None:
+def _processor(
+    path: Path, steps: Mapping[str, Mapping[str, Any]], stateful: Collection[str], statistics: Mapping[str, np.ndarray]
+) -> None:
     rows = []
     for index, (name, config) in enumerate(steps.items()):
         rows.append({"registry_name": name, "config": config})
-        if "normalizer" in name:
+        if name in stateful:
             rows[-1]["state_file"] = f"{path.stem}_step_{index}_{name}.safetensors"
             save_arrays(dict(statistics), path.parent / rows[-1]["state_file"])
     path.write_text(json.dumps({"name": path.stem, "steps": rows}, indent=2), encoding="utf-8")
+
+
+def joint_statistics(processor: StandardProcessor) -> dict[str, dict[str, np.ndarray]]:
+    """Of state and actions, (D,) each, for LeRobot's ways of normalising. Raises InputError where there are none."""
+    embodiment = processor.embodiment
+    return {STATE: _rows(processor.state, len(embodiment.state), STATE),
+            ACTION: _rows(processor.actions, len(embodiment.actions), ACTION)}  # fmt: skip
 
 
 def _rows(normalisation: Normalisation, width: int, feature: str) -> dict[str, np.ndarray]:

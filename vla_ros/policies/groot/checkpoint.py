@@ -6,6 +6,7 @@ from typing import Any
 from vla_ros.core.records import value_of
 from vla_ros.policies.family import Family, Layout
 from vla_ros.policies.groot.config import GrootConfig
+from vla_ros.policies.groot.export import to_lerobot
 from vla_ros.policies.groot.model import Groot
 from vla_ros.policies.groot.names import rename
 from vla_ros.policies.groot.processor import GrootProcessor
@@ -37,7 +38,7 @@ FAMILY = Family(
     layouts={
         "nvidia": Layout(is_nvidia, read_nvidia, rename, overrides=OVERRIDES),
         "lerobot": Layout(lambda config: config.get("type") == "groot", read_lerobot, rename,
-                          overrides=(*OVERRIDES, "base_model_path")),
+                          overrides=(*OVERRIDES, "base_model_path"), export=to_lerobot),
     },
     fit="exact", normalisation="min_max",
     defaults={"embodiments": 1, "tune_llm": True, "tune_visual": True, "dropout": 0.0},

@@ -25,8 +25,10 @@ RULES = (
     (_QWEN + r"blocks\.(\d+)\.attn\.proj\.(.*)", r"backbone.vision.layers.\1.out.\2"),
     (_QWEN + r"blocks\.(\d+)\.mlp\.linear_(fc\d)\.(.*)", r"backbone.vision.layers.\1.\2.\3"),
     (_QWEN + r"blocks\.(\d+)\.(norm\d\..*)", r"backbone.vision.layers.\1.\2"),
-    (_QWEN + r"merger\.(?:linear_)?(.*)", r"backbone.vision.merger.\1"),
-    (_QWEN + r"deepstack_merger_list\.(\d+)\.(?:linear_)?(.*)", r"backbone.vision.deep_mergers.\1.\2"),
+    (_QWEN + r"merger\.linear_(fc\d\..*)", r"backbone.vision.merger.\1"),
+    (_QWEN + r"merger\.(norm\..*)", r"backbone.vision.merger.\1"),
+    (_QWEN + r"deepstack_merger_list\.(\d+)\.linear_(fc\d\..*)", r"backbone.vision.deep_mergers.\1.\2"),
+    (_QWEN + r"deepstack_merger_list\.(\d+)\.(norm\..*)", r"backbone.vision.deep_mergers.\1.\2"),
     (_TEXT + r"\.layers\.(\d+)\.self_attn\.q_norm\.(.*)", r"backbone.layers.\1.query_norm.\2"),
     (_TEXT + r"\.layers\.(\d+)\.self_attn\.k_norm\.(.*)", r"backbone.layers.\1.key_norm.\2"),
     *decoder(_TEXT, "backbone.layers"),
@@ -58,6 +60,9 @@ RULES = (
     (_HEAD + r"model\.proj_out_1\.(.*)", r"head.modulation.\1"),
     (_HEAD + r"model\.proj_out_2\.(.*)", r"head.out.\1"),
 )
+# Of N1.7 as LeRobot has it, for the way back.
+N1_7 = tuple((key.replace(_TEXT, r"backbone\.model\.model\.language_model"), name) for key, name in RULES
+             if not key.startswith((_EAGLE + "vision", _EAGLE + "mlp1", r"backbone\.(?:")) or key.startswith(_TEXT))
 _LM_HEAD = re.compile(r"backbone\.(?:eagle_model|model)\.(?:language_model\.)?lm_head\.weight")
 _CROSS = re.compile(r"head\.layers\.(\d*[02468])\.qkv\.(weight|bias)\[(\d)\]")
 _LAYER = re.compile(r"backbone\.(layers|vision\.layers)\.(\d+)\..*")

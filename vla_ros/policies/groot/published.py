@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from vla_ros.core.errors import InputError, shown
+from vla_ros.core.files import inside
 from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.dimension import Dimension
 from vla_ros.policies.embodiment import Embodiment
@@ -167,12 +169,17 @@ def _vlm(generation: str, path: Path, options: LoadOptions) -> dict[str, Any]:
 def _head_of_shapes(
     generation: str, shapes: Mapping[str, tuple[int, ...]], path: Path, options: LoadOptions
 ) -> dict[str, Any]:
-    """The action head, of whose sizes LeRobot's config.json says none: from the tensors, or from the folder that
-    `overrides.base_model_path` names."""
+    """The action head, of whose sizes LeRobot's config.json says none: from the tensors, or from the base model's
+    folder that `overrides.base_model_path` names, or config.json where it lies in the checkpoint."""
+    file = None
     if (base := options.overrides.get("base_model_path")) is not None:
         if not (folder := Path(str(base))).is_dir():
             raise InputError(f"overrides.base_model_path {str(base)!r}: {no_folder(folder)}")
         file = folder / "config.json"
+    with suppress(InputError):  # mostly a name of the hub, or a path of the machine that trained
+        own = inside(path, read_config(path).get("base_model_path"), "base_model_path") / "config.json"
+        file = file or (own if own.is_file() else None)
+    if file is not None:
         return head_fields(generation, read_mapping(file, "base model"), str(file))
 
     def layers(pattern: str) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import value_of
 from vla_ros.policies.formats.lerobot import LeRobotFolder
+from vla_ros.policies.formats.lerobot_robot import RELATIVE_STEPS
 from vla_ros.policies.groot.groups import Group
 from vla_ros.policies.groot.metadata import (
     NUMBERS,
@@ -99,7 +100,7 @@ def lerobot_n1_7(folder: LeRobotFolder, tag: Any) -> Said:
         modality, raw = (value_of(dict[str, dict], said, place) for said in (modality, raw))
         more, rows = from_modalities(modality, raw, switches, place)
         return Said(more | fields, rows, notes=notes)
-    if folder.config.get("use_relative_actions"):
+    if folder.config.get("use_relative_actions") and not any(s.name in RELATIVE_STEPS for s in folder.preprocessor):
         raise InputError(f"checkpoint {folder.path}: use_relative_actions, but no step {DECODE} that says relative to "
                          "what: expected one in policy_postprocessor.json")
     if packed.get("use_percentiles"):

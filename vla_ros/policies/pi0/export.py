@@ -1,14 +1,16 @@
 """A π0 or π0.5 as LeRobot 0.6.1 holds it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vla_ros.core.errors import InputError
+from vla_ros.nn.gemma import GemmaSize
 from vla_ros.policies.formats.inverse import published
 from vla_ros.policies.formats.lerobot_rtc import write_guidance
-from vla_ros.policies.formats.lerobot_writer import RELATIVE, Form
+from vla_ros.policies.formats.lerobot_writer import DEVICE, FIRST, RELATIVE, ROUNDED, Form
 from vla_ros.policies.pi0.config import GEMMA, LEROBOT_FIELDS, VISION
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import EMBEDDING, HEAD, RULES
@@ -17,47 +19,54 @@ from vla_ros.policies.processor import StandardProcessor
 OLD = "num_steps", "train_state_proj"  # fields until LeRobot 0.3
 VARIANTS = "gemma_2b", "gemma_300m"  # that LeRobot has
 VOCABULARY = 257_152  # of PaliGemma, which LeRobot fixes
+PALIGEMMA = "google/paligemma-3b-pt-224"  # whose tokenizer it names
 CLEANED = "LeRobot does not take underscores and line feeds out of an instruction, as this policy does"
 
 
 def to_lerobot(policy: Pi0, processor: StandardProcessor) -> Form:
     """Raises InputError that names what LeRobot has not."""
     config = policy.config
-    towers = {}
-    for name in ("prefix", "expert"):
-        towers[name] = next((v for v in VARIANTS if GEMMA[v] == getattr(config, name)), None)
-        if towers[name] is None:
-            raise InputError(f"export: {name} of width {getattr(config, name).width}, LeRobot has {list(VARIANTS)}")
-    for name, found, expected in (
-        ("vision", config.vision, VISION["siglip_so400m"]), ("vocabulary", config.vocabulary, VOCABULARY),
-    ):
-        if found != expected:
-            raise InputError(f"export: {name} {found}, LeRobot has {expected} alone")
+    prefix, expert = paligemma_variant(config), _variant("expert", config.expert)
     if config.prompt == "pi05_padded" or config.adaptive != (config.prompt == "pi05"):
         raise InputError(f"export: prompt {config.prompt!r}, LeRobot 0.6.1 has {'pi05' if config.adaptive else 'pi0'}")
     alpha, beta = config.time_beta
     fields = {theirs: getattr(config, ours) for theirs, ours in LEROBOT_FIELDS.items() if theirs not in OLD} | {
         "type": "pi05" if config.adaptive else "pi0", "n_obs_steps": 1, "n_action_steps": config.horizon,
-        "paligemma_variant": towers["prefix"], "action_expert_variant": towers["expert"], "dtype": "float32",
+        "paligemma_variant": prefix, "action_expert_variant": expert, "dtype": "float32",
         "max_state_dim": config.state_dim, "max_action_dim": config.action_dim,
         "image_resolution": list(config.image_size), "rtc_config": write_guidance(config.guidance), "empty_cameras": 0,
         "time_sampling_beta_alpha": alpha, "time_sampling_beta_beta": beta,
     }  # fmt: skip
     tokenizer = {"max_length": config.text_length, "task_key": "task", "padding_side": "right",
-                 "padding": "max_length", "truncation": True, "tokenizer_name": "google/paligemma-3b-pt-224"}
-    first = {"rename_observations_processor": {"rename_map": {}}, "to_batch_processor": {}}
-    device = {"device_processor": {"device": "cpu", "float_dtype": None}}
+                 "padding": "max_length", "truncation": True, "tokenizer_name": PALIGEMMA}
     middle = {RELATIVE: {}, "normalizer_processor": {}}
     if config.adaptive:
-        steps = first | middle | {"pi05_prepare_state_tokenizer_processor_step": {}, "tokenizer_processor": tokenizer}
-        steps |= device
+        steps = FIRST | middle | {"pi05_prepare_state_tokenizer_processor_step": {}, "tokenizer_processor": tokenizer}
+        steps |= DEVICE
     else:
-        steps = first | {"pi0_new_line_processor": {}, "tokenizer_processor": tokenizer} | device | middle
-    rounded = "LeRobot does not round the pixels of a scaled image, as this policy does"
+        steps = FIRST | {"pi0_new_line_processor": {}, "tokenizer_processor": tokenizer} | DEVICE | middle
     notes = (CLEANED,) if config.prompt == "pi0" else ()
     return Form(
-        fields, steps, {"pad_unrounded": "", "pad": rounded}, _tensors(policy), relative=True, notes=notes,
+        fields, steps, {"pad_unrounded": "", "pad": ROUNDED}, _tensors(policy), relative=True, notes=notes,
     )
+
+
+def paligemma_variant(config: Any) -> str:
+    """LeRobot's name of a configuration's `prefix`. Raises InputError for that and what else is no PaliGemma."""
+    name = _variant("prefix", config.prefix)
+    for what, found, expected in (
+        ("vision", config.vision, VISION["siglip_so400m"]), ("vocabulary", config.vocabulary, VOCABULARY),
+    ):
+        if found != expected:
+            raise InputError(f"export: {what} {found}, LeRobot has {expected} alone")
+    return name
+
+
+def _variant(what: str, size: GemmaSize) -> str:
+    name = next((variant for variant in VARIANTS if GEMMA[variant] == size), None)
+    if name is None:
+        raise InputError(f"export: {what} of width {size.width}, LeRobot has {list(VARIANTS)}")
+    return name
 
 
 def _tensors(policy: Pi0) -> Iterator[tuple[str, Tensor]]:

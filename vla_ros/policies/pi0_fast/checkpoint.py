@@ -9,6 +9,7 @@ from vla_ros.core.records import Rows, value_of
 from vla_ros.policies.family import Family, lerobot
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 from vla_ros.policies.pi0_fast.config import Pi0FastConfig
+from vla_ros.policies.pi0_fast.export import to_lerobot
 from vla_ros.policies.pi0_fast.model import Pi0Fast
 from vla_ros.policies.pi0_fast.names import rename
 from vla_ros.policies.pi0_fast.processor import Pi0FastProcessor
@@ -46,7 +47,9 @@ def _tokens(path: Path, options: LoadOptions, text: Tokenizer) -> Tokenizer:
 
 FAMILY = Family(
     "pi0_fast", Pi0FastConfig, Pi0Fast, Pi0FastProcessor, title="π0-FAST",
-    layouts={"lerobot": lerobot("pi0_fast", rename=rename, fit="pad_unrounded", overrides=("action_tokenizer",))},
+    layouts={"lerobot": lerobot(
+        "pi0_fast", rename=rename, fit="pad_unrounded", overrides=("action_tokenizer",), export=to_lerobot
+    )},
     normalisation="quantiles",
     defaults={"skip_tokens": 0, "decoding": "actions"},
     overrides=("text_length", "max_decoding_steps", "horizon", "temperature", "decoding"),

@@ -23,6 +23,7 @@ from vla_ros.policies.tokenizer import JsonTokenizer, Tokenizer, load_tokenizer
 FOLDER = "fast"  # of the action tokenizer in a checkpoint folder
 SETTINGS = "processor_config.json"
 PUBLISHED = "lerobot/fast-action-tokenizer"
+PUBLISHED_SIZE, PUBLISHED_MIN = 2048, -354  # ids, and the smallest coefficient, of that
 OPENING, END = "Action: ", "|"  # of a chunk
 LARGEST = 0xD7FF  # character code, below those that stand for no character
 UNREADABLE = "\ufffd"  # what bytes become that are no text
@@ -173,6 +174,11 @@ def find_actions(folder: Path, given: Any, name: Any) -> ActionTokens:
         f"({JsonTokenizer.FILE}, {SETTINGS}); put them into its folder {FOLDER}, or name theirs as "
         "overrides.action_tokenizer"
     )
+
+
+def is_published(actions: ActionTokens) -> bool:
+    """Whether size and settings are those of the published tokenizer."""
+    return actions.size == PUBLISHED_SIZE and actions.settings == FastSettings(min_token=PUBLISHED_MIN)
 
 
 def fresh_actions(rows: int, scale: float = 10.0) -> ActionTokens:

@@ -12,7 +12,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.formats.inverse import published
 from vla_ros.policies.formats.lerobot_rtc import write_guidance
-from vla_ros.policies.formats.lerobot_writer import Form
+from vla_ros.policies.formats.lerobot_writer import DEVICE, FIRST, ROUNDED, Form
 from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.smolvla.config import LEROBOT_FIELDS, VLMS, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
@@ -34,18 +34,16 @@ def to_lerobot(policy: SmolVLA, processor: StandardProcessor) -> Form:
         "use_delta_joint_actions_aloha": False, "adapt_to_pi_aloha": False, "prefix_length": -1, "use_cache": True,
         "pad_language_to": "longest", "rtc_config": write_guidance(config.guidance),
     }  # fmt: skip
-    steps = {
-        "rename_observations_processor": {"rename_map": {}}, "to_batch_processor": {}, "smolvla_new_line_processor": {},
+    steps = FIRST | {
+        "smolvla_new_line_processor": {},
         "tokenizer_processor": {"max_length": config.tokenizer_max_length, "task_key": "task", "padding_side": "right",
                                 "padding": "longest", "truncation": True, "tokenizer_name": name},
-        "device_processor": {"device": "cpu", "float_dtype": None}, "normalizer_processor": {},
-    }  # fmt: skip
-    rounded = "LeRobot does not round the pixels of a scaled image, as this policy does"
+    } | DEVICE | {"normalizer_processor": {}}  # fmt: skip
     files = {} if known else {f"{VLM}/config.json": json.dumps(_transformers(vlm), indent=2)}
     notes = () if known else ("its vision-language model is not a published one: LeRobot finds vlm/ where it is "
                               "started in the folder, and needs the files of its processor there",)
     return Form(
-        fields, steps, {"pad_unrounded_top_left": "", "pad_top_left": rounded}, _tensors(policy), files, notes=notes,
+        fields, steps, {"pad_unrounded_top_left": "", "pad_top_left": ROUNDED}, _tensors(policy), files, notes=notes,
     )
 
 

@@ -8,6 +8,7 @@ from vla_ros.policies.formats.lerobot import LeRobotFolder
 from vla_ros.policies.options import LoadOptions, TrainingData
 from vla_ros.policies.tokenizer import Tokenizer, word_tokenizer
 from vla_ros.policies.xvla.config import XvlaConfig
+from vla_ros.policies.xvla.export import to_lerobot
 from vla_ros.policies.xvla.model import Xvla
 from vla_ros.policies.xvla.names import rename
 from vla_ros.policies.xvla.processor import XvlaProcessor
@@ -30,7 +31,7 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
 
 FAMILY = Family(
     "xvla", XvlaConfig, lambda config: Xvla(config).freeze(), XvlaProcessor, title="X-VLA",
-    layouts={"lerobot": lerobot("xvla", rename=rename, fit=_fit)},
+    layouts={"lerobot": lerobot("xvla", rename=rename, fit=_fit, export=to_lerobot)},
     fit="pad_unrounded_mean",
     defaults={"action_mode": "auto", "num_domains": 1, "domain_id": 0},
     overrides=("num_steps", "domain_id"),
