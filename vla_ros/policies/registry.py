@@ -27,6 +27,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "smolvla": "vla_ros.policies.smolvla.checkpoint:FAMILY",
     "go1": "vla_ros.policies.go1.checkpoint:FAMILY",
     "openvla": "vla_ros.policies.openvla.checkpoint:FAMILY",
+    "robovlms": "vla_ros.policies.robovlms.checkpoint:FAMILY",
     "groot": "vla_ros.policies.groot.checkpoint:FAMILY",
 }
 

@@ -24,6 +24,7 @@ class Backbone(nn.Module, ABC):
         embedding: of the words; its weight reads the words out, too.
         norm: the last one.
         scale: what all embeddings are multiplied by when they are read.
+        float32: what begins with one of these names stays float32 whatever the rest is in.
         keys: (heads, width) of the keys of a layer.
     """
 
@@ -31,9 +32,10 @@ class Backbone(nn.Module, ABC):
     layers: nn.ModuleList
     norm: nn.Module
     scale = 1.0
+    float32: tuple[str, ...] = ()
     keys = property(lambda self: (self.size.heads, self.size.width // self.size.heads))
 
-    def __init__(self, size: Any) -> None:
+    def __init__(self, size: Any, cameras: int) -> None:
         super().__init__()
         self.size = size
         self.embedding = nn.Embedding(size.vocabulary, size.width)

@@ -108,8 +108,8 @@ class Kosmos(Backbone):
 
     Size = KosmosSize
 
-    def __init__(self, size: KosmosSize) -> None:
-        super().__init__(size)
+    def __init__(self, size: KosmosSize, cameras: int) -> None:
+        super().__init__(size, cameras)
         self.scale = math.sqrt(size.width)
         self.vision = Clip(size.vision)
         self.vision_norm = nn.LayerNorm(size.vision.hidden, eps=1e-5)

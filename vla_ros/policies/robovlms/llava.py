@@ -79,8 +79,8 @@ class Llava(Backbone):
 
     Size = LlavaSize
 
-    def __init__(self, size: LlavaSize) -> None:
-        super().__init__(size)
+    def __init__(self, size: LlavaSize, cameras: int) -> None:
+        super().__init__(size, cameras)
         self.vision = Clip(size.vision, unread=1)
         self.projector = nn.Linear(size.vision.hidden, size.width)
         self.layers = nn.ModuleList(MptLayer(size) for _ in range(size.depth))
