@@ -29,7 +29,7 @@ THEIRS = ("pi0", "pi05", "pi05_relative", "smolvla")  # folders that LeRobot wro
 PYTHON = os.environ.get("VLA_LEROBOT_PYTHON", "")
 SCRIPT = Path(__file__).parents[1] / "lerobot_answers.py"
 UNREAD = ("lm_head.weight", "text_model.norm.weight")
-NOT_YET = ("pi0_fast", "xvla", "groot", "go1", "openvla")  # families that are only read
+NOT_YET = ("pi0_fast", "xvla", "groot", "go1", "openvla", "robovlms")  # families that are only read
 # What says how it was trained, or where it ran; and sizes that are no published ones.
 APART = ("optimizer_", "scheduler_", "compile_", "use_peft", "repo_id", "private", "tags", "license", "pretrained_",
          "gradient_checkpointing", "push_to_hub", "_variant", "vlm_model_name", "action_feature_names",
