@@ -7,9 +7,16 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.core.errors import InputError
 from vla_ros.nn.attention import KeyValueCache, causal_mask, grouped_attention
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_heads(what: str, width: int, heads: int) -> None:
+    """Raises InputError unless the heads divide the width."""
+    if width % heads:
+        raise InputError(f"robovlms: {what} {width} wide, of {heads} heads; expected a number that divides the width")
 
 
 class Backbone(nn.Module, ABC):

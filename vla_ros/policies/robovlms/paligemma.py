@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.records import Words
 from vla_ros.nn.attention import KeyValueCache, causal_mask
 from vla_ros.nn.embeddings import rotary_table
@@ -18,7 +19,14 @@ from vla_ros.nn.siglip import Siglip, SiglipSize
 from vla_ros.policies.formats.transformers_names import decoder, siglip
 from vla_ros.policies.formats.weights import Unused
 from vla_ros.policies.robovlms.backbone import Backbone, Shapes
-from vla_ros.policies.robovlms.published import clip_size, depth_of, heads_of, sized
+from vla_ros.policies.robovlms.published import check_tower, clip_size, depth_of, heads_of, sized
+
+
+def check_gemma(size: GemmaSize) -> None:
+    """Raises InputError for a text tower that cannot be."""
+    if size.heads % size.kv_heads or size.head_dim % 2 or not size.depth:
+        raise InputError(f"robovlms: text of depth {size.depth}, {size.heads} heads, {size.kv_heads} of keys, each of "
+                         f"{size.head_dim}: expected a layer, the second to divide the first, the third to be even")
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,10 @@ class PaliGemmaSize:
     vision: SiglipSize
     text: GemmaSize
     vocabulary: Words
+
+    def __post_init__(self) -> None:
+        check_tower(self.vision)
+        check_gemma(self.text)
 
     width = property(attrgetter("text.width"))
     image = property(attrgetter("vision.image"))

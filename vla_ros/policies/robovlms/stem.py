@@ -5,19 +5,25 @@ from operator import attrgetter
 
 from torch import Tensor
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.records import Words
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
-from vla_ros.policies.robovlms.paligemma import Gemma
+from vla_ros.policies.robovlms.paligemma import Gemma, check_gemma
 
 
 @dataclass(frozen=True)
 class StemSize:
-    """The stem's `image` is a multiple of 24 pixels."""
+    """Sizes of both parts."""
 
     vision: KeypointStemSize
     text: GemmaSize
     vocabulary: Words
+
+    def __post_init__(self) -> None:
+        check_gemma(self.text)
+        if self.vision.image % 24:
+            raise InputError(f"robovlms: stem of images of {self.vision.image} pixels, expected a multiple of 24")
 
     width = property(attrgetter("text.width"))
     image = property(attrgetter("vision.image"))
