@@ -17,7 +17,7 @@ class Trunk(nn.Sequential):
         sizes = (width, *TRUNK, out)
         layers = [part for pair in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(*pair), nn.ReLU())]
         super().__init__(*layers[:-1])
-        for layer in self[::2]:
+        for layer in layers[::2]:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
 
