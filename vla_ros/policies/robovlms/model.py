@@ -134,7 +134,7 @@ class RoboVLM(Policy):
         steps = batch["images"].shape[1]
         actions, kept = (chunks(rows, steps, config.chunk) for rows in (actions, kept))
         if config.head == "discrete":
-            return {"loss": self.token_loss(batch, config.tokens.ids(actions), kept)}
+            return {"loss": self.token_loss(batch, config.tokens.ids(actions.contiguous()), kept)}
         pose, logits = self.head.decode(self.head.body(self.features(batch)))
         return self.losses(pose, logits, actions, kept)
 
