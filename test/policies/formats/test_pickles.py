@@ -231,6 +231,13 @@ def test_pickles_that_ask_for_too_much_or_make_no_sense(tmp_path, pickled, words
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["a" * 501, "a\nb", "\ud800", "\x1b[2J"])
+def test_names_that_no_tensor_has(tmp_path, key):
+    with pytest.raises(InputError, match="expected a name of at most 500 printable characters") as error:
+        TorchFile(written(tmp_path / "x.pt", {key: torch.ones(1)}))
+    assert "\n" not in str(error.value)
+
+
 def test_steps_and_bytes_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(unpickling, "MOST_STEPS", 100)
     with pytest.raises(InputError, match="more than 100 steps"):
