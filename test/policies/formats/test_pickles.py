@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import struct
 import subprocess
 import zipfile
@@ -12,6 +13,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
+import openvla_folders
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -231,6 +233,13 @@ def test_pickles_that_ask_for_too_much_or_make_no_sense(tmp_path, pickled, words
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["a" * 501, "a\nb", "\ud800", "\x1b[2J"])
+def test_names_that_no_tensor_has(tmp_path, key):
+    with pytest.raises(InputError, match="expected a name of at most 500 printable characters") as error:
+        TorchFile(written(tmp_path / "x.pt", {key: torch.ones(1)}))
+    assert "\n" not in str(error.value)
+
+
 def test_steps_and_bytes_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(unpickling, "MOST_STEPS", 100)
     with pytest.raises(InputError, match="more than 100 steps"):
@@ -349,6 +358,26 @@ def test_shards_come_and_go(tmp_path):
     adapter = written(tmp_path / "adapter_model.bin", {"x": torch.ones(2)})
     convert([adapter], tmp_path / "lora")
     assert {file.name for file in (tmp_path / "lora").iterdir()} == {"adapter_model.safetensors", "adapter_config.json"}
+
+
+def test_a_checkpoint_goes_there_and_back(tmp_path):
+    folder = openvla_folders.write(tmp_path / "theirs")
+    expected = load(folder).policy.state_dict()
+    shards = sorted(folder.glob("*.safetensors"))
+    files = []
+    for shard in shards:
+        tensors = {f"module.{key}": tensor for key, tensor in load_file(shard).items()}
+        files.append(written(folder / f"pytorch_{shard.stem}.bin", {"state_dict": tensors, **beside()}))
+        shard.unlink()
+    for index in folder.glob("*.index.json"):
+        index.unlink()
+    with pytest.raises(InputError, match="is a pickle: vla-ros convert"):
+        load(folder)
+    assert main(["convert", *map(str, files), "--output", str(tmp_path / "ours")]) == 0
+    for file in folder.glob("*.json"):
+        shutil.copyfile(file, tmp_path / "ours" / file.name)
+    for key, tensor in load(tmp_path / "ours").policy.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
 
 
 def test_where_such_a_file_is_met_the_command_is_named(tmp_path, capsys):

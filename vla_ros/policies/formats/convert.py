@@ -14,7 +14,7 @@ from vla_ros.core.files import new_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.policies.formats.pickles import TorchFile
 
-SHARD = 1 << 30  # bytes of a file of weights, and so what is held in memory
+SHARD = 1 << 30  # bytes of a file of weights; twice as many are held in memory
 
 
 def convert(

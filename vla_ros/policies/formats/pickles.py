@@ -24,6 +24,7 @@ DTYPES = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
 }  # fmt: skip
+LONGEST_KEY = 500  # characters of a tensor's name
 MOST_DIRECTORY = 16 << 20  # bytes of a zip's list of members
 MOST_DIMENSIONS, MOST_NUMBERS = 8, 1 << 40  # of one tensor
 MOST_COPIES = 4  # times the file's size that its tensors may be: two names of one tensor are two tensors
@@ -103,6 +104,9 @@ class TorchFile:
                 what = f"would construct {tensor.name}" if isinstance(tensor, Foreign) else type(tensor).__name__
                 raise InputError(f"{self.where}: {shown(key)}: {shown(what)}, expected the name of a tensor and the "
                                  f"tensor; of other things beside the weights, these under {' or '.join(WEIGHTS)}")
+            if len(key) > LONGEST_KEY or not key.isprintable():
+                raise InputError(f"{self.where}: tensor {shown(key)}: expected a name of at most {LONGEST_KEY} "
+                                 "printable characters")
         return value
 
     def _checked(self, key: str, tensor: Stored) -> Stored:

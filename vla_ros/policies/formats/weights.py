@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import inside, regular
 from vla_ros.core.records import read_mapping, value_of
-from vla_ros.policies.formats.pickles import hint
+from vla_ros.policies.formats.pickles import LONGEST_KEY, hint
 from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
 MOST_HEADER = 32 << 20  # bytes; a header has about 150 a tensor
-LONGEST_KEY = 500
 FLOATS = ("F64", "F32", "F16", "BF16")
 LISTED = 12  # keys of a kind that an error shows
 
