@@ -14,11 +14,13 @@ from vla_ros.training.config import TrainConfig
 
 FAMILIES = (
     "pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla", "openvla_oft",
+    "robovlms", "robovlms_discrete",
 )  # fmt: skip
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1", "groot")
-TOKENS = ("tokens", "pi0_fast", "openvla")  # that answer with tokens
+TOKENS = ("tokens", "pi0_fast", "openvla", "robovlms_discrete")  # that answer with tokens
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
-BUILT = {"pi05": "pi0", "openvla_oft": "openvla"}  # another kind of a family -> the family
+# Another kind of a family -> the family.
+BUILT = {"pi05": "pi0", "openvla_oft": "openvla", "robovlms_discrete": "robovlms"}
 JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
 CAMERAS = ("front", "wrist")
@@ -41,6 +43,12 @@ def config(family: str) -> dict:
         # Tokens that are written one after the other take a recording of as many steps.
         head = {"head": "l1", "chunk": 6} if family == "openvla_oft" else {"head": "autoregressive", "chunk": 1}
         return values | small | head | {"layers": 1}
+    if family.startswith("robovlms"):
+        vision, text = asdict(KeypointStemSize(image=SIDE)), values["backbone"]["text"] | {"depth": 1}
+        head = {"chunk": 6, "text_length": 3}  # words
+        if family == "robovlms_discrete":
+            head = {"head": "discrete", "chunk": 1, "window": 1, "text_length": 14}
+        return values | {"backbone": {"kind": "stem", "vision": vision, "text": text}} | head | {"hidden": 16}
     if family == "groot":
         values["vision"] |= {"depth": 1, "grid": 2, "patch": 12}
         values |= {"image_size": [SIDE, SIDE], "chunk_size": 6, "num_steps": 3}

@@ -14,13 +14,14 @@ import lerobot_folders
 import numpy as np
 import openvla_folders
 import pi0_folders
+import robovlms_folders
 
 from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import LoadedPolicy
 
-FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla")
+FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla", "robovlms")
 LEROBOT = FAMILIES[:7]  # whose folders here are LeRobot's, with its ordinary processors
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
 RELATIVE = {  # settings of LeRobot's step
@@ -31,12 +32,14 @@ RELATIVE = {  # settings of LeRobot's step
 def make(path: Path, family: str) -> Path:
     """Write a folder that brings all it needs, cameras "front" and "wrist", six joints; return it.
 
-    LeRobot's, but for GO-1 and OpenVLA, whose own folders know their robot by an `embodiment.yaml`.
+    LeRobot's, but for GO-1, OpenVLA and RoboVLMs, whose own folders know their robot by an `embodiment.yaml`.
     """
     if family == "groot":
         return groot_folders.make_lerobot(path)
     if family == "openvla":
         return openvla_folders.write_for_robot(path, ROBOT.joint_names)
+    if family == "robovlms":
+        return robovlms_folders.write_for_robot(path, ROBOT.joint_names)
     if family == "go1":
         go1_folders.make(path, 6, _tokenizer())
         Embodiment.identity(ROBOT.joint_names, cameras(family), 0.1).save(path / "embodiment.yaml")
@@ -60,6 +63,8 @@ def cameras(family: str) -> dict[str, str | None]:
     """The robot's camera of each image, as a policy file maps them."""
     if family == "go1":
         return {"top": "front", "right": "wrist", "left": None}
+    if family == "robovlms":
+        return {"static": "front", "hand": "wrist"}
     return {name: name for name in ROBOT.camera_names}
 
 
@@ -82,7 +87,7 @@ def make_relative(folder, name="relative_actions_processor", config=RELATIVE):
 
 def take_statistics_away(path: Path) -> None:
     """Of such a folder, where it keeps them."""
-    for file in (*path.glob("policy_*"), path / "dataset_stats.json"):
+    for file in (*path.glob("policy_*"), *path.glob("dataset_stat*.json")):
         file.unlink(missing_ok=True)
     config = json.loads((path / "config.json").read_text())
     if config.pop("norm_stats", None):

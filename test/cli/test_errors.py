@@ -43,6 +43,8 @@ CASES = [
     ("info file", "file file: expected a mapping at the top, got str"),
     ("bench --policy no", "checkpoint no: no such folder"),
     ("export no --to lerobot --output out", "checkpoint no: no such folder"),
+    ("convert no --output out", "checkpoint no: No such file"),
+    ("convert file --output out", "checkpoint file: begins with 74657874, expected a file that torch.save wrote"),
     ("robot new --urdf no", "URDF no: No such file"),
     ("bench --policy act --robot no --device gpu9", "device 'gpu9'"),
     ("rerun --robot no", f"{ROBOT}|vla-ros rerun needs rerun-sdk"),

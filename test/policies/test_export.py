@@ -27,7 +27,7 @@ from vla_ros.policies.registry import export
 
 THEIRS = ("pi0", "pi05", "pi05_relative", "smolvla", "xvla")  # folders that LeRobot wrote
 UNREAD = ("lm_head.weight", "text_model.norm.weight", "pos_idx_to_embed")
-NOT_THERE = ("go1", "openvla")  # families that LeRobot has not
+NOT_THERE = ("go1", "openvla", "robovlms")  # families that LeRobot has not
 # What says how it was trained, or where it ran; and sizes that are no published ones.
 APART = ("optimizer_", "scheduler_", "compile_", "use_peft", "repo_id", "private", "tags", "license", "pretrained_",
          "gradient_checkpointing", "push_to_hub", "_variant", "vlm_model_name", "action_feature_names",

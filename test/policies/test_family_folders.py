@@ -125,7 +125,8 @@ def test_the_clock_of_a_policy_file_is_kept(checkpoint, tmp_path, family):
 def test_an_override_is_honoured_or_refused(checkpoint, family):
     with pytest.raises(InputError, match=r"unknown 'nonsense', expected some of \[.*'statistics'"):
         load(checkpoint, robot=ROBOT, overrides={"nonsense": 1})
-    names = {"diffusion": "num_inference_steps", "act": None, "pi0_fast": None, "openvla": "text_length"}
+    names = {"diffusion": "num_inference_steps", "act": None, "pi0_fast": None, "openvla": "text_length",
+             "robovlms": "asked"}
     name = names.get(family, "num_steps")
     if name is None:
         with pytest.raises(InputError, match="unknown 'num_steps'"):

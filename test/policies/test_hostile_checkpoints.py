@@ -27,13 +27,14 @@ from vla_ros.policies.openvla.config import OpenVLAConfig
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0_fast.config import Pi0FastConfig
 from vla_ros.policies.pi0_fast.tokens import FastSettings
+from vla_ros.policies.robovlms.config import BACKBONES, RoboVLMConfig
 from vla_ros.policies.smolvla.config import SmolVLAConfig
 from vla_ros.policies.tokenizer import load_tokenizer
 from vla_ros.policies.xvla.config import XvlaConfig
 
 CONFIGS = (
     ACTConfig, DiffusionConfig, GO1Config, GrootConfig, OpenVLAConfig, Pi0Config, Pi0FastConfig, FastSettings,
-    SmolVLAConfig, XvlaConfig, SiglipSize, KeypointStemSize,
+    SmolVLAConfig, XvlaConfig, SiglipSize, KeypointStemSize, RoboVLMConfig, *(b.Size for b in BACKBONES.values()),
 )  # fmt: skip
 
 

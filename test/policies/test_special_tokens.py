@@ -11,7 +11,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.policies import load
 from vla_ros.policies.tokenizer import JsonTokenizer, spoken
 
-READERS = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "go1", "openvla", "openvla_oft")
+READERS = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "go1", "openvla", "openvla_oft", "robovlms",
+           "robovlms_discrete")
 
 
 @pytest.mark.parametrize("family", READERS)

@@ -15,6 +15,7 @@ from system.test_policy_node import Policy
 from vla_ros.core.instruction import instruction_id
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
+from vla_ros.messages.stamps import NS
 from vla_ros.msg import PolicyStatus
 from vla_ros.policies import load
 
@@ -59,6 +60,26 @@ def test_tokens_that_are_no_chunk_are_named_and_counted_and_nothing_is_published
         status = policy.wait_status(lambda s: s.refused_observations and "tokens" in s.message, "the refused tokens")
         assert status.state == PolicyStatus.FAILED and status.chunks == 0
         assert "expected actions," in status.message and "\n" not in status.message
+        policy.tell("")
+
+
+def test_a_second_instruction_does_not_inherit_what_a_robovlm_remembers(policy, tmp_path):
+    """The robot shows the same all the time: an instruction's first answer is the same whatever was before it."""
+    folder = real_families.make(tmp_path / "robovlms", "robovlms")
+    with policy.up(folder, max_age=60.0) as robot:
+        base, answers = robot.now() - 5 * NS, []
+        for step, text in enumerate(("touch", "touch", "touch", "pick", "pick", "touch", "pick")):
+            if step not in (1, 2, 4):
+                policy.tell(text)
+            stamp = robot.observe(base + step * NS // 10)
+            [part] = read_chunk(policy.chunk_of(stamp)).targets.parts
+            assert part.names == robot.spec.joint_names and part.data.shape == (3, 6)
+            answers.append(part.data)
+        touch, pick = answers[0], answers[3]
+        np.testing.assert_array_equal(answers[5], touch)
+        np.testing.assert_array_equal(answers[6], pick)
+        assert all(not np.array_equal(one, other) for one, other in ((answers[1], touch), (answers[2], answers[1]),
+                                                                     (answers[4], pick), (touch, pick)))
         policy.tell("")
 
 

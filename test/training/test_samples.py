@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from families import FAMILIES, fresh
 
 from vla_ros.core.errors import InputError
@@ -75,10 +76,13 @@ def test_training_and_serving_see_the_same(dataset, family, frame):
         Observation(k, {camera: frames[k] for camera, frames in images.items()}, data.states[k].astype(float), text)
         for k in range(frame + 1)
     ]
-    one, two = chosen.inputs([trained]), chosen.inputs([make_sample(seen, chosen, text)])
+    past = chosen.steps()["joint_states"][0] - chosen.steps(training=True)["joint_states"][0]  # a window in training
+    served = [chosen.inputs([make_sample(seen[: max(frame - k, 0) + 1], chosen, text)]) for k in range(past, -1, -1)]
+    one, two = chosen.inputs([trained]), served[-1]
     assert set(one) - {"action_tokens", "action_token_mask"} == {*two, "actions", "action_is_pad"}
     for name in two:
-        assert one[name].numpy().tobytes() == two[name].numpy().tobytes(), name
+        theirs = torch.cat([batch[name] for batch in served], dim=1) if past and two[name].dim() > 2 else two[name]
+        assert one[name].numpy().tobytes() == theirs.numpy().tobytes(), name
 
 
 def test_every_frame_comes_once_an_epoch(dataset):

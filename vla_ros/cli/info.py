@@ -35,6 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     console = Terminal()
     if args.path.is_file():
+        if args.path.suffix not in (".yaml", ".yml", ".json"):
+            from vla_ros.policies.formats.pickles import not_loaded
+
+            not_loaded(args.path)
         is_robot = "checkpoint" not in read_mapping(args.path, "file")  # a policy file has one
     else:
         is_robot = not args.path.is_dir()

@@ -23,6 +23,7 @@ COMMANDS = {
     "bag": ("vla_ros.cli.bag", "show or repair a bag"),
     "dataset": ("vla_ros.cli.dataset", "bags to a LeRobot dataset, show or check one"),
     "export": ("vla_ros.cli.export", "write a checkpoint as LeRobot has it"),
+    "convert": ("vla_ros.cli.convert", "weights that torch.save wrote to a folder of safetensors"),
     "info": ("vla_ros.cli.info", "what a checkpoint or a robot file is"),
     "robot": ("vla_ros.cli.robot", "write a robot file from a URDF and the running graph"),
     "bench": ("vla_ros.cli.bench", "inference time of a policy, stage by stage"),

@@ -1,5 +1,6 @@
 """Images as policies take them: resized with their aspect kept, padded with black."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
@@ -157,17 +158,11 @@ def cover(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """The central nine tenths of an image's area, (height, width, 3): what a policy sees that was trained on random
-    crops of that size. Scaled first, by Lanczos's kernel of three lobes, then cropped, both as TensorFlow does.
+    crops of that size. Scaled first, by `resize_lanczos`, then cropped, both as TensorFlow does.
 
     Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
     """
-    _check(image)
-    x = image
-    if image.shape[:2] != (height, width):
-        rows, columns = (_lanczos(*pair) for pair in zip(image.shape, (height, width), strict=False))
-        x = np.tensordot(rows, np.tensordot(columns, image.astype(np.float32), (1, 1)), (1, 1))
-        x = np.clip(np.rint(x), 0, 255)
-    x = x.astype(np.float32) / np.float32(255)
+    x = resize_lanczos(image, height, width).astype(np.float32) / np.float32(255)
     for axis, size in ((1, width), (0, height)):
         share = np.sqrt(np.float32(0.9))
         places = (1 - share) / 2 * (size - 1) + np.arange(size, dtype=np.float32) * (share * (size - 1) / (size - 1))
@@ -175,6 +170,38 @@ def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
         first, second = (x.take(np.minimum(index, size - 1), axis) for index in (below, below + 1))
         x = first + (second - first) * np.expand_dims((places - below).astype(np.float32), (2, 1 - axis))
     return (np.clip(x, 0, 1) * np.float32(255.5)).astype(np.uint8)
+
+
+def resize_lanczos(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Scale an image to (height, width, 3) pixels whatever its aspect, by Lanczos's kernel of three lobes, antialiased.
+
+    Raises InputError unless it is an (H, W, 3) uint8 image with pixels.
+    """
+    _check(image)
+    if image.shape[:2] == (height, width):
+        return image
+    rows, columns = (_lanczos(*pair) for pair in zip(image.shape, (height, width), strict=False))
+    x = np.tensordot(rows, np.tensordot(columns, image.astype(np.float32), (1, 1)), (1, 1))
+    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
+
+def through_jpeg(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`resize_lanczos` of what JPEG of quality 95 (4:2:0) makes of the image, as OpenVLA's evaluations do it. An image
+    that has the size already stays as it is.
+
+    The JPEG file is that of TensorFlow; it decodes it by a faster transform, whose levels differ from ours by up to 10.
+    """
+    _check(image)
+    if image.shape[:2] == (height, width):
+        return image
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=95, subsampling="4:2:0")
+    return resize_lanczos(np.asarray(Image.open(file)), height, width)
+
+
+def centre_through_jpeg(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`centre` of `through_jpeg`."""
+    return centre(through_jpeg(image, height, width), height, width)
 
 
 @cache
@@ -224,5 +251,7 @@ FITS = {
     "bicubic": Fit("scaled to this aspect", resize_bicubic),
     "letterbox": Fit("padded to a square and scaled", letterbox),
     "cover": Fit("scaled, centre kept", cover),
+    "jpeg": Fit("through JPEG, scaled to this aspect", through_jpeg),
+    "jpeg_centre": Fit("through JPEG, scaled to this aspect, central 90 % of the area", centre_through_jpeg),
     "centre": Fit("scaled to this aspect, central 90 % of the area", centre),
 }

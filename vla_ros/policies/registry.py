@@ -12,6 +12,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
+from vla_ros.policies.formats.pickles import not_loaded
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 
 __all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "export", "families",
@@ -27,6 +28,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "smolvla": "vla_ros.policies.smolvla.checkpoint:FAMILY",
     "go1": "vla_ros.policies.go1.checkpoint:FAMILY",
     "openvla": "vla_ros.policies.openvla.checkpoint:FAMILY",
+    "robovlms": "vla_ros.policies.robovlms.checkpoint:FAMILY",
     "groot": "vla_ros.policies.groot.checkpoint:FAMILY",
 }
 
@@ -58,6 +60,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     Raises InputError that names the file and the field.
     """
     path = Path(path).expanduser()
+    not_loaded(path)
     if not path.is_file():
         return located(path), options
     where = f"policy file {path}"
@@ -65,6 +68,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     if "checkpoint" not in data:
         raise InputError(f"{where}: expected the path of a 'checkpoint'")
     folder = located(path.parent / _path(data.pop("checkpoint"), f"{where}: checkpoint"))
+    not_loaded(folder)
     base = data.pop("base", None)
     if base is not None:
         base = located(path.parent / _path(base, f"{where}: base"))

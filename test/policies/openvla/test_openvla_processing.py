@@ -1,13 +1,16 @@
 """Images, action tokens, normalisation and prompts against the published code's."""
 
+from dataclasses import replace
+
 import golden_vectors
 import numpy as np
 import openvla_folders
 import pytest
 import torch
 
+from vla_ros.core.errors import InputError
 from vla_ros.policies import load
-from vla_ros.policies.images import centre, cover, letterbox, resize_bicubic
+from vla_ros.policies.images import FITS, centre, cover, letterbox, resize_bicubic, resize_lanczos
 from vla_ros.policies.normalisation import Normalisation
 from vla_ros.policies.openvla import tokens
 from vla_ros.policies.openvla.config import PROMPTS
@@ -49,6 +52,19 @@ def test_the_central_crop_is_identical_and_lanczos_nearly():
     assert off.max() <= 1 and (off > 0).mean() < 1e-3
 
 
+def test_through_jpeg():
+    ours = FITS["jpeg"].resize(IMAGE, 224, 224).astype(int)
+    away = np.abs(ours - VECTORS["policy_resized"].numpy())
+    without = np.abs(resize_lanczos(IMAGE, 224, 224) - VECTORS["policy_resized"].numpy().astype(int))
+    # The same file; TensorFlow decodes it by another transform.
+    assert away.max() <= 10 and away.mean() < 1.5 and without.max() > 30 and without.mean() > 3 * away.mean()
+    kept = VECTORS["policy_resized"].numpy()
+    assert FITS["jpeg"].resize(kept, 224, 224) is kept
+    assert np.array_equal(FITS["jpeg_centre"].resize(kept, 224, 224), VECTORS["center_cropped"].numpy())
+    cropped = FITS["jpeg_centre"].resize(IMAGE, 224, 224).astype(int) - VECTORS["center_cropped"].numpy()
+    assert np.abs(cropped).max() <= 10
+
+
 def test_action_tokens():
     for values, ids in (("token_values", "token_ids"), ("token_values_f32", "token_ids_f32")):
         assert torch.equal(tokens.encode(VECTORS[values], 32000), VECTORS[ids])
@@ -87,3 +103,47 @@ def test_prompts():
     for row in SAID["prompts"]:
         for kind, name in (("openvla", "prompt"), ("vicuna", "prompt_v01")):
             assert PROMPTS[kind].format(row["instruction"].lower()) == row[name]
+
+
+class Asked:
+    """Llama's tokenizer, of these prompts alone."""
+
+    special, bos, words = frozenset(), 1, 0
+
+    def encode(self, text):
+        found = [row[ids][1:] for row in SAID["prompts"] for prompt, ids in PROMPT_IDS if row[prompt] == text]
+        return list(found[0]) if found else [7]  # the end of the prompt alone, which is asked where one is too long
+
+
+PROMPT_IDS = (("prompt", "ids"), ("prompt_v01", "ids_v01"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("openvla", "ids"), ("vicuna", "ids_v01")])
+def test_ids_of_prompts(tmp_path, kind, name):
+    processor = load(openvla_folders.write(tmp_path / "theirs"), overrides={"prompt": kind}).processor
+    asked = replace(processor, tokenizer=Asked())
+    for row in SAID["prompts"]:
+        assert asked.prompt_ids(row["instruction"]) == row[name]
+
+
+@pytest.mark.parametrize(("gripper", "name"), [("opening", "in"), ("binary", "binarized"), ("libero", "inverted")])
+def test_grippers(tmp_path, gripper, name):
+    processor = load(openvla_folders.write(tmp_path / "theirs"), overrides={"gripper": gripper}).processor
+    as_they_are = replace(processor, actions=Normalisation("identity", {}))
+    (targets,) = as_they_are.outputs(VECTORS["eval_gripper_in"][None], [None])
+    np.testing.assert_allclose(targets.parts[0].data, VECTORS[f"eval_gripper_{name}"].numpy(), atol=1e-12)
+    half = torch.full((1, 1, 7), 0.5)
+    assert as_they_are.outputs(half, [None])[0].parts[0].data[0, -1] == (0.5 if gripper == "opening" else 0)
+    if gripper != "opening":
+        with pytest.raises(InputError, match=f"gripper '{gripper}' with joint positions, expected 'opening'"):
+            replace(processor.config, space="joint_position")
+        assert "leave overrides.gripper out" in processor.config.unserved
+
+
+def test_jpeg_is_an_override(tmp_path):
+    path = openvla_folders.write(tmp_path / "theirs")
+    assert load(path, overrides={"jpeg": True}).processor.fit == "jpeg"
+    assert load(path, overrides={"jpeg": True, "centre_crop": True}).processor.fit == "jpeg_centre"
+    assert load(path, overrides={"jpeg": False}).processor.fit == load(path).processor.fit == "bicubic"
+    with pytest.raises(InputError, match="overrides.jpeg: 'no', expected true or false"):
+        load(path, overrides={"jpeg": "no"})

@@ -13,17 +13,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.normalisation import Normalisation
-from vla_ros.policies.robovlms.actions import (
-    BEHIND,
-    Discretiser,
-    Normaliser,
-    chunks,
-    grips,
-    mu_law,
-    opened,
-    to_tool,
-    to_world,
-)
+from vla_ros.policies.robovlms.actions import BEHIND, Discretiser, chunks, mu_law, to_tool, to_world
 from vla_ros.training.samples import Samples
 
 VECTORS, SAID, _ = golden_vectors.load("robovlms_actions")
@@ -37,40 +27,33 @@ def equal(ours, theirs, atol=1e-12):
     np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=0, atol=atol)
 
 
+def bounds(low, high, kept: bool) -> Normalisation:
+    """Of actions within [low, high], the gripper among them or not."""
+    rows = {"q01": np.broadcast_to(low, 7), "q99": np.broadcast_to(high, 7)}
+    return Normalisation("quantiles", rows | {"mask": np.array([1.0] * 6 + [1.0 - kept])}, "openvla")
+
+
 @pytest.mark.parametrize("name", ["065", "asym"])
 @pytest.mark.parametrize("kept", [False, True])
 def test_bounds(name, kept):
-    normaliser = Normaliser(*SAID["norm"][name], gripper=not kept)
-    suffix = "keep" if kept else "all"
-    actions = known("action").copy()
-    ours = normaliser.normalise(actions)
-    equal(ours, known(f"normalized_{name}_{suffix}"))
-    equal(normaliser.inverse(ours), known(f"unnormalized_{name}_{suffix}"))
-    equal(actions, known("action"))  # untouched
+    normalisation, suffix = bounds(*SAID["norm"][name], kept), "keep" if kept else "all"
+    ours = normalisation.normalise(known("action"))
+    equal(ours, known(f"normalized_{name}_{suffix}"), 2e-8)  # 1e-8 against a width of zero
+    equal(normalisation.restore(known(f"normalized_{name}_{suffix}")), known(f"unnormalized_{name}_{suffix}"))
 
 
-def test_quantiles_then_bounds_as_the_policies_of_open_x_embodiment():
-    low, high = np.array([-0.02, -0.1, 0.0]), np.array([0.03, 0.1, 1.0])
-    twice = Normaliser(low, high, (-0.65, 0.65))
-    first, second = Normaliser(low, high, gripper=True), Normaliser(-0.65, 0.65)
-    actions = np.array([[0.01, -0.05, 0.0], [0.5, 0.02, 1.0], [-0.019, 0.0, 1.0]])
-    ours = twice.normalise(actions)
-    equal(ours, second.normalise(first.normalise(actions)))
-    assert ours[:, -1].tolist() == [-1, 1, 1]  # the gripper, 0 or 1 in the data, is not stretched beyond
-    # By hand: 0.01 lies 0.2 above the middle of half-width 1, and 0.2 / 0.65 of the bounds.
-    assert ours[0, 0] == pytest.approx(0.2 / 0.65) and ours[1, 0] == 1
-    cut = np.clip(actions, low + 0.175 * (high - low), high - 0.175 * (high - low))
-    equal(twice.inverse(ours)[:, :-1], cut[:, :-1])
-    equal(twice.inverse(ours)[:, -1], actions[:, -1])
-
-
-@pytest.mark.parametrize(("low", "high", "bounds"), [
-    (0.65, -0.65, None), (0.0, 0.0, None), (float("nan"), 1.0, None), ([0.0, 0.0], [1.0, 0.0], None),
-    (-1.0, 1.0, (0.5, 0.5)),
-])  # fmt: skip
-def test_bounds_that_are_none(low, high, bounds):
-    with pytest.raises(InputError, match="expected finite numbers, the first smaller"):
-        Normaliser(np.array(low), np.array(high), bounds)
+def test_two_normalisations_are_one():
+    rng = np.random.default_rng(0)
+    first, last = np.sort(rng.normal(size=(2, 7)), axis=0)
+    actions = rng.normal(size=(500, 7))
+    low, high = SAID["norm"]["asym"]
+    once = np.clip(2 * (np.clip(actions, first, last) - first) / (last - first) - 1, low, high)
+    twice = 2 * (once - low) / (high - low) - 1
+    centre, half = (first + last) / 2, (last - first) / 2
+    ours = bounds(centre + low * half, centre + high * half, kept=False)
+    equal(ours.normalise(actions), twice, 1e-6)
+    back = 0.5 * (0.5 * (twice + 1) * (high - low) + low + 1) * (last - first) + first
+    equal(ours.restore(twice), back)
 
 
 def test_mu_law_keeps_the_gripper():
@@ -154,21 +137,6 @@ def test_a_turn_across_the_half_circle_stays_small():
     rotations = np.array([[np.pi - 0.001, 0.1, 0.2]])
     actions = np.array([[0.0, 0, 0, 0.5, 0, 0, 1]])
     equal(to_world(to_tool(actions, rotations), rotations), actions, 1e-9)
-
-
-def test_grippers():
-    logits = np.array([-3.0, -1e-3, 1e-3, 4.0])
-    ours = grips(logits)
-    assert ours.tolist() == [-1, -1, 1, 1]
-    asked = (1 / (1 + np.exp(-logits)) > 0.5).astype(float)
-    for low, high in ((-0.65, 0.65), (-0.4, 0.8)):  # the published way to it, of CALVIN
-        assert (np.sign((0.5 * (asked + 1) * (high - low) + low - 0.5) * 2) == ours).all()
-    # and of Open X-Embodiment, whose gripper's quantiles are 0 and 1: above 0.5 is open
-    again = 0.5 * ((0.5 * (asked + 1) * 1.3 - 0.65 - 0.5) * 2 + 1)
-    assert (np.where(again > 0.5, 1, -1) == ours).all()
-    told = np.array([1, -1, 1, 1, 1, -1, 1, -1])
-    assert opened(told).tolist() == [-1, -1, -1, 1, 1, -1, -1, -1]
-    assert opened(told, 1).tolist() == told.tolist() and opened(told[:0]).shape == (0,)
 
 
 def test_chunks():

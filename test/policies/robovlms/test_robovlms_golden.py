@@ -105,7 +105,7 @@ def test_action_tokens_in_training():
     ids = vectors["action_ids"].view(2, 2, 2, 7)
     kept = torch.ones(2, 2, 2, dtype=torch.bool)
     assert policy.token_loss(batch, ids, kept).item() == pytest.approx(vectors["loss_arm"].item(), abs=3e-5)
-    assert torch.equal(policy.tokens.ids(vectors["actions_raw"]), ids)
+    assert torch.equal(policy.config.tokens.ids(vectors["actions_raw"]), ids)
     x = vectors["multimodal_embeds"]
     logits = policy.backbone.words(policy.read(x, torch.ones(x.shape[:2], dtype=torch.bool), (2, 2)))
     assert error(logits.reshape(2, 60, -1), vectors["logits"]) < AFTER
@@ -136,6 +136,6 @@ def test_action_tokens_are_decoded_one_after_the_other():
     told = batch | {"tokens": torch.cat([prompt, ids], 1), "token_mask": torch.ones(1, 14, dtype=torch.bool)}
     logits = policy.backbone.words(policy.backbone.read(*policy.embedded(told)))
     assert error(logits[:, -8:-1], vectors["infer_logits"]) < AFTER
-    values = torch.from_numpy(policy.tokens.values(ids))
+    values = torch.from_numpy(policy.config.tokens.values(ids))
     assert error(values[:, :6], vectors["infer_actions"][:, :6]) < 1e-12
     assert torch.equal(values[:, 6].sign(), vectors["infer_actions"][:, 6])

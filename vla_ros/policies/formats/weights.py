@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import inside, regular
 from vla_ros.core.records import read_mapping, value_of
+from vla_ros.policies.formats.pickles import LONGEST_KEY, hint
 from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
 MOST_HEADER = 32 << 20  # bytes; a header has about 150 a tensor
-LONGEST_KEY = 500
 FLOATS = ("F64", "F32", "F16", "BF16")
 LISTED = 12  # keys of a kind that an error shows
 
@@ -45,7 +45,7 @@ class TensorFolder:
             for file in files:
                 inside(path, file, where)
         else:
-            raise InputError(f"checkpoint {path}: neither {name} nor {index.name} is there")
+            raise InputError(f"checkpoint {path}: neither {name} nor {index.name} is there{hint(path)}")
         self._file_of: dict[str, str] = {}
         self._opened: tuple[str, Any] | None = None  # the file that is mapped into memory, and its handle
         self._mapped = 0  # bytes read through this mapping

@@ -110,8 +110,9 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
     if embodiment.step_dt is None and options.data is not None:
         embodiment = replace(embodiment, step_dt=options.data.step_dt)
     images, fit = _images(path, data, config.pictures, where)
-    if value_of(bool, options.overrides.get("centre_crop", fine_tuned), "overrides.centre_crop"):
-        fit = "centre"
+    crop = value_of(bool, options.overrides.get("centre_crop", fine_tuned), "overrides.centre_crop")
+    jpeg = value_of(bool, options.overrides.get("jpeg", False), "overrides.jpeg")
+    fit = {(True, False): "centre", (False, True): "jpeg", (True, True): "jpeg_centre"}.get((crop, jpeg), fit)
     return config, Parts(
         embodiment, Normalisation(mode, rows.get(STATE, {}) if config.state_dim else {}, style),
         Normalisation(mode, rows.get(ACTION, {}), style), images, fit, no_statistics=lacks,
@@ -248,12 +249,12 @@ FAMILY = Family(
     layouts={
         "openvla": Layout(
             lambda config: config.get("model_type") == "openvla", _read, rename,
-            overrides=("centre_crop", "head", "platform", "unnorm_key"), tensors=OpenVLAFolder,
+            overrides=("centre_crop", "head", "jpeg", "platform", "unnorm_key"), tensors=OpenVLAFolder,
         ),
     },
     fit="bicubic",
     normalisation="quantiles",
-    overrides=("num_steps", "prompt", "space", "text_length"),
+    overrides=("gripper", "num_steps", "prompt", "space", "text_length"),
     fresh=_fresh,
     begin=_write_actions_alone,
 )

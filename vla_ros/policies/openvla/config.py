@@ -19,6 +19,11 @@ HEADS = {
     "diffusion": "denoising",
 }
 SPACES = ("joint_position", "end_effector_delta")
+GRIPPERS = {  # beside the end effector's differences
+    "opening": "as the data have it, 1 being open",
+    "binary": "-1, shut, or 1, open",
+    "libero": "1, shut, or -1, open, as LIBERO's simulator takes it",
+}
 _QUESTION = "What action should the robot take to {}?"
 PROMPTS = {
     "openvla": f"In: {_QUESTION}\nOut:",
@@ -73,6 +78,7 @@ class OpenVLAConfig:
         text_length: most tokens of a prompt.
         num_train_timesteps, num_steps: of the denoising, in training and at inference.
         space: of the actions, one of SPACES.
+        gripper: a key of GRIPPERS.
     """
 
     action_dim: Dimensions
@@ -94,14 +100,17 @@ class OpenVLAConfig:
     num_train_timesteps: Rows = 50
     num_steps: Rows = 50
     space: str = "joint_position"
+    gripper: str = "opening"
 
     def __post_init__(self) -> None:
-        for name, choices in (("head", HEADS), ("prompt", PROMPTS), ("space", SPACES)):
+        for name, choices in (("head", HEADS), ("prompt", PROMPTS), ("space", SPACES), ("gripper", GRIPPERS)):
             if getattr(self, name) not in choices:
                 raise InputError(f"openvla: {name} {shown(getattr(self, name))}, expected one of {sorted(choices)}")
         if not self.cameras or not self.action_dim:
             raise InputError(f"openvla: {len(self.cameras)} cameras, {self.action_dim} action dimensions; expected at "
                              "least one of each")
+        if self.gripper != "opening" and self.space == "joint_position":
+            raise InputError(f"openvla: gripper {self.gripper!r} with joint positions, expected 'opening'")
         if self.head == "autoregressive" and (self.state_dim or self.film):
             raise InputError(f"openvla: state_dim {self.state_dim}, film {self.film} with head 'autoregressive', "
                              "expected 0 and false")
@@ -152,6 +161,8 @@ class OpenVLAConfig:
     @property
     def unserved(self) -> str:
         """Why no robot can follow it yet; "" where one can."""
+        if self.gripper != "opening":
+            return f"its gripper is answered as {GRIPPERS[self.gripper]}; leave overrides.gripper out"
         return "" if self.space == "joint_position" else (
             "its actions are differences of the end effector's pose, which the executor does not take yet; if they are "
             "joints, map them in a policy file with overrides.space: joint_position"
@@ -166,7 +177,8 @@ class OpenVLAConfig:
             "vision": f"{towers}, {self.siglip.tokens} tokens a camera{', FiLM' if self.film else ''}",
             "text tower": f"Llama of width {self.text.width}, {self.layers} layers",
             "head": f"{self.head}: {HEADS[self.head]}{steps}",
-            "space": self.space.replace("_", " "),
+            "space": self.space.replace("_", " ") + (
+                f", gripper {GRIPPERS[self.gripper]}" if self.gripper != "opening" else ""),
         }
 
 

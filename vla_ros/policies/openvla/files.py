@@ -1,21 +1,19 @@
 """The tensors of an OFT folder: a merged OpenVLA in safetensors, and parts beside it that torch has written."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.files import regular
 from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.formats.adapter import WEIGHTS
+from vla_ros.policies.formats.pickles import TorchFile
 from vla_ros.policies.formats.weights import Shape, TensorFolder
 
 HEAD, PROPRIO, NOISY, FILM = "action_head", "proprio_projector", "noisy_action_projector", "vision_backbone"
-DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 _ADAPTED = re.compile(r"(.+)\.(base_layer|lora_[AB]\.default)\.(weight|bias)")
 
 
@@ -46,29 +44,20 @@ def check_film(path: Path) -> None:
                      "expected that file of the same step beside the shards")
 
 
-class TorchFile:
-    """A state dict that torch has saved, read without running what it holds. Raises InputError."""
+class Part:
+    """A file of torch beside the shards, under a prefix of its own. Raises InputError."""
 
     def __init__(self, path: Path, prefix: str) -> None:
-        regular(path, "checkpoint")
-        try:
-            rows = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # of every kind, by what is wrong in it
-            raise InputError(f"checkpoint {path}: not a torch file of tensors alone: "
-                             f"{' '.join(str(error).split())[:200]}") from error
-        if not isinstance(rows, Mapping) or not all(
-                isinstance(key, str) and isinstance(value, Tensor) for key, value in rows.items()):
-            raise InputError(f"checkpoint {path}: expected a mapping of names to tensors")
-        # DDP adds a prefix, the wrapper of FiLM repeats one.
-        self._tensors = {
-            prefix + re.sub(r"^(module\.)?(vision_backbone\.)*(?=vision_backbone\.)|^module\.", "", key): value
-            for key, value in rows.items()
+        self._file = TorchFile(path)
+        # The wrapper of FiLM repeats a prefix.
+        self._keys = {
+            prefix + re.sub(r"^(vision_backbone\.)+(?=vision_backbone\.)", "", key): key for key in self._file.shapes
         }
-        self.shapes = {key: tuple(value.shape) for key, value in self._tensors.items()}
-        self.dtypes = {key: DTYPES.get(value.dtype, str(value.dtype)) for key, value in self._tensors.items()}
+        self.shapes = {name: self._file.shapes[key] for name, key in self._keys.items()}
+        self.dtypes = {name: self._file.dtypes[key] for name, key in self._keys.items()}
 
     def pieces(self, key: str) -> Iterator[tuple[Any, Tensor]]:
-        yield ..., self._tensors[key]
+        return self._file.pieces(self._keys[key])
 
 
 class Merged:
@@ -121,7 +110,7 @@ class OpenVLAFolder(TensorFolder):
         super().__init__(path)
         self._parts: dict[str, Any] = {}  # key -> the file that it is read from
         for name, file in parts(path).items():
-            found: Any = TorchFile(file, "" if name == FILM else f"{name}:")
+            found: Any = Part(file, "" if name == FILM else f"{name}:")
             if name == FILM:
                 found = Merged(found, _alpha(path), str(file))
                 for key in [key for key in self.shapes if key.startswith("vision_backbone.")]:

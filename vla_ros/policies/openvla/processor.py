@@ -49,6 +49,8 @@ class OpenVLAProcessor(StandardProcessor):
         if self.config.space == "joint_position":
             return super().outputs(answer, samples)
         rows = self.actions.restore(self.values(answer))
+        if self.config.gripper != "opening":
+            rows[..., -1] = np.sign(2 * rows[..., -1] - 1) * (-1 if self.config.gripper == "libero" else 1)
         width = rows.shape[-1]
         names = END_EFFECTOR if width == len(END_EFFECTOR) else tuple(f"action_{i}" for i in range(width))
         return [Targets((Part(names, row, Space.END_EFFECTOR_DELTA),)) for row in rows]

@@ -1,15 +1,18 @@
 """What RoboVLMs does to actions before its network sees them, and back.
 
 An action has seven numbers: the difference of the end effector's position and of its rotation (Euler XYZ), each scaled
-by the dataset, and a gripper, the last. In training, in this order: `Normaliser`, `mu_law` where `use_mu_law` asks,
-`to_tool` where `tcp_rel` does; back in the opposite order. The alternative `regular_action`, mean and deviation, is
-`policies.normalisation.Normalisation("mean_std", ..., "openpi")` whose mask leaves the gripper.
+by the dataset, and a gripper, the last. In training, in this order: the normalisation, `mu_law` where
+`use_mu_law` asks, `to_tool` where `tcp_rel` does; back in the opposite order.
+
+The normalisation is a `policies.normalisation.Normalisation`: of CALVIN `quantiles` with `norm_min` and `norm_max` in
+their place. Actions of Open X-Embodiment are normalised twice, by the dataset's quantiles and then so; the two maps are
+one, whose bounds are what the first maps to `norm_min` and `norm_max`. `regular_action` is `mean_std` in the style
+"openpi". The gripper takes no part.
 
 Where the published code keeps "the last value" of an array (T, 7) under mu-law or mean and deviation, it keeps the last
 row; what it means, and what is done here, is the gripper of every row.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,76 +24,6 @@ from vla_ros.core.rotations import from_matrix, to_matrix
 
 TURN = 0.01  # a rotation's difference is shrunk by it before it is composed: those of CALVIN are 100 times too large
 BEHIND = 10  # ids between the action tokens and the special ones
-
-
-@dataclass(frozen=True)
-class Normaliser:
-    """(..., D) actions to [-1, 1]: cut to [low, high] and stretched; with `bounds` the result once more, to these.
-
-    CALVIN's policies have low, high = -0.65, 0.65 alone. Those of Open X-Embodiment (Bridge, Google's robot) are
-    normalised twice: by the dataset's quantiles, then with bounds = (-0.65, 0.65).
-
-    Attributes:
-        low, high: one number, or one for each dimension.
-        bounds: of the second step.
-        gripper: whether the last step treats the last dimension too; in training it is kept, as it is -1 or 1 there.
-    """
-
-    low: float | Sequence[float] | np.ndarray
-    high: float | Sequence[float] | np.ndarray
-    bounds: tuple[float, float] | None = None
-    gripper: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises InputError for bounds that are no numbers, or not in their order."""
-        for low, high in self._steps:
-            if not (np.isfinite([low, high]).all() and (low < high).all()):
-                raise InputError(f"robovlms: actions are normalised from {low.tolist()} to {high.tolist()}, expected "
-                                 "finite numbers, the first smaller")
-
-    @property
-    def _steps(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        pairs = [(self.low, self.high), *([self.bounds] if self.bounds else [])]
-        return [(np.asarray(low, np.float64), np.asarray(high, np.float64)) for low, high in pairs]
-
-    def normalise(self, actions: np.ndarray) -> np.ndarray:
-        """(..., D) float64 in [-1, 1]."""
-        for index, (low, high) in enumerate(self._steps):
-            before = np.asarray(actions, np.float64)
-            actions = 2 * (np.clip(before, low, high) - low) / (high - low) - 1
-            self._keep(actions, before, index)
-        return actions
-
-    def inverse(self, actions: np.ndarray) -> np.ndarray:
-        """(..., D) float64 in the units of the data. What lies beyond [-1, 1] is not cut, as published."""
-        for index, (low, high) in reversed(list(enumerate(self._steps))):
-            before = np.asarray(actions, np.float64)
-            actions = 0.5 * (before + 1) * (high - low) + low
-            self._keep(actions, before, index)
-        return actions
-
-    def _keep(self, actions: np.ndarray, before: np.ndarray, index: int) -> None:
-        if not self.gripper and index == len(self._steps) - 1:
-            actions[..., -1] = before[..., -1]
-
-
-def grips(logits: np.ndarray) -> np.ndarray:
-    """(...) logits of the gripper's head, or the discrete decoder's values of it, to -1 and 1.
-
-    The published evaluation takes sigmoid > 0.5 for 0 or 1 and stretches that by bounds which hold zero between them;
-    of the result it uses the sign, or whether it is above 0.5: both are the logit's sign.
-    """
-    return np.where(np.asarray(logits) > 0, 1.0, -1.0)
-
-
-def opened(grippers: np.ndarray, times: int = 2) -> np.ndarray:
-    """(T,) grippers of successive steps, of which a positive one opens, to -1 and 1: it opens only when it has been
-    told so `times` in a row. RoboVLMs does so on the WidowX."""
-    row, result = 0, np.empty(len(grippers))
-    for step, value in enumerate(grippers):
-        row = row + 1 if value > 0 else 0
-        result[step] = 1.0 if row >= times else -1.0
-    return result
 
 
 @dataclass(frozen=True)

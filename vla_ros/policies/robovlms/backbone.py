@@ -7,9 +7,16 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.core.errors import InputError
 from vla_ros.nn.attention import KeyValueCache, causal_mask, grouped_attention
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+
+def check_heads(what: str, width: int, heads: int) -> None:
+    """Raises InputError unless the heads divide the width."""
+    if width % heads:
+        raise InputError(f"robovlms: {what} {width} wide, of {heads} heads; expected a number that divides the width")
 
 
 class Backbone(nn.Module, ABC):
@@ -24,6 +31,7 @@ class Backbone(nn.Module, ABC):
         embedding: of the words; its weight reads the words out, too.
         norm: the last one.
         scale: what all embeddings are multiplied by when they are read.
+        float32: what begins with one of these names stays float32 whatever the rest is in.
         keys: (heads, width) of the keys of a layer.
     """
 
@@ -31,9 +39,10 @@ class Backbone(nn.Module, ABC):
     layers: nn.ModuleList
     norm: nn.Module
     scale = 1.0
+    float32: tuple[str, ...] = ()
     keys = property(lambda self: (self.size.heads, self.size.width // self.size.heads))
 
-    def __init__(self, size: Any) -> None:
+    def __init__(self, size: Any, cameras: int) -> None:
         super().__init__()
         self.size = size
         self.embedding = nn.Embedding(size.vocabulary, size.width)

@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Cameras, Dimensions, Range, Rows, Width, Words, record
+from vla_ros.policies.robovlms.actions import BEHIND, Discretiser
 from vla_ros.policies.robovlms.backbone import Backbone
 from vla_ros.policies.robovlms.kosmos import Kosmos
 from vla_ros.policies.robovlms.llava import Llava
 from vla_ros.policies.robovlms.paligemma import PaliGemma
-from vla_ros.policies.robovlms.prompts import PROMPTS
+from vla_ros.policies.robovlms.prompts import LONGEST, PROMPTS
+from vla_ros.policies.robovlms.stem import Stem
 
-BACKBONES: dict[str, type[Backbone]] = {"kosmos": Kosmos, "paligemma": PaliGemma, "llava": Llava}  # more may be added
+BACKBONES: dict[str, type[Backbone]] = {"kosmos": Kosmos, "paligemma": PaliGemma, "llava": Llava, "stem": Stem}
 HEADS = {
     "lstm": "LSTM over the window",
     "gpt": "GPT-2 over the window",
@@ -46,11 +48,13 @@ class RoboVLMConfig:
         gripper: the last dimension is told as open or shut (1, -1), by a part of the head of its own.
         gripper_weight: of its loss.
         prompt: a key of PROMPTS.
+        text_length: most tokens of a prompt.
         asked: rows that the question to a discrete head names.
         image_place: column of the text before which images stand, 1 where it starts with a token of its own.
         behind: columns of the text behind the action token.
         action_end: of a discrete head, id behind the last action token, `bins` before it are actions from `lowest` to
             `highest`; `stop`: id of the token behind the answer.
+        decoding: which tokens a discrete head may write, "all" or "actions" alone.
         mu_law: small actions are spread.
         space: of the actions, one of SPACES.
     """
@@ -71,6 +75,7 @@ class RoboVLMConfig:
     gripper: bool = True
     gripper_weight: Annotated[float, Range(0, 1000)] = 0.01
     prompt: str = "kosmos"
+    text_length: Annotated[int, Range(3, 10_000)] = LONGEST
     asked: Rows = 1
     image_place: Annotated[int, Range(0, 1)] = 1
     behind: Annotated[int, Range(0, 1)] = 1
@@ -79,12 +84,13 @@ class RoboVLMConfig:
     bins: Annotated[int, Range(2, 100_000)] = 256
     lowest: float = -1.0
     highest: float = 1.0
+    decoding: str = "all"
     mu_law: bool = False
     space: str = "joint_position"
 
     def __post_init__(self) -> None:
         for name, choices in (("head", HEADS), ("reads", READS), ("history", HISTORIES), ("prompt", PROMPTS),
-                              ("space", SPACES)):
+                              ("space", SPACES), ("decoding", ("all", "actions"))):
             if getattr(self, name) not in choices:
                 raise InputError(f"robovlms: {name} {shown(getattr(self, name))}, expected one of {sorted(choices)}")
         if not self.cameras or self.pose_dim < 1:
@@ -111,6 +117,11 @@ class RoboVLMConfig:
     image_size = property(lambda self: (self.backbone.image, self.backbone.image))
     pose_dim = property(lambda self: self.action_dim - self.gripper)
     columns = property(lambda self: self.latent * self.backbone.width)  # that the head sees of a step
+
+    @property
+    def tokens(self) -> Discretiser:
+        """Actions as a discrete head writes them."""
+        return Discretiser(self.bins, self.lowest, self.highest, self.action_end + BEHIND, 0)
 
     @property
     def kind(self) -> str:

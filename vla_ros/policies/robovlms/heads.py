@@ -11,16 +11,22 @@ TRUNK = (1024, 512, 256)
 
 
 class Trunk(nn.Sequential):
-    """Linear layers with ReLU between them."""
+    """Linear layers with ReLU between them; fresh ones keep the size of what goes through (He et al. 2015)."""
 
     def __init__(self, width: int, out: int) -> None:
         sizes = (width, *TRUNK, out)
         layers = [part for pair in zip(sizes, sizes[1:], strict=False) for part in (nn.Linear(*pair), nn.ReLU())]
         super().__init__(*layers[:-1])
+        for layer in layers[::2]:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
 
 
 class Lstm(nn.Module):
-    """Named as torch names an LSTM's parameters; from zeros at every window's start."""
+    """Named as torch names an LSTM's parameters; from zeros at every window's start.
+
+    Fresh weights are larger than torch's, by whose small ones four layers forget what they see.
+    """
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -31,7 +37,8 @@ class Lstm(nn.Module):
                     "bias_ih": (4 * hidden,), "bias_hh": (4 * hidden,)}
             for name, shape in rows.items():
                 self.names.append(f"{name}_l{layer}")
-                values = torch.empty(shape).uniform_(-(hidden**-0.5), hidden**-0.5)
+                bound = ((3 if len(shape) > 1 else 1) / hidden) ** 0.5
+                values = torch.empty(shape).uniform_(-bound, bound)
                 self.register_parameter(self.names[-1], nn.Parameter(values))
 
     def forward(self, x: Tensor) -> Tensor:

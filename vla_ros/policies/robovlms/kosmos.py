@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.records import Count, Inner, Layers, Width, Words
 from vla_ros.nn.clip import Clip
 from vla_ros.nn.norms import layer_normalised
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.formats.transformers_names import siglip
-from vla_ros.policies.robovlms.backbone import Backbone, Shapes
-from vla_ros.policies.robovlms.published import clip_size, depth_of, heads_of, sized
+from vla_ros.policies.robovlms.backbone import Backbone, Shapes, check_heads
+from vla_ros.policies.robovlms.published import check_tower, clip_size, depth_of, heads_of, sized
 
 FIRST_PLACE = 2  # behind the padding's id, 1
 
@@ -32,6 +33,12 @@ class KosmosSize:
     mlp: Inner
     vocabulary: Words
     latents: Width = 64
+
+    def __post_init__(self) -> None:
+        check_tower(self.vision)
+        check_heads("kosmos", self.width, self.heads)
+        if self.width < 4:
+            raise InputError(f"robovlms: kosmos {self.width} wide, expected 4 or more")
 
     @property
     def image(self) -> int:
@@ -108,8 +115,8 @@ class Kosmos(Backbone):
 
     Size = KosmosSize
 
-    def __init__(self, size: KosmosSize) -> None:
-        super().__init__(size)
+    def __init__(self, size: KosmosSize, cameras: int) -> None:
+        super().__init__(size, cameras)
         self.scale = math.sqrt(size.width)
         self.vision = Clip(size.vision)
         self.vision_norm = nn.LayerNorm(size.vision.hidden, eps=1e-5)

@@ -15,8 +15,8 @@ from vla_ros.nn.norms import layer_normalised
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.formats.transformers_names import siglip
 from vla_ros.policies.formats.weights import Unused
-from vla_ros.policies.robovlms.backbone import Backbone, Shapes
-from vla_ros.policies.robovlms.published import clip_size, depth_of, heads_of, sized
+from vla_ros.policies.robovlms.backbone import Backbone, Shapes, check_heads
+from vla_ros.policies.robovlms.published import check_tower, clip_size, depth_of, heads_of, sized
 
 STEEPEST = 8  # of the attention's biases, as an exponent of 2
 
@@ -31,6 +31,10 @@ class LlavaSize:
     heads: Count
     mlp: Inner
     vocabulary: Words
+
+    def __post_init__(self) -> None:
+        check_tower(self.vision)
+        check_heads("llava", self.width, self.heads)
 
     image = property(attrgetter("vision.image"))
 
@@ -79,8 +83,8 @@ class Llava(Backbone):
 
     Size = LlavaSize
 
-    def __init__(self, size: LlavaSize) -> None:
-        super().__init__(size)
+    def __init__(self, size: LlavaSize, cameras: int) -> None:
+        super().__init__(size, cameras)
         self.vision = Clip(size.vision, unread=1)
         self.projector = nn.Linear(size.vision.hidden, size.width)
         self.layers = nn.ModuleList(MptLayer(size) for _ in range(size.depth))

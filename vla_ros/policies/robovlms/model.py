@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from vla_ros.nn.attention import KeyValueCache
 from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, Traits, tensors
-from vla_ros.policies.robovlms.actions import Discretiser, chunks
+from vla_ros.policies.robovlms.actions import chunks
 from vla_ros.policies.robovlms.config import BACKBONES, RoboVLMConfig
 from vla_ros.policies.robovlms.heads import Head
 from vla_ros.policies.robovlms.resampler import PerceiverResampler
@@ -66,7 +66,6 @@ class RoboVLM(Policy):
     """
 
     config: RoboVLMConfig
-    float32 = (r".*norm",)
 
     def __init__(self, config: RoboVLMConfig) -> None:
         super().__init__()
@@ -74,7 +73,8 @@ class RoboVLM(Policy):
         self.traits = Traits(paced=config.remembers, pads=False)
         if config.head == "discrete":
             self.compiled = ("encode",)  # each token sees one key more
-        self.backbone = BACKBONES[config.kind](config.backbone)
+        self.backbone = BACKBONES[config.kind](config.backbone, len(config.cameras))
+        self.float32 = (r".*norm", *(rf"backbone\.{name}" for name in self.backbone.float32))
         if config.resampler:
             self.vision_resampler = PerceiverResampler(config.backbone.width)
         if config.head != "discrete":
@@ -134,7 +134,7 @@ class RoboVLM(Policy):
         steps = batch["images"].shape[1]
         actions, kept = (chunks(rows, steps, config.chunk) for rows in (actions, kept))
         if config.head == "discrete":
-            return {"loss": self.token_loss(batch, self.tokens.ids(actions), kept)}
+            return {"loss": self.token_loss(batch, config.tokens.ids(actions.contiguous()), kept)}
         pose, logits = self.head.decode(self.head.body(self.features(batch)))
         return self.losses(pose, logits, actions, kept)
 
@@ -202,11 +202,6 @@ class RoboVLM(Policy):
             seen = self.vision_resampler(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
         return seen.flip(1).flatten(1, 2).to(text.dtype)
 
-    @property
-    def tokens(self) -> Discretiser:
-        config = self.config
-        return Discretiser(config.bins, config.lowest, config.highest, config.action_end + 10, 0)
-
     def token_loss(self, batch: Batch, ids: Tensor, kept: Tensor) -> Tensor:
         """Mean cross entropy of (B, L, chunk, D) action tokens, in the (B, L, chunk) rows that are kept, and of the
         stop behind each step's. A window's steps are read together, each with the answers before it."""
@@ -247,8 +242,10 @@ class RoboVLM(Policy):
 
     def _chosen(self, hidden: Tensor) -> Tensor:
         """(B, width) to the most likely ids (B,); -1, which is none, where no number came out."""
-        logits = self.backbone.words(hidden)
-        return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
+        logits, config = self.backbone.words(hidden), self.config
+        first = config.action_end - config.bins if config.decoding == "actions" else 0
+        chosen = first + logits[:, first : config.action_end if first else None].argmax(-1)
+        return chosen.masked_fill(logits.isnan().any(-1), -1)
 
     def _joined(self, pose: Tensor, logits: Tensor | None) -> Tensor:
         """(B, chunk, D), the gripper 1, open, or -1."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.records import Words
 from vla_ros.nn.attention import KeyValueCache, causal_mask
 from vla_ros.nn.embeddings import rotary_table
@@ -18,7 +19,14 @@ from vla_ros.nn.siglip import Siglip, SiglipSize
 from vla_ros.policies.formats.transformers_names import decoder, siglip
 from vla_ros.policies.formats.weights import Unused
 from vla_ros.policies.robovlms.backbone import Backbone, Shapes
-from vla_ros.policies.robovlms.published import clip_size, depth_of, heads_of, sized
+from vla_ros.policies.robovlms.published import check_tower, clip_size, depth_of, heads_of, sized
+
+
+def check_gemma(size: GemmaSize) -> None:
+    """Raises InputError for a text tower that cannot be."""
+    if size.heads % size.kv_heads or size.head_dim % 2 or not size.depth:
+        raise InputError(f"robovlms: text of depth {size.depth}, {size.heads} heads, {size.kv_heads} of keys, each of "
+                         f"{size.head_dim}: expected a layer, the second to divide the first, the third to be even")
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,10 @@ class PaliGemmaSize:
     vision: SiglipSize
     text: GemmaSize
     vocabulary: Words
+
+    def __post_init__(self) -> None:
+        check_tower(self.vision)
+        check_gemma(self.text)
 
     width = property(attrgetter("text.width"))
     image = property(attrgetter("vision.image"))
@@ -44,19 +56,36 @@ RULES = (
 )
 
 
-class PaliGemma(Backbone):
-    """Gemma multiplies all that it reads by sqrt(width); features of images are divided by it before."""
+class Gemma(Backbone):
+    """Gemma multiplies all that it reads by sqrt(width); its size has `text`, a `GemmaSize`."""
 
-    Size = PaliGemmaSize
     keys = property(lambda self: (self.size.text.kv_heads, self.size.text.head_dim))
     layers = property(lambda self: self.tower.layers)
 
-    def __init__(self, size: PaliGemmaSize) -> None:
-        super().__init__(size)
+    def __init__(self, size: Any, cameras: int) -> None:
+        super().__init__(size, cameras)
         self.scale = math.sqrt(size.width)
+        self.tower = GemmaTower(size.text)
+
+    def read(self, x: Tensor, valid: Tensor, cache: KeyValueCache | None = None) -> Tensor:
+        size, (rows, length) = self.size.text, x.shape[:2]
+        start = valid.shape[1] - length
+        places = torch.arange(start, start + length, device=x.device)[None]
+        mask = causal_mask(valid, 1)[:, :, start:].repeat(1, 1, size.heads // size.kv_heads, 1)
+        x = (x * self.scale).to(self.embedding.weight.dtype)
+        kept = self.cache(rows, length) if cache is None else cache
+        return self.tower(x, rotary_table(places, size.head_dim), kept, mask, keep=True)
+
+
+class PaliGemma(Gemma):
+    """Features of images are divided by what Gemma multiplies them by."""
+
+    Size = PaliGemmaSize
+
+    def __init__(self, size: PaliGemmaSize, cameras: int) -> None:
+        super().__init__(size, cameras)
         self.vision = Siglip(size.vision)
         self.projector = nn.Linear(size.vision.hidden, size.width)
-        self.tower = GemmaTower(size.text)
 
     @classmethod
     def rules(cls, size: PaliGemmaSize) -> tuple[tuple[str, str], ...]:
@@ -76,12 +105,3 @@ class PaliGemma(Backbone):
     def see(self, images: Tensor, text: Tensor, valid: Tensor) -> Tensor:
         features = self.vision(images.flatten(0, 1))
         return (self.projector(features) / self.scale).unflatten(0, images.shape[:2])
-
-    def read(self, x: Tensor, valid: Tensor, cache: KeyValueCache | None = None) -> Tensor:
-        size, (rows, length) = self.size.text, x.shape[:2]
-        start = valid.shape[1] - length
-        places = torch.arange(start, start + length, device=x.device)[None]
-        mask = causal_mask(valid, 1)[:, :, start:].repeat(1, 1, size.heads // size.kv_heads, 1)
-        x = (x * self.scale).to(self.embedding.weight.dtype)
-        kept = self.cache(rows, length) if cache is None else cache
-        return self.tower(x, rotary_table(places, size.head_dim), kept, mask, keep=True)

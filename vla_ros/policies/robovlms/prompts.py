@@ -86,24 +86,26 @@ def question(kind: str, instruction: str, steps: int) -> str:
     return f"Input: {asked}\nOutput:" + (" \n" if _prompt(kind).closed else "")
 
 
-def ids(kind: str, tokenizer: Tokenizer, instruction: str) -> list[int]:
-    """Ids of `text`, cut to 512 tokens. Raises InputError for an unknown kind, and for an instruction that writes
+def ids(kind: str, tokenizer: Tokenizer, instruction: str, longest: int = LONGEST) -> list[int]:
+    """Ids of `text`, at most `longest`. Raises InputError for an unknown kind, and for an instruction that writes
     special tokens."""
     prompt = _prompt(kind)
-    return _ids(tokenizer, instruction, text(kind, instruction), prompt.start, prompt.end)
+    return _ids(tokenizer, instruction, text(kind, instruction), prompt.start, prompt.end, longest)
 
 
-def question_ids(kind: str, tokenizer: Tokenizer, instruction: str, steps: int) -> list[int]:
+def question_ids(
+    kind: str, tokenizer: Tokenizer, instruction: str, steps: int, longest: int = LONGEST
+) -> list[int]:
     """Ids of `question`; errors as of `ids`. Where <bos> and <eos> are one token (MPT), the published evaluation loses
     the question's last token, which its training has; here it is kept."""
-    return _ids(tokenizer, instruction, question(kind, instruction, steps), *_prompt(kind).asked)
+    return _ids(tokenizer, instruction, question(kind, instruction, steps), *_prompt(kind).asked, longest)
 
 
-def _ids(tokenizer: Tokenizer, instruction: str, said: str, start: str, end: str) -> list[int]:
+def _ids(tokenizer: Tokenizer, instruction: str, said: str, start: str, end: str, longest: int) -> list[int]:
     added = range(tokenizer.words, tokenizer.size)  # to the vocabulary: images, places, <grounding>
     spoken(tokenizer.encode(instruction), tokenizer, instruction, added)
     first, last = ([] if not name else [_mark(tokenizer, name)] for name in (start, end))
-    return first + cut(tokenizer.encode(said), LONGEST - len(first) - len(last)) + last
+    return first + cut(tokenizer.encode(said), longest - len(first) - len(last)) + last
 
 
 def _mark(tokenizer: Tokenizer, name: str) -> int:

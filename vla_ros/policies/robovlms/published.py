@@ -8,7 +8,7 @@ from typing import Any
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Count, record, value_of
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies.robovlms.backbone import Shapes
+from vla_ros.policies.robovlms.backbone import Shapes, check_heads
 
 
 def sized(shapes: Shapes, keys: Sequence[str], dimensions: int, where: str) -> tuple[int, ...]:
@@ -41,6 +41,14 @@ def heads_of(
         raise InputError(f"{where}: a tower of width {width}, expected one of {sorted(known)}, or vlm/config.json "
                          f"beside it, the vision-language model's own, with {part}.{names[0]}")
     return known[width]
+
+
+def check_tower(size: SiglipSize) -> None:
+    """Raises InputError for a vision tower that cannot be."""
+    check_heads("vision", size.hidden, size.heads)
+    if size.image < size.patch or not size.depth:
+        raise InputError(f"robovlms: vision of depth {size.depth}, image {size.image}, patch {size.patch}: expected a "
+                         "layer and an image of one patch or more")
 
 
 def clip_size(shapes: Shapes, prefix: str, said: Mapping[str, Any], where: str) -> SiglipSize:

@@ -1,0 +1,276 @@
+"""The values that a pickle describes, without running it.
+
+Python's own reader imports what a pickle names and calls it. This one keeps names as names, builds lists, tuples,
+dictionaries and the records of torch's tensors, and has nothing with which it could call anything else: what the pickle
+would have constructed is an empty `Foreign`. Of a pickle that names a part of Python's library which is no plain data
+(os.system, eval) nothing is read at all.
+"""
+
+import io
+import pickletools
+import sys
+from _compat_pickle import IMPORT_MAPPING
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vla_ros.core.errors import InputError, shown
+
+MOST_BYTES = 64 << 20  # of a pickle; tensors have about 300 each, their numbers are not in it
+MOST_STEPS = 1_000_000  # a tensor takes about 45
+# What of Python's library is plain data, which other programs keep beside their weights. None of it is constructed.
+PLAIN_MODULES = ("argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "pathlib", "typing",
+                 "uuid", "_codecs")  # fmt: skip
+PLAIN_BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object",
+                  "range", "set", "slice", "str", "tuple")  # fmt: skip
+STORAGES = {
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Name:
+    """Of a class or function, "module.name"; it is never imported."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """In place of an object that a class or function of this name would have made."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Bytes of the file, under the `key` that the file finds them by; `count` numbers of `dtype`."""
+
+    key: str
+    dtype: torch.dtype
+    count: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor, as offset, size and strides (numbers of `dtype`) in a storage."""
+
+    storage: Storage
+    dtype: torch.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass
+class Pickle:
+    """What one pickle said.
+
+    Attributes:
+        value: what stands at its top.
+        foreign: names of what was not constructed.
+        storages: those that it mentions, by key.
+    """
+
+    value: Any = None
+    foreign: set[str] = field(default_factory=set)
+    storages: dict[str, Storage] = field(default_factory=dict)
+
+
+def unpickled(file: io.BytesIO, where: str) -> Pickle:
+    """The pickle that begins where `file` stands; it is left behind it. Time and memory are bounded by its size.
+
+    Raises InputError that begins with `where`: for a damaged pickle, and for one that would call Python's library.
+    """
+    machine = _Machine(where)
+    try:
+        return machine.run(file)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: a damaged pickle: {' '.join(str(error).split())[:200]}") from error
+
+
+class _Machine:
+    """The stack machine that a pickle is a program of (Python's `pickletools` describes each step)."""
+
+    def __init__(self, where: str) -> None:
+        self.where, self.result = where, Pickle()
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, file: io.BytesIO) -> Pickle:
+        for count, (step, argument, _) in enumerate(pickletools.genops(file)):
+            if count > MOST_STEPS:
+                raise InputError(f"{self.where}: a pickle of more than {MOST_STEPS} steps, expected a file of weights")
+            if step.name == "STOP":
+                self.result.value = self.stack.pop()
+                return self.result
+            if step.name in _STEPS:
+                _STEPS[step.name](self, argument)
+            elif step.name in _CONSTANTS:
+                self.stack.append(argument)
+            else:
+                raise InputError(f"{self.where}: step {step.name} of a pickle, expected weights without it")
+        raise InputError(f"{self.where}: a damaged pickle: it has no end")
+
+    def marked(self) -> list[Any]:
+        start = self.marks.pop()
+        items, self.stack[start:] = self.stack[start:], []
+        return items
+
+    def popped(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise IndexError("a value that is not there")
+        items, self.stack[-count:] = self.stack[-count:], []
+        return items
+
+    def name(self, module: Any, text: Any) -> Name:
+        """A global. Raises InputError for one of Python's library that is no plain data."""
+        if not isinstance(module, str) or not isinstance(text, str):
+            raise TypeError("a name that is no text")
+        module = IMPORT_MAPPING.get(module, module)  # protocol 2 has the names of Python 2
+        root, full = module.partition(".")[0], f"{module}.{text}"
+        plain = root in PLAIN_MODULES or (module == "builtins" and text in PLAIN_BUILTINS)
+        if root in sys.stdlib_module_names and not plain:
+            raise InputError(f"{self.where}: would call {shown(full)}, expected weights and plain data: nothing of it "
+                             "was run; do not use this file")
+        return Name(full)
+
+    def made(self, what: Any, arguments: Any) -> Any:
+        """In place of a call."""
+        name = what.text if isinstance(what, Name) else getattr(what, "name", "an unnamed object")
+        if name == "collections.OrderedDict":
+            result: dict[Any, Any] = {}
+            for pair in arguments[0] if arguments else ():
+                _items(result, list(pair))
+            return result
+        if name in _REBUILT and isinstance(arguments, tuple):
+            return _REBUILT[name](*arguments)
+        self.result.foreign.add(name)
+        return Foreign(name)
+
+    def storage(self, said: Any) -> Any:
+        """What torch keeps beside the pickle: ("storage", its type, key, device, count), and a view in older files."""
+        if not isinstance(said, tuple) or len(said) < 5 or said[0] != "storage" or (said[5:] and said[5] is not None):
+            return self.made(Name("torch.nn.Module"), ())
+        _, kind, key, _, count = said[:5]
+        name = kind.text.rpartition(".")[2] if isinstance(kind, Name) else None
+        if name not in STORAGES or type(count) is not int or count < 0:
+            raise InputError(f"{self.where}: storage {shown(key)} of {shown(name)}, {shown(count)} numbers; expected "
+                             f"one of {sorted(STORAGES)}")
+        found = Storage(str(key), STORAGES[name], count)
+        if self.result.storages.setdefault(found.key, found) != found:
+            raise ValueError(f"two storages {found.key}")
+        return found
+
+
+_CONSTANTS = (
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
+    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE", "BINUNICODE8",
+)  # fmt: skip
+
+
+def _items(target: Any, flat: list[Any]) -> None:
+    """Into a dictionary, under the keys that are simple; what else is filled is not kept."""
+    if isinstance(target, dict):
+        target |= {key: value for key, value in zip(flat[::2], flat[1::2], strict=True)
+                   if isinstance(key, str | int | float | bytes | None)}
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any, dtype: torch.dtype | None = None) -> Stored:
+    numbers = (offset, *size, *stride)
+    fits = len(size) == len(stride) and all(type(n) is int and n >= 0 for n in numbers)
+    if not isinstance(storage, Storage) or not fits:
+        raise ValueError("a tensor of no storage, or of sizes that are none")
+    return Stored(storage, dtype or storage.dtype, offset, tuple(size), tuple(stride))
+
+
+def _typed(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any) -> Stored:
+    found = getattr(torch, dtype.text.removeprefix("torch."), None) if isinstance(dtype, Name) else None
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"a tensor of type {shown(dtype)}")
+    return _tensor(storage, offset, size, stride, dtype=found)
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+_REBUILT: dict[str, Callable[..., Any]] = {
+    "torch._utils._rebuild_tensor": _tensor, "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _typed, "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter, "torch.Size": tuple,
+}
+
+
+def _global(m: _Machine, said: str) -> None:
+    module, _, text = said.partition(" ")
+    m.stack.append(m.name(module, text))
+
+
+def _remember(m: _Machine, place: int | None) -> None:
+    m.memo[len(m.memo) if place is None else place] = m.stack[-1]
+
+
+def _extend(m: _Machine, items: list[Any]) -> None:
+    if isinstance(m.stack[-1], list):
+        m.stack[-1].extend(items)
+
+
+def _set(m: _Machine, flat: list[Any]) -> None:
+    _items(m.stack[-1], flat)
+
+
+def _dict(m: _Machine, flat: list[Any]) -> None:
+    m.stack.append({})
+    _items(m.stack[-1], flat)
+
+
+def _call(m: _Machine, what: Any, *arguments: Any) -> None:
+    m.stack.append(m.made(what, arguments[0] if arguments else ()))
+
+
+def _value(value: Any) -> Callable[[_Machine, Any], None]:
+    return lambda m, _: m.stack.append(value)
+
+
+def _fresh(kind: type) -> Callable[[_Machine, Any], None]:
+    return lambda m, _: m.stack.append(kind())
+
+
+def _tuple(count: int) -> Callable[[_Machine, Any], None]:
+    return lambda m, _: m.stack.append(tuple(m.popped(count)))
+
+
+_STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
+    "MARK": lambda m, _: m.marks.append(len(m.stack)),
+    "POP": lambda m, _: m.popped(1), "POP_MARK": lambda m, _: m.marked(),
+    "DUP": lambda m, _: m.stack.append(m.stack[-1]),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _remember),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, place: m.stack.append(m.memo[place])),
+    "NONE": _value(None), "NEWTRUE": _value(True), "NEWFALSE": _value(False), "EMPTY_TUPLE": _value(()),
+    "EMPTY_LIST": _fresh(list), "EMPTY_SET": _fresh(list), "EMPTY_DICT": _fresh(dict),
+    "TUPLE1": _tuple(1), "TUPLE2": _tuple(2), "TUPLE3": _tuple(3),
+    "TUPLE": lambda m, _: m.stack.append(tuple(m.marked())),
+    **dict.fromkeys(("LIST", "FROZENSET"), lambda m, _: m.stack.append(m.marked())),
+    "DICT": lambda m, _: _dict(m, m.marked()),
+    "APPEND": lambda m, _: _extend(m, m.popped(1)),
+    **dict.fromkeys(("APPENDS", "ADDITEMS"), lambda m, _: _extend(m, m.marked())),
+    "SETITEM": lambda m, _: _set(m, m.popped(2)), "SETITEMS": lambda m, _: _set(m, m.marked()),
+    "GLOBAL": _global, "STACK_GLOBAL": lambda m, _: m.stack.append(m.name(*m.popped(2))),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: _call(m, *m.popped(2))),
+    "NEWOBJ_EX": lambda m, _: _call(m, *m.popped(3)),
+    "INST": lambda m, said: (m.marked(), _global(m, said), _call(m, m.stack.pop())),
+    "OBJ": lambda m, _: _call(m, *m.marked()[:1]),
+    "BUILD": lambda m, _: m.popped(1),  # the state of what was not constructed, or torch's notes on a dictionary
+    "BINPERSID": lambda m, _: m.stack.append(m.storage(m.stack.pop())),
+}

@@ -1,0 +1,84 @@
+"""Samples to RoboVLMs' batches, and what it answers to targets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vla_ros.core.chunk import Part, Space, Targets
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.policies.openvla.processor import END_EFFECTOR
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.processor import StandardProcessor
+from vla_ros.policies.robovlms import prompts
+from vla_ros.policies.robovlms.actions import mu_law
+from vla_ros.policies.tokenizer import filled
+
+
+@dataclass(frozen=True)
+class RoboVLMProcessor(StandardProcessor):
+    """The batch is described at `RoboVLM`. A window of steps in training, one step when serving."""
+
+    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
+        return dict.fromkeys((*self.cameras, "joint_states"), tuple(range(-self.config.past, 1)) if training else (0,))
+
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        states = self.states(samples)
+        rows = self.embedded([self.prompt_ids(sample.instruction) for sample in samples], samples)
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) > 1 and samples[0].actions is None:
+            raise InputError(f"prompts of {lengths} tokens in one batch: padding would change the answers; ask one "
+                             "after the other")
+        tokens, mask = filled(rows, lengths[-1] or 1, 1, self.ask_tokenizer().padding)
+        batch = {"images": self.images(samples), "tokens": tokens, "token_mask": mask}
+        return batch | self.targets(samples, states)
+
+    def prompt_ids(self, instruction: str) -> list[int]:
+        """Ids of what the policy is told. Raises InputError for an instruction of special tokens."""
+        config, tokenizer = self.config, self.ask_tokenizer()
+        if config.head == "discrete":
+            return prompts.question_ids(config.prompt, tokenizer, instruction, config.asked, config.text_length)
+        return prompts.ids(config.prompt, tokenizer, instruction, config.text_length)
+
+    def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
+        """Within [-1, 1], as the head answers; of a window, each row's differences are from its newest state."""
+        values = super().normalise_actions(actions, states).clamp(-1, 1)
+        return torch.from_numpy(mu_law(values.numpy())).float() if self.config.mu_law else values
+
+    def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
+        """Joint positions, or, where the policy's space is the end effector's, differences of its pose and how far
+        the gripper is open, 0 to 1."""
+        if self.config.space == "joint_position":
+            return super().outputs(answer, samples)
+        rows = self.actions.restore(self._unspread(answer))
+        names = END_EFFECTOR if rows.shape[-1] == 7 else tuple(f"action_{i}" for i in range(rows.shape[-1]))
+        return [Targets((Part(names, row, Space.END_EFFECTOR_DELTA),)) for row in rows]
+
+    def values(self, answer: Tensor) -> np.ndarray:
+        """(B, H, D) actions or (B, H * D) tokens to (B, H, D) float64 normalised actions, a gripper -1 or 1.
+
+        Raises InputError for a token that is no action.
+        """
+        values = answer.detach().cpu().numpy()
+        if answer.is_floating_point():
+            return values.astype(np.float64)
+        config, known = self.config, self.config.tokens
+        for place, token in enumerate(values.flatten()):
+            if not known.first <= token < known.end:
+                raise InputError(f"the policy wrote token {token} for dimension {place % config.action_dim}, expected "
+                                 f"an action, {known.first} to {known.end - 1}: is the tokenizer its own, the prompt "
+                                 "the one it was trained with?")
+        values = known.values(values).reshape(len(values), -1, config.action_dim)
+        if config.gripper:
+            values[..., -1] = np.where(values[..., -1] > 0, 1.0, -1.0)
+        return values
+
+    def _unspread(self, answer: Tensor) -> np.ndarray:
+        values = self.values(answer)
+        return mu_law(values, inverse=True) if self.config.mu_law else values
+
+    def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+        return super()._restored(torch.from_numpy(self._unspread(answer)), states)

@@ -1,0 +1,41 @@
+"""Ours: a backbone small enough to be trained on a CPU, of a vision tower that looks for what the text names."""
+
+from dataclasses import dataclass
+from operator import attrgetter
+
+from torch import Tensor
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import Words
+from vla_ros.nn.gemma import GemmaSize
+from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
+from vla_ros.policies.robovlms.paligemma import Gemma, check_gemma
+
+
+@dataclass(frozen=True)
+class StemSize:
+    """Sizes of both parts."""
+
+    vision: KeypointStemSize
+    text: GemmaSize
+    vocabulary: Words
+
+    def __post_init__(self) -> None:
+        check_gemma(self.text)
+        if self.vision.image % 24:
+            raise InputError(f"robovlms: stem of images of {self.vision.image} pixels, expected a multiple of 24")
+
+    width = property(attrgetter("text.width"))
+    image = property(attrgetter("vision.image"))
+
+
+class Stem(Gemma):
+    Size = StemSize
+    float32 = ("vision",)
+
+    def __init__(self, size: StemSize, cameras: int) -> None:
+        super().__init__(size, cameras)
+        self.vision = KeypointStem(size.vision, cameras, size.width, size.width)
+
+    def see(self, images: Tensor, text: Tensor, valid: Tensor) -> Tensor:
+        return self.vision(images, text_summary(text * self.scale, valid)) / self.scale
