@@ -145,13 +145,13 @@ def published(generation: str) -> tuple[dict, dict[str, tuple[int, ...]]]:
     return said, shapes
 
 
-def small_shapes() -> dict[str, tuple[int, ...]]:
-    """Keys of N1.7 with small shapes."""
+def small_shapes(sizes=SMALL, depths=FEWER) -> dict[str, tuple[int, ...]]:
+    """Keys of N1.7 with other sizes and numbers of layers than the published ones."""
     said, result = json.loads((Path(__file__).parent / "data" / "groot_keys.json").read_text())["n1.7"], {}
     for key, first, step, count, shape in said["keys"]:
-        fewer = next((n for part, n in FEWER.items() if f"{part}.{{}}" in key), count)
-        for index in range(first, fewer if "{}" in key else first + 1, step):
-            result[key.format(index)] = tuple(SMALL.get(n, n) for n in shape)
+        last = next((n for part, n in depths.items() if f"{part}.{{}}" in key), first + count * step)
+        for index in range(first, last if "{}" in key else first + 1, step):
+            result[key.format(index)] = tuple(sizes.get(n, n) for n in shape)
     return {key: shape for key, shape in result.items() if "embed_tokens" not in key}  # as LeRobot stores it
 
 

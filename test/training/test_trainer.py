@@ -183,6 +183,26 @@ def test_frozen_parameters_stay(settings):
         Trainer(TrainConfig.from_dict(settings | {"freeze": ["vision"]}))
 
 
+def test_parts_learn_at_rates_of_their_own_and_go_on_so(settings, tmp_path):
+    """AdamW's first step moves every number whose gradient is not zero by the rate."""
+    optimizer = {"learning_rate": 1e-2, "warmup_steps": 0, "weight_decay": 0.0, "clip_norm": 0.0,
+                 "rates": {"first": 0.1, r"first\.bias": 2.0}}
+    trainer = Trainer(TrainConfig.from_dict(settings | {"optimizer": optimizer}))
+    before = {name: value.detach().clone() for name, value in trainer.policy.named_parameters()}
+    trainer._update(trainer._batches(0))
+    moved = {name: float((value - before[name]).abs().max()) for name, value in trainer.policy.named_parameters()}
+    for name, factor in (("first.weight", 0.1), ("first.bias", 2.0), ("last.weight", 1.0)):
+        assert moved[name] == pytest.approx(1e-2 * factor, rel=1e-2), name
+    train(settings, optimizer=optimizer, steps=8)
+    resumed = Trainer(TrainConfig.from_dict(settings | {"optimizer": optimizer}), resume=True)
+    assert [group["factor"] for group in resumed.optimizers["loss"].param_groups] == [2.0, 2.0, 1.0, 1.0, 0.1, 0.1]
+    resumed.run()
+    assert resumed.step == 12
+    absent = {"optimizer": {"rates": {"vision": 0.1}}, "output": str(tmp_path / "x")}
+    with pytest.raises(InputError, match="optimizer.rates 'vision' matches no parameter"):
+        Trainer(TrainConfig.from_dict(settings | absent))
+
+
 def test_lora_trains_adapters_and_saves_plain_weights(settings, tmp_path):
     lora = {"rank": 2, "target": "first|second", "alpha": 4}
     trainer = Trainer(TrainConfig.from_dict(settings | {"lora": lora}))

@@ -176,6 +176,13 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
     return _scalar(kind, value, where)
 
 
+def check_only(said: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
+    """Raises InputError for a field that is there with another value than the one that is supported."""
+    for name, value in expected.items():
+        if said.get(name, value) != value:
+            raise InputError(f"{where}: {name} {shown(said[name])}, expected {value!r}: nothing else is supported")
+
+
 def _scalar(kind: type, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:

@@ -5,10 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def causal_mask(valid: Tensor, groups: int) -> Tensor:
-    """(B, S) valid keys to those that each query sees, itself and what is before it: (B, 1, groups * S, S)."""
+def causal_mask(valid: Tensor, groups: int, prefix: Tensor | None = None) -> Tensor:
+    """(B, S) valid keys to those that each query sees, itself and what is before it: (B, 1, groups * S, S).
+
+    `prefix`: (B, P), valid keys before all of these, which every query sees: (B, 1, groups * S, P + S).
+    """
     length = valid.shape[1]
     sees = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril() & valid[:, None]
+    if prefix is not None:
+        sees = torch.cat([prefix[:, None].expand(-1, length, -1), sees], dim=2)
     return sees[:, None].repeat(1, 1, groups, 1)
 
 

@@ -151,6 +151,11 @@ class StandardProcessor(Processor):
         return -getattr(self.config, "past", 0)
 
     @property
+    def present(self) -> list[str]:
+        """Those of `image_names` whose camera is not declared absent."""
+        return [name for name in self.image_names if self.embodiment.cameras[name] is not None]
+
+    @property
     def robot_cameras(self) -> tuple[str | None, ...]:
         """The robot's camera of each of `image_names`, None where it is declared absent."""
         return tuple(self.embodiment.cameras[name] for name in self.image_names)

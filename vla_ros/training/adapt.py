@@ -28,6 +28,15 @@ def freeze(policy: nn.Module, patterns: tuple[str, ...]) -> None:
         raise InputError(f"freeze {list(patterns)} leaves no parameter to train")
 
 
+def rate_factors(policy: nn.Module, rates: Mapping[str, float]) -> dict[nn.Parameter, float]:
+    """Of the parameters whose names match `OptimizerConfig.rates`. Raises InputError for one that matches none."""
+    names, factors = dict(policy.named_parameters()), {}
+    for pattern, factor in rates.items():
+        hits = _matching("optimizer.rates", pattern, names, "parameter", whole=False)
+        factors |= {names[name]: factor for name in hits}
+    return factors
+
+
 def add_lora(policy: nn.Module, config: LoraConfig) -> None:
     """Put adapters beside the linear layers that match; only the adapters are trained. Raises InputError."""
     from peft import LoraConfig as PeftConfig

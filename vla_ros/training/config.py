@@ -13,7 +13,12 @@ STATISTICS = ("keep", "recompute")
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, then half a cosine from `learning_rate` to `final_learning_rate`."""
+    """AdamW with linear warm-up, then half a cosine from `learning_rate` to `final_learning_rate`.
+
+    Attributes:
+        rates: regular expression -> factor of the learning rate for the parameters whose names match (searched); of
+            several that match the last one holds.
+    """
 
     learning_rate: float = 3e-4
     final_learning_rate: float = 1e-5
@@ -23,6 +28,7 @@ class OptimizerConfig:
     beta2: float = 0.95
     epsilon: float = 1e-8
     clip_norm: float = 1.0  # of the gradient over all parameters; 0 = not clipped
+    rates: dict[str, Annotated[float, Range(1e-6, 1000)]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,15 +69,16 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
     return loaded
 
 
-def _optimizer(parameters: list[torch.nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-        ],
-        betas=(config.beta1, config.beta2),
-        eps=config.epsilon,
-    )
+def _optimizer(
+    parameters: list[torch.nn.Parameter], config: OptimizerConfig, factors: Mapping[torch.nn.Parameter, float]
+) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = []
+    for factor in sorted({1.0, *factors.values()}, reverse=True):
+        own = [p for p in parameters if factors.get(p, 1.0) == factor]
+        for matrices in (True, False):
+            groups.append({"params": [p for p in own if (p.ndim >= 2) == matrices], "factor": factor,
+                           "weight_decay": config.weight_decay if matrices else 0.0})
+    return torch.optim.AdamW(groups, betas=(config.beta1, config.beta2), eps=config.epsilon)
 
 
 class Trainer:
@@ -127,7 +129,10 @@ class Trainer:
         self.processes.broadcast(self.policy)
         trained = {name: [p for p in group if p.requires_grad] for name, group in self.policy.groups().items()}
         self.groups = {name: group for name, group in trained.items() if group}  # loss -> the parameters that it moves
-        self.optimizers = {name: _optimizer(parameters, config.optimizer) for name, parameters in self.groups.items()}
+        factors = adapt.rate_factors(self.policy, config.optimizer.rates)
+        self.optimizers = {
+            name: _optimizer(parameters, config.optimizer, factors) for name, parameters in self.groups.items()
+        }
         self.average = adapt.Average(self.policy, config.ema_decay) if config.ema_decay else None
         self.step = 0
         if resume:
@@ -250,7 +255,7 @@ class Trainer:
             raise InputError(f"step {self.step}: the gradient is not finite; lower learning_rate or check the dataset")
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("factor", 1.0)  # states of older runs say none
             optimizer.step()
         self.policy.updated()
         self.step += 1

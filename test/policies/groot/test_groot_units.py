@@ -276,14 +276,14 @@ def test_no_clock_is_made_up(tmp_path):
 @pytest.mark.parametrize(
     ("groups", "step", "said", "message"),
     [
-        (False, "pack", {"exclude_state": True}, "groot_n1_7_pack_inputs_v1.exclude_state: True, expected False"),
-        (False, "pack", {"use_mean_std": True}, "groot_n1_7_pack_inputs_v1.use_mean_std: True, expected False"),
-        (True, "pack", {"state_horizon": 2}, "groot_n1_7_pack_inputs_v1.state_horizon: 2, expected 1"),
+        (False, "pack", {"exclude_state": True}, "groot_n1_7_pack_inputs_v1: exclude_state True, expected False"),
+        (False, "pack", {"use_mean_std": True}, "groot_n1_7_pack_inputs_v1: use_mean_std True, expected False"),
+        (True, "pack", {"state_horizon": 2}, "groot_n1_7_pack_inputs_v1: state_horizon 2, expected 1"),
         (True, "pack", {"gain": 3}, r"groot_n1_7_pack_inputs_v1: unknown fields \['gain'\]"),
         (False, "encode", {"rotate": 1}, r"groot_n1_7_vlm_encode_v1: unknown fields \['rotate'\]"),
         (True, "decode", {"libero_gripper_action": True}, r"decode_v1: unknown fields \['libero_gripper_action'\]"),
-        (True, "decode", {"action_decode_transform": "libero"}, "action_decode_transform: 'libero', expected None"),
-        (False, "decode", {"libero_gripper_action": True}, "v2.libero_gripper_action: True, expected False"),
+        (True, "decode", {"action_decode_transform": "libero"}, "action_decode_transform 'libero', expected None"),
+        (False, "decode", {"libero_gripper_action": True}, "v2: libero_gripper_action True, expected False"),
     ],
 )
 def test_fields_of_lerobots_steps_are_honoured_or_refused(groups, step, said, message, tmp_path):

@@ -280,7 +280,7 @@ def test_prompts_of_the_two_generations(tmp_path):
     ({"n_action_bins": 128}, "n_action_bins 128, expected 256"),
     ({"image_resize_strategy": "stretch"}, "image_resize_strategy 'stretch', expected one of"),
     ({"timm_override_act_layers": ["quick_gelu", None]}, "timm_override_act_layers"),
-    ({"text_config": {"vocab_size": 32064, "rope_scaling": {"type": "linear"}}}, "text_config.rope_scaling"),
+    ({"text_config": {"vocab_size": 32064, "rope_scaling": {"type": "linear"}}}, "text_config: rope_scaling"),
     ({"text_config": {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}}, "text_config.rope_parameters"),
 ])  # fmt: skip
 def test_what_would_compute_something_else_is_refused(tmp_path, change, message):

@@ -16,6 +16,7 @@ from vla_ros.core.records import (
     Rows,
     Width,
     Words,
+    check_only,
     record,
     value_of,
 )
@@ -160,11 +161,7 @@ class GO1Config:
             if part == "latent_planner_config" and not data.get("latent_planning"):
                 continue
             row, place = (parts[part], f"{where}: {part}") if part else (data, where)
-            for name, expected in fields.items():
-                if row.get(name, expected) != expected:
-                    raise InputError(
-                        f"{place}: {name} {shown(row[name])}, expected {expected!r}: nothing else is supported"
-                    )
+            check_only(row, fields, place)
             if kind := KINDS.get(part):
                 found = value_of(list[str], row.get("architectures") or [], f"{place}: architectures")
                 if found[:1] != [kind]:

@@ -39,8 +39,7 @@ class GO1Processor(StandardProcessor):
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states = self.states(samples)
-        present = [name for name in self.image_names if self.embodiment.cameras[name] is not None]
-        rows = [self.prompt(sample.instruction, len(present)) for sample in samples]
+        rows = [self.prompt(sample.instruction, len(self.present)) for sample in samples]
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1 and samples[0].actions is None:
             raise InputError(f"prompts of {lengths} tokens in one batch: padding would change the answers; ask one "
@@ -48,7 +47,7 @@ class GO1Processor(StandardProcessor):
         tokens, mask = filled(rows, lengths[-1], 1)
         frequency = self.config.control_frequency or 1 / self.step_dt
         batch = {
-            "images": self.images(samples, present)[:, -1],
+            "images": self.images(samples, self.present)[:, -1],
             "tokens": tokens,
             "token_mask": mask,
             "state": self.policy_states(states)[:, -1],

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from vla_ros.nn.attention import grouped_attention
+from vla_ros.nn.attention import causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.policies.groot.config import GrootConfig
@@ -64,9 +64,8 @@ class Backbone(nn.Module):
         x = torch.where(at_image[..., None], images.to(x.dtype), x).to(self.layers[0].qkv.weight.dtype)
         rotary = self._rotary(tokens, positions)
         length, groups = tokens.shape[1], self.config.text.heads // self.config.text.kv_heads
-        causal = torch.ones(length, length, dtype=torch.bool, device=tokens.device).tril()
-        own = torch.eye(length, dtype=torch.bool, device=tokens.device)
-        mask = (causal & valid[:, None, :] | own)[:, None].repeat(1, 1, groups, 1)  # a row that sees nothing is NaN
+        own = torch.eye(length, dtype=torch.bool, device=tokens.device).repeat(groups, 1)
+        mask = causal_mask(valid, groups) | own  # a row that sees nothing is NaN
         kept = valid[..., None].to(x.dtype)
         for index, layer in enumerate(self.layers):
             query, key, value = layer.project(x, rotary)

@@ -64,7 +64,9 @@ class Groot(FlowPolicy):
             self.time_draw = config.noise_beta, scale, 1 - scale
         else:
             self.time_draw = config.noise_beta, 1 / scale, 0.0
-        self.float32 = (r".*norm", r"backbone\.vision\.embed\.", r"head\.(state_in|action_in|action_out|positions)")
+        # Of the layers by embodiment those alone that states and actions meet: the others are a tenth of the network.
+        self.float32 = (r".*norm", r"backbone\.vision\.embed\.", r"head\.(state_in\.layer1|action_in\.layer1)\.",
+                        r"head\.(action_out\.layer2\.|positions)")
         self.traits = Traits(guidance=("prior",) if config.ramps else ("prior", "exact"), pads=config.padding_is_masked)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> GrootContext:

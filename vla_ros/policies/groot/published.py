@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from vla_ros.core.errors import InputError, shown
+from vla_ros.core.errors import InputError
 from vla_ros.core.files import inside
-from vla_ros.core.records import read_mapping, value_of
+from vla_ros.core.records import check_only, read_mapping, value_of
 from vla_ros.policies.dimension import Dimension
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family
@@ -73,9 +73,7 @@ def read_lerobot(family: Family, path: Path, options: LoadOptions) -> tuple[Groo
     data, where = read_config(path), f"checkpoint {path}: config.json"
     folder, shapes = read_folder(path, data, OWN_STEPS), open_tensors(path, options.base)[0].shapes
     check_fields(data, LEROBOT_FIELDS, path)
-    for name, expected in (("n_obs_steps", 1), ("action_decode_transform", None), ("lora_rank", 0)):
-        if data.get(name, expected) != expected:
-            raise InputError(f"{where}: {name} {shown(data[name])}, expected {expected!r}: nothing else is supported")
+    check_only(data, {"n_obs_steps": 1, "action_decode_transform": None, "lora_rank": 0}, where)
     generation = "n1.7" if any(".visual." in key for key in shapes) else "n1.5"
     shapes = {key.removeprefix(PREFIX): shape for key, shape in shapes.items()}
     fields = _vlm(generation, path, options) | _head_of_shapes(generation, shapes, path, options)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import Count, Pixels, value_of
+from vla_ros.core.records import Count, Pixels, check_only, value_of
 from vla_ros.policies.groot.config import GENERATIONS
 
 # Fields that say how a checkpoint was trained or stored, not what it computes when it serves.
@@ -85,8 +85,7 @@ def eagle_fields(generation: str, vlm: Mapping[str, Any], where: str) -> dict[st
     text = _mapping(vlm, "text_config" if "text_config" in vlm else "llm_config", where)
     patch = value_of(Count, vision["patch_size"], f"{where}: vision_config.patch_size")
     if generation == "n1.6":
-        for name in ("use_rope", "use_windows_attn"):
-            _only(vision, name, False, where)
+        check_only(vision, {"use_rope": False, "use_windows_attn": False}, where)
         side = value_of(Pixels, vision["num_patches"], f"{where}: vision_config.num_patches") ** 0.5 * patch
     else:
         side = vlm.get("force_image_size") or vision["image_size"]
@@ -113,8 +112,7 @@ def eagle_fields(generation: str, vlm: Mapping[str, Any], where: str) -> dict[st
 def qwen_fields(vlm: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Of a Qwen3-VL."""
     vision, text = _mapping(vlm, "vision_config", where), _mapping(vlm, "text_config", where)
-    for name, expected in (("temporal_patch_size", 2), ("spatial_merge_size", 2)):
-        _only(vision, name, expected, where)
+    check_only(vision, {"temporal_patch_size": 2, "spatial_merge_size": 2}, where)
     positions = value_of(Pixels, vision["num_position_embeddings"], f"{where}: num_position_embeddings")
     # transformers 5 writes the rotation in one mapping, its older releases in two places.
     rope = {**(text.get("rope_scaling") or {}), **(text.get("rope_parameters") or {})}
@@ -142,7 +140,7 @@ def head_fields(generation: str, said: Mapping[str, Any], where: str) -> dict[st
         place = f"{where}: {prefix}." if prefix else f"{where}: "
         for name, value in part.items():
             if name in EXPECTED and name != "reproject_vision":
-                _only(part, name, EXPECTED[name], where)
+                check_only(part, {name: EXPECTED[name]}, where)
             elif name in HEAD and not (prefix == "" and generation in ("n1", "n1.5") and name == "hidden_size"):
                 fields |= {} if value is None else {HEAD[name]: value}
             elif name not in _ELSEWHERE and name not in STORED and name not in PROCESSING:
@@ -151,7 +149,7 @@ def head_fields(generation: str, said: Mapping[str, Any], where: str) -> dict[st
     fields["text_layers"] = backbone.get("select_layer", 12)
     fields["reproject_vision"] = backbone.get("reproject_vision", False)
     if fields["reproject_vision"] and generation != "n1":
-        _only(backbone, "reproject_vision", False, where)
+        check_only(backbone, {"reproject_vision": False}, where)
     fields["noise_beta"] = head.get("noise_beta_alpha", 1.5), head.get("noise_beta_beta", 1.0)
     if generation == "n1":
         fields["feature_dim"] = head.get("input_embedding_dim", 1536)
@@ -159,8 +157,7 @@ def head_fields(generation: str, said: Mapping[str, Any], where: str) -> dict[st
         fields["projected"] = backbone.get("project_to_dim") is not None
     fields["state_steps"] = tuple(range(1 - value_of(Count, head.get("state_history_length", 1), where), 1))
     dit = _mapping(head, "diffusion_model_cfg", where)
-    for name, expected in _DIT.items():
-        _only(dit, name, expected, f"{where}: diffusion_model_cfg")
+    check_only(dit, _DIT, f"{where}: diffusion_model_cfg")
     width = fields.get("width", 1536)
     heads, size = dit.get("num_attention_heads", 32), dit.get("attention_head_dim", 48)
     if value_of(Count, heads, where) * value_of(Count, size, where) != width:
@@ -175,7 +172,7 @@ def head_fields(generation: str, said: Mapping[str, Any], where: str) -> dict[st
     fields["vl_layers"] = 0
     if attention is not None and fields.get("vl_norm", True):
         attention = value_of(dict[str, Any], attention, f"{where}: vl_self_attention_cfg")
-        _only(attention, "positional_embeddings", None, f"{where}: vl_self_attention_cfg")
+        check_only(attention, {"positional_embeddings": None}, f"{where}: vl_self_attention_cfg")
         fields |= {"vl_layers": attention.get("num_layers", 4), "vl_heads": attention.get("num_attention_heads", 32)}
     return fields
 
@@ -198,11 +195,6 @@ def _text(text: Mapping[str, Any], qwen: bool) -> dict[str, Any]:
 
 def _mapping(values: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
     return value_of(dict[str, Any], values.get(name), f"{where}: {name}")
-
-
-def _only(values: Mapping[str, Any], name: str, expected: Any, where: str) -> None:
-    if values.get(name, expected) != expected:
-        raise InputError(f"{where}: {name} {shown(values[name])}, expected {expected!r}: nothing else is supported")
 
 
 def known(values: Collection[str]) -> bool:

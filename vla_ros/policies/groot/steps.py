@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import value_of
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import check_only, value_of
 from vla_ros.policies.formats.lerobot import LeRobotFolder
 from vla_ros.policies.formats.lerobot_robot import RELATIVE_STEPS
 from vla_ros.policies.groot.groups import Group
@@ -56,10 +56,7 @@ def check_steps(folder: LeRobotFolder) -> None:
         if unknown := sorted(set(step.config) - FIELDS[step.name]):
             raise InputError(f"{where}: unknown fields {unknown}, expected some of {sorted(FIELDS[step.name])}; they "
                              "may change what the policy computes, so it is not loaded with them")
-        for name, expected in ONLY.items():
-            if step.config.get(name, expected) != expected:
-                raise InputError(f"{where}.{name}: {shown(step.config[name])}, expected {expected!r}: nothing else is "
-                                 "supported")
+        check_only(step.config, ONLY, where)
 
 
 def _numbered(

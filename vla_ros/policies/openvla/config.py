@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Range, Rows, Words, record, value_of
+from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Range, Rows, Words, check_only, record, value_of
 from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.openvla.tokens import BINS
@@ -185,10 +185,7 @@ class OpenVLAConfig:
 def text_sizes(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`text`, `layers`, `theta` of a config.json. Raises InputError for what is not supported."""
     said = value_of(dict[str, Any], config.get("text_config") or {}, f"{where}: text_config")
-    for name, expected in LLAMA_ONLY.items():
-        if name in said and said[name] != expected:
-            raise InputError(f"{where}: text_config.{name} {shown(said[name])}, expected {expected!r}: nothing else is "
-                             "supported")
+    check_only(said, LLAMA_ONLY, f"{where}: text_config")
     rope = value_of(dict[str, Any], said.get("rope_parameters") or {}, f"{where}: text_config.rope_parameters")
     if rope.keys() - {"rope_theta", "rope_type"} or rope.get("rope_type", "default") != "default":
         raise InputError(f"{where}: text_config.rope_parameters {shown(rope)}, expected rope_theta alone")

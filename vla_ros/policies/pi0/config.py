@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import Cameras, Dimensions, Range, Rows, Words, record, value_of
+from vla_ros.core.records import Cameras, Dimensions, Range, Rows, Words, check_only, record, value_of
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
@@ -157,13 +157,8 @@ class Pi0Config:
             values["text_length"] = folder.text_length
         config = record(cls, _sizes(open_tensors(folder.path, options.base)[0].shapes, data, where) | values, where)
         size = list(config.image_size)
-        for name, expected in (
-            ("n_obs_steps", 1), ("use_delta_joint_actions_aloha", False), ("image_resolution", size),
-            ("resize_imgs_with_padding", size),
-        ):
-            if name in data and data[name] != expected:
-                said = shown(data[name])
-                raise InputError(f"{where}: {name} {said}, expected {expected!r}: nothing else is supported")
+        check_only(data, {"n_obs_steps": 1, "use_delta_joint_actions_aloha": False, "image_resolution": size,
+                          "resize_imgs_with_padding": size}, where)
         return config
 
     @classmethod

@@ -33,11 +33,10 @@ class Pi0Processor(StandardProcessor):
         ]
         step = 16 if config.text_length <= 64 else 32
         batch["tokens"], batch["token_mask"] = filled(self.embedded(rows, samples), config.text_length, step)
-        present = [index for index, camera in enumerate(self.robot_cameras) if camera is not None]
-        batch["images"] = self.images(samples, [self.image_names[index] for index in present])[:, -1]
+        batch["images"] = self.images(samples, self.present)[:, -1]
         batch["image_mask"] = torch.ones(batch["images"].shape[:2], dtype=torch.bool)
-        if len(present) < len(config.cameras):
-            batch["cameras"] = torch.tensor(present)
+        if len(self.present) < len(config.cameras):
+            batch["cameras"] = torch.tensor([config.cameras.index(name) for name in self.present])
         return batch | self.targets(samples, states)
 
 

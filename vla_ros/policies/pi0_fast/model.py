@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_ros.nn.attention import KeyValueCache
+from vla_ros.nn.attention import KeyValueCache, causal_mask
 from vla_ros.nn.embeddings import rotary_table
 from vla_ros.nn.gemma import GemmaTower
 from vla_ros.policies.pi0.vision import ImageTokens, prefix_tokens
@@ -133,13 +133,10 @@ class Pi0Fast(Policy):
         """(B, L, vocabulary), of the token behind each of the action tokens."""
         x, valid = prefix_tokens(self.image_tokens, self.embedding, batch)
         tokens, mask = batch["action_tokens"], batch["action_token_mask"]
-        rows, length = tokens.shape
-        cache = self._fill(x, valid, extra=length)
-        causal = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril()
-        sees = torch.cat([valid[:, None].expand(-1, length, -1), causal & mask[:, None]], dim=2)
+        cache = self._fill(x, valid, extra=tokens.shape[1])
         positions = valid.sum(dim=1, keepdim=True) + mask.cumsum(dim=1) - 1
         size = self.config.prefix
-        key_mask = sees[:, None].repeat(1, 1, size.heads // size.kv_heads, 1)
+        key_mask = causal_mask(mask, size.heads // size.kv_heads, valid)
         return self.logits(self.prefix(self.embed(tokens), rotary_table(positions, size.head_dim), cache, key_mask))
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:

@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Range, Rows, Width, read_mapping, record, value_of
+from vla_ros.core.records import (
+    Cameras,
+    Count,
+    Dimensions,
+    Layers,
+    Range,
+    Rows,
+    Width,
+    check_only,
+    read_mapping,
+    record,
+    value_of,
+)
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
@@ -200,14 +212,8 @@ class SmolVLAConfig:
         """Raises InputError that names a field that is unknown or not supported."""
         where, config, vlm = folder.path / "config.json", folder.config, VlmSize.find(folder, options)
         check_fields(config, (*LEROBOT_FIELDS, *READ_ELSEWHERE, *NOT_USED), folder.path)
-        for name, expected in (
-            ("n_obs_steps", 1), ("add_image_special_tokens", False), ("use_delta_joint_actions_aloha", False),
-            ("resize_imgs_with_padding", [vlm.vision.image] * 2),
-        ):
-            if name in config and config[name] != expected:
-                raise InputError(
-                    f"{where}: {name} {shown(config[name])}, expected {expected!r}: nothing else is supported"
-                )
+        only = {"n_obs_steps": 1, "add_image_special_tokens": False, "use_delta_joint_actions_aloha": False}
+        check_only(config, only | {"resize_imgs_with_padding": [vlm.vision.image] * 2}, str(where))
         check_aloha(folder, options)
         values = {name: config[name] for name in LEROBOT_FIELDS if name in config} | dict(
             vlm=vlm, cameras=tuple(f.name for f in folder.images),

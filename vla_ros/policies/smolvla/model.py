@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vla_ros.nn.attention import grouped_attention
+from vla_ros.nn.attention import causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
@@ -114,11 +114,10 @@ class SmolVLA(FlowPolicy):
             values.append(seen_value)
             if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
                 x = layer.finish(x, grouped_attention(query, key, value, mask))
-        causal = torch.ones(horizon, horizon, dtype=torch.bool, device=valid.device).tril().expand(len(x), -1, -1)
-        joint = torch.cat([valid[:, None, :].expand(-1, horizon, -1), causal], dim=2)
+        joint = causal_mask(valid.new_ones(len(x), horizon), groups, valid)
         steps = torch.arange(horizon, device=valid.device)
         return SmolVLAContext(
-            keys, values, cross_mask=valid[:, None, None, :], joint_mask=joint[:, None].repeat(1, 1, groups, 1),
+            keys, values, cross_mask=valid[:, None, None, :], joint_mask=joint,
             joint_rotary=rotary_table(valid.sum(dim=1, keepdim=True) + steps, size.head_dim),
             cross_rotary=rotary_table(steps[None], size.head_dim),
         )

@@ -17,13 +17,12 @@ class SmolVLAProcessor(StandardProcessor):
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         states, most = self.states(samples), self.config.tokenizer_max_length
-        present = [name for name in self.image_names if self.embodiment.cameras[name] is not None]
         # The published code ends every instruction with a line feed.
         texts = [s.instruction if s.instruction.endswith("\n") else f"{s.instruction}\n" for s in samples]
         tokens, mask = filled(self.embedded(self.ask_tokenizer().prompts(texts, most), samples), most, 8)
         batch = {
-            "images": self.images(samples, present)[:, -1],
-            "image_mask": torch.ones(len(samples), len(present), dtype=torch.bool),
+            "images": self.images(samples, self.present)[:, -1],
+            "image_mask": torch.ones(len(samples), len(self.present), dtype=torch.bool),
             "tokens": tokens,
             "token_mask": mask,
             "state": self.policy_states(states)[:, -1],

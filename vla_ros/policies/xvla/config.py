@@ -6,8 +6,20 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Annotated, Any
 
-from vla_ros.core.errors import InputError, shown
-from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Pixels, Range, Rows, Width, record, value_of
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import (
+    Cameras,
+    Count,
+    Dimensions,
+    Layers,
+    Pixels,
+    Range,
+    Rows,
+    Width,
+    check_only,
+    record,
+    value_of,
+)
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.options import LoadOptions
@@ -137,14 +149,9 @@ class XvlaConfig:
             "padding_side": config.get("tokenizer_padding_side"), "padding": config.get("pad_language_to"),
             **(step.config if step else {}),
         }
-        for name, value, expected in (
-            ("n_obs_steps", config.get("n_obs_steps"), 1),
-            ("domain_feature_key", config.get("domain_feature_key"), None),
-            ("padding of the prompt", said.get("padding"), "max_length"),
-            ("padding side of the prompt", said.get("padding_side"), "right"),
-        ):
-            if value not in (expected, None):
-                raise InputError(f"{where}: {name} {shown(value)}, expected {expected!r}: nothing else is supported")
+        said |= {name: config.get(name) for name in ("n_obs_steps", "domain_feature_key")}
+        only = {"n_obs_steps": 1, "domain_feature_key": None, "padding": "max_length", "padding_side": "right"}
+        check_only({name: value for name, value in said.items() if value is not None}, only, where)
         resize, sizes = config.get("resize_imgs_with_padding"), sorted({feature.shape[1:] for feature in folder.images})
         if resize is None and len(sizes) != 1:
             raise InputError(f"{where}: images of sizes {sizes} that are not resized, expected one size")
