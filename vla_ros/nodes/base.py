@@ -260,7 +260,7 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
                 error=True)
             return 3
         return 0
-    except InputError as error:
+    except (InputError, ParameterException) as error:
         say(f"[ERROR] {error}", error=True)
         return 2
     except Ended:
