@@ -22,12 +22,15 @@ class Node:
     """Subscribes to what the test hands out."""
 
     def __init__(self):
-        self.made, self.publishers, self.heard = [], [], []
+        self.made, self.publishers, self.heard, self.destroyed = [], [], [], []
         subscribe_instruction(self, self.heard.append)
 
     def create_subscription(self, kind, topic, callback, qos, **options):
         self.made.append(SimpleNamespace(callback=callback, qos=qos, topic_name=f"/{topic}"))
         return self.made[-1]
+
+    def destroy_subscription(self, subscription):
+        self.destroyed.append(subscription)
 
     def create_steady_timer(self, period, callback):
         self.look = callback
@@ -76,6 +79,10 @@ def test_a_publisher_of_best_effort_is_heard_and_nothing_is_heard_twice():
     node.publishers.append(SimpleNamespace(qos_profile=STATUS_QOS))
     node.look()
     assert node.made[0].completed_by == (node.made[1], node.made[2])
+    node.publishers = []
+    node.look()
+    assert node.destroyed == [node.made[1]]  # it would be counted as a listener of its own
+    assert node.made[0].completed_by == (node.made[2],)
 
 
 @pytest.fixture

@@ -96,8 +96,8 @@ def subscribe_instruction(node: Any, take: Callable[[str], None], refuse: Refuse
 
     A publisher that keeps its last message (transient local) is heard although it spoke before, one of best effort is
     heard too: a second subscription, and a third, is made once such a publisher is there, because every other publisher
-    would be warned that it does not fit that one, and because best effort may lose what others send reliably. What was
-    sent before the newest instruction changes nothing any more.
+    would be warned that it does not fit that one, and because best effort may lose what others send reliably. The third
+    goes with its publishers. What was sent before the newest instruction changes nothing any more.
     """
     more: dict[str, Any] = {}  # the further subscriptions
     newest = 0  # ns, when the newest one was sent
@@ -119,14 +119,14 @@ def subscribe_instruction(node: Any, take: Callable[[str], None], refuse: Refuse
         return made
 
     def look() -> None:
-        if len(more) == 2:
-            return
-        for offer in node.get_publishers_info_by_topic(first.topic_name):
-            qos = offer.qos_profile
-            if qos.durability == DurabilityPolicy.TRANSIENT_LOCAL and "kept" not in more:
-                more["kept"] = subscribe(STATUS_QOS)
-            if qos.reliability == ReliabilityPolicy.BEST_EFFORT and "best effort" not in more:
-                more["best effort"] = subscribe(_BEST_EFFORT)
+        offers = [one.qos_profile for one in node.get_publishers_info_by_topic(first.topic_name)]
+        if "kept" not in more and any(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offers):
+            more["kept"] = subscribe(STATUS_QOS)
+        unsure = any(qos.reliability == ReliabilityPolicy.BEST_EFFORT for qos in offers)
+        if unsure and "best effort" not in more:
+            more["best effort"] = subscribe(_BEST_EFFORT)
+        elif not unsure and "best effort" in more:  # `ros2 topic pub -w` counts it as a listener of its own
+            node.destroy_subscription(more.pop("best effort"))
         first.completed_by = tuple(more.values())
 
     first = subscribe(COMMAND_QOS)
