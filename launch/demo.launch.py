@@ -1,10 +1,10 @@
 """The simulated SO-101 with policy, executor and a bag recorder.
 
     ros2 launch vla_ros demo.launch.py
-    ros2 topic pub --once -w 3 /instruction std_msgs/msg/String '{data: pick up the blue cube}'
+    ros2 topic pub --once -w 5 /instruction std_msgs/msg/String '{data: pick up the blue cube}'
 
-It takes the arguments of vla.launch.py too. `vla-ros demo` shows the same with three instructions, and ends with a
-video and a plot.
+-w: policy, executor, task node, simulator and recorder listen; with record:=false they are four. It takes the arguments
+of vla.launch.py too. `vla-ros demo` shows the same with three instructions, and ends with a video and a plot.
 """
 
 from pathlib import Path

@@ -39,6 +39,7 @@ ARGUMENTS = {
     "record": ("false", "record a bag"),
     "record_limit": ("0", "s after which the recording ends, 0: never"),
     "output": ("", "folder of the bag, with strftime codes; empty: ROBOT_DATE_TIME here"),
+    "markers": ("false", "draw chunk and command for RViz and Foxglove"),
 }
 
 
@@ -59,12 +60,14 @@ def nodes(context: LaunchContext) -> list:
     }
     recorder = common | {"output": given(context, "output"), "time_limit": given(context, "record_limit", float)}
     recorder["compressed_images"] = True
+    markers = common | {name: executor[name] for name in ("urdf", "robot_description")}
     return [
         *node(context, "policy_node", policy, file=given(context, "policy_params"), respawn=respawn),
         *node(context, "executor_node", executor, file=given(context, "executor_params"),
               defaults=["autostart_after_policy:=true"]),
         *node(context, "task_node", common, respawn=respawn),
         *(node(context, "recorder_node", recorder, needed=False) if given(context, "record", bool) else []),
+        *(node(context, "marker_node", markers, needed=False) if given(context, "markers", bool) else []),
     ]  # fmt: skip
 
 

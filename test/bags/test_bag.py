@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from bags.factory import (
     ARM,
     IMAGE,
@@ -158,6 +159,36 @@ def test_missing_and_unreadable_bags_name_the_file(tmp_path):
     (tmp_path / "text.txt").write_text("hello")
     with pytest.raises(InputError, match="text.txt: cannot be read"):
         Bag(tmp_path / "text.txt")
+
+
+def test_a_bag_without_a_message_has_a_file_that_rosbags_opens(tmp_path):
+    write_bag(tmp_path / "bag", [])
+    with Bag(tmp_path / "bag") as bag:
+        assert bag.message_count == 0 and list(bag.records()) == [] and not bag.notes
+    with Reader(tmp_path / "bag") as reader:
+        assert reader.message_count == 0 and list(reader.messages()) == []
+
+
+def test_a_file_that_the_metadata_does_not_name(tmp_path):
+    path = write_bag(tmp_path / "bag", messages(1.0), max_file_seconds=0.8)
+    metadata = path / "metadata.yaml"
+    said = yaml.safe_load(metadata.read_text())
+    names = said["rosbag2_bagfile_information"].pop("relative_file_paths")
+    assert names == ["bag_0.mcap", "bag_1.mcap"]
+
+    def name(*files):
+        said["rosbag2_bagfile_information"]["relative_file_paths"] = list(files)
+        metadata.write_text(yaml.safe_dump(said))
+
+    name(names[0])
+    with Bag(path) as bag:
+        assert f"bag {path}: bag_1.mcap is not read, metadata.yaml does not name it" in bag.notes
+    name(f"{names[0]}.zstd", names[1])  # a player has unpacked the first one, and removed what it unpacked
+    with Bag(path) as bag:
+        assert bag.notes[0].endswith("bag_0.mcap.zstd is missing, metadata.yaml names it")
+    name()
+    with pytest.raises(InputError, match=r"relative_file_paths: empty, expected bag_0.mcap; recover it .*bag repair"):
+        Bag(path)
 
 
 def test_damage_inside_a_file_is_located(tmp_path):

@@ -173,6 +173,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
                 ({"stamp": "soon"}, {}, "group arm: stamp 'soon' with interface joint_trajectory, expected one of"),
                 ({"stamp": "now", "interface": "joint_state"}, {}, "group arm: stamp 'now' with interface joint_state"),
                 ({"interface": "gripper_command", "action": "a"}, {}, r"group arm: joints .*one with"),
+                ({"interface": "parallel_gripper_command", "action": "a"}, {}, r"group arm: .*one with parallel"),
                 ({}, {"max_effort": 5.0}, "group gripper: max_effort 5.0, expected zero or more, with gripper_command"),
             )
         ),

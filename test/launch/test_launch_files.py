@@ -95,7 +95,7 @@ def test_the_demo_follows_an_instruction_and_its_nodes_end_with_the_launch(numbe
     (tmp_path / "executor.yaml").write_text("/**:\n  ros__parameters:\n    dry_run: true\n    ensemble_m: -1.0\n")
     domain = free_domain()
     arguments = (f"executor_params:={tmp_path}/executor.yaml", "namespace:=left", "use_sim_time:=true", "mode:=latest",
-                 "output:=bag", "log_level:=warn")  # fmt: skip
+                 "output:=bag", "log_level:=debug")  # fmt: skip
     with (
         Graph(tmp_path / "graph", domain=domain, namespace="left") as graph,
         (tmp_path / "output").open("w") as output,

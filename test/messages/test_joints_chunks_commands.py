@@ -122,7 +122,8 @@ def empty_message(interface):
     return SimpleNamespace(data=None) if interface == "float64_multi_array" else message_stub()
 
 
-ALL = ("joint_trajectory", "joint_state", "float64_multi_array", "follow_joint_trajectory", "gripper_command")
+ALL = ("joint_trajectory", "joint_state", "float64_multi_array", "follow_joint_trajectory", "gripper_command",
+       "parallel_gripper_command")  # fmt: skip
 
 
 def trajectory_point():

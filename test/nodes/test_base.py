@@ -436,6 +436,24 @@ def test_a_signal_during_an_import_leaves_no_traceback(program, number, tmp_path
         process.kill()
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["-p", "mode:=sideways"], "parameter mode: 'sideways', expected one of ensemble"),
+        (["-p", "use_sim_time:=4"], "'use_sim_time' to '4' of type 'INTEGER', expecting type 'BOOL'"),
+        (["--log-level", "loud"], "Couldn't parse log level"),
+        (["--no-such"], "--no-such"),
+    ],
+)
+def test_what_the_executor_is_refused_for_when_it_starts_is_one_line(arguments, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "vla_ros.nodes.executor_node", "--ros-args", *arguments],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert words in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+
+
 def test_bad_parameters_end_the_process_with_one_line():
     program = PROGRAM.replace("autostart:=true", "autostart:=7")
     done = run_program(program)

@@ -7,14 +7,14 @@ import pytest
 pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
 
-from rclpy.qos import DurabilityPolicy
+from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
 from vla_ros.core.instruction import instruction_id
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.bounded import subscribe_instruction
-from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile
 from vla_ros.nodes.task_node import Repeat
 
 
@@ -22,12 +22,15 @@ class Node:
     """Subscribes to what the test hands out."""
 
     def __init__(self):
-        self.made, self.publishers, self.heard = [], [], []
+        self.made, self.publishers, self.heard, self.destroyed = [], [], [], []
         subscribe_instruction(self, self.heard.append)
 
     def create_subscription(self, kind, topic, callback, qos, **options):
         self.made.append(SimpleNamespace(callback=callback, qos=qos, topic_name=f"/{topic}"))
         return self.made[-1]
+
+    def destroy_subscription(self, subscription):
+        self.destroyed.append(subscription)
 
     def create_steady_timer(self, period, callback):
         self.look = callback
@@ -51,7 +54,7 @@ def test_what_a_publisher_keeps_counts_unless_it_is_older():
     node.look()
     node.look()
     assert [made.qos.durability for made in node.made] == [DurabilityPolicy.VOLATILE, DurabilityPolicy.TRANSIENT_LOCAL]
-    assert node.made[0].completed_by is node.made[1]  # goes when the first one does
+    assert node.made[0].completed_by == (node.made[1],)  # goes when the first one does
     node.deliver(1, "before the stop", sent_ns=10)
     assert node.heard == [""]
     node.deliver(0, "go", sent_ns=30)
@@ -59,6 +62,27 @@ def test_what_a_publisher_keeps_counts_unless_it_is_older():
     assert node.heard == ["", "go"]
     node.deliver(1, "kept", sent_ns=40)  # sent before the first subscription was matched
     assert node.heard == ["", "go", "kept"]
+
+
+def test_a_publisher_of_best_effort_is_heard_and_nothing_is_heard_twice():
+    node = Node()
+    node.publishers.append(SimpleNamespace(qos_profile=profile(1, reliable=False)))
+    node.look()
+    node.look()
+    assert [made.qos.reliability for made in node.made] == [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT]
+    node.deliver(1, "go", sent_ns=10)
+    node.deliver(1, "of a reliable one", sent_ns=20)
+    node.deliver(0, "of a reliable one", sent_ns=20)
+    node.deliver(0, "", sent_ns=30)
+    node.deliver(1, "", sent_ns=30)
+    assert node.heard == ["go", "of a reliable one", ""]
+    node.publishers.append(SimpleNamespace(qos_profile=STATUS_QOS))
+    node.look()
+    assert node.made[0].completed_by == (node.made[1], node.made[2])
+    node.publishers = []
+    node.look()
+    assert node.destroyed == [node.made[1]]  # it would be counted as a listener of its own
+    assert node.made[0].completed_by == (node.made[2],)
 
 
 @pytest.fixture

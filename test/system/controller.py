@@ -139,9 +139,12 @@ class Driver:
             make(Float64MultiArray, hand, self._guarded(self._take_hand), 1),
         ]
 
-    def offer(self, arm: str = "arm/follow", hand: str = "hand/grip") -> None:
-        """The same controllers, as actions; needs control_msgs."""
-        from control_msgs.action import FollowJointTrajectory, GripperCommand
+    def offer(self, gripper: str, arm: str = "arm/follow", hand: str = "hand/grip") -> None:
+        """The same controllers, as actions; needs control_msgs. `gripper`: name of its action there."""
+        from control_msgs import action
+        from control_msgs.action import FollowJointTrajectory
+
+        kind, parallel = getattr(action, gripper), gripper == "ParallelGripperCommand"
 
         def accept(goal: Any) -> GoalResponse:
             return GoalResponse.REJECT if self.answer == "reject" else GoalResponse.ACCEPT
@@ -159,15 +162,20 @@ class Driver:
             command = handle.request.command
             if self.answer == "abort":
                 handle.abort()
-                return GripperCommand.Result()
-            self.gripped.append((command.position, command.max_effort))
-            self._targets = [command.position]
+                return kind.Result()
+            if parallel:
+                assert list(command.name) == self._hand
+                (position,), (effort,) = command.position, command.effort
+            else:
+                position, effort = command.position, command.max_effort
+            self.gripped.append((position, effort))
+            self._targets = [position]
             handle.succeed()
-            return GripperCommand.Result(position=command.position, reached_goal=True)
+            return kind.Result(reached_goal=True)
 
         self.servers = [
             ActionServer(self.node, FollowJointTrajectory, arm, follow, goal_callback=accept_trajectory),
-            ActionServer(self.node, GripperCommand, hand, grip, goal_callback=accept),
+            ActionServer(self.node, kind, hand, grip, goal_callback=accept),
         ]
 
     def now_ns(self) -> int:

@@ -194,17 +194,21 @@ def test_actions_without_their_package_are_refused(graph):
         graph.configure("executor_node")
 
 
-def test_robots_that_offer_actions_alone(graph, probe):
+INTERFACE = {"GripperCommand": "gripper_command", "ParallelGripperCommand": "parallel_gripper_command"}
+
+
+@pytest.mark.parametrize("gripper", INTERFACE)
+def test_robots_that_offer_actions_alone(gripper, graph, probe):
     pytest.importorskip("control_msgs.action", reason="control_msgs is not installed, nor among the wheels")
     robot = Path(graph.folder) / "robot.yaml"
-    robot.write_text(ACTIONS_ROBOT)
+    robot.write_text(ACTIONS_ROBOT.replace("gripper_command", INTERFACE[gripper]))
     limits = Limits.merge(RobotSpec.load(robot))
     driver = Driver(graph.domain, ["lift", "turn"], ["grip"], dict(zip(JOINTS, HOME.tolist(), strict=True)))
     try:
         policy = bring_up(graph, probe, robot)
         words = "nobody offers arm/follow, expected the controller of arm; nobody offers hand/grip"
         policy.until(lambda s: words in s.message, words)
-        driver.offer()
+        driver.offer(gripper)
         policy.instructions.publish(String(data="go"))
         policy.until(lambda s: s.instruction == "go" and "nobody" not in s.message, "the actions and an instruction")
 

@@ -13,7 +13,7 @@ from vla_ros.cli.demo import CHECKPOINT
 from vla_ros.cli.main import main
 from vla_ros.graph.watch import Watch
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 
 NODES = ("policy_node", "executor_node")
 
@@ -59,6 +59,15 @@ def test_an_instruction_reaches_both(graph, probe, monkeypatch, capsys):
     for name in NODES:
         graph.configure(name)
     follow("push")
+    unsure = graph.node.create_publisher(String, "instruction", sensor_qos())
+
+    def heard():
+        unsure.publish(String(data="turn"))
+        return all(probe.last(f"{name}/status").instruction == "turn" for name in NODES)
+
+    probe.wait_for(heard, "an instruction of best effort")
+    graph.node.destroy_publisher(unsure)
+    probe.wait_for(lambda: graph.node.count_subscribers("instruction") == 4, "two subscriptions of each node")
     say_once(graph, probe, "wave", readers=2)
     follow("wave")
     graph.cleanup("executor_node")

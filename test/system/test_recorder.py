@@ -128,6 +128,16 @@ def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe
     probe.wait_for(lambda: (tmp_path / "next" / "metadata.yaml").exists(), "a complete bag")
     with Bag(tmp_path / "next") as bag:
         assert sorted(bag.decode(r).data for r in bag.records(["/extra"])) == ["one", "two"] and not bag.notes
+    # So does a limit of its time.
+    limited = {"min_free_disk": 0.0, "time_limit": 0.2, "output": str(tmp_path / "limited")}
+    graph.cleanup("recorder_node")
+    graph.set_parameters("recorder_node", limited)
+    graph.configure("recorder_node")
+    graph.activate("recorder_node")
+    probe.wait_for(lambda: "time_limit: 0.2 s are recorded" in log.read_text(), "the limit of the time")
+    probe.wait_for(lambda: (tmp_path / "limited" / "metadata.yaml").exists(), "a complete bag")
+    with Bag(tmp_path / "limited") as bag:
+        assert not bag.notes
 
     live = ObservationBuilder(spec, max_age=None, history=60.0)
     for stream, (topic, _) in topics.items():

@@ -1,5 +1,6 @@
 """The files of a bag, opened so that what one topic is or says about itself cannot cost the others."""
 
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -42,17 +43,31 @@ class Metadata:
         return self.notes + wrong
 
 
+def storage_files(folder: Path) -> list[Path]:
+    """The files of a bag that lie in its folder, in the order of their numbers."""
+    files = [path for path in folder.iterdir() if path.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))]
+    return sorted(files, key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
+
+
 def read_metadata(folder: Path) -> Metadata:
-    """Raises InputError where no file is named and there."""
+    """Raises InputError where no file is named and there, or where files lie there and none is named."""
     path = folder / "metadata.yaml"
     said = value_of(dict, read_mapping(path, "bag").get("rosbag2_bagfile_information"), f"bag {path}: information")
     names = value_of(list[str], said.get("relative_file_paths"), f"bag {path}: relative_file_paths")
     files = [folder / PurePath(name).name for name in names]  # older versions say the folder too
+    named = {file.name.removesuffix(".zstd") for file in files}  # players unpack beside what they read
+    unnamed = [file for file in storage_files(folder) if file.name.removesuffix(".zstd") not in named]
+    if unnamed and not files:
+        raise InputError(
+            f"bag {path}: relative_file_paths: empty, expected {unnamed[0].name}; recover it with: vla-ros bag repair "
+            f"{folder}"
+        )
     missing = [file for file in files if not file.exists()]
     for file in files if len(missing) == len(files) else set(files) - set(missing):
         regular(file, "bag file")
     metadata = Metadata([file for file in files if file not in missing])
     metadata.notes = [f"{file.name} is missing, metadata.yaml names it" for file in missing]
+    metadata.notes += [f"{file.name} is not read, metadata.yaml does not name it" for file in unnamed]
     metadata.custom = value_of(dict[str, str] | None, said.get("custom_data"), f"bag {path}: custom_data") or {}
     try:
         for row in value_of(list[dict], said.get("topics_with_message_count"), "topics_with_message_count"):

@@ -1,6 +1,5 @@
 """Recovery of a bag that was cut off: every message that reached the disk whole goes into a new bag."""
 
-import re
 import shutil
 import sqlite3
 import struct
@@ -17,6 +16,7 @@ from mcap.reader import SeekingReader
 from mcap.records import Channel, Chunk, McapRecord, Message, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 
+from vla_ros.bags.files import storage_files
 from vla_ros.bags.storage import MOST_UNPACKED, check_tables, chunk, plain, unpack_file
 from vla_ros.bags.writer import BagWriter
 from vla_ros.core.errors import InputError, shown
@@ -77,11 +77,7 @@ def repair(bag: str | Path, output: str | Path | None = None, progress: Callable
 def _storage_files(bag: Path) -> list[Path]:
     if not bag.exists():
         raise InputError(f"bag {bag}: no such file or folder")
-    if not bag.is_dir():
-        files = [bag]
-    else:
-        files = [path for path in bag.iterdir() if path.name.endswith((".mcap", ".db3", ".mcap.zstd", ".db3.zstd"))]
-        files.sort(key=lambda path: [int(s) if s.isdigit() else s for s in re.split(r"(\d+)", path.name)])
+    files = storage_files(bag) if bag.is_dir() else [bag]
     if not files or (not bag.is_dir() and bag.suffix not in (".mcap", ".db3")):
         raise InputError(f"bag {bag}: holds no .mcap and no .db3 file")
     return [regular(file, "bag file") for file in files]

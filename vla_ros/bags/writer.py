@@ -130,6 +130,8 @@ class BagWriter:
 
     def close(self, custom: Mapping[str, str] | None = None) -> None:
         """Finish the last file and write the metadata. `custom` becomes rosbag2's `custom_data`."""
+        if not self._files:  # rosbag2 opens no bag without a file
+            self._open()
         self.next_file()
         text = yaml.safe_dump({"rosbag2_bagfile_information": self._metadata(custom)}, sort_keys=False)
         with new_file(self.path / "metadata.yaml", "bag") as part:
@@ -180,7 +182,7 @@ class BagWriter:
         return file.channels[topic.name]
 
     def _metadata(self, custom: Mapping[str, str] | None) -> dict[str, Any]:
-        files = [file for file in self._files if file.count]
+        files = [file for file in self._files if file.count] or self._files[:1]
         return {
             "version": METADATA_VERSION,
             "storage_identifier": "mcap",

@@ -20,11 +20,14 @@ INTERFACES = {  # of a command group -> type of the messages on its topic
     "joint_state": JOINT_STATE,
     "follow_joint_trajectory": JOINT_STATE,
     "gripper_command": JOINT_STATE,
+    "parallel_gripper_command": JOINT_STATE,
 }
 ACTIONS = {  # of those whose robot is commanded by the goals of an action; the topic repeats what it is asked for
     "follow_joint_trajectory": "control_msgs/action/FollowJointTrajectory",
     "gripper_command": "control_msgs/action/GripperCommand",
+    "parallel_gripper_command": "control_msgs/action/ParallelGripperCommand",
 }
+GRIPPERS = ("gripper_command", "parallel_gripper_command")
 WIDEST = 7.0  # rad or m: no joint's data lies farther from zero, but data in degrees or percent do
 COMMAND_STAMPS = ("zero", "now")
 ENCODINGS = (
@@ -74,7 +77,7 @@ class CommandGroup:
     action: str = ""  # name of the action, for the interfaces of ACTIONS
     # joint_trajectory: "zero" (start now) or "now", the time of the command; by default zero, and now in simulated time
     stamp: str = ""
-    max_effort: float = 0.0  # N or N m, gripper_command
+    max_effort: float = 0.0  # N or N m, of GRIPPERS; 0: the controller's own
 
     def __post_init__(self) -> None:
         if self.action and not self.topic:
@@ -97,10 +100,10 @@ class CommandGroup:
             f"stamp {self.stamp!r} with interface {interface}, expected one of {COMMAND_STAMPS}, with "
             "joint_trajectory alone"
         )
-        one = interface == "gripper_command"
-        yield one and len(self.joints) != 1, f"joints {list(self.joints)}, expected one with gripper_command"
+        one = interface in GRIPPERS
+        yield one and len(self.joints) != 1, f"joints {list(self.joints)}, expected one with {interface}"
         yield not 0 <= self.max_effort < np.inf or bool(self.max_effort and not one), (
-            f"max_effort {self.max_effort}, expected zero or more, with gripper_command alone"
+            f"max_effort {self.max_effort}, expected zero or more, with {' or '.join(GRIPPERS)} alone"
         )
 
 

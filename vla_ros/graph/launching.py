@@ -22,6 +22,7 @@ from vla_ros.nodes.ending import LAUNCHER
 
 REFUSED = 2  # status of a node that refuses its parameters or files: starting it again would not help
 _ERROR = re.compile(r"\[(?:ERROR|FATAL)\] (?:\[[^]]*\] \[[^]]*\]: )?([^\x1b\r\n]*)")  # time and node's name left out
+_LEVELS = ("debug", "info", "warn", "error", "fatal")
 _SWITCH = {"true": True, "false": False}
 
 
@@ -67,8 +68,13 @@ def node(
     arguments = ["--enclave", f"{LaunchConfiguration('enclaves').perform(context)}/{name}"]
     for default in ("autostart:=true", *defaults):
         arguments += ["-p", default]
+    namespace = LaunchConfiguration("namespace").perform(context).strip("/")
     if level := given(context, "log_level"):
-        arguments += ["--log-level", level]
+        if level.lower() not in _LEVELS:
+            raise RuntimeError(f"argument log_level: {level!r}, expected one of {', '.join(_LEVELS)}")
+        # Of the node's own logger: the middleware's at debug says some lines a message, and the node falls behind.
+        logger = ".".join([*filter(None, namespace.split("/")), name])
+        arguments += ["--log-level", f"{logger}:={level}"]
     common = {"autostart": given(context, "autostart", bool), "use_sim_time": given(context, "use_sim_time", bool)}
     values = {
         key: ParameterValue(value, value_type=str) if isinstance(value, str) else value

@@ -79,7 +79,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         "executor_node": Enclave(
             "alone may command the joints",
             publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
-            subscribe=[*claims, *robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS],
+            subscribe=[*claims, *robot.joint_state_topics, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS,
+                       DESCRIPTION],
             reply=["~/e_stop", "~/reset_e_stop"],
             call=actions,
         ),

@@ -105,7 +105,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
 
     def destroy_subscription(self, subscription: Any) -> bool:
         """With the one that completes it, where there is one (see `nodes.bounded`)."""
-        if (other := getattr(subscription, "completed_by", None)) is not None:
+        for other in getattr(subscription, "completed_by", ()):
             super().destroy_subscription(other)
         return super().destroy_subscription(subscription)
 
@@ -260,7 +260,7 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
                 error=True)
             return 3
         return 0
-    except InputError as error:
+    except (InputError, ParameterException) as error:
         say(f"[ERROR] {error}", error=True)
         return 2
     except Ended:

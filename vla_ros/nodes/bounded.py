@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
@@ -12,11 +12,12 @@ from std_msgs.msg import String
 from vla_ros.control.admission import Reason
 from vla_ros.core.instruction import MAX_INSTRUCTION, instruction_problem
 from vla_ros.core.joint_states import joint_fault
-from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile
 from vla_ros.nodes.taking import Withheld
 
 SMALL = 65_536  # bytes; beyond it joint states and statuses are not honest ones
-_LOOK = 0.5  # s between looks for a publisher that keeps its last instruction
+_LOOK = 0.5  # s between looks for a publisher of instructions that keeps its last one, or is of best effort
+_BEST_EFFORT = profile(10, reliable=False)
 
 Refuse = Callable[[Reason, str], object]
 
@@ -93,17 +94,18 @@ def subscribe_joint_states(
 def subscribe_instruction(node: Any, take: Callable[[str], None], refuse: Refuse | None = None) -> None:
     """`take` gets the text of `instruction`, stripped; one that is too long is no instruction. `node`: a `ManagedNode`.
 
-    A publisher that keeps its last message (transient local) is heard although it spoke before: a second subscription
-    is made once one is there, because every other publisher would be warned that it does not fit that one. What was
-    sent before the newest instruction changes nothing any more.
+    A publisher that keeps its last message (transient local) is heard although it spoke before, one of best effort is
+    heard too: a second subscription, and a third, is made once such a publisher is there, because every other publisher
+    would be warned that it does not fit that one, and because best effort may lose what others send reliably. The third
+    goes with its publishers. What was sent before the newest instruction changes nothing any more.
     """
-    subscriptions: list[Any] = []
+    more: dict[str, Any] = {}  # the further subscriptions
     newest = 0  # ns, when the newest one was sent
 
-    def check(message: String, kept: bool) -> None:
+    def check(message: String, subscription: Any) -> None:
         nonlocal newest
-        sent = getattr(subscriptions[kept], "sent_ns", 0)
-        if kept and sent <= newest:
+        sent = getattr(subscription, "sent_ns", 0)
+        if sent <= newest if subscription is not first else sent and sent == newest:
             return  # heard already, or overtaken
         newest = max(newest, sent)
         if problem := instruction_problem(message.data):
@@ -112,16 +114,20 @@ def subscribe_instruction(node: Any, take: Callable[[str], None], refuse: Refuse
             take(message.data.strip())
 
     def subscribe(qos: QoSProfile) -> Any:
-        kept = bool(subscriptions)
         limit = MAX_INSTRUCTION + 64
-        return subscribe_bounded(node, String, "instruction", lambda m: check(m, kept), qos, refuse, limit)
+        made = subscribe_bounded(node, String, "instruction", lambda m: check(m, made), qos, refuse, limit)
+        return made
 
     def look() -> None:
-        if len(subscriptions) == 1:
-            publishers = node.get_publishers_info_by_topic(subscriptions[0].topic_name)
-            if any(one.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for one in publishers):
-                subscriptions.append(subscribe(STATUS_QOS))
-                subscriptions[0].completed_by = subscriptions[1]
+        offers = [one.qos_profile for one in node.get_publishers_info_by_topic(first.topic_name)]
+        if "kept" not in more and any(qos.durability == DurabilityPolicy.TRANSIENT_LOCAL for qos in offers):
+            more["kept"] = subscribe(STATUS_QOS)
+        unsure = any(qos.reliability == ReliabilityPolicy.BEST_EFFORT for qos in offers)
+        if unsure and "best effort" not in more:
+            more["best effort"] = subscribe(_BEST_EFFORT)
+        elif not unsure and "best effort" in more:  # `ros2 topic pub -w` counts it as a listener of its own
+            node.destroy_subscription(more.pop("best effort"))
+        first.completed_by = tuple(more.values())
 
-    subscriptions.append(subscribe(COMMAND_QOS))
+    first = subscribe(COMMAND_QOS)
     node.create_steady_timer(_LOOK, look)

@@ -50,6 +50,7 @@ class ExecutorNode(ManagedNode):
         self._time: SimulatedTime | None = None
         self._commands: CommandPublishers | None = None
         self._claim: Claim | None = None
+        self._e_stop: EStop | None = None
         self._born = time.monotonic()
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
@@ -63,7 +64,8 @@ class ExecutorNode(ManagedNode):
         self._publish_status()
 
     def destroy_node(self) -> None:
-        self._e_stop.close()
+        if self._e_stop is not None:  # the node was refused before
+            self._e_stop.close()
         super().destroy_node()
 
     # Lifecycle

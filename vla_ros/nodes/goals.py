@@ -1,5 +1,6 @@
 """Goals for robots that are commanded through an action: a gripper, or an arm without a topic for trajectories."""
 
+import sys
 import threading
 import time
 from array import array
@@ -16,7 +17,7 @@ from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import ACTIONS, CommandGroup
+from vla_ros.core.robot import ACTIONS, GRIPPERS, CommandGroup
 from vla_ros.messages.stamps import NS
 
 PERIOD = 0.05  # s between two goals at least
@@ -52,7 +53,7 @@ class Goals:
         self._kind = action_class(group.interface)
         self._client = ActionClient(node, self._kind, group.action)
         self._lock = threading.Lock()
-        self._count = 0
+        self._count = self._heard = 0  # number of the newest goal that was sent, that was answered
         self._rejected: float | None = None  # when, time.monotonic()
         self._timer = node.create_timer(PERIOD, self._send_due, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -65,7 +66,7 @@ class Goals:
         raise NotImplementedError
 
     def close(self) -> None:
-        self._count += 1  # answers that are under way concern nobody
+        self._count = self._heard = sys.maxsize  # answers that are under way concern nobody
         self._node.destroy_timer(self._timer)
         self._client.destroy()
 
@@ -83,33 +84,34 @@ class Goals:
         self._client.send_goal_async(goal).add_done_callback(lambda f, n=self._count: self._answered(n, f.result()))
 
     def _answered(self, number: int, handle: Any) -> None:
+        """Counts although a newer goal may have been sent by now, where answers take longer than `PERIOD`."""
+        if number < self._heard:
+            return
+        self._heard = number
         if not handle.accepted:
-            self._say(number, f"the action {self._group.action} rejected a goal of {self._group.name}")
+            self.trouble = f"the action {self._group.action} rejected a goal of {self._group.name}"
             if number == self._count:
                 self._rejected = time.monotonic()
             return
-        self._say(number, "")
+        self.trouble = ""
         handle.get_result_async().add_done_callback(lambda f: self._ended(number, f.result()))
 
     def _ended(self, number: int, answer: Any) -> None:
+        if number != self._count:  # a newer goal has replaced it; some servers abort it then
+            return
         if answer.status == GoalStatus.STATUS_ABORTED and not self._fine(answer.result):
             why = getattr(answer.result, "error_string", "")
-            self._say(
-                number,
-                f"the action {self._group.action} aborted a goal of {self._group.name}" + (f": {why}" if why else ""),
+            self.trouble = f"the action {self._group.action} aborted a goal of {self._group.name}" + (
+                f": {why}" if why else ""
             )
 
     def _fine(self, result: Any) -> bool:
         """An aborted goal whose aim was met all the same."""
         return False
 
-    def _say(self, number: int, words: str) -> None:
-        if number == self._count:  # else a newer goal has replaced it
-            self.trouble = words
-
 
 class GripperGoals(Goals):
-    """A goal for each new target of a gripper: control_msgs/GripperCommand."""
+    """A goal for each new target of a gripper: control_msgs/GripperCommand or ParallelGripperCommand."""
 
     def __init__(self, node: Node, group: CommandGroup, span: float) -> None:
         """`span`: rad or m between the joint's limits."""
@@ -130,7 +132,11 @@ class GripperGoals(Goals):
             return None
         self._asked = target
         goal = self._kind.Goal()
-        goal.command.position, goal.command.max_effort = target, self._group.max_effort
+        if self._group.interface == "gripper_command":
+            goal.command.position, goal.command.max_effort = target, self._group.max_effort
+        else:  # a JointState; without an effort the controller takes its own
+            goal.command.name, goal.command.position = [self._group.joints[0]], [target]
+            goal.command.effort = [self._group.max_effort] if self._group.max_effort else []
         return goal
 
     def _fine(self, result: Any) -> bool:
@@ -191,6 +197,6 @@ def _points(way: list[tuple[int, np.ndarray]], start_ns: int) -> Iterator[JointT
 
 def make_goals(node: Node, group: CommandGroup, span: float) -> Goals | None:
     """For a group of `ACTIONS`; None for one of a topic. `span`: of its first joint, rad or m."""
-    if group.interface == "gripper_command":
+    if group.interface in GRIPPERS:
         return GripperGoals(node, group, span)
     return TrajectoryGoals(node, group) if group.interface in ACTIONS else None

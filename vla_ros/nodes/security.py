@@ -25,7 +25,8 @@ def enclave_arguments(name: str) -> list[str]:
 
 @contextmanager
 def secured(args: Sequence[str] | None = None) -> Iterator[None]:
-    """Around `rclpy.init(args)` and the making of the first node. Raises InputError for what security lacks.
+    """Around `rclpy.init(args)` and the making of the first node. Raises InputError for what security lacks, and for
+    what ROS refuses to start with.
 
     Where the strategy is not Enforce ROS goes on without security; that is said on the standard error.
     """
@@ -39,11 +40,12 @@ def secured(args: Sequence[str] | None = None) -> Iterator[None]:
         warnings.filterwarnings("ignore", "Failed to fini rosout", RuntimeWarning)  # follows each error said below
     try:
         yield
+    except rclpy_implementation.UnknownROSArgsError as error:
+        raise InputError(f"--ros-args: {error}: unknown") from None
     except rclpy_implementation.RCLError as error:
-        if not on:
-            raise
         words = " ".join(str(error).split(", at /")[0].split())
-        raise InputError(f"ROS_SECURITY_ENABLE is true, but no secured node can be made: {words}") from None
+        what = "ROS_SECURITY_ENABLE is true, but no secured node can be made" if on else "ROS refuses to start"
+        raise InputError(f"{what}: {words}") from None
 
 
 def _is_on() -> bool:
