@@ -100,7 +100,7 @@ class Trainer:
         if config.micro_batches % self.processes.count:
             raise InputError(f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
                              f"by {self.processes.count} processes")
-        dataset = Dataset(config.dataset)
+        dataset = Dataset(config.dataset, config.instruction)
         found = check(dataset, pictures=False)  # a frame that is missing is found when pictures are decoded
         if errors := [finding for finding in found if finding.level == ERROR]:
             raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
