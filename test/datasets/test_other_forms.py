@@ -76,6 +76,16 @@ def test_subtasks_that_are_wrong_stop_those_who_want_them(tmp_path, more, messag
         Dataset(path, "subtask")
 
 
+def test_language_columns_are_named_and_not_read(tmp_path, capsys):
+    """As LeRobot 0.6 writes them: lists of structures."""
+    said = [{"role": "user", "content": "reach", "style": "subtask", "timestamp": 0.0, "camera": None}]
+    column = {"dtype": "language", "shape": [1], "names": None}
+    path = odd.write(tmp_path / "d", info={"language_persistent": column}, columns={"language_persistent": [said] * 20})
+    assert Dataset(path).tasks == ("go",) and not check(Dataset(path), pictures=False)[0].kind.startswith("instr")
+    assert vla_ros(["dataset", "show", str(path), "--output", ""]) == 0
+    assert "not read: language_persistent" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("shape", "names", "size"), [
     ([3, 24, 32], None, (24, 32)), ([24, 32, 3], None, (24, 32)), ([24, 32, 3], [], (24, 32)),
     ([3, 24, 32], ["channels", "height", "width"], (24, 32)), ([32, 24, 3], ["width", "height", "channel"], (24, 32)),
