@@ -138,6 +138,11 @@ def _statistics(dataset: Dataset) -> Iterator[Finding]:
         said, right = dataset.said_statistics.get(key), dataset.statistics[key]
         if said is None:
             continue
+        counts = [dataset.said_statistics.get(feature, {}).get("count") for feature in VECTORS]
+        if key == "action" and None not in counts and not np.array_equal(*counts):
+            text = "action: of other rows than those of the states, as LeRobot's statistics of relative actions are"
+            yield Finding(WARNING, "statistics", text)
+            continue
         if key == "action":  # the file's are in the file's order
             said = {name: dataset.sorted_actions(values) for name, values in said.items()}
         spread = np.maximum(right["max"] - right["min"], 1e-6)
