@@ -348,11 +348,15 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     assert "4 episodes, 100 frames (10.0 s)" in capsys.readouterr().out
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
-    assert main(["dataset", "show", str(data)]) == 0
+    before = sorted(data.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["dataset", "show", "data"]) == 0
     shown = capsys.readouterr().out
     assert "camera front: 16x12" in shown and "point" in shown
-    sheet = cv2.imread(str(data / "contact_sheet.png"))
+    sheet = cv2.imread(str(tmp_path / "data_contact_sheet.png"))
     assert sheet.shape[1] > 900 and sheet.std() > 10
+    assert main(["dataset", "show", "data", "--output", "other.png"]) == 0 and (tmp_path / "other.png").exists()
+    assert sorted(data.rglob("*")) == before  # it stays as it is
 
 
 def test_a_camera_with_a_clock_of_its_own(tmp_path):

@@ -208,3 +208,13 @@ def test_training_goes_on_with_warnings(tmp_path):
     path = write(tmp_path / "d", outcomes="failure")
     trainer = Trainer(TrainConfig.load("config/train/act_tiny.yaml", dataset=str(path), output=str(tmp_path / "run")))
     assert trainer.warnings == ["outcome: episode 1: failure: a policy imitates it all the same"]
+
+
+def test_statistics_of_relative_actions_are_named(tmp_path):
+    """LeRobot's `recompute_stats` with `relative_action` counts the rows of all chunks, and writes no other sign."""
+    path = write(tmp_path / "d")
+    statistics = json.loads((path / "meta/stats.json").read_text())
+    statistics["action"] |= {"mean": [0.1] * 6, "count": [1050]}
+    (path / "meta/stats.json").write_text(json.dumps(statistics))
+    [row] = found(path, pictures=False)
+    assert row[:2] == ("warning", "statistics") and "as LeRobot's statistics of relative actions are" in row[4]

@@ -17,7 +17,7 @@ from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import load, save
-from vla_ros.policies.dimension import Dimension
+from vla_ros.policies.dimension import Dimension, Linkage
 from vla_ros.policies.rows import Rows, chunk_statistics
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import open_policy
@@ -124,6 +124,25 @@ def test_lerobots_relative_folders_take_them_too(family, lacks, dataset, tmp_pat
 def _without_statistics(folder):
     for file in folder.glob("policy_*.safetensors"):
         file.unlink()
+
+
+def test_a_linkage_bends_what_the_rows_hold(dataset, tmp_path):
+    """As ALOHA's grippers in π's convention, of whose positions the statistics say nothing about the angles."""
+    make_relative(real_families.make(tmp_path / "theirs", "pi0"))
+    data = Dataset(dataset)
+    linkage = Linkage(0.036, 0.022)
+    gripper = {"joint": "gripper", "linkage": {"arm_length": 0.036, "horn_radius": 0.022}}
+    state = [*JOINTS[:5], gripper]
+    actions = [*({"joint": name, "mode": "delta"} for name in JOINTS[:5]), gripper]
+    (tmp_path / "start.yaml").write_text(yaml.safe_dump({
+        "checkpoint": "theirs", "state": state, "actions": actions, "step_dt": 0.1,
+        "cameras": {name: name for name in ROBOT.camera_names}}))  # fmt: skip
+    config = TrainConfig.from_dict({"dataset": str(dataset), "output": str(tmp_path / "run"), "statistics": "recompute",
+                                    "start": str(tmp_path / "start.yaml")})  # fmt: skip
+    processor = open_policy(config, data).processor
+    assert processor.state.statistics["mean"][5] == pytest.approx(linkage.angle(data.states[:, 5].astype(float)).mean())
+    targets, _ = chunks(data, range(processor.horizon))
+    assert processor.actions.statistics["mean"][5] == pytest.approx(linkage.angle(targets[..., 5]).mean())
 
 
 def test_a_file_of_statistics_has_to_be_of_differences(tmp_path):

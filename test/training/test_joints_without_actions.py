@@ -15,7 +15,7 @@ from real_families import ROBOT
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.check import WARNING, check
 from vla_ros.datasets.lerobot import Dataset
-from vla_ros.policies import load
+from vla_ros.policies import load, save
 from vla_ros.policies.openvla.processor import OpenVLAProcessor
 from vla_ros.runtime.serving import check_robot
 from vla_ros.training.config import TrainConfig
@@ -92,6 +92,17 @@ def test_every_family_is_trained_and_served(family, tmp_path):
         [part] = loaded.processor.outputs(normalised, [one])[0].parts
         assert part.names == JOINTS[:5]
         np.testing.assert_allclose(part.data, answer[0, : len(part.data), :5], atol=1e-4)
+
+
+@pytest.mark.parametrize("statistics", ["keep", "recompute"])
+def test_a_policy_that_commands_them_is_refused(statistics, tmp_path):
+    write(tmp_path / "d")
+    dataset, refused = Dataset(tmp_path / "d"), r"no actions of \['gripper'\], which the policy commands; `hold`"
+    save(tmp_path / "ours", load(real_families.make(tmp_path / "theirs", "pi05"), robot=ROBOT))
+    config = TrainConfig.from_dict({"dataset": str(dataset.path), "output": str(tmp_path / "r"),
+                                    "start": str(tmp_path / "ours"), "statistics": statistics})  # fmt: skip
+    with pytest.raises(InputError, match=refused):
+        open_policy(config, dataset)
 
 
 @pytest.mark.parametrize("family", ["pi05", "smolvla"])

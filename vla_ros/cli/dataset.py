@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from dataclasses import asdict, fields
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from rich.progress import BarColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -24,6 +23,7 @@ from vla_ros.core.terminal import Terminal, progress
 from vla_ros.core.text import say
 from vla_ros.datasets.check import ERROR, Finding, check
 from vla_ros.datasets.contact_sheet import contact_sheet
+from vla_ros.datasets.instructions import KINDS
 from vla_ros.datasets.lerobot import Dataset
 
 TIMES = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
@@ -44,7 +44,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--fps", type=float, default=10.0, help="the policy's clock, Hz")
     show = commands.add_parser("show", help="summary and a contact sheet")
     show.add_argument("dataset")
-    show.add_argument("--sheet", help="PNG to write (default: contact_sheet.png in the dataset; '' = none)")
+    show.add_argument("-o", "--output", "--sheet", dest="sheet", metavar="PNG",
+                      help="contact sheet to write (default: NAME_contact_sheet.png here; '' = none)")  # fmt: skip
+    show.add_argument("--instruction", choices=KINDS, default=KINDS[0], help="which of the rows' texts to show")
     show.add_argument("--episodes", type=int, default=8, help="in the contact sheet")
     test = commands.add_parser("check", help="what is wrong or suspicious, by episode and row")
     test.add_argument("dataset")
@@ -102,7 +104,7 @@ def _build(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    dataset = Dataset(args.dataset)
+    dataset = Dataset(args.dataset, args.instruction)
     console = Terminal()
     console.print(
         f"{dataset.path}: {len(dataset.episodes)} episodes, {len(dataset)} frames at {dataset.fps:g} Hz "
@@ -115,6 +117,10 @@ def _show(args: argparse.Namespace) -> int:
         console.print(f"depth {name}" if name in dataset.depth_names else f"stream {name}")
     for name, why in dataset.unreadable.items():
         console.print(f"not read: {name}: {why}", soft_wrap=True)
+    if dataset.has_subtasks:
+        console.print("its rows have subtasks too: `instruction: subtask` of a training config takes them")
+    for name in (name for name in dataset.info["features"] if name.startswith("language_")):
+        console.print(f"not read: {name}: instructions are the tasks'")
     texts: dict[str, list[int]] = {}
     outcomes: dict[str, Counter[str]] = {}
     for episode in dataset.episodes:
@@ -139,7 +145,7 @@ def _show(args: argparse.Namespace) -> int:
                 table.add_row("" if joint == last else joint, kind, *(f"{value:.3f}" for value in values))
                 last = joint
     console.print(table)
-    sheet = Path(args.dataset) / "contact_sheet.png" if args.sheet is None else args.sheet
+    sheet = f"{dataset.path.resolve().name}_contact_sheet.png" if args.sheet is None else args.sheet
     if sheet:
         contact_sheet(dataset, sheet, args.episodes)
         console.print(f"contact sheet: {sheet}", soft_wrap=True)

@@ -10,6 +10,7 @@ import numpy as np
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.robot import WIDEST
 from vla_ros.core.statistics import QUANTILES
+from vla_ros.datasets.instructions import texts_of_rows
 from vla_ros.datasets.lerobot import VECTORS, Dataset
 from vla_ros.datasets.rows import place, read_columns
 
@@ -109,7 +110,7 @@ def _timestamps(dataset: Dataset) -> Iterator[Finding]:
 
 def _tasks(dataset: Dataset) -> Iterator[Finding]:
     for episode in dataset.episodes:
-        if set(episode.listed) != set(episode.instructions):
+        if dataset.instruction == "task" and set(episode.listed) != set(episode.instructions):
             said = shown(list(episode.listed))
             text = f"its rows say {shown(list(episode.instructions))}, the table of episodes {said}"
             yield Finding(WARNING, "instructions", text, episode.index)
@@ -118,6 +119,11 @@ def _tasks(dataset: Dataset) -> Iterator[Finding]:
         if episode.outcome in ("failure", "aborted"):
             text = f"{episode.outcome}: a policy imitates it all the same"
             yield Finding(WARNING, "outcome", text, episode.index)
+    if dataset.has_subtasks and dataset.instruction == "task":
+        try:
+            texts_of_rows(dataset.path, dataset.info, dataset.episodes, "subtask")
+        except InputError as error:
+            yield Finding(WARNING, "subtasks", str(error))
     alike: dict[str, list[str]] = {}
     for text in dataset.tasks:
         alike.setdefault(" ".join(text.lower().strip(" .!").split()), []).append(text)
@@ -131,6 +137,11 @@ def _statistics(dataset: Dataset) -> Iterator[Finding]:
     for key in VECTORS:
         said, right = dataset.said_statistics.get(key), dataset.statistics[key]
         if said is None:
+            continue
+        counts = [dataset.said_statistics.get(feature, {}).get("count") for feature in VECTORS]
+        if key == "action" and None not in counts and not np.array_equal(*counts):
+            text = "action: of other rows than those of the states, as LeRobot's statistics of relative actions are"
+            yield Finding(WARNING, "statistics", text)
             continue
         if key == "action":  # the file's are in the file's order
             said = {name: dataset.sorted_actions(values) for name, values in said.items()}

@@ -18,7 +18,6 @@ from vla_ros.datasets.parquet import MOST_VALUES, read_records
 from vla_ros.datasets.statistics import Statistics, aggregate
 
 MOST_JSONL = 512 << 20  # bytes
-UNNAMED = "__index_level_0__"  # what pandas calls the column of an index without a name
 Number = Annotated[int, Range(0, 10**9)]
 Length = Annotated[int, Range(1, 10**9)]
 Size = Annotated[int, Range(1, 10**7)]
@@ -55,6 +54,13 @@ class Episode:
         return ", then ".join(self.instructions)
 
 
+_CONVERTER = "; LeRobot 0.3.3 converts it: python -m lerobot.datasets."
+_CONVERTED = {
+    "v2.0": f"{_CONVERTER}v21.convert_dataset_v20_to_v21 --repo-id OWNER/NAME",
+    **dict.fromkeys(("v1.5", "v1.6"), f"{_CONVERTER}v2.convert_dataset_v1_to_v2 --repo-id OWNER/NAME, then v21's"),
+}  # fmt: skip
+
+
 def read_info(path: Path) -> dict[str, Any]:
     """`meta/info.json`. Raises InputError for a folder that is no dataset, an unfinished or an unknown one."""
     if not path.is_dir():
@@ -65,9 +71,10 @@ def read_info(path: Path) -> dict[str, Any]:
             raise InputError(f"dataset {path}: incomplete: meta/info.json is missing, its writer did not finish")
         raise InputError(f"dataset {path}: not a LeRobot dataset, expected meta/info.json")
     info = read_mapping(file, "dataset file")
-    version = info.get("codebase_version", "none")
-    if not str(version).startswith(("v3.", "v2.1")):
-        raise InputError(f"{file}: codebase_version {shown(version)}, expected v2.1 or v3.x")
+    version = str(info.get("codebase_version", "none"))
+    if not version.startswith(("v3.", "v2.1")):
+        how = _CONVERTED.get(version, "")
+        raise InputError(f"{file}: codebase_version {shown(version)}, expected v2.1 or v3.x{how}")
     for key in ("fps", "features", "data_path"):
         if key not in info:
             raise InputError(f"{file}: {key!r} is missing")
@@ -184,23 +191,6 @@ def _episodes_v2(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
         episodes.append(Episode(index, start, length, data, videos, listed=_instructions(row, file)))
         start += length
     return episodes
-
-
-def read_tasks(path: Path, info: dict[str, Any]) -> dict[int, str]:
-    """task_index -> instruction. Raises InputError for a missing or damaged table."""
-    if str(info["codebase_version"]).startswith("v2"):
-        file = path / "meta" / "tasks.jsonl"
-        found = read_jsonl(file)
-    else:
-        file = path / "meta" / "tasks.parquet"
-        found = read_records(file, {"task_index", "task", UNNAMED}.__contains__)
-    tasks: dict[int, str] = {}
-    for row in found:
-        index = value_of(Number, row.get("task_index"), f"{file}: task_index")
-        text = value_of(str, row.get("task", row.get(UNNAMED)), f"{file}: task {index}")
-        if tasks.setdefault(index, text) != text:
-            raise InputError(f"{file}: task_index {index} is {shown(tasks[index])} and {shown(text)}, expected one")
-    return tasks
 
 
 def _names_of(feature: Mapping[str, Any]) -> tuple[str, ...] | None:

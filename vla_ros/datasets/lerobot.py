@@ -13,11 +13,12 @@ from vla_ros.core.files import new_file
 from vla_ros.core.records import value_of
 from vla_ros.core.statistics import of_rows
 from vla_ros.datasets.depth import DepthCode, is_depth
-from vla_ros.datasets.index import Episode, joint_names, read_episodes, read_info, read_statistics, read_tasks
+from vla_ros.datasets.index import Episode, joint_names, read_episodes, read_info, read_statistics
+from vla_ros.datasets.instructions import has_subtasks, texts_of_rows
 from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
 from vla_ros.datasets.statistics import Computed, Statistics
-from vla_ros.datasets.values import IMAGE_NAMES, IMAGE_PREFIX, ONCE_FILE, filled, pixels, read_once, statistics
+from vla_ros.datasets.values import IMAGE_PREFIX, ONCE_FILE, filled, image_size, pixels, read_once, statistics
 from vla_ros.datasets.video import NoFrame, frames_at
 
 VECTORS = ("observation.state", "action")  # of the joints
@@ -45,12 +46,15 @@ class Dataset:
         task_of: (N,) int64, of each frame the place of its instruction in `tasks`.
         said_statistics: feature key -> statistics as the files have them.
 
+    Args:
+        instruction: what the rows were told: their "task", or the "subtask" that it consists of.
+
     Raises:
-        InputError: for a folder that is no dataset, an unfinished one, damaged files, NaN values.
+        InputError: for a folder that is no dataset, an unfinished one, damaged files, NaN values, no subtasks.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, instruction: str = "task") -> None:
+        self.path, self.instruction = Path(path), instruction
         self.info = info = read_info(self.path)
         self.fps = info["fps"]
         self.robot_type = str(info.get("robot_type") or "")
@@ -93,10 +97,13 @@ class Dataset:
             self.action_names = tuple(self.action_names[k] for k in self._order)
             self.hold = tuple(name for name in self.joint_names if name not in self.action_names)
         kinds = {key: (tuple(features[key]["shape"]), "float32") for key in VECTORS}
-        rows = self._columns(kinds | {"timestamp": ((1,), "float64"), "task_index": ((1,), "int64")})
+        rows = self._columns(kinds | {"timestamp": ((1,), "float64")})
         self.states, self.actions = rows["observation.state"], self.sorted_actions(rows["action"])
         self.timestamps = rows["timestamp"][:, 0]
-        self._set_tasks(rows["task_index"][:, 0])
+        self.tasks, self.task_of = texts_of_rows(self.path, info, self.episodes, instruction)
+        for k, episode in enumerate(self.episodes):
+            used = dict.fromkeys(self.task_of[episode.start : episode.stop].tolist())
+            self.episodes[k] = replace(episode, instructions=tuple(self.tasks[task] for task in used))
 
     def _why_unreadable(self, name: str) -> str:
         """Of a depth stream; empty where it can be read."""
@@ -110,25 +117,14 @@ class Dataset:
             return str(error).removeprefix(f"{name}: ")
         return ""
 
-    def _set_tasks(self, indices: np.ndarray) -> None:
-        """`tasks`, `task_of` and the episodes' instructions, of the rows' (N,) task_index."""
-        texts = read_tasks(self.path, self.info)
-        numbers, first, places = np.unique(indices, return_index=True, return_inverse=True)
-        for number, frame in zip(numbers.tolist(), first.tolist(), strict=True):
-            if number not in texts:
-                episode, row = place(self.episodes, frame)
-                raise InputError(f"dataset {self.path}: episode {episode}, row {row}: task_index {number}, expected "
-                                 f"one of the table of tasks: {shown(sorted(texts))}")
-        found = [texts[number] for number in numbers.tolist()]  # two numbers may have one text
-        self.tasks = tuple(dict.fromkeys(found[k] for k in np.argsort(first)))
-        self.task_of = np.array([self.tasks.index(text) for text in found], np.int64)[places.reshape(-1)]
-        for k, episode in enumerate(self.episodes):
-            used = dict.fromkeys(self.task_of[episode.start : episode.stop].tolist())
-            self.episodes[k] = replace(episode, instructions=tuple(self.tasks[task] for task in used))
-
     def __len__(self) -> int:
         """Number of frames."""
         return self.episodes[-1].stop
+
+    @property
+    def has_subtasks(self) -> bool:
+        """Whether its rows name subtasks too."""
+        return has_subtasks(self.path, self.info)
 
     @property
     def has_targets(self) -> bool:
@@ -147,15 +143,7 @@ class Dataset:
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""
-        feature = self.info["features"][self._key(camera)]
-        names = value_of(list[str], feature.get("names") or IMAGE_NAMES, f"dataset {self.path}: {camera}: names")
-        if len(names) != len(feature["shape"]) or not {"height", "width"} <= set(names):
-            raise InputError(
-                f"dataset {self.path}: {camera}: names {shown(names)} of shape {feature['shape']}, "
-                "expected height, width and channels"
-            )
-        shape = dict(zip(names, feature["shape"], strict=True))
-        return shape["height"], shape["width"]
+        return image_size(self.info["features"][self._key(camera)], f"dataset {self.path}: {camera}")
 
     def episode_frames(self, episode: Episode, camera: str) -> np.ndarray:
         """(T, h, w, 3) uint8 RGB frames of one episode, decoded, or (T, h, w, 1) uint16 depth in mm.

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import regular
+from vla_ros.core.records import value_of
 from vla_ros.core.statistics import of_rows
 from vla_ros.core.stream import Stream
 from vla_ros.datasets.statistics import Statistics
@@ -74,6 +75,24 @@ def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.nda
     if rows.dtype.kind not in "fiub" or rows.dtype.kind != "f" and not np.array_equal(rows, found):
         raise InputError(f"values of {kind} that are no {shown(dtype)}")
     return rows.reshape(-1, *shape)
+
+
+def image_size(feature: dict[str, Any], where: str) -> tuple[int, int]:
+    """(height, width) of the pictures of a feature as info.json describes it; without names the side that can be a
+    number of channels, 1 or 3, is that. Raises InputError where its shape could be read in two ways, or in none."""
+    shape = feature["shape"]
+    names = value_of(list[str] | None, feature.get("names"), f"{where}: names")
+    if not names:
+        ends = [size in (1, 3) for size in (*shape[:1], *shape[-1:])] if len(shape) == 3 else []
+        if ends.count(True) != 1:
+            raise InputError(f"{where}: shape {shape} without names, expected which of them are height, width and "
+                             "channels as names of the feature in meta/info.json")
+        names = IMAGE_NAMES if ends[1] else [IMAGE_NAMES[2], *IMAGE_NAMES[:2]]
+    sides = dict(zip(names, shape, strict=False))
+    channels = [size for name, size in sides.items() if name not in ("height", "width")]
+    if len(names) != len(shape) or not {"height", "width"} <= sides.keys() or max(channels, default=1) > 4:
+        raise InputError(f"{where}: names {shown(names)} of shape {shape}, expected height, width and channels")
+    return sides["height"], sides["width"]
 
 
 def pixels(data: Any, size: tuple[int, int], depth: bool) -> np.ndarray:

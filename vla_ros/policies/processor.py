@@ -283,8 +283,7 @@ class StandardProcessor(Processor):
         """The same processor, normalising by the data. Raises InputError where they are of other joints."""
         if sorted(data.joints) != sorted(self.joints):
             raise InputError(f"statistics of the joints {list(data.joints)}, the policy expects {list(self.joints)}")
-        state = dimensions_statistics(self.embodiment.state, widened(data.statistics[STATE]), data.joints)
-        actions = self.action_statistics(data)
+        state, actions = self._of_all_rows(self.embodiment.state, data, STATE), self.action_statistics(data)
         return replace(
             self, state=replace(self.state, statistics=state), actions=replace(self.actions, statistics=actions)
         )
@@ -299,11 +298,19 @@ class StandardProcessor(Processor):
     ) -> dict[str, np.ndarray]:
         """Statistics of some actions: (D,) each, or (rows, D) of each row of a chunk. Raises InputError."""
         if not rows and all(d.joint is None or d.mode == "absolute" for d in actions):
-            return dimensions_statistics(actions, widened(data.statistics[ACTION]), data.commanded)
+            return self._of_all_rows(actions, data, ACTION)
         if data.rows is None:
             raise InputError("statistics of differences follow from the rows of a dataset, not from its statistics")
         steps = range(self.first_action_step, rows or self.horizon)
         return chunk_statistics(actions, data.rows, steps, self.step_dt or data.step_dt, bool(rows))
+
+    def _of_all_rows(self, dimensions: Sequence[Dimension], data: TrainingData, feature: str) -> dict[str, np.ndarray]:
+        """Of joint positions or targets, (D,) each. A linkage bends them: they follow from the rows then."""
+        if data.rows is not None and any(d.linkage for d in dimensions):
+            rows = data.rows if feature == ACTION else replace(data.rows, actions=data.rows.states)
+            return chunk_statistics(dimensions, rows, (0,), data.step_dt)
+        names = data.commanded if feature == ACTION else data.joints
+        return dimensions_statistics(dimensions, widened(data.statistics[feature]), names)
 
 
 def short_name(image: str) -> str:

@@ -59,7 +59,7 @@ def chunk_statistics(
     """Statistics of actions in the policy's units over all chunks: (D,) each, or (H, D) of `each_row` of a chunk.
 
     Args:
-        dimensions: D of the policy's actions, differences or not.
+        dimensions: D of the policy's actions, differences or not; of a state where `rows.actions` are states.
         steps, step_dt: see `Rows.chunks`.
 
     Raises InputError.

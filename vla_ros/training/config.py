@@ -63,6 +63,7 @@ class TrainConfig:
     Attributes:
         dataset: LeRobot dataset folder.
         units: of the dataset's joints where they are not rad or m: rows as in `state` of a policy file.
+        instruction: what a row was told: its "task", or the "subtask" where the dataset has them.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
@@ -81,6 +82,7 @@ class TrainConfig:
 
     dataset: str = ""
     units: tuple[dict[str, Any], ...] = ()
+    instruction: str = "task"
     output: str = ""
     family: str = ""
     policy: dict[str, Any] = field(default_factory=dict)

@@ -59,11 +59,17 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
             1.0 / dataset.fps,
         ),
     )
+    recompute = config.statistics == "recompute"
     if config.family:
         torch.manual_seed(config.seed)
-        return registry.build(config.family, config.policy, data)
-    recompute = config.statistics == "recompute"
-    loaded = registry.load(config.start, data=data, without_statistics=recompute)
+        loaded = registry.build(config.family, config.policy, data)
+    else:
+        loaded = registry.load(config.start, data=data, without_statistics=recompute)
+    embodiment = getattr(loaded.processor, "embodiment", None)
+    commanded = embodiment.commanded if embodiment else loaded.processor.joints
+    if missing := [name for name in commanded if name in dataset.hold]:
+        raise InputError(f"dataset {dataset.path}: no actions of {missing}, which the policy commands; `hold` of a "
+                         "policy file leaves them alone")
     if recompute:
         loaded = replace(loaded, processor=loaded.processor.with_statistics(data))
     return loaded
@@ -102,7 +108,7 @@ class Trainer:
         if config.micro_batches % self.processes.count:
             raise InputError(f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
                              f"by {self.processes.count} processes")
-        dataset = Dataset(config.dataset)
+        dataset = Dataset(config.dataset, config.instruction)
         found = check(dataset, pictures=False)  # a frame that is missing is found when pictures are decoded
         if errors := [finding for finding in found if finding.level == ERROR]:
             raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
