@@ -53,11 +53,16 @@ class ToolFollower:
         way = arm.way(jacobian, left, *room)
         wish = self._pace(way, jacobian @ way, dt) * way
         if moving.any():
-            wish = wish + arm.resolve(jacobian, moving, *(most / dt for most in room))
+            low, high = (stoppable_speed(np.maximum(most, 0.0), _SLACK * arm.acceleration, dt)
+                         for most in (-room[0], room[1]))
+            wish = wish + arm.resolve(jacobian, moving, -low, high)
         wish *= min(self._share(jacobian @ wish), _share(wish, arm.fastest))
         change = wish - before
         change *= self._share(jacobian @ change, dt)
         found = before + np.clip(change, -arm.acceleration * dt, arm.acceleration * dt)
+        if self._share(jacobian @ found) < 1.0:  # joints that change as fast as they can, each, mix their speeds
+            whole = before + change * _share(change, arm.acceleration * dt)
+            found = max(found, whole, key=lambda speeds: self._share(jacobian @ speeds))
         self._judge(inside, left[:3], (jacobian @ way)[:3], dt)
         return joints + found * dt, found
 
