@@ -8,6 +8,7 @@ from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Command, Settings
 from vla_ros.control.timing import SimulatedPeriods
+from vla_ros.control.tool_arm import ToolArm
 from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.stamps import NS
@@ -23,14 +24,18 @@ class World:
         measured: (J,) follows the commands unless `stuck`.
     """
 
-    def __init__(self, rate: float = 100.0, jerk: float = np.inf, clock: float = 0.0, **settings: object) -> None:
-        """`clock`: Hz of a simulated clock; 0 for real time."""
+    def __init__(
+        self, rate: float = 100.0, jerk: float = np.inf, clock: float = 0.0, *, arm: ToolArm | None = None,
+        limits: Limits | None = None, home: np.ndarray = HOME, **settings: object,
+    ) -> None:
+        """`clock`: Hz of a simulated clock; 0 for real time. `arm`, `limits`: of another robot, and where it stands."""
         self.period_ns = round(NS / rate)
         self.clock, self.messages, self.periods = clock, 0, SimulatedPeriods(rate, 0.5)
-        self.executor = Executor(Limits.merge(robot(jerk, gripper=True)), rate, Settings(**settings), clock > 0)
+        limits = limits or Limits.merge(robot(jerk, gripper=True))
+        self.executor = Executor(limits, rate, Settings(**settings), clock > 0, *([arm] if arm else []))
         self.names = self.executor.limits.names
         self.now_ns, self.steady_ns = 1_000 * NS, 5 * NS
-        self.measured, self.stuck, self.joints = HOME.copy(), False, True
+        self.measured, self.stuck, self.joints = home.copy(), False, True
         self.session, self.sequence, self.instruction = 1, 0, "go"
         self.executor.set_instruction("go")
         self.measure()

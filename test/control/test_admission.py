@@ -23,7 +23,7 @@ def spoiled(row: int, joint: int, value: float) -> np.ndarray:
         (
             {"targets": Targets((Part(("turn",), ROWS[:, :1]), Part(("x",), ROWS[:, :1], Space(2), "base")))},
             Reason.SPACE,
-            "base in END_EFFECTOR_DELTA, expected JOINT_POSITION alone",
+            "base in END_EFFECTOR_DELTA, expected JOINT_POSITION alone: the robot file has no `tool`",
         ),
         (
             {"names": ("turn", "lift", "claw")},

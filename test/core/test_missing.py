@@ -45,7 +45,8 @@ def test_every_package_of_a_requirements_file_is_known():
     brought = packages_distributions()
     for name, modules in MODULES.items():
         packages = {package.lower() for module in modules for package in brought.get(module, ())}
-        assert name == "view" or {package.lower() for package in pinned(name)} <= packages, name
+        # One is optional; what cmeel built keeps its modules in a folder of its own.
+        assert name in ("view", "tool") or {package.lower() for package in pinned(name)} <= packages, name
 
 
 def test_a_workspace_gets_the_same_versions():

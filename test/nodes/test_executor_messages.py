@@ -34,6 +34,7 @@ def test_a_status_says_what_the_executor_says():
     assert np.array_equal(message.position, HOME)
     assert (message.accepted_chunks, message.refused_chunks) == (1, 1)
     assert message.refusal_reasons == ["space"] and list(message.refusal_counts) == [1]
-    assert message.last_refusal == "space: END_EFFECTOR_POSE, expected JOINT_POSITION alone"
+    said = "END_EFFECTOR_POSE, expected JOINT_POSITION alone: the robot file has no `tool`"
+    assert message.last_refusal == f"space: {said}"
     assert (message.chunk_session, message.chunk_sequence) == (1, 2)
     assert len(message.instruction) == 1001  # not five thousand characters ten times a second

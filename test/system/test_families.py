@@ -87,7 +87,7 @@ def test_joints_of_openvla_oft_are_served_and_an_end_effector_is_refused(policy,
     openvla_folders.write_oft(tmp_path / "aloha", 14, 14)
     openvla_folders.write(tmp_path / "bridge")
     policy.set(policy=str(tmp_path / "bridge"))
-    with pytest.raises(GraphError, match="end effector's pose, which the executor does not take yet"):
+    with pytest.raises(GraphError, match="end effector's pose: `tool` of a policy file says how"):
         policy.graph.configure("policy_node")
     rows = [*openvla_folders.SO101, *[{"joint": None}] * 8]
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump({

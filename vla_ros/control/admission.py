@@ -7,10 +7,14 @@ from enum import StrEnum
 import numpy as np
 
 from vla_ros.control.limits import Limits
-from vla_ros.core.chunk import ActionChunk, Space
+from vla_ros.control.tool_chunks import ToolChunks, apart
+from vla_ros.core.chunk import SPATIAL, ActionChunk, Space
+from vla_ros.core.errors import InputError
 
 MAX_HORIZON = 10_000  # rows; beyond it a message is nonsense whatever the parameter says
 MIN_STEP_DT = 1e-4  # s
+NO_TOOL = "the robot file has no `tool`"
+_UNITS = ("m", "rad")  # of position and rotation
 
 
 class Reason(StrEnum):
@@ -18,8 +22,10 @@ class Reason(StrEnum):
 
     SIZE = "size"  # a message, of whatever topic, larger than it could honestly be
     UNDECODABLE = "undecodable"  # not a serialized message of its type, or joint states that contradict themselves
-    SPACE = "space"  # not joint positions
+    SPACE = "space"  # neither joint positions nor for the robot's tool
     NAMES = "names"  # no joint, an unknown one or one twice
+    ROTATION = "rotation"  # of a tool: numbers that are none
+    UNOBSERVED = "unobserved"  # differences of a tool's pose from where no joint states say that it was
     SHAPE = "shape"  # horizon x names is not the length of a part's data
     HORIZON = "horizon"  # more rows than allowed
     STEP_DT = "step_dt"  # not a time, too short or too long
@@ -72,9 +78,11 @@ class Admission:
         last: the last refusal, None when there was none yet.
     """
 
-    def __init__(self, limits: Limits, rules: AdmissionRules) -> None:
+    def __init__(self, limits: Limits, rules: AdmissionRules, tool: ToolChunks | str = NO_TOOL) -> None:
+        """`tool`: how end-effector targets are read, or why there are none."""
         self.limits = limits
         self.rules = rules
+        self.tool = tool
         self.accepted = 0
         self.refused: Counter[Reason] = Counter()
         self.last: Refusal | None = None
@@ -106,7 +114,7 @@ class Admission:
         not_before_ns: int | None = None,
         closed: Refusal | None = None,
     ) -> ActionChunk | Refusal:
-        """The chunk, or why not.
+        """The chunk, of a tool with absolute poses, or why not.
 
         Args:
             chunk: what arrived; of some joints or all, in any order.
@@ -117,22 +125,25 @@ class Admission:
             closed: why nothing is followed at present; a foreign chunk is refused for what it is even then.
         """
         refusal = self._form(chunk) or closed or self._authority(chunk, now_ns, instruction_id, not_before_ns)
-        refusal = refusal or self._content(chunk, now_ns, measured)
-        if refusal is not None:
-            return self.refuse(refusal.reason, refusal.text)
+        result = refusal or self._content(chunk, now_ns, measured) or self._placed(chunk, now_ns, measured)
+        if isinstance(result, Refusal):
+            return self.refuse(result.reason, result.text)
         newest = max(self._stamp_ns, chunk.stamp_ns) if chunk.session == self._session else chunk.stamp_ns
         self._session, self._sequence, self._stamp_ns = chunk.session, chunk.sequence, newest
         self._heard_ns = now_ns
         self.accepted += 1
-        return chunk
+        return result
 
     def _form(self, chunk: ActionChunk) -> Refusal | None:
         """Is it for this robot, and of a size that can be handled?"""
         rules, known = self.rules, set(self.limits.names)
         for part in chunk.targets.parts:
+            if part.space in SPATIAL:
+                if refusal := self._tool_form(chunk):
+                    return refusal
+                continue
             if part.space != Space.JOINT_POSITION:
-                what = f"{part.group} in " if part.group else ""
-                return Refusal(Reason.SPACE, f"{what}{part.space.name}, expected {Space.JOINT_POSITION.name} alone")
+                return Refusal(Reason.SPACE, f"{part.space.name}, expected {Space.JOINT_POSITION.name} alone")
             unknown = [name for name in part.names if name not in known]
             if unknown:
                 return Refusal(Reason.NAMES, f"unknown {unknown[:10]}, expected some of {list(self.limits.names)}")
@@ -143,6 +154,23 @@ class Admission:
             return Refusal(
                 Reason.STEP_DT, f"{chunk.step_dt} s, expected {MIN_STEP_DT} s or more, limit {rules.max_step_dt} s"
             )
+        return None
+
+    def _tool_form(self, chunk: ActionChunk) -> Refusal | None:
+        """Is its end-effector part for this robot's tool, and does no other part move the same joints?"""
+        tool, spatial = self.tool, [part for part in chunk.targets.parts if part.space in SPATIAL]
+        if isinstance(tool, str):
+            what = f"{spatial[0].group} in " if spatial[0].group else ""
+            expected = f"expected {Space.JOINT_POSITION.name} alone: {tool}"
+            return Refusal(Reason.SPACE, f"{what}{spatial[0].space.name}, {expected}")
+        if len(spatial) > 1:
+            return Refusal(Reason.SPACE, f"{len(spatial)} parts of end effectors, expected the robot's one")
+        if problem := tool.problem(spatial[0]):
+            return Refusal(Reason.SPACE, problem)
+        moved = set(tool.arm.names)
+        twice = [name for part in chunk.targets.parts if part not in spatial for name in part.names if name in moved]
+        if twice:
+            return Refusal(Reason.NAMES, f"{twice} beside {spatial[0].space.name}, which moves them too")
         return None
 
     def _authority(
@@ -200,14 +228,54 @@ class Admission:
             words = f"{speed[worst]:.4g} {units[i]}/s from the row before"
             bounds = f"limit {rules.outlier_speed:g} x {limits.velocity[i]:.4g}"
             return Refusal(Reason.OUTLIER, f"joint {names[i]}, row {row + 1}: {words}, {bounds}")
-        age = max((now_ns - chunk.stamp_ns) * 1e-9, 0.0)
-        first = rows[min(int(np.ceil(age / chunk.step_dt - 1e-6)), len(rows) - 1)]
+        first = rows[self._first(chunk, now_ns)]
         reach = rules.jump_limit * limits.velocity
         if worst := _worst(np.where(gliding, np.abs(first - measured) - reach, -np.inf)[None]):
             i = worst[1]
             words = f"begins at {first[i]:.4g} {units[i]}, measured {measured[i]:.4g}, limit {reach[i]:.4g} away"
             return Refusal(Reason.JUMP, f"joint {names[i]}: {words}")
         return None
+
+
+    def _placed(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> ActionChunk | Refusal:
+        """The chunk with its tool's poses, if there are such and they are plausible; as `_content` is for joints."""
+        if chunk.targets.spatial is None:
+            return chunk
+        try:
+            with np.errstate(all="ignore"):  # wild numbers become no rotation, or far away
+                chunk = self.tool.absolute(chunk, chunk.targets.spatial)
+        except InputError as error:
+            return Refusal(Reason.UNOBSERVED if "joint states" in str(error) else Reason.ROTATION, str(error))
+        arm, rules, rows = self.tool.arm, self.rules, chunk.targets.spatial.data
+        tool, places, rotations = arm.tool, rows[:, :3], rows[:, 3:].reshape(-1, 3, 3)
+        lower, upper = np.array(tool.lower), np.array(tool.upper)
+        room = rules.position_excess * (upper - lower)
+        over = np.nan_to_num(np.maximum(places - upper, lower - places) - room, nan=np.inf)
+        if worst := _worst(over):
+            row, i = worst
+            bounds = f"limits {lower[i]:.4g} to {upper[i]:.4g} with {room[i]:.4g} of grace"
+            return Refusal(Reason.POSITION, f"tool {'xyz'[i]}, row {row}: {places[worst]:.4g} m, {bounds}")
+        fastest = np.array([tool.velocity, tool.rotation_velocity])
+        speed = apart(places[:-1], rotations[:-1], places[1:], rotations[1:]) / chunk.step_dt
+        if worst := _worst(speed - rules.outlier_speed * fastest):
+            row, i = worst
+            words = f"{speed[worst]:.4g} {_UNITS[i]}/s from the row before"
+            bounds = f"limit {rules.outlier_speed:g} x {fastest[i]:.4g}"
+            return Refusal(Reason.OUTLIER, f"tool, row {row + 1}: {words}, {bounds}")
+        if not np.isfinite(measured[arm.columns]).all():
+            return chunk
+        first, (place, rotation) = self._first(chunk, now_ns), arm.pose(measured)
+        away, reach = apart(places[first], rotations[first], place, rotation), rules.jump_limit * fastest
+        if worst := _worst((away - reach)[None]):
+            i = worst[1]
+            words = f"begins {away[i]:.4g} {_UNITS[i]} from where it is, limit {reach[i]:.4g}"
+            return Refusal(Reason.JUMP, f"tool: {words}")
+        return chunk
+
+    def _first(self, chunk: ActionChunk, now_ns: int) -> int:
+        """The row that is next at its arrival."""
+        age = max((now_ns - chunk.stamp_ns) * 1e-9, 0.0)
+        return min(int(np.ceil(age / chunk.step_dt - 1e-6)), chunk.horizon - 1)
 
 
 def _worst(over: np.ndarray) -> tuple[int, int] | None:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from vla_ros.control.admission import Admission, Reason, Refusal
+from vla_ros.control.admission import NO_TOOL, Admission, Reason, Refusal
 from vla_ros.control.blending import Blender
 from vla_ros.control.joint_states import MeasuredJoints
 from vla_ros.control.limiter import Limiter
@@ -14,6 +14,8 @@ from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import Cause, State, Supervisor
 from vla_ros.control.timeline import Predictions, Timeline
 from vla_ros.control.timing import CommandTime, Timing
+from vla_ros.control.tool import ToolControl
+from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.watchdogs import Watchdogs
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
@@ -27,18 +29,25 @@ class Executor:
     """
 
     def __init__(
-        self, limits: Limits, control_rate: float, settings: Settings | None = None, simulated: bool = False
+        self, limits: Limits, control_rate: float, settings: Settings | None = None, simulated: bool = False,
+        tool: ToolArm | str = NO_TOOL,
     ) -> None:
-        """`control_rate`: calls of `tick` per second, Hz. `simulated`: ROS time itself is the commands' time."""
+        """`control_rate`: calls of `tick` per second, Hz. `simulated`: ROS time itself is the commands' time.
+
+        `tool`: the arm that follows end-effector targets, or why there is none.
+        """
         self.limits = limits
         self.settings = settings = settings or Settings()
-        self.admission = Admission(limits, settings.admission)
+        self._tool = ToolControl(tool, settings)
+        self.admission = Admission(limits, settings.admission, self._tool.chunks)
         self.joint_states = MeasuredJoints(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
         self._watchdogs = Watchdogs(limits, settings, self.supervisor, self.joint_states, self._forget_chunks)
-        self.timeline = Timeline(limits.names, settings.interpolation == "cubic", settings.admission.max_chunk_age)
+        cubic, oldest = settings.interpolation == "cubic", settings.admission.max_chunk_age
+        self.timeline = Timeline(limits.names, cubic, oldest, self._tool.width)
         fade = settings.rtc_crossfade if settings.mode == "rtc" else settings.crossfade
-        self.blender = Blender(settings.mode, limits.discrete, settings.ensemble_m, fade)
+        discrete = np.append(limits.discrete, np.zeros(self._tool.width, dtype=bool))
+        self.blender = Blender(settings.mode, discrete, settings.ensemble_m, fade)
         self.limiter = Limiter(limits, 1.0 / control_rate)
         self.monitor = Monitor(limits, settings.monitor_window, settings.reversal_limit)
         self.instruction = ""
@@ -59,6 +68,7 @@ class Executor:
     def joint_state(self, stamp_ns: int, names: list[str], position: list[float], now_ns: int) -> None:
         """A sensor_msgs/JointState, rad or m."""
         self.joint_states.update(stamp_ns, names, position, now_ns)
+        self._tool.measured(self.joint_states)
 
     def set_instruction(self, text: str) -> None:
         """Chunks of the old instruction are followed until the first one of the new; an empty text ends them."""
@@ -84,7 +94,7 @@ class Executor:
         if isinstance(result, ActionChunk):
             supervisor.recovered(Cause.POLICY_GONE, chunk.stamp_ns)  # if it was set: a later chunk is a sign of life
             self.timeline.keep(chunk.instruction_id)
-            self.timeline.add(chunk)
+            self.timeline.add(result)
         return result
 
     def refuse_chunk(self, reason: Reason, text: str, seen: Seen | None = None) -> Refusal:
@@ -241,15 +251,25 @@ class Executor:
         if target is None:
             stop = self.supervisor.stopped or self._stopping
             return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
+        target = self._joints(*target, dt)
         position = self.limiter.follow(*target, dt)
         self._limited |= self.limiter.limited
         if not self._caught_up:
             away = np.where(self.limits.discrete, 0.0, np.abs(position - target[0]))
-            self._caught_up = bool((away <= self.limits.velocity * dt).all())
+            self._caught_up = bool((away <= self.limits.velocity * dt).all()) and self._tool.near
         return position
 
+    def _joints(self, position: np.ndarray, velocity: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+        """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
+        position, velocity = self._tool.joints(self._live, position, velocity, self.limiter, dt)
+        if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
+            held = np.isnan(position)
+            position = np.where(held, self.limiter.unsmoothed, position)
+            velocity = np.where(held, 0.0, velocity)
+        return position, velocity
+
     def _target(self, at_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """(J,) position and (J,) velocity to follow at `at_ns`; None brakes."""
+        """(J,) position and (J,) velocity to follow at `at_ns`, with the tool's pose behind them; None brakes."""
         self._live = None
         if self.supervisor.stopped or self._stopping or self.limiter.stopping:
             return None
@@ -257,13 +277,9 @@ class Executor:
         self._live = self.timeline.predictions(at_ns)
         if self._live is None:
             self.blender.reset()
+            self._tool.rest()
             return None
-        position, velocity = self.blender.target(at_ns, self._live)
-        if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
-            held = np.isnan(position)
-            position = np.where(held, self.limiter.unsmoothed, position)
-            velocity = np.where(held, 0.0, velocity)
-        return position, velocity
+        return self.blender.target(at_ns, self._live)
 
     def _watch(self, now_ns: int, steady_ns: int) -> None:
         """What may stop the robot."""
@@ -274,6 +290,7 @@ class Executor:
         self._watchdogs.place(now_ns)
         if self._watchdogs.clock(time, now_ns):
             self.joint_states.clear()
+            self._tool.clear()
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
@@ -291,6 +308,7 @@ class Executor:
         self.blender.reset()
         self._live = None
         self._caught_up = False
+        self._tool.rest()
 
     # What to say
 
@@ -325,7 +343,8 @@ class Executor:
     @property
     def hindrance(self) -> str:
         """Why the robot may not go where it is commanded, in words, whatever the state is; "" where it does."""
-        return self._watchdogs.following.warning if self._active else ""
+        said = [self._watchdogs.following.warning, self._tool.reason] if self._active else []
+        return "; ".join(filter(None, said))
 
     def status(self, now_ns: int) -> Status:
         """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""

@@ -155,6 +155,11 @@ class Limiter:
         return self._raw.x
 
     @property
+    def unsmoothed_velocity(self) -> np.ndarray:
+        """(J,) the mean velocity before the moving average since the command before."""
+        return self._raw.v
+
+    @property
     def at_rest(self) -> bool:
         """Nothing moves any more, the moving average included."""
         if self._raw.v.any() or self._out.v.any():

@@ -9,6 +9,7 @@ import numpy as np
 from vla_ros.control.interpolation import hermite, linear, slopes
 from vla_ros.core.chunk import ActionChunk
 
+POSE_WIDTH = 12  # of a pose as chunks are blended: position and rotation matrix
 MAX_CHUNKS = 512  # bounds the cost of a tick whatever arrives
 MAX_ROWS = 50_000  # number of chunks x rows of the longest one: bounds the cost of adding one
 _SNAP = 1e-6  # steps: an instant this close to a row is that row, despite rounding of step_dt
@@ -19,7 +20,8 @@ class Predictions:
     """What the live chunks say about one instant, oldest first.
 
     Attributes:
-        position: (L, J) rad or m, NaN for the joints that a chunk does not contain.
+        position: (L, J) rad or m, NaN for the joints that a chunk does not contain; with a tool (L, J + 12), its pose
+            behind the joints: x, y, z in m and the rotation matrix row by row, averaged along straight lines.
         velocity: (L, J) slope just before the instant, rad/s or m/s, NaN likewise.
         nearest: (J,) nearest row of the newest chunk that contains the joint, NaN where none does.
         partial: whether there may be any NaN.
@@ -46,9 +48,15 @@ class Timeline:
     The rows of all chunks lie in one array, so that the cost of a tick hardly depends on their number.
     """
 
-    def __init__(self, names: Sequence[str], cubic: bool = False, max_age: float = np.inf) -> None:
-        """`names`: J joints. A chunk older than `max_age` (s since its stamp) says nothing, whatever its horizon."""
+    def __init__(
+        self, names: Sequence[str], cubic: bool = False, max_age: float = np.inf, tool: int = 0
+    ) -> None:
+        """`names`: J joints. A chunk older than `max_age` (s since its stamp) says nothing, whatever its horizon.
+
+        `tool`: columns of the pose that chunks may hold, as `ToolChunks.absolute` makes it; 0: of no tool.
+        """
         self.names = tuple(names)
+        self._width = len(self.names) + tool
         self.cubic = cubic
         self.max_age = max_age
         self._entries: list[_Entry] = []
@@ -63,7 +71,10 @@ class Timeline:
         return tuple(entry.chunk for entry in self._entries)
 
     def add(self, chunk: ActionChunk) -> None:
-        rows = chunk.targets.joint_positions(self.names, np.full(len(self.names), np.nan))
+        rows = np.full((chunk.horizon, self._width), np.nan)
+        rows[:, : len(self.names)] = chunk.targets.joint_positions(self.names, rows[0, : len(self.names)])
+        if pose := chunk.targets.spatial:
+            rows[:, len(self.names) :] = pose.data
         rows = np.concatenate([rows, rows[-1:]])
         curve = slopes(rows) if self.cubic else np.zeros_like(rows)
         insort(self._entries, _Entry(chunk, rows, curve), key=lambda entry: entry.chunk.stamp_ns)
@@ -121,7 +132,7 @@ class Timeline:
     def _stack(self) -> None:
         chunks = self.chunks
         longest = max((len(entry.rows) for entry in self._entries), default=0)
-        self._rows = np.zeros((len(chunks), longest, len(self.names)))
+        self._rows = np.zeros((len(chunks), longest, self._width))
         self._slopes = np.zeros_like(self._rows)
         for i, entry in enumerate(self._entries):
             self._rows[i, : len(entry.rows)] = entry.rows

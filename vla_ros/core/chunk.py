@@ -20,6 +20,7 @@ class Space(IntEnum):
 
 
 JOINT_SPACES = (Space.JOINT_POSITION, Space.JOINT_DELTA)
+SPATIAL = (Space.END_EFFECTOR_POSE, Space.END_EFFECTOR_DELTA)  # with the columns of `core.tool.pose_names`
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Targets:
     @property
     def horizon(self) -> int:
         return len(self.parts[0].data)
+
+    @property
+    def spatial(self) -> Part | None:
+        """The part of an end effector, the first of several; None where there is none."""
+        return next((part for part in self.parts if part.space in SPATIAL), None)
 
     def joint_positions(self, names: Sequence[str], rest: np.ndarray) -> np.ndarray:
         """(H, J) positions of the joints `names`, rad or m; joints that no part speaks of stay at `rest` (J,)."""

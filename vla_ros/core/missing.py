@@ -11,9 +11,11 @@ MODULES = {
     "bags": ("rosbags", "mcap", "av", "pyarrow", "matplotlib"),
     "train": ("peft", "tensorboardX"),
     "sim": ("mujoco",),
+    "tool": ("pinocchio",),
     "view": ("rerun",),
 }  # fmt: skip
-_DISTRIBUTION = ("numpy", "cv2", "PIL", "yaml", "rich", "matplotlib")  # of package.xml: not in workspace.txt
+# Of package.xml: not in workspace.txt.
+_DISTRIBUTION = ("numpy", "cv2", "PIL", "yaml", "rich", "matplotlib", "pinocchio")
 _ROS = ("rclpy", "ament_index_python", "builtin_interfaces", "rcl_interfaces", "std_srvs")
 
 

@@ -13,6 +13,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Pixels, read_mapping, record
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, STAMPS, Stream
+from vla_ros.core.tool import Tool
 
 INTERFACES = {  # of a command group -> type of the messages on its topic
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
@@ -122,6 +123,7 @@ class RobotSpec:
     streams: tuple[Stream, ...] = ()
     control_rate: float = 100.0  # Hz
     position_margin: float = 0.0  # rad, the margin of every joint in rad that has none of its own
+    tool: Tool | None = None  # what end-effector actions move; None: the robot takes none
 
     def margin(self, joint: Joint) -> float:
         """rad or m kept free at both ends of the joint's range."""
@@ -252,6 +254,7 @@ class RobotSpec:
             f"groups command {commanded}, expected each of {list(self.joint_names)} exactly once"
         )
         yield not 1 <= self.control_rate <= 1000, f"control_rate {self.control_rate} Hz, expected 1 to 1000"
+        yield from ((bad, f"tool: {said}") for bad, said in (self.tool.faults() if self.tool else ()))
         margin = self.position_margin
         yield not 0 <= margin < np.inf, f"position_margin {margin} rad, expected zero or more"
         for stream in self.streams:

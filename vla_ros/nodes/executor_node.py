@@ -8,10 +8,12 @@ import time
 import traceback
 from typing import Any
 
+from vla_ros.control.admission import NO_TOOL
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Command
 from vla_ros.control.supervisor import State
+from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import NS, set_stamp
@@ -92,7 +94,7 @@ class ExecutorNode(ManagedNode):
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._said, self._last_command = "", (), None
         self._warned, self._unheard = {}, ""
-        executor = Executor(limits, robot.control_rate, parameters.settings(), simulated)
+        executor = Executor(limits, robot.control_rate, parameters.settings(), simulated, self._tool(source, limits))
         self._e_stop.watch(parameters.e_stop_heartbeat)
         self._inputs = Inputs(
             self,
@@ -116,6 +118,19 @@ class ExecutorNode(ManagedNode):
         self._publish_status()
         if self._claim is not None:
             self._claim.settle()
+
+    def _tool(self, source: str, limits: Limits) -> ToolArm | str:
+        """The arm that follows end-effector targets, or why there is none: joints are served all the same."""
+        tool = self._robot.tool
+        if tool is None:
+            return NO_TOOL
+        if not source:
+            return "its tool needs a URDF, by the parameter urdf, robot_description or robot_description_topic"
+        try:
+            return ToolArm(tool, source, limits)
+        except InputError as error:
+            self.get_logger().warning(f"no end-effector targets: {error}")
+            return str(error)
 
     def may_autostart(self) -> None:
         if self.parameters.autostart_after_policy and not self._inputs.policy_active:

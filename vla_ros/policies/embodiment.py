@@ -10,6 +10,11 @@ A policy file (`config/policies/*.yaml`) or the `embodiment.yaml` of a checkpoin
       - {joint: shoulder_pan, unit: degrees, mode: delta}
       - {joint: gripper, scale: 52.0, offset: 9.0}
     step_dt: 0.0333                       # s between action rows
+
+and for a policy whose actions move a tool, whose dimensions are `joint: null` in `actions`:
+
+    tool: {space: delta, rotation: euler_xyz, frame: base, first: 0}    # first: number of its first dimension
+    hold: [shoulder_pan, ...]             # the joints that move the tool: the policy does not command them itself
 """
 
 from collections.abc import Mapping
@@ -23,6 +28,7 @@ import yaml
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, record, value_of
 from vla_ros.policies.dimension import MODES, Dimension, read_dimension
+from vla_ros.policies.tool_actions import ToolActions
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class Embodiment:
         hold: joints that the policy does not command; they keep their last command.
         joints: all J joints, in the order in which states come and targets go: the robot file's. By default those of
             the actions in order, then those held.
+        tool: which action dimensions are a tool's; the joints that move it are among those held.
     """
 
     cameras: Mapping[str, str | None]
@@ -45,6 +52,7 @@ class Embodiment:
     step_dt: float | None = None
     hold: tuple[str, ...] = ()
     joints: tuple[str, ...] = ()
+    tool: ToolActions | None = None
 
     def __post_init__(self) -> None:
         commanded = tuple(d.joint for d in self.actions if d.joint is not None)
@@ -68,6 +76,8 @@ class Embodiment:
                 if dimension.scale == 0 or not np.isfinite([dimension.scale, dimension.offset]).all():
                     raise InputError(f"{what}: scale {dimension.scale}, offset {dimension.offset} of "
                                      f"{dimension.joint}, expected finite numbers and a scale that is not zero")
+        if self.tool:
+            self.tool.check(self.actions)
         if not self.joints:
             raise InputError("actions: no joint, expected at least one")
         known = set(self.joints)
@@ -101,7 +111,13 @@ class Embodiment:
         return np.stack([self._value(d, state) for d in self.state], axis=-1)
 
     def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
-        """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units."""
+        """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units.
+
+        Raises InputError where some of them are a tool's.
+        """
+        if self.tool:
+            raise InputError("tool: joint targets become no end-effector actions; such a policy is served, but neither "
+                             "trained nor used with real-time chunking")
         columns = [d.of_mode(self._value(d, actions), self._value(d, state)) for d in self.actions]
         return np.stack(columns, axis=-1)
 
@@ -134,6 +150,8 @@ class Embodiment:
         data = {"cameras": dict(self.cameras), **rows, "step_dt": self.step_dt, "hold": list(self.hold)}
         if self.joints != replace(self, joints=()).joints:
             data["joints"] = list(self.joints)
+        if self.tool:
+            data["tool"] = asdict(self.tool)
         return {name: value for name, value in data.items() if value not in (None, []) or name == "state"}
 
     @classmethod

@@ -94,9 +94,9 @@ class Family:
             `image_size`; and, where there are such, `state_dim`, `past` (rows before the newest observation), `pads`
             (states and actions are padded), `needs_every_camera` (False: an absent one can be left out),
             `own_dims` (the field that says how many of the D dimensions are the robot's own, which the loss covers),
-            `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `summary()` (rows for
-            `vla-ros info`), `image_title` (for it too: how images come to their size, where
-            `fit` does not say), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, where
+            `tokenizer_of` (whose tokenizer it needs), `unserved` (why no robot can follow it), `spatial` (why a tool
+            alone can), `summary()` (rows for `vla-ros info`), `image_title` (for it too: how images come to their size,
+            where `fit` does not say), `plain_statistics(feature, dimensions, statistics)` (both as (D,) rows, where
             statistics are kept otherwise), `from_dict(values, where)` and `to_dict()` (more than `records.record`),
             `check_file_of_statistics(file)` (raises InputError where none can be given),
             `from_lerobot(folder, options)` (see `lerobot`).
@@ -255,6 +255,8 @@ class Family:
         if options.serves and not options.without_statistics and (form or options.embodiment):
             _check_units(f"checkpoint {path}", sizes, embodiment, parts, options)
         missing = [reason] if (reason := getattr(sizes, "unserved", "")) else []
+        if (reason := getattr(sizes, "spatial", "")) and embodiment.tool is None:
+            missing.append(reason)
         if embodiment.step_dt is None:
             missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
         tokenizer = None

@@ -234,10 +234,15 @@ class StandardProcessor(Processor):
         return batch
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        """(B, H, D) to the commanded joints' positions, (H, joints) each."""
-        rows = self._restored(answer, _newest(samples))
-        columns = [self.joints.index(name) for name in self.embodiment.commanded]
-        return [Targets((Part(self.embodiment.commanded, row[:, columns]),)) for row in rows]
+        """(B, H, D) to the commanded joints' positions, (H, joints) each, and what is a tool's."""
+        states, commanded = _newest(samples), self.embodiment.commanded
+        actions = self.policy_actions(answer, states)
+        columns = [self.joints.index(name) for name in commanded]
+        parts = [[Part(commanded, row[:, columns])] if commanded else []
+                 for row in self.embodiment.actions_to_robot(actions, states)]
+        if tool := self.embodiment.tool:
+            parts = [[tool.part(row), *found] for row, found in zip(actions, parts, strict=True)]
+        return [Targets(tuple(found)) for found in parts]
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """(B, H, D) and (B, H); joints that targets leave out stay where they are."""
@@ -252,8 +257,11 @@ class StandardProcessor(Processor):
 
     def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
         """(B, H, D) normalised actions and (B, J) states to (B, H, J) joint targets, held joints where they are."""
-        values = answer.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)]
-        return self.embodiment.actions_to_robot(self.actions.restore(values), states)
+        return self.embodiment.actions_to_robot(self.policy_actions(answer, states), states)
+
+    def policy_actions(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+        """(B, H, D) normalised actions and (B, J) states to (B, H, A) float64 actions in the policy's units."""
+        return self.actions.restore(answer.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)])
 
     def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
         """(B, H, J) joint targets and (B, J) newest states to (B, H, D) float32 normalised actions."""

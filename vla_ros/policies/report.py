@@ -15,7 +15,9 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     seen = dict.fromkeys(map(processor.size_of, processor.image_names)) or {sizes.image_size: None}
     pixels = " and ".join(f"{width}x{height}" for height, width in seen)
     # Of what is no joint the policy's own rows say what it is.
-    modes = "" if getattr(sizes, "unserved", "") else _modes(embodiment)
+    modes = "" if any(getattr(sizes, name, "") for name in ("unserved", "spatial")) else _modes(embodiment)
+    if tool := embodiment.tool:
+        modes = f"{tool.space} of a tool in frame {tool.frame}, rotation as {tool.rotation}"
     apart = "; how far apart, the policy file says (step_dt)" if step_dt is None else (
         f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
     )

@@ -6,6 +6,7 @@ import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.processor import Processor
 from vla_ros.policies.registry import LoadedPolicy, load
 from vla_ros.runtime.history import example_sample
@@ -54,9 +55,24 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
                          f"{list(robot.joint_names)}: "
                          f"{f'{missing} neither in actions nor in hold' if missing else f'no {extra}'}; expected each "
                          "of the robot's joints in actions or hold of the policy file")
+    _check_tool(getattr(processor, "embodiment", None), robot)
     if processor.joints != robot.joint_names:  # a processor with a fixed order
         raise InputError(f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
                          f"{list(robot.joint_names)}; load it with this robot")
+
+
+def _check_tool(embodiment: Embodiment | None, robot: RobotSpec) -> None:
+    """Raises InputError where the policy moves a tool that the robot does not have, or in another frame."""
+    if embodiment is None or embodiment.tool is None:
+        return
+    said, tool = embodiment.tool, robot.tool
+    if tool is None:
+        raise InputError(f"the policy's actions are a tool's, robot {robot.name} has none; expected `tool` in the "
+                         "robot file")
+    frames = (tool.frame,) if said.space == "pose" else (tool.frame, tool.link)
+    if said.frame not in frames:
+        expected = " or ".join(map(repr, frames))
+        raise InputError(f"tool: frame {said.frame!r}, expected {expected}, as robot {robot.name} has it")
 
 
 def resolve_device(name: str) -> torch.device:

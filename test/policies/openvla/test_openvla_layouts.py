@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import golden_vectors
@@ -95,7 +96,7 @@ def test_a_folder_of_an_end_effector_answers_but_is_not_served(tmp_path, fused):
     assert rows["layout"] == "openvla" and rows["space"] == "end effector delta"
     assert rows["actions"] == "7 dimensions, normalised by quantiles" and rows["state"] == "none"
     assert "second-to-last block" in rows["not used"] and ("DINOv2" in rows["vision"]) == fused
-    with pytest.raises(InputError, match=r"end effector's pose.*overrides\.space: joint_position") as error:
+    with pytest.raises(InputError, match=r"end effector's pose: `tool`.*overrides\.space: joint_position") as error:
         load(path, robot=ROBOT)
     assert "\n" not in str(error.value)
     loaded = load(path)
@@ -112,6 +113,55 @@ def test_a_folder_of_an_end_effector_answers_but_is_not_served(tmp_path, fused):
     np.testing.assert_allclose(again.parts[0].data, part.data, atol=1e-12)
     with pytest.raises(InputError, match="end effector's pose"):
         load(tmp_path / "ours", robot=ROBOT)
+
+
+ARM = list(ROBOT.joint_names[:5])
+TOOL_FILE = {
+    "checkpoint": "theirs", "cameras": {"image": "front"}, "state": [], "step_dt": 0.2, "hold": ARM,
+    "actions": [*[{"joint": None}] * 6, {"joint": "gripper", "scale": 0.5, "offset": 0.1}],
+    "tool": {"space": "delta", "rotation": "euler_xyz", "frame": "base"},
+}  # fmt: skip
+
+
+def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
+    openvla_folders.write(tmp_path / "theirs")
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(TOOL_FILE))
+    raw, loaded = load(tmp_path / "theirs"), load(file, robot=ROBOT)
+    check_robot(loaded.processor, ROBOT)
+    said = "delta of a tool in frame base, rotation as euler_xyz"
+    assert said in describe(file)["actions"]
+    answer, targets = answered(loaded, sample(loaded.processor))
+    tool, gripper = targets.parts
+    assert (tool.space, tool.frame, tool.group) == (Space.END_EFFECTOR_DELTA, "base", "")
+    assert tool.names == ("x", "y", "z", "euler_xyz[0]", "euler_xyz[1]", "euler_xyz[2]")
+    assert gripper.names == ("gripper",) and gripper.space == Space.JOINT_POSITION
+    values = raw.processor.outputs(answer, [sample(raw.processor)])[0].parts[0].data
+    np.testing.assert_array_equal(tool.data, values[:, :6])
+    np.testing.assert_allclose(gripper.data[:, 0], (values[:, 6] - 0.1) / 0.5)
+    with pytest.raises(InputError, match="neither trained nor used with real-time chunking"):
+        loaded.processor.normalise([targets], [sample(loaded.processor)])
+    save(tmp_path / "ours", loaded)
+    again = load(tmp_path / "ours", robot=ROBOT)
+    assert again.processor.embodiment.tool == loaded.processor.embodiment.tool
+    with pytest.raises(InputError, match=r"a tool's, robot so101 has none; expected `tool` in the robot file"):
+        check_robot(loaded.processor, replace(ROBOT, tool=None))
+    with pytest.raises(InputError, match="frame 'base', expected 'table' or 'tip', as robot so101 has it"):
+        check_robot(loaded.processor, replace(ROBOT, tool=replace(ROBOT.tool, frame="table")))
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"space": "joints"}, "tool: space 'joints', expected one of ['delta', 'pose']"),
+    ({"rotation": "rpy"}, "rotation as 'rpy', expected one of"),
+    ({"first": 1}, "tool: dimensions 1 to 6 of 7 actions, of which ['gripper'] are joints"),
+    ({"rotation": "matrix"}, "tool: dimensions 0 to 11 of 7 actions"),
+])  # fmt: skip
+def test_a_tool_that_does_not_fit_the_actions_is_refused(tmp_path, change, words):
+    openvla_folders.write(tmp_path / "theirs")
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(TOOL_FILE | {"tool": TOOL_FILE["tool"] | change}))
+    with pytest.raises(InputError) as error:
+        load(tmp_path / "policy.yaml", robot=ROBOT)
+    assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_policy_file_that_says_joints_is_served(tmp_path):

@@ -167,13 +167,12 @@ class GrootProcessor(StandardProcessor):
         normalised, survives = super().normalise(targets, samples)
         return normalised, functional.pad(survives, (0, normalised.shape[1] - survives.shape[1]), value=False)
 
-    def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+    def policy_actions(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
         groups, answer = self.config.action_groups, answer[:, : self.horizon]
         if not groups:
-            return super()._restored(answer, states)
+            return super().policy_actions(answer, states)
         values = answer.detach().cpu().double().numpy()[..., : self.config.action_width]
-        values = to_robot(groups, values, self._statistics(self.actions), self._reference(states))
-        return self.embodiment.actions_to_robot(values, states)
+        return to_robot(groups, values, self._statistics(self.actions), self._reference(states))
 
     def _reference(self, states: np.ndarray) -> dict[str, np.ndarray]:
         return by_name(self.config.state_groups, self.embodiment.state_to_policy(states))

@@ -104,7 +104,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[OpenVLAConf
         action_dim=widths.pop(), cameras=names, head=head, chunk=platform.chunk if platform else 1, **sizes,
         state_dim=state_dim, film=film,
         prompt="vicuna" if str(data.get("llm_backbone_id", "")).startswith("vicuna") else "openvla",
-        action_end=sizes["text"].vocabulary - padding, space="joint_position" if own else space,
+        action_end=sizes["text"].vocabulary - padding, space="joint_position" if own and own.tool is None else space,
     )
     embodiment = given or _unknown(config)
     if embodiment.step_dt is None and options.data is not None:

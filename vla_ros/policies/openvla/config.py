@@ -161,11 +161,16 @@ class OpenVLAConfig:
     @property
     def unserved(self) -> str:
         """Why no robot can follow it yet; "" where one can."""
-        if self.gripper != "opening":
-            return f"its gripper is answered as {GRIPPERS[self.gripper]}; leave overrides.gripper out"
+        return "" if self.gripper == "opening" else (
+            f"its gripper is answered as {GRIPPERS[self.gripper]}; leave overrides.gripper out"
+        )
+
+    @property
+    def spatial(self) -> str:
+        """What its actions are that only a tool can follow; "" where they are joints."""
         return "" if self.space == "joint_position" else (
-            "its actions are differences of the end effector's pose, which the executor does not take yet; if they are "
-            "joints, map them in a policy file with overrides.space: joint_position"
+            "its actions are differences of the end effector's pose: `tool` of a policy file says how (frame, "
+            "rotation), or, if they are joints, overrides.space: joint_position"
         )
 
     def summary(self) -> dict[str, str]:

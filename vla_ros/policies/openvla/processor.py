@@ -45,8 +45,9 @@ class OpenVLAProcessor(StandardProcessor):
         return (cut(ids, max(config.text_length - end, 1)) + ids[-end:])[: config.text_length]
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        """Joint positions, or, where the policy's space is the end effector's, differences of its pose."""
-        if self.config.space == "joint_position":
+        """Joint positions, or, where the policy's space is the end effector's, differences of its pose: as the policy
+        file's `tool` says, without it all dimensions as they are."""
+        if self.config.space == "joint_position" or self.embodiment.tool:
             return super().outputs(answer, samples)
         rows = self.actions.restore(self.values(answer))
         if self.config.gripper != "opening":
@@ -72,5 +73,5 @@ class OpenVLAProcessor(StandardProcessor):
                                      f"{end - 1}: is the tokenizer its own, the prompt the one it was trained with?")
         return tokens.decode(values, end).reshape(len(values), -1, config.action_dim)
 
-    def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
-        return super()._restored(torch.from_numpy(self.values(answer)), states)
+    def policy_actions(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+        return super().policy_actions(torch.from_numpy(self.values(answer)), states)

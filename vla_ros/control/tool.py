@@ -1,0 +1,68 @@
+"""What the executor does about a tool; for a robot without one, nothing."""
+
+import numpy as np
+
+from vla_ros.control.joint_states import MeasuredJoints
+from vla_ros.control.limiter import Limiter
+from vla_ros.control.settings import Settings
+from vla_ros.control.timeline import POSE_WIDTH, Predictions
+from vla_ros.control.tool_arm import ToolArm
+from vla_ros.control.tool_chunks import ToolChunks
+from vla_ros.control.tool_follower import ToolFollower
+
+
+class ToolControl:
+    """Holds the parts and passes on to them.
+
+    Attributes:
+        chunks: how chunks are read, or in words why a chunk for a tool is none of this robot's.
+        width: columns of a pose behind the joints on the timeline; 0 without a tool.
+        reason: why the tool does not get to its target, in words; "" where it does.
+        near: there is no target of the tool, or it is as good as there.
+    """
+
+    def __init__(self, tool: ToolArm | str, settings: Settings) -> None:
+        """`tool`: the arm, or why there is none."""
+        self.chunks: ToolChunks | str = tool if isinstance(tool, str) else ToolChunks(
+            tool, settings.joint_state_timeout, settings.admission.max_chunk_age + 1.0)
+        self._follower = None if isinstance(tool, str) else ToolFollower(tool)
+        self.width = POSE_WIDTH if self._follower else 0
+        self._following = False
+
+    @property
+    def reason(self) -> str:
+        return self._follower.reason if self._follower else ""
+
+    @property
+    def near(self) -> bool:
+        return not self._following or self._follower.near
+
+    def measured(self, joint_states: MeasuredJoints) -> None:
+        """There are new ones."""
+        if self._follower:
+            newest = joint_states.stamps_ns[self._follower.arm.columns].max()
+            self.chunks.joint_state(int(newest), joint_states.position)
+
+    def clear(self) -> None:
+        """What was measured counts no more."""
+        if self._follower:
+            self.chunks.clear()
+
+    def rest(self) -> None:
+        """There is no target."""
+        self._following = False
+        if self._follower:
+            self._follower.rest()
+
+    def joints(
+        self, live: Predictions, position: np.ndarray, velocity: np.ndarray, limiter: Limiter, dt: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(J,) each, from (J + width,) targets: with joints in place of the pose where the newest chunk has one."""
+        joints = len(position) - self.width
+        if self._follower and live.newest.targets.spatial:
+            arm, last = self._follower.arm.columns, (limiter.unsmoothed, limiter.unsmoothed_velocity)
+            position[arm], velocity[arm] = self._follower.follow(position[joints:], velocity[joints:], *last, dt)
+            self._following = True
+        else:
+            self.rest()
+        return position[:joints], velocity[:joints]

@@ -1,0 +1,54 @@
+"""The tool that end-effector actions move, and the names of a pose's columns in a chunk."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vla_ros.core.rotations import SIZES
+
+Triple = tuple[float, float, float]
+POSITION = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A link of the robot's URDF, where it may go and how fast.
+
+    Attributes:
+        link: of the URDF; its frame is the tool's.
+        frame: the link of the URDF in whose frame poses are given; it stands between the URDF's root and the tool.
+        lower, upper: corners of the box that its position stays in, m, in `frame`.
+        velocity, acceleration: m/s and m/s², of the tool's target.
+        rotation_velocity, rotation_acceleration: rad/s and rad/s².
+    """
+
+    link: str
+    frame: str
+    lower: Triple
+    upper: Triple
+    velocity: float
+    acceleration: float
+    rotation_velocity: float
+    rotation_acceleration: float
+
+    def faults(self) -> Iterator[tuple[bool, str]]:
+        """(whether it is so, what is wrong then)."""
+        for name in ("link", "frame"):
+            yield not getattr(self, name), f"{name}: empty, expected a link of the URDF"
+        yield self.link == self.frame, f"frame {self.frame!r} is the link, expected one that carries it"
+        for axis, low, high in zip(POSITION, self.lower, self.upper, strict=True):
+            yield not low < high, f"lower {low} m, expected less than upper {high} m along {axis}"
+        for name in ("velocity", "acceleration", "rotation_velocity", "rotation_acceleration"):
+            value = getattr(self, name)
+            yield not 0 < value < np.inf, f"{name} {value}, expected a positive number"
+
+
+def pose_names(form: str) -> tuple[str, ...]:
+    """Names of a pose's columns: x, y, z, then the numbers of the rotation's form as FORM[0], FORM[1], ..."""
+    return (*POSITION, *(f"{form}[{i}]" for i in range(SIZES[form])))
+
+
+def rotation_form(names: Sequence[str]) -> str:
+    """The form of the rotation in a pose with these columns, in any order; "" where they are no pose's."""
+    return next((form for form in SIZES if sorted(names) == sorted(pose_names(form))), "")
