@@ -88,12 +88,15 @@ def test_it_is_over_when_the_robot_has_caught_up():
     assert not following.warning and not following.fault
 
 
-def test_it_is_over_when_a_robot_that_lagged_stands_at_its_command():
-    """Where it was behind already when it stopped, it comes to rest nearer to the command than it was before."""
+@pytest.mark.parametrize("before", [-0.4, 0.0, 1.5])
+def test_it_is_over_when_the_robot_stands_at_its_command_wherever_it_came_from(before):
+    """Behind or ahead of the command when it stopped, it comes to rest at it."""
     following = Following(BOUNDS)
-    feed(following, ramp(1, 0.2, 0), lambda t: [-0.4, -0.1, 0])
+    start = np.array([before, before / 5, 0])
+    feed(following, lambda t: [2 * t, 0.4 * t, 0], lambda t: start, seconds=2.0)
     assert following.fault
-    feed(following, lambda t: [1, 0.2, 0], lambda t: [1 - np.exp(-9 * t), 0.2 - 0.2 * np.exp(-9 * t), 0])
+    end = np.array([4.0, 0.8, 0]) if before < 1 else np.array([0.5, 0.1, 0])
+    feed(following, lambda t: end, lambda t: end + (start - end) * np.exp(-9 * t))
     assert not following.warning and not following.fault
 
 

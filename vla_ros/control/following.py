@@ -12,7 +12,7 @@ _SLICES = 10  # looked at
 _RECENT = 4  # of them: as long as a robot may take to set out
 _MOVED = 0.01  # s at the velocity limit: a command that has gone less far asks for no motion
 _FOLLOWED = 0.2  # share of what the command has gone; a robot that has made less stays where it is
-_CAUGHT_UP = 0.5  # share of the way after which it has come
+_CAUGHT_UP = 0.5  # share of the way that may be left when it has come
 _SURE = 8  # looks, 0.4 s, that the warning must have stood: a robot that sets out late is told, not stopped
 
 
@@ -24,8 +24,8 @@ class Following:
     distance, as of an arm that sags, is none. Discrete joints are not judged: a gripper shuts around an object.
 
     Attributes:
-        warning: which joint stays, in words of when that was noticed; empty once it has caught up, with half of what
-            the command has gone since or all but those 10 ms, or moves again.
+        warning: which joint stays, in words of when that was noticed; empty once it has caught up, to half of what the
+            command has gone since or to those 10 ms, or moves again.
         fault: the same where it is the controller: two joints or more stay, and no other of their command group, or of
             the robot, follows. One joint alone may be blocked, as a gripper by what it holds.
     """
@@ -72,9 +72,10 @@ class Following:
         found = asks & ~follows & ~self._stays
         self._way = np.where(found, way, self._way)
         self._before = np.where(found, [commands[0], measured[0]], self._before)
-        to_go, came = self._way * ([commands[-1], measured[-1]] - self._before)
-        # The gap before may have been a lag, and another pose may sag more: neither keeps a robot from having come.
-        caught_up = came >= np.minimum(to_go - least, _CAUGHT_UP * to_go)
+        to_go = self._way * (commands[-1] - self._before[0])
+        lag_before, lag = self._way * (self._before[0] - self._before[1]), self._way * (commands[-1] - measured[-1])
+        # The lag before may be gone once the robot stands, and another pose may sag more: it has come all the same.
+        caught_up = lag <= np.maximum(np.maximum(lag_before, 0.0) + least, lag_before + _CAUGHT_UP * to_go)
         self._stays = (self._stays & ~follows & ~caught_up) | found
         if not self._stays.any():
             self.warning, self._looks = "", 0
