@@ -10,6 +10,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_file
+from vla_ros.core.hub import snapshot
 from vla_ros.core.records import value_of
 from vla_ros.datasets.depth import DepthCode, is_depth
 from vla_ros.datasets.index import Episode, joint_names, read_episodes, read_info, read_statistics, read_tasks
@@ -48,7 +49,7 @@ class Dataset:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = snapshot(Path(path).expanduser(), "dataset")
         self.info = info = read_info(self.path)
         self.fps = info["fps"]
         self.robot_type = str(info.get("robot_type") or "")

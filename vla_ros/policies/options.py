@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.hub import no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
@@ -85,7 +86,7 @@ class LoadOptions:
         Raises InputError.
         """
         said = self.overrides.get("statistics")
-        if said is None or sets and not Path(said).is_file():
+        if said is None or sets and str(said) and not Path(said).is_file():
             return None
         if not Path(said).is_file():
             raise InputError(f"overrides.statistics {str(said)!r}: no such file")
@@ -125,12 +126,3 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of its "
                          "base beside it")
     return read_mapping(path / "config.json", "checkpoint")
-
-
-def no_folder(path: Path) -> str:
-    """What to say of a checkpoint that is not there; two names that lead nowhere are mostly those of a hub."""
-    owner, name = ("", *path.parts)[-2:]
-    if not owner or path.parent.is_dir():
-        return "no such folder"
-    return ("no such folder; a model of the Hugging Face hub is fetched first: "
-            f"hf download {owner}/{name} --local-dir {name}")
