@@ -128,7 +128,7 @@ def test_of_every_family(tmp_path, monkeypatch, family):
 @pytest.mark.parametrize("family", ["pi0", "smolvla", "act", "diffusion"])
 def test_what_lerobot_has_not_is_named(tmp_path, family):
     """The small configurations read text through a tower of ours."""
-    with pytest.raises(InputError, match=r"export: (prefix|vision|vocabulary) .*LeRobot"):
+    with pytest.raises(InputError, match=r"export: (prefix|vision|vocabulary|it reads instructions) .*LeRobot"):
         export(tmp_path / "out", families.fresh(family), "lerobot")
     assert not (tmp_path / "out").exists()
 

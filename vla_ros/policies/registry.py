@@ -123,6 +123,8 @@ def located(path: Path) -> Path:
 def _path(value: Any, where: str) -> Path:
     """A path that the user wrote into a policy file; `~` is the home folder. Raises InputError."""
     text = value_of(str, value, where)
+    if not text.strip():
+        raise InputError(f"{where}: {text!r}, expected a path")
     try:
         path = Path(text).expanduser()
         path.exists()

@@ -5,6 +5,7 @@
 
 import json
 
+import groot_folders
 import lerobot_checkpoints
 import lerobot_folders
 import lerobot_pipelines
@@ -16,6 +17,7 @@ from real_families import ROBOT
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
+from vla_ros.policies import describe
 from vla_ros.policies.images import IMAGENET
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.processor import StandardProcessor
@@ -96,3 +98,53 @@ def test_a_changed_processor_gives_what_lerobot_makes_of_it_or_is_refused(tmp_pa
         taken += 1
         assert not differs(answer, expected), (change, differs(answer, expected))
     assert taken > len(theirs) / 5
+
+
+def steps_of(folder, which):
+    file = folder / lerobot_pipelines.NAMES[which]
+    return file, json.loads(file.read_text())["steps"]
+
+
+@pytest.mark.parametrize(("which", "name", "change", "said"), [
+    (0, "pack_inputs", None, r"policy_preprocessor.json: steps \['groot_n1_7_vlm_encode_v1'\], expected"),
+    (0, "vlm_encode", None, r"policy_preprocessor.json: steps \['groot_n1_7_pack_inputs_v1'\], expected"),
+    (1, "unpack", None, r"policy_postprocessor.json: steps \[\], expected"),
+    (0, "pack_inputs", "last", "groot_n1_7_pack_inputs_v1: it stands after groot_n1_7_vlm_encode_v1, expected before"),
+    (0, "pack_inputs", {"language_key": "annotation"}, "language_key: 'annotation', expected 'task'"),
+    (0, "pack_inputs", {"new_setting": 1}, "unknown fields"),
+    (1, "unpack", {"normalize_min_max": False}, "normalize_min_max: False, expected True as in groot_n1_7_pack"),
+    (1, "unpack", {"env_action_dim": 5}, "env_action_dim: 5, expected 6"),
+    (1, "unpack", "stateless", "action.min is not that of groot_n1_7_pack_inputs_v1"),
+])  # fmt: skip
+def test_steps_of_groot_count_by_what_they_do_too(tmp_path, which, name, change, said):
+    folder = groot_folders.make_lerobot(tmp_path / "theirs")
+    describe(folder)
+    file, steps = steps_of(folder, which)
+    step = next(step for step in steps if name in step["registry_name"])
+    if isinstance(change, dict):
+        step["config"] |= change
+    elif change == "stateless":
+        step.pop("state_file")
+    else:
+        steps.remove(step)
+        steps += [step] if change == "last" else []
+    file.write_text(json.dumps({"steps": steps}))
+    with pytest.raises(InputError, match=said):
+        describe(folder)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_folder_has_both_processors_or_none(tmp_path, which):
+    folder = lerobot_checkpoints.make(tmp_path / "theirs", "act")
+    (folder / lerobot_pipelines.NAMES[which]).unlink()
+    with pytest.raises(InputError, match=f"{lerobot_pipelines.NAMES[which]}: not there, expected it"):
+        describe(folder)
+
+
+def test_a_tokenizer_of_actions_is_that_of_the_configuration(tmp_path):
+    folder = lerobot_folders.write_fast(tmp_path / "theirs")
+    file, steps = steps_of(folder, 0)
+    next(step for step in steps if "action_tokenizer" in step["registry_name"])["config"]["max_action_tokens"] = 9
+    file.write_text(json.dumps({"steps": steps}))
+    with pytest.raises(InputError, match="action_tokenizer_processor.max_action_tokens: 9, expected 256, as in config"):
+        describe(folder)

@@ -28,11 +28,10 @@ def to_lerobot(policy: Pi0, processor: StandardProcessor) -> Form:
         towers[name] = next((v for v in VARIANTS if GEMMA[v] == getattr(config, name)), None)
         if towers[name] is None:
             raise InputError(f"export: {name} of width {getattr(config, name).width}, LeRobot has {list(VARIANTS)}")
-    for name, found, expected in (
-        ("vision", config.vision, VISION["siglip_so400m"]), ("vocabulary", config.vocabulary, VOCABULARY),
-    ):
-        if found != expected:
-            raise InputError(f"export: {name} {found}, LeRobot has {expected} alone")
+    if config.vision != VISION["siglip_so400m"]:
+        raise InputError("export: vision is not 'siglip_so400m', which LeRobot has alone")
+    if config.vocabulary != VOCABULARY:
+        raise InputError(f"export: vocabulary of {config.vocabulary} tokens, LeRobot has {VOCABULARY} alone")
     if config.prompt == "pi05_padded" or config.adaptive != (config.prompt == "pi05"):
         raise InputError(f"export: prompt {config.prompt!r}, LeRobot 0.6.1 has {'pi05' if config.adaptive else 'pi0'}")
     alpha, beta = config.time_beta
