@@ -29,6 +29,26 @@ def write(path: Path, name: str, **changes: object) -> Path:
     return path
 
 
+def write_fast(path: Path, tokens: bool = True) -> Path:
+    """LeRobot's own folder with FAST's settings and pairs of the golden vectors; its tokenizer has no "|"."""
+    write(path, "pi0_fast")
+    text = json.loads((path / "tokenizer.json").read_text())
+    text["model"]["vocab"]["|"] = text["model"]["vocab"].pop("254")
+    (path / "tokenizer.json").write_text(json.dumps(text))
+    if tokens:
+        (path / "fast").mkdir()
+        write_actions(path / "fast")
+    return path
+
+
+def write_actions(folder: Path) -> None:
+    """The two files of FAST's tokenizer of actions."""
+    _, said, _ = golden_vectors.load("pi0_fast_tokens")
+    (folder / "tokenizer.json").write_text(json.dumps(said["bpe"]))
+    settings = {"processor_class": "UniversalActionProcessor", "scale": 10, "min_token": -20, "time_horizon": None}
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+
+
 @cache
 def _weights(shapes: str) -> bytes:
     """The file of weights of these shapes."""

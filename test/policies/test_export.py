@@ -140,7 +140,7 @@ def test_florences_embedding_of_time_is_written_as_it_is_computed(tmp_path):
 @pytest.mark.parametrize("family", ["pi0", "pi0_fast", "smolvla", "act", "diffusion", "groot"])
 def test_what_lerobot_has_not_is_named(tmp_path, family):
     """The small configurations read text through a tower of ours, or are of an older generation."""
-    with pytest.raises(InputError, match=r"export: (prefix|vision|vocabulary|generation) .*LeRobot"):
+    with pytest.raises(InputError, match=r"export: (prefix|vision|vocabulary|generation|it reads instruct) .*LeRobot"):
         export(tmp_path / "out", families.fresh(family), "lerobot")
     assert not (tmp_path / "out").exists()
 

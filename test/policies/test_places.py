@@ -1,12 +1,16 @@
 """Where a checkpoint is found: a run's folder and those in it, and what is said of a name of a hub."""
 
+import json
 import shutil
+from pathlib import Path
 
 import families
 import pytest
 
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import describe, registry
+from vla_ros.policies.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +42,98 @@ def test_a_name_of_a_hub_is_answered_with_what_to_type(tmp_path, monkeypatch):
         describe(tmp_path / "policy.yaml")
     with pytest.raises(InputError, match="b: no such folder$"):
         describe("b")
+
+
+@pytest.mark.parametrize(("said", "typed"), [
+    ("a/b@main", "hf download a/b --revision main --local-dir b"), ("hf://a/b", "hf download a/b --local-dir b"),
+    ("https://huggingface.co/a/b.c", "hf download a/b.c --local-dir b.c"),
+    ("https://huggingface.co/a/b/tree/v2", "hf download a/b --revision v2 --local-dir b"),
+    ("datasets/a/b", "hf download a/b --repo-type dataset --local-dir b"),
+    ("~/nope/x", ""), ("/nope/x", ""), ("./a/b", ""), ("../a/b", ""), ("a/b/c", ""), ("there/b", ""), ("b", ""),
+])  # fmt: skip
+@pytest.mark.parametrize("field", ["checkpoint", "base", "tokenizer"])
+def test_every_field_of_a_policy_file_is_answered(tmp_path, monkeypatch, checkpoint, said, typed, field):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    (tmp_path / "policy.yaml").write_text(json.dumps({"checkpoint": str(checkpoint)} | {field: said}))
+    with pytest.raises(InputError, match=rf"{field} .*: no such folder{'; a .*: ' if typed else ''}{typed}$"):
+        describe(tmp_path / "policy.yaml")
+    if field == "base":
+        with pytest.raises(InputError, match="base .*: no such folder"):
+            describe(checkpoint, base=Path(said))
+    if typed and "//" not in said:
+        with pytest.raises(InputError, match=f"{typed}$"):
+            describe(said)
+    if field == "tokenizer":
+        with pytest.raises(InputError, match="no such file or folder"):
+            load_tokenizer(Path(said))
+
+
+def test_a_dataset_is_answered_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="hf download lerobot/pusht --repo-type dataset --local-dir pusht$"):
+        Dataset("lerobot/pusht")
+    with pytest.raises(InputError, match="no such folder$"):
+        Dataset("~/nope/x")
+
+
+def in_cache(path, source, *revisions):
+    for revision in revisions:
+        shutil.copytree(source, path / "snapshots" / revision)
+    return path
+
+
+def test_folders_of_the_hubs_cache_are_found_or_named(tmp_path, checkpoint):
+    folder = in_cache(tmp_path / "models--a--b", checkpoint, "1f")
+    assert describe(folder) == describe(folder / "snapshots") == describe(checkpoint)
+    in_cache(folder, checkpoint, "2e")
+    with pytest.raises(InputError, match=r"snapshots \['1f', '2e'\], expected one; name that folder itself"):
+        describe(folder)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("2e")
+    assert registry.located(folder) == folder / "snapshots" / "2e"
+    shutil.rmtree(folder / "snapshots")
+    (folder / "snapshots").mkdir()
+    with pytest.raises(InputError, match="snapshots none, expected one"):
+        describe(folder)
+    data = in_cache(tmp_path / "datasets--a--b", Path(__file__).parent.parent / "data/lerobot_datasets/image", "1f")
+    assert Dataset(data).path == data / "snapshots" / "1f"
+
+
+@pytest.mark.parametrize("step", ["checkpoints/step-{:06d}", "step-{:06d}", "checkpoints/{:06d}/pretrained_model"])
+def test_a_run_without_its_link_names_its_checkpoints(tmp_path, checkpoint, step):
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / step.format(20))
+    (run / "checkpoints").mkdir(exist_ok=True)
+    (run / "checkpoints" / "last").symlink_to("gone")
+    assert registry.located(run) == run / step.format(20)
+    shutil.copytree(checkpoint, run / step.format(100))
+    with pytest.raises(InputError, match=f"no link 'last', but 2 checkpoints; name one .*{step.format(100)}$"):
+        describe(run)
+
+
+LFS = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 123456\n"
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "embodiment.yaml"])
+def test_pointers_of_git_lfs_are_told_as_what_they_are(tmp_path, checkpoint, file):
+    shutil.copytree(checkpoint, tmp_path / "own")
+    assert (tmp_path / "own" / file).exists()
+    (tmp_path / "own" / file).write_text(LFS)
+    with pytest.raises(InputError, match=f"{file}: a pointer of Git LFS, .*: git lfs pull"):
+        registry.load(tmp_path / "own")
+
+
+@pytest.mark.parametrize("file", [
+    "meta/info.json", "meta/stats.json", "meta/tasks.parquet", "data/chunk-000/file-000.parquet",
+    "videos/observation.images.front/chunk-000/file-000.mp4",
+])
+def test_so_are_those_of_a_dataset(tmp_path, file):
+    data = tmp_path / "data"
+    shutil.copytree(Path(__file__).parent.parent / "data/lerobot_datasets/depth", data)
+    assert (data / file).exists()
+    (data / file).write_text(LFS)
+    with pytest.raises(InputError, match=f"{file}: a pointer of Git LFS, .*: git lfs pull"):
+        dataset = Dataset(data)
+        for camera in dataset.camera_names:
+            dataset.episode_frames(dataset.episodes[0], camera)

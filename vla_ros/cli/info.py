@@ -16,6 +16,7 @@ from rich.table import Table
 from vla_ros.control.limits import Limits
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
+from vla_ros.core.hub import no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
@@ -46,8 +47,6 @@ def main(args: argparse.Namespace) -> int:
         try:
             file = resolve_robot(args.path)
         except InputError as error:
-            from vla_ros.policies.options import no_folder
-
             hint = no_folder(args.path).removeprefix("no such folder")  # nothing, or how to fetch it from a hub
             raise InputError(f"{args.path}: no checkpoint folder, no policy file{hint}; {error}") from None
         robot = RobotSpec.load(file)

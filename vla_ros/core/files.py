@@ -12,6 +12,8 @@ from typing import Any
 
 from vla_ros.core.errors import InputError, shown
 
+LFS = b"version https://git-lfs.github.com/spec/"  # how the pointer begins that Git LFS leaves in place of a file
+
 
 def regular(path: str | Path, what: str, most: int | None = None) -> Path:
     """The path of a file that a library is going to open: a pipe would block it, a device never end.
@@ -19,14 +21,22 @@ def regular(path: str | Path, what: str, most: int | None = None) -> Path:
     Args:
         most: bytes.
 
-    Raises InputError for what is absent, no regular file, or larger.
+    Raises InputError for what is absent, no regular file, larger, or a pointer of Git LFS in place of the file.
     """
     try:
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise InputError(f"{what} {path}: not a regular file, expected one")
+        if status.st_size < 1024:  # as all pointers are
+            with open(path, "rb") as file:
+                pointer = file.read(len(LFS)) == LFS
+            if pointer:
+                raise InputError(f"{what} {path}: a pointer of Git LFS, not the file itself; fetch it: git lfs pull, "
+                                 "in the repository that was cloned")
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{what} {path}: not a regular file, expected one")
     if most is not None and status.st_size > most:
         raise InputError(f"{what} {path}: {status.st_size} bytes, expected at most {most}")
     return Path(path)

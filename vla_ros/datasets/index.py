@@ -13,6 +13,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import inside, read_bytes
+from vla_ros.core.hub import no_folder
 from vla_ros.core.records import Range, parsed, read_mapping, value_of
 from vla_ros.datasets.parquet import MOST_VALUES, read_records
 from vla_ros.datasets.statistics import Statistics, aggregate
@@ -64,7 +65,7 @@ _CONVERTED = {
 def read_info(path: Path) -> dict[str, Any]:
     """`meta/info.json`. Raises InputError for a folder that is no dataset, an unfinished or an unknown one."""
     if not path.is_dir():
-        raise InputError(f"dataset {path}: no such folder")
+        raise InputError(f"dataset {path}: {no_folder(path, kind='dataset')}")
     file = path / "meta" / "info.json"
     if not file.is_file():
         if (path / "meta").is_dir():

@@ -10,6 +10,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import new_file
+from vla_ros.core.hub import snapshot
 from vla_ros.core.records import value_of
 from vla_ros.core.statistics import of_rows
 from vla_ros.datasets.depth import DepthCode, is_depth
@@ -54,7 +55,7 @@ class Dataset:
     """
 
     def __init__(self, path: str | Path, instruction: str = "task") -> None:
-        self.path, self.instruction = Path(path), instruction
+        self.path, self.instruction = snapshot(Path(path).expanduser(), "dataset"), instruction
         self.info = info = read_info(self.path)
         self.fps = info["fps"]
         self.robot_type = str(info.get("robot_type") or "")

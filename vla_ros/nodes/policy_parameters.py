@@ -36,7 +36,9 @@ class PolicyParameters(NodeParameters):
         False, "real-time chunking: condition each chunk on the tail of the one before; for an executor in mode rtc"
     )
     rtc_exact: bool = parameter(False, "guide with the vector-Jacobian product (slower) instead of its stop-gradient")
-    rtc_max_guidance: float = parameter(5.0, "bound of the guidance weight", low=0.0, high=100.0)
+    rtc_max_guidance: float = parameter(
+        0.0, "bound of the guidance weight; 0: the checkpoint's own, 5 where it says none", low=0.0, high=100.0
+    )
 
     def session_options(self) -> "SessionOptions":
         from vla_ros.runtime.session import SessionOptions  # takes torch, which who only asks for names does without
@@ -47,6 +49,6 @@ class PolicyParameters(NodeParameters):
             compile=self.compile,
             guided=self.rtc,
             exact_guidance=self.rtc_exact,
-            max_guidance=self.rtc_max_guidance,
+            max_guidance=self.rtc_max_guidance or None,
             seed=self.seed,
         )

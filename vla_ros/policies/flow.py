@@ -8,13 +8,13 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import Rows
+from vla_ros.core.records import Range, Rows
 from vla_ros.policies.policy import Answer, Batch, Context, Draws, Fixed, Policy, Steer, Traits
 
 Velocity = Callable[[Tensor, int], Tensor]  # (B, H, D) noisy actions and the number of the step -> (B, H, D)
@@ -33,10 +33,12 @@ class Guidance:
     Attributes:
         schedule: of the weights behind the frozen rows, a key of `SCHEDULES`.
         horizon: rows of the running chunk that count at most; None: all that overlap.
+        maximum: the bound β of the guidance weight, where the session is given none.
     """
 
     schedule: str = "exp"
     horizon: Rows | None = None
+    maximum: Annotated[float, Range(0, 1e6)] = 5.0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:

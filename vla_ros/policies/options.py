@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.hub import no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
@@ -113,7 +114,7 @@ class LoadOptions:
         """
         said = self.overrides.get("statistics")
         file = self.file_of_statistics
-        if said is None or sets and file is None:
+        if said is None or sets and str(said) and file is None:
             return None
         if file is None:
             raise InputError(f"overrides.statistics {str(said)!r}: no such file")
@@ -153,12 +154,3 @@ def read_config(path: Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of its "
                          "base beside it")
     return read_mapping(path / "config.json", "checkpoint")
-
-
-def no_folder(path: Path) -> str:
-    """What to say of a checkpoint that is not there; two names that lead nowhere are mostly those of a hub."""
-    owner, name = ("", *path.parts)[-2:]
-    if not owner or path.parent.is_dir():
-        return "no such folder"
-    return ("no such folder; a model of the Hugging Face hub is fetched first: "
-            f"hf download {owner}/{name} --local-dir {name}")

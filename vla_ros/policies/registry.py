@@ -1,5 +1,6 @@
 """Which families there are, and which one a checkpoint folder belongs to."""
 
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ros.core.errors import InputError, shown
+from vla_ros.core.hub import no_folder, snapshot
 from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
@@ -36,6 +38,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
 INSIDE = ("pretrained_model", "last", "last/pretrained_model", "checkpoints/last", "checkpoints/last/pretrained_model")
 FOLDERS = {"action_tokenizer", "base_model_path"}  # overrides that name one
 PATHS = FOLDERS | {"statistics"}  # a file, or a set in the checkpoint
+STEP = re.compile(r"(checkpoints/)?(step-)?\d+(/pretrained_model)?")  # a checkpoint of a run, ours or LeRobot's
 
 
 def families() -> tuple[str, ...]:
@@ -59,22 +62,33 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     Paths in a policy file count from the file. What the caller gave in `options` goes before what the file says.
     Raises InputError that names the file and the field.
     """
-    path = Path(path).expanduser()
+    said, path = str(path), Path(path).expanduser()
+    if not path.exists():
+        raise InputError(f"checkpoint {path}: {no_folder(path, said)}")
     not_loaded(path)
+    if options.base is not None:
+        if not Path(options.base).exists():
+            raise InputError(f"base {options.base}: {no_folder(Path(options.base))}")
+        options = replace(options, base=located(Path(options.base)))
     if not path.is_file():
         return located(path), options
     where = f"policy file {path}"
     data = read_mapping(path, "policy file")
-    if "checkpoint" not in data:
+    if data.get("checkpoint") is None:
         raise InputError(f"{where}: expected the path of a 'checkpoint'")
-    folder = located(path.parent / _path(data.pop("checkpoint"), f"{where}: checkpoint"))
+
+    def there(field: str) -> Path | None:
+        """What the file names, which must be there."""
+        said = data.pop(field, None)
+        if said is None:
+            return None
+        place = path.parent / _path(said, f"{where}: {field}")
+        if not place.exists():
+            raise InputError(f"{where}: {field} {place}: {no_folder(place, said)}")
+        return place if field == "tokenizer" else located(place)
+
+    folder, base, tokenizer = there("checkpoint"), there("base"), there("tokenizer")
     not_loaded(folder)
-    base = data.pop("base", None)
-    if base is not None:
-        base = located(path.parent / _path(base, f"{where}: base"))
-    tokenizer = data.pop("tokenizer", None)
-    if tokenizer is not None:
-        tokenizer = path.parent / _path(tokenizer, f"{where}: tokenizer")
     overrides = value_of(dict[str, Any], data.pop("overrides", None) or {}, f"{where}: overrides")
     for name in PATHS & overrides.keys():
         file = path.parent / _path(overrides[name], f"{where}: overrides.{name}")
@@ -93,16 +107,29 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
 
 
 def located(path: Path) -> Path:
-    """The checkpoint's folder itself where `path` is one above it: a run's folder, ours or LeRobot's."""
-    for place in INSIDE if path.is_dir() and not (path / "config.json").exists() else ():
+    """The checkpoint's folder itself where `path` is one above it: a run's folder, ours or LeRobot's, or one of the
+    hub's cache. Raises InputError where there are several."""
+    path = snapshot(path, "checkpoint")
+    if not path.is_dir() or (path / "config.json").exists():
+        return path
+    for place in INSIDE:
         if (path / place / "config.json").is_file():
             return path / place
-    return path
+    # A run whose link "last" did not come along when it was copied.
+    files = (file for start in ("", "checkpoints/") for end in ("", "pretrained_model/")
+             for file in path.glob(f"{start}*[0-9]/{end}config.json"))  # fmt: skip
+    found = sorted(f.parent for f in files if STEP.fullmatch(f.parent.relative_to(path).as_posix()))
+    if len(found) > 1:
+        raise InputError(f"checkpoint {path}: no config.json and no link 'last', but {len(found)} checkpoints; name "
+                         f"one of them, such as {found[-1]}")
+    return found[0] if found else path
 
 
 def _path(value: Any, where: str) -> Path:
     """A path that the user wrote into a policy file; `~` is the home folder. Raises InputError."""
     text = value_of(str, value, where)
+    if not text.strip():
+        raise InputError(f"{where}: {text!r}, expected a path")
     try:
         path = Path(text).expanduser()
         path.exists()

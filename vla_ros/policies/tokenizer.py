@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.files import inside, read_bytes, regular
+from vla_ros.core.hub import no_folder
 from vla_ros.core.records import Range, read_mapping, value_of
 
 logger = logging.getLogger(__name__)
@@ -272,6 +273,8 @@ def vlm_folders(folder: Path, name: Any) -> list[Path]:
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """From a folder (tokenizer.json, else a single *.model file) or one such file. Raises InputError."""
+    if not path.exists():
+        raise InputError(f"tokenizer {path}: {no_folder(path).replace('folder', 'file or folder', 1)}")
     if path.is_dir():
         folder, path = path, _file_in(path)
         if path is None:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
+from vla_ros.policies.flow import USUAL
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
@@ -37,7 +38,7 @@ class SessionOptions:
         guided: real-time chunking: each chunk agrees with the tail of the one before. Recordings then always compute
             the guidance; where nothing of that chunk is left its weights are zero, which adds exactly nothing.
         exact_guidance: guide with the vector-Jacobian product; `act` then runs unrecorded.
-        max_guidance: the bound β of the guidance weight.
+        max_guidance: the bound β of the guidance weight; None for the checkpoint's own.
         seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
     """
@@ -47,7 +48,7 @@ class SessionOptions:
     compile: bool = False
     guided: bool = False
     exact_guidance: bool = False
-    max_guidance: float = 5.0
+    max_guidance: float | None = None
     seed: int = 0
     max_graphs: int = 8
 
@@ -144,7 +145,10 @@ class PolicySession:
         shape = (self.size, self.policy.config.horizon, self.policy.config.action_dim)
         counts = [torch.zeros(self.size, dtype=torch.int64, device=self.device) for _ in range(2)]
         actions = torch.zeros(shape, device=self.device)
-        return Steer(actions, *counts, self.options.exact_guidance, self.options.max_guidance)
+        most = self.options.max_guidance
+        if most is None:
+            most = getattr(self.policy.config, "guidance", USUAL).maximum
+        return Steer(actions, *counts, self.options.exact_guidance, most)
 
     def begin(self, rows: Iterable[int] | None = None) -> None:
         """New episodes, of all rows by default: nothing is remembered and no chunk runs. For any thread, at any time.

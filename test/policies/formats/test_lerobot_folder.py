@@ -33,7 +33,7 @@ def write_new(path, config=CONFIG, steps=None):
         "eps": 1e-6, "features": config["input_features"], "norm_map": config["normalization_mapping"],
     })  # fmt: skip
     before[0]["config"]["rename_map"] = {"front": "top"}
-    before[-1]["state_file"] = file
+    before[-1]["state_file"] = after[0]["state_file"] = file
     for name, rows in (("policy_preprocessor", steps or before), ("policy_postprocessor", after)):
         (path / f"{name}.json").write_text(json.dumps({"name": name, "steps": rows}))
     save_file(

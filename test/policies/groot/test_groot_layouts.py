@@ -175,7 +175,8 @@ def test_lerobots_n1_5_folder(tmp_path):
         config[features][feature]["shape"] = [5]
     (folder / "config.json").write_text(json.dumps(config))
     groot_folders.write_processors(
-        folder, [("groot_pack_inputs_v3", pack, True), ("groot_eagle_encode_v3", {}, False)],
+        folder, [("groot_pack_inputs_v3", pack, True), ("groot_eagle_encode_v3", {}, False),
+                 ("groot_eagle_collate_v3", {}, False)],
         [("groot_action_unpack_unnormalize_v1", {"env_action_dim": 5, "normalize_min_max": True}, True)], 5,
     )
     (tmp_path / "raw").mkdir()

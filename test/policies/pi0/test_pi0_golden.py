@@ -11,13 +11,15 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.siglip import SiglipSize
-from vla_ros.policies import describe, load
+from vla_ros.nodes.policy_parameters import PolicyParameters
+from vla_ros.policies import describe, load, save
 from vla_ros.policies.flow import Guidance, prior_weights
 from vla_ros.policies.formats.weights import load_weights
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.pi0.names import rename
 from vla_ros.policies.policy import Steer
+from vla_ros.runtime.session import PolicySession
 
 
 def golden_config(said, tensors, adaptive):
@@ -103,8 +105,14 @@ def test_rtc_config_is_honoured_or_refused(tmp_path):
     said = {"enabled": True, "prefix_attention_schedule": "LINEAR", "max_guidance_weight": 8.0, "execution_horizon": 3}
     for name in ("pi0", "smolvla"):
         folder = lerobot_folders.write(tmp_path / name, name, rtc_config=said)
-        assert load(folder).policy.config.guidance == Guidance("linear", 3)
-        assert "over 3 rows, weights linear; its maximum of 8" in describe(folder)["notes"]
+        loaded = load(folder)
+        assert loaded.policy.config.guidance == Guidance("linear", 3, 8.0)
+        assert "over 3 rows, weights linear, at most 8 (" in describe(folder)["notes"]
+        for given, taken in ((0.0, 8.0), (3.0, 3.0)):  # of policy_node's parameter
+            options = PolicyParameters(rtc=True, graph=False, rtc_max_guidance=given).session_options()
+            assert PolicySession(loaded, options)._no_steer().max_guidance == taken
+        save(tmp_path / f"our {name}", loaded)
+        assert load(tmp_path / f"our {name}").policy.config.guidance == loaded.policy.config.guidance
         lerobot_folders.change(folder / "config.json", rtc_config=said | {"enabled": False})
         assert load(folder).policy.config.guidance == Guidance()
         for change in ({"prefix_attention_schedule": "STEEP"}, {"new_trick": 1}, {"execution_horizon": "all"}):

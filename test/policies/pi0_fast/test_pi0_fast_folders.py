@@ -1,6 +1,5 @@
 """π0-FAST's folders: prompts as LeRobot's, chunks there and back, tokenizers, what is refused."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -12,6 +11,7 @@ import pytest
 import real_families
 import torch
 import yaml
+from lerobot_folders import write_actions, write_fast
 from real_families import ROBOT
 from safetensors.torch import load_file, save_file
 
@@ -23,7 +23,7 @@ from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0_fast.checkpoint import FAMILY
 from vla_ros.policies.pi0_fast.config import Pi0FastConfig
 from vla_ros.policies.pi0_fast.names import rename
-from vla_ros.policies.pi0_fast.tokens import FOLDER, SETTINGS
+from vla_ros.policies.pi0_fast.tokens import SETTINGS
 
 ROWS = np.linspace(-0.3, 0.3, 30).reshape(5, 6)
 
@@ -44,28 +44,9 @@ def folder(tmp_path):
     return real_families.make(tmp_path / "theirs", "pi0_fast")
 
 
-def lerobot(path, tokens=True):
-    """LeRobot's own folder with FAST's settings and pairs of the golden vectors; its tokenizer has no "|"."""
-    lerobot_folders.write(path, "pi0_fast")
-    text = json.loads((path / "tokenizer.json").read_text())
-    text["model"]["vocab"]["|"] = text["model"]["vocab"].pop("254")
-    (path / "tokenizer.json").write_text(json.dumps(text))
-    if tokens:
-        (path / FOLDER).mkdir()
-        write_actions(path / FOLDER)
-    return path
-
-
-def write_actions(folder):
-    _, said, _ = golden_vectors.load("pi0_fast_tokens")
-    (folder / "tokenizer.json").write_text(json.dumps(said["bpe"]))
-    settings = {"processor_class": "UniversalActionProcessor", "scale": 10, "min_token": -20, "time_horizon": None}
-    (folder / SETTINGS).write_text(json.dumps(settings))
-
-
 def test_lerobots_folder_sees_what_lerobot_sees_and_its_zero_chunk_is_refused(tmp_path):
     theirs, sample = lerobot_folders.expected("pi0_fast")
-    loaded = load(lerobot(tmp_path / "theirs"))
+    loaded = load(write_fast(tmp_path / "theirs"))
     batch = loaded.processor.inputs([sample])
     mask = theirs["batch/observation.language.attention_mask"]
     assert torch.equal(batch["tokens"][batch["token_mask"]], theirs["batch/observation.language.tokens"][mask])
@@ -111,7 +92,7 @@ def test_a_chunk_that_is_too_long_for_training_is_cut_and_said(folder, caplog):
 
 
 def test_the_action_tokenizer_is_the_folders_or_the_policy_files(tmp_path):
-    folder = lerobot(tmp_path / "theirs", tokens=False)
+    folder = write_fast(tmp_path / "theirs", tokens=False)
     assert "no action tokenizer in it, expected the files of 'lerobot/fast-action" in describe(folder)["notes"]
     with pytest.raises(InputError, match=r"no action tokenizer .*folder fast, or name theirs as overrides\.action_tok"):
         load(folder, robot=ROBOT)

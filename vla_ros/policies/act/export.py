@@ -10,9 +10,11 @@ from vla_ros.policies.processor import StandardProcessor
 def to_lerobot(policy: ACT, processor: StandardProcessor) -> Form:
     """Raises InputError that names what LeRobot has not."""
     config = policy.config
-    for name, expected in (("vocabulary", ()), ("backbone_norm", "frozen_batch"), ("backbone_width", 64)):
+    if config.vocabulary:
+        raise InputError("export: it reads instructions (policy.language: true), which LeRobot's ACT does not")
+    for name, expected in (("backbone_norm", "frozen_batch"), ("backbone_width", 64)):
         if (found := getattr(config, name)) != expected:
-            raise InputError(f"export: {name} {found!r}, LeRobot's ACT has {expected!r}")
+            raise InputError(f"export: policy.{name} {found!r}, LeRobot's ACT has {expected!r}")
     if not config.vision_backbone.startswith("resnet"):
         raise InputError(f"export: vision_backbone {config.vision_backbone!r}, LeRobot's ACT has resnet18 to resnet152")
     fields = {name: getattr(config, name) for name in LEROBOT_FIELDS} | {

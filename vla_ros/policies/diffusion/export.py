@@ -14,9 +14,11 @@ OURS = ("clip_text", "language_dim", "language_dropout")
 def to_lerobot(policy: DiffusionPolicy, processor: StandardProcessor) -> Form:
     """Raises InputError that names what LeRobot has not."""
     config = policy.config
-    for name, expected in (("vocabulary", ()), ("clip_text", None), ("backbone_width", 64)):
+    if config.vocabulary:
+        raise InputError("export: it reads instructions (policy.language: true), which LeRobot's does not")
+    for name, expected in (("clip_text", None), ("backbone_width", 64)):
         if (found := getattr(config, name)) != expected:
-            raise InputError(f"export: {name} {found!r}, LeRobot's Diffusion Policy has {expected!r}")
+            raise InputError(f"export: policy.{name} {found!r}, LeRobot's Diffusion Policy has {expected!r}")
     if not config.vision_backbone.startswith("resnet"):
         raise InputError(f"export: vision_backbone {config.vision_backbone!r}, LeRobot's has resnet18 to resnet152")
     rows = min(config.n_action_steps, config.horizon)

@@ -200,6 +200,7 @@ def _with_normalisation(folder: LeRobotFolder) -> LeRobotFolder:
         if name == NORMALISERS[0]:
             modes = modes | told
             _check_normalised(step.config.get("features"), folder.inputs.values(), modes, f"{where}.features")
+        _check_kinds(step.config.get("features"), folder.inputs | folder.outputs, f"{where}.features")
         for key, value, first in (("eps", eps, epsilon or eps), *((k, v, modes.get(k, v)) for k, v in told.items())):
             if value != first:
                 raise InputError(f"{where}: {key} is {value}, but {first} in {PREPROCESSOR}; expected the same")
@@ -208,16 +209,20 @@ def _with_normalisation(folder: LeRobotFolder) -> LeRobotFolder:
 
 
 def _check_normalised(said: Any, inputs: Iterable[Feature], modes: Mapping[str, str], where: str) -> None:
-    """Raises InputError for an input that the normaliser would pass as it is, or take for another kind."""
+    """Raises InputError for an input that the normaliser would pass as it is."""
     features = value_of(dict[str, dict] | None, said, where)
-    for feature in inputs:
+    for feature in inputs if features is not None else ():
         mode = modes.get(feature.kind, "IDENTITY")
-        if features is None or mode == "IDENTITY" or feature.name.startswith(VIRTUAL_CAMERA):
-            continue
-        kind = features.get(feature.name, {}).get("type")
-        if kind != feature.kind:
-            raise InputError(f"{where}: {feature.name} {f'has the type {shown(kind)}' if kind else 'is not there'}, "
-                             f"expected {feature.kind}, which is normalised by {mode}")
+        if mode != "IDENTITY" and feature.name not in features and not feature.name.startswith(VIRTUAL_CAMERA):
+            raise InputError(f"{where}: no {feature.name}, expected it: {feature.kind} is normalised by {mode}")
+
+
+def _check_kinds(said: Any, features: Mapping[str, Feature], where: str) -> None:
+    """Raises InputError for a feature that the step would take for another kind than config.json does."""
+    for name, row in (value_of(dict[str, dict] | None, said, where) or {}).items():
+        if name in features and row.get("type") != features[name].kind:
+            raise InputError(f"{where}.{name}.type: {shown(row.get('type'))}, expected {features[name].kind}, as in "
+                             "config.json")
 
 
 def check_fields(config: Mapping[str, Any], known: Collection[str], where: Path) -> None:

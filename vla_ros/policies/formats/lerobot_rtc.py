@@ -29,8 +29,8 @@ def write_guidance(guidance: Guidance) -> dict[str, Any] | None:
     theirs = {ours: name for name, ours in SCHEDULES.items()}
     if guidance == USUAL:
         return None
-    return {"enabled": True, "prefix_attention_schedule": theirs[guidance.schedule], "max_guidance_weight": 10.0,
-            "execution_horizon": guidance.horizon or 10}
+    return {"enabled": True, "prefix_attention_schedule": theirs[guidance.schedule],
+            "max_guidance_weight": guidance.maximum, "execution_horizon": guidance.horizon or 10}
 
 
 def read_guidance(folder: LeRobotFolder) -> tuple[Guidance, str]:
@@ -42,6 +42,8 @@ def read_guidance(folder: LeRobotFolder) -> tuple[Guidance, str]:
     if config.prefix_attention_schedule not in SCHEDULES:
         raise InputError(f"{where}.prefix_attention_schedule {shown(config.prefix_attention_schedule)}, expected one "
                          f"of {sorted(SCHEDULES)}")
-    guidance = Guidance(SCHEDULES[config.prefix_attention_schedule], config.execution_horizon)
-    return guidance, (f"real-time chunking over {guidance.horizon} rows, weights {guidance.schedule}; its maximum of "
-                      f"{config.max_guidance_weight:g} is the policy_node's rtc_max_guidance")
+    guidance = Guidance(
+        SCHEDULES[config.prefix_attention_schedule], config.execution_horizon, config.max_guidance_weight
+    )
+    return guidance, (f"real-time chunking over {guidance.horizon} rows, weights {guidance.schedule}, at most "
+                      f"{guidance.maximum:g} (policy_node's rtc_max_guidance says otherwise)")

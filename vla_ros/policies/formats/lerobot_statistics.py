@@ -91,17 +91,26 @@ def _of_images(folder: LeRobotFolder, sets: dict[str, Statistics]) -> Statistics
 
 
 def _of_processors(folder: LeRobotFolder) -> dict[str, Statistics]:
+    """The preprocessor's, which must have the same of the actions as the postprocessor, where both are there."""
+    steps = [next((step for step in steps if step.name == name), None)
+             for steps, name in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, strict=True)]  # fmt: skip
+    both = [{} if step is None else step.state for step in steps]
+    gone = any(step is not None and step.missing for step in steps)  # then the other's will do
     sets: dict[str, Statistics] = {}
-    for steps, name in zip((folder.preprocessor, folder.postprocessor), NORMALISERS, strict=True):
-        for key, value in ((k, v.ravel()) for step in steps if step.name == name for k, v in step.state.items()):
-            match = _TENSOR.fullmatch(key)
-            if match is None:
-                raise InputError(f"checkpoint {folder.path}: {name}: {shown(key)}, expected FEATURE.STATISTIC")
-            rows = sets.setdefault(match["variant"] or "", {}).setdefault(match["feature"], {})
-            before = rows.setdefault(match["statistic"], value)
-            if match["feature"] == ACTION and not np.array_equal(before, value, equal_nan=True):
-                raise InputError(f"checkpoint {folder.path}: {key} is {shown(before.tolist())} in {PREPROCESSOR}, "
-                                 f"{shown(value.tolist())} in {POSTPROCESSOR}; expected the same")
+    for key in dict.fromkeys((*both[0], *both[1])):
+        match = _TENSOR.fullmatch(key)
+        if match is None:
+            raise InputError(f"checkpoint {folder.path}: {NORMALISERS[key not in both[0]]}: {shown(key)}, expected "
+                             "FEATURE.STATISTIC")
+        found = [state[key].ravel() for state in both if key in state]
+        if match["feature"] == ACTION and all(steps) and not gone:
+            if len(found) < 2 or not np.array_equal(*found, equal_nan=True):
+                said = [shown(state[key].tolist()) if key in state else "not there" for state in both]
+                raise InputError(f"checkpoint {folder.path}: {key} is {said[0]} in {PREPROCESSOR}, {said[1]} in "
+                                 f"{POSTPROCESSOR}; expected the same")
+        elif key not in both[0] and not gone:
+            continue  # the postprocessor restores actions alone
+        sets.setdefault(match["variant"] or "", {}).setdefault(match["feature"], {})[match["statistic"]] = found[0]
     return sets
 
 

@@ -22,6 +22,7 @@ from vla_ros.policies.formats.lerobot_steps import (
     PREPROCESSOR,
     RELATIVE_STEPS,
 )
+from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import MODES as NEEDED
 from vla_ros.policies.normalisation import NAMES, STYLES, Normalisation, Statistics
 from vla_ros.policies.options import ACTION, STATE
@@ -74,7 +75,8 @@ def write(path: Path, form: Form, processor: StandardProcessor, images: Statisti
     """
     sizes, embodiment = processor.config, processor.embodiment
     if processor.fit not in form.fits:
-        raise InputError(f"export: images {processor.fit!r}, LeRobot's policy has {list(form.fits)}")
+        able = " or ".join(FITS[fit].title for fit in form.fits)
+        raise InputError(f"export: images are {FITS[processor.fit].title}, expected {able}, as in LeRobot")
     if getattr(sizes, "environment_dim", 0):
         raise InputError("export: the policy reads an environment state, whose statistics it does not hold")
     relative, note = _relative(embodiment)

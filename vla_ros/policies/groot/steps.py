@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import check_only, value_of
 from vla_ros.policies.formats.lerobot import LeRobotFolder
-from vla_ros.policies.formats.lerobot_robot import RELATIVE_STEPS
+from vla_ros.policies.formats.lerobot_steps import POSTPROCESSOR, PREPROCESSOR, RELATIVE_STEPS
 from vla_ros.policies.groot.groups import Group
 from vla_ros.policies.groot.metadata import (
     NUMBERS,
@@ -28,7 +28,8 @@ PACK, ENCODE, DECODE, UNPACK = (
     "groot_action_unpack_unnormalize_v2",
 )
 OLD_PACK, OLD_UNPACK = "groot_pack_inputs_v3", "groot_action_unpack_unnormalize_v1"
-OWN_STEPS = (PACK, ENCODE, DECODE, UNPACK, OLD_PACK, OLD_UNPACK, "groot_eagle_encode_v3", "groot_eagle_collate_v3")
+OLD_ENCODE = "groot_eagle_encode_v3", "groot_eagle_collate_v3"
+OWN_STEPS = (PACK, ENCODE, DECODE, UNPACK, OLD_PACK, *OLD_ENCODE, OLD_UNPACK)
 BOTH_PACK = ("state_horizon action_horizon max_state_dim max_action_dim language_key formalize_language embodiment_tag "
              "embodiment_mapping normalize_min_max")
 # What each step's config may hold: LeRobot 0.4's to 0.6.1's `get_config`, and switches that we read or check.
@@ -43,12 +44,21 @@ FIELDS = {name: frozenset(words.split()) for name, words in {
     UNPACK: "env_action_dim normalize_min_max clip_normalized_action libero_gripper_action libero_gripper_binarize",
     OLD_UNPACK: "env_action_dim normalize_min_max",
 }.items()}
-ONLY = {"state_horizon": 1, "exclude_state": False, "use_mean_std": False, "action_decode_transform": None,
-        "libero_gripper_action": False}
+ONLY = {"language_key": "task", "state_horizon": 1, "exclude_state": False, "use_mean_std": False,
+        "action_decode_transform": None, "libero_gripper_action": False}
 
 
 def check_steps(folder: LeRobotFolder) -> None:
-    """Raises InputError that names a field of GR00T's own steps that is not known or has a value not supported."""
+    """Raises InputError that names a field of GR00T's own steps that is not known or has a value not supported, and
+    for a step that is missing."""
+    for steps, file, chains in (
+        (folder.preprocessor, PREPROCESSOR, ((PACK, ENCODE), (OLD_PACK, *OLD_ENCODE))),
+        (folder.postprocessor, POSTPROCESSOR, ((DECODE,), (UNPACK,), (OLD_UNPACK,))),
+    ):
+        own = tuple(step.name for step in steps if step.name in OWN_STEPS)
+        if steps and own not in chains:
+            raise InputError(f"{folder.path / file}: steps {list(own)}, expected "
+                             f"{' or '.join(map(str, map(list, chains)))}")
     for step in (*folder.preprocessor, *folder.postprocessor):
         if step.name not in FIELDS:
             continue
@@ -57,6 +67,26 @@ def check_steps(folder: LeRobotFolder) -> None:
             raise InputError(f"{where}: unknown fields {unknown}, expected some of {sorted(FIELDS[step.name])}; they "
                              "may change what the policy computes, so it is not loaded with them")
         check_only(step.config, ONLY, where)
+    _check_pair(folder)
+
+
+def _check_pair(folder: LeRobotFolder) -> None:
+    """The step that restores the actions does it with what the first one normalised them with."""
+    before = next((step for step in folder.preprocessor if step.name in (PACK, OLD_PACK)), None)
+    after = next((step for step in folder.postprocessor if step.name in (UNPACK, OLD_UNPACK)), None)
+    if before is None or after is None:
+        return
+    where = f"checkpoint {folder.path}: {after.name}"
+    size = after.config.get("env_action_dim")
+    if size not in (None, 0, folder.action_dim):
+        raise InputError(f"{where}.env_action_dim: {shown(size)}, expected {folder.action_dim}, as many as the actions")
+    first, second = (step.config.get("normalize_min_max", True) for step in (before, after))
+    if first != second:
+        raise InputError(f"{where}.normalize_min_max: {shown(second)}, expected {shown(first)} as in {before.name}")
+    for name in ("min", "max") if first else ():
+        rows = [step.state.get(f"{ACTION}.{name}") for step in (before, after)]
+        if (rows[0] is None) != (rows[1] is None) or rows[0] is not None and not np.array_equal(*rows, equal_nan=True):
+            raise InputError(f"{where}: {ACTION}.{name} is not that of {before.name}, expected the same")
 
 
 def _numbered(

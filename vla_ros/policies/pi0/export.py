@@ -54,11 +54,10 @@ def to_lerobot(policy: Pi0, processor: StandardProcessor) -> Form:
 def paligemma_variant(config: Any) -> str:
     """LeRobot's name of a configuration's `prefix`. Raises InputError for that and what else is no PaliGemma."""
     name = _variant("prefix", config.prefix)
-    for what, found, expected in (
-        ("vision", config.vision, VISION["siglip_so400m"]), ("vocabulary", config.vocabulary, VOCABULARY),
-    ):
-        if found != expected:
-            raise InputError(f"export: {what} {found}, LeRobot has {expected} alone")
+    if config.vision != VISION["siglip_so400m"]:
+        raise InputError("export: vision is not 'siglip_so400m', which LeRobot has alone")
+    if config.vocabulary != VOCABULARY:
+        raise InputError(f"export: vocabulary of {config.vocabulary} tokens, LeRobot has {VOCABULARY} alone")
     return name
 
 

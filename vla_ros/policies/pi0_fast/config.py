@@ -12,6 +12,7 @@ from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
+from vla_ros.policies.formats.lerobot_steps import ACTION_TOKENS
 from vla_ros.policies.options import LoadOptions
 from vla_ros.policies.pi0.config import GEMMA, VISION, paligemma_sizes, vision_row, with_towers
 from vla_ros.policies.pi0.names import EMBEDDING, openpi_name
@@ -113,6 +114,11 @@ class Pi0FastConfig:
             cameras=tuple(feature.name.removeprefix("observation.images.") for feature in folder.images),
             horizon=rows, state_dim=folder.state_dim, action_dim=folder.action_dim,
         )
+        step = folder.step(ACTION_TOKENS)
+        for name, usual in (("max_action_tokens", 256), ("fast_skip_tokens", 128)):
+            if step and step.config.get(name, data.get(name, usual)) != data.get(name, usual):
+                raise InputError(f"{where}: {ACTION_TOKENS}.{name}: {shown(step.config[name])}, expected "
+                                 f"{shown(data.get(name, usual))}, as in config.json")
         if folder.text_length:
             values["text_length"] = folder.text_length
         shapes = open_tensors(folder.path, options.base)[0].shapes

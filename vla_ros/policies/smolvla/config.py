@@ -102,8 +102,9 @@ class VlmSize:
         known = VLMS.get(name.rpartition("/")[2])
         if known is None:
             raise InputError(
-                f"checkpoint {folder.path}: vlm_model_name {shown(name)} is neither a folder nor one of "
-                f"{sorted(VLMS)}; name as tokenizer the folder with its config.json and tokenizer.json"
+                f"checkpoint {folder.path}: vlm_model_name {shown(name)} is neither a folder inside of it, where alone "
+                f"it is looked for, nor one of {sorted(VLMS)}; name as tokenizer the folder with its config.json and "
+                "tokenizer.json"
             )
         return known
 
