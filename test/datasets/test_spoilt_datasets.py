@@ -29,7 +29,8 @@ CONTENTS = (
     None, True, 0, 1, -1, 7, 2**31, 2**63 - 1, 0.5, 1e308, float("nan"), float("inf"), "", "x", b"\x89PNG\r\n",
     [], [0.0] * 3, [None] * 3, [1.0, 2.0], [[]], [["x"]], {}, {"bytes": b"x"}, {"bytes": None, "path": None},
 )  # fmt: skip
-SENSOR = {"observation.imu": {"dtype": "float32", "shape": [2, 3], "names": None},
+SENSOR = {"subtask_index": {"dtype": "int64", "shape": [1], "names": None},
+          "observation.imu": {"dtype": "float32", "shape": [2, 3], "names": None},
           "observation.said": {"dtype": "string", "shape": [1], "names": None},
           "observation.images.depth": {"dtype": "image", "shape": [32, 32, 1], "names": ["height", "width", "channels"],
                                        "info": {"is_depth_map": True}}}  # fmt: skip
@@ -46,6 +47,8 @@ def everything(path, tmp_path):
         dataset.values(name, cache=tmp_path / "cache")
     assert len(dict(dataset.statistics)) >= 2
     check(dataset)
+    if dataset.has_subtasks:
+        Dataset(path, "subtask")
     contact_sheet(dataset, tmp_path / "sheet.png")
 
 
@@ -57,8 +60,11 @@ def made(request, tmp_path_factory):
     else:
         depth = cv2.imencode(".png", np.full((32, 32), 500, np.uint16))[1].tobytes()
         columns = {"observation.imu": [[[1.0, 2, 3]] * 2] * 5, "observation.said": ["hello"] * 5,
-                   "observation.images.depth": [{"bytes": depth, "path": None}] * 5}  # fmt: skip
+                   "observation.images.depth": [{"bytes": depth, "path": None}] * 5,
+                   "subtask_index": [0, 0, 1, 0, 1]}  # fmt: skip
         path = odd.write(folder / "d", lengths=(3, 2), info=SENSOR, columns=columns)
+        subtasks = pa.table({"subtask_index": [0, 1], "subtask": ["reach", "lift"]})
+        pq.write_table(subtasks, path / "meta/subtasks.parquet")
     statistics = {key: {"mean": [1.0] * 3, "q01": [0.0] * 3, "count": [5]} for key in ("observation.state", "action")}
     (path / "meta/stats.json").write_text(json.dumps(statistics))
     everything(path, folder)

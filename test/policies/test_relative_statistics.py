@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import golden_vectors
+import lerobot_folders
 import numpy as np
 import pytest
 import real_families
@@ -11,7 +12,7 @@ import torch
 import yaml
 from real_families import FAMILIES, LEROBOT, ROBOT, make_relative
 from safetensors.numpy import load_file
-from training_data import write_dataset
+from training_data import REPOSITORY, write_dataset
 
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
@@ -20,7 +21,7 @@ from vla_ros.policies import load, save
 from vla_ros.policies.dimension import Dimension, Linkage
 from vla_ros.policies.rows import Rows, chunk_statistics
 from vla_ros.training.config import TrainConfig
-from vla_ros.training.trainer import open_policy
+from vla_ros.training.trainer import Trainer, open_policy
 
 JOINTS = ROBOT.joint_names
 MODES = ["delta"] * 5 + ["absolute"]
@@ -119,6 +120,24 @@ def test_lerobots_relative_folders_take_them_too(family, lacks, dataset, tmp_pat
     name, at = {"mean_std": ("mean", values.mean((0, 1))), "min_max": ("min", values.min((0, 1))),
                 "quantiles": ("q01", np.quantile(values, 0.01, axis=(0, 1)))}[processor.actions.mode]
     np.testing.assert_allclose(processor.actions.statistics[name], at, atol=1e-6)
+
+
+def test_lerobots_folder_on_lerobots_dataset(tmp_path):
+    """Both written by LeRobot 0.6.1, as are the statistics; its quantiles are edges of bins."""
+    folder = lerobot_folders.write(tmp_path / "theirs", "pi05_relative")
+    units = [{"joint": name, "unit": "degrees"} for name in JOINTS]
+    trainer = Trainer(TrainConfig.from_dict({
+        "dataset": str(REPOSITORY / "test/data/lerobot_datasets/image"), "output": str(tmp_path / "run"),
+        "start": str(folder), "statistics": "recompute", "units": units, "steps": 1, "batch_size": 2, "held_out": 0.0,
+    }), cache=tmp_path / "cache")  # fmt: skip
+    assert np.isfinite(trainer.run()["loss"])
+    processor = load(tmp_path / "run/checkpoints/last", robot=ROBOT).processor
+    assert [d.mode for d in processor.embodiment.actions] == MODES and processor.horizon == 5
+    golden = load_file(golden_vectors.FOLDER / "relative_statistics.safetensors")
+    for name, values in processor.actions.statistics.items():
+        # A quantile of few values is anywhere between two of them, which are a degree apart.
+        fine = 1.1 if name.startswith("q") else 1e-4
+        np.testing.assert_allclose(np.degrees(values), golden[f"image.{name}"], atol=fine)
 
 
 def _without_statistics(folder):
