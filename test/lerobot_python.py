@@ -15,8 +15,16 @@ from vla_ros.core.observation import Sample
 from vla_ros.policies.registry import LoadedPolicy
 
 PYTHON = os.environ.get("VLA_LEROBOT_PYTHON", "")
-SCRIPT = Path(__file__).with_name("lerobot_answers.py")
 needed = pytest.mark.skipif(not PYTHON, reason="VLA_LEROBOT_PYTHON names no Python that has lerobot 0.6.1")
+
+
+def run(script: str, *arguments: Path) -> str:
+    """A script of this folder in that Python; what it printed."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_", "VIRTUAL"))}
+    command = [PYTHON, Path(__file__).with_name(script), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def check_actions(folder: Path, loaded: LoadedPolicy, one: Sample, most: float = 1e-5) -> None:
@@ -42,10 +50,7 @@ def check_actions(folder: Path, loaded: LoadedPolicy, one: Sample, most: float =
         sizes["vocabulary"] = config.vocabulary
     (place / "sizes.json").write_text(json.dumps(sizes))
     files = [folder, *(place / file for file in ("sample.safetensors", "sizes.json", "actions.safetensors"))]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LD_", "VIRTUAL"))}
-    done = subprocess.run([PYTHON, SCRIPT, *files], env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    assert "Could not load state dict" not in done.stdout, done.stdout
+    assert "Could not load state dict" not in (said := run("lerobot_answers.py", *files)), said
     found = load_file(files[-1])["actions"][0].numpy()
     error = np.abs(found - expected[: len(found)]).max() / np.abs(expected).max()
     print(f"{loaded.family}: {error:.1e} of the largest")

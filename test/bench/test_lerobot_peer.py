@@ -1,19 +1,18 @@
-"""LeRobot's class as a peer. Where a Python with lerobot is named by LEROBOT_PYTHON, against the real one."""
+"""LeRobot's class as a peer. Where a Python with lerobot is named by VLA_LEROBOT_PYTHON, against the real one."""
 
-import os
 import sys
 
+import lerobot_python
 import pytest
 import torch
 
 from vla_ros.bench.lerobot_peer import COMPARED, LeRobotPeer, find_python, lerobot_inputs
-from vla_ros.bench.subjects import random_batch, random_lerobot, write_lerobot_config
+from vla_ros.bench.subjects import random_batch, random_lerobot, write_groot, write_lerobot_config
 from vla_ros.bench.timing import draws_for
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
 
 CPU = torch.device("cpu")
-lerobot = pytest.mark.skipif("LEROBOT_PYTHON" not in os.environ, reason="LEROBOT_PYTHON names no Python with lerobot")
 
 
 def subject(folder, family):
@@ -41,6 +40,20 @@ def test_diffusions_noise_covers_the_past_rows(tmp_path):
     assert inputs["observation.images"].shape == (1, 2, 2, 3, 96, 96)
 
 
+def test_groots_pictures_are_patches_in_blocks_of_four(tmp_path):
+    policy, batch = write_groot(tmp_path / "groot", "tiny", 2)
+    side, images = policy.config.vision.patch, batch["images"][0]
+    found = lerobot_inputs(policy, batch, draws_for(policy, CPU))
+    rows, columns = images.shape[2] // side, images.shape[3] // side
+    assert found["image_grid_thw"].tolist() == [[1, rows, columns]] * 2
+    assert found["pixel_values"].shape == (2 * rows * columns, 3 * 2 * side**2)
+    second = found["pixel_values"][rows * columns :].unflatten(1, (3, 2, side, side))
+    for number, (row, column) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1), (0, 2))):
+        expected = images[1, :, row * side : (row + 1) * side, column * side : (column + 1) * side] / 127.5 - 1
+        for shown in second[number].unbind(1):
+            torch.testing.assert_close(shown, expected)
+
+
 def test_a_python_without_lerobot_is_told_in_its_own_words(tmp_path, monkeypatch):
     write_lerobot_config(tmp_path, "act", "tiny", 1)
     monkeypatch.setattr("vla_ros.bench.lerobot_peer.find_spec", lambda name: None)
@@ -61,10 +74,11 @@ def test_bench_measures_a_family_without_lerobot(family, capsys, monkeypatch):
     assert " act " in said and "LeRobot, float32: not measured" in said
 
 
-@lerobot
+@lerobot_python.needed
 @pytest.mark.parametrize("family", COMPARED)
-def test_bench_beside_lerobot(family, capsys):
-    arguments = ["--size", "tiny", "--runs", "2", "--device", "cpu", "--lerobot-python", os.environ["LEROBOT_PYTHON"]]
+def test_bench_beside_lerobot(family, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # names stay in one piece
+    arguments = ["--size", "tiny", "--runs", "2", "--device", "cpu", "--lerobot-python", lerobot_python.PYTHON]
     assert main(["bench", "--policy", family, *arguments]) == 0
     said = capsys.readouterr().out
     assert "LeRobot 0." in said and "not measured" not in said

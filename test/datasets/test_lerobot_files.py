@@ -3,8 +3,10 @@
 
 from pathlib import Path
 
+import lerobot_python
 import numpy as np
 import pytest
+from training_data import write_dataset
 
 from vla_ros.datasets.check import ERROR, check
 from vla_ros.datasets.lerobot import Dataset
@@ -55,3 +57,30 @@ def test_what_the_check_says_of_them():
     assert "of shoulder_lift is 106.1, expected 1.38" in said[0].text
     units = [finding for finding in found if finding.kind == "units"]
     assert [(finding.episode, finding.row) for finding in units] == [(2, 13)] * 6
+
+
+@lerobot_python.needed
+def test_lerobot_reads_what_we_write_and_we_what_it_makes_of_that(tmp_path):
+    ours = Dataset(write_dataset(tmp_path / "ours", episodes=3, size=(64, 96)))
+    lerobot_python.run("lerobot_reads.py", tmp_path / "ours", tmp_path / "read.npz", tmp_path / "copy")
+    theirs = Dataset(tmp_path / "copy")
+    tasks = [ours.tasks[task] for task in ours.task_of]
+    with np.load(tmp_path / "read.npz") as read:
+        assert read["task"].tolist() == tasks
+        assert np.array_equal(read["observation.state"], ours.states)
+        assert np.array_equal(read["action"], ours.actions)
+        np.testing.assert_allclose(read["timestamp"], ours.timestamps, atol=1e-6)
+        assert np.array_equal(np.bincount(read["episode_index"]), [episode.length for episode in ours.episodes])
+        for feature in ("observation.state", "action"):
+            for name in ("min", "max", "mean", "std", "q01", "q10", "q50", "q90", "q99"):
+                found = read[f"statistics/{feature}/{name}"]
+                np.testing.assert_allclose(found, ours.statistics[feature][name], rtol=1e-5, atol=1e-6)
+        for camera in ours.camera_names:
+            frames = np.concatenate([ours.episode_frames(episode, camera) for episode in ours.episodes])
+            assert np.array_equal(read[f"observation.images.{camera}"], frames)
+            again = np.concatenate([theirs.episode_frames(episode, camera) for episode in theirs.episodes])
+            assert np.abs(again.astype(int) - frames).mean() < 3  # its codec's loss
+    assert not [finding for finding in check(theirs) if finding.level == ERROR]
+    assert [theirs.tasks[task] for task in theirs.task_of] == tasks
+    assert theirs.joint_names == ours.joint_names and theirs.robot_type == ours.robot_type
+    assert np.array_equal(theirs.states, ours.states) and np.array_equal(theirs.actions, ours.actions)

@@ -10,6 +10,7 @@ import lerobot_python
 import numpy as np
 import pytest
 import real_families
+import tokenizers
 import torch
 from real_families import FAMILIES, ROBOT
 from safetensors.torch import load_file
@@ -23,6 +24,7 @@ from vla_ros.policies.pi0 import config as pi0_config
 from vla_ros.policies.pi0 import export as pi0_export
 from vla_ros.policies.pi0.config import Pi0Config
 from vla_ros.policies.pi0_fast.config import Pi0FastConfig
+from vla_ros.policies.pi0_fast.tokens import ActionTokens, FastSettings, is_published
 from vla_ros.policies.registry import export
 
 THEIRS = ("pi0", "pi05", "pi05_relative", "smolvla", "xvla")  # folders that LeRobot wrote
@@ -149,6 +151,27 @@ def test_what_lerobot_has_not_is_named(tmp_path, family):
 def test_a_family_that_lerobot_has_not_says_so(tmp_path, family):
     with pytest.raises(InputError, match=r"export: .* to 'lerobot', expected one of none"):
         export(tmp_path / "out", families.fresh(family), "lerobot")
+
+
+@pytest.mark.parametrize(("name", "field", "hub"), [
+    ("xvla", "tokenizer_name", "facebook/bart-large"),
+    ("pi0_fast", "action_tokenizer_name", "lerobot/fast-action-tokenizer"),
+])  # fmt: skip
+def test_published_tokenizers_are_named_as_lerobot_does(tmp_path, monkeypatch, name, field, hub):
+    loaded = load(real_families.make(tmp_path / "theirs", name), robot=ROBOT)
+    published_sizes(monkeypatch, loaded.policy.config)
+    tokenizer = loaded.processor.tokenizer
+    monkeypatch.setattr("vla_ros.policies.xvla.export.BART_WORDS", tokenizer.words)
+    if name == "pi0_fast":
+        actions = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(n): n for n in range(2048)}, unk_token="0"))
+        assert not is_published(tokenizer.actions)
+        assert is_published(published := ActionTokens(actions, FastSettings(10.0, -354)))
+        tokenizer.actions = published
+    assert export(tmp_path / "out", loaded, "lerobot") == ()
+    steps = json.loads((tmp_path / "out/policy_preprocessor.json").read_text())["steps"]
+    said = [json.loads((tmp_path / "out/config.json").read_text()), *(step["config"] for step in steps)]
+    assert [row[field] for row in said if field in row] == [hub, hub]
+    assert not (tmp_path / "out/tokenizer_config.json").exists()
 
 
 def test_chunks_that_are_held_to_be_chunks_are_named(tmp_path, monkeypatch):

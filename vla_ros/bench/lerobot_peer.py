@@ -18,16 +18,19 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.nn import functional
 
 from vla_ros.bench.timing import Timing
 from vla_ros.core.errors import InputError
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
+from vla_ros.policies.groot.model import Groot
 from vla_ros.policies.images import signed
 from vla_ros.policies.policy import Batch, Draws, Policy
 from vla_ros.policies.smolvla.model import SmolVLA
+from vla_ros.policies.xvla.model import Xvla
 
-COMPARED = ("act", "diffusion", "smolvla")
+COMPARED = ("act", "diffusion", "smolvla", "xvla", "groot")
 SERVER = Path(__file__).with_name("lerobot_server.py")
 PAUSE = 0.05  # s between turns: threads that wait busily for more work have gone to sleep by then
 AGREEMENT = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest value
@@ -156,4 +159,39 @@ def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None
             raise InputError("LeRobot has no SmolVLA with this vision tower")
         kept = {name: batch[name] for name in ("tokens", "token_mask", "state")}
         return kept | {"images": signed(batch["images"]), "noise": draws["noise"]}
-    raise InputError(f"{type(policy).__name__}: compared with LeRobot are ACT, Diffusion Policy and SmolVLA")
+    if isinstance(policy, Xvla):
+        return _xvla_inputs(policy, batch, draws)
+    if isinstance(policy, Groot):
+        return _groot_inputs(policy, batch, draws)
+    raise InputError(f"{type(policy).__name__}: compared with LeRobot are {', '.join(COMPARED)}")
+
+
+def _xvla_inputs(policy: Xvla, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    """Absent views are zeros."""
+    pictures = ((signed(batch["images"]) + 1) / 2 - policy.pixel_mean.cpu()) / policy.pixel_std.cpu()
+    more = policy.config.views - pictures.shape[1]
+    return {
+        "image_input": functional.pad(pictures, (0, 0, 0, 0, 0, 0, 0, more)),
+        "image_mask": functional.pad(batch["image_mask"], (0, more)), "input_ids": batch["tokens"],
+        "domain_id": batch["domain"], "noise": draws["noise"], "proprio": batch.get("state", torch.zeros(1, 0)),
+    }  # fmt: skip
+
+
+def _groot_inputs(policy: Groot, batch: Batch, draws: Draws) -> dict[str, Tensor]:
+    """Pictures as Qwen3-VL's processor gives them: (patches, 3 · 2 · side²), each shown twice, four neighbours (two
+    rows of two) one after the other."""
+    config = policy.config
+    if config.generation != "n1.7":
+        raise InputError(f"LeRobot 0.6.1 has no GR00T {config.generation.upper()}")
+    side, patches, grids = config.vision.patch, [], []
+    for name in sorted((name for name in batch if name.startswith("images")), key=lambda name: (len(name), name)):
+        for picture in signed(batch[name])[0]:
+            blocks = picture.unflatten(2, (-1, 2, side)).unflatten(1, (-1, 2, side))  # (3, R, 2, side, C, 2, side)
+            blocks = blocks.permute(1, 4, 2, 5, 0, 3, 6).unsqueeze(5).expand(-1, -1, -1, -1, -1, 2, -1, -1)
+            patches.append(blocks.reshape(-1, 3 * 2 * side * side))
+            grids.append([1, picture.shape[1] // side, picture.shape[2] // side])
+    return {
+        "pixel_values": torch.cat(patches), "image_grid_thw": torch.tensor(grids), "input_ids": batch["tokens"],
+        "attention_mask": batch["token_mask"].long(), "state": batch["state"], "embodiment_id": batch["embodiment"],
+        "noise": draws["noise"],
+    }  # fmt: skip

@@ -12,9 +12,10 @@ import sys
 import time
 import types
 from pathlib import Path
+from unittest import mock
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save_file, save_model
 
 
 class Server:
@@ -29,6 +30,7 @@ class Server:
         torch.set_num_threads(threads)
         torch.manual_seed(0)
         place = Path(folder)
+        os.chdir(place)  # a folder's config.json may name parts that lie in it
         config = PreTrainedConfig.from_pretrained(place)
         config.device = device
         self.family, self.device, self.autocast = config.type, torch.device(device), False
@@ -40,7 +42,7 @@ class Server:
             policy = kind.from_pretrained(place, config=config, strict=True)
         else:
             policy = kind(config).to(device).eval()
-            save_file({key: value.contiguous().cpu() for key, value in policy.state_dict().items()}, weights)
+            save_model(policy, str(weights))
         if dtype == "bfloat16" and self.family == "smolvla":  # as its published weights are loaded: projections apart
             policy.model.vlm_with_expert.to(torch.bfloat16)
         elif dtype == "bfloat16":
@@ -49,6 +51,10 @@ class Server:
             policy.diffusion.num_inference_steps = steps
         elif steps is not None and self.family == "smolvla":
             policy.config.num_steps = steps
+        elif steps is not None and self.family == "groot":
+            policy._groot_model.action_head.num_inference_timesteps = steps
+        if self.family == "xvla":
+            self.steps = steps or config.num_denoising_steps
         self.policy = policy.eval().requires_grad_(False)
         return {"lerobot": __version__, "torch": torch.__version__}
 
@@ -80,6 +86,12 @@ class Server:
             return self.policy.predict_action_chunk(dict(x))
         if self.family == "diffusion":
             return self.policy.diffusion.generate_actions(dict(x), noise=x["noise"])
+        if self.family in ("xvla", "groot"):  # which draw their noise themselves
+            inputs = {key: value for key, value in x.items() if key != "noise"}
+            with mock.patch("torch.randn", lambda *_, dtype=None, **__: x["noise"].to(dtype, copy=True)):
+                if self.family == "xvla":
+                    return self.policy.model.generate_actions(**inputs, steps=self.steps)
+                return self.policy._groot_model.get_action(inputs)["action_pred"]
         images = list(x["images"].unbind(1))
         masks = [torch.ones(1, dtype=torch.bool, device=self.device) for _ in images]
         return self.policy.model.sample_actions(

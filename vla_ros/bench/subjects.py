@@ -4,30 +4,36 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 import torch
+from safetensors.torch import save_file
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
 from vla_ros.policies.formats.lerobot import read_folder
-from vla_ros.policies.options import LoadOptions
+from vla_ros.policies.options import ACTION, STATE, LoadOptions, TrainingData
 from vla_ros.policies.pi0.config import GEMMA, Pi0Config
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Batch, Policy
-from vla_ros.policies.registry import find_family, read_config
+from vla_ros.policies.registry import build, export, find_family, read_config
 from vla_ros.policies.smolvla.config import VLMS, TextSize, VlmSize
 from vla_ros.policies.smolvla.model import SmolVLA
+from vla_ros.policies.xvla.export import florence_config
+from vla_ros.policies.xvla.florence import FlorenceSize
+from vla_ros.policies.xvla.model import Xvla
 
 MID_PREFIX = GemmaSize(width=640, depth=8, mlp=2560, heads=8, kv_heads=1, head_dim=64)
 MID_EXPERT = GemmaSize(width=384, depth=8, mlp=1536, heads=8, kv_heads=1, head_dim=64)
 MID_VISION = SiglipSize(hidden=384, depth=10, heads=6, mlp=1536, patch=14, image=224)
 SIZES = {"pi0": ("tiny", "100m", "full"), "pi05": ("tiny", "100m", "full")} | dict.fromkeys(
-    ("act", "diffusion", "smolvla"), ("tiny", "full")
-)
+    ("act", "diffusion", "smolvla", "xvla"), ("tiny", "full")
+) | {"groot": ("tiny",)}
 # LeRobot's own defaults wherever nothing stands here; images of ALOHA and of PushT.
 _FULL: dict[str, dict[str, Any]] = {
     "act": {"image": (480, 640)},
@@ -35,6 +41,10 @@ _FULL: dict[str, dict[str, Any]] = {
         "image": (96, 96), "crop_shape": (84, 84), "noise_scheduler_type": "DDIM", "num_inference_steps": 10,
     },
     "smolvla": {"image": (512, 512), "vlm": VLMS["SmolVLM2-500M-Video-Instruct"]},
+    "xvla": {
+        "image": (224, 224), "florence": FlorenceSize(), "chunk_size": 30, "n_action_steps": 30, "max_state_dim": 20,
+        "tokenizer_max_length": 50, "num_image_views": 3, "action_mode": "auto",
+    },
 }  # fmt: skip
 _TINY: dict[str, dict[str, Any]] = {
     "act": {
@@ -46,6 +56,23 @@ _TINY: dict[str, dict[str, Any]] = {
         "n_action_steps": 8,
         "vlm": VlmSize(SiglipSize(32, 2, 4, 64, 8, 64), 4, TextSize(48, 6, 2, 8, 96, 300)),
     },
+    "xvla": _FULL["xvla"] | {
+        "image": (64, 64), "chunk_size": 8, "n_action_steps": 8, "tokenizer_max_length": 8, "hidden_size": 48,
+        "depth": 2, "num_heads": 4, "num_domains": 2, "len_soft_prompts": 2,
+        "florence": FlorenceSize(
+            widths=(16, 32), depths=(1, 1), heads=(2, 4), groups=(2, 4), patches=(7, 3), strides=(4, 4),
+            margins=(3, 1), norm_first=(False, True), window=4, width=32, vocabulary=300, layers=2, text_heads=4,
+            mlp=64, text_positions=64,
+        ),
+    },
+}  # fmt: skip
+_GROOT = {  # N1.7, as a training config says it
+    "generation": "n1.7", "vision": {"hidden": 32, "depth": 2, "heads": 2, "mlp": 64, "patch": 4, "grid": 6,
+                                     "deepstack": [0]},
+    "text": {"width": 64, "heads": 4, "kv_heads": 2, "head_dim": 16, "mlp": 128, "head_norm": True, "epsilon": 1e-6},
+    "text_layers": 2, "mrope": [4, 2, 2], "feature_dim": 64, "vl_layers": 1, "vl_heads": 1, "hidden": 32, "width": 48,
+    "dit_layers": 4, "dit_heads": 1, "chunk_size": 8, "max_seq_len": 16, "image_size": [64, 64], "image_path": "square",
+    "dropout": 0.0,
 }  # fmt: skip
 _JOINTS = 6
 _PATTERN = 1_000_003  # random numbers; a prime, so that the rows of a matrix differ
@@ -87,19 +114,40 @@ def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> P
     return policy.eval().requires_grad_(False)
 
 
+def write_groot(folder: Path, size: str, cameras: int) -> tuple[Policy, Batch]:
+    """A small GR00T N1.7 with random weights, written as LeRobot has it, and one observation for it.
+
+    Raises InputError for another size: LeRobot makes the published one of files from the hub alone.
+    """
+    _check_size("groot", size)
+    names = tuple(f"camera_{index}" for index in range(cameras))
+    rows = {name: np.full(_JOINTS, value) for name, value in (("mean", 0), ("std", 1), ("min", -1), ("max", 1))}
+    joints = tuple(f"joint_{index}" for index in range(_JOINTS))
+    data = TrainingData(joints, names, 0.1, {STATE: rows, ACTION: rows}, ("touch",))
+    torch.manual_seed(0)
+    loaded = build("groot", _GROOT, data)
+    for parameter in loaded.policy.parameters():  # what begins with zeros would hide what differs
+        torch.nn.init.normal_(parameter, std=0.02 if parameter.ndim < 2 else parameter[0].numel() ** -0.5)
+    export(folder, loaded, "lerobot")
+    rng = np.random.default_rng(0)
+    images = {name: rng.integers(0, 256, (1, 64, 64, 3), np.uint8) for name in names}
+    return loaded.policy, loaded.processor.inputs([Sample(images, np.zeros((1, _JOINTS)), "touch")])
+
+
 def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> None:
-    """`config.json` of LeRobot's policy of that family ("act", "diffusion", "smolvla"), without weights.
+    """`config.json` of LeRobot's policy of that family ("act", "diffusion", "smolvla", "xvla"), without weights.
 
     SmolVLA's language model is described in `vlm/config.json`, with a tokenizer of no words beside it, so that nothing
     is looked up on the network.
     Raises InputError for another size.
     """
-    if size not in SIZES[family]:
-        raise InputError(f"size {size!r}, expected one of {SIZES[family]}")
+    _check_size(family, size)
     chosen = dict((_FULL if size == "full" else _TINY)[family])
     shape = (3, *chosen.pop("image"))
-    vlm = chosen.pop("vlm", None)
-    if vlm is not None:
+    vlm, florence = chosen.pop("vlm", None), chosen.pop("florence", None)
+    if florence is not None:
+        chosen["florence_config"] = florence_config(florence)
+    elif vlm is not None:
         chosen |= {"vlm_model_name": str(folder / "vlm"), "load_vlm_weights": False}
         (folder / "vlm").mkdir()
         (folder / "vlm" / "config.json").write_text(json.dumps(_smolvlm_config(vlm)), encoding="utf-8")
@@ -120,10 +168,17 @@ def write_lerobot_config(folder: Path, family: str, size: str, cameras: int) -> 
     (folder / "train_config.json").write_text(json.dumps({"env": {"fps": 30}}), encoding="utf-8")
 
 
+def _check_size(family: str, size: str) -> None:
+    if size not in SIZES[family]:
+        raise InputError(f"size {size!r}, expected one of {SIZES[family]}")
+
+
 def random_lerobot(folder: Path, device: torch.device, dtype: torch.dtype) -> Policy:
     """The network that a folder's config.json describes, with random weights."""
     config = read_config(folder)
     family = find_family(config["type"])
+    if not (weights := folder / "model.safetensors").exists():
+        save_file({}, weights)  # X-VLA asks it which way a matrix lies
     torch.manual_seed(0)
     policy = family.policy(family.config.from_lerobot(read_folder(folder, config), LoadOptions()))
     return policy.store_as(dtype).to(device).eval().requires_grad_(False)
@@ -159,7 +214,10 @@ def random_batch(policy: Policy) -> Batch:
     batch = {"images": torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)}
     if isinstance(policy, ACT | DiffusionPolicy):
         return batch | {"state": numbers(1, *steps, config.state_dim)}
-    if isinstance(policy, SmolVLA):
+    if isinstance(policy, Xvla):
+        vocabulary, length, state = config.florence.vocabulary, config.text_length, config.max_state_dim
+        batch["domain"] = torch.zeros(1, dtype=torch.int64)
+    elif isinstance(policy, SmolVLA):
         vocabulary, length, state = config.vlm.text.vocabulary, config.tokenizer_max_length, config.max_state_dim
     else:
         vocabulary, length, state = config.vocabulary, config.text_length, config.state_dim

@@ -6,9 +6,9 @@
                                                           random weights of the published size, beside LeRobot's class
 
 The bound is what this machine would need for the same products and weights at the speed of one large matrix product
-and one large copy, both measured here. LeRobot's own class (ACT, Diffusion Policy, SmolVLA) runs in a process of its
-own, with the same weights, inputs and threads; the two take turns, and their actions are compared. PY is a Python that
-imports lerobot; this one, where it does.
+and one large copy, both measured here. LeRobot's own class (ACT, Diffusion Policy, SmolVLA, X-VLA, GR00T N1.7) runs in
+a process of its own, with the same weights, inputs and threads; the two take turns, and their actions are compared. PY
+is a Python that imports lerobot; this one, where it does.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from vla_ros.bench.subjects import (
     random_batch,
     random_lerobot,
     random_pi0,
+    write_groot,
     write_lerobot_config,
 )
 from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, total_bound
@@ -104,15 +105,24 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
     if args.policy in SIZES and not Path(args.policy).exists():
         cameras = args.cameras or (3 if args.policy.startswith("pi0") and args.size != "tiny" else 2)
         title = f"{args.policy} {args.size}, random weights, {cameras} cameras"
+        batch = None
         if args.policy.startswith("pi0"):
             policy = random_pi0(pi0_config(args.size, cameras, args.policy == "pi05"), device, dtype)
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_bench_")))
-            write_lerobot_config(folder, args.policy, args.size, cameras)
+            policy = None
+            if args.policy == "groot":
+                folder = folder / "policy"
+                policy, batch = write_groot(folder, args.size, cameras)
+                policy = policy.store_as(dtype).to(device)
+            else:
+                write_lerobot_config(folder, args.policy, args.size, cameras)
             peers, problems = _open_peers(args, args.policy, folder, device, dtype, stack)
-            # With LeRobot installed, its own weights file is read as any checkpoint is.
-            policy = load(folder, device=device, dtype=dtype).policy if peers else random_lerobot(folder, device, dtype)
-        batch = random_batch(policy)
+            if policy is None and peers:  # LeRobot's own weights file is read as any checkpoint is
+                policy = load(folder, device=device, dtype=dtype).policy
+            elif policy is None:
+                policy = random_lerobot(folder, device, dtype)
+        batch = batch or random_batch(policy)
     else:
         robot = RobotSpec.load(args.robot)
         loaded = open_policy(args.policy, robot, args.device, args.dtype)

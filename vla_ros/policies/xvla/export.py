@@ -39,7 +39,7 @@ def to_lerobot(policy: Xvla, processor: XvlaProcessor) -> Form:
     name = BART if known else "."
     fields = {name: getattr(config, name) for name in LEROBOT_FIELDS} | {
         "type": "xvla", "n_obs_steps": 1, "n_action_steps": config.chunk_size, "dtype": "float32",
-        "florence_config": _florence(config.florence), "num_denoising_steps": config.num_steps,
+        "florence_config": florence_config(config.florence), "num_denoising_steps": config.num_steps,
         "use_proprio": config.state_width > 0, "num_image_views": config.views, "empty_cameras": 0,
         "resize_imgs_with_padding": None if processor.fit == "exact" else list(config.image_size),
         "tokenizer_name": name, "tokenizer_max_length": config.text_length, "tokenizer_padding_side": "right",
@@ -64,7 +64,7 @@ def _about(tokenizer: Tokenizer) -> dict[str, Any]:
     return {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": tokenizer.inner.id_to_token(tokenizer.padding)}
 
 
-def _florence(size: FlorenceSize) -> dict[str, Any]:
+def florence_config(size: FlorenceSize) -> dict[str, Any]:
     """`florence_config`, which `FlorenceSize.from_files` reads."""
     vision, text = ({names[-1]: getattr(size, ours) for ours, names in part.items()} for part in (VISION, TEXT))
     vision |= {"projection_dim": size.width, "max_temporal_embeddings": INSTANTS, "in_channels": 3, "qkv_bias": True}
