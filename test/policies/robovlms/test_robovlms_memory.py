@@ -97,6 +97,23 @@ def test_prompts_of_several_lengths_are_not_asked_together():
         loaded.processor.inputs(samples)
 
 
+@torch.no_grad()
+def test_training_reads_what_decoding_reads():
+    """The loss of tokens is that of what is decoded when each is followed by the one of the data, however wrong."""
+    loaded = families.fresh("robovlms_discrete", chunk=2, decoding="all")
+    policy, config = loaded.policy, loaded.policy.config
+    batch = loaded.processor.inputs([seen(loaded, 0)])
+    ids = torch.randint(config.tokens.first, config.tokens.end, (1, 1, 2, 6), generator=torch.manual_seed(0))
+    loss = policy.token_loss(batch, ids, torch.ones(1, 1, 2, dtype=torch.bool))
+    x, valid = policy.embedded(batch)
+    cache, losses = policy.backbone.cache(1, x.shape[1] + 12), []
+    for token in [*ids.flatten(), torch.tensor(config.stop)]:
+        logits = policy.backbone.words(policy.backbone.read(x, valid, cache)[:, -1])
+        losses.append(functional.cross_entropy(logits, token[None]))
+        x, valid = policy.backbone.embedding(token[None, None]), functional.pad(valid, (0, 1), value=True)
+    torch.testing.assert_close(loss, torch.stack(losses).mean())
+
+
 @dataclass(frozen=True)
 class LookSize:
     width: int

@@ -214,9 +214,10 @@ class RoboVLM(Policy):
         place = valid.sum(dim=1, keepdim=True) + torch.arange(ids.shape[1] + 1, device=ids.device)
         told = functional.pad(prompt, (0, ids.shape[1] + 1)).scatter(1, place, torch.cat([ids, stop], dim=1))
         wanted = torch.full_like(told, IGNORED).scatter(1, place, torch.cat([labels, stop], dim=1))
+        # What looks at images is told the prompt alone, never the answer.
+        seen = self.see(batch["images"].flatten(0, 1), self.backbone.embedding(prompt), valid)
         valid = functional.pad(valid, (0, ids.shape[1] + 1)).scatter(1, place, True)
-        text = self.backbone.embedding(told)
-        seen, at = self.see(batch["images"].flatten(0, 1), text, valid), config.image_place
+        text, at = self.backbone.embedding(told), config.image_place
         x = torch.cat([text[:, :at], seen, text[:, at:]], dim=1)
         valid = torch.cat([valid[:, :at], _all(seen), valid[:, at:]], dim=1)
         logits = self.backbone.words(self.read(x, valid, sizes))[:, seen.shape[1] :]
