@@ -32,7 +32,7 @@ class ToolActions:
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
-            raise InputError(f"tool: space {shown(self.space)}, expected one of {sorted(SPACES)}")
+            raise InputError(f"space {shown(self.space)}, expected one of {sorted(SPACES)}")
         check_form(self.rotation)
 
     @property
