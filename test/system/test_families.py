@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from system.support import free_domain
 from system.test_policy_node import Policy
 
+from vla_ros.core.chunk import Space
 from vla_ros.core.instruction import instruction_id
+from vla_ros.core.tool import rotation_form
 from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import NS
@@ -102,6 +104,25 @@ def test_joints_of_openvla_oft_are_served_and_an_end_effector_is_refused(policy,
         bounds = openvla_folders.norm_stats(14, 14, 3)["action"]
         width = np.array(bounds["max"]) - np.array(bounds["min"])
         assert (np.abs(part.data) < 20 * width[:6]).all() and np.ptp(part.data) > 1e-3
+        policy.tell("")
+
+
+def test_differences_of_a_tool_are_served_with_a_policy_file_that_names_it(policy, tmp_path):
+    openvla_folders.write(tmp_path / "bridge")
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump({
+        "checkpoint": "bridge", "step_dt": 0.2, "cameras": {"image": "front"}, "state": [],
+        "actions": [*[{"joint": None}] * 6, {"joint": "gripper", "scale": 0.5208, "offset": 0.0909}],
+        "tool": {"space": "delta", "rotation": "euler_xyz", "frame": "base"},
+        "hold": list(real_families.ROBOT.joint_names[:5]),
+    }))  # fmt: skip
+    with policy.up(tmp_path / "policy.yaml", max_age=30.0) as robot:
+        policy.tell(TEXT)
+        tool, gripper = read_chunk(policy.chunk_of(robot.observe())).targets.parts
+        assert (tool.space, tool.frame, rotation_form(tool.names)) == (Space.END_EFFECTOR_DELTA, "base", "euler_xyz")
+        said = openvla_folders.norm_stats(7, mask=[True] * 6 + [False])["action"]
+        low, high = (np.array(said[name])[:6] for name in ("q01", "q99"))
+        assert (tool.data >= low - 1e-6).all() and (tool.data <= high + 1e-6).all()
+        assert gripper.names == ("gripper",) and gripper.data.shape == tool.data.shape[:1] + (1,)
         policy.tell("")
 
 

@@ -156,6 +156,7 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
             except InputError as error:
                 message = str(error)
         alone = message.startswith(f"{where}: ") and ", expected " in message  # not a field further inside
+        alone &= not (isinstance(value, Mapping) and any(map(is_dataclass, choices)))  # nor what that says of itself
         raise InputError(f"{where}: {shown(value)}, expected {_words(kind)}" if alone else message)
     if is_dataclass(kind):
         return record(kind, value, where)

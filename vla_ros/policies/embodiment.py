@@ -15,6 +15,7 @@ and for a policy whose actions move a tool, whose dimensions are `joint: null` i
 
     tool: {space: delta, rotation: euler_xyz, frame: base, first: 0}    # first: number of its first dimension
     hold: [shoulder_pan, ...]             # the joints that move the tool: the policy does not command them itself
+    tool_state: {urdf: so101.urdf, link: tip, frame: base, rotation: rotation_6d_rows, first: 0}  # if its state has it
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,7 @@ import yaml
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, record, value_of
 from vla_ros.policies.dimension import MODES, Dimension, read_dimension
-from vla_ros.policies.tool_actions import ToolActions
+from vla_ros.policies.tool_actions import ToolActions, ToolState
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Embodiment:
         joints: all J joints, in the order in which states come and targets go: the robot file's. By default those of
             the actions in order, then those held.
         tool: which action dimensions are a tool's; the joints that move it are among those held.
+        tool_state: which state dimensions are a tool's pose.
     """
 
     cameras: Mapping[str, str | None]
@@ -53,6 +55,7 @@ class Embodiment:
     hold: tuple[str, ...] = ()
     joints: tuple[str, ...] = ()
     tool: ToolActions | None = None
+    tool_state: ToolState | None = None
 
     def __post_init__(self) -> None:
         commanded = tuple(d.joint for d in self.actions if d.joint is not None)
@@ -78,6 +81,8 @@ class Embodiment:
                                      f"{dimension.joint}, expected finite numbers and a scale that is not zero")
         if self.tool:
             self.tool.check(self.actions)
+        if self.tool_state:
+            self.tool_state.check(self.state, self.joints)
         if not self.joints:
             raise InputError("actions: no joint, expected at least one")
         known = set(self.joints)
@@ -108,7 +113,10 @@ class Embodiment:
 
     def state_to_policy(self, state: np.ndarray) -> np.ndarray:
         """(..., J) in the order of `joints`, rad or m, to (..., S) in the policy's units."""
-        return np.stack([self._value(d, state) for d in self.state], axis=-1)
+        values = np.stack([self._value(d, state) for d in self.state], axis=-1)
+        if tool := self.tool_state:
+            values[..., tool.columns.start : tool.columns.stop] = tool.pose(np.asarray(state, np.float64), self.joints)
+        return values
 
     def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units.
@@ -150,8 +158,7 @@ class Embodiment:
         data = {"cameras": dict(self.cameras), **rows, "step_dt": self.step_dt, "hold": list(self.hold)}
         if self.joints != replace(self, joints=()).joints:
             data["joints"] = list(self.joints)
-        if self.tool:
-            data["tool"] = asdict(self.tool)
+        data |= {name: asdict(tool) for name in ("tool", "tool_state") if (tool := getattr(self, name))}
         return {name: value for name, value in data.items() if value not in (None, []) or name == "state"}
 
     @classmethod

@@ -119,6 +119,9 @@ class StandardProcessor(Processor):
         if absent and (not self.cameras or getattr(config, "needs_every_camera", True)):
             raise InputError(f"cameras {absent} are declared absent, the policy needs "
                              f"{'every one it was trained with' if self.cameras else 'at least one'}")
+        if getattr(config, "spatial", "") and embodiment.tool and self.state_width and embodiment.tool_state is None:
+            raise InputError("state: the policy reads the pose of its tool, which joint states do not say; expected "
+                             "`tool_state` in the policy file")
         for what, width, limit, normalisation in (
             ("state", len(embodiment.state), self.state_width, self.state),
             ("action", len(embodiment.actions), config.action_dim, self.actions),

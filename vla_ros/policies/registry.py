@@ -97,6 +97,8 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     if data.keys() == {"step_dt"}:
         step_dt = Embodiment.clock(data["step_dt"], where)
     elif data:
+        if isinstance(tool := data.get("tool_state"), Mapping) and "urdf" in tool:
+            data["tool_state"] = tool | {"urdf": str(path.parent / _path(tool["urdf"], f"{where}: tool_state.urdf"))}
         embodiment = Embodiment.from_dict(data, where)
     return folder, replace(
         options, base=options.base or base, tokenizer=options.tokenizer or tokenizer,

@@ -1,13 +1,15 @@
-"""Actions that are poses of a tool, or differences of its pose, as a policy file says them."""
+"""Actions that are poses of a tool, or differences of its pose, and states that hold it, as a policy file says them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
+from vla_ros.control.kinematics import MOVING, Kinematics
 from vla_ros.core.chunk import Part, Space
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.rotations import SIZES, check_form
+from vla_ros.core.rotations import SIZES, check_form, from_matrix
 from vla_ros.core.tool import pose_names
 from vla_ros.policies.dimension import Dimension
 
@@ -32,7 +34,7 @@ class ToolActions:
 
     def __post_init__(self) -> None:
         if self.space not in SPACES:
-            raise InputError(f"tool: space {shown(self.space)}, expected one of {sorted(SPACES)}")
+            raise InputError(f"space {shown(self.space)}, expected one of {sorted(SPACES)}")
         check_form(self.rotation)
 
     @property
@@ -41,14 +43,72 @@ class ToolActions:
 
     def check(self, actions: Sequence[Dimension]) -> None:
         """Raises InputError unless these action dimensions leave room for the tool's."""
-        columns = self.columns
-        taken = [actions[i].joint for i in columns if 0 <= i < len(actions) and actions[i].joint is not None]
-        if self.first < 0 or columns.stop > len(actions) or taken:
-            words = f", of which {taken} are joints" if taken else ""
-            raise InputError(f"tool: dimensions {columns.start} to {columns.stop - 1} of {len(actions)} actions{words};"
-                             " expected dimensions of `actions` that are `joint: null`")
+        _check_room("tool", "actions", self.columns, actions)
 
     def part(self, rows: np.ndarray) -> Part:
         """The tool's part of (H, A) actions in the policy's units."""
         values = rows[:, self.columns.start : self.columns.stop]
         return Part(pose_names(self.rotation), values, SPACES[self.space], "", self.frame)
+
+
+@dataclass(frozen=True)
+class ToolState:
+    """Which of the policy's state dimensions are the tool's pose, by forward kinematics from the measured joints.
+
+    Attributes:
+        urdf: file of the robot's URDF.
+        link, frame: the tool, and the link in whose frame its pose is.
+        rotation: form of the rotation, of `core.rotations`.
+        first: number of the first of them: x, y, z in m, then the rotation; `state` has none of joints there.
+    """
+
+    urdf: str
+    link: str
+    frame: str
+    rotation: str
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        check_form(self.rotation)
+
+    @property
+    def columns(self) -> range:
+        return range(self.first, self.first + 3 + SIZES[self.rotation])
+
+    def check(self, state: Sequence[Dimension], joints: Sequence[str]) -> None:
+        """Raises InputError unless these state dimensions leave room, and the joints say where the tool is."""
+        _check_room("tool_state", "state", self.columns, state)
+        tree = _tree(self.urdf)
+        above = {joint.child: joint for joint in tree.joints}
+        for link in (self.link, self.frame):
+            if link not in above and link != tree.root:
+                raise InputError(f"tool_state: link {shown(link)}, expected one of {self.urdf}: "
+                                 f"{shown(sorted({tree.root, *above}))}")
+        link = self.link
+        while link != self.frame:
+            if link not in above:
+                raise InputError(f"tool_state: frame {shown(self.frame)} does not carry link {shown(self.link)}")
+            joint = above[link]
+            if joint.kind in MOVING and joint.name not in joints:
+                raise InputError(f"tool_state: joint {shown(joint.name)} of {self.urdf} moves it, expected one of the "
+                                 f"policy file's: {list(joints)}")
+            link = joint.parent
+
+    def pose(self, state: np.ndarray, joints: Sequence[str]) -> np.ndarray:
+        """(..., 3 + n) of (..., J) positions, rad or m."""
+        poses = _tree(self.urdf).poses({name: state[..., i] for i, name in enumerate(joints)})
+        found = np.linalg.inv(poses[self.frame]) @ poses[self.link]
+        return np.concatenate([found[..., :3, 3], from_matrix(found[..., :3, :3], self.rotation)], axis=-1)
+
+
+@cache
+def _tree(urdf: str) -> Kinematics:
+    return Kinematics(urdf)
+
+
+def _check_room(what: str, where: str, columns: range, dimensions: Sequence[Dimension]) -> None:
+    taken = [dimensions[i].joint for i in columns if 0 <= i < len(dimensions) and dimensions[i].joint is not None]
+    if columns.start < 0 or columns.stop > len(dimensions) or taken:
+        words = f", of which {taken} are joints" if taken else ""
+        raise InputError(f"{what}: dimensions {columns.start} to {columns.stop - 1} of {len(dimensions)} of {where}"
+                         f"{words}; expected dimensions of `{where}` that are `joint: null`")

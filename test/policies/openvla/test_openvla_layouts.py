@@ -151,8 +151,8 @@ def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"space": "joints"}, "tool: space 'joints', expected one of ['delta', 'pose']"),
-    ({"rotation": "rpy"}, "rotation as 'rpy', expected one of"),
+    ({"space": "joints"}, "policy.yaml.tool: space 'joints', expected one of ['delta', 'pose']"),
+    ({"rotation": "rpy"}, "policy.yaml.tool: rotation as 'rpy', expected one of"),
     ({"first": 1}, "tool: dimensions 1 to 6 of 7 actions, of which ['gripper'] are joints"),
     ({"rotation": "matrix"}, "tool: dimensions 0 to 11 of 7 actions"),
 ])  # fmt: skip

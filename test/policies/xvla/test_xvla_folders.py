@@ -14,6 +14,8 @@ import yaml
 from real_families import ROBOT
 from safetensors.torch import load_file, save_file
 
+from vla_ros.control.kinematics import Kinematics
+from vla_ros.core.chunk import Space
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies import describe, load, registry
@@ -22,6 +24,9 @@ from vla_ros.policies.options import TrainingData
 from vla_ros.policies.xvla.actions import find_mode
 from vla_ros.policies.xvla.checkpoint import FAMILY
 from vla_ros.policies.xvla.config import XvlaConfig
+from vla_ros.runtime.serving import check_robot
+from vla_ros.sim.description import urdf
+from vla_ros.sim.world import World
 
 MICROSOFT = (  # transformers' name, as a regular expression, and Microsoft's
     (r"vision_tower\.convs\.(\d+)\.conv\.", r"vision_tower.convs.\1.proj."),
@@ -133,8 +138,50 @@ def test_poses_are_described_and_answered_but_not_served(tmp_path):
     sample = replace(sample, state=np.zeros((1, 20)))
     answered = loaded.policy.predict(loaded.processor.inputs([sample]))
     assert loaded.processor.outputs(answered, [sample])[0].parts[0].data.shape == (5, 20)
-    with pytest.raises(InputError, match="action_mode agibot_ee6d: its actions are poses of end effectors"):
+    with pytest.raises(InputError, match="action_mode agibot_ee6d: its actions are poses of end effectors: `tool` of"):
         load(folder, robot=ROBOT)
+
+
+def test_poses_of_a_tool_are_served_and_its_state_is_where_the_arm_is(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "xvla", action_mode="ee6d")
+    config = json.loads((folder / "config.json").read_text())
+    config["output_features"]["action"]["shape"] = config["input_features"]["observation.state"]["shape"] = [20]
+    (folder / "config.json").write_text(json.dumps(config))
+    for file in folder.glob("policy_p*.safetensors"):  # statistics of six joints
+        save_file({key: value for key, value in load_file(file).items() if "image" in key}, file)
+    (tmp_path / "arm.urdf").write_text(urdf(World().model, "so101"))
+    nothing, pose = [{"joint": None}], {"rotation": "rotation_6d_rows", "frame": "base"}
+    data = {
+        "checkpoint": "theirs", "cameras": {"front": "front", "wrist": "wrist"}, "step_dt": 0.1,
+        "state": nothing * 20, "actions": [*nothing * 9, {"joint": "gripper", "offset": 0.1}, *nothing * 10],
+        "tool": {"space": "pose", **pose}, "hold": list(ROBOT.joint_names[:5]),
+        "tool_state": {"urdf": "arm.urdf", "link": "tip", **pose},
+    }  # fmt: skip
+    file = tmp_path / "policy.yaml"
+    file.write_text(yaml.safe_dump(data))
+    loaded, (_, sample) = load(file, robot=ROBOT), lerobot_folders.expected("xvla")
+    check_robot(loaded.processor, ROBOT)
+    joints = np.array([0.2, -0.9, 0.8, 0.9, 0.3, 0.5])
+    sample = replace(sample, state=joints[None])
+    batch = loaded.processor.inputs([sample])
+    tip = Kinematics(tmp_path / "arm.urdf").poses(dict(zip(ROBOT.joint_names, joints, strict=True)))["tip"]
+    seen = np.concatenate([tip[:3, 3], tip[:2, :3].ravel(), np.zeros(11)])
+    np.testing.assert_allclose(batch["state"][0], seen, atol=1e-6)
+    answered = loaded.policy.predict(batch)
+    tool, gripper = loaded.processor.outputs(answered, [sample])[0].parts
+    assert (tool.space, tool.frame) == (Space.END_EFFECTOR_POSE, "base") and gripper.names == ("gripper",)
+    np.testing.assert_allclose(tool.data, answered[0, :, :9].double(), atol=1e-6)
+    np.testing.assert_allclose(gripper.data[:, 0], answered[0, :, 9].double() - 0.1, atol=1e-6)
+    for change, words in (
+        ({"tool_state": None}, "state: the policy reads the pose of its tool"),
+        ({"tool_state": data["tool_state"] | {"link": "claw"}}, "tool_state: link 'claw', expected one of"),
+        ({"tool_state": data["tool_state"] | {"first": 12}}, "tool_state: dimensions 12 to 20 of 20 of state"),
+        ({"tool_state": data["tool_state"] | {"urdf": "no.urdf"}}, "no.urdf"),
+    ):
+        file.write_text(yaml.safe_dump(data | change))
+        with pytest.raises(InputError) as error:
+            load(file, robot=ROBOT)
+        assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_an_absent_camera_is_a_view_of_zeros_behind_the_others(tmp_path):

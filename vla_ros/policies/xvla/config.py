@@ -130,10 +130,15 @@ class XvlaConfig:
     @property
     def unserved(self) -> str:
         """Why a robot cannot follow it; "" where it can."""
-        if self.mode.poses:
-            return (f"action_mode {self.action_mode}: its actions are poses of end effectors, which the executor does "
-                    "not take; a robot follows policies of joints alone")
         return "" if self.domain_id is not None else DOMAIN
+
+    @property
+    def spatial(self) -> str:
+        """What its actions are that only a tool can follow; "" where they are joints."""
+        return "" if not self.mode.poses else (
+            f"action_mode {self.action_mode}: its actions are poses of end effectors: `tool` of a policy file says "
+            "which dimensions a tool follows (frame, rotation)"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A mapping for config.json that `records.record` reads back."""
@@ -171,8 +176,9 @@ class XvlaConfig:
         if "domain_id" in options.overrides:
             values["domain_id"] = None
         sizes = record(cls, values, where)
-        if sizes.mode.poses and options.serves:  # before the robot's joints are counted
-            raise InputError(f"checkpoint {folder.path}: {sizes.unserved}")
+        tool = options.embodiment.tool if options.embodiment else None
+        if sizes.spatial and options.serves and tool is None:  # before the robot's joints are counted
+            raise InputError(f"checkpoint {folder.path}: {sizes.spatial}")
         return sizes
 
     @classmethod
