@@ -34,6 +34,7 @@ from bags.factory import (
 
 from vla_ros.bags.build import build_dataset, plan_bag
 from vla_ros.bags.compress import COMPRESSED_IMAGE, SUFFIX, compressor
+from vla_ros.bags.definitions import deserialized, standard_store
 from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.frames import read_frames
 from vla_ros.bags.reader import Bag
@@ -41,6 +42,7 @@ from vla_ros.bags.repair import repair
 from vla_ros.bags.writer import BagWriter
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
@@ -116,6 +118,41 @@ def test_joint_states_of_several_publishers(tmp_path):
     build_dataset([path], tmp_path / "data", ROBOT, OPTIONS)
     states = np.stack([frame.observation.state for frame in frames])
     assert len(frames) == 50 and np.array_equal(Dataset(tmp_path / "data").states, states.astype(np.float32))
+
+
+def test_two_drivers_that_name_their_joints_alike(tmp_path, monkeypatch):
+    """Each arm has one joint, which its driver calls a, in joint states and commands."""
+    joint = {"lower": -2.0, "upper": 2.0, "velocity": 1.0, "acceleration": 5.0}
+    robot = RobotSpec.from_dict(
+        {
+            "name": "two",
+            "joint_state_topic": ["left/joints", "right/joints"],
+            "joint_prefix": ["left_", "right_"],
+            "cameras": [{"name": "front", "topic": "camera/image_raw", "width": 32, "height": 24, "rate": 10.0}],
+            "joints": [joint | {"name": "left_a"}, joint | {"name": "right_a", "discrete": True}],
+            "groups": [
+                {"name": name, "topic": topic, "interface": kind, "joints": [f"{prefix}a"], "prefix": prefix}
+                for name, topic, kind, prefix in (
+                    ("arm", "arm/command", "joint_trajectory", "left_"),
+                    ("hand", "hand/command", "float64_multi_array", "right_"),
+                )
+            ],
+        }
+    )
+    rows = []
+    for topic, ns, data in two_episodes():
+        if topic == JOINTS:
+            message = deserialized(standard_store(), "sensor_msgs/msg/JointState", data)
+            for side, name in (("left", "a"), ("right", "b")):
+                monkeypatch.setitem(TYPES, f"/{side}/joints", "sensor_msgs/msg/JointState")
+                value = message.position[message.name.index(name)]
+                rows.append((f"/{side}/joints", ns, joint_state(ns, ["a"], [value])))
+        else:
+            rows.append((topic, ns, data))
+    plain, alike = write_bag(tmp_path / "plain", two_episodes()), write_bag(tmp_path / "alike", rows)
+    for one, two in zip(all_frames(plain)[1], all_frames(alike, robot)[1], strict=True):
+        assert one.observation.state.tobytes() == two.observation.state.tobytes()
+        assert one.action.tobytes() == two.action.tobytes()
 
 
 def test_round_trip_to_a_dataset(tmp_path):

@@ -170,6 +170,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
                 ({"interface": "follow_joint_trajectory"}, {}, "group arm: interface follow_joint_trajectory without"),
                 ({"action": "a/b"}, {}, "group arm: action 'a/b' with interface joint_trajectory, expected one of"),
                 ({"topic": ""}, {}, "group arm: topic: none, expected the one that the controller"),
+                ({"prefix": "left_"}, {}, "group arm: joints .*, expected names that begin with the prefix 'left_'"),
                 ({"stamp": "soon"}, {}, "group arm: stamp 'soon' with interface joint_trajectory, expected one of"),
                 ({"stamp": "now", "interface": "joint_state"}, {}, "group arm: stamp 'now' with interface joint_state"),
                 ({"interface": "gripper_command", "action": "a"}, {}, r"group arm: joints .*one with"),
@@ -177,6 +178,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
                 ({}, {"max_effort": 5.0}, "group gripper: max_effort 5.0, expected zero or more, with gripper_command"),
             )
         ),
+        ({"joint_prefix": ["a_", "b_"]}, r"joint_prefix \('a_', 'b_'\), expected one for each of 1 topics"),
         ({"cameras": None}, "cameras: None, expected a list"),
         ({"control_rate": "fast"}, "control_rate: 'fast', expected a number"),
         ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a string"),

@@ -142,6 +142,16 @@ def test_a_command_is_read_back(interface):
             assert stamp_ns(message) == tick * 20_000_000
 
 
+@pytest.mark.parametrize("interface", ALL)
+def test_a_command_has_the_driver_s_names(interface):
+    group = CommandGroup("arm", "topic", interface, tuple(f"left_{name}" for name in NAMES), prefix="left_")
+    writer = CommandWriter(group, empty_message(interface), trajectory_point)
+    message = writer.fill(np.array([0.5, 0.25]), 0)
+    if interface != "float64_multi_array":
+        assert getattr(message, "joint_names" if interface == "joint_trajectory" else "name") == list(NAMES)
+    np.testing.assert_array_equal(read_command(group, message), [0.5, 0.25])
+
+
 def path(message):
     """[(ms, first position)] of a trajectory, which has no velocities."""
     assert not any(hasattr(point, "velocities") for point in message.points)

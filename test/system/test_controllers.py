@@ -1,6 +1,7 @@
 """The executor in front of controllers on another computer, as their documentation says they behave."""
 
 import importlib.util
+import re
 from array import array
 from pathlib import Path
 
@@ -100,7 +101,7 @@ class Policy:
         rows = begin + np.minimum(1.0, 0.1 * np.arange(20)[:, None] / seconds) * way
         message = set_stamp(ActionChunk(), now)
         message.step_dt, message.horizon, message.session, message.sequence = 0.1, 20, 1, self.sequence
-        message.parts = [ActionPart(names=list(JOINTS), data=array("d", rows.ravel()))]
+        message.parts = [ActionPart(names=list(self.status.names), data=array("d", rows.ravel()))]
         message.instruction_id = instruction_id("go")
         self.chunks.publish(message)
 
@@ -159,6 +160,23 @@ def test_controllers_on_a_computer_with_another_clock(graph, probe):
     given = np.array(driver.commanded)
     order = [limits.names.index(name) for name in driver.controller.joints]
     assert (given >= limits.lower[order] - 1e-9).all() and (given <= limits.upper[order] + 1e-9).all()
+
+
+def test_a_driver_whose_joints_have_other_names(graph, probe):
+    """Those of the robot file have a prefix, as two arms with drivers of one kind need it."""
+    robot = Path(graph.folder) / "robot.yaml"
+    text = re.sub(r"\b(turn|lift|grip)\b", r"far_\1", ROBOT).replace("interface:", "prefix: far_, interface:")
+    robot.write_text(f"{text}joint_prefix: far_\n")
+    driver = Driver(graph.domain, ["lift", "turn"], ["grip"], dict(zip(JOINTS, HOME.tolist(), strict=True)))
+    try:
+        policy = bring_up(graph, probe, robot)
+        driver.listen()
+        policy.instructions.publish(String(data="go"))
+        place = np.array([0.8, 0.3, 0.9])
+        status = policy.until(lambda s: np.allclose(s.measured, place, atol=0.01), "the place", to=place)
+        assert status.names == ["far_turn", "far_lift", "far_grip"] and not driver.controller.rejected
+    finally:
+        driver.close()
 
 
 def test_a_topic_of_another_type_is_named(graph, probe):

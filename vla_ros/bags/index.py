@@ -80,8 +80,8 @@ class JointIndex:
         self.first_ns, self.last_ns = np.iinfo(np.int64).max, np.iinfo(np.int64).min
         self._newest: dict[str, int] = {}  # topic -> ns
 
-    def add(self, bag: Bag, record: Record, ns: int) -> None:
-        """A message, stamped `ns`."""
+    def add(self, bag: Bag, record: Record, stream: Stream, ns: int) -> None:
+        """A message of a stream, stamped `ns`."""
         self.first_ns, self.last_ns = min(self.first_ns, ns), max(self.last_ns, ns)
         before = self._newest.get(record.topic, ns)
         self._newest[record.topic] = ns if before - ns > REORDERING_NS else max(before, ns)
@@ -91,7 +91,7 @@ class JointIndex:
             return
         try:
             message = bag.decode(record)
-            self.states.add(ns, message.name, message.position)
+            self.states.add(ns, stream.joints(message.name), message.position)
         except InputError as error:
             said = str(error).removeprefix(f"{bag.where(record)}: ")
             self.faults.append((ns, f"topic {record.topic}: {bag.when(ns)}: {said}"))
@@ -217,7 +217,7 @@ def index_bag(
         topic if _readable(bag, topic := resolve(name, namespace), kind) else None for name, kind in ours.items()
     )
     task_topics = {name for name in bag.topics if name.endswith(TASK_STATUS) and _readable(bag, name, TASK_STATUS_TYPE)}
-    joint_topics = {topic for stream, topic in found.values() if stream.is_state}
+    joint_topics = {topic: stream for stream, topic in found.values() if stream.is_state}
     joints = JointIndex(robot.joint_names, sorted(joint_topics))
     stamps = {name: array("q") for name in found}
     faults: list[tuple[str, int, str]] = []  # (stream, ns of the recording, what is wrong with the stamp)
@@ -242,7 +242,7 @@ def index_bag(
                 faults.append((stream.name, record.log_ns, str(error)))
         ns = record.log_ns if foreign else time.of(record)
         if record.topic in joint_topics and not foreign:
-            joints.add(bag, record, ns)
+            joints.add(bag, record, joint_topics[record.topic], ns)
         if record.topic == marker:
             markers.append((ns, _marker_value(bag, record)))
         elif record.topic in told:

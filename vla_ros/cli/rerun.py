@@ -9,6 +9,7 @@ Needs the optional package: pip install vla_ros[view]. It only listens.
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Bridge:
             self._at(message_stamp(stream, message, time.time_ns()))
             try:
                 if stream.is_state:
-                    self._take_joints(message)
+                    self._take_joints(stream.joints(message.name), message.position)
                 elif stream.is_camera:
                     image = self._rerun.Image(decode(message)[stream.name]).compress(jpeg_quality=85)
                     self._recording.log(f"camera/{stream.name}", image)
@@ -87,8 +88,8 @@ class Bridge:
             shown = self._rerun.Scalars(value.ravel().astype(float))
         self._recording.log(f"stream/{stream.name}", shown)
 
-    def _take_joints(self, message: Any) -> None:
-        for name, position in zip(message.name, message.position, strict=False):  # there may be no positions
+    def _take_joints(self, names: Sequence[str], positions: Sequence[float]) -> None:
+        for name, position in zip(names, positions, strict=False):  # there may be no positions
             if name in self._robot.joint_names:
                 self._scalar(f"joint/{name}/measured", position)
 

@@ -78,15 +78,24 @@ class CommandGroup:
     action: str = ""  # name of the action, for the interfaces of ACTIONS
     # joint_trajectory: "zero" (start now) or "now", the time of the command; by default zero, and now in simulated time
     stamp: str = ""
+    prefix: str = ""  # what the names of its joints have here before those of the driver
     max_effort: float = 0.0  # N or N m, of GRIPPERS; 0: the controller's own
 
     def __post_init__(self) -> None:
         if self.action and not self.topic:
             object.__setattr__(self, "topic", f"{self.action}/command")
 
+    @property
+    def driver_joints(self) -> list[str]:
+        """What the driver calls the joints."""
+        return [name.removeprefix(self.prefix) for name in self.joints]
+
     def faults(self) -> Iterator[tuple[bool, str]]:
         """(whether it is so, what is wrong then)."""
         interface = self.interface
+        yield not all(name.startswith(self.prefix) and name != self.prefix for name in self.joints), (
+            f"joints {list(self.joints)}, expected names that begin with the prefix {self.prefix!r}"
+        )
         yield interface not in INTERFACES, f"interface {interface!r}, expected one of {tuple(INTERFACES)}"
         yield interface in ACTIONS and not self.action, f"interface {interface} without `action`, expected its name"
         yield interface not in ACTIONS and bool(self.action), (
@@ -120,6 +129,7 @@ class RobotSpec:
     joints: tuple[Joint, ...]
     groups: tuple[CommandGroup, ...]
     joint_state_topic: str | tuple[str, ...] = "joint_states"
+    joint_prefix: str | tuple[str, ...] = ""  # for each of these topics, as `prefix` of a command group
     streams: tuple[Stream, ...] = ()
     control_rate: float = 100.0  # Hz
     position_margin: float = 0.0  # rad, the margin of every joint in rad that has none of its own
@@ -144,6 +154,12 @@ class RobotSpec:
         topics = self.joint_state_topic
         return (topics,) if isinstance(topics, str) else topics
 
+    @property
+    def joint_prefixes(self) -> tuple[str, ...]:
+        """One for each of `joint_state_topics`; one for all of them where the file has one text."""
+        prefixes = self.joint_prefix
+        return (prefixes,) * len(self.joint_state_topics) if isinstance(prefixes, str) else prefixes
+
     @cached_property
     def all_streams(self) -> dict[str, Stream]:
         """Name -> stream: cameras, joint states ("joint_states", of several topics "joint_states/TOPIC"), further
@@ -154,8 +170,9 @@ class RobotSpec:
                    dtype="uint8", paces=True, stamps=c.stamps) for c in self.cameras
         ]  # fmt: skip
         states = [
-            Stream(JOINT_STATES if len(topics) == 1 else f"{JOINT_STATES}/{topic}", topic, JOINT_STATE)
-            for topic in topics
+            Stream(JOINT_STATES if len(topics) == 1 else f"{JOINT_STATES}/{topic}", topic, JOINT_STATE,
+                   prefix=prefix)
+            for topic, prefix in zip(topics, self.joint_prefixes, strict=True)
         ]
         commands = [
             Stream(COMMAND + group.name, group.topic, INTERFACES[group.interface], shape=(len(group.joints),))
@@ -229,6 +246,9 @@ class RobotSpec:
             yield from ((bad, f"group {group.name}: {said}") for bad, said in group.faults())
         for name in ("joints", "groups", "joint_state_topics"):
             yield not getattr(self, name), f"{name}: empty, expected at least one"
+        yield len(self.joint_prefixes) != len(self.joint_state_topics), (
+            f"joint_prefix {self.joint_prefix!r}, expected one for each of {len(self.joint_state_topics)} topics"
+        )
         for joint in self.joints:
             what = f"joint {joint.name}"
             yield joint.unit not in ("rad", "m"), f"{what}: unit {joint.unit!r}, expected rad or m"

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,6 +59,7 @@ class Stream:
     # "header", or "arrival": the clock of the stamps is not the robot's; of bags the time of the recording counts.
     stamps: str = "header"
     decoder: str = ""  # its name; the decoder of the type by default
+    prefix: str = ""  # of joint states: what our names of the joints have before those of the driver
 
     @property
     def is_camera(self) -> bool:
@@ -72,6 +73,10 @@ class Stream:
     @property
     def is_command(self) -> bool:
         return self.name.startswith(COMMAND)
+
+    def joints(self, names: Sequence[str]) -> Sequence[str]:
+        """Our names of the joints that a driver calls so."""
+        return [self.prefix + name for name in names] if self.prefix else names
 
     @property
     def once(self) -> bool:
@@ -106,6 +111,7 @@ class Stream:
         path = r"\w+(\[[^\]]+\])?(\.\w+(\[[^\]]+\])?)*"
         for wrong in [name for name in self.select if not re.fullmatch(path, name)]:
             yield True, f"select {wrong!r}, expected field.field, with [number] or [name] after a field where needed"
+        yield bool(self.prefix), f"prefix {self.prefix!r}, expected none: it is of `joint_prefix` and of command groups"
         yield self.stamps not in STAMPS, f"stamps {self.stamps!r}, expected one of {STAMPS}"
         yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"

@@ -45,9 +45,9 @@ class CommandWriter:
         self._stamped = stamped or group.interface != "joint_trajectory"
         self._points: list[Any] = []
         if group.interface == "joint_trajectory":
-            message.joint_names = list(group.joints)
+            message.joint_names = group.driver_joints
         elif group.interface != "float64_multi_array":
-            message.name = list(group.joints)
+            message.name = group.driver_joints
 
     def fill(
         self, positions: np.ndarray, stamp: int, braking: np.ndarray | None = None, reach_in: float = 0.0
@@ -100,5 +100,5 @@ def read_command(group: CommandGroup, message: Any) -> np.ndarray:
         first = next((i for i, time in enumerate(times) if time.sec or time.nanosec), -1)
         message = SimpleNamespace(name=message.joint_names, position=message.points[first].positions)
     elif group.interface == "float64_multi_array":
-        message = SimpleNamespace(name=group.joints, position=message.data)
-    return joint_positions(message, group.joints, what)
+        message = SimpleNamespace(name=group.driver_joints, position=message.data)
+    return joint_positions(message, group.driver_joints, what)

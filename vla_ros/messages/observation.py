@@ -147,8 +147,8 @@ class ObservationBuilder:
         """
         entry = _Entry(stamp_ns(message) if stamp is None else stamp, message)
         with self._lock:
-            if self.streams[stream].is_state:
-                self.joints.add(entry.stamp, message.name, message.position)
+            if (state := self.streams[stream]).is_state:
+                self.joints.add(entry.stamp, state.joints(message.name), message.position)
                 return
             kept = self._kept[stream]
             entries, stamps = kept.entries, kept.stamps

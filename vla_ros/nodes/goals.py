@@ -135,7 +135,7 @@ class GripperGoals(Goals):
         if self._group.interface == "gripper_command":
             goal.command.position, goal.command.max_effort = target, self._group.max_effort
         else:  # a JointState; without an effort the controller takes its own
-            goal.command.name, goal.command.position = [self._group.joints[0]], [target]
+            goal.command.name, goal.command.position = self._group.driver_joints, [target]
             goal.command.effort = [self._group.max_effort] if self._group.max_effort else []
         return goal
 
@@ -179,7 +179,7 @@ class TrajectoryGoals(Goals):
             way = way[-1:]
         self._end = way[-1][1]
         goal = self._kind.Goal()
-        goal.trajectory.joint_names = list(self._group.joints)
+        goal.trajectory.joint_names = self._group.driver_joints
         goal.trajectory.points = list(_points(way, start_ns))
         return goal
 

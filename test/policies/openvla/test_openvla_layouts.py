@@ -242,14 +242,14 @@ def test_alohas_joints_are_served_with_the_shipped_policy_file(tmp_path):
     check_robot(loaded.processor, robot)
     assert loaded.policy.config.cameras == ("full_image", "left_wrist_image", "right_wrist_image")
     one = sample(loaded.processor)
-    one.state[:, [robot.joint_names.index(f"{side}_finger") for side in ("left", "right")]] = [0.01844, 0.058]
+    one.state[:, [robot.joint_names.index(f"{side}_left_finger") for side in ("left", "right")]] = [0.01844, 0.058]
     state = loaded.processor.embodiment.state_to_policy(one.state[0])
     np.testing.assert_allclose(state[[6, 13]], [0, 1], atol=1e-4)
     [part] = answered(loaded, one)[1].parts
     assert part.names == robot.joint_names and part.data.shape == (25, 14)
     closed = np.zeros((1, 14))
     back = loaded.processor.embodiment.actions_to_robot(closed, one.state[0])
-    assert back[0, robot.joint_names.index("left_finger")] == pytest.approx(0.01844, abs=2e-5)
+    assert back[0, robot.joint_names.index("left_left_finger")] == pytest.approx(0.01844, abs=2e-5)
     # A camera that is not mapped is one that the policy was trained without.
     del data["cameras"]["right_wrist_image"]
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data | {"checkpoint": "oft"}))

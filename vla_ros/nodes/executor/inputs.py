@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
@@ -13,6 +14,7 @@ from vla_ros.control.status import Seen
 from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.instruction import Agreement
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import Stream
 from vla_ros.core.tool import pose_names
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
 from vla_ros.messages.stamps import stamp_ns
@@ -60,8 +62,8 @@ class Inputs:
         self._largest_chunk = chunk_size_limit((*robot.joint_names, *pose), parameters.max_horizon)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=_KEPT)
         self._joint_states = [
-            subscribe_joint_states(node, topic, self._on_joint_state, joints_qos, self._refuse)
-            for topic in robot.joint_state_topics
+            subscribe_joint_states(node, stream.topic, partial(self._on_joint_state, stream), joints_qos, self._refuse)
+            for stream in map(robot.stream, robot.state_streams)
         ]
         subscribe_instruction(node, self._on_instruction, self._refuse)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
@@ -79,11 +81,11 @@ class Inputs:
                     if (taken := take_next(subscription.handle, subscription.size_limit)) is not None:
                         subscription.callback(taken[0])
 
-    def _on_joint_state(self, message: JointState) -> None:
+    def _on_joint_state(self, stream: Stream, message: JointState) -> None:
         stamp = stamp_ns(message)
         with self._lock:
             now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
-            self._executor.joint_state(stamp, message.name, message.position, now_ns)
+            self._executor.joint_state(stamp, stream.joints(message.name), message.position, now_ns)
 
     def _on_instruction(self, text: str) -> None:
         with self._lock:

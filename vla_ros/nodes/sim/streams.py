@@ -29,6 +29,8 @@ def check_robot(robot: RobotSpec, world: World) -> None:
         raise InputError(f"robot {robot.name}: joints {robot.joint_names}, the simulator has {world.joint_names}")
     if len(robot.joint_state_topics) > 1:
         raise InputError(f"robot {robot.name}: joint states on {robot.joint_state_topics}, the simulator has one topic")
+    if any((*robot.joint_prefixes, *(group.prefix for group in robot.groups))):
+        raise InputError(f"robot {robot.name}: prefixes of joints, the simulator has none")
     for name in robot.camera_names:
         if name not in world.cameras:
             raise InputError(f"robot {robot.name}: camera {name!r}, the simulator has {world.cameras}")
