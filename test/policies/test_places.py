@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import families
+import lerobot_folders
 import pytest
 
 from vla_ros.core.errors import InputError
@@ -137,3 +138,28 @@ def test_so_are_those_of_a_dataset(tmp_path, file):
         dataset = Dataset(data)
         for camera in dataset.camera_names:
             dataset.episode_frames(dataset.episodes[0], camera)
+
+
+@pytest.mark.parametrize(("field", "said"), [
+    ("checkpoint", "checkpoint: '', expected a path"), ("base", "base: '', expected a path"),
+    ("tokenizer", "tokenizer: '', expected a path"), ("overrides", "overrides.statistics: '', expected a path"),
+])  # fmt: skip
+def test_an_empty_path_is_none(tmp_path, checkpoint, field, said):
+    value = {"statistics": ""} if field == "overrides" else ""
+    (tmp_path / "policy.yaml").write_text(json.dumps({"checkpoint": str(checkpoint)} | {field: value}))
+    with pytest.raises(InputError, match=said):
+        describe(tmp_path / "policy.yaml")
+
+
+def test_an_empty_name_of_statistics_is_none(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "pi0")
+    with pytest.raises(InputError, match="overrides.statistics '': no such file"):
+        describe(folder, overrides={"statistics": ""})
+
+
+def test_a_language_model_outside_of_the_checkpoint_is_not_looked_for(tmp_path):
+    folder = lerobot_folders.write(tmp_path / "theirs", "smolvla", vlm_model_name="../vlm")
+    (folder / "vlm").rename(tmp_path / "vlm")
+    with pytest.raises(InputError, match="'../vlm' is neither a folder inside of it, .*; name as tokenizer the folder"):
+        describe(folder)
+    assert describe(folder, tokenizer=tmp_path / "vlm")["family"] == "smolvla"

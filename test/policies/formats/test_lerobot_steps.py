@@ -141,6 +141,13 @@ def test_a_folder_has_both_processors_or_none(tmp_path, which):
         describe(folder)
 
 
+def test_a_folder_whose_processors_do_nothing_is_none_of_before_them(tmp_path):
+    folder = lerobot_checkpoints.make(tmp_path / "theirs", "act")
+    lerobot_pipelines.write(folder, ([], []))
+    with pytest.raises(InputError, match="no step normalizer_processor, expected one, since ACTION is normalised by"):
+        describe(folder)
+
+
 def test_a_tokenizer_of_actions_is_that_of_the_configuration(tmp_path):
     folder = lerobot_folders.write_fast(tmp_path / "theirs")
     file, steps = steps_of(folder, 0)

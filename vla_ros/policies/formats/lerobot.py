@@ -164,7 +164,7 @@ def read_folder(path: Path, config: Mapping[str, Any], own_steps: Sequence[str] 
     modes = _modes(config.get("normalization_mapping"), where) or dict(DEFAULT_MODES.get(config.get("type"), {}))
     folder = LeRobotFolder(path, config, inputs, outputs, modes, 1e-8, *steps)
     _check_renamed(folder)
-    return _with_normalisation(folder) if any(steps) and not own_steps else folder
+    return _with_normalisation(folder) if (path / PREPROCESSOR).exists() and not own_steps else folder
 
 
 def _check_renamed(folder: LeRobotFolder) -> None:
