@@ -25,7 +25,7 @@ def small_pi0(module, sizes):
     """LeRobot's π0 has the published sizes alone: they are replaced."""
     from transformers.models.auto import CONFIG_MAPPING
 
-    vision, towers = sizes["vision"], {"gemma_2b": sizes["prefix"], "gemma_300m": sizes["expert"]}
+    vision, towers = sizes["vision"], {"gemma_2b": sizes["prefix"], "gemma_300m": sizes.get("expert")}
 
     def fixed(config, **values):
         """Later assignments to these fields change nothing."""
