@@ -19,7 +19,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.formats.convert import convert
 from vla_ros.policies.formats.weights import Unused, load_weights
-from vla_ros.policies.robovlms.actions import Normaliser, mu_law
+from vla_ros.policies.robovlms.actions import mu_law
 from vla_ros.policies.robovlms.config import BACKBONES, RoboVLMConfig
 from vla_ros.policies.robovlms.model import RoboVLM
 from vla_ros.policies.robovlms.names import rename
@@ -86,15 +86,15 @@ def test_a_folder_of_calvin_answers_but_is_not_served(tmp_path):
     answer, targets = answered(loaded, sample(loaded.processor))
     [part] = targets.parts
     assert part.space == Space.END_EFFECTOR_DELTA and part.names[-1] == "gripper" and part.data.shape == (3, 7)
-    expected = Normaliser(-0.65, 0.65).inverse(answer[0].double().numpy())
-    np.testing.assert_allclose(part.data[:, :6], expected[:, :6], atol=1e-12)
-    np.testing.assert_array_equal(part.data[:, 6], (expected[:, 6] + 1) / 2)  # how far it is open
+    values = answer[0].double().numpy()
+    np.testing.assert_allclose(part.data[:, :6], 0.5 * (values[:, :6] + 1) * 1.3 - 0.65, atol=1e-12)
+    np.testing.assert_array_equal(part.data[:, 6], values[:, 6] == 1)  # how far it is open
     save(tmp_path / "ours", loaded)
     _, again = answered(load(tmp_path / "ours"), sample(loaded.processor))
     np.testing.assert_allclose(again.parts[0].data, part.data, atol=1e-12)
     changed(path, use_mu_law=True)
     spread = answered(load(path), sample(loaded.processor))[1].parts[0].data
-    np.testing.assert_allclose(spread[:, :6], mu_law(answer[0].double().numpy(), inverse=True)[:, :6] * 0.65, atol=1e-7)
+    np.testing.assert_allclose(spread[:, :6], mu_law(values, inverse=True)[:, :6] * 0.65, atol=1e-7)
 
 
 def test_actions_of_open_x_embodiment_are_normalised_twice(tmp_path):
@@ -103,12 +103,16 @@ def test_actions_of_open_x_embodiment_are_normalised_twice(tmp_path):
     low, high = robovlms_folders.write_statistics(path, 7)
     loaded = load(path)
     answer, targets = answered(loaded, sample(loaded.processor))
-    theirs = Normaliser(low, high, (-0.65, 0.65))
     values = answer[0].double().numpy()
-    np.testing.assert_allclose(targets.parts[0].data, theirs.inverse(values), atol=1e-12)
+    expected = 0.5 * (values * 0.65 + 1) * (high - low) + low
+    np.testing.assert_allclose(targets.parts[0].data[:, :6], expected[:, :6], atol=1e-12)
+    np.testing.assert_array_equal(targets.parts[0].data[:, 6], values[:, 6] == 1)
     raw = np.random.default_rng(0).uniform(1.5 * low, 1.5 * high, (20, 7))
     raw[:, 6] = raw[:, 6] > 0.5
-    np.testing.assert_allclose(loaded.processor.actions.normalise(raw), theirs.normalise(raw), atol=1e-6)
+    once = 2 * (np.clip(raw, low, high) - low) / (high - low) - 1
+    twice = 2 * (np.clip(once, -0.65, 0.65) + 0.65) / 1.3 - 1
+    np.testing.assert_allclose(loaded.processor.actions.normalise(raw)[:, :6], twice[:, :6], atol=1e-6)
+    np.testing.assert_allclose(loaded.processor.actions.normalise(raw)[:, 6], once[:, 6], atol=1e-6)
 
 
 def test_a_file_of_torch_is_converted_and_gives_the_same(tmp_path):

@@ -59,8 +59,9 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[RoboVLMConf
     }
     if not (pixels["std"] > 0).all():
         raise InputError(f"{where}: image_std {pixels['std'].tolist()}, expected positive numbers")
+    style = "openpi" if mode == "mean_std" else "openvla"
     return config, Parts(
-        embodiment, Normalisation(mode, {}, "openvla"), Normalisation(mode, statistics, "openvla"),
+        embodiment, Normalisation(mode, {}, style), Normalisation(mode, statistics, style),
         dict.fromkeys(config.cameras, pixels), pictures.fit, no_statistics=lacks,
     )
 
