@@ -134,6 +134,7 @@ def test_what_does_not_fit_the_urdf_is_refused_in_one_line():
         (lambda: made(bounds=so101()[0]), "joint 'j0' moves it and is not in the robot file"),
         (lambda: made(source=text.replace("<axis", '<mimic joint="j5"/><axis', 1)), "'j0' moves it and is a mimic"),
         (lambda: made(source="<robot"), "not XML"),
+        (lambda: made(source=text.replace("0.02 0 0.15", "20 0 150")), "m of links from l0 to l8, expected"),
     ]
     for make, words in cases:
         with pytest.raises(InputError, match=words) as error:
