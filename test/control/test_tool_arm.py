@@ -1,13 +1,17 @@
 """Kinematics of the tool against those of the viewer, and what the joints do near singularities and limits."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from control.tool_robots import SO101, seven, seven_urdf, so101, so101_urdf
 
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_follower import ToolFollower
 from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.rotations import to_matrix
 from vla_ros.core.tool import Tool
 
@@ -130,9 +134,27 @@ def test_what_does_not_fit_the_urdf_is_refused_in_one_line():
         (lambda: made(bounds=so101()[0]), "joint 'j0' moves it and is not in the robot file"),
         (lambda: made(source=text.replace("<axis", '<mimic joint="j5"/><axis', 1)), "'j0' moves it and is a mimic"),
         (lambda: made(source="<robot"), "not XML"),
+        (lambda: made(source=text.replace("0.02 0 0.15", "20 0 150")), "m of links from l0 to l8, expected"),
     ]
     for make, words in cases:
         with pytest.raises(InputError, match=words) as error:
             make()
         assert "\n" not in str(error.value)
-    assert SO101.tool is not None
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"lower": [0.5, -0.4, 0.0]}, "tool: lower 0.5 m, expected less than upper 0.45 m along x"),
+    ({"velocity": -1.0}, "tool: velocity -1.0, expected a positive number"),
+    ({"rotation_acceleration": 0}, "tool: rotation_acceleration 0.0, expected a positive number"),
+    ({"frame": "tip"}, "tool: frame 'tip' is the link, expected one that carries it"),
+    ({"link": ""}, "tool: link: empty, expected a link of the URDF"),
+    ({"upper": [1.0, 1.0]}, "tool.upper: [1.0, 1.0], expected 3 values"),
+    ({"speed": 1.0}, "tool.speed: unknown field"),
+    ({"velocity": "fast"}, "tool.velocity: 'fast', expected a number"),
+])  # fmt: skip
+def test_a_tool_that_makes_no_sense_is_refused_by_its_field(change, words):
+    data = yaml.safe_load(Path("config/robots/so101.yaml").read_text())
+    assert RobotSpec.from_dict(data) == SO101
+    with pytest.raises(InputError) as error:
+        RobotSpec.from_dict(data | {"tool": data["tool"] | change})
+    assert words in str(error.value) and "\n" not in str(error.value)

@@ -214,3 +214,21 @@ def test_joints_and_tool_may_take_turns():
     path += [world.tick().position for _ in range(90)]
     np.testing.assert_allclose(world.measured, HOME, atol=1e-9)
     check_path(LIMITS, 0.01, HOME, np.array(path))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_target_that_is_no_number_is_not_followed(monkeypatch, bad):
+    world = tool_world()
+    assert isinstance(send(world, STILL), ActionChunk)
+    target = np.concatenate([np.full(6, np.nan), PLACE + 0.05, [bad] * 9])
+    monkeypatch.setattr(world.executor.blender, "target", lambda at_ns, live: (target.copy(), np.zeros(18)))
+    assert np.array_equal([world.tick().position for _ in range(3)], [HOME] * 3)
+
+
+def test_a_chunk_of_the_gripper_alone_leaves_the_tool_on_its_way():
+    world = tool_world()
+    assert isinstance(send(world, [pose_row(PLACE + [0.0, 0.05, 0.0], ROTATION)] * 20), ActionChunk)
+    world.tick(10)
+    assert isinstance(world.send(np.full((15, 1), 1.0), names=("gripper",)), ActionChunk)
+    world.tick(120)
+    assert np.linalg.norm(here(world)[0] - PLACE - [0.0, 0.05, 0.0]) < 1e-3 and world.measured[5] == 1.0

@@ -20,6 +20,8 @@ from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import NS
 from vla_ros.msg import PolicyStatus
 from vla_ros.policies import load
+from vla_ros.sim.description import urdf
+from vla_ros.sim.world import World
 
 TEXT = "pick up the red cube"
 
@@ -108,21 +110,24 @@ def test_joints_of_openvla_oft_are_served_and_an_end_effector_is_refused(policy,
 
 
 def test_differences_of_a_tool_are_served_with_a_policy_file_that_names_it(policy, tmp_path):
-    openvla_folders.write(tmp_path / "bridge")
+    """OFT's for LIBERO, whose state is the pose of the tool."""
+    openvla_folders.write_oft(tmp_path / "libero", 7, 8)
+    (tmp_path / "arm.urdf").write_text(urdf(World().model, "so101"))
+    nothing, pose = [{"joint": None}] * 6, {"frame": "base", "first": 0}
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump({
-        "checkpoint": "bridge", "step_dt": 0.2, "cameras": {"image": "front"}, "state": [],
-        "actions": [*[{"joint": None}] * 6, {"joint": "gripper", "scale": 0.5208, "offset": 0.0909}],
-        "tool": {"space": "delta", "rotation": "euler_xyz", "frame": "base"},
+        "checkpoint": "libero", "step_dt": 0.05, "cameras": {"full_image": "front", "wrist_image": "wrist"},
+        "state": [*nothing, "gripper", {"joint": None}],
+        "actions": [*nothing, {"joint": "gripper", "scale": 0.5208, "offset": 0.0909}],
+        "tool": {"space": "delta", "rotation": "vector", **pose},
+        "tool_state": {"urdf": "arm.urdf", "link": "tip", "rotation": "vector", **pose},
         "hold": list(real_families.ROBOT.joint_names[:5]),
     }))  # fmt: skip
     with policy.up(tmp_path / "policy.yaml", max_age=30.0) as robot:
         policy.tell(TEXT)
         tool, gripper = read_chunk(policy.chunk_of(robot.observe())).targets.parts
-        assert (tool.space, tool.frame, rotation_form(tool.names)) == (Space.END_EFFECTOR_DELTA, "base", "euler_xyz")
-        said = openvla_folders.norm_stats(7, mask=[True] * 6 + [False])["action"]
-        low, high = (np.array(said[name])[:6] for name in ("q01", "q99"))
-        assert (tool.data >= low - 1e-6).all() and (tool.data <= high + 1e-6).all()
-        assert gripper.names == ("gripper",) and gripper.data.shape == tool.data.shape[:1] + (1,)
+        assert (tool.space, tool.frame, rotation_form(tool.names)) == (Space.END_EFFECTOR_DELTA, "base", "vector")
+        assert tool.data.shape == (8, 6) and gripper.data.shape == (8, 1) and gripper.names == ("gripper",)
+        assert np.ptp(tool.data) > 1e-4 and np.abs(tool.data).max() < 20
         policy.tell("")
 
 

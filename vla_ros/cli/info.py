@@ -106,6 +106,12 @@ def _print_robot(console: Terminal, robot: RobotSpec) -> None:
     for group in robot.groups:
         commands.add_row(group.name, group.topic, group.interface)
     console.print(commands)
+    if tool := robot.tool:
+        table = _table("tool", "in the frame of", "box, m", "m/s", "m/s²", "rad/s", "rad/s²")
+        sides = " x ".join(f"{low:g} to {high:g}" for low, high in zip(tool.lower, tool.upper, strict=True))
+        limits = (tool.velocity, tool.acceleration, tool.rotation_velocity, tool.rotation_acceleration)
+        table.add_row(tool.link, tool.frame, sides, *(f"{value:g}" for value in limits))
+        console.print(table)
 
 
 def _print_limits(console: Terminal, robot: RobotSpec, urdf: Path) -> None:

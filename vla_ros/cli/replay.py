@@ -98,6 +98,10 @@ class SessionPredictor:
     """A checkpoint as the evaluation needs it; each chunk has its own noise, so that order does not matter."""
 
     def __init__(self, name: str, session: "PolicySession", robot: RobotSpec) -> None:
+        """Raises InputError for a policy whose actions are not joint positions."""
+        embodiment = getattr(session.processor, "embodiment", None)
+        if embodiment is not None and embodiment.tool:
+            raise InputError(f"{name}: its actions are a tool's, expected joints: they are compared with recorded ones")
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
         self.n_obs_steps = 1 - min(min(offsets) for offsets in session.processor.steps().values())

@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 
 from vla_ros.control.limits import Limits
-from vla_ros.control.tool_chunks import ToolChunks, apart
+from vla_ros.control.tool_chunks import ToolChunks, UnobservedError, apart
 from vla_ros.core.chunk import SPATIAL, ActionChunk, Space
 from vla_ros.core.errors import InputError
 
@@ -244,8 +244,10 @@ class Admission:
         try:
             with np.errstate(all="ignore"):  # wild numbers become no rotation, or far away
                 chunk = self.tool.absolute(chunk, chunk.targets.spatial)
+        except UnobservedError as error:
+            return Refusal(Reason.UNOBSERVED, str(error))
         except InputError as error:
-            return Refusal(Reason.UNOBSERVED if "joint states" in str(error) else Reason.ROTATION, str(error))
+            return Refusal(Reason.ROTATION, str(error))
         arm, rules, rows = self.tool.arm, self.rules, chunk.targets.spatial.data
         tool, places, rotations = arm.tool, rows[:, :3], rows[:, 3:].reshape(-1, 3, 3)
         lower, upper = np.array(tool.lower), np.array(tool.upper)

@@ -57,10 +57,13 @@ class ToolControl:
     def joints(
         self, live: Predictions, position: np.ndarray, velocity: np.ndarray, limiter: Limiter, dt: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) each, from (J + width,) targets: with joints in place of the pose where the newest chunk has one."""
+        """(J,) each, from (J + width,) targets: with joints in place of the pose where there is one, unless the newest
+        chunk speaks of the arm's joints instead."""
         joints = len(position) - self.width
-        if self._follower and live.newest.targets.spatial:
-            arm, last = self._follower.arm.columns, (limiter.unsmoothed, limiter.unsmoothed_velocity)
+        arm = self._follower.arm.columns if self._follower else []
+        spatial = live.newest.targets.spatial is not None or np.isnan(position[arm]).all()
+        if self._follower and spatial and np.isfinite(position[joints]):
+            last = limiter.unsmoothed, limiter.unsmoothed_velocity
             position[arm], velocity[arm] = self._follower.follow(position[joints:], velocity[joints:], *last, dt)
             self._following = True
         else:

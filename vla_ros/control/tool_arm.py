@@ -26,6 +26,7 @@ from vla_ros.core.tool import Tool
 _NEAR_POSITION = 0.05  # singular values below this share of the arm's length are damped, m/rad
 _NEAR_ROTATION = 0.1  # and of the rotation below this
 _FREE = 0.01  # singular values of the position below this share of the length are left to the rotation
+_LONGEST = 100.0  # m of links
 _MISSED = 1e-3  # m and rad that the arm may miss without being damped for it
 
 
@@ -61,6 +62,9 @@ class ToolArm:
         self.lower, self.upper = limits.lower[self.columns], limits.upper[self.columns]
         self.fastest, self.acceleration = limits.velocity[self.columns], limits.acceleration[self.columns]
         self._length = sum(float(np.linalg.norm(joint.origin[:3, 3])) for joint in _chain(tree, tool)) or 1.0  # m
+        if not self._length <= _LONGEST:
+            raise InputError(f"tool: {self._length:.4g} m of links from {tool.frame} to {tool.link}, expected at most "
+                             f"{_LONGEST:g} m: a URDF is in m")
 
     def pose(self, position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(3,) m and the (3, 3) rotation of the tool in its `frame`, for (J,) positions of the robot, rad or m."""

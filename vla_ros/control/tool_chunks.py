@@ -15,6 +15,10 @@ _PROPER = 1e-3  # what a rotation matrix may be off by
 _MOST_STATES = 10_000
 
 
+class UnobservedError(InputError):
+    """Nothing was measured around the instant from where differences count."""
+
+
 class ToolChunks:
     """Remembers where the joints were measured, because differences count from where the tool was observed.
 
@@ -40,12 +44,13 @@ class ToolChunks:
             self._states.popleft()
 
     def observed(self, stamp_ns: int) -> np.ndarray:
-        """(J,) where the joints were then, rad or m, between two measurements along a line. Raises InputError."""
+        """(J,) where the joints were then, rad or m, between two measurements along a line. Raises UnobservedError."""
         after = next((state for state in self._states if state[0] >= stamp_ns), None)
         before = next((state for state in reversed(self._states) if state[0] <= stamp_ns), None)
         known = [state for state in (before, after) if state and abs(state[0] - stamp_ns) <= self._timeout * 1e9]
         if not known:
-            raise InputError(f"no joint states within {self._timeout} s of its stamp, from where its differences count")
+            raise UnobservedError(f"no joint states within {self._timeout} s of its stamp, from where its differences "
+                                  "count")
         (first_ns, first), (last_ns, last) = known[0], known[-1]
         share = (stamp_ns - first_ns) / (last_ns - first_ns) if last_ns > first_ns else 0.0
         return first + share * (last - first)
@@ -66,7 +71,8 @@ class ToolChunks:
     def absolute(self, chunk: ActionChunk, part: Part) -> ActionChunk:
         """The chunk with the part as poses in the tool's frame: columns x, y, z and the rotation matrix.
 
-        Raises InputError for numbers that are no rotation, and for differences from where nothing was measured.
+        Raises InputError for numbers that are no rotation, UnobservedError for differences from where nothing was
+        measured.
         """
         form = rotation_form(part.names)
         rows = part.data[:, [part.names.index(name) for name in pose_names(form)]]

@@ -40,8 +40,12 @@ class ToolFollower:
         Args:
             pose, slope: (12,) the target then, an average of poses, and its velocity.
             position, velocity: (J,) the last command and its velocity.
+
+        A target that is no finite number gives none either: the joints hold.
         """
         arm, tool = self.arm, self.arm.tool
+        if not np.isfinite([pose, slope]).all():
+            return np.full(len(arm.columns), np.nan), np.zeros(len(arm.columns))
         joints, before = position[arm.columns], velocity[arm.columns]
         place, rotation, jacobian = arm.placed(position)
         inside, target = np.clip(pose[:3], tool.lower, tool.upper), nearest_rotation(pose[3:].reshape(3, 3))
