@@ -47,7 +47,7 @@ def _read(family: Family, path: Path, options: LoadOptions) -> tuple[RoboVLMConf
     data, where = read_config(path), f"checkpoint {path}: config.json"
     own = Embodiment.load(path / "embodiment.yaml") if (path / "embodiment.yaml").exists() else None
     config = _sizes(family, path, data, options, where)
-    config = replace(config, space=SPACES[0] if own else SPACES[1])
+    config = replace(config, space=SPACES[0] if own and own.tool is None else SPACES[1])
     embodiment = options.embodiment or own or nameless(config.cameras, 0, ["absolute"] * config.action_dim)
     if embodiment.step_dt is None and options.data is not None:
         embodiment = replace(embodiment, step_dt=options.data.step_dt)

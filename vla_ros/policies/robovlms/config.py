@@ -133,11 +133,11 @@ class RoboVLMConfig:
         return f"the tokenizer of its {self.kind} backbone"
 
     @property
-    def unserved(self) -> str:
-        """Why no robot can follow it yet; "" where one can."""
+    def spatial(self) -> str:
+        """What its actions are that only a tool can follow; "" where they are joints."""
         return "" if self.space == "joint_position" else (
-            "its actions are differences of the end effector's pose, which the executor does not take yet; if they are "
-            "joints, map them in a policy file with overrides.space: joint_position"
+            "its actions are differences of the end effector's pose: `tool` of a policy file says how (frame, "
+            "rotation), or, if they are joints, overrides.space: joint_position"
         )
 
     @classmethod

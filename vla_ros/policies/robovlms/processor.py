@@ -50,8 +50,8 @@ class RoboVLMProcessor(StandardProcessor):
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
         """Joint positions, or, where the policy's space is the end effector's, differences of its pose and how far
-        the gripper is open, 0 to 1."""
-        if self.config.space == "joint_position":
+        the gripper is open, 0 to 1: as the policy file's `tool` says, without it all dimensions as they are."""
+        if self.config.space == "joint_position" or self.embodiment.tool:
             return super().outputs(answer, samples)
         rows = self.actions.restore(self._unspread(answer))
         names = END_EFFECTOR if rows.shape[-1] == 7 else tuple(f"action_{i}" for i in range(rows.shape[-1]))
@@ -80,5 +80,5 @@ class RoboVLMProcessor(StandardProcessor):
         values = self.values(answer)
         return mu_law(values, inverse=True) if self.config.mu_law else values
 
-    def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
-        return super()._restored(torch.from_numpy(self._unspread(answer)), states)
+    def policy_actions(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
+        return super().policy_actions(torch.from_numpy(self._unspread(answer)), states)
