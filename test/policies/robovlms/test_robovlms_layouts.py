@@ -73,7 +73,7 @@ def test_every_published_tensor_has_its_place_or_a_reason(kind, head):
         assert count + pooled == {"kosmos": 1_705_698_374, "paligemma": 2_979_917_830}[kind]
 
 
-def test_a_folder_of_calvin_answers_but_is_not_served(tmp_path):
+def test_a_folder_of_calvin_answers_but_is_not_served_without_a_tool(tmp_path):
     path = robovlms_folders.write(tmp_path / "theirs")
     rows = describe(path)
     assert rows["layout"] == "robovlms" and rows["space"] == "end effector delta" and rows["state"] == "none"
@@ -200,3 +200,23 @@ def test_a_policy_file_that_says_joints_is_served(tmp_path):
     check_robot(loaded.processor, ROBOT)
     _, targets = answered(loaded, sample(loaded.processor))
     assert targets.parts[0].names == ROBOT.joint_names and targets.parts[0].space == Space.JOINT_POSITION
+
+
+def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
+    path = robovlms_folders.write(tmp_path / "theirs")
+    data = {"checkpoint": "theirs", "cameras": {"static": "front", "hand": "wrist"}, "step_dt": 0.2, "state": [],
+            "actions": [{"joint": None}] * 6 + [{"joint": "gripper", "scale": 0.5, "offset": 0.1}],
+            "tool": {"space": "delta", "rotation": "euler_xyz", "frame": "base"}, "hold": list(ROBOT.joint_names[:-1])}
+    (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
+    loaded = load(tmp_path / "policy.yaml", robot=ROBOT)
+    check_robot(loaded.processor, ROBOT)
+    answer, targets = answered(loaded, sample(loaded.processor))
+    raw = load(path).processor
+    [plain] = raw.outputs(answer, [sample(raw)])[0].parts
+    tool, gripper = targets.parts
+    assert (tool.space, tool.frame) == (Space.END_EFFECTOR_DELTA, "base") and gripper.names == ("gripper",)
+    np.testing.assert_array_equal(tool.data, plain.data[:, :6])
+    np.testing.assert_allclose(gripper.data[:, 0], (plain.data[:, 6] - 0.1) / 0.5)
+    save(tmp_path / "ours", loaded)
+    again = answered(load(tmp_path / "ours", robot=ROBOT), sample(loaded.processor))[1]
+    np.testing.assert_allclose(again.parts[0].data, tool.data, atol=1e-12)
