@@ -24,6 +24,7 @@ SIZES = {
 LEAST = 1e-8  # of a length: shorter vectors have no direction
 
 
+@np.errstate(over="ignore")  # a length that is too large is refused
 def to_matrix(values: np.ndarray, form: str) -> np.ndarray:
     """(..., n) numbers of a form to (..., 3, 3) rotation matrices.
 
