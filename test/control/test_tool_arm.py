@@ -1,5 +1,6 @@
 """Kinematics of the tool against those of the viewer, and what the joints do near singularities and limits."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,16 @@ def test_a_joint_at_its_limit_leaves_the_way_to_the_others():
     path = np.array(followed(arm, joints, np.concatenate([place, further.ravel()]), 300))
     assert (path <= limits.upper + 1e-12).all() and path[-1, 3] > limits.upper[3] - 0.01
     assert np.linalg.norm(arm.pose(path[-1])[0] - place) < 1e-4
+
+
+@pytest.mark.parametrize(("joint", "link"), [("j4", "l8"), ("mount", "l8"), ("j3", "l0"), ("stand", "l0")])
+def test_a_joint_may_have_the_name_of_a_link(joint, link):
+    (limits, arm), text = seven(), seven_urdf().replace(f'"{joint}"', f'"{link}"')
+    names = tuple(link if name == joint else name for name in limits.names)
+    same = ToolArm(arm.tool, text, replace(limits, names=names))
+    for joints in draws(limits, 2)[:3]:
+        for found, expected in zip(same.placed(joints), arm.placed(joints), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_what_does_not_fit_the_urdf_is_refused_in_one_line():

@@ -59,7 +59,7 @@ def test_a_moving_pose_is_followed_without_lag():
 
 
 @pytest.mark.parametrize("frame", ["base", "tip"])
-def test_differences_are_summed_from_where_the_tool_was_observed_however_late_they_arrive(frame):
+def test_differences_are_summed_from_where_the_tool_was_commanded_however_late_they_arrive(frame):
     """The arm moves on between the observation and the arrival; the rows stay the same poses."""
     ends = []
     steps = np.array([[0.006, 0.002, 0.004, 0.02, -0.03, 0.01]] * 4 + [[0.0] * 6] * 4)
@@ -67,9 +67,8 @@ def test_differences_are_summed_from_where_the_tool_was_observed_however_late_th
         world = tool_world(mode="latest", crossfade=0.0)
         place, rotation = here(world)
         send(world, [pose_row(place + [0.0, 0.01 * k, 0.0], rotation) for k in range(9)])
-        world.tick(25)
-        observed, turned = here(world)
-        world.tick()  # measures that, in motion
+        world.tick(26)
+        observed, turned = here(world)  # from the next tick on, and it is in motion
         stamp = world.now_ns
         for _ in range(late):
             world.tick()
@@ -98,7 +97,7 @@ def test_the_observed_pose_lies_between_two_measurements_and_an_unseen_one_is_re
     chunk = world.send(stamp_ns=early + 10_000_000, targets=tool_targets(np.zeros((10, 6)), space=DELTA))
     np.testing.assert_allclose(chunk.targets.spatial.data[0, :3], middle, atol=1e-9)
     refusal = world.send(stamp_ns=early - 400_000_000, targets=tool_targets(np.zeros((10, 6)), space=DELTA))
-    assert refusal.reason == Reason.UNOBSERVED and "no joint states within 0.25 s of its stamp" in refusal.text
+    assert refusal.reason == Reason.UNOBSERVED and "no joint states within 0.25 s of it, from" in refusal.text
 
 
 STILL = [pose_row(PLACE, ROTATION)] * 5
@@ -131,7 +130,12 @@ def spoiled(row: int, column: int, value: float) -> np.ndarray:
         (tool_targets([np.concatenate([PLACE, np.diag([1.0, 1, -1]).ravel()])] * 5, form="matrix"), Reason.ROTATION,
          "row 0: no rotation"),
         (tool_targets(spoiled(3, 2, 0.7)), Reason.POSITION, "tool z, row 3: 0.7 m, limits -0.02 to 0.5 with 0.13"),
-        (tool_targets(np.full((5, 6), 1e308), DELTA), Reason.ROTATION, "rotation as quaternion: a vector"),
+        (tool_targets(np.full((5, 6), 1e308), DELTA), Reason.ROTATION, "rotation as vector: its length"),
+        (tool_targets(np.tile([1e308, 0, 0, 0, 0, 0], (5, 1)), DELTA, frame="tip"), Reason.POSITION,
+         "differences add up to no finite position"),
+        (tool_targets(np.tile([0, -1e308, 0, 0, 0, 0], (5, 1)), DELTA), Reason.POSITION, "row 1: differences add up"),
+        (tool_targets([np.concatenate([PLACE, [1e200] * 4])] * 5, form="quaternion_wxyz"), Reason.ROTATION,
+         "quaternion: a vector of length inf"),
         (tool_targets(spoiled(0, 0, 1e308) * 0.9, DELTA), Reason.POSITION, "tool x, row 0"),
         (tool_targets(spoiled(3, 1, PLACE[1] + 0.2)), Reason.OUTLIER, "tool, row 3: 2 m/s from the row before"),
         (tool_targets(spoiled(4, 3, 1.5)), Reason.OUTLIER, "rad/s from the row before, limit 5 x 2"),

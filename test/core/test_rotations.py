@@ -66,7 +66,11 @@ def test_six_numbers_to_axis_and_angle_as_lerobot_computes_them_for_x_vla():
 @pytest.mark.parametrize(
     ("values", "form", "message"),
     [([1.0, 0, 0], "rotvec", "rotation as 'rotvec', expected one of"), ([1.0, 0], "vector", "2 numbers, expected 3"),
-     ([0.0] * 4, "quaternion_wxyz", "length 0"), ([1.0, 0, 0, 2, 0, 0], "rotation_6d_rows", "length 0")],
+     ([0.0] * 4, "quaternion_wxyz", "length 0"), ([1.0, 0, 0, 2, 0, 0], "rotation_6d_rows", "length 0"),
+     ([5e199] * 4, "quaternion_xyzw", "quaternion: a vector of length inf"),
+     ([1e200, 0, 0, 0, 1, 0], "rotation_6d_rows", "length inf"),
+     ([0.0, 1, 0, 1e200, 0, 0], "rotation_6d_columns", "length inf"),
+     ([1e200, 0, 0], "vector", "rotation as vector: its length is no finite number")],
 )
 def test_what_is_no_rotation_is_refused(values, form, message):
     with pytest.raises(InputError, match=message):

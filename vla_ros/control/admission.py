@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 
 from vla_ros.control.limits import Limits
-from vla_ros.control.tool_chunks import ToolChunks, UnobservedError, apart
+from vla_ros.control.tool_chunks import TooFarError, ToolChunks, UnobservedError, apart
 from vla_ros.core.chunk import SPATIAL, ActionChunk, Space
 from vla_ros.core.errors import InputError
 
@@ -25,7 +25,7 @@ class Reason(StrEnum):
     SPACE = "space"  # neither joint positions nor for the robot's tool
     NAMES = "names"  # no joint, an unknown one or one twice
     ROTATION = "rotation"  # of a tool: numbers that are none
-    UNOBSERVED = "unobserved"  # differences of a tool's pose from where no joint states say that it was
+    UNOBSERVED = "unobserved"  # differences of a tool's pose that neither commands nor joint states tell
     SHAPE = "shape"  # horizon x names is not the length of a part's data
     HORIZON = "horizon"  # more rows than allowed
     STEP_DT = "step_dt"  # not a time, too short or too long
@@ -236,7 +236,6 @@ class Admission:
             return Refusal(Reason.JUMP, f"joint {names[i]}: {words}")
         return None
 
-
     def _placed(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> ActionChunk | Refusal:
         """The chunk with its tool's poses, if there are such and they are plausible; as `_content` is for joints."""
         if chunk.targets.spatial is None:
@@ -246,6 +245,8 @@ class Admission:
                 chunk = self.tool.absolute(chunk, chunk.targets.spatial)
         except UnobservedError as error:
             return Refusal(Reason.UNOBSERVED, str(error))
+        except TooFarError as error:
+            return Refusal(Reason.POSITION, str(error))
         except InputError as error:
             return Refusal(Reason.ROTATION, str(error))
         arm, rules, rows = self.tool.arm, self.rules, chunk.targets.spatial.data

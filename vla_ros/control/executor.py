@@ -191,6 +191,7 @@ class Executor:
         self._active = self._stopping = False
         self.supervisor.clear()
         self._forget_chunks()
+        self._tool.silent()
 
     # Time
 
@@ -211,6 +212,7 @@ class Executor:
         self._watch(now_ns, steady_ns)
         if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
             self._silent = True
+            self._tool.silent()
             return None
         position = self._next()
         if not np.isfinite(position).all():  # a fault of our own, which must not reach the robot
@@ -222,6 +224,7 @@ class Executor:
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
         command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position))
         self._start.commanded(command, steady_ns)
+        self._tool.commanded(command)
         return command
 
     def _reach_in(self, position: np.ndarray) -> float:
@@ -261,7 +264,7 @@ class Executor:
 
     def _joints(self, position: np.ndarray, velocity: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
         """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
-        position, velocity = self._tool.joints(self._live, position, velocity, self.limiter, dt)
+        position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
         if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
             held = np.isnan(position)
             position = np.where(held, self.limiter.unsmoothed, position)
@@ -279,7 +282,7 @@ class Executor:
             self.blender.reset()
             self._tool.rest()
             return None
-        return self.blender.target(at_ns, self._live)
+        return self.blender.target(at_ns, self._tool.of_one_space(self._live))
 
     def _watch(self, now_ns: int, steady_ns: int) -> None:
         """What may stop the robot."""

@@ -1,10 +1,12 @@
 """What the executor does about a tool; for a robot without one, nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from vla_ros.control.joint_states import MeasuredJoints
 from vla_ros.control.limiter import Limiter
-from vla_ros.control.settings import Settings
+from vla_ros.control.settings import Command, Settings
 from vla_ros.control.timeline import POSE_WIDTH, Predictions
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_chunks import ToolChunks
@@ -24,7 +26,8 @@ class ToolControl:
     def __init__(self, tool: ToolArm | str, settings: Settings) -> None:
         """`tool`: the arm, or why there is none."""
         self.chunks: ToolChunks | str = tool if isinstance(tool, str) else ToolChunks(
-            tool, settings.joint_state_timeout, settings.admission.max_chunk_age + 1.0)
+            tool, settings.joint_state_timeout, settings.admission.max_chunk_age + 1.0,
+            settings.admission.future_tolerance)
         self._follower = None if isinstance(tool, str) else ToolFollower(tool)
         self.width = POSE_WIDTH if self._follower else 0
         self._following = False
@@ -40,11 +43,20 @@ class ToolControl:
     def measured(self, joint_states: MeasuredJoints) -> None:
         """There are new ones."""
         if self._follower:
-            newest = joint_states.stamps_ns[self._follower.arm.columns].max()
-            self.chunks.joint_state(int(newest), joint_states.position)
+            self.chunks.joint_state(joint_states.stamps_ns, joint_states.position)
+
+    def commanded(self, command: Command) -> None:
+        """There is a new one."""
+        if self._follower:
+            self.chunks.commanded(command.stamp_ns, command.position)
+
+    def silent(self) -> None:
+        """There are no commands until the next one."""
+        if self._follower:
+            self.chunks.silent()
 
     def clear(self) -> None:
-        """What was measured counts no more."""
+        """Neither what was measured nor what was commanded counts any more."""
         if self._follower:
             self.chunks.clear()
 
@@ -54,15 +66,31 @@ class ToolControl:
         if self._follower:
             self._follower.rest()
 
+    def of_one_space(self, live: Predictions) -> Predictions:
+        """Without what chunks say of the arm, by its joints or a pose, before a later one says it in the other way.
+
+        A chunk that does not speak of the arm, such as one of the gripper alone, changes nothing.
+        """
+        if not self._follower:
+            return live
+        columns, first = self._follower.arm.columns, live.position.shape[1] - self.width
+        pose = np.isfinite(live.position[:, first])
+        speaks = np.flatnonzero(pose | np.isfinite(live.position[:, columns]).any(axis=1))
+        over = [k for k in speaks if pose[k] != pose[speaks[-1]]]
+        if not over:
+            return live
+        position, velocity = live.position.copy(), live.velocity.copy()
+        for values in (position, velocity):
+            values[: over[-1] + 1, columns] = values[: over[-1] + 1, first:] = np.nan
+        return replace(live, position=position, velocity=velocity)
+
     def joints(
-        self, live: Predictions, position: np.ndarray, velocity: np.ndarray, limiter: Limiter, dt: float
+        self, position: np.ndarray, velocity: np.ndarray, limiter: Limiter, dt: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) each, from (J + width,) targets: with joints in place of the pose where there is one, unless the newest
-        chunk speaks of the arm's joints instead."""
+        """(J,) each, from (J + width,) targets: with joints in place of the pose where there is one."""
         joints = len(position) - self.width
-        arm = self._follower.arm.columns if self._follower else []
-        spatial = live.newest.targets.spatial is not None or np.isnan(position[arm]).all()
-        if self._follower and spatial and np.isfinite(position[joints]):
+        if self._follower and np.isfinite(position[joints]):
+            arm = self._follower.arm.columns
             last = limiter.unsmoothed, limiter.unsmoothed_velocity
             position[arm], velocity[arm] = self._follower.follow(position[joints:], velocity[joints:], *last, dt)
             self._following = True

@@ -5,7 +5,7 @@ rotation with what freedom that leaves, and the rest of the freedom rests, so th
 one (Siciliano and Slotine 1991, "A general framework for managing multiple tasks in highly redundant robotic
 systems"). An arm of fewer than six joints meets every position that it can reach, and of the rotation what is left.
 
-An inverse is damped where a singular value s falls below e: s / (s² + e² - s²) in place of 1 / s (numerical filtering,
+An inverse is damped where a singular value s falls below e: s / e² in place of 1 / s (numerical filtering,
 Maciejewski and Klein 1988, "Numerical filtering for the operation of robotic manipulators through kinematically
 singular configurations"). It is continuous, never more than 1 / e, and goes to 0 with s: near a singularity the tool
 slows down, the joints do not speed up.
@@ -54,7 +54,8 @@ class ToolArm:
         except (ValueError, RuntimeError) as error:
             raise InputError(f"tool: pinocchio does not read the URDF: {' '.join(str(error).split())[:300]}") from None
         self._pin, self._data = pinocchio, self._model.createData()
-        self._link, self._frame = (self._model.getFrameId(name) for name in (tool.link, tool.frame))
+        body = pinocchio.FrameType.BODY  # a joint may have a link's name
+        self._link, self._frame = (self._model.getFrameId(name, body) for name in (tool.link, tool.frame))
         joints = [self._model.joints[self._model.getJointId(name)] for name in self.names]
         self._velocities = np.array([joint.idx_v for joint in joints])
         self._places = [(joint.idx_q, joint.nq == 2) for joint in joints]  # cosine and sine of a continuous joint

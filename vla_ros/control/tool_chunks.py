@@ -16,44 +16,91 @@ _MOST_STATES = 10_000
 
 
 class UnobservedError(InputError):
-    """Nothing was measured around the instant from where differences count."""
+    """Nothing was commanded or measured around the instant from where differences count."""
 
 
-class ToolChunks:
-    """Remembers where the joints were measured, because differences count from where the tool was observed.
+class TooFarError(InputError):
+    """Differences add up to a position that is no finite number."""
 
-    A difference is that of a row to the row before it, the first row's to the pose at the chunk's stamp. So rows are
-    the same poses whenever the chunk arrives: a late one is not moved along with the arm.
-    """
 
-    def __init__(self, arm: ToolArm, timeout: float, keep: float) -> None:
-        """`timeout`: s from a measurement within which it counts; `keep`: s that measurements are remembered."""
-        self.arm, self._timeout, self._keep = arm, timeout, keep
+class _Recent:
+    """Positions of the joints in the last seconds, by their stamps."""
+
+    def __init__(self, keep: float) -> None:
+        """`keep`: s that they are remembered."""
+        self._keep_ns = keep * 1e9
         self.clear()
 
     def clear(self) -> None:
-        """What was measured counts no more."""
         self._states: deque[tuple[int, np.ndarray]] = deque(maxlen=_MOST_STATES)
 
-    def joint_state(self, stamp_ns: int, position: np.ndarray) -> None:
-        """(J,) newest positions, rad or m, of which the arm's newest is stamped so."""
-        if not np.isfinite(position[self.arm.columns]).all() or (self._states and stamp_ns <= self._states[-1][0]):
+    def add(self, stamp_ns: int, position: np.ndarray, late_ns: int) -> None:
+        """(J,) rad or m. One that is no newer is ignored, unless by more than `late_ns`: time was set back."""
+        states = self._states
+        while states and states[-1][0] > stamp_ns + late_ns:
+            states.pop()
+        if states and states[-1][0] >= stamp_ns:
             return
-        self._states.append((stamp_ns, position.copy()))
-        while self._states[0][0] < stamp_ns - self._keep * 1e9:
-            self._states.popleft()
+        states.append((stamp_ns, position.copy()))
+        while states[0][0] < stamp_ns - self._keep_ns:
+            states.popleft()
 
-    def observed(self, stamp_ns: int) -> np.ndarray:
-        """(J,) where the joints were then, rad or m, between two measurements along a line. Raises UnobservedError."""
-        after = next((state for state in self._states if state[0] >= stamp_ns), None)
-        before = next((state for state in reversed(self._states) if state[0] <= stamp_ns), None)
-        known = [state for state in (before, after) if state and abs(state[0] - stamp_ns) <= self._timeout * 1e9]
+    def around(self, stamp_ns: int) -> tuple[tuple[int, np.ndarray] | None, tuple[int, np.ndarray] | None]:
+        """The last one not after that instant, and the first one not before it."""
+        after = None
+        for state in reversed(self._states):
+            if state[0] <= stamp_ns:
+                return state, state if state[0] == stamp_ns else after
+            after = state
+        return None, after
+
+
+class ToolChunks:
+    """Remembers commands and measurements of the joints, because differences count from where the tool was.
+
+    A difference is that of a row to the row before it, the first row's to the pose that was commanded for the chunk's
+    stamp. So rows are the same poses whenever the chunk arrives: a late one is not moved along with the arm. Measured
+    positions count only where there was no command: an arm that sags under its load would be commanded a little lower
+    with each chunk.
+    """
+
+    def __init__(self, arm: ToolArm, timeout: float, keep: float, future_tolerance: float) -> None:
+        """`timeout`: s from a measurement within which it counts; `keep`: s that commands and measurements are
+        remembered; `future_tolerance`: s that joint states may come late by, after which time was set back."""
+        self.arm, self._timeout, self._late_ns = arm, timeout, round(future_tolerance * 1e9)
+        self._measured, self._commands = _Recent(keep), _Recent(keep)
+
+    def clear(self) -> None:
+        """Neither what was measured nor what was commanded counts any more."""
+        self._measured.clear()
+        self._commands.clear()
+
+    def silent(self) -> None:
+        """There are no commands until the next one: what was commanded before counts no more."""
+        self._commands.clear()
+
+    def commanded(self, stamp_ns: int, position: np.ndarray) -> None:
+        """(J,) the command for that instant, rad or m."""
+        self._commands.add(stamp_ns, position, 0)
+
+    def joint_state(self, stamps_ns: np.ndarray, position: np.ndarray) -> None:
+        """(J,) newest positions, rad or m, and their stamps: together they are as old as the arm's oldest."""
+        if np.isfinite(position[self.arm.columns]).all():
+            self._measured.add(int(stamps_ns[self.arm.columns].min()), position, self._late_ns)
+
+    def start(self, stamp_ns: int) -> np.ndarray:
+        """(J,) from where differences count that are stamped so, rad or m: the command for then, between two along a
+        line; the last one holds until the next. Where there was none, the measured position. Raises UnobservedError.
+        """
+        before, after = self._commands.around(stamp_ns)
+        if before:
+            return _between(stamp_ns, before, after or before)
+        known = [state for state in self._measured.around(stamp_ns)
+                 if state and abs(state[0] - stamp_ns) <= self._timeout * 1e9]
         if not known:
-            raise UnobservedError(f"no joint states within {self._timeout} s of its stamp, from where its differences "
-                                  "count")
-        (first_ns, first), (last_ns, last) = known[0], known[-1]
-        share = (stamp_ns - first_ns) / (last_ns - first_ns) if last_ns > first_ns else 0.0
-        return first + share * (last - first)
+            raise UnobservedError(f"no command for its stamp and no joint states within {self._timeout} s of it, from "
+                                  "where its differences count")
+        return _between(stamp_ns, known[0], known[-1])
 
     def problem(self, part: Part) -> str:
         """Why such a part is not for this tool, in words; "" where it is. Numbers are not looked at."""
@@ -72,7 +119,7 @@ class ToolChunks:
         """The chunk with the part as poses in the tool's frame: columns x, y, z and the rotation matrix.
 
         Raises InputError for numbers that are no rotation, UnobservedError for differences from where nothing was
-        measured.
+        commanded or measured, TooFarError for those that add up to no finite position.
         """
         form = rotation_form(part.names)
         rows = part.data[:, [part.names.index(name) for name in pose_names(form)]]
@@ -82,7 +129,9 @@ class ToolChunks:
         if not (off <= _PROPER).all():
             raise InputError(f"row {int(np.argmax(~(off <= _PROPER)))}: no rotation, expected one as {form}")
         if part.space == Space.END_EFFECTOR_DELTA:
-            place, rotation = self._summed(place, rotation, part.frame, self.arm.pose(self.observed(chunk.stamp_ns)))
+            place, rotation = self._summed(place, rotation, part.frame, self.arm.pose(self.start(chunk.stamp_ns)))
+            if not (finite := np.isfinite(place).all(axis=1)).all():
+                raise TooFarError(f"tool, row {int(np.argmin(finite))}: differences add up to no finite position")
         data = np.concatenate([place, rotation.reshape(-1, 9)], axis=1)
         names, frame = pose_names("matrix"), self.arm.tool.frame
         pose = Part(names, data, Space.END_EFFECTOR_POSE, self.arm.tool.link, frame)
@@ -101,6 +150,12 @@ class ToolChunks:
                 here, turned = here + place[k], rotation[k] @ turned
             places[k], rotations[k] = here, turned
         return places, rotations
+
+
+def _between(stamp_ns: int, first: tuple[int, np.ndarray], last: tuple[int, np.ndarray]) -> np.ndarray:
+    """(J,) then, along a line between two stamped positions."""
+    share = (stamp_ns - first[0]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
+    return first[1] + share * (last[1] - first[1])
 
 
 def apart(place: np.ndarray, rotation: np.ndarray, other: np.ndarray, turned: np.ndarray) -> np.ndarray:

@@ -24,10 +24,12 @@ SIZES = {
 LEAST = 1e-8  # of a length: shorter vectors have no direction
 
 
+@np.errstate(over="ignore")  # a length that is too large is refused
 def to_matrix(values: np.ndarray, form: str) -> np.ndarray:
     """(..., n) numbers of a form to (..., 3, 3) rotation matrices.
 
-    Raises InputError for an unknown form, another n, and numbers that say no direction (a quaternion of zeros).
+    Raises InputError for an unknown form, another n, and numbers that say no direction (a quaternion of zeros,
+    or of numbers so large that its length is none).
     """
     values = np.asarray(values, dtype=np.float64)
     check_form(form)
@@ -39,11 +41,14 @@ def to_matrix(values: np.ndarray, form: str) -> np.ndarray:
     if form.startswith("rotation_6d"):
         return _orthonormal(values, columns=form.endswith("columns"))
     if form.startswith("quaternion"):
-        return _from_quaternion(values if form.endswith("wxyz") else np.roll(values, 1, axis=-1))
+        return _from_quaternion(_unit(values if form.endswith("wxyz") else np.roll(values, 1, axis=-1), "quaternion"))
     if form == "vector":
         angle = np.linalg.norm(values, axis=-1, keepdims=True)
+        if not np.isfinite(angle).all():
+            raise InputError("rotation as vector: its length is no finite number, expected an angle in rad")
         # sin(a / 2) / a, which is 1 / 2 at zero
-        return _from_quaternion(np.concatenate([np.cos(angle / 2), np.sinc(angle / (2 * np.pi)) / 2 * values], -1))
+        half = np.concatenate([np.cos(angle / 2), np.sinc(angle / (2 * np.pi)) / 2 * values], -1)
+        return _from_quaternion(_unit(half, "vector"))
     first, second, third = (_about("xyz".index(axis), values[..., i]) for i, axis in enumerate(form[-3:]))
     return first @ second @ third
 
@@ -87,15 +92,16 @@ def _orthonormal(values: np.ndarray, columns: bool) -> np.ndarray:
 
 def _unit(vector: np.ndarray, what: str) -> np.ndarray:
     length = np.linalg.norm(vector, axis=-1, keepdims=True)
-    if not (length > LEAST).all():
-        raise InputError(f"rotation as {what}: a vector of length {float(np.min(length)):.3g}, expected one with a "
+    good = (length > LEAST) & np.isfinite(length)
+    if not good.all():
+        raise InputError(f"rotation as {what}: a vector of length {float(length[~good][0]):.3g}, expected one with a "
                          "direction")
     return vector / length
 
 
 def _from_quaternion(values: np.ndarray) -> np.ndarray:
-    """(..., 4) w, x, y, z to (..., 3, 3)."""
-    w, x, y, z = np.moveaxis(_unit(values, "quaternion"), -1, 0)
+    """(..., 4) w, x, y, z, of length 1, to (..., 3, 3)."""
+    w, x, y, z = np.moveaxis(values, -1, 0)
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
         2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),

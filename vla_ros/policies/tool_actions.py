@@ -21,7 +21,7 @@ class ToolActions:
     """Which of the policy's action dimensions are the tool's: x, y, z in m, then the rotation.
 
     Attributes:
-        space: "pose", or "delta": a row's difference to the row before, of the first row to the observed pose.
+        space: "pose", or "delta": a row's difference to the row before, of the first to the pose at the observation.
         rotation: form of the rotation, of `core.rotations`.
         frame: link of the robot's URDF in whose frame they are; of differences also the tool's own link.
         first: number of the first of them; where they stand, `actions` has dimensions without a joint.
