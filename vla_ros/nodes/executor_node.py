@@ -1,6 +1,7 @@
 """Turns chunks into bounded joint commands at control rate: ROS around `vla_ros.control.executor`."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
 _ONE_MOMENT = 50_000  # ns
+_CHANGING = re.compile(r"-?\d+\.\d+")  # numbers of a warning, which may be others each time
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
 
@@ -322,8 +324,9 @@ class ExecutorNode(ManagedNode):
                 hindrances = self._hindrances()
                 message.message = "; ".join(dict.fromkeys([*filter(None, [message.message]), *hindrances]))
                 warnings = dict.fromkeys([*hindrances, *filter(None, [executor.monitor.first_warning])])
-                for warning in warnings.keys() - self._warned.keys():  # once, until it is over
-                    self.get_logger().warning(warning)
+                warnings = {_CHANGING.sub("#", words): words for words in warnings}
+                for kind in warnings.keys() - self._warned.keys():  # once, until it is over
+                    self.get_logger().warning(warnings[kind])
                 self._warned = warnings
                 message.instructions = self._inputs.instructions
             message.dry_run = self.parameters.dry_run
