@@ -25,7 +25,7 @@ ARGUMENTS = {
     "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N"),
     "mode": ("", "how chunks are blended: ensemble, latest or rtc (of the policy too)"),
     "dry_run": ("", "true: everything but the commands"),
-    "urdf": ("", "path of a URDF whose limits count where they are stricter than the robot file's"),
+    "urdf": ("", "path of a URDF: its limits count where they are stricter than the robot file's, a `tool` needs it"),
     "robot_description": ("", "the text of that URDF instead"),
     "robot_description_topic": ("", "the topic of that text instead, as robot_state_publisher has it"),
     "policy_params": (str(CONFIG / "policy.yaml"), "parameter file of policy_node"),
@@ -60,7 +60,7 @@ def nodes(context: LaunchContext) -> list:
     }
     recorder = common | {"output": given(context, "output"), "time_limit": given(context, "record_limit", float)}
     recorder["compressed_images"] = True
-    markers = common | {name: executor[name] for name in ("urdf", "robot_description")}
+    markers = common | {name: executor[name] for name in ("urdf", "robot_description", "robot_description_topic")}
     return [
         *node(context, "policy_node", policy, file=given(context, "policy_params"), respawn=respawn),
         *node(context, "executor_node", executor, file=given(context, "executor_params"),

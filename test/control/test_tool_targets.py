@@ -168,7 +168,8 @@ def test_out_of_reach_it_holds_as_near_as_it_gets_and_says_so():
     left = np.linalg.norm(here(world)[0] - far)
     assert left > 0.1 and world.executor.state[0] == State.APPROACHING
     assert world.executor.hindrance == (
-        f"tool: holds {left:.3f} m from its target (0.100, 0.440, 0.450) m in base, nearer the arm does not get")
+        f"tool: holds {left:.3f} m from its target (0.100, 0.440, 0.450) m in base, does not get nearer at present "
+        "(joint limit, singularity or out of reach)")
     world.tick(60)  # the chunk is over
     assert world.executor.hindrance == "" and world.executor.state[0] == State.HOLDING
 

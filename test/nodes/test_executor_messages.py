@@ -1,5 +1,7 @@
 """Constants of ExecutorStatus.msg, and a status that is written and read back."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from vla_ros.control.supervisor import Cause, State
 from vla_ros.core.chunk import Space
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.executor.status import fill_status
+from vla_ros.nodes.executor_node import ExecutorNode
 
 
 def test_states_and_causes_are_those_of_the_message():
@@ -38,3 +41,12 @@ def test_a_status_says_what_the_executor_says():
     assert message.last_refusal == f"space: {said}"
     assert (message.chunk_session, message.chunk_sequence) == (1, 2)
     assert len(message.instruction) == 1001  # not five thousand characters ten times a second
+
+
+def test_a_warning_whose_numbers_change_is_logged_once_until_it_is_over():
+    logged = []
+    node = SimpleNamespace(_warned={}, get_logger=lambda: SimpleNamespace(warning=logged.append))
+    far, other = "tool: holds {:.3f} m from its target", "joint j1 turns round"
+    for said in ([far.format(0.25)], [far.format(-0.2), other], [far.format(0.1)], [], [far.format(0.1)]):
+        ExecutorNode._warn(node, said)
+    assert logged == [far.format(0.25), other, far.format(0.1)]

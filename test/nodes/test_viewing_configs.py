@@ -81,7 +81,7 @@ def test_all_of_config_is_installed():
 
 @pytest.mark.parametrize(("joint", "kept"), [("turn", 1), ("elsewhere", 0)])
 def test_a_chunk_for_other_joints_is_not_drawn(joint, kept):
-    node = SimpleNamespace(_names=("turn",), _largest_chunk=10_000, _seen={})
+    node = SimpleNamespace(_names=("turn",), _largest_chunk=10_000, _seen={}, _tool=None)
     message = ActionChunk(step_dt=0.1, horizon=2, parts=[ActionPart(names=[joint], data=array("d", [0.0, 0.1]))])
     MarkerNode._take_chunk(node, serialize_message(message))
     assert len(node._seen) == kept

@@ -269,6 +269,8 @@ class Admission:
             return chunk
         first, (place, rotation) = self._first(chunk, now_ns), arm.pose(measured)
         away, reach = apart(places[first], rotations[first], place, rotation), rules.jump_limit * fastest
+        if len(arm.columns) < 6:  # an arm that is never turned as it is asked to begins as far away as it stays
+            away[1] = 0.0
         if worst := _worst((away - reach)[None]):
             i = worst[1]
             words = f"begins {away[i]:.4g} {_UNITS[i]} from where it is, limit {reach[i]:.4g}"

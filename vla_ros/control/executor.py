@@ -256,6 +256,7 @@ class Executor:
             return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
         target = self._joints(*target, dt)
         position = self.limiter.follow(*target, dt)
+        self.limiter.limited[self._tool.limited] = True  # what a tool's target asks of joints is within their limits
         self._limited |= self.limiter.limited
         if not self._caught_up:
             away = np.where(self.limits.discrete, 0.0, np.abs(position - target[0]))

@@ -40,6 +40,11 @@ class ToolControl:
     def near(self) -> bool:
         return not self._following or self._follower.near
 
+    @property
+    def limited(self) -> np.ndarray:
+        """Columns of the joints that move the tool, where its last step was shortened; none otherwise."""
+        return self._follower.arm.columns if self._follower and self._follower.limited else np.empty(0, dtype=int)
+
     def measured(self, joint_states: MeasuredJoints) -> None:
         """There are new ones."""
         if self._follower:

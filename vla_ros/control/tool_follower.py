@@ -4,12 +4,17 @@ import numpy as np
 
 from vla_ros.control.limiter import stoppable_speed
 from vla_ros.control.tool_arm import ToolArm
+from vla_ros.core.tool import POSITION
 
 _TOLERANCE = 0.005  # m from the target that are no reason to say anything
+_TURNED = 0.05  # rad of the same
 _ABLE = 0.1  # share of the way left that the arm can go, below which it does not get nearer
 _SLACK = 0.5  # of an acceleration limit, for braking at the end of the way; the rest is for its bends
 _QUICKEST = 15.0  # 1/s of the way left: what is straight for the joints is a curve for the tool
-_PATIENCE = 0.3  # s of that before it is said
+_PATIENCE = np.array([0.3, 0.3, 1.0])  # s before a target outside the box, a position, a rotation are spoken of
+_ALL = 6  # joints from which on every rotation can be asked for
+_STUCK = "does not get nearer at present (joint limit, singularity or out of reach)"
+_ROUNDING = 1e-9  # share of a speed
 
 
 class ToolFollower:
@@ -21,6 +26,8 @@ class ToolFollower:
 
     Attributes:
         reason: why the tool does not get to its target, in words; "" where it does.
+        limited: the last step was shortened: by the box, by a speed or acceleration of the tool or of its joints, or by
+            the way that braking takes.
         near: the position is no further from the target than the tool travels in a control period.
     """
 
@@ -30,7 +37,8 @@ class ToolFollower:
 
     def rest(self) -> None:
         """There is no target."""
-        self.reason, self.near, self._stuck = "", False, 0.0
+        self.reason, self.near, self.limited = "", False, False
+        self._since = np.zeros(len(_PATIENCE))  # s that each of them lasts
 
     def follow(
         self, pose: np.ndarray, slope: np.ndarray, position: np.ndarray, velocity: np.ndarray, dt: float
@@ -52,22 +60,28 @@ class ToolFollower:
         away = np.concatenate([inside - place, arm.turn(rotation, target)])
         moving = np.concatenate([np.where(inside == pose[:3], slope[:3], 0.0),
                                  _axis(slope[3:].reshape(3, 3) @ target.T)])
-        moving *= self._share(moving)
+        shares = [self._share(moving)]
+        moving *= shares[0]
         left, room = away - moving * dt, (arm.lower - joints, arm.upper - joints)
         way = arm.way(jacobian, left, *room)
-        wish = self._pace(way, jacobian @ way, dt) * way
+        pace, quickest = self._pace(way, jacobian @ way, dt), min(_QUICKEST, 1.0 / dt)
+        shares.append(pace / quickest)
+        wish = pace * way
         if moving.any():
             low, high = (stoppable_speed(np.maximum(most, 0.0), _SLACK * arm.acceleration, dt)
                          for most in (-room[0], room[1]))
             wish = wish + arm.resolve(jacobian, moving, -low, high)
-        wish *= min(self._share(jacobian @ wish), _share(wish, arm.fastest))
+        shares.append(min(self._share(jacobian @ wish), _share(wish, arm.fastest)))
+        wish *= shares[-1]
         change = wish - before
-        change *= self._share(jacobian @ change, dt)
+        shares += [self._share(jacobian @ change, dt), _share(change, arm.acceleration * dt)]
+        change *= shares[-2]
         found = before + np.clip(change, -arm.acceleration * dt, arm.acceleration * dt)
         if self._share(jacobian @ found) < 1.0:  # joints that change as fast as they can, each, mix their speeds
             whole = before + change * _share(change, arm.acceleration * dt)
             found = max(found, whole, key=lambda speeds: self._share(jacobian @ speeds))
-        self._judge(inside, left[:3], (jacobian @ way)[:3], dt)
+        self.limited = min(shares) < 1.0 - _ROUNDING or bool((inside != pose[:3]).any())
+        self._judge(pose[:3], left, jacobian @ way, dt)
         return joints + found * dt, found
 
     def _pace(self, way: np.ndarray, gone: np.ndarray, dt: float) -> float:
@@ -87,17 +101,29 @@ class ToolFollower:
         return _share(np.array([np.linalg.norm(twist[:3]), np.linalg.norm(twist[3:])]), most)
 
     def _judge(self, target: np.ndarray, left: np.ndarray, gone: np.ndarray, dt: float) -> None:
-        """Whether what the arm can do, `gone` (3,), comes near to the way that is `left` (3,)."""
-        distance = float(np.linalg.norm(left))
-        self.near = distance <= self.arm.tool.velocity * dt
-        stands = distance > _TOLERANCE and gone @ left < _ABLE * left @ left
-        self._stuck = self._stuck + dt if stands else 0.0
-        if not stands:
-            self.reason = ""
-        elif self._stuck >= _PATIENCE:
-            said = ", ".join(f"{value:.3f}" for value in target)
-            self.reason = (f"tool: holds {distance:.3f} m from its target ({said}) m in {self.arm.tool.frame}, nearer "
-                           "the arm does not get")
+        """Whether the `target` (3,) m is in the box, and whether what the arm can do, `gone` (6,), comes near to the
+        way that is `left` (6,)."""
+        tool, distance, turned = self.arm.tool, float(np.linalg.norm(left[:3])), float(np.linalg.norm(left[3:]))
+        over = np.maximum(target - tool.upper, tool.lower - target)
+        self.near = distance <= tool.velocity * dt
+        stands = [
+            over.max() > _TOLERANCE,
+            distance > _TOLERANCE and gone[:3] @ left[:3] < _ABLE * distance**2,
+            len(self.arm.columns) >= _ALL and turned > _TURNED and gone[3:] @ left[3:] < _ABLE * turned**2,
+        ]
+        self._since = np.where(stands, self._since + dt, 0.0)
+        told = stands & (self._since >= _PATIENCE)
+        self.reason = ""
+        if told.any():
+            i, place = int(over.argmax()), np.clip(target, tool.lower, tool.upper)
+            words = (
+                f"target {POSITION[i]} {target[i]:.3f} m is outside the box, {tool.lower[i]:g} to {tool.upper[i]:g} m "
+                f"in {tool.frame}; it goes to the box's side",
+                f"holds {distance:.3f} m from its target ({', '.join(f'{value:.3f}' for value in place)}) m in "
+                f"{tool.frame}, {_STUCK}",
+                f"holds {turned:.3f} rad from the rotation of its target, {_STUCK}",
+            )
+            self.reason = "tool: " + "; ".join(text for text, so in zip(words, told, strict=True) if so)
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:

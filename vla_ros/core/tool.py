@@ -18,7 +18,7 @@ class Tool:
     Attributes:
         link: of the URDF; its frame is the tool's.
         frame: the link of the URDF in whose frame poses are given; it stands between the URDF's root and the tool.
-        lower, upper: corners of the box that its position stays in, m, in `frame`.
+        lower, upper: corners of the box that its target stays in, m, in `frame`.
         velocity, acceleration: m/s and m/s², of the tool's target.
         rotation_velocity, rotation_acceleration: rad/s and rad/s².
     """

@@ -2,12 +2,13 @@
 
 import struct
 from array import array
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
+from vla_ros.core.robot import RobotSpec
+from vla_ros.core.tool import pose_names
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 
 MAX_PARTS = 100  # of a chunk
@@ -15,8 +16,9 @@ _ROOM = 4096  # bytes for the header and what else a message may say in words
 _STEM = 4  # bytes of a serialized message before its content
 
 
-def chunk_size_limit(names: Sequence[str], max_horizon: int) -> int:
-    """Bytes beyond which a serialized chunk for these J joints cannot be an honest one."""
+def chunk_size_limit(robot: RobotSpec, max_horizon: int) -> int:
+    """Bytes beyond which a serialized chunk for this robot's joints, and its tool, cannot be an honest one."""
+    names = (*robot.joint_names, *(pose_names("matrix") if robot.tool else ()))  # the longest form
     return _ROOM + sum(len(name) + 64 for name in names) + 8 * max_horizon * len(names)
 
 

@@ -1,6 +1,7 @@
 """Turns chunks into bounded joint commands at control rate: ROS around `vla_ros.control.executor`."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
 _ONE_MOMENT = 50_000  # ns
+_CHANGING = re.compile(r"-?\d+\.\d+")  # numbers in words that are made anew each time
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
 
@@ -321,15 +323,19 @@ class ExecutorNode(ManagedNode):
                 executor.begin_interval()
                 hindrances = self._hindrances()
                 message.message = "; ".join(dict.fromkeys([*filter(None, [message.message]), *hindrances]))
-                warnings = dict.fromkeys([*hindrances, *filter(None, [executor.monitor.first_warning])])
-                for warning in warnings.keys() - self._warned.keys():  # once, until it is over
-                    self.get_logger().warning(warning)
-                self._warned = warnings
+                self._warn([*hindrances, *filter(None, [executor.monitor.first_warning])])
                 message.instructions = self._inputs.instructions
             message.dry_run = self.parameters.dry_run
             if message.state in (State.UNCONFIGURED, State.INACTIVE) and self._refusal:
                 message.message = self._refusal
             self._status_publisher.publish(message)
+
+    def _warn(self, said: list[str]) -> None:
+        """Logs each warning once, until it is over, whatever becomes of its numbers."""
+        warnings = {_CHANGING.sub("#", words): words for words in said}
+        for kind in warnings.keys() - self._warned.keys():
+            self.get_logger().warning(warnings[kind])
+        self._warned = warnings
 
 
 def main(args: list[str] | None = None) -> int:

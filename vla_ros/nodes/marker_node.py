@@ -28,6 +28,7 @@ from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 from vla_ros.nodes.taking import Withheld
+from vla_ros.nodes.tool_way import rows_of, tool_way
 
 MOST_TIPS = 8
 _KEPT = 8  # chunks that wait for the executor's word
@@ -42,8 +43,9 @@ _COLOURS = {  # r, g, b
 
 @dataclass(frozen=True)
 class MarkerParameters(NodeParameters):
-    urdf: str = parameter("", "path of the robot's URDF; empty: robot_description, the parameter or the topic")
-    robot_description: str = parameter("", "text of the robot's URDF")
+    urdf: str = parameter("", "path of the robot's URDF")
+    robot_description: str = parameter("", "the text of it instead")
+    robot_description_topic: str = parameter("", "the topic of that text instead; robot_description where none is said")
     tips: tuple[str, ...] = parameter((), "links whose ways are drawn; empty: the ends of what the joints move")
     rate: float = parameter(10.0, "drawn at most", unit="Hz", low=1.0, high=60.0)
 
@@ -51,8 +53,9 @@ class MarkerParameters(NodeParameters):
 class MarkerNode(ManagedNode):
     """Publishes `~/markers` (visualization_msgs/MarkerArray) in the frame of the URDF's root link.
 
-    Namespaces: "chunk", the way of each tip by the newest chunk that the executor has accepted, grey where it is over;
-    "command" and "measured", the arm as lines; "state", the executor's state and the instruction in words.
+    Namespaces: "chunk", the way of each tip by the newest chunk that the executor has accepted, grey where it is over,
+    or by a chunk for the robot's tool that of the tool alone; "command" and "measured", the arm as lines; "state", the
+    executor's state and the instruction in words.
     """
 
     def __init__(self) -> None:
@@ -64,18 +67,22 @@ class MarkerNode(ManagedNode):
         self._names = robot.joint_names
         self._discrete = {joint.name for joint in robot.joints if joint.discrete}
         self._tree: Kinematics | None = None
+        self._tool = robot.tool
         self._seen: dict[tuple[int, int], ActionChunk] = {}
         self._followed: tuple[int, int] | None = None  # the newest accepted one; may arrive after the status
         self._status: ExecutorStatus | None = None
         self._accepted = 0
-        if values.urdf and values.robot_description:
-            raise InputError("parameters urdf and robot_description: both are set, expected one of them")
+        names = ("urdf", "robot_description", "robot_description_topic")
+        given = [name for name in names if getattr(values, name)]
+        if len(given) > 1:
+            raise InputError(f"parameters {' and '.join(given)}: all of them are set, expected one")
         if source := values.urdf or values.robot_description:
             self._take_tree(Kinematics(source))
         else:
-            self.get_logger().info("waiting for the topic robot_description: no URDF is given")
-            subscribe_bounded(self, String, "robot_description", self._take_description, STATUS_QOS, limit=MOST_BYTES)
-        self._largest_chunk = chunk_size_limit(robot.joint_names, ExecutorParameters().max_horizon)
+            topic = values.robot_description_topic or "robot_description"
+            self.get_logger().info(f"waiting for the topic {topic}: no URDF is given")
+            subscribe_bounded(self, String, topic, self._take_description, STATUS_QOS, limit=MOST_BYTES)
+        self._largest_chunk = chunk_size_limit(robot, ExecutorParameters().max_horizon)
         subscribe_raw(self, ChunkMessage, "action_chunk", self._take_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(self, ExecutorStatus, "executor_node/status", self._take_status, STATUS_QOS)
         self._publisher = self.create_publisher(MarkerArray, "~/markers", COMMAND_QOS)
@@ -87,7 +94,8 @@ class MarkerNode(ManagedNode):
         try:
             self._take_tree(Kinematics(message.data))
         except InputError as error:
-            self.get_logger().error(f"topic robot_description: {error}")
+            topic = self.parameters.robot_description_topic or "robot_description"
+            self.get_logger().error(f"topic {topic}: {error}")
 
     def _take_tree(self, tree: Kinematics) -> None:
         """Raises InputError where the tree does not fit the robot file."""
@@ -108,6 +116,8 @@ class MarkerNode(ManagedNode):
         try:
             chunk = read_chunk(deserialize_message(data, ChunkMessage))
             chunk.targets.joint_positions(self._names, np.zeros(len(self._names)))  # its joints are the robot's
+            if part := chunk.targets.spatial:
+                rows_of(part, self._tool)  # and so is its tool
         except Exception:  # whatever the decoder raises on foreign bytes; the executor says so
             return
         self._seen[chunk.session, chunk.sequence] = chunk
@@ -142,19 +152,26 @@ class MarkerNode(ManagedNode):
 
     def _chunk_markers(self, status: ExecutorStatus, command: Mapping[str, float]) -> list[Marker]:
         chunk, now = self._seen.get(self._followed), stamp_ns(status)
-        found = [Marker(ns="chunk", id=index, action=Marker.DELETE) for index in range(len(self._tips))]
+        found = [Marker(ns="chunk", id=index, action=Marker.DELETE) for index in range(max(len(self._tips), 1))]
         live = chunk is not None and status.live_chunks and chunk.stamp_ns + chunk.duration * NS > now
         if not live or not set(self._names) <= set(command):
             return found
+        over = [chunk.stamp_ns + (row + 1) * chunk.step_dt * NS <= now for row in range(chunk.horizon)]
+        for marker, places in zip(found, self._ways(chunk, command, sum(over)), strict=False):
+            marker.action, marker.type, marker.scale.x = Marker.ADD, Marker.LINE_STRIP, 0.004
+            marker.points = _points(places)
+            marker.colors = [_colour("past" if gone else "chunk") for gone in over]
+        return found
+
+    def _ways(self, chunk: ActionChunk, command: Mapping[str, float], now: int) -> list[np.ndarray]:
+        """(H, 3) m for each tip, or for the tool alone; `now`: the row that is followed."""
+        if part := chunk.targets.spatial:
+            poses, tool = self._tree.poses(command), self._tool
+            return [tool_way(part, tool, poses, now)] if {tool.link, tool.frame} <= set(poses) else []
         rest = np.array([command[name] for name in self._names])
         rows = chunk.targets.joint_positions(self._names, rest)  # (H, J)
         poses = self._tree.poses(dict(zip(self._names, rows.T, strict=True)))
-        over = [chunk.stamp_ns + (row + 1) * chunk.step_dt * NS <= now for row in range(chunk.horizon)]
-        for marker, tip in zip(found, self._tips, strict=True):
-            marker.action, marker.type, marker.scale.x = Marker.ADD, Marker.LINE_STRIP, 0.004
-            marker.points = _points(np.broadcast_to(poses[tip], (chunk.horizon, 4, 4))[:, :3, 3])
-            marker.colors = [_colour("past" if gone else "chunk") for gone in over]
-        return found
+        return [np.broadcast_to(poses[tip], (chunk.horizon, 4, 4))[:, :3, 3] for tip in self._tips]
 
     def _arm(self, kind: str, positions: Mapping[str, float]) -> Marker:
         """Lines from joint to joint; none where a joint is not known."""

@@ -31,7 +31,11 @@ def open_session(
     options: SessionOptions | None = None, tokenizer: str | None = None,
 ) -> PolicySession:
     """`open_policy` and a warm-up, so that the first inference takes as long as every other. Raises InputError."""
-    session = PolicySession(open_policy(path, robot, device, dtype, tokenizer), options)
+    loaded = open_policy(path, robot, device, dtype, tokenizer)
+    if options and options.guided and getattr(getattr(loaded.processor, "embodiment", None), "tool", None):
+        raise InputError("rtc: true, and the policy's actions are a tool's, which real-time chunking does not take; "
+                         "expected rtc: false, and mode latest or ensemble of the executor")
+    session = PolicySession(loaded, options)
     session.warm_up(example_sample(robot, session.processor))
     return session
 

@@ -15,7 +15,6 @@ from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.instruction import Agreement
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
-from vla_ros.core.tool import pose_names
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
@@ -58,8 +57,7 @@ class Inputs:
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
         self.instructions = 0
         self._agreement, self._policy = Agreement(), None
-        pose = pose_names("matrix") if robot.tool else ()  # the longest form
-        self._largest_chunk = chunk_size_limit((*robot.joint_names, *pose), parameters.max_horizon)
+        self._largest_chunk = chunk_size_limit(robot, parameters.max_horizon)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=_KEPT)
         self._joint_states = [
             subscribe_joint_states(node, stream.topic, partial(self._on_joint_state, stream), joints_qos, self._refuse)

@@ -32,7 +32,9 @@ class ExecutorParameters(NodeParameters):
     )
     interpolation: str = parameter(_S.interpolation, "between the rows of a chunk", choices=INTERPOLATIONS)
     dry_run: bool = parameter(False, "everything but the command publishers")
-    urdf: str = parameter("", "path of a URDF whose limits count where they are stricter than the robot file's")
+    urdf: str = parameter(
+        "", "path of a URDF: its limits count where they are stricter than the robot file's, a `tool` needs it"
+    )
     robot_description: str = parameter("", "the text of a URDF, as robot_state_publisher has it; same use")
     robot_description_topic: str = parameter(
         "", "where robot_state_publisher says that text (robot_description); read when the node is configured"

@@ -1,0 +1,42 @@
+"""The way of the tool that an end-effector part of a chunk asks for, to be drawn."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+
+import numpy as np
+
+from vla_ros.core.chunk import Part, Space
+from vla_ros.core.errors import InputError
+from vla_ros.core.rotations import to_matrix
+from vla_ros.core.tool import Tool, pose_names, rotation_form
+
+
+def rows_of(part: Part, tool: Tool) -> np.ndarray:
+    """(H, 4, 4) poses, or differences, in m. Raises InputError for a part that is not this tool's."""
+    form = rotation_form(part.names)
+    if not form or part.frame not in (tool.frame, tool.link):
+        raise InputError(f"{part.space.name} of {list(part.names)[:15]} in frame {part.frame!r}, expected the tool's")
+    values = part.data[:, [part.names.index(name) for name in pose_names(form)]]
+    rows = np.tile(np.eye(4), (len(values), 1, 1))
+    rows[:, :3, 3], rows[:, :3, :3] = values[:, :3], to_matrix(values[:, 3:], form)
+    return rows
+
+
+def tool_way(part: Part, tool: Tool, poses: Mapping[str, np.ndarray], now: int) -> np.ndarray:
+    """(H, 3) m, where the rows place the tool in the frame of the URDF's root.
+
+    Args:
+        poses: link -> (4, 4) pose in the root's frame, of the command.
+        now: the row that is followed. Differences add up so that it is where the command is: nobody but the executor
+            knows where they count from.
+    """
+    rows, frame = rows_of(part, tool), poses[part.frame]
+    if part.space == Space.END_EFFECTOR_POSE:
+        return (frame @ rows)[:, :3, 3]
+    if part.frame == tool.link:
+        rows = np.array(list(accumulate(rows, np.matmul)))
+        places = (rows[:, :3, 3] - rows[now, :3, 3]) @ rows[now, :3, :3]  # in the tool's frame of now
+    else:
+        places = np.cumsum(rows[:, :3, 3], axis=0)
+        places -= places[now]
+    return poses[tool.link][:3, 3] + places @ frame[:3, :3].T
