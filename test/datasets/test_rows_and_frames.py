@@ -217,7 +217,8 @@ def test_actions_are_sorted_by_their_names(tmp_path):
     ({"right": ["r.pos", "s.pos"], "left": ["l.pos"]}, {"left": ["l"], "right": ["r", "s"]}, (("r", "s", "l"),) * 2),
     ({"arm": {"motors": {"b": 1, "a": 0}}, "hand": {"g": 0}}, None, (("a", "b", "g"),) * 2),
     (["state"], {"motors": ["a", "b", "c"], "more": None}, (("a", "b", "c"),) * 2),
-    (["state"], ["action"], (("joint_0", "joint_1", "joint_2"),) * 2), ([], {}, (("joint_0", "joint_1", "joint_2"),) * 2),
+    (["state"], ["action"], (("joint_0", "joint_1", "joint_2"),) * 2),
+    ([], {}, (("joint_0", "joint_1", "joint_2"),) * 2),
 ])  # fmt: skip
 def test_names(tmp_path, state, action, expected):
     vector = {"dtype": "float32", "shape": [3]}
@@ -227,8 +228,9 @@ def test_names(tmp_path, state, action, expected):
 
 
 @pytest.mark.parametrize("names", [
-    ["a", "b"], {"right": ["a", "b"], "left": ["c", "d"]}, {"motors": ["a"]}, {"a": 0, "b": 1}, {"a": 0, "b": 0, "c": 1},
-    {"right": {"a": 1, "b": 2}, "left": {"c": 0}}, {"a": 0, "b": ["c", "d"]}, "abc", 3, {"a": 0.5},
+    ["a", "b"], {"right": ["a", "b"], "left": ["c", "d"]}, {"motors": ["a"]}, {"a": 0, "b": 1},
+    {"a": 0, "b": 0, "c": 1}, {"right": {"a": 1, "b": 2}, "left": {"c": 0}}, {"a": 0, "b": ["c", "d"]},
+    "abc", 3, {"a": 0.5},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("key", ["observation.state", "action"])
 def test_names_that_do_not_fit(tmp_path, key, names):
