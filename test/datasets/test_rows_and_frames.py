@@ -14,7 +14,7 @@ import torch
 from families import FAMILIES, INSTRUCTIONS, fresh
 from training_data import write_dataset
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.stream import JOINT_STATES
 from vla_ros.datasets.check import check
 from vla_ros.datasets.lerobot import Dataset
@@ -214,12 +214,31 @@ def test_actions_are_sorted_by_their_names(tmp_path):
     (["x", "g", "g"], None, (("x", "g", "g"),) * 2),
     (None, None, (("joint_0", "joint_1", "joint_2"),) * 2),
     (["a", "b", "c"], ["a", "b", "d"], (("a", "b", "c"), ("a", "b", "d"))),
+    ({"right": ["r.pos", "s.pos"], "left": ["l.pos"]}, {"left": ["l"], "right": ["r", "s"]}, (("r", "s", "l"),) * 2),
+    ({"arm": {"motors": {"b": 1, "a": 0}}, "hand": {"g": 0}}, None, (("a", "b", "g"),) * 2),
+    (["state"], {"motors": ["a", "b", "c"], "more": None}, (("a", "b", "c"),) * 2),
+    (["state"], ["action"], (("joint_0", "joint_1", "joint_2"),) * 2),
+    ([], {}, (("joint_0", "joint_1", "joint_2"),) * 2),
 ])  # fmt: skip
 def test_names(tmp_path, state, action, expected):
     vector = {"dtype": "float32", "shape": [3]}
     changes = {"observation.state": vector | {"names": state}, "action": vector | {"names": action}}
     dataset = Dataset(odd.write(tmp_path / "d", info=changes))
     assert (dataset.joint_names, dataset.action_names) == expected
+
+
+@pytest.mark.parametrize("names", [
+    ["a", "b"], {"right": ["a", "b"], "left": ["c", "d"]}, {"motors": ["a"]}, {"a": 0, "b": 1},
+    {"a": 0, "b": 0, "c": 1}, {"right": {"a": 1, "b": 2}, "left": {"c": 0}}, {"a": 0, "b": ["c", "d"]},
+    "abc", 3, {"a": 0.5},
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("key", ["observation.state", "action"])
+def test_names_that_do_not_fit(tmp_path, key, names):
+    vector = {"dtype": "float32", "shape": [3], "names": ["a", "b", "c"]}
+    changes = {"observation.state": vector, "action": vector, key: vector | {"names": names}}
+    said = re.escape(f"{key}: names {shown(names)} of shape [3], expected 3 names, or null; correct meta/info.json")
+    with pytest.raises(InputError, match=said):
+        Dataset(odd.write(tmp_path / "d", info=changes))
 
 
 def test_one_joint_is_a_plain_number(tmp_path, capsys):

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies import describe, load, save
+from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Dimension, Embodiment
 from vla_ros.policies.normalisation import write_statistics
 from vla_ros.policies.registry import export
@@ -149,8 +150,20 @@ def test_a_deviation_counts_too(tmp_path):
             kept |= {f"{feature}.mean": np.float32([0.4, -3.2, 5.1, 2, -1.1, 6])}
             kept |= {f"{feature}.std": np.float32([24, 31, 28, 19, 22, 18])}
         save_file(kept, file)
-    with pytest.raises(InputError, match=r"observation.state: shoulder_pan reaches 48.4, which cannot be rad"):
+    with pytest.raises(InputError, match=r"observation.state: shoulder_pan reaches 48.4 \(mean ± 2 std\), which"):
         load(folder, robot=ROBOT)
+
+
+@pytest.mark.parametrize("bounds", [("min", "max"), ("q01", "q99"), ("min", "max", "q01", "q99")], ids=str)
+def test_a_deviation_does_not_count_beside_bounds(bounds):
+    """A wrist that turns by 6.3 rad and is at either end for most of the time: two deviations are 9.2 rad."""
+    values = np.array([0.1] * 4 + [6.2] * 6)
+    rows = {"mean": [values.mean()], "std": [values.std()]} | {
+        name: [values.min() if name in ("min", "q01") else values.max()] for name in bounds}
+    wrist = [Dimension("wrist")]
+    assert not not_rad(wrist, rows)
+    assert "wrist reaches 355.2, which cannot" in not_rad(wrist, {k: np.degrees(v) for k, v in rows.items()})
+    assert "(mean ± 2 std), which cannot" in not_rad(wrist, {name: rows[name] for name in ("mean", "std")})
 
 
 @pytest.mark.parametrize(("row", "message"), [

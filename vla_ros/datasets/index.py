@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -194,29 +194,42 @@ def _episodes_v2(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
     return episodes
 
 
-def _names_of(feature: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Of the numbers of a vector feature, as a list, a list in a mapping, or a mapping to places; None without any.
+def _names_of(feature: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
+    """Of the numbers of a vector feature: a list, a mapping to places, or groups of these, whose names follow one
+    another in the order of the file. None without any, or with one name for the whole vector, as converters write it.
 
     `.pos` of LeRobot's own robots is left away where that makes no two names alike: `shoulder_pan.pos` is a joint's
-    position, and robot files call the joint `shoulder_pan`.
+    position, and robot files call the joint `shoulder_pan`. Raises InputError for names of another number.
     """
-    names, count = feature.get("names"), feature["shape"][0]
-    while isinstance(names, dict) and not all(isinstance(place, int) for place in names.values()):
-        names = next(iter(names.values()), None)
-    if isinstance(names, dict) and sorted(names.values()) == list(range(count)):
-        names = sorted(names, key=names.__getitem__)
-    if not isinstance(names, list) or len(names) != count:
+    said, count = feature.get("names"), feature["shape"][0]
+    names = _flat(said)
+    if names == [] or isinstance(said, list) and len(said) == 1 < count:
         return None
+    if names is None or len(names) != count:
+        raise InputError(f"{where}: names {shown(said)} of shape [{count}], expected {count} names, or null; correct "
+                         "meta/info.json")
     names = [name if isinstance(name, str) else shown(name) for name in names]
     short = [name.removesuffix(".pos") for name in names]
     return tuple(short if len(set(short)) == len(set(names)) else names)
 
 
-def joint_names(state: Mapping[str, Any], action: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _flat(said: Any) -> list[Any] | None:
+    """The names that `names` of a feature holds, in order; None where that cannot be told."""
+    if isinstance(said, dict) and said and all(type(place) is int for place in said.values()):
+        return sorted(said, key=said.__getitem__) if sorted(said.values()) == list(range(len(said))) else None
+    if isinstance(said, dict):
+        groups = [_flat(group) for group in said.values()]
+        return None if None in groups else [*chain.from_iterable(groups)]
+    return [] if said is None else said if isinstance(said, list) else None
+
+
+def joint_names(
+    state: Mapping[str, Any], action: Mapping[str, Any], where: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Of the states and of the actions of a file; names that one of both lacks are the other's where sizes agree, and
-    say nothing of which joint is which where they do not."""
+    say nothing of which joint is which where they do not. Raises InputError that begins with `where`."""
     sizes = [feature["shape"][0] for feature in (state, action)]
-    states, actions = _names_of(state), _names_of(action)
+    states, actions = _names_of(state, f"{where}: observation.state"), _names_of(action, f"{where}: action")
     if sizes[0] == sizes[1]:
         states, actions = states or actions, actions or states
     of_actions = "joint" if sizes[0] == sizes[1] else "action"

@@ -89,7 +89,8 @@ class Dataset:
         videos = [self._keys[n] for n in pictures if self._dtypes[n] == "video" and n not in self.unreadable]
         self.said_statistics = read_statistics(self.path)
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
-        self._written = dict(zip(VECTORS, joint_names(*(features[key] for key in VECTORS)), strict=True))
+        names = joint_names(*(features[key] for key in VECTORS), f"dataset {self.path}")
+        self._written = dict(zip(VECTORS, names, strict=True))
         self.joint_names, self.action_names = self._written.values()
         self._order = list(range(len(self.action_names)))  # the columns of the file's actions, in ours
         self.hold: tuple[str, ...] = ()

@@ -146,13 +146,16 @@ def not_rad(
 ) -> str:
     """Why statistics, (D,) each in the policy's units, cannot be of joints in rad or m; "" where they can.
 
-    A mean with two deviations counts too: old folders hold nothing else.
+    The mean with two deviations counts where there are no bounds, as in old folders: data with bounds may well lie
+    within two deviations of their mean, as those of a joint that is either here or there.
 
     Args:
         limits: joint -> how far from zero the robot lets it go, which may be farther.
     """
     low = {name: np.asarray(rows[name], np.float64) for name in ("min", "max", "mean", "q01", "q99") if name in rows}
-    if "mean" in low and "std" in rows:
+    how = ""
+    if low.keys() == {"mean"} and "std" in rows:
+        how = " (mean ± 2 std)"
         low |= {sign: low["mean"] + sign * np.asarray(rows["std"]) for sign in (-2, 2)}
     for index, d in enumerate(dimensions):
         found = [values[index] for values in low.values() if index < len(values)]
@@ -161,6 +164,6 @@ def not_rad(
         offset = d.offset if d.mode == "absolute" else 0.0
         reach = max(abs((value - offset) / d.scale) for value in found)
         if reach > max(WIDEST, 1.5 * (limits or {}).get(d.joint, 0.0)):
-            return f"{d.joint} reaches {reach:.4g}, which cannot be rad or m; say each joint's unit, as in "\
+            return f"{d.joint} reaches {reach:.4g}{how}, which cannot be rad or m; say each joint's unit, as in "\
                    f"`- {{joint: {d.joint}, unit: degrees}}`"
     return ""

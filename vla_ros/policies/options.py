@@ -12,6 +12,7 @@ from vla_ros.core.hub import no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.formats.pickles import hint
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics
 from vla_ros.policies.rows import Rows
 from vla_ros.policies.tokenizer import Tokenizer
@@ -153,4 +154,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not (path / "config.json").exists() and (path / "adapter_config.json").exists():
         raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of its "
                          "base beside it")
+    if not (path / "config.json").exists() and (what := hint(path)):
+        raise InputError(f"checkpoint {path}: config.json is missing{what}")
     return read_mapping(path / "config.json", "checkpoint")

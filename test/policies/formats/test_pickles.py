@@ -1,13 +1,17 @@
 """Files that torch.save wrote: read, converted or refused, and nothing in them runs."""
 
 import argparse
+import decimal
+import functools
 import io
 import json
 import os
 import pickle
 import shutil
+import signal
 import struct
 import subprocess
+import types
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -67,6 +71,9 @@ def beside() -> dict:
         "hyper_parameters": argparse.Namespace(path=Path("/data"), own=Own(), kind=Own, more={1, 2}, z=1j, b=b"x"),
         "callbacks": {Own: {"best": torch.tensor(1.0), (1, 2): [None, True, -5, 2**70, 0.5]}},
         "rng": np.random.default_rng(0).integers(0, 9, 3), "own": Own(1),
+        "schedule": functools.partial(len, "x"), "more": types.SimpleNamespace(a=1), "left": decimal.Decimal("0.1"),
+        "signal": signal.SIGTERM, "why": ValueError("x"), "spectrum": torch.ones(2, dtype=torch.complex64),
+        "turned": torch.ones(2).cfloat().conj(), "buffer": io.BytesIO(b"x"),
     }  # fmt: skip
 
 
@@ -98,7 +105,8 @@ def test_tensors_of_every_format(tmp_path, options, under):
         before = Own.made
         file = TorchFile(path)
         assert Own.made == before
-        assert {"argparse.Namespace", f"{__name__}.Own"} <= set(file.foreign)
+        assert {"argparse.Namespace", f"{__name__}.Own", "functools.partial", "types.SimpleNamespace",
+                "decimal.Decimal"} <= set(file.foreign)  # fmt: skip
         assert any(name.startswith("pathlib.") for name in file.foreign)
     same(file, tensors)
 
@@ -107,6 +115,36 @@ def test_torchs_own_eight_bit_floats(tmp_path):
     tensors = {"x": torch.ones(3).to(torch.float8_e4m3fn)}
     file = TorchFile(written(tmp_path / "x.pt", tensors))
     assert file.dtypes == {"x": "F8_E4M3"} and torch.equal(file.read("x").float(), torch.ones(3))
+
+
+@pytest.mark.parametrize("options", FORMATS[:2], ids=str)
+def test_numbers_that_are_not_as_they_are_stored(tmp_path, options):
+    """torch notes a sign beside the tensor: the imaginary part of a conjugate number is stored with the other one."""
+    turned = torch.complex(torch.ones(3), torch.arange(3.0)).conj()
+    path = written(tmp_path / "x.pt", {"state_dict": {"x": turned.imag}}, **options)
+    with pytest.raises(InputError, match=r"'x' has torch's bit 'neg' and other numbers than are stored, .*resolve_neg"):
+        TorchFile(path)
+    plain = {"x": turned.imag.resolve_neg()}
+    same(TorchFile(written(tmp_path / "x.pt", {"state_dict": plain, "beside": turned}, **options)), plain)
+    with pytest.raises(InputError, match="'x' is torch.complex64, expected one of"):
+        TorchFile(written(tmp_path / "x.pt", {"x": turned}, **options))
+
+
+@pytest.mark.parametrize(("kind", "name"), [
+    (torch.ones(2, dtype=torch.complex64), "torch.ComplexFloatStorage"),
+    (torch.ones(2, dtype=torch.uint16), "torch.uint16"),
+])  # fmt: skip
+def test_kinds_of_storages_and_numbers_that_are_unknown(tmp_path, monkeypatch, kind, name):
+    """As a newer torch may write them."""
+    monkeypatch.delitem(unpickling.STORAGES, "ComplexFloatStorage")
+    monkeypatch.setattr(unpickling, "TYPES", {})
+    tensors = weights()
+    path = written(tmp_path / "x.pt", {"state_dict": tensors, "beside": kind})
+    file = TorchFile(path)
+    same(file, tensors)
+    assert file.foreign == (name,)
+    with pytest.raises(InputError, match=f"'a': 'would construct {name}', expected the name of a tensor"):
+        TorchFile(written(tmp_path / "x.pt", {"a": kind}))
 
 
 def test_a_networks_own_state(tmp_path):
@@ -129,6 +167,7 @@ HOSTILE = {
     "system": (Calls(os.system, "touch {0}"), "would call 'posix.system'"),
     "eval": (Calls(eval, "open('{0}', 'w')"), "would call 'builtins.eval'"),
     "exec": (Calls(exec, "open('{0}', 'w')"), "would call 'builtins.exec'"),
+    "open": (Calls(open, "{0}", "w"), r"would call '_?io.open'"),
     "popen": (Calls(subprocess.check_call, ["touch", "{0}"]), "would call 'subprocess.check_call'"),
     "getattr": (Calls(getattr, os, "system"), "would call 'builtins.getattr'"),
     "import": (Calls(__import__, "os"), "would call 'builtins.__import__'"),
@@ -337,6 +376,19 @@ def test_converted_by_the_command(tmp_path, capsys):
     assert not (tmp_path / "bad").exists()
 
 
+def test_a_configuration_is_found_from_the_files_own_folder(tmp_path, monkeypatch):
+    for name in ("checkpoints", "configs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "configs/kosmos.json").write_text('{"x": 1}')
+    written(tmp_path / "checkpoints/kosmos.pt", weights())
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    assert convert([Path("kosmos.pt")], Path("out")) == ()
+    assert json.loads(Path("out/config.json").read_text()) == {"x": 1}
+    (tmp_path / "link.pt").symlink_to("checkpoints/kosmos.pt")  # its own place counts, not that of what it names
+    [note] = convert([tmp_path / "link.pt"], Path("linked"))
+    assert "no config.json was found" in note
+
+
 def test_shards_come_and_go(tmp_path):
     rows = weights()
     one = written(tmp_path / "pytorch_model-00001-of-00002.bin", {key: rows[key] for key in list(rows)[:5]})
@@ -391,6 +443,15 @@ def test_where_such_a_file_is_met_the_command_is_named(tmp_path, capsys):
     written(tmp_path / "action_head--100_checkpoint.pt", {"x": torch.ones(2)})
     with pytest.raises(InputError, match=r"; pytorch_model.bin is a pickle: vla-ros convert \S+model.bin --output"):
         TensorFolder(tmp_path)
+    (tmp_path / "policy.yaml").write_text("checkpoint: .\n")
+    said = r"config.json is missing; pytorch_model.bin is a pickle: vla-ros convert \S+model.bin --output"
+    for given in (tmp_path, tmp_path / "policy.yaml"):
+        with pytest.raises(InputError, match=said):
+            load(given)
+    assert main(["info", str(tmp_path)]) == 2
+    assert "; pytorch_model.bin is a pickle" in capsys.readouterr().err
     path.unlink()
+    with pytest.raises(InputError, match=r"config.json: No such file"):
+        load(tmp_path)
     with pytest.raises(InputError, match=r"is there$"):
         TensorFolder(tmp_path)

@@ -57,6 +57,7 @@ def convert(
 
 def config_of(file: Path, name: str = "config.json") -> Path | None:
     """The JSON beside a file of weights: of its own name, there or in `../configs`, or else `name`."""
+    file = file.absolute()  # the folder above that of a bare name
     own = f"{file.stem}.json"
     places = (file.parent / own, file.parent.parent / "configs" / own, file.parent / name)
     return next((place for place in places if place.is_file()), None)

@@ -117,6 +117,9 @@ class TorchFile:
         held = self._places.get(tensor.storage.key, (0, -1))[1]
         if tensor.dtype not in DTYPES:
             raise InputError(f"{self.where}: {shown(key)} is {tensor.dtype}, expected one of {sorted(DTYPES.values())}")
+        if tensor.bits:
+            raise InputError(f"{self.where}: {shown(key)} has torch's bit {shown(', '.join(tensor.bits))} and other "
+                             "numbers than are stored, expected plain ones: save tensor.resolve_neg()")
         if len(tensor.size) > MOST_DIMENSIONS or math.prod(max(n, 1) for n in tensor.size) > MOST_NUMBERS:
             raise InputError(f"{self.where}: {shown(key)} {shape}, expected at most {MOST_DIMENSIONS} dimensions and "
                              f"{MOST_NUMBERS} numbers")

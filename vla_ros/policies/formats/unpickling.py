@@ -2,13 +2,12 @@
 
 Python's own reader imports what a pickle names and calls it. This one keeps names as names, builds lists, tuples,
 dictionaries and the records of torch's tensors, and has nothing with which it could call anything else: what the pickle
-would have constructed is an empty `Foreign`. Of a pickle that names a part of Python's library which is no plain data
-(os.system, eval) nothing is read at all.
+would have constructed is an empty `Foreign`. Nothing at all is read of a pickle that names what runs programs or code,
+or reaches files and network (os.system, eval): it could do no harm here, but its file is no file of weights.
 """
 
 import io
 import pickletools
-import sys
 from _compat_pickle import IMPORT_MAPPING
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,17 +19,25 @@ from vla_ros.core.errors import InputError, shown
 
 MOST_BYTES = 64 << 20  # of a pickle; tensors have about 300 each, their numbers are not in it
 MOST_STEPS = 1_000_000  # a tensor takes about 45
-# What of Python's library is plain data, which other programs keep beside their weights. None of it is constructed.
-PLAIN_MODULES = ("argparse", "collections", "copyreg", "datetime", "decimal", "enum", "fractions", "pathlib", "typing",
-                 "uuid", "_codecs")  # fmt: skip
-PLAIN_BUILTINS = ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object",
-                  "range", "set", "slice", "str", "tuple")  # fmt: skip
+# All of these modules, and these of OPENERS; whatever else is named is left out.
+HOSTILE_MODULES = (
+    "_ctypes", "_pickle", "_posixsubprocess", "_socket", "bdb", "code", "codeop", "ctypes", "ftplib", "http", "imp",
+    "importlib", "marshal", "mmap", "nt", "os", "pdb", "pickle", "pkgutil", "posix", "profile", "pty", "runpy",
+    "shutil", "smtplib", "socket", "subprocess", "sys", "timeit", "urllib", "webbrowser", "xmlrpc", "zipimport",
+)  # fmt: skip
+OPENERS = ("builtins", "io", "_io", "codecs")
+HOSTILE_NAMES = (
+    "FileIO", "__build_class__", "__import__", "apply", "breakpoint", "compile", "delattr", "eval", "exec", "execfile",
+    "file", "getattr", "globals", "input", "locals", "open", "open_code", "reload", "setattr", "vars",
+)  # fmt: skip
 STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
     "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
+    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128,  # beside the weights alone
 }  # fmt: skip
+TYPES = {str(found): found for found in vars(torch).values() if isinstance(found, torch.dtype)}
 
 
 @dataclass(frozen=True)
@@ -58,13 +65,18 @@ class Storage:
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor, as offset, size and strides (numbers of `dtype`) in a storage."""
+    """A tensor, as offset, size and strides (numbers of `dtype`) in a storage.
+
+    Attributes:
+        bits: what torch notes of it that changes its numbers: "neg", "conj".
+    """
 
     storage: Storage
     dtype: torch.dtype
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
+    bits: tuple[str, ...] = ()
 
 
 @dataclass
@@ -85,7 +97,7 @@ class Pickle:
 def unpickled(file: io.BytesIO, where: str) -> Pickle:
     """The pickle that begins where `file` stands; it is left behind it. Time and memory are bounded by its size.
 
-    Raises InputError that begins with `where`: for a damaged pickle, and for one that would call Python's library.
+    Raises InputError that begins with `where`: for a damaged pickle, and for one that names what is hostile.
     """
     machine = _Machine(where)
     try:
@@ -132,13 +144,13 @@ class _Machine:
         return items
 
     def name(self, module: Any, text: Any) -> Name:
-        """A global. Raises InputError for one of Python's library that is no plain data."""
+        """A global. Raises InputError for a hostile one."""
         if not isinstance(module, str) or not isinstance(text, str):
             raise TypeError("a name that is no text")
         module = IMPORT_MAPPING.get(module, module)  # protocol 2 has the names of Python 2
-        root, full = module.partition(".")[0], f"{module}.{text}"
-        plain = root in PLAIN_MODULES or (module == "builtins" and text in PLAIN_BUILTINS)
-        if root in sys.stdlib_module_names and not plain:
+        full = f"{module}.{text}"
+        opens = module in OPENERS and text.partition(".")[0] in HOSTILE_NAMES
+        if opens or module.partition(".")[0] in HOSTILE_MODULES:
             raise InputError(f"{self.where}: would call {shown(full)}, expected weights and plain data: nothing of it "
                              "was run; do not use this file")
         return Name(full)
@@ -152,19 +164,23 @@ class _Machine:
                 _items(result, list(pair))
             return result
         if name in _REBUILT and isinstance(arguments, tuple):
-            return _REBUILT[name](*arguments)
-        self.result.foreign.add(name)
-        return Foreign(name)
+            result = _REBUILT[name](*arguments)
+        else:
+            result = Foreign(name)
+        if isinstance(result, Foreign):
+            self.result.foreign.add(result.name)
+        return result
 
     def storage(self, said: Any) -> Any:
         """What torch keeps beside the pickle: ("storage", its type, key, device, count), and a view in older files."""
         if not isinstance(said, tuple) or len(said) < 5 or said[0] != "storage" or (said[5:] and said[5] is not None):
             return self.made(Name("torch.nn.Module"), ())
         _, kind, key, _, count = said[:5]
-        name = kind.text.rpartition(".")[2] if isinstance(kind, Name) else None
-        if name not in STORAGES or type(count) is not int or count < 0:
-            raise InputError(f"{self.where}: storage {shown(key)} of {shown(name)}, {shown(count)} numbers; expected "
-                             f"one of {sorted(STORAGES)}")
+        if not isinstance(kind, Name) or type(count) is not int or count < 0:
+            raise ValueError(f"storage {shown(key)} of {shown(kind)}, {shown(count)} numbers")
+        name = kind.text.rpartition(".")[2]
+        if name not in STORAGES:
+            return self.made(kind, ())
         found = Storage(str(key), STORAGES[name], count)
         if self.result.storages.setdefault(found.key, found) != found:
             raise ValueError(f"two storages {found.key}")
@@ -185,19 +201,25 @@ def _items(target: Any, flat: list[Any]) -> None:
                    if isinstance(key, str | int | float | bytes | None)}
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any, dtype: torch.dtype | None = None) -> Stored:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None, _hooks: Any = None,
+            bits: Any = None, dtype: torch.dtype | None = None) -> Any:
+    if isinstance(storage, Foreign):
+        return storage
     numbers = (offset, *size, *stride)
     fits = len(size) == len(stride) and all(type(n) is int and n >= 0 for n in numbers)
-    if not isinstance(storage, Storage) or not fits:
+    if not isinstance(storage, Storage) or not fits or not isinstance(bits, dict | None):
         raise ValueError("a tensor of no storage, or of sizes that are none")
-    return Stored(storage, dtype or storage.dtype, offset, tuple(size), tuple(stride))
+    found = tuple(str(name) for name, value in (bits or {}).items() if value)
+    return Stored(storage, dtype or storage.dtype, offset, tuple(size), tuple(stride), found)
 
 
-def _typed(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any) -> Stored:
-    found = getattr(torch, dtype.text.removeprefix("torch."), None) if isinstance(dtype, Name) else None
-    if not isinstance(found, torch.dtype):
+def _typed(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any,
+           bits: Any = None) -> Any:
+    if not isinstance(dtype, Name):
         raise ValueError(f"a tensor of type {shown(dtype)}")
-    return _tensor(storage, offset, size, stride, dtype=found)
+    if dtype.text not in TYPES:  # of a newer torch
+        return Foreign(dtype.text)
+    return _tensor(storage, offset, size, stride, bits=bits, dtype=TYPES[dtype.text])
 
 
 def _parameter(data: Any, *_: Any) -> Any:
