@@ -187,7 +187,11 @@ def test_a_file_of_statistics_has_to_be_of_differences(tmp_path):
                     file.write_text(json.dumps(given))
                     given = file
                 if refused:
-                    with pytest.raises(InputError, match="overrides.statistics .* actions are .*; expected those of"):
+                    with pytest.raises(
+                        InputError, match="overrides.statistics .* actions are .*; expected those of"
+                    ) as error:
                         load(checkpoint, robot=ROBOT, overrides={"statistics": str(given)})
+                    if given == file and checkpoint in (folder, tmp_path / "relative"):
+                        assert "the file does not say that its statistics are of differences" in str(error.value)
                 else:
                     load(checkpoint, robot=ROBOT, overrides={"statistics": str(given)})

@@ -52,7 +52,8 @@ class Dimension:
     """One number of the policy's state or action: scale · f(joint) + offset, f the linkage or nothing.
 
     Attributes:
-        joint: name in the robot file; None: a dimension that the robot does not have (state 0, action ignored).
+        joint: name in the robot file; None: one of a tool's (`tool_actions`), or a dimension that the robot does not
+            have (state 0, action ignored).
         scale: the policy's unit per rad or m, negative where the directions are opposite.
         offset: in the policy's unit.
         mode: of actions: "absolute", "delta" (difference to the observed state) or "rate" (difference to the row

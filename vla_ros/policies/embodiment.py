@@ -115,7 +115,8 @@ class Embodiment:
         """(..., J) in the order of `joints`, rad or m, to (..., S) in the policy's units."""
         values = np.stack([self._value(d, state) for d in self.state], axis=-1)
         if tool := self.tool_state:
-            values[..., tool.columns.start : tool.columns.stop] = tool.pose(np.asarray(state, np.float64), self.joints)
+            pose = tool.pose(np.asarray(state, np.float64), self.joints, self.state)
+            values[..., tool.columns.start : tool.columns.stop] = pose
         return values
 
     def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:

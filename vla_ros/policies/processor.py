@@ -244,7 +244,8 @@ class StandardProcessor(Processor):
         parts = [[Part(commanded, row[:, columns])] if commanded else []
                  for row in self.embodiment.actions_to_robot(actions, states)]
         if tool := self.embodiment.tool:
-            parts = [[tool.part(row), *found] for row, found in zip(actions, parts, strict=True)]
+            told = self.embodiment.actions
+            parts = [[tool.part(row, told), *found] for row, found in zip(actions, parts, strict=True)]
         return [Targets(tuple(found)) for found in parts]
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:

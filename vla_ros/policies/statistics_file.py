@@ -30,7 +30,7 @@ def check_kind(file: Path, actions: Sequence[Dimension]) -> None:
         rows = read_statistics(file, (STATE, ACTION))
         states, of_actions = (rows[feature].get("count", np.zeros(0)) for feature in (STATE, ACTION))
         relative = bool(len(states) and len(of_actions)) and not np.array_equal(states, of_actions)
-        fits, said = relative == differences, "the file does not say that its are"
+        fits, said = relative == differences, "the file does not say that its statistics are of differences"
     if fits:
         return
     if not differences:

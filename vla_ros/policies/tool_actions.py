@@ -18,7 +18,8 @@ SPACES = {"pose": Space.END_EFFECTOR_POSE, "delta": Space.END_EFFECTOR_DELTA}
 
 @dataclass(frozen=True)
 class ToolActions:
-    """Which of the policy's action dimensions are the tool's: x, y, z in m, then the rotation.
+    """Which of the policy's action dimensions are the tool's: x, y, z, then the rotation; m and rad but for `scale` and
+    `offset` of the dimensions.
 
     Attributes:
         space: "pose", or "delta": a row's difference to the row before, of the first to the pose at the observation.
@@ -45,9 +46,9 @@ class ToolActions:
         """Raises InputError unless these action dimensions leave room for the tool's."""
         _check_room("tool", "actions", self.columns, actions)
 
-    def part(self, rows: np.ndarray) -> Part:
-        """The tool's part of (H, A) actions in the policy's units."""
-        values = rows[:, self.columns.start : self.columns.stop]
+    def part(self, rows: np.ndarray, actions: Sequence[Dimension]) -> Part:
+        """The tool's part of (H, A) actions in the policy's units, which `actions` say."""
+        values = np.stack([actions[i].to_robot(rows[:, i]) for i in self.columns], axis=-1)
         return Part(pose_names(self.rotation), values, SPACES[self.space], "", self.frame)
 
 
@@ -59,7 +60,8 @@ class ToolState:
         urdf: file of the robot's URDF.
         link, frame: the tool, and the link in whose frame its pose is.
         rotation: form of the rotation, of `core.rotations`.
-        first: number of the first of them: x, y, z in m, then the rotation; `state` has none of joints there.
+        first: number of the first of them: x, y, z, then the rotation, m and rad but for `scale` and `offset` of the
+            dimensions; `state` has none of joints there.
     """
 
     urdf: str
@@ -94,11 +96,12 @@ class ToolState:
                                  f"policy file's: {list(joints)}")
             link = joint.parent
 
-    def pose(self, state: np.ndarray, joints: Sequence[str]) -> np.ndarray:
-        """(..., 3 + n) of (..., J) positions, rad or m."""
-        poses = _tree(self.urdf).poses({name: state[..., i] for i, name in enumerate(joints)})
+    def pose(self, positions: np.ndarray, joints: Sequence[str], state: Sequence[Dimension]) -> np.ndarray:
+        """(..., 3 + n), in the policy's units, which `state` says, of (..., J) joint positions, rad or m."""
+        poses = _tree(self.urdf).poses({name: positions[..., i] for i, name in enumerate(joints)})
         found = np.linalg.inv(poses[self.frame]) @ poses[self.link]
-        return np.concatenate([found[..., :3, 3], from_matrix(found[..., :3, :3], self.rotation)], axis=-1)
+        values = np.concatenate([found[..., :3, 3], from_matrix(found[..., :3, :3], self.rotation)], axis=-1)
+        return np.stack([state[i].to_policy(values[..., n]) for n, i in enumerate(self.columns)], axis=-1)
 
 
 @cache
@@ -112,3 +115,8 @@ def _check_room(what: str, where: str, columns: range, dimensions: Sequence[Dime
         words = f", of which {taken} are joints" if taken else ""
         raise InputError(f"{what}: dimensions {columns.start} to {columns.stop - 1} of {len(dimensions)} of {where}"
                          f"{words}; expected dimensions of `{where}` that are `joint: null`")
+    for i in columns:
+        if dimensions[i].mode != "absolute" or dimensions[i].linkage:
+            said = "a linkage" if dimensions[i].linkage else f"mode {dimensions[i].mode}"
+            raise InputError(f"{what}: {where}[{i}] has {said}, expected scale and offset at most: `space` of `tool` "
+                             "says whether actions are differences")

@@ -19,6 +19,8 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.formats.convert import convert
 from vla_ros.policies.formats.weights import Unused, load_weights
+from vla_ros.policies.normalisation import write_statistics
+from vla_ros.policies.options import ACTION, STATE, TrainingData
 from vla_ros.policies.robovlms.actions import mu_law
 from vla_ros.policies.robovlms.config import BACKBONES, RoboVLMConfig
 from vla_ros.policies.robovlms.model import RoboVLM
@@ -115,6 +117,51 @@ def test_actions_of_open_x_embodiment_are_normalised_twice(tmp_path):
     np.testing.assert_allclose(loaded.processor.actions.normalise(raw)[:, 6], once[:, 6], atol=1e-6)
 
 
+def given(path, **action):
+    """A file for `overrides.statistics`."""
+    file = path / "given.json"
+    write_statistics(file, {STATE: {name: np.zeros(0) for name in action}, ACTION: action})
+    return {"statistics": str(file)}
+
+
+def test_a_file_of_statistics_counts_as_the_folders_own(tmp_path):
+    path = robovlms_folders.write(tmp_path / "theirs", train_dataset={"type": "OpenVLADataset"})
+    low, high = robovlms_folders.write_statistics(path, 7)
+    own, file = load(path), given(tmp_path, q01=low, q99=high, min=low * 2, max=high * 2)
+    next(path.glob("dataset_statistics*")).unlink()
+    answer, theirs = answered(own, sample(own.processor))
+    ours = load(path, overrides=file).processor.outputs(answer, [sample(own.processor)])[0]
+    np.testing.assert_array_equal(ours.parts[0].data, theirs.parts[0].data)
+    calvin = load(robovlms_folders.write(tmp_path / "calvin"), overrides=file).processor.actions.statistics
+    assert sorted(calvin) == ["q01", "q99"] and (calvin["q01"][6], calvin["q99"][6]) == (0, 1)
+    np.testing.assert_allclose((calvin["q99"] - calvin["q01"])[:6], 0.65 * (high - low)[:6])
+    for rows, words in (({"q01": low[1:], "q99": high[1:]}, r"given.json': q01, q99 of \[6, 6\] numbers, expected 7"),
+                        ({"min": low, "max": high}, r"given.json': action.q01")):  # fmt: skip
+        with pytest.raises(InputError, match=words) as error:
+            load(path, overrides=given(tmp_path, **rows))
+        assert "\n" not in str(error.value)
+
+
+def test_mean_and_deviation_are_the_published_codes_and_leave_the_gripper(tmp_path):
+    path = robovlms_folders.write(tmp_path / "theirs", regular_action=True)
+    assert "a mean and a deviation that config.json does not say" in describe(path)["notes"]
+    vectors, *_ = golden_vectors.load("robovlms_actions")
+    mean, std, one = (vectors[name].numpy() for name in ("reg_mean", "reg_std", "mulaw_in_1d"))
+    loaded = load(path, overrides=given(tmp_path, mean=mean, std=std))
+    normalised = loaded.processor.actions.normalise(one)
+    np.testing.assert_allclose(normalised[:6], vectors["regularized_1d"][:6], atol=1e-12)
+    np.testing.assert_allclose(loaded.processor.actions.restore(normalised), one, atol=1e-12)
+    answer, targets = answered(loaded, sample(loaded.processor))
+    assert {-1.0, 1.0} >= set(answer[0, :, 6].tolist())
+    np.testing.assert_allclose(targets.parts[0].data[:, 6], answer[0, :, 6] == 1, atol=1e-5)
+    joints = loaded.processor.joints
+    row = {"mean": np.full(7, 0.2), "std": np.full(7, 0.4), "min": np.full(7, -0.1), "max": np.full(7, 0.9)}
+    data = TrainingData(joints, loaded.processor.cameras, 0.1, {STATE: row, ACTION: row}, ())
+    again = loaded.processor.with_statistics(data).actions
+    np.testing.assert_allclose(again.restore(np.ones(7)), [0.6] * 6 + [0.9], atol=1e-5)
+    np.testing.assert_allclose(again.restore(-np.ones(7)), [-0.2] * 6 + [-0.1], atol=1e-5)
+
+
 def test_a_file_of_torch_is_converted_and_gives_the_same(tmp_path):
     path = robovlms_folders.write(tmp_path / "theirs")
     tensors = {f"module.{key}": value for key, value in load_file(path / "model.safetensors").items()}
@@ -205,7 +252,8 @@ def test_a_policy_file_that_says_joints_is_served(tmp_path):
 def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
     path = robovlms_folders.write(tmp_path / "theirs")
     data = {"checkpoint": "theirs", "cameras": {"static": "front", "hand": "wrist"}, "step_dt": 0.2, "state": [],
-            "actions": [{"joint": None}] * 6 + [{"joint": "gripper", "scale": 0.5, "offset": 0.1}],
+            "actions": [{"joint": None, "scale": 50.0}] * 3 + [{"joint": None, "scale": 20.0, "offset": 0.3}] * 3
+                       + [{"joint": "gripper", "scale": 0.5, "offset": 0.1}],
             "tool": {"space": "delta", "rotation": "euler_xyz", "frame": "base"}, "hold": list(ROBOT.joint_names[:-1])}
     (tmp_path / "policy.yaml").write_text(yaml.safe_dump(data))
     loaded = load(tmp_path / "policy.yaml", robot=ROBOT)
@@ -215,7 +263,8 @@ def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
     [plain] = raw.outputs(answer, [sample(raw)])[0].parts
     tool, gripper = targets.parts
     assert (tool.space, tool.frame) == (Space.END_EFFECTOR_DELTA, "base") and gripper.names == ("gripper",)
-    np.testing.assert_array_equal(tool.data, plain.data[:, :6])
+    offset, scale = np.repeat([[0.0, 0.3], [50.0, 20.0]], 3, axis=1)
+    np.testing.assert_allclose(tool.data, (plain.data[:, :6] - offset) / scale, atol=1e-12)
     np.testing.assert_allclose(gripper.data[:, 0], (plain.data[:, 6] - 0.1) / 0.5)
     save(tmp_path / "ours", loaded)
     again = answered(load(tmp_path / "ours", robot=ROBOT), sample(loaded.processor))[1]

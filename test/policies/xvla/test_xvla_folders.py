@@ -172,11 +172,24 @@ def test_poses_of_a_tool_are_served_and_its_state_is_where_the_arm_is(tmp_path):
     assert (tool.space, tool.frame) == (Space.END_EFFECTOR_POSE, "base") and gripper.names == ("gripper",)
     np.testing.assert_allclose(tool.data, answered[0, :, :9].double(), atol=1e-6)
     np.testing.assert_allclose(gripper.data[:, 0], answered[0, :, 9].double() - 0.1, atol=1e-6)
+    millimetres = [{"joint": None, "scale": 1000.0, "offset": 5.0}] * 3
+    file.write_text(yaml.safe_dump(data | {
+        "state": [*millimetres, *nothing * 17], "actions": [*millimetres, *data["actions"][3:]],
+    }))  # fmt: skip
+    again = load(file, robot=ROBOT).processor
+    np.testing.assert_allclose(again.inputs([sample])["state"][0, :3], 1000 * tip[:3, 3] + 5, rtol=1e-6)
+    np.testing.assert_allclose(again.inputs([sample])["state"][0, 3:], seen[3:], atol=1e-6)
+    part = again.outputs(answered, [sample])[0].parts[0].data
+    np.testing.assert_allclose(part[:, :3], (tool.data[:, :3] - 5) / 1000, atol=1e-9)
+    np.testing.assert_array_equal(part[:, 3:], tool.data[:, 3:])
     for change, words in (
         ({"tool_state": None}, "state: the policy reads the pose of its tool"),
         ({"tool_state": data["tool_state"] | {"link": "claw"}}, "tool_state: link 'claw', expected one of"),
         ({"tool_state": data["tool_state"] | {"first": 12}}, "tool_state: dimensions 12 to 20 of 20 of state"),
         ({"tool_state": data["tool_state"] | {"urdf": "no.urdf"}}, "no.urdf"),
+        ({"state": [{"joint": None, "mode": "delta"}, *nothing * 19]}, "tool_state: state[0] has mode delta, expected"),
+        ({"actions": [*nothing * 8, {"joint": None, "mode": "rate"}, *nothing * 11], "hold": list(ROBOT.joint_names)},
+         "tool: actions[8] has mode rate, expected scale and offset at most"),
     ):
         file.write_text(yaml.safe_dump(data | change))
         with pytest.raises(InputError) as error:

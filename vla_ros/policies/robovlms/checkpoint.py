@@ -12,7 +12,7 @@ from vla_ros.core.records import Rows, read_mapping, value_of
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, Layout
 from vla_ros.policies.formats.lerobot_robot import nameless
-from vla_ros.policies.normalisation import Normalisation, Statistics
+from vla_ros.policies.normalisation import MODES, Normalisation, Statistics
 from vla_ros.policies.options import ACTION, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.robovlms import prompts
 from vla_ros.policies.robovlms.actions import BEHIND
@@ -29,7 +29,7 @@ CAMERAS = ("static", "hand")
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     """A tokenizer of the instructions' words; action tokens stand behind them."""
-    said = {"action_dim": len(data.joints), "cameras": data.cameras}
+    said = {"action_dim": len(data.commanded), "cameras": data.cameras}
     texts, more = data.instructions, 0
     if values.get("head") == "discrete":
         more = value_of(int, values.get("bins", RoboVLMConfig.bins), "policy.bins")
@@ -127,8 +127,10 @@ def _statistics(
     """Mode and statistics of the actions, and what they lack.
 
     CALVIN's are in [norm_min, norm_max]; those of Open X-Embodiment were mapped by their quantiles before, so the two
-    maps are one: to -1 and 1 go what the first maps to norm_min and norm_max. The gripper takes no part in that, and
-    is 0, shut, to 1, open.
+    maps are one: to -1 and 1 go what the first maps to norm_min and norm_max. A file that is given says quantiles in
+    the place of either's. The gripper takes no part in that, and is 0, shut, to 1, open.
+
+    `regular_action` comes behind norm_min and norm_max; but a file's mean and deviation are of the data, before both.
     """
     low, high = (
         value_of(float, data.get(name, usual), f"{where}: {name}")
@@ -138,32 +140,45 @@ def _statistics(
         raise InputError(f"{where}: norm_min {low}, norm_max {high}, expected the first below the second")
     low, high = (low, high) if data.get("norm_action") else (-1.0, 1.0)
     kind = str((data.get("train_dataset") or {}).get("type", "")) if isinstance(data.get("train_dataset"), dict) else ""
-    mode = "mean_std" if data.get("regular_action") else "quantiles"
-    if given := options.statistics():
-        return mode, given[ACTION], ""
-    if mode == "mean_std":
-        return mode, {}, "its actions have a mean and a deviation that config.json does not say"
-    width, told = config.action_dim, "OpenVLA" in kind
+    mode, width, told = "mean_std" if data.get("regular_action") else "quantiles", config.action_dim, "OpenVLA" in kind
     files = sorted(path.glob("dataset_statistics*.json"))
-    if told and len(files) != 1:
+    if given := options.statistics():
+        said = {name: row.tolist() for name, row in given[ACTION].items()}
+        first, last = _pair(said, MODES[mode], width, f"overrides.statistics {str(options.overrides['statistics'])!r}")
+    elif mode == "mean_std":
+        return mode, {}, "its actions have a mean and a deviation that config.json does not say"
+    elif told and len(files) != 1:
         return mode, {}, f"{len(files)} files dataset_statistics*.json beside config.json, expected one"
-    first, last = _quantiles(files[0], width) if told else (np.full(width, -1.0), np.full(width, 1.0))
+    elif told:
+        first, last = _pair(_rows(files[0]), MODES[mode], width, str(files[0]))
+    else:
+        first, last = np.full(width, -1.0), np.full(width, 1.0)
+        first[-1] = 0.0 if config.gripper else -1.0
+    if mode == "mean_std":
+        if config.gripper:
+            first[-1] = last[-1] = 0.5
+        return mode, {"mean": first, "std": last}, ""
     centre, half = (first + last) / 2, (last - first) / 2
     rows = {"q01": centre + low * half, "q99": centre + high * half}
     if config.gripper:
-        rows["q01"][-1], rows["q99"][-1] = (first[-1], last[-1]) if told else (0.0, 1.0)
+        rows["q01"][-1], rows["q99"][-1] = first[-1], last[-1]
     return mode, rows, ""
 
 
-def _quantiles(file: Path, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """q01 and q99 of the actions, (width,) each. Raises InputError."""
+def _rows(file: Path) -> Any:
+    """What a file says of the actions, of its only dataset or alone. Raises InputError."""
     rows: Statistics = read_mapping(file, "statistics")
     rows = next(iter(rows.values())) if len(rows) == 1 and "action" not in rows else rows
-    said = value_of(dict[str, Any], rows.get("action") if isinstance(rows, dict) else rows, f"{file}: action")
-    found = [np.array(value_of(tuple[float, ...], said.get(name), f"{file}: action.{name}")) for name in ("q01", "q99")]
-    if any(len(row) != width for row in found):
-        raise InputError(f"{file}: q01, q99 of {[len(row) for row in found]} numbers, expected {width}")
-    return found[0], found[1]
+    return rows.get("action") if isinstance(rows, dict) else rows
+
+
+def _pair(said: Any, names: tuple[str, ...], width: int, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two statistics of the actions, (width,) each. Raises InputError."""
+    said = value_of(dict[str, Any], said, f"{where}: action")
+    first, last = (np.array(value_of(tuple[float, ...], said.get(name), f"{where}: action.{name}")) for name in names)
+    if len(first) != width or len(last) != width:
+        raise InputError(f"{where}: {', '.join(names)} of {[len(first), len(last)]} numbers, expected {width}")
+    return first, last
 
 
 def _of(known: Mapping[str, Any], said: Any, where: str) -> Any:

@@ -11,6 +11,7 @@ from vla_ros.core.chunk import Part, Space, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.openvla.processor import END_EFFECTOR
+from vla_ros.policies.options import TrainingData
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.robovlms import prompts
@@ -47,6 +48,14 @@ class RoboVLMProcessor(StandardProcessor):
         """Within [-1, 1], as the head answers; of a window, each row's differences are from its newest state."""
         values = super().normalise_actions(actions, states).clamp(-1, 1)
         return torch.from_numpy(mu_law(values.numpy())).float() if self.config.mu_law else values
+
+    def action_statistics(self, data: TrainingData) -> dict[str, np.ndarray]:
+        """A gripper's mean and deviation are the middle and half of its range: it is told as -1 or 1."""
+        rows = super().action_statistics(data)
+        if self.config.gripper and self.actions.mode == "mean_std":
+            low, high = rows["min"][-1], rows["max"][-1]
+            rows["mean"][-1], rows["std"][-1] = (low + high) / 2, (high - low) / 2
+        return rows
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
         """Joint positions, or, where the policy's space is the end effector's, differences of its pose and how far
