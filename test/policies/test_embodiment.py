@@ -17,6 +17,16 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "config" / "policies").glob("*.yaml"))
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home directory with the folders that the shipped files name."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for path in FILES:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for field in {"checkpoint", "tokenizer"} & data.keys():
+            Path(data[field]).expanduser().mkdir(parents=True, exist_ok=True)
+
+
 def load(name):
     return resolve(ROOT / "config" / "policies" / f"{name}.yaml", LoadOptions())[1].embodiment
 
@@ -37,11 +47,15 @@ def test_every_shipped_policy_file_is_read_and_invertible(path):
     given = "tokenizer" in yaml.safe_load(path.read_text(encoding="utf-8"))
     assert options.tokenizer.is_absolute() if given else not options.tokenizer
     embodiment = options.embodiment
+    assert Embodiment.from_dict(yaml.safe_load(yaml.safe_dump(embodiment.to_dict()))) == embodiment
     actions, state = motion(embodiment)
+    if embodiment.tool:
+        with pytest.raises(InputError, match="joint targets become no end-effector actions"):
+            embodiment.actions_to_policy(actions, state)
+        return
     there = embodiment.actions_to_policy(actions, state)
     assert there.shape == (2, 6, len(embodiment.actions))
     assert embodiment.actions_to_robot(there, state) == pytest.approx(actions, abs=1e-9)
-    assert Embodiment.from_dict(yaml.safe_load(yaml.safe_dump(embodiment.to_dict()))) == embodiment
 
 
 def test_so101_speaks_degrees_and_percent():
@@ -130,6 +144,7 @@ def test_a_bad_policy_file_is_named(change, message, tmp_path):
     data = {"checkpoint": "c", "cameras": {"a": "front"}, "state": ["pan"], "step_dt": 0.1} | change
     path = tmp_path / "policy.yaml"
     path.write_text(yaml.safe_dump(data))
+    (tmp_path / "c").mkdir()
     with pytest.raises(InputError, match=message) as error:
         resolve(path, LoadOptions())
     assert "policy.yaml" in str(error.value)

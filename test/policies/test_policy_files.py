@@ -35,12 +35,15 @@ def go1(path, planner):
 
 LEROBOT = {name: lambda path, name=name: real_families.make(path, name)
            for name in ("pi0", "pi05", "smolvla", "act", "diffusion", "groot", "xvla", "pi0_fast")}
+BRIDGE = {name: openvla_folders.norm_stats(7, seed=seed, mask=[True] * 6 + [False])
+          for seed, name in enumerate(("bridge_orig", "fractal"))}
 # policy file: the robot file that it names, and folders of the checkpoints that it is for
 CASES = {
     "act_aloha_sim": ("aloha", {"act": lambda path: lerobot_checkpoints.make(path, "act", ("top",), joints=14)}),
     "go1_so101": ("so101", {"go1": lambda path: go1(path, True), "go1_air": lambda path: go1(path, False)}),
     "groot_so100": ("so101", {name: lambda path, name=name: groot_folders.make_nvidia(path, name, arm=5)
                               for name in groot_folders.VECTORS}),
+    "openvla_so101": ("so101", {"openvla": lambda path: openvla_folders.write(path, statistics=BRIDGE)}),
     "openvla_oft_aloha": ("aloha", {"film": lambda path: openvla_folders.write_oft(path, 14, 14, film=True)}),
     "pi05_droid": ("droid", {"pi05": openpi(True, 8)}),
     "pi0_aloha": ("aloha", {"pi0": openpi(False, 14)}),
@@ -71,6 +74,8 @@ def test_a_shipped_policy_file_serves(name, kind, tmp_path):
     one = example_sample(robot, loaded.processor)
     torch.manual_seed(0)
     answer = loaded.policy.predict(loaded.processor.inputs([one]))
-    [part] = loaded.processor.outputs(answer, [one])[0].parts
-    assert part.names == robot.joint_names
-    assert part.data.shape == (loaded.processor.horizon, len(robot.joints)) and np.isfinite(part.data).all()
+    *tool, part = loaded.processor.outputs(answer, [one])[0].parts
+    assert part.names == tuple(name for name in robot.joint_names if name not in data.get("hold", ()))
+    assert [one.frame for one in tool] == [data[name]["frame"] for name in ("tool",) if name in data]
+    for one in (*tool, part):
+        assert one.data.shape == (loaded.processor.horizon, len(one.names)) and np.isfinite(one.data).all()
