@@ -1,6 +1,7 @@
 """Policies whose actions are differences are trained with statistics of the differences, of every real family."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import golden_vectors
@@ -195,3 +196,18 @@ def test_a_file_of_statistics_has_to_be_of_differences(tmp_path):
                         assert "the file does not say that its statistics are of differences" in str(error.value)
                 else:
                     load(checkpoint, robot=ROBOT, overrides={"statistics": str(given)})
+
+
+def test_means_of_episodes_quantiles_are_refused_where_quantiles_count(tmp_path):
+    """Two episodes around 0 and 3 rad, each narrow: LeRobot averages their q01 and q99 to 1.45 and 1.55."""
+    rows = np.concatenate([np.linspace(-0.05, 0.05, 50), np.linspace(2.95, 3.05, 50)])
+    one = {"mean": rows.mean(), "std": rows.std(), "min": rows.min(), "max": rows.max(), "q01": 1.451, "q99": 1.549}
+    right = one | {"q01": np.quantile(rows, 0.01), "q99": np.quantile(rows, 0.99)}
+    for values, words in ((right, ""), (one, r"observation\.state\[0\]: q01 1\.451 to q99 1\.549 cannot be those")):
+        said = {feature: {name: [float(value)] * 6 for name, value in values.items()} | {"count": [100]}
+                for feature in ("observation.state", "action")}
+        (tmp_path / "stats.json").write_text(json.dumps(said))
+        for name, mode in (("act", "MEAN_STD"), ("pi05", "QUANTILES")):
+            folder = real_families.make(tmp_path / f"{name}{bool(words)}", name)
+            with pytest.raises(InputError, match=words) if words and mode == "QUANTILES" else nullcontext():
+                load(folder, robot=ROBOT, overrides={"statistics": tmp_path / "stats.json"})

@@ -28,7 +28,7 @@ from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, Training
 from vla_ros.policies.policy import Policy
 from vla_ros.policies.processor import Processor, StandardProcessor, short_name
 from vla_ros.policies.report import report, unused
-from vla_ros.policies.statistics_file import check_kind
+from vla_ros.policies.statistics_file import check_kind, check_quantiles
 from vla_ros.policies.tokenizer import Tokenizer, find_tokenizer
 
 OWN = "vla_ros"
@@ -252,6 +252,7 @@ class Family:
             embodiment = embodiment.in_order(options.names[1])
         if options.file_of_statistics and not options.without_statistics:
             check_kind(options.file_of_statistics, embodiment.actions)
+            check_quantiles(options.file_of_statistics, {STATE: parts.state, ACTION: parts.actions})
         if options.serves and not options.without_statistics and (form or options.embodiment):
             _check_units(f"checkpoint {path}", sizes, embodiment, parts, options)
         missing = [reason] if (reason := getattr(sizes, "unserved", "")) else []

@@ -1,6 +1,6 @@
-"""Whether a file of statistics is of the kind of actions that a policy answers."""
+"""Whether a file of statistics is of the kind of actions that a policy answers, and its quantiles those of rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from vla_ros.core.errors import InputError
 from vla_ros.policies.dimension import Dimension
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.normalisation import read_statistics
+from vla_ros.policies.normalisation import Normalisation, read_statistics
 from vla_ros.policies.options import ACTION, STATE
 
 
@@ -39,3 +39,26 @@ def check_kind(file: Path, actions: Sequence[Dimension]) -> None:
     raise InputError(f"{where} differences to the state ({modes}), {said}; expected those of a checkpoint that was "
                      "trained so, with its embodiment.yaml beside it, or LeRobot's stats.json of relative actions; "
                      "leave it out where the checkpoint has its own, or train with --statistics recompute")
+
+
+def check_quantiles(file: Path, normalisations: Mapping[str, Normalisation]) -> None:
+    """Raises InputError for quantiles that cannot be those of rows with this deviation.
+
+    LeRobot's `stats.json` holds means of the episodes' quantiles. Of the rows at most 2 % lie outside of q01 to q99, so
+    their variance is at most a quarter of that width squared and 2 % of the whole range squared.
+
+    Args:
+        normalisations: feature -> how it is normalised, by the file's statistics.
+    """
+    for feature, said in normalisations.items():
+        rows = said.statistics
+        if said.mode != "quantiles" or not {"q01", "q99", "std", "min", "max"} <= rows.keys():
+            continue
+        low, high, std, least, most = (rows[name] for name in ("q01", "q99", "std", "min", "max"))
+        wrong = std**2 > 1.05 * (0.25 * (high - low) ** 2 + 0.02 * (most - least) ** 2) + 1e-12
+        if wrong.any():
+            i = int(wrong.argmax())
+            raise InputError(f"overrides.statistics {str(file)!r}: {feature}[{i}]: q01 {low[i]:.4g} to q99 "
+                             f"{high[i]:.4g} cannot be those of rows with a deviation of {std[i]:.4g}, but means of "
+                             "episodes' quantiles, as in LeRobot's stats.json; expected those of the rows, as `vla-ros "
+                             "train --statistics recompute` writes them into statistics.json of its checkpoints")

@@ -48,8 +48,12 @@ def find_statistics(
     sets = find_sets(folder, tensors)
     if variant is None and len(sets) > 1:
         lacks = lacking(folder, {feature: rows for one in sets.values() for feature, rows in one.items()})
-        note = f"it holds the sets {sorted(sets)} of statistics, and overrides.statistics says which to use"
-        return _of_images(folder, sets), note + (f"; in none of them, {lacks}" if lacks else "")
+        note = f"it holds the sets {sorted(sets)} of statistics"
+        if lacks:
+            note += f", of which none will do: {lacks}; overrides.statistics says a file of your robot's"
+        else:
+            note += ", and overrides.statistics says which to use"
+        return _of_images(folder, sets), note
     if variant is not None and str(variant) not in sets:
         raise InputError(f"checkpoint {folder.path}: no statistics {str(variant)!r}: neither a file nor a set in it, "
                          f"which has {sorted(name for name in sets if name) or 'none'}")
