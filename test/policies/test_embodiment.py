@@ -23,8 +23,9 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for path in FILES:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for field in {"checkpoint", "tokenizer"} & data.keys():
-            Path(data[field]).expanduser().mkdir(parents=True, exist_ok=True)
+        named = data | data.get("overrides", {})
+        for name in {"checkpoint", "tokenizer", "action_tokenizer"} & named.keys():
+            Path(named[name]).expanduser().mkdir(parents=True, exist_ok=True)
 
 
 def load(name):

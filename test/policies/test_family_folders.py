@@ -16,6 +16,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.embodiment import Dimension, Embodiment
+from vla_ros.policies.normalisation import MODES, write_statistics
 from vla_ros.runtime.serving import check_robot
 from vla_ros.runtime.session import PolicySession
 from vla_ros.training.config import TrainConfig
@@ -140,13 +141,12 @@ def test_an_override_is_honoured_or_refused(checkpoint, family):
 def test_statistics_of_a_file_are_honoured(checkpoint, tmp_path, family):
     loaded = load(checkpoint, robot=ROBOT)
     halved = {
-        feature: {name: 0.5 * np.asarray(values) for name, values in normalisation.statistics.items()}
+        feature: {name: 0.5 * np.asarray(normalisation.statistics[name])
+                  for name in MODES[normalisation.mode] if name in normalisation.statistics}
         for feature, normalisation in (
             ("observation.state", loaded.processor.state), ("action", loaded.processor.actions)
         )
     }
-    from vla_ros.policies.normalisation import write_statistics
-
     write_statistics(tmp_path / "halved.json", halved)
     path = tmp_path / "policy.yaml"
     path.write_text(yaml.safe_dump({"checkpoint": checkpoint.name, "overrides": {"statistics": "halved.json"}}))

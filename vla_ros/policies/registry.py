@@ -92,6 +92,8 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     overrides = value_of(dict[str, Any], data.pop("overrides", None) or {}, f"{where}: overrides")
     for name in PATHS & overrides.keys():
         file = path.parent / _path(overrides[name], f"{where}: overrides.{name}")
+        if name in FOLDERS and not file.exists():
+            raise InputError(f"{where}: overrides.{name} {file}: {no_folder(file, str(overrides[name]))}")
         overrides = overrides | ({name: file} if name in FOLDERS or file.is_file() else {})
     step_dt, embodiment = None, None
     if data.keys() == {"step_dt"}:

@@ -45,11 +45,14 @@ def check_quantiles(file: Path, normalisations: Mapping[str, Normalisation]) -> 
     """Raises InputError for quantiles that cannot be those of rows with this deviation.
 
     LeRobot's `stats.json` holds means of the episodes' quantiles. Of the rows at most 2 % lie outside of q01 to q99, so
-    their variance is at most a quarter of that width squared and 2 % of the whole range squared.
+    their variance is at most a quarter of that width squared and 2 % of the whole range squared. A checkpoint's own
+    file, with its `embodiment.yaml` beside it, is what it was trained with, whatever that is.
 
     Args:
         normalisations: feature -> how it is normalised, by the file's statistics.
     """
+    if file.with_name("embodiment.yaml").is_file():
+        return
     for feature, said in normalisations.items():
         rows = said.statistics
         if said.mode != "quantiles" or not {"q01", "q99", "std", "min", "max"} <= rows.keys():

@@ -113,8 +113,8 @@ def _check_room(what: str, where: str, columns: range, dimensions: Sequence[Dime
     taken = [dimensions[i].joint for i in columns if 0 <= i < len(dimensions) and dimensions[i].joint is not None]
     if columns.start < 0 or columns.stop > len(dimensions) or taken:
         words = f", of which {taken} are joints" if taken else ""
-        raise InputError(f"{what}: dimensions {columns.start} to {columns.stop - 1} of {len(dimensions)} of {where}"
-                         f"{words}; expected dimensions of `{where}` that are `joint: null`")
+        raise InputError(f"{what}: dimensions {columns.start} to {columns.stop - 1} of `{where}`, which has "
+                         f"{len(dimensions)}{words}; expected dimensions of `{where}` that are `joint: null`")
     for i in columns:
         if dimensions[i].mode != "absolute" or dimensions[i].linkage:
             said = "a linkage" if dimensions[i].linkage else f"mode {dimensions[i].mode}"

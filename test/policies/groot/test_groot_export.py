@@ -61,7 +61,7 @@ def steps(folder, which):
 
 def test_the_files_are_lerobots(tmp_path):
     theirs, ours = lerobots(tmp_path), tmp_path / "ours"
-    loaded = load(theirs, robot=ROBOT, overrides=TAG | {"base_model_path": "raw"})
+    loaded = load(theirs, robot=ROBOT, overrides=TAG | {"base_model_path": str(theirs / "raw")})
     export(ours, loaded, "lerobot")
     said, written = (json.loads((folder / "config.json").read_text()) for folder in (theirs, ours))
     assert written.keys() <= said.keys()

@@ -183,7 +183,7 @@ def test_lerobots_n1_5_folder(tmp_path):
     base = {key: value for key, value in said.items() if key != "eagle"}
     (tmp_path / "raw" / "config.json").write_text(json.dumps(base))
     path = policy_file(tmp_path / "policy.yaml", folder, overrides={"base_model_path": "nvidia/raw"})
-    with pytest.raises(InputError, match="nvidia/raw': no such folder.*hf download nvidia/raw"):
+    with pytest.raises(InputError, match="nvidia/raw: no such folder.*hf download nvidia/raw"):
         load(path, robot=ROBOT)
     policy_file(path, folder, overrides={"base_model_path": "raw"})  # counts from the policy file
     loaded = load(path, robot=ROBOT)

@@ -153,8 +153,8 @@ def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
 @pytest.mark.parametrize("change, words", [
     ({"space": "joints"}, "policy.yaml.tool: space 'joints', expected one of ['delta', 'pose']"),
     ({"rotation": "rpy"}, "policy.yaml.tool: rotation as 'rpy', expected one of"),
-    ({"first": 1}, "tool: dimensions 1 to 6 of 7 actions, of which ['gripper'] are joints"),
-    ({"rotation": "matrix"}, "tool: dimensions 0 to 11 of 7 actions"),
+    ({"first": 1}, "tool: dimensions 1 to 6 of `actions`, which has 7, of which ['gripper'] are joints"),
+    ({"rotation": "matrix"}, "tool: dimensions 0 to 11 of `actions`, which has 7"),
 ])  # fmt: skip
 def test_a_tool_that_does_not_fit_the_actions_is_refused(tmp_path, change, words):
     openvla_folders.write(tmp_path / "theirs")
@@ -450,7 +450,7 @@ def test_nothing_in_a_part_is_run(tmp_path):
             return print, ("run",)
 
     torch.save({"a": Bad()}, path / "action_head--100_checkpoint.pt")
-    with pytest.raises(InputError, match="would call .builtins.print., expected weights"):
+    with pytest.raises(InputError, match="would construct builtins.print"):
         load(path)
 
 

@@ -94,7 +94,7 @@ def read_steps(folder: Path, kind: Any, own: Sequence[str] = ()) -> tuple[tuple[
         if not file.exists():
             raise InputError(f"{file}: not there, expected it: LeRobot writes {' and '.join(FILES)}")
     if own:
-        known = (RENAME, BATCH, DEVICE, *own), (DEVICE, *own)
+        known = (RENAME, BATCH, DEVICE, *RELATIVE_STEPS, *own), (DEVICE, ABSOLUTE_STEP, *own)
     else:
         known = (*_COMMON, *_OWN.get(kind, _SETTINGS.keys() - {*_COMMON, *_AFTER})), _AFTER
     before, after = (_read(file, names, own) for file, names in zip(files, known, strict=True))
@@ -148,7 +148,8 @@ def _check_place(name: str, earlier: Sequence[str], own: Sequence[str], where: s
     if _kind(name) in kinds and _kind(name) not in _REPEATED:
         raise InputError(f"{where}: the file has it twice, expected once")
     for step in earlier:
-        wrong = _kind(name) in _BEFORE.get(_kind(step), ()) or step in own and name in (RENAME, BATCH)
+        wrong = _kind(name) in _BEFORE.get(_kind(step), ()) or step == ABSOLUTE_STEP and name in own
+        wrong = wrong or step in own and name in (RENAME, BATCH, *RELATIVE_STEPS)
         if wrong or step in own and name in own and own.index(name) < own.index(step):
             raise InputError(f"{where}: it stands after {step}, expected before: {step} reads what it makes")
 
