@@ -118,6 +118,7 @@ def test_a_run_goes_on_beyond_its_plan(settings):
     assert yaml.safe_load((trainer.output / "config.yaml").read_text())["steps"] == 12
 
 
+@pytest.mark.flaky(reruns=1)  # torch's threads can abort a process as it ends, after the run is complete (SIGABRT)
 def test_two_processes_equal_one(settings, tmp_path):
     one, two = settings | {"output": str(tmp_path / "one")}, settings | {"output": str(tmp_path / "two")}
     train(one)
