@@ -6,7 +6,7 @@ They lie in `test/data/golden`, or in the folder that VLA_GOLDEN_DIR names.
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,25 @@ class Filled:
 
     def pieces(self, key: str) -> Iterator[tuple[object, Tensor]]:
         yield ..., self._extra[key] if key in self._extra else fill(key, self.shapes[key])
+
+
+class Scaled(Filled):
+    """With some weights, or rows of them, multiplied, as when the vectors were made.
+
+    Args:
+        rules: rows of `key`, `mul` and, perhaps, `rows` (from, to).
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], rules: Sequence[Mapping[str, Any]]) -> None:
+        super().__init__(shapes)
+        self._rules = rules
+
+    def pieces(self, key: str) -> Iterator[tuple[object, Tensor]]:
+        for place, piece in super().pieces(key):
+            for rule in self._rules:
+                if rule["key"] == key:
+                    piece[slice(*rule["rows"]) if "rows" in rule else ...] *= rule["mul"]
+            yield place, piece
 
 
 class ShapesOnly:

@@ -6,7 +6,7 @@ from pathlib import Path
 import golden_vectors
 import numpy as np
 import tokenizers
-from robovlms_golden import Scaled
+from golden_vectors import Scaled
 from safetensors.torch import save_file
 
 from vla_ros.policies.embodiment import Dimension, Embodiment

@@ -18,21 +18,6 @@ from vla_ros.policies.robovlms.paligemma import PaliGemmaSize
 HEADS = {"LSTMDecoder": "lstm", "FCDecoder": "fc", "GPTDecoder": "gpt", "DiscreteDecoder": "discrete"}
 
 
-class Scaled(golden_vectors.Filled):
-    """With some weights, or rows of them, multiplied, as when the vectors were made."""
-
-    def __init__(self, shapes, rules):
-        super().__init__(shapes)
-        self.rules = rules
-
-    def pieces(self, key):
-        for place, piece in super().pieces(key):
-            for rule in self.rules:
-                if rule["key"] == key:
-                    piece[slice(*rule["rows"]) if "rows" in rule else ...] *= rule["mul"]
-            yield place, piece
-
-
 def backbone_of(said):
     text, v = said["text"], said["vision"]
     if said["robovlm"] == "RoboKosMos":
@@ -69,7 +54,7 @@ def golden(name):
     vectors, said, shapes = golden_vectors.load(f"robovlms_{name}")
     with torch.device("meta"):
         policy = RoboVLM(config_of(said)).eval()
-    load_weights(policy, Scaled(shapes, said["fill_rules"]), "golden", rename(policy.config, shapes))
+    load_weights(policy, golden_vectors.Scaled(shapes, said["fill_rules"]), "golden", rename(policy.config, shapes))
     return policy, vectors, said
 
 

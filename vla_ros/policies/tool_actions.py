@@ -7,13 +7,19 @@ from functools import cache
 import numpy as np
 
 from vla_ros.control.kinematics import MOVING, Kinematics
-from vla_ros.core.chunk import Part, Space
+from vla_ros.core.chunk import Part, Space, Targets
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.rotations import SIZES, check_form, from_matrix
 from vla_ros.core.tool import pose_names
 from vla_ros.policies.dimension import Dimension
 
 SPACES = {"pose": Space.END_EFFECTOR_POSE, "delta": Space.END_EFFECTOR_DELTA}
+# Of the seven dimensions of an end effector's difference: m, rad, and an opening, 1 being open.
+END_EFFECTOR = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+NO_TOOL = (
+    "its actions are differences of the end effector's pose: `tool` of a policy file says how (frame, rotation), or, "
+    "if they are joints, overrides.space: joint_position"
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,13 @@ class ToolState:
         found = np.linalg.inv(poses[self.frame]) @ poses[self.link]
         values = np.concatenate([found[..., :3, 3], from_matrix(found[..., :3, :3], self.rotation)], axis=-1)
         return np.stack([state[i].to_policy(values[..., n]) for n, i in enumerate(self.columns)], axis=-1)
+
+
+def differences(rows: np.ndarray) -> list[Targets]:
+    """(B, H, A) differences of an end effector's pose, of which no policy file's `tool` says what they are."""
+    width = rows.shape[-1]
+    names = END_EFFECTOR if width == len(END_EFFECTOR) else tuple(f"action_{i}" for i in range(width))
+    return [Targets((Part(names, row, Space.END_EFFECTOR_DELTA),)) for row in rows]
 
 
 @cache

@@ -17,21 +17,6 @@ OFT = ("openvla_oft_l1", "openvla_oft_discrete", "openvla_oft_diffusion", "openv
 LIMIT = 3e-5  # between float32 programs; the mildest mistake, tanh for exact GELU, shows as 9e-4
 
 
-class Scaled(golden_vectors.Filled):
-    """With the rows of some weights multiplied, as when the vectors were made."""
-
-    def __init__(self, shapes, rules):
-        super().__init__(shapes)
-        self.rules = rules
-
-    def pieces(self, key):
-        for place, piece in super().pieces(key):
-            for rule in self.rules:
-                if rule["key"] == key:
-                    piece[slice(*rule["rows"])] *= rule["mul"]
-            yield place, piece
-
-
 def tower(said, row, **more):
     if row is None:
         return None
@@ -57,7 +42,7 @@ def golden(name):
     vectors, said, shapes = golden_vectors.load(name)
     with torch.device("meta"):
         policy = OpenVLA(config_of(said)).eval()
-    load_weights(policy, Scaled(shapes, said["fill_rules"]), "golden", rename(policy.config, shapes))
+    load_weights(policy, golden_vectors.Scaled(shapes, said["fill_rules"]), "golden", rename(policy.config, shapes))
     return policy, vectors, said
 
 

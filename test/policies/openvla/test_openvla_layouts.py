@@ -12,13 +12,13 @@ import openvla_folders
 import pytest
 import torch
 import yaml
+from answers import answered, sample
 from openvla_folders import FULL
 from safetensors.torch import save_file
 from training_data import write_dataset
 
 from vla_ros.core.chunk import Space
 from vla_ros.core.errors import InputError
-from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.embodiment import Embodiment
@@ -33,19 +33,6 @@ from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer
 
 ROBOT = RobotSpec.load("config/robots/so101.yaml")
-
-
-def sample(processor, seed=0, text="touch the red cube"):
-    rng = np.random.default_rng(seed)
-    images = {name: rng.integers(0, 256, (1, 30, 40, 3), np.uint8) for name in processor.cameras}
-    return Sample(images, rng.uniform(-0.2, 0.2, (1, len(processor.joints))), text)
-
-
-def answered(loaded, one):
-    torch.manual_seed(0)
-    with torch.no_grad():
-        answer = loaded.policy.predict(loaded.processor.inputs([one]))
-    return answer, loaded.processor.outputs(answer, [one])[0]
 
 
 class Shapes(golden_vectors.ShapesOnly):

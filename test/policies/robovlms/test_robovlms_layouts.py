@@ -10,11 +10,11 @@ import pytest
 import robovlms_folders
 import torch
 import yaml
+from answers import answered, sample
 from safetensors.torch import load_file
 
 from vla_ros.core.chunk import Space
 from vla_ros.core.errors import InputError
-from vla_ros.core.observation import Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import describe, load, save
 from vla_ros.policies.formats.convert import convert
@@ -28,18 +28,6 @@ from vla_ros.policies.robovlms.names import rename
 from vla_ros.runtime.serving import check_robot
 
 ROBOT = RobotSpec.load("config/robots/so101.yaml")
-
-
-def sample(processor, seed=0, text="touch the red cube"):
-    rng = np.random.default_rng(seed)
-    images = {name: rng.integers(0, 256, (1, 30, 40, 3), np.uint8) for name in processor.cameras}
-    return Sample(images, rng.uniform(-0.2, 0.2, (1, len(processor.joints))), text)
-
-
-def answered(loaded, one):
-    with torch.no_grad():
-        answer = loaded.policy.predict(loaded.processor.inputs([one]))
-    return answer, loaded.processor.outputs(answer, [one])[0]
 
 
 def changed(path, **changes):

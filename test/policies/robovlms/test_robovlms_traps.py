@@ -2,7 +2,8 @@
 
 import golden_vectors
 import torch
-from robovlms_golden import Scaled, batch_of, error, golden
+from golden_vectors import Scaled
+from robovlms_golden import batch_of, error, golden
 from transformers import GemmaConfig, GemmaModel, Kosmos2Config
 from transformers.models.kosmos2.modeling_kosmos2 import Kosmos2Model
 

@@ -19,10 +19,11 @@ from vla_ros.policies.openvla.config import SPACES, OpenVLAConfig, text_sizes, t
 from vla_ros.policies.openvla.files import HEAD, NOISY, PROPRIO, OpenVLAFolder, check_film, parts
 from vla_ros.policies.openvla.model import OpenVLA
 from vla_ros.policies.openvla.names import rename
-from vla_ros.policies.openvla.processor import END_EFFECTOR, OpenVLAProcessor
+from vla_ros.policies.openvla.processor import OpenVLAProcessor
 from vla_ros.policies.openvla.tokens import BINS
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
 from vla_ros.policies.tokenizer import Tokenizer, word_tokenizer
+from vla_ros.policies.tool_actions import END_EFFECTOR
 
 FITS = {"resize-naive": "bicubic", "letterbox": "letterbox", "resize-crop": "cover"}
 

@@ -11,6 +11,7 @@ from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Range, Rows
 from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.openvla.tokens import BINS
+from vla_ros.policies.tool_actions import NO_TOOL
 
 HEADS = {
     "autoregressive": "action tokens one after the other",
@@ -168,10 +169,7 @@ class OpenVLAConfig:
     @property
     def spatial(self) -> str:
         """What its actions are that only a tool can follow; "" where they are joints."""
-        return "" if self.space == "joint_position" else (
-            "its actions are differences of the end effector's pose: `tool` of a policy file says how (frame, "
-            "rotation), or, if they are joints, overrides.space: joint_position"
-        )
+        return "" if self.space == "joint_position" else NO_TOOL
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla_ros.core.chunk import Part, Space, Targets
+from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.openvla import tokens
@@ -15,9 +15,7 @@ from vla_ros.policies.openvla.config import PROMPTS
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.tokenizer import cut, filled, spoken
-
-# Of the seven dimensions of an end effector's difference: m, rad, and an opening, 1 being open.
-END_EFFECTOR = ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
+from vla_ros.policies.tool_actions import differences
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,7 @@ class OpenVLAProcessor(StandardProcessor):
         rows = self.actions.restore(self.values(answer))
         if self.config.gripper != "opening":
             rows[..., -1] = np.sign(2 * rows[..., -1] - 1) * (-1 if self.config.gripper == "libero" else 1)
-        width = rows.shape[-1]
-        names = END_EFFECTOR if width == len(END_EFFECTOR) else tuple(f"action_{i}" for i in range(width))
-        return [Targets((Part(names, row, Space.END_EFFECTOR_DELTA),)) for row in rows]
+        return differences(rows)
 
     def values(self, answer: Tensor) -> np.ndarray:
         """(B, H, D) actions or (B, H * D) tokens to (B, H, D) float64 normalised actions.

@@ -14,6 +14,7 @@ from vla_ros.policies.robovlms.llava import Llava
 from vla_ros.policies.robovlms.paligemma import PaliGemma
 from vla_ros.policies.robovlms.prompts import LONGEST, PROMPTS
 from vla_ros.policies.robovlms.stem import Stem
+from vla_ros.policies.tool_actions import NO_TOOL
 
 BACKBONES: dict[str, type[Backbone]] = {"kosmos": Kosmos, "paligemma": PaliGemma, "llava": Llava, "stem": Stem}
 HEADS = {
@@ -135,10 +136,7 @@ class RoboVLMConfig:
     @property
     def spatial(self) -> str:
         """What its actions are that only a tool can follow; "" where they are joints."""
-        return "" if self.space == "joint_position" else (
-            "its actions are differences of the end effector's pose: `tool` of a policy file says how (frame, "
-            "rotation), or, if they are joints, overrides.space: joint_position"
-        )
+        return "" if self.space == "joint_position" else NO_TOOL
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> "RoboVLMConfig":

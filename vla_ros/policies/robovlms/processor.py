@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vla_ros.core.chunk import Part, Space, Targets
+from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
-from vla_ros.policies.openvla.processor import END_EFFECTOR
 from vla_ros.policies.options import TrainingData
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.robovlms import prompts
 from vla_ros.policies.robovlms.actions import mu_law
 from vla_ros.policies.tokenizer import filled
+from vla_ros.policies.tool_actions import differences
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ class RoboVLMProcessor(StandardProcessor):
         the gripper is open, 0 to 1: as the policy file's `tool` says, without it all dimensions as they are."""
         if self.config.space == "joint_position" or self.embodiment.tool:
             return super().outputs(answer, samples)
-        rows = self.actions.restore(self._unspread(answer))
-        names = END_EFFECTOR if rows.shape[-1] == 7 else tuple(f"action_{i}" for i in range(rows.shape[-1]))
-        return [Targets((Part(names, row, Space.END_EFFECTOR_DELTA),)) for row in rows]
+        return differences(self.actions.restore(self._unspread(answer)))
 
     def values(self, answer: Tensor) -> np.ndarray:
         """(B, H, D) actions or (B, H * D) tokens to (B, H, D) float64 normalised actions, a gripper -1 or 1.
