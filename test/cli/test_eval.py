@@ -34,7 +34,7 @@ def test_wilson_interval(successes, trials, low, high):
 
 def test_the_expert_is_the_yardstick(tmp_path, capsys):
     output = tmp_path / "expert.json"
-    arguments = ["eval", "--control", "expert", "--task", "touch", "pick", "--layouts", "3", "--output", str(output)]
+    arguments = ["eval", "--control", "expert", "--tasks", "touch", "pick", "--layouts", "3", "--output", str(output)]
     assert main(arguments) == 0
     report = json.loads(output.read_text())
     assert report["tasks"]["touch"]["successes"] == report["tasks"]["pick"]["successes"] == 3

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from vla_ros.bags.repair import repair
 from vla_ros.bags.summary import summarise
+from vla_ros.cli import options
 from vla_ros.core.terminal import Terminal, progress
 from vla_ros.core.text import say
 
@@ -21,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     show.add_argument("bag", help="folder, .mcap or .db3 file")
     fix = commands.add_parser("repair", help="copy what can be read of a broken bag to a complete new one")
     fix.add_argument("bag", help="folder, .mcap or .db3 file; it is not changed")
-    fix.add_argument("-o", "--output", help="new folder (default: BAG_repaired)")
+    options.output(fix, "new folder (default: BAG_repaired)")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -34,6 +34,7 @@ from vla_ros.bench.subjects import (
 )
 from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, total_bound
 from vla_ros.bench.work import measure_machine
+from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
@@ -45,14 +46,14 @@ from vla_ros.runtime.serving import open_policy, resolve_device, resolve_dtype
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(SIZES)
-    parser.add_argument("--policy", required=True, help=f"checkpoint folder, policy file, or (random) {names}")
+    parser.add_argument("--policy", required=True, help=f"checkpoint folder, policy file, or (random weights) {names}")
     parser.add_argument("--size", choices=SIZES["pi0"], default="tiny", help="of random weights")
     parser.add_argument("--cameras", type=int, help="of random weights (default: 2; of π0 of the larger sizes 3)")
-    parser.add_argument("--robot", default="so101", help="robot file, for a checkpoint")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--steps", type=int, default=None, help="denoising steps (default: the policy's)")
-    parser.add_argument("--runs", type=int, default=100)
+    options.robot(parser, default="so101")
+    options.device(parser)
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of the weights")
+    options.num_steps(parser)
+    parser.add_argument("--runs", type=int, default=100, help="timed inferences")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
     parser.add_argument("--no-peers", action="store_true", help="only vla_ros itself")
     parser.add_argument("--lerobot-python", metavar="PY", help="a Python that imports lerobot (default: this one)")
@@ -70,10 +71,10 @@ class Subject:
 
 
 def main(args: argparse.Namespace) -> int:
-    for name in ("runs", "steps", "cameras"):
+    for name in ("runs", "num_steps", "cameras"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise InputError(f"--{name} {value}, expected at least 1")
+            raise InputError(f"--{name.replace('_', '-')} {value}, expected at least 1")
     console = Terminal()
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
@@ -83,7 +84,7 @@ def main(args: argparse.Namespace) -> int:
         subject = _subject(args, device, dtype, stack)
         policy, batch = subject.policy, subject.batch
         machine = measure_machine(device, dtype)
-        work = stage_work(policy, batch, args.steps)
+        work = stage_work(policy, batch, args.num_steps)
         timings = _timings(subject, args, device, dtype)
     bounds = {stage: part.bound(machine) for stage, part in work.items()} | {"total": total_bound(work, machine)}
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else (platform.processor() or "CPU")
@@ -132,7 +133,7 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
             folder = resolve(args.policy, LoadOptions())[0]
             peers, problems = _open_peers(args, loaded.family, folder, device, dtype, stack)
     count = sum(parameter.numel() for parameter in policy.parameters())
-    steps = args.steps or getattr(policy.config, "num_steps", None)
+    steps = args.num_steps or getattr(policy.config, "num_steps", None)
     title += f", {count / 1e6:.3g} M parameters" + (f", {steps} steps" if steps else "")
     return Subject(policy.eval().requires_grad_(False), batch, title, peers, problems)
 
@@ -148,7 +149,7 @@ def _open_peers(
     for kind in () if args.no_peers else kinds:
         try:
             peer = LeRobotPeer(
-                find_python(args.lerobot_python), folder, device, kind, torch.get_num_threads(), args.steps
+                find_python(args.lerobot_python), folder, device, kind, torch.get_num_threads(), args.num_steps
             )
         except InputError as error:
             problems.append(Timing(f"LeRobot, {kind}", problem=str(error)))
@@ -163,7 +164,7 @@ def _timings(subject: Subject, args: argparse.Namespace, device: torch.device, d
     peers, problems = [], list(subject.problems)
     for peer in subject.peers:
         try:
-            peer.set_inputs(policy, batch, draws, args.steps)
+            peer.set_inputs(policy, batch, draws, args.num_steps)
         except InputError as error:
             problems.append(Timing(peer.name, problem=str(error)))
         else:
@@ -173,14 +174,14 @@ def _timings(subject: Subject, args: argparse.Namespace, device: torch.device, d
         for peer in peers:
             peer.turn(number)
 
-    timings = [time_session(policy, batch, device, args.runs, args.steps, turn=turn)]
+    timings = [time_session(policy, batch, device, args.runs, args.num_steps, turn=turn)]
     if peers:
         uploaded = {name: value.to(device) for name, value in batch.items()}
         with torch.inference_mode():
-            actions = policy.predict(uploaded, draws, num_steps=args.steps).float().cpu()
+            actions = policy.predict(uploaded, draws, num_steps=args.num_steps).float().cpu()
         timings += [peer.timing(actions) for peer in peers]
     if not args.no_peers:
-        timings += time_peers(policy, batch, device, dtype, args.runs, args.steps)
+        timings += time_peers(policy, batch, device, dtype, args.runs, args.num_steps)
     return timings + problems
 
 

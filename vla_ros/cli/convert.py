@@ -12,12 +12,13 @@ the checkpoint needs is copied into FOLDER by hand.
 import argparse
 from pathlib import Path
 
+from vla_ros.cli import options
 from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, nargs="+", help="file of torch; several are one checkpoint's shards")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, which must be new")
+    options.output(parser, "folder to write, which must be new", type=Path, required=True)
     parser.add_argument("--config", type=Path, help="its configuration, JSON; by default the one that lies beside it")
 
 

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from vla_ros.bags.build import build_dataset
 from vla_ros.bags.episodes import CUTS, CutOptions
+from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal, progress
@@ -35,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
     build = commands.add_parser("build", help="bags to a dataset")
     build.add_argument("bags", nargs="+", metavar="BAG")
-    build.add_argument("-o", "--output", required=True, help="new folder; it appears when it is complete")
+    options.output(build, "new folder; it appears when it is complete", required=True)
     build.add_argument("--image-size", type=int, nargs="+", metavar="PX",
                        help="store images scaled to fit into HEIGHT WIDTH or a square, aspect kept; give what the "
                        "policy sees (default: as recorded)")  # fmt: skip
@@ -44,8 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--fps", type=float, default=10.0, help="the policy's clock, Hz")
     show = commands.add_parser("show", help="summary and a contact sheet")
     show.add_argument("dataset")
-    show.add_argument("-o", "--output", "--sheet", dest="sheet", metavar="PNG",
-                      help="contact sheet to write (default: NAME_contact_sheet.png here; '' = none)")  # fmt: skip
+    options.output(show, "contact sheet to write (default: NAME_contact_sheet.png here; '' = none)", metavar="PNG")
     show.add_argument("--instruction", choices=KINDS, default=KINDS[0], help="which of the rows' texts to show")
     show.add_argument("--episodes", type=int, default=8, help="in the contact sheet")
     test = commands.add_parser("check", help="what is wrong or suspicious, by episode and row")
@@ -57,8 +57,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def add_cut_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
     """Options that say what an episode is; `cut_options` reads them."""
     defaults = CutOptions()
-    parser.add_argument("--robot", required=required, help="robot file, or the name of one of those shipped (so101)")
-    parser.add_argument("--namespace", default="/", help="of the robot's topics in the bag")
+    options.robot(parser, required=required)
+    options.namespace(parser, "of the robot's topics in the bag")
     parser.add_argument("--by", choices=CUTS, default=defaults.by, help="what cuts the bag into episodes")
     parser.add_argument("--instruction", help="text of all episodes in place of the recorded ones")
     parser.add_argument("--marker", metavar="TOPIC", help="std_msgs/String or Bool, for --by marker")
@@ -145,7 +145,7 @@ def _show(args: argparse.Namespace) -> int:
                 table.add_row("" if joint == last else joint, kind, *(f"{value:.3f}" for value in values))
                 last = joint
     console.print(table)
-    sheet = f"{dataset.path.resolve().name}_contact_sheet.png" if args.sheet is None else args.sheet
+    sheet = f"{dataset.path.resolve().name}_contact_sheet.png" if args.output is None else args.output
     if sheet:
         contact_sheet(dataset, sheet, args.episodes)
         console.print(f"contact sheet: {sheet}", soft_wrap=True)

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import vla_ros
+from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.terminal import Terminal
 
@@ -22,14 +23,15 @@ CHECKPOINT = Path(vla_ros.__file__).parent / "data" / "checkpoints" / "pi0_tiny"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, default=CHECKPOINT, help="checkpoint (default: the shipped one)")
-    parser.add_argument("--instructions", nargs="+", default=list(INSTRUCTIONS), metavar="TEXT")
+    parser.add_argument("--instructions", nargs="+", default=list(INSTRUCTIONS), metavar="TEXT",
+                        help="one after another")
     parser.add_argument("--seed", type=int, default=0, help="where the cubes lie")
     parser.add_argument("--lockstep", action="store_true", help="simulated time that waits for every node")
     parser.add_argument("--time-limit", type=float, default=30.0, help="s for each instruction")
     parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), default="ensemble", help="blending of chunks")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--robot", default="so101", help="file or name of the simulated robot (default: so101)")
-    parser.add_argument("--output", type=Path, help="folder of the results (default: runs/demo-DATE)")
+    options.device(parser)
+    options.robot(parser, default="so101")
+    options.output(parser, "folder of the results (default: runs/demo-DATE)", type=Path)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -33,7 +33,7 @@ _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="folder to make")
-    parser.add_argument("--episodes", type=int, default=900)
+    parser.add_argument("--episodes", type=int, default=900, help="how many")
     parser.add_argument(
         "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
         help="taken in turn; one that is named twice is shown twice as often (default: touch pick)",

@@ -1,6 +1,6 @@
 """Success of a policy in the simulator, through the graph, in lockstep.
 
-    vla-ros eval --policy runs/pi0_tiny --task touch --layouts 100 --jobs 2
+    vla-ros eval --policy runs/pi0_tiny --tasks touch --layouts 100 --jobs 2
 
 Policy, executor and simulator run as nodes in processes of their own, on a private ROS domain. Simulated time waits for
 them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Controls:
@@ -23,6 +23,7 @@ from typing import Any
 
 from rich.table import Table
 
+from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.core.terminal import Terminal
@@ -56,17 +57,17 @@ class Outcome:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", help="checkpoint folder or policy file (not needed with --control expert)")
-    parser.add_argument("--task", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"])
+    parser.add_argument("--tasks", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"], help="what to try")
     parser.add_argument("--layouts", type=int, default=100, help="episodes of each task")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
-    parser.add_argument("--control", choices=CONTROLS, default="none")
-    parser.add_argument("--robot", default="so101", help="robot file, or its name (default: so101, the simulated one)")
+    parser.add_argument("--control", choices=CONTROLS, default="none", help="see above")
+    options.robot(parser, default="so101")
     parser.add_argument("--rate", type=float, default=10.0, help="inferences per simulated second, Hz (default: 10)")
     parser.add_argument("--time-limit", type=float, help="s of simulated time for an episode (default: by task)")
     parser.add_argument("--jobs", type=int, default=1, help="graphs that run at the same time")
-    parser.add_argument("--device", help="where the policy runs: auto, cpu, cuda")
-    parser.add_argument("--params", action="append", default=[], help="parameter file for the nodes, may be repeated")
-    parser.add_argument("--output", type=Path, help="JSON file for the results, one entry for each episode")
+    options.device(parser, default=None)
+    options.params(parser)
+    options.output(parser, "JSON file for the results, one entry for each episode", type=Path)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -82,14 +83,14 @@ def main(args: argparse.Namespace) -> int:
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
     plan: list[Episode] = []
-    for kind in args.task:
+    for kind in args.tasks:
         plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
     for outcome in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
         outcomes[outcome.episode] = outcome
         _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
-    results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.task}
+    results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.tasks}
     _print_table(results, args)
     if args.output:
         with new_file(args.output, "results") as part:

@@ -9,13 +9,14 @@ express is refused by name.
 import argparse
 from pathlib import Path
 
+from vla_ros.cli import options
 from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a checkpoint folder or a policy file")
     parser.add_argument("--to", choices=("lerobot",), required=True, help="whose layout")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write, which must be new")
+    options.output(parser, "folder to write, which must be new", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
 
 

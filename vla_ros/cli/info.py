@@ -13,6 +13,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Table
 
+from vla_ros.cli import options
 from vla_ros.control.limits import Limits
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
@@ -29,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file, a robot file or its name")
     parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
     parser.add_argument("--sros2", action="store_true", help="with a robot file: print the SROS2 policy of its graph")
-    parser.add_argument("--namespace", default="", help="with --sros2: of the nodes and the robot's topics")
+    options.namespace(parser, "with --sros2: of the nodes and the robot's topics")
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
 
 

@@ -6,6 +6,8 @@ import signal
 import sys
 from importlib import import_module
 
+from vla_ros import __version__
+from vla_ros.cli.options import Parser
 from vla_ros.core.errors import InputError
 from vla_ros.core.text import say
 
@@ -14,6 +16,9 @@ COMMANDS = {
     "demo": ("vla_ros.cli.demo", "the simulated arm follows three instructions"),
     "run": ("vla_ros.cli.run", "policy and executor for a real robot (what vla.launch.py starts)"),
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
+    "say": ("vla_ros.cli.say", "give the robot an instruction, or stop it"),
+    "e-stop": ("vla_ros.cli.e_stop", "press the e-stop, or reset it"),
+    "lifecycle": ("vla_ros.cli.lifecycle", "states of the nodes, and their transitions"),
     "top": ("vla_ros.cli.top", "live view of a running graph"),
     "eval": ("vla_ros.cli.eval", "success of a policy in the simulator, through the graph, in lockstep"),
     "demos": ("vla_ros.cli.demonstrate", "let the scripted expert make a dataset of demonstrations"),
@@ -34,6 +39,7 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(prog="vla-ros", description=__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"vla-ros {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, line) in COMMANDS.items():
         commands.add_parser(name, help=line, add_help=False)
@@ -42,8 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     module = import_module(module_name)
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see vla_ros/__init__.py
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    own = argparse.ArgumentParser(prog=f"vla-ros {name}", description=module.__doc__ or line,
-                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    own = Parser(prog=f"vla-ros {name}", description=module.__doc__ or line)
     module.arguments(own)
     args = own.parse_args(argv[1:])
     try:

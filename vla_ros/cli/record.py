@@ -15,6 +15,7 @@ from typing import Any
 from vla_ros.bags.compress import FORMATS
 from vla_ros.bags.index import OUTCOMES
 from vla_ros.bags.writer import COMPRESSIONS
+from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_line
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_robot
@@ -22,19 +23,19 @@ from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--robot", required=True, help="robot file, or the name of one of those shipped (so101)")
-    parser.add_argument("-o", "--output", default="", help="folder of the bag (default: ROBOT_DATE_TIME)")
+    options.robot(parser, required=True)
+    options.output(parser, "folder of the bag (default: ROBOT_DATE_TIME)", default="")
     parser.add_argument("--topics", nargs="*", default=[], metavar="TOPIC", help="more topics to record")
-    parser.add_argument("--namespace", default="", help="of the robot's topics")
+    options.namespace(parser, "of the robot's topics")
     parser.add_argument("--compressed-images", action="store_true", help="store raw images compressed")
-    parser.add_argument("--image-format", choices=FORMATS, default="jpeg")
+    parser.add_argument("--image-format", choices=FORMATS, default="jpeg", help="with --compressed-images")
     parser.add_argument("--image-quality", type=int, default=95, help="of jpeg, 1 to 100")
     parser.add_argument("--compression", choices=list(COMPRESSIONS), default="none", help="of the chunks in the files")
     parser.add_argument("--max-file-size", type=float, default=0.0, metavar="MB", help="split beyond this size")
     parser.add_argument("--max-file-duration", type=float, default=0.0, metavar="S", help="split after this time")
     parser.add_argument("--buffer-size", type=float, default=512.0, metavar="MB", help="for a slow disk")
     parser.add_argument("--min-free-disk", type=float, default=500.0, metavar="MB", help="end when less is free")
-    parser.add_argument("--sim-time", action="store_true", help="use simulated time, record /clock")
+    options.use_sim_time(parser, "use simulated time, record /clock")
 
 
 def _take_marks(node: Any) -> None:
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
 
     def make() -> Any:
         names = {item.name for item in fields(RecorderParameters)} & set(vars(args))
-        values = {name: getattr(args, name) for name in names} | {"robot": robot, "use_sim_time": args.sim_time}
+        values = {name: getattr(args, name) for name in names} | {"robot": robot, "use_sim_time": args.use_sim_time}
         if not args.topics:
             del values["topics"]  # ROS has no type for an empty list
         overrides = [Parameter(name, value=value) for name, value in values.items()]

@@ -18,6 +18,7 @@ from vla_ros.bags.compare import compare
 from vla_ros.bags.evaluate import Evaluation, evaluate
 from vla_ros.bags.player import PlayOptions
 from vla_ros.bags.reader import Bag
+from vla_ros.cli import options
 from vla_ros.cli.dataset import add_cut_arguments, cut_options
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
@@ -42,11 +43,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     play.add_argument("--wait", action="store_true", help="begin when every topic has a subscriber, /clock too")
     test = parser.add_argument_group("open-loop evaluation")
     test.add_argument("--policy", action="append", default=[], metavar="CKPT", help="checkpoint; twice to compare")
-    test.add_argument("-o", "--output", help="folder for report.json and errors.png")
-    test.add_argument("--device", default="auto")
+    options.output(test, "folder for report.json and errors.png")
+    options.device(test)
     test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     test.add_argument("--every", type=int, default=1, help="ask for a chunk at every n-th step of the policy's clock")
-    test.add_argument("--seed", type=int, default=0)
+    test.add_argument("--seed", type=int, default=0, help="of the policies' noise")
     test.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
     add_cut_arguments(test, required=False)
 

@@ -7,12 +7,12 @@ Needs the optional package: pip install vla_ros[view]. It only listens.
 """
 
 import argparse
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vla_ros.cli import options
 from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
@@ -25,10 +25,10 @@ from vla_ros.messages.stamps import stamp_ns
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--robot", default="so101", help="robot file, or the name of one of those shipped")
+    options.robot(parser, default="so101")
     parser.add_argument("--save", type=Path, metavar="FILE", help="write a .rrd file instead of opening the viewer")
-    parser.add_argument("--namespace", default="", help="of the nodes and the robot's topics")
-    parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after this time; 0: never")
+    options.namespace(parser)
+    options.duration(parser)
 
 
 class Bridge:
@@ -126,7 +126,7 @@ def main(args: argparse.Namespace) -> int:
     except ImportError:
         raise InputError("vla-ros rerun needs rerun-sdk: pip install vla_ros[view]") from None
 
-    from vla_ros.graph.processes import Graph
+    from vla_ros.graph.peer import peer
 
     robot = RobotSpec.load(args.robot)
     recording = rerun.RecordingStream("vla_ros")
@@ -134,7 +134,7 @@ def main(args: argparse.Namespace) -> int:
         recording.save(args.save)
     else:
         recording.spawn()
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
+    with peer(args.namespace, enclave="viewer") as graph:
         Bridge(graph, robot, recording)
         end = time.monotonic() + args.duration if args.duration else None
         try:

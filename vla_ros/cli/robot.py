@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vla_ros.cli import options
 from vla_ros.control.urdf import UrdfLimit, load_urdf, parse_urdf
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
@@ -30,9 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True, metavar="new")
     new = commands.add_parser("new", help="a robot file from a URDF and the running graph")
     new.add_argument("--urdf", type=Path, required=True, help="of the robot; of xacro what `xacro FILE` prints")
-    new.add_argument("-o", "--output", type=Path, help="file to write (default: print it)")
+    options.output(new, "file to write (default: print it)", type=Path)
     new.add_argument("--name", default="", help="of the robot (default: what the URDF says)")
-    new.add_argument("--namespace", default="", help="of the robot's topics")
+    options.namespace(new, "of the robot's topics")
     new.add_argument("--wait", type=float, default=5.0, metavar="S", help="s to listen to the graph; 0: not at all")
 
 

@@ -1,18 +1,20 @@
 """Policy and executor for a real robot: what vla.launch.py starts, as processes of this command.
 
     vla-ros run --policy CHECKPOINT --robot my_robot.yaml
-    ros2 topic pub --once -w 3 /instruction std_msgs/msg/String '{data: touch the red cube}'
+    vla-ros say "touch the red cube"
 
 The robot's drivers run already: cameras, joint states and controllers on the topics of the robot file. Ctrl-C ends
 the nodes: the robot brakes within its limits first.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_line
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.terminal import Terminal
@@ -21,19 +23,18 @@ from vla_ros.nodes.parameter_files import check_sections, means, sections
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", required=True, help="checkpoint folder or policy file")
-    parser.add_argument("--robot", required=True, help="robot file, or the name of one of those shipped (so101)")
-    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--num-steps", type=int, help="denoising steps (default: the checkpoint's)")
-    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), help="blending of chunks")
+    options.robot(parser, required=True)
+    options.device(parser, default=None)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), help="of the weights (default: auto)")
+    options.num_steps(parser)
+    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), help="blending of chunks (default: ensemble)")
     parser.add_argument("--instruction", default="", help="publish it once everything is active")
     parser.add_argument("--dry-run", action="store_true", help="everything but the commands; so does a parameter file")
     parser.add_argument("--inactive", action="store_true", help="configure only; activate the executor yourself")
-    parser.add_argument("--namespace", default="", help="of the nodes and the robot's topics")
-    parser.add_argument("--params", action="append", default=[], metavar="FILE",
-                        help="ROS parameter files; options that are given win over them")
-    parser.add_argument("--use-sim-time", action="store_true", help="the robot is a simulator that publishes /clock")
-    parser.add_argument("--output", type=Path, help="folder for logs and parameter files (default: runs/run-DATE)")
+    options.namespace(parser)
+    options.params(parser)
+    options.use_sim_time(parser, "the robot is a simulator that publishes /clock")
+    options.output(parser, "folder for logs and parameter files (default: runs/run-DATE)", type=Path)
 
 
 def node_parameters(args: argparse.Namespace, dry_run: bool) -> dict[str, dict[str, Any]]:
@@ -88,7 +89,7 @@ def main(args: argparse.Namespace) -> int:
             if not args.inactive:
                 with console.status("waiting for the robot"):
                     for name in parameters:
-                        graph.activate_when_ready(name)
+                        graph.activate_when_ready(name, math.inf, lambda words: console.print(words, soft_wrap=True))
             if args.instruction:
                 publisher = graph.node.create_publisher(String, "instruction", COMMAND_QOS)
                 graph.wait_for(

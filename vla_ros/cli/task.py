@@ -10,6 +10,7 @@ import signal
 import time
 from typing import Any
 
+from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_time
 from vla_ros.core.errors import InputError
 from vla_ros.core.terminal import Terminal
@@ -20,8 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("instruction", help="what the robot shall do")
     parser.add_argument("--time-limit", type=float, default=0.0, metavar="S", help="s, 0: none (default)")
     parser.add_argument("--success-topic", default="", help="std_msgs/Bool that ends the task with success when true")
-    parser.add_argument("--namespace", default="", help="of task_node")
-    parser.add_argument("--wait", type=float, default=10.0, metavar="S", help="s to wait for task_node (default: 10)")
+    options.namespace(parser, "of task_node")
+    options.wait(parser, "for task_node")
 
 
 def main(args: argparse.Namespace) -> int:

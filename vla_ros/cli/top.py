@@ -12,6 +12,7 @@ from collections import deque
 from itertools import islice
 from typing import Any
 
+from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_line
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import plain
@@ -24,8 +25,8 @@ _MOST_ROWS = 64  # of a table of joints
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--namespace", default="", help="of the nodes to watch")
-    parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after this time; 0: never")
+    options.namespace(parser)
+    options.duration(parser)
 
 
 class Chunks:
@@ -92,12 +93,10 @@ def joints_table(status: Any) -> Any:
 
 
 def main(args: argparse.Namespace) -> int:
-    import tempfile
-
-    from vla_ros.graph.processes import Graph
+    from vla_ros.graph.peer import peer
     from vla_ros.graph.watch import LONGEST, Display, Watch, grid
 
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=args.namespace, enclave="viewer") as graph:
+    with peer(args.namespace, enclave="viewer") as graph:
         watch, chunks = Watch(graph), Chunks(graph)
         end = time.monotonic() + args.duration if args.duration else None
         console = Terminal()

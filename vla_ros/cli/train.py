@@ -8,6 +8,7 @@
 
 import argparse
 
+from vla_ros.cli import options
 from vla_ros.core.text import say
 from vla_ros.training.config import STATISTICS, TrainConfig
 
@@ -15,12 +16,12 @@ from vla_ros.training.config import STATISTICS, TrainConfig
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="YAML file of the run (config/train/*.yaml)")
     parser.add_argument("--dataset", help="LeRobot dataset folder, instead of the config's")
-    parser.add_argument("--output", help="folder of the run, instead of the config's")
+    options.output(parser, "folder of the run, instead of the config's")
     parser.add_argument("--start", help="checkpoint folder or policy file to start from, instead of fresh weights")
     parser.add_argument("--statistics", choices=STATISTICS, help="with --start: whose normalisation")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the config's")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of the output folder")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    options.device(parser)
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     parser.add_argument("--cache", help="folder for decoded images (default: .cache in the dataset)")
 

@@ -6,7 +6,7 @@ from vla_ros.control.joint_states import JointStates
 from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Command, Settings
 from vla_ros.control.watchdogs import Watchdogs
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, NotYet
 
 
 class Start:
@@ -40,10 +40,10 @@ class Start:
         self._measured, self._young = np.empty(0), False  # (J,) and whether that was since the last command
 
     def ask(self, now_ns: int) -> None:
-        """Commands may begin here. Raises InputError where they may not."""
+        """Commands may begin here. Raises InputError where they may not, NotYet where the robot has not been heard."""
         stale = self._watchdogs.stale(now_ns)
         if stale:
-            raise InputError(f"joint states: {stale}")
+            raise NotYet(f"joint states: {stale}")
         measured = self._joint_states.position
         outside = self._limits.outside(measured, self._settings.start_tolerance)
         if outside:

@@ -17,6 +17,7 @@ from rclpy.task import Future
 
 from vla_ros.core.discovery import discovery_time
 from vla_ros.core.errors import InputError
+from vla_ros.core.reminder import Reminder
 from vla_ros.core.signals import StopSignals, taken
 from vla_ros.graph.process import Process, check_namespace, signal_all, start_process
 from vla_ros.nodes.base import end_at_the_latest
@@ -293,16 +294,23 @@ class Graph:
     def activate(self, name: str, deadline: float = 120.0) -> None:
         self.transition(name, Transition.TRANSITION_ACTIVATE, deadline)
 
-    def activate_when_ready(self, name: str, deadline: float = 60.0) -> None:
-        """As `activate`, but a refusal (the robot's joint states are not there yet) is tried again until `deadline`."""
-        end = time.monotonic() + deadline
+    def activate_when_ready(
+        self, name: str, deadline: float = 60.0, tell: Callable[[str], object] = lambda words: None
+    ) -> None:
+        """As `activate`, but a refusal (the robot's joint states are not there yet) is tried again until `deadline`.
+
+        `tell` is told the reason of a refusal when it is new, and now and then.
+        """
+        end, reminder = time.monotonic() + deadline, Reminder()
         while True:
             try:
                 return self.activate(name)
-            except GraphError:
+            except GraphError as error:
                 self.check()
                 if time.monotonic() > end:
                     raise
+                if reminder.due(str(error)):
+                    tell(str(error))
             time.sleep(0.5)
 
     def deactivate(self, name: str, deadline: float = 120.0) -> None:

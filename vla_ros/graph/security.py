@@ -111,7 +111,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         "operator": Enclave(
             "vla-ros and ros2: starts, configures and stops nodes, instructs, stops; does not reset the e-stop",
             publish=[INSTRUCTION, OUTCOME, E_STOP],
-            subscribe=[*everything, "/diagnostics", "sim_node/task", "expert_node/following"],
+            subscribe=[*everything, "/diagnostics", "/rosout", "sim_node/task", "expert_node/following"],
             request=[
                 *(f"{node}{service[1:]}" for node in NODES for service in PARAMETERS + LIFECYCLE),
                 "executor_node/e_stop", "sim_node/reset", "sim_node/run",
@@ -132,7 +132,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "reset_e_stop": Enclave(
             "whoever lets the robot move again after an e-stop", subscribe=[EXECUTOR_STATUS],
-            request=["executor_node/reset_e_stop"], nodes=("reset_e_stop", _COMMAND_LINE), managed=False,
+            request=["executor_node/reset_e_stop"], nodes=("reset_e_stop", "vla_ros_cli_*", _COMMAND_LINE),
+            managed=False,
         ),
         "sim_node": Enclave(
             "the simulated robot: not in the keystore of a real one",

@@ -1,6 +1,5 @@
 """What a running graph offers a robot file: joint states, cameras and topics for commands. It only listens."""
 
-import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image, JointState
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import INTERFACES
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, JOINT_STATE
+from vla_ros.graph.peer import peer
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.images import image_size
 from vla_ros.nodes.bounded import subscribe_bounded
@@ -49,7 +49,7 @@ class Seen:
 def survey(duration: float, namespace: str = "") -> Seen:
     """What is on the graph, listened to for `duration` s."""
     seen = Seen()
-    with tempfile.TemporaryDirectory() as folder, Graph(folder, namespace=namespace, enclave="viewer") as graph:
+    with peer(namespace, enclave="viewer") as graph:
         end, known = time.monotonic() + duration, set()
         while time.monotonic() < end:
             for topic, types in graph.node.get_topic_names_and_types():

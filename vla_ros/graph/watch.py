@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vla_ros.core.instruction import Agreement
+from vla_ros.core.reminder import without_quantities
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import plain
 from vla_ros.graph.processes import Graph
@@ -177,6 +178,6 @@ class Display:
             if time.monotonic() - self._shown > 0.1:
                 self._shown = time.monotonic()
                 self._live.update(Group(*lines))
-        elif line != self._line:
-            self._line = line
+        elif without_quantities(line) != self._line:
+            self._line = without_quantities(line)
             self._console.print(line, soft_wrap=True)

@@ -1,15 +1,14 @@
 """A node that brings itself up: configured once, then activated as soon as what it needs is there."""
 
-import time
 from typing import Any
 
 from lifecycle_msgs.msg import State
 from rclpy.lifecycle import TransitionCallbackReturn
 
 from vla_ros.core.errors import InputError, NotYet
+from vla_ros.core.reminder import Reminder
 
 PERIOD = 1.0  # s between two tries
-SAY_PERIOD = 10.0  # s between two lines about what is waited for
 
 
 class Ended(Exception):
@@ -19,17 +18,16 @@ class Ended(Exception):
 class Autostart:
     """Tries until the node is active, because the robot's drivers may start after it.
 
-    What an activation lacks, and a configuration that raises `NotYet`, is waited for: one line, then one every
-    `SAY_PERIOD`. Any other refusal to configure will not heal by itself: the process ends with status 2, so that what
-    started it (a launch file, systemd) notices. Where another client has changed the state meanwhile, the node is left
-    to it.
+    What an activation lacks, and a configuration that raises `NotYet`, is waited for and said (`Reminder`). Any other
+    refusal to configure will not heal by itself: the process ends with status 2, so that what started it (a launch
+    file, systemd) notices. Where another client has changed the state meanwhile, the node is left to it.
     """
 
     def __init__(self, node: Any) -> None:
         self._node = node
         self._configured = self._trying = False
         self._lacks: InputError | None = None
-        self._say_at = 0.0
+        self._reminder = Reminder()
         self._timer = node.create_steady_timer(0.0, self._try)
 
     def takes(self, error: InputError) -> bool:
@@ -51,8 +49,7 @@ class Autostart:
             return
         if self._lacks is None:
             raise Ended
-        if time.monotonic() >= self._say_at:
-            self._say_at = time.monotonic() + SAY_PERIOD
+        if self._reminder.due(str(self._lacks)):
             node.get_logger().warning(f"waits before it is activated: {self._lacks}")
         self._timer = node.create_steady_timer(PERIOD, self._try)
 

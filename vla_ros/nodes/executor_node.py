@@ -1,7 +1,6 @@
 """Turns chunks into bounded joint commands at control rate: ROS around `vla_ros.control.executor`."""
 
 import os
-import re
 import signal
 import sys
 import threading
@@ -16,7 +15,8 @@ from vla_ros.control.settings import Command
 from vla_ros.control.supervisor import State
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.urdf import load_urdf
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, NotYet
+from vla_ros.core.reminder import without_quantities
 from vla_ros.messages.stamps import NS, set_stamp
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
@@ -32,11 +32,11 @@ from vla_ros.nodes.executor.status import fill_status
 from vla_ros.nodes.executor.urdf_source import urdf_source
 from vla_ros.nodes.goals import action_class
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.silent import silent
 
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
 _ONE_MOMENT = 50_000  # ns
-_CHANGING = re.compile(r"-?\d+\.\d+")  # numbers in words that are made anew each time
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
 
@@ -163,9 +163,12 @@ class ExecutorNode(ManagedNode):
                         horizon=self.parameters.command_horizon,
                         stamped=self._time is not None,
                     )
-            except Exception:
+            except Exception as error:
                 self._executor.deactivate()
                 self._release_claim()
+                why = silent(self, map(self._robot.stream, self._robot.state_streams))
+                if isinstance(error, NotYet) and why:
+                    raise NotYet(f"{error}; {why}") from None
                 raise
             self._refusal, self._unheard, self._last_command = "", "", None
             if self._time is not None:
@@ -332,7 +335,7 @@ class ExecutorNode(ManagedNode):
 
     def _warn(self, said: list[str]) -> None:
         """Logs each warning once, until it is over, whatever becomes of its numbers."""
-        warnings = {_CHANGING.sub("#", words): words for words in said}
+        warnings = {without_quantities(words): words for words in said}
         for kind in warnings.keys() - self._warned.keys():
             self.get_logger().warning(warnings[kind])
         self._warned = warnings

@@ -16,6 +16,7 @@ from vla_ros.control.admission import Reason
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
+from vla_ros.core.reminder import Reminder
 from vla_ros.core.stream import JOINT_STATES, Stream
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import NotReady, ObservationBuilder, message_stamp, unexpected_sizes
@@ -26,12 +27,15 @@ from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.diagnostics import policy_diagnostic, publish_diagnostics
 from vla_ros.nodes.policy_parameters import PolicyParameters
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
+from vla_ros.nodes.silent import silent
 from vla_ros.nodes.streams import subscribe
 from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.history import history_length, make_sample, observe, observed_streams
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import PolicySession
 from vla_ros.runtime.trigger import Trigger
+
+_LOOK_PERIOD = 1.0  # s between two looks at who could send what is missing
 
 
 class PolicyNode(ManagedNode):
@@ -44,6 +48,7 @@ class PolicyNode(ManagedNode):
         self._thread: threading.Thread | None = None
         self._session: PolicySession | None = None
         self._clock_watch: JumpHandle | None = None
+        self._reminder, self._look_again = Reminder(), 0.0
         self._instruction = ""
         self._episode = 0  # counts what begins: activations, instructions, jumps of the clock
         super().__init__("policy_node", PolicyParameters)
@@ -218,13 +223,23 @@ class PolicyNode(ManagedNode):
             problems = self._arrivals.explained(problems, now)
             if tuple(self._status.waiting_for) != tuple(problems) or self._status.state != PolicyStatus.WAITING:
                 self._refuse(NotReady(problems))
+            elif time.monotonic() >= self._look_again:
+                self._wait_for(NotReady(problems))
             return None
         return target
 
     def _refuse(self, why: NotReady) -> None:
-        self._set_status(PolicyStatus.WAITING, waiting_for=list(why.streams), message=str(why),
-                         refused_observations=self._status.refused_observations + 1)
-        self.get_logger().warning(f"waiting for inputs: {why}", throttle_duration_sec=5.0)
+        self._status.refused_observations += 1
+        self._wait_for(why)
+
+    def _wait_for(self, why: NotReady) -> None:
+        """Says what is missing, and whether anybody could send it; asked for once a second while it lasts."""
+        streams = self._builder.streams
+        words = "; ".join(filter(None, (str(why), silent(self, [streams[s] for s in why.streams if s in streams]))))
+        self._set_status(PolicyStatus.WAITING, waiting_for=list(why.streams), message=words)
+        if self._reminder.due(words):
+            self.get_logger().warning(f"waiting for inputs: {words}")
+        self._look_again = time.monotonic() + _LOOK_PERIOD
 
     def _infer(self, target_ns: int, text: str, episode: int) -> None:
         session, processor = self._session, self._session.processor

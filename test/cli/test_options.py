@@ -1,0 +1,71 @@
+"""One option, one name, one meaning in every command."""
+
+import argparse
+from collections import defaultdict
+from importlib import import_module
+
+import pytest
+
+from vla_ros.cli import options
+from vla_ros.cli.main import COMMANDS, main
+
+SHARED = ("--robot", "--device", "--dtype", "--num-steps", "--params", "--mode")  # mean one thing alone
+ON_THE_GRAPH = {"run", "task", "say", "e-stop", "lifecycle", "top", "rerun", "record", "replay", "robot new"}
+# The name that is used in place of others.
+INSTEAD = {"--sim-time": "--use-sim-time", "--task": "--tasks", "--out": "--output", "--ns": "--namespace",
+           "--checkpoint": "--policy", "--time": "--duration"}  # fmt: skip
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    """"dataset build" -> its parser, of every command."""
+    found = {}
+    for name, (module_name, _) in COMMANDS.items():
+        module = import_module(module_name)
+        parser = options.Parser(description=module.__doc__)
+        module.arguments(parser)
+        inner = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        found[name] = parser
+        found |= {f"{name} {word}": sub for action in inner for word, sub in action.choices.items()}
+    return found
+
+
+PARSERS = parsers()
+
+
+def test_an_option_means_the_same_everywhere():
+    said = defaultdict(set)
+    for parser in PARSERS.values():
+        for action in parser._actions:
+            for flag in set(action.option_strings) & set(SHARED):
+                words = (action.help or "").partition(" (default")[0]
+                said[flag].add((words, action.type, type(action), str(action.choices)))
+    assert {flag: kinds for flag, kinds in said.items() if len(kinds) > 1} == {}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_options_of_a_command_have_the_common_names(name: str):
+    flags = {flag for action in PARSERS[name]._actions for flag in action.option_strings}
+    assert not {INSTEAD[flag] for flag in flags if flag in INSTEAD}
+    assert ("-o" in flags) == ("--output" in flags)
+    assert "--steps" not in flags or name == "train"  # of the optimiser; of denoising they are --num-steps
+    assert "--namespace" in flags or name not in ON_THE_GRAPH
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_every_option_is_explained_with_its_default(name: str):
+    parser = PARSERS[name]
+    assert [action.dest for action in parser._actions if action.option_strings and not action.help] == []
+    shown = parser.format_help().count("(default")
+    assert shown >= sum(action.default not in (None, False, "", [], argparse.SUPPRESS) for action in parser._actions)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_an_example(name: str):
+    assert f"vla-ros {name}" in PARSERS[name].description
+
+
+def test_the_version_is_said(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("vla-ros ")

@@ -1,0 +1,75 @@
+"""States of the nodes, or one node's next one.
+
+    vla-ros lifecycle                             all nodes with a lifecycle, and their states
+    vla-ros lifecycle executor_node activate      configure, activate, deactivate, cleanup
+
+As `ros2 lifecycle set /executor_node activate`; a refusal comes with the node's own words.
+"""
+
+import argparse
+
+from vla_ros.cli import options
+from vla_ros.core.errors import InputError
+from vla_ros.core.text import say
+
+TRANSITIONS = ("configure", "activate", "deactivate", "cleanup")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node", nargs="?", help="name of a node (default: show all)")
+    parser.add_argument("transition", nargs="?", choices=TRANSITIONS, help="what it shall do (default: show its state)")
+    options.namespace(parser)
+    options.wait(parser, "for the node")
+
+
+def main(args: argparse.Namespace) -> int:
+    from lifecycle_msgs.msg import Transition
+    from lifecycle_msgs.srv import ChangeState, GetState
+    from rcl_interfaces.msg import Log
+    from rclpy.logging import LoggingSeverity
+
+    from vla_ros.core.discovery import discovery_time
+    from vla_ros.graph.peer import peer
+    from vla_ros.nodes.qos import profile
+
+    with peer(args.namespace) as graph:
+        node = graph.node
+
+        def found() -> list[str]:
+            """Full names of the nodes with a lifecycle in this namespace."""
+            own, listed = graph.full_name(""), node.get_service_names_and_types()
+            names = [name for name, types in listed if "lifecycle_msgs/srv/GetState" in types and name.startswith(own)]
+            return sorted(name.removesuffix("/get_state") for name in names)
+
+        def state(name: str) -> str:
+            return graph.call(node.create_client(GetState, f"{name}/get_state"), GetState.Request()).current_state.label
+
+        if args.node is None:
+            graph.wait_until(lambda: False, discovery_time())
+            for name in found():
+                say(f"{name}: {state(name)}")
+            return 0
+        name = args.node if args.node.startswith("/") else graph.full_name(args.node)
+        if not graph.wait_until(lambda: name in found(), args.wait):
+            raise InputError(f"node {name}: not found within {args.wait:g} s, expected one of "
+                             f"{', '.join(found()) or 'none: no node with a lifecycle is there'}")
+        if args.transition is not None:
+            said: list[str] = []
+            logger = name.strip("/").replace("/", ".")
+
+            def listen(message: Log) -> None:
+                if message.name == logger and message.level >= LoggingSeverity.ERROR:
+                    said.append(message.msg)
+
+            node.create_subscription(Log, "/rosout", listen, profile(100, reliable=True))
+            client = node.create_client(ChangeState, f"{name}/change_state")
+            graph.wait_until(client.service_is_ready, args.wait)
+            number = getattr(Transition, f"TRANSITION_{args.transition.upper()}")
+            future = client.call_async(ChangeState.Request(transition=Transition(id=number)))
+            graph.wait_for(future.done, f"{name} to {args.transition}", 600.0)  # a large policy loads for minutes
+            if not future.result().success:
+                graph.wait_until(lambda: said, 1.0)
+                reason = said[-1] if said else f"it is {state(name)}, expected a state that can"
+                raise InputError(f"node {name} did not {args.transition}: {reason}")
+        say(f"{name}: {state(name)}")
+    return 0

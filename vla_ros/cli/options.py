@@ -1,0 +1,60 @@
+"""Options that several commands have, each with one name and one meaning."""
+
+import argparse
+from typing import Any
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Text as it was written, and after each option its default, where the text does not tell it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        words = action.help or ""
+        unsaid = action.default is None or action.default is False or action.default in ("", [], argparse.SUPPRESS)
+        if unsaid or "default" in words or not action.option_strings:
+            return words
+        default = " ".join(map(str, action.default)) if isinstance(action.default, list | tuple) else "%(default)s"
+        return f"{words} (default: {default})".lstrip()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help, and that of its subcommands, shows defaults."""
+
+    def __init__(self, **others: Any) -> None:
+        super().__init__(**{"formatter_class": _Help, **others})
+
+
+def robot(parser: Any, **others: Any) -> None:
+    parser.add_argument("--robot", help="robot file, or the name of one that is shipped, such as so101", **others)
+
+
+def namespace(parser: Any, whose: str = "of the nodes and of the robot's topics") -> None:
+    parser.add_argument("--namespace", default="", help=whose)
+
+
+def wait(parser: Any, what: str) -> None:
+    parser.add_argument("--wait", type=float, default=10.0, metavar="S", help=f"s to wait {what}")
+
+
+def output(parser: Any, words: str, **others: Any) -> None:
+    parser.add_argument("-o", "--output", help=words, **others)
+
+
+def device(parser: Any, default: str | None = "auto") -> None:
+    parser.add_argument("--device", default=default, help="where the policy runs: auto, cpu, cuda or cuda:N")
+
+
+def num_steps(parser: Any) -> None:
+    parser.add_argument("--num-steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
+
+
+def use_sim_time(parser: Any, words: str) -> None:
+    parser.add_argument("--use-sim-time", action="store_true", help=words)
+
+
+def duration(parser: Any) -> None:
+    parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after so many s; 0: never")
+
+
+def params(parser: Any) -> None:
+    parser.add_argument("--params", action="append", default=[], metavar="FILE",
+                        help="parameter file of the nodes, may be repeated; options that are given win over it")
