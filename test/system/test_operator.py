@@ -1,6 +1,7 @@
 """What the operator's commands do on a graph that others started: `vla-ros say`, `e-stop` and `lifecycle`."""
 
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
 from system.robot import ROBOT_FILE
 
 from vla_ros.cli.demo import CHECKPOINT
@@ -67,6 +68,14 @@ def test_the_operators_commands(graph, probe, monkeypatch, capsys):
     status, said = call("e-stop", "--reset")
     assert status == 0
     probe.wait_for(lambda: probe.last("executor_node/status").state == ExecutorStatus.INACTIVE, "the reset")
+
+
+def test_a_recorder_alone_is_told(graph, probe, monkeypatch, capsys):
+    probe.record("instruction", String)
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(graph.domain))
+    assert main(["say", "push", "--wait", "30"]) == 0
+    assert "; there is neither policy_node nor executor_node" in capsys.readouterr().out
+    probe.wait_message("instruction", lambda message: message.data == "push", "the instruction")
 
 
 def test_say_wants_words_or_stop(capsys):

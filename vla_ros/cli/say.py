@@ -3,11 +3,13 @@
     vla-ros say "pick up the red cube"
     vla-ros say --stop
 
+Where neither is there (while a person demonstrates), whoever listens is told, a recorder for example.
 As `ros2 topic pub --once -w 3 /instruction std_msgs/msg/String "data: 'pick up the red cube'"`, but it waits for the
 nodes by name and says whether they follow. `vla-ros task` waits for the result too.
 """
 
 import argparse
+import time
 
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
@@ -33,6 +35,7 @@ def main(args: argparse.Namespace) -> int:
 
     from std_msgs.msg import String
 
+    from vla_ros.core.discovery import discovery_time
     from vla_ros.graph.peer import peer
     from vla_ros.graph.watch import Watch
     from vla_ros.nodes.commands import node_name
@@ -43,17 +46,25 @@ def main(args: argparse.Namespace) -> int:
         publisher = graph.node.create_publisher(String, "instruction", COMMAND_QOS)
         wanted = {graph.full_name(name) for name in LISTENERS}
 
-        def deaf() -> list[str]:
-            heard = map(node_name, graph.node.get_subscriptions_info_by_topic(publisher.topic_name))
-            return sorted(wanted - set(heard))
+        def listeners() -> set[str]:
+            return set(map(node_name, graph.node.get_subscriptions_info_by_topic(publisher.topic_name)))
 
         def matched() -> bool:
-            return not deaf() and publisher.get_subscription_count() >= len(wanted)
+            return wanted <= listeners() and publisher.get_subscription_count() >= len(wanted)
 
-        if not graph.wait_until(matched, args.wait):
-            silent = " and ".join(deaf()) or "somebody"
+        def others_alone() -> bool:  # a recorder, while a person shows what is to be learned
+            return discovered < time.monotonic() and not wanted & listeners() and publisher.get_subscription_count() > 0
+
+        discovered = time.monotonic() + discovery_time()
+        if not graph.wait_until(lambda: matched() or others_alone(), args.wait):
+            silent = " and ".join(sorted(wanted - listeners())) or "somebody"
             raise InputError(f"{publisher.topic_name}: {silent} did not listen within {args.wait:g} s, "
                              "expected `vla-ros run` or a launch file to have started it")
+        if not matched():
+            publisher.publish(String(data=text))
+            publisher.wait_for_all_acked()
+            say(f"told {', '.join(sorted(listeners()))}; there is neither policy_node nor executor_node")
+            return 0
         publisher.publish(String(data=text))
 
         def followed() -> bool:
