@@ -42,12 +42,12 @@ ENCODINGS = (
 class Camera:
     """A camera stream. `compressed` says that the topic carries sensor_msgs/CompressedImage."""
 
-    name: str
-    topic: str
-    width: Pixels
+    name: str  # what policies and datasets call it
+    topic: str  # of its images
+    width: Pixels  # nominal, pixels
     height: Pixels
-    encoding: str = "rgb8"  # nominal, as width and height: what an image itself says counts
-    compressed: bool = False
+    encoding: str = "rgb8"  # one of ENCODINGS; nominal, as width and height: what an image itself says counts
+    compressed: bool = False  # the topic carries sensor_msgs/CompressedImage, not sensor_msgs/Image
     rate: float = 30.0  # Hz, nominal
     stamps: str = "header"  # or "arrival": the camera's clock is not the robot's, the time of its arrival counts
 
@@ -56,13 +56,13 @@ class Camera:
 class Joint:
     """A joint and its limits: position in `unit` (rad or m), velocity in unit/s, acceleration in unit/s²."""
 
-    name: str
-    lower: float
-    upper: float
-    velocity: float
-    acceleration: float
-    unit: str = "rad"
-    jerk: float | None = None  # unit/s³, not limited when None
+    name: str  # as the driver calls it, with the `prefix` of its topic before that
+    lower: float  # unit, the lowest position that may be commanded
+    upper: float  # unit, the highest one
+    velocity: float  # unit/s
+    acceleration: float  # unit/s²
+    unit: str = "rad"  # "rad" or "m"
+    jerk: float | None = None  # unit/s³; None: not limited
     margin: float | None = None  # unit, kept free at both ends of its range; None: position_margin if in rad, else 0
     discrete: bool = False  # takes the newest value instead of an average (a gripper)
 
@@ -71,11 +71,11 @@ class Joint:
 class CommandGroup:
     """Joints that are commanded through one topic or, where the robot offers an action alone, through that."""
 
-    name: str
-    topic: str = ""  # with an action ACTION/command by default
+    name: str  # in what is said of it; its topic's stream is command/NAME
+    topic: str = ""  # of the commands; with an action ACTION/command by default
     interface: str = ""  # one of INTERFACES
-    joints: tuple[str, ...] = ()
-    action: str = ""  # name of the action, for the interfaces of ACTIONS
+    joints: tuple[str, ...] = ()  # of `joints` above; each belongs to one group
+    action: str = ""  # name of the action, for the interfaces ACTIONS
     # joint_trajectory: "zero" (start now) or "now", the time of the command; by default zero, and now in simulated time
     stamp: str = ""
     prefix: str = ""  # what the names of its joints have here before those of the driver
@@ -124,14 +124,14 @@ class RobotSpec:
     The state is the joints of all topics of joint states together; `streams` are the further sensors.
     """
 
-    name: str
-    cameras: tuple[Camera, ...]
-    joints: tuple[Joint, ...]
-    groups: tuple[CommandGroup, ...]
-    joint_state_topic: str | tuple[str, ...] = "joint_states"
+    name: str  # stored with recordings and datasets
+    cameras: tuple[Camera, ...]  # may be empty
+    joints: tuple[Joint, ...]  # in the order of states and actions
+    groups: tuple[CommandGroup, ...]  # which of them are commanded where
+    joint_state_topic: str | tuple[str, ...] = "joint_states"  # sensor_msgs/JointState, one topic or several
     joint_prefix: str | tuple[str, ...] = ""  # for each of these topics, as `prefix` of a command group
-    streams: tuple[Stream, ...] = ()
-    control_rate: float = 100.0  # Hz
+    streams: tuple[Stream, ...] = ()  # further sensors
+    control_rate: float = 100.0  # Hz, of the commands
     position_margin: float = 0.0  # rad, the margin of every joint in rad that has none of its own
     tool: Tool | None = None  # what end-effector actions move; None: the robot takes none
 

@@ -36,7 +36,7 @@ class Stream:
     """A topic and how its messages become arrays (`messages.decoders`)."""
 
     name: str  # what policies and datasets call it
-    topic: str
+    topic: str  # of the messages
     type: str  # of the messages, `package/msg/Name`
     # Paths in the message: "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's `name`); of a point
     # cloud its fields, x, y and z by default.
@@ -51,7 +51,7 @@ class Stream:
     # (`with` in the file) the stream together with which this one is chosen: at the newest instant at which both have a
     # message, their stamps at most `slop` s apart.
     with_: str = ""
-    slop: float = 0.0
+    slop: float = 0.0  # s
     window: Window | None = None  # the value is the last `count` values, (count, *shape)
     # Rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros follow. Another
     # reading, NAME_count (1,) int64, says how many rows are real.
