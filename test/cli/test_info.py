@@ -1,13 +1,18 @@
 """vla-ros info: robot files, policy files and checkpoints, as a user calls it."""
 
+import shutil
 from pathlib import Path
 
 import pi0_folders
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from vla_ros.cli.main import main
+from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_robot
+from vla_ros.policies import load
 
 ROBOT = Path(__file__).parents[2] / "config" / "robots" / "so101.yaml"
 
@@ -57,11 +62,38 @@ def test_a_published_checkpoint(policy_file, capsys):
         assert part in said
 
 
+def test_weights_that_load_refuses_are_described_and_refused_in_the_same_words(policy_file, tmp_path, capsys):
+    folder = shutil.copytree(policy_file.parent / "checkpoint", tmp_path / "checkpoint")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("action_in_proj.weight"))
+    for changed, said in ((None, "1 missing: action_in.weight"), (torch.zeros(3), "misshapen"),
+                          (tensors[name].to(torch.complex64), "is C64, expected one of")):
+        others = {key: value for key, value in tensors.items() if key != name}
+        save_file(others | ({} if changed is None else {name: changed}), folder / "model.safetensors")
+        with pytest.raises(InputError, match=said) as error:
+            load(folder)
+        assert main(["info", str(folder)]) == 2
+        out, err = capsys.readouterr()
+        assert "2 of 32 dimensions" in out and err == f"vla-ros info: {error.value}\n"
+
+
 def test_a_policy_file(policy_file, capsys):
     assert main(["info", str(policy_file)]) == 0
     said = words(capsys)
     for part in ("front from left, wrist (absent)", "joints pan, lift", "0.05 s apart"):
         assert part in said
+
+
+@pytest.mark.parametrize("said", ["", " "])
+def test_an_empty_path_is_refused(said, capsys):
+    assert main(["info", said]) == 2
+    assert f"{said!r}: expected a checkpoint folder, a policy file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "policy_preprocessor.json"])
+def test_a_file_of_a_checkpoint_stands_for_its_folder(policy_file, file, capsys):
+    assert main(["info", str(policy_file.parent / "checkpoint" / file)]) == 0
+    assert "2 of 32 dimensions" in words(capsys)
 
 
 @pytest.mark.parametrize(

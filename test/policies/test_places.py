@@ -113,6 +113,41 @@ def test_a_run_without_its_link_names_its_checkpoints(tmp_path, checkpoint, step
         describe(run)
 
 
+def test_a_link_to_nowhere_is_told(tmp_path, checkpoint):
+    last = tmp_path / "run" / "checkpoints" / "last"
+    last.parent.mkdir(parents=True)
+    last.symlink_to("000100")
+    for place in (tmp_path / "run", last.parent, last, last / "pretrained_model"):
+        with pytest.raises(InputError, match=f"{last} is a link to 000100, which is not there$"):
+            describe(place)
+    with pytest.raises(InputError, match=f"base .*{last} is a link to 000100"):
+        describe(checkpoint, base=last)
+
+
+def test_a_file_of_the_checkpoint_stands_for_its_folder(tmp_path, checkpoint):
+    for name in ("config.json", "model.safetensors"):
+        assert describe(checkpoint / name) == describe(checkpoint)
+        (tmp_path / "policy.yaml").write_text(f"checkpoint: {checkpoint / name}\n")
+        assert describe(tmp_path / "policy.yaml") == describe(checkpoint)
+
+
+def test_folders_one_below_are_named(tmp_path, checkpoint):
+    with pytest.raises(InputError, match="config.json is missing$"):
+        describe(tmp_path)
+    shutil.copytree(checkpoint, tmp_path / "mine")
+    with pytest.raises(InputError, match="config.json is missing; there is one in mine: name that folder"):
+        describe(tmp_path)
+    shutil.copytree(checkpoint, tmp_path / "other")
+    with pytest.raises(InputError, match="there is one in mine and in other: "):
+        describe(tmp_path)
+
+
+@pytest.mark.parametrize("said", ["", " "])
+def test_no_path_is_none(said):
+    with pytest.raises(InputError, match=f"checkpoint '{said}': expected the path of a folder or of a policy file"):
+        describe(said)
+
+
 LFS = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'ab' * 32}\nsize 123456\n"
 
 

@@ -17,7 +17,7 @@ from vla_ros.cli import options
 from vla_ros.control.limits import Limits
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
-from vla_ros.core.hub import no_folder
+from vla_ros.core.hub import folder_of, no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
@@ -27,7 +27,7 @@ from vla_ros.messages.observation import ObservationBuilder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a checkpoint folder, a policy file, a robot file or its name")
+    parser.add_argument("path", help="a checkpoint folder, a policy file, a robot file or its name")
     parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
     parser.add_argument("--sros2", action="store_true", help="with a robot file: print the SROS2 policy of its graph")
     options.namespace(parser, "with --sros2: of the nodes and the robot's topics")
@@ -36,20 +36,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     console = Terminal()
-    if args.path.is_file():
-        if args.path.suffix not in (".yaml", ".yml", ".json"):
+    if not args.path.strip():
+        raise InputError(f"{args.path!r}: expected a checkpoint folder, a policy file, a robot file or its name")
+    path = folder_of(Path(args.path))
+    if path.is_file():
+        if path.suffix not in (".yaml", ".yml", ".json"):
             from vla_ros.policies.formats.pickles import not_loaded
 
-            not_loaded(args.path)
-        is_robot = "checkpoint" not in read_mapping(args.path, "file")  # a policy file has one
+            not_loaded(path)
+        is_robot = "checkpoint" not in read_mapping(path, "file")  # a policy file has one
     else:
-        is_robot = not args.path.is_dir()
+        is_robot = not path.is_dir()
     if is_robot:
         try:
-            file = resolve_robot(args.path)
+            file = resolve_robot(path)
         except InputError as error:
-            hint = no_folder(args.path).removeprefix("no such folder")  # nothing, or how to fetch it from a hub
-            raise InputError(f"{args.path}: no checkpoint folder, no policy file{hint}; {error}") from None
+            hint = no_folder(path).removeprefix("no such folder")  # nothing, or what may be meant
+            raise InputError(f"{path}: no checkpoint folder, no policy file{hint}; {error}") from None
         robot = RobotSpec.load(file)
         ObservationBuilder(robot)  # refuses streams that nothing can decode
         if args.sros2:
@@ -63,15 +66,19 @@ def main(args: argparse.Namespace) -> int:
         return 0
     for option in ("urdf", "sros2"):
         if getattr(args, option):
-            raise InputError(f"--{option}: needs a robot file, {args.path} is none")
+            raise InputError(f"--{option}: needs a robot file, {path} is none")
     from vla_ros.policies import registry
 
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for title, value in registry.describe(args.path, tokenizer=args.tokenizer).items():
+    rows = dict(registry.describe(path, tokenizer=args.tokenizer))
+    refused = rows.pop(registry.REFUSED, None)
+    for title, value in rows.items():
         table.add_row(title, value)
     console.print(table)
+    if refused:
+        raise InputError(refused)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Names of the Hugging Face hub, and the folders that its cache keeps: found, or answered with what to type."""
 
+import os
 import re
 from pathlib import Path
 
@@ -11,13 +12,32 @@ _NAME = re.compile(
 )
 
 
+_OF_CHECKPOINT = re.compile(r"config\.json|(adapter|train)_config\.json|policy_(pre|post)processor\.json|"
+                            r".*\.safetensors(\.index\.json)?")
+
+
+def folder_of(path: Path) -> Path:
+    """The checkpoint's folder where a file of one is named; any other path as it is."""
+    return path.parent if path.is_file() and _OF_CHECKPOINT.fullmatch(path.name) else path
+
+
+def broken_link(path: Path) -> str:
+    """What to say of the link to nowhere that a path is, or leads through; "" where there is none."""
+    for link in (path, *path.parents):
+        if link.is_symlink() and not link.exists():
+            return f"{link} is a link to {os.readlink(link)}, which is not there"
+    return ""
+
+
 def no_folder(path: Path, said: str | None = None, kind: str = "") -> str:
-    """What to say of a folder that is not there: two names that lead nowhere are mostly those of a hub.
+    """What to say of a folder that is not there: a link to nowhere, or two names, which are mostly those of a hub.
 
     Args:
         said: what the user wrote, where `path` was made of it.
         kind: "dataset", or "" for a model.
     """
+    if link := broken_link(path):
+        return f"no such folder; {link}"
     match = _NAME.fullmatch(str(path) if said is None else said)
     if match is None or path.parent.is_dir():
         return "no such folder"

@@ -16,12 +16,12 @@ from vla_ros.nn.words import make_vocabulary
 from vla_ros.policies.dimension import not_rad
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import lerobot_writer, own
-from vla_ros.policies.formats.adapter import Adapter, is_adapter, open_tensors
+from vla_ros.policies.formats.adapter import Adapter, check_base, is_adapter, open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, read_folder
 from vla_ros.policies.formats.lerobot_robot import lerobot_parts
 from vla_ros.policies.formats.lerobot_rtc import read_guidance
 from vla_ros.policies.formats.lerobot_statistics import is_statistic
-from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, load_weights, plain_name
+from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, check_weights, load_weights, plain_name
 from vla_ros.policies.images import FITS, IMAGENET
 from vla_ros.policies.normalisation import Normalisation, Statistics, widened
 from vla_ros.policies.options import ACTION, STATE, LoadOptions, Parts, TrainingData, read_config
@@ -32,6 +32,7 @@ from vla_ros.policies.statistics_file import check_kind, check_quantiles
 from vla_ros.policies.tokenizer import Tokenizer, find_tokenizer
 
 OWN = "vla_ros"
+REFUSED = "does not load"
 
 
 @dataclass
@@ -144,26 +145,26 @@ class Family:
         if missing and options.serves:
             raise InputError(f"checkpoint {path}: {'; '.join(missing)}")
         processor = self._processor(f"checkpoint {path}", sizes, parts)
-        with without_numbers():
-            policy = self.policy(sizes)
+        policy, weights = self._empty(sizes), self._weights(path, layout, sizes, options.base)
         _set_image_statistics(policy, _pictures(sizes), parts.images, parts.fit, path)
-        form = self.layouts.get(layout)
-        tensors, adapter = form.open(path, options.base) if form else open_tensors(path, options.base)
-        rename = form.names(sizes, tensors.shapes) if form else lambda key: key
-        if adapter:
-            tensors = adapter.over(tensors, rename)
-        dtype = options.dtype or torch.float32
-        load_weights(policy, tensors, str(path), rename, form.optional if form else (), options.device, dtype)
+        load_weights(policy, *weights, options.device, options.dtype or torch.float32)
         return LoadedPolicy(self.name, policy.eval(), processor, layout)
 
     def describe(self, path: Path, layout: str, options: LoadOptions) -> Mapping[str, str]:
-        """What `vla-ros info` prints: title -> value; the weights are not read. Raises InputError."""
+        """What `vla-ros info` prints: title -> value, of weights no more than the names, shapes and types. Where `load`
+        would refuse these, `REFUSED` says so in its words. Raises InputError."""
         sizes, parts = self.open(path, layout, options)
         processor = self._processor(f"checkpoint {path}", sizes, parts)
-        rows = report(self.title or self.name, self.parameters(sizes), processor, parts)
-        if form := self.layouts.get(layout):
-            keys = form.open(path, options.base)[0].shapes
-            rows["not used"] = unused(form.names(sizes, keys), keys)
+        policy = self._empty(sizes)
+        parameters = sum(parameter.numel() for parameter in policy.parameters())
+        rows = report(self.title or self.name, parameters, processor, parts)
+        try:
+            tensors, _, rename, _ = weights = self._weights(path, layout, sizes, options.base)
+            if layout in self.layouts:
+                rows["not used"] = unused(rename, tensors.shapes)
+            check_weights(policy, *weights)
+        except InputError as error:
+            rows[REFUSED] = str(error)
         return rows
 
     def save(self, path: Path, loaded: LoadedPolicy) -> None:
@@ -217,13 +218,9 @@ class Family:
         read = getattr(self.config, "from_dict", None) or partial(record, self.config)
         return read(values, where)
 
-    def parameters(self, sizes: Any) -> int:
-        """How many parameters such a network has; nothing is allocated."""
-        with without_numbers():
-            return sum(parameter.numel() for parameter in self.policy(sizes).parameters())
-
     def open(self, path: Path, layout: str, options: LoadOptions) -> tuple[Any, Parts]:
         """Everything of a folder but its weights, with the options' overrides applied. Raises InputError."""
+        check_base(path, options.base)
         form = self.layouts.get(layout)
         known = ("statistics", *self.overrides, *(form.overrides if form else ()))
         for name in options.overrides:
@@ -272,6 +269,22 @@ class Family:
                     tokenizer = None
                     missing.append(str(error))
         return sizes, replace(parts, embodiment=embodiment, tokenizer=tokenizer, missing=tuple(missing))
+
+    def _empty(self, sizes: Any) -> Policy:
+        """The network without numbers."""
+        with without_numbers():
+            return self.policy(sizes)
+
+    def _weights(
+        self, path: Path, layout: str, sizes: Any, base: Path | None
+    ) -> tuple[TensorFolder, str, Rename, tuple[str, ...]]:
+        """What `load_weights` and `check_weights` take besides the network. Raises InputError."""
+        form = self.layouts.get(layout)
+        tensors, adapter = form.open(path, base) if form else open_tensors(path, base)
+        rename = form.names(sizes, tensors.shapes) if form else lambda key: key
+        if adapter:
+            tensors = adapter.over(tensors, rename)
+        return tensors, str(path), rename, form.optional if form else ()
 
     def _processor(self, where: str, sizes: Any, parts: Parts) -> StandardProcessor:
         try:

@@ -151,9 +151,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """`config.json` of a checkpoint folder. Raises InputError."""
     if not path.is_dir():
         raise InputError(f"checkpoint {path}: {no_folder(path)}")
-    if not (path / "config.json").exists() and (path / "adapter_config.json").exists():
-        raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of its "
-                         "base beside it")
-    if not (path / "config.json").exists() and (what := hint(path)):
-        raise InputError(f"checkpoint {path}: config.json is missing{what}")
+    if not (path / "config.json").exists():
+        if (path / "adapter_config.json").exists():
+            raise InputError(f"checkpoint {path}: a PEFT adapter without the policy's config.json, expected that of "
+                             "its base beside it")
+        inner = sorted(file.parent.name for file in path.glob("*/config.json"))
+        there = f"; there is one in {' and in '.join(inner[:3])}: name that folder" if inner else ""
+        raise InputError(f"checkpoint {path}: config.json is missing{hint(path) or there}")
     return read_mapping(path / "config.json", "checkpoint")

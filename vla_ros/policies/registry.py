@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.hub import no_folder, snapshot
+from vla_ros.core.hub import broken_link, folder_of, no_folder, snapshot
 from vla_ros.core.records import read_mapping, value_of
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.family import Family, LoadedPolicy
+from vla_ros.policies.family import REFUSED, Family, LoadedPolicy
+from vla_ros.policies.formats.adapter import is_adapter
 from vla_ros.policies.formats.pickles import not_loaded
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
 
-__all__ = ["Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "export", "families",
-           "find_family", "load", "resolve", "save"]
+__all__ = ["REFUSED", "Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "export",
+           "families", "find_family", "load", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written; a family is imported when a checkpoint or a training config asks for it
@@ -62,7 +63,9 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     Paths in a policy file count from the file. What the caller gave in `options` goes before what the file says.
     Raises InputError that names the file and the field.
     """
-    said, path = str(path), Path(path).expanduser()
+    if not str(path).strip():
+        raise InputError(f"checkpoint {str(path)!r}: expected the path of a folder or of a policy file")
+    said, path = str(path), folder_of(Path(path).expanduser())
     if not path.exists():
         raise InputError(f"checkpoint {path}: {no_folder(path, said)}")
     not_loaded(path)
@@ -112,8 +115,8 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
 
 def located(path: Path) -> Path:
     """The checkpoint's folder itself where `path` is one above it: a run's folder, ours or LeRobot's, or one of the
-    hub's cache. Raises InputError where there are several."""
-    path = snapshot(path, "checkpoint")
+    hub's cache; or where it is one of its files. Raises InputError where there are several, or a link to nowhere."""
+    path = snapshot(folder_of(path), "checkpoint")
     if not path.is_dir() or (path / "config.json").exists():
         return path
     for place in INSIDE:
@@ -126,6 +129,9 @@ def located(path: Path) -> Path:
     if len(found) > 1:
         raise InputError(f"checkpoint {path}: no config.json and no link 'last', but {len(found)} checkpoints; name "
                          f"one of them, such as {found[-1]}")
+    links = [] if found else [link for place in INSIDE if (link := broken_link(path / place))]
+    if links and not is_adapter(path):
+        raise InputError(f"checkpoint {path}: no config.json, and {links[0]}")
     return found[0] if found else path
 
 

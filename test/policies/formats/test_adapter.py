@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from vla_ros.core.errors import InputError
 from vla_ros.policies import describe, load
 from vla_ros.policies.formats.adapter import PREFIX, open_tensors
+from vla_ros.policies.registry import REFUSED
 
 
 @pytest.fixture
@@ -39,6 +40,22 @@ def test_the_actions_are_lerobots(base, name):
     [part] = loaded.processor.outputs(answer, [sample])[0].parts
     assert_close(torch.from_numpy(part.data)[None].float(), wanted)
     assert (wanted - theirs["actions"]).abs().max() > 0.1  # the adapter does something
+
+
+def test_the_adapter_is_named_before_what_else_is_missing(base):
+    folder = lerobots_adapter(base, "smolvla_lora")
+    shutil.rmtree(folder / "vlm")
+    for function in (load, describe):
+        with pytest.raises(InputError, match="a PEFT adapter of 'lerobot/smolvla_base', no whole policy; name"):
+            function(folder)
+
+
+def test_a_base_of_another_family_is_refused_and_told_alike(base):
+    folder = lerobots_adapter(base, "smolvla_lora")
+    other = real_families.make(base.parent / "act", "act")
+    with pytest.raises(InputError, match="is not among the tensors of .*act; expected the base") as error:
+        load(folder, base=other)
+    assert describe(folder, base=other)[REFUSED] == str(error.value)
 
 
 def test_a_policy_file_names_the_base(base):

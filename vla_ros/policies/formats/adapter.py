@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Range, read_mapping, value_of
-from vla_ros.policies.formats.weights import FLOATS, Rename, TensorFolder, Unused
+from vla_ros.policies.formats.weights import Rename, TensorFolder, Unused, check_types
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -114,21 +114,29 @@ def is_adapter(path: Path) -> bool:
 
 
 def open_tensors(path: Path, base: Path | None) -> tuple[TensorFolder, Adapter | None]:
-    """A checkpoint's tensors; of an adapter's folder those of its base, and the adapter.
+    """A checkpoint's tensors; of an adapter's folder those of its base, and the adapter. Raises InputError."""
+    check_base(path, base)
+    if not is_adapter(path) or base is None:
+        return TensorFolder(path), None
+    return TensorFolder(base), _read(path, *_config(path))
 
-    Raises InputError for an adapter whose base is not given, and for a base that is given to what needs none.
-    """
+
+def check_base(path: Path, base: Path | None) -> None:
+    """Raises InputError for an adapter whose base is not given, and for a base that is given to what needs none."""
     if not is_adapter(path):
         if base is not None:
             raise InputError(f"checkpoint {path}: base {base} is given, but it is no adapter; leave it out")
-        return TensorFolder(path), None
+    elif base is None:
+        raise InputError(f"checkpoint {path}: a PEFT adapter of {shown(_config(path)[1])}, no whole policy; name the "
+                         "folder of that policy in a policy file, as in `base: ~/checkpoints/base`, or merge it with "
+                         "peft first")
+
+
+def _config(path: Path) -> tuple[dict[str, Any], str]:
+    """What the adapter's configuration says, and its name of the base. Raises InputError."""
     config = read_mapping(path / CONFIG, "adapter")
-    where = f"adapter {path / CONFIG}"
-    name = value_of(str | None, config.get("base_model_name_or_path"), f"{where}: base_model_name_or_path") or "unknown"
-    if base is None:
-        raise InputError(f"checkpoint {path}: a PEFT adapter of {shown(name)}, no whole policy; name the folder of "
-                         "that policy in a policy file, as in `base: ~/checkpoints/base`, or merge it with peft first")
-    return TensorFolder(base), _read(path, config, name)
+    where = f"adapter {path / CONFIG}: base_model_name_or_path"
+    return config, value_of(str | None, config.get("base_model_name_or_path"), where) or "unknown"
 
 
 def _read(path: Path, config: Mapping[str, Any], base: str) -> Adapter:
@@ -143,8 +151,7 @@ def _read(path: Path, config: Mapping[str, Any], base: str) -> Adapter:
             raise InputError(f"{where}: {name} {shown(value)}, expected {plain[0]!r}; merge it into {shown(base)} with "
                              "peft")
     tensors = TensorFolder(path, WEIGHTS)
-    if wrong := next((key for key, dtype in tensors.dtypes.items() if dtype not in FLOATS), None):
-        raise InputError(f"adapter {path / WEIGHTS}: {wrong} is {tensors.dtypes[wrong]}, expected one of {FLOATS}")
+    check_types(tensors, tensors.shapes, f"adapter {path / WEIGHTS}")
     factors: dict[str, dict[str, str]] = {}
     whole = {}
     for key in tensors.shapes:

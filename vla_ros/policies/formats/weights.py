@@ -19,7 +19,10 @@ from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
 MOST_HEADER = 32 << 20  # bytes; a header has about 150 a tensor
-FLOATS = ("F64", "F32", "F16", "BF16")
+NUMBERS = (  # that torch makes weights of
+    "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0",
+    "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL",
+)  # fmt: skip
 LISTED = 12  # keys of a kind that an error shows
 
 
@@ -171,32 +174,25 @@ def load_weights(
         optional: keys of the module that a file may lack; the caller fills them.
         dtype: of parameters, but for those that `Policy.float32` names. Buffers keep their own dtype.
 
-    Raises InputError that lists every missing, extra and misshapen key, before anything is changed.
+    Raises InputError that lists every missing, extra and misshapen key, before anything is changed; and for a tensor
+    with a number that is not finite, or not in the final type.
     """
-    sources = _sources(tensors, rename, where)
-    state = module.state_dict()
-    wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name in optional:
-        if name not in sources:
-            wanted.pop(name, None)
-    check_keys(wanted, {name: _shape(tensors, keys) for name, keys in sources.items()}, where)
-    for key in (key for name, keys in sources.items() if state[name].is_floating_point() for key in keys):
-        if tensors.dtypes[key] not in FLOATS:
-            raise InputError(f"checkpoint {where}: {key} is {tensors.dtypes[key]}, expected one of {FLOATS}")
+    sources = check_weights(module, tensors, where, rename, optional)
     stored = module.stored_dtype if isinstance(module, Policy) else lambda name, dtype: dtype
+    shapes = {name: tensor.shape for name, tensor in module.state_dict().items()}
     meta = torch.device(device).type == "meta"
     for name, keys in () if meta else sources.items():
         prefix, _, leaf = name.rpartition(".")
         owner = module.get_submodule(prefix)
         parameter = owner._parameters.get(leaf)
         kind = owner._buffers[leaf].dtype if parameter is None else stored(name, dtype)
-        target = torch.empty(wanted[name], device=device, dtype=kind)
+        target = torch.empty(shapes[name], device=device, dtype=kind)
         start = 0
         for key in keys:
             rows = slice(start, start + tensors.shapes[key][0]) if len(keys) > 1 else ...
             start += tensors.shapes[key][0] if len(keys) > 1 else 0
             for part, piece in tensors.pieces(key):
-                target[rows][part].copy_(piece)
+                check_finite(target[rows][part].copy_(piece), f"checkpoint {where}: {key}")
         if parameter is None:
             owner._buffers[leaf] = target
         else:
@@ -208,6 +204,40 @@ def load_weights(
             if buffer.is_meta and not meta:
                 raise RuntimeError(f"{type(owner).__name__}.{leaf}: neither in the file nor computed")
             owner._buffers[leaf] = buffer.to(device)
+
+
+def check_weights(
+    module: nn.Module, tensors: TensorFolder, where: str, rename: Rename = lambda key: key,
+    optional: Iterable[str] = (),
+) -> dict[str, tuple[str, ...]]:
+    """Name in the module -> the keys whose rows make it up, in order; nothing but headers of files is read.
+
+    Raises InputError for tensors that `load_weights` could not give to the module, numbers that are not finite aside.
+    """
+    sources = _sources(tensors, rename, where)
+    state = module.state_dict()
+    wanted = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name in optional:
+        if name not in sources:
+            wanted.pop(name, None)
+    check_keys(wanted, {name: _shape(tensors, keys) for name, keys in sources.items()}, where)
+    check_types(tensors, (key for name, keys in sources.items() if state[name].is_floating_point() for key in keys),
+                f"checkpoint {where}")
+    return sources
+
+
+def check_types(tensors: TensorFolder, keys: Iterable[str], where: str) -> None:
+    """Raises InputError for a tensor of a type that cannot become weights."""
+    for key in keys:
+        if tensors.dtypes[key] not in NUMBERS:
+            raise InputError(f"{where}: {key} is {tensors.dtypes[key]}, expected one of {NUMBERS}")
+
+
+def check_finite(tensor: Tensor, where: str) -> None:
+    """Raises InputError for NaN and infinite numbers; torch finds them in a tenth of the time that copying takes."""
+    if tensor.is_floating_point() and tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+        raise InputError(f"{where}: NaN or infinite numbers in {str(tensor.dtype).removeprefix('torch.')}, expected "
+                         "finite ones; the training diverged, or the file is damaged")
 
 
 def _sources(tensors: TensorFolder, rename: Rename, where: str) -> dict[str, tuple[str, ...]]:
