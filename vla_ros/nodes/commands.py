@@ -1,8 +1,10 @@
 """Publishers of joint commands: one for each command group of a robot, and who else has one."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -12,6 +14,8 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
 from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
+
+_PATIENCE = 0.5  # s for the last commands to arrive, which takes milliseconds when all is well
 
 
 class CommandPublishers:
@@ -63,10 +67,20 @@ class CommandPublishers:
         return "; ".join(goals.trouble for goals, _ in self._goals if goals.trouble)
 
     def close(self) -> None:
+        """No more commands. Those that were published arrive first, as far as their listeners are alive: with its
+        publisher the middleware forgets what was not taken yet, and a controller would miss how the robot came to rest.
+        """
         for goals, _ in self._goals:
             goals.close()
+        end = time.monotonic() + _PATIENCE
+        # Asked again and again instead of waited for, because rclpy waits with the interpreter's lock held.
+        while self._node.context.ok() and not self._acknowledged() and time.monotonic() < end:
+            time.sleep(0.001)
         for publisher, _, _ in self._groups:
             self._node.destroy_publisher(publisher)
+
+    def _acknowledged(self) -> bool:
+        return all(publisher.wait_for_all_acked(Duration()) for publisher, _, _ in self._groups)
 
 
 def other_commanders(node: Node, robot: RobotSpec, publishing: bool) -> list[str]:

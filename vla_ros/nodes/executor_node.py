@@ -197,9 +197,9 @@ class ExecutorNode(ManagedNode):
             self._time.stop()
         with self._lock:
             executor.deactivate()
-            if self._commands is not None:
-                self._commands.close()
-            self._commands = None
+            commands, self._commands = self._commands, None
+        if commands is not None:
+            commands.close()  # without the lock: it waits for whoever listens
         self._release_claim()
         self._publish_status()
 
