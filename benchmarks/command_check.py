@@ -32,6 +32,7 @@ KINDS = (NOT_FINITE, POSITION, START, VELOCITY, VELOCITY_STAMPS, ACCELERATION, A
 
 _SHARE = 1e-6
 _LONGEST = 5000  # commands that are checked in one go
+_BEFORE, _AFTER = 50, 10  # commands that are looked at around a violation
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class CommandCheck:
         moving: number of those that differ from the one before.
         violations: kind -> number of commands.
         first: kind -> the first one in words.
+        around: kind -> stamps of what is to be looked at for it, the first and the last one, ns.
         share: the greatest shares of the velocity and of the acceleration limit that were used.
     """
 
@@ -95,6 +97,7 @@ class CommandCheck:
         self.commands = self.moving = 0
         self.violations: Counter[str] = Counter()
         self.first: dict[str, str] = {}
+        self.around: dict[str, tuple[int, int]] = {}
         self.share = {"velocity": 0.0, "acceleration": 0.0}
         periods = np.ceil(2.0 * bounds.acceleration / (bounds.jerk * bounds.period))
         self._average = np.clip(periods, 1.0, _LONGEST // 2).astype(int)  # over which a jerk limit may be averaged
@@ -109,10 +112,13 @@ class CommandCheck:
         self._steady: list[int] = []
         self._stopped: list[bool] = []
 
-    def begin(self, start: np.ndarray) -> None:
-        """The next command is one control period after rest at `start` (J,)."""
+    def begin(self, start: np.ndarray, heard: bool = True) -> None:
+        """The next command is one control period after rest at `start` (J,).
+
+        `heard`: False: `start` is that command, and those before it are not known; it may be in motion.
+        """
         self.end()
-        self._start = np.array(start, dtype=np.float64)
+        self._start, self._skip = np.array(start, dtype=np.float64), 0 if heard else 2
         far = self.bounds.outside(self._start) - self.start_tolerance * (self.bounds.upper - self.bounds.lower)
         if (far > 1e-9).any():
             joint = int(far.argmax())
@@ -141,9 +147,13 @@ class CommandCheck:
             self._check()
         self._clear()
 
-    def _found(self, kind: str, count: int, words: str) -> None:
+    def _found(self, kind: str, count: int, words: str, row: int = 0) -> None:
+        """`row`: of what was added."""
         self.violations[kind] += count
         self.first.setdefault(kind, f"command {self.commands}: {words}")
+        if self._stamps:
+            last = min(row + _AFTER, len(self._stamps) - 1)
+            self.around.setdefault(kind, (self._stamps[max(row - _BEFORE, 0)], self._stamps[last]))
 
     def _check(self) -> None:
         """What was added since the last check; the `_skip` commands before it are context."""
@@ -170,7 +180,7 @@ class CommandCheck:
                 row, joint = np.unravel_index(int(hit.argmax()), hit.shape)
                 at = int(row) + len(whole) - len(hit) - (self._skip or len(lead))
                 words = f"{value[row, joint]:.9g}, limit {np.broadcast_to(limit, value.shape)[row, joint]:.9g}"
-                self._found(kind, int(hit.any(axis=1).sum()), f"+{at}: {bounds.names[joint]} {words}")
+                self._found(kind, int(hit.any(axis=1).sum()), f"+{at}: {bounds.names[joint]} {words}", at + self._skip)
 
         outside = bounds.outside(whole)
         nearest = np.where(whole > bounds.upper, bounds.upper, bounds.lower)

@@ -17,17 +17,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from command_check import Bounds, CommandCheck
+from command_check import Bounds
 from live_graph import POLICY, ROBOT
 from sensor_msgs.msg import JointState
 from soak_faults import FAULTS
+from soak_watch import OVERRUN_LIMIT_NS, Heard, Trail, Watch
 from std_msgs.msg import Bool, String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -38,62 +39,11 @@ from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile, sensor_qos
 
 RELAYED = "soak/joint_states"
-OVERRUN_LIMIT_NS = 100_000_000
 SETTLED_NS = 500_000_000  # by then a command, and the status that explains it, have arrived
 E_STOP_PATIENCE = 5.0  # s from the press to the status; beyond that it is lost
 COLOURS = ("red", "green", "blue")
 FOLLOWING = (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING)
 STOPPED = (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED)
-
-
-class Watch:
-    """Checks the commands of one group, some time after they came."""
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds, self.check = bounds, CommandCheck(bounds)
-        self.pending: deque[tuple[int, np.ndarray]] = deque()
-        self.last: tuple[int, np.ndarray] | None = None
-        self.after_silence: Counter[str] = Counter()
-        self.jumps: list[str] = []
-
-    def settle(
-        self, until_ns: int, stops: list[tuple[int, bool]], inactive: list[int], measured: list[tuple[int, np.ndarray]]
-    ) -> None:
-        """Check what is stamped before `until_ns`.
-
-        Args:
-            stops: (stamp, whether it says that nothing may be followed) of the statuses, in ascending order. What lies
-                between two that say so was stopped; one that was lost on the way changes nothing.
-            inactive: stamps of those that say that the executor was deactivated; commands begin anew after one.
-            measured: (stamp, (J,)) what the executor was told.
-        """
-        times = [at for at, _ in stops]
-        while self.pending and self.pending[0][0] < until_ns:
-            stamp, position = self.pending.popleft()
-            if self.last is not None:
-                silent = stamp - self.last[0] > OVERRUN_LIMIT_NS + self.bounds.period * 1e9
-                if silent or any(self.last[0] < at <= stamp for at in inactive):
-                    self._begin(stamp, position, measured)
-            after = int(np.searchsorted(times, stamp))
-            stopped = 0 < after < len(stops) and stops[after - 1][1] and stops[after][1]
-            self.check.add(position, stamp, stopped=stopped)
-            self.last = (stamp, position)
-
-    def _begin(self, stamp: int, position: np.ndarray, measured: list[tuple[int, np.ndarray]]) -> None:
-        """After a silence it goes on from rest at the last command, or at what was measured since."""
-        reach = self.bounds.acceleration * self.bounds.period**2 * (1 + 1e-6) + 1e-9
-        said = [x for at, x in measured if self.last[0] < at <= stamp]
-        for words, starts, far in (
-            ("at a measured position", reversed(said), 1e-9),
-            ("at the last command", [self.last[1]], reach),
-        ):
-            near = next((start for start in starts if (np.abs(position - start) <= far).all()), None)
-            if near is not None:
-                self.after_silence[words] += 1
-                self.check.begin(near if words == "at the last command" else position)  # a measured one is rounded
-                return
-        self.jumps.append(f"{position} after {self.last[1]}, {(stamp - self.last[0]) * 1e-9:.3f} s later")
-        self.check.begin(position)
 
 
 class Soak:
@@ -117,6 +67,7 @@ class Soak:
         self.frozen: list[float] | None = None
         self.instruction = ""
         self.problems: list[str] = []
+        self.trail = Trail()
         self._pressed: float | None = None  # when the button was pressed, when the status said so
         self._e_stopped: float | None = None
         self.presses: list[float] = []  # s from a press to the status that says so
@@ -136,7 +87,7 @@ class Soak:
         node = graph.node
         many = profile(1000, reliable=True)
         for topic in self.watches:
-            node.create_subscription(JointTrajectory, topic, lambda m, topic=topic: self._on_command(topic, m), many)
+            node.create_subscription(JointTrajectory, topic, self._command_taker(topic), many)
         node.create_subscription(
             ExecutorStatus, "executor_node/status", self._on_status, profile(1000, reliable=True, latched=True)
         )
@@ -152,10 +103,15 @@ class Soak:
 
     # What is heard
 
-    def _on_command(self, topic: str, message: JointTrajectory) -> None:
-        position = np.array(message.points[0].positions)
-        with self._lock:
-            self.watches[topic].pending.append((stamp_ns(message), position))
+    def _command_taker(self, topic: str) -> Callable[[JointTrajectory, Any], None]:
+        def take(message: JointTrajectory, info: Any) -> None:
+            position, number = np.array(message.points[0].positions), info["publication_sequence_number"]
+            heard = Heard(stamp_ns(message), position, info["publisher_gid"], number)
+            with self._lock:
+                self.watches[topic].pending.append(heard)
+                self.trail.note(heard.stamp, self.now_ns(), topic, [number, *position])
+
+        return take
 
     def _on_status(self, message: ExecutorStatus) -> None:
         self.status = message
@@ -164,6 +120,8 @@ class Soak:
             self._e_stopped = time.monotonic()
         stamp = stamp_ns(message)
         with self._lock:
+            state = [message.state, message.cause, message.message]
+            self.trail.note(stamp, self.now_ns(), "status", [*state, *message.position])
             while self._stops and self._stops[-1][0] >= stamp:  # this one, of a late tick, is about the commands since
                 self._stops.pop()
             self._stops.append((stamp, message.state in STOPPED))
@@ -179,8 +137,10 @@ class Soak:
         if message is not None:
             self._relay.publish(message)
             known = dict(zip(message.name, message.position, strict=True))
+            position = [known[name] for name in self.bounds.names]
             with self._lock:
-                self._measured.append((stamp_ns(message), np.array([known[name] for name in self.bounds.names])))
+                self._measured.append((stamp_ns(message), np.array(position)))
+                self.trail.note(stamp_ns(message), self.now_ns(), "joint state", position)
 
     def settle(self, all_of_it: bool = False) -> None:
         """Check the commands that are old enough, and forget what explained them."""
@@ -189,11 +149,19 @@ class Soak:
             for watch in self.watches.values():
                 columns = [self.bounds.names.index(name) for name in watch.bounds.names]
                 watch.settle(until, self._stops, self._inactive, [(at, x[columns]) for at, x in self._measured])
-            oldest = min((watch.last[0] if watch.last else until) for watch in self.watches.values())
+            self._keep_findings()
+            oldest = min((watch.last.stamp if watch.last else until) for watch in self.watches.values())
             self._measured = [entry for entry in self._measured if entry[0] >= oldest]
             self._inactive = [at for at in self._inactive if at > oldest]
             before = [entry for entry in self._stops if entry[0] < oldest - 10 * SETTLED_NS]
             del self._stops[: max(len(before) - 1, 0)]
+
+    def _keep_findings(self) -> None:
+        for topic, watch in self.watches.items():
+            for kind, (first, last) in watch.check.around.items():
+                self.trail.keep(f"{topic}, {kind}: {watch.check.first[kind]}", first, last)
+            for words, first, last in watch.jumps:
+                self.trail.keep(f"{topic}, jump: {words}", first, last)
 
     # What is done
 
@@ -251,6 +219,8 @@ class Soak:
     def attack(self, name: str) -> None:
         """One fault, and the way back."""
         print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
+        with self._lock:
+            self.trail.note(self.now_ns(), self.now_ns(), "fault", name)
         FAULTS[name](self)
         begin = time.monotonic()
         self.instruct()
@@ -312,6 +282,7 @@ class Soak:
         self.settle(all_of_it=True)
         for watch in self.watches.values():
             watch.check.end()
+        self._keep_findings()
 
     def _keep(self, stop: threading.Event) -> None:
         while not stop.wait(1.0):
@@ -349,7 +320,8 @@ class Soak:
             "violations": dict(violations),
             "first_violations": {f"{topic}, {kind}": words for topic, watch in self.watches.items()
                                  for kind, words in watch.check.first.items()},
-            "jumps_after_silence": [words for watch in self.watches.values() for words in watch.jumps],
+            "commands_not_heard": sum(watch.lost for watch in self.watches.values()),
+            "jumps_after_silence": [words for watch in self.watches.values() for words, *_ in watch.jumps],
             "after_silence": dict(sum((watch.after_silence for watch in self.watches.values()), Counter())),
             "share_of_limit": {k: round(max(c.share[k] for c in checks), 6) for k in ("velocity", "acceleration")},
             "e_stops_sent": len(self.presses) + self.lost,
@@ -365,6 +337,7 @@ class Soak:
                             "longest": round(float(late.max()), 3)},
             "memory": {name: self.growth(name, warm_up) for name in self.memory},
             "problems": self.problems,
+            "findings": self.trail.findings,
         }  # fmt: skip
 
 
@@ -397,7 +370,8 @@ def main() -> int:
     args = parser.parse_args()
 
     def tell(report: dict[str, Any]) -> None:
-        print(yaml.safe_dump(report, sort_keys=False, allow_unicode=True, width=120), flush=True)
+        short = {key: value for key, value in report.items() if key != "findings"}
+        print(yaml.safe_dump(short, sort_keys=False, allow_unicode=True, width=120), flush=True)
         if args.json:
             args.json.write_text(json.dumps(report, indent=2) + "\n")
 

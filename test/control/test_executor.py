@@ -70,6 +70,19 @@ def test_from_rest_to_rest():
     assert world.tick(2) is None and state(world) == (State.INACTIVE, Cause.NONE)
 
 
+def test_nothing_moves_before_commands_are_heard():
+    """Whoever carries them out would otherwise begin in mid-motion; what was sent meanwhile is followed then."""
+    world = World().activate()
+    world.executor.heard = False
+    assert isinstance(world.send(np.tile(AWAY, (10, 1))), ActionChunk)
+    assert np.array_equal(world.tick(5).position, HOME)
+    assert world.executor.state == (State.HOLDING, Cause.NO_CHUNK, "the first command was not acknowledged yet")
+    world.executor.heard = True
+    world.tick(70)
+    assert state(world) == (State.EXECUTING, Cause.NONE) and np.array_equal(world.measured, AWAY)
+
+
+
 def test_an_empty_instruction_brakes_and_a_new_one_waits_for_its_chunk():
     world = moving()
     world.executor.set_instruction("")

@@ -237,3 +237,12 @@ def test_a_chunk_of_the_gripper_alone_leaves_the_tool_on_its_way():
     assert isinstance(world.send(np.full((15, 1), 1.0), names=("gripper",)), ActionChunk)
     world.tick(120)
     assert np.linalg.norm(here(world)[0] - PLACE - [0.0, 0.05, 0.0]) < 1e-3 and world.measured[5] == 1.0
+
+
+@pytest.mark.parametrize("space", [POSE, DELTA])
+def test_places_whose_distance_is_no_number_are_refused_without_an_overflow(space):
+    world = tool_world(admission=AdmissionRules(position_excess=1e305, outlier_speed=1e300))
+    rows = [pose_row(np.array([1e200 * (-1) ** k, 0.0, 0.0]), np.eye(3)) for k in range(4)]
+    with np.errstate(all="raise"):
+        answer = send(world, rows, dt=0.001, space=space)
+    assert isinstance(answer, Refusal) and answer.reason == Reason.OUTLIER, answer

@@ -105,6 +105,7 @@ class Admission:
         self.last = Refusal(reason, _short(text))
         return self.last
 
+    @np.errstate(all="ignore")  # what wild numbers overflow to is far away, too fast, or no rotation
     def check(
         self,
         chunk: ActionChunk,
@@ -241,8 +242,7 @@ class Admission:
         if chunk.targets.spatial is None:
             return chunk
         try:
-            with np.errstate(all="ignore"):  # wild numbers become no rotation, or far away
-                chunk = self.tool.absolute(chunk, chunk.targets.spatial)
+            chunk = self.tool.absolute(chunk, chunk.targets.spatial)
         except UnobservedError as error:
             return Refusal(Reason.UNOBSERVED, str(error))
         except TooFarError as error:

@@ -26,6 +26,9 @@ class Executor:
     """Chunks, joint states and time in, bounded commands out. Not thread-safe, reads no clock.
 
     `now_ns` is ROS time, which may jump; `steady_ns` is a time that cannot (the grid of the control loop).
+
+    Attributes:
+        heard: commands reach whoever carries them out; nothing is followed before.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Executor:
         self.monitor = Monitor(limits, settings.monitor_window, settings.reversal_limit)
         self.instruction = ""
         self.instruction_id = 0
+        self.heard = True
         self._active = self._stopping = self._caught_up = self._silent = self._starting = False
         self._live: Predictions | None = None
         self._seen: Seen | None = None
@@ -275,7 +279,7 @@ class Executor:
     def _target(self, at_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
         """(J,) position and (J,) velocity to follow at `at_ns`, with the tool's pose behind them; None brakes."""
         self._live = None
-        if self.supervisor.stopped or self._stopping or self.limiter.stopping:
+        if self.supervisor.stopped or self._stopping or self.limiter.stopping or not self.heard:
             return None
         self.timeline.prune(at_ns)
         self._live = self.timeline.predictions(at_ns)
@@ -338,7 +342,8 @@ class Executor:
         if cause != Cause.NONE:
             return State.STOPPED, cause, message
         if self._live is None:
-            cause, message = Cause.NO_CHUNK, "no live chunk"
+            cause = Cause.NO_CHUNK
+            message = "no live chunk" if self.heard else "the first command was not acknowledged yet"
             if not self.instruction_id:
                 cause, message = Cause.NO_INSTRUCTION, "no instruction"
             return State.HOLDING, cause, message

@@ -200,9 +200,9 @@ class ExecutorNode(ManagedNode):
             self._time.stop()
         with self._lock:
             executor.deactivate()
-            if self._commands is not None:
-                self._commands.close()
-            self._commands = None
+            commands, self._commands = self._commands, None
+        if commands is not None:
+            commands.close()  # without the lock: it waits for whoever listens
         self._release_claim()
         self._publish_status()
 
@@ -243,6 +243,8 @@ class ExecutorNode(ManagedNode):
             if executor is None:
                 return
             self._take_e_stop()
+            if self._time is None and self._commands is not None:  # a simulator waits for each command by itself
+                executor.heard = self._commands.heard()
             command = self._last_command = executor.tick(now_ns, steady_ns, lateness)
             if command is not None:
                 self._publish_command(command)
@@ -265,7 +267,8 @@ class ExecutorNode(ManagedNode):
 
     def _publish_command(self, command: Command) -> None:
         if self._commands is not None:
-            self._commands.publish(command.position, command.stamp_ns, command.braking, command.reach_in)
+            publish = self._commands.publish_until_heard if self._time is None else self._commands.publish
+            publish(command.position, command.stamp_ns, command.braking, command.reach_in)
 
     def _rivals(self) -> list[str]:
         if self.parameters.dry_run:
