@@ -17,8 +17,9 @@ def test_a_message_of_an_installed_package():
 
 
 @pytest.mark.parametrize(
-    "name", ["mine/msg/Thing", "std_msgs/msg/Nothing", "std_msgs/msg/_string", "std_srvs/srv/Trigger", "a.b/msg/C", "x",
-             "vla_ros/action/RunInstruction", "vla_ros/action/Walk_FeedbackMessage", "std_msgs/action/X_FeedbackMessage"],
+    "name",
+    ["mine/msg/Thing", "std_msgs/msg/Nothing", "std_msgs/msg/_string", "std_srvs/srv/Trigger", "a.b/msg/C", "x",
+     "vla_ros/action/RunInstruction", "vla_ros/action/Walk_FeedbackMessage", "std_msgs/action/X_FeedbackMessage"],
 )
 def test_anything_else_is_refused_by_its_name(name):
     with pytest.raises(InputError, match=f"^message type {name}: not installed"):

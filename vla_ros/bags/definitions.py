@@ -60,7 +60,8 @@ def _feedback_text(feedback: str, package: str, name: str, message: str | None) 
         path = folder / f"{name}.action"
         sections = re.split(r"^---\s*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE) if path.is_file() else ()
         if len(sections) == 3:
-            return f"unique_identifier_msgs/UUID goal_id\n{feedback} feedback\n" if message else sections[2].lstrip("\n")
+            sent = f"unique_identifier_msgs/UUID goal_id\n{feedback} feedback\n"
+            return sent if message else sections[2].lstrip("\n")
     return None
 
 
