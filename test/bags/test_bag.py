@@ -109,14 +109,27 @@ def test_our_own_messages_carry_their_definition():
         full_definition("nobody/msg/Knows")
 
 
-def test_the_hash_is_the_one_of_ros():
+FEEDBACK = "vla_ros/action/RunInstruction_FeedbackMessage"
+
+
+@pytest.mark.parametrize("typename", ["sensor_msgs/msg/JointState", FEEDBACK])
+def test_the_hash_is_the_one_of_ros(typename):
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        path = Path(prefix, "share/sensor_msgs/msg/JointState.json")
+        path = Path(prefix, f"share/{typename.removesuffix('_FeedbackMessage')}.json")
         if prefix and path.is_file():
             hashes = {row["type_name"]: row["hash_string"] for row in json.loads(path.read_text())["type_hashes"]}
-            assert full_definition("sensor_msgs/msg/JointState")[1] == hashes["sensor_msgs/msg/JointState"]
+            assert full_definition(typename)[1] == hashes[typename]
             return
-    pytest.skip("needs ROS 2: no sensor_msgs in AMENT_PREFIX_PATH")
+    pytest.skip(f"needs ROS 2: no {typename} in AMENT_PREFIX_PATH")
+
+
+def test_an_actions_feedback_carries_its_definition(monkeypatch):
+    monkeypatch.delenv("AMENT_PREFIX_PATH", raising=False)
+    text = full_definition(FEEDBACK)[0]
+    assert text.startswith("unique_identifier_msgs/UUID goal_id\nvla_ros/action/RunInstruction_Feedback feedback\n")
+    assert "# ExecutorStatus.state" in text and "success_topic" not in text and "error_code" not in text
+    with pytest.raises(InputError, match="vla_ros/action/Nobody_FeedbackMessage: unknown definition"):
+        full_definition("vla_ros/action/Nobody_FeedbackMessage")
 
 
 def test_bytes_behind_a_message_are_left_aside(tmp_path):

@@ -12,10 +12,14 @@ from vla_ros.nodes.streams import message_class
 
 def test_a_message_of_an_installed_package():
     assert message_class("std_msgs/msg/String").__name__ == "String"
+    feedback = message_class("vla_ros/action/RunInstruction_FeedbackMessage")
+    assert set(feedback.get_fields_and_field_types()) == {"goal_id", "feedback"}
 
 
 @pytest.mark.parametrize(
-    "name", ["mine/msg/Thing", "std_msgs/msg/Nothing", "std_msgs/msg/_string", "std_srvs/srv/Trigger", "a.b/msg/C", "x"]
+    "name",
+    ["mine/msg/Thing", "std_msgs/msg/Nothing", "std_msgs/msg/_string", "std_srvs/srv/Trigger", "a.b/msg/C", "x",
+     "vla_ros/action/RunInstruction", "vla_ros/action/Walk_FeedbackMessage", "std_msgs/action/X_FeedbackMessage"],
 )
 def test_anything_else_is_refused_by_its_name(name):
     with pytest.raises(InputError, match=f"^message type {name}: not installed"):

@@ -15,7 +15,7 @@ from vla_ros.bags.index import index_bag
 from vla_ros.bags.reader import Bag
 from vla_ros.bags.summary import summarise
 from vla_ros.core.robot import RobotSpec
-from vla_ros.msg import Outcome
+from vla_ros.msg import ExecutorStatus, Outcome, PolicyStatus
 
 ROBOT = {
     "name": "one",
@@ -23,6 +23,7 @@ ROBOT = {
     "joints": [{"name": "a", "lower": -2.0, "upper": 2.0, "velocity": 1.0, "acceleration": 5.0}],
     "groups": [{"name": "arm", "topic": "arm", "interface": "joint_trajectory", "joints": ["a"]}],
 }
+FEEDBACK = bytes((ExecutorStatus.HOLDING, PolicyStatus.IDLE))  # what follows the id in it
 
 
 def test_runs_are_episodes(graph, probe, tmp_path: Path):
@@ -41,10 +42,21 @@ def test_runs_are_episodes(graph, probe, tmp_path: Path):
     def wait_recorded(data: bytes, times: int = 1) -> None:
         probe.wait_for(lambda: is_recorded(data, times), f"{times} x {data!r} in the bag")
 
+    def wait_told(handle, times: int) -> None:
+        """That its id was recorded so many times, in whatever but feedback."""
+        goal = bytes(handle.goal_id.uuid)
+
+        def told() -> bool:
+            data = file.read_bytes()
+            return data.count(goal) - data.count(goal + FEEDBACK) >= times
+
+        probe.wait_for(told, f"{times} x {goal!r} in the bag")
+
     def begin(text: str, **fields):
         handle = client.begun(text, **fields)
         wait_recorded(text.encode())
-        wait_recorded(bytes(handle.goal_id.uuid), 2)  # accepted, executing
+        wait_told(handle, 2)  # accepted, executing
+        wait_recorded(bytes(handle.goal_id.uuid) + FEEDBACK)
         return handle
 
     for attempt in range(60):  # until task_node's instructions have found the recorder
@@ -57,7 +69,7 @@ def test_runs_are_episodes(graph, probe, tmp_path: Path):
     assert client.result(first).error_code == RunInstruction.Result.PREEMPTED
     probe.publisher("done", Bool).publish(Bool(data=True))
     assert client.result(second).error_code == RunInstruction.Result.SUCCESS
-    wait_recorded(bytes(second.goal_id.uuid), 5)  # the end of the first, its own, and its outcome
+    wait_told(second, 5)  # the end of the first, its own, and its outcome
     probe.publisher("outcome", Outcome).publish(
         Outcome(outcome=Outcome.FAILURE, by="operator", message="beside it", instruction="touch the red cube")
     )
@@ -74,5 +86,10 @@ def test_runs_are_episodes(graph, probe, tmp_path: Path):
     assert said[-3].startswith("aborted (a newer instruction): a newer goal took over: 'wave'")
     assert said[-2:] == ["success (success_topic): done said true", "failure (operator): beside it"]
     assert one.start_ns < one.stop_ns <= two.start_ns < two.stop_ns
+    with Bag(bag) as recorded:
+        told = [recorded.decode(record) for record in recorded.records(["/run_instruction/_action/feedback"])]
+    runs = {bytes(message.goal_id.uuid) for message in told}
+    assert runs >= {bytes(first.goal_id.uuid), bytes(second.goal_id.uuid)}
+    assert {message.feedback.executor_state for message in told} == {ExecutorStatus.HOLDING}
     (only,) = cut_bag(index, CutOptions(by="task", succeeded=True))
     assert only == two

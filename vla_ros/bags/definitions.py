@@ -18,7 +18,7 @@ SEPARATOR = "=" * 80
 IDL_HEADER = re.compile(r"^=+\s*\n(?:IDL|MSG): .*$", re.MULTILINE)  # that rosbag2 puts before each file
 # Publishers may leave uninitialised bytes after a message (alignment of the middleware's buffers).
 MAX_TRAILING_BYTES = 16
-SOURCE_FOLDER = Path(__file__).resolve().parents[2] / "msg"  # of a source tree; absent from an installed package
+SOURCE_FOLDER = Path(__file__).resolve().parents[2]  # of a source tree; an installed package has no msg/ there
 
 
 @cache
@@ -31,22 +31,37 @@ def standard_store() -> Typestore:
     return store
 
 
-def _package_folders(package: str) -> list[Path]:
-    """Folders that hold the .msg files of a package, the best first."""
+def _package_folders(package: str, kind: str = "msg") -> list[Path]:
+    """Folders that hold the .msg files of a package, or those of another `kind`, the best first."""
     prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
-    folders = [prefix / "share" / package / "msg" for prefix in prefixes]
+    folders = [prefix / "share" / package / kind for prefix in prefixes]
     if package == "vla_ros":
-        folders.append(SOURCE_FOLDER)
+        folders.append(SOURCE_FOLDER / kind)
     return [folder for folder in folders if folder.is_dir()]
 
 
 def message_text(typename: str) -> str | None:
-    """The .msg file of `package/msg/Name` as written by its author, or None when it is not installed."""
+    """The .msg file of `package/msg/Name` as written by its author, or None when it is not installed.
+
+    Also of `package/action/Name_FeedbackMessage`, what an action sends on its topic of feedback, and what it holds.
+    """
+    if action := re.fullmatch(r"((\w+)/action/(\w+)_Feedback)(Message)?", typename):
+        return _feedback_text(*action.groups())
     parts = re.fullmatch(r"(\w+)/msg/(\w+)", typename)
     for folder in _package_folders(parts[1]) if parts else ():
         path = folder / f"{parts[2]}.msg"
         if path.is_file():
             return path.read_text(encoding="utf-8")
+    return None
+
+
+def _feedback_text(feedback: str, package: str, name: str, message: str | None) -> str | None:
+    for folder in _package_folders(package, "action"):
+        path = folder / f"{name}.action"
+        sections = re.split(r"^---\s*$", path.read_text(encoding="utf-8"), flags=re.MULTILINE) if path.is_file() else ()
+        if len(sections) == 3:
+            sent = f"unique_identifier_msgs/UUID goal_id\n{feedback} feedback\n"
+            return sent if message else sections[2].lstrip("\n")
     return None
 
 

@@ -7,6 +7,7 @@ CLOCK, CLOCK_TYPE = "/clock", "rosgraph_msgs/msg/Clock"
 CHUNK, CHUNK_TYPE = "action_chunk", "vla_ros/msg/ActionChunk"
 EXECUTOR_STATUS, EXECUTOR_STATUS_TYPE = "executor_node/status", "vla_ros/msg/ExecutorStatus"
 POLICY_STATUS, E_STOP = "policy_node/status", "e_stop"
+TASK_FEEDBACK = "run_instruction/_action/feedback"
 TASK_STATUS, TASK_STATUS_TYPE = "run_instruction/_action/status", "action_msgs/msg/GoalStatusArray"
 OUTCOME, OUTCOME_TYPE = "outcome", "vla_ros/msg/Outcome"
 LATCHED = ("robot_description", "/tf_static")  # published once by the robot's own nodes, where it has them
@@ -22,6 +23,7 @@ def graph_streams() -> list[Stream]:
         Stream(OUTCOME, OUTCOME, OUTCOME_TYPE),
         Stream(E_STOP, E_STOP, "std_msgs/msg/Bool"),
         Stream(TASK_STATUS, TASK_STATUS, TASK_STATUS_TYPE, max_age=None),
+        Stream(TASK_FEEDBACK, TASK_FEEDBACK, "vla_ros/action/RunInstruction_FeedbackMessage"),
     ]
 
 

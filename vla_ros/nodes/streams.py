@@ -1,5 +1,6 @@
 """Subscriptions to the streams of a robot."""
 
+import re
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -18,17 +19,20 @@ from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 
 def message_class(typename: str) -> type:
-    """The class of `package/msg/Name`. Raises InputError.
+    """The class of `package/msg/Name`, or of `package/action/Name_FeedbackMessage`. Raises InputError.
 
     The name may come from a file or from the network: nothing is imported but the messages of a package that has some.
     """
     package, _, name = typename.partition("/msg/")
+    action = re.fullmatch(r"(\w+)/action/(\w+)_FeedbackMessage", typename)
+    package, folder, name = (action[1], "action", action[2]) if action else (package, "msg", name)
     try:
         known = sys.modules.get(package) or (find_spec(package) if package.isidentifier() else None)
-        folders = getattr(known, "__path__", None) or getattr(known, "submodule_search_locations", None) or ()
-        if not any(Path(folder, "msg", "__init__.py").is_file() for folder in folders):
+        paths = getattr(known, "__path__", None) or getattr(known, "submodule_search_locations", None) or ()
+        if not any(Path(path, folder, "__init__.py").is_file() for path in paths):
             raise ImportError(f"no package {package!r} with messages")
-        kind = getattr(import_module(f"{package}.msg"), name)
+        kind = getattr(import_module(f"{package}.{folder}"), name)
+        kind = kind.Impl.FeedbackMessage if action else kind
         if not hasattr(kind, "get_fields_and_field_types"):
             raise AttributeError(f"{name!r} is no message")
     except (ImportError, AttributeError) as error:
