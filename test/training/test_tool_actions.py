@@ -2,17 +2,17 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
-import real_families
-from control.tool_robots import so101, so101_urdf
+import torch
+import yaml
+from control.tool_robots import so101
 from families import BUILT, FAMILIES, config
 from real_families import ROBOT
-from training_data import write_dataset
 
 from vla_ros.cli.demonstrate import ToolPoses
-from vla_ros.control.kinematics import Kinematics
 from vla_ros.core.chunk import Space
 from vla_ros.core.errors import InputError
 from vla_ros.core.tool import pose_names
@@ -31,7 +31,7 @@ _, TOOL = so101()
 
 
 def write(path, episodes=3):
-    """The same as `joints` writes, with actions of the tool."""
+    """Two datasets of the same motions, `tool` and `joints` by their actions."""
     tool, rng = ToolPoses(ROBOT), np.random.default_rng(0)
     writers = [DatasetWriter(path / "tool", ROBOT, 10, tool.columns), DatasetWriter(path / "joints", ROBOT, 10)]
     for _ in range(episodes):
@@ -55,6 +55,13 @@ def settings(dataset, tmp_path, family="pi0", **more):
         "dataset": str(dataset), "output": str(tmp_path / "run"), "family": BUILT.get(family, family),
         "policy": config(family), "steps": 1, "batch_size": 2, "held_out": 0.4, "evaluate_samples": 4,
     } | more)  # fmt: skip
+
+
+def opened(dataset, tmp_path, statistics):
+    """From the checkpoint of the run in `tmp_path`."""
+    last = str(tmp_path / "run/checkpoints/last")
+    start = {"dataset": str(dataset.path), "output": "o", "start": last, "statistics": statistics}
+    return open_policy(TrainConfig.from_dict(start), dataset)
 
 
 def test_the_dataset_says_what_its_actions_are_and_they_are_where_the_executor_has_the_tool(folder):
@@ -89,3 +96,66 @@ def test_every_family_is_trained_on_it_and_serves_it(family, folder, tmp_path):
     assert gripper.names == ("gripper",)
     np.testing.assert_allclose(pose.data, rows[0, : told.horizon, 6:], atol=1e-4)
     np.testing.assert_allclose(gripper.data[:, 0], rows[0, : told.horizon, 5], atol=1e-4)
+
+
+def test_the_checkpoint_says_what_its_actions_are(folder, tmp_path):
+    Trainer(settings(folder / "tool", tmp_path)).run()
+    rows = yaml.safe_load((tmp_path / "run/checkpoints/last/embodiment.yaml").read_text())
+    assert rows["tool"] == {"space": "pose", "rotation": FORM, "frame": "base", "first": 0}
+    assert rows["actions"] == [{"joint": None}] * 9 + [{"joint": "gripper"}] and rows["hold"] == list(ARM)
+    statistics = json.loads((tmp_path / "run/checkpoints/last/statistics.json").read_text())
+    np.testing.assert_allclose(statistics["action"]["mean"], Dataset(folder / "tool").statistics["action"]["mean"])
+
+
+def test_recomputed_statistics_are_those_of_the_tool(folder, tmp_path):
+    Trainer(settings(folder / "tool", tmp_path)).run()
+    write(tmp_path / "other", episodes=2)
+    dataset = Dataset(tmp_path / "other/tool")
+    found = opened(dataset, tmp_path, "recompute").processor.actions.statistics["mean"]
+    np.testing.assert_allclose(found, dataset.statistics["action"]["mean"])
+    with pytest.raises(InputError, match="actions of a tool: none, the policy's: pose in base, the rotation as rot"):
+        opened(Dataset(folder / "joints"), tmp_path, "recompute")
+
+
+def test_a_policy_of_joints_is_not_trained_on_poses(folder, tmp_path):
+    Trainer(settings(folder / "joints", tmp_path)).run()
+    with pytest.raises(InputError, match=r"no actions of \['shoulder_pan'.*which the policy commands"):
+        opened(Dataset(folder / "tool"), tmp_path, "keep")
+
+
+def test_weights_of_a_policy_of_joints_are_taken_but_for_its_actions(folder, tmp_path):
+    Trainer(settings(folder / "joints", tmp_path)).run()
+    joints = load(tmp_path / "run/checkpoints/last", robot=ROBOT).policy.state_dict()
+    dataset = Dataset(folder / "tool")
+    taken = open_policy(settings(dataset.path, tmp_path, weights=str(tmp_path / "run/checkpoints/last")), dataset)
+    own = taken.policy.state_dict()
+    other = {name for name in own if not torch.equal(own[name], joints[name])} if own.keys() == joints.keys() else None
+    assert other == {"action_in.weight", "action_out.weight", "action_out.bias"}
+    with pytest.raises(InputError, match="weights of a pi0, expected a checkpoint of the family act"):
+        open_policy(settings(dataset.path, tmp_path, "act", weights=str(tmp_path / "run/checkpoints/last")), dataset)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"space": "delta"}, "info.tool: space 'delta', expected pose: differences of poses are not trained on"),
+    ({"rotation": "vector"}, "info.tool: rotation vector, expected each of ['x', 'y', 'z', 'vector[0]'"),
+    ({"rotation": "angles"}, "expected ['space', 'rotation', 'frame', 'link'], the rotation one of"),
+    ({"frame": 3}, "info.tool.frame: 3, expected a string"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(change, message, folder, tmp_path):
+    shutil.copytree(folder / "tool", tmp_path / "d")
+    file = tmp_path / "d/meta/info.json"
+    info = json.loads(file.read_text())
+    info["features"]["action"]["info"]["tool"] |= change
+    file.write_text(json.dumps(info))
+    with pytest.raises(InputError, match=re.escape(message)):
+        Dataset(tmp_path / "d")
+
+
+def test_without_the_word_tool_such_actions_are_nobodys(folder, tmp_path):
+    shutil.copytree(folder / "tool", tmp_path / "d")
+    file = tmp_path / "d/meta/info.json"
+    info = json.loads(file.read_text())
+    del info["features"]["action"]["info"]["tool"]
+    file.write_text(json.dumps(info))
+    found = check(Dataset(tmp_path / "d"))
+    assert any(finding.level == "error" and "action of 10" in finding.text for finding in found)

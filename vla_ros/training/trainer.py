@@ -65,6 +65,8 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
     if config.family:
         torch.manual_seed(config.seed)
         loaded = registry.build(config.family, config.policy, data)
+        if config.weights:
+            adapt.take_weights(loaded, registry.load(config.weights), data.instructions)
     else:
         loaded = registry.load(config.start, data=data, without_statistics=recompute)
     embodiment = getattr(loaded.processor, "embodiment", None)
