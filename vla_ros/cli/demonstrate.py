@@ -2,7 +2,8 @@
 
     vla-ros demos demos/touch_and_pick --episodes 900 --tasks touch pick pick --jobs 4
 
-writes a LeRobot dataset at 10 Hz that `vla-ros train` reads. The same arguments give the same episodes.
+writes a LeRobot dataset at 10 Hz that `vla-ros train` reads. The same arguments give the same episodes. With
+`--space tool` its actions are poses of the tool and the gripper's targets in place of joint targets.
 
     vla-ros demos pushes --bags --episodes 100 --tasks push
 
@@ -18,16 +19,22 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_ros.control.kinematics import Kinematics
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.rotations import from_matrix
 from vla_ros.core.text import say
+from vla_ros.core.tool import ToolColumns
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
 from vla_ros.sim.demonstrations import ATTEMPTS, FPS, demonstrations, layout_seed
+from vla_ros.sim.description import urdf
 from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.tasks import Task, TaskKind
+from vla_ros.sim.world import World
 
+_ROTATION = "rotation_6d_columns"  # of a hand that points down: no angles, which are ambiguous there
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
 
 
@@ -39,6 +46,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="taken in turn; one that is named twice is shown twice as often (default: touch pick)",
     )
     parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
+    parser.add_argument("--space", choices=("joint", "tool"), default="joint",
+                        help="actions: joint targets, or poses of the robot file's tool and the gripper's targets")
     parser.add_argument("--bags", action="store_true", help="record bags through the graph instead (needs ROS)")
     parser.add_argument("--image-size", type=int, default=96, help="pixels, longer side of the stored pictures")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
@@ -51,15 +60,19 @@ def main(args: argparse.Namespace) -> int:
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
     if args.bags:
+        if args.space != "joint":
+            raise InputError(f"--space {args.space} with --bags, expected joint: a bag holds the commands of joints")
         return _record_bags(args)
     robot = RobotSpec.load("so101")
+    tool = ToolPoses(robot) if args.space == "tool" else None
     picture = partial(resize_within, height=args.image_size, width=args.image_size)
     kinds = [TaskKind(name) for name in args.tasks]
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
-        writer = DatasetWriter(folder, robot, FPS)
+        writer = DatasetWriter(folder, robot, FPS, tool and tool.columns)
         for done, demo in enumerate(demonstrations(kinds, args.episodes, args.seed, picture, args.jobs), start=1):
-            writer.add_episode(demo.images, demo.states, demo.actions, demo.instruction)
+            actions = tool.actions(demo.actions) if tool else demo.actions
+            writer.add_episode(demo.images, demo.states, actions, demo.instruction)
             frames += len(demo.states)
             made[f"{demo.task.kind} {demo.task.colour}"] += 1
             if done % 20 == 0 or done == args.episodes:
@@ -68,6 +81,33 @@ def main(args: argparse.Namespace) -> int:
     say(f"{args.out}: " + ", ".join(f"{count} x {what}" for what, count in sorted(made.items())))
     say(f"mean length {frames / args.episodes / FPS:.2f} s")
     return 0
+
+
+class ToolPoses:
+    """What the simulated robot's joint targets are for its tool, by forward kinematics.
+
+    Attributes:
+        columns: of the actions.
+    """
+
+    def __init__(self, robot: RobotSpec) -> None:
+        """`robot`: has a tool; the simulated one."""
+        self._names, tool = robot.joint_names, robot.tool
+        self._tree = Kinematics(urdf(World().model, robot.name))
+        moving, link = [], tool.link
+        while link != tool.frame:
+            joint = next(joint for joint in self._tree.joints if joint.child == link)
+            moving.append(joint.name)
+            link = joint.parent
+        others = tuple(name for name in robot.joint_names if name not in moving)
+        self.columns = ToolColumns(_ROTATION, tool.frame, tool.link, others)
+
+    def actions(self, targets: np.ndarray) -> np.ndarray:
+        """(T, J) joint targets, rad, to (T, A) poses and targets in the order of `columns`."""
+        places = self._tree.poses({name: targets[:, k] for k, name in enumerate(self._names)})
+        found = np.linalg.inv(places[self.columns.frame]) @ places[self.columns.link]
+        joints = [self._names.index(name) for name in self.columns.joints]
+        return np.concatenate([found[:, :3, 3], from_matrix(found[:, :3, :3], _ROTATION), targets[:, joints]], axis=1)
 
 
 def _record_bags(args: argparse.Namespace) -> int:

@@ -31,7 +31,8 @@ class Sample:
     images: Mapping[str, np.ndarray]  # camera name (of the robot file) -> (T, height, width, 3) uint8 RGB
     state: np.ndarray  # (T, J) joint positions in the order of the robot file, rad or m
     instruction: str
-    actions: np.ndarray | None = None  # (H, J) joint targets at `t + k * step_dt`, in training only
+    # (H, J) joint targets at `t + k * step_dt`, and the numbers of a tool behind them, in training only
+    actions: np.ndarray | None = None
     action_is_pad: np.ndarray | None = None  # (H,) bool, True where the episode was over, in training only
     # stream name -> (T, ...) of every other stream that the policy reads; T of its own offsets (`Processor.steps`)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)

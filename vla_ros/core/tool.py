@@ -1,4 +1,4 @@
-"""The tool that end-effector actions move, and the names of a pose's columns in a chunk."""
+"""The tool that end-effector actions move, and the names of a pose's columns in a chunk and in a dataset."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,3 +52,29 @@ def pose_names(form: str) -> tuple[str, ...]:
 def rotation_form(names: Sequence[str]) -> str:
     """The form of the rotation in a pose with these columns, in any order; "" where they are no pose's."""
     return next((form for form in SIZES if sorted(names) == sorted(pose_names(form))), "")
+
+
+@dataclass(frozen=True)
+class ToolColumns:
+    """Actions of a dataset that are poses of a tool: x, y, z, then the rotation, m and rad; and targets of `joints`.
+
+    Attributes:
+        rotation: form of the rotation, of `core.rotations`.
+        frame: link of the robot's URDF in whose frame they are.
+        link: of the URDF, the tool.
+        joints: those that do not move it.
+    """
+
+    rotation: str
+    frame: str
+    link: str
+    joints: tuple[str, ...]
+
+    @property
+    def pose(self) -> tuple[str, ...]:
+        """Names of the pose's columns, which stand in front."""
+        return pose_names(self.rotation)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*self.pose, *self.joints)

@@ -228,7 +228,7 @@ def _targets(dataset: Dataset) -> Iterator[Finding]:
     if why := other_joints(dataset):
         yield Finding(ERROR, "actions", why)
         return
-    if dataset.hold:
+    if dataset.hold and not dataset.tool:
         yield Finding(WARNING, "actions", f"none of {list(dataset.hold)}, which a policy sees and leaves alone")
     targets = dataset.targets
     if np.array_equal(dataset.states, targets):

@@ -19,6 +19,7 @@ from vla_ros.datasets.instructions import has_subtasks, texts_of_rows
 from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
 from vla_ros.datasets.statistics import Computed, Statistics
+from vla_ros.datasets.tool import read_tool
 from vla_ros.datasets.values import IMAGE_PREFIX, ONCE_FILE, filled, image_size, pixels, read_once, statistics
 from vla_ros.datasets.video import NoFrame, frames_at
 
@@ -34,14 +35,15 @@ class Dataset:
         fps: Hz.
         robot_type: name of the robot as written.
         joint_names, action_names: S and A names, the order of states and of actions. Actions of joints of the states
-            come in the states' order, whatever the file's is.
-        hold: joints of the states that have no actions, where all actions are of joints of the states.
+            come in the states' order, whatever the file's is, behind the pose of a tool where there is one.
+        tool: which actions are poses of a tool; None where all are of joints.
+        hold: joints of the states that have no actions, where all actions are of joints of the states or of the tool.
         camera_names: colour cameras whose frames it holds.
         streams: readings of further sensors, depth and "observation.NAME" -> shape of a value.
         unreadable: name -> why a depth stream cannot be read.
         episodes: in order; episode i covers frames `episodes[i].start` to `.stop`.
         states: (N, S) float32 joint positions, rad or m.
-        actions: (N, A) float32 joint targets, rad or m.
+        actions: (N, A) float32 joint targets, rad or m, and poses of the tool in front.
         timestamps: (N,) float64 s since the begin of the episode, by which videos are read.
         tasks: the distinct instructions, in the order in which they come up.
         task_of: (N,) int64, of each frame the place of its instruction in `tasks`.
@@ -92,10 +94,13 @@ class Dataset:
         names = joint_names(*(features[key] for key in VECTORS), f"dataset {self.path}")
         self._written = dict(zip(VECTORS, names, strict=True))
         self.joint_names, self.action_names = self._written.values()
+        self.tool = read_tool(features["action"], self.action_names, f"dataset {self.path}")
+        self._pose = self.tool.pose if self.tool else ()
         self._order = list(range(len(self.action_names)))  # the columns of the file's actions, in ours
         self.hold: tuple[str, ...] = ()
         if self.has_targets:
-            self._order = [self.action_names.index(name) for name in self.joint_names if name in self.action_names]
+            ours = (*self._pose, *(name for name in self.joint_names if name in self.action_names))
+            self._order = [self.action_names.index(name) for name in ours]
             self.action_names = tuple(self.action_names[k] for k in self._order)
             self.hold = tuple(name for name in self.joint_names if name not in self.action_names)
         kinds = {key: (tuple(features[key]["shape"]), "float32") for key in VECTORS}
@@ -130,18 +135,24 @@ class Dataset:
 
     @property
     def has_targets(self) -> bool:
-        """Whether every action is of a joint of the states, and no name is there twice."""
-        states, actions = set(self.joint_names), set(self.action_names)
-        return actions <= states and len(states) == len(self.joint_names) and len(actions) == len(self.action_names)
+        """Whether every action is of a joint of the states or of the tool, and no name is there twice."""
+        states, actions = set(self.joint_names), set(self.action_names) - set(self._pose)
+        return (actions <= states and len(states) == len(self.joint_names)
+                and len(actions) + len(self._pose) == len(self.action_names))
 
     @property
     def targets(self) -> np.ndarray:
         """(N, S) actions in the order of the states; where a joint has none, its state."""
         if not self.hold:
-            return self.actions
-        targets = self.states.copy()
-        targets[:, [self.joint_names.index(name) for name in self.action_names]] = self.actions
+            return self.actions[:, len(self._pose) :]
+        targets, joints = self.states.copy(), self.action_names[len(self._pose) :]
+        targets[:, [self.joint_names.index(name) for name in joints]] = self.actions[:, len(self._pose) :]
         return targets
+
+    @property
+    def poses(self) -> np.ndarray:
+        """(N, 3 + n) of the actions, poses of the tool; no columns where there is none."""
+        return self.actions[:, : len(self._pose)]
 
     def image_size(self, camera: str) -> tuple[int, int]:
         """(height, width) of a camera's frames. Raises InputError for a camera it does not have."""

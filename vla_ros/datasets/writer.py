@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.tool import ToolColumns
 from vla_ros.datasets.statistics import PixelStatistics, Statistics
+from vla_ros.datasets.tool import tool_info
 from vla_ros.datasets.values import (
     IMAGE_NAMES,
     IMAGE_PREFIX,
@@ -42,11 +44,13 @@ class DatasetWriter:
         path: folder to make. An existing one that is not empty is an InputError.
         robot: names of joints and cameras, further streams, and the robot's type, come from here.
         fps: Hz, of the policy's clock.
+        tool: actions are poses of it and targets of its `joints`; None: targets of all joints.
     """
 
-    def __init__(self, path: str | Path, robot: RobotSpec, fps: float) -> None:
+    def __init__(self, path: str | Path, robot: RobotSpec, fps: float, tool: ToolColumns | None = None) -> None:
         self.path = Path(path)
-        self.robot = robot
+        self.robot, self.tool = robot, tool
+        self._names = {"states": robot.joint_names, "actions": tool.names if tool else robot.joint_names}
         self.fps = float(fps)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise InputError(f"dataset {self.path}: exists and is not empty, expected a new folder")
@@ -83,7 +87,8 @@ class DatasetWriter:
         Args:
             images: camera name -> (T, h, w, 3) uint8 RGB. Every episode has the same cameras and sizes.
             states: (T, J) joint positions in the order of the robot file, rad or m.
-            actions: (T, J) joint targets; row t is the command at the time of frame t, rad or m.
+            actions: (T, J) joint targets, rad or m, or (T, A) in the order of `tool.names`; row t is the command at
+                the time of frame t.
             instruction: what the episode shows.
             values: name -> (T, *shape) of every reading of the robot file's `streams`.
             outcome: success, failure, aborted; empty where nobody said.
@@ -133,12 +138,12 @@ class DatasetWriter:
         _write_json(self.path / "meta" / "info.json", self._info())
 
     def _check(self, images, states, actions, where: str) -> None:
-        joints = len(self.robot.joints)
         for name, rows in (("states", states), ("actions", actions)):
-            if rows.ndim != 2 or rows.shape[1] != joints or not len(rows):
-                raise InputError(f"{where}: {name} of shape {rows.shape}, expected (T, {joints})")
+            names = self._names[name]
+            if rows.ndim != 2 or rows.shape[1] != len(names) or not len(rows):
+                raise InputError(f"{where}: {name} of shape {rows.shape}, expected (T, {len(names)})")
             for t, j in np.argwhere(~np.isfinite(rows)):
-                raise InputError(f"{where}: {name} of joint {self.robot.joint_names[j]} at frame {t} is {rows[t, j]}")
+                raise InputError(f"{where}: {name} of joint {names[j]} at frame {t} is {rows[t, j]}")
         if len(actions) != len(states):
             raise InputError(f"{where}: {len(actions)} actions for {len(states)} states, expected as many")
         for camera, frames in images.items():
@@ -207,10 +212,12 @@ class DatasetWriter:
         return {f"data/{name}": value for name, value in _place(self._data_index).items()}
 
     def _info(self) -> dict:
-        joints = list(self.robot.joint_names)
-        vector = {"dtype": "float32", "shape": [len(joints)], "names": joints}
-        groups = {group.name: list(group.joints) for group in self.robot.groups}
-        features = {"observation.state": vector, "action": vector | {"info": {"groups": groups}}}
+        state, action = (
+            {"dtype": "float32", "shape": [len(names)], "names": list(names)} for names in self._names.values()
+        )
+        info = {"groups": {group.name: list(group.joints) for group in self.robot.groups}}
+        info |= {"tool": tool_info(self.tool)} if self.tool else {}
+        features = {"observation.state": state, "action": action | {"info": info}}
         for camera, (height, width) in self._cameras.items():
             row = {"dtype": "video", "shape": [height, width, 3], "names": IMAGE_NAMES}
             features[f"{IMAGE_PREFIX}{camera}"] = row | {"info": video_info(height, width, self.fps)}

@@ -43,7 +43,8 @@ class DemoGraph(SimulatedGraph):
         }  # fmt: skip
         graph.start("policy_node", parameters=common | policy)
         graph.start(
-            "executor_node", parameters=common | {"mode": args.mode}, files=[config_file("executor_demo.yaml")]
+            "executor_node", parameters=common | {"mode": args.mode} | self.tool_parameters(),
+            files=[config_file("executor_demo.yaml")],
         )
         graph.start("recorder_node", parameters=common | bag)
         self.console.print(

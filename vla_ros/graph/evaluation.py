@@ -35,7 +35,7 @@ class EvaluationGraph(SimulatedGraph):
             "policy_node", parameters=self.common | policy, defaults={"threads": 1}, files=self._params
         )
         files = [config_file("executor_demo.yaml"), *self._params]
-        self.graph.start("executor_node", parameters=self.common, files=files)
+        self.graph.start("executor_node", parameters=self.common | self.tool_parameters(), files=files)
         self.simulation.start(self.robot_file, lockstep=True, image_rate=self._rate, patience=300.0)
         self.graph.configure("policy_node")
         self.graph.configure("executor_node")

@@ -14,6 +14,8 @@ from vla_ros.graph.processes import Graph, GraphError
 from vla_ros.graph.simulation import Simulation
 from vla_ros.graph.watch import Watch
 from vla_ros.nodes.qos import COMMAND_QOS
+from vla_ros.sim.description import urdf
+from vla_ros.sim.world import World
 
 _INSTRUCT_AGAIN = 2.0  # s
 _INSTRUCT_PATIENCE = 60.0  # s
@@ -75,6 +77,17 @@ class SimulatedGraph:
 
     def __exit__(self, *error: object) -> None:
         self.graph.__exit__(*error)
+
+    def tool_parameters(self) -> dict[str, str]:
+        """What the executor needs to move the robot's tool: a file of the simulated arm's URDF; nothing without a tool.
+
+        Not by the topic of the description, which may take longer to be discovered than the executor waits.
+        """
+        if self.robot.tool is None:
+            return {}
+        file = (self.graph.folder / "robot.urdf").resolve()
+        file.write_text(urdf(World().model, self.robot.name), encoding="utf-8")
+        return {"urdf": str(file)}
 
     def followed(self) -> list[int | None]:
         """Of each node that takes instructions, the id of the one that it follows; None: not heard from yet."""

@@ -104,12 +104,16 @@ class Embodiment:
 
     @classmethod
     def identity(
-        cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float, hold: tuple[str, ...] = ()
+        cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float, hold: tuple[str, ...] = (),
+        tool: ToolActions | None = None,
     ) -> "Embodiment":
-        """The policy uses the robot's own units and joint order; joints of `hold` are seen and not commanded."""
+        """The policy uses the robot's own units and joint order; joints of `hold` are seen and not commanded. The
+        actions of a `tool` come first."""
         state = tuple(Dimension(name) for name in joints)
         actions = tuple(dimension for dimension in state if dimension.joint not in hold)
-        return cls(dict(cameras), state, actions, step_dt, hold, joints if hold else ())
+        if tool:
+            actions = (Dimension(None),) * len(tool.columns) + actions
+        return cls(dict(cameras), state, actions, step_dt, hold, joints if hold else (), tool)
 
     def state_to_policy(self, state: np.ndarray) -> np.ndarray:
         """(..., J) in the order of `joints`, rad or m, to (..., S) in the policy's units."""
@@ -122,13 +126,17 @@ class Embodiment:
     def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units.
 
-        Raises InputError where some of them are a tool's.
+        Behind the joint targets stand the rows of a tool, as `tool` says them; InputError where they are missing.
         """
-        if self.tool:
-            raise InputError("tool: joint targets become no end-effector actions; such a policy is served, but neither "
-                             "trained nor used with real-time chunking")
         columns = [d.of_mode(self._value(d, actions), self._value(d, state)) for d in self.actions]
-        return np.stack(columns, axis=-1)
+        values = np.stack(columns, axis=-1)
+        if tool := self.tool:
+            if actions.shape[-1] == len(self.joints):
+                raise InputError("tool: joint targets become no end-effector actions; expected a dataset whose actions "
+                                 "are poses of the tool, and no real-time chunking")
+            rows = tool.to_policy(actions[..., len(self.joints) :], self.actions)
+            values[..., tool.columns.start : tool.columns.stop] = rows
+        return values
 
     def actions_to_robot(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The inverse of `actions_to_policy`: (..., H, A) and the observed state to (..., H, J) joint targets."""

@@ -200,7 +200,7 @@ class Family:
         if getattr(sizes, "tokenizer_of", None) and tokenizer is None:
             raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights have not")
         parts = Parts(
-            Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt, data.hold),
+            Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt, data.hold, data.tool),
             *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
             {name: IMAGENET for name in _pictures(sizes)},
             self.fit,
@@ -294,7 +294,7 @@ class Family:
 
     def _from_data(self, values: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         known = {f.name for f in fields(self.config)}
-        said = {"action_dim": len(data.commanded), "state_dim": len(data.joints), "cameras": data.cameras}
+        said = {"action_dim": len(data.actions), "state_dim": len(data.joints), "cameras": data.cameras}
         if "vocabulary" in known:
             said["vocabulary"] = make_vocabulary(data.instructions) if values.pop("language", False) else ()
         return {name: value for name, value in said.items() if name in known}

@@ -11,11 +11,13 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.hub import no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.tool import pose_names
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats.pickles import hint
 from vla_ros.policies.normalisation import Normalisation, Statistics, read_statistics
 from vla_ros.policies.rows import Rows
 from vla_ros.policies.tokenizer import Tokenizer
+from vla_ros.policies.tool_actions import ToolActions
 
 STATE, ACTION = "observation.state", "action"
 
@@ -28,12 +30,13 @@ class TrainingData:
         joints: J names in the order of states.
         cameras: names of the cameras.
         step_dt: s between frames, the clock of a policy that brings none.
-        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,), of the actions without
-            the joints of `hold`.
+        statistics: "observation.state", "action" -> mean, std, min, max, q01, q99, each (J,), of the actions one for
+            each of `actions`.
         instructions: the distinct instructions.
         streams: further streams that the dataset has -> shape of a value.
         hold: those of the joints that have no actions.
         rows: states and actions themselves, which statistics of differences take.
+        tool: which of the actions are a tool's, the first ones; the joints that move it are among those of `hold`.
     """
 
     joints: tuple[str, ...]
@@ -44,6 +47,7 @@ class TrainingData:
     streams: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     hold: tuple[str, ...] = ()
     rows: Rows | None = None
+    tool: ToolActions | None = None
 
     @property
     def commanded(self) -> tuple[str, ...]:
@@ -51,9 +55,14 @@ class TrainingData:
         return tuple(name for name in self.joints if name not in self.hold)
 
     @property
+    def actions(self) -> tuple[str, ...]:
+        """Names of an action's numbers: of the tool's pose, then `commanded`."""
+        return (*(pose_names(self.tool.rotation) if self.tool else ()), *self.commanded)
+
+    @property
     def widths(self) -> tuple[int, int]:
         """Numbers of a state and of an action."""
-        return len(self.joints), len(self.commanded)
+        return len(self.joints), len(self.actions)
 
 
 @dataclass(frozen=True)

@@ -268,8 +268,10 @@ class StandardProcessor(Processor):
         return self.actions.restore(answer.detach().cpu().double().numpy()[..., : len(self.embodiment.actions)])
 
     def normalise_actions(self, actions: np.ndarray, states: np.ndarray) -> Tensor:
-        """(B, H, J) joint targets and (B, J) newest states to (B, H, D) float32 normalised actions."""
-        if actions.shape[-1] != len(self.joints):
+        """(B, H, J) joint targets, and a tool's rows behind them, and (B, J) newest states to (B, H, D) float32
+        normalised actions."""
+        tool = self.embodiment.tool
+        if actions.shape[-1] not in (len(self.joints), len(self.joints) + (len(tool.columns) if tool else 0)):
             raise InputError(f"actions of {actions.shape[-1]} joints, expected {len(self.joints)}")
         values = self.actions.normalise(self.embodiment.actions_to_policy(actions, states))
         return padded(values, self.config.action_dim)
@@ -321,7 +323,12 @@ class StandardProcessor(Processor):
         if data.rows is not None and any(d.linkage for d in dimensions):
             rows = data.rows if feature == ACTION else replace(data.rows, actions=data.rows.states)
             return chunk_statistics(dimensions, rows, (0,), data.step_dt)
-        names = data.commanded if feature == ACTION else data.joints
+        names = data.actions if feature == ACTION else data.joints
+        if feature == ACTION and (tool := self.embodiment.tool):
+            named = zip(tool.columns, data.actions, strict=False)
+            dimensions = list(dimensions)
+            for i, name in named:
+                dimensions[i] = replace(dimensions[i], joint=name)
         return dimensions_statistics(dimensions, widened(data.statistics[feature]), names)
 
 

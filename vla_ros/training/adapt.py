@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Policy
+from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.training.config import LoraConfig
 
 
@@ -26,6 +27,26 @@ def freeze(policy: nn.Module, patterns: tuple[str, ...]) -> None:
             names[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in names.values()):
         raise InputError(f"freeze {list(patterns)} leaves no parameter to train")
+
+
+def take_weights(loaded: LoadedPolicy, other: LoadedPolicy, instructions: Sequence[str]) -> None:
+    """Copy the other one's weights where name and shape are the same.
+
+    Raises InputError for another family, one that reads the instructions in other words, and where nothing fits.
+    """
+    where = f"weights of a {other.family}"
+    if loaded.family != other.family:
+        raise InputError(f"{where}, expected a checkpoint of the family {loaded.family}")
+    mine, theirs = (getattr(one.processor, "tokenizer", None) for one in (loaded, other))
+    read = [t and [t.size, *map(t.encode, instructions)] for t in (mine, theirs)]
+    read = read if mine else [getattr(one.policy.config, "vocabulary", None) for one in (loaded, other)]
+    if read[0] != read[1]:
+        raise InputError(f"{where} that knows other words than those of the dataset's instructions, expected the same")
+    own, given = loaded.policy.state_dict(), other.policy.state_dict()
+    fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
+    if not fitting:
+        raise InputError(f"{where}: none has name and shape of one of the policy's, expected the same sizes")
+    loaded.policy.load_state_dict(fitting, strict=False)
 
 
 def rate_factors(policy: nn.Module, rates: Mapping[str, float]) -> dict[nn.Parameter, float]:

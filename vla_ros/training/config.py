@@ -66,6 +66,8 @@ class TrainConfig:
         instruction: what a row was told: its "task", or the "subtask" where the dataset has them.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
+        weights: with `family`, checkpoint of the same family whose weights are taken where name and shape are the
+            policy's; those that are not, such as those of actions of another space, stay fresh.
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
         steps: optimiser steps.
@@ -86,6 +88,7 @@ class TrainConfig:
     output: str = ""
     family: str = ""
     policy: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
     start: str = ""
     statistics: str = ""
     seed: int = 0
@@ -141,6 +144,8 @@ class TrainConfig:
                              "checkpoint's) or 'recompute' (the dataset's)")
         if self.family and self.statistics:
             raise InputError(f"statistics {self.statistics!r}: only with start, fresh weights take the dataset's")
+        if self.start and self.weights:
+            raise InputError(f"weights {self.weights!r}: only with family; start takes all of its checkpoint's")
         if self.start and self.policy:
             raise InputError("policy: only with family; a start checkpoint brings its own configuration")
         if self.precision not in PRECISIONS:

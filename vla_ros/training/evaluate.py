@@ -15,7 +15,8 @@ from vla_ros.training.samples import Samples
 
 @torch.no_grad()
 def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int, seed: int) -> dict[str, float]:
-    """Held-out loss, and the error of predicted actions in rad or m: mean over steps, and of the first step.
+    """Held-out loss, and the error of predicted actions, rad or m (of a tool m and its rotation's numbers): mean over
+    steps, and of the first step.
 
     About `limit` frames are spread evenly over the episodes, the draws the same at each call. Of a policy that
     remembers whole episodes are played, from their beginnings and one after the other. Rows that a policy leaves out
@@ -47,7 +48,10 @@ def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int
         true = np.stack([sample.actions[-processor.horizon :] for sample in chosen])
         actions = np.full(true.shape, np.nan)
         for row, one, sample in zip(actions, targets, shown, strict=True):
-            row[: one.horizon] = one.joint_positions(processor.joints, sample.state[-1])
+            joints = one.joint_positions(processor.joints, sample.state[-1])
+            row[: one.horizon, : joints.shape[1]] = joints
+            if row.shape[1] > joints.shape[1]:  # the tool's numbers, which the policy answers in the dataset's form
+                row[: one.horizon, joints.shape[1] :] = one.spatial.data
         error = np.abs(actions - true)[..., samples.commanded].mean(-1)
         valid = np.isfinite(error) & ~np.stack([sample.action_is_pad[-processor.horizon :] for sample in chosen])
         errors += float((np.where(valid, error, 0.0).sum(1) / valid.sum(1)).sum())

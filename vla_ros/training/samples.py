@@ -33,10 +33,10 @@ class Samples:
     Row k of a sample's actions at frame t is the command at `t + (first_action_step + k) * step_dt`; after the end of
     the episode the last command is repeated (before its start the first) and `action_is_pad` says so. Observation
     steps before the start repeat the first; a command before the start is the state. A joint without actions stays
-    where it was seen. What is augmented is colour.
+    where it was seen. Poses of a tool stand behind the joints. What is augmented is colour.
 
     Attributes:
-        commanded: columns of states and actions that have actions.
+        commanded: columns of the samples' actions that are not made from states.
 
     Raises:
         InputError: when the dataset lacks a joint or a camera of the policy, or their clocks do not fit.
@@ -63,8 +63,10 @@ class Samples:
         order = [dataset.joint_names.index(name) for name in processor.joints]
         self._dataset = dataset
         self._targets = dataset.targets
-        self._states, self._actions = dataset.states[:, order], self._targets[:, order]
-        self.commanded = [k for k, name in enumerate(processor.joints) if name not in dataset.hold]
+        self._states = dataset.states[:, order]
+        self._actions = np.concatenate([self._targets[:, order], dataset.poses], axis=1)
+        held = [processor.joints.index(name) for name in dataset.hold]
+        self.commanded = [k for k in range(self._actions.shape[1]) if k not in held]
 
         def told(name: str) -> Callable[[int, int], None] | None:
             return (lambda done, total: progress(name, done, total)) if progress else None

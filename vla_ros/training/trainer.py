@@ -21,6 +21,7 @@ from vla_ros.policies import registry
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.policies.rows import Rows
+from vla_ros.policies.tool_actions import ToolActions
 from vla_ros.training import adapt, checkpoints
 from vla_ros.training.config import OptimizerConfig, TrainConfig
 from vla_ros.training.evaluate import evaluate
@@ -58,11 +59,14 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
             dataset.joint_names, dataset.states, dataset.targets, tuple(e.length for e in dataset.episodes),
             1.0 / dataset.fps,
         ),
+        tool=dataset.tool and ToolActions("pose", dataset.tool.rotation, dataset.tool.frame),
     )
     recompute = config.statistics == "recompute"
     if config.family:
         torch.manual_seed(config.seed)
         loaded = registry.build(config.family, config.policy, data)
+        if config.weights:
+            adapt.take_weights(loaded, registry.load(config.weights), data.instructions)
     else:
         loaded = registry.load(config.start, data=data, without_statistics=recompute)
     embodiment = getattr(loaded.processor, "embodiment", None)
@@ -70,9 +74,17 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
     if missing := [name for name in commanded if name in dataset.hold]:
         raise InputError(f"dataset {dataset.path}: no actions of {missing}, which the policy commands; `hold` of a "
                          "policy file leaves them alone")
+    _check_tool(embodiment.tool if embodiment else None, data.tool, f"dataset {dataset.path}")
     if recompute:
         loaded = replace(loaded, processor=loaded.processor.with_statistics(data))
     return loaded
+
+
+def _check_tool(policy: ToolActions | None, data: ToolActions | None, where: str) -> None:
+    """Raises InputError where the policy's actions of a tool are not the dataset's, but for the place of the first."""
+    said, wanted = (f"{t.space} in {t.frame}, the rotation as {t.rotation}" if t else "none" for t in (data, policy))
+    if said != wanted:
+        raise InputError(f"{where}: actions of a tool: {said}, the policy's: {wanted}; expected the same of both")
 
 
 def _optimizer(

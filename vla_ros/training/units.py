@@ -37,9 +37,10 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
     for feature, names, values in (
         ("observation.state", dataset.joint_names, dataset.states), ("action", dataset.action_names, dataset.actions),
     ):
-        chosen = [dataset.joint_names.index(name) for name in names]
-        if why := not_rad([judged[k] for k in chosen], dataset.statistics[feature]):
+        first = len(names) - len(set(names) & set(dataset.joint_names))  # a tool's are in m and rad
+        chosen = [dataset.joint_names.index(name) for name in names[first:]]
+        if why := not_rad([Dimension(None)] * first + [judged[k] for k in chosen], dataset.statistics[feature]):
             raise InputError(f"dataset {dataset.path}: {feature}: {why} in {WHERE}")
         if units:
-            values[:] = values * scale[chosen] + offset[chosen]
+            values[:, first:] = values[:, first:] * scale[chosen] + offset[chosen]
             dataset.statistics[feature] = of_rows(values)
