@@ -25,10 +25,12 @@ JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_ro
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
 CAMERAS = ("front", "wrist")
 SIDE = 48  # pixels; a quarter of the work of the shipped size
+VIT = {"hidden": 96, "depth": 1, "heads": 4, "mlp": 192}
 
 
 def config(family: str) -> dict:
-    """A training config's `policy` mapping: the shipped tiny configuration, smaller still."""
+    """A training config's `policy` mapping: the shipped tiny configuration, smaller still, and with the vision tower of
+    the published policies where there is one that small."""
     if family in FOREIGN:
         return {"image_size": [SIDE, SIDE]} | ({"language": True} if family == "tokens" else {})
     if family.startswith("pi0"):
@@ -39,7 +41,7 @@ def config(family: str) -> dict:
         return sizes | ({"adaptive": True, "prompt": "pi05", "text_length": 40} if family == "pi05" else {})
     values = TrainConfig.load(f"config/train/{BUILT.get(family, family)}_tiny.yaml", dataset="d", output="o").policy
     if family.startswith("openvla"):
-        small = {"dino": None, "siglip": values["siglip"] | {"hidden": 32, "depth": 2, "image": SIDE}}
+        small = {"stem": None, "siglip": {**VIT, "hidden": 32, "depth": 2, "patch": 8, "image": SIDE}}
         # Tokens that are written one after the other take a recording of as many steps.
         head = {"head": "l1", "chunk": 6} if family == "openvla_oft" else {"head": "autoregressive", "chunk": 1}
         return values | small | head | {"layers": 1}
@@ -50,22 +52,22 @@ def config(family: str) -> dict:
             head = {"head": "discrete", "chunk": 1, "window": 1, "text_length": 14}
         return values | {"backbone": {"kind": "stem", "vision": vision, "text": text}} | head | {"hidden": 16}
     if family == "groot":
-        values["vision"] |= {"depth": 1, "grid": 2, "patch": 12}
+        values["vision"] = {**VIT, "grid": 2, "patch": 12}
         values |= {"image_size": [SIDE, SIDE], "chunk_size": 6, "num_steps": 3}
     elif family == "smolvla":
         values["vlm"] |= {"vision": asdict(KeypointStemSize(image=SIDE)), "shuffle": 1}
         values |= {"num_vlm_layers": 2, "num_steps": 3, "chunk_size": 6, "n_action_steps": 6}
     elif family == "go1":
-        values["vision"] |= {"image": SIDE, "depth": 1}
+        values["vision"] = {**VIT, "patch": 8, "image": SIDE}
         values |= {name: values[name] | {"depth": 2} for name in ("text", "expert", "planner")}
         values |= {"horizon": 6, "num_steps": 3, "text_length": 9}  # prompts of one length
     else:
         values["image_size"] = [SIDE, SIDE]
     if family == "xvla":
-        stages = {"widths": [8, 16], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1]}
+        stages = {"window": 6, "positions": 10, "widths": [8, 16], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1]}
         stages |= {"norm_first": [False, True], **{name: [1, 1] for name in ("depths", "heads", "groups")}}
         values["florence"] |= stages | {"width": 32, "layers": 1}
-        values |= {"num_steps": 3, "chunk_size": 6, "hidden_size": 32, "depth": 2}
+        values |= {"stem": None, "num_steps": 3, "chunk_size": 6, "hidden_size": 32, "depth": 2}
     if family == "diffusion":
         values |= {"num_inference_steps": 3, "down_dims": [16, 32], "n_obs_steps": 2}
     return values

@@ -37,16 +37,14 @@ def fresh(family):
         config.policy["backbone"]["vision"] = asdict(KeypointStemSize(image=SIDE))
         config.policy["window"] = 1
     elif family == "openvla":
-        config.policy["siglip"] |= {"image": SIDE, "patch": SIDE // 2}
-        config.policy.update(dino=None, layers=2)
+        config.policy.update(stem={"image": SIDE}, layers=2)
     else:
         config.policy["image_size"] = [SIDE, SIDE]
     if family == "groot":
-        config.policy["vision"] |= {"depth": 1, "patch": SIDE // 4, "grid": 4}
-    if family == "xvla":  # two stages of the DaViT in place of four
-        stages = {"widths": [16, 32], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1], "depths": [1, 1]}
-        stages |= {"norm_first": [False, True], "heads": [2, 2], "groups": [2, 2]}
-        config.policy["florence"] |= stages | {"width": 64, "text_heads": 2, "mlp": 128, "layers": 1}
+        config.policy["vision"]["image"] = SIDE
+    if family == "xvla":
+        config.policy["stem"]["image"] = SIDE
+        config.policy["florence"] |= {"width": 64, "text_heads": 2, "mlp": 128, "layers": 1}
         config.policy["depth"] = 2
     row = {"mean": np.zeros(6), "std": np.full(6, 0.3), "min": np.full(6, -0.6), "max": np.full(6, 0.6)}
     row |= {"q01": row["min"], "q99": row["max"]}

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.records import Pixels, Range, Width
 
 
@@ -18,10 +19,14 @@ from vla_ros.core.records import Pixels, Range, Width
 class KeypointStemSize:
     """Sizes of the stem. Its tokens per image: one of keypoints and one per cell of `grid` x `grid`."""
 
-    image: Pixels = 96  # a multiple of 24
+    image: Pixels = 96
     channels: tuple[Width, Width, Width] = (16, 40, 80)  # at 1/2, 1/4 and 1/8 of the image
     keypoints: Width = 32
     grid: Annotated[int, Range(1, 64)] = 3
+
+    def __post_init__(self) -> None:
+        if self.image % (8 * self.grid):
+            raise InputError(f"keypoint stem: images of {self.image} pixels, expected a multiple of {8 * self.grid}")
 
     @property
     def tokens(self) -> int:

@@ -20,6 +20,7 @@ from vla_ros.core.records import (
     record,
     value_of,
 )
+from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.siglip import SiglipSize
 
 CAMERAS = ("top", "right", "left")  # head, right and left wrist, as the published server names them, in order
@@ -73,7 +74,7 @@ class GO1Config:
     """Sizes and options of GO-1 (AgiBot-World 2025, https://arxiv.org/abs/2503.06669).
 
     Attributes:
-        vision: InternViT.
+        vision: InternViT; or this project's small tower that looks for what the text names.
         shuffle: this number squared of patches become a token.
         text: InternLM2, whose keys and values alone are read.
         expert: the action expert.
@@ -88,7 +89,7 @@ class GO1Config:
         text_length: tokens of an instruction, longer ones are cut.
     """
 
-    vision: SiglipSize
+    vision: KeypointStemSize | SiglipSize
     text: TowerSize
     expert: TowerSize
     planner: TowerSize | None
@@ -115,10 +116,10 @@ class GO1Config:
         if self.text.depth < 1 or min(self.state_dim, self.action_dim) < 1:
             raise InputError(f"go1: depth {self.text.depth}, state_dim {self.state_dim}, action_dim {self.action_dim}: "
                              "expected one or more")
-        if self.vision.hidden % self.vision.heads:
+        if not self.has_stem and self.vision.hidden % self.vision.heads:
             raise InputError(f"go1: vision: hidden {self.vision.hidden}, expected a multiple of heads "
                              f"{self.vision.heads}")
-        if self.vision.image % (self.vision.patch * self.shuffle):
+        if not self.has_stem and self.vision.image % (self.vision.patch * self.shuffle):
             raise InputError(f"go1: vision: image {self.vision.image}, expected a multiple of patch x shuffle "
                              f"{self.vision.patch * self.shuffle}")
         if self.beta_schedule not in SCHEDULES:
@@ -132,9 +133,10 @@ class GO1Config:
             raise InputError(f"go1: image_token {self.image_token}, expected one below vocabulary {self.vocabulary}")
 
     n_obs_steps = 1
-    needs_every_camera = False
     tokenizer_of = "InternLM2's tokenizer"
     token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
+    has_stem = property(lambda self: isinstance(self.vision, KeypointStemSize))
+    needs_every_camera = property(attrgetter("has_stem"))  # the stem knows its cameras by their places
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -143,7 +145,7 @@ class GO1Config:
     @property
     def image_tokens(self) -> int:
         """Tokens of an image."""
-        return self.vision.tokens // self.shuffle**2
+        return self.vision.tokens // (1 if self.has_stem else self.shuffle**2)
 
     @property
     def positions(self) -> int:
@@ -206,9 +208,10 @@ class GO1Config:
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""
         towers = {"text tower": self.text, "latent planner": self.planner, "action expert": self.expert}
+        vision = "keypoint stem" if self.has_stem else f"InternViT of width {self.vision.hidden}"
         told = "1 / step_dt" if self.control_frequency is None else f"{self.control_frequency:g} Hz"
         return {
-            "vision": f"InternViT of width {self.vision.hidden}, {self.image_tokens} tokens a camera",
+            "vision": f"{vision}, {self.image_tokens} tokens a camera",
             **{
                 name: "none (GO-1 Air)" if tower is None else f"width {tower.width}, {tower.depth} layers"
                 for name, tower in towers.items()

@@ -19,6 +19,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.nn.attention import causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table, rotate
 from vla_ros.nn.internvit import InternVit
+from vla_ros.nn.keypoint_stem import KeypointStem, text_summary
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.policies.flow import prior_weights
 from vla_ros.policies.go1.config import GO1Config, TowerSize
@@ -105,19 +106,22 @@ class GO1(Policy):
     config: GO1Config
     traits = Traits(guidance=("prior",), pads=False)
     compiled = ("encode", "denoise")
-    float32 = (r"action_out\.2\.",)
+    float32 = (r"action_out\.2\.", r"stem\.")
 
     def __init__(self, config: GO1Config) -> None:
         super().__init__()
         self.config = config
         text, expert = config.text, config.expert
-        width, features = expert.width, config.vision.hidden * config.shuffle**2
+        width = expert.width
         pixels = torch.tensor([IMAGENET["mean"].tolist(), IMAGENET["std"].tolist()], device="cpu")
         self.register_buffer("pixels", pixels[..., None, None], persistent=False)
-        self.vision = InternVit(config.vision)
-        self.connector = nn.Sequential(
-            nn.LayerNorm(features), nn.Linear(features, text.width), nn.GELU(), nn.Linear(text.width, text.width)
-        )
+        if config.has_stem:
+            self.stem = KeypointStem(config.vision, len(config.cameras), text.width, text.width)
+        else:
+            self.vision, features = InternVit(config.vision), config.vision.hidden * config.shuffle**2
+            self.connector = nn.Sequential(
+                nn.LayerNorm(features), nn.Linear(features, text.width), nn.GELU(), nn.Linear(text.width, text.width)
+            )
         self.embedding = nn.Embedding(config.vocabulary, text.width)
         self.text = _tower(text)
         read = config.planner or expert
@@ -169,8 +173,9 @@ class GO1(Policy):
     def read_prompt(self, images: Tensor, tokens: Tensor, valid: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Bridged keys and values of every layer, (B, kv_heads, L, D) each, and the mask again."""
         size, x = self.config.text, self.embedding(tokens)
-        here = (tokens == self.config.image_token)[..., None]
-        x = x.masked_scatter(here, self.encode_images(images).to(x.dtype))
+        here = tokens == self.config.image_token
+        seen = self.encode_images(images, text_summary(x, valid & ~here) if self.config.has_stem else None)
+        x = x.masked_scatter(here[..., None], seen.to(x.dtype))
         rotary = rotary_table((valid.cumsum(dim=1) - 1).masked_fill(~valid, 1), size.head_dim, size.theta)
         sees = causal_mask(valid, size.heads // size.kv_heads)
         keys, values = [], []
@@ -182,10 +187,13 @@ class GO1(Policy):
                 x = layer.finish(x, grouped_attention(query, key, value, sees))
         return keys, values, valid
 
-    def encode_images(self, images: Tensor) -> Tensor:
-        """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches, without the first token, become tokens."""
+    def encode_images(self, images: Tensor, text: Tensor | None = None) -> Tensor:
+        """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches, without the first token, become tokens;
+        or the stem's, which looks for what the text's (B, width) summary names."""
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
             images = (images.float() / 255 - self.pixels[0]) / self.pixels[1]
+        if self.config.has_stem:
+            return self.stem(images, text)
         features = self.vision(images.flatten(0, 1))[:, 1:]
         side, shuffle = math.isqrt(features.shape[1]), self.config.shuffle
         # (N, block row, block column, row in block, column in block, hidden)

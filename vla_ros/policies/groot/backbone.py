@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from vla_ros.nn.attention import causal_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotary_table
+from vla_ros.nn.keypoint_stem import KeypointStem
 from vla_ros.nn.llama import LlamaLayer, LlamaNorm
 from vla_ros.policies.groot.config import GrootConfig
 from vla_ros.policies.groot.vision import EagleVision, QwenVision
@@ -19,7 +20,9 @@ class Backbone(nn.Module):
     def __init__(self, config: GrootConfig) -> None:
         super().__init__()
         self.config, text = config, config.text
-        if config.generation == "n1.7":
+        if config.has_stem:
+            self.vision = KeypointStem(config.vision, len(config.cameras), text.width, text.width)
+        elif config.generation == "n1.7":
             self.vision = QwenVision(config.vision, text.width)
         else:
             self.vision = EagleVision(
@@ -31,10 +34,13 @@ class Backbone(nn.Module):
         self.norm = None if config.generation == "n1.7" else LlamaNorm(text.width, text.epsilon)
         self.projection = nn.Linear(text.width, config.feature_dim) if config.projected else None
 
-    def image_tokens(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(B, N, 3, H, W) uint8, or float in [-1, 1], to (B, N * tokens, width), and those of the first layers."""
+    def image_tokens(self, images: Tensor, text: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """(B, N, 3, H, W) uint8, or float in [-1, 1], to (B, N * tokens, width), and those of the first layers; the
+        stem looks for what the text's (B, width) summary names."""
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
             images = images.float() / 255 * 2 - 1
+        if self.config.has_stem:
+            return self.vision(images, text).flatten(1, 2), []
         tokens, deeper = self.vision(images.flatten(0, 1))
         return tuple(
             self._joined(part, images) if isinstance(part, Tensor) else [self._joined(one, images) for one in part]

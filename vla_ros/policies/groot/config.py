@@ -9,6 +9,7 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Pixels, Range, Rows, Width, record
+from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.llama import TextSize
 from vla_ros.policies.dimension import Dimension
 from vla_ros.policies.groot.groups import Group, check_references, plain_statistics
@@ -38,7 +39,8 @@ class GrootConfig:
 
     Attributes:
         generation: "n1", "n1.5", "n1.6" or "n1.7".
-        vision, text: towers; the text tower has `text_layers` of its layers.
+        vision, text: towers; the text tower has `text_layers` of its layers. In place of the vision tower there may be
+            this project's small one, which looks for what the prompt names.
         state_dim, real_action_dim: numbers of the robot's state and actions before padding.
         state_groups, action_groups: how their parts are normalised; () for one way for all.
         state_steps, video_steps: offsets of the observation steps, in `step_dt`.
@@ -62,7 +64,7 @@ class GrootConfig:
     """
 
     generation: str
-    vision: VisionSize
+    vision: KeypointStemSize | VisionSize
     text: TextSize
     cameras: Cameras
     state_dim: Dimensions
@@ -134,7 +136,8 @@ class GrootConfig:
                              "expected crop: 1, or another image_path")
         for name, size, parts in (
             ("width", self.width, self.dit_heads), ("feature_dim", self.feature_dim, self.vl_heads),
-            ("vision.hidden", vision.hidden, vision.heads), ("text.heads", text.heads, text.kv_heads),
+            ("text.heads", text.heads, text.kv_heads),
+            *(() if self.has_stem else (("vision.hidden", vision.hidden, vision.heads),)),
         ):
             if size % parts and (name != "feature_dim" or self.vl_layers):
                 raise InputError(f"groot: {name} {size}, expected a multiple of {parts}")
@@ -153,10 +156,14 @@ class GrootConfig:
                              f"has weights of {self.embodiments}; set overrides.embodiment_tag to another one")
         if self.image_token >= text.vocabulary:
             raise InputError(f"groot: image_token {self.image_token}, the text tower embeds {text.vocabulary}")
-        if vision.depth + 1 + self.vision_select < 1:
+        if not self.has_stem and vision.depth + 1 + self.vision_select < 1:
             raise InputError(f"groot: vision_select {self.vision_select}, expected a layer of {vision.depth}")
-        side, unit = vision.grid * vision.patch, self.image_unit
-        fixed = self.generation in ("n1", "n1.5")
+        if self.has_stem and (self.generation == "n1.7" or self.image_path in ASPECT_KEPT or len(self.video_steps) > 1):
+            raise InputError(f"groot: the keypoint stem with generation {self.generation}, image_path "
+                             f"{self.image_path!r}, video_steps {list(self.video_steps)}; expected another generation "
+                             "than n1.7, images of one size and of one time")
+        side, unit = vision.image if self.has_stem else vision.grid * vision.patch, self.image_unit
+        fixed = self.has_stem or self.generation in ("n1", "n1.5")
         if fixed and (self.image_size != (side, side) or side % unit):
             raise InputError(f"groot: image_size {list(self.image_size)}, expected {[side, side]}, whole blocks of "
                              f"{unit} pixels")
@@ -178,9 +185,17 @@ class GrootConfig:
         whose = {"n1": "SmolLM2's with Eagle's tokens", "n1.7": "Qwen3-VL's (Cosmos-Reason2)"}
         return f"the tokenizer.json of {whose.get(self.generation, 'Qwen3 with the tokens of Eagle')}"
 
+    has_stem = property(lambda self: isinstance(self.vision, KeypointStemSize))
+
+    def grid(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of the tokens of an image of so many pixels."""
+        return (1, self.vision.tokens) if self.has_stem else (rows // self.image_unit, columns // self.image_unit)
+
     @property
     def image_unit(self) -> int:
         """Pixels that an image's sides are multiples of."""
+        if self.has_stem:
+            return 8 * self.vision.grid
         return self.vision.patch * (2 if self.shuffle or self.generation == "n1.7" else 1)
 
     @property
@@ -248,7 +263,8 @@ class GrootConfig:
         """Rows for `vla-ros info`."""
         return {
             "generation": self.generation.upper(),
-            "vision": f"{'Qwen3-VL' if self.generation == 'n1.7' else 'SigLIP'} of width {self.vision.hidden}",
+            "vision": f"{'Qwen3-VL' if self.generation == 'n1.7' else 'SigLIP'} of width {self.vision.hidden}"
+                      if not self.has_stem else "keypoint stem",
             "text tower": f"width {self.text.width}, {self.text_layers} layers",
             "action head": f"DiT of width {self.width}, {self.dit_layers} layers",
             "embodiment": f"{self.embodiment_tag}, number {self.embodiment} of {self.embodiments}",

@@ -9,6 +9,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vla_ros.nn.keypoint_stem import text_summary
 from vla_ros.nn.norms import layer_normalised
 from vla_ros.nn.siglip import SiglipLayer
 from vla_ros.policies.flow import FlowPolicy, sample
@@ -67,22 +68,25 @@ class Groot(FlowPolicy):
         # Of the layers by embodiment those alone that states and actions meet: the others are a tenth of the network.
         self.float32 = (r".*norm", r"backbone\.vision\.embed\.", r"head\.(state_in\.layer1|action_in\.layer1)\.",
                         r"head\.(action_out\.layer2\.|positions)")
+        self.float32 += (r"backbone\.vision\.",) if config.has_stem else ()
         self.traits = Traits(guidance=("prior",) if config.ramps else ("prior", "exact"), pads=config.padding_is_masked)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> GrootContext:
         """Keys and values of the features, the state's token."""
         more = sorted((name for name in batch if name.startswith("images_")), key=lambda name: (len(name), name))
         groups = [batch["images"], *(batch[name] for name in more)]
-        parts = [self.backbone.image_tokens(images) for images in groups]
-        images = torch.cat([tokens for tokens, _ in parts], dim=1)
+        tokens, valid = batch["tokens"], batch["token_mask"]
+        at_image, text = tokens == self.config.image_token, None
+        if self.config.has_stem:
+            text = text_summary(self.backbone.embedding(tokens), valid & ~at_image)
+        parts = [self.backbone.image_tokens(images, text) for images in groups]
+        images = torch.cat([part for part, _ in parts], dim=1)
         deeper = [torch.cat(level, dim=1) for level in zip(*(deep for _, deep in parts), strict=True)]
         positions = batch.get("positions")
         features = self.backbone(
-            batch["tokens"], batch["token_mask"], images, deeper,
-            None if positions is None else positions.transpose(0, 1),
+            tokens, valid, images, deeper, None if positions is None else positions.transpose(0, 1)
         )
-        at_image = batch["tokens"] == self.config.image_token
-        return self.attend(features, at_image, batch["token_mask"], batch)
+        return self.attend(features, at_image, valid, batch)
 
     def attend(self, features: Tensor, at_image: Tensor, valid: Tensor, batch: Batch) -> GrootContext:
         """From (B, P, feature_dim) features and their (B, P) masks on."""

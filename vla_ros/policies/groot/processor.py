@@ -87,8 +87,7 @@ class GrootProcessor(StandardProcessor):
     def inputs(self, samples: Sequence[Sample]) -> Batch:
         config, states = self.config, self.states(samples)
         runs = self._pictures(samples)
-        unit = config.image_unit
-        grids = [(run.shape[3] // unit, run.shape[4] // unit) for run in runs for _ in range(run.shape[1])]
+        grids = [config.grid(*run.shape[3:]) for run in runs for _ in range(run.shape[1])]
         tokenizer = self.ask_tokenizer()
         rows = [prompt_ids(config, tokenizer, sample.instruction, grids) for sample in samples]
         tokens, mask = left_padded(rows, padding_token(config, tokenizer))

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Cameras, Count, Dimensions, Layers, Range, Rows, Words, check_only, record, value_of
+from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.nn.llama import TextSize
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.openvla.tokens import BINS
@@ -68,6 +69,7 @@ class OpenVLAConfig:
 
     Attributes:
         dino, siglip: towers whose features are joined; older policies have the second alone.
+        stem: in their place a small tower that looks for what the prompt names, of this project.
         text, layers, theta: the Llama.
         head: how actions come out of it, a key of HEADS; all but "autoregressive" are OFT's.
         chunk: rows of an answer.
@@ -84,9 +86,10 @@ class OpenVLAConfig:
 
     action_dim: Dimensions
     cameras: Cameras
-    siglip: TowerSize
     text: TextSize
+    siglip: TowerSize | None = None
     dino: TowerSize | None = None
+    stem: KeypointStemSize | None = None
     layers: Layers = 32
     theta: Annotated[float, Range(1, 1e9)] = 10_000.0
     head: str = "autoregressive"
@@ -121,7 +124,10 @@ class OpenVLAConfig:
         if self.num_steps > self.num_train_timesteps:
             raise InputError(f"openvla: num_steps {self.num_steps}, expected at most num_train_timesteps "
                              f"{self.num_train_timesteps}")
-        for name, size in self.towers.items():
+        if bool(self.siglip) == bool(self.stem) or self.dino and self.stem or self.stem and self.film:
+            raise InputError(f"openvla: towers {list(self.towers)}, film {self.film}: expected siglip, alone or beside "
+                             "dino, or stem, which needs no FiLM to read the prompt")
+        for name, size in {} if self.stem else self.towers.items():
             if size.depth < 2 or size.hidden % size.heads or size.image < size.patch:
                 raise InputError(f"openvla: {name}: depth {size.depth}, hidden {size.hidden}, heads {size.heads}, "
                                  f"image {size.image}, patch {size.patch}: expected two blocks or more, a width that "
@@ -143,8 +149,13 @@ class OpenVLAConfig:
         return DiffusionSchedule(self.num_train_timesteps)
 
     @property
-    def towers(self) -> dict[str, TowerSize]:
-        return {"dino": self.dino, "siglip": self.siglip} if self.dino else {"siglip": self.siglip}
+    def towers(self) -> dict[str, TowerSize | KeypointStemSize]:
+        return {name: size for name in ("dino", "siglip", "stem") if (size := getattr(self, name))}
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of an image."""
+        return (self.stem or self.siglip).tokens
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -157,7 +168,8 @@ class OpenVLAConfig:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return self.siglip.image, self.siglip.image
+        side = (self.stem or self.siglip).image
+        return side, side
 
     @property
     def unserved(self) -> str:
@@ -173,11 +185,11 @@ class OpenVLAConfig:
 
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""
-        towers = " and ".join(f"{'DINOv2' if n == 'dino' else 'SigLIP'} of width {s.hidden}"
-                              for n, s in self.towers.items())
+        towers = "keypoint stem" if self.stem else " and ".join(
+            f"{'DINOv2' if n == 'dino' else 'SigLIP'} of width {s.hidden}" for n, s in self.towers.items())
         steps = f", {self.num_steps} of {self.num_train_timesteps} steps" if self.head == "diffusion" else ""
         return {
-            "vision": f"{towers}, {self.siglip.tokens} tokens a camera{', FiLM' if self.film else ''}",
+            "vision": f"{towers}, {self.image_tokens} tokens a camera{', FiLM' if self.film else ''}",
             "text tower": f"Llama of width {self.text.width}, {self.layers} layers",
             "head": f"{self.head}: {HEADS[self.head]}{steps}",
             "space": self.space.replace("_", " ") + (

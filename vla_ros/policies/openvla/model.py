@@ -66,7 +66,7 @@ class OpenVLA(Policy):
     """
 
     config: OpenVLAConfig
-    float32 = (r".*norm", r"proprio\.")
+    float32 = (r".*norm", r"proprio\.", r"vision\.stem\.")
 
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class OpenVLA(Policy):
         config, x = self.config, context.embedded
         start = x.shape[1] - 1 - config.answers
         if noisy is not None:
-            place = 1 + len(config.cameras) * config.siglip.tokens + bool(config.state_dim)
+            place = 1 + len(config.cameras) * config.image_tokens + bool(config.state_dim)
             period = 2 * math.pi
             features = time_features(time, config.text.width, period, period * 10_000)[:, None].to(x.dtype)
             slots = self.noisy_actions(noisy.flatten(1)[..., None]).to(x.dtype)
@@ -177,7 +177,7 @@ class OpenVLA(Policy):
             zeros = behind.new_zeros(len(behind), actions, behind.shape[-1])
             behind = torch.cat([behind[:, :1], zeros, behind[:, 1 + actions :]], dim=1)
         mean = None
-        if config.film:  # of all that is no action
+        if config.film or config.stem:  # of all that is no action
             total = (text * mask[..., None]).sum(dim=1) + behind[:, 0] + behind[:, -1]
             mean = total / (mask.sum(dim=1, keepdim=True) + 2)
         seen = [self.vision(self._normalised(batch["images"]), mean).to(text.dtype)]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.nn.keypoint_stem import KeypointStem
 from vla_ros.nn.siglip import SiglipLayer
 from vla_ros.policies.openvla.config import OpenVLAConfig, TowerSize
 
@@ -71,13 +72,19 @@ class Vision(nn.Module):
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
         width, text_width = config.text.width, config.text.width if config.film else 0
+        self.stem = KeypointStem(config.stem, len(config.cameras), width, width) if config.stem else None
+        if config.stem:
+            return
         self.towers = nn.ModuleDict({name: Tower(size, text_width) for name, size in config.towers.items()})
         hidden = sum(size.hidden for size in config.towers.values())
         sizes = (hidden, 4 * hidden, width, width) if config.dino else (hidden, width, width)
         self.projector = nn.ModuleList(nn.Linear(*pair) for pair in zip(sizes, sizes[1:], strict=False))
 
     def forward(self, images: Tensor, text: Tensor | None = None) -> Tensor:
-        """(B, N, towers, 3, image, image) normalised for each tower, and for FiLM (B, width), to (B, N * P, width)."""
+        """(B, N, towers, 3, image, image) normalised for each tower, and (B, width) for FiLM or the stem, to
+        (B, N * P, width)."""
+        if self.stem is not None:
+            return self.stem(images[:, :, 0], text).flatten(1, 2)
         size, cameras = images.shape[:2]
         if text is not None:
             text = text.repeat_interleave(cameras, dim=0)

@@ -5,7 +5,6 @@ from operator import attrgetter
 
 from torch import Tensor
 
-from vla_ros.core.errors import InputError
 from vla_ros.core.records import Words
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize, text_summary
@@ -22,8 +21,6 @@ class StemSize:
 
     def __post_init__(self) -> None:
         check_gemma(self.text)
-        if self.vision.image % 24:
-            raise InputError(f"robovlms: stem of images of {self.vision.image} pixels, expected a multiple of 24")
 
     width = property(attrgetter("text.width"))
     image = property(attrgetter("vision.image"))

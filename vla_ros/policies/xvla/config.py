@@ -1,5 +1,6 @@
 """What an X-VLA is made of, and how LeRobot's config.json says it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,6 +21,7 @@ from vla_ros.core.records import (
     record,
     value_of,
 )
+from vla_ros.nn.keypoint_stem import KeypointStemSize
 from vla_ros.policies.formats.adapter import open_tensors
 from vla_ros.policies.formats.lerobot import LeRobotFolder, check_fields
 from vla_ros.policies.options import LoadOptions
@@ -47,6 +49,7 @@ class XvlaConfig:
 
     Attributes:
         florence: the image and text encoder.
+        stem: in place of its image encoder a small tower that looks for what the text names, of this project.
         cameras: names of the policy's images; the first is seen with the text, the others by the transformer alone.
         views: images that the transformer has places for; those without a camera are zeros.
         image_size: height and width, pixels.
@@ -63,6 +66,7 @@ class XvlaConfig:
     state_dim: Dimensions
     real_action_dim: Annotated[int, Range(1, 10_000)]
     florence: FlorenceSize = field(default_factory=FlorenceSize)
+    stem: KeypointStemSize | None = None
     views: Count = 3
     image_size: tuple[Pixels, Pixels] = (224, 224)
     max_state_dim: Dimensions = 32
@@ -91,7 +95,7 @@ class XvlaConfig:
     n_obs_steps = 1
     pads = True
     own_dims = "real_action_dim"
-    needs_every_camera = False
+    needs_every_camera = property(lambda self: self.stem is not None)  # which knows its cameras by their places
     tokenizer_of = "BART's tokenizer"
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("mode.width"))
@@ -107,8 +111,10 @@ class XvlaConfig:
             raise InputError(f"xvla: state of {self.state_dim} dimensions, expected at most {self.max_state_dim}")
         if self.domain_id is not None and self.domain_id >= self.num_domains:
             raise InputError(f"xvla: domain_id {self.domain_id}, expected 0 to {self.num_domains - 1}")
-        rows, columns = self.florence.grid(*self.image_size)
-        image = 1 + rows * columns
+        if self.stem and self.image_size != (self.stem.image,) * 2:
+            raise InputError(f"xvla: image_size {list(self.image_size)}, expected that of the stem, "
+                             f"{[self.stem.image] * 2}")
+        image = self.stem.tokens if self.stem else 1 + math.prod(self.florence.grid(*self.image_size))
         for what, length, most in (
             ("max_position_embeddings", image + self.text_length, self.florence.text_positions),
             ("max_len_seq", self.chunk_size + self.views * image + self.text_length, self.max_len_seq),
@@ -190,7 +196,7 @@ class XvlaConfig:
         """Rows for `vla-ros info`."""
         real = f", {self.mode.real} of {self.mode.width} dimensions" if self.mode.real != self.mode.width else ""
         return {
-            "vision": f"DaViT, {len(self.cameras)} of {self.views} views",
+            "vision": f"{'keypoint stem' if self.stem else 'DaViT'}, {len(self.cameras)} of {self.views} views",
             "language": f"{self.text_length} tokens, padding included",
             "transformer": f"width {self.hidden_size}, depth {self.depth}, {self.len_soft_prompts} soft prompts",
             "action mode": f"{self.action_mode}{real}",

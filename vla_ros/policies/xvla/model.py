@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.nn.keypoint_stem import KeypointStem
 from vla_ros.policies.images import IMAGENET, signed
 from vla_ros.policies.policy import Answer, Batch, Draws, Memory, Policy, Steer, tensors
 from vla_ros.policies.xvla.config import XvlaConfig
@@ -121,12 +122,15 @@ class Xvla(Policy):
 
     config: XvlaConfig
     compiled = ("encode", "clean")
-    float32 = (r"action_(encoder|decoder)\.",)
+    float32 = (r"action_(encoder|decoder)\.", r"stem\.")
 
     def __init__(self, config: XvlaConfig) -> None:
         super().__init__()
         self.config, size, width = config, config.florence, config.hidden_size
-        self.vision_tower, self.projector = vision_tower(size), ImageProjector(size, config.transposed)
+        if config.stem:
+            self.stem = KeypointStem(config.stem, len(config.cameras), size.width, size.width)
+        else:
+            self.vision_tower, self.projector = vision_tower(size), ImageProjector(size, config.transposed)
         self.language = text_encoder(size)
         for name, values in IMAGENET.items():
             values = torch.tensor(values, dtype=torch.float32, device="cpu")[:, None, None]
@@ -166,8 +170,8 @@ class Xvla(Policy):
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> XvlaContext:
         """The tokens beside the actions."""
         domain = batch["domain"]
-        images = self.image_tokens(batch["images"], batch["image_mask"])
         text = self.language.embed_tokens(batch["tokens"])
+        images = self.image_tokens(batch["images"], batch["image_mask"], text)
         seen = self.language(inputs_embeds=torch.cat([images[:, 0], text], dim=1)).last_hidden_state
         others = images[:, 1:].flatten(1, 2)
         prefix = torch.cat([self.vlm_proj(seen, domain), self.aux_visual_proj(others, domain)], dim=1)
@@ -179,11 +183,16 @@ class Xvla(Policy):
         state = self.config.mode.seen(batch["state"]) if self.config.state_width else prefix[:, 0, :0].float()
         return XvlaContext(prefix, prompts, state, domain.clone())
 
-    def image_tokens(self, images: Tensor, mask: Tensor) -> Tensor:
-        """(B, C, 3, height, width) and (B, C) bool to (B, views, tokens, width), zeros for absent cameras."""
-        images = (((signed(images) + 1) / 2 - self.pixel_mean) / self.pixel_std).to(self.projector.matrix.dtype)
-        features = self.projector(self.vision_tower(images.flatten(0, 1)).last_hidden_state)
-        features = features.unflatten(0, images.shape[:2]) * mask[..., None, None]
+    def image_tokens(self, images: Tensor, mask: Tensor, text: Tensor | None = None) -> Tensor:
+        """(B, C, 3, height, width), (B, C) bool and, for the stem, the (B, T, width) text to (B, views, tokens, width),
+        zeros for absent cameras."""
+        images = ((signed(images) + 1) / 2 - self.pixel_mean) / self.pixel_std
+        if self.config.stem:
+            features = self.stem(images, text.float().mean(dim=1)).to(text.dtype)
+        else:
+            seen = self.vision_tower(images.flatten(0, 1).to(self.projector.matrix.dtype)).last_hidden_state
+            features = self.projector(seen).unflatten(0, images.shape[:2])
+        features = features * mask[..., None, None]
         return functional.pad(features, (0, 0, 0, 0, 0, self.config.views - images.shape[1]))
 
     def clean(self, context: XvlaContext, noisy: Tensor, features: Tensor) -> Tensor:
@@ -223,10 +232,10 @@ class Xvla(Policy):
     def freeze(self) -> "Xvla":
         """Take from training what the configuration says."""
         config = self.config
-        self.vision_tower.requires_grad_(not config.freeze_vision_encoder)
+        (self.stem if config.stem else self.vision_tower).requires_grad_(not config.freeze_vision_encoder)
         self.language.requires_grad_(not config.freeze_language_encoder)
         for name, part in self.named_children():
-            if name not in ("vision_tower", "projector", "language", "soft_prompt_hub"):
+            if name not in ("vision_tower", "stem", "projector", "language", "soft_prompt_hub"):
                 part.requires_grad_(config.train_policy_transformer)
         self.pos_emb.requires_grad_(config.train_policy_transformer)
         if config.len_soft_prompts:
