@@ -217,7 +217,7 @@ class Soak:
         self.graph.call(self._reset, Trigger.Request())
 
     def attack(self, name: str) -> None:
-        """One fault, and the way back."""
+        """One fault, and the recovery."""
         print(f"{time.strftime('%H:%M:%S')} {name}", file=sys.stderr, flush=True)
         with self._lock:
             self.trail.note(self.now_ns(), self.now_ns(), "fault", name)
@@ -365,7 +365,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", nargs="+", choices=list(FAULTS), help="these alone")
-    parser.add_argument("--patience", type=float, default=60.0, help="s for the way back after a fault")
+    parser.add_argument("--patience", type=float, default=60.0, help="s for the recovery after a fault")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 

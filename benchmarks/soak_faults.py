@@ -74,7 +74,7 @@ def _chunk(soak: "Soak", rows: np.ndarray, **change: object) -> ActionChunk:
 
 
 def garbage_chunks(soak: "Soak") -> None:
-    """Bytes turned over, cut off, or noise."""
+    """Flipped bytes, a cut-off end, or noise."""
     good = np.frombuffer(serialize_message(_chunk(soak, np.zeros((16, len(soak.bounds.names))))), np.uint8)
     for k in range(200):
         data = good.copy()

@@ -151,7 +151,7 @@ def test_bad_chunks_are_refused_with_their_reason_and_nothing_moves(graph, probe
         accepted = stage.status.accepted_chunks
         assert stage.send(stage.chunk(still, sequence=number)).accepted_chunks == accepted + 1
 
-    # Bytes turned over, cut off and appended: every message is answered, the node lives, the commands stay bounded.
+    # Bytes flipped, cut off and appended: every message is answered, the node lives, the commands stay bounded.
     rng = np.random.default_rng(20)
     for _ in range(125):
         expected = stage.answered() + 8  # fewer than the queues hold: nothing is lost

@@ -1,6 +1,6 @@
-"""What the executor may do: states, causes, watchdogs and the way back.
+"""What the executor may do: states, causes, watchdogs and recovery.
 
-| state | cause | tripped by | way back |
+| state | cause | tripped by | recovery |
 | --- | --- | --- | --- |
 | INACTIVE | | not activated | activate: fresh joint states, no e-stop, no other commander |
 | APPROACHING | | first chunk after a hold or stop | reaches the blend |
@@ -21,8 +21,8 @@ limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last com
 OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL falls silent once it
 has braked, and starts again as an activation does (`Executor`).
 
-"Then a chunk" is one whose observation is younger than the way back, so that nothing seen before a stop moves the
-robot after it. Several causes may hold at once; each needs its own way back, the gravest is shown.
+"Then a chunk" is one whose observation is younger than the recovery, so that nothing seen before a stop moves the
+robot after it. Several causes may hold at once; each needs its own recovery, the gravest is shown.
 """
 
 from dataclasses import dataclass
