@@ -14,7 +14,7 @@ from vla_ros.core.hub import snapshot
 from vla_ros.core.records import value_of
 from vla_ros.core.statistics import of_rows
 from vla_ros.datasets.depth import DepthCode, is_depth
-from vla_ros.datasets.index import Episode, joint_names, read_episodes, read_info, read_statistics
+from vla_ros.datasets.index import Episode, joint_names, named_by_lerobot, read_episodes, read_info, read_statistics
 from vla_ros.datasets.instructions import has_subtasks, texts_of_rows
 from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
@@ -35,6 +35,7 @@ class Dataset:
         robot_type: name of the robot as written.
         joint_names, action_names: S and A names, the order of states and of actions. Actions of joints of the states
             come in the states' order, whatever the file's is.
+        not_in_rad: joints whose names in the file are those of LeRobot's own robots, which record degrees or percent.
         hold: joints of the states that have no actions, where all actions are of joints of the states.
         camera_names: colour cameras whose frames it holds.
         streams: readings of further sensors, depth and "observation.NAME" -> shape of a value.
@@ -90,6 +91,7 @@ class Dataset:
         self.said_statistics = read_statistics(self.path)
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
         names = joint_names(*(features[key] for key in VECTORS), f"dataset {self.path}")
+        self.not_in_rad = set().union(*(named_by_lerobot(features[key], f"dataset {self.path}") for key in VECTORS))
         self._written = dict(zip(VECTORS, names, strict=True))
         self.joint_names, self.action_names = self._written.values()
         self._order = list(range(len(self.action_names)))  # the columns of the file's actions, in ours
