@@ -218,6 +218,7 @@ def test_actions_are_sorted_by_their_names(tmp_path):
     ({"arm": {"motors": {"b": 1, "a": 0}}, "hand": {"g": 0}}, None, (("a", "b", "g"),) * 2),
     (["state"], {"motors": ["a", "b", "c"], "more": None}, (("a", "b", "c"),) * 2),
     (["state"], ["action"], (("joint_0", "joint_1", "joint_2"),) * 2),
+    ({"motors": ["motors"]}, {"motors": 0}, (("joint_0", "joint_1", "joint_2"),) * 2),
     ([], {}, (("joint_0", "joint_1", "joint_2"),) * 2),
 ])  # fmt: skip
 def test_names(tmp_path, state, action, expected):
@@ -228,7 +229,7 @@ def test_names(tmp_path, state, action, expected):
 
 
 @pytest.mark.parametrize("names", [
-    ["a", "b"], {"right": ["a", "b"], "left": ["c", "d"]}, {"motors": ["a"]}, {"a": 0, "b": 1},
+    ["a", "b"], {"right": ["a", "b"], "left": ["c", "d"]}, {"motors": ["a", "b"]}, {"a": 0, "b": 1},
     {"a": 0, "b": 0, "c": 1}, {"right": {"a": 1, "b": 2}, "left": {"c": 0}}, {"a": 0, "b": ["c", "d"]},
     "abc", 3, {"a": 0.5},
 ], ids=str)  # fmt: skip

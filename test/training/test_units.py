@@ -1,10 +1,13 @@
 """Datasets whose joints are in other units: refused until the config says which, then as those in rad."""
 
+import json
+
 import numpy as np
 import pytest
 from training_data import write_dataset
 
 from vla_ros.core.errors import InputError
+from vla_ros.datasets.check import check
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer, open_policy
@@ -54,6 +57,37 @@ def test_with_their_units_they_train_as_rad(both, settings):
         for name, values in rad.statistics[feature].items():
             np.testing.assert_allclose(told.statistics[feature][name], values, atol=1e-4, err_msg=name)
     assert np.isfinite(list(Trainer(other).run().values())).all()
+
+
+def renamed(path, rename):
+    file = path / "meta" / "info.json"
+    info = json.loads(file.read_text())
+    for key in ("observation.state", "action"):
+        info["features"][key]["names"] = [rename(name) for name in info["features"][key]["names"]]
+    file.write_text(json.dumps(info))
+    return path
+
+
+@pytest.mark.parametrize("form", ["{}.pos", "main_{}"])
+def test_small_values_under_lerobots_names_need_a_unit_each(tmp_path, settings, form):
+    """Degrees of an arm that hardly moves look like rad."""
+    path = renamed(write_dataset(tmp_path / "small", episodes=3), form.format)
+    dataset = Dataset(path)
+    names = dataset.joint_names
+    assert [str(finding) for finding in check(dataset, pictures=False) if finding.kind == "units"] == [
+        f"{', '.join(sorted(names))}: values that could be rad, under names of LeRobot's robots, which record degrees "
+        "or percent; training wants to know their units"]
+    said = "observation.state: {} is called as by LeRobot's robots, .*`- {{joint: {}, unit: degrees}}` .*, in `units`"
+    degrees = [{"joint": name, "unit": "degrees"} for name in names]
+    for units, joint in (([], names[0]), (degrees[:2], names[2])):
+        with pytest.raises(InputError, match=said.format(joint, joint)):
+            Trainer(TrainConfig.from_dict(settings | {"dataset": str(path), "units": units}))
+    states = dataset.states.copy()
+    bring_to_rad(dataset, degrees)
+    np.testing.assert_allclose(dataset.states, np.radians(states), atol=1e-6)
+    dataset = Dataset(path)
+    bring_to_rad(dataset, [{"joint": name, "scale": 1} for name in names])
+    np.testing.assert_array_equal(dataset.states, states)
 
 
 @pytest.mark.parametrize(("units", "message"), [

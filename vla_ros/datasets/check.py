@@ -177,6 +177,10 @@ def _units(dataset: Dataset) -> Iterator[Finding]:
             said.add(name)
             text = f"{key} of {name} reaches {values[frame]:.4g}, which is no rad or m; training wants to know its unit"
             yield Finding(WARNING, "units", text, *place(dataset.episodes, frame))
+    if small := sorted(dataset.not_in_rad - said):
+        text = f"{', '.join(small)}: values that could be rad, under names of LeRobot's robots, which record degrees "\
+               "or percent; training wants to know their units"
+        yield Finding(WARNING, "units", text)
 
 
 def _constant(dataset: Dataset) -> Iterator[Finding]:

@@ -203,7 +203,7 @@ def _names_of(feature: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
     """
     said, count = feature.get("names"), feature["shape"][0]
     names = _flat(said)
-    if names == [] or isinstance(said, list) and len(said) == 1 < count:
+    if names == [] or names is not None and len(names) == 1 < count:
         return None
     if names is None or len(names) != count:
         raise InputError(f"{where}: names {shown(said)} of shape [{count}], expected {count} names, or null; correct "
@@ -211,6 +211,14 @@ def _names_of(feature: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
     names = [name if isinstance(name, str) else shown(name) for name in names]
     short = [name.removesuffix(".pos") for name in names]
     return tuple(short if len(set(short)) == len(set(names)) else names)
+
+
+def named_by_lerobot(feature: Mapping[str, Any], where: str) -> set[str]:
+    """Those of a vector feature's names that LeRobot's own robots give: `shoulder_pan.pos`, until its version 0.3
+    `main_shoulder_pan`. They record degrees or percent, never rad. Raises InputError as `joint_names` does."""
+    said = map(str, _flat(feature.get("names")) or ())
+    names = _names_of(feature, where) or ()
+    return {name for name, raw in zip(names, said, strict=False) if raw.endswith(".pos") or raw.startswith("main_")}
 
 
 def _flat(said: Any) -> list[Any] | None:

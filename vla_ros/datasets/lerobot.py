@@ -14,7 +14,7 @@ from vla_ros.core.hub import snapshot
 from vla_ros.core.records import value_of
 from vla_ros.core.statistics import of_rows
 from vla_ros.datasets.depth import DepthCode, is_depth
-from vla_ros.datasets.index import Episode, joint_names, read_episodes, read_info, read_statistics
+from vla_ros.datasets.index import Episode, joint_names, named_by_lerobot, read_episodes, read_info, read_statistics
 from vla_ros.datasets.instructions import has_subtasks, texts_of_rows
 from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
@@ -37,6 +37,7 @@ class Dataset:
         joint_names, action_names: S and A names, the order of states and of actions. Actions of joints of the states
             come in the states' order, whatever the file's is, behind the pose of a tool where there is one.
         tool: which actions are poses of a tool; None where all are of joints.
+        not_in_rad: joints whose names in the file are those of LeRobot's own robots, which record degrees or percent.
         hold: joints of the states that have no actions, where all actions are of joints of the states or of the tool.
         camera_names: colour cameras whose frames it holds.
         streams: readings of further sensors, depth and "observation.NAME" -> shape of a value.
@@ -92,6 +93,7 @@ class Dataset:
         self.said_statistics = read_statistics(self.path)
         self.episodes: list[Episode] = read_episodes(self.path, info, videos)
         names = joint_names(*(features[key] for key in VECTORS), f"dataset {self.path}")
+        self.not_in_rad = set().union(*(named_by_lerobot(features[key], f"dataset {self.path}") for key in VECTORS))
         self._written = dict(zip(VECTORS, names, strict=True))
         self.joint_names, self.action_names = self._written.values()
         self.tool = read_tool(features["action"], self.action_names, f"dataset {self.path}")

@@ -16,11 +16,14 @@ WHERE = "`units` of the training config"
 def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
     """Change states, actions and their statistics in place from what `units` says to rad or m.
 
+    Joints that go by names of LeRobot's own robots need a row however small their values are.
+
     Args:
         units: rows as in `state` of a policy file; joints without a row are in rad or m. Values that cannot be
             so are refused; a row of scale 1 says that they are.
 
-    Raises InputError for values that cannot be rad or m, where no unit is said, and for a joint that is not there.
+    Raises InputError for values that cannot be rad or m, or have such a name, where no unit is said, and for a joint
+    that is not there.
     """
     rows = [read_dimension(row, f"units[{i}]") for i, row in enumerate(units)]
     said = {row.joint: row for row in rows}
@@ -41,6 +44,10 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
         chosen = [dataset.joint_names.index(name) for name in names[first:]]
         if why := not_rad([Dimension(None)] * first + [judged[k] for k in chosen], dataset.statistics[feature]):
             raise InputError(f"dataset {dataset.path}: {feature}: {why} in {WHERE}")
+        if unsaid := [name for name in names if name in dataset.not_in_rad.difference(said)]:
+            raise InputError(f"dataset {dataset.path}: {feature}: {unsaid[0]} is called as by LeRobot's robots, which "
+                             "record degrees or percent; say each joint's unit, as in "
+                             f"`- {{joint: {unsaid[0]}, unit: degrees}}` (scale: 1 is rad or m), in {WHERE}")
         if units:
             values[:, first:] = values[:, first:] * scale[chosen] + offset[chosen]
             dataset.statistics[feature] = of_rows(values)
