@@ -76,7 +76,7 @@ def test_nothing_moves_before_commands_are_heard():
     world.executor.heard = False
     assert isinstance(world.send(np.tile(AWAY, (10, 1))), ActionChunk)
     assert np.array_equal(world.tick(5).position, HOME)
-    assert world.executor.state == (State.HOLDING, Cause.NO_CHUNK, "the first command was not acknowledged yet")
+    assert world.executor.state == (State.HOLDING, Cause.NO_CHUNK, "first commands are on their way")
     world.executor.heard = True
     world.tick(70)
     assert state(world) == (State.EXECUTING, Cause.NONE) and np.array_equal(world.measured, AWAY)

@@ -28,7 +28,7 @@ class Executor:
     `now_ns` is ROS time, which may jump; `steady_ns` is a time that cannot (the grid of the control loop).
 
     Attributes:
-        heard: commands reach whoever carries them out; nothing is followed before.
+        heard: whoever carries commands out has had the time to hear the first ones; nothing is followed before.
     """
 
     def __init__(
@@ -343,7 +343,7 @@ class Executor:
             return State.STOPPED, cause, message
         if self._live is None:
             cause = Cause.NO_CHUNK
-            message = "no live chunk" if self.heard else "the first command was not acknowledged yet"
+            message = "no live chunk" if self.heard else "first commands are on their way"
             if not self.instruction_id:
                 cause, message = Cause.NO_INSTRUCTION, "no instruction"
             return State.HOLDING, cause, message

@@ -1,11 +1,8 @@
 """Publishers of joint commands: one for each command group of a robot, and who else has one."""
 
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -15,9 +12,6 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
 from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
-
-_PATIENCE = 0.5  # s for the first and the last commands to arrive, which takes milliseconds when all is well
-_REPEAT = 0.05  # s between commands that repeat the first one, so that there is a moment in which all are acknowledged
 
 
 class CommandPublishers:
@@ -36,8 +30,6 @@ class CommandPublishers:
         """`names`: the J joints in the order of the positions that `publish` takes; `horizon`: s that trajectories
         reach ahead; `stamped`: trajectories whose group says nothing of it carry the time of the command."""
         self._node, self._period = node, 1.0 / robot.control_rate
-        self._first: np.ndarray | None = None  # (J,) what was published first
-        self._heard, self._end, self._again = False, 0.0, 0.0  # s: until when it may be unheard, when to repeat it
         self._groups, self._goals = [], []
         span = {joint.name: joint.upper - joint.lower for joint in robot.joints}
         try:
@@ -65,50 +57,16 @@ class CommandPublishers:
             after = np.empty((0, len(columns))) if braking is None else braking[:, columns]
             goals.take(positions[columns], after, self._period, reach_in)
 
-    def heard(self) -> bool:
-        """Whoever listens has acknowledged the first command, or takes too long.
-
-        A publisher is new to its listeners: what it says before they have discovered it they never get, and a
-        controller would begin with a command in mid-motion.
-        """
-        if not self._heard and self._first is not None:
-            known = all(
-                publisher.get_subscription_count() >= self._node.count_subscribers(publisher.topic_name)
-                for publisher, _, _ in self._groups
-            )
-            self._heard = (known and self._acknowledged()) or time.monotonic() > self._end
-        return self._heard
-
-    def publish_until_heard(self, positions: np.ndarray, *command: Any) -> None:
-        """As `publish`; before the first command was heard, those that repeat it are sent now and then only."""
-        now = time.monotonic()
-        if self._first is None:
-            self._first, self._end = positions, now + _PATIENCE
-        elif not self._heard and now < self._again and np.array_equal(positions, self._first):
-            return
-        self._again = now + _REPEAT
-        self.publish(positions, *command)
-
     @property
     def trouble(self) -> str:
         """What is wrong with the actions, in words; empty where nothing is."""
         return "; ".join(goals.trouble for goals, _ in self._goals if goals.trouble)
 
     def close(self) -> None:
-        """No more commands. Those that were published arrive first, as far as their listeners are alive: with its
-        publisher the middleware forgets what was not taken yet, and a controller would miss how the robot came to rest.
-        """
         for goals, _ in self._goals:
             goals.close()
-        end = time.monotonic() + _PATIENCE
-        # Asked again and again instead of waited for, because rclpy waits with the interpreter's lock held.
-        while self._node.context.ok() and not self._acknowledged() and time.monotonic() < end:
-            time.sleep(0.001)
         for publisher, _, _ in self._groups:
             self._node.destroy_publisher(publisher)
-
-    def _acknowledged(self) -> bool:
-        return all(publisher.wait_for_all_acked(Duration()) for publisher, _, _ in self._groups)
 
 
 def other_commanders(node: Node, robot: RobotSpec, publishing: bool) -> list[str]:

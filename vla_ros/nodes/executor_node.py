@@ -8,6 +8,8 @@ import time
 import traceback
 from typing import Any
 
+import numpy as np
+
 from vla_ros.control.admission import NO_TOOL
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
@@ -37,6 +39,9 @@ from vla_ros.nodes.silent import silent
 STATUS_PERIOD = 0.1  # s
 RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
 _ONE_MOMENT = 50_000  # ns
+# s at both ends in which the robot stands still and its command is repeated: a controller gets nothing of a publisher
+# that it has not discovered yet, and of one that is gone nothing that it has not taken yet.
+ARRIVAL = 0.3
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
 
@@ -170,7 +175,8 @@ class ExecutorNode(ManagedNode):
                 if isinstance(error, NotYet) and why:
                     raise NotYet(f"{error}; {why}") from None
                 raise
-            self._refusal, self._unheard, self._last_command = "", "", None
+            self._executor.heard = self._time is not None or self._commands is None
+            self._refusal, self._unheard, self._last_command, self._resting = "", "", None, False
             if self._time is not None:
                 self._time.start()
             else:
@@ -182,7 +188,7 @@ class ExecutorNode(ManagedNode):
         self._publish_status()
 
     def deactivate(self) -> None:
-        """Brakes within the limits first; simulated time stands still meanwhile, so there it just stops."""
+        """Brakes and says for a while where it rests first; simulated time stands still, so there it just stops."""
         executor, loop = self._executor, self._loop
         if executor is None:
             return
@@ -190,7 +196,7 @@ class ExecutorNode(ManagedNode):
             with self._lock:
                 executor.begin_stop()
             end = time.monotonic() + BRAKING_PATIENCE
-            while not executor.at_rest and time.monotonic() < end and loop.running:
+            while not (executor.at_rest and self._resting) and time.monotonic() < end and loop.running:
                 time.sleep(self._period_ns * 1e-9)
             if not executor.at_rest:
                 self.get_logger().error(f"the robot had not braked after {BRAKING_PATIENCE} s")
@@ -200,9 +206,9 @@ class ExecutorNode(ManagedNode):
             self._time.stop()
         with self._lock:
             executor.deactivate()
-            commands, self._commands = self._commands, None
-        if commands is not None:
-            commands.close()  # without the lock: it waits for whoever listens
+            if self._commands is not None:
+                self._commands.close()
+            self._commands = None
         self._release_claim()
         self._publish_status()
 
@@ -243,9 +249,12 @@ class ExecutorNode(ManagedNode):
             if executor is None:
                 return
             self._take_e_stop()
-            if self._time is None and self._commands is not None:  # a simulator waits for each command by itself
-                executor.heard = self._commands.heard()
-            command = self._last_command = executor.tick(now_ns, steady_ns, lateness)
+            command, last = executor.tick(now_ns, steady_ns, lateness), self._last_command
+            if command is not None and (last is None or not np.array_equal(command.position, last.position)):
+                self._moved_ns = steady_ns
+            self._resting = command is None or steady_ns - self._moved_ns >= ARRIVAL * NS
+            executor.heard |= self._resting
+            self._last_command = command
             if command is not None:
                 self._publish_command(command)
             if executor.state[:2] != self._said:
@@ -267,8 +276,7 @@ class ExecutorNode(ManagedNode):
 
     def _publish_command(self, command: Command) -> None:
         if self._commands is not None:
-            publish = self._commands.publish_until_heard if self._time is None else self._commands.publish
-            publish(command.position, command.stamp_ns, command.braking, command.reach_in)
+            self._commands.publish(command.position, command.stamp_ns, command.braking, command.reach_in)
 
     def _rivals(self) -> list[str]:
         if self.parameters.dry_run:

@@ -96,3 +96,38 @@ def test_a_policy_whose_status_is_remapped_is_there(make_node, monkeypatch):
         for timer in list(node.timers):
             timer.callback()
     assert any(listed)
+
+
+def test_a_new_publisher_begins_and_one_that_ends_has_ended_at_rest(make_node):
+    """What is said before a controller has discovered it, or not taken before it is gone, never arrives: by stamps."""
+    node, said = make_node(), []
+    assert node.trigger_configure() == SUCCESS
+    executor = node._executor
+    executor.set_instruction("go")
+    node._publish_command = said.append
+
+    def measure():
+        now = node.now_ns()
+        executor.joint_state(now, list(JOINTS), (said[-1].position if said else HOME).tolist(), now)
+
+    def until(done):
+        while not done():
+            with node._lock:
+                measure()
+            time.sleep(0.01)
+
+    measure()
+    assert node.trigger_activate() == SUCCESS
+    until(lambda: said)
+    chunk = set_stamp(ActionChunk(), node.now_ns())
+    chunk.step_dt, chunk.horizon, chunk.instruction_id, chunk.session = 0.1, 50, instruction_id("go"), 1
+    rows = HOME + 0.01 * np.arange(50)[:, None] * [1.0, 0.0, 0.0]
+    chunk.parts = [ActionPart(names=list(JOINTS), data=array("d", rows.ravel()))]
+    with node._lock:
+        measure()
+        assert executor.add_chunk(read_chunk(chunk), node.now_ns()) is not None and not executor.admission.refused
+    until(lambda: len(said) > 1 and not np.array_equal(said[-1].position, said[0].position))
+    until(lambda: len(said) > 100)
+    assert node.trigger_deactivate() == SUCCESS
+    moves = [a.stamp_ns for a, b in zip(said[1:], said, strict=False) if not np.array_equal(a.position, b.position)]
+    assert moves[0] - said[0].stamp_ns > 0.3 * NS and said[-1].stamp_ns - moves[-1] >= 0.3 * NS
