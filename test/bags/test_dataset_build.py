@@ -1,6 +1,7 @@
 """Bags to episodes to datasets and back."""
 
 import json
+import struct
 import subprocess
 from dataclasses import replace
 
@@ -93,6 +94,31 @@ def test_frames_are_the_last_values_not_after_t(tmp_path):
         seconds = (t - START) / NS
         assert frame.action[0] == [value for at, value in commands if at <= t][-1]
         assert frame.action[1] == float(seconds >= 1.0)
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
+def test_depth_that_image_transport_compressed(tmp_path, monkeypatch, encoding):
+    """Beside a camera of colour; of floating-point depth the PNG holds A / depth + B."""
+    topic, a, b = "/depth/compressedDepth", 30_000.0, -3.0
+    depth = Stream("depth", "depth", "sensor_msgs/msg/Image", dtype="uint16", shape=(24, 32, 1))
+    rows, sent = messages(2.0), {}
+    for k in range(21):
+        ns = START + k * NS // 10
+        sent[ns] = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32) + np.uint16(100 * k + 500)  # mm
+        stored = sent[ns] if encoding == "16UC1" else np.rint(a / (sent[ns] / 1000) + b)
+        data = struct.pack("<iff", 0, a, b) + cv2.imencode(".png", stored.astype(np.uint16))[1].tobytes()
+        message = kind(COMPRESSED_IMAGE)(
+            header=header(ns), format=f"{encoding}; compressedDepth png", data=np.frombuffer(data, np.uint8)
+        )
+        rows.append((topic, ns, raw(message)))
+    rows.sort(key=lambda row: row[1])
+    monkeypatch.setitem(TYPES, topic, COMPRESSED_IMAGE)
+    path = write_bag(tmp_path / "bag", rows)
+    frames = all_frames(path, replace(ROBOT, streams=(depth,)))[1]
+    assert len(frames) == 21
+    for frame in frames:
+        got, seen = frame.observation.values["depth"], sent[int(frame.episode.times[frame.index])][..., None]
+        assert got.dtype == np.uint16 and abs(got.astype(int) - seen).max() <= (0 if encoding == "16UC1" else 1)
 
 
 def test_joint_states_of_several_publishers(tmp_path):

@@ -35,7 +35,7 @@ def test_a_shipped_robot_file(name, capsys):
     assert main(["info", name]) == 0 and f"robot {name}: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", [name for name in ROBOTS if name != "so101"])
+@pytest.mark.parametrize("name", ROBOTS)
 def test_a_robot_file_says_where_its_numbers_come_from(name):
     head = resolve_robot(name).read_text(encoding="utf-8").split("name:")[0]
     assert "Topics" in head and (".yaml" in head or "publish no" in head)

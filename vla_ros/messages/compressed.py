@@ -70,7 +70,10 @@ def _depth_part(data: Any, said: str) -> tuple[np.ndarray, tuple[int, int], floa
         raise InputError(f"compressed depth: {data.size} bytes, expected a header and an image")
     _, a, b = struct.unpack_from("<iff", data)
     if not rvl:
-        return data[12:], compressed_size(data[12:]), a, b
+        try:
+            return data[12:], compressed_size(data[12:]), a, b
+        except InputError as error:
+            raise InputError(f"compressed depth, after its header of 12 bytes: {error}") from None
     width, height = struct.unpack_from("<II", data, 12)
     if not 0 < width * height <= MOST_PIXELS:
         raise InputError(f"compressed depth: {width}x{height} pixels, expected 1 to {MOST_PIXELS}")
