@@ -8,7 +8,7 @@ from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import CommandGroup
 from vla_ros.messages.chunks import chunk_message, read_chunk
-from vla_ros.messages.commands import CommandWriter, read_command
+from vla_ros.messages.commands import CommandWriter, ToolWriter, read_command
 from vla_ros.messages.joints import joint_positions, joint_state_message
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 
@@ -214,3 +214,22 @@ def test_bad_commands_name_the_group():
     forward = CommandGroup("arm", "topic", "float64_multi_array", NAMES)
     with pytest.raises(InputError, match="arm: 2 names and 3 positions"):
         read_command(forward, SimpleNamespace(data=[1.0, 2.0, 3.0]))
+
+
+def vector(names: str) -> SimpleNamespace:
+    return SimpleNamespace(**dict.fromkeys(names, 0.0))
+
+
+def test_a_tool_is_commanded_by_a_pose_or_a_twist():
+    header = SimpleNamespace(frame_id="", stamp=SimpleNamespace(sec=0, nanosec=0))
+    pose = SimpleNamespace(header=header, pose=SimpleNamespace(position=vector("xyz"), orientation=vector("xyzw")))
+    message = ToolWriter(pose, "base").fill(np.arange(7.0), 20_000_000)
+    assert (message.header.frame_id, stamp_ns(message)) == ("base", 20_000_000)
+    assert vars(message.pose.position) == {"x": 0.0, "y": 1.0, "z": 2.0}
+    assert vars(message.pose.orientation) == {"x": 3.0, "y": 4.0, "z": 5.0, "w": 6.0}
+    twist = SimpleNamespace(header=header, twist=SimpleNamespace(linear=vector("xyz"), angular=vector("xyz")))
+    message = ToolWriter(twist, "base").fill(np.arange(6.0), 0)
+    assert vars(message.twist.linear)["y"] == 1.0 and vars(message.twist.angular)["x"] == 3.0
+    group = CommandGroup("arm", "topic", "pose_stamped", NAMES)
+    with pytest.raises(InputError, match="command for arm: interface pose_stamped says nothing of joints"):
+        read_command(group, pose)

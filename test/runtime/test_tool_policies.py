@@ -1,5 +1,6 @@
 """Policies whose actions are a tool's: served, and refused for what needs joint positions."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import families
@@ -9,7 +10,7 @@ import yaml
 from vla_ros.cli.main import main
 from vla_ros.core.chunk import Space
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import RobotSpec
+from vla_ros.core.robot import CommandGroup, RobotSpec
 from vla_ros.policies import registry
 from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import SessionOptions
@@ -45,3 +46,11 @@ def test_replay_does_not_judge_it_by_recorded_joints(policy, tmp_path, capsys):
     said = capsys.readouterr().err.strip()
     assert said.endswith("policy.yaml: its actions are a tool's, expected joints: they are compared with recorded ones")
     assert "\n" not in said
+
+
+def test_joint_actions_are_refused_for_an_arm_that_takes_poses_of_its_tool(tmp_path):
+    registry.save(tmp_path / "pi0", families.fresh("pi0"))
+    robot = replace(ROBOT, groups=(CommandGroup("all", "target", "pose_stamped", ROBOT.joint_names),))
+    said = "^the policy's actions are joint positions, robot so101 commands all by pose_stamped; expected actions"
+    with pytest.raises(InputError, match=said):
+        open_session(tmp_path / "pi0", robot, "cpu")

@@ -1,6 +1,7 @@
 """Is a chunk fit to be followed? The whole message is checked before any of it is used."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -145,6 +146,9 @@ class Admission:
                 continue
             if part.space != Space.JOINT_POSITION:
                 return Refusal(Reason.SPACE, f"{part.space.name}, expected {Space.JOINT_POSITION.name} alone")
+            if held := self._of_tool(part.names):
+                return Refusal(Reason.NAMES, f"joints {held}, which the robot file commands by the pose of its tool, "
+                                             f"expected {Space.END_EFFECTOR_POSE.name} or _DELTA")
             unknown = [name for name in part.names if name not in known]
             if unknown:
                 return Refusal(Reason.NAMES, f"unknown {unknown[:10]}, expected some of {list(self.limits.names)}")
@@ -156,6 +160,11 @@ class Admission:
                 Reason.STEP_DT, f"{chunk.step_dt} s, expected {MIN_STEP_DT} s or more, limit {rules.max_step_dt} s"
             )
         return None
+
+    def _of_tool(self, names: Sequence[str]) -> list[str]:
+        """Those that are no joints to be commanded one by one: the tool is, in place of them."""
+        arm = None if isinstance(self.tool, str) else self.tool.arm
+        return [name for name in names if name in (*arm.instead, *arm.names)] if arm and arm.instead else []
 
     def _tool_form(self, chunk: ActionChunk) -> Refusal | None:
         """Is its end-effector part for this robot's tool, and does no other part move the same joints?"""

@@ -16,6 +16,7 @@ from vla_ros.control.timeline import Predictions, Timeline
 from vla_ros.control.timing import CommandTime, Timing
 from vla_ros.control.tool import ToolControl
 from vla_ros.control.tool_arm import ToolArm
+from vla_ros.control.tool_pose import PoseArm
 from vla_ros.control.watchdogs import Watchdogs
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
@@ -33,11 +34,12 @@ class Executor:
 
     def __init__(
         self, limits: Limits, control_rate: float, settings: Settings | None = None, simulated: bool = False,
-        tool: ToolArm | str = NO_TOOL,
+        tool: ToolArm | PoseArm | str = NO_TOOL,
     ) -> None:
         """`control_rate`: calls of `tick` per second, Hz. `simulated`: ROS time itself is the commands' time.
 
-        `tool`: the arm that follows end-effector targets, or why there is none.
+        `tool`: the arm that follows end-effector targets, with `limits` of its columns where those are the tool's, or
+        why there is none.
         """
         self.limits = limits
         self.settings = settings = settings or Settings()
@@ -226,7 +228,8 @@ class Executor:
             position = self._next()
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
-        command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position))
+        command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position),
+                          self.limiter.velocity, following)
         self._start.commanded(command, steady_ns)
         self._tool.commanded(command)
         return command
@@ -259,6 +262,7 @@ class Executor:
             stop = self.supervisor.stopped or self._stopping
             return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
         target = self._joints(*target, dt)
+        self.limiter.together = self._tool.together
         position = self.limiter.follow(*target, dt)
         self.limiter.limited[self._tool.limited] = True  # what a tool's target asks of joints is within their limits
         self._limited |= self.limiter.limited

@@ -34,11 +34,14 @@ Some of the commands may be left unpublished: divided differences over a part of
 over all of them, so what is published keeps every limit, that of jerk included.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from vla_ros.control.limits import Limits
 
 _HELD_BACK = 1e-9  # rad or m: what counts as held back by a limit
+Together = Sequence[tuple[np.ndarray, float]]
 
 
 def stoppable_speed(room: np.ndarray, acceleration: np.ndarray, dt: float, following: float = 0.0) -> np.ndarray:
@@ -82,8 +85,19 @@ class _Law:
         self._place(np.minimum(np.maximum(new, self._lower), self._upper))
         return missed
 
-    def brake(self, dt: float) -> None:
-        self._place(self._step(np.zeros_like(self.x), dt))
+    def brake(self, dt: float, together: Together = ()) -> None:
+        slower = self.deceleration(together) * (0.5 * (self.before + dt))
+        self._place(self._step(np.sign(self.v) * np.maximum(np.abs(self.v) - slower, 0.0), dt))
+
+    def deceleration(self, together: Together) -> np.ndarray:
+        """(J,) of a stop, rad/s² or m/s²: the limits, but of columns that brake together in proportion to their speeds.
+        """
+        found = self._limits.acceleration.copy()
+        for columns, order in together:
+            speeds = np.abs(self.v[columns])
+            if (longest := np.linalg.norm(speeds / found[columns], order)) > 0:
+                found[columns] = speeds / longest
+        return found
 
     def _step(self, wish: np.ndarray, dt: float) -> np.ndarray:
         """(J,) the next position, with a velocity as near to the wish (J,) as may be."""
@@ -110,12 +124,16 @@ class Limiter:
     Attributes:
         limited: (J,) bool, joints whose last command was held back.
         stopping: a stop without regard to jerk has begun and not ended; until then nothing is followed.
+        together: (columns, order) of joints that come to rest at one moment when they brake, so that what they carry
+            stays on its way: in no longer than the slowest of them takes (order inf), or with an acceleration whose
+            length is within their limit (order 2). Where the room before a limit is less, a joint brakes by itself.
     """
 
     def __init__(self, limits: Limits, dt: float) -> None:
         """`dt`: control period, s."""
         self.limits = limits
         self.dt = dt
+        self.together: Together = ()
         self._lengths = limits.window(dt)
         self._window = np.zeros((int(self._lengths.max()), len(limits.names)))  # newest first
         self.reset(np.clip(np.zeros(len(limits.names)), limits.lower, limits.upper))
@@ -182,7 +200,7 @@ class Limiter:
         if self.stopping:
             return self.stop(dt)
         dt = dt or self.dt
-        self._raw.brake(dt)
+        self._raw.brake(dt, self.together)
         self.limited = np.zeros_like(self.limited)
         return self._smooth(dt)
 
@@ -192,7 +210,7 @@ class Limiter:
 
     def stop(self, dt: float | None = None) -> np.ndarray:
         """(J,) as `brake`, without regard to jerk: no joint becomes faster or turns round."""
-        self._out.brake(dt or self.dt)
+        self._out.brake(dt or self.dt, self.together)
         self._raw.take(self._out)
         self._fill(self._out.x)
         self.limited = np.zeros_like(self.limited)
@@ -202,9 +220,9 @@ class Limiter:
     def braking(self, most: int) -> np.ndarray:
         """(K, J) what `stop` would give in the next periods, until the robot is at rest; `most` of them at most."""
         x, v, dt = self._out.x, self._out.v, self.dt
-        speed, slower = np.abs(v), self.limits.acceleration * dt
-        first = speed - 0.5 * self.limits.acceleration * (self._out.before + dt)
-        count = int(min(np.ceil(np.max(first / slower)), most))
+        rates = self._out.deceleration(self.together)
+        slower, first = rates * dt, np.abs(v) - 0.5 * rates * (self._out.before + dt)
+        count = int(min(np.ceil(np.max(first[v != 0] / slower[v != 0], initial=0.0)), most))
         if count <= 0:
             return np.empty((0, len(x)))
         steps = np.sign(v) * np.maximum(first - slower * np.arange(count)[:, None], 0.0) * dt

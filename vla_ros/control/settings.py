@@ -37,9 +37,13 @@ class Command:
     Attributes:
         braking: (K, J) the positions of the next periods if no other command follows: braking within the limits.
         reach_in: s in which the position is to be reached: a period, or longer where the robot has stayed behind.
+        velocity: (J,) rad/s or m/s, mean since the command before.
+        following: it follows a target; else it brakes or holds.
     """
 
     stamp_ns: int
     position: np.ndarray
     braking: np.ndarray
     reach_in: float
+    velocity: np.ndarray
+    following: bool

@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from vla_ros.control.joint_states import MeasuredJoints
-from vla_ros.control.limiter import Limiter
+from vla_ros.control.limiter import Limiter, Together
 from vla_ros.control.settings import Command, Settings
 from vla_ros.control.timeline import POSE_WIDTH, Predictions
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_chunks import ToolChunks
 from vla_ros.control.tool_follower import ToolFollower
+from vla_ros.control.tool_pose import PoseArm
 
 
 class ToolControl:
@@ -23,7 +24,7 @@ class ToolControl:
         near: there is no target of the tool, or it is as good as there.
     """
 
-    def __init__(self, tool: ToolArm | str, settings: Settings) -> None:
+    def __init__(self, tool: ToolArm | PoseArm | str, settings: Settings) -> None:
         """`tool`: the arm, or why there is none."""
         self.chunks: ToolChunks | str = tool if isinstance(tool, str) else ToolChunks(
             tool, settings.joint_state_timeout, settings.admission.max_chunk_age + 1.0,
@@ -39,6 +40,11 @@ class ToolControl:
     @property
     def near(self) -> bool:
         return not self._following or self._follower.near
+
+    @property
+    def together(self) -> Together:
+        """Columns that brake together; none where the last target was of joints."""
+        return self._follower.arm.together if self._following else ()
 
     @property
     def limited(self) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from vla_ros.control.tool_arm import ToolArm
+from vla_ros.control.tool_pose import PoseArm
 from vla_ros.core.chunk import SPATIAL, ActionChunk, Part, Space, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.rotations import SIZES, to_matrix
@@ -64,7 +65,7 @@ class ToolChunks:
     with each chunk.
     """
 
-    def __init__(self, arm: ToolArm, timeout: float, keep: float, future_tolerance: float) -> None:
+    def __init__(self, arm: ToolArm | PoseArm, timeout: float, keep: float, future_tolerance: float) -> None:
         """`timeout`: s from a measurement within which it counts; `keep`: s that commands and measurements are
         remembered; `future_tolerance`: s that joint states may come late by, after which time was set back."""
         self.arm, self._timeout, self._late_ns = arm, timeout, round(future_tolerance * 1e9)

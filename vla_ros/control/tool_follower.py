@@ -4,6 +4,7 @@ import numpy as np
 
 from vla_ros.control.limiter import stoppable_speed
 from vla_ros.control.tool_arm import ToolArm
+from vla_ros.control.tool_pose import PoseArm
 from vla_ros.core.tool import POSITION
 
 _TOLERANCE = 0.005  # m from the target that are no reason to say anything
@@ -31,7 +32,7 @@ class ToolFollower:
         near: the position is no further from the target than the tool travels in a control period.
     """
 
-    def __init__(self, arm: ToolArm) -> None:
+    def __init__(self, arm: ToolArm | PoseArm) -> None:
         self.arm = arm
         self.rest()
 

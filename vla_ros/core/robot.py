@@ -13,7 +13,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Pixels, read_mapping, record
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, STAMPS, Stream
-from vla_ros.core.tool import Tool
+from vla_ros.core.tool import TOOL_COLUMNS, Tool
 
 INTERFACES = {  # of a command group -> type of the messages on its topic
     "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
@@ -22,7 +22,10 @@ INTERFACES = {  # of a command group -> type of the messages on its topic
     "follow_joint_trajectory": JOINT_STATE,
     "gripper_command": JOINT_STATE,
     "parallel_gripper_command": JOINT_STATE,
+    "pose_stamped": "geometry_msgs/msg/PoseStamped",
+    "twist_stamped": "geometry_msgs/msg/TwistStamped",
 }
+OF_TOOL = ("pose_stamped", "twist_stamped")  # of those whose controller moves the tool itself
 ACTIONS = {  # of those whose robot is commanded by the goals of an action; the topic repeats what it is asked for
     "follow_joint_trajectory": "control_msgs/action/FollowJointTrajectory",
     "gripper_command": "control_msgs/action/GripperCommand",
@@ -80,6 +83,11 @@ class CommandGroup:
     stamp: str = ""
     prefix: str = ""  # what the names of its joints have here before those of the driver
     max_effort: float = 0.0  # N or N m, of GRIPPERS; 0: the controller's own
+
+    @property
+    def of_tool(self) -> bool:
+        """Its joints are moved by the tool's pose or twist, not one by one."""
+        return self.interface in OF_TOOL
 
     def __post_init__(self) -> None:
         if self.action and not self.topic:
@@ -144,6 +152,11 @@ class RobotSpec:
     @property
     def joint_names(self) -> tuple[str, ...]:
         return tuple(joint.name for joint in self.joints)
+
+    @property
+    def tool_group(self) -> CommandGroup | None:
+        """The group that is commanded by the tool's pose or twist; None where every joint is commanded."""
+        return next((group for group in self.groups if group.of_tool), None)
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -224,6 +237,23 @@ class RobotSpec:
                 raise InputError(said)
         return robot
 
+    def _tool_group_faults(self) -> Iterator[tuple[bool, str]]:
+        found = [group for group in self.groups if group.of_tool]
+        for group in found:
+            what = f"group {group.name}: interface {group.interface}"
+            yield self.tool is None, f"{what}, and the robot file has no `tool`; expected one"
+            yield len(group.joints) < 6, (
+                f"{what} with {len(group.joints)} joints, expected six or more: fewer do not follow every pose; "
+                "command them by an interface for joints, the executor then solves what they can do"
+            )
+            taken = [name for name in TOOL_COLUMNS if name in self.joint_names]
+            yield bool(taken), f"{what}, and joints {taken}, expected other names: they are the tool's"
+            discrete = [joint.name for joint in self.joints if joint.discrete and joint.name in group.joints]
+            yield bool(discrete), f"{what} with discrete joints {discrete}, expected them in a group of their own"
+        yield len(found) > 1, (
+            f"groups {[group.name for group in found]} are commanded by poses or twists of the tool, expected one"
+        )
+
     def _faults(self) -> Iterator[tuple[bool, str]]:
         """(whether it is so, what is wrong then)."""
         yield not (re.fullmatch(r"(?![.-])[^/\\%]+", self.name) and self.name.isprintable()), (
@@ -275,6 +305,7 @@ class RobotSpec:
         )
         yield not 1 <= self.control_rate <= 1000, f"control_rate {self.control_rate} Hz, expected 1 to 1000"
         yield from ((bad, f"tool: {said}") for bad, said in (self.tool.faults() if self.tool else ()))
+        yield from self._tool_group_faults()
         margin = self.position_margin
         yield not 0 <= margin < np.inf, f"position_margin {margin} rad, expected zero or more"
         for stream in self.streams:

@@ -9,6 +9,8 @@ from vla_ros.core.rotations import SIZES
 
 Triple = tuple[float, float, float]
 POSITION = ("x", "y", "z")
+# Of a tool that is commanded in place of joints: its position, and how it is turned from where it was first measured.
+TOOL_COLUMNS = (*POSITION, "turned_x", "turned_y", "turned_z")
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,31 @@ class CommandWriter:
         return points
 
 
+class ToolWriter:
+    """The message of a group that is commanded by the tool, refilled at every control tick.
+
+    Args:
+        message: a fresh PoseStamped or TwistStamped.
+        frame: of its numbers.
+    """
+
+    def __init__(self, message: Any, frame: str) -> None:
+        self.message = message
+        message.header.frame_id = frame
+
+    def fill(self, values: np.ndarray, stamp: int) -> Any:
+        """(7,) place in m and quaternion x, y, z, w, or (6,) m/s and rad/s, for the instant `stamp`, ns."""
+        numbers = [float(value) for value in values]
+        if len(numbers) == 7:
+            place, turned = self.message.pose.position, self.message.pose.orientation
+            turned.x, turned.y, turned.z, turned.w = numbers[3:]
+        else:
+            place, turned = self.message.twist.linear, self.message.twist.angular
+            turned.x, turned.y, turned.z = numbers[3:]
+        place.x, place.y, place.z = numbers[:3]
+        return set_stamp(self.message, stamp)
+
+
 def read_command(group: CommandGroup, message: Any) -> np.ndarray:
     """(G,) positions in rad or m that a command message asks for, in the order of `group.joints`.
 
@@ -93,6 +118,8 @@ def read_command(group: CommandGroup, message: Any) -> np.ndarray:
     InputError that names the group.
     """
     what = f"command for {group.name}"
+    if group.of_tool:
+        raise InputError(f"{what}: interface {group.interface} says nothing of joints, expected one that commands them")
     if group.interface == "joint_trajectory":
         if not message.points:
             raise InputError(f"{what}: trajectory without points, expected one or more")

@@ -9,7 +9,7 @@ from rclpy.topic_endpoint_info import TopicEndpointInfo
 from trajectory_msgs.msg import JointTrajectoryPoint
 
 from vla_ros.core.robot import RobotSpec
-from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter
+from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter, ToolWriter
 from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
 
@@ -27,14 +27,18 @@ class CommandPublishers:
         horizon: float = 0.0,
         stamped: bool = True,
     ) -> None:
-        """`names`: the J joints in the order of the positions that `publish` takes; `horizon`: s that trajectories
-        reach ahead; `stamped`: trajectories whose group says nothing of it carry the time of the command."""
+        """`names`: the J joints, and maybe a tool's columns, in the order of the positions that `publish` takes;
+        `horizon`: s that trajectories reach ahead; `stamped`: trajectories whose group says nothing of it carry the
+        time of the command."""
         self._node, self._period = node, 1.0 / robot.control_rate
-        self._groups, self._goals = [], []
+        self._groups, self._goals, self._tool = [], [], None
         span = {joint.name: joint.upper - joint.lower for joint in robot.joints}
         try:
             for group in robot.groups:
                 kind = message_class(COMMAND_TYPES[group.interface])
+                if group.of_tool:
+                    self._tool = node.create_publisher(kind, group.topic, qos), ToolWriter(kind(), robot.tool.frame)
+                    continue
                 stamps = group.stamp == "now" if group.stamp else stamped
                 writer = CommandWriter(group, kind(), JointTrajectoryPoint, self._period, horizon, stamps)
                 columns = np.array([names.index(joint) for joint in group.joints])
@@ -47,15 +51,26 @@ class CommandPublishers:
             raise
 
     def publish(
-        self, positions: np.ndarray, stamp_ns: int, braking: np.ndarray | None = None, reach_in: float = 0.0
+        self, positions: np.ndarray, stamp_ns: int, braking: np.ndarray | None = None, reach_in: float = 0.0,
+        tool: np.ndarray | None = None,
     ) -> None:
-        """(J,) positions, rad or m, for the instant `stamp_ns`; (K, J) `braking` and `reach_in` as in `Command`."""
+        """(J,) positions, rad or m, for the instant `stamp_ns`; (K, J) `braking` and `reach_in` as in `Command`.
+
+        `tool`: what `ToolWriter` takes, where a group is commanded by it.
+        """
+        if self._tool is not None:
+            self.publish_tool(tool, stamp_ns)
         for publisher, writer, columns in self._groups:
             after = None if braking is None else braking[:, columns]
             publisher.publish(writer.fill(positions[columns], stamp_ns, after, reach_in))
         for goals, columns in self._goals:
             after = np.empty((0, len(columns))) if braking is None else braking[:, columns]
             goals.take(positions[columns], after, self._period, reach_in)
+
+    def publish_tool(self, values: np.ndarray, stamp_ns: int) -> None:
+        """What `ToolWriter` takes, for a robot that has such a group, and nothing else."""
+        publisher, writer = self._tool
+        publisher.publish(writer.fill(values, stamp_ns))
 
     @property
     def trouble(self) -> str:
@@ -65,7 +80,7 @@ class CommandPublishers:
     def close(self) -> None:
         for goals, _ in self._goals:
             goals.close()
-        for publisher, _, _ in self._groups:
+        for publisher, *_ in [*self._groups, *filter(None, [self._tool])]:
             self._node.destroy_publisher(publisher)
 
 

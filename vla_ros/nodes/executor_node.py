@@ -13,6 +13,7 @@ import numpy as np
 from vla_ros.control.admission import NO_TOOL
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
+from vla_ros.control.posed_tool import PosedTool
 from vla_ros.control.settings import Command
 from vla_ros.control.supervisor import State
 from vla_ros.control.tool_arm import ToolArm
@@ -55,6 +56,7 @@ class ExecutorNode(ManagedNode):
     def __init__(self, **options: Any) -> None:
         self._lock = threading.RLock()  # the executor is fed by the spinning thread and ticked by the loop
         self._executor: Executor | None = None
+        self._posed: PosedTool | None = None
         self._loop: ControlLoop | None = None
         self._time: SimulatedTime | None = None
         self._commands: CommandPublishers | None = None
@@ -93,6 +95,11 @@ class ExecutorNode(ManagedNode):
                         "timed in real time; expected an interface with a topic, such as joint_trajectory"
                     )
         limits = Limits.merge(robot, load_urdf(source, robot.joint_names) if source else None)
+        settings = parameters.settings()
+        self._posed = posed = None
+        if robot.tool_group is not None:
+            self._posed = posed = PosedTool(robot, source, limits, settings.admission.future_tolerance)
+            limits = posed.limits
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
         if not parameters.dry_run:  # early: what follows is time in which others are discovered
@@ -101,7 +108,8 @@ class ExecutorNode(ManagedNode):
         self._period_ns = round(NS / robot.control_rate)
         self._refusal, self._said, self._last_command = "", (), None
         self._warned, self._unheard = {}, ""
-        executor = Executor(limits, robot.control_rate, parameters.settings(), simulated, self._tool(source, limits))
+        tool = posed.arm if posed else self._tool(source, limits)
+        executor = Executor(limits, robot.control_rate, settings, simulated, tool)
         self._e_stop.watch(parameters.e_stop_heartbeat)
         self._inputs = Inputs(
             self,
@@ -112,6 +120,7 @@ class ExecutorNode(ManagedNode):
             now_ns=self._now_ns,
             told=self._publish_status,
             simulated=simulated,
+            posed=posed,
         )
         self._executor = executor  # only now: the e-stop's thread may say at any time how it is, which asks the inputs
         if simulated:
@@ -158,12 +167,14 @@ class ExecutorNode(ManagedNode):
         with self._lock:
             self._take_e_stop()
             try:
+                if missing := self._missing_joints():
+                    raise InputError(f"joint states: {missing}")
                 self._executor.activate(self._now_ns())
                 if not self.parameters.dry_run:
                     self._commands = CommandPublishers(
                         self,
                         self._robot,
-                        self._robot.joint_names,
+                        self._executor.limits.names,
                         COMMAND_QOS,
                         horizon=self.parameters.command_horizon,
                         stamped=self._time is not None,
@@ -196,9 +207,9 @@ class ExecutorNode(ManagedNode):
             with self._lock:
                 executor.begin_stop()
             end = time.monotonic() + BRAKING_PATIENCE
-            while not (executor.at_rest and self._resting) and time.monotonic() < end and loop.running:
+            while not (self._at_rest and self._resting) and time.monotonic() < end and loop.running:
                 time.sleep(self._period_ns * 1e-9)
-            if not executor.at_rest:
+            if not self._at_rest:
                 self.get_logger().error(f"the robot had not braked after {BRAKING_PATIENCE} s")
             loop.stop()
             self._loop = None
@@ -207,10 +218,15 @@ class ExecutorNode(ManagedNode):
         with self._lock:
             executor.deactivate()
             if self._commands is not None:
+                self._say_zero(self._now_ns())
                 self._commands.close()
             self._commands = None
         self._release_claim()
         self._publish_status()
+
+    @property
+    def _at_rest(self) -> bool:
+        return self._executor.at_rest and (self._posed is None or self._posed.at_rest)
 
     def _release_claim(self) -> None:
         if self._claim is not None:
@@ -250,13 +266,17 @@ class ExecutorNode(ManagedNode):
                 return
             self._take_e_stop()
             command, last = executor.tick(now_ns, steady_ns, lateness), self._last_command
-            if command is not None and (last is None or not np.array_equal(command.position, last.position)):
-                self._moved_ns = steady_ns
+            if command is not None:
+                at_rest = last is not None and np.array_equal(command.position, last.position)
+                if not at_rest or (self._posed is not None and not self._posed.at_rest):
+                    self._moved_ns = steady_ns
             self._resting = command is None or steady_ns - self._moved_ns >= ARRIVAL * NS
             executor.heard |= self._resting
             self._last_command = command
             if command is not None:
                 self._publish_command(command)
+            elif self._commands is not None:
+                self._say_zero(now_ns)
             if executor.state[:2] != self._said:
                 self._publish_status(now_ns if command is None else command.stamp_ns)
 
@@ -276,7 +296,14 @@ class ExecutorNode(ManagedNode):
 
     def _publish_command(self, command: Command) -> None:
         if self._commands is not None:
-            self._commands.publish(command.position, command.stamp_ns, command.braking, command.reach_in)
+            posed, measured = self._posed, self._executor.joint_states.position
+            tool = None if posed is None else posed.values(command, measured)
+            self._commands.publish(command.position, command.stamp_ns, command.braking, command.reach_in, tool)
+
+    def _say_zero(self, now_ns: int) -> None:
+        """Before silence: a controller of twists goes on with the last one as long as it has patience."""
+        if self._posed is not None and not self._posed.at_rest:
+            self._commands.publish_tool(self._posed.halt(), now_ns)
 
     def _rivals(self) -> list[str]:
         if self.parameters.dry_run:
@@ -294,10 +321,14 @@ class ExecutorNode(ManagedNode):
 
     def _hindrances(self) -> list[str]:
         """Why the robot may not do what it is commanded, in words."""
-        said = [self._inputs.disagreement]
+        said = [self._inputs.disagreement, self._missing_joints() if self.is_active else ""]
         if self.is_active and not self.parameters.dry_run:
             said += [self._unheard, self._commands.trouble if self._commands else "", self._executor.hindrance]
         return [words for words in said if words]
+
+    def _missing_joints(self) -> str:
+        """By the joints' own names, where the executor knows the tool in place of them."""
+        return self._posed.missing(self._now_ns(), self.parameters.joint_state_timeout) if self._posed else ""
 
     # The e-stop, told by its own thread
 

@@ -67,7 +67,12 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
 
 def _check_tool(embodiment: Embodiment | None, robot: RobotSpec) -> None:
     """Raises InputError where the policy moves a tool that the robot does not have, or in another frame."""
-    if embodiment is None or embodiment.tool is None:
+    if embodiment is None:
+        return
+    if embodiment.tool is None:
+        if group := robot.tool_group:
+            raise InputError(f"the policy's actions are joint positions, robot {robot.name} commands {group.name} by "
+                             f"{group.interface}; expected actions of its tool, or an interface that takes joints")
         return
     said, tool = embodiment.tool, robot.tool
     if tool is None:

@@ -10,6 +10,7 @@ from sensor_msgs.msg import JointState
 
 from vla_ros.control.admission import Reason
 from vla_ros.control.executor import Executor
+from vla_ros.control.posed_tool import PosedTool
 from vla_ros.control.status import Seen
 from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.instruction import Agreement
@@ -49,11 +50,13 @@ class Inputs:
         now_ns: Callable[[], int],
         told: Callable[[], None],
         simulated: bool,
+        posed: PosedTool | None = None,
     ) -> None:
         """`lock`: of the executor. `now_ns`: ROS time. `told` is called after what the status must show at once.
 
-        `simulated`: ROS time is /clock's.
+        `simulated`: ROS time is /clock's. `posed`: makes the tool's pose of joint states, where that is commanded.
         """
+        self._posed = posed
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
         self.instructions = 0
         self._agreement, self._policy = Agreement(), None
@@ -83,7 +86,11 @@ class Inputs:
         stamp = stamp_ns(message)
         with self._lock:
             now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
-            self._executor.joint_state(stamp, stream.joints(message.name), message.position, now_ns)
+            names, executor = stream.joints(message.name), self._executor
+            if self._posed is not None:
+                self._posed.joint_state(stamp, names, message.position, now_ns, executor.joint_state)
+            else:
+                executor.joint_state(stamp, names, message.position, now_ns)
 
     def _on_instruction(self, text: str) -> None:
         with self._lock:

@@ -31,6 +31,9 @@ def check_robot(robot: RobotSpec, world: World) -> None:
         raise InputError(f"robot {robot.name}: joint states on {robot.joint_state_topics}, the simulator has one topic")
     if any((*robot.joint_prefixes, *(group.prefix for group in robot.groups))):
         raise InputError(f"robot {robot.name}: prefixes of joints, the simulator has none")
+    if group := robot.tool_group:
+        raise InputError(f"robot {robot.name}: command group {group.name} has interface {group.interface}, the "
+                         "simulator's arm takes joint positions alone")
     for name in robot.camera_names:
         if name not in world.cameras:
             raise InputError(f"robot {robot.name}: camera {name!r}, the simulator has {world.cameras}")

@@ -1,0 +1,124 @@
+"""A robot with a command group of poses or twists: from joint states to the tool's pose, from commands to messages."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.control.joint_states import MeasuredJoints
+from vla_ros.control.limits import Limits
+from vla_ros.control.settings import Command
+from vla_ros.control.tool_arm import ToolArm
+from vla_ros.control.tool_pose import PoseArm, tool_limits
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.core.rotations import from_matrix
+from vla_ros.core.tool import TOOL_COLUMNS, Tool
+
+_GAIN = 2.0  # 1/s, of the way between measured and commanded pose that a twist makes up for
+
+TakeJoints = Callable[[int, Sequence[str], Sequence[float], int], None]  # of Executor.joint_state
+
+
+class PosedTool:
+    """Stands between the messages of such a robot and an executor of the tool's columns.
+
+    Attributes:
+        arm, limits: for the executor.
+    """
+
+    def __init__(self, robot: RobotSpec, source: str | Path, limits: Limits, future_tolerance: float) -> None:
+        """`limits`: of all joints. `source`: a URDF file or the text itself. Raises InputError where they do not fit.
+        """
+        group = robot.tool_group
+        what = f"command group {group.name}: interface {group.interface}"
+        if not source:
+            raise InputError(f"{what} needs the robot's URDF, by the parameter urdf, robot_description or "
+                             "robot_description_topic: the tool's pose comes from the joint states")
+        self._chain = ToolArm(robot.tool, source, limits)
+        if sorted(self._chain.names) != sorted(group.joints):
+            raise InputError(f"{what} commands {list(group.joints)}, expected the joints that move the tool, "
+                             f"{list(self._chain.names)}")
+        self.limits = tool_limits(robot, group, limits)
+        self.arm = PoseArm(robot.tool, self.limits, group.joints)
+        self._joints = MeasuredJoints(limits.names, future_tolerance)
+        self._others = set(limits.names) - set(group.joints)
+        self._values = np.full(len(TOOL_COLUMNS), np.nan)  # the newest of the tool's columns
+        self._twist = ToolTwist(robot.tool, 1.0 / robot.control_rate) if group.interface == "twist_stamped" else None
+
+    def joint_state(
+        self, stamp_ns: int, names: Sequence[str], position: Sequence[float], now_ns: int, take: TakeJoints
+    ) -> None:
+        """A message of joint states, rad or m; `take` gets the tool's columns, as old as its oldest joint, and the
+        joints beside it."""
+        self._joints.update(stamp_ns, names, position, now_ns)
+        others = [(name, value) for name, value in zip(names, position, strict=False) if name in self._others]
+        if others:
+            take(stamp_ns, *map(list, zip(*others, strict=True)), now_ns)
+        columns, measured = self._chain.columns, self._joints.position
+        if np.isfinite(measured[columns]).all() and any(name not in self._others for name in names):
+            self._values = self.arm.values(*self._chain.pose(measured), self._values)
+            take(int(self._joints.stamps_ns[columns].min()), TOOL_COLUMNS, self._values.tolist(), now_ns)
+
+    def missing(self, now_ns: int, timeout: float) -> str:
+        """The joints without a position at most `timeout` s old, in words; empty where there are none."""
+        return self._joints.stale(now_ns, timeout)
+
+    def values(self, command: Command, measured: np.ndarray) -> np.ndarray:
+        """What the message of the tool says: (7,) place in m and quaternion x, y, z, w, or (6,) m/s and rad/s.
+
+        `measured`: (J,) of all columns.
+        """
+        place, rotation, jacobian = self.arm.placed(command.position)
+        if self._twist is None:
+            return np.concatenate([place, from_matrix(rotation, "quaternion_xyzw")])
+        away = np.zeros(6)
+        if command.following and np.isfinite(measured[self.arm.columns]).all():
+            at, turned = self.arm.pose(measured)
+            away = np.concatenate([place - at, self.arm.turn(turned, rotation)])
+        speeds = jacobian @ command.velocity[self.arm.columns]
+        return self._twist.next(command.stamp_ns, speeds + _GAIN * away if command.following else np.zeros(6))
+
+    @property
+    def at_rest(self) -> bool:
+        """The last message asked for no motion by itself; poses never do."""
+        return self._twist is None or self._twist.at_rest
+
+    def halt(self) -> np.ndarray:
+        """(6,) the twist of a robot that is not commanded any more, of one that is not `at_rest`."""
+        return self._twist.halt()
+
+
+class ToolTwist:
+    """Twists one after the other, each as near to a wish as the tool's speeds and accelerations allow."""
+
+    def __init__(self, tool: Tool, period: float) -> None:
+        """`period`: s between two."""
+        self._speeds = np.array([tool.velocity, tool.rotation_velocity])
+        self._changes = np.array([tool.acceleration, tool.rotation_acceleration])
+        self._period, self._last_ns, self._twist = period, 0, np.zeros(6)
+
+    @property
+    def at_rest(self) -> bool:
+        return not self._twist.any()
+
+    def halt(self) -> np.ndarray:
+        """(6,) zeros, whatever was said before."""
+        self._twist = np.zeros(6)
+        return self._twist
+
+    def next(self, stamp_ns: int, wish: np.ndarray) -> np.ndarray:
+        """(6,) m/s and rad/s for the instant `stamp_ns`; the same again for the same instant."""
+        passed = (stamp_ns - self._last_ns) * 1e-9
+        if passed == 0:
+            return self._twist
+        passed = self._period if passed < 0 or self.at_rest else passed
+        change = _shortened(_shortened(wish, self._speeds) - self._twist, self._changes * passed)
+        self._last_ns, self._twist = stamp_ns, self._twist + change
+        return self._twist
+
+
+def _shortened(twist: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """(6,) with the lengths of its two halves within `most` (2,)."""
+    lengths = np.linalg.norm(twist.reshape(2, 3), axis=1)
+    return twist * np.repeat(np.minimum(1.0, most / np.maximum(lengths, 1e-12)), 3)
