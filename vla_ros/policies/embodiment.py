@@ -18,7 +18,7 @@ and for a policy whose actions move a tool, whose dimensions are `joint: null` i
     tool_state: {urdf: so101.urdf, link: tip, frame: base, rotation: rotation_6d_rows, first: 0}  # if its state has it
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,11 @@ class Embodiment:
     def commanded(self) -> tuple[str, ...]:
         """Those of `joints` that the policy commands, in the same order."""
         return tuple(name for name in self.joints if name not in self.hold)
+
+    @property
+    def named_actions(self) -> Sequence[Dimension]:
+        """`actions`, those of a tool with the names of a pose's columns in place of no joint."""
+        return self.tool.named(self.actions) if self.tool else self.actions
 
     def in_order(self, joints: tuple[str, ...]) -> "Embodiment":
         """The same with `joints` as the order; unchanged where they are others, which `check_robot` will say."""

@@ -305,7 +305,7 @@ class StandardProcessor(Processor):
     def action_statistics(self, data: TrainingData) -> dict[str, np.ndarray]:
         """Of the data in the policy's units, (A,) each. Where any action is a difference they are those of all chunks,
         as LeRobot's are (`recompute_stats` with `relative_action`), else of all rows. Raises InputError."""
-        return self.statistics_of(self.embodiment.actions, data)
+        return self.statistics_of(self.embodiment.named_actions, data)
 
     def statistics_of(
         self, actions: Sequence[Dimension], data: TrainingData, rows: int = 0
@@ -324,11 +324,6 @@ class StandardProcessor(Processor):
             rows = data.rows if feature == ACTION else replace(data.rows, actions=data.rows.states)
             return chunk_statistics(dimensions, rows, (0,), data.step_dt)
         names = data.actions if feature == ACTION else data.joints
-        if feature == ACTION and (tool := self.embodiment.tool):
-            named = zip(tool.columns, data.actions, strict=False)
-            dimensions = list(dimensions)
-            for i, name in named:
-                dimensions[i] = replace(dimensions[i], joint=name)
         return dimensions_statistics(dimensions, widened(data.statistics[feature]), names)
 
 

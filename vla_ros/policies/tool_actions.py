@@ -1,7 +1,7 @@
 """Actions that are poses of a tool, or differences of its pose, and states that hold it, as a policy file says them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -56,6 +56,11 @@ class ToolActions:
         """The tool's part of (H, A) actions in the policy's units, which `actions` say."""
         values = np.stack([actions[i].to_robot(rows[:, i]) for i in self.columns], axis=-1)
         return Part(pose_names(self.rotation), values, SPACES[self.space], "", self.frame)
+
+    def named(self, actions: Sequence[Dimension]) -> list[Dimension]:
+        """The same, but those of the tool have the names of a pose's columns in place of no joint."""
+        names = dict(zip(self.columns, pose_names(self.rotation), strict=True))
+        return [replace(d, joint=names.get(i, d.joint)) for i, d in enumerate(actions)]
 
     def to_policy(self, rows: np.ndarray, actions: Sequence[Dimension]) -> np.ndarray:
         """(..., 3 + n) in m and rad to the policy's units, which `actions` say: the inverse of `part`."""

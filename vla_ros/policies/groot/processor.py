@@ -188,7 +188,7 @@ class GrootProcessor(StandardProcessor):
         of each row where the group has statistics of each."""
         groups, parts, start = self.config.action_groups, [], 0
         for group in groups:
-            own = self.embodiment.actions[start : start + group.size]
+            own = self.embodiment.named_actions[start : start + group.size]
             start += group.size
             said = [replace(d, mode="delta") for d in own] if group.relative else own
             parts.append(self.statistics_of(said, data, group.rows))
