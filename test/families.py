@@ -64,8 +64,9 @@ def config(family: str) -> dict:
     else:
         values["image_size"] = [SIDE, SIDE]
     if family == "xvla":
-        stages = {"window": 6, "positions": 10, "widths": [8, 16], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1]}
-        stages |= {"norm_first": [False, True], **{name: [1, 1] for name in ("depths", "heads", "groups")}}
+        stages = {"widths": [8, 16], "patches": [7, 3], "strides": [4, 4], "margins": [3, 1]}
+        stages |= {"window": 6, "positions": 10, "norm_first": [False, True]}
+        stages |= {name: [1, 1] for name in ("depths", "heads", "groups")}
         values["florence"] |= stages | {"width": 32, "layers": 1}
         values |= {"stem": None, "num_steps": 3, "chunk_size": 6, "hidden_size": 32, "depth": 2}
     if family == "diffusion":

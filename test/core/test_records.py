@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from vla_ros.core.errors import InputError
-from vla_ros.core.records import read_mapping, record
+from vla_ros.core.records import read_mapping, record, value_of
 from vla_ros.core.resources import config_file
 from vla_ros.core.robot import RobotSpec
 
@@ -49,6 +49,23 @@ def test_what_a_file_may_say():
     assert type(cart.load) is float and cart.brake == Wheel(0.5) and cart.limits == {"speed": (0.0, 1000.0)}
     assert cart.options["anything"][1] == {"here": 1} and cart.driven
     assert record(Cart, asdict(cart)) == cart and record(Cart, cart) is cart
+
+
+@dataclass(frozen=True)
+class Runner:
+    length: float
+    width: float
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ({"radius": -1}, "^under: radius -1.0, expected more than zero"),
+    ({"length": 1}, "^under: missing width"),
+    ({"radius": 1, "spokes": 3}, r"^under\.radius: unknown field, expected some of \['length', 'width'\]"),
+])  # fmt: skip
+def test_one_of_two_records_is_judged_as_the_one_whose_names_it_has(row, words):
+    assert value_of(Wheel | Runner, {"length": 1, "width": 2}, "under") == Runner(1.0, 2.0)
+    with pytest.raises(InputError, match=words):
+        value_of(Wheel | Runner, row, "under")
 
 
 @pytest.mark.parametrize(("changes", "words"), [

@@ -112,3 +112,20 @@ def test_what_the_dataset_says_is_not_said_again(family):
     config = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
     with pytest.raises(InputError, match="it comes from the dataset"):
         registry.build(family, config | {"cameras": ["front"]}, data)
+
+
+@pytest.mark.parametrize("family, changes, said", [
+    ("openvla", {"siglip": {"hidden": 32, "depth": 2, "heads": 4, "mlp": 64, "patch": 8, "image": 96}}, "towers"),
+    ("openvla", {"stem": None}, "expected siglip"),
+    ("openvla", {"film": True}, "needs no FiLM"),
+    ("groot", {"image_path": "letterbox"}, "images of one size"),
+    ("groot", {"video_steps": [-1, 0]}, "of one time"),
+    ("groot", {"image_size": [48, 48]}, "expected \\[96, 96\\]"),
+    ("xvla", {"image_size": [48, 48]}, "that of the stem"),
+    ("go1", {"vision": {"image": 50}}, "multiple of 24"),
+])  # fmt: skip
+def test_the_small_vision_tower_where_it_cannot_be_is_refused(family, changes, said):
+    data = registry.TrainingData(JOINTS, ("front", "wrist"), 0.1, {}, INSTRUCTIONS)
+    config = TrainConfig.load(f"config/train/{family}_tiny.yaml", dataset="d", output="o").policy
+    with pytest.raises(InputError, match=said):
+        registry.build(family, config | changes, data)

@@ -150,11 +150,14 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
         choices = [choice for choice in inner if choice is not type(None)]
         if value is None and len(choices) < len(inner):
             return None
+        message, meant = "", False  # meant: of the first dataclass that knows all of the mapping's names
         for choice in choices:
             try:
                 return value_of(choice, value, where)
             except InputError as error:
-                message = str(error)
+                message = message if meant else str(error)
+                if is_dataclass(choice) and isinstance(value, Mapping):
+                    meant = meant or value.keys() <= {field.name for field in fields(choice)}
         alone = message.startswith(f"{where}: ") and ", expected " in message  # not a field further inside
         alone &= not (isinstance(value, Mapping) and any(map(is_dataclass, choices)))  # nor what that says of itself
         raise InputError(f"{where}: {shown(value)}, expected {_words(kind)}" if alone else message)
