@@ -1,6 +1,7 @@
 """Policies with random weights and an observation for each, to measure without a checkpoint."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.nn.keypoint_stem import KeypointStemSize
+from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
@@ -95,12 +97,19 @@ def pi0_config(size: str, cameras: int, adaptive: bool = False) -> Pi0Config:
 
 
 def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> Pi0:
+    """With random weights."""
+    return random_policy(lambda: Pi0(config), device, dtype)
+
+
+def random_policy(make: Callable[[], Policy], device: torch.device, dtype: torch.dtype) -> Policy:
     """Random weights made on the device itself, in their final type: a full-size policy never exists in float32.
 
     One stretch of random numbers is repeated: three billion of them would take longer than the measurement.
+    Raises InputError for buffers that only a checkpoint fills.
     """
-    with torch.device("meta"):
-        policy = Pi0(config)
+    with without_numbers():
+        policy = make()
+    known = {name: buffer for name, buffer in policy.named_buffers() if not buffer.is_meta}
     policy = policy.store_as(dtype).to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)
     pattern = torch.randn(_PATTERN, device=device, generator=generator).to(dtype)
@@ -110,6 +119,9 @@ def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> P
             for part in parameter.view(-1).split(_PATTERN):
                 torch.mul(pattern[: part.numel()], scale, out=part)
         for name, buffer in policy.named_buffers():
+            if name in known:
+                buffer.copy_(known[name])
+                continue
             raise InputError(f"policy: buffer {name} of {tuple(buffer.shape)} has no value without a checkpoint")
     return policy.eval().requires_grad_(False)
 

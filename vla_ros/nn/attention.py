@@ -6,35 +6,48 @@ from torch import Tensor
 
 
 def causal_mask(valid: Tensor, groups: int, prefix: Tensor | None = None) -> Tensor:
-    """(B, S) valid keys to those that each query sees, itself and what is before it: (B, 1, groups * S, S).
+    """(B, S) valid keys to those that each query sees, itself and what is before it: (B, 1, S * groups, S).
 
-    `prefix`: (B, P), valid keys before all of these, which every query sees: (B, 1, groups * S, P + S).
+    `prefix`: (B, P), valid keys before all of these, which every query sees: (B, 1, S * groups, P + S).
     """
     length = valid.shape[1]
     sees = torch.ones(length, length, dtype=torch.bool, device=valid.device).tril() & valid[:, None]
     if prefix is not None:
         sees = torch.cat([prefix[:, None].expand(-1, length, -1), sees], dim=2)
-    return sees[:, None].repeat(1, 1, groups, 1)
+    return sees[:, None].repeat_interleave(groups, dim=2)
+
+
+def added_mask(sees: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A bool mask as numbers that attention adds to its scores, 0 or -inf; what is no bool mask is left as it is.
+
+    Made once for all layers, each of which would make them again. Rows begin at multiples of eight numbers, where a
+    GPU's kernels read them without copying.
+    """
+    if sees is None or sees.dtype != torch.bool:
+        return sees
+    mask = torch.zeros((*sees.shape[:-1], -(-sees.shape[-1] // 8) * 8), dtype=dtype, device=sees.device)
+    return mask[..., : sees.shape[-1]].masked_fill_(~sees, float("-inf"))
 
 
 def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None) -> Tensor:
     """Softmax attention with fewer key/value heads than query heads.
 
-    The query heads that share a key/value head are laid out as further queries of it, so keys and values are read
-    once and never repeated.
+    The query heads that share a key/value head are laid out as further queries of it, those of one token side by side,
+    so keys and values are read once and never repeated; with one key/value head that is how the heads lie already.
 
     Args:
         query: (B, heads, S, D).
         key, value: (B, kv_heads, K, D); `heads` is a multiple of `kv_heads`.
-        key_mask: (B, 1, 1, K) or (B, 1, heads / kv_heads * S, K) bool, True where a key may be seen; None when all may.
+        key_mask: (B, 1, 1, K) or (B, 1, S * heads / kv_heads, K) bool, True where a key may be seen, or numbers that
+            are added to the scores; None when all may.
 
     Returns:
         (B, S, heads * D).
     """
     batch, heads, length, width = query.shape
-    groups = query.reshape(batch, key.shape[1], -1, width)
+    groups = query.unflatten(1, (key.shape[1], -1)).transpose(2, 3).flatten(2, 3)  # (B, kv_heads, S * groups, D)
     out = F.scaled_dot_product_attention(groups, key, value, attn_mask=key_mask)
-    return out.reshape(batch, heads, length, width).transpose(1, 2).reshape(batch, length, heads * width)
+    return out.unflatten(2, (length, -1)).transpose(1, 2).reshape(batch, length, heads * width)
 
 
 class KeyValueCache:

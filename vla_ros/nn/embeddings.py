@@ -20,16 +20,19 @@ def time_features(time: Tensor, width: int, min_period: float = 4e-3, max_period
 
 
 def rotary_table(positions: Tensor, head_dim: int, theta: float = 10_000.0) -> Rotary:
-    """Cosines and sines, each (B, 1, S, head_dim) float32, for (B, S) integer positions."""
+    """Cosines and signed sines as `rotate` takes them, each (B, 1, S, head_dim) float32, for (B, S) integer positions.
+    """
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = positions[:, None, :, None].float() * theta**-exponents
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+    return signed_table(positions[:, None, :, None].float() * theta**-exponents)
+
+
+def signed_table(angles: Tensor) -> Rotary:
+    """(..., head_dim / 2) angles to cosines and sines, (..., head_dim) each, the first half of the sines negative."""
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """Rotate (B, heads, S, head_dim) queries or keys; computed in float32, returned in the type of `x`."""
     cos, sin = rotary
-    wide = x.float()
-    first, second = wide.chunk(2, dim=-1)
-    return (wide * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin).to(x.dtype)

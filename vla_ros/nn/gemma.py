@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_ros.core.records import Count, Inner, Layers, Width
-from vla_ros.nn.attention import KeyValueCache, grouped_attention
+from vla_ros.nn.attention import KeyValueCache, added_mask, grouped_attention
 from vla_ros.nn.embeddings import Rotary, rotate
 from vla_ros.nn.norms import AdaptiveRMSNorm, Modulation, RMSNorm
 
@@ -25,7 +26,7 @@ class GemmaSize:
 
 def add_gated(residual: Tensor, out: Tensor, gate: Tensor | None) -> Tensor:
     """residual + gate · out, (B, S, width); None, of a norm without a gate, leaves the sum plain."""
-    return residual + out if gate is None else residual + gate * out
+    return residual + out if gate is None else torch.addcmul(residual, gate, out)
 
 
 class GemmaLayer(nn.Module):
@@ -50,8 +51,9 @@ class GemmaLayer(nn.Module):
         size = self.size
         normed, gate = self.input_norm(x, modulation)
         heads = self.qkv(normed).unflatten(-1, (-1, size.head_dim)).transpose(1, 2)
-        query, key, value = heads.split([size.heads, size.kv_heads, size.kv_heads], dim=1)
-        return rotate(query, rotary), rotate(key, rotary), value, gate
+        turned, value = heads.split([size.heads + size.kv_heads, size.kv_heads], dim=1)
+        query, key = rotate(turned, rotary).split([size.heads, size.kv_heads], dim=1)
+        return query, key, value, gate
 
     def finish(self, x: Tensor, attended: Tensor, gate: Tensor | None, modulation: Modulation | None) -> Tensor:
         """Attention's output (B, S, heads * D) and the MLP added to the residual (B, S, width)."""
@@ -74,9 +76,16 @@ class GemmaTower(nn.Module):
         self.norm = _norm(size.width, condition_width)
 
     def modulations(self, condition: Tensor) -> list[Modulation]:
-        """Scale, shift, gate of every norm in order (two a layer, then the last) for an (N, width) condition."""
-        norms = [norm for layer in self.layers for norm in (layer.input_norm, layer.post_norm)]
-        return [norm.modulation(condition) for norm in (*norms, self.norm)]
+        """1 + scale, shift, gate of every norm in order (two a layer, then the last) for an (N, width) condition."""
+        kind = self.layers[0].qkv.weight.dtype
+        return [norm.modulation(condition, kind) for norm in self._norms()]
+
+    def scales(self) -> list[Tensor]:
+        """What stands in the place of modulations where norms are not adaptive: for many calls of `forward`."""
+        return [norm.scale() for norm in self._norms()]
+
+    def _norms(self) -> list[nn.Module]:
+        return [*(norm for layer in self.layers for norm in (layer.input_norm, layer.post_norm)), self.norm]
 
     def fill(self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None) -> None:
         """Run (B, S, width) tokens only for the keys and values they leave in the cache.
@@ -84,6 +93,7 @@ class GemmaTower(nn.Module):
         The last layer stops at its keys and values, since nothing reads what would come after them: exact, and one
         layer's attention and MLP less.
         """
+        key_mask = added_mask(key_mask, x.dtype)
         for index, layer in enumerate(self.layers):
             query, key, value, gate = layer.project(x, rotary, None)
             keys, values = cache.store(index, key, value)
@@ -92,13 +102,14 @@ class GemmaTower(nn.Module):
 
     def forward(
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None,
-        modulations: list[Modulation] | None = None, keep: bool = False,
+        modulations: list[Modulation] | list[Tensor] | None = None, keep: bool = False,
     ) -> Tensor:
         """(B, S, width) tokens that see the cache and each other, to (B, S, width) after the last norm.
 
+        `modulations`: of adaptive norms, or `scales()` of others, which are made here where they are None.
         `keep`: their keys and values stay in the cache, for tokens that are decoded one after the other.
         """
-        steps = modulations or [None] * (2 * len(self.layers) + 1)
+        key_mask, steps = added_mask(key_mask, x.dtype), modulations or [None] * (2 * len(self.layers) + 1)
         for index, layer in enumerate(self.layers):
             query, key, value, gate = layer.project(x, rotary, steps[2 * index])
             keys, values = (cache.store if keep else cache.attach)(index, key, value)

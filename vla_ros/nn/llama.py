@@ -43,7 +43,7 @@ class LlamaNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) to the same."""
-        return (rms_normalised(x, self.epsilon) * self.weight.float()).to(x.dtype)
+        return rms_normalised(x, self.epsilon, self.weight.float()).to(x.dtype)
 
 
 class LlamaLayer(nn.Module):

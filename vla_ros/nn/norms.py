@@ -4,13 +4,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Modulation = tuple[Tensor, Tensor, Tensor]  # scale, shift, gate
+Modulation = tuple[Tensor, Tensor, Tensor]  # 1 + scale, shift, gate
 
 
-def rms_normalised(x: Tensor, eps: float) -> Tensor:
-    """(..., width) to x / sqrt(mean(x²) + eps) over the last dimension, (..., width) float32."""
-    wide = x.float()
-    return wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)
+def rms_normalised(x: Tensor, eps: float, weight: Tensor | None = None) -> Tensor:
+    """(..., width) to x / sqrt(mean(x²) + eps), times a (width,) float32 weight, (..., width) float32.
+
+    On a GPU it is one kernel.
+    """
+    return functional.rms_norm(x.float(), x.shape[-1:], weight, eps)
 
 
 def layer_normalised(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -29,9 +31,14 @@ class RMSNorm(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x: Tensor, modulation: Modulation | None = None) -> tuple[Tensor, Tensor | None]:
-        """(..., width) to the normalised tensor in the type of `x`, and no gate."""
-        return (rms_normalised(x, self.eps) * (1 + self.weight.float())).to(x.dtype), None
+    def scale(self) -> Tensor:
+        """(width,) float32."""
+        return 1 + self.weight.float()
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """(..., width) to the normalised tensor in the type of `x`, and no gate; `scale`: `scale()`, where it is there
+        already."""
+        return rms_normalised(x, self.eps, self.scale() if scale is None else scale).to(x.dtype), None
 
 
 class AdaptiveRMSNorm(nn.Module):
@@ -48,12 +55,13 @@ class AdaptiveRMSNorm(nn.Module):
         nn.init.zeros_(self.dense.weight)
         nn.init.zeros_(self.dense.bias)
 
-    def modulation(self, condition: Tensor) -> Modulation:
-        """Scale, shift and gate, each (N, 1, width), for an (N, condition_width) condition."""
-        return self.dense(condition.to(self.dense.weight.dtype))[:, None, :].chunk(3, dim=-1)
+    def modulation(self, condition: Tensor, dtype: torch.dtype) -> Modulation:
+        """1 + scale and shift in float32 and the gate in `dtype`, each (N, 1, width), for an (N, condition_width)
+        condition."""
+        scale, shift, gate = self.dense(condition.to(self.dense.weight.dtype))[:, None, :].chunk(3, dim=-1)
+        return 1 + scale.float(), shift.float(), gate.to(dtype)
 
     def forward(self, x: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor]:
         """(B, S, width) to the normalised tensor in the type of `x` and the gate (N, 1, width)."""
         scale, shift, gate = modulation
-        out = rms_normalised(x, self.eps) * (1 + scale.float()) + shift.float()
-        return out.to(x.dtype), gate.to(x.dtype)
+        return torch.addcmul(shift, rms_normalised(x, self.eps), scale).to(x.dtype), gate

@@ -145,7 +145,7 @@ def sample(
     for step in range(num_steps):
         time = 1 - step / num_steps
         v = velocity(x, step) if steer is None else guided(velocity, x, step, time, steer, weights)
-        x = x - v / num_steps
+        x = torch.sub(x, v, alpha=1 / num_steps)
     return x
 
 

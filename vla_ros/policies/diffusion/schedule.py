@@ -6,9 +6,9 @@ Their `step` looks its coefficients up at run time, and draws noise that cannot 
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.diffusion.config import DiffusionConfig
@@ -27,8 +27,10 @@ class Step:
     spread: float
 
 
-def make_scheduler(config: DiffusionConfig) -> DDPMScheduler | DDIMScheduler:
+def make_scheduler(config: DiffusionConfig) -> Any:
     """diffusers' scheduler with the policy's settings; it adds the noise in training."""
+    from diffusers import DDIMScheduler, DDPMScheduler  # a second, and few policies need it
+
     kind = {"DDPM": DDPMScheduler, "DDIM": DDIMScheduler}[config.noise_scheduler_type]
     with torch.device("cpu"):  # its tables are needed even where a network is built without memory
         return kind(

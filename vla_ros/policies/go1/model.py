@@ -37,7 +37,7 @@ class GO1Context:
 
     Attributes:
         keys, values: (B, kv_heads, P, head_dim) of each layer, the keys rotated.
-        visible: (B, 1, groups * n, P + n) bool, True where one of the expert's n = 3 + H tokens sees a key.
+        visible: (B, 1, n * groups, P + n) bool, True where one of the expert's n = 3 + H tokens sees a key.
         rotary: of the n tokens.
         head: (B, 2, width), frequency and state.
     """
@@ -163,7 +163,7 @@ class GO1(Policy):
         block = torch.ones(own, own, dtype=torch.bool, device=valid.device)
         block[:HEAD, HEAD:] = False
         visible = torch.cat([valid[:, None].expand(-1, own, -1), block.expand(len(valid), -1, -1)], dim=2)
-        visible = visible[:, None].repeat(1, 1, size.heads // size.kv_heads, 1)
+        visible = visible[:, None].repeat_interleave(size.heads // size.kv_heads, dim=2)
         weight = self.state_in[0].weight
         frequency = batch["control_frequency"].to(weight.dtype).float()
         head = [self._scalar(self.frequency_in, frequency), self.state_in(batch["state"].to(weight.dtype))]

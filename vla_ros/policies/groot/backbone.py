@@ -70,7 +70,7 @@ class Backbone(nn.Module):
         x = torch.where(at_image[..., None], images.to(x.dtype), x).to(self.layers[0].qkv.weight.dtype)
         rotary = self._rotary(tokens, positions)
         length, groups = tokens.shape[1], self.config.text.heads // self.config.text.kv_heads
-        own = torch.eye(length, dtype=torch.bool, device=tokens.device).repeat(groups, 1)
+        own = torch.eye(length, dtype=torch.bool, device=tokens.device).repeat_interleave(groups, dim=0)
         mask = causal_mask(valid, groups) | own  # a row that sees nothing is NaN
         kept = valid[..., None].to(x.dtype)
         for index, layer in enumerate(self.layers):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vla_ros.core.records import Count, Inner, Layers, Width
-from vla_ros.nn.embeddings import Rotary
+from vla_ros.nn.embeddings import Rotary, signed_table
 from vla_ros.nn.norms import layer_normalised
 from vla_ros.nn.siglip import SiglipLayer
 
@@ -170,14 +170,13 @@ class QwenVision(nn.Module):
         return self.merger(blocks(x.view(shape))), deeper
 
     def _rotary(self, rows: int, columns: int, device: torch.device) -> Rotary:
-        """Cosines and sines, (1, 1, rows * columns, head_dim): half of the turns by the row, half by the column."""
+        """Of (1, 1, rows * columns, head_dim): half of the turns by the row, half by the column."""
         quarter = torch.arange(0, self.head_dim // 2, 2, device=device, dtype=torch.float32) / (self.head_dim // 2)
         turns = 10_000.0**-quarter
         row = torch.arange(rows, device=device).float()[:, None, None] * turns
         column = torch.arange(columns, device=device).float()[None, :, None] * turns
         angles = torch.cat([row.expand(-1, columns, -1), column.expand(rows, -1, -1)], dim=-1).flatten(0, 1)
-        angles = torch.cat([angles, angles], dim=-1)[None, None]
-        return angles.cos(), angles.sin()
+        return signed_table(angles[None, None])
 
 
 def blocks(x: Tensor) -> Tensor:

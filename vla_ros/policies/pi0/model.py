@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vla_ros.nn.attention import KeyValueCache
+from vla_ros.nn.attention import KeyValueCache, added_mask
 from vla_ros.nn.embeddings import Rotary, rotary_table, time_features
 from vla_ros.nn.gemma import GemmaTower
 from vla_ros.nn.norms import Modulation
@@ -28,7 +28,7 @@ class StepConstants:
 
     Attributes:
         bias: (N, width), π0: the time's share of the action-time MLP's first layer.
-        modulations: π0.5: scale, shift and gate of every norm of the expert, each (N, 1, width).
+        modulations: π0.5: 1 + scale, shift and gate of every norm of the expert, each (N, 1, width).
     """
 
     bias: Tensor | None = None
@@ -50,13 +50,17 @@ class Pi0Context:
 
     Attributes:
         cache: (2, layers, B, kv_heads, P, head_dim) keys and values of P tokens.
-        key_mask: (B, 1, 1, P + H) bool, which of them and of the action tokens are seen.
+        key_mask: (B, 1, 1, P + H), what attention adds for each of them and of the action tokens: 0, or -inf where it
+            is not seen.
         rotary: of the H action tokens.
     """
 
     cache: Tensor
     key_mask: Tensor
     rotary: Rotary
+
+
+Ready = tuple[Pi0Context, KeyValueCache, list[Tensor] | None]  # and the scales of the expert's norms
 
 
 class Pi0(FlowPolicy):
@@ -107,6 +111,7 @@ class Pi0(FlowPolicy):
         # Masked tokens take no positions, so a masked camera or a longer padding changes nothing.
         count = valid.sum(dim=1, keepdim=True)
         key_mask = F.pad(valid, (0, extra + horizon), value=True)[:, None, None, :]
+        key_mask = added_mask(key_mask, matrix.dtype)
         rotary = rotary_table((valid.cumsum(dim=1) - 1).clamp(min=0), size.head_dim)
         self.prefix.fill(tokens.to(matrix.dtype), rotary, cache, key_mask[..., :length])
         if self.config.state_token:
@@ -125,19 +130,20 @@ class Pi0(FlowPolicy):
         condition = F.silu(self.time_out(F.silu(self.time_in(features))))
         return StepConstants(modulations=self.expert.modulations(condition))
 
-    def ready(self, context: Pi0Context) -> tuple[Pi0Context, KeyValueCache]:
+    def ready(self, context: Pi0Context) -> Ready:
         """With its keys and values copied into a cache with space for H more; the context is left unchanged."""
-        return context, KeyValueCache(context.cache, self.config.horizon)
+        scales = None if self.config.adaptive else self.expert.scales()
+        return context, KeyValueCache(context.cache, self.config.horizon), scales
 
-    def velocity(self, ready: tuple[Pi0Context, KeyValueCache], noisy: Tensor, constants: StepConstants) -> Tensor:
+    def velocity(self, ready: Ready, noisy: Tensor, constants: StepConstants) -> Tensor:
         """noise - actions, (B, H, D), of (B, H, D) noisy actions with the constants of one time or of B."""
-        context, cache = ready
+        context, cache, scales = ready
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         if not self.config.adaptive:
             x = F.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants.bias[:, None]
             x = self.time_out(F.silu(x))
         x = x.to(self.expert.layers[0].qkv.weight.dtype)
-        x = self.expert(x, context.rotary, cache, context.key_mask, constants.modulations)
+        x = self.expert(x, context.rotary, cache, context.key_mask, constants.modulations or scales)
         return self.action_out(x.to(self.action_out.weight.dtype)).to(noisy.dtype)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:

@@ -71,7 +71,7 @@ class Gemma(Backbone):
         size, (rows, length) = self.size.text, x.shape[:2]
         start = valid.shape[1] - length
         places = torch.arange(start, start + length, device=x.device)[None]
-        mask = causal_mask(valid, 1)[:, :, start:].repeat(1, 1, size.heads // size.kv_heads, 1)
+        mask = causal_mask(valid, 1)[:, :, start:].repeat_interleave(size.heads // size.kv_heads, dim=2)
         x = (x * self.scale).to(self.embedding.weight.dtype)
         kept = self.cache(rows, length) if cache is None else cache
         return self.tower(x, rotary_table(places, size.head_dim), kept, mask, keep=True)

@@ -30,7 +30,7 @@ class SmolVLAContext:
 
     Attributes:
         keys, values: (B, kv_heads, P, head_dim) of each layer, in cross layers as the expert translates them.
-        cross_mask: (B, 1, 1, P) bool; joint_mask: (B, 1, groups * H, P + H) bool, True where a key may be seen.
+        cross_mask: (B, 1, 1, P) bool; joint_mask: (B, 1, H * groups, P + H) bool, True where a key may be seen.
         joint_rotary, cross_rotary: of the action tokens, counted from the prefix's end and from zero.
     """
 
@@ -105,7 +105,7 @@ class SmolVLA(FlowPolicy):
         # Only the state sees the state; no token sees padding.
         sees = valid[:, None, :].repeat(1, x.shape[1], 1)
         sees[:, :-1, -1] = False
-        mask = sees[:, None].repeat(1, 1, groups, 1)
+        mask = sees[:, None].repeat_interleave(groups, dim=2)
         keys, values = [], []
         for i, (layer, reader) in enumerate(zip(self.text, self.expert, strict=True)):
             query, key, value = layer.project(x, rotary)
