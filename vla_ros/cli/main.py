@@ -13,6 +13,7 @@ from vla_ros.core.text import say
 COMMANDS = {
     "demo": ("vla_ros.cli.demo", "the simulated arm follows three instructions"),
     "run": ("vla_ros.cli.run", "policy and executor for a real robot (what vla.launch.py starts)"),
+    "serve": ("vla_ros.cli.serve", "a policy for robots on other machines, over openpi's websocket protocol"),
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
     "top": ("vla_ros.cli.top", "live view of a running graph"),
     "eval": ("vla_ros.cli.eval", "success of a policy in the simulator, through the graph, in lockstep"),

@@ -12,6 +12,7 @@ from typing import Any
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.hub import no_folder, snapshot
 from vla_ros.core.records import read_mapping, value_of
+from vla_ros.core.resources import is_server
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import Family, LoadedPolicy
 from vla_ros.policies.formats.pickles import not_loaded
@@ -63,6 +64,9 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     Raises InputError that names the file and the field.
     """
     said, path = str(path), Path(path).expanduser()
+    if is_server(said):
+        raise InputError(f"{said}: a server, expected a checkpoint folder or a policy file of one: its weights are "
+                         "needed here")
     if not path.exists():
         raise InputError(f"checkpoint {path}: {no_folder(path, said)}")
     not_loaded(path)
@@ -74,6 +78,8 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
         return located(path), options
     where = f"policy file {path}"
     data = read_mapping(path, "policy file")
+    if "server" in data:
+        raise InputError(f"{where}: server {shown(data['server'])}, expected 'checkpoint': its weights are needed here")
     if data.get("checkpoint") is None:
         raise InputError(f"{where}: expected the path of a 'checkpoint'")
 
