@@ -15,6 +15,7 @@ from vla_ros.core.text import say
 COMMANDS = {
     "demo": ("vla_ros.cli.demo", "the simulated arm follows three instructions"),
     "run": ("vla_ros.cli.run", "policy and executor for a real robot (what vla.launch.py starts)"),
+    "serve": ("vla_ros.cli.serve", "a policy for robots on other machines, over openpi's websocket protocol"),
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
     "say": ("vla_ros.cli.say", "give the robot an instruction, or stop it"),
     "e-stop": ("vla_ros.cli.e_stop", "press the e-stop, or reset it"),

@@ -100,13 +100,12 @@ class SessionPredictor:
 
     def __init__(self, name: str, session: "PolicySession", robot: RobotSpec) -> None:
         """Raises InputError for a policy whose actions are not joint positions."""
-        embodiment = getattr(session.processor, "embodiment", None)
-        if embodiment is not None and embodiment.tool:
+        if session.processor.tool:
             raise InputError(f"{name}: its actions are a tool's, expected joints: they are compared with recorded ones")
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
         self.n_obs_steps = 1 - min(min(offsets) for offsets in session.processor.steps().values())
-        self.paced = session.policy.traits.paced
+        self.paced = session.traits.paced
         self.begin = session.begin
         self._joints = robot.joint_names
 

@@ -16,13 +16,13 @@ from typing import Any
 
 from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_line
-from vla_ros.core.resources import resolve_robot
+from vla_ros.core.resources import is_server, resolve_robot
 from vla_ros.core.terminal import Terminal
 from vla_ros.nodes.parameter_files import check_sections, means, sections
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", required=True, help="checkpoint folder or policy file")
+    parser.add_argument("--policy", required=True, help="checkpoint folder, policy file, or ws://HOST:PORT of a server")
     options.robot(parser, required=True)
     options.device(parser, default=None)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), help="of the weights (default: auto)")
@@ -46,7 +46,8 @@ def node_parameters(args: argparse.Namespace, dry_run: bool) -> dict[str, dict[s
     common: dict[str, Any] = {"robot": str(resolve_robot(args.robot)), "autostart": False}
     if args.use_sim_time:
         common["use_sim_time"] = True
-    policy = common | {"policy": str(Path(args.policy).expanduser().resolve())}
+    path = args.policy if is_server(args.policy) else str(Path(args.policy).expanduser().resolve())
+    policy = common | {"policy": path}
     policy |= {
         name: getattr(args, name) for name in ("device", "dtype", "num_steps") if getattr(args, name) is not None
     }

@@ -12,6 +12,7 @@ MODULES = {
     "train": ("peft", "tensorboardX"),
     "sim": ("mujoco",),
     "tool": ("pinocchio",),
+    "remote": ("websockets", "msgpack"),
     "view": ("rerun",),
 }  # fmt: skip
 # Of package.xml: not in workspace.txt.
@@ -34,7 +35,7 @@ def what_to_install(error: BaseException) -> str:
     if sourced and module in _DISTRIBUTION:  # its messages are built with its numpy
         return (f"{module} is not installed for {sys.executable}: rosdep install --from-paths src --ignore-src, in a "
                 "virtual environment that sees the system's packages (README.md, Quick start)")
-    name = "workspace" if sourced and needed not in ("train", "view") else needed
+    name = "workspace" if sourced and needed not in ("train", "remote", "view") else needed
     return f"{module} is not installed for {sys.executable}: pip install -r {_folder() / name}.txt, in a virtual " \
            "environment (README.md, Quick start)"
 

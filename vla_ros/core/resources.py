@@ -6,6 +6,8 @@ from pathlib import Path
 
 from vla_ros.core.errors import InputError
 
+SCHEMES = ("ws://", "wss://")  # of a policy on another machine
+
 
 def config_file(name: str) -> Path:
     """The path of a file under `config/`, for example "robots/so101.yaml".
@@ -33,6 +35,11 @@ def resolve_robot(robot: str | Path) -> Path:
         return known[str(robot)]
     what = "not a regular file" if path.exists() else "no such file"
     raise InputError(f"robot {str(robot)!r}: {what}, expected a path or one of {', '.join(sorted(known))}")
+
+
+def is_server(policy: str | Path) -> bool:
+    """Whether what a user names as a policy is a server's URL; a Path has lost one of the slashes."""
+    return str(policy).startswith(tuple(scheme[:-1] for scheme in SCHEMES))
 
 
 def _folders() -> list[Path]:

@@ -107,7 +107,9 @@ class Watch:
             rows.append(("policy", state_text(POLICY_STATES[policy.state])))
             rows.append(("inference", f"{milliseconds(policy.inference_time)} "
                                       f"(encode {milliseconds(policy.encode_time)}, "
-                                      f"act {milliseconds(policy.act_time)}), {policy.rate:.1f} Hz"))
+                                      f"act {milliseconds(policy.act_time)}"
+                                      + (f", flight {milliseconds(policy.flight_time)}" if policy.flight_time else "")
+                                      + f"), {policy.rate:.1f} Hz"))
             if policy.message:
                 rows.append(("", Text(plain(policy.message, LONGEST), style="yellow")))
         rows += [("", Text(words, style="bold red")) for words in self.warnings()]

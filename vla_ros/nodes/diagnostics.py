@@ -50,6 +50,7 @@ def policy_diagnostic(status: PolicyStatus) -> DiagnosticStatus:
                 "inference time (s)": status.inference_time,
                 "encode time (s)": status.encode_time,
                 "act time (s)": status.act_time,
+                "flight time (s)": status.flight_time,
                 "observation age (s)": status.observation_age,
                 "chunks": status.chunks,
                 "refused observations": status.refused_observations,

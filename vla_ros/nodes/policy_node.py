@@ -64,20 +64,20 @@ class PolicyNode(ManagedNode):
         values = self.parameters
         robot = self.load_robot()
         if not values.policy:
-            raise InputError("parameter policy: empty, expected a checkpoint folder or a policy file")
+            raise InputError("parameter policy: empty, expected a checkpoint folder, a policy file or ws://HOST:PORT")
         if values.threads:
             torch.set_num_threads(values.threads)
         begin = time.perf_counter()
         self._session = session = open_session(
             values.policy, robot, values.device, values.dtype, values.session_options(), values.tokenizer or None
         )
-        processor, traits = session.processor, session.policy.traits
+        processor, traits = session.processor, session.traits
         if traits.paced and values.max_rate:
             raise InputError(f"max_rate {values.max_rate:g} Hz: the policy remembers and is asked once every "
                              f"{processor.step_dt:g} s, expected 0")
         self.get_logger().info(
-            f"{session.loaded.family} ({session.loaded.layout}) on {session.device} from {values.policy}: "
-            f"cameras {list(processor.cameras)}, horizon {processor.horizon} x {processor.step_dt:g} s, "
+            f"{session.title} from {values.policy}: "
+            f"cameras {list(processor.cameras)}, horizon {processor.horizon or 'unknown'} x {processor.step_dt:g} s, "
             f"ready after {time.perf_counter() - begin:.1f} s"
         )
         # Messages are kept long enough for the oldest step of a history and for parts that ran ahead of the others.
@@ -96,7 +96,7 @@ class PolicyNode(ManagedNode):
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
             post_callback=self._clock_jumped,
         )
-        self._set_status(PolicyStatus.INACTIVE, policy=f"{session.loaded.family} {values.policy}", inferences=0,
+        self._set_status(PolicyStatus.INACTIVE, policy=f"{session.family} {values.policy}", inferences=0,
                          chunks=0, refused_observations=0)
 
     def activate(self) -> None:
@@ -123,6 +123,8 @@ class PolicyNode(ManagedNode):
         self._set_status(PolicyStatus.INACTIVE, waiting_for=[], rate=0.0)
 
     def release(self) -> None:
+        if self._session is not None:
+            self._session.close()
         self._session = None
         if self._clock_watch is not None:
             self._clock_watch.unregister()
@@ -259,7 +261,7 @@ class PolicyNode(ManagedNode):
         sample = make_sample(steps, processor, text)
         if text != self._met:
             self._met = text
-            if not session.policy.traits.pads:  # shapes that may be new are recorded before the robot follows them
+            if not session.traits.pads:  # shapes that may be new are recorded before the robot follows them
                 session.meet([sample])
                 with self._wake:
                     self._trigger.restart()  # then it sees what is newest; in lockstep nothing newer would come
@@ -282,7 +284,7 @@ class PolicyNode(ManagedNode):
         self._chunks.publish(chunk_message(ActionChunk, ActionPart, chunk))
         age = (self.now_ns() - observation.stamp_ns) / NS
         session.delivered(age)
-        if session.policy.traits.paced and result.total_time > processor.step_dt:
+        if session.traits.paced and result.total_time > processor.step_dt:
             self.get_logger().warning(
                 f"an inference took {result.total_time:.3f} s; the policy remembers and must be asked every "
                 f"{processor.step_dt:g} s", throttle_duration_sec=5.0,
@@ -297,6 +299,7 @@ class PolicyNode(ManagedNode):
             inference_time=result.total_time,
             encode_time=result.encode_time,
             act_time=result.act_time,
+            flight_time=result.flight_time,
             observation_age=age,
             rate=self._rate(),
         )

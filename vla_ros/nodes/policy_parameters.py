@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class PolicyParameters(NodeParameters):
     """The settings of a `PolicySession` (see `runtime.session.SessionOptions`), and how fresh its inputs must be."""
 
-    policy: str = parameter("", "checkpoint folder, or a policy file that names one")
+    policy: str = parameter("", "checkpoint folder, a policy file, or ws://HOST:PORT of a server")
     tokenizer: str = parameter("", "folder of the tokenizer's files; empty: the checkpoint's own")
     device: str = parameter("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU where there is one")
     dtype: str = parameter(

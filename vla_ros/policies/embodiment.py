@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from vla_ros.core.chunk import Part, Targets
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, record, value_of
 from vla_ros.policies.dimension import MODES, Dimension, read_dimension
@@ -156,6 +157,16 @@ class Embodiment:
                 value = np.cumsum(value, axis=-1) + start
             targets[..., self.joints.index(dimension.joint)] = dimension.to_robot(value)
         return targets
+
+    def targets(self, actions: np.ndarray, states: np.ndarray) -> list[Targets]:
+        """(B, H, A) actions in the policy's units and the (B, J) observed states to the commanded joints' positions,
+        (H, joints) each, and what is a tool's."""
+        columns = [self.joints.index(name) for name in self.commanded]
+        parts = [[Part(self.commanded, row[:, columns])] if columns else []
+                 for row in self.actions_to_robot(actions, states)]
+        if self.tool:
+            parts = [[self.tool.part(row, self.actions), *found] for row, found in zip(actions, parts, strict=True)]
+        return [Targets(tuple(found)) for found in parts]
 
     def _value(self, dimension: Dimension, values: np.ndarray) -> np.ndarray:
         if dimension.joint is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vla_ros.core.chunk import Part, Targets
+from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.observation import Sample
 from vla_ros.core.stream import JOINT_STATES
@@ -25,8 +25,8 @@ from vla_ros.policies.rows import chunk_statistics
 from vla_ros.policies.tokenizer import Tokenizer
 
 
-class Processor(ABC):
-    """Samples to batches, and what the policy answers to targets.
+class Interface:
+    """What a policy reads of a robot and commands, wherever it runs.
 
     Attributes:
         joints: J robot joint names in the robot file's order, which is that of `Sample.state` and `Sample.actions`.
@@ -35,8 +35,7 @@ class Processor(ABC):
         n_obs_steps: T, observation steps a Sample holds.
         horizon: rows per chunk.
         streams: names of the robot file's other streams that the policy reads.
-        first_action_step: in training, the first row of `Sample.actions` is for t + first_action_step * step_dt and
-            the last for t + (horizon - 1) * step_dt; negative for policies whose network covers the past as well.
+        tool: ("pose" or "delta", frame) of actions that move the robot's tool; None where they move joints alone.
     """
 
     joints: tuple[str, ...]
@@ -44,8 +43,12 @@ class Processor(ABC):
     step_dt: float
     n_obs_steps: int = 1
     horizon: int
-    first_action_step: int = 0
     streams: tuple[str, ...] = ()
+
+    @property
+    def tool(self) -> tuple[str, str] | None:
+        said = getattr(getattr(self, "embodiment", None), "tool", None)
+        return (said.space, said.frame) if said else None
 
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
         """stream -> offsets of its observation steps in `step_dt`, oldest first; "joint_states" is the state.
@@ -54,6 +57,21 @@ class Processor(ABC):
         """
         steps = tuple(range(1 - self.n_obs_steps, 1))
         return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Words of an instruction that map to <unk>, or to nothing: the policy's vocabulary lacks them."""
+        return ()
+
+
+class Processor(Interface, ABC):
+    """Samples to batches, and what the policy answers to targets.
+
+    Attributes:
+        first_action_step: in training, the first row of `Sample.actions` is for t + first_action_step * step_dt and
+            the last for t + (horizon - 1) * step_dt; negative for policies whose network covers the past as well.
+    """
+
+    first_action_step: int = 0
 
     @abstractmethod
     def inputs(self, samples: Sequence[Sample]) -> Batch:
@@ -76,10 +94,6 @@ class Processor(ABC):
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """The inverse of `outputs`: (B, H, D) float32 normalised actions, and (B, H) bool, which rows survive the way
         back (a normalisation that flattens or clips a value loses it)."""
-
-    def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Words of an instruction that map to <unk>, or to nothing: the policy's vocabulary lacks them."""
-        return ()
 
     def with_statistics(self, data: TrainingData) -> "Processor":
         """The same processor with the normalisation of other data. Raises InputError when the dimensions differ, or
@@ -238,15 +252,8 @@ class StandardProcessor(Processor):
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
         """(B, H, D) to the commanded joints' positions, (H, joints) each, and what is a tool's."""
-        states, commanded = _newest(samples), self.embodiment.commanded
-        actions = self.policy_actions(answer, states)
-        columns = [self.joints.index(name) for name in commanded]
-        parts = [[Part(commanded, row[:, columns])] if commanded else []
-                 for row in self.embodiment.actions_to_robot(actions, states)]
-        if tool := self.embodiment.tool:
-            told = self.embodiment.actions
-            parts = [[tool.part(row, told), *found] for row, found in zip(actions, parts, strict=True)]
-        return [Targets(tuple(found)) for found in parts]
+        states = _newest(samples)
+        return self.embodiment.targets(self.policy_actions(answer, states), states)
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """(B, H, D) and (B, H); joints that targets leave out stay where they are."""

@@ -12,6 +12,7 @@ from typing import Any
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.hub import broken_link, folder_of, no_folder, snapshot
 from vla_ros.core.records import read_mapping, value_of
+from vla_ros.core.resources import is_server
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.family import REFUSED, Family, LoadedPolicy
 from vla_ros.policies.formats.adapter import is_adapter
@@ -65,6 +66,9 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
     """
     if not str(path).strip():
         raise InputError(f"checkpoint {str(path)!r}: expected the path of a folder or of a policy file")
+    if is_server(str(path)):
+        raise InputError(f"{path}: a server, expected a checkpoint folder or a policy file of one: its weights are "
+                         "needed here")
     said, path = str(path), folder_of(Path(path).expanduser())
     if not path.exists():
         raise InputError(f"checkpoint {path}: {no_folder(path, said)}")
@@ -77,6 +81,8 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
         return located(path), options
     where = f"policy file {path}"
     data = read_mapping(path, "policy file")
+    if "server" in data:
+        raise InputError(f"{where}: server {shown(data['server'])}, expected 'checkpoint': its weights are needed here")
     if data.get("checkpoint") is None:
         raise InputError(f"{where}: expected the path of a 'checkpoint'")
 

@@ -8,22 +8,22 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation, Sample
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, JOINT_STATES
-from vla_ros.policies.processor import Processor
+from vla_ros.policies.processor import Interface
 
 Steps = Mapping[int, Observation]
 
 
-def history_length(processor: Processor) -> float:
+def history_length(processor: Interface) -> float:
     """s of messages to keep, so that the oldest observation step can still be built."""
     return -min(_offsets(processor)) * processor.step_dt
 
 
-def observed_streams(processor: Processor) -> tuple[str, ...]:
+def observed_streams(processor: Interface) -> tuple[str, ...]:
     """Names of the streams that the policy reads, the state among them."""
     return tuple(dict.fromkeys((*processor.steps(), JOINT_STATES)))
 
 
-def observe(build: Callable[[int, Collection[str]], Observation], stamp_ns: int, processor: Processor) -> Steps:
+def observe(build: Callable[[int, Collection[str]], Observation], stamp_ns: int, processor: Interface) -> Steps:
     """Offset in `step_dt` -> the observation at `stamp_ns + offset * step_dt`, of the streams that have this offset.
 
     Steps for which there is nothing (just after the start) are absent.
@@ -45,7 +45,7 @@ def observe(build: Callable[[int, Collection[str]], Observation], stamp_ns: int,
     return steps
 
 
-def make_sample(steps: Steps | Sequence[Observation], processor: Processor, instruction: str) -> Sample:
+def make_sample(steps: Steps | Sequence[Observation], processor: Interface, instruction: str) -> Sample:
     """One Sample of what the policy reads.
 
     A step that is absent repeats the one that follows it, as the published policies with a history do; a command
@@ -79,7 +79,7 @@ def _has(step: Observation, name: str) -> bool:
     return step.state.size > 0 if name == JOINT_STATES else name in step.images or name in step.values
 
 
-def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "warm up") -> Sample:
+def example_sample(robot: RobotSpec, processor: Interface, instruction: str = "warm up") -> Sample:
     """A sample of the right shapes: black images as large as the robot file says, every joint mid-range."""
     images, values, steps = {}, {}, processor.steps()
     for name in set(steps) - {JOINT_STATES}:
@@ -91,7 +91,7 @@ def example_sample(robot: RobotSpec, processor: Processor, instruction: str = "w
     return Sample(images=images, state=state, instruction=instruction, values=values)
 
 
-def _offsets(processor: Processor) -> list[int]:
+def _offsets(processor: Interface) -> list[int]:
     return sorted({0}.union(*processor.steps().values()))
 
 

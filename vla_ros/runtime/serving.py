@@ -1,16 +1,20 @@
 """From what a user names (a checkpoint folder or a policy file, a robot, a device) to a session that is warm."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.processor import Processor
+from vla_ros.policies.processor import Interface
 from vla_ros.policies.registry import LoadedPolicy, load
+from vla_ros.policies.server_file import ServerFile, read_server
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.session import PolicySession, SessionOptions
+
+if TYPE_CHECKING:
+    from vla_ros.runtime.remote.session import RemoteSession
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -29,10 +33,14 @@ def open_policy(
 def open_session(
     path: str | Path, robot: RobotSpec, device: str = "auto", dtype: str = "auto",
     options: SessionOptions | None = None, tokenizer: str | None = None,
-) -> PolicySession:
-    """`open_policy` and a warm-up, so that the first inference takes as long as every other. Raises InputError."""
+) -> Union[PolicySession, "RemoteSession"]:
+    """`open_policy` and a warm-up, so that the first inference takes as long as every other; or a connection to the
+    server that `path` names: `ws://HOST:PORT`, or a policy file with `server`. Raises InputError."""
+    server = read_server(path)
+    if server is not None:
+        return open_server(server, robot, device, dtype, options, tokenizer)
     loaded = open_policy(path, robot, device, dtype, tokenizer)
-    if options and options.guided and getattr(getattr(loaded.processor, "embodiment", None), "tool", None):
+    if options and options.guided and loaded.processor.tool:
         raise InputError("rtc: true, and the policy's actions are a tool's, which real-time chunking does not take; "
                          "expected rtc: false, and mode latest or ensemble of the executor")
     session = PolicySession(loaded, options)
@@ -40,7 +48,37 @@ def open_session(
     return session
 
 
-def check_robot(processor: Processor, robot: RobotSpec) -> None:
+def open_server(
+    server: ServerFile, robot: RobotSpec, device: str = "auto", dtype: str = "auto",
+    options: SessionOptions | None = None, tokenizer: str | None = None,
+) -> "RemoteSession":
+    """A session of a policy that another machine runs, which has answered once.
+
+    Raises InputError for options that are that machine's to choose, and for what does not fit the robot.
+    """
+    from vla_ros.runtime.remote.session import RemoteSession  # takes websockets and msgpack
+
+    options = options or SessionOptions()
+    for name, value, usual in (
+        ("device", device, "auto"), ("dtype", dtype, "auto"), ("tokenizer", tokenizer or "", ""),
+        ("num_steps", options.num_steps or 0, 0), ("compile", options.compile, False),
+    ):
+        if value != usual:
+            raise InputError(f"{name} {value!r}: server {server.server} decides that, expected {usual!r}")
+    if options.guided:
+        raise InputError(f"rtc: true, and server {server.server} runs the policy, which is told of no running chunk; "
+                         "expected rtc: false, and mode latest or ensemble of the executor")
+    session = RemoteSession(server, robot, options.seed)
+    try:
+        check_robot(session.processor, robot)
+        session.warm_up(example_sample(robot, session.processor))
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def check_robot(processor: Interface, robot: RobotSpec) -> None:
     """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in any order.
 
     Raises InputError that names what does not fit.
@@ -59,29 +97,27 @@ def check_robot(processor: Processor, robot: RobotSpec) -> None:
                          f"{list(robot.joint_names)}: "
                          f"{f'{missing} neither in actions nor in hold' if missing else f'no {extra}'}; expected each "
                          "of the robot's joints in actions or hold of the policy file")
-    _check_tool(getattr(processor, "embodiment", None), robot)
+    _check_tool(processor.tool, robot)
     if processor.joints != robot.joint_names:  # a processor with a fixed order
         raise InputError(f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
                          f"{list(robot.joint_names)}; load it with this robot")
 
 
-def _check_tool(embodiment: Embodiment | None, robot: RobotSpec) -> None:
+def _check_tool(said: tuple[str, str] | None, robot: RobotSpec) -> None:
     """Raises InputError where the policy moves a tool that the robot does not have, or in another frame."""
-    if embodiment is None:
-        return
-    if embodiment.tool is None:
+    if said is None:
         if group := robot.tool_group:
             raise InputError(f"the policy's actions are joint positions, robot {robot.name} commands {group.name} by "
                              f"{group.interface}; expected actions of its tool, or an interface that takes joints")
         return
-    said, tool = embodiment.tool, robot.tool
+    (space, frame), tool = said, robot.tool
     if tool is None:
         raise InputError(f"the policy's actions are a tool's, robot {robot.name} has none; expected `tool` in the "
                          "robot file")
-    frames = (tool.frame,) if said.space == "pose" else (tool.frame, tool.link)
-    if said.frame not in frames:
+    frames = (tool.frame,) if space == "pose" else (tool.frame, tool.link)
+    if frame not in frames:
         expected = " or ".join(map(repr, frames))
-        raise InputError(f"tool: frame {said.frame!r}, expected {expected}, as robot {robot.name} has it")
+        raise InputError(f"tool: frame {frame!r}, expected {expected}, as robot {robot.name} has it")
 
 
 def resolve_device(name: str) -> torch.device:

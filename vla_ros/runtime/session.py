@@ -16,7 +16,7 @@ from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.flow import USUAL
-from vla_ros.policies.policy import Batch, Draws, Memory, Steer
+from vla_ros.policies.policy import Batch, Draws, Memory, Steer, Traits
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
 from vla_ros.runtime.rtc import RunningChunk
@@ -63,6 +63,7 @@ class Inference:
         encode_time, act_time: s, of the policy's two stages.
         total_time: s, from the samples to the targets.
         stale: `begin` was called for its episode meanwhile: it is out of date.
+        flight_time: s of it that went to another machine and back; 0 where the policy runs here, or is not known.
     """
 
     targets: Targets
@@ -71,6 +72,7 @@ class Inference:
     act_time: float
     total_time: float
     stale: bool = False
+    flight_time: float = 0.0
 
 
 @contextmanager
@@ -127,6 +129,27 @@ class PolicySession:
         self._beginnings = [0] * size
         self._waiting: set[int] = set()  # rows to begin anew
         self.seed()
+
+    @property
+    def traits(self) -> Traits:
+        return self.policy.traits
+
+    @property
+    def family(self) -> str:
+        return self.loaded.family
+
+    @property
+    def title(self) -> str:
+        """For people: what runs where."""
+        return f"{self.family} ({self.loaded.layout}) on {self.device}"
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an answer depends on the observations before."""
+        return self.traits.paced or self._held.memory is not None
+
+    def close(self) -> None:
+        """Nothing to end; a policy on another machine has a connection."""
 
     def _compiled(self, name: str) -> Callable:
         """Compiled for fixed shapes; a new length of prompt would compile again, so the warm-up visits them all."""

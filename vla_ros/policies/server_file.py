@@ -1,0 +1,132 @@
+"""A policy that another machine runs, as users name it: `ws://HOST:PORT`, or a policy file with `server` in place of
+`checkpoint`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.files import read_bytes
+from vla_ros.core.records import Count, Pixels, Range, read_mapping, record
+from vla_ros.core.resources import SCHEMES, is_server
+from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.images import FITS
+
+Seconds = Annotated[float, Range(0.01, 3600)]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the entries of an observation and of an answer are called. A dot leads into a map: `images.cam_high`.
+
+    Attributes:
+        cameras: key -> camera of the robot file.
+        state: keys of the state, in order -> how many of its numbers each holds.
+        prompt: of the instruction.
+        actions: of the answer's (H, A) rows.
+        channels_first: images are (3, height, width), else (height, width, 3).
+    """
+
+    cameras: Mapping[str, str] = field(default_factory=dict)
+    state: Mapping[str, Count] = field(default_factory=dict)
+    prompt: str = "prompt"
+    actions: str = "actions"
+    channels_first: bool = False
+
+
+@dataclass(frozen=True)
+class ServerFile:
+    """Where a policy runs, and how it is asked.
+
+    Attributes:
+        server: `ws://HOST:PORT`, or `wss://` with TLS.
+        token_file: its first line is sent as `Authorization: Api-Key TOKEN`.
+        certificate: PEM file of the authority that signed the server's certificate; None: those that the system knows.
+        deadline: s that an answer may take, the way there and back included; a new connection too.
+        patience: s for the connection and the first answer when the policy is configured: a server may compile then.
+        images: "raw", or "jpeg" where the server takes it.
+        image_size: (height, width) that images are sent in; None: as the camera gives them.
+        image_fit: how they come to it, a key of `images.FITS`.
+        keys: of a server that does not say them itself; its `cameras` are those of the embodiment.
+        embodiment: the robot's cameras and joints in the server's terms; None: as the server says, which is
+            one of ours.
+    """
+
+    server: str
+    token_file: str | None = None
+    certificate: str | None = None
+    deadline: Seconds = 1.0
+    patience: Seconds = 60.0
+    images: str = "raw"
+    image_size: tuple[Pixels, Pixels] | None = None
+    image_fit: str = "pad"
+    keys: Keys = Keys()
+    embodiment: Embodiment | None = None
+
+    def __post_init__(self) -> None:
+        if not self.server.startswith(SCHEMES) or not _address(self.server):
+            raise InputError(f"server {shown(self.server)}, expected ws://HOST:PORT, or wss:// with TLS")
+        if self.certificate and not self.server.startswith("wss://"):
+            raise InputError(f"certificate with server {self.server}: it has no TLS, expected wss://HOST:PORT")
+        if self.images not in ("raw", "jpeg"):
+            raise InputError(f"images {shown(self.images)}, expected raw or jpeg")
+        fits = sorted(name for name, fit in FITS.items() if fit.dtype().dtype == "uint8")
+        if self.image_fit not in fits:
+            raise InputError(f"image_fit {shown(self.image_fit)}, expected one of {fits}")
+
+    @property
+    def token(self) -> str:
+        """The token, empty where there is none. Raises InputError."""
+        return read_token(self.token_file) if self.token_file else ""
+
+
+def _address(url: str) -> bool:
+    """Whether a URL names a host, perhaps a port, and no user."""
+    try:
+        parts = urlsplit(url)
+        plain = url.isprintable() and not {" ", "@"} & set(url)
+        return plain and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def read_server(path: str | Path) -> ServerFile | None:
+    """What a URL, or a policy file with `server`, says; None for everything else. Raises InputError.
+
+    Paths in the file count from the file.
+    """
+    if is_server(path):
+        return record(ServerFile, {"server": str(path)})
+    path = Path(path).expanduser()
+    if not path.is_file() or path.suffix not in (".yaml", ".yml", ".json"):
+        return None
+    data = read_mapping(path, "policy file")
+    if "server" not in data:
+        return None
+    where = f"policy file {path}"
+    own = {f.name for f in fields(ServerFile)} - {"embodiment"}
+    said = {name: data.pop(name) for name in own & data.keys()}
+    for name in ("token_file", "certificate"):
+        if isinstance(said.get(name), str):
+            said[name] = str(path.parent / Path(said[name]).expanduser())
+    file = record(ServerFile, said, where)
+    if data.keys() - {"step_dt"} or said.get("keys"):
+        embodiment = Embodiment.from_dict(data, where)
+        if embodiment.step_dt is None:
+            raise InputError(f"{where}: missing step_dt, s between the rows of the server's actions")
+        return replace(file, embodiment=embodiment)
+    if data:
+        raise InputError(f"{where}: step_dt alone, expected cameras, state and actions too, or none of them: then the "
+                         "server says it")
+    return file
+
+
+def read_token(path: str | Path) -> str:
+    """The first line of a file. Raises InputError where it can be no token."""
+    text = read_bytes(Path(path).expanduser(), "token file", 10_000).decode("ascii", "replace")
+    token = text.strip().split("\n")[0].strip()
+    if not token or not all("!" <= letter <= "~" for letter in token):
+        raise InputError(f"token file {path}: expected a line of printable ASCII characters without blanks")
+    return token

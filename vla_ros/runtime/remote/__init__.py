@@ -1,0 +1,1 @@
+"""Policies on another machine: openpi's websocket protocol, from both its ends."""

@@ -1,0 +1,167 @@
+"""A policy on another machine with what a `PolicySession` offers to those who serve it."""
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.observation import Sample
+from vla_ros.core.records import record
+from vla_ros.core.robot import RobotSpec
+from vla_ros.policies.policy import Traits
+from vla_ros.policies.server_file import ServerFile
+from vla_ros.runtime.remote.connection import Connection
+from vla_ros.runtime.remote.described import OWN, Described, find
+from vla_ros.runtime.remote.processor import FileProcessor, OwnProcessor
+from vla_ros.runtime.remote.wire import pack, unpack
+from vla_ros.runtime.session import Inference
+
+
+class RemoteSession:
+    """Asks a server for each chunk; all but `begin` from one thread at a time.
+
+    An answer counts when it is there within the deadline, is a sound chunk, and belongs to the question; everything
+    else raises InputError, and the next question connects anew where that is needed. Where the server is one of ours
+    it is told which question is the first of an episode; after a lost connection its policy remembers nothing.
+
+    Args:
+        file: where it is and what it reads.
+        robot: whose cameras and joints.
+        seed: of the policy's draws, on servers of ours.
+
+    Raises:
+        NotYet: the server is not there.
+        InputError: it refuses us, or says what no policy can be.
+    """
+
+    size = 1
+
+    def __init__(self, file: ServerFile, robot: RobotSpec, seed: int = 0) -> None:
+        self.file, self._robot = file, robot
+        self._said: Described | None = None
+        self._first_seed = seed
+        self._lock = threading.Lock()  # guards the two that follow
+        self._beginnings, self._begun = 0, -1  # episodes, and the one that the last answer belongs to
+        self._seed: int | None = seed
+        self._number = self._greeted = 0
+        self._connection = Connection(file, self._greet)
+        try:
+            self._connection.ask(None, file.patience)
+            if self._said is not None:
+                self.processor = OwnProcessor(file, self._said, robot)
+            elif file.embodiment is not None:
+                self.processor = FileProcessor(file, robot)
+            else:
+                raise InputError("it does not describe itself as servers of ours do; expected a policy file with "
+                                 "`server`, `keys`, `cameras`, `state` and `step_dt`")
+            if seed and self._said is None:
+                raise InputError(f"seed {seed}: only servers of ours take one, expected 0")
+        except InputError as error:
+            self.close()
+            raise self._named(error) from None
+        self.traits = Traits(paced=self._said is not None and self._said.paced)
+        self.family = self._said.policy if self._said else "server"
+        self.title = f"{self.family} at {file.server}"
+
+    def _greet(self, metadata: Any) -> None:
+        """Of each new connection. Raises InputError where another policy is served now."""
+        said = find(metadata, OWN)
+        if self.file.embodiment is not None or said is None:
+            described = None
+        else:
+            described = record(Described, said, "metadata")
+        if self._greeted and described != self._said:
+            raise InputError(f"server {self.file.server}: it serves another policy now; configure this node again")
+        self._said = described
+        self._greeted += 1
+
+    def begin(self, rows: Iterable[int] | None = None) -> None:
+        """A new episode: an answer under way is stale. For any thread, at any time."""
+        with self._lock:
+            self._beginnings += 1
+
+    def seed(self, seed: int | None = None, rows: Iterable[int] | None = None) -> None:
+        """Start the draws anew with the next question; without effect on servers that are not ours."""
+        self._seed = self._first_seed if seed is None else seed
+
+    def meet(self, samples: Sequence[Sample], rounds: int = 1) -> None:
+        """Nothing: the server meets new shapes itself."""
+
+    def warm_up(self, sample: Sample, rounds: int = 1) -> int:
+        """One answer, for which the server has `patience`. Raises InputError."""
+        self._ask(sample, self.file.patience)
+        self._begun, self._seed = -1, self._first_seed
+        return 1
+
+    def infer(self, samples: Sequence[Sample], steer: Any = None, draws: Any = None) -> list[Inference]:
+        """The chunk for one sample. Raises InputError."""
+        if steer is not None or draws is not None or len(samples) != 1:
+            raise ValueError("a server is asked for one chunk, without steer and draws")
+        return [self._ask(samples[0], self.file.deadline)]
+
+    def delivered(self, delay: float) -> None:
+        """Nothing: no server is guided by the running chunk."""
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def _ask(self, sample: Sample, seconds: float) -> Inference:
+        start = time.perf_counter()
+        if not np.isfinite(sample.state).all():
+            raise InputError(f"state {shown(sample.state[-1].tolist())}, expected finite numbers")
+        with self._lock:
+            beginnings = self._beginnings
+        seed, self._number = self._seed, self._number + 1
+        message = self.processor.request(sample)
+
+        def question() -> bytes:
+            if self._said is not None:
+                message[OWN] = {"number": self._number, "stamp_ns": sample.stamp_ns, "seed": seed,
+                                "begin": beginnings != self._begun}  # fmt: skip
+            return pack(message)
+
+        frame = self._connection.ask(question, seconds)
+        try:
+            answer = _read(frame)
+            if self._said is not None and find(answer, f"{OWN}.number") != self._number:
+                self._connection.give_up()
+                raise InputError(f"an answer to question {shown(find(answer, f'{OWN}.number'))}, expected "
+                                 f"{self._number}")
+            targets = self.processor.targets(answer, sample)
+        except InputError as error:
+            raise self._named(error) from None
+        with self._lock:
+            stale = beginnings != self._beginnings
+            self._begun = beginnings
+        if self._seed is seed:
+            self._seed = None
+        total = time.perf_counter() - start
+        served = _seconds(answer, "server_timing.infer_ms", total)
+        encode, act = (_seconds(answer, f"policy_timing.{stage}_ms", total) for stage in ("encode", "act"))
+        rows = torch.from_numpy(np.concatenate([part.data for part in targets.parts], axis=1).astype(np.float32))
+        return Inference(targets, rows, encode, act, total, stale, total - served if served else 0.0)
+
+    def _named(self, error: InputError) -> InputError:
+        told = f"server {self.file.server}"
+        return error if str(error).startswith(told) else type(error)(f"{told}: {error}")
+
+
+def _read(frame: bytes | str) -> Any:
+    """Raises InputError for the text of an error, which may be the whole of a traceback, and for no message."""
+    if isinstance(frame, str):
+        lines = [line.strip() for line in frame.splitlines() if line.strip()]
+        raise InputError(f"it answered with an error: {lines[-1] if lines else 'an empty text'}")
+    return unpack(frame, "answer")
+
+
+def _seconds(answer: Any, key: str, total: float) -> float:
+    """ms of an answer in s; 0 where it says none, or more than the whole took."""
+    value = find(answer, key)
+    if isinstance(value, (int, float, np.number)) and 0 <= float(value) / 1e3 <= total:
+        return float(value) / 1e3
+    return 0.0
