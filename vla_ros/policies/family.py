@@ -156,8 +156,7 @@ class Family:
         sizes, parts = self.open(path, layout, options)
         processor = self._processor(f"checkpoint {path}", sizes, parts)
         policy = self._empty(sizes)
-        parameters = sum(parameter.numel() for parameter in policy.parameters())
-        rows = report(self.title or self.name, parameters, processor, parts)
+        rows = report(self.title or self.name, _count(policy), processor, parts)
         try:
             tensors, _, rename, _ = weights = self._weights(path, layout, sizes, options.base)
             if layout in self.layouts:
@@ -217,6 +216,10 @@ class Family:
         """An instance of `config`. Raises InputError that names the field."""
         read = getattr(self.config, "from_dict", None) or partial(record, self.config)
         return read(values, where)
+
+    def parameters(self, sizes: Any) -> int:
+        """How many parameters such a network has; nothing is allocated."""
+        return _count(self._empty(sizes))
 
     def open(self, path: Path, layout: str, options: LoadOptions) -> tuple[Any, Parts]:
         """Everything of a folder but its weights, with the options' overrides applied. Raises InputError."""
@@ -298,6 +301,10 @@ class Family:
         if "vocabulary" in known:
             said["vocabulary"] = make_vocabulary(data.instructions) if values.pop("language", False) else ()
         return {name: value for name, value in said.items() if name in known}
+
+
+def _count(policy: Policy) -> int:
+    return sum(parameter.numel() for parameter in policy.parameters())
 
 
 def lerobot(
