@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from adversary_draws import between, plan, random_robot, random_settings, random_watching, wild
+from adversary_tool import arm, tool_chunk
+from adversary_tool import robot as robot_with_tool
 from command_check import STAMPS, Bounds, CommandCheck
 
 from vla_ros.control.admission import Reason
@@ -71,13 +73,17 @@ class Episode:
         self.bounds: Bounds | None = None
         self.robot = random_robot(rng)
         self.settings = random_settings(rng)
-        more = np.random.default_rng([seed, number, 1])
+        self.more = more = np.random.default_rng([seed, number, 1])
         self.settings = replace(self.settings, **random_watching(more))
+        self.tool = bool(more.random() < 0.1)
+        if self.tool:
+            self.robot = robot_with_tool()
         self.character = str(rng.choice(["regular", "late", "late and clock", "simulated"]))
         self.simulated = self.character == "simulated"
         try:
             limits = Limits.merge(RobotSpec.from_dict(self.robot))
-            self.executor = make(limits, self.robot["control_rate"], self.settings, self.simulated)
+            tool = [arm()] if self.tool else []
+            self.executor = make(limits, self.robot["control_rate"], self.settings, self.simulated, *tool)
         except InputError:
             self.result.faults["robot refused"] += 1
             return
@@ -107,7 +113,7 @@ class Episode:
         # the model
         self.active = self.stopping = self.latched = self.rival = False
         self.cause = 0
-        self.mute = True  # no command until something allows one
+        self.mute = self.heard = True  # no command until something allows one; nobody is known to miss any
         self.going_on = False
         self.starts: list[tuple[np.ndarray, np.ndarray]] = []  # after a silence: positions and when they were told
         self.last: np.ndarray | None = None
@@ -151,8 +157,13 @@ class Episode:
             return
         if name == "joint states well again" and self.joint_mode == "well":
             return
+        if self.tool and name in ("plan", "wild chunk") and self.more.random() < 0.8:
+            name = "tool chunk"
         self.result.faults[name] += 1
-        if name == "plan":
+        if name == "tool chunk":
+            targets, dt = tool_chunk(self.more, self._here)
+            self._send(np.zeros((1, len(self.names))), dt, targets=targets)
+        elif name == "plan":
             self._send(*plan(rng, self.bounds, self._here))
         elif name == "wild chunk":
             self._send(*wild(rng, self.bounds, self._here))
@@ -214,6 +225,7 @@ class Episode:
         if self.latched:
             self._found(E_STOP, "activated while it was latched")
         self.active, self.stopping, self.rival, self.mute = True, False, False, True
+        self.executor.heard = self.heard = bool(self.more.random() < 0.5)
         self.starts = [(self.known.copy(), self.told.copy())]
         if self.simulated:
             self._simulated_tick(*self.periods.start(self.now_ns))
@@ -307,6 +319,9 @@ class Episode:
 
     def _tick(self) -> None:
         self.step += 1
+        if not self.heard and self.more.random() < 0.05:
+            self.result.faults["commands heard at last"] += 1
+            self.executor.heard = self.heard = True
         if self.simulated:
             self._clock_message()
             return
@@ -357,7 +372,8 @@ class Episode:
             if self.active:
                 self.mute, self.starts = True, []
             return
-        self._judge(command, self.latched or self.stopping or state in (STOPPED, E_STOPPED))
+        unheard = not self.heard and self.check.longest_average == 1  # with jerk limits it comes to rest as a hold does
+        self._judge(command, self.latched or self.stopping or state in (STOPPED, E_STOPPED) or unheard)
 
     def _judge(self, command: Any, stopped: bool) -> None:
         position = command.position

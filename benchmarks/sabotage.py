@@ -24,8 +24,8 @@ def with_limits(**change: Callable[[Limits], np.ndarray]) -> Callable[..., Execu
     return make
 
 
-def careless_start(limits: Limits, rate: float, settings: Settings, simulated: bool) -> Executor:
-    return Executor(limits, rate, replace(settings, start_tolerance=1e9), simulated)
+def careless_start(limits: Limits, rate: float, settings: Settings, *args: Any) -> Executor:
+    return Executor(limits, rate, replace(settings, start_tolerance=1e9), *args)
 
 
 class Changed(Executor):
@@ -167,6 +167,12 @@ class Homing(Executor):
         self.limiter.reset(self.home)
 
 
+class Hasty(Executor):
+    """Moves before anybody can have heard of it."""
+
+    heard = property(lambda self: True, lambda self, value: None)
+
+
 class Fragile(Executor):
     def set_instruction(self, text: str) -> None:
         if "[" in text:
@@ -194,6 +200,7 @@ SABOTAGES: dict[str, tuple[Callable[..., Executor], tuple[str, ...]]] = {
     "clock off the grid": (OffGrid, (check.ACCELERATION,)),
     "coasting": (Coasting, (check.BRAKING,)),
     "kicking": (Kicking, (check.STOPPED,)),
+    "hasty": (Hasty, (check.STOPPED,)),
     "talkative": (Talkative, ("command while silent",)),
     "deaf": (Deaf, ("e-stop lost",)),
     "forgetful": (Forgetful, ("e-stop lost",)),
