@@ -81,9 +81,25 @@ class ToolFollower:
         if self._share(jacobian @ found) < 1.0:  # joints that change as fast as they can, each, mix their speeds
             whole = before + change * _share(change, arm.acceleration * dt)
             found = max(found, whole, key=lambda speeds: self._share(jacobian @ speeds))
+        found = self._slowed(found, before, jacobian, room, dt)
         self.limited = min(shares) < 1.0 - _ROUNDING or bool((inside != pose[:3]).any())
         self._judge(pose[:3], left, jacobian @ way, dt)
         return joints + found * dt, found
+
+    def _slowed(
+        self, found: np.ndarray, before: np.ndarray, jacobian: np.ndarray, room: tuple[np.ndarray, np.ndarray],
+        dt: float,
+    ) -> np.ndarray:
+        """(n,) speeds of which those of joints that come to their limits are what still stops there, as the limiter
+        sees to it, and all of which are less where the tool would become too fast by that: its speed counts for more
+        than its acceleration."""
+        able = self.arm.acceleration
+        low, high = (stoppable_speed(most, able, dt) for most in (-room[0], room[1]))
+        found = np.clip(found, -low, high)
+        share = self._share(jacobian @ found)
+        if share >= 1.0:
+            return found
+        return np.clip(before + np.clip(share * found - before, -able * dt, able * dt), -low, high)
 
     def _pace(self, way: np.ndarray, gone: np.ndarray, dt: float) -> float:
         """1/s: the greatest share of the `way` (n,) of the joints, `gone` (6,) of the tool, to go from which all of

@@ -122,13 +122,17 @@ class Embodiment:
     def actions_to_policy(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """(..., H, J) joint targets and the (..., J) observed state to (..., H, A) in the policy's units.
 
-        Raises InputError where some of them are a tool's.
+        Behind the joint targets stand the rows of a tool, as `tool` says them; InputError where they are missing.
         """
-        if self.tool:
-            raise InputError("tool: joint targets become no end-effector actions; such a policy is served, but neither "
-                             "trained nor used with real-time chunking")
         columns = [d.of_mode(self._value(d, actions), self._value(d, state)) for d in self.actions]
-        return np.stack(columns, axis=-1)
+        values = np.stack(columns, axis=-1)
+        if tool := self.tool:
+            if actions.shape[-1] == len(self.joints):
+                raise InputError("tool: joint targets become no end-effector actions; expected a dataset whose actions "
+                                 "are poses of the tool, and no real-time chunking")
+            rows = tool.to_policy(actions[..., len(self.joints) :], self.actions)
+            values[..., tool.columns.start : tool.columns.stop] = rows
+        return values
 
     def actions_to_robot(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
         """The inverse of `actions_to_policy`: (..., H, A) and the observed state to (..., H, J) joint targets."""

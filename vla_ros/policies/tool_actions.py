@@ -57,6 +57,10 @@ class ToolActions:
         values = np.stack([actions[i].to_robot(rows[:, i]) for i in self.columns], axis=-1)
         return Part(pose_names(self.rotation), values, SPACES[self.space], "", self.frame)
 
+    def to_policy(self, rows: np.ndarray, actions: Sequence[Dimension]) -> np.ndarray:
+        """(..., 3 + n) in m and rad to the policy's units, which `actions` say: the inverse of `part`."""
+        return np.stack([actions[i].to_policy(rows[..., k]) for k, i in enumerate(self.columns)], axis=-1)
+
 
 @dataclass(frozen=True)
 class ToolState:

@@ -32,9 +32,11 @@ def open_session(
 ) -> PolicySession:
     """`open_policy` and a warm-up, so that the first inference takes as long as every other. Raises InputError."""
     loaded = open_policy(path, robot, device, dtype, tokenizer)
-    if options and options.guided and getattr(getattr(loaded.processor, "embodiment", None), "tool", None):
-        raise InputError("rtc: true, and the policy's actions are a tool's, which real-time chunking does not take; "
-                         "expected rtc: false, and mode latest or ensemble of the executor")
+    tool = getattr(getattr(loaded.processor, "embodiment", None), "tool", None)
+    if options and options.guided and tool and tool.space != "pose":
+        raise InputError("rtc: true, and the policy's actions are differences of a tool's pose: they count from each "
+                         "chunk's own beginning, so two chunks have no rows in common; expected rtc: false, and mode "
+                         "latest or ensemble of the executor")
     session = PolicySession(loaded, options)
     session.warm_up(example_sample(robot, session.processor))
     return session
