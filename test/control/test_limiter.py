@@ -65,6 +65,48 @@ def test_the_braking_that_is_told_ahead_is_the_stop_that_comes(jerk, targets, mo
     assert (ahead >= np.minimum(bounds.lower, start)).all() and (ahead <= np.maximum(bounds.upper, start)).all()
 
 
+@pytest.mark.parametrize("jerk", [np.inf, 60.0])
+@pytest.mark.parametrize("order", [np.inf, 2])
+def test_joints_that_brake_together_come_to_rest_at_one_moment_on_a_straight_line(order, jerk):
+    limiter = Limiter(limits(jerk), 0.01)
+    limiter.together = ((np.array([0, 1]), order),)
+    limiter.reset(np.array([-0.8, 0.1]))
+    run(limiter, np.tile([0.9, 0.45], (45, 1)))
+    start, speeds = limiter.position, limiter.velocity.copy()
+    assert (speeds > 0.01).all()
+    apart = np.abs(speeds) / limiter.limits.acceleration / 0.01  # periods that each would need by itself
+    ahead = limiter.braking(200)
+    came = np.array([limiter.stop() for _ in ahead])
+    assert np.allclose(ahead, came, atol=1e-12) and np.array_equal(limiter.stop(), came[-1]) and limiter.at_rest
+    assert len(came) == pytest.approx(np.linalg.norm(apart, order), abs=1.01)
+    way = came - start
+    assert np.abs(way[:, 0] * speeds[1] - way[:, 1] * speeds[0]).max() < 1e-12
+    slower = np.abs(np.diff(np.concatenate([[start], came]), n=2, axis=0)) / 1e-4 / limiter.limits.acceleration
+    assert (np.linalg.norm(slower, order, axis=1) <= 1 + 1e-6).all()
+
+
+@given(
+    jerk=st.sampled_from([np.inf, 60.0]), order=st.sampled_from([np.inf, 2]),
+    targets=st.lists(st.tuples(st.floats(-2, 2), st.floats(-2, 2)), min_size=5, max_size=60), stops=st.booleans(),
+)
+def test_joints_that_brake_together_keep_every_limit(jerk, order, targets, stops):
+    """Wherever they are, near their limits too; what is told ahead keeps them as well."""
+    limiter, start = Limiter(limits(jerk), 0.01), np.array([0.1, 0.3])
+    limiter.together = ((np.array([0, 1]), order),)
+    limiter.reset(start)
+    path = run(limiter, np.array(targets))
+    before = path[-2] if len(path) > 1 else start
+    ahead = np.concatenate([[before, limiter.position], limiter.braking(200)])
+    speeds = np.diff(ahead, axis=0) / 0.01
+    bounds = limiter.limits
+    assert (np.abs(np.diff(speeds, axis=0)) / 0.01 <= bounds.acceleration * (1 + 1e-6) + 1e-6).all()
+    assert (ahead >= bounds.lower - 1e-12).all() and (ahead <= bounds.upper + 1e-12).all()
+    came = np.array([limiter.stop() if stops else limiter.brake() for _ in range(120)])
+    gentle = np.concatenate([np.ones(len(path), dtype=bool), np.full(120, not stops)])
+    check_path(bounds, 0.01, start, np.concatenate([path, came]), gentle=gentle)
+    assert np.array_equal(came[-1], came[-2])
+
+
 intervals = st.sampled_from([1e-4, 0.004, 0.02, 0.3])  # s
 
 

@@ -110,6 +110,39 @@ def test_near_a_stretched_arm_nothing_jumps(start, way):
     assert np.abs(velocity[-1]).max() < 0.05
 
 
+STRETCHED = np.array([0.0, 1.0923, -1.2890, -0.0391, 0.541, 0.5])  # the SO-101 as far out as it gets at that height
+
+
+@pytest.mark.parametrize("pan", [0.0, 0.7])
+@pytest.mark.parametrize("bent", [0.0, 0.02, -0.02])
+def test_a_stretched_arm_that_is_asked_straight_inwards_bends_and_comes(pan, bent):
+    limits, arm = so101()
+    joints = STRETCHED + [pan, 0.0, bent, 0.0, 0.0, 0.0]
+    place, rotation = arm.pose(joints)
+    inwards = -np.array([place[0], place[1], 0.0]) / np.linalg.norm(place[:2])
+    goal = place + 0.06 * inwards
+    path = np.array(followed(arm, joints, np.concatenate([goal, rotation.ravel()]), 300))
+    assert np.linalg.norm(arm.pose(path[-1])[0] - goal) < 1e-3
+    velocity = np.diff(path, axis=0) / 0.01
+    assert (np.abs(np.diff(velocity, axis=0)) / 0.01 <= limits.acceleration + 1e-6).all()
+    places = np.array([arm.pose(row)[0] for row in path])
+    off = places - place - np.outer((places - place) @ inwards, inwards)
+    assert np.linalg.norm(off, axis=1).max() < 0.02
+    speed = np.linalg.norm(np.diff(places, axis=0), axis=1) / 0.01
+    assert speed.max() <= 1.05 * arm.tool.velocity and np.abs(path[-1] - path[-10]).max() < 1e-3
+
+
+def test_a_stretched_arm_that_is_asked_further_out_stands():
+    limits, arm = so101()
+    joints = STRETCHED + [0.7, 0.0, 0.0, 0.0, 0.0, 0.0]  # where the box reaches further than the arm
+    place, rotation = arm.pose(joints)
+    goal = place + 0.08 * np.array([place[0], place[1], 0.0]) / np.linalg.norm(place[:2])
+    assert (goal < arm.tool.upper).all()
+    path = np.array(followed(arm, joints, np.concatenate([goal, rotation.ravel()]), 300))
+    assert np.abs(path[-1] - path[-50]).max() < 0.02
+    assert 0.07 < np.linalg.norm(arm.pose(path[-1])[0] - goal) < 0.085
+
+
 def test_a_joint_at_its_limit_leaves_the_way_to_the_others():
     limits, arm = so101()
     joints = np.array([0.0, -0.6, 0.9, limits.upper[3], 0.0, 0.5])

@@ -84,12 +84,13 @@ def test_no_order_of_events_with_tool_chunks_breaks_a_limit():
 
 
 def test_commands_of_tool_chunks_pass_the_check_that_knows_nothing_of_the_limiter():
-    """Chunks that jump about, for ten seconds: the joints' limits hold, and the tool is no faster than it may be."""
+    """Chunks that jump about, for ten seconds: the joints' limits hold, and the tool is no faster than it may be, also
+    where the shoulder comes to its limit on the way, as it does here."""
     robot = {"control_rate": 100.0, "position_margin": SO101.position_margin, "joints": [vars(j) for j in SO101.joints]}
     check = CommandCheck(Bounds.of(robot))
     run = ToolRun(arm=ARM, limits=LIMITS, home=HOME, mode="latest", crossfade=0.0, admission=CARELESS)
     run.joints = 0.0
-    rng, places = np.random.default_rng(3), []
+    rng, places = np.random.default_rng(5), []
     check.begin(HOME)
     for _ in range(40):
         run._chunk(str(rng.choice(["chunk", "wild"])), rng)
@@ -100,4 +101,4 @@ def test_commands_of_tool_chunks_pass_the_check_that_knows_nothing_of_the_limite
     check.end()
     assert check.commands == 1000 and check.moving > 500 and not check.violations, check.first
     speed = np.linalg.norm(np.diff(places, axis=0), axis=1) * 100
-    assert 0.9 * ARM.tool.velocity < speed.max() < 1.1 * ARM.tool.velocity
+    assert 0.9 * ARM.tool.velocity < speed.max() < 1.02 * ARM.tool.velocity

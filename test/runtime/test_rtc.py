@@ -7,7 +7,9 @@ from runtime.tiny_policy import TinyProcessor, sample
 
 from vla_ros.core.chunk import Part, Space, Targets
 from vla_ros.core.errors import InputError
-from vla_ros.runtime.rtc import RunningChunk
+from vla_ros.core.rotations import from_matrix, to_matrix
+from vla_ros.core.tool import pose_names
+from vla_ros.runtime.rtc import RunningChunk, _at
 
 STEP = 100_000_000  # ns
 CHUNK = Targets((Part(("j0", "j1"), np.stack([np.arange(8.0), -np.arange(8.0)], axis=1)),))
@@ -48,10 +50,24 @@ def test_the_largest_recent_delay_counts():
         assert running.tail(at(1))[1] == frozen
 
 
+@pytest.mark.parametrize("form", ["vector", "euler_xyz", "quaternion_xyzw"])
+def test_between_two_rows_of_a_pose_that_turns_through_half_a_turn_lies_no_third_rotation(form):
+    angles = np.pi - 0.15 + 0.1 * np.arange(4)  # about x, beyond half a turn from the third row on
+    turns = to_matrix(np.stack([angles, 0 * angles, 0 * angles], axis=1), "vector")
+    rows = np.concatenate([np.arange(12.0).reshape(4, 3), from_matrix(turns, form)], axis=1)
+    part = Part(pose_names(form), rows, Space.END_EFFECTOR_POSE, "", "base")
+    times = np.array([0.4, 1.4, 1.6, 2.5, 9.0])
+    found = _at(part, times)
+    np.testing.assert_allclose(found[:, 0], [1.2, 4.2, 4.8, 7.5, 9.0])
+    expected = to_matrix(np.outer(np.interp(times, range(4), angles), [1.0, 0.0, 0.0]), "vector")
+    away = to_matrix(found[:, 3:], form) @ expected.swapaxes(-1, -2)
+    assert np.arccos(np.clip((np.trace(away, axis1=1, axis2=2) - 1) / 2, -1, 1)).max() < 0.06
+
+
 def test_what_is_no_joint_position_is_refused():
     running = RunningChunk(TinyProcessor())
     running.remember(0, Targets((replace(CHUNK.parts[0], space=Space.JOINT_DELTA),)), delay=0.0)
-    with pytest.raises(InputError, match="JOINT_DELTA, expected joint positions"):
+    with pytest.raises(InputError, match="JOINT_DELTA, expected joint positions or poses"):
         running.tail(at(1))
 
 

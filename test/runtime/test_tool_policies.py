@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import families
+import numpy as np
 import pytest
 import yaml
 
@@ -31,20 +32,47 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "policy.yaml"
 
 
-def test_real_time_chunking_is_refused_before_the_robot_moves(policy):
-    said = "rtc: true, and the policy's actions are a tool's, .*; expected rtc: false, and mode latest or ensemble"
-    with pytest.raises(InputError, match=said):
-        open_session(policy, ROBOT, "cpu", options=SessionOptions(guided=True))
-    session = open_session(policy, ROBOT, "cpu", options=SessionOptions())
+def test_real_time_chunking_guides_poses(policy):
+    """The tail in the policy's space is the chunk that was answered, from the new observation on."""
+    session = open_session(policy, ROBOT, "cpu", options=SessionOptions(guided=True))
+    processor = session.processor
+    step = round(processor.step_dt * 1e9)
+    (answer,) = session.infer([families.sample(processor, stamp_ns=10 * step)])
+    (part,) = answer.targets.parts
+    assert part.space == Space.END_EFFECTOR_POSE
+    session.delivered(processor.step_dt)
+    new = families.sample(processor, stamp_ns=12 * step)
+    actions, frozen, overlap = session._running[0].tail(new)
+    assert (frozen, overlap) == (1, processor.horizon - 2)
+    (again,) = processor.outputs(actions[None], [new])
+    np.testing.assert_allclose(again.parts[0].data[:overlap], part.data[2:], atol=1e-4)
+    (guided,) = session.infer([new])
+    (free,) = open_session(policy, ROBOT, "cpu").infer([new])
+    error = [np.abs(one.targets.parts[0].data[:frozen] - part.data[2 : 2 + frozen]).max() for one in (guided, free)]
+    assert error[0] < error[1]
+
+
+def test_real_time_chunking_of_differences_is_refused_before_the_robot_moves(policy, tmp_path):
+    other = tmp_path / "policy.yaml"
+    said = yaml.safe_load(policy.read_text())
+    said |= {"checkpoint": str(policy.parent / "pi0"), "tool": said["tool"] | {"space": "delta"}}
+    other.write_text(yaml.safe_dump(said))
+    with pytest.raises(InputError, match="rtc: true, and the policy's actions are differences of a tool's pose: .*; "
+                                         "expected rtc: false, and mode latest or ensemble"):
+        open_session(other, ROBOT, "cpu", options=SessionOptions(guided=True))
+    session = open_session(other, ROBOT, "cpu", options=SessionOptions())
     (answer,) = session.infer([families.sample(session.processor)])
-    assert [part.space for part in answer.targets.parts] == [Space.END_EFFECTOR_POSE]
+    assert [part.space for part in answer.targets.parts] == [Space.END_EFFECTOR_DELTA]
 
 
-def test_replay_does_not_judge_it_by_recorded_joints(policy, tmp_path, capsys):
-    """Before the bag is read: there is none."""
-    assert main(["replay", str(tmp_path / "no_bag"), "--robot", "so101", "--policy", str(policy)]) == 2
+def test_replay_asks_for_the_urdf_that_says_where_the_tool_was(policy, tmp_path, capsys):
+    """Before a bag is read."""
+    from bags.factory import messages, write_bag
+
+    bag = write_bag(tmp_path / "bag", messages(1.0))
+    assert main(["replay", str(bag), "--robot", "so101", "--policy", str(policy)]) == 2
     said = capsys.readouterr().err.strip()
-    assert said.endswith("policy.yaml: its actions are a tool's, expected joints: they are compared with recorded ones")
+    assert "policy.yaml: its actions are a tool's, expected --urdf FILE: the recorded joints say by it" in said
     assert "\n" not in said
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from vla_ros.bags.build import plan_bag
 from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.frames import Frame, read_frames
+from vla_ros.bags.measures import JointMeasure
 from vla_ros.bags.reader import Bag
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
@@ -32,7 +33,8 @@ class Predictor(Protocol):
         """A new episode: nothing of those before it counts."""
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
-        """(H, J) joint targets in the order of the robot file from the last frames, oldest first; fewer at the start.
+        """(H, width) rows of the measure, by default joint targets in the order of the robot file, from the last
+        frames, oldest first; fewer at the start.
 
         The same arguments give the same result, of one that remembers after the same observations.
         """
@@ -43,7 +45,7 @@ class Evaluation:
     """Errors of one policy."""
 
     name: str
-    joint_names: tuple[str, ...]
+    joint_names: tuple[str, ...]  # or what else the measure names, here and below
     step_dt: float
     ranges: np.ndarray  # (J,) position ranges of the joints, to compare joints with each other
     # (C, H, J) float32 |predicted - executed| in rad or m; NaN beyond the end of an episode and of a shorter chunk
@@ -51,6 +53,7 @@ class Evaluation:
     episodes: np.ndarray  # (C,) number of the episode of each chunk, over all bags
     instructions: np.ndarray  # (C,) texts
     every: int = 1  # frames from one chunk to the next
+    units: tuple[str, ...] = ()  # of the joints
 
     @property
     def scores(self) -> np.ndarray:
@@ -90,6 +93,7 @@ def evaluate(
     seed: int = 0,
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    measure: JointMeasure | None = None,
 ) -> tuple[list[Evaluation], list[str]]:
     """(one Evaluation for each policy and one for HOLD_STILL, problems of episodes left out).
 
@@ -100,10 +104,11 @@ def evaluate(
         every: ask for a chunk at every n-th frame.
         seed: of the noise of policies that sample; each chunk has its own, whatever came before it.
         progress: called with chunks done and chunks in all.
+        measure: what is compared; the joints by default.
 
     Raises InputError: clocks of the policies differ, a bag has no episodes or bad ones.
     """
-    step_dt = predictors[0].step_dt
+    step_dt, measure = predictors[0].step_dt, measure or JointMeasure(robot)
     for other in predictors[1:]:
         if abs(other.step_dt - step_dt) > 1e-9:
             raise InputError(
@@ -130,7 +135,7 @@ def evaluate(
             for _, of_episode in groupby(frames, lambda frame: frame.episode.number):
                 number += 1
                 actions, chunks = [], []
-                for frame, predicted in _predict(of_episode, predictors, every, [seed, number]):
+                for frame, predicted in _predict(of_episode, predictors, every, [seed, number], measure):
                     actions.append(frame.action)
                     if predicted:
                         chunks.append((frame.index, predicted))
@@ -141,26 +146,26 @@ def evaluate(
                         raise InputError(f"{frame.episode.name}: {frame.error} (leave it out with --skip-bad)")
                     problems.append(f"{frame.episode.name}: {frame.error}")
                     continue
-                executed = np.stack(actions)
+                executed = measure.rows(np.stack(actions))
                 for start, predicted in chunks:
                     for of_policy, chunk in zip(errors, predicted, strict=True):
-                        of_policy.append(_error(chunk, executed[start : start + len(chunk)]))
+                        of_policy.append(_error(chunk, executed[start : start + len(chunk)], measure))
                 labels += [(number, frame.episode.cut.instruction)] * len(chunks)
     if not labels:
         raise InputError("no episode can be used:\n  " + "\n  ".join(problems))
-    ranges = np.array([joint.upper - joint.lower for joint in robot.joints])
     numbers, texts = (np.array(column) for column in zip(*labels, strict=True))
     evaluations = [
-        Evaluation(name, robot.joint_names, step_dt, ranges, _stacked(of_policy), numbers, texts, every)
+        Evaluation(name, measure.names, step_dt, measure.ranges, _stacked(of_policy), numbers, texts, every,
+                   measure.units)
         for name, of_policy in zip([*(predictor.name for predictor in predictors), HOLD_STILL], errors, strict=True)
     ]
     return evaluations, problems
 
 
 def _predict(
-    frames: Iterable[Frame], predictors: Sequence[Predictor], every: int, entropy: list[int]
+    frames: Iterable[Frame], predictors: Sequence[Predictor], every: int, entropy: list[int], measure: JointMeasure
 ) -> Iterator[tuple[Frame, list[np.ndarray]]]:
-    """Each frame of an episode with the (H, J) chunks of all policies and of HOLD_STILL; none where not scored.
+    """Each frame of an episode with the (H, width) chunks of all policies and of HOLD_STILL; none where not scored.
 
     A frame that is not scored is shown to the policies that must see every one.
     """
@@ -176,19 +181,21 @@ def _predict(
             for predictor in predictors:
                 if scored or predictor.paced:
                     chunk = np.asarray(predictor.predict(list(history)[-predictor.n_obs_steps :], seed))
-                    joints = len(frame.action)
-                    if chunk.ndim != 2 or chunk.shape[1] != joints or not np.isfinite(chunk).all():
-                        raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {joints})")
+                    width = measure.width
+                    if chunk.ndim != 2 or chunk.shape[1] != width or not np.isfinite(chunk).all():
+                        raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {width})")
                     chunks.append(chunk)
             longest = max(map(len, chunks), default=0)
-            chunks = [*chunks, np.tile(frame.observation.state, (longest, 1))] if scored else []
+            still = measure.rows(np.tile(frame.observation.state, (longest, 1)))
+            chunks = [*chunks, still] if scored else []
         yield frame, chunks
 
 
-def _error(chunk: np.ndarray, executed: np.ndarray) -> np.ndarray:
-    """(H, J) float32 of a chunk (H, J) and the commands (h, J) of its time; NaN after the end of the episode."""
-    error = np.full(chunk.shape, np.nan, np.float32)
-    error[: len(executed)] = np.abs(chunk[: len(executed)] - executed)
+def _error(chunk: np.ndarray, executed: np.ndarray, measure: JointMeasure) -> np.ndarray:
+    """(H, C) float32 of a chunk (H, width) and the commands (h, width) of its time; NaN after the end of the episode.
+    """
+    error = np.full((len(chunk), len(measure.names)), np.nan, np.float32)
+    error[: len(executed)] = measure.errors(chunk[: len(executed)], executed)
     return error
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from vla_ros.cli import options
 from vla_ros.control.limits import Limits
+from vla_ros.control.tool_pose import tool_limits
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
 from vla_ros.core.hub import folder_of, no_folder
@@ -125,7 +126,10 @@ def _print_robot(console: Terminal, robot: RobotSpec) -> None:
 def _print_limits(console: Terminal, robot: RobotSpec, urdf: Path) -> None:
     """What the executor enforces, and which file each limit comes from."""
     limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
-    for name, line in Limits.merge(robot, load_urdf(urdf, robot.joint_names)).report().items():
+    merged = Limits.merge(robot, load_urdf(urdf, robot.joint_names))
+    if group := robot.tool_group:
+        merged = tool_limits(robot, group, merged)
+    for name, line in merged.report().items():
         limits.add_row(name, line)
     console.print(limits)
 

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from vla_ros.bags.compare import compare
 from vla_ros.bags.evaluate import Evaluation, evaluate
+from vla_ros.bags.measures import JointMeasure, measure_of
 from vla_ros.bags.player import PlayOptions
 from vla_ros.bags.reader import Bag
 from vla_ros.cli import options
@@ -46,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.output(test, "folder for report.json and errors.png")
     options.device(test)
     test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
+    test.add_argument("--urdf", metavar="FILE", help="the robot's: actions of a tool are compared in m and rad")
     test.add_argument("--every", type=int, default=1, help="ask for a chunk at every n-th step of the policy's clock")
     test.add_argument("--seed", type=int, default=0, help="of the policies' noise")
     test.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
@@ -98,24 +100,21 @@ def _publish(args: argparse.Namespace) -> int:
 class SessionPredictor:
     """A checkpoint as the evaluation needs it; each chunk has its own noise, so that order does not matter."""
 
-    def __init__(self, name: str, session: "PolicySession", robot: RobotSpec) -> None:
-        """Raises InputError for a policy whose actions are not joint positions."""
-        if session.processor.tool:
-            raise InputError(f"{name}: its actions are a tool's, expected joints: they are compared with recorded ones")
+    def __init__(self, name: str, session: "PolicySession", measure: JointMeasure) -> None:
+        """`measure`: what of its chunks is compared."""
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
         self.n_obs_steps = 1 - min(min(offsets) for offsets in session.processor.steps().values())
         self.paced = session.traits.paced
         self.begin = session.begin
-        self._joints = robot.joint_names
+        self._measure = measure
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
         from vla_ros.runtime.history import make_sample
 
         sample = make_sample(steps, self._session.processor, steps[-1].instruction)
         self._session.seed(seed)
-        targets = self._session.infer([sample])[0].targets
-        return targets.joint_positions(self._joints, steps[-1].state)  # joints that it does not contain stay
+        return self._measure.predicted(self._session.infer([sample])[0].targets, steps[-1].state)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -130,10 +129,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     if len(set(names)) < len(names):
         names = list(args.policy) if args.policy[0] != args.policy[1] else [f"{name} ({k + 1})"
                                                                            for k, name in enumerate(names)]  # fmt: skip
-    predictors = [
-        SessionPredictor(name, open_session(path, robot, args.device, tokenizer=args.tokenizer), robot)
-        for name, path in zip(names, args.policy, strict=True)
-    ]
+    sessions = {name: open_session(path, robot, args.device, tokenizer=args.tokenizer)
+                for name, path in zip(names, args.policy, strict=True)}
+    tools = [name for name, session in sessions.items()
+             if getattr(getattr(session.processor, "embodiment", None), "tool", None)]
+    measure = measure_of(robot, tools, args.urdf)
+    predictors = [SessionPredictor(name, session, measure) for name, session in sessions.items()]
     options = cut_options(args)
     for path in args.bags:
         with Bag(path) as bag:
@@ -143,12 +144,12 @@ def _evaluate(args: argparse.Namespace) -> int:
         task = bar.add_task("chunks", total=None)
         evaluations, problems = evaluate(
             args.bags, robot, predictors, options, args.namespace, args.every, args.seed, args.skip_bad,
-            lambda done, total: bar.update(task, completed=done, total=total),
+            lambda done, total: bar.update(task, completed=done, total=total), measure,
         )  # fmt: skip
     comparison = compare(evaluations[0], evaluations[1], args.seed) if len(predictors) == 2 else None
     for problem in problems:
         say(f"left out: {problem}")
-    print_tables(evaluations, robot, Terminal())
+    print_tables(evaluations, Terminal())
     if comparison is not None:
         say(comparison.verdict)
     if args.output:
@@ -158,7 +159,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
-def print_tables(evaluations: Sequence[Evaluation], robot: RobotSpec, console: Terminal) -> None:
+def print_tables(evaluations: Sequence[Evaluation], console: Terminal) -> None:
     """Mean absolute error by joint, by time ahead and by instruction."""
     one = evaluations[0]
     console.print(
@@ -167,8 +168,8 @@ def print_tables(evaluations: Sequence[Evaluation], robot: RobotSpec, console: T
     )
     names = [e.name for e in evaluations]
     table = Table("joint", "unit", *names, title="by joint", title_justify="left")
-    for j, joint in enumerate(robot.joints):
-        table.add_row(joint.name, joint.unit, *(f"{e.per_joint[j]:.4f}" for e in evaluations))
+    for j, (name, unit) in enumerate(zip(one.joint_names, one.units, strict=True)):
+        table.add_row(name, unit, *(f"{e.per_joint[j]:.4f}" for e in evaluations))
     table.add_row("all", "% of range", *(f"{100 * e.score:.3f}" for e in evaluations))
     console.print(table)
     table = Table("s ahead", *names, title="by time ahead, % of the joint ranges", title_justify="left")

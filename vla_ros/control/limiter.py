@@ -86,17 +86,20 @@ class _Law:
         return missed
 
     def brake(self, dt: float, together: Together = ()) -> None:
-        slower = self.deceleration(together) * (0.5 * (self.before + dt))
+        slower = self.deceleration(together, dt) * (0.5 * (self.before + dt))
         self._place(self._step(np.sign(self.v) * np.maximum(np.abs(self.v) - slower, 0.0), dt))
 
-    def deceleration(self, together: Together) -> np.ndarray:
-        """(J,) of a stop, rad/s² or m/s²: the limits, but of columns that brake together in proportion to their speeds.
-        """
+    def deceleration(self, together: Together, dt: float) -> np.ndarray:
+        """(J,) of a stop, rad/s² or m/s²: the limits; of columns that brake together in proportion to their speeds, if
+        all of them come to rest before their limits so."""
         found = self._limits.acceleration.copy()
+        speeds, room = np.abs(self.v), np.where(self.v > 0, self._upper - self.x, self.x - self._lower)
         for columns, order in together:
-            speeds = np.abs(self.v[columns])
-            if (longest := np.linalg.norm(speeds / found[columns], order)) > 0:
-                found[columns] = speeds / longest
+            if (longest := np.linalg.norm(speeds[columns] / found[columns], order)) > 0:
+                rates = speeds[columns] / longest
+                next_ = np.maximum(speeds[columns] - 0.5 * rates * (self.before + dt), 0.0)
+                if (next_ <= stoppable_speed(room[columns], rates, dt) + 1e-12).all():
+                    found[columns] = rates
         return found
 
     def _step(self, wish: np.ndarray, dt: float) -> np.ndarray:
@@ -126,7 +129,7 @@ class Limiter:
         stopping: a stop without regard to jerk has begun and not ended; until then nothing is followed.
         together: (columns, order) of joints that come to rest at one moment when they brake, so that what they carry
             stays on its way: in no longer than the slowest of them takes (order inf), or with an acceleration whose
-            length is within their limit (order 2). Where the room before a limit is less, a joint brakes by itself.
+            length is within their limit (order 2). Where the room before a limit is less, each brakes by itself.
     """
 
     def __init__(self, limits: Limits, dt: float) -> None:
@@ -220,7 +223,7 @@ class Limiter:
     def braking(self, most: int) -> np.ndarray:
         """(K, J) what `stop` would give in the next periods, until the robot is at rest; `most` of them at most."""
         x, v, dt = self._out.x, self._out.v, self.dt
-        rates = self._out.deceleration(self.together)
+        rates = self._out.deceleration(self.together, dt)
         slower, first = rates * dt, np.abs(v) - 0.5 * rates * (self._out.before + dt)
         count = int(min(np.ceil(np.max(first[v != 0] / slower[v != 0], initial=0.0)), most))
         if count <= 0:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.control.kinematics import MOVING, Kinematics
+from vla_ros.control.kinematics import MOVING, Kinematics, TreeJoint
 from vla_ros.control.limits import Limits
 from vla_ros.control.tool_inverse import Inverse
 from vla_ros.control.urdf import MOST_BYTES
@@ -51,7 +51,8 @@ class ToolArm(Inverse):
         self._rest = pinocchio.neutral(self._model)
         self.lower, self.upper = limits.lower[self.columns], limits.upper[self.columns]
         self.fastest, self.acceleration = limits.velocity[self.columns], limits.acceleration[self.columns]
-        self.length = sum(float(np.linalg.norm(joint.origin[:3, 3])) for joint in _chain(tree, tool)) or 1.0  # m
+        chain = joints_between(tree, tool)
+        self.length = sum(float(np.linalg.norm(joint.origin[:3, 3])) for joint in chain) or 1.0  # m
         if not self.length <= _LONGEST:
             raise InputError(f"tool: {self.length:.4g} m of links from {tool.frame} to {tool.link}, expected at most "
                              f"{_LONGEST:g} m: a URDF is in m")
@@ -83,7 +84,7 @@ class ToolArm(Inverse):
         return place, rotation, np.concatenate([turn @ world[:3], turn @ world[3:]])
 
 
-def _chain(tree: Kinematics, tool: Tool) -> list:
+def joints_between(tree: Kinematics, tool: Tool) -> list[TreeJoint]:
     """The joints from `frame` to `link`. Raises InputError where there is no such way."""
     above = {joint.child: joint for joint in tree.joints}
     for name in (tool.link, tool.frame):
@@ -102,7 +103,7 @@ def _chain(tree: Kinematics, tool: Tool) -> list:
 
 def _between(tree: Kinematics, tool: Tool, limits: Limits) -> tuple[str, ...]:
     """Names of the moving joints between frame and tool. Raises InputError for one that is not the robot's own."""
-    moving = [joint for joint in _chain(tree, tool) if joint.kind in MOVING]
+    moving = [joint for joint in joints_between(tree, tool) if joint.kind in MOVING]
     for joint in moving:
         if joint.mimic is not None or joint.name not in limits.names:
             raise InputError(f"tool: the URDF's joint {shown(joint.name)} moves it and is "

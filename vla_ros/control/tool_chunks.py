@@ -130,7 +130,8 @@ class ToolChunks:
         if not (off <= _PROPER).all():
             raise InputError(f"row {int(np.argmax(~(off <= _PROPER)))}: no rotation, expected one as {form}")
         if part.space == Space.END_EFFECTOR_DELTA:
-            place, rotation = self._summed(place, rotation, part.frame, self.arm.pose(self.start(chunk.stamp_ns)))
+            start = self.arm.pose(self.start(chunk.stamp_ns))
+            place, rotation = add_up(place, rotation, part.frame == self.arm.tool.link, start)
             if not (finite := np.isfinite(place).all(axis=1)).all():
                 raise TooFarError(f"tool, row {int(np.argmin(finite))}: differences add up to no finite position")
         data = np.concatenate([place, rotation.reshape(-1, 9)], axis=1)
@@ -138,19 +139,20 @@ class ToolChunks:
         pose = Part(names, data, Space.END_EFFECTOR_POSE, self.arm.tool.link, frame)
         return replace(chunk, targets=Targets((*(p for p in chunk.targets.parts if p.space not in SPATIAL), pose)))
 
-    def _summed(
-        self, place: np.ndarray, rotation: np.ndarray, frame: str, start: tuple[np.ndarray, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(H, 3) and (H, 3, 3) differences, along the axes of `frame`, to poses after `start`."""
-        here, turned = start
-        places, rotations = np.empty_like(place), np.empty_like(rotation)
-        for k in range(len(place)):
-            if frame == self.arm.tool.link:
-                here, turned = here + turned @ place[k], turned @ rotation[k]
-            else:
-                here, turned = here + place[k], rotation[k] @ turned
-            places[k], rotations[k] = here, turned
-        return places, rotations
+
+def add_up(
+    place: np.ndarray, rotation: np.ndarray, own: bool, start: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(H, 3) and (H, 3, 3) differences, along the tool's own axes or those of its frame, to poses after `start`."""
+    here, turned = start
+    places, rotations = np.empty_like(place), np.empty_like(rotation)
+    for k in range(len(place)):
+        if own:
+            here, turned = here + turned @ place[k], turned @ rotation[k]
+        else:
+            here, turned = here + place[k], rotation[k] @ turned
+        places[k], rotations[k] = here, turned
+    return places, rotations
 
 
 def _between(stamp_ns: int, first: tuple[int, np.ndarray], last: tuple[int, np.ndarray]) -> np.ndarray:

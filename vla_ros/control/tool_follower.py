@@ -4,12 +4,14 @@ import numpy as np
 
 from vla_ros.control.limiter import stoppable_speed
 from vla_ros.control.tool_arm import ToolArm
+from vla_ros.control.tool_escape import way_out
 from vla_ros.control.tool_pose import PoseArm
 from vla_ros.core.tool import POSITION
 
 _TOLERANCE = 0.005  # m from the target that are no reason to say anything
 _TURNED = 0.05  # rad of the same
 _ABLE = 0.1  # share of the way left that the arm can go, below which it does not get nearer
+_OUT = 0.04  # rad or m, the way out of a singularity that is begun at once
 _SLACK = 0.5  # of an acceleration limit, for braking at the end of the way; the rest is for its bends
 _QUICKEST = 15.0  # 1/s of the way left: what is straight for the joints is a curve for the tool
 _PATIENCE = np.array([0.3, 0.3, 1.0])  # s before a target outside the box, a position, a rotation are spoken of
@@ -64,7 +66,7 @@ class ToolFollower:
         shares = [self._share(moving)]
         moving *= shares[0]
         left, room = away - moving * dt, (arm.lower - joints, arm.upper - joints)
-        way = arm.way(jacobian, left, *room)
+        way = self._way(position, jacobian, left, room)
         pace, quickest = self._pace(way, jacobian @ way, dt), min(_QUICKEST, 1.0 / dt)
         shares.append(pace / quickest)
         wish = pace * way
@@ -81,9 +83,37 @@ class ToolFollower:
         if self._share(jacobian @ found) < 1.0:  # joints that change as fast as they can, each, mix their speeds
             whole = before + change * _share(change, arm.acceleration * dt)
             found = max(found, whole, key=lambda speeds: self._share(jacobian @ speeds))
+        found = self._slowed(found, before, jacobian, room, dt)
         self.limited = min(shares) < 1.0 - _ROUNDING or bool((inside != pose[:3]).any())
         self._judge(pose[:3], left, jacobian @ way, dt)
         return joints + found * dt, found
+
+    def _way(
+        self, position: np.ndarray, jacobian: np.ndarray, left: np.ndarray, room: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
+        """(n,) of the joints; where that does not bring the tool nearer, a small one out of the singularity besides."""
+        way, distance = self.arm.way(jacobian, left, *room), float(np.linalg.norm(left[:3]))
+        if distance <= _TOLERANCE:
+            return way
+        stands = 1.0 - (jacobian @ way)[:3] @ left[:3] / (_ABLE * distance**2)
+        if stands <= 0:
+            return way
+        return np.clip(way + _OUT * min(stands, 1.0) * way_out(self.arm, position, jacobian, left[:3], room), *room)
+
+    def _slowed(
+        self, found: np.ndarray, before: np.ndarray, jacobian: np.ndarray, room: tuple[np.ndarray, np.ndarray],
+        dt: float,
+    ) -> np.ndarray:
+        """(n,) speeds of which those of joints that come to their limits are what still stops there, as the limiter
+        sees to it, and all of which are less where the tool would become too fast by that: its speed counts for more
+        than its acceleration."""
+        able = self.arm.acceleration
+        low, high = (stoppable_speed(most, able, dt) for most in (-room[0], room[1]))
+        found = np.clip(found, -low, high)
+        share = self._share(jacobian @ found)
+        if share >= 1.0:
+            return found
+        return np.clip(before + np.clip(share * found - before, -able * dt, able * dt), -low, high)
 
     def _pace(self, way: np.ndarray, gone: np.ndarray, dt: float) -> float:
         """1/s: the greatest share of the `way` (n,) of the joints, `gone` (6,) of the tool, to go from which all of

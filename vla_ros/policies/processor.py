@@ -258,17 +258,28 @@ class StandardProcessor(Processor):
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
         """(B, H, D) and (B, H); joints that targets leave out stay where they are."""
         states = _newest(samples)
-        actions = np.stack([
-            one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)
-        ])
+        actions = self._rows(targets, states)
         normalised = self.normalise_actions(actions, states)
         back = self._restored(normalised, states)
         survives = np.isclose(back, actions, rtol=1e-4, atol=1e-4).all(axis=-1)
         return normalised, torch.from_numpy(survives)
 
     def _restored(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
-        """(B, H, D) normalised actions and (B, J) states to (B, H, J) joint targets, held joints where they are."""
-        return self.embodiment.actions_to_robot(self.policy_actions(answer, states), states)
+        """(B, H, D) normalised actions and (B, J) states to (B, H, J) joint targets, held joints where they are, and a
+        tool's rows behind them."""
+        actions, tool = self.policy_actions(answer, states), self.embodiment.tool
+        rows = self.embodiment.actions_to_robot(actions, states)
+        if tool is None:
+            return rows
+        told = np.stack([tool.part(row, self.embodiment.actions).data for row in actions])
+        return np.concatenate([rows, told], axis=-1)
+
+    def _rows(self, targets: Sequence[Targets], states: np.ndarray) -> np.ndarray:
+        """(B, H, J) joint targets, what they leave out where it is in (B, J), and a tool's rows behind them."""
+        found = [one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)]
+        if self.embodiment.tool:
+            found = [np.concatenate([rows, one.spatial.data], axis=1) for rows, one in zip(found, targets, strict=True)]
+        return np.stack(found)
 
     def policy_actions(self, answer: Tensor, states: np.ndarray) -> np.ndarray:
         """(B, H, D) normalised actions and (B, J) states to (B, H, A) float64 actions in the policy's units."""

@@ -12,10 +12,13 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from vla_ros.core.chunk import Space, Targets
+from vla_ros.core.chunk import Part, Space, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
+from vla_ros.core.tool import POSITION
 from vla_ros.policies.processor import Processor
+
+_JUMP = 1.0  # of a number of a rotation, rad or of a unit vector: no tool turns so far in a row
 
 
 class RunningChunk:
@@ -54,7 +57,7 @@ class RunningChunk:
         state are conditioned on the same motion. A row holds for step_dt, the last one too. Rows that do not survive
         the way into the policy's space end the overlap.
 
-        Raises InputError for targets that are not joint positions.
+        Raises InputError for targets that are neither joint positions nor poses of a tool.
         """
         if self._targets is None or sample.stamp_ns < self._stamp_ns:
             return None
@@ -63,14 +66,32 @@ class RunningChunk:
         overlap = math.ceil(horizon - begin - 1e-6)
         if overlap < 1:
             return None
-        times, rows = begin + np.arange(horizon), np.arange(horizon)
+        times = begin + np.arange(horizon)
         parts = []
         for part in self._targets.parts:
-            if part.space != Space.JOINT_POSITION:
+            if part.space not in (Space.JOINT_POSITION, Space.END_EFFECTOR_POSE):
                 raise InputError(f"real-time chunking: {list(part.names)} are {part.space.name}, expected joint "
-                                 "positions; use another blending mode of the executor")
-            columns = [np.interp(times, rows, column) for column in part.data.T]
-            parts.append(replace(part, data=np.stack(columns, axis=1)))
+                                 "positions or poses; use another blending mode of the executor")
+            parts.append(replace(part, data=_at(part, times)))
         actions, survives = self._processor.normalise([Targets(tuple(parts))], [sample])
         overlap = min(overlap, int(survives[0].long().cumprod(0).sum()))
         return actions[0], math.ceil(max(self._delays) / self._processor.step_dt), overlap
+
+
+def _at(part: Part, times: np.ndarray) -> np.ndarray:
+    """(N, d) between the rows of a part, at `times` (N,) in rows; the last one holds.
+
+    Where the numbers of a rotation jump from a row to the next, as angles do at half a turn and quaternions with their
+    sign, nothing lies between them: the nearer row counts.
+    """
+    last = len(part.data) - 1
+    values = np.stack([np.interp(times, np.arange(last + 1), column) for column in part.data.T], axis=1)
+    if part.space == Space.END_EFFECTOR_POSE:
+        before = np.clip(np.floor(times), 0, last).astype(int)
+        steps = np.abs(part.data[np.minimum(before + 1, last)] - part.data[before])
+        steps[:, [part.names.index(name) for name in POSITION]] = 0.0
+        jumps = steps.max(axis=1) > _JUMP
+        turns = [i for i, name in enumerate(part.names) if name not in POSITION]
+        nearest = part.data[np.clip(np.rint(times), 0, last).astype(int)]
+        values[np.ix_(jumps, turns)] = nearest[np.ix_(jumps, turns)]
+    return values

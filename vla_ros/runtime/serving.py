@@ -40,9 +40,11 @@ def open_session(
     if server is not None:
         return open_server(server, robot, device, dtype, options, tokenizer)
     loaded = open_policy(path, robot, device, dtype, tokenizer)
-    if options and options.guided and loaded.processor.tool:
-        raise InputError("rtc: true, and the policy's actions are a tool's, which real-time chunking does not take; "
-                         "expected rtc: false, and mode latest or ensemble of the executor")
+    tool = loaded.processor.tool
+    if options and options.guided and tool and tool[0] != "pose":
+        raise InputError("rtc: true, and the policy's actions are differences of a tool's pose: they count from each "
+                         "chunk's own beginning, so two chunks have no rows in common; expected rtc: false, and mode "
+                         "latest or ensemble of the executor")
     session = PolicySession(loaded, options)
     session.warm_up(example_sample(robot, session.processor))
     return session

@@ -1,0 +1,105 @@
+"""What of a chunk is compared with what was executed: the joints, or the tool in the place of those that move it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vla_ros.control.kinematics import MOVING, Kinematics
+from vla_ros.control.tool_arm import joints_between
+from vla_ros.control.tool_chunks import add_up, apart
+from vla_ros.core.chunk import Space, Targets
+from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
+from vla_ros.core.rotations import to_matrix
+from vla_ros.core.tool import POSITION, pose_names, rotation_form
+
+_POSE = 12  # place and rotation matrix
+
+
+class JointMeasure:
+    """Errors of joints, one each.
+
+    Attributes:
+        names, units, ranges: C of what the errors are of, and (C,) what they are compared with.
+        width: of rows.
+    """
+
+    def __init__(self, robot: RobotSpec) -> None:
+        self.names, self.units = robot.joint_names, tuple(joint.unit for joint in robot.joints)
+        self.ranges = np.array([joint.upper - joint.lower for joint in robot.joints])
+        self.width = len(self.names)
+
+    def rows(self, joints: np.ndarray) -> np.ndarray:
+        """(H, width) of joint positions (H, J)."""
+        return joints
+
+    def predicted(self, targets: Targets, state: np.ndarray) -> np.ndarray:
+        """(H, width) of a chunk observed at `state` (J,); joints that it does not contain stay there."""
+        return targets.joint_positions(self.names, state)
+
+    def errors(self, chunk: np.ndarray, executed: np.ndarray) -> np.ndarray:
+        """(H, C) of rows (H, width) each."""
+        return np.abs(chunk - executed)
+
+
+class ToolMeasure(JointMeasure):
+    """Errors of the tool, m and rad, and of the joints that do not move it.
+
+    They are compared with the diagonal of the tool's box and with half a turn.
+    """
+
+    def __init__(self, robot: RobotSpec, urdf: str | Path) -> None:
+        """Raises InputError where the robot file has no tool or the URDF does not carry it."""
+        super().__init__(robot)
+        if robot.tool is None:
+            raise InputError(f"robot {robot.name}: no `tool` in the robot file, expected one: a policy's actions are "
+                             "those of a tool")
+        self._tool, self._tree, self._joints = robot.tool, Kinematics(urdf), robot.joint_names
+        moving = {joint.name for joint in joints_between(self._tree, robot.tool) if joint.kind in MOVING}
+        if unknown := sorted(moving - set(self._joints)):
+            raise InputError(f"URDF {urdf}: joints {unknown} move the tool, expected joints of robot {robot.name}")
+        self._others = [i for i, name in enumerate(self._joints) if name not in moving]
+        ends = np.array(robot.tool.upper) - robot.tool.lower
+        self.names = ("tool", "tool rotation", *(self._joints[i] for i in self._others))
+        self.units = ("m", "rad", *(self.units[i] for i in self._others))
+        self.ranges = np.array([np.linalg.norm(ends), np.pi, *self.ranges[self._others]])
+        self.width = _POSE + len(self._others)
+
+    def rows(self, joints: np.ndarray) -> np.ndarray:
+        """(H, width): place, rotation and the joints that do not move the tool, of joint positions (H, J)."""
+        joints = np.asarray(joints, dtype=np.float64)
+        poses = self._tree.poses({name: joints[:, i] for i, name in enumerate(self._joints)})
+        found = np.linalg.inv(poses[self._tool.frame]) @ poses[self._tool.link]
+        return np.concatenate([found[:, :3, 3], found[:, :3, :3].reshape(-1, 9), joints[:, self._others]], axis=1)
+
+    def predicted(self, targets: Targets, state: np.ndarray) -> np.ndarray:
+        """(H, width) of a chunk observed at `state` (J,), from where differences count here: what had been commanded
+        then is not known."""
+        rows = self.rows(targets.joint_positions(self._joints, state))
+        if part := targets.spatial:
+            form = rotation_form(part.names)
+            values = part.data[:, [part.names.index(name) for name in pose_names(form)]]
+            place, rotation = values[:, :3], to_matrix(values[:, len(POSITION) :], form)
+            if part.space == Space.END_EFFECTOR_DELTA:
+                here = self.rows(state[None])[0]
+                start = here[:3], here[3:_POSE].reshape(3, 3)
+                place, rotation = add_up(place, rotation, part.frame == self._tool.link, start)
+            rows[:, :_POSE] = np.concatenate([place, rotation.reshape(-1, 9)], axis=1)
+        return rows
+
+    def errors(self, chunk: np.ndarray, executed: np.ndarray) -> np.ndarray:
+        (a, b), rotations = (chunk, executed), lambda rows: rows[:, 3:_POSE].reshape(-1, 3, 3)
+        away = apart(a[:, :3], rotations(a), b[:, :3], rotations(b))
+        return np.concatenate([away, np.abs(a[:, _POSE:] - b[:, _POSE:])], axis=1)
+
+
+def measure_of(robot: RobotSpec, tools: Sequence[str], urdf: str | None) -> JointMeasure:
+    """`tools`: names of the policies whose actions are a tool's. Raises InputError where their robot's URDF is missing.
+    """
+    if not tools:
+        return JointMeasure(robot)
+    if not urdf:
+        raise InputError(f"{tools[0]}: its actions are a tool's, expected --urdf FILE: the recorded joints say by it "
+                         "where the tool was")
+    return ToolMeasure(robot, urdf)
