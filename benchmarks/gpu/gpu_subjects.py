@@ -1,8 +1,9 @@
-"""GR00T N1.7 and OpenVLA of the published sizes with random weights, and an observation for each."""
+"""How GR00T N1.7 and OpenVLA of the published sizes are made, and an observation for each."""
+
+from collections.abc import Callable
 
 import torch
 
-from vla_ros.bench.subjects import random_policy
 from vla_ros.nn.llama import TextSize
 from vla_ros.policies.groot.config import GrootConfig
 from vla_ros.policies.groot.model import Groot
@@ -11,6 +12,7 @@ from vla_ros.policies.openvla.config import LLAMA, OpenVLAConfig, TowerSize
 from vla_ros.policies.openvla.model import OpenVLA
 from vla_ros.policies.policy import Batch, Policy
 
+Subject = tuple[Callable[[], Policy], Batch]
 WORDS = 20  # of a prompt, in tokens
 
 GROOT_HEAD = {  # of the published 3B
@@ -26,20 +28,17 @@ _SMALL_GROOT = {
 }  # fmt: skip
 
 
-def random_groot(
-    size: str, cameras: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Policy, Batch]:
+def groot(size: str, cameras: int) -> Subject:
     """N1.7, "full" or "tiny"."""
     fields = _SMALL_GROOT if size == "tiny" else vlm_fields("n1.7", PUBLISHED["n1.7"], "GR00T N1.7") | GROOT_HEAD
     names = [f"camera_{index}" for index in range(cameras)]
     robot = {"generation": "n1.7", "cameras": names, "state_dim": 6, "real_action_dim": 6}
     config = GrootConfig.from_dict(robot | fields)
-    policy = random_policy(lambda: Groot(config), device, dtype)
     rows, columns = config.image_size
     seen = cameras * (rows // (2 * config.vision.patch)) * (columns // (2 * config.vision.patch))
     tokens = torch.randint(0, config.image_token, (1, seen + WORDS), generator=torch.Generator().manual_seed(1))
     tokens[:, :seen] = config.image_token
-    return policy, {
+    return lambda: Groot(config), {
         "images": _images(1, cameras, rows, columns), "tokens": tokens, "token_mask": torch.ones_like(tokens).bool(),
         "positions": torch.arange(tokens.shape[1]).expand(1, 3, -1).contiguous(),
         "state": torch.zeros(1, len(config.state_steps), config.max_state_dim),
@@ -47,9 +46,7 @@ def random_groot(
     }  # fmt: skip
 
 
-def random_openvla(
-    size: str, cameras: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Policy, Batch]:
+def openvla(size: str, cameras: int) -> Subject:
     """OpenVLA 7B, which writes seven tokens, or a "tiny" one."""
     small = size == "tiny"
     text = TextSize(
@@ -67,10 +64,9 @@ def random_openvla(
         dino = TowerSize(hidden=1024, depth=24, heads=16, mlp=4096, patch=14, image=224, prefix=5, layer_scale=True)
         siglip, more = TowerSize(hidden=1152, depth=27, heads=16, mlp=4304, patch=14, image=224), {}
     config = OpenVLAConfig(action_dim=7, cameras=names, siglip=siglip, dino=dino, text=text, **more)
-    policy = random_policy(lambda: OpenVLA(config), device, dtype)
     tokens = torch.randint(0, config.text.vocabulary, (1, WORDS), generator=torch.Generator().manual_seed(1))
     side = config.siglip.image
-    return policy, {
+    return lambda: OpenVLA(config), {
         "images": _images(1, cameras, side, side), "tokens": tokens, "token_mask": torch.ones_like(tokens).bool(),
     }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """How many kernels a pass of π0 launches on a GPU, and how many bytes they move; no GPU needed.
 
-    python benchmarks/gpu/launches.py [--size full] [--cameras 3] [--steps 10] [--pi05] [--dtype bfloat16]
+    python benchmarks/gpu/launches.py [--size full] [--cameras 3] [--steps 10] [--pi05 | --fused] [--dtype bfloat16]
 
 Runs the two stages on the meta device, where tensors have shapes and no numbers, and counts every operation that is
 not a view, by kind. One operation is one launch, which is near the truth for eager execution: a few operations launch
@@ -28,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vla_ros.bench.subjects import SIZES, pi0_config, random_batch
+from vla_ros.nn.fused import FusedTower
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Policy
@@ -160,11 +161,15 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES["pi0"], default="full")
     parser.add_argument("--cameras", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--pi05", action="store_true")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--pi05", action="store_true")
+    kind.add_argument("--fused", action="store_true", help="with the Triton kernels; needs triton")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
     args = parser.parse_args()
     with without_numbers():
         policy = Pi0(pi0_config(args.size, args.cameras, args.pi05))
+    if args.fused:
+        policy.prefix, policy.expert = FusedTower(policy.prefix), FusedTower(policy.expert)
     found = count(policy.store_as(DTYPES[args.dtype]).eval(), args.steps)
     for stage, launches in found.items():
         print(json.dumps({"stage": stage, "launches": launches.total, "kinds": dict(launches.kinds.most_common())}))

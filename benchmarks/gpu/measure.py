@@ -18,21 +18,29 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
-from gpu_subjects import random_groot, random_openvla
+from gpu_subjects import Subject, groot, openvla
 
 from vla_ros.bench.lerobot_peer import LeRobotPeer
 from vla_ros.bench.peers import time_peers
-from vla_ros.bench.subjects import pi0_config, random_batch, random_lerobot, random_pi0, write_lerobot_config
+from vla_ros.bench.subjects import (
+    pi0_config,
+    random_batch,
+    random_lerobot,
+    random_pi0,
+    random_policy,
+    write_lerobot_config,
+)
 from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, total_bound
 from vla_ros.bench.work import Machine, measure_machine
 from vla_ros.core.errors import InputError
+from vla_ros.nn.fused import FusedTower
 from vla_ros.nn.gemma import GemmaLayer
 from vla_ros.nn.siglip import SiglipLayer
 from vla_ros.policies.policy import Batch, Policy
@@ -41,6 +49,7 @@ from vla_ros.runtime.network import private_copy
 
 ROOT = Path(__file__).parents[2]
 STEPS = 10
+TESTS = "test/runtime/test_session.py", "test/nn/test_kernels.py"
 BLOCKS = {GemmaLayer: ("project", "finish"), SiglipLayer: ("forward",)}  # what repeats in π0
 
 
@@ -57,13 +66,17 @@ class Bench:
         self.dtype = torch.float32 if rehearse else torch.bfloat16
         self.size, self.runs = ("tiny", 3) if rehearse else ("full", 100)
 
-    @cache  # noqa: B019  one instance, for as long as the process lives
+    @cached_property
     def machine(self) -> Machine:
         return measure_machine(self.device, self.dtype)
 
     def pi0(self, cameras: int, adaptive: bool = False) -> tuple[Policy, Batch]:
         policy = random_pi0(pi0_config(self.size, cameras, adaptive), self.device, self.dtype)
         return policy, random_batch(policy)
+
+    def built(self, subject: Subject) -> tuple[Policy, Batch]:
+        make, batch = subject
+        return random_policy(make, self.device, self.dtype), batch
 
     def lerobot(self, family: str) -> tuple[Policy, Batch]:
         with tempfile.TemporaryDirectory() as folder:
@@ -87,7 +100,7 @@ class Bench:
 
     def ways(self, part: str, policy: Policy, batch: Batch, steps: int | None, **more: object) -> None:
         """A policy operation by operation and recorded, and how near it is to float32."""
-        bound = total_bound(stage_work(policy, batch, steps), self.machine())
+        bound = total_bound(stage_work(policy, batch, steps), self.machine)
         more |= {"cameras": batch["images"].shape[-4], "steps": steps}
         for way, graph in (("graph", True), ("eager", False)):
             if graph and self.device.type == "cpu":
@@ -95,33 +108,28 @@ class Bench:
                 continue
             runs = self.runs if graph else max(3, self.runs // 5)
             self.report(part, way, time_session(policy, batch, self.device, runs, steps, graph), bound, **more)
-        if part.startswith("pi0_"):
-            for way in ("fused", "fp8"):
-                self.absent(part, way, f"there are no {way} kernels in this version", **more)
-        say(part=part, way="float32", **agreement(policy, batch, self.device, steps), **more)
+        exact = copy.deepcopy(policy).float()
+        say(part=part, way="float32", **compared(policy, exact, batch, self.device, steps), **more)
 
 
 @torch.no_grad()
-def agreement(policy: Policy, batch: Batch, device: torch.device, steps: int | None) -> dict[str, object]:
-    """Of a policy's answer with that of the same weights in float32, from the same draws."""
+def compared(policy: Policy, other: Policy, batch: Batch, device: torch.device, steps: int | None) -> dict[str, object]:
+    """One policy's answer beside another's, from the same draws."""
     batch = {name: value.to(device) for name, value in policy.with_elapsed(batch).items()}
-    draws = draws_for(policy, device)
-
-    def answer(policy: Policy) -> torch.Tensor:
-        context = policy.encode(batch, policy.begin(1), draws)
-        return policy.act(context, draws, policy.prepare(steps)).actions
-
-    ours, exact = answer(policy), answer(copy.deepcopy(policy).float())
-    if not exact.is_floating_point():
-        return {"same_tokens": float((ours == exact).float().mean())}
-    ours, exact = ours.double().flatten(), exact.double().flatten()
+    draws, answers = draws_for(policy, device), []
+    for one in (policy, other):
+        context = one.encode(batch, one.begin(1), draws)
+        answers.append(one.act(context, draws, one.prepare(steps)).actions.flatten())
+    if not answers[0].is_floating_point():
+        return {"same_tokens": float((answers[0] == answers[1]).float().mean())}
+    ours, exact = (answer.double() for answer in answers)
     error = (ours - exact).abs().max() / exact.abs().max()
     return {"cosine": round(float(torch.cosine_similarity(ours, exact, 0)), 6), "error": round(float(error), 6)}
 
 
 def machine(bench: Bench, part: str) -> None:
     """Which it is, and how fast."""
-    found, cuda = bench.machine(), bench.device.type == "cuda"
+    found, cuda = bench.machine, bench.device.type == "cuda"
     name = torch.cuda.get_device_name() if cuda else platform.processor() or "CPU"
     say(part=part, device=name, date=time.strftime("%Y-%m-%d"), torch=torch.__version__,
         tflops=round(found.flops_per_second / 1e12, 2), gb_per_s=round(found.bytes_per_second / 1e9, 1),
@@ -135,7 +143,7 @@ def gpu_tests(bench: Bench, part: str) -> None:
         command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={file}"]
         if not bench.rehearse and importlib.util.find_spec("xdist"):
             command += ["-n", "8"]
-        result = subprocess.run([*command, "test/runtime/test_session.py"], cwd=ROOT, capture_output=True, text=True)
+        result = subprocess.run([*command, *TESTS], cwd=ROOT, capture_output=True, text=True)
         if not file.exists():
             say(part=part, problem=(result.stdout + result.stderr).strip().splitlines()[-1])
             return
@@ -155,7 +163,7 @@ def pi0(cameras: int) -> Callable[[Bench, str], None]:
 def pi0_compiled(bench: Bench, part: str) -> None:
     """The layers alone, each compiled once for all that repeat it, and the whole recorded."""
     policy, batch = bench.pi0(3)
-    bound, start = total_bound(stage_work(policy, batch, STEPS), bench.machine()), time.monotonic()
+    bound, start = total_bound(stage_work(policy, batch, STEPS), bench.machine), time.monotonic()
     policy = private_copy(policy)
     torch._dynamo.config.recompile_limit = 64  # the towers' sizes and lengths
     for module in policy.modules():
@@ -168,9 +176,23 @@ def pi0_compiled(bench: Bench, part: str) -> None:
     bench.report(part, way, timing, bound, cameras=3, steps=STEPS, seconds_to_compile_and_run=taken)
 
 
+def pi0_fused(bench: Bench, part: str) -> None:
+    """With the Triton kernels, beside the answer without them."""
+    policy, batch = bench.pi0(3)
+    bench.absent(part, "fp8", "there are no such kernels in this version", cameras=3, steps=STEPS)
+    if bench.device.type == "cpu":
+        raise InputError("fused kernels are for a GPU")
+    fused = private_copy(policy)
+    fused.prefix, fused.expert = FusedTower(fused.prefix), FusedTower(fused.expert)
+    near = compared(fused, policy, batch, bench.device, STEPS)
+    bound = total_bound(stage_work(policy, batch, STEPS), bench.machine)
+    timing = time_session(fused, batch, bench.device, bench.runs, STEPS)
+    bench.report(part, "fused, graph", timing, bound, cameras=3, steps=STEPS, **near)
+
+
 def pi0_peers(bench: Bench, part: str) -> None:
     policy, batch = bench.pi0(3)
-    bound = total_bound(stage_work(policy, batch, STEPS), bench.machine())
+    bound = total_bound(stage_work(policy, batch, STEPS), bench.machine)
     for timing in time_peers(policy, batch, bench.device, bench.dtype, max(3, bench.runs // 10), STEPS):
         bench.report(part, timing.name, timing, bound, cameras=3, steps=STEPS)
 
@@ -203,17 +225,17 @@ def beside_lerobot(bench: Bench, part: str, name: str, folder: Path) -> None:
         peer.set_inputs(policy, batch, draws, None)
         time_session(policy, batch, bench.device, max(3, bench.runs // 5), turn=peer.turn)
         actions = policy.predict({name: value.to(bench.device) for name, value in batch.items()}, draws)
-        bound = total_bound(stage_work(policy, batch, None), bench.machine())
+        bound = total_bound(stage_work(policy, batch, None), bench.machine)
         bench.report(part, peer.name, peer.timing(actions.float().cpu()), bound)
 
 
 PARTS: dict[str, Callable[[Bench, str], None]] = {
     "machine": machine, "gpu_tests": gpu_tests, "pi0_3": pi0(3), "pi0_2": pi0(2), "pi0_1": pi0(1),
-    "pi0_3_compiled": pi0_compiled, "pi0_3_peers": pi0_peers,
+    "pi0_3_compiled": pi0_compiled, "pi0_3_fused": pi0_fused, "pi0_3_peers": pi0_peers,
     "pi05": family(lambda bench: bench.pi0(3, adaptive=True), STEPS),
     "smolvla": from_lerobot("smolvla"), "act": from_lerobot("act"), "diffusion": from_lerobot("diffusion"),
-    "groot": family(lambda bench: random_groot(bench.size, 2, bench.device, bench.dtype)),
-    "openvla": family(lambda bench: random_openvla(bench.size, 1, bench.device, bench.dtype)),
+    "groot": family(lambda bench: bench.built(groot(bench.size, 2))),
+    "openvla": family(lambda bench: bench.built(openvla(bench.size, 1))),
 }  # fmt: skip
 
 
@@ -231,8 +253,12 @@ def main() -> int:
         say(begin=part)
         try:
             PARTS[part](bench, part)
+        except InputError as error:
+            say(part=part, problem=str(error))
         except Exception as error:  # one part's trouble is not another's
             say(part=part, problem=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            say(done=part)
+            return 1  # a GPU's error may stay with the process: the next part begins in another
         gc.collect()
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()

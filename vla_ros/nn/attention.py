@@ -90,10 +90,20 @@ class KeyValueCache:
 
         The stored part is left unchanged; the next `attach` overwrites what this one put behind it.
         """
-        start, end = self._lengths[layer], self._lengths[layer] + key.shape[2]
-        keys, values = self._layers[layer]
         if key.requires_grad:
-            return torch.cat([keys[:, :, :start], key], dim=2), torch.cat([values[:, :, :start], value], dim=2)
-        keys[:, :, start:end] = key
-        values[:, :, start:end] = value
-        return keys[:, :, :end], values[:, :, :end]
+            keys, values = (part[:, :, : self._lengths[layer]] for part in self._layers[layer])
+            return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        keys, values, own_keys, own_values = self.room(layer, key.shape[2])
+        own_keys.copy_(key)
+        own_values.copy_(value)
+        return keys, values
+
+    def room(self, layer: int, length: int, keep: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Keys and values of the layer so far with `length` more, (B, kv_heads, P + length, head_dim) each, and the
+        place of those (B, kv_heads, length, head_dim), to be written before the first two are read; `keep`: they are
+        stored."""
+        start, end = self._lengths[layer], self._lengths[layer] + length
+        keys, values = (part[:, :, :end] for part in self._layers[layer])
+        if keep:
+            self._lengths[layer] = end
+        return keys, values, keys[:, :, start:], values[:, :, start:]

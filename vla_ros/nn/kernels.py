@@ -1,0 +1,116 @@
+"""Triton kernels of what lies between the products of a Gemma layer: they compute in float32 and round at the end.
+
+Needs triton, which torch for a GPU brings along. Without a GPU they run in Triton's interpreter (`TRITON_INTERPRET=1`),
+which is for tests: it is slow.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+@triton.jit
+def _add_norm_kernel(x, more, scale, total, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    inside, place = column < width, tl.program_id(0).to(tl.int64) * width + column
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        value += tl.load(more + place, mask=inside, other=0.0).to(tl.float32)
+        value = value.to(total.dtype.element_ty)
+        tl.store(total + place, value, mask=inside)
+        value = value.to(tl.float32)
+    shrink = tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
+    normed = value * shrink * tl.load(scale + column, mask=inside, other=0.0)
+    tl.store(out + place, normed.to(out.dtype.element_ty), mask=inside)
+
+
+@torch.library.custom_op("vla_ros::add_norm", mutates_args=())
+def add_norm(x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """The sum of (..., width) `x` and `more`, and its RMS norm times the (width,) float32 scale; without `more` the sum
+    is empty."""
+    x, width = x.contiguous(), x.shape[-1]
+    total, out = (torch.empty_like(x) if more is not None else x.new_empty(0)), torch.empty_like(x)
+    more = x if more is None else more.contiguous()
+    grid, block = (x.numel() // width,), triton.next_power_of_2(width)
+    _add_norm_kernel[grid](x, more, scale, total, out, width, epsilon, ADD=total.numel() > 0, BLOCK=block)
+    return total, out
+
+
+@add_norm.register_fake
+def _(x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    return (torch.empty_like(x) if more is not None else x.new_empty(0)), torch.empty_like(x)
+
+
+@triton.jit
+def _turn_kernel(
+    heads, cos, sin, query, keys, values, length, total, count, shared, table_row, key_row, key_head, value_row,
+    value_head, HALF: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    token, head = tl.program_id(0), tl.program_id(1)
+    row, place, size = token // length, token % length, 2 * HALF
+    column = tl.arange(0, BLOCK)
+    inside = column < HALF
+    source = heads + (token.to(tl.int64) * total + head) * size + column
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + HALF, mask=inside, other=0.0).to(tl.float32)
+    if head < count + shared:
+        turn = row * table_row + place * size + HALF + column  # the second half of the sines is positive
+        c, s = tl.load(cos + turn, mask=inside, other=0.0), tl.load(sin + turn, mask=inside, other=0.0)
+        first, second = first * c - second * s, second * c + first * s
+    if head < count:
+        target = query + (token.to(tl.int64) * count + head) * size + column
+    elif head < count + shared:
+        target = keys + row.to(tl.int64) * key_row + (head - count) * key_head + place * size + column
+    else:
+        target = values + row.to(tl.int64) * value_row + (head - count - shared) * value_head + place * size + column
+    tl.store(target, first.to(query.dtype.element_ty), mask=inside)
+    tl.store(target + HALF, second.to(query.dtype.element_ty), mask=inside)
+
+
+@torch.library.custom_op("vla_ros::turn", mutates_args=("keys", "values"))
+def turn(heads: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Queries (B, S, count, D) and, written to where they are kept, keys and values (B, shared, S, D), of the product
+    of one matrix (B, S, (count + 2 shared) D); queries and keys turned by a `rotary_table`."""
+    heads = heads.contiguous()
+    (rows, shared, length, size), total = keys.shape, heads.shape[2] // keys.shape[3]
+    count = total - 2 * shared
+    query = heads.new_empty(rows, length, count, size)
+    table = cos.stride(0) if cos.shape[0] > 1 else 0
+    _turn_kernel[(rows * length, total)](
+        heads, cos, sin, query, keys, values, length, total, count, shared, table, keys.stride(0), keys.stride(1),
+        values.stride(0), values.stride(1), HALF=size // 2, BLOCK=triton.next_power_of_2(size // 2),
+    )  # fmt: skip
+    return query
+
+
+@turn.register_fake
+def _(heads: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    rows, shared, length, size = keys.shape
+    return heads.new_empty(rows, length, heads.shape[2] // size - 2 * shared, size)
+
+
+@triton.jit
+def _gated_kernel(both, out, width, BLOCK: tl.constexpr):
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside, row = column < width, tl.program_id(0).to(tl.int64)
+    gate = tl.load(both + row * 2 * width + column, mask=inside, other=0.0).to(tl.float32)
+    up = tl.load(both + row * 2 * width + width + column, mask=inside, other=0.0).to(tl.float32)
+    # tanh(u) = 2 sigmoid(2 u) - 1
+    gelu = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
+    tl.store(out + row * width + column, (gelu * up).to(out.dtype.element_ty), mask=inside)
+
+
+@torch.library.custom_op("vla_ros::gated", mutates_args=())
+def gated(both: Tensor) -> Tensor:
+    """(..., 2 · width) gate and up to gelu(gate) · up, (..., width), with the tanh form of GELU."""
+    both, width = both.contiguous(), both.shape[-1] // 2
+    out = both.new_empty(*both.shape[:-1], width)
+    block = min(1024, triton.next_power_of_2(width))
+    _gated_kernel[(out.numel() // width, triton.cdiv(width, block))](both, out, width, BLOCK=block)
+    return out
+
+
+@gated.register_fake
+def _(both: Tensor) -> Tensor:
+    return both.new_empty(*both.shape[:-1], both.shape[-1] // 2)
