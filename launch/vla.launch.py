@@ -21,7 +21,7 @@ CONFIG = Path(get_package_share_directory("vla_ros")) / "config"
 
 ARGUMENTS = {
     "robot": (None, "path of the robot file, or the name of a shipped one (so101)"),
-    "policy": (None, "checkpoint folder, or a policy file that names one"),
+    "policy": (None, "checkpoint folder, a policy file, or ws://HOST:PORT of a server"),
     "device": ("", "where the policy runs: auto, cpu, cuda or cuda:N"),
     "mode": ("", "how chunks are blended: ensemble, latest or rtc (of the policy too)"),
     "dry_run": ("", "true: everything but the commands"),

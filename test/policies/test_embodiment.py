@@ -10,6 +10,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.dimension import Dimension, Linkage, dimensions_statistics
 from vla_ros.policies.embodiment import Embodiment
+from vla_ros.policies.processor import Interface
 from vla_ros.policies.registry import LoadOptions, resolve
 from vla_ros.runtime.serving import check_robot
 
@@ -179,7 +180,7 @@ def test_statistics_are_told_in_the_policys_units():
         dimensions_statistics(dimensions, rows(data), ("pan", "lift", "roll"))
 
 
-class _Processor:
+class _Processor(Interface):
     joints = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_roll", "gripper")
     cameras = ("front",)
     streams = ()

@@ -4,15 +4,20 @@ import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vla_ros.bench.work import Machine, Work, measure_work
+from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Batch, Draws, Policy
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork
 from vla_ros.runtime.stages import StageTimer
+
+if TYPE_CHECKING:
+    from vla_ros.runtime.remote.session import RemoteSession
 
 
 @dataclass
@@ -96,6 +101,20 @@ def time_calls(name: str, call: Callable[[], Tensor], device: torch.device, runs
         if run >= 0:
             timing.stages["total"].append(timer.seconds()[0])
     timing.memory = peak_memory(device)
+    return timing
+
+
+def time_server(session: "RemoteSession", sample: Sample, runs: int) -> Timing:
+    """A policy on another machine, one question after the other: what the server says of its stages, the way there and
+    back, and all of it as policy_node meets it (the image's way into the message included)."""
+    timing = Timing(session.title, {"encode": [], "act": [], "flight": [], "total": []})
+    for run in range(-min(3, runs), runs):
+        (result,) = session.infer([sample])
+        if run >= 0:
+            taken = result.encode_time, result.act_time, result.flight_time, result.total_time
+            for stage, seconds in zip(timing.stages, taken, strict=True):
+                timing.stages[stage].append(seconds)
+    timing.memory = peak_memory(torch.device("cpu"))
     return timing
 
 

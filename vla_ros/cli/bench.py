@@ -2,6 +2,7 @@
 
     vla-ros bench --policy CHECKPOINT --robot so101       a real checkpoint
     vla-ros bench --policy pi0 --size tiny                random weights of the demo policy's size (or 100m, full)
+    vla-ros bench --policy ws://HOST:PORT --robot so101   a policy on another machine, the way there and back
     vla-ros bench --policy act --size full --lerobot-python PY
                                                           random weights of the published size, beside LeRobot's class
 
@@ -32,7 +33,7 @@ from vla_ros.bench.subjects import (
     write_groot,
     write_lerobot_config,
 )
-from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, total_bound
+from vla_ros.bench.timing import Timing, draws_for, stage_work, time_server, time_session, total_bound
 from vla_ros.bench.work import measure_machine
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
@@ -40,13 +41,16 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import LoadOptions, load, resolve
+from vla_ros.policies.server_file import ServerFile, read_server
 from vla_ros.runtime.history import example_sample
-from vla_ros.runtime.serving import open_policy, resolve_device, resolve_dtype
+from vla_ros.runtime.serving import open_policy, open_server, resolve_device, resolve_dtype
+from vla_ros.runtime.session import SessionOptions
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(SIZES)
-    parser.add_argument("--policy", required=True, help=f"checkpoint folder, policy file, or (random weights) {names}")
+    parser.add_argument("--policy", required=True,
+                        help=f"checkpoint folder, policy file, ws://HOST:PORT, or (random weights) {names}")
     parser.add_argument("--size", choices=SIZES["pi0"], default="tiny", help="of random weights")
     parser.add_argument("--cameras", type=int, help="of random weights (default: 2; of π0 of the larger sizes 3)")
     options.robot(parser, default="so101")
@@ -76,6 +80,8 @@ def main(args: argparse.Namespace) -> int:
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}, expected at least 1")
     console = Terminal()
+    if server := read_server(args.policy):
+        return _remote(server, args, console)
     device = resolve_device(args.device)
     dtype = resolve_dtype(args.dtype, device)
     if args.threads:
@@ -98,6 +104,21 @@ def main(args: argparse.Namespace) -> int:
     for timing in timings:
         if timing.problem:
             console.print(f"{timing.name}: not measured: {timing.problem}", soft_wrap=True)
+    return 0
+
+
+def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> int:
+    """Of a policy on another machine: what it takes, and no bound of this machine."""
+    robot = RobotSpec.load(args.robot)
+    options = SessionOptions(num_steps=args.steps)
+    session = open_server(server, robot, args.device, args.dtype, options)
+    try:
+        timing = time_server(session, example_sample(robot, session.processor, "touch the red cube"), args.runs)
+    finally:
+        session.close()
+    console.print(f"{session.title}, robot {robot.name}, {args.runs} runs; encode and act as the server says them",
+                  soft_wrap=True)
+    console.print(table([timing], {}))
     return 0
 
 

@@ -25,7 +25,7 @@ def open_policy(
     """Load a policy and check it against the robot. Raises InputError that names what does not fit."""
     target = resolve_device(device)
     kind = resolve_dtype(dtype, target)
-    loaded = load(Path(path).expanduser(), device=target, dtype=kind, tokenizer=tokenizer, robot=robot)
+    loaded = load(path, device=target, dtype=kind, tokenizer=tokenizer, robot=robot)
     check_robot(loaded.processor, robot)
     return loaded
 

@@ -70,6 +70,8 @@ class Connection:
             NotYet: no server, no answer in time, or the connection was lost; the next question connects anew.
             InputError: the server refuses us, or `greet` refused it.
         """
+        if self._loop.is_closed():
+            raise InputError(f"server {self.url}: the session was closed")
         return asyncio.run_coroutine_threadsafe(self._ask(question, seconds), self._loop).result()
 
     def give_up(self) -> None:
@@ -108,6 +110,8 @@ class Connection:
         except ConnectionClosed as error:
             self._lost(_closed(error), pause=False)
         finally:
+            if self._answer is not None and self._answer.done() and not self._answer.cancelled():
+                self._answer.exception()  # it was seen
             self._answer = None
 
     async def _connect(self) -> None:
