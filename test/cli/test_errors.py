@@ -50,6 +50,7 @@ CASES = [
     ("convert file --output out", "checkpoint file: begins with 74657874, expected a file that torch.save wrote"),
     ("robot new --urdf no", "URDF no: No such file"),
     ("bench --policy act --robot no --device gpu9", "device 'gpu9'"),
+    ("serve no", "checkpoint no: no such folder"),
     ("rerun --robot no", f"{ROBOT}|vla-ros rerun needs rerun-sdk"),
 ]  # fmt: skip
 

@@ -110,8 +110,7 @@ def main(args: argparse.Namespace) -> int:
 def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> int:
     """Of a policy on another machine: what it takes, and no bound of this machine."""
     robot = RobotSpec.load(args.robot)
-    options = SessionOptions(num_steps=args.steps)
-    session = open_server(server, robot, args.device, args.dtype, options)
+    session = open_server(server, robot, args.device, args.dtype, SessionOptions(num_steps=args.num_steps))
     try:
         timing = time_server(session, example_sample(robot, session.processor, "touch the red cube"), args.runs)
     finally:

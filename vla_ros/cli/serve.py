@@ -13,6 +13,7 @@ import ipaddress
 import signal
 import ssl
 
+from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping, record
 from vla_ros.core.robot import RobotSpec
@@ -21,7 +22,7 @@ from vla_ros.core.text import say
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="checkpoint folder or policy file")
-    parser.add_argument("--robot", default="so101", help="robot file, or the name of a shipped one (default: so101)")
+    options.robot(parser, default="so101")
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen on (default: 127.0.0.1, this machine alone; 0.0.0.0: all)")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
@@ -31,9 +32,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keys", metavar="YAML", help="names of the entries, as `keys` of a policy file")
     parser.add_argument("--clients", type=int, default=4, help="at a time (default: 4)")
     parser.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"))
-    parser.add_argument("--num-steps", type=int, help="denoising steps (default: the checkpoint's)")
+    options.device(parser)
+    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of the weights")
+    options.num_steps(parser)
     parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile; minutes to start")
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise that actions are made from")
@@ -54,18 +55,18 @@ def main(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     token = read_token(args.token_file) if args.token_file else ""
     keys = record(Keys, read_mapping(args.keys, "keys"), f"keys {args.keys}") if args.keys else None
-    options = ServerOptions(args.host, args.port, token, _tls(args), args.clients, say)
+    how = ServerOptions(args.host, args.port, token, _tls(args), args.clients, say)
     robot = RobotSpec.load(args.robot)
     session = SessionOptions(num_steps=args.num_steps, compile=args.compile, seed=args.seed)
     loaded = open_policy(args.policy, robot, args.device, args.dtype, args.tokenizer)
-    server = PolicyServer(loaded, robot, session, keys, options)
-    scheme = "wss" if options.tls else "ws"
+    server = PolicyServer(loaded, robot, session, keys, how)
+    scheme = "wss" if how.tls else "ws"
     said = server.described
 
     def ready(port: int) -> None:
         say(f"{said.policy} of {args.policy} for {robot.name}: cameras {list(said.keys.cameras)}, state "
             f"{dict(said.keys.state)}, {said.horizon} rows of {said.step_dt:g} s")
-        for words in exposure(args.host, token, options.tls is not None):
+        for words in exposure(args.host, token, how.tls is not None):
             say(words)
         say(f"serving at {scheme}://{args.host}:{port}; Ctrl-C ends it")
 
