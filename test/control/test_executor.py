@@ -96,7 +96,6 @@ def test_nothing_moves_before_commands_are_heard():
     assert state(world) == (State.EXECUTING, Cause.NONE) and np.array_equal(world.measured, AWAY)
 
 
-
 def test_an_empty_instruction_brakes_and_a_new_one_waits_for_its_chunk():
     world = moving()
     world.executor.set_instruction("")
