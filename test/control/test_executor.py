@@ -70,6 +70,20 @@ def test_from_rest_to_rest():
     assert world.tick(2) is None and state(world) == (State.INACTIVE, Cause.NONE)
 
 
+@pytest.mark.parametrize("back", [0.004, 0.06, 0.3])
+def test_a_clock_that_is_set_back_before_the_activation_hides_no_measurement(back):
+    """Nobody ticks then. The robot is pushed at the same time, and begins where it was measured last."""
+    world = World()
+    world.now_ns -= round(back * NS)
+    world.measured = HOME + [0.05, 0.0, 0.0]
+    world.measure()
+    world.now_ns += 10_000_000
+    world.measure()
+    world.joints = False
+    world.activate()
+    assert np.array_equal(world.tick().position, world.measured) and world.measured[0] > HOME[0]
+
+
 def test_nothing_moves_before_commands_are_heard():
     """Whoever carries them out would otherwise begin in mid-motion; what was sent meanwhile is followed then."""
     world = World().activate()
@@ -80,7 +94,6 @@ def test_nothing_moves_before_commands_are_heard():
     world.executor.heard = True
     world.tick(70)
     assert state(world) == (State.EXECUTING, Cause.NONE) and np.array_equal(world.measured, AWAY)
-
 
 
 def test_an_empty_instruction_brakes_and_a_new_one_waits_for_its_chunk():

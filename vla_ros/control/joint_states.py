@@ -17,6 +17,7 @@ class MeasuredJoints(JointStates):
     def __init__(self, names: Sequence[str], future_tolerance: float) -> None:
         """`future_tolerance`: s a stamp may lie ahead of now."""
         self._future = future_tolerance
+        self._now_ns = 0
         super().__init__(names)
 
     def clear(self) -> None:
@@ -28,6 +29,9 @@ class MeasuredJoints(JointStates):
         """A message. A stamp of zero means that its driver does not stamp: the time of arrival counts."""
         stamp_ns = stamp_ns or now_ns
         latest = now_ns + int(self._future * 1e9)
+        back_ns, self._now_ns = self._now_ns - now_ns, now_ns
+        if 0 < back_ns <= latest - now_ns:  # time was set back a little: what comes from now on is not late
+            self.stamps_ns = np.where(self.stamps_ns > back_ns, self.stamps_ns - back_ns, self.stamps_ns)
         if stamp_ns > latest or stamp_ns < 0 or joint_fault(names, position):
             return
         ahead = self.stamps_ns > latest
