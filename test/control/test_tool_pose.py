@@ -71,6 +71,32 @@ def test_joint_states_in_parts_become_the_pose_as_old_as_its_oldest_joint():
     np.testing.assert_allclose(rotation, expected[:3, :3], atol=1e-9)
 
 
+def test_a_pose_that_a_driver_publishes_needs_no_urdf():
+    data = posed_file()
+    robot = RobotSpec.from_dict(data | {"tool": data["tool"] | {"pose_topic": "tool_pose"}})
+    made, heard = PosedTool(robot, "", Limits.merge(robot), 0.1), []
+    take = lambda *values: heard.append(values)  # noqa: E731
+    made.joint_state(1000, ["gripper", "j1"], [0.7, 0.1], 1000, take)
+    first, second = turned(0.3, (0.0, 0.0, 1.0)), turned(0.5, (0.6, 0.0, 0.8))
+    for stamp, rotation in ((2000, first), (3000, second @ first)):
+        made.pose(stamp, "l0", [0.5, 0.1, 0.7], 2 * from_matrix(rotation, "quaternion_xyzw"), stamp, take)
+    assert [values[:2] for values in heard] == [(1000, ["gripper"]), (2000, TOOL_COLUMNS), (3000, TOOL_COLUMNS)]
+    np.testing.assert_allclose(heard[1][2], [0.5, 0.1, 0.7, 0, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(heard[2][2], [0.5, 0.1, 0.7, 0.3, 0, 0.4], atol=1e-9)
+    assert not made.missing(10**12, 0.25)  # of the joints: nobody needs them
+    for frame, place, quaternion, words in (
+        ("world", [0, 0, 0], [0, 0, 0, 1], "a pose in frame 'world', expected the tool's 'l0'"),
+        ("l0", [0, np.nan, 0], [0, 0, 0, 1], "expected finite numbers"),
+        ("l0", [0, 0, 0], [0, 0, 0, 0], "quaternion: a vector of length 0"),
+        ("l0", [0, 0, 0], [0, np.nan, 0, 1], "quaternion: a vector of length nan"),
+    ):
+        with pytest.raises(InputError, match=words):
+            made.pose(4000, frame, place, quaternion, 4000, take)
+    assert len(heard) == 3
+    with pytest.raises(InputError, match="pose_topic 'a', and no command group of pose_stamped or twist_stamped"):
+        RobotSpec.from_dict(posed_file("joint_state") | {"tool": data["tool"] | {"pose_topic": "a"}})
+
+
 def test_rotations_go_on_beyond_half_a_turn():
     arm, near = make_posed().arm, np.full(6, np.nan)
     for angle in np.linspace(0.0, 3.45, 40):

@@ -18,7 +18,7 @@ from vla_ros.control.tool_arm import ToolArm
 from vla_ros.core.chunk import ActionChunk, Targets
 from vla_ros.core.instruction import instruction_id
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.rotations import to_matrix
+from vla_ros.core.rotations import from_matrix, to_matrix
 from vla_ros.graph.processes import Graph
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
@@ -41,10 +41,14 @@ class CartesianStage:
         refused: frames of those that it did not take, as a controller ignores all but its own.
     """
 
-    def __init__(self, graph: Graph, probe: Probe, interface: str) -> None:
+    def __init__(self, graph: Graph, probe: Probe, interface: str, pose_topic: str = "") -> None:
+        """`pose_topic`: where the driver says the tool's pose; then the executor has no URDF, and no joints of the arm.
+        """
         self.graph, self.probe, self.interface = graph, probe, interface
         file, urdf = Path(graph.folder) / "robot.yaml", Path(graph.folder) / "robot.urdf"
-        file.write_text(yaml.safe_dump(posed_file(interface)))
+        data = posed_file(interface)
+        data["tool"]["pose_topic"] = pose_topic
+        file.write_text(yaml.safe_dump(data))
         urdf.write_text(seven_urdf())
         robot = RobotSpec.load(file)
         self.tool, self.arm = robot.tool, ToolArm(robot.tool, seven_urdf(), Limits.merge(robot))
@@ -54,11 +58,14 @@ class CartesianStage:
         probe.record("hand/command", Float64MultiArray)
         probe.record(STATUS, ExecutorStatus, STATUS_QOS)
         graph.start("executor_node", parameters={
-            "robot": str(file), "urdf": str(urdf), "use_sim_time": True, "reliable_sensors": True, "mode": "latest",
+            "robot": str(file), "urdf": "" if pose_topic else str(urdf), "use_sim_time": True, "mode": "latest",
+            "reliable_sensors": True,
         })
         graph.configure("executor_node")
         self.clock = probe.publisher("/clock", Clock, COMMAND_QOS, readers=2)
         self.states = probe.publisher("joint_states", JointState)
+        self.poses = probe.publisher(pose_topic, PoseStamped) if pose_topic else None
+        self.told = True  # the driver says where the tool is
         self.chunks = probe.publisher("action_chunk", ChunkMessage, COMMAND_QOS)
         self.e_stop = probe.publisher("e_stop", Bool)
         probe.publisher("instruction", String).publish(String(data=TEXT))
@@ -87,11 +94,22 @@ class CartesianStage:
 
     def publish(self) -> None:
         message = set_stamp(JointState(), self.now_ns)
-        message.name, message.position = [*JOINTS, "gripper"], array("d", self.joints)
+        first = 7 if self.poses else 0
+        message.name, message.position = [*JOINTS, "gripper"][first:], array("d", self.joints[first:])
         self.states.publish(message)
+        if self.poses and self.told:
+            self.poses.publish(self._pose())
         clock = Clock()
         set_stamp(clock.clock, self.now_ns)
         self.clock.publish(clock)
+
+    def _pose(self) -> PoseStamped:
+        message, (place, rotation) = set_stamp(PoseStamped(), self.now_ns), self.place()
+        message.header.frame_id = self.tool.frame
+        at, turned = message.pose.position, message.pose.orientation
+        at.x, at.y, at.z = place.tolist()
+        turned.x, turned.y, turned.z, turned.w = from_matrix(rotation, "quaternion_xyzw").tolist()
+        return message
 
     def tick(self, count: int = 1) -> None:
         for _ in range(count):

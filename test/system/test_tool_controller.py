@@ -89,6 +89,19 @@ def test_a_controller_of_twists(graph, probe):
     probe.wait_for(lambda: not _twist(probe.last(TARGET)).any(), "a last twist of zero")
 
 
+def test_a_driver_that_says_the_pose_itself(graph, probe):
+    stage = CartesianStage(graph, probe, "pose_stamped", pose_topic="tool_pose")
+    stage.activate()
+    start, rotation = stage.place()
+    assert stage.send(poses(start + [0.03, -0.03, 0.02], rotation)).accepted_chunks == 1, stage.status.last_refusal
+    stage.tick(100)
+    assert np.linalg.norm(stage.place()[0] - start - [0.03, -0.03, 0.02]) < 0.003
+    stage.told = False
+    stage.tick(40)
+    status = stage.wait(lambda s: s.cause == ExecutorStatus.CAUSE_STALE_JOINT_STATES, "STALE_JOINT_STATES")
+    assert status.state == ExecutorStatus.STOPPED and "joints x, y, z, turned_x" in status.message
+
+
 def _twist(message) -> np.ndarray:
     twist = message.twist
     return np.array([getattr(part, axis) for part in (twist.linear, twist.angular) for axis in "xyz"])

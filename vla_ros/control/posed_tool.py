@@ -10,9 +10,9 @@ from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Command
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_pose import PoseArm, tool_limits
-from vla_ros.core.errors import InputError
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.rotations import from_matrix
+from vla_ros.core.rotations import from_matrix, to_matrix
 from vla_ros.core.tool import TOOL_COLUMNS, Tool
 
 _GAIN = 2.0  # 1/s, of the way between measured and commanded pose that a twist makes up for
@@ -28,17 +28,20 @@ class PosedTool:
     """
 
     def __init__(self, robot: RobotSpec, source: str | Path, limits: Limits, future_tolerance: float) -> None:
-        """`limits`: of all joints. `source`: a URDF file or the text itself. Raises InputError where they do not fit.
-        """
+        """`limits`: of all joints. `source`: a URDF file or the text itself, of no account where the tool's pose has a
+        topic. Raises InputError where they do not fit."""
         group = robot.tool_group
         what = f"command group {group.name}: interface {group.interface}"
-        if not source:
-            raise InputError(f"{what} needs the robot's URDF, by the parameter urdf, robot_description or "
-                             "robot_description_topic: the tool's pose comes from the joint states")
-        self._chain = ToolArm(robot.tool, source, limits)
-        if sorted(self._chain.names) != sorted(group.joints):
-            raise InputError(f"{what} commands {list(group.joints)}, expected the joints that move the tool, "
-                             f"{list(self._chain.names)}")
+        self._chain = None
+        if not robot.tool.pose_topic:
+            if not source:
+                raise InputError(f"{what} needs the robot's URDF, by the parameter urdf, robot_description or "
+                                 "robot_description_topic: the tool's pose comes from the joint states (or from "
+                                 "`pose_topic` of the tool)")
+            self._chain = ToolArm(robot.tool, source, limits)
+            if sorted(self._chain.names) != sorted(group.joints):
+                raise InputError(f"{what} commands {list(group.joints)}, expected the joints that move the tool, "
+                                 f"{list(self._chain.names)}")
         self.limits = tool_limits(robot, group, limits)
         self.arm = PoseArm(robot.tool, self.limits, group.joints)
         self._joints = MeasuredJoints(limits.names, future_tolerance)
@@ -51,18 +54,38 @@ class PosedTool:
     ) -> None:
         """A message of joint states, rad or m; `take` gets the tool's columns, as old as its oldest joint, and the
         joints beside it."""
-        self._joints.update(stamp_ns, names, position, now_ns)
         others = [(name, value) for name, value in zip(names, position, strict=False) if name in self._others]
         if others:
             take(stamp_ns, *map(list, zip(*others, strict=True)), now_ns)
+        if self._chain is None:
+            return
+        self._joints.update(stamp_ns, names, position, now_ns)
         columns, measured = self._chain.columns, self._joints.position
         if np.isfinite(measured[columns]).all() and any(name not in self._others for name in names):
-            self._values = self.arm.values(*self._chain.pose(measured), self._values)
-            take(int(self._joints.stamps_ns[columns].min()), TOOL_COLUMNS, self._values.tolist(), now_ns)
+            self._placed(int(self._joints.stamps_ns[columns].min()), *self._chain.pose(measured), now_ns, take)
+
+    def pose(
+        self, stamp_ns: int, frame: str, place: Sequence[float], turned: Sequence[float], now_ns: int, take: TakeJoints
+    ) -> None:
+        """A message of `pose_topic`: place in m, quaternion x, y, z, w. Raises InputError for one in another frame, and
+        for numbers that are no pose."""
+        if frame != self.arm.tool.frame:
+            raise InputError(f"a pose in frame {shown(frame)}, expected the tool's {self.arm.tool.frame!r}")
+        if not np.isfinite(place).all():
+            raise InputError(f"a pose at {list(place)}, expected finite numbers")
+        rotation = to_matrix(np.array(turned, dtype=np.float64), "quaternion_xyzw")
+        self._placed(stamp_ns, np.array(place, dtype=np.float64), rotation, now_ns, take)
+
+    def _placed(
+        self, stamp_ns: int, place: np.ndarray, rotation: np.ndarray, now_ns: int, take: TakeJoints
+    ) -> None:
+        self._values = self.arm.values(place, rotation, self._values)
+        take(stamp_ns, TOOL_COLUMNS, self._values.tolist(), now_ns)
 
     def missing(self, now_ns: int, timeout: float) -> str:
-        """The joints without a position at most `timeout` s old, in words; empty where there are none."""
-        return self._joints.stale(now_ns, timeout)
+        """The joints, of which the tool's pose is made, without a position at most `timeout` s old, in words; empty
+        where there are none."""
+        return self._joints.stale(now_ns, timeout) if self._chain else ""
 
     def values(self, command: Command, measured: np.ndarray) -> np.ndarray:
         """What the message of the tool says: (7,) place in m and quaternion x, y, z, w, or (6,) m/s and rad/s.

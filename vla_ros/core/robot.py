@@ -250,6 +250,10 @@ class RobotSpec:
             yield bool(taken), f"{what}, and joints {taken}, expected other names: they are the tool's"
             discrete = [joint.name for joint in self.joints if joint.discrete and joint.name in group.joints]
             yield bool(discrete), f"{what} with discrete joints {discrete}, expected them in a group of their own"
+        topic = self.tool.pose_topic if self.tool else ""
+        yield bool(topic) and not found, (
+            f"tool: pose_topic {topic!r}, and no command group of {' or '.join(OF_TOOL)}: joint states say where it is"
+        )
         yield len(found) > 1, (
             f"groups {[group.name for group in found]} are commanded by poses or twists of the tool, expected one"
         )

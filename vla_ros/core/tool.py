@@ -23,6 +23,8 @@ class Tool:
         lower, upper: corners of the box that its target stays in, m, in `frame`.
         velocity, acceleration: m/s and m/s², of the tool's target.
         rotation_velocity, rotation_acceleration: rad/s and rad/s².
+        pose_topic: where a driver says the tool's pose in `frame` (geometry_msgs/PoseStamped), for an arm whose tool is
+            commanded; empty: the joint states say it, by the URDF.
     """
 
     link: str
@@ -33,6 +35,7 @@ class Tool:
     acceleration: float
     rotation_velocity: float
     rotation_acceleration: float
+    pose_topic: str = ""
 
     def faults(self) -> Iterator[tuple[bool, str]]:
         """(whether it is so, what is wrong then)."""

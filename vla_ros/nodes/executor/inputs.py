@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
@@ -13,6 +14,7 @@ from vla_ros.control.executor import Executor
 from vla_ros.control.posed_tool import PosedTool
 from vla_ros.control.status import Seen
 from vla_ros.core.chunk import MalformedChunk
+from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import Agreement
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
@@ -66,6 +68,9 @@ class Inputs:
             subscribe_joint_states(node, stream.topic, partial(self._on_joint_state, stream), joints_qos, self._refuse)
             for stream in map(robot.stream, robot.state_streams)
         ]
+        if posed is not None and (topic := robot.tool.pose_topic):
+            take = partial(self._on_pose, topic)
+            self._joint_states.append(subscribe_bounded(node, PoseStamped, topic, take, joints_qos, self._refuse))
         subscribe_instruction(node, self._on_instruction, self._refuse)
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
@@ -91,6 +96,16 @@ class Inputs:
                 self._posed.joint_state(stamp, names, message.position, now_ns, executor.joint_state)
             else:
                 executor.joint_state(stamp, names, message.position, now_ns)
+
+    def _on_pose(self, topic: str, message: PoseStamped) -> None:
+        stamp, place, turned = stamp_ns(message), message.pose.position, message.pose.orientation
+        numbers = (place.x, place.y, place.z), (turned.x, turned.y, turned.z, turned.w)
+        try:
+            with self._lock:
+                now_ns = self._now_ns() or stamp
+                self._posed.pose(stamp, message.header.frame_id, *numbers, now_ns, self._executor.joint_state)
+        except InputError as error:
+            self._refuse(Reason.UNDECODABLE, f"{topic}: {error}")
 
     def _on_instruction(self, text: str) -> None:
         with self._lock:
