@@ -54,6 +54,12 @@ def test_every_shipped_policy_file_is_read_and_invertible(path):
     if embodiment.tool:
         with pytest.raises(InputError, match="joint targets become no end-effector actions"):
             embodiment.actions_to_policy(actions, state)
+        rows = np.random.default_rng(1).normal(size=(2, 6, len(embodiment.tool.columns)))
+        there = embodiment.actions_to_policy(np.concatenate([actions, rows], axis=-1), state)
+        np.testing.assert_allclose(embodiment.tool.part(there[1], embodiment.actions).data, rows[1], atol=1e-9)
+        moved = [embodiment.joints.index(name) for name in embodiment.commanded]
+        back = embodiment.actions_to_robot(there, state)[..., moved]
+        np.testing.assert_allclose(back, actions[..., moved], atol=1e-9)
         return
     there = embodiment.actions_to_policy(actions, state)
     assert there.shape == (2, 6, len(embodiment.actions))
