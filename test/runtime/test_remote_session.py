@@ -295,12 +295,26 @@ def _refusal(remote, one) -> str:
     return str(error.value)
 
 
+def described(**changes) -> bytes:
+    part = {"names": ["a"], "space": "JOINT_POSITION", "group": "", "frame": ""}
+    sound = {"policy": "x", "joints": ["a"], "keys": {"cameras": {"a": "front"}, "state": {"b": 1}}, "streams": {},
+             "steps": {"front": [0]}, "step_dt": 1.0, "horizon": 1, "parts": [part]}  # fmt: skip
+    return pack({"vla_ros": sound | changes})
+
+
 @pytest.mark.parametrize("metadata, words", [
     (pack({}), "does not describe itself"), (pack({"reset_pose": [0.0]}), "does not describe itself"),
     (pack([]), "does not describe itself"), (pack({"vla_ros": 3}), "expected a mapping"),
     (pack({"vla_ros": {"policy": "pi0"}}), "missing"), (b"\xc1", "metadata: 1 bytes are no msgpack"),
     ("text", "metadata"), (pack({"vla_ros": {"policy": "x", "joints": [], "keys": {}, "streams": {}, "steps": {},
                                              "step_dt": 0.0, "horizon": 1, "parts": []}}), "step_dt 0.0"),
+    (described(policy="x" * 1000), "1000 characters"), (described(step_dt=1e6), "at most 600 s"),
+    (described(steps={"front": [-900]}), "at most 600 s"), (described(steps={"front": [1]}), "offsets from -1000"),
+    (described(steps={"front": [0], "lidar": [0]}), "it reads ['front', 'lidar']"),
+    (described(parts=[{"names": ["a"], "space": "WARP", "group": "", "frame": ""}]), "space 'WARP'"),
+    (described(keys={"cameras": {"a": "front"}, "state": {"a.b": 1}}), "'a': expected a name that no other"),
+    (described(horizon=0), "horizon"), (described(joints=["a", "b"]), "as many numbers as joints"),
+    (described(steps={"front": [0]}), "reads and commands the joints"),
 ], ids=lambda _: "metadata")  # fmt: skip
 def test_metadata_that_describe_no_policy(metadata, words):
     def handle(connection):
@@ -309,8 +323,8 @@ def test_metadata_that_describe_no_policy(metadata, words):
             pass
 
     with scripted(handle) as port, pytest.raises(InputError) as error:
-        client(port)
-    assert words in str(error.value) and str(error.value).startswith("server ws://") and "\n" not in str(error.value)
+        open_session(f"ws://127.0.0.1:{port}", ROBOT)
+    assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_is_no_policy_server_is_named():
@@ -421,6 +435,8 @@ def test_shipped_files_for_the_key_layouts_of_openpi(name, tmp_path):
     ("server: ws://a:1\ncheckpoint: c\ncameras: {}\nstate: []", "unknown field"),
     ("server: ws://a:1\nkeys: {state: {a: 2}}", "missing"), ("server: ws://a:1\nstep_dt: 0.1", "step_dt alone"),
     ("server: ws://a:1\nkeys: {gripper: a}", "keys.gripper: unknown field"),
+    ("server: ws://a:1\nkeys: {state: {prompt: 2}}", "'prompt': expected a name that no other"),
+    ("server: ws://a:1\nkeys: {prompt: a..b}", "a dot stands between"),
     ("server: ws://a:1\ncameras: {a: front}\nstate: [gripper]", "missing step_dt"),
 ], ids=lambda _: "file")  # fmt: skip
 def test_a_policy_file_with_a_server_that_is_wrong(text, words, tmp_path):
