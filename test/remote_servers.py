@@ -7,6 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
+
+for _module in ("websockets", "msgpack"):
+    pytest.importorskip(_module, reason=f"{_module} (requirements/remote.txt) is not installed")
+
 from websockets.sync.server import ServerConnection, serve
 
 from vla_ros.core.robot import RobotSpec

@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 import families
 import numpy as np
@@ -19,9 +20,11 @@ from websockets.sync.client import connect
 
 from vla_ros.core.errors import InputError, NotYet
 from vla_ros.core.observation import Sample
+from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.registry import load
 from vla_ros.policies.server_file import Keys, ServerFile, read_server
+from vla_ros.runtime.remote.described import find
 from vla_ros.runtime.remote.session import RemoteSession
 from vla_ros.runtime.remote.wire import pack, unpack
 from vla_ros.runtime.serving import check_robot, open_server, open_session
@@ -292,12 +295,26 @@ def _refusal(remote, one) -> str:
     return str(error.value)
 
 
+def described(**changes) -> bytes:
+    part = {"names": ["a"], "space": "JOINT_POSITION", "group": "", "frame": ""}
+    sound = {"policy": "x", "joints": ["a"], "keys": {"cameras": {"a": "front"}, "state": {"b": 1}}, "streams": {},
+             "steps": {"front": [0]}, "step_dt": 1.0, "horizon": 1, "parts": [part]}  # fmt: skip
+    return pack({"vla_ros": sound | changes})
+
+
 @pytest.mark.parametrize("metadata, words", [
     (pack({}), "does not describe itself"), (pack({"reset_pose": [0.0]}), "does not describe itself"),
     (pack([]), "does not describe itself"), (pack({"vla_ros": 3}), "expected a mapping"),
     (pack({"vla_ros": {"policy": "pi0"}}), "missing"), (b"\xc1", "metadata: 1 bytes are no msgpack"),
     ("text", "metadata"), (pack({"vla_ros": {"policy": "x", "joints": [], "keys": {}, "streams": {}, "steps": {},
                                              "step_dt": 0.0, "horizon": 1, "parts": []}}), "step_dt 0.0"),
+    (described(policy="x" * 1000), "1000 characters"), (described(step_dt=1e6), "at most 600 s"),
+    (described(steps={"front": [-900]}), "at most 600 s"), (described(steps={"front": [1]}), "offsets from -1000"),
+    (described(steps={"front": [0], "lidar": [0]}), "it reads ['front', 'lidar']"),
+    (described(parts=[{"names": ["a"], "space": "WARP", "group": "", "frame": ""}]), "space 'WARP'"),
+    (described(keys={"cameras": {"a": "front"}, "state": {"a.b": 1}}), "'a': expected a name that no other"),
+    (described(horizon=0), "horizon"), (described(joints=["a", "b"]), "as many numbers as joints"),
+    (described(steps={"front": [0]}), "reads and commands the joints"),
 ], ids=lambda _: "metadata")  # fmt: skip
 def test_metadata_that_describe_no_policy(metadata, words):
     def handle(connection):
@@ -306,8 +323,8 @@ def test_metadata_that_describe_no_policy(metadata, words):
             pass
 
     with scripted(handle) as port, pytest.raises(InputError) as error:
-        client(port)
-    assert words in str(error.value) and str(error.value).startswith("server ws://") and "\n" not in str(error.value)
+        open_session(f"ws://127.0.0.1:{port}", ROBOT)
+    assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_is_no_policy_server_is_named():
@@ -342,64 +359,73 @@ def test_what_a_server_decides_is_refused_here():
 # Servers that a policy file describes
 
 
-LAYOUTS = {
-    "droid": """
-keys: {state: {observation/joint_position: 5, observation/gripper_position: 1}}
-image_size: [224, 224]
-cameras: {observation/exterior_image_1_left: front, observation/wrist_image_left: wrist}
-""",
-    "aloha": """
-keys: {state: {state: 6}, channels_first: true}
-image_size: [224, 224]
-cameras: {images.cam_high: front, images.cam_left_wrist: wrist, images.cam_right_wrist: null}
-""",
-    "libero": "cameras: {observation/image: front, observation/wrist_image: wrist}\n",
+SERVERS = Path(__file__).parents[2] / "config" / "servers"
+# robot -> what openpi's example of such an observation has, key -> shape; joints, positions and what is told of them;
+# joints, actions and what becomes of them in the first row.
+EXAMPLES = {
+    "droid": (
+        {"observation/exterior_image_1_left": (224, 224, 3), "observation/wrist_image_left": (224, 224, 3),
+         "observation/joint_position": (7,), "observation/gripper_position": (1,)},
+        {0: (0.5, 0.5), 7: (0.8, 1.0)}, {0: (1.0, 0.7), 7: (1.0, 0.8)},
+    ),
+    "aloha": (
+        {"images.cam_high": (3, 224, 224), "images.cam_left_wrist": (3, 224, 224), "state": (14,),
+         "images.cam_right_wrist": (3, 224, 224)},
+        {1: (0.5, 0.5), 6: (0.058, 1.0), 13: (0.01844, 0.0)}, {1: (-0.3, -0.3), 6: (1.0, 0.0578), 13: (0.0, 0.0184)},
+    ),
+    "so101": (
+        {"observation/image": (224, 224, 3), "observation/wrist_image": (224, 224, 3), "observation/state": (6,)},
+        {0: (np.pi / 18, 10.0), 5: (1.74533, 100.0)}, {0: (90.0, np.pi / 2), 5: (0.0, -0.17453)},
+    ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_policy_files_for_the_key_layouts_of_openpi(layout, tmp_path):
-    """What such a server sees, and what becomes of its actions: units and signs of the policy file count."""
+def test_every_shipped_file_has_its_example():
+    assert set(EXAMPLES) == {path.stem for path in SERVERS.glob("*.yaml")}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_shipped_files_for_the_key_layouts_of_openpi(name, tmp_path):
+    """What such a server sees, and what becomes of its actions: units and signs of the file count."""
+    spec, (shapes, told, asked) = RobotSpec.load(name), EXAMPLES[name]
     seen = []
 
     def handle(connection):
         connection.send(pack({"reset_pose": [0.0]}))
         for question in connection:
             seen.append(unpack(question))
-            answer = {"actions": np.tile(np.float32([10, 0, 0, 0, 0, 50]), (3, 1)), "server_timing": {"infer_ms": 0.01}}
-            connection.send(pack(answer))
+            actions = np.zeros((3, len(spec.joints)), np.float32)
+            for column, (value, _) in asked.items():
+                actions[:, column] = value
+            connection.send(pack({"actions": actions, "server_timing": {"infer_ms": 0.01}}))
 
-    joints = [{"joint": name, "unit": "degrees"} for name in ROBOT.joint_names[:5]]
+    text = (SERVERS / f"{name}.yaml").read_text(encoding="utf-8")
+    assert f"config/robots/{spec.name}.yaml" in text
     with scripted(handle) as port:
         path = tmp_path / "server.yaml"
-        path.write_text(f"server: ws://127.0.0.1:{port}\nstep_dt: 0.05\ndeadline: 60\n{LAYOUTS[layout]}\nstate: "
-                        f"{[*joints, {'joint': 'gripper', 'scale': 100.0}]}\n")  # fmt: skip
-        remote = open_session(path, ROBOT)
-        one = Sample(_sample().images | {"front": np.full((1, 30, 40, 3), 200, np.uint8)},
-                     np.full((1, 6), np.pi / 18), "touch it")  # fmt: skip
-        (result,) = remote.infer([one])
+        path.write_text(text.replace("ws://localhost:8000", f"ws://127.0.0.1:{port}\ndeadline: {LONG}"))
+        remote = open_session(path, spec)
+        state = np.full((1, len(spec.joints)), 0.03)
+        for column, (value, _) in told.items():
+            state[:, column] = value
+        images = {camera: np.full((1, 30, 40, 3), 200, np.uint8) for camera in spec.camera_names}
+        (result,) = remote.infer([Sample(images, state, "touch it")])
         remote.close()
     message = seen[-1]
-    assert message["prompt"] == "touch it" and "vla_ros" not in message
-    expected = np.array([10.0] * 5 + [100 * np.pi / 18])
-    if layout == "droid":
-        assert set(message) == {"observation/exterior_image_1_left", "observation/wrist_image_left", "prompt",
-                                "observation/joint_position", "observation/gripper_position"}  # fmt: skip
-        state = np.concatenate([message["observation/joint_position"], message["observation/gripper_position"]])
-        image = message["observation/exterior_image_1_left"]
-        assert image.shape == (224, 224, 3) and (image[:28] == 0).all() and (image[28:-28] == 200).all()
-    elif layout == "aloha":
-        assert set(message) == {"state", "images", "prompt"} and set(message["images"]) == {"cam_high",
-                                                                                           "cam_left_wrist"}
-        state, image = message["state"], message["images"]["cam_high"]
-        assert image.shape == (3, 224, 224) and image.dtype == np.uint8
-    else:
-        state, image = message["observation/state"], message["observation/image"]
-        assert image.shape == (30, 40, 3)
-    np.testing.assert_allclose(state, expected)
+    assert message["prompt"] == "touch it" and set(message) == {key.split(".")[0] for key in shapes} | {"prompt"}
+    assert {key: find(message, key).shape for key in shapes} == shapes
+    numbers = np.concatenate([find(message, key) for key, shape in shapes.items() if len(shape) == 1])
+    for column, (_, value) in told.items():
+        assert numbers[column] == pytest.approx(value, abs=1e-3)
+    first = find(message, next(iter(shapes)))
+    assert first.dtype == np.uint8
+    first = first.transpose(1, 2, 0) if first.shape[0] == 3 else first
+    assert (first[:28] == 0).all() and (first[28:-28] == 200).all()  # scaled and padded, as openpi's client does
     (part,) = result.targets.parts
-    np.testing.assert_allclose(part.data, np.tile([np.pi / 18, 0, 0, 0, 0, 0.5], (3, 1)))
-    assert remote.processor.step_dt == 0.05 and result.flight_time > 0
+    assert part.names == spec.joint_names and part.data.shape == (3, len(spec.joints))
+    for column, (_, value) in asked.items():
+        assert part.data[0, column] == pytest.approx(value, abs=1e-3)
+    assert result.flight_time > 0
 
 
 @pytest.mark.parametrize("text, words", [
@@ -409,6 +435,8 @@ def test_policy_files_for_the_key_layouts_of_openpi(layout, tmp_path):
     ("server: ws://a:1\ncheckpoint: c\ncameras: {}\nstate: []", "unknown field"),
     ("server: ws://a:1\nkeys: {state: {a: 2}}", "missing"), ("server: ws://a:1\nstep_dt: 0.1", "step_dt alone"),
     ("server: ws://a:1\nkeys: {gripper: a}", "keys.gripper: unknown field"),
+    ("server: ws://a:1\nkeys: {state: {prompt: 2}}", "'prompt': expected a name that no other"),
+    ("server: ws://a:1\nkeys: {prompt: a..b}", "a dot stands between"),
     ("server: ws://a:1\ncameras: {a: front}\nstate: [gripper]", "missing step_dt"),
 ], ids=lambda _: "file")  # fmt: skip
 def test_a_policy_file_with_a_server_that_is_wrong(text, words, tmp_path):

@@ -1,11 +1,12 @@
 """Messages of policy servers: openpi-client's bytes, and what a stranger may write."""
 
-import msgpack
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
+msgpack = pytest.importorskip("msgpack", reason="msgpack (requirements/remote.txt) is not installed")
 
 from vla_ros.core.errors import InputError
 from vla_ros.runtime.remote.wire import pack, unpack

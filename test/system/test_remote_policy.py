@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import remote_servers  # noqa: F401  skips where its packages are not installed
 from std_msgs.msg import String
 from system.robot import ROBOT_FILE, FakeRobot
 from system.support import DEADLINE, Probe

@@ -35,6 +35,15 @@ class Keys:
     actions: str = "actions"
     channels_first: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises InputError where two entries would stand in one place, or one within another."""
+        names = [*self.cameras, *self.state, self.prompt]
+        for name in (*names, self.actions):
+            inside = [other for other in names if other is not name and f"{other}.".startswith(f"{name}.")]
+            if inside or not all(name.split(".")):
+                raise InputError(f"{shown(name)}: expected a name that no other one is, or begins with, as "
+                                 f"{shown(inside)}; a dot stands between two names")
+
 
 @dataclass(frozen=True)
 class ServerFile:

@@ -9,6 +9,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Rows
 from vla_ros.policies.server_file import Keys
 
+LONGEST = 600.0  # s that an observation may reach back
 OWN = "vla_ros"  # entry of the metadata, and of the requests and answers of our own clients
 
 
@@ -58,9 +59,13 @@ class Described:
         if not self.step_dt > 0 or not self.parts or not self.joints or numbers != len(self.joints):
             raise InputError(f"step_dt {self.step_dt}, {len(self.parts)} parts, {len(self.joints)} joints, keys of "
                              f"{numbers} numbers: expected more than none of each, and as many numbers as joints")
+        if len(self.policy) > 100:
+            raise InputError(f"policy {shown(self.policy)}: {len(self.policy)} characters, expected at most 100")
         offsets = [offset for row in self.steps.values() for offset in row]
         if not all(self.steps.values()) or len(offsets) > 10_000 or not all(-1000 <= offset <= 0 for offset in offsets):
             raise InputError(f"steps {shown(self.steps)}, expected offsets from -1000 to 0")
+        if -min(offsets, default=0) * self.step_dt > LONGEST or self.step_dt > LONGEST:
+            raise InputError(f"step_dt {self.step_dt} s, steps {shown(self.steps)}: expected at most {LONGEST:g} s")
 
     @property
     def tool(self) -> tuple[str, str] | None:
