@@ -124,7 +124,7 @@ def test_earlier_steps_are_the_questions_before():
 
 
 def _slow(processor):
-    return replace(processor, embodiment=replace(processor.embodiment, step_dt=3600.0))
+    return replace(processor, embodiment=replace(processor.embodiment, step_dt=600.0))
 
 
 @pytest.mark.parametrize("changes, words", [
