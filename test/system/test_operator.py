@@ -32,10 +32,17 @@ def test_the_operators_commands(graph, probe, monkeypatch, capsys):
     status, said = call("lifecycle", "executor_node", "--wait", "0.5")
     assert status == 2 and "node /executor_node: not found within 0.5 s, expected one of none" in said
 
-    graph.start("policy_node", parameters={"robot": str(ROBOT_FILE), "policy": str(CHECKPOINT), "device": "cpu"})
     graph.start("executor_node", parameters={"robot": str(ROBOT_FILE)})
-    graph.configure("policy_node")
+    kept = graph.node.create_publisher(String, "instruction", STATUS_QOS)
+    kept.publish(String(data="push"))
+    probe.wait_for(lambda: probe.last("executor_node/status") is not None, "the executor")
     assert call("lifecycle", "executor_node", "configure") == (0, "/executor_node: inactive\n")
+    probe.wait_for(lambda: probe.last("executor_node/status").instruction == "push", "an instruction")
+    graph.node.destroy_publisher(kept)
+    assert call("say", "--stop")[0] == 0  # although there is no policy
+    assert probe.last("executor_node/status").instruction == ""
+    graph.start("policy_node", parameters={"robot": str(ROBOT_FILE), "policy": str(CHECKPOINT), "device": "cpu"})
+    graph.configure("policy_node")
     # A refusal has the node's reason: nobody publishes joint states.
     status, said = call("lifecycle", "/executor_node", "activate")
     assert status == 2 and "node /executor_node did not activate: " in said

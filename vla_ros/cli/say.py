@@ -3,7 +3,8 @@
     vla-ros say "pick up the red cube"
     vla-ros say --stop
 
-Where neither is there (while a person demonstrates), whoever listens is told, a recorder for example.
+--stop waits for nobody, and repeats itself until the executor has heard it. Where neither node is there (while a person
+demonstrates), whoever listens is told, a recorder for example.
 As `ros2 topic pub --once -w 3 /instruction std_msgs/msg/String "data: 'pick up the red cube'"`, but it waits for the
 nodes by name and says whether they follow. `vla-ros task` waits for the result too.
 """
@@ -17,6 +18,7 @@ from vla_ros.core.instruction import instruction_id, instruction_problem
 from vla_ros.core.text import say
 
 LISTENERS = ("policy_node", "executor_node")
+_REPEAT = 0.05  # s between two stops until one is followed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,37 +44,38 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.nodes.qos import COMMAND_QOS
 
     with peer(args.namespace) as graph:
-        watch = Watch(graph)
+        watch, wanted, identity = Watch(graph), {graph.full_name(name) for name in LISTENERS}, instruction_id(text)
         publisher = graph.node.create_publisher(String, "instruction", COMMAND_QOS)
-        wanted = {graph.full_name(name) for name in LISTENERS}
+        discovered = time.monotonic() + discovery_time()
 
         def listeners() -> set[str]:
             return set(map(node_name, graph.node.get_subscriptions_info_by_topic(publisher.topic_name)))
 
-        def matched() -> bool:
+        def there() -> bool:
             return wanted <= listeners() and publisher.get_subscription_count() >= len(wanted)
 
         def others_alone() -> bool:  # a recorder, while a person shows what is to be learned
             return discovered < time.monotonic() and not wanted & listeners() and publisher.get_subscription_count() > 0
 
-        discovered = time.monotonic() + discovery_time()
-        if not graph.wait_until(lambda: matched() or others_alone(), args.wait):
+        def followed() -> bool:
+            told = [watch.executor] if args.stop else [watch.policy, watch.executor]
+            return all(said is not None and said.instruction_id == identity for said in told)
+
+        if args.stop:  # a stop waits for nobody: whoever is there hears it, again and again until the executor says so
+            graph.node.create_timer(_REPEAT, lambda: publisher.publish(String(data="")))
+        elif not graph.wait_until(lambda: there() or others_alone(), args.wait):
             silent = " and ".join(sorted(wanted - listeners())) or "somebody"
             raise InputError(f"{publisher.topic_name}: {silent} did not listen within {args.wait:g} s, "
                              "expected `vla-ros run` or a launch file to have started it")
-        if not matched():
+        else:
             publisher.publish(String(data=text))
+        follows = graph.wait_until(lambda: followed() or others_alone(), args.wait)
+        if others_alone():
             publisher.wait_for_all_acked()
             say(f"told {', '.join(sorted(listeners()))}; there is neither policy_node nor executor_node")
             return 0
-        publisher.publish(String(data=text))
-
-        def followed() -> bool:
-            told = (watch.policy, watch.executor)
-            return all(said is not None and said.instruction_id == instruction_id(text) for said in told)
-
-        follows = graph.wait_until(followed, args.wait)
         say(watch.summary())
         if not follows:
-            raise InputError(f"instruction {text!r}: not followed by both within {args.wait:g} s")
+            who = "the executor" if args.stop else "both"
+            raise InputError(f"instruction {text!r}: not followed by {who} within {args.wait:g} s")
     return 0

@@ -197,6 +197,13 @@ class RobotSpec:
     def state_streams(self) -> tuple[str, ...]:
         return tuple(name for name, stream in self.all_streams.items() if stream.is_state)
 
+    @property
+    def measured_streams(self) -> list[Stream]:
+        """What says where the robot is: joint states, and the pose of a tool whose driver says it."""
+        topic = self.tool.pose_topic if self.tool else ""
+        posed = [Stream("tool", topic, "geometry_msgs/msg/PoseStamped")] if topic else []
+        return [*map(self.stream, self.state_streams), *posed]
+
     def stream(self, name: str) -> Stream:
         """Raises InputError for a stream that the robot file does not have."""
         if name not in self.all_streams:

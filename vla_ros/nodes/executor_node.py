@@ -168,7 +168,7 @@ class ExecutorNode(ManagedNode):
             self._take_e_stop()
             try:
                 if missing := self._missing_joints():
-                    raise InputError(f"joint states: {missing}")
+                    raise NotYet(f"joint states: {missing}")
                 self._executor.activate(self._now_ns())
                 if not self.parameters.dry_run:
                     self._commands = CommandPublishers(
@@ -182,7 +182,7 @@ class ExecutorNode(ManagedNode):
             except Exception as error:
                 self._executor.deactivate()
                 self._release_claim()
-                why = silent(self, map(self._robot.stream, self._robot.state_streams))
+                why = silent(self, self._robot.measured_streams)
                 if isinstance(error, NotYet) and why:
                     raise NotYet(f"{error}; {why}") from None
                 raise

@@ -236,8 +236,8 @@ class PolicyNode(ManagedNode):
 
     def _wait_for(self, why: NotReady) -> None:
         """Says what is missing, and whether anybody could send it; asked for once a second while it lasts."""
-        streams = self._builder.streams
-        words = "; ".join(filter(None, (str(why), silent(self, [streams[s] for s in why.streams if s in streams]))))
+        missing = [stream for name, stream in self._builder.streams.items() if name.split("/")[0] in why.streams]
+        words = "; ".join(filter(None, (str(why), silent(self, missing))))
         self._set_status(PolicyStatus.WAITING, waiting_for=list(why.streams), message=words)
         if self._reminder.due(words):
             self.get_logger().warning(f"waiting for inputs: {words}")
@@ -316,6 +316,8 @@ class PolicyNode(ManagedNode):
 
     def _set_status(self, state: int, **values: object) -> None:
         with self._wake:
+            if state in (PolicyStatus.IDLE, PolicyStatus.RUNNING):  # what is missing next is news again
+                self._reminder = Reminder()
             self._status.state = state
             for name, value in values.items():
                 setattr(self._status, name, value)
