@@ -88,7 +88,9 @@ class Episode:
             self.result.faults["robot refused"] += 1
             return
         self.bounds = Bounds.of(self.robot)
-        self.check = CommandCheck(self.bounds, self.settings.start_tolerance)
+        self.check = CommandCheck(
+            self.bounds, self.settings.start_tolerance, together=arm().names if self.tool else ()
+        )
         self.period_ns = round(NS * self.bounds.period)
         self.names = self.bounds.names
         self.now_ns, self.steady_ns = 1_000_000 * NS + int(rng.integers(NS)), int(rng.integers(1, 10**15))

@@ -11,7 +11,7 @@ What a reader tolerates is rounding: a share of 1e-6 of each limit, and 4e-12 + 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,12 +87,15 @@ class CommandCheck:
         share: the greatest shares of the velocity and of the acceleration limit that were used.
     """
 
-    def __init__(self, bounds: Bounds, start_tolerance: float = 0.1, stamp_error: float = 0.0) -> None:
+    def __init__(
+        self, bounds: Bounds, start_tolerance: float = 0.1, stamp_error: float = 0.0, together: Collection[str] = ()
+    ) -> None:
         """`start_tolerance`: share of a joint's range that a stretch may begin outside its limits.
 
         `stamp_error`: s by which the time between two stamps may be wrong, where a clock is adjusted.
+        `together`: joints that may come to rest together, when the slowest of them can.
         """
-        self.bounds = bounds
+        self.bounds, self._together = bounds, np.isin(bounds.names, list(together))
         self.start_tolerance, self.stamp_error = start_tolerance, stamp_error
         self.commands = self.moving = 0
         self.violations: Counter[str] = Counter()
@@ -237,7 +240,12 @@ class CommandCheck:
         # from the end of the last interval before the stop to the beginning of this one, but for two periods
         since = np.maximum.accumulate(np.where(stopped[1:], 0, np.arange(len(v))))
         braked = np.maximum(t - length - t[since] - 2 * bounds.period, 0.0)
-        room = np.abs(v[since]) + unseen[since] - 0.9 * bounds.acceleration * braked
+        speed = np.abs(v[since]) + unseen[since]
+        room = speed - 0.9 * bounds.acceleration * braked
+        if self._together.any():
+            rest = (speed / (0.9 * bounds.acceleration))[:, self._together].max(axis=1, keepdims=True)  # s to rest
+            left = np.clip(1.0 - braked / np.maximum(rest, 1e-9), 0.0, 1.0)
+            room = np.where(self._together, np.maximum(room, speed * left), room)
         with np.errstate(invalid="ignore"):
             slow = np.abs(v) <= np.maximum(room, 0.0) * (1 + _SHARE) + 2 * slack
             report(BRAKING, ~slow & np.isfinite(v) & stopped[1:, None], v, room)

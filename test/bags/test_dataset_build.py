@@ -514,7 +514,7 @@ def test_outcomes_are_in_the_dataset(tmp_path, capsys, monkeypatch):
     assert [(row["outcome"], row["by"]) for row in sources] == [("success", "operator"), ("aborted", "client")]
     monkeypatch.setenv("COLUMNS", "200")
     capsys.readouterr()
-    assert main(["dataset", "show", str(tmp_path / "data"), "--sheet", ""]) == 0
+    assert main(["dataset", "show", str(tmp_path / "data"), "-o", ""]) == 0
     assert "1 success" in capsys.readouterr().out
     assert main(["bag", "show", str(bag)]) == 0
     shown = capsys.readouterr().out

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from remote_servers import LONG, ROBOT, client, serving
 
+from vla_ros.bags.measures import JointMeasure
 from vla_ros.cli.main import main
 from vla_ros.cli.replay import SessionPredictor
 from vla_ros.cli.serve import exposure
@@ -45,11 +46,12 @@ def test_bench_and_replay_of_a_policy_elsewhere(capsys, tmp_path):
         assert main(["bench", "--policy", str(file), "--robot", "so101", "--runs", "2"]) == 0
         said = capsys.readouterr().out
         assert f"pi0 at ws://127.0.0.1:{port}" in said and all(word in said for word in ("encode", "flight", "total"))
-        assert main(["bench", "--policy", str(file), "--steps", "3"]) == 2
+        assert main(["bench", "--policy", str(file), "--num-steps", "3"]) == 2
         assert "num_steps 3: server ws://" in capsys.readouterr().err
         # What `vla-ros replay` asks: each chunk with draws of its own, whatever came before.
         remote = client(port)
-        predictors = [SessionPredictor("a", session, ROBOT) for session in (remote, PolicySession(policy))]
+        sessions, measure = (remote, PolicySession(policy)), JointMeasure(ROBOT)
+        predictors = [SessionPredictor("a", session, measure) for session in sessions]
         one = families.sample(policy.processor)
         seen = Observation(0, {name: image[0] for name, image in one.images.items()}, one.state[0], one.instruction)
         for seed in (3, 1, 3):

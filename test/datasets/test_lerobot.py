@@ -244,5 +244,5 @@ def test_depth_as_video_is_no_colour(tmp_path, capsys, said):
     for read in (dataset.values, dataset.frames):
         with pytest.raises(InputError, match="d: wrist: depth as video"):
             read("wrist")
-    assert main(["dataset", "show", str(tmp_path / "d"), "--sheet", ""]) == 0
+    assert main(["dataset", "show", str(tmp_path / "d"), "-o", ""]) == 0
     assert "not read: wrist: depth as video" in capsys.readouterr().out

@@ -146,7 +146,7 @@ def test_the_commands_refuse_in_one_line(made, capsys):
         assert main(["dataset", "check", str(made), "--json"]) == 1
         out = json.loads(capsys.readouterr().out)
         assert [finding["kind"] for finding in out["findings"]] == ["unreadable"]
-        assert main(["dataset", "show", str(made), "--sheet", ""]) == 2
+        assert main(["dataset", "show", str(made), "-o", ""]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     finally:
         file.write_bytes(right)

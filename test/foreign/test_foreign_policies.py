@@ -13,6 +13,7 @@ from training_data import write_dataset
 
 from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.evaluate import evaluate as replay
+from vla_ros.bags.measures import JointMeasure
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.cli.replay import SessionPredictor
 from vla_ros.core.errors import InputError
@@ -100,7 +101,7 @@ def test_it_is_replayed_over_a_bag_and_measured(family, bag, tmp_path, capsys):
     session = PolicySession(registry.load(tmp_path / family, robot=factory.ROBOT))
     found = []
     for every in (1, 4):
-        predictor = SessionPredictor(family, session, factory.ROBOT)
+        predictor = SessionPredictor(family, session, JointMeasure(factory.ROBOT))
         (one, _), problems = replay([bag], factory.ROBOT, [predictor], CutOptions(), every=every)
         assert not problems
         found.append([one.errors[one.episodes == k][:: 4 // every] for k in range(3)])

@@ -115,7 +115,7 @@ def test_top_shows_whatever_comes(text, is_terminal, monkeypatch):
         strangers.take[type(message)](message)
         seen.append(message)
 
-    monkeypatch.setattr("vla_ros.graph.processes.Graph", lambda *args, **options: strangers)
+    monkeypatch.setattr("vla_ros.graph.peer.Graph", lambda *args, **options: strangers)
     monkeypatch.setattr("vla_ros.cli.top.Terminal", lambda: console)
     monkeypatch.setattr("vla_ros.graph.watch.Live", Drawn)
     monkeypatch.setattr(top.time, "sleep", wait)

@@ -139,7 +139,7 @@ class Embodiment:
         if tool := self.tool:
             if actions.shape[-1] == len(self.joints):
                 raise InputError("tool: joint targets become no end-effector actions; expected a dataset whose actions "
-                                 "are poses of the tool, and no real-time chunking")
+                                 "are poses of the tool")
             rows = tool.to_policy(actions[..., len(self.joints) :], self.actions)
             values[..., tool.columns.start : tool.columns.stop] = rows
         return values

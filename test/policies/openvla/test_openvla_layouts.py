@@ -126,8 +126,12 @@ def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
     values = raw.processor.outputs(answer, [sample(raw.processor)])[0].parts[0].data
     np.testing.assert_array_equal(tool.data, values[:, :6])
     np.testing.assert_allclose(gripper.data[:, 0], (values[:, 6] - 0.1) / 0.5)
+    one = sample(loaded.processor)
+    again, survives = loaded.processor.normalise([targets], [one])
+    assert survives.all()
+    np.testing.assert_allclose(loaded.processor.outputs(again, [one])[0].spatial.data, tool.data, atol=1e-6)
     with pytest.raises(InputError, match="joint targets become no end-effector actions; expected a dataset"):
-        loaded.processor.normalise([targets], [sample(loaded.processor)])
+        loaded.processor.embodiment.actions_to_policy(one.state[None], one.state)
     save(tmp_path / "ours", loaded)
     again = load(tmp_path / "ours", robot=ROBOT)
     assert again.processor.embodiment.tool == loaded.processor.embodiment.tool

@@ -19,10 +19,8 @@ from vla_ros.policies.policy import Policy
 
 Shape = tuple[int, ...]
 MOST_HEADER = 32 << 20  # bytes; a header has about 150 a tensor
-NUMBERS = (  # that torch makes weights of
-    "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ", "F8_E8M0",
-    "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL",
-)  # fmt: skip
+# Integers would be a quantised network's, which are not its weights without their scales.
+NUMBERS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E4M3FNUZ", "F8_E5M2", "F8_E5M2FNUZ")
 LISTED = 12  # keys of a kind that an error shows
 
 
