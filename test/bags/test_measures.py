@@ -57,7 +57,8 @@ def test_differences_count_from_the_measured_pose(frame):
     moved = np.einsum("hij,hj->hi", before, steps) if own else steps
     turned = before @ rotation[1:] if own else rotation[1:] @ before
     rows = measure.predicted(chunk(moved, turned, Space.END_EFFECTOR_DELTA, frame, "matrix"), START_AT)
-    np.testing.assert_allclose(measure.errors(rows, measure.rows(WAY))[:, :2], 0.0, atol=1e-7)
+    executed = measure.rows(np.concatenate([START_AT[None], WAY[:-1]]))  # each difference takes a step
+    np.testing.assert_allclose(measure.errors(rows, executed)[:, :2], 0.0, atol=1e-7)
 
 
 URDF = """<robot name="two"><link name="base"/><link name="arm"/><link name="tip"/>

@@ -80,11 +80,27 @@ def test_differences_are_summed_from_where_the_tool_was_commanded_however_late_t
             dp, dr = steps[k, :3], to_matrix(steps[k, 3:], "vector")
             observed, turned = (observed + dp, dr @ turned) if frame == "base" else (
                 observed + turned @ dp, turned @ dr)
-            np.testing.assert_allclose(rows[k], np.concatenate([observed, turned.ravel()]), atol=1e-9)
-        world.tick(78 - late)
+            np.testing.assert_allclose(rows[k + 1], np.concatenate([observed, turned.ravel()]), atol=1e-9)
+        world.tick(88 - late)
         ends.append(here(world)[0])
         assert np.linalg.norm(ends[-1] - observed) < 1e-3
     assert np.ptp(ends, axis=0).max() < 1e-3
+
+
+@pytest.mark.parametrize(("rows", "late"), [(1, 0), (2, 0), (8, 0), (8, 7)])
+def test_no_difference_is_followed_twice_however_often_chunks_come(rows, late):
+    """A chunk for every second step, or every one where they have one row: the tool makes one difference a step."""
+    world = tool_world(mode="latest", crossfade=0.0)
+    begun, every, difference = here(world)[0], min(rows, 2), 0.004
+    for _ in range(8):
+        stamp = world.now_ns
+        world.tick(late)
+        chunk = send(world, [[0.0, difference, 0, 0, 0, 0]] * rows, age=(world.now_ns - stamp) * 1e-9, space=DELTA)
+        assert isinstance(chunk, ActionChunk), chunk
+        world.tick(10 * every - late)
+    way = here(world)[0] - begun
+    # What is missing is what the tool's acceleration takes at the start, and at each arrival that is late.
+    assert 0.9 < way[1] / (8 * every * difference) < 1.01 and np.abs(way[[0, 2]]).max() < 1e-3
 
 
 def test_the_observed_pose_lies_between_two_measurements_and_an_unseen_one_is_refused():

@@ -44,21 +44,21 @@ def test_poses_are_drawn_where_they_are_in_the_root_of_the_urdf():
 @pytest.mark.parametrize("frame", ["l0", "l8"])
 @pytest.mark.parametrize("now", [0, 3])
 def test_differences_add_up_and_pass_through_the_command(frame, now):
-    """Beside the poses that the executor's sum gives, from where it has the row of now at the command."""
+    """Beside the poses that the executor's sum gives, from where it has the step of now at the command."""
     limits, arm = seven()
     joints = np.linspace(0.0, 0.4, 7)
     poses = Kinematics(seven_urdf()).poses(dict(zip(limits.names, joints, strict=True)))
     way = tool_way(tool_targets(STEPS, DELTA, frame).spatial, arm.tool, poses, now)
     place, rotation = arm.pose(joints)
-    for k in range(now + 1, len(STEPS)):
+    for k in range(now, len(STEPS)):
         step, turn = STEPS[k, :3], to_matrix(STEPS[k, 3:], "vector")
         place, rotation = (place + step, turn @ rotation) if frame == "l0" else (
             place + rotation @ step, rotation @ turn)
         expected = (poses["l0"] @ [*place, 1.0])[:3]
-        np.testing.assert_allclose(way[k], expected, atol=1e-9)
+        np.testing.assert_allclose(way[k + 1], expected, atol=1e-9)
     np.testing.assert_allclose(way[now], poses["l8"][:3, 3], atol=1e-9)
     apart = np.linalg.norm(np.diff(way, axis=0), axis=1)
-    np.testing.assert_allclose(apart, np.linalg.norm(STEPS[1:, :3], axis=1), atol=1e-9)
+    np.testing.assert_allclose(apart, np.linalg.norm(STEPS[:, :3], axis=1), atol=1e-9)
 
 
 def viewer() -> SimpleNamespace:

@@ -84,7 +84,7 @@ class ToolMeasure(JointMeasure):
             if part.space == Space.END_EFFECTOR_DELTA:
                 here = self.rows(state[None])[0]
                 start = here[:3], here[3:_POSE].reshape(3, 3)
-                place, rotation = add_up(place, rotation, part.frame == self._tool.link, start)
+                place, rotation = add_up(place[:-1], rotation[:-1], part.frame == self._tool.link, start)
             rows[:, :_POSE] = np.concatenate([place, rotation.reshape(-1, 9)], axis=1)
         return rows
 

@@ -250,6 +250,7 @@ class Admission:
         """The chunk with its tool's poses, if there are such and they are plausible; as `_content` is for joints."""
         if chunk.targets.spatial is None:
             return chunk
+        horizon = chunk.horizon
         try:
             chunk = self.tool.absolute(chunk, chunk.targets.spatial)
         except UnobservedError as error:
@@ -259,6 +260,7 @@ class Admission:
         except InputError as error:
             return Refusal(Reason.ROTATION, str(error))
         arm, rules, rows = self.tool.arm, self.rules, chunk.targets.spatial.data
+        start = len(rows) - horizon  # rows before those of the message
         tool, places, rotations = arm.tool, rows[:, :3], rows[:, 3:].reshape(-1, 3, 3)
         lower, upper = np.array(tool.lower), np.array(tool.upper)
         room = rules.position_excess * (upper - lower)
@@ -266,14 +268,14 @@ class Admission:
         if worst := _worst(over):
             row, i = worst
             bounds = f"limits {lower[i]:.4g} to {upper[i]:.4g} with {room[i]:.4g} of grace"
-            return Refusal(Reason.POSITION, f"tool {'xyz'[i]}, row {row}: {places[worst]:.4g} m, {bounds}")
+            return Refusal(Reason.POSITION, f"tool {'xyz'[i]}, row {row - start}: {places[worst]:.4g} m, {bounds}")
         fastest = np.array([tool.velocity, tool.rotation_velocity])
         speed = apart(places[:-1], rotations[:-1], places[1:], rotations[1:]) / chunk.step_dt
         if worst := _worst(speed - rules.outlier_speed * fastest):
             row, i = worst
             words = f"{speed[worst]:.4g} {_UNITS[i]}/s from the row before"
             bounds = f"limit {rules.outlier_speed:g} x {fastest[i]:.4g}"
-            return Refusal(Reason.OUTLIER, f"tool, row {row + 1}: {words}, {bounds}")
+            return Refusal(Reason.OUTLIER, f"tool, row {row + 1 - start}: {words}, {bounds}")
         if not np.isfinite(measured[arm.columns]).all():
             return chunk
         first, (place, rotation) = self._first(chunk, now_ns), arm.pose(measured)

@@ -60,7 +60,9 @@ class ToolChunks:
     """Remembers commands and measurements of the joints, because differences count from where the tool was.
 
     A difference is that of a row to the row before it, the first row's to the pose that was commanded for the chunk's
-    stamp. So rows are the same poses whenever the chunk arrives: a late one is not moved along with the arm. Measured
+    stamp, and each takes a step: after row k the tool is there at `stamp + (k + 1) * step_dt`. So what was commanded for
+    the stamp of the next chunk holds as many differences as steps have passed, and none is followed twice. Rows are the
+    same poses whenever the chunk arrives: a late one is not moved along with the arm. Measured
     positions count only where there was no command: an arm that sags under its load would be commanded a little lower
     with each chunk.
     """
@@ -117,7 +119,8 @@ class ToolChunks:
         return ""
 
     def absolute(self, chunk: ActionChunk, part: Part) -> ActionChunk:
-        """The chunk with the part as poses in the tool's frame: columns x, y, z and the rotation matrix.
+        """The chunk with the part as poses in the tool's frame: columns x, y, z and the rotation matrix. Differences
+        become one row more, because the first pose is the one from where they count.
 
         Raises InputError for numbers that are no rotation, UnobservedError for differences from where nothing was
         commanded or measured, TooFarError for those that add up to no finite position.
@@ -133,25 +136,30 @@ class ToolChunks:
             start = self.arm.pose(self.start(chunk.stamp_ns))
             place, rotation = add_up(place, rotation, part.frame == self.arm.tool.link, start)
             if not (finite := np.isfinite(place).all(axis=1)).all():
-                raise TooFarError(f"tool, row {int(np.argmin(finite))}: differences add up to no finite position")
+                raise TooFarError(f"tool, row {int(np.argmin(finite)) - 1}: differences add up to no finite position")
         data = np.concatenate([place, rotation.reshape(-1, 9)], axis=1)
         names, frame = pose_names("matrix"), self.arm.tool.frame
         pose = Part(names, data, Space.END_EFFECTOR_POSE, self.arm.tool.link, frame)
-        return replace(chunk, targets=Targets((*(p for p in chunk.targets.parts if p.space not in SPATIAL), pose)))
+        more = len(data) - chunk.horizon
+        others = (replace(p, data=np.concatenate([p.data, p.data[len(p.data) - more :]]))
+                  for p in chunk.targets.parts if p.space not in SPATIAL)
+        return replace(chunk, targets=Targets((*others, pose)))
 
 
 def add_up(
     place: np.ndarray, rotation: np.ndarray, own: bool, start: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(H, 3) and (H, 3, 3) differences, along the tool's own axes or those of its frame, to poses after `start`."""
+    """(H, 3) and (H, 3, 3) differences, along the tool's own axes or those of its frame, to `start` and the H poses
+    after it."""
     here, turned = start
-    places, rotations = np.empty_like(place), np.empty_like(rotation)
+    places, rotations = np.empty((len(place) + 1, 3)), np.empty((len(place) + 1, 3, 3))
+    places[0], rotations[0] = here, turned
     for k in range(len(place)):
         if own:
             here, turned = here + turned @ place[k], turned @ rotation[k]
         else:
             here, turned = here + place[k], rotation[k] @ turned
-        places[k], rotations[k] = here, turned
+        places[k + 1], rotations[k + 1] = here, turned
     return places, rotations
 
 

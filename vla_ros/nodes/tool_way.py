@@ -23,16 +23,18 @@ def rows_of(part: Part, tool: Tool) -> np.ndarray:
 
 
 def tool_way(part: Part, tool: Tool, poses: Mapping[str, np.ndarray], now: int) -> np.ndarray:
-    """(H, 3) m, where the rows place the tool in the frame of the URDF's root.
+    """(H, 3) m, where the rows place the tool in the frame of the URDF's root; with differences (H + 1, 3), from where
+    they count on.
 
     Args:
         poses: link -> (4, 4) pose in the root's frame, of the command.
-        now: the row that is followed. Differences add up so that it is where the command is: nobody but the executor
+        now: how many steps ago the chunk was stamped, the row of the result that is followed. Differences add up so that it is where the command is: nobody but the executor
             knows where they count from.
     """
     rows, frame = rows_of(part, tool), poses[part.frame]
     if part.space == Space.END_EFFECTOR_POSE:
         return (frame @ rows)[:, :3, 3]
+    rows = np.concatenate([np.eye(4)[None], rows])
     if part.frame == tool.link:
         rows = np.array(list(accumulate(rows, np.matmul)))
         places = (rows[:, :3, 3] - rows[now, :3, 3]) @ rows[now, :3, :3]  # in the tool's frame of now
