@@ -52,6 +52,7 @@ class Soak:
     Attributes:
         relay_change: makes of a joint state what the executor is told; None leaves it, its None says nothing.
         problems: what may not happen and did, in words.
+        resets: how often the e-stop had to be reset once more.
     """
 
     def __init__(self, graph: Graph, folder: Path, seed: int, patience: float) -> None:
@@ -71,7 +72,7 @@ class Soak:
         self._pressed: float | None = None  # when the button was pressed, when the status said so
         self._e_stopped: float | None = None
         self.presses: list[float] = []  # s from a press to the status that says so
-        self.lost = self.unreachable = 0
+        self.lost = self.unreachable = self.resets = 0
         self.recoveries: dict[str, list[float]] = defaultdict(list)
         self.memory: dict[str, list[tuple[int, float, float]]] = defaultdict(list)  # node -> pid, s, MB
         self.lateness: list[float] = []
@@ -234,6 +235,9 @@ class Soak:
                 break
             if time.monotonic() - said > 5.0:  # a node that was just started may not have heard it
                 said = time.monotonic()
+                if self.status.state == ExecutorStatus.E_STOPPED:  # a press that met the reset has the last word
+                    self.resets += 1
+                    self.reset()
                 self.say.publish(String(data=self.instruction))
             time.sleep(0.02)
         self.recoveries[name].append(time.monotonic() - begin)
@@ -326,6 +330,7 @@ class Soak:
             "share_of_limit": {k: round(max(c.share[k] for c in checks), 6) for k in ("velocity", "acceleration")},
             "e_stops_sent": len(self.presses) + self.lost,
             "e_stops_lost": self.lost,
+            "resets_that_met_a_press": self.resets,
             "e_stop_to_status_ms": {"median": round(1000 * float(np.median(self.presses))),
                                     "longest": round(1000 * max(self.presses))} if self.presses else None,
             "faults": {name: {"times": len(times), "recovery_median_s": round(float(np.median(times)), 2),
