@@ -161,6 +161,27 @@ def test_an_e_stop_brakes_on_the_way_and_holds():
     assert send(world, [row(start, rotation)] * 3).reason == Reason.E_STOPPED
 
 
+@pytest.mark.parametrize("e_stop", [False, True])
+@pytest.mark.parametrize("sent", [4, 30])
+def test_a_chunk_without_the_tool_brakes_it_on_its_way(sent, e_stop):
+    """It takes over from a motion, and from one that brakes already."""
+    world = posed_world(mode="latest", crossfade=0.0)
+    start, rotation = ARM.pose(world.measured)
+    way = np.array([0.024, 0.02, 0.022])
+    assert isinstance(send(world, [row(start + way * k, rotation) for k in range(sent)], dt=0.08), ActionChunk)
+    path = [world.tick().position for _ in range(35 if sent > 4 else 27)]
+    assert np.linalg.norm(path[-1][:3] - path[-2][:3]) > 0.002
+    assert isinstance(world.send(np.full((20, 1), 0.6), names=("gripper",)), ActionChunk)
+    path += [world.tick().position]
+    if e_stop:
+        world.executor.e_stop("test")
+    path = np.array(path + [world.tick().position for _ in range(50)])
+    check_tool(path, 0.01)
+    assert (path[-1, :6] == path[-2, :6]).all() and (path[-1, 6] == 0.6) != e_stop
+    unit = way / np.linalg.norm(way)
+    assert np.linalg.norm(path[-1, :3] - start - ((path[-1, :3] - start) @ unit) * unit) < 1e-6
+
+
 def test_the_box_bounds_the_tool_and_is_spoken_of():
     world = posed_world(admission=CARELESS)
     start, rotation = ARM.pose(world.measured)

@@ -262,7 +262,6 @@ class Executor:
             stop = self.supervisor.stopped or self._stopping
             return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
         target = self._joints(*target, dt)
-        self.limiter.together = self._tool.together
         position = self.limiter.follow(*target, dt)
         self.limiter.limited[self._tool.limited] = True  # what a tool's target asks of joints is within their limits
         self._limited |= self.limiter.limited
@@ -275,9 +274,8 @@ class Executor:
         """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
         position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
         if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
-            held = np.isnan(position)
-            position = np.where(held, self.limiter.unsmoothed, position)
-            velocity = np.where(held, 0.0, velocity)
+            held, (place, slower) = np.isnan(position), self.limiter.held(dt)
+            position, velocity = np.where(held, place, position), np.where(held, slower, velocity)
         return position, velocity
 
     def _target(self, at_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
