@@ -316,10 +316,46 @@ def test_a_twist_drives_a_lagging_tool_to_the_pose_and_is_zero_when_it_holds_or_
 
 def test_a_twist_for_the_same_instant_is_the_same_and_a_halt_is_zero():
     twist = ToolTwist(TOOL, 0.01)
-    first = twist.next(50, np.array([1.0, 0, 0, 0, 0, 0]))
-    assert first.tolist() == [0.02, 0, 0, 0, 0, 0] and twist.next(50, np.ones(6)) is first and not twist.at_rest
-    assert twist.next(20_000_050, np.array([1.0, 0, 0, 0, 0, 0]))[0] == pytest.approx(0.06)
+    first = twist.next(50, np.array([1.0, 0, 0, 0, 0, 0]), 5.0)
+    assert first.tolist() == [0.02, 0, 0, 0, 0, 0] and twist.next(50, np.ones(6), 0.01) is first and not twist.at_rest
+    assert twist.next(20_000_050, np.array([1.0, 0, 0, 0, 0, 0]), 0.02)[0] == pytest.approx(0.06)
     assert not twist.halt().any() and twist.at_rest
+
+
+def lagging() -> tuple:
+    """Tool and world of twists, 0.1 m behind: the command is at rest, the twist is not."""
+    made, world = make_posed("twist_stamped"), posed_world(mode="latest", crossfade=0.0)
+    world.stuck = True
+    made.joint_state(1, JOINTS, BENT.tolist(), 1, lambda *values: None)
+    start, rotation = ARM.pose(world.measured)
+    assert isinstance(send(world, [row(start + [0.0, 0.1, 0.0], rotation)] * 10), ActionChunk)
+    command = world.tick()
+    while command.following or not world.executor.at_rest:
+        twist = made.values(command, world.executor.joint_states.position)
+        command = world.tick()
+    assert twist[1] > 0.15 and not made.at_rest
+    return made, world
+
+
+@pytest.mark.parametrize("leap", [0.008, 0.5, -0.008, -0.5])
+def test_a_clock_that_is_set_leaves_the_twists_acceleration_as_it_is(leap):
+    made, world = lagging()
+    twists = [made.values(world.tick(leap=leap if k == 1 else 0.0), world.executor.joint_states.position)[1]
+              for k in range(30)]
+    changes = np.abs(np.diff(twists))
+    assert changes.max() <= TOOL.acceleration * 0.01 * (1 + 1e-6)
+    assert not any(twists[-15:]) and any(twists[:6])
+
+
+def test_another_commander_brakes_a_twist_before_it_falls_silent():
+    made, world = lagging()
+    world.executor.rivals(["other"], world.now_ns)
+    twists = []
+    while not made.at_rest:
+        assert world.tick() is None
+        twists.append(made.brake(world.now_ns, world.executor.interval)[1])
+    np.testing.assert_allclose(np.diff(twists[:-1]), -TOOL.acceleration * 0.01)
+    assert len(twists) > 5 and twists[-1] == 0.0
 
 
 # Robot files

@@ -229,10 +229,15 @@ class Executor:
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
         command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position),
-                          self.limiter.velocity, following)
+                          self.limiter.velocity, following, self.interval)
         self._start.commanded(command, steady_ns)
         self._tool.commanded(command)
         return command
+
+    @property
+    def interval(self) -> float:
+        """s between the last two ticks, whatever was done to the clock."""
+        return self._time.interval_ns * 1e-9
 
     def _reach_in(self, position: np.ndarray) -> float:
         """s to the command (J,). A robot that stayed behind comes to it no faster than its limits allow, be it that
