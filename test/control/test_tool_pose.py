@@ -376,6 +376,11 @@ def spoiled(**change: object) -> dict:
     (spoiled(groups=[{"name": "arm", "topic": "t", "interface": "pose_stamped", "joints": [*JOINTS, "gripper"]}]),
      "with discrete joints ['gripper'], expected them in a group of their own"),
     (spoiled(group={"stamp": "now"}), "stamp 'now' with interface pose_stamped"),
+    *((spoiled(tool=posed_file()["tool"] | {"pose_topic": topic},
+               streams=[{"name": "wrench", "topic": "ft", "type": "geometry_msgs/msg/WrenchStamped"}]),
+       f"tool: pose_topic '{topic}' is a topic of {what} too")
+      for topic, what in (("arm/target", "commands"), ("hand/command", "commands"), ("joint_states", "joint states"),
+                          ("ft", "streams of another type"))),
 ])
 def test_robot_files_that_contradict_themselves_are_refused(data, words):
     with pytest.raises(InputError) as caught:
