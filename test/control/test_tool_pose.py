@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from command_check import Bounds, CommandCheck
+from control.fakes import World
 from control.posed_robots import BENT, JOINTS, make_posed, posed, posed_file, posed_world
 from control.test_properties import CARELESS, Run
 from control.tool_robots import pose_row, seven_urdf, tool_targets
@@ -356,6 +357,33 @@ def test_another_commander_brakes_a_twist_before_it_falls_silent():
         twists.append(made.brake(world.now_ns, world.executor.interval)[1])
     np.testing.assert_allclose(np.diff(twists[:-1]), -TOOL.acceleration * 0.01)
     assert len(twists) > 5 and twists[-1] == 0.0
+
+
+def test_a_tool_of_twists_that_stayed_behind_is_found_again_where_it_is():
+    """A robot that does exactly what twists say, blocked for a while."""
+    made = make_posed("twist_stamped")
+    home = np.array([0.6, 0.1, 0.8, 0.0, 0.0, 0.0, 0.5])
+    world = World(arm=made.arm, limits=made.limits, home=home, mode="latest", crossfade=0.0).activate()
+    world.stuck = True
+    made.joint_state(1, JOINTS, BENT.tolist(), 1, lambda *values: None)
+
+    def run(count: int, blocked: bool = False) -> None:
+        for _ in range(count):
+            twist = made.values(world.tick(), world.executor.joint_states.position)
+            world.measured[:3] += 0.0 if blocked else twist[:3] * 0.01
+
+    start, rotation = made.arm.pose(world.measured)
+    send(world, [row(start + [0.0, 0.045 * k, 0.0], rotation) for k in range(15)])
+    run(90, blocked=True)
+    assert world.executor.state[0] == State.STOPPED and made.at_rest
+    where = world.measured.copy()
+    run(70)
+    assert world.executor.state[0] == State.HOLDING
+    np.testing.assert_allclose(world.measured, where)
+    np.testing.assert_allclose(world.executor.limiter.position[:6], where[:6], atol=0.006)
+    assert isinstance(send(world, [row(start + [0.0, 0.05, 0.0], rotation)] * 20), ActionChunk)
+    run(150)
+    assert world.executor.state[0] == State.EXECUTING and world.measured[1] == pytest.approx(start[1] + 0.05, abs=2e-3)
 
 
 # Robot files

@@ -22,6 +22,8 @@ from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 
+_FOUND = 0.01  # s at the velocity limit; a tool so near its command is where it was commanded
+
 
 class Executor:
     """Chunks, joint states and time in, bounded commands out. Not thread-safe, reads no clock.
@@ -309,8 +311,23 @@ class Executor:
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
+        self._find_again(now_ns)
         self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
+
+    def _find_again(self, now_ns: int) -> None:
+        """A tool that stayed behind, stopped, and does not come by itself, is commanded where it is from now on."""
+        columns, measured = self._tool.adrift, self.joint_states.position
+        stopped = len(columns) and self.supervisor.tripped(Cause.FOLLOWING_ERROR) and self.limiter.at_rest
+        if not stopped or self._watchdogs.stale(now_ns) or self.limits.outside(
+            measured, self.settings.start_tolerance
+        ):
+            return
+        position = self.limiter.position.copy()
+        if (self._watchdogs.behind(position, measured)[columns] > _FOUND).any():
+            position[columns] = measured[columns]
+            self._stand(position)
+            self._watchdogs.following.clear()
 
     def _start_over(self) -> None:
         """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""

@@ -43,7 +43,7 @@ class PosedTool:
                 raise InputError(f"{what} commands {list(group.joints)}, expected the joints that move the tool, "
                                  f"{list(self._chain.names)}")
         self.limits = tool_limits(robot, group, limits)
-        self.arm = PoseArm(robot.tool, self.limits, group.joints)
+        self.arm = PoseArm(robot.tool, self.limits, group.joints, group.interface == "twist_stamped")
         self._joints = MeasuredJoints(limits.names, future_tolerance)
         self._others = set(limits.names) - set(group.joints)
         self._values = np.full(len(TOOL_COLUMNS), np.nan)  # the newest of the tool's columns

@@ -42,6 +42,12 @@ class ToolControl:
         return not self._following or self._follower.near
 
     @property
+    def adrift(self) -> np.ndarray:
+        """Columns of a tool that nothing brings back to its last command while it stands; none of other robots."""
+        adrift = self._follower is not None and self._follower.arm.adrift
+        return self._follower.arm.columns if adrift else np.empty(0, dtype=int)
+
+    @property
     def limited(self) -> np.ndarray:
         """Columns of the joints that move the tool, where its last step was shortened; none otherwise."""
         return self._follower.arm.columns if self._follower and self._follower.limited else np.empty(0, dtype=int)
