@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from command_check import Bounds, CommandCheck
+from control.fakes import World
 from control.posed_robots import BENT, JOINTS, make_posed, posed, posed_file, posed_world
 from control.test_properties import CARELESS, Run
 from control.tool_robots import pose_row, seven_urdf, tool_targets
@@ -161,6 +162,27 @@ def test_an_e_stop_brakes_on_the_way_and_holds():
     assert send(world, [row(start, rotation)] * 3).reason == Reason.E_STOPPED
 
 
+@pytest.mark.parametrize("e_stop", [False, True])
+@pytest.mark.parametrize("sent", [4, 30])
+def test_a_chunk_without_the_tool_brakes_it_on_its_way(sent, e_stop):
+    """It takes over from a motion, and from one that brakes already."""
+    world = posed_world(mode="latest", crossfade=0.0)
+    start, rotation = ARM.pose(world.measured)
+    way = np.array([0.024, 0.02, 0.022])
+    assert isinstance(send(world, [row(start + way * k, rotation) for k in range(sent)], dt=0.08), ActionChunk)
+    path = [world.tick().position for _ in range(35 if sent > 4 else 27)]
+    assert np.linalg.norm(path[-1][:3] - path[-2][:3]) > 0.002
+    assert isinstance(world.send(np.full((20, 1), 0.6), names=("gripper",)), ActionChunk)
+    path += [world.tick().position]
+    if e_stop:
+        world.executor.e_stop("test")
+    path = np.array(path + [world.tick().position for _ in range(50)])
+    check_tool(path, 0.01)
+    assert (path[-1, :6] == path[-2, :6]).all() and (path[-1, 6] == 0.6) != e_stop
+    unit = way / np.linalg.norm(way)
+    assert np.linalg.norm(path[-1, :3] - start - ((path[-1, :3] - start) @ unit) * unit) < 1e-6
+
+
 def test_the_box_bounds_the_tool_and_is_spoken_of():
     world = posed_world(admission=CARELESS)
     start, rotation = ARM.pose(world.measured)
@@ -295,10 +317,73 @@ def test_a_twist_drives_a_lagging_tool_to_the_pose_and_is_zero_when_it_holds_or_
 
 def test_a_twist_for_the_same_instant_is_the_same_and_a_halt_is_zero():
     twist = ToolTwist(TOOL, 0.01)
-    first = twist.next(50, np.array([1.0, 0, 0, 0, 0, 0]))
-    assert first.tolist() == [0.02, 0, 0, 0, 0, 0] and twist.next(50, np.ones(6)) is first and not twist.at_rest
-    assert twist.next(20_000_050, np.array([1.0, 0, 0, 0, 0, 0]))[0] == pytest.approx(0.06)
+    first = twist.next(50, np.array([1.0, 0, 0, 0, 0, 0]), 5.0)
+    assert first.tolist() == [0.02, 0, 0, 0, 0, 0] and twist.next(50, np.ones(6), 0.01) is first and not twist.at_rest
+    assert twist.next(20_000_050, np.array([1.0, 0, 0, 0, 0, 0]), 0.02)[0] == pytest.approx(0.06)
     assert not twist.halt().any() and twist.at_rest
+
+
+def lagging() -> tuple:
+    """Tool and world of twists, 0.1 m behind: the command is at rest, the twist is not."""
+    made, world = make_posed("twist_stamped"), posed_world(mode="latest", crossfade=0.0)
+    world.stuck = True
+    made.joint_state(1, JOINTS, BENT.tolist(), 1, lambda *values: None)
+    start, rotation = ARM.pose(world.measured)
+    assert isinstance(send(world, [row(start + [0.0, 0.1, 0.0], rotation)] * 10), ActionChunk)
+    command = world.tick()
+    while command.following or not world.executor.at_rest:
+        twist = made.values(command, world.executor.joint_states.position)
+        command = world.tick()
+    assert twist[1] > 0.15 and not made.at_rest
+    return made, world
+
+
+@pytest.mark.parametrize("leap", [0.008, 0.5, -0.008, -0.5])
+def test_a_clock_that_is_set_leaves_the_twists_acceleration_as_it_is(leap):
+    made, world = lagging()
+    twists = [made.values(world.tick(leap=leap if k == 1 else 0.0), world.executor.joint_states.position)[1]
+              for k in range(30)]
+    changes = np.abs(np.diff(twists))
+    assert changes.max() <= TOOL.acceleration * 0.01 * (1 + 1e-6)
+    assert not any(twists[-15:]) and any(twists[:6])
+
+
+def test_another_commander_brakes_a_twist_before_it_falls_silent():
+    made, world = lagging()
+    world.executor.rivals(["other"], world.now_ns)
+    twists = []
+    while not made.at_rest:
+        assert world.tick() is None
+        twists.append(made.brake(world.now_ns, world.executor.interval)[1])
+    np.testing.assert_allclose(np.diff(twists[:-1]), -TOOL.acceleration * 0.01)
+    assert len(twists) > 5 and twists[-1] == 0.0
+
+
+def test_a_tool_of_twists_that_stayed_behind_is_found_again_where_it_is():
+    """A robot that does exactly what twists say, blocked for a while."""
+    made = make_posed("twist_stamped")
+    home = np.array([0.6, 0.1, 0.8, 0.0, 0.0, 0.0, 0.5])
+    world = World(arm=made.arm, limits=made.limits, home=home, mode="latest", crossfade=0.0).activate()
+    world.stuck = True
+    made.joint_state(1, JOINTS, BENT.tolist(), 1, lambda *values: None)
+
+    def run(count: int, blocked: bool = False) -> None:
+        for _ in range(count):
+            twist = made.values(world.tick(), world.executor.joint_states.position)
+            world.measured[:3] += 0.0 if blocked else twist[:3] * 0.01
+
+    start, rotation = made.arm.pose(world.measured)
+    send(world, [row(start + [0.0, 0.045 * k, 0.0], rotation) for k in range(15)])
+    run(90, blocked=True)
+    assert world.executor.state[0] == State.STOPPED and made.at_rest
+    where = world.measured.copy()
+    run(70)
+    assert world.executor.state[0] == State.HOLDING
+    np.testing.assert_allclose(world.measured, where)
+    np.testing.assert_allclose(world.executor.limiter.position[:6], where[:6], atol=0.006)
+    assert isinstance(send(world, [row(start + [0.0, 0.05, 0.0], rotation)] * 20), ActionChunk)
+    run(150)
+    assert world.executor.state[0] == State.EXECUTING and world.measured[1] == pytest.approx(start[1] + 0.05, abs=2e-3)
 
 
 # Robot files
@@ -319,6 +404,11 @@ def spoiled(**change: object) -> dict:
     (spoiled(groups=[{"name": "arm", "topic": "t", "interface": "pose_stamped", "joints": [*JOINTS, "gripper"]}]),
      "with discrete joints ['gripper'], expected them in a group of their own"),
     (spoiled(group={"stamp": "now"}), "stamp 'now' with interface pose_stamped"),
+    *((spoiled(tool=posed_file()["tool"] | {"pose_topic": topic},
+               streams=[{"name": "wrench", "topic": "ft", "type": "geometry_msgs/msg/WrenchStamped"}]),
+       f"tool: pose_topic '{topic}' is a topic of {what} too")
+      for topic, what in (("arm/target", "commands"), ("hand/command", "commands"), ("joint_states", "joint states"),
+                          ("ft", "streams of another type"))),
 ])
 def test_robot_files_that_contradict_themselves_are_refused(data, words):
     with pytest.raises(InputError) as caught:

@@ -255,6 +255,21 @@ def test_a_chunk_of_the_gripper_alone_leaves_the_tool_on_its_way():
     assert np.linalg.norm(here(world)[0] - PLACE - [0.0, 0.05, 0.0]) < 1e-3 and world.measured[5] == 1.0
 
 
+def test_a_chunk_of_the_gripper_alone_brakes_joints_that_carry_a_tool_together():
+    world = tool_world(mode="latest", crossfade=0.0)
+    rows = [pose_row(PLACE + [0.0, 0.02 * k, 0.0], ROTATION) for k in range(20)]
+    assert isinstance(send(world, rows), ActionChunk)
+    world.tick(40)
+    before = world.executor.limiter.velocity[:5].copy()
+    assert isinstance(world.send(np.full((15, 1), 0.6), names=("gripper",)), ActionChunk)
+    speeds = []
+    while (velocity := world.tick().velocity[:5]).any():
+        speeds.append(velocity)
+    shares = np.linalg.norm(speeds, axis=1) / np.linalg.norm(before)
+    assert len(shares) > 2 and np.abs(before).max() > 0.05
+    np.testing.assert_allclose(speeds, np.outer(shares, before), atol=1e-9)
+
+
 @pytest.mark.parametrize("space", [POSE, DELTA])
 def test_places_whose_distance_is_no_number_are_refused_without_an_overflow(space):
     world = tool_world(admission=AdmissionRules(position_excess=1e305, outlier_speed=1e300))

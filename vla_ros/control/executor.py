@@ -22,6 +22,8 @@ from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 
+_FOUND = 0.01  # s at the velocity limit; a tool so near its command is where it was commanded
+
 
 class Executor:
     """Chunks, joint states and time in, bounded commands out. Not thread-safe, reads no clock.
@@ -229,10 +231,15 @@ class Executor:
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
         command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position),
-                          self.limiter.velocity, following)
+                          self.limiter.velocity, following, self.interval)
         self._start.commanded(command, steady_ns)
         self._tool.commanded(command)
         return command
+
+    @property
+    def interval(self) -> float:
+        """s between the last two ticks, whatever was done to the clock."""
+        return self._time.interval_ns * 1e-9
 
     def _reach_in(self, position: np.ndarray) -> float:
         """s to the command (J,). A robot that stayed behind comes to it no faster than its limits allow, be it that
@@ -262,7 +269,6 @@ class Executor:
             stop = self.supervisor.stopped or self._stopping
             return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
         target = self._joints(*target, dt)
-        self.limiter.together = self._tool.together
         position = self.limiter.follow(*target, dt)
         self.limiter.limited[self._tool.limited] = True  # what a tool's target asks of joints is within their limits
         self._limited |= self.limiter.limited
@@ -275,9 +281,8 @@ class Executor:
         """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
         position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
         if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
-            held = np.isnan(position)
-            position = np.where(held, self.limiter.unsmoothed, position)
-            velocity = np.where(held, 0.0, velocity)
+            held, (place, slower) = np.isnan(position), self.limiter.held(dt)
+            position, velocity = np.where(held, place, position), np.where(held, slower, velocity)
         return position, velocity
 
     def _target(self, at_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -306,8 +311,23 @@ class Executor:
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.position)  # the robot has stood there meanwhile
+        self._find_again(now_ns)
         self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
+
+    def _find_again(self, now_ns: int) -> None:
+        """A tool that stayed behind, stopped, and does not come by itself, is commanded where it is from now on."""
+        columns, measured = self._tool.adrift, self.joint_states.position
+        stopped = len(columns) and self.supervisor.tripped(Cause.FOLLOWING_ERROR) and self.limiter.at_rest
+        if not stopped or self._watchdogs.stale(now_ns) or self.limits.outside(
+            measured, self.settings.start_tolerance
+        ):
+            return
+        position = self.limiter.position.copy()
+        if (self._watchdogs.behind(position, measured)[columns] > _FOUND).any():
+            position[columns] = measured[columns]
+            self._stand(position)
+            self._watchdogs.following.clear()
 
     def _start_over(self) -> None:
         """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""

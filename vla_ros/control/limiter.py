@@ -86,8 +86,12 @@ class _Law:
         return missed
 
     def brake(self, dt: float, together: Together = ()) -> None:
+        self._place(self._step(self.braked(together, dt), dt))
+
+    def braked(self, together: Together, dt: float) -> np.ndarray:
+        """(J,) the mean velocity over the next `dt` s of a stop."""
         slower = self.deceleration(together, dt) * (0.5 * (self.before + dt))
-        self._place(self._step(np.sign(self.v) * np.maximum(np.abs(self.v) - slower, 0.0), dt))
+        return np.sign(self.v) * np.maximum(np.abs(self.v) - slower, 0.0)
 
     def deceleration(self, together: Together, dt: float) -> np.ndarray:
         """(J,) of a stop, rad/s² or m/s²: the limits; of columns that brake together in proportion to their speeds, if
@@ -197,6 +201,11 @@ class Limiter:
         dt = dt or self.dt
         self.limited = self._raw.follow(target, target_velocity, dt) > _HELD_BACK
         return self._smooth(dt)
+
+    def held(self, dt: float) -> tuple[np.ndarray, np.ndarray]:
+        """(J,) target and (J,) velocity that `follow` is given for joints that are to brake as `brake` does."""
+        velocity = self._raw.braked(self.together, dt)
+        return self._raw.x + velocity * dt, velocity
 
     def brake(self, dt: float | None = None) -> np.ndarray:
         """(J,) the next command of the fastest stop within every limit; then the same one again and again."""

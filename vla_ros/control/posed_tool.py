@@ -43,7 +43,7 @@ class PosedTool:
                 raise InputError(f"{what} commands {list(group.joints)}, expected the joints that move the tool, "
                                  f"{list(self._chain.names)}")
         self.limits = tool_limits(robot, group, limits)
-        self.arm = PoseArm(robot.tool, self.limits, group.joints)
+        self.arm = PoseArm(robot.tool, self.limits, group.joints, group.interface == "twist_stamped")
         self._joints = MeasuredJoints(limits.names, future_tolerance)
         self._others = set(limits.names) - set(group.joints)
         self._values = np.full(len(TOOL_COLUMNS), np.nan)  # the newest of the tool's columns
@@ -100,12 +100,18 @@ class PosedTool:
             at, turned = self.arm.pose(measured)
             away = np.concatenate([place - at, self.arm.turn(turned, rotation)])
         speeds = jacobian @ command.velocity[self.arm.columns]
-        return self._twist.next(command.stamp_ns, speeds + _GAIN * away if command.following else np.zeros(6))
+        wish = speeds + _GAIN * away if command.following else np.zeros(6)
+        return self._twist.next(command.stamp_ns, wish, command.interval)
 
     @property
     def at_rest(self) -> bool:
         """The last message asked for no motion by itself; poses never do."""
         return self._twist is None or self._twist.at_rest
+
+    def brake(self, stamp_ns: int, passed: float) -> np.ndarray:
+        """(6,) the twist where there is no command, of a robot that is not `at_rest`; `passed`: s since the one before.
+        """
+        return self._twist.next(stamp_ns, np.zeros(6), passed)
 
     def halt(self) -> np.ndarray:
         """(6,) the twist of a robot that is not commanded any more, of one that is not `at_rest`."""
@@ -116,7 +122,7 @@ class ToolTwist:
     """Twists one after the other, each as near to a wish as the tool's speeds and accelerations allow."""
 
     def __init__(self, tool: Tool, period: float) -> None:
-        """`period`: s between two."""
+        """`period`: s between two, of the first one after rest."""
         self._speeds = np.array([tool.velocity, tool.rotation_velocity])
         self._changes = np.array([tool.acceleration, tool.rotation_acceleration])
         self._period, self._last_ns, self._twist = period, 0, np.zeros(6)
@@ -130,12 +136,14 @@ class ToolTwist:
         self._twist = np.zeros(6)
         return self._twist
 
-    def next(self, stamp_ns: int, wish: np.ndarray) -> np.ndarray:
-        """(6,) m/s and rad/s for the instant `stamp_ns`; the same again for the same instant."""
-        passed = (stamp_ns - self._last_ns) * 1e-9
-        if passed == 0:
+    def next(self, stamp_ns: int, wish: np.ndarray, passed: float) -> np.ndarray:
+        """(6,) m/s and rad/s for the instant `stamp_ns`; the same again for the same instant.
+
+        `passed`: s since the one before; stamps do not tell, they go along where ROS time is set.
+        """
+        if stamp_ns == self._last_ns:
             return self._twist
-        passed = self._period if passed < 0 or self.at_rest else passed
+        passed = self._period if self.at_rest else max(passed, 0.0)
         change = _shortened(_shortened(wish, self._speeds) - self._twist, self._changes * passed)
         self._last_ns, self._twist = stamp_ns, self._twist + change
         return self._twist

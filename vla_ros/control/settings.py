@@ -39,6 +39,7 @@ class Command:
         reach_in: s in which the position is to be reached: a period, or longer where the robot has stayed behind.
         velocity: (J,) rad/s or m/s, mean since the command before.
         following: it follows a target; else it brakes or holds.
+        interval: s that passed since the command before, whatever was done to the clock.
     """
 
     stamp_ns: int
@@ -47,3 +48,4 @@ class Command:
     reach_in: float
     velocity: np.ndarray
     following: bool
+    interval: float

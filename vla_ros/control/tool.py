@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from vla_ros.control.joint_states import MeasuredJoints
-from vla_ros.control.limiter import Limiter, Together
+from vla_ros.control.limiter import Limiter
 from vla_ros.control.settings import Command, Settings
 from vla_ros.control.timeline import POSE_WIDTH, Predictions
 from vla_ros.control.tool_arm import ToolArm
@@ -42,9 +42,10 @@ class ToolControl:
         return not self._following or self._follower.near
 
     @property
-    def together(self) -> Together:
-        """Columns that brake together; none where the last target was of joints."""
-        return self._follower.arm.together if self._following else ()
+    def adrift(self) -> np.ndarray:
+        """Columns of a tool that nothing brings back to its last command while it stands; none of other robots."""
+        adrift = self._follower is not None and self._follower.arm.adrift
+        return self._follower.arm.columns if adrift else np.empty(0, dtype=int)
 
     @property
     def limited(self) -> np.ndarray:
@@ -98,13 +99,20 @@ class ToolControl:
     def joints(
         self, position: np.ndarray, velocity: np.ndarray, limiter: Limiter, dt: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) each, from (J + width,) targets: with joints in place of the pose where there is one."""
+        """(J,) each, from (J + width,) targets: with joints in place of the pose where there is one.
+
+        Says which columns of the limiter brake together: those of an arm that a pose moved last, also where a chunk
+        that does not speak of the arm takes over.
+        """
         joints = len(position) - self.width
+        arm = self._follower.arm.columns if self._follower else np.empty(0, dtype=int)
         if self._follower and np.isfinite(position[joints]):
-            arm = self._follower.arm.columns
+            limiter.together = self._follower.arm.together
             last = limiter.unsmoothed, limiter.unsmoothed_velocity
             position[arm], velocity[arm] = self._follower.follow(position[joints:], velocity[joints:], *last, dt)
             self._following = True
         else:
             self.rest()
+            if np.isfinite(position[arm]).any():
+                limiter.together = ()
         return position[:joints], velocity[:joints]

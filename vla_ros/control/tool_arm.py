@@ -27,6 +27,8 @@ class ToolArm(Inverse):
         together: columns that brake together (`Limiter.together`), so that the tool stays on its way.
     """
 
+    adrift = False  # see `PoseArm`
+
     def __init__(self, tool: Tool, source: str | Path, limits: Limits) -> None:
         """`source`: a URDF file, or the text itself. Raises InputError where they do not fit, or without pinocchio."""
         try:

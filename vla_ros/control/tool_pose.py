@@ -27,8 +27,10 @@ class PoseArm(Inverse):
 
     length = 1.0
 
-    def __init__(self, tool: Tool, limits: Limits, instead: tuple[str, ...]) -> None:
-        """`limits`: as `tool_limits` gives them. `instead`: the joints that the tool is commanded in place of."""
+    def __init__(self, tool: Tool, limits: Limits, instead: tuple[str, ...], adrift: bool = False) -> None:
+        """`limits`: as `tool_limits` gives them. `instead`: the joints that the tool is commanded in place of.
+        `adrift`: nothing brings a tool that stands to where it was commanded, as with twists, which are zero then."""
+        self.adrift = adrift
         self.tool, self.names, self.instead = tool, TOOL_COLUMNS, instead
         self.columns = np.array([limits.names.index(name) for name in self.names])
         self.together = ((self.columns[:3], 2), (self.columns[3:], 2))

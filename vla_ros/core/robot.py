@@ -261,6 +261,14 @@ class RobotSpec:
         yield bool(topic) and not found, (
             f"tool: pose_topic {topic!r}, and no command group of {' or '.join(OF_TOOL)}: joint states say where it is"
         )
+        others = [("commands", [group.topic for group in self.groups]), ("joint states", self.joint_state_topics),
+                  ("cameras", [camera.topic for camera in self.cameras]),
+                  ("streams of another type",  # of its own type it is the measured pose, which a policy may observe
+                   [stream.topic for stream in self.streams if stream.type != "geometry_msgs/msg/PoseStamped"])]
+        for what, topics in others:
+            yield bool(topic) and topic in topics, (
+                f"tool: pose_topic {topic!r} is a topic of {what} too, expected that of the measured pose alone"
+            )
         yield len(found) > 1, (
             f"groups {[group.name for group in found]} are commanded by poses or twists of the tool, expected one"
         )

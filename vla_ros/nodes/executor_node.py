@@ -275,8 +275,8 @@ class ExecutorNode(ManagedNode):
             self._last_command = command
             if command is not None:
                 self._publish_command(command)
-            elif self._commands is not None:
-                self._say_zero(now_ns)
+            elif self._commands is not None and self._posed is not None and not self._posed.at_rest:
+                self._commands.publish_tool(self._posed.brake(now_ns, executor.interval), now_ns)
             if executor.state[:2] != self._said:
                 self._publish_status(now_ns if command is None else command.stamp_ns)
 

@@ -2,6 +2,8 @@
 
 import time
 from array import array
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
 pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 
+from control.test_tool_pose import lagging
 from rclpy.lifecycle import TransitionCallbackReturn
 from rosgraph_msgs.msg import Clock
 from system.stage import HOME, JOINTS
@@ -131,3 +134,21 @@ def test_a_new_publisher_begins_and_one_that_ends_has_ended_at_rest(make_node):
     assert node.trigger_deactivate() == SUCCESS
     moves = [a.stamp_ns for a, b in zip(said[1:], said, strict=False) if not np.array_equal(a.position, b.position)]
     assert moves[0] - said[0].stamp_ns > 0.3 * NS and said[-1].stamp_ns - moves[-1] >= 0.3 * NS
+
+
+def test_a_node_of_twists_brakes_them_where_another_one_commands():
+    posed, world = lagging()
+    said, executor = [], world.executor
+    node = SimpleNamespace(
+        _lock=nullcontext(), _executor=executor, _take_e_stop=lambda: None, _last_command=None, _posed=posed,
+        _moved_ns=0, _said=(), _publish_status=lambda at_ns: None,
+        _commands=SimpleNamespace(publish_tool=lambda twist, stamp_ns: said.append((stamp_ns, twist[1]))),
+    )  # fmt: skip
+    executor.rivals(["other"], world.now_ns)
+    for _ in range(40):
+        world.now_ns, world.steady_ns = world.now_ns + world.period_ns, world.steady_ns + world.period_ns
+        world.measure()
+        executor_node.ExecutorNode._tick(node, world.now_ns, world.steady_ns)
+    stamps, twists = map(np.array, zip(*said, strict=True))
+    assert (np.diff(stamps) == world.period_ns).all() and 5 < len(twists) < 12 and twists[-1] == 0.0
+    assert np.abs(np.diff([twists[0], *twists])).max() <= posed.arm.tool.acceleration * executor.limiter.dt * (1 + 1e-6)
