@@ -4,6 +4,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ import pytest
 import sensing_family
 import sensors
 from remote_servers import LONG, ROBOT, client, same, serving
+from runtime import tiny_policy
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -300,10 +302,10 @@ def test_a_mistake_of_ours_is_told_and_the_others_are_served(act, monkeypatch):
     told = []
     answer = Client.answer
 
-    def wrong(self, frame):
+    def wrong(self, frame, began):
         if b"break it" in frame:
             raise RuntimeError("a bug")
-        return answer(self, frame)
+        return answer(self, frame, began)
 
     monkeypatch.setattr(Client, "answer", wrong)
     with serving(act, say=told.append) as port, plain(port) as other:
@@ -316,6 +318,43 @@ def test_a_mistake_of_ours_is_told_and_the_others_are_served(act, monkeypatch):
                 peer.recv()
         assert "actions" in ask(other, observation())
     assert any("a bug" in text and "Traceback" in text for text in told)
+
+
+def test_who_comes_back_finds_a_warm_session_that_remembers_nothing(monkeypatch):
+    """Of a policy that remembers, whoever was there before; no session is made while clients wait."""
+    policy, made = tiny_policy.loaded(), []
+    warm_up = PolicySession.warm_up
+    monkeypatch.setattr(PolicySession, "warm_up", lambda self, one: made.append(self) or warm_up(self, one))
+    with serving(policy, robot=tiny_policy.robot(), clients=4) as port:
+        assert len(made) == 4
+        remote = RemoteSession(ServerFile(f"ws://127.0.0.1:{port}", deadline=LONG), tiny_policy.robot())
+        for first in range(4):
+            local = PolicySession(policy)
+            for k in (first, first + 1):
+                same(remote.infer([tiny_policy.sample(k)])[0], local.infer([tiny_policy.sample(k)])[0])
+            remote._connection.give_up()
+        remote.close()
+    assert len(made) == 4
+
+
+def test_metadata_come_while_another_client_is_answered(act, monkeypatch):
+    asked, go_on, answer = threading.Event(), threading.Event(), Client.answer
+
+    def slow(self, frame, began):
+        asked.set()
+        go_on.wait()
+        return answer(self, frame, began)
+
+    monkeypatch.setattr(Client, "answer", slow)
+    with serving(act) as port, ExitStack() as stack:
+        stack.callback(go_on.set)
+        first, second = (stack.enter_context(plain(port)) for _ in range(2))
+        first.recv()
+        first.send(pack(observation()))
+        asked.wait()
+        assert "vla_ros" in unpack(second.recv(timeout=LONG))
+        go_on.set()
+        assert "actions" in unpack(first.recv())
 
 
 def test_a_busy_port_is_named(act, port):

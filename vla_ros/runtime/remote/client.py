@@ -35,9 +35,11 @@ class Client:
         self._prompt: str | None = None
         self.whole_time = 0.0  # s that the last answer took, the way into the socket included
 
-    def answer(self, frame: bytes | str) -> bytes:
-        """The message that answers a question. Raises InputError for what is none."""
-        began = time.monotonic()
+    def answer(self, frame: bytes | str, began: float) -> bytes:
+        """The message that answers a question which came at `began`, s of the monotonic clock.
+
+        Raises InputError for what is none; then nothing of it is remembered.
+        """
         if isinstance(frame, str):
             raise InputError("a frame of text, expected a message in binary")
         message = unpack(frame, "question")
