@@ -125,6 +125,18 @@ def test_earlier_steps_are_the_questions_before():
         np.testing.assert_array_equal(ask(peer, other)["actions"], wanted)
 
 
+def test_a_refused_question_is_no_earlier_step():
+    policy, message = families.fresh("diffusion"), observation()
+    policy.processor = replace(policy.processor, embodiment=replace(policy.processor.embodiment, step_dt=1e-3))
+    with serving(policy) as port, plain(port) as peer:
+        peer.recv()
+        ask(peer, message)
+        for _ in range(3):
+            peer.send(pack(message | {"observation/state": np.full(6, np.nan)}))
+            assert "expected a finite number" in peer.recv()
+            ask(peer, message)
+
+
 def _slow(processor):
     return replace(processor, embodiment=replace(processor.embodiment, step_dt=600.0))
 
