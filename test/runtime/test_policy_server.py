@@ -5,6 +5,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -369,6 +370,36 @@ def test_metadata_come_while_another_client_is_answered(act, monkeypatch):
         assert "actions" in unpack(first.recv())
 
 
+def test_a_question_whose_asker_is_gone_is_left_out(act, monkeypatch):
+    asked, go_on, answer, answered = threading.Event(), threading.Event(), Client.answer, []
+
+    def slow(self, frame, began):
+        answered.append(unpack(frame)["prompt"])
+        asked.set()
+        go_on.wait()
+        return answer(self, frame, began)
+
+    monkeypatch.setattr(Client, "answer", slow)
+    with serving(act) as port, ExitStack() as stack:
+        stack.callback(go_on.set)
+        first = stack.enter_context(plain(port))
+        first.recv()
+        first.send(pack(observation()))
+        asked.wait()
+        with plain(port) as gone:
+            gone.recv()
+            gone.send(pack(observation(prompt="never mind")))
+        go_on.set()  # the server has agreed to the closing
+        assert "actions" in unpack(first.recv()) and "actions" in ask(first, observation())
+    assert answered == [observation()["prompt"]] * 2
+
+
+def test_time_in_the_queue_is_the_servers(act):
+    with PolicyServer(act, ROBOT)._client() as one:
+        timing = unpack(one.answer(pack(observation()), time.monotonic() - 100.0))["server_timing"]
+    assert timing["infer_ms"] > 100e3
+
+
 def test_a_busy_port_is_named(act, port):
     with pytest.raises(InputError, match=f"127.0.0.1:{port}: .*free port"), serving(act, port):
         pass
@@ -389,7 +420,7 @@ def test_wss(act, tmp_path):
         remote = RemoteSession(ServerFile(url, certificate=str(certificate), deadline=LONG), ROBOT)
         same(remote.infer([one])[0], PolicySession(act).infer([one])[0])
         remote.close()
-        with pytest.raises(InputError, match="TLS: .*expected a certificate"):
+        with pytest.raises(InputError, match="TLS: self-signed certificate.*; expected a certificate"):
             RemoteSession(ServerFile(url), ROBOT)
         with pytest.raises(InputError):
             client(port)

@@ -69,7 +69,8 @@ def main(args: argparse.Namespace) -> int:
             f"{dict(said.keys.state)}, {said.horizon} rows of {said.step_dt:g} s")
         for words in exposure(args.host, token, how.tls is not None):
             say(words)
-        say(f"serving at {scheme}://{args.host}:{port}; Ctrl-C ends it")
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        say(f"serving at {scheme}://{host}:{port}; Ctrl-C ends it")
 
     asyncio.run(_until_stopped(server, ready))
     return 0

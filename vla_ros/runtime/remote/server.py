@@ -17,6 +17,7 @@ from typing import Any
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
+from websockets.protocol import State
 
 from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
@@ -158,10 +159,12 @@ class PolicyServer:
                 async for frame in socket:
                     began = time.monotonic()
                     try:
-                        answer = await self._in_thread(client.answer, frame, began)
+                        answer = await self._in_thread(_answer, socket, client, frame, began)
                     except InputError as error:
                         answer = str(error)
                         self._tell(f"{who}: refused: {answer}")
+                    if answer is None:
+                        break
                     await socket.send(answer)
                     client.whole_time = time.monotonic() - began
         except ConnectionClosed:
@@ -199,6 +202,11 @@ class PolicyServer:
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+def _answer(socket: ServerConnection, client: Client, frame: bytes | str, began: float) -> bytes | None:
+    """None where the asker left while others were answered: those who wait do not wait for that too."""
+    return client.answer(frame, began) if socket.state is State.OPEN else None
 
 
 def _checked(keys: Keys | None, cameras: tuple[str, ...], joints: tuple[str, ...]) -> Keys:
