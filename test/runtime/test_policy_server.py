@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import sensing_family
 import sensors
+import torch
 from remote_servers import LONG, ROBOT, client, same, serving
 from runtime import tiny_policy
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -25,6 +26,7 @@ from vla_ros.core.observation import Sample
 from vla_ros.policies.server_file import Keys, ServerFile
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.remote.client import Client
+from vla_ros.runtime.remote.digest import digest
 from vla_ros.runtime.remote.server import PolicyServer
 from vla_ros.runtime.remote.session import RemoteSession
 from vla_ros.runtime.remote.wire import pack, unpack
@@ -398,6 +400,17 @@ def test_time_in_the_queue_is_the_servers(act):
     with PolicyServer(act, ROBOT)._client() as one:
         timing = unpack(one.answer(pack(observation()), time.monotonic() - 100.0))["server_timing"]
     assert timing["infer_ms"] > 100e3
+
+
+def test_the_digest_is_the_checkpoints():
+    """Other weights, other statistics or units: another; the same loaded again: the same."""
+    one, again, other = (families.fresh("act") for _ in range(3))
+    assert digest(one) == digest(again) != digest(families.fresh("pi0"))
+    with torch.no_grad():
+        next(other.policy.parameters()).mul_(1.01)
+    scaled = _slow(again.processor)
+    assert len({digest(one), digest(other), digest(replace(again, processor=scaled))}) == 3
+    assert PolicyServer(one, ROBOT).described != PolicyServer(other, ROBOT).described
 
 
 def test_a_busy_port_is_named(act, port):

@@ -283,6 +283,25 @@ def test_a_server_that_is_lost_and_comes_back():
     remote.close()
 
 
+def test_metadata_of_others_are_compared_as_they_are():
+    served = ["a"]
+
+    def handle(connection):
+        connection.send(pack({"policy": served[-1], "low": np.zeros(2)}))
+        for _ in connection:
+            connection.send(pack({"actions": np.zeros((2, 6))}))
+
+    with scripted(handle) as port:
+        remote = RemoteSession(_described_by_file(port), ROBOT)
+        remote._connection.give_up()
+        remote.infer([_sample()])
+        served.append("b")
+        remote._connection.give_up()
+        with pytest.raises(InputError, match="another policy"):
+            remote.infer([_sample()])
+        remote.close()
+
+
 def _answers(remote, one) -> bool:
     try:
         return bool(remote.infer([one]))

@@ -28,6 +28,7 @@ from vla_ros.policies.server_file import Keys
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.remote.client import Client
 from vla_ros.runtime.remote.described import OWN, Columns, Described
+from vla_ros.runtime.remote.digest import digest
 from vla_ros.runtime.remote.processor import default_keys
 from vla_ros.runtime.remote.wire import pack
 from vla_ros.runtime.session import PolicySession, SessionOptions
@@ -112,7 +113,7 @@ class PolicyServer:
         parts = tuple(Columns(part.names, part.space.name, part.group, part.frame) for part in targets.parts)
         return Described(
             self._loaded.family, self.robot.joint_names, self._keys, streams, steps, processor.step_dt,
-            targets.horizon, parts, self._session.traits.paced,
+            targets.horizon, parts, self._session.traits.paced, digest(self._loaded),
         )  # fmt: skip
 
     async def run(self, ready: Callable[[int], None], stop: asyncio.Event) -> None:
