@@ -4,6 +4,8 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 import sensing_family
 import sensors
+import torch
 from remote_servers import LONG, ROBOT, client, same, serving
+from runtime import tiny_policy
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -22,6 +26,7 @@ from vla_ros.core.observation import Sample
 from vla_ros.policies.server_file import Keys, ServerFile
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.remote.client import Client
+from vla_ros.runtime.remote.digest import digest
 from vla_ros.runtime.remote.server import PolicyServer
 from vla_ros.runtime.remote.session import RemoteSession
 from vla_ros.runtime.remote.wire import pack, unpack
@@ -121,6 +126,18 @@ def test_earlier_steps_are_the_questions_before():
         local.infer([as_sample(first, 2)])  # its draws
         wanted = local.infer([as_sample(other, 2)])[0].targets.parts[0].data
         np.testing.assert_array_equal(ask(peer, other)["actions"], wanted)
+
+
+def test_a_refused_question_is_no_earlier_step():
+    policy, message = families.fresh("diffusion"), observation()
+    policy.processor = replace(policy.processor, embodiment=replace(policy.processor.embodiment, step_dt=1e-3))
+    with serving(policy) as port, plain(port) as peer:
+        peer.recv()
+        ask(peer, message)
+        for _ in range(3):
+            peer.send(pack(message | {"observation/state": np.full(6, np.nan)}))
+            assert "expected a finite number" in peer.recv()
+            ask(peer, message)
 
 
 def _slow(processor):
@@ -300,10 +317,10 @@ def test_a_mistake_of_ours_is_told_and_the_others_are_served(act, monkeypatch):
     told = []
     answer = Client.answer
 
-    def wrong(self, frame):
+    def wrong(self, frame, began):
         if b"break it" in frame:
             raise RuntimeError("a bug")
-        return answer(self, frame)
+        return answer(self, frame, began)
 
     monkeypatch.setattr(Client, "answer", wrong)
     with serving(act, say=told.append) as port, plain(port) as other:
@@ -316,6 +333,84 @@ def test_a_mistake_of_ours_is_told_and_the_others_are_served(act, monkeypatch):
                 peer.recv()
         assert "actions" in ask(other, observation())
     assert any("a bug" in text and "Traceback" in text for text in told)
+
+
+def test_who_comes_back_finds_a_warm_session_that_remembers_nothing(monkeypatch):
+    """Of a policy that remembers, whoever was there before; no session is made while clients wait."""
+    policy, made = tiny_policy.loaded(), []
+    warm_up = PolicySession.warm_up
+    monkeypatch.setattr(PolicySession, "warm_up", lambda self, one: made.append(self) or warm_up(self, one))
+    with serving(policy, robot=tiny_policy.robot(), clients=4) as port:
+        assert len(made) == 4
+        remote = RemoteSession(ServerFile(f"ws://127.0.0.1:{port}", deadline=LONG), tiny_policy.robot())
+        for first in range(4):
+            local = PolicySession(policy)
+            for k in (first, first + 1):
+                same(remote.infer([tiny_policy.sample(k)])[0], local.infer([tiny_policy.sample(k)])[0])
+            remote._connection.give_up()
+        remote.close()
+    assert len(made) == 4
+
+
+def test_metadata_come_while_another_client_is_answered(act, monkeypatch):
+    asked, go_on, answer = threading.Event(), threading.Event(), Client.answer
+
+    def slow(self, frame, began):
+        asked.set()
+        go_on.wait()
+        return answer(self, frame, began)
+
+    monkeypatch.setattr(Client, "answer", slow)
+    with serving(act) as port, ExitStack() as stack:
+        stack.callback(go_on.set)
+        first, second = (stack.enter_context(plain(port)) for _ in range(2))
+        first.recv()
+        first.send(pack(observation()))
+        asked.wait()
+        assert "vla_ros" in unpack(second.recv(timeout=LONG))
+        go_on.set()
+        assert "actions" in unpack(first.recv())
+
+
+def test_a_question_whose_asker_is_gone_is_left_out(act, monkeypatch):
+    asked, go_on, answer, answered = threading.Event(), threading.Event(), Client.answer, []
+
+    def slow(self, frame, began):
+        answered.append(unpack(frame)["prompt"])
+        asked.set()
+        go_on.wait()
+        return answer(self, frame, began)
+
+    monkeypatch.setattr(Client, "answer", slow)
+    with serving(act) as port, ExitStack() as stack:
+        stack.callback(go_on.set)
+        first = stack.enter_context(plain(port))
+        first.recv()
+        first.send(pack(observation()))
+        asked.wait()
+        with plain(port) as gone:
+            gone.recv()
+            gone.send(pack(observation(prompt="never mind")))
+        go_on.set()  # the server has agreed to the closing
+        assert "actions" in unpack(first.recv()) and "actions" in ask(first, observation())
+    assert answered == [observation()["prompt"]] * 2
+
+
+def test_time_in_the_queue_is_the_servers(act):
+    with PolicyServer(act, ROBOT)._client() as one:
+        timing = unpack(one.answer(pack(observation()), time.monotonic() - 100.0))["server_timing"]
+    assert timing["infer_ms"] > 100e3
+
+
+def test_the_digest_is_the_checkpoints():
+    """Other weights, other statistics or units: another; the same loaded again: the same."""
+    one, again, other = (families.fresh("act") for _ in range(3))
+    assert digest(one) == digest(again) != digest(families.fresh("pi0"))
+    with torch.no_grad():
+        next(other.policy.parameters()).mul_(1.01)
+    scaled = _slow(again.processor)
+    assert len({digest(one), digest(other), digest(replace(again, processor=scaled))}) == 3
+    assert PolicyServer(one, ROBOT).described != PolicyServer(other, ROBOT).described
 
 
 def test_a_busy_port_is_named(act, port):
@@ -338,7 +433,7 @@ def test_wss(act, tmp_path):
         remote = RemoteSession(ServerFile(url, certificate=str(certificate), deadline=LONG), ROBOT)
         same(remote.infer([one])[0], PolicySession(act).infer([one])[0])
         remote.close()
-        with pytest.raises(InputError, match="TLS: .*expected a certificate"):
+        with pytest.raises(InputError, match="TLS: self-signed certificate.*; expected a certificate"):
             RemoteSession(ServerFile(url), ROBOT)
         with pytest.raises(InputError):
             client(port)

@@ -30,7 +30,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--certificate", metavar="PEM", help="TLS (wss://): the server's certificate and those above")
     parser.add_argument("--key", metavar="PEM", help="its private key (default: in the file of the certificate)")
     parser.add_argument("--keys", metavar="YAML", help="names of the entries, as `keys` of a policy file")
-    parser.add_argument("--clients", type=int, default=4, help="at a time (default: 4)")
+    parser.add_argument("--clients", type=int, default=4,
+                        help="at a time; a policy that remembers is warmed up for each (default: 4)")
     parser.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     options.device(parser)
     parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of the weights")
@@ -68,7 +69,8 @@ def main(args: argparse.Namespace) -> int:
             f"{dict(said.keys.state)}, {said.horizon} rows of {said.step_dt:g} s")
         for words in exposure(args.host, token, how.tls is not None):
             say(words)
-        say(f"serving at {scheme}://{args.host}:{port}; Ctrl-C ends it")
+        host = f"[{args.host}]" if ":" in args.host else args.host
+        say(f"serving at {scheme}://{host}:{port}; Ctrl-C ends it")
 
     asyncio.run(_until_stopped(server, ready))
     return 0

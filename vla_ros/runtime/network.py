@@ -78,6 +78,10 @@ class PlainNetwork:
     def __init__(self, policy: Policy, held: Held, device: torch.device) -> None:
         self._policy, self._held, self._device = policy, held, device
 
+    def holds(self, shapes: tuple) -> bool:
+        """Whether nothing is to be recorded for a batch of these shapes."""
+        return True
+
     def run(self, batch: Batch, steer: Steer | None, timer: StageTimer) -> Answer:
         held = self._held
         inputs = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
@@ -108,6 +112,10 @@ class RecordedNetwork:
         self._policy, self._held, self._device = policy, held, device
         self._capacity, self._capture = capacity, capture
         self._recordings: OrderedDict[tuple, _Recording] = OrderedDict()
+
+    def holds(self, shapes: tuple) -> bool:
+        """Whether there is a recording for a batch of these shapes."""
+        return shapes in self._recordings
 
     def run(self, batch: Batch, steer: Steer | None, timer: StageTimer) -> Answer:
         key = shapes_of(batch)

@@ -121,6 +121,7 @@ class PolicySession:
         else:
             self._network = PlainNetwork(self.policy, self._held, self.device)
         self._warm = False
+        self._met: set[tuple] = set()  # shapes
         self._generators = [torch.Generator(self.device) for _ in range(size)]
         self._running = [RunningChunk(self.processor) for _ in range(size)]
         self._latest: list[tuple[Sample, Inference]] = []
@@ -191,16 +192,21 @@ class PolicySession:
     def meet(self, samples: Sequence[Sample], rounds: int = 2) -> None:
         """Run samples of new shapes so that the first inference takes as long as every other.
 
-        Nothing is remembered or drawn. Raises InputError when a sample does not fit the policy.
+        Nothing is remembered or drawn, and nothing is run for shapes that were met before. Raises InputError when a
+        sample does not fit the policy.
         """
         batch = self._batch(samples)
         if self._warm and not (self.recorded or self.options.compile):
             return  # then only the very first inference is slower
+        shapes = shapes_of(batch)
+        if shapes in self._met and self._network.holds(shapes):
+            return
         self._warm = True
         with self._mode():
             for steer in {id(s): s for s in (self._held.steer, None)}.values():
                 for _ in range(rounds):
                     self._network.run(batch, steer, StageTimer(self.device)).actions.cpu()
+        self._met.add(shapes)
 
     def warm_up(self, sample: Sample, rounds: int = 2) -> int:
         """Run every shape of input that instructions can lead to. Returns their number.

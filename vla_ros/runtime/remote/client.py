@@ -35,16 +35,22 @@ class Client:
         self._prompt: str | None = None
         self.whole_time = 0.0  # s that the last answer took, the way into the socket included
 
-    def answer(self, frame: bytes | str) -> bytes:
-        """The message that answers a question. Raises InputError for what is none."""
-        began = time.monotonic()
+    def answer(self, frame: bytes | str, began: float) -> bytes:
+        """The message that answers a question which came at `began`, s of the monotonic clock.
+
+        Raises InputError for what is none; then nothing of it is remembered.
+        """
         if isinstance(frame, str):
             raise InputError("a frame of text, expected a message in binary")
         message = unpack(frame, "question")
         own = find(message, OWN)
         prompt = self._read_prompt(message)
-        sample = self._own_sample(message, own, prompt) if own is not None else self._sample(message, prompt)
-        new = prompt != self._prompt
+        new, newest = prompt != self._prompt, None
+        if own is not None:
+            sample = self._own_sample(message, own, prompt)
+        else:
+            newest = self._instant(message, prompt)
+            sample = self._sample([newest] if new else [*self._past, newest])
         begins = own.get("begin") is True if own is not None else new
         if begins and not self._shared:
             self._session.begin()
@@ -52,8 +58,10 @@ class Client:
             self._session.seed(seed)
         if new and not self._session.traits.pads:
             self._session.meet([sample])
-        self._prompt = prompt
         (result,) = self._session.infer([sample])
+        self._prompt = prompt
+        if newest is not None:
+            self._remember(newest, new)
         answer: dict[str, Any] = {}
         put(answer, self._said.keys.actions, np.concatenate([part.data for part in result.targets.parts], axis=1))
         answer["policy_timing"] = {"infer_ms": result.total_time * 1e3, "encode_ms": result.encode_time * 1e3,
@@ -88,30 +96,33 @@ class Client:
             values |= self._values(message, name, (len(self._said.steps[name]),))
         return Sample(images, self._state(message, 2), prompt, values=values, stamp_ns=own["stamp_ns"])
 
-    def _sample(self, message: Any, prompt: str) -> Sample:
-        """Of any client: one instant, now."""
+    def _instant(self, message: Any, prompt: str) -> Observation:
+        """What any client sends, as seen now."""
         now = time.monotonic_ns()
         images = {camera: self._image(find(message, key), key) for key, camera in self._said.keys.cameras.items()}
         values: dict[str, np.ndarray] = {}
         for name in self._said.streams:
             values |= self._values(message, name, ())
-        newest = Observation(now, images, self._state(message, 1), prompt, values=values)
-        if prompt != self._prompt:
-            self._past.clear()
-        known = [*self._past, newest]
+        return Observation(now, images, self._state(message, 1), prompt, values=values)
+
+    def _sample(self, known: list[Observation]) -> Sample:
+        """Of the last one, with the steps before it."""
 
         def build(stamp_ns: int, names: Any) -> Observation:
             return min(known, key=lambda one: abs(one.stamp_ns - stamp_ns))
 
-        processor = self._session.processor
-        sample = make_sample(observe(build, now, processor), processor, prompt)
+        processor, now = self._session.processor, known[-1]
+        return make_sample(observe(build, now.stamp_ns, processor), processor, now.instruction)
+
+    def _remember(self, newest: Observation, new: bool) -> None:
+        if new:
+            self._past.clear()
         if self._length_ns:  # questions may come much faster than steps
-            step_ns = processor.step_dt * 1e9
-            if not self._past or now - self._past[-1].stamp_ns > step_ns / 2:
+            step_ns = self._session.processor.step_dt * 1e9
+            if not self._past or newest.stamp_ns - self._past[-1].stamp_ns > step_ns / 2:
                 self._past.append(newest)
-            while now - self._past[0].stamp_ns > self._length_ns + step_ns:
+            while newest.stamp_ns - self._past[0].stamp_ns > self._length_ns + step_ns:
                 self._past.popleft()
-        return sample
 
     def _image(self, image: Any, key: str) -> np.ndarray:
         if image is None:

@@ -18,6 +18,7 @@ from vla_ros.core.errors import InputError, NotYet
 from vla_ros.policies.server_file import ServerFile
 from vla_ros.runtime.remote.wire import MOST_ANSWER, unpack
 
+_BUSY = (429, 502, 503, 504)  # HTTP statuses of a gateway whose server may come yet
 _SHORTEST, _LONGEST = 0.1, 2.0  # s between two attempts to connect
 
 # What goes wrong is said by the error; websockets would say it once more.
@@ -127,11 +128,13 @@ class Connection:
             self._greet(unpack(await socket.recv(decode=False), f"server {self.url}: metadata"))
         except InvalidStatus as error:
             code = error.response.status_code
+            if code in _BUSY:
+                self._lost(f"HTTP status {code}: what stands before the policy server has none now")
             why = ("expected its token in token_file of a policy file" if code == 401 else
                    "expected a policy server of openpi's protocol")
             raise self._refused(f"HTTP status {code}, {why}") from None
         except ssl.SSLError as error:
-            raise self._refused(f"TLS: {error.reason or error}; expected a certificate that the system, or "
+            raise self._refused(f"TLS: {_tls_said(error)}; expected a certificate that the system, or "
                                 "`certificate` of the policy file, vouches for") from None
         except (InvalidURI, InvalidHandshake, UnicodeError) as error:
             raise self._refused(f"{error}; expected a policy server at ws://HOST:PORT") from None
@@ -141,8 +144,8 @@ class Connection:
             if isinstance(error, TimeoutError):
                 raise
             self._lost(_system(error))
-        except InputError:
-            self._wait("it was refused")
+        except InputError as error:
+            self._wait(str(error).removeprefix(f"server {self.url}: "))
             raise
         self.number += 1
         self._pause = _SHORTEST
@@ -194,6 +197,11 @@ def _tls(file: ServerFile) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=file.certificate)
     except OSError as error:
         raise InputError(f"certificate {file.certificate}: {error.strerror or error}, expected a PEM file") from None
+
+
+def _tls_said(error: ssl.SSLError) -> str:
+    """What is wrong with a certificate, where that is it."""
+    return getattr(error, "verify_message", None) or error.reason or str(error)
 
 
 def _system(error: Exception) -> str:

@@ -42,6 +42,7 @@ class Described:
         horizon: rows of an answer.
         parts: what the columns of the actions are, in order.
         paced: it remembers, and is asked once every `step_dt`.
+        digest: of its checkpoint.
     """
 
     policy: str
@@ -53,6 +54,7 @@ class Described:
     horizon: Rows
     parts: tuple[Columns, ...]
     paced: bool = False
+    digest: str = ""
 
     def __post_init__(self) -> None:
         numbers = sum(self.keys.state.values())
@@ -61,6 +63,8 @@ class Described:
                              f"{numbers} numbers: expected more than none of each, and as many numbers as joints")
         if len(self.policy) > 100:
             raise InputError(f"policy {shown(self.policy)}: {len(self.policy)} characters, expected at most 100")
+        if len(self.digest) > 100:
+            raise InputError(f"digest {shown(self.digest)}: {len(self.digest)} characters, expected at most 100")
         offsets = [offset for row in self.steps.values() for offset in row]
         if not all(self.steps.values()) or len(offsets) > 10_000 or not all(-1000 <= offset <= 0 for offset in offsets):
             raise InputError(f"steps {shown(self.steps)}, expected offsets from -1000 to 0")

@@ -8,15 +8,16 @@ import ssl
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from websockets.asyncio.server import Request, Response, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
+from websockets.protocol import State
 
 from vla_ros.core.chunk import Targets
 from vla_ros.core.errors import InputError
@@ -27,6 +28,7 @@ from vla_ros.policies.server_file import Keys
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.remote.client import Client
 from vla_ros.runtime.remote.described import OWN, Columns, Described
+from vla_ros.runtime.remote.digest import digest
 from vla_ros.runtime.remote.processor import default_keys
 from vla_ros.runtime.remote.wire import pack
 from vla_ros.runtime.session import PolicySession, SessionOptions
@@ -59,8 +61,8 @@ class PolicyServer:
     """Serves one policy on one robot's cameras and joints.
 
     Questions are answered one after the other, in a thread of their own. A policy that remembers has a session for each
-    client; the others share one. A client that sends what is no question is told so, in a line of text; nothing that it
-    sends ends the server.
+    client, all of them warm before the first comes, and begun anew for the next; the others share one. A client that
+    sends what is no question is told so, in a line of text; nothing that it sends ends the server.
 
     Args:
         loaded: on its device, checked against the robot.
@@ -82,10 +84,14 @@ class PolicyServer:
             if any(dtype == "string" for _, dtype in robot.stream(name).readings.values()):
                 raise InputError(f"stream {name!r} holds texts, expected numbers: a policy that reads it is not served")
         self._session = self._open_session()
+        self._remembers = self._session.remembers
         example = example_sample(robot, processor)
         (first,) = self._session.infer([example])
-        self._session.begin()
-        self._session.seed()
+        if self._remembers:  # no client waits for the warm-up of another, nor for its own when it comes back
+            self._free = [self._session, *(self._open_session() for _ in range(self.options.clients - 1))]
+        else:
+            self._session.begin()
+            self._session.seed()
         self.described = self._describe(first.targets)
         self._metadata = pack({OWN: asdict(self.described)})
         images = sum(image.nbytes for image in example.images.values())
@@ -107,7 +113,7 @@ class PolicyServer:
         parts = tuple(Columns(part.names, part.space.name, part.group, part.frame) for part in targets.parts)
         return Described(
             self._loaded.family, self.robot.joint_names, self._keys, streams, steps, processor.step_dt,
-            targets.horizon, parts, self._session.traits.paced,
+            targets.horizon, parts, self._session.traits.paced, digest(self._loaded),
         )  # fmt: skip
 
     async def run(self, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -149,17 +155,19 @@ class PolicyServer:
         who = f"client {socket.remote_address[0]}:{socket.remote_address[1]}"
         self._tell(f"{who} connected")
         try:
-            client = await self._in_thread(self._open_client)
             await socket.send(self._metadata)
-            async for frame in socket:
-                began = time.monotonic()
-                try:
-                    answer = await self._in_thread(client.answer, frame)
-                except InputError as error:
-                    answer = str(error)
-                    self._tell(f"{who}: refused: {answer}")
-                await socket.send(answer)
-                client.whole_time = time.monotonic() - began
+            with self._client() as client:
+                async for frame in socket:
+                    began = time.monotonic()
+                    try:
+                        answer = await self._in_thread(_answer, socket, client, frame, began)
+                    except InputError as error:
+                        answer = str(error)
+                        self._tell(f"{who}: refused: {answer}")
+                    if answer is None:
+                        break
+                    await socket.send(answer)
+                    client.whole_time = time.monotonic() - began
         except ConnectionClosed:
             pass
         except Exception as error:  # a mistake of ours: the others are served on
@@ -171,9 +179,18 @@ class PolicyServer:
             self._clients -= 1
             self._tell(f"{who} left")
 
-    def _open_client(self) -> Client:
-        own = self._session.remembers
-        return Client(self._open_session() if own else self._session, self.robot, self.described, shared=not own)
+    @contextmanager
+    def _client(self) -> Iterator[Client]:
+        if not self._remembers:
+            yield Client(self._session, self.robot, self.described, shared=True)
+            return
+        session = self._free.pop()  # there are as many as clients
+        session.begin()
+        session.seed()
+        try:
+            yield Client(session, self.robot, self.described, shared=False)
+        finally:
+            self._free.append(session)  # the next one to come meets what this one met
 
     def _tell(self, text: str) -> None:
         """At most ten lines a second: what strangers do must not fill a disk."""
@@ -186,6 +203,11 @@ class PolicyServer:
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+def _answer(socket: ServerConnection, client: Client, frame: bytes | str, began: float) -> bytes | None:
+    """None where the asker left while others were answered: those who wait do not wait for that too."""
+    return client.answer(frame, began) if socket.state is State.OPEN else None
 
 
 def _checked(keys: Keys | None, cameras: tuple[str, ...], joints: tuple[str, ...]) -> Keys:

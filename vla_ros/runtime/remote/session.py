@@ -47,7 +47,7 @@ class RemoteSession:
         self._lock = threading.Lock()  # guards the two that follow
         self._beginnings, self._begun = 0, -1  # episodes, and the one that the last answer belongs to
         self._seed: int | None = seed
-        self._number = self._greeted = 0
+        self._number, self._greeted, self._metadata = 0, False, b""
         self._connection = Connection(file, self._greet)
         try:
             self._connection.ask(None, file.patience)
@@ -74,10 +74,11 @@ class RemoteSession:
             described = None
         else:
             described = record(Described, said, "metadata")
-        if self._greeted and described != self._said:
+        whole = pack(metadata)  # of others that is all there is to compare
+        if self._greeted and whole != self._metadata:
             raise InputError(f"server {self.file.server}: it serves another policy now; configure this node again")
-        self._said = described
-        self._greeted += 1
+        self._said, self._metadata = described, whole
+        self._greeted = True
 
     def begin(self, rows: Iterable[int] | None = None) -> None:
         """A new episode: an answer under way is stale. For any thread, at any time."""
