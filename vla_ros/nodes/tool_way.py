@@ -28,8 +28,8 @@ def tool_way(part: Part, tool: Tool, poses: Mapping[str, np.ndarray], now: int) 
 
     Args:
         poses: link -> (4, 4) pose in the root's frame, of the command.
-        now: how many steps ago the chunk was stamped, the row of the result that is followed. Differences add up so that it is where the command is: nobody but the executor
-            knows where they count from.
+        now: how many steps ago the chunk was stamped, the row of the result that is followed. Differences add up so
+            that it is where the command is: nobody but the executor knows where they count from.
     """
     rows, frame = rows_of(part, tool), poses[part.frame]
     if part.space == Space.END_EFFECTOR_POSE:
