@@ -60,8 +60,8 @@ class ToolChunks:
     """Remembers commands and measurements of the joints, because differences count from where the tool was.
 
     A difference is that of a row to the row before it, the first row's to the pose that was commanded for the chunk's
-    stamp, and each takes a step: after row k the tool is there at `stamp + (k + 1) * step_dt`. So what was commanded for
-    the stamp of the next chunk holds as many differences as steps have passed, and none is followed twice. Rows are the
+    stamp, and each takes a step: after row k the tool is there at `stamp + (k + 1) * step_dt`. So the command for the
+    stamp of the next chunk holds as many differences as steps have passed, and none is followed twice. Rows are the
     same poses whenever the chunk arrives: a late one is not moved along with the arm. Measured positions count only
     where there was no command: an arm that sags under its load would be commanded a little lower with each chunk.
     """
