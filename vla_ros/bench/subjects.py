@@ -41,6 +41,8 @@ _FULL: dict[str, dict[str, Any]] = {
     "act": {"image": (480, 640)},
     "diffusion": {
         "image": (96, 96), "crop_shape": (84, 84), "noise_scheduler_type": "DDIM", "num_inference_steps": 10,
+        # as published; LeRobot's defaults differ from one version to the next
+        "use_group_norm": True, "use_separate_rgb_encoder_per_camera": False,
     },
     "smolvla": {"image": (512, 512), "vlm": VLMS["SmolVLM2-500M-Video-Instruct"]},
     "xvla": {
