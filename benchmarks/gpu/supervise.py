@@ -41,9 +41,9 @@ class Report:
 
     def say(self, **line: object) -> None:
         text = json.dumps(line, ensure_ascii=False)
-        print(text, flush=True)
-        self._file.write(text + "\n")
+        self._file.write(text + "\n")  # first: what was printed is in the file, whenever this ends
         self._file.flush()
+        print(text, flush=True)
 
 
 class Worker:
@@ -76,9 +76,12 @@ class Worker:
         return next((line.strip() for line in reversed(self._log.readlines()) if line.strip()), "it said nothing")
 
 
-def follow(worker: Worker, parts: list[str], deadlines: dict[str, float], end: float, report: Report) -> list[str]:
-    """Passes on what a worker says, until it ends or is late. Returns the parts that are left for another one."""
-    left, part, until = list(parts), None, min(end, time.monotonic() + STARTING)
+def follow(worker: Worker, left: list[str], deadlines: dict[str, float], end: float, report: Report) -> list[str]:
+    """Passes on what a worker says, until it ends or is late. Returns the parts that are left for another one.
+
+    What is done is taken out of `left` at once, so that whoever interrupts this knows it.
+    """
+    many, part, until = len(left), None, min(end, time.monotonic() + STARTING)
     while left:
         try:
             line = worker.lines.get(timeout=max(0.0, until - time.monotonic()))
@@ -91,7 +94,7 @@ def follow(worker: Worker, parts: list[str], deadlines: dict[str, float], end: f
             return left[1:] if part else left
         if line is None:
             worker.process.wait()
-            if part is None and left != parts:  # it asks for another worker
+            if part is None and len(left) != many:  # it asks for another worker
                 return left
             report.say(part=left[0], problem=f"ended with {worker.process.returncode}: {worker.last_words()}")
             return left[1:]
