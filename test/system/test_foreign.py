@@ -99,9 +99,13 @@ def test_the_executor_follows_it(pair: Pair, checkpoints: dict[str, Path], famil
         assert (chunk.targets.horizon == 6 or family == "tokens") and chunk.step_dt == pytest.approx(0.1)
         pair.drive(robot)
         pair.tell("go to 2 by another way")
-        pair.drive(robot)
         moving = (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING)
-        assert any(status.state in moving for status in pair.probe.messages(EXECUTOR)[before:])
+
+        def moves() -> bool:  # not in the first 0.3 s of commands
+            pair.drive(robot)
+            return any(status.state in moving for status in pair.probe.messages(EXECUTOR)[before:])
+
+        pair.probe.wait_for(moves, "the executor to follow")
         pair.tell("")
     pair.graph.deactivate("executor_node")
 
