@@ -28,6 +28,8 @@ class Run:
     A piece is where it starts and its commands: steady time, stamp, position, whether jerk was bounded.
     """
 
+    pushed = [-0.9, 0.02, 0.0], [0.9, 0.48, 1.0]  # where a push may leave the robot, rad and m
+
     def __init__(self, **options: object) -> None:
         self.world = World(**options).activate()
         self.silent, self.restarted = False, True
@@ -72,7 +74,7 @@ class Run:
                 self._take(world.tick())
             executor.reset_e_stop(world.now_ns)
         elif event == "push":
-            world.measured = rng.uniform([-0.9, 0.02, 0.0], [0.9, 0.48, 1.0])
+            world.measured = rng.uniform(*self.pushed)
         elif event == "restart":
             executor.deactivate()
             world.measure(stamp_ns=0)

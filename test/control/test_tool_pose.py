@@ -216,14 +216,10 @@ def test_a_tool_that_stays_behind_stops():
 class PosedRun(Run):
     """Run, with poses of the tool."""
 
+    pushed = LIMITS.lower, LIMITS.upper
+
     def __init__(self, **options: object) -> None:
         super().__init__(arm=ARM, limits=LIMITS, home=posed_world().measured, **options)
-
-    def apply(self, event: str, seed: int) -> None:
-        if event == "push":
-            self.world.measured = np.random.default_rng(seed).uniform(LIMITS.lower, LIMITS.upper)
-        else:
-            super().apply(event, seed)
 
     def _chunk(self, kind: str, rng: np.random.Generator) -> None:
         world, horizon = self.world, int(rng.integers(1, 25))

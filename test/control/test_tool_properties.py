@@ -19,12 +19,7 @@ class ToolRun(Run):
     """The SO-101 in the same events; most chunks are a tool's, and `joints` of them are not."""
 
     joints = 0.2
-
-    def apply(self, event: str, seed: int) -> None:
-        if event == "push":
-            self.world.measured = np.random.default_rng(seed).uniform(LIMITS.lower, LIMITS.upper)
-        else:
-            super().apply(event, seed)
+    pushed = LIMITS.lower, LIMITS.upper
 
     def _chunk(self, kind: str, rng: np.random.Generator) -> None:
         world, horizon, form = self.world, int(rng.integers(1, 30)), str(rng.choice(list(SIZES)))

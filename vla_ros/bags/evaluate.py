@@ -185,9 +185,11 @@ def _predict(
                     if chunk.ndim != 2 or chunk.shape[1] != width or not np.isfinite(chunk).all():
                         raise InputError(f"{predictor.name}: predicted {chunk.shape}, expected finite (H, {width})")
                     chunks.append(chunk)
-            longest = max(map(len, chunks), default=0)
-            still = measure.rows(np.tile(frame.observation.state, (longest, 1)))
-            chunks = [*chunks, still] if scored else []
+            if scored:
+                longest = max(map(len, chunks), default=0)
+                chunks.append(measure.rows(np.tile(frame.observation.state, (longest, 1))))
+            else:
+                chunks = []
         yield frame, chunks
 
 

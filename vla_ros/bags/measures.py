@@ -11,8 +11,7 @@ from vla_ros.control.tool_chunks import add_up, apart
 from vla_ros.core.chunk import Space, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.rotations import to_matrix
-from vla_ros.core.tool import POSITION, pose_names, rotation_form
+from vla_ros.core.tool import places
 
 _POSE = 12  # place and rotation matrix
 
@@ -69,8 +68,8 @@ class ToolMeasure(JointMeasure):
     def rows(self, joints: np.ndarray) -> np.ndarray:
         """(H, width): place, rotation and the joints that do not move the tool, of joint positions (H, J)."""
         joints = np.asarray(joints, dtype=np.float64)
-        poses = self._tree.poses({name: joints[:, i] for i, name in enumerate(self._joints)})
-        found = np.linalg.inv(poses[self._tool.frame]) @ poses[self._tool.link]
+        known = {name: joints[:, i] for i, name in enumerate(self._joints)}
+        found = self._tree.pose(self._tool.link, self._tool.frame, known)
         return np.concatenate([found[:, :3, 3], found[:, :3, :3].reshape(-1, 9), joints[:, self._others]], axis=1)
 
     def predicted(self, targets: Targets, state: np.ndarray) -> np.ndarray:
@@ -78,9 +77,7 @@ class ToolMeasure(JointMeasure):
         then is not known."""
         rows = self.rows(targets.joint_positions(self._joints, state))
         if part := targets.spatial:
-            form = rotation_form(part.names)
-            values = part.data[:, [part.names.index(name) for name in pose_names(form)]]
-            place, rotation = values[:, :3], to_matrix(values[:, len(POSITION) :], form)
+            place, rotation = places(part)
             if part.space == Space.END_EFFECTOR_DELTA:
                 here = self.rows(state[None])[0]
                 start = here[:3], here[3:_POSE].reshape(3, 3)

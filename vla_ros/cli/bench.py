@@ -55,10 +55,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cameras", type=int, help="of random weights (default: 2; of π0 of the larger sizes 3)")
     options.robot(parser, default="so101")
     options.device(parser)
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of the weights")
+    options.dtype(parser)
     options.num_steps(parser)
     parser.add_argument("--runs", type=int, default=100, help="timed inferences")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
+    options.threads(parser)
     parser.add_argument("--no-peers", action="store_true", help="only vla_ros itself")
     parser.add_argument("--lerobot-python", metavar="PY", help="a Python that imports lerobot (default: this one)")
 

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from vla_ros.control.kinematics import Kinematics
+from vla_ros.control.tool_arm import joints_between
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
@@ -94,18 +95,14 @@ class ToolPoses:
         """`robot`: has a tool; the simulated one."""
         self._names, tool = robot.joint_names, robot.tool
         self._tree = Kinematics(urdf(World().model, robot.name))
-        moving, link = [], tool.link
-        while link != tool.frame:
-            joint = next(joint for joint in self._tree.joints if joint.child == link)
-            moving.append(joint.name)
-            link = joint.parent
+        moving = [joint.name for joint in joints_between(self._tree, tool)]
         others = tuple(name for name in robot.joint_names if name not in moving)
         self.columns = ToolColumns(_ROTATION, tool.frame, tool.link, others)
 
     def actions(self, targets: np.ndarray) -> np.ndarray:
         """(T, J) joint targets, rad, to (T, A) poses and targets in the order of `columns`."""
-        places = self._tree.poses({name: targets[:, k] for k, name in enumerate(self._names)})
-        found = np.linalg.inv(places[self.columns.frame]) @ places[self.columns.link]
+        known = {name: targets[:, k] for k, name in enumerate(self._names)}
+        found = self._tree.pose(self.columns.link, self.columns.frame, known)
         joints = [self._names.index(name) for name in self.columns.joints]
         return np.concatenate([found[:, :3, 3], from_matrix(found[:, :3, :3], _ROTATION), targets[:, joints]], axis=1)
 

@@ -43,6 +43,15 @@ def device(parser: Any, default: str | None = "auto") -> None:
     parser.add_argument("--device", default=default, help="where the policy runs: auto, cpu, cuda or cuda:N")
 
 
+def dtype(parser: Any, default: str | None = "auto") -> None:
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default=default,
+                        help="of the weights" + ("" if default else " (default: auto)"))
+
+
+def threads(parser: Any) -> None:
+    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
+
+
 def num_steps(parser: Any) -> None:
     parser.add_argument("--num-steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
 

@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", required=True, help="checkpoint folder, policy file, or ws://HOST:PORT of a server")
     options.robot(parser, required=True)
     options.device(parser, default=None)
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), help="of the weights (default: auto)")
+    options.dtype(parser, default=None)
     options.num_steps(parser)
     parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), help="blending of chunks (default: ensemble)")
     parser.add_argument("--instruction", default="", help="publish it once everything is active")

@@ -34,10 +34,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="at a time; a policy that remembers is warmed up for each (default: 4)")
     parser.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     options.device(parser)
-    parser.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16"), help="of the weights")
+    options.dtype(parser)
     options.num_steps(parser)
     parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile; minutes to start")
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
+    options.threads(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the noise that actions are made from")
 
 

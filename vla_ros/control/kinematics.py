@@ -97,6 +97,11 @@ class Kinematics:
             found[joint.child] = found[joint.parent] @ joint.motion(self.position(joint, positions))
         return found
 
+    def pose(self, link: str, frame: str, positions: Mapping[str, np.ndarray]) -> np.ndarray:
+        """(..., 4, 4) pose of a link in another link's frame; `positions` as of `poses`."""
+        poses = self.poses(positions)
+        return np.linalg.inv(poses[frame]) @ poses[link]
+
     def position(self, joint: TreeJoint, positions: Mapping[str, np.ndarray]) -> np.ndarray:
         """(...) position of a joint, mimic joints by the one that they follow; zero for a joint that is not known."""
         if joint.mimic is None or joint.name in positions:

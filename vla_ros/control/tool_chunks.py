@@ -9,8 +9,8 @@ from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_pose import PoseArm
 from vla_ros.core.chunk import SPATIAL, ActionChunk, Part, Space, Targets
 from vla_ros.core.errors import InputError
-from vla_ros.core.rotations import SIZES, to_matrix
-from vla_ros.core.tool import POSITION, pose_names, rotation_form
+from vla_ros.core.rotations import SIZES
+from vla_ros.core.tool import POSITION, places, pose_names, rotation_form
 
 _PROPER = 1e-3  # what a rotation matrix may be off by
 _MOST_STATES = 10_000
@@ -124,13 +124,12 @@ class ToolChunks:
         Raises InputError for numbers that are no rotation, UnobservedError for differences from where nothing was
         commanded or measured, TooFarError for those that add up to no finite position.
         """
-        form = rotation_form(part.names)
-        rows = part.data[:, [part.names.index(name) for name in pose_names(form)]]
-        place, rotation = rows[:, :3], to_matrix(rows[:, 3:], form)
+        place, rotation = places(part)
         off = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2))
         off = np.where(np.linalg.det(rotation) > 0, off, np.inf)
         if not (off <= _PROPER).all():
-            raise InputError(f"row {int(np.argmax(~(off <= _PROPER)))}: no rotation, expected one as {form}")
+            raise InputError(f"row {int(np.argmax(~(off <= _PROPER)))}: no rotation, expected one as "
+                             f"{rotation_form(part.names)}")
         if part.space == Space.END_EFFECTOR_DELTA:
             start = self.arm.pose(self.start(chunk.stamp_ns))
             place, rotation = add_up(place, rotation, part.frame == self.arm.tool.link, start)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla_ros.core.rotations import SIZES
+from vla_ros.core.chunk import Part
+from vla_ros.core.rotations import SIZES, to_matrix
 
 Triple = tuple[float, float, float]
 POSITION = ("x", "y", "z")
@@ -57,6 +58,14 @@ def pose_names(form: str) -> tuple[str, ...]:
 def rotation_form(names: Sequence[str]) -> str:
     """The form of the rotation in a pose with these columns, in any order; "" where they are no pose's."""
     return next((form for form in SIZES if sorted(names) == sorted(pose_names(form))), "")
+
+
+def places(part: Part) -> tuple[np.ndarray, np.ndarray]:
+    """(H, 3) m and (H, 3, 3) of a part whose columns are a pose's. Raises InputError for numbers that are no rotation.
+    """
+    form = rotation_form(part.names)
+    values = part.data[:, [part.names.index(name) for name in pose_names(form)]]
+    return values[:, :3], to_matrix(values[:, 3:], form)
 
 
 @dataclass(frozen=True)

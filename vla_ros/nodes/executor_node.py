@@ -182,8 +182,7 @@ class ExecutorNode(ManagedNode):
             except Exception as error:
                 self._executor.deactivate()
                 self._release_claim()
-                why = silent(self, self._robot.measured_streams)
-                if isinstance(error, NotYet) and why:
+                if isinstance(error, NotYet) and (why := silent(self, self._robot.measured_streams)):
                     raise NotYet(f"{error}; {why}") from None
                 raise
             self._executor.heard = self._time is not None or self._commands is None

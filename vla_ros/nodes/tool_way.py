@@ -7,18 +7,15 @@ import numpy as np
 
 from vla_ros.core.chunk import Part, Space
 from vla_ros.core.errors import InputError
-from vla_ros.core.rotations import to_matrix
-from vla_ros.core.tool import Tool, pose_names, rotation_form
+from vla_ros.core.tool import Tool, places, rotation_form
 
 
 def rows_of(part: Part, tool: Tool) -> np.ndarray:
     """(H, 4, 4) poses, or differences, in m. Raises InputError for a part that is not this tool's."""
-    form = rotation_form(part.names)
-    if not form or part.frame not in (tool.frame, tool.link):
+    if not rotation_form(part.names) or part.frame not in (tool.frame, tool.link):
         raise InputError(f"{part.space.name} of {list(part.names)[:15]} in frame {part.frame!r}, expected the tool's")
-    values = part.data[:, [part.names.index(name) for name in pose_names(form)]]
-    rows = np.tile(np.eye(4), (len(values), 1, 1))
-    rows[:, :3, 3], rows[:, :3, :3] = values[:, :3], to_matrix(values[:, 3:], form)
+    rows = np.tile(np.eye(4), (len(part.data), 1, 1))
+    rows[:, :3, 3], rows[:, :3, :3] = places(part)
     return rows
 
 

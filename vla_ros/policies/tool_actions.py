@@ -113,8 +113,8 @@ class ToolState:
 
     def pose(self, positions: np.ndarray, joints: Sequence[str], state: Sequence[Dimension]) -> np.ndarray:
         """(..., 3 + n), in the policy's units, which `state` says, of (..., J) joint positions, rad or m."""
-        poses = _tree(self.urdf).poses({name: positions[..., i] for i, name in enumerate(joints)})
-        found = np.linalg.inv(poses[self.frame]) @ poses[self.link]
+        known = {name: positions[..., i] for i, name in enumerate(joints)}
+        found = _tree(self.urdf).pose(self.link, self.frame, known)
         values = np.concatenate([found[..., :3, 3], from_matrix(found[..., :3, :3], self.rotation)], axis=-1)
         return np.stack([state[i].to_policy(values[..., n]) for n, i in enumerate(self.columns)], axis=-1)
 
