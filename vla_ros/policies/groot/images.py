@@ -21,7 +21,7 @@ def isaac(image: np.ndarray, size: Size, crop: float) -> np.ndarray:
     """N1.5's (and N1's) training pipeline: centre crop, bilinear with antialias, cut to whole levels."""
     rows, columns = image.shape[:2]
     kept = _centre(image, int(crop * rows), int(crop * columns), rounded=True)
-    x = torch.from_numpy(np.ascontiguousarray(kept)).permute(2, 0, 1)[None].float() / 255
+    x = torch.from_numpy(kept.copy()).permute(2, 0, 1)[None].float() / 255
     x = functional.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
     return (x[0].clamp(0, 1) * 255).to(torch.uint8).permute(1, 2, 0).numpy()
 
@@ -78,7 +78,7 @@ def prepared(image: np.ndarray, path: str, size: Size, crop: float, unit: int) -
 def _bicubic(image: np.ndarray, size: Size) -> np.ndarray:
     if image.shape[:2] == size:
         return image
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+    x = torch.from_numpy(image.copy()).permute(2, 0, 1)[None]
     x = functional.interpolate(x, size, mode="bicubic", align_corners=False, antialias=True)
     return np.ascontiguousarray(x[0].permute(1, 2, 0).numpy())
 
