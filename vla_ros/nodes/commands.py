@@ -1,8 +1,10 @@
 """Publishers of joint commands: one for each command group of a robot, and who else has one."""
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -12,6 +14,8 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter, ToolWriter
 from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
+
+_PATIENCE = 1.0  # s, for what takes milliseconds when all is well
 
 
 class CommandPublishers:
@@ -71,6 +75,14 @@ class CommandPublishers:
         """What `ToolWriter` takes, for a robot that has such a group, and nothing else."""
         publisher, writer = self._tool
         publisher.publish(writer.fill(values, stamp_ns))
+
+    def settle(self) -> None:
+        """Waits until those who listen have the tool's last message: it ends with its publisher otherwise."""
+        if self._tool is not None:
+            end = time.monotonic() + _PATIENCE
+            # Asked again and again instead of waited for, because rclpy waits with the interpreter's lock held.
+            while not self._tool[0].wait_for_all_acked(Duration()) and time.monotonic() < end:
+                time.sleep(0.002)
 
     @property
     def trouble(self) -> str:

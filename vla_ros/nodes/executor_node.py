@@ -218,6 +218,10 @@ class ExecutorNode(ManagedNode):
             executor.deactivate()
             if self._commands is not None:
                 self._say_zero(self._now_ns())
+        if self._commands is not None:
+            self._commands.settle()
+        with self._lock:
+            if self._commands is not None:
                 self._commands.close()
             self._commands = None
         self._release_claim()
