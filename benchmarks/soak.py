@@ -97,7 +97,8 @@ class Soak:
         )
         node.create_subscription(JointState, "joint_states", self._on_joints, sensor_qos(depth=20))
         self._relay = node.create_publisher(JointState, RELAYED, profile(10, reliable=True))
-        self.e_stop = node.create_publisher(Bool, "e_stop", COMMAND_QOS)
+        # One that keeps ten would drop a `true` itself, behind a burst of `false` that a halted reader has not taken.
+        self.e_stop = node.create_publisher(Bool, "e_stop", profile(100, reliable=True))
         self.say = node.create_publisher(String, "instruction", COMMAND_QOS)
         self.chunks = node.create_publisher(ActionChunk, "action_chunk", COMMAND_QOS)
         self._reset = node.create_client(Trigger, "executor_node/reset_e_stop")
