@@ -11,7 +11,7 @@ from vla_ros.cli.main import main
 
 CONFIG = Path(__file__).parents[2] / "config"
 URDF = CONFIG / "ros2_control" / "so101.urdf"
-EVAL = {"policy": "ckpt", "control": "none", "seed": 0, "rate": 10.0, "tasks": {"touch": {"layouts": 4, "successes": 3}}}
+EVAL = {"policy": "ckpt", "control": "none", "tasks": {"touch": {"layouts": 4, "successes": 3}}}
 
 
 def said(capsys, path, *options: str) -> str:

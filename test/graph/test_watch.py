@@ -12,7 +12,7 @@ from rich.live import Live
 
 from vla_ros.cli import top
 from vla_ros.core.terminal import Terminal
-from vla_ros.graph.watch import CAUSES, EXECUTOR_STATES, POLICY_STATES, Watch, milliseconds
+from vla_ros.graph.watch import CAUSES, EXECUTOR_STATES, POLICY_STATES, Display, Watch, milliseconds
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
 
 NAN, INF = float("nan"), float("inf")
@@ -51,6 +51,23 @@ def test_who_watches_sees_what_policy_and_executor_do_not_agree_on(monkeypatch):
     take[PolicyStatus](state=PolicyStatus.UNCONFIGURED)  # it follows nothing yet
     moment[0] = 9.0
     assert watch.warnings() == []
+
+
+def test_a_dry_run_is_seen():
+    strangers = Strangers()
+    watch = Watch(Namespace(node=strangers))
+    strangers.take[ExecutorStatus](ExecutorStatus(state=ExecutorStatus.EXECUTING, dry_run=True))
+    assert dict(watch.rows())["executor"].plain == "executing, dry run: commands nothing"
+    assert "executor executing, dry run" in watch.summary()
+
+
+def test_an_age_that_grows_is_said_once():
+    console = Terminal(file=io.StringIO(), width=200)
+    display = Display(console)
+    for age in (0.26, 0.37, 12.4):
+        display.show([], f"executor stopped, joint turn: {age:.3f} s old, limit 0.25 s")
+    display.show([], "executor stopped, joint lift: 0.300 s old, limit 0.25 s")
+    assert [line.split()[3] for line in console.file.getvalue().splitlines()] == ["turn:", "lift:"]
 
 
 class Strangers:

@@ -1,5 +1,7 @@
 """The executor without ROS: fed with messages and time, it gives commands."""
 
+from itertools import compress
+
 import numpy as np
 
 from vla_ros.control.admission import NO_TOOL, Admission, Reason, Refusal
@@ -406,7 +408,8 @@ class Executor:
             position=self.limiter.position if commanding else nowhere,
             velocity=self.limiter.velocity if commanding else nowhere,
             measured=self.joint_states.position.copy(),
-            limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
+            limited=tuple(compress(self.limits.names, self._limited)),
+            limits=tuple(compress(self.limits.binding(self.limiter.position, self.limiter.velocity), self._limited)),
             deviation=self.monitor.deviation,
             reversals=self.monitor.reversals,
             limited_share=self.monitor.limited_share,

@@ -116,7 +116,7 @@ class ExecutorDiagnostic:
                     "accepted chunks": status.accepted_chunks,
                     "refused chunks": status.refused_chunks,
                     **{f"refused: {reason}": count for reason, count in refusals},
-                    "at a limit": ", ".join(status.limited),
+                    "at a limit": ", ".join(map(" ".join, zip(status.limited, status.limits, strict=False))),
                     "deviation (rad or m)": _by_joint(status.names, status.deviation, "{:.3g}"),
                     "reversals (1/s)": _by_joint(status.names, status.reversals, "{:.3g}"),
                     "held back by a limit": _by_joint(status.names, status.limited_share, "{:.0%}"),
