@@ -61,6 +61,25 @@ def test_a_dry_run_is_seen():
     assert "executor executing, dry run" in watch.summary()
 
 
+def test_where_the_documentation_says_what_to_do():
+    strangers = Strangers()
+    watch = Watch(Namespace(node=strangers))
+    take, page = strangers.take, "docs/troubleshooting.md#"
+    take[PolicyStatus](PolicyStatus(state=PolicyStatus.WAITING))
+    take[ExecutorStatus](ExecutorStatus(state=ExecutorStatus.STOPPED, cause=ExecutorStatus.CAUSE_UNCONFIRMED))
+    assert watch.sections() == [f"{page}policy-waiting", f"{page}unconfirmed"]
+    assert watch.summary().endswith(f"what to do: {page}policy-waiting {page}unconfirmed")
+    take[PolicyStatus](PolicyStatus(state=PolicyStatus.RUNNING))
+    no_chunk = {"state": ExecutorStatus.HOLDING, "cause": ExecutorStatus.CAUSE_NO_CHUNK}
+    take[ExecutorStatus](ExecutorStatus(**no_chunk, last_refusal="jump: joint turn", refused_chunks=3))
+    assert dict(watch.rows())["what to do"] == f"{page}no-chunk\n{page}refused-jump"
+    for state, anchor in ((ExecutorStatus.E_STOPPED, "e-stopped"), (ExecutorStatus.INACTIVE, "inactive")):
+        take[ExecutorStatus](ExecutorStatus(state=state))
+        assert watch.sections() == [page + anchor]
+    take[ExecutorStatus](ExecutorStatus(state=ExecutorStatus.EXECUTING, last_refusal="jump: once", refused_chunks=1))
+    assert watch.sections() == [] and "what to do" not in dict(watch.rows())
+
+
 def test_an_age_that_grows_is_said_once():
     console = Terminal(file=io.StringIO(), width=200)
     display = Display(console)

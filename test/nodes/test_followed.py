@@ -53,7 +53,8 @@ def offered(*profiles):
 
 def test_a_driver_of_best_effort_is_never_asked_for_more():
     node, followed, _ = follow(reliable=False)
-    for offers in ([], offered(profile(5, reliable=False)), offered(profile(5, reliable=False), profile(5, reliable=True))):
+    unsure = profile(5, reliable=False)
+    for offers in ([], offered(unsure), offered(unsure, profile(5, reliable=True))):
         followed.look(offers)
         assert [one.qos.reliability for one in node.alive] == [BEST_EFFORT]
     followed.look(offered(profile(5, reliable=True)))  # the one of best effort may come again

@@ -9,6 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from vla_ros.control import remedies
+from vla_ros.control.supervisor import Cause
 from vla_ros.core.instruction import Agreement
 from vla_ros.core.reminder import without_quantities
 from vla_ros.core.terminal import Terminal
@@ -96,6 +98,19 @@ class Watch:
                 found.append(f"{count} nodes publish {topic}: two robots under one name, or one that ended just now")
         return found
 
+    def sections(self) -> list[str]:
+        """Where the documentation says what to do about what is shown; empty while all is well."""
+        policy, executor, keys = self.policy, self.executor, []
+        if policy is not None and POLICY_STATES[policy.state] in remedies.POLICY:
+            keys.append(POLICY_STATES[policy.state])
+        if executor is not None:
+            states = [state for state in remedies.STATES if state == executor.state]
+            keys += states or [cause for cause in remedies.CAUSES if cause == executor.cause]
+            last = executor.last_refusal.partition(":")[0]
+            if executor.refused_chunks and executor.cause == Cause.NO_CHUNK:  # they may be why
+                keys += [reason for reason in remedies.REASONS if reason == last]
+        return list(map(remedies.section, keys))
+
     def rows(self) -> list[tuple[str, Any]]:
         """(title, value) pairs for a table."""
         policy, executor = self.policy, self.executor
@@ -128,6 +143,8 @@ class Watch:
                                    f"{executor.live_chunks} live, latency {milliseconds(executor.chunk_latency)}"))
             if executor.message:
                 rows.append(("", Text(plain(executor.message, LONGEST), style="yellow")))
+        if sections := self.sections():
+            rows.append(("what to do", "\n".join(sections)))
         return rows
 
     def summary(self) -> str:
@@ -144,6 +161,8 @@ class Watch:
             if executor.message:
                 parts.append(plain(executor.message, LONGEST))
         parts += self.warnings()
+        if sections := self.sections():
+            parts.append(f"what to do: {' '.join(sections)}")
         return ", ".join(parts)
 
 
