@@ -67,7 +67,7 @@ def test_no_more_steps_than_before():
 def test_the_command(dataset, tmp_path, capsys):
     """From a checkpoint to one that says one step, with figures of its own loss."""
     config = tmp_path / "config.yaml"
-    config.write_text("steps: 2\nbatch_size: 4\nheld_out: 0.2\nevaluate_samples: 4\nevaluate_every: 2\nema_decay: 0.0\n")
+    config.write_text("steps: 2\nbatch_size: 4\nheld_out: 0.2\nevaluate_samples: 4\nema_decay: 0.0\n")
     start, run = tmp_path / "start", tmp_path / "run"
     arguments = ["train", "--config", str(config), "--dataset", str(dataset), "--device", "cpu", "--threads", "1"]
     values = families.config("pi0")

@@ -148,8 +148,8 @@ class TrainConfig:
         if self.family and self.statistics:
             raise InputError(f"statistics {self.statistics!r}: only with start, fresh weights take the dataset's")
         if self.distill and self.statistics != "keep":
-            raise InputError(f"distill {self.distill}, family {self.family!r}, statistics {self.statistics!r}: expected "
-                             "a start checkpoint with its own statistics (keep)")
+            raise InputError(f"distill {self.distill}, family {self.family!r}, statistics {self.statistics!r}: expected"
+                             " a start checkpoint with its own statistics (keep)")
         if self.start and self.weights:
             raise InputError(f"weights {self.weights!r}: only with family; start takes all of its checkpoint's")
         if self.start and self.policy:

@@ -208,8 +208,8 @@ class Trainer:
         config = self.config
         with self._served(), self._autocast():
             return evaluate(
-                self.loaded, self.loss, self.held_out, config.evaluate_samples, config.micro_batch_size or config.batch_size,
-                config.seed,
+                self.loaded, self.loss, self.held_out, config.evaluate_samples,
+                config.micro_batch_size or config.batch_size, config.seed,
             )
 
     def save(self) -> Path:
