@@ -54,7 +54,10 @@ class Choice:
 
 def chosen(registry: Registry, value: Any, where: str) -> Choice:
     """Of a name, or of a mapping of `kind`, `frozen`, `folder` and fields of the part's `Size`; a preset's or a
-    folder's sizes are there already, and what the mapping says goes before them. Raises InputError that names the field."""
+    folder's sizes are there already, and what the mapping says goes before them.
+
+    Raises InputError that names the field.
+    """
     if isinstance(value, Choice):
         return value
     if isinstance(value, str):

@@ -64,6 +64,9 @@ class Registry(Mapping[str, type[Part]]):
     def __iter__(self) -> Iterator[str]:
         return iter({**self._built_in, **_installed(self.group, tuple(sys.path)), **self._own})
 
+    def __deepcopy__(self, memo: Any) -> "Registry":
+        return self  # policies are copied, with the choices in their configurations
+
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
@@ -99,8 +102,17 @@ HEADS = Registry("head", Head, {
     "transformer": "autoregressive:TransformerHead", "gpt_actions": "autoregressive:GptActionsHead",
     "lstm": "windows:LstmHead", "gpt": "windows:GptHead", "fc": "windows:FcHead",
 })
-ENCODERS = Registry("encoder", Encoder, {})
-FUSIONS = Registry("fusion", Fusion, {})
+ENCODERS = Registry("encoder", Encoder, {
+    "points": "points:PointCloudEncoder", "pointnet": "points:PointNetEncoder",
+    "point_transformer": "points:PointTransformerEncoder", "radar_points": "points:RadarPointEncoder",
+    "depth": "grids:GridEncoder", "radar": "grids:GridEncoder",
+    "imu": "series:SeriesEncoder", "imu_conv": "series:ConvSeriesEncoder", "imu_lstm": "series:LstmSeriesEncoder",
+    "numbers": "series:NumbersEncoder",
+})
+FUSIONS = Registry("fusion", Fusion, {
+    "concat": "fusion:ConcatFusion", "cross_modal": "fusion:CrossModalFusion",
+    "hierarchical": "fusion:HierarchicalFusion", "gated": "fusion:GatedFusion",
+})
 REGISTRIES = {
     "vision": VISION, "projector": PROJECTORS, "language": LANGUAGES, "head": HEADS, "encoder": ENCODERS,
     "fusion": FUSIONS,
