@@ -48,12 +48,14 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen."""
+    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen, but for the
+    parameters whose names match one of `full` (searched), which are trained as they are."""
 
     rank: Annotated[int, Range(1, 10_000)]
     target: str  # regular expression on module names, matched whole
     alpha: float = 16.0
     dropout: float = 0.0
+    full: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
