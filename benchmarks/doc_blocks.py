@@ -3,7 +3,8 @@
 A block of `bash` has a mark in the line above it:
 
     <!-- run -->
-    <!-- run, beside the robot -->        where the simulated robot runs, and `vla-ros run` unless the block starts it
+    <!-- run, beside the robot -->        where the simulated robot runs
+    <!-- run, beside vla-ros run -->      where policy and executor run too
     <!-- not run: REASON -->
 
 The other languages (`text`, `yaml`, `python`, `toml`) have none. `doc_commands.py` runs what is marked.
@@ -18,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("bash", "text", "yaml", "python", "toml")
 _FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-_MARK = re.compile(r"^ *<!-- (run(?:, beside the robot)?|not run: .+) -->\n\Z", re.MULTILINE)
+_MARK = re.compile(r"^ *<!-- (run(?:, beside the robot|, beside vla-ros run)?|not run: .+) -->\n\Z", re.MULTILINE)
 _SEPARATORS = re.compile(r"[&|;]+")
 
 
@@ -47,8 +48,9 @@ class Block:
         return self.mark is not None and self.mark.startswith("run")
 
     @property
-    def beside_robot(self) -> bool:
-        return self.mark == "run, beside the robot"
+    def beside(self) -> str:
+        """What it needs on the graph: "the robot", "vla-ros run" (and the robot), or nothing."""
+        return self.mark.partition("beside ")[2] if self.run else ""
 
 
 def blocks(page: Path) -> Iterator[Block]:

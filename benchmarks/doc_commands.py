@@ -52,6 +52,7 @@ SHRUNK = {
 # What ends with Ctrl-C alone, and what it says once it is ready; None: others wait for it.
 ENDLESS = {"vla-ros run": "running; logs in", "vla-ros record": "recording to", "vla-ros serve": "serving at",
            "python -P -m vla_ros.nodes.sim_node": None}  # fmt: skip
+ROBOT_FILE = ROOT / "config/robots/so101.yaml"
 ROBOT = "python -P -m vla_ros.nodes.sim_node --ros-args -p robot:=config/robots/so101.yaml"
 RUN = "vla-ros run --robot so101 --policy CHECKPOINT --params config/executor_demo.yaml"
 LINKS = ("config", "docs", "benchmarks", "vla_ros", "requirements")
@@ -74,9 +75,10 @@ class Page:
             (folder / name).symlink_to(ROOT / name)
         for name in ("CHECKPOINT", "OLD", "NEW"):
             (folder / name).symlink_to(CHECKPOINT)
-        shutil.copy(ROOT / "config/robots/so101.yaml", folder / "my_robot.yaml")
+        shutil.copy(ROBOT_FILE, folder / "my_robot.yaml")
         shutil.copy(ROOT / "config/train/fine_tune.yaml", folder / "my.yaml")
-        (folder / "my_arm.urdf").write_text(urdf(World().model, "my_arm"), encoding="utf-8")
+        for name in ("my_robot", "my_arm"):
+            (folder / f"{name}.urdf").write_text(urdf(World().model, name), encoding="utf-8")
 
     def __enter__(self) -> Self:
         return self
@@ -89,11 +91,10 @@ class Page:
     def run(self, block: Block) -> None:
         """Raises CommandError."""
         lines = lines_of(block.text)
-        if block.beside_robot:
-            if self._robot is None:
-                self._robot = self._start(ROBOT)
-            if not any(line.startswith("vla-ros run") for line in lines):
-                self._running.append(self._start(RUN))
+        if block.beside and self._robot is None:
+            self._robot = self._start(ROBOT)
+        if block.beside == "vla-ros run":
+            self._running.append(self._start(RUN))
         for line in lines:
             if endless(line) is None:
                 self._finish(line)
@@ -112,7 +113,7 @@ class Page:
 
     def _popen(self, line: str, log: Path) -> subprocess.Popen:
         """Variables that a line sets are there for those behind it."""
-        script = f"set -eo pipefail; [ ! -e .variables ] || . ./.variables; set -a; {shrunk(line)}\nexport -p >.variables"
+        script = f"[ ! -e .variables ] || . ./.variables\nset -eoa pipefail; {shrunk(line)}\nexport -p >.variables"
         if endless(line) is not None:
             script = f"exec {line}"
         with log.open("w") as output:
@@ -121,6 +122,9 @@ class Page:
 
     def _finish(self, line: str) -> None:
         log = self.folder / "output.log"
+        written = self.folder / line.split("#")[0].split()[-1] if line.startswith("vla-ros robot new") else None
+        if written:
+            written.unlink(missing_ok=True)
         process = self._popen(line, log)
         try:
             status = process.wait(_PATIENCE)
@@ -129,6 +133,8 @@ class Page:
             status = process.wait()
         if status:
             raise CommandError(f"{shrunk(line)}: status {status}\n{log.read_text()[-2000:]}")
+        if written:  # what a person fills in
+            shutil.copy(ROBOT_FILE, written)
 
     def _start(self, line: str) -> tuple[subprocess.Popen, str, Path]:
         log = self.folder / f"endless{len(list(self.folder.glob('endless*.log')))}.log"
