@@ -23,7 +23,9 @@ from vla_ros.nodes.console.cameras import Picture
 from vla_ros.nodes.console.state import executor_state, latency, policy_state
 from vla_ros.nodes.console.traces import SPAN, Traces
 from vla_ros.nodes.console.words import EXECUTOR, POLICY
+from vla_ros.nodes.console_node import ConsoleParameters
 from vla_ros.nodes.names import CAUSES, EXECUTOR_STATES, POLICY_STATES
+from vla_ros.nodes.parameters import table
 
 ROBOT = RobotSpec.load("so101")
 NAMES = ROBOT.joint_names
@@ -43,6 +45,11 @@ def test_every_state_and_cause_has_the_words_of_the_table():
             assert end in ends[EXECUTOR_STATES[state], CAUSES[cause] if cause else ""], what
     assert {cause for _, cause in EXECUTOR} == set(CAUSES) and {state for state, _ in EXECUTOR} == set(EXECUTOR_STATES)
     assert set(POLICY) == set(POLICY_STATES)
+
+
+def test_the_pages_table_of_parameters_is_the_nodes_own():
+    page = (Path(__file__).parents[2] / "docs" / "console.md").read_text()
+    assert table(ConsoleParameters) in page
 
 
 def test_states_are_json_whatever_a_node_says():
