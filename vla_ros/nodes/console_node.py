@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from vla_ros.nodes.console.episodes import Episodes
 from vla_ros.nodes.console.hands import Hands
 from vla_ros.nodes.console.scene import Scene
 from vla_ros.nodes.console.server import Listen, Server, Session
-from vla_ros.nodes.console.state import executor_state, latency, policy_state
+from vla_ros.nodes.console.state import executor_state, latency, policy_state, robot_facts
 from vla_ros.nodes.console.traces import BLENDED, Traces
 from vla_ros.nodes.doctor import Check, live_checks, machine_checks, policy_checks
 from vla_ros.nodes.parameters import NodeParameters, parameter
@@ -111,6 +111,7 @@ class ConsoleNode(ManagedNode):
             self._why = error
         except Exception:
             self.get_logger().error(f"the page has ended: {traceback.format_exc()}")
+            self._why = InputError("the page did not start: the log says why")
         finally:
             started.set()
             self._loop.close()
@@ -121,11 +122,15 @@ class ConsoleNode(ManagedNode):
                 self.get_logger().info(words)
             started.set()
 
+        self._background: set[asyncio.Future] = set()
         watching = asyncio.create_task(self._watch())
         try:
             await self._server.run(ready, self._stop)
         finally:
-            watching.cancel()
+            tasks = [watching, *self._background]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def addresses(self, port: int) -> list[str]:
         """Where the page is, a line each."""
@@ -140,7 +145,6 @@ class ConsoleNode(ManagedNode):
         due = dict.fromkeys(("state", "checks", "machine", "images", "parameters"), 0.0)
         self._checks: list[Check] = []
         self._machine: list[Check] = []
-        self._pool = ThreadPoolExecutor(1, "machine")
         while True:
             try:
                 self._look(due)
@@ -181,32 +185,37 @@ class ConsoleNode(ManagedNode):
             self._tell("fate", fate, keep=100)
         traces.fates.clear()
         if is_due("images", 0.9 / RATE):
-            self._show_images(now_ns)
+            self._show_images()
         if is_due("parameters", 5.0):
-            asyncio.ensure_future(self._ask_parameters())
+            self._in_background(self._ask_parameters())
         if is_due("machine", MACHINE_PERIOD):
             folder = Path(self.parameters.recordings).expanduser()
-            self._pool.submit(machine_checks, folder).add_done_callback(self._take_machine)
+            self._in_background(self._look_at_machine(folder))
         if is_due("checks", CHECK_PERIOD):
             self._checks = [*self._fixed, *live_checks(scene, self._processor), *self._machine]
             self._tell("checks", [asdict(check) for check in self._checks])
         if is_due("state", STATE_PERIOD):
             self._tell("state", self._state())
 
-    def _take_machine(self, done: Any) -> None:
-        self._machine = done.result()
+    def _in_background(self, task: Coroutine) -> None:
+        made = asyncio.ensure_future(task)
+        self._background.add(made)
+        made.add_done_callback(self._background.discard)
+
+    async def _look_at_machine(self, folder: Path) -> None:
+        self._machine = await asyncio.to_thread(machine_checks, folder)
 
     def _tell(self, kind: str, item: Any, keep: int = 1) -> None:
         self._server.tell(kind, json.dumps(item, separators=(",", ":")), keep)
 
-    def _show_images(self, now_ns: int) -> None:
+    def _show_images(self) -> None:
         for name, picture in self._scene.pictures.items():
             if not self._scene.look(name):
                 continue
             for view in picture.views:
                 kind = f"image {name}"
                 if sessions := self._server.seeing(kind, view):
-                    data = picture.encode(view, now_ns)
+                    data = picture.encode(view, self.now_ns())
                     for session in sessions if data else ():
                         session.put(kind, data)
 
@@ -223,15 +232,8 @@ class ConsoleNode(ManagedNode):
     # What the page shows
 
     def _greeting(self, session: Session) -> str:
-        robot = self._robot
-        return json.dumps({
-            "you": session.name, "robot": robot.name, "policy_view": self._views,
-            "joints": [{"name": j.name, "unit": j.unit, "lower": j.lower + robot.margin(j),
-                        "upper": j.upper - robot.margin(j)} for j in robot.joints],
-            "cameras": [{"name": c.name, "topic": c.topic, "width": c.width, "height": c.height}
-                        for c in robot.cameras],
-            "samples": list(self._traces.samples), "chunks": list(self._traces.chunks),
-        })  # fmt: skip
+        traces = {"samples": list(self._traces.samples), "chunks": list(self._traces.chunks)}
+        return json.dumps({"you": session.name, "policy_view": self._views, **robot_facts(self._robot), **traces})
 
     def _state(self) -> dict[str, Any]:
         scene, server, hands = self._scene, self._server, self._hands

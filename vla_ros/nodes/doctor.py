@@ -36,7 +36,7 @@ _SLOW = 0.7  # of the nominal rate
 _LEAST_DISK, _LITTLE_DISK = 0.5, 5.0  # GB
 _FAR = {"mean_std": 5.0, "identity": math.inf}  # normalised; other modes map what was trained on to -1 to 1
 _FAR_OUT = 1.5
-_LOGICAL_STOPS = (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED)
+_STOPS = (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED)
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _nodes(scene: Scene) -> Iterator[Check]:
         yield Check("policy_node", RED, "not heard", start)
     else:
         what, ends = policy_words(policy.state)
-        bad = {PolicyStatus.FAILED: RED, PolicyStatus.WAITING: YELLOW, PolicyStatus.INACTIVE: RED,
-               PolicyStatus.UNCONFIGURED: RED}
+        bad = {PolicyStatus.FAILED: RED, PolicyStatus.WAITING: YELLOW, PolicyStatus.IDLE: YELLOW,
+               PolicyStatus.INACTIVE: RED, PolicyStatus.UNCONFIGURED: RED}
         words = f"{POLICY_STATES[policy.state]}: {policy.message or what}"
         yield Check("policy_node", bad.get(policy.state, GREEN), words, ends)
     if executor is None:
@@ -127,7 +127,7 @@ def _nodes(scene: Scene) -> Iterator[Check]:
         return
     what, ends = executor_words(executor.state, executor.cause)
     cause = f" ({CAUSES[executor.cause]})" if executor.cause else ""
-    stopped = executor.state in _LOGICAL_STOPS or executor.state <= ExecutorStatus.INACTIVE
+    stopped = executor.state in _STOPS or executor.state <= ExecutorStatus.INACTIVE
     idle = executor.state == ExecutorStatus.HOLDING
     words = f"{EXECUTOR_STATES[executor.state]}{cause}: {executor.message or what}"
     yield Check("executor_node", RED if stopped else YELLOW if idle else GREEN, words, ends)

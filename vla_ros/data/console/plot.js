@@ -160,11 +160,11 @@ class Plots {
     pen.textAlign = "right";
     const shown = (value, digits = 3) => value === null || value === undefined ? "–" : value.toFixed(digits);
     if (newest) {
-      const unit = joint.unit;
-      pen.fillStyle = colour.command;
-      pen.fillText(shown(newest.c[index]), width - 62, 15);
+      const measured = `${shown(newest.m[index])} ${joint.unit}`;
       pen.fillStyle = colour.measured;
-      pen.fillText(`${shown(newest.m[index])} ${unit}`, width - 6, 15);
+      pen.fillText(measured, width - 6, 15);
+      pen.fillStyle = colour.command;
+      pen.fillText(shown(newest.c[index]), width - 14 - pen.measureText(measured).width, 15);
     }
     pen.textAlign = "left";
   }

@@ -62,7 +62,9 @@ class Picture:
         except InputError as error:
             self.trouble = str(error)
             return None
-        return struct.pack("<BBff", self._index, view, (now_ns - self.stamp_ns) / NS, self.rate) + _jpeg(shown)
+        by_stamp = (now_ns - self.stamp_ns) / NS
+        age = by_stamp if self.camera.stamps == "header" else time.monotonic() - self.came
+        return struct.pack("<BBff", self._index, view, age, self.rate) + _jpeg(shown)
 
     @property
     def views(self) -> range:

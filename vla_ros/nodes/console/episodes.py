@@ -73,13 +73,15 @@ class Episodes:
         self._outcome.publish(Outcome(header=Header(stamp=self._node.get_clock().now().to_msg()),
                                       outcome=OUTCOMES[outcome], by=f"operator {who}", message=message))
         # The recorder takes both in the order in which they come from here; asked first, it has the outcome.
-        if await self._recorder_state() == State.PRIMARY_STATE_ACTIVE:
+        early = await self._recorder_state() != State.PRIMARY_STATE_ACTIVE
+        if not early:
             await self._bring(Transition.TRANSITION_DEACTIVATE, "deactivate")
         self.recording = None
         episode |= {"outcome": outcome, "note": note, "length": round(time.time() - episode["at"], 1)}
         if outcome == "discard":
             return self._put_aside(episode)
-        return f"{outcome}: {episode['name']}"
+        ended = f"; {NODE} had ended it before, its log says why: the outcome is not in the bag" if early else ""
+        return f"{outcome}: {episode['name']}{ended}"
 
     def _put_aside(self, episode: dict[str, Any]) -> str:
         old = Path(episode["folder"])

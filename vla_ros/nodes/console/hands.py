@@ -107,6 +107,8 @@ class Hands:
         goal = RunInstruction.Goal(instruction=text, time_limit=limit)
         sent = self._tasks.send_goal_async(goal, feedback_callback=self._take_feedback)
         handle = await self._in_time(sent, ANSWER, "task_node")
+        if not handle.accepted:
+            raise InputError("task_node rejected the goal, expected it to take every goal")
         self._goal, self._feedback = handle, {}
         handle.get_result_async().add_done_callback(lambda done: self._call(self._ended, handle, entry, done))
         return "the task begins"
@@ -128,10 +130,13 @@ class Hands:
     async def stop(self, pause: bool, text: str) -> str:
         """Takes the instruction back: the robot brakes and holds. `text`: what the executor follows."""
         self.paused = text if pause else ""
-        if self._goal is not None:
-            await self._in_time(self._goal.cancel_goal_async(), ANSWER, "task_node")
-        else:
-            self._instruction.publish(String(data=""))
+        try:
+            if self._goal is not None:
+                await self._in_time(self._goal.cancel_goal_async(), ANSWER, "task_node")
+                return "the task is cancelled" + (", to be resumed" if pause else "")
+        except InputError as error:  # it stops all the same
+            self._node.get_logger().error(str(error))
+        self._instruction.publish(String(data=""))
         return "paused: the instruction is taken back" if pause else "stopped: the instruction is taken back"
 
     def heard(self, text: str) -> None:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.text import plain
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.console.words import executor_words, policy_words
@@ -14,6 +15,16 @@ _MOST = 64  # refusal reasons, and joints of a table
 
 def finite(value: float, digits: int = 4) -> float | None:
     return round(value, digits) if math.isfinite(value) else None
+
+
+def robot_facts(robot: RobotSpec) -> dict[str, Any]:
+    """What does not change; limits are those that hold, the margin taken off."""
+    return {
+        "robot": robot.name,
+        "joints": [{"name": j.name, "unit": j.unit, "lower": j.lower + robot.margin(j),
+                    "upper": j.upper - robot.margin(j)} for j in robot.joints],
+        "cameras": [{"name": camera.name, "topic": camera.topic} for camera in robot.cameras],
+    }  # fmt: skip
 
 
 def policy_state(status: PolicyStatus | None) -> dict[str, Any] | None:
