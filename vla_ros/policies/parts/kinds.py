@@ -178,11 +178,13 @@ class Head(Part):
         reads: "summary", or "tokens" where it asks for all hidden states.
         guidance: forms of `Steer` that `act` follows, see `policies.policy.Traits`.
         steps: it works in steps: `prepare` and `step` are its own.
+        bounded: it answers within [-1, 1], so that actions are normalised by bounds.
     """
 
     reads: ClassVar[str] = "summary"
     guidance: ClassVar[tuple[str, ...]] = ()
     steps: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
         """Name -> (size, ...), the standard normal numbers that `act` needs."""
