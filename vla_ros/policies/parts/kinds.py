@@ -169,6 +169,14 @@ class Language(Part):
         """
 
 
+class Temporal(Part):
+    """What the head reads of a window of steps; made as `Temporal(size, width)`. Its Size has a field `window`."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K, width) summaries, the oldest first, to the same shape, each of what is before it."""
+
+
 class Head(Part):
     """Hidden states to actions; made as `Head(size, width, horizon, action_dim)`.
 
