@@ -32,7 +32,7 @@ def counted(registry, value, *context):
     ("vision", {"kind": "siglip-large", "pooling_head": True}, (1, 8), 316_283_904),
     ("vision", "clip-base", (1, 8), 87_456_000), ("vision", "clip-large", (1, 8), 303_179_776),
     ("vision", "dinov2-base", (1, 8), 86_580_480), ("vision", "dinov2-large", (1, 8), 304_368_640),
-    ("language", "qwen2-1.5b", (), 1_543_714_304), ("language", "phi-3-mini", (), 3_722_578_944 - 1_536),
+    ("language", "qwen2-1.5b", (), 1_543_714_304), ("language", "phi-3-mini", (), 3_722_578_944),
     ("language", "llama-3-8b", (), 7_504_924_672),
     ("projector", "mlp", (768, 196, 1536), 3_542_016), ("projector", "attention", (768, 196, 1536), 29_611_008),
     ("projector", "perceiver", (768, 196, 1536), 76_835_328),
@@ -165,11 +165,13 @@ def test_each_head_fits_four_samples(kind):
     if kind == "fc":
         actions[..., 1] = actions[..., 1].sign()
     pad = torch.zeros(4, 3, dtype=torch.bool)
-    optimizer = torch.optim.Adam([p for p in head.parameters() if p.requires_grad], 3e-3)
+    rate = {"gpt": 3e-4, "lstm": 1e-3, "fc": 1e-3}.get(kind, 3e-3)  # RoboVLMs' trunks are a thousand wide
+    optimizer = torch.optim.Adam(head.parameters())
     copies = 16 if head.draws(1) else 1  # noise is drawn often
     rows = Features(seen.tokens.repeat(copies, 1, 1), seen.valid.repeat(copies, 1), seen.summary.repeat(copies, 1))
-    for step in range(500 if copies > 1 else 150):
-        optimizer.param_groups[0]["lr"] = 3e-3 * (1 - step / 500)
+    steps = 500 if copies > 1 else 250 if kind == "gpt" else 150
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - 0.7 * step / steps)
         optimizer.zero_grad()
         head.loss(rows, actions.repeat(copies, 1, 1), pad.repeat(copies, 1))["loss"].backward()
         optimizer.step()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Cameras, Dimensions, Range, Rows, record
 from vla_ros.policies.parts.choice import Choice, chosen
-from vla_ros.policies.parts.registry import ENCODERS, FUSIONS, HEADS, LANGUAGES, PROJECTORS, VISION
+from vla_ros.policies.parts.registry import ENCODERS, FUSIONS, HEADS, LANGUAGES, PROJECTORS, TEMPORALS, VISION
 
 MOST_TOWERS = 16
 Shape = tuple[int, ...]
@@ -26,6 +26,8 @@ class ModularConfig:
         encoders: name of a stream of the robot file -> what makes tokens of it.
         shapes: of a value of each of these streams; the dataset says it.
         fusion: what joins images and sensors; None: their tokens stand one behind the other.
+        temporal: what reads the last tokens' hidden states of a window of steps before the head does; None: the head
+            sees the newest observation alone, or remembers itself.
         horizon: rows of a chunk.
         reads_state: the joints are a token, too.
         text_length: most tokens of an instruction.
@@ -41,6 +43,7 @@ class ModularConfig:
     encoders: Any = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
     fusion: Any = None
+    temporal: Any = None
     horizon: Rows = 16
     reads_state: bool = True
     text_length: Rows = 128
@@ -55,11 +58,15 @@ class ModularConfig:
         if self.encoders.keys() != self.shapes.keys():
             raise InputError(f"encoders of {sorted(self.encoders)}, the dataset has {sorted(self.shapes)}; expected "
                              "streams of the dataset")
+        if self.temporal and self._head_window > 1:
+            raise InputError(f"{self.temporal.title}, {self.head.title} of a window of {self._head_window}; expected "
+                             "one that remembers")
         if self.language.size.vocabulary < 1:
             raise InputError("language: vocabulary 0, expected the number of the tokenizer's tokens")
 
     n_obs_steps = 1
-    window = property(lambda self: getattr(self.head.size, "window", 1))
+    _head_window = property(lambda self: getattr(self.head.size, "window", 1))
+    window = property(lambda self: self.temporal.size.window if self.temporal else self._head_window)
     past = property(lambda self: self.window - 1)
     token_rows = property(lambda self: self.language.size.vocabulary)
     state_width = property(lambda self: self.state_dim if self.reads_state else 0)
@@ -72,7 +79,7 @@ class ModularConfig:
         numbered = ((f"{name}.{i}", one) for name, many in (("vision", self.vision), ("projectors", self.projector))
                     for i, one in enumerate(many))
         rows = dict(numbered) | {f"encoders.{name}": one for name, one in self.encoders.items()}
-        rows |= {"fusion": self.fusion} if self.fusion else {}
+        rows |= {name: one for name in ("fusion", "temporal") if (one := getattr(self, name))}
         return rows | {"language": self.language, "head": self.head}
 
     @cached_property
@@ -108,15 +115,16 @@ class ModularConfig:
         if not isinstance(encoders, Mapping):
             raise InputError(f"{where}.encoders: {shown(encoders)}, expected a mapping of streams to encoders")
         row["encoders"] = {n: chosen(ENCODERS, one, f"{where}.encoders.{n}") for n, one in encoders.items()}
-        if row.get("fusion") is not None:
-            row["fusion"] = chosen(FUSIONS, row["fusion"], f"{where}.fusion")
+        for name, registry in (("fusion", FUSIONS), ("temporal", TEMPORALS)):
+            if row.get(name) is not None:
+                row[name] = chosen(registry, row[name], f"{where}.{name}")
         return record(cls, row, where)
 
     def to_dict(self) -> dict[str, Any]:
         row = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("vision", "projector"):
             row[name] = [one.to_dict() for one in row[name]]
-        for name in ("language", "head", "fusion"):
+        for name in ("language", "head", "fusion", "temporal"):
             row[name] = row[name] and row[name].to_dict()
         return row | {"encoders": {name: one.to_dict() for name, one in self.encoders.items()}}
 

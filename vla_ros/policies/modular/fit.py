@@ -43,6 +43,9 @@ def checked(policy: Any) -> None:
     tokens = policy.prefix + 2
     x, valid = torch.empty(BATCH, tokens, width, device="meta"), torch.ones(BATCH, tokens, device="meta").bool()
     hidden = _given(config.language, policy.language, (x, valid), tuple(x.shape), "its embeddings", config.head.title)
+    if policy.temporal:
+        steps = torch.empty(BATCH, config.window, width, device="meta")
+        _given(config.temporal, policy.temporal, (steps,), tuple(steps.shape), config.language.title, config.head.title)
     _head(policy, Features(hidden, valid, hidden[:, 0]))
 
 
@@ -105,6 +108,8 @@ def described(policy: Any) -> dict[str, str]:
     rows["sequence"] = f"{' + '.join(parts)} = {policy.prefix + config.text_length} tokens at most"
     rows["language"] = _row(config.language, policy.language, f"{width} wide, {config.token_rows:,} words")
     steps = f", windows of {config.window} steps" if config.window > 1 else ""
+    if policy.temporal:
+        rows["temporal"] = _row(config.temporal, policy.temporal, f"{config.window} steps of {width}")
     reads = "all hidden states" if policy.head.reads == "tokens" else "the last token"
     rows["head"] = _row(config.head, policy.head, f"of {reads}{steps}")
     return rows

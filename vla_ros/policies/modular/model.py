@@ -60,6 +60,7 @@ class Modular(Policy):
         self.fusion = config.fusion.make(width, self.sources) if config.fusion else None
         if config.reads_state:
             self.state = Numbers(config.state_dim, width)
+        self.temporal = config.temporal.make(width) if config.temporal else None
         self.head = config.head.make(width, config.horizon, config.action_dim)
         parts = {name: self.get_submodule(name) for name in config.choices}
         self.float32 = tuple(
@@ -90,7 +91,8 @@ class Modular(Policy):
     def begin(self, size: int) -> Memory:
         if self.config.window == 1:
             return None
-        return Window.empty(next(self.head.parameters()), size, self.config.window, self.language.width)
+        like = next((self.temporal or self.head).parameters())
+        return Window.empty(like, size, self.config.window, self.language.width)
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
         return self.head.draws(size)
@@ -115,7 +117,10 @@ class Modular(Policy):
         if memory is None:
             return Answer(self.head.act(context.features, draws, fixed, steer, self.step))
         memory = memory.with_newest(context.features.summary.to(memory.window.dtype))
-        return Answer(self.head.decode(memory.newest(self.head.read(memory.window))), memory)
+        if self.temporal is None:
+            return Answer(self.head.decode(memory.newest(self.head.read(memory.window))), memory)
+        features = remembering(context.features, memory.newest(self.temporal(memory.window)))
+        return Answer(self.head.act(features, draws, fixed, steer, self.step), memory)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """The head's, over the rows that are no padding."""
@@ -125,7 +130,11 @@ class Modular(Policy):
             return self.head.loss(features, actions, pad, **draws)
         kept = torch.ones_like(actions[..., 0], dtype=torch.bool) if pad is None else ~pad
         rows, kept = (chunks(one, steps, self.config.horizon) for one in (actions, kept))
-        return self.head.losses(features.summary.to(self.head.dtype).unflatten(0, (-1, steps)), rows, kept)
+        summaries = features.summary.unflatten(0, (-1, steps))
+        if self.temporal is None:
+            return self.head.losses(summaries.to(self.head.dtype), rows, kept)
+        features = remembering(features, self.temporal(summaries).flatten(0, 1))
+        return self.head.loss(features, rows.flatten(0, 1), ~kept.flatten(0, 1), **draws)
 
     def features(self, batch: Batch) -> Features:
         """Hidden states of B * L observations."""
@@ -157,3 +166,11 @@ class Modular(Policy):
         mean, std = (images.new_tensor(row, dtype=torch.float32)[:, None, None] for row in (tower.mean, tower.std))
         seen = tower((images.float() / 255 - mean) / std, summary)
         return projector(seen.flatten(0, 1)).unflatten(0, images.shape[:2]).flatten(1, 2)
+
+
+def remembering(features: Features, summary: Tensor) -> Features:
+    """Features with another (N, width) summary, which is a token more for a head that reads all."""
+    if features.tokens is None:
+        return Features(None, None, summary)
+    tokens = torch.cat([features.tokens, summary[:, None].to(features.tokens.dtype)], dim=1)
+    return Features(tokens, torch.cat([features.valid, features.valid.new_ones(len(summary), 1)], dim=1), summary)

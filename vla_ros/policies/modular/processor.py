@@ -20,6 +20,13 @@ STEP = 8  # tokens: instructions are padded to few lengths
 class ModularProcessor(StandardProcessor):
     """The batch is described at `Modular`. A window of steps in training, one step when serving."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        head = self.config.head
+        if head.part.bounded and self.actions.mode in ("mean_std", "identity"):
+            raise InputError(f"{head.title} answers within [-1, 1], actions are normalised by {self.actions.mode}; "
+                             "expected normalisation: quantiles or min_max")
+
     @property
     def streams(self) -> tuple[str, ...]:
         return tuple(self.config.encoders)

@@ -13,7 +13,7 @@ from vla_ros.core.records import Range, Width
 from vla_ros.policies.parts.kinds import Features, Head
 from vla_ros.policies.parts.projectors import Dropout
 from vla_ros.policies.policy import mean_of_valid
-from vla_ros.policies.robovlms.actions import Discretiser
+from vla_ros.policies.robovlms.actions import BEHIND, Discretiser
 
 
 def trunk(width: int, hidden: int, layers: int, dropout: float) -> nn.Sequential:
@@ -105,22 +105,20 @@ class GaussianHead(Head):
 
 @dataclass(frozen=True)
 class DiscreteSize(MlpSize):
-    """`bins` of each number from `low` to `high`, which normalised actions are cut to."""
+    """`bins` of each number from -1 to 1."""
 
     bins: Annotated[int, Range(2, 4096)] = 256
-    low: float = -1.0
-    high: float = 1.0
 
 
 class DiscreteHead(Head):
     """The likeliest bin of each number, all at once; bins are RoboVLMs', trained on the cross entropy."""
 
-    Size = DiscreteSize
+    Size, bounded = DiscreteSize, True
 
     def __init__(self, size: DiscreteSize, width: int, horizon: int, action_dim: int) -> None:
         super().__init__()
         self.shape = horizon, action_dim
-        self.known = Discretiser(size.bins, size.low, size.high, size.bins + 10, 0)
+        self.known = Discretiser(size.bins, -1.0, 1.0, size.bins + BEHIND, 0)
         self.trunk = trunk(width, size.hidden, size.layers, size.dropout)
         self.out = nn.Linear(size.hidden, horizon * action_dim * size.bins)
         centres = torch.from_numpy(self.known.values(range(size.bins - 1, -1, -1))).float()

@@ -169,6 +169,14 @@ class Language(Part):
         """
 
 
+class Temporal(Part):
+    """What the head reads of a window of steps; made as `Temporal(size, width)`. Its Size has a field `window`."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, K, width) summaries, the oldest first, to the same shape, each of what is before it."""
+
+
 class Head(Part):
     """Hidden states to actions; made as `Head(size, width, horizon, action_dim)`.
 
@@ -178,11 +186,13 @@ class Head(Part):
         reads: "summary", or "tokens" where it asks for all hidden states.
         guidance: forms of `Steer` that `act` follows, see `policies.policy.Traits`.
         steps: it works in steps: `prepare` and `step` are its own.
+        bounded: it answers within [-1, 1], so that actions are normalised by bounds.
     """
 
     reads: ClassVar[str] = "summary"
     guidance: ClassVar[tuple[str, ...]] = ()
     steps: ClassVar[bool] = False
+    bounded: ClassVar[bool] = False
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
         """Name -> (size, ...), the standard normal numbers that `act` needs."""

@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.policies.parts.kinds import Encoder, Fusion, Head, Language, Part, Projector, Vision
+from vla_ros.policies.parts.kinds import Encoder, Fusion, Head, Language, Part, Projector, Temporal, Vision
 from vla_ros.policies.parts.presets import LANGUAGE_SIZES, TOWER_SIZES
 
 P = TypeVar("P", bound=type[Part])
@@ -113,7 +113,10 @@ FUSIONS = Registry("fusion", Fusion, {
     "concat": "fusion:ConcatFusion", "cross_modal": "fusion:CrossModalFusion",
     "hierarchical": "fusion:HierarchicalFusion", "gated": "fusion:GatedFusion",
 })
+TEMPORALS = Registry("temporal part", Temporal, {
+    "transformer": "temporal:TransformerTemporal", "lstm": "temporal:LstmTemporal", "working": "temporal:WorkingMemory",
+})
 REGISTRIES = {
     "vision": VISION, "projector": PROJECTORS, "language": LANGUAGES, "head": HEADS, "encoder": ENCODERS,
-    "fusion": FUSIONS,
+    "fusion": FUSIONS, "temporal": TEMPORALS,
 }

@@ -76,6 +76,7 @@ class RoboVLMsHead(WindowHead):
     """Poses in [-1, 1] by a trunk, the gripper by another; Huber loss and cross entropy."""
 
     kind: ClassVar[str]
+    bounded = True
 
     def __init__(self, size: FcSize, width: int, horizon: int, action_dim: int) -> None:
         super().__init__()
