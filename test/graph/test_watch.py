@@ -12,8 +12,9 @@ from rich.live import Live
 
 from vla_ros.cli import top
 from vla_ros.core.terminal import Terminal
-from vla_ros.graph.watch import CAUSES, EXECUTOR_STATES, POLICY_STATES, Display, Watch, milliseconds
+from vla_ros.graph.watch import Display, Watch, milliseconds
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.nodes.names import CAUSES, EXECUTOR_STATES, POLICY_STATES
 
 NAN, INF = float("nan"), float("inf")
 

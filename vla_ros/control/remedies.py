@@ -262,6 +262,12 @@ def section(key: Cause | State | Reason | str) -> str:
     return f"{PAGE}#{words.replace(' ', '-')}"
 
 
+def about(state: int, cause: int) -> str:
+    """The section about a state and cause of the executor; empty while all is well."""
+    found = [key for kind, value in ((STATES, state), (CAUSES, cause)) for key in kind if key == value]
+    return section(found[0]) if found else ""
+
+
 def page() -> str:
     """The entries, in Markdown."""
     lines = []
