@@ -41,8 +41,8 @@ EXECUTOR = {
     ),
     (E.STOPPED, E.CAUSE_UNCONFIRMED): (
         "one of these, or a policy that waits, for more than 2 s; it is over, and somebody may be near the robot",
-        "the instruction is given once more, the same (vla-ros say TEXT) or another, when nothing else stops the robot; "
-        "then a chunk; or deactivate and activate",
+        "the instruction is given once more, the same (vla-ros say TEXT) or another, when nothing else stops the "
+        "robot; then a chunk; or deactivate and activate",
     ),
     (E.E_STOPPED, 0): ("the e-stop was pressed", "reset it, then a chunk"),
 }
