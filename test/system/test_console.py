@@ -34,7 +34,8 @@ from vla_ros.nodes.qos import STATUS_QOS
 
 HOSTILE = "<img src=x onerror=window.hit=1> the red cube"
 # Nothing here is about a machine that pauses.
-PATIENT = {"joint_state_timeout": 10.0, "following_limit": 0.0, "overrun_limit": 10.0, "max_chunk_age": 30.0}
+PATIENT = {"joint_state_timeout": 10.0, "following_limit": 0.0, "overrun_limit": 10.0, "max_chunk_age": 30.0,
+           "resume": "automatic"}  # fmt: skip
 
 
 def free_port() -> int:

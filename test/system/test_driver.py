@@ -22,7 +22,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "driver.md").read_text(encoding="utf-8")
 EXAMPLE = DOCS / "examples" / "driver.py"
 PATIENT = {"joint_state_timeout": 10.0, "overrun_limit": 10.0, "jump_limit": 60.0, "max_chunk_age": 60.0,
-           "following_limit": 10.0}  # fmt: skip
+           "following_limit": 10.0, "resume": "automatic"}  # fmt: skip
 
 
 def block(language: str, number: int = 0) -> str:

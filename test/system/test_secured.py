@@ -69,7 +69,8 @@ def test_each_process_publishes_what_its_enclave_may_and_strangers_reach_nobody(
     with Graph(tmp_path / "graph") as graph:
         probe = Probe(graph)
         probe.record("executor_node/status", ExecutorStatus, STATUS_QOS)
-        patient = {"robot": "so101", "joint_state_timeout": 10.0, "overrun_limit": 5.0, "max_chunk_age": 60.0}
+        patient = {"robot": "so101", "joint_state_timeout": 10.0, "overrun_limit": 5.0, "max_chunk_age": 60.0,
+                   "resume": "automatic"}
         graph.start("sim_node", parameters={"robot": "so101"})
         graph.start("policy_node", parameters={"robot": "so101", "policy": str(CHECKPOINT), "max_age": 30.0})
         graph.start("executor_node", parameters=patient)
