@@ -210,8 +210,7 @@ def test_actions_without_their_package_are_refused(graph):
     robot = Path(graph.folder) / "robot.yaml"
     robot.write_text(ACTIONS_ROBOT)
     path = os.pathsep.join([str(graph.folder), os.environ["PYTHONPATH"]])
-    parameters = {"robot": str(robot), "resume": "automatic"}  # a machine that stands still is no fault here
-    graph.start("executor_node", parameters=parameters, environment={"PYTHONPATH": path})
+    graph.start("executor_node", parameters={"robot": str(robot)}, environment={"PYTHONPATH": path})
     with pytest.raises(GraphError, match="interface follow_joint_trajectory: package control_msgs is not installed"):
         graph.configure("executor_node")
 
