@@ -2,7 +2,7 @@
 
     vla-ros bench --policy CHECKPOINT --robot so101       a real checkpoint
     vla-ros bench --policy pi0 --size tiny                random weights of the demo policy's size (or 100m, full)
-    vla-ros bench --policy ws://HOST:PORT --robot so101   a policy on another machine, the way there and back
+    vla-ros bench --policy ws://HOST:PORT --robot so101   a policy on another machine, with the time on the network
     vla-ros bench --policy act --size full --lerobot-python PY
                                                           random weights of the published size, beside LeRobot's class
 

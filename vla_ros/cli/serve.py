@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.num_steps(parser)
     parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile; minutes to start")
     options.threads(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the noise that actions are made from")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers that actions are sampled with")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -53,7 +53,7 @@ class ServerFile:
         server: `ws://HOST:PORT`, or `wss://` with TLS.
         token_file: its first line is sent as `Authorization: Api-Key TOKEN`.
         certificate: PEM file of the authority that signed the server's certificate; None: those that the system knows.
-        deadline: s that an answer may take, the way there and back included; a new connection too.
+        deadline: s that an answer may take, time on the network included; a new connection too.
         patience: s for the connection and the first answer when the policy is configured: a server may compile then.
         images: "raw", or "jpeg" where the server takes it.
         image_size: (height, width) that images are sent in; None: as the camera gives them.
