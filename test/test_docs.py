@@ -1,15 +1,17 @@
-"""The pages: their links lead somewhere, their tables of fields are the classes' own, their robot file loads."""
+"""The pages: links lead somewhere, tables of fields are the classes' own, blocks can be read, commands exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from doc_blocks import LANGUAGES, ROOT, blocks, commands, pages, prose
+from doc_checks import examples, problems, problems_of_prose
 
 from vla_ros.core.robot import RobotSpec
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/RESULTS.md")]
-PAGES += sorted(ROOT.glob("docs/*.md"))
+PAGES = pages()
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
@@ -33,6 +35,11 @@ def test_links_lead_somewhere(page: Path):
     assert not broken
 
 
+def test_every_page_is_in_the_index():
+    listed = {(ROOT / "docs" / link).resolve() for link in _LINK.findall((ROOT / "docs/index.md").read_text())}
+    assert set(PAGES) - listed == {ROOT / "docs/index.md"}
+
+
 @pytest.mark.parametrize("name", ["robot_file.md", "policy_file.md"])
 def test_tables_of_fields_are_the_classes_own(name: str, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
@@ -43,9 +50,62 @@ def test_tables_of_fields_are_the_classes_own(name: str, monkeypatch):
     assert rewritten(page) == page, "run scripts/reference.py"
 
 
-def test_the_robot_file_of_the_page_loads(tmp_path: Path):
-    text = re.search(r"^```yaml\n(.*?)^```", (ROOT / "docs/robot_file.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+@pytest.mark.parametrize("page", ["docs/robot_file.md", "README.md"])
+def test_the_robot_file_of_the_page_loads(page: str, tmp_path: Path):
     file = tmp_path / "my_arm.yaml"
-    file.write_text(text)
+    file.write_text(next(block.text for block in blocks(ROOT / page) if block.language == "yaml"))
     robot = RobotSpec.load(file)
-    assert robot.joints[-1].unit == "m" and robot.cameras[0].compressed and len(robot.groups) == 2
+    assert robot.joints[-1].unit == "m" and len(robot.groups) == 2
+    assert any(camera.compressed for camera in robot.cameras)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page: Path):
+    """A new block of commands needs a mark: `benchmarks/doc_blocks.py` has them."""
+    wrong = []
+    for block in blocks(page):
+        if block.language not in LANGUAGES:
+            wrong.append(f"{block.name}: {block.language!r}, expected one of {', '.join(LANGUAGES)}")
+        elif (block.language == "bash") != (block.mark is not None):
+            wrong.append(f"{block.name}: expected a mark above a block of bash, and above no other")
+    indented = re.findall(r"^ {4,}(?:vla-ros|ros2|python|make|pip) .*", prose(page), re.MULTILINE)
+    assert not wrong and not indented, "commands stand in blocks of ```bash, not in indented ones"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_of_the_pages_exist(page: Path):
+    found = [f"{block.name}: {line}" for block in blocks(page) if block.language == "bash"
+             for line in problems(block.text)]  # fmt: skip
+    assert not found + problems_of_prose(prose(page))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_other_blocks_can_be_read(page: Path):
+    read = {"yaml": yaml.safe_load, "toml": tomllib.loads, "python": lambda text: compile(text, page.name, "exec")}
+    for block in blocks(page):
+        if block.language in read:
+            read[block.language](block.text)
+
+
+def test_the_examples_of_the_commands_exist():
+    found = {path.name: [problem for line in examples(path) for problem in problems(line.split("   ")[0])]
+             for path in [*ROOT.glob("vla_ros/cli/*.py"), *ROOT.glob("launch/*.py")]}  # fmt: skip
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert sum(len(examples(path)) for path in ROOT.glob("vla_ros/cli/*.py")) > 20
+
+
+@pytest.mark.parametrize("text", [
+    "vla-ros run --robot so101", "vla-ros runs", "vla-ros dataset build a -o b --sise 3 --robot so101",
+    "python benchmarks/no.py", "python benchmarks/soak.py --seconds 3", "ros2 run vla_ros no_node", "frobnicate x",
+    "ros2 launch vla_ros vla.launch.py robots:=so101", "python -P -m vla_ros.nodes.sim_node --ros-args -p sede:=1",
+    "ros2 topic pub /outcome vla_ros/msg/Outcome '{outcomes: 1}'", "cp config/robots/no.yaml x", "make tests",
+    "pip install .[trian]", "X=$(vla-ros inof so101) echo", "true && vla-ros bag shov x",
+])  # fmt: skip
+def test_a_wrong_command_is_found(text: str):
+    assert problems(text)
+
+
+def test_words_of_a_block():
+    text = "A=1 vla-ros say 'touch it' > out \\\n && make demo   # both\n\n# nothing\nB=$(ros2 pkg prefix vla_ros)/x ls"
+    expected = [["vla-ros", "say", "touch it"], ["make", "demo"], ["ros2", "pkg", "prefix", "vla_ros"], ["ls"]]
+    assert commands(text) == expected

@@ -35,6 +35,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "openvla": "vla_ros.policies.openvla.checkpoint:FAMILY",
     "robovlms": "vla_ros.policies.robovlms.checkpoint:FAMILY",
     "groot": "vla_ros.policies.groot.checkpoint:FAMILY",
+    "modular": "vla_ros.policies.modular.checkpoint:FAMILY",
 }
 
 # Where a run's folder, and the folders in it, hold the newest checkpoint.

@@ -1,0 +1,191 @@
+"""Run the commands of README and docs, and print what became of each block.
+
+    python benchmarks/doc_commands.py                      all pages, half an hour
+    python benchmarks/doc_commands.py README.md docs/bags.md
+
+Each page has a clean folder, in which its blocks run one after another, with small numbers (SHRUNK) and the simulated
+SO-101 as the robot. A command that does not end by itself runs beside those behind it in its block, until Ctrl-C. How
+blocks are marked: `doc_blocks.py`. The exit status is 1 where a block failed.
+"""
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+from doc_blocks import ROOT, Block, blocks, lines_of, pages
+
+from vla_ros.cli.demo import CHECKPOINT
+from vla_ros.graph.simulated import private_domain
+from vla_ros.sim.description import urdf
+from vla_ros.sim.world import World
+
+# Put behind a command that begins so: of an option that is given twice the last one counts.
+SHRUNK = {
+    "vla-ros demo": "--instructions 'touch the red cube' --lockstep",
+    "vla-ros demos": "--episodes 3 --jobs 1",
+    "vla-ros train": "--steps 2 --threads 1",
+    "vla-ros eval": "--layouts 1 --jobs 1 --time-limit 1",
+    "vla-ros bench": "--runs 1 --threads 1 --no-peers",
+    "vla-ros replay": "--every 20",
+    "vla-ros dataset build": "--min-seconds 0.2 --max-gap 60 --max-command-gap 60",
+    "vla-ros say": "--wait 120",
+    "vla-ros e-stop": "--wait 120",
+    "vla-ros task": "--wait 120 --time-limit 60 --success-topic sim_node/success",
+    "vla-ros top": "--duration 3",
+    "python benchmarks/adversary.py": "--ticks 2000 --workers 1",
+    "python benchmarks/executor_lateness.py": "--seconds 3 --rates 100",
+    "python benchmarks/e_stop_latency.py": "--presses 2",
+    "python benchmarks/camera_to_command.py": "--seconds 5",
+    "python benchmarks/tick_cost.py": "--ticks 20",
+    "python benchmarks/latency_sweep.py": "--layouts 1 --delays 0 --tasks touch --time-limit 1",
+    "python benchmarks/soak.py": "--minutes 0.2",
+    "python benchmarks/watching.py": "--layouts 1 --tasks touch --time-limit 1",
+}
+# What ends with Ctrl-C alone, and what it says once it is ready; None: others wait for it.
+ENDLESS = {"vla-ros run": "running; logs in", "vla-ros record": "recording to", "vla-ros serve": "serving at",
+           "python -P -m vla_ros.nodes.sim_node": None}  # fmt: skip
+ROBOT_FILE = ROOT / "config/robots/so101.yaml"
+ROBOT = "python -P -m vla_ros.nodes.sim_node --ros-args -p robot:=config/robots/so101.yaml"
+RUN = "vla-ros run --robot so101 --policy CHECKPOINT --params config/executor_demo.yaml"
+LINKS = ("config", "docs", "benchmarks", "vla_ros", "requirements")
+_PATIENCE = 300.0  # s for a command; never how long one takes
+
+
+class CommandError(Exception):
+    """A command of a page failed; the text holds it and the end of what it said."""
+
+
+class Page:
+    """The commands of one page, run in `folder`, on a ROS domain of their own; as a context, which ends all of them."""
+
+    def __init__(self, folder: Path, domain: int) -> None:
+        self.folder = folder
+        self._running: list[tuple[subprocess.Popen, str, Path]] = []
+        self._robot: tuple[subprocess.Popen, str, Path] | None = None
+        self.environment = os.environ | {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+        for name in LINKS:
+            (folder / name).symlink_to(ROOT / name)
+        for name in ("CHECKPOINT", "OLD", "NEW"):
+            (folder / name).symlink_to(CHECKPOINT)
+        shutil.copy(ROBOT_FILE, folder / "my_robot.yaml")
+        shutil.copy(ROOT / "config/train/fine_tune.yaml", folder / "my.yaml")
+        for name in ("my_robot", "my_arm"):
+            (folder / f"{name}.urdf").write_text(urdf(World().model, name), encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process, _, _ in [*self._running, *([self._robot] if self._robot else [])]:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def run(self, block: Block) -> None:
+        """Raises CommandError."""
+        lines = lines_of(block.text)
+        if block.beside and self._robot is None:
+            self._robot = self._start(ROBOT)
+        if block.beside == "vla-ros run":
+            self._running.append(self._start(RUN))
+        for line in lines:
+            if endless(line) is None:
+                self._finish(line)
+            else:
+                self._running.append(self._start(line))
+        while self._running:
+            process, line, log = self._running.pop()
+            os.killpg(process.pid, signal.SIGINT)
+            try:
+                status = process.wait(_PATIENCE)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+            if status:
+                raise CommandError(f"{line}: status {status} after Ctrl-C\n{log.read_text()[-2000:]}")
+
+    def _popen(self, line: str, log: Path) -> subprocess.Popen:
+        """Variables that a line sets are there for those behind it."""
+        script = f"[ ! -e .variables ] || . ./.variables\nset -eoa pipefail; {shrunk(line)}\nexport -p >.variables"
+        if endless(line) is not None:
+            script = f"exec {line}"
+        with log.open("w") as output:
+            return subprocess.Popen(["bash", "-c", script], cwd=self.folder, env=self.environment, stdout=output,
+                                    stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def _finish(self, line: str) -> None:
+        log = self.folder / "output.log"
+        written = self.folder / line.split("#")[0].split()[-1] if line.startswith("vla-ros robot new") else None
+        if written:
+            written.unlink(missing_ok=True)
+        process = self._popen(line, log)
+        try:
+            status = process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            status = process.wait()
+        if status:
+            raise CommandError(f"{shrunk(line)}: status {status}\n{log.read_text()[-2000:]}")
+        if written:  # what a person fills in
+            shutil.copy(ROBOT_FILE, written)
+
+    def _start(self, line: str) -> tuple[subprocess.Popen, str, Path]:
+        log = self.folder / f"endless{len(list(self.folder.glob('endless*.log')))}.log"
+        process = self._popen(line, log)
+        deadline = time.monotonic() + _PATIENCE
+        while (words := endless(line)) and words not in log.read_text():
+            if process.poll() is not None or time.monotonic() > deadline:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise CommandError(f"{line}: did not say {words!r}\n{log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        return process, line, log
+
+
+def endless(line: str) -> str | None:
+    """What it says once it is ready ("" for nothing) where it ends with Ctrl-C alone, else None."""
+    return next((words or "" for start, words in ENDLESS.items() if line.split("#")[0].startswith(f"{start} ")), None)
+
+
+def shrunk(line: str) -> str:
+    """The line with small numbers."""
+    if line.startswith("make "):
+        output = f"--output $PWD/demo {SHRUNK['vla-ros demo']}"
+        return f'make -C {shlex.quote(str(ROOT))} {line.removeprefix("make ")} ARGS="{output}"'
+    extra = next((extra for start, extra in SHRUNK.items() if f"{line} ".startswith(f"{start} ")), "")
+    if line.startswith("vla-ros replay") and "--policy" not in line:
+        extra = ""
+    return f"{line} {extra}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", type=Path, help="these alone")
+    chosen = [path.resolve() for path in parser.parse_args().pages] or pages()
+    failed = 0
+    for path in chosen:
+        with tempfile.TemporaryDirectory() as folder, Page(Path(folder), private_domain()) as page:
+            for block in blocks(path):
+                if block.mark is None:
+                    continue
+                if not block.run:
+                    print(f"{block.name}\t{block.mark}", flush=True)
+                    continue
+                began = time.monotonic()
+                try:
+                    page.run(block)
+                    said = "ran"
+                except CommandError as error:
+                    said, failed = f"FAILED: {error}", failed + 1
+                print(f"{block.name}\t{time.monotonic() - began:.0f} s\t{said}", flush=True)
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
