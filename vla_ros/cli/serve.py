@@ -15,6 +15,7 @@ import ssl
 
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import read_token
 from vla_ros.core.records import read_mapping, record
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.text import say
@@ -47,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name} {getattr(args, name)}, expected {low} to {high}")
     import torch
 
-    from vla_ros.policies.server_file import Keys, read_token
+    from vla_ros.policies.server_file import Keys
     from vla_ros.runtime.remote.server import PolicyServer, ServerOptions
     from vla_ros.runtime.serving import open_policy
     from vla_ros.runtime.session import SessionOptions
