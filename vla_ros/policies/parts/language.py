@@ -56,7 +56,9 @@ class TransformersLanguage(Language):
             "num_attention_heads": size.num_attention_heads, "num_key_value_heads": size.num_key_value_heads,
             "intermediate_size": size.intermediate_size, "vocab_size": size.vocabulary,
             "rope_parameters": {"rope_type": "default", "rope_theta": size.rope_theta},
-            "rms_norm_eps": size.rms_norm_eps, "attention_dropout": 0.0, "use_cache": False,
+            # Of fresh weights: a layer keeps the size of what goes through it, however narrow the model is.
+            "initializer_range": size.hidden_size**-0.5, "rms_norm_eps": size.rms_norm_eps,
+            "attention_dropout": 0.0, "use_cache": False,
             "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,  # else the embedding has a row of zeros
         }))
 
