@@ -5,6 +5,8 @@
 FROM python:3.12-slim-bookworm
 
 # What scripts/setup.sh would install itself, in a layer that a change of the sources does not make anew.
+# Debian drops older versions of a package when it updates it.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
        g++ git libegl-mesa0 libegl1 libgl1-mesa-dri libgles2 libosmesa6 make \

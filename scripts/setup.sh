@@ -74,7 +74,7 @@ command -v make >/dev/null || missing+=(make)
 [ ${#missing[@]} = 0 ] || install_system_packages "build tools" "${missing[@]}"
 
 # --- Python packages --------------------------------------------------------------------------------------
-requirements=(base bags train sim tool remote dev ros)
+requirements=(base bags train sim tool remote engine dev ros)
 files=()
 for name in "${requirements[@]}"; do files+=("requirements/$name.txt"); done
 wanted=$({ echo "$root $version"; cat "${files[@]}" requirements/constraints.txt pyproject.toml; } | sha256sum | cut -d' ' -f1)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from doc_blocks import LANGUAGES, ROOT, blocks, commands, pages, prose
+from doc_blocks import LANGUAGES, ROOT, blocks, commands, lines_of, pages, prose
 from doc_checks import examples, problems, problems_of_prose
+from doc_commands import shrunk
 
 from vla_ros.control import remedies
 from vla_ros.control.admission import Reason
@@ -125,6 +126,12 @@ def test_the_examples_of_the_commands_exist():
 ])  # fmt: skip
 def test_a_wrong_command_is_found(text: str):
     assert problems(text)
+
+
+def test_the_shrunk_commands_exist_too():
+    lines = [line for page in PAGES for block in blocks(page) if block.run for line in lines_of(block.text)]
+    made = [shrunk(line).replace(f"-C {ROOT}", "") for line in lines]
+    assert len(made) > 40 and not [wrong for line in made for wrong in problems(line)]
 
 
 def test_words_of_a_block():

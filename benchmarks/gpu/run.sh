@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a GPU that is at hand for minutes should tell, most wanted first: JSON lines on stdout and in OUTPUT/gpu.jsonl.
+# What to measure on a GPU that is available for minutes, most wanted first: JSON lines on stdout and in OUTPUT/gpu.jsonl.
 #
 #     benchmarks/gpu/run.sh [OUTPUT] [--rehearse] [--parts pi0_3 ...]        README.md beside this file says more
 #

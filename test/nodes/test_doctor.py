@@ -16,7 +16,7 @@ from vla_ros.messages.commands import COMMAND_TYPES
 from vla_ros.messages.stamps import NS
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes import doctor
-from vla_ros.nodes.console.cameras import Picture
+from vla_ros.nodes.console.cameras import Picture, policy_views
 from vla_ros.nodes.doctor import GREEN, RED, YELLOW, live_checks, machine_checks, policy_checks
 
 ROBOT = RobotSpec.load("so101")
@@ -153,6 +153,10 @@ def test_why_it_does_not_move_is_what_the_nodes_say():
 def test_the_checkpoint_is_held_against_robot_and_arm(tmp_path):
     (check,), processor = policy_checks(str(CHECKPOINT), ROBOT)
     assert check.level == GREEN and processor.cameras == ("front", "wrist")
+    views = policy_views(processor)
+    pixels = np.full((480, 640, 3), 200, np.uint8)
+    assert set(views) == {"front", "wrist"} and views["front"](pixels).shape == (*processor.size_of("front"), 3)
+    assert policy_views(None) == {}
     scene = healthy()
     middle = processor.state
     low, high = (np.asarray(middle.statistics[name]) for name in ("mean", "std")) if middle.mode == "mean_std" else \

@@ -4,9 +4,9 @@
     vla-ros convert pytorch_model-*.bin --output FOLDER             shards, and the config.json beside them
     vla-ros convert last.ckpt --config config.json --output FOLDER
 
-Read are .pt, .pth, .ckpt and .bin, of torch before 1.6 too, and of a trainer's file the state_dict alone. What the file
-would have constructed beside it is left out and named; among the weights it is refused. The tokenizer and whatever else
-the checkpoint needs is copied into FOLDER by hand.
+Read are .pt, .pth, .ckpt and .bin, of torch before 1.6 too, and of a trainer's file the state_dict alone. Objects
+that the file would construct are left out and named; among the weights they are refused. The tokenizer and whatever
+else the checkpoint needs is copied into FOLDER by hand.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""States of the nodes, or one node's next one.
+"""Show the states of the nodes, or make one node's transition.
 
     vla-ros lifecycle                             all nodes with a lifecycle, and their states
     vla-ros lifecycle executor_node activate      configure, activate, deactivate, cleanup
@@ -17,7 +17,8 @@ TRANSITIONS = ("configure", "activate", "deactivate", "cleanup")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node", nargs="?", help="name of a node (default: show all)")
-    parser.add_argument("transition", nargs="?", choices=TRANSITIONS, help="what it shall do (default: show its state)")
+    parser.add_argument("transition", nargs="?", choices=TRANSITIONS,
+                        help="transition to make (default: show its state)")
     options.namespace(parser)
     options.wait(parser, "for the node")
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bags", nargs="+", metavar="BAG")
     play = parser.add_argument_group("publishing")
-    play.add_argument("--rate", type=float, default=1.0, help="times real time")
+    play.add_argument("--rate", type=float, default=1.0, help="speed; 1: as it was recorded")
     play.add_argument("--start", type=float, default=0.0, metavar="S", help="s after the beginning of the bag")
     play.add_argument("--duration", type=float, metavar="S", help="s of the bag to play")
     play.add_argument("--loop", action="store_true", help="begin again at the end")
@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     test.add_argument("--urdf", metavar="FILE", help="the robot's: actions of a tool are compared in m and rad")
     test.add_argument("--every", type=int, default=1, help="ask for a chunk at every n-th step of the policy's clock")
-    test.add_argument("--seed", type=int, default=0, help="of the policies' noise")
+    test.add_argument("--seed", type=int, default=0, help="of the random numbers that actions are sampled with")
     test.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
     add_cut_arguments(test, required=False)
 

@@ -23,7 +23,7 @@ _REPEAT = 0.05  # s between two stops until one is followed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("instruction", nargs="?", metavar="TEXT", help="what the robot shall do")
+    parser.add_argument("instruction", nargs="?", metavar="TEXT", help="the instruction, a sentence")
     parser.add_argument("--stop", action="store_true", help="take the instruction back: the robot brakes and holds")
     options.namespace(parser)
     options.wait(parser, "for the nodes, and again for them to follow")

@@ -1,6 +1,6 @@
 """Triton kernels of what lies between the products of a Gemma layer: they compute in float32 and round at the end.
 
-Needs triton, which torch for a GPU brings along. Without a GPU they run in Triton's interpreter (`TRITON_INTERPRET=1`),
+Needs triton, which torch for a GPU depends on. Without a GPU they run in Triton's interpreter (`TRITON_INTERPRET=1`),
 which is for tests: it is slow.
 """
 

@@ -22,6 +22,7 @@ from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import parameter_value_to_python
 
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import read_token
 from vla_ros.core.text import plain
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
@@ -62,7 +63,7 @@ class ConsoleNode(ManagedNode):
         values = self.parameters
         self._robot = robot = self.load_robot()
         local = values.listen in THIS_MACHINE
-        token = "" if local else _token(values.token_file)
+        token = "" if local else read_token(values.token_file) if values.token_file else secrets.token_urlsafe(16)
         self._fixed: list[Check] = []
         views: dict[str, Any] = {}
         self._processor = None
@@ -289,14 +290,6 @@ def _seconds(wish: dict[str, Any]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_LIMIT:
         raise InputError(f"time limit: expected 0 (none) to {_LONGEST_LIMIT:g} s")
     return float(value)
-
-
-def _token(file: str) -> str:
-    if not file:
-        return secrets.token_urlsafe(16)
-    from vla_ros.policies.server_file import read_token
-
-    return read_token(file)
 
 
 def main(args: list[str] | None = None) -> int:

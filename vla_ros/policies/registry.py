@@ -130,7 +130,7 @@ def located(path: Path) -> Path:
     for place in INSIDE:
         if (path / place / "config.json").is_file():
             return path / place
-    # A run whose link "last" did not come along when it was copied.
+    # A run whose link "last" was lost when it was copied.
     files = (file for start in ("", "checkpoints/") for end in ("", "pretrained_model/")
              for file in path.glob(f"{start}*[0-9]/{end}config.json"))  # fmt: skip
     found = sorted(f.parent for f in files if STEP.fullmatch(f.parent.relative_to(path).as_posix()))

@@ -8,7 +8,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.files import read_bytes
+from vla_ros.core.files import read_token
 from vla_ros.core.records import Count, Pixels, Range, read_mapping, record
 from vla_ros.core.resources import SCHEMES, is_server
 from vla_ros.policies.embodiment import Embodiment
@@ -53,7 +53,7 @@ class ServerFile:
         server: `ws://HOST:PORT`, or `wss://` with TLS.
         token_file: its first line is sent as `Authorization: Api-Key TOKEN`.
         certificate: PEM file of the authority that signed the server's certificate; None: those that the system knows.
-        deadline: s that an answer may take, the way there and back included; a new connection too.
+        deadline: s that an answer may take, time on the network included; a new connection too.
         patience: s for the connection and the first answer when the policy is configured: a server may compile then.
         images: "raw", or "jpeg" where the server takes it.
         image_size: (height, width) that images are sent in; None: as the camera gives them.
@@ -130,12 +130,3 @@ def read_server(path: str | Path) -> ServerFile | None:
         raise InputError(f"{where}: step_dt alone, expected cameras, state and actions too, or none of them: then the "
                          "server says it")
     return file
-
-
-def read_token(path: str | Path) -> str:
-    """The first line of a file. Raises InputError where it can be no token."""
-    text = read_bytes(Path(path).expanduser(), "token file", 10_000).decode("ascii", "replace")
-    token = text.strip().split("\n")[0].strip()
-    if not token or not all("!" <= letter <= "~" for letter in token):
-        raise InputError(f"token file {path}: expected a line of printable ASCII characters without blanks")
-    return token

@@ -1,16 +1,20 @@
 """Policies composed of parts: what is trained, what is remembered, what is read, and what a checkpoint says."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import families
 import numpy as np
 import pytest
 import torch
+import yaml
 from training_data import write_dataset
 
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.policies import describe, load, registry, save
+from vla_ros.policies.modular.config import ModularConfig
 from vla_ros.policies.modular.model import remembering
 from vla_ros.runtime.session import PolicySession
 from vla_ros.training.config import TrainConfig
@@ -181,6 +185,25 @@ def test_sensors_are_read_as_they_are_measured():
         assert not torch.allclose(answer(**{name: value}), answer(), atol=1e-6), name
     with pytest.raises(InputError, match="stream 'imu': a number that is not finite"):
         answer(imu=np.full((1, 20, 6), np.nan))
+
+
+def test_the_file_of_the_page_is_a_policy():
+    """Without its folders, on shapes alone."""
+    page = (Path(__file__).parents[3] / "docs/modular.md").read_text()
+    row = yaml.safe_load(re.search(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[1])
+    config = TrainConfig.from_dict(row | {"dataset": "d", "output": "o"})
+    values = dict(config.policy)
+    for part in (values["vision"][0], values["language"]):
+        part.pop("folder")
+    sizes = {"action_dim": 6, "state_dim": 6, "cameras": ["front", "wrist"],
+             "shapes": {"front_depth": [96, 128, 1], "lidar": [512, 3], "imu": [50, 6]}}
+    policy = ModularConfig.from_dict(values | sizes, "policy").summary_network
+    assert policy.prefix == 2 * (64 + 17) + 16 + 32 + 8 + 1
+    linear = [name for name, module in policy.named_modules() if isinstance(module, torch.nn.Linear)]
+    assert any(re.fullmatch(config.lora.target, name) for name in linear)
+    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
+    assert all(any(re.search(pattern, name) for name in trained) for pattern in config.lora.full)
+    assert any(re.fullmatch(config.gradient_checkpointing, name) for name, _ in policy.named_modules())
 
 
 @pytest.mark.parametrize("changes, said", [

@@ -4,6 +4,7 @@
 const KEPT = 30;            // s of samples and chunks, so that a pause can look back
 const FUTURE = 1.2;         // s to the right of now, where chunks reach to
 const FRAME = 1000 / 30;    // ms between two pictures
+const CALM = 500;           // of those who asked for less motion
 const SPANS = [1, 2, 5, 10, 20];
 
 class Plots {
@@ -17,7 +18,8 @@ class Plots {
     this.span = 10;
     this.held = null;        // s of the robot's time at which the picture is held, null while it moves
     this.whole = false;
-    this.last = 0;
+    this.next = 0;           // ms at which the next picture is due
+    this.calm = matchMedia("(prefers-reduced-motion: reduce)");
     this.styles = null;
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { this.styles = null; });
     requestAnimationFrame(time => this.frame(time));
@@ -82,12 +84,18 @@ class Plots {
 
   frame(time) {
     requestAnimationFrame(next => this.frame(next));
-    if (document.hidden || time - this.last < FRAME - 4 || this.offset === null) return;
-    this.last = time;
-    this.views.forEach((view, index) => this.draw(view, index));
+    if (document.hidden || time < this.next - 4 || this.offset === null) return;
+    const begin = performance.now(), now = this.now();
+    const from = now - this.span, to = now + Math.min(FUTURE, this.span / 3);
+    const samples = this.samples.filter(one => one.t >= from - 0.2 && one.t <= now);
+    const chunks = [...this.chunks.values()].filter(one => one.end > from && one.t < to && one.came <= now);
+    const shown = { now, from, to };
+    this.views.forEach((view, index) => this.draw(view, index, shown, samples, chunks));
+    // A slow machine keeps most of its time for the rest of the page, and for whatever else it does.
+    this.next = time + Math.max(this.calm.matches ? CALM : FRAME, 3 * (performance.now() - begin));
   }
 
-  draw(view, index) {
+  draw(view, index, { now, from, to }, samples, chunks) {
     const { canvas, box } = view, scale = devicePixelRatio || 1;
     const rect = box.getBoundingClientRect();
     if (rect.bottom < 0 || rect.top > innerHeight) return;
@@ -99,9 +107,6 @@ class Plots {
     const pen = canvas.getContext("2d"), colour = this.colours(), joint = this.joints[index];
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const now = this.now(), future = Math.min(FUTURE, this.span / 3), from = now - this.span, to = now + future;
-    const samples = this.samples.filter(one => one.t >= from - 0.2 && one.t <= now);
-    const chunks = [...this.chunks.values()].filter(one => one.end > from && one.t < to && one.came <= now);
     const [low, high] = this.range(view, index, samples, chunks, joint);
     const x = t => (t - from) / (to - from) * width, y = v => height - 8 - (v - low) / (high - low) * (height - 30);
 

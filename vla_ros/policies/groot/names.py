@@ -60,7 +60,7 @@ RULES = (
     (_HEAD + r"model\.proj_out_1\.(.*)", r"head.modulation.\1"),
     (_HEAD + r"model\.proj_out_2\.(.*)", r"head.out.\1"),
 )
-# Of N1.7 as LeRobot has it, for the way back.
+# Of N1.7 as LeRobot has it, for export.
 N1_7 = tuple((key.replace(_TEXT, r"backbone\.model\.model\.language_model"), name) for key, name in RULES
              if not key.startswith((_EAGLE + "vision", _EAGLE + "mlp1", r"backbone\.(?:")) or key.startswith(_TEXT))
 _LM_HEAD = re.compile(r"backbone\.(?:eagle_model|model)\.(?:language_model\.)?lm_head\.weight")

@@ -11,7 +11,7 @@ from vla_ros.policies.parts.choice import Choice, chosen
 from vla_ros.policies.parts.registry import ENCODERS, FUSIONS, HEADS, LANGUAGES, PROJECTORS, TEMPORALS, VISION
 
 MOST_TOWERS = 16
-Shape = tuple[int, ...]
+Shape = tuple[Annotated[int, Range(1, 1_000_000)], ...]
 
 
 @dataclass(frozen=True)

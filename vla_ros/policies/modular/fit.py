@@ -40,6 +40,10 @@ def checked(policy: Any) -> None:
     if policy.fusion:
         _given(config.fusion, policy.fusion, (sources,), (BATCH, policy.fusion.tokens, width), "images and sensors",
                config.language.title)
+    tokens, most = policy.prefix + config.text_length, policy.language.most
+    if 0 < most < tokens:
+        raise InputError(f"policy: {tokens} tokens, {config.language.title} reads at most {most}; expected fewer: a "
+                         "projector with queries, a shorter text_length")
     tokens = policy.prefix + 2
     x, valid = torch.empty(BATCH, tokens, width, device="meta"), torch.ones(BATCH, tokens, device="meta").bool()
     hidden = _given(config.language, policy.language, (x, valid), tuple(x.shape), "its embeddings", config.head.title)

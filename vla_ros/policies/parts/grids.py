@@ -32,6 +32,7 @@ class GridEncoder(Encoder):
     """Of streams of shape (height, width, channels)."""
 
     Size, tokens = GridSize, CELLS**2
+    float32 = ("",)  # as the statistics of batch normalisation are
 
     def __init__(self, size: GridSize, shape: tuple[int, ...], out: int) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ class Part(nn.Module, ABC):
     """
 
     Size: ClassVar[type] = NoSize
-    float32: ClassVar[tuple[str, ...]] = ()
+    float32: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -143,7 +143,10 @@ class Language(Part):
     Attributes:
         width: of an embedding and of a hidden state.
         vocabulary: how many tokens it embeds. `Size` has a field of that name, 0: as many as the tokenizer has.
+        most: tokens that it reads at most; 0: any number.
     """
+
+    most: ClassVar[int] = 0
 
     width: int
     vocabulary: int

@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vla_ros.core.errors import InputError
-from vla_ros.core.records import Count, Inner, Range, Width
+from vla_ros.core.errors import InputError, shown
+from vla_ros.core.records import Count, Inner, Range, Width, value_of
 from vla_ros.nn.attention import causal_mask
 from vla_ros.policies.parts.kinds import Language
 from vla_ros.policies.parts.pretrained import said, take_folder, with_numbers
@@ -56,7 +56,9 @@ class TransformersLanguage(Language):
             "num_attention_heads": size.num_attention_heads, "num_key_value_heads": size.num_key_value_heads,
             "intermediate_size": size.intermediate_size, "vocab_size": size.vocabulary,
             "rope_parameters": {"rope_type": "default", "rope_theta": size.rope_theta},
-            "rms_norm_eps": size.rms_norm_eps, "attention_dropout": 0.0, "use_cache": False,
+            # Of fresh weights: a layer keeps the size of what goes through it, however narrow the model is.
+            "initializer_range": size.hidden_size**-0.5, "rms_norm_eps": size.rms_norm_eps,
+            "attention_dropout": 0.0, "use_cache": False,
             "pad_token_id": None, "bos_token_id": None, "eos_token_id": None,  # else the embedding has a row of zeros
         }))
 
@@ -72,8 +74,14 @@ class TransformersLanguage(Language):
         if rope.get("rope_type", "default") != "default":
             raise InputError(f"{folder}: rope_type {rope['rope_type']!r}, expected 'default', as nothing else is "
                              "supported")
-        if "head_dim" in row and row["head_dim"] != row["hidden_size"] // row["num_attention_heads"]:
-            raise InputError(f"{folder}: head_dim {row['head_dim']}, expected hidden_size / num_attention_heads")
+        if missing := [name for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+                       if name not in row]:
+            raise InputError(f"{folder}: config.json lacks {', '.join(missing)}")
+        width = value_of(Width, row["hidden_size"], f"{folder}: config.json: hidden_size")
+        heads = value_of(Count, row["num_attention_heads"], f"{folder}: config.json: num_attention_heads")
+        if row.get("head_dim") not in (None, width // heads):
+            raise InputError(f"{folder}: head_dim {shown(row['head_dim'])}, expected {width // heads}, hidden_size / "
+                             "num_attention_heads")
         names = set(LanguageSize.__dataclass_fields__) - {"vocabulary", "rope_theta"}
         found = {name: row[name] for name in names if name in row}
         found.setdefault("num_key_value_heads", row.get("num_attention_heads"))
@@ -118,9 +126,9 @@ class Llama(TransformersLanguage):
 
 
 class Phi3(TransformersLanguage):
-    """A window of attention that a folder names (2047 tokens in Phi-3-mini-4k) is longer than what a policy reads."""
+    """Beyond `most` tokens Phi-3-mini-4k sees a window of them, which is not done here."""
 
-    kind = "phi3"
+    kind, most = "phi3", 2047
 
     @staticmethod
     def make(row: Mapping[str, Any]) -> nn.Module:

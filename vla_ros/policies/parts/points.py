@@ -62,6 +62,7 @@ class PointNetEncoder(PointEncoder):
     """One token of the strongest and the mean features (Qi et al. 2017, https://arxiv.org/abs/1612.00593)."""
 
     tokens = 1
+    float32 = ("",)  # as the statistics of batch normalisation are
 
     def __init__(self, size: object, shape: tuple[int, ...], out: int) -> None:
         super().__init__(shape)

@@ -55,6 +55,8 @@ class SeriesEncoder(Series):
 class ConvSeriesEncoder(Series):
     """Convolutions over time; of `layers`, the first gives 64 numbers and the others 128."""
 
+    float32 = ("",)  # as the statistics of batch normalisation are
+
     @dataclass(frozen=True)
     class Size(SeriesSize):
         """With three layers."""

@@ -57,6 +57,7 @@ class ResNetTower(Vision):
 
     def __init__(self, size: ResNetSize, cameras: int, text_width: int) -> None:
         super().__init__()
+        self.float32 = ("",) if size.norm == "batch" else ()  # its statistics are
         self.net = ResNet(size.depth, size.norm, size.channels)
         rows, columns = feature_size(size.image_size, size.image_size)
         self.image, self.tokens, self.width = size.image_size, rows * columns, self.net.out_channels

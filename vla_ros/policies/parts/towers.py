@@ -97,9 +97,17 @@ class SiglipTower(TransformersTower):
         return SiglipVisionModel(SiglipVisionConfig(**_common(size), vision_use_head=size.pooling_head))
 
 
+@dataclass(frozen=True)
+class ClipSize(TowerSize):
+    """With CLIP's patches."""
+
+    patch_size: Count = 32
+
+
 class ClipTower(TransformersTower):
     """The last hidden states are those before the last norm, as transformers has them."""
 
+    Size = ClipSize
     kinds, fixed = ("clip", "clip_vision_model"), {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5}
     before, unread = 1, ("vision_model.post_layernorm.",)
     mean, std = CLIP_PIXELS

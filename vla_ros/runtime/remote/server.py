@@ -34,7 +34,7 @@ from vla_ros.runtime.remote.wire import pack
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
 _LEAST_REQUEST = 16 << 20  # bytes of a question that are always taken
-_SILENT = logging.getLogger("vla_ros.websockets")  # a stranger's garbage is no line of ours
+_SILENT = logging.getLogger("vla_ros.websockets")  # garbage that a client sends is not logged
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class PolicyServer:
             self._free.append(session)  # the next one to come meets what this one met
 
     def _tell(self, text: str) -> None:
-        """At most ten lines a second: what strangers do must not fill a disk."""
+        """At most ten lines a second: what clients send must not fill a disk."""
         now = time.monotonic()
         while self._told and now - self._told[0] > 1.0:
             self._told.popleft()
