@@ -61,6 +61,7 @@ def random_settings(rng: np.random.Generator) -> Settings:
         overrun_limit=float(rng.choice([0.1, 0.1, 0.03, 1.0])),
         clock_jump_limit=float(rng.choice([0.5, 0.05, 60.0])),
         start_tolerance=float(rng.choice([0.1, 0.0, 1.0])),
+        resume="automatic",  # else it would stand most of the time
         admission=careless if rng.random() < 0.5 else AdmissionRules(),
     )
 

@@ -4,7 +4,8 @@
 
 The executor is the one that executor_node feeds; delays are injected in simulated time, so the machine's speed does
 not matter. Five ways of execution:
-    ensemble, latest, rtc   the executor's modes; the policy infers again as soon as it is done, at most at 10 Hz
+    ensemble, latest, rtc   the executor's modes; the policy infers again as soon as it is done, at most at 10 Hz.
+                            "ensemble -1" is ensemble with another ensemble_m than the default
     wait                    the naive runner: execute the chunk row by row, then observe, wait for the next chunk; the
                             rows are sent as they are
     wait, limited           the same rows through the executor's limits
@@ -62,7 +63,9 @@ class Overlapping:
 
     def __init__(self, robot: RobotSpec, session: PolicySession, mode: str, text: str, delay_ticks: int) -> None:
         self._session, self._text, self._delay = session, text, delay_ticks
-        self._executor = Executor(Limits.merge(robot), robot.control_rate, Settings(mode=mode))
+        name, _, m = mode.partition(" ")
+        settings = Settings(mode=name, ensemble_m=float(m)) if m else Settings(mode=name)
+        self._executor = Executor(Limits.merge(robot), robot.control_rate, settings)
         self._executor.set_instruction(text)
         self._rtc = mode == "rtc"
         self._pending: tuple[int, int, Inference] | None = None  # ready at tick, stamp, chunk
@@ -226,7 +229,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20_000, help="of the first layout")
     parser.add_argument("--delays", type=float, nargs="+", default=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5], metavar="S")
     parser.add_argument("--tasks", nargs="+", default=["touch", "pick"])
-    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--modes", nargs="+", default=list(MODES), help=f"{', '.join(MODES)}, 'ensemble M'")
     parser.add_argument("--time-limit", type=float, default=12.0, metavar="S")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)

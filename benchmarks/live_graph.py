@@ -63,7 +63,7 @@ def live_graph(
         graph.start(
             "executor_node",
             modules.get("executor_node"),
-            parameters={"robot": str(robot), **(executor or {})},
+            parameters={"robot": str(robot), "resume": "automatic", **(executor or {})},
             environment=variables,
         )
         graph.wait_for(lambda: states.get("joints"), "the simulator's joint states")

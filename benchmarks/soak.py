@@ -181,7 +181,7 @@ class Soak:
     def start(self) -> None:
         self.graph.start("sim_node", parameters={"robot": str(ROBOT)})
         self.start_policy()
-        parameters = {"robot": str(self.robot_file), "overrun_limit": OVERRUN_LIMIT_NS * 1e-9}
+        parameters = {"robot": str(self.robot_file), "overrun_limit": OVERRUN_LIMIT_NS * 1e-9, "resume": "automatic"}
         self.graph.start("executor_node", parameters=parameters)
         self.graph.wait_for(lambda: self._measured, "the simulator's joint states")
         self.graph.bring_up("policy_node", "executor_node")

@@ -40,6 +40,7 @@ ARGUMENTS = {
     "record_limit": ("0", "s after which the recording ends, 0: never"),
     "output": ("", "folder of the bag, with strftime codes; empty: ROBOT_DATE_TIME here"),
     "markers": ("false", "draw chunk and command for RViz and Foxglove"),
+    "console": ("false", "the operator's page in a browser, on this machine alone: http://localhost:8080/"),
 }
 
 
@@ -60,14 +61,20 @@ def nodes(context: LaunchContext) -> list:
     }
     recorder = common | {"output": given(context, "output"), "time_limit": given(context, "record_limit", float)}
     recorder["compressed_images"] = True
+    console = given(context, "console", bool)
+    record = given(context, "record", bool)
+    if console and not record:  # the page begins and ends recordings
+        recorder["autostart"] = False
+    page = common | {"policy": policy["policy"]}
     markers = common | {name: executor[name] for name in ("urdf", "robot_description", "robot_description_topic")}
     return [
         *node(context, "policy_node", policy, file=given(context, "policy_params"), respawn=respawn),
         *node(context, "executor_node", executor, file=given(context, "executor_params"),
               defaults=["autostart_after_policy:=true"]),
         *node(context, "task_node", common, respawn=respawn),
-        *(node(context, "recorder_node", recorder, needed=False) if given(context, "record", bool) else []),
+        *(node(context, "recorder_node", recorder, needed=False) if record or console else []),
         *(node(context, "marker_node", markers, needed=False) if given(context, "markers", bool) else []),
+        *(node(context, "console_node", page, needed=False) if console else []),
     ]  # fmt: skip
 
 

@@ -1,6 +1,9 @@
-"""Write the tables of fields in docs/robot_file.md and docs/policy_file.md anew, from the dataclasses that read them.
+"""Write what the docs have of the code anew.
 
     python scripts/reference.py
+
+In docs/robot_file.md and docs/policy_file.md the tables of fields, from the dataclasses that read them; in
+docs/troubleshooting.md all behind `<!-- remedies -->`, from `vla_ros.control.remedies`.
 
 Between `<!-- fields of MODULE.CLASS -->` and the next blank line stands one row a field: its type, its default, and
 what the class says of it (under `Attributes:`, or in a comment beside the field or above it).
@@ -17,8 +20,11 @@ from io import StringIO
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from vla_ros.control import remedies
+
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ("robot_file.md", "policy_file.md")
+PAGES = ("robot_file.md", "policy_file.md", "troubleshooting.md")
+_REMEDIES = "<!-- remedies -->\n"
 _MARK = re.compile(r"(<!-- fields of (\S+)\.(\w+) -->\n)(?:\|.*\n)*")
 
 
@@ -79,7 +85,9 @@ def table(kind: type) -> str:
 
 
 def rewritten(page: str) -> str:
-    """The page with its tables as the classes have them now."""
+    """The page with its tables as the classes have them now, and the remedies."""
+    above, mark, _ = page.partition(_REMEDIES)
+    page = f"{above}{mark}\n{remedies.page()}" if mark else page
     return _MARK.sub(lambda found: found[1] + table(getattr(import_module(found[2]), found[3])), page)
 
 

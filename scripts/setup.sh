@@ -7,7 +7,24 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
 
 say() { printf 'setup: %s\n' "$*" >&2; }
+step() { say "step $1 of 4, ${SECONDS} s: $2"; }
 die() { say "$*"; exit 1; }
+
+# pip's output on standard input: how far it is, and what is large.
+progress() {
+  local line found=0
+  while IFS= read -r line; do
+    if [[ $line == "Collecting "* || $line == "Processing "* ]]; then
+      found=$((found + 1))
+      [ $((found % 20)) != 0 ] || say "  $found packages found"
+    elif [[ $line =~ Downloading\ ([^\ ]*/)?([^\ /]+)\ \(([0-9]+)(\.[0-9]+)?\ ([MG])B\) ]]; then
+      [ "${BASH_REMATCH[5]}" = M ] && [ "${BASH_REMATCH[3]}" -lt 20 ] ||
+        say "  downloading ${BASH_REMATCH[2]}, ${BASH_REMATCH[3]} ${BASH_REMATCH[5]}B"
+    elif [[ $line == "Installing collected packages: "* ]]; then
+      say "  installing $found packages"
+    fi
+  done
+}
 
 # Two set-ups at a time would spoil each other; the second one waits.
 mkdir -p .ros
@@ -57,12 +74,12 @@ command -v make >/dev/null || missing+=(make)
 [ ${#missing[@]} = 0 ] || install_system_packages "build tools" "${missing[@]}"
 
 # --- Python packages --------------------------------------------------------------------------------------
-requirements=(base bags train sim tool remote dev ros)
+requirements=(base bags train sim tool remote engine dev ros)
 files=()
 for name in "${requirements[@]}"; do files+=("requirements/$name.txt"); done
 wanted=$({ echo "$root $version"; cat "${files[@]}" requirements/constraints.txt pyproject.toml; } | sha256sum | cut -d' ' -f1)
 if [ "$(cat .venv/.complete 2>/dev/null)" != "$wanted" ]; then
-  say "installing Python packages into .venv (minutes, the first time)"
+  step 1 "installing Python packages into .venv (minutes, the first time)"
   # An installation that was cut off, or one by another Python or at another place, is made anew.
   if [ ! -e .venv/.complete ] || [ ! -e ".venv/lib/python$version" ] ||
      [ "$(cat .venv/.root 2>/dev/null)" != "$root" ]; then
@@ -71,15 +88,15 @@ if [ "$(cat .venv/.complete 2>/dev/null)" != "$wanted" ]; then
   rm -f .venv/.complete
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   echo "$root" >.venv/.root
-  pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input --quiet)
+  pip=(env PYTHONUNBUFFERED=1 .venv/bin/python -m pip --disable-pip-version-check --no-input)
   # Without an NVIDIA GPU the small CPU build of torch will do, if its index can be reached.
   if ! command -v nvidia-smi >/dev/null; then
     "${pip[@]}" install --no-deps --retries 0 --timeout 20 --index-url https://download.pytorch.org/whl/cpu \
-      "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/base.txt)" 2>/dev/null ||
+      --progress-bar off "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/base.txt)" 2>/dev/null | progress ||
       say "no CPU-only build of torch at hand, taking the ordinary one"
   fi
-  "${pip[@]}" install -c requirements/constraints.txt "${files[@]/#/-r}"
-  "${pip[@]}" install --no-deps --no-build-isolation --editable .
+  "${pip[@]}" install --progress-bar off -c requirements/constraints.txt "${files[@]/#/-r}" | progress
+  "${pip[@]}" install --quiet --no-deps --no-build-isolation --editable .
   echo "$wanted" >.venv/.complete
 fi
 
@@ -89,7 +106,7 @@ wanted=$({ echo "$root $version"; cat CMakeLists.txt package.xml msg/* action/* 
   cat test/interfaces/*/*.* test/interfaces/*/msg/*; } |
   sha256sum | cut -d' ' -f1)
 if [ "$(cat .ros/complete 2>/dev/null)" != "$wanted" ]; then
-  say "building the messages into .ros"
+  step 2 "building the messages into .ros (a minute)"
   rm -rf .ros/src .ros/build .ros/install .ros/complete
   # From a copy of the sources: CMake refuses to export include folders (those of .venv) inside the source folder.
   mkdir -p .ros/src/vla_ros
@@ -99,9 +116,15 @@ if [ "$(cat .ros/complete 2>/dev/null)" != "$wanted" ]; then
   CMAKE_PREFIX_PATH=$VIRTUAL_ENV AMENT_PREFIX_PATH=$VIRTUAL_ENV colcon --log-base .ros/log build --merge-install \
     --base-paths .ros/src test/interfaces --build-base .ros/build --install-base .ros/install \
     --cmake-args -DPython3_EXECUTABLE="$VIRTUAL_ENV/bin/python" -DVLA_ROS_INTERFACES_ONLY=ON \
-    </dev/null >.ros/build.log 2>&1 || { tail -n 40 .ros/build.log >&2; die "the messages did not build (.ros/build.log)"; }
+    </dev/null 2>&1 | tee .ros/build.log | sed -nu 's/^\(Starting\|Finished\)/setup:   \1/p' >&2 || { tail -n 40 .ros/build.log >&2; die "the messages did not build (.ros/build.log)"; }
   python -c 'import vla_ros.msg, vla_ros.action' || die "the messages were built but cannot be imported"
   echo "$wanted" >.ros/complete
+fi
+
+# --- a browser, for the console's test where tests are run for good -----------------------------------------
+if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && ! { command -v chromium && command -v chromedriver; } >/dev/null; then
+  (install_system_packages "the browser of the console's test" chromium chromium-driver) ||
+    say "without a browser: the console's test will be skipped"
 fi
 
 # --- graphics ---------------------------------------------------------------------------------------------
@@ -119,9 +142,11 @@ find_graphics() {
   return 1
 }
 if [ ! -e .ros/graphics ]; then
+  step 3 "looking for a graphics library of the simulator"
   find_graphics || {
     install_system_packages "graphics libraries of the simulator" \
       libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libosmesa6
     find_graphics || die "the simulator cannot draw, neither through EGL nor through OSMesa"
   }
 fi
+[ "$SECONDS" -lt 5 ] || step 4 "set up"

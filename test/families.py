@@ -14,9 +14,9 @@ from vla_ros.training.config import TrainConfig
 
 FAMILIES = (
     "pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla", "openvla_oft",
-    "robovlms", "robovlms_discrete",
+    "robovlms", "robovlms_discrete", "modular",
 )  # fmt: skip
-GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1", "groot")
+GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1", "groot", "modular")
 TOKENS = ("tokens", "pi0_fast", "openvla", "robovlms_discrete")  # that answer with tokens
 FOREIGN = ("tokens", "recurrent", "planner")  # of test/foreign
 # Another kind of a family -> the family.
@@ -51,6 +51,12 @@ def config(family: str) -> dict:
         if family == "robovlms_discrete":
             head = {"head": "discrete", "chunk": 1, "window": 1, "text_length": 14}
         return values | {"backbone": {"kind": "stem", "vision": vision, "text": text}} | head | {"hidden": 16}
+    if family == "modular":
+        siglip, stem = values["vision"]
+        values["vision"] = [siglip | {"image_size": SIDE, "num_hidden_layers": 1}, stem | {"image": SIDE, "width": 64}]
+        values["language"] |= {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
+        values["head"] |= {"hidden": 64, "layers": 1, "mlp": 128, "num_steps": 3}
+        return values | {"horizon": 6}
     if family == "groot":
         values["vision"] = {**VIT, "grid": 2, "patch": 12}
         values |= {"image_size": [SIDE, SIDE], "chunk_size": 6, "num_steps": 3}

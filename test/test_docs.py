@@ -10,6 +10,9 @@ from doc_blocks import LANGUAGES, ROOT, blocks, commands, lines_of, pages, prose
 from doc_checks import examples, problems, problems_of_prose
 from doc_commands import shrunk
 
+from vla_ros.control import remedies
+from vla_ros.control.admission import Reason
+from vla_ros.control.supervisor import Cause, State
 from vla_ros.core.robot import RobotSpec
 
 PAGES = pages()
@@ -49,6 +52,25 @@ def test_tables_of_fields_are_the_classes_own(name: str, monkeypatch):
     page = (ROOT / "docs" / name).read_text(encoding="utf-8")
     assert page.count("| **required** |") > 3
     assert rewritten(page) == page, "run scripts/reference.py"
+
+
+def test_the_page_of_remedies_is_of_all_causes_and_refusals_and_of_messages_that_exist(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    from reference import rewritten
+
+    file = ROOT / "docs" / "troubleshooting.md"
+    page = file.read_text(encoding="utf-8")
+    assert rewritten(page) == page, "run scripts/reference.py"
+    assert {*remedies.CAUSES} == {*Cause} - {Cause.NONE} and {*remedies.REASONS} == {*Reason}
+    assert {*remedies.STATES} | {State.APPROACHING, State.EXECUTING, State.HOLDING, State.STOPPED} == {*State}
+    entries = [entry for kinds in remedies.PARTS.values() for kind in kinds for entry in kind.items()]
+    sections = [remedies.section(key).partition("#")[2] for key, _ in entries]
+    assert {*sections} <= anchors(file) and len({*sections}) == len(sections)
+    code = "".join(path.read_text() for path in (ROOT / "vla_ros").rglob("*.py") if path.name != "remedies.py")
+    for words in (*remedies.SAID, *(remedy.says for _, remedy in entries)):
+        assert words in code, words
+    for name in re.findall(r"`([a-z]+_[a-z_]+)`", page):  # parameters and fields
+        assert name in code, name
 
 
 @pytest.mark.parametrize("page", ["docs/robot_file.md", "README.md"])

@@ -408,7 +408,11 @@ def test_the_commands(tmp_path, capsys, monkeypatch):
     data = tmp_path / "data"
     command = ["dataset", "build", str(path), str(path), "-o", str(data), "--robot", str(robot), "--image-size", "16"]
     assert main(command) == 0
-    assert "4 episodes, 100 frames (10.0 s)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "4 episodes, 100 frames (10.0 s)" in said
+    assert said.startswith("10 frames a second (the default, the robot file's cameras: front ")
+    assert "; --fps sets another); step_dt of a policy trained on them is 0.1 s\n" in said
+    assert main([*command, "--fps", "0"]) == 2 and "fps 0.0, expected above 0" in capsys.readouterr().err
     assert main(command) == 2
     assert "exists already" in capsys.readouterr().err
     before = sorted(data.rglob("*"))

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CompressedImage
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from vla_ros.bags.writer import BagWriter
+from vla_ros.cli import demo_pictures
 from vla_ros.cli.demo_pictures import BANNER, write_plot, write_video
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.chunk import Part, Targets
@@ -98,6 +99,16 @@ def test_the_video_plays_anywhere_and_keeps_the_times(bag, steps, tmp_path):
     assert first.shape == (120 + BANNER, 320, 3)
     assert first[:BANNER].max() > 200  # something is written
     assert abs(float(first[BANNER:].mean()) - 60) < 5
+
+
+def test_the_video_of_a_busy_machine_plays_at_real_speed(steps, tmp_path, monkeypatch):
+    """Its frames come when they come."""
+    times, picture = [0.0, 2.0, 2.05, 5.5], np.zeros((48, 64, 3), np.uint8)
+    frames = [(START + round(at * NS), {camera.name: picture for camera in ROBOT.cameras}) for at in times]
+    monkeypatch.setattr(demo_pictures, "read_frames", lambda bag, robot: frames)
+    assert write_video(tmp_path, ROBOT, steps, tmp_path / "demo.mp4") == 4
+    with av.open(str(tmp_path / "demo.mp4")) as container:
+        assert [round(frame.time, 3) for frame in container.decode(video=0)] == times
 
 
 def test_the_plot_is_drawn(bag, steps, tmp_path):

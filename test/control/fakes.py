@@ -32,7 +32,8 @@ class World:
         self.period_ns = round(NS / rate)
         self.clock, self.messages, self.periods = clock, 0, SimulatedPeriods(rate, 0.5)
         limits = limits or Limits.merge(robot(jerk, gripper=True))
-        self.executor = Executor(limits, rate, Settings(**settings), clock > 0, *([arm] if arm else []))
+        settings = Settings(**{"resume": "automatic"} | settings)
+        self.executor = Executor(limits, rate, settings, clock > 0, *([arm] if arm else []))
         self.names = self.executor.limits.names
         self.now_ns, self.steady_ns = 1_000 * NS, 5 * NS
         self.measured, self.stuck, self.joints = home.copy(), False, True

@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 from control.robots import robot
 
@@ -137,3 +138,12 @@ def test_what_does_not_fit_together_is_refused():
         Limits.merge(robot(), {"other": UrdfLimit()})
     with pytest.raises(InputError, match="joint lift: .* leave no room"):
         Limits.merge(robot(), {"lift": UrdfLimit(0.6, 0.9)})
+
+
+def test_which_limit_holds_a_joint_back():
+    bounds = Limits.merge(robot(gripper=True))
+    middle = 0.5 * (bounds.lower + bounds.upper)
+    assert bounds.binding(middle, np.zeros(3)) == ["acceleration"] * 3
+    assert bounds.binding(middle, bounds.velocity * [1, -1, 0.5]) == ["velocity", "velocity", "acceleration"]
+    ends = np.array([bounds.lower[0], bounds.upper[1], middle[2]])
+    assert bounds.binding(ends, np.zeros(3)) == ["position", "position", "acceleration"]

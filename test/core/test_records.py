@@ -198,6 +198,11 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
         ({"joint_prefix": ["a_", "b_"]}, r"joint_prefix \('a_', 'b_'\), expected one for each of 1 topics"),
         ({"cameras": None}, "cameras: None, expected a list"),
         ({"control_rate": "fast"}, "control_rate: 'fast', expected a number"),
+        ({"control_rate": "62,5"}, "control_rate: '62,5', expected a number; decimals have a point: 62.5"),
+        ({"joints": [yaml.safe_load("{name: pan, lower: -1,5, upper: 1}")]},
+         r"joints\[0\]\.5: unknown field, .*; decimals have a point, and a comma begins the next field"),
+        ({"tool": {"lower": yaml.safe_load("[-0,4, -0,4, 0,1]")}},
+         r"tool\.lower: \[0, 4, 0, 4, 0, 1\], expected 3 values; decimals have a point, and a comma begins the next"),
         ({"groups": [good["groups"][0] | {"joints": [1]}]}, r"groups\[0\]\.joints\[0\]: 1, expected a string"),
     ):
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(good | changes))

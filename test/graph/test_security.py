@@ -35,11 +35,13 @@ def test_what_moves_the_robot_is_given_to_one_enclave_each():
         assert who_may(text, "topic", "publish", f"{group.topic}/claim") == {"executor_node"}
     assert who_may(text, "topic", "publish", "action_chunk") == {"policy_node"}
     assert who_may(text, "topic", "publish", "joint_states") == {"driver", "sim_node", "replay_node"}
-    assert who_may(text, "topic", "publish", "e_stop") == {"operator", "e_stop"}
-    assert who_may(text, "service", "request", "executor_node/reset_e_stop") == {"reset_e_stop"}
+    assert who_may(text, "topic", "publish", "e_stop") == {"operator", "e_stop", "console_node"}
+    assert who_may(text, "service", "request", "executor_node/reset_e_stop") == {
+        "reset_e_stop", "console_node"}
     assert who_may(text, "service", "request", "executor_node/set_parameters") == {"operator"}
-    assert who_may(text, "service", "request", "executor_node/change_state") == {"operator"}
-    assert who_may(text, "topic", "publish", "instruction") == {"operator", "task_node"}
+    assert who_may(text, "service", "request", "executor_node/change_state") == {"operator", "console_node"}
+    assert who_may(text, "topic", "publish", "instruction") == {
+        "operator", "task_node", "console_node"}
 
 
 def test_nothing_is_denied_or_given_by_a_wildcard_but_the_names_of_command_line_nodes():

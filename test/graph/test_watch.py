@@ -12,8 +12,9 @@ from rich.live import Live
 
 from vla_ros.cli import top
 from vla_ros.core.terminal import Terminal
-from vla_ros.graph.watch import CAUSES, EXECUTOR_STATES, POLICY_STATES, Watch, milliseconds
+from vla_ros.graph.watch import Display, Watch, milliseconds
 from vla_ros.msg import ActionChunk, ExecutorStatus, PolicyStatus
+from vla_ros.nodes.names import CAUSES, EXECUTOR_STATES, POLICY_STATES
 
 NAN, INF = float("nan"), float("inf")
 
@@ -21,7 +22,7 @@ NAN, INF = float("nan"), float("inf")
 def test_every_state_and_cause_has_its_name():
     assert POLICY_STATES[PolicyStatus.WAITING] == "waiting" and sorted(POLICY_STATES) == list(range(6))
     assert EXECUTOR_STATES[ExecutorStatus.APPROACHING] == "approaching" and sorted(EXECUTOR_STATES) == list(range(7))
-    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(10))
+    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(11))
 
 
 def test_a_value_without_a_name_is_said_as_it_is():
@@ -51,6 +52,42 @@ def test_who_watches_sees_what_policy_and_executor_do_not_agree_on(monkeypatch):
     take[PolicyStatus](state=PolicyStatus.UNCONFIGURED)  # it follows nothing yet
     moment[0] = 9.0
     assert watch.warnings() == []
+
+
+def test_a_dry_run_is_seen():
+    strangers = Strangers()
+    watch = Watch(Namespace(node=strangers))
+    strangers.take[ExecutorStatus](ExecutorStatus(state=ExecutorStatus.EXECUTING, dry_run=True))
+    assert dict(watch.rows())["executor"].plain == "executing, dry run: commands nothing"
+    assert "executor executing, dry run" in watch.summary()
+
+
+def test_where_the_documentation_says_what_to_do():
+    strangers = Strangers()
+    watch = Watch(Namespace(node=strangers))
+    take, page = strangers.take, "docs/troubleshooting.md#"
+    take[PolicyStatus](PolicyStatus(state=PolicyStatus.WAITING))
+    take[ExecutorStatus](ExecutorStatus(state=ExecutorStatus.STOPPED, cause=ExecutorStatus.CAUSE_UNCONFIRMED))
+    assert watch.sections() == [f"{page}policy-waiting", f"{page}unconfirmed"]
+    assert watch.summary().endswith(f"what to do: {page}policy-waiting {page}unconfirmed")
+    take[PolicyStatus](PolicyStatus(state=PolicyStatus.RUNNING))
+    no_chunk = {"state": ExecutorStatus.HOLDING, "cause": ExecutorStatus.CAUSE_NO_CHUNK}
+    take[ExecutorStatus](ExecutorStatus(**no_chunk, last_refusal="jump: joint turn", refused_chunks=3))
+    assert dict(watch.rows())["what to do"] == f"{page}no-chunk\n{page}refused-jump"
+    for state, anchor in ((ExecutorStatus.E_STOPPED, "e-stopped"), (ExecutorStatus.INACTIVE, "inactive")):
+        take[ExecutorStatus](ExecutorStatus(state=state))
+        assert watch.sections() == [page + anchor]
+    take[ExecutorStatus](ExecutorStatus(state=ExecutorStatus.EXECUTING, last_refusal="jump: once", refused_chunks=1))
+    assert watch.sections() == [] and "what to do" not in dict(watch.rows())
+
+
+def test_an_age_that_grows_is_said_once():
+    console = Terminal(file=io.StringIO(), width=200)
+    display = Display(console)
+    for age in (0.26, 0.37, 12.4):
+        display.show([], f"executor stopped, joint turn: {age:.3f} s old, limit 0.25 s")
+    display.show([], "executor stopped, joint lift: 0.300 s old, limit 0.25 s")
+    assert [line.split()[3] for line in console.file.getvalue().splitlines()] == ["turn:", "lift:"]
 
 
 class Strangers:

@@ -15,6 +15,7 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 from runtime.tiny_policy import Rememberer, Speaker, loaded
 
 from vla_ros.core.observation import Observation
+from vla_ros.msg import PolicyStatus
 from vla_ros.nodes.policy_node import PolicyNode
 from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.session import PolicySession
@@ -86,6 +87,16 @@ def test_what_begins_before_its_observation_is_asked_drops_the_answer_too():
     told(node, "pick")()
     assert node.ask(2, "touch", episode=0) == 0 and node.elapsed() == 0
     assert node.ask(3, "pick") == 1 and node.elapsed() == 0
+
+
+def test_it_waits_for_nothing_while_it_infers():
+    """However long that takes: an executor would take it for a policy without images."""
+    node, said = Node(), []
+    node._status.state = PolicyStatus.WAITING
+    node.meanwhile = lambda: said.extend(node._set_status.call_args_list)
+    assert node.ask(1) == 1
+    ((state,), values), = said  # fmt: skip
+    assert state == PolicyStatus.RUNNING and values == {"waiting_for": [], "message": ""}
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])

@@ -26,7 +26,7 @@ def test_the_table_of_parameters_is_the_nodes_own():
     assert table(ExecutorParameters) in PAGE
 
 
-CHANGED = {"mode": "rtc", "interpolation": "cubic", "on_reversals": "hold"}
+CHANGED = {"mode": "rtc", "interpolation": "cubic", "on_reversals": "hold", "resume": "confirm"}
 
 
 @pytest.mark.parametrize("kind", [Settings, AdmissionRules])

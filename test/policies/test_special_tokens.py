@@ -12,7 +12,7 @@ from vla_ros.policies import load
 from vla_ros.policies.tokenizer import JsonTokenizer, spoken
 
 READERS = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "go1", "openvla", "openvla_oft", "robovlms",
-           "robovlms_discrete")
+           "robovlms_discrete", "modular")
 
 
 @pytest.mark.parametrize("family", READERS)

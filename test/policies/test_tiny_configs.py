@@ -21,7 +21,7 @@ SIDE = 48  # pixels; a quarter of the work of the shipped size
 # drawn several times a step.
 PLANS = {"act": (50, 1e-3, 1), "diffusion": (50, 1e-3, 2), "smolvla": (75, 1e-3, 2), "pi0_fast": (75, 2e-3, 1),
          "xvla": (120, 2e-3, 1), "go1": (75, 1e-3, 2), "openvla": (60, 3e-3, 1),
-         "groot": (150, 2e-3, 4), "robovlms": (75, 1e-3, 1)}
+         "groot": (150, 2e-3, 4), "robovlms": (75, 1e-3, 1), "modular": (75, 2e-3, 2)}
 
 
 def fresh(family):
@@ -36,6 +36,8 @@ def fresh(family):
     elif family == "robovlms":
         config.policy["backbone"]["vision"] = asdict(KeypointStemSize(image=SIDE))
         config.policy["window"] = 1
+    elif family == "modular":
+        config.policy["vision"][0]["image_size"] = config.policy["vision"][1]["image"] = SIDE
     elif family == "openvla":
         config.policy.update(stem={"image": SIDE}, layers=2)
     else:

@@ -109,7 +109,8 @@ class Policy:
 def bring_up(graph, probe, robot):
     """The executor of the robot file `robot` is active; the policy that speaks to it."""
     graph.start("executor_node", parameters={"robot": str(robot), "mode": "latest", "joint_state_timeout": 10.0,
-                                             "overrun_limit": 10.0, "jump_limit": 5.0})  # fmt: skip
+                                             "overrun_limit": 10.0, "jump_limit": 5.0,
+                                             "resume": "automatic"})  # fmt: skip
     graph.configure("executor_node")
     policy = Policy(graph, probe)
     policy.until(lambda s: s.names and np.isfinite(s.measured).all(), "joint states")

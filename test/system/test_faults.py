@@ -259,6 +259,7 @@ def test_a_killed_policy_and_a_stalled_executor_in_real_time(graph, probe):
         graph,
         probe,
         use_sim_time=False,
+        resume="automatic",
         max_chunk_age=20.0,
         overrun_limit=0.5,
         session_lease=60.0,

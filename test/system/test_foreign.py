@@ -55,7 +55,7 @@ class Pair(Policy):
         super().__init__(graph)
         self.probe.record(EXECUTOR, ExecutorStatus, STATUS_QOS)
         patient = {"following_limit": 0.0, "joint_state_timeout": 10.0, "max_chunk_age": 60.0, "jump_limit": 60.0,
-                   "overrun_limit": 10.0}  # fmt: skip
+                   "overrun_limit": 10.0, "resume": "automatic"}  # fmt: skip
         parameters = {"robot": str(ROBOT_FILE), "reliable_sensors": True, **patient}
         graph.start("executor_node", parameters=parameters)
         graph.configure("executor_node")

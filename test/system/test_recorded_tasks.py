@@ -29,7 +29,8 @@ FEEDBACK = bytes((ExecutorStatus.HOLDING, PolicyStatus.IDLE))  # what follows th
 def test_runs_are_episodes(graph, probe, tmp_path: Path):
     robot, bag = tmp_path / "robot.yaml", tmp_path / "bag"
     robot.write_text(yaml.safe_dump(ROBOT))
-    graph.start("recorder_node", parameters={"robot": str(robot), "output": str(bag), "flush_period": 0.02})
+    graph.start("recorder_node", parameters={"robot": str(robot), "output": str(bag), "flush_period": 0.02,
+                                             "reliable_sensors": True})
     graph.bring_up("recorder_node")
     probe.publisher("joint_states", JointState).publish(JointState(name=["a"], position=[0.0]))
     probe.publisher("arm", JointTrajectory).publish(JointTrajectory(joint_names=["a"]))

@@ -76,7 +76,7 @@ class Source:
 
 
 def start(graph: Graph, robot: Path, bag: Path, environment: dict[str, str] | None = None, **parameters) -> None:
-    values = {"robot": str(robot), "output": str(bag), **parameters}
+    values = {"robot": str(robot), "output": str(bag), "reliable_sensors": True, **parameters}
     graph.start("recorder_node", parameters=values, environment=environment)
     graph.bring_up("recorder_node")
 

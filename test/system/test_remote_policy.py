@@ -93,7 +93,7 @@ def _lose_and_find(graph: Graph, probe: Probe, tmp_path: Path, stack: ExitStack)
     with server(tmp_path / "first.txt") as (process, port):
         policy.write_text(f"server: ws://127.0.0.1:{port}\ndeadline: 60\n")  # nothing here is about how fast it is
         graph.start("policy_node", parameters=common | {"policy": str(policy), "max_age": 30.0, "max_rate": 4.0})
-        graph.start("executor_node", parameters=common | PATIENT)
+        graph.start("executor_node", parameters=common | PATIENT | {"resume": "automatic"})
         for name in ("policy_node", "executor_node"):
             graph.configure(name)
         stack.enter_context(observed(probe))

@@ -122,7 +122,8 @@ def test_sensors_from_topics_to_a_dataset(graph: Graph, probe: Probe, robot: Pat
 
     for stream in live.streams.values():
         subscribe(graph.node, stream, taker(stream), reliable=True)
-    graph.start("recorder_node", parameters={"robot": str(robot), "output": str(tmp_path / "bag")})
+    graph.start("recorder_node", parameters={"robot": str(robot), "output": str(tmp_path / "bag"),
+                                             "reliable_sensors": True})
     graph.configure("recorder_node")
     topics = {stream.topic for stream in spec.all_streams.values()}  # the recorder hears each once
     source = Source(probe, spec, [*topics, *(stream.topic for stream in live.streams.values())])

@@ -3,6 +3,7 @@
     vla-ros bench --policy CHECKPOINT --robot so101       a real checkpoint
     vla-ros bench --policy pi0 --size tiny                random weights of the demo policy's size (or 100m, full)
     vla-ros bench --policy ws://HOST:PORT --robot so101   a policy on another machine, with the time on the network
+    vla-ros bench --policy CHECKPOINT --engine openvino   torch and OpenVINO in turn
     vla-ros bench --policy act --size full --lerobot-python PY
                                                           random weights of the published size, beside LeRobot's class
 
@@ -22,6 +23,7 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
+from vla_ros.bench.engine_peer import EnginePeer
 from vla_ros.bench.lerobot_peer import COMPARED, LeRobotPeer, find_python
 from vla_ros.bench.peers import time_peers
 from vla_ros.bench.subjects import (
@@ -42,6 +44,7 @@ from vla_ros.core.terminal import Terminal
 from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import LoadOptions, load, resolve
 from vla_ros.policies.server_file import ServerFile, read_server
+from vla_ros.runtime.engines.backends import find
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_policy, open_server, resolve_device, resolve_dtype
 from vla_ros.runtime.session import SessionOptions
@@ -56,6 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, default="so101")
     options.device(parser)
     options.dtype(parser)
+    options.engine(parser)
     options.num_steps(parser)
     parser.add_argument("--runs", type=int, default=100, help="timed inferences")
     options.threads(parser)
@@ -70,7 +74,7 @@ class Subject:
     policy: Policy
     batch: Batch
     title: str
-    peers: list[LeRobotPeer]
+    peers: list[LeRobotPeer | EnginePeer]
     problems: list[Timing]
 
 
@@ -89,6 +93,8 @@ def main(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         subject = _subject(args, device, dtype, stack)
         policy, batch = subject.policy, subject.batch
+        if engine := find(args.engine, device, dtype, False, False):
+            subject.peers.insert(0, EnginePeer(engine))
         machine = measure_machine(device, dtype)
         work = stage_work(policy, batch, args.num_steps)
         timings = _timings(subject, args, device, dtype)
@@ -110,7 +116,8 @@ def main(args: argparse.Namespace) -> int:
 def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> int:
     """Of a policy on another machine: what it takes, and no bound of this machine."""
     robot = RobotSpec.load(args.robot)
-    session = open_server(server, robot, args.device, args.dtype, SessionOptions(num_steps=args.num_steps))
+    session_options = SessionOptions(num_steps=args.num_steps, engine=args.engine)
+    session = open_server(server, robot, args.device, args.dtype, session_options)
     try:
         timing = time_server(session, example_sample(robot, session.processor, "touch the red cube"), args.runs)
     finally:

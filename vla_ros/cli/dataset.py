@@ -29,6 +29,7 @@ from vla_ros.datasets.lerobot import Dataset
 
 TIMES = (TimeElapsedColumn(), "left:", TimeRemainingColumn())
 BAR = ("{task.description}", BarColumn(), "{task.percentage:.0f} %", *TIMES)
+DEFAULT_FPS = 10.0
 MOST_OF_A_KIND = 10  # findings in the table
 
 
@@ -42,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                        "policy sees (default: as recorded)")  # fmt: skip
     build.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
     add_cut_arguments(build)
-    build.add_argument("--fps", type=float, default=10.0, help="the policy's clock, Hz")
+    build.add_argument("--fps", type=float, help=f"the policy's clock, Hz (default: {DEFAULT_FPS:g})")
     show = commands.add_parser("show", help="summary and a contact sheet")
     show.add_argument("dataset")
     options.output(show, "contact sheet to write (default: NAME_contact_sheet.png here; '' = none)", metavar="PNG")
@@ -83,7 +84,11 @@ def _build(args: argparse.Namespace) -> int:
     from vla_ros.policies.images import resize_within
 
     robot = RobotSpec.load(args.robot)
-    resize = None
+    cameras = ", ".join(f"{camera.name} {camera.rate:g} Hz" for camera in robot.cameras)
+    why = f"the default, the robot file's cameras: {cameras or 'none'}; --fps sets another"
+    args.fps, why = (DEFAULT_FPS, why) if args.fps is None else (args.fps, "--fps")
+    cuts, resize = cut_options(args), None
+    say(f"{args.fps:g} frames a second ({why}); step_dt of a policy trained on them is {1 / args.fps:.4g} s")
     if args.image_size:
         if len(args.image_size) > 2 or min(args.image_size) < 1:
             raise InputError(f"--image-size {args.image_size}, expected HEIGHT WIDTH or one number, in pixels")
@@ -91,7 +96,7 @@ def _build(args: argparse.Namespace) -> int:
     with progress(*BAR) as bar:
         task = bar.add_task("reading", total=None)
         report = build_dataset(
-            args.bags, args.output, robot, cut_options(args), args.namespace, resize, args.skip_bad,
+            args.bags, args.output, robot, cuts, args.namespace, resize, args.skip_bad,
             lambda done, total, what: bar.update(task, completed=done, total=total, description=what),
         )  # fmt: skip
         bar.update(task, completed=1, total=1)

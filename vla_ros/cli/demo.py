@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     from vla_ros.cli.demo_pictures import write_plot, write_video
-    from vla_ros.graph.demo import DemoGraph, result_table
+    from vla_ros.graph.demo import REMEDY, DemoGraph, result_table
     from vla_ros.graph.demo_bag import Step, read_motion
 
     if not args.policy.exists():
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> int:
             console.print("ending the nodes")
             return 130
         demo.finish_bag()
-        watch, robot = demo.watch, demo.robot
+        watch, robot, slow = demo.watch, demo.robot, demo.keeping_up.words
     with console.status("drawing the video and the plot"):
         write_video(folder / "bag", robot, steps, folder / "demo.mp4")
         write_plot(read_motion(folder / "bag", robot), robot, steps, folder / "commands.png")
@@ -63,4 +63,7 @@ def main(args: argparse.Namespace) -> int:
         f"{folder}: video demo.mp4, plot commands.png, bag (ros2 bag info {folder / 'bag'}), logs *.log",
         soft_wrap=True,
     )  # fmt: skip
-    return 0 if all(step.success_ns is not None for step in steps) else 1
+    done = all(step.success_ns is not None for step in steps)
+    if slow and not done:
+        console.print(f"{slow}; {REMEDY}", soft_wrap=True)
+    return 0 if done else 1

@@ -66,6 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=float, help="s of simulated time for an episode (default: by task)")
     parser.add_argument("--jobs", type=int, default=1, help="graphs that run at the same time")
     options.device(parser, default=None)
+    options.engine(parser, default=None)
     options.params(parser)
     options.output(parser, "JSON file for the results, one entry for each episode", type=Path)
 
@@ -165,7 +166,8 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="vla_ros_eval_"))
         for job in range(min(args.jobs, len(plan))):
             graph = stack.enter_context(
-                EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params)
+                EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params,
+                                args.engine)
             )
             threading.Thread(target=work, args=(graph,), name=f"job {job}", daemon=True).start()
         for _ in plan:

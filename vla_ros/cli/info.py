@@ -1,24 +1,27 @@
-"""What a checkpoint, a policy file or a robot file is.
+"""What a file or folder is, and which command opens it.
 
 vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, normalisation, clock
 vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
 vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
 vla-ros info ROBOT_FILE.yaml --urdf ROBOT.urdf    and the limits that hold beside a URDF
 vla-ros info ROBOT_FILE.yaml --sros2 > policy.xml    who may do what on its graph (docs/security.md)
+vla-ros info PATH                  a dataset, bag, training run or its config, URDF, parameter file, video, result
 """
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from vla_ros.cli import options
+from vla_ros.cli.identify import LOOKED_FOR, SUFFIXES, identify
 from vla_ros.control.limits import Limits
 from vla_ros.control.tool_pose import tool_limits
 from vla_ros.control.urdf import load_urdf
 from vla_ros.core.errors import InputError
-from vla_ros.core.hub import folder_of, no_folder
+from vla_ros.core.hub import folder_of, is_of_checkpoint, no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.robot import RobotSpec
@@ -28,7 +31,7 @@ from vla_ros.messages.observation import ObservationBuilder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="a checkpoint folder, a policy file, a robot file or its name")
+    parser.add_argument("path", help="a checkpoint folder, a policy file, a robot file or its name, or anything else")
     parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
     parser.add_argument("--sros2", action="store_true", help="with a robot file: print the SROS2 policy of its graph")
     options.namespace(parser, "with --sros2: of the nodes and the robot's topics")
@@ -39,13 +42,13 @@ def main(args: argparse.Namespace) -> int:
     console = Terminal()
     if not args.path.strip():
         raise InputError(f"{args.path!r}: expected a checkpoint folder, a policy file, a robot file or its name")
-    path = folder_of(Path(args.path))
+    path = folder_of(Path(args.path).expanduser())
+    if (found := identify(path)) is not None:
+        _refuse_options(args, path)
+        console.print(f"{path}: {found.what}\nopens with: {found.opens}", soft_wrap=True)
+        return 0
     if path.is_file():
-        if path.suffix not in (".yaml", ".yml", ".json"):
-            from vla_ros.policies.formats.pickles import not_loaded
-
-            not_loaded(path)
-        is_robot = "checkpoint" not in read_mapping(path, "file")  # a policy file has one
+        is_robot = "checkpoint" not in _mapping(path)  # a policy file has one
     else:
         is_robot = not path.is_dir()
     if is_robot:
@@ -64,23 +67,47 @@ def main(args: argparse.Namespace) -> int:
         _print_robot(console, robot)
         if args.urdf is not None:
             _print_limits(console, robot, args.urdf)
+        console.print(f"opens with: vla-ros run --robot {args.path} --policy CHECKPOINT", soft_wrap=True)
         return 0
-    for option in ("urdf", "sros2"):
-        if getattr(args, option):
-            raise InputError(f"--{option}: needs a robot file, {path} is none")
+    _refuse_options(args, path)
     from vla_ros.policies import registry
 
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    rows = dict(registry.describe(path, tokenizer=args.tokenizer))
+    try:
+        rows = dict(registry.describe(path, tokenizer=args.tokenizer))
+    except InputError as error:
+        if path.is_dir() and not any(map(is_of_checkpoint, path.iterdir())):
+            raise InputError(f"{error}; looked for {LOOKED_FOR}") from None
+        raise
     refused = rows.pop(registry.REFUSED, None)
     for title, value in rows.items():
         table.add_row(title, value)
     console.print(table)
     if refused:
         raise InputError(refused)
+    console.print(f"opens with: vla-ros run --policy {args.path} --robot ROBOT", soft_wrap=True)
     return 0
+
+
+def _refuse_options(args: argparse.Namespace, path: Path) -> None:
+    for option in ("urdf", "sros2"):
+        if getattr(args, option):
+            raise InputError(f"--{option}: needs a robot file, {path} is none")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    """What a YAML or JSON file says, whatever its name ends in."""
+    if path.suffix in (".yaml", ".yml", ".json"):
+        return read_mapping(path, "file")
+    from vla_ros.policies.formats.pickles import not_loaded
+
+    not_loaded(path)
+    try:
+        return read_mapping(path, "file")
+    except InputError as error:
+        raise InputError(f"{error}; expected YAML or JSON, or a name with one of {', '.join(SUFFIXES)}") from None
 
 
 def _print_robot(console: Terminal, robot: RobotSpec) -> None:

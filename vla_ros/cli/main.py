@@ -20,6 +20,8 @@ COMMANDS = {
     "say": ("vla_ros.cli.say", "give the robot an instruction, or stop it"),
     "e-stop": ("vla_ros.cli.e_stop", "press the e-stop, or reset it"),
     "lifecycle": ("vla_ros.cli.lifecycle", "states of the nodes, and their transitions"),
+    "console": ("vla_ros.cli.console", "the operator's page in a browser: watch, instruct, stop, record"),
+    "doctor": ("vla_ros.cli.doctor", "whether the robot can move, and why it does not"),
     "top": ("vla_ros.cli.top", "live view of a running graph"),
     "eval": ("vla_ros.cli.eval", "success of a policy in the simulator, through the graph, in lockstep"),
     "demos": ("vla_ros.cli.demonstrate", "let the scripted expert make a dataset of demonstrations"),

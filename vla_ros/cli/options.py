@@ -52,6 +52,11 @@ def threads(parser: Any) -> None:
     parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
 
 
+def engine(parser: Any, default: str | None = "torch") -> None:
+    parser.add_argument("--engine", choices=("auto", "torch", "openvino", "onnxruntime"), default=default,
+                        help="what runs the network on a CPU" + ("" if default else " (default: torch)"))
+
+
 def num_steps(parser: Any) -> None:
     parser.add_argument("--num-steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
 

@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, required=True)
     options.device(parser, default=None)
     options.dtype(parser, default=None)
+    options.engine(parser, default=None)
     options.num_steps(parser)
     parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), help="blending of chunks (default: ensemble)")
     parser.add_argument("--instruction", default="", help="publish it once everything is active")
@@ -49,7 +50,8 @@ def node_parameters(args: argparse.Namespace, dry_run: bool) -> dict[str, dict[s
     path = args.policy if is_server(args.policy) else str(Path(args.policy).expanduser().resolve())
     policy = common | {"policy": path}
     policy |= {
-        name: getattr(args, name) for name in ("device", "dtype", "num_steps") if getattr(args, name) is not None
+        name: getattr(args, name)
+        for name in ("device", "dtype", "engine", "num_steps") if getattr(args, name) is not None
     }
     executor = common | ({"dry_run": True} if args.dry_run or dry_run else {})
     if args.mode:

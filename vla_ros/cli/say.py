@@ -3,6 +3,7 @@
     vla-ros say "pick up the red cube"
     vla-ros say --stop
 
+After a stop of more than 2 s the robot waits for the instruction, the same or another (`resume` of executor_node).
 --stop waits for nobody, and repeats itself until the executor has heard it. Where neither node is there (while a person
 demonstrates), whoever listens is told, a recorder for example.
 As `ros2 topic pub --once -w 3 /instruction std_msgs/msg/String "data: 'pick up the red cube'"`, but it waits for the
@@ -52,14 +53,20 @@ def main(args: argparse.Namespace) -> int:
             return set(map(node_name, graph.node.get_subscriptions_info_by_topic(publisher.topic_name)))
 
         def there() -> bool:
+            if None in taken():
+                return False
             return wanted <= listeners() and publisher.get_subscription_count() >= len(wanted)
 
         def others_alone() -> bool:  # a recorder, while a person shows what is to be learned
             return discovered < time.monotonic() and not wanted & listeners() and publisher.get_subscription_count() > 0
 
+        def taken() -> list[int | None]:  # how many instructions each has had
+            return [said and said.instructions for said in (watch.policy, watch.executor)]
+
         def followed() -> bool:
             told = [watch.executor] if args.stop else [watch.policy, watch.executor]
-            return all(said is not None and said.instruction_id == identity for said in told)
+            news = args.stop or all(now != then for now, then in zip(taken(), before, strict=True))
+            return news and all(said is not None and said.instruction_id == identity for said in told)
 
         if args.stop:  # a stop waits for nobody: whoever is there hears it, again and again until the executor says so
             graph.node.create_timer(_REPEAT, lambda: publisher.publish(String(data="")))
@@ -68,6 +75,7 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"{publisher.topic_name}: {silent} did not listen within {args.wait:g} s, "
                              "expected `vla-ros run` or a launch file to have started it")
         else:
+            before = taken()
             publisher.publish(String(data=text))
         follows = graph.wait_until(lambda: followed() or others_alone(), args.wait)
         if others_alone():

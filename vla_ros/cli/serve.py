@@ -15,6 +15,7 @@ import ssl
 
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
+from vla_ros.core.files import read_token
 from vla_ros.core.records import read_mapping, record
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.text import say
@@ -35,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     options.device(parser)
     options.dtype(parser)
+    options.engine(parser)
     options.num_steps(parser)
     parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile; minutes to start")
     options.threads(parser)
@@ -47,7 +49,7 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name} {getattr(args, name)}, expected {low} to {high}")
     import torch
 
-    from vla_ros.policies.server_file import Keys, read_token
+    from vla_ros.policies.server_file import Keys
     from vla_ros.runtime.remote.server import PolicyServer, ServerOptions
     from vla_ros.runtime.serving import open_policy
     from vla_ros.runtime.session import SessionOptions
@@ -58,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
     keys = record(Keys, read_mapping(args.keys, "keys"), f"keys {args.keys}") if args.keys else None
     how = ServerOptions(args.host, args.port, token, _tls(args), args.clients, say)
     robot = RobotSpec.load(args.robot)
-    session = SessionOptions(num_steps=args.num_steps, compile=args.compile, seed=args.seed)
+    session = SessionOptions(num_steps=args.num_steps, compile=args.compile, seed=args.seed, engine=args.engine)
     loaded = open_policy(args.policy, robot, args.device, args.dtype, args.tokenizer)
     server = PolicyServer(loaded, robot, session, keys, how)
     scheme = "wss" if how.tls else "ws"

@@ -32,8 +32,9 @@ def main(args: argparse.Namespace) -> int:
 
     from vla_ros.action import RunInstruction
     from vla_ros.graph.process import check_namespace
-    from vla_ros.graph.watch import EXECUTOR_STATES, LONGEST, POLICY_STATES, Display, constants, milliseconds
+    from vla_ros.graph.watch import LONGEST, Display, milliseconds
     from vla_ros.nodes.commands import node_name
+    from vla_ros.nodes.names import EXECUTOR_STATES, POLICY_STATES, constants
     from vla_ros.nodes.security import enclave_arguments, secured
 
     check_namespace(args.namespace)

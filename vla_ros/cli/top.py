@@ -81,10 +81,12 @@ def joints_table(status: Any) -> Any:
     for title in ("joint", "command", "measured", "difference", "largest", "velocity", "reversals", "limited", ""):
         table.add_column(title, justify="left" if title in ("joint", "") else "right")
     columns = ("position", "measured", "deviation", "velocity", "reversals", "limited_share")
+    limits = dict(zip(status.limited, status.limits, strict=False))
     rows = zip(status.names, *(getattr(status, column) for column in columns), strict=False)
     for name, *values in islice(rows, _MOST_ROWS):
         position, measured, deviation, velocity, reversals, share = values
-        limited = Text("at a limit", style="yellow") if name in status.limited else ""
+        words = f"at its {plain(limits.get(name, ''), LONGEST)} limit".replace("  ", " ")
+        limited = Text(words, style="yellow") if name in status.limited else ""
         table.add_row(
             plain(name, LONGEST), f"{position:.3f}", f"{measured:.3f}", f"{position - measured:+.3f}",
             f"{deviation:.3f}", f"{velocity:+.2f}", f"{reversals:.1f}/s", f"{share:.0%}", limited,

@@ -3,12 +3,14 @@
     vla-ros train --config config/train/pi0_tiny.yaml --dataset DIR --output DIR
     vla-ros train --config ... --resume                        go on after an interruption, with the same losses
     vla-ros train --config ... --start CKPT --statistics keep  fine-tune a checkpoint
+    vla-ros train --config config/train/distill.yaml --distill CKPT --steps-out 1    the same answers in one step
     torchrun --nproc-per-node N -m vla_ros.cli.main train --config ...
 """
 
 import argparse
 
 from vla_ros.cli import options
+from vla_ros.core.errors import InputError
 from vla_ros.core.text import say
 from vla_ros.training.config import STATISTICS, TrainConfig
 
@@ -19,6 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.output(parser, "folder of the run, instead of the config's")
     parser.add_argument("--start", help="checkpoint folder or policy file to start from, instead of fresh weights")
     parser.add_argument("--statistics", choices=STATISTICS, help="with --start: whose normalisation")
+    parser.add_argument("--distill", metavar="CKPT",
+                        help="learn what this checkpoint answers, in --steps-out denoising steps")
+    parser.add_argument("--steps-out", type=int, help="with --distill: denoising steps (default: 1)")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the config's")
     parser.add_argument("--resume", action="store_true", help="go on from the last saved state of the output folder")
     options.device(parser)
@@ -33,7 +38,13 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.training.trainer import Trainer
 
     overrides = {name: getattr(args, name) for name in ("dataset", "output", "start", "statistics", "steps")}
-    if args.start:
+    if args.distill:
+        if args.start or args.statistics:
+            raise InputError("--distill: expected without --start and --statistics, which it stands for")
+        overrides |= {"start": args.distill, "statistics": "keep", "distill": args.steps_out or 1}
+    elif args.steps_out is not None:
+        raise InputError(f"--steps-out {args.steps_out}: expected with --distill CKPT")
+    if overrides["start"]:
         overrides |= {"family": "", "policy": {}}
     config = TrainConfig.load(args.config, **overrides)
     if args.threads:

@@ -1,5 +1,7 @@
 """The executor without ROS: fed with messages and time, it gives commands."""
 
+from itertools import compress
+
 import numpy as np
 
 from vla_ros.control.admission import NO_TOOL, Admission, Reason, Refusal
@@ -8,6 +10,7 @@ from vla_ros.control.joint_states import MeasuredJoints
 from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
+from vla_ros.control.resumption import Resumption
 from vla_ros.control.settings import Command, Settings
 from vla_ros.control.start import Start
 from vla_ros.control.status import Seen, Status
@@ -50,6 +53,7 @@ class Executor:
         self.joint_states = MeasuredJoints(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
         self._watchdogs = Watchdogs(limits, settings, self.supervisor, self.joint_states, self._forget_chunks)
+        self._resumption = Resumption(self._watchdogs, self.supervisor, settings.confirms(simulated))
         cubic, oldest = settings.interpolation == "cubic", settings.admission.max_chunk_age
         self.timeline = Timeline(limits.names, cubic, oldest, self._tool.width)
         fade = settings.rtc_crossfade if settings.mode == "rtc" else settings.crossfade
@@ -82,6 +86,7 @@ class Executor:
         """Chunks of the old instruction are followed until the first one of the new; an empty text ends them."""
         self.instruction = text.strip()
         self.instruction_id = instruction_id(text)
+        self._resumption.told()
         if not self.instruction_id:
             self._forget_chunks()
 
@@ -103,6 +108,7 @@ class Executor:
             supervisor.recovered(Cause.POLICY_GONE, chunk.stamp_ns)  # if it was set: a later chunk is a sign of life
             self.timeline.keep(chunk.instruction_id)
             self.timeline.add(result)
+            self._resumption.followed()
         return result
 
     def refuse_chunk(self, reason: Reason, text: str, seen: Seen | None = None) -> Refusal:
@@ -131,6 +137,10 @@ class Executor:
         if self._active:
             self._watchdogs.trip(Cause.POLICY_GONE, "the policy's status does not come any more", now_ns)
         self.admission.release()
+
+    def policy_waits(self, why: str) -> None:
+        """Why the policy makes no chunks at present, in words; empty where it does."""
+        self._resumption.policy_waits = why
 
     def policy_session_over(self, session: int) -> None:
         """The policy says that it has stopped publishing in this session."""
@@ -165,6 +175,7 @@ class Executor:
         self._start_over()
         self.monitor.clear()
         self._watchdogs.following.clear()
+        self._resumption.clear()
         self._timing.clear()
         self.begin_interval()
         self._active, self._stopping = True, False
@@ -314,6 +325,7 @@ class Executor:
         self._find_again(now_ns)
         self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
+        self._resumption.tick(steady_ns, now_ns, self.instruction_id != 0, self._live is not None)
 
     def _find_again(self, now_ns: int) -> None:
         """A tool that stayed behind, stopped, and does not come by itself, is commanded where it is from now on."""
@@ -396,7 +408,8 @@ class Executor:
             position=self.limiter.position if commanding else nowhere,
             velocity=self.limiter.velocity if commanding else nowhere,
             measured=self.joint_states.position.copy(),
-            limited=tuple(name for name, hit in zip(self.limits.names, self._limited, strict=True) if hit),
+            limited=tuple(compress(self.limits.names, self._limited)),
+            limits=tuple(compress(self.limits.binding(self.limiter.position, self.limiter.velocity), self._limited)),
             deviation=self.monitor.deviation,
             reversals=self.monitor.reversals,
             limited_share=self.monitor.limited_share,

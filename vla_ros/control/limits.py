@@ -12,6 +12,7 @@ from vla_ros.core.robot import Joint, RobotSpec
 ROBOT_FILE, URDF = "robot file", "URDF"
 _LARGEST = 1e12  # rad or m (per s, per s²): beyond it arithmetic overflows sooner or later
 _ROUNDING = 1e-3  # share of a limit that the rounding of positions may make up
+_HELD = 1e-6  # share of a limit that counts as the limit itself
 _LONGEST_WINDOW = 5.0  # s, of the moving average that bounds jerk
 
 
@@ -55,6 +56,14 @@ class Limits:
             return ""
         bounds = f"{self.lower[i]:.4g} to {self.upper[i]:.4g}"
         return f"joint {self.names[i]}: measured {position[i]:.4g} {self.units[i]}, expected {bounds}"
+
+    def binding(self, position: np.ndarray, velocity: np.ndarray) -> list[str]:
+        """J words: which limit holds a joint back whose last command was (J,) `position` with (J,) `velocity`, if one
+        does: "position" at an end of its range, "velocity" at full speed, else "acceleration" (that of jerk too)."""
+        near = _HELD * self.range
+        ended = (position >= self.upper - near) | (position <= self.lower + near)
+        fast = np.abs(velocity) >= self.velocity * (1.0 - _HELD)
+        return np.where(ended, "position", np.where(fast, "velocity", "acceleration")).tolist()
 
     def window(self, dt: float) -> np.ndarray:
         """(J,) int, commands `dt` s apart that the moving average which bounds jerk takes; 1 where jerk is free."""

@@ -24,8 +24,13 @@ class Settings:
     monitor_window: float = 5.0  # s over which the motion is watched
     reversal_limit: float = 5.0  # 1/s, of the commanded motion of a joint; 0 = off
     on_reversals: str = "warn"  # or hold
+    resume: str = ""  # after a stop: automatic, confirm; empty: confirm, but automatic in simulated time
     start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
     admission: AdmissionRules = field(default_factory=AdmissionRules)
+
+    def confirms(self, simulated: bool) -> bool:
+        """A person confirms that the robot may go on after a stop."""
+        return self.resume == "confirm" or not (self.resume or simulated)
 
 
 @dataclass(frozen=True)

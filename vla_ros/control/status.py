@@ -27,7 +27,8 @@ class Seen:
 class Status:
     """A snapshot. `position`, `velocity`, `measured`: (J,) rad or m (per s), NaN where not known.
 
-    `limited`: joints held back by a limit since `Executor.begin_interval`; `lateness`: worst tick since then, s.
+    `limited`: joints held back by a limit since `Executor.begin_interval`, `limits`: which one (`Limits.binding`);
+    `lateness`: worst tick since then, s.
     `deviation` (rad or m), `reversals` (1/s), `limited_share` (0 to 1): (J,) and `progress_age` (s) as in `Monitor`.
     """
 
@@ -43,6 +44,7 @@ class Status:
     velocity: np.ndarray
     measured: np.ndarray
     limited: tuple[str, ...]
+    limits: tuple[str, ...]
     deviation: np.ndarray
     reversals: np.ndarray
     limited_share: np.ndarray

@@ -14,6 +14,7 @@
 | STOPPED | CLOCK_JUMP | ROS time jumped or went back | 0.5 s of steady time, fresh joints, then a chunk |
 | STOPPED | REVERSALS | motion turns round too often (if asked to) | another instruction, 0.5 s at rest, a chunk |
 | STOPPED | RIVAL | other publisher on a command topic | it is gone, fresh joints, then a chunk |
+| STOPPED | UNCONFIRMED | one of these for 2 s, but REVERSALS (`Resumption`) | the instruction again, then a chunk |
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
 Commands: none while INACTIVE; APPROACHING and EXECUTING follow the blend within the limits; all others brake within the
@@ -56,6 +57,7 @@ class Cause(IntEnum):
     CLOCK_JUMP = 7
     RIVAL = 8
     REVERSALS = 9
+    UNCONFIRMED = 10
 
 
 GRAVEST_FIRST = (
@@ -66,6 +68,7 @@ GRAVEST_FIRST = (
     Cause.FOLLOWING_ERROR,
     Cause.REVERSALS,
     Cause.POLICY_GONE,
+    Cause.UNCONFIRMED,
 )
 
 

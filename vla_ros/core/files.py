@@ -146,3 +146,12 @@ def _to_disk(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_token(path: str | Path) -> str:
+    """The first line of a file. Raises InputError where it can be no token."""
+    text = read_bytes(Path(path).expanduser(), "token file", 10_000).decode("ascii", "replace")
+    token = text.strip().split("\n")[0].strip()
+    if not token or not all("!" <= letter <= "~" for letter in token):
+        raise InputError(f"token file {path}: expected a line of printable ASCII characters without blanks")
+    return token

@@ -18,7 +18,12 @@ _OF_CHECKPOINT = re.compile(r"config\.json|(adapter|train)_config\.json|policy_(
 
 def folder_of(path: Path) -> Path:
     """The checkpoint's folder where a file of one is named; any other path as it is."""
-    return path.parent if path.is_file() and _OF_CHECKPOINT.fullmatch(path.name) else path
+    return path.parent if path.is_file() and is_of_checkpoint(path) else path
+
+
+def is_of_checkpoint(path: Path) -> bool:
+    """By its name alone."""
+    return _OF_CHECKPOINT.fullmatch(path.name) is not None
 
 
 def broken_link(path: Path) -> str:

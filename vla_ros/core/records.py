@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -17,6 +18,7 @@ T = TypeVar("T")
 MOST_JSON, MOST_YAML = 32 << 20, 1 << 20  # bytes of a file; YAML is parsed slowly
 DEEPEST = 100  # lists and mappings one in the other
 MOST_VALUES = 100_000  # of a YAML file, what an alias stands for counted each time
+_DECIMAL_COMMA = re.compile(r"[+-]?\d{1,20},\d{1,20}")
 LONGEST_NUMBER = 64  # characters of a YAML file: 1:2:3 is a number too, and takes time with the square of its length
 
 
@@ -118,7 +120,9 @@ def record(kind: type[T], row: Any, where: str = "") -> T:
     known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}  # with_: `with` is a keyword
     for name in row:
         if name not in known:
-            raise InputError(f"{_join(where, name)}: unknown field, expected some of {sorted(known)}")
+            comma = isinstance(name, int) and row[name] is None  # {lower: -1,5} means {lower: -1, 5: null}
+            hint = "; decimals have a point, and a comma begins the next field" if comma else ""
+            raise InputError(f"{_join(where, name)}: unknown field, expected some of {sorted(known)}{hint}")
     values = {
         known[name].name: value_of(hints[known[name].name], value, _join(where, name)) for name, value in row.items()
     }
@@ -168,7 +172,9 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
             raise InputError(f"{where}: {shown(value)}, expected {_words(kind)}")
         fixed = origin is tuple and inner[-1] is not Ellipsis
         if fixed and len(value) != len(inner):
-            raise InputError(f"{where}: {shown(list(value))}, expected {len(inner)} values")
+            commas = len(value) == 2 * len(inner) and all(isinstance(number, int) for number in value)
+            hint = "; decimals have a point, and a comma begins the next value" if commas else ""
+            raise InputError(f"{where}: {shown(list(value))}, expected {len(inner)} values{hint}")
         kinds = inner if fixed else (inner[0],) * len(value)
         items = [value_of(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True))]
         return items if origin is list else tuple(items)
@@ -192,7 +198,9 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
         try:
             number = float(value)
         except (ValueError, OverflowError):
-            raise InputError(f"{where}: {shown(value)}, expected a number") from None
+            comma = isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value)
+            hint = f"; decimals have a point: {value.replace(',', '.')}" if comma else ""
+            raise InputError(f"{where}: {shown(value)}, expected a number{hint}") from None
         if not math.isfinite(number):
             raise InputError(f"{where}: {number}, expected a finite number")
         return number

@@ -12,11 +12,14 @@ from rich.text import Text
 from vla_ros.core.resources import config_file
 from vla_ros.core.terminal import Terminal
 from vla_ros.graph.demo_bag import Step
+from vla_ros.graph.keeping_up import KeepingUp
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.watch import Display, Watch, grid
 from vla_ros.messages.stamps import NS
 
 NODES = ("policy_node", "executor_node", "recorder_node")
+REMEDY = "vla-ros demo --lockstep takes simulated time, which waits for every node; or end what else runs here"
+_CHUNK_RATE = 10.0  # Hz
 _AFTERWARDS = 1.5  # s that the last task is followed after its success, for the video
 
 
@@ -26,6 +29,7 @@ class DemoGraph(SimulatedGraph):
     def __init__(self, folder: Path, args: argparse.Namespace, console: Terminal) -> None:
         super().__init__(folder, args.robot, lockstep=args.lockstep, use_sim_time=args.lockstep)
         self.args, self.console, self.folder = args, console, folder
+        self.keeping_up = KeepingUp(_CHUNK_RATE, self.robot.control_rate)
         self._limits = np.array([joint.velocity for joint in self.robot.joints])
 
     def now_ns(self) -> int:
@@ -36,7 +40,7 @@ class DemoGraph(SimulatedGraph):
         args, graph, common = self.args, self.graph, self.common
         policy = {"policy": str(args.policy.resolve()), "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
         # What the policy was trained at; more would only take time from the other nodes of a small machine.
-        policy["max_rate"] = 0.0 if args.lockstep else 10.0
+        policy["max_rate"] = 0.0 if args.lockstep else _CHUNK_RATE
         bag = {
             "output": str(self.folder.resolve() / "bag"), "topics": ["sim_node/task", "sim_node/success"],
             "compressed_images": True, "image_quality": 85,
@@ -96,8 +100,14 @@ class DemoGraph(SimulatedGraph):
             display.show([grid(self._rows(steps))], f"{task.message}: {self.watch.summary()}")
             if step.success_ns is not None or self.now_ns() > limit:
                 return
+            if not self.args.lockstep:
+                self._say_what_is_slow()
             self.graph.check()
             time.sleep(0.02)
+
+    def _say_what_is_slow(self) -> None:
+        if words := self.keeping_up.look(self.watch.policy, self.watch.executor, time.monotonic()):
+            self.console.print(f"{words}; {REMEDY}", soft_wrap=True)
 
     def finish_bag(self) -> None:
         """The recorder writes what it still holds and closes the bag."""

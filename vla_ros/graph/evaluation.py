@@ -20,19 +20,21 @@ class EvaluationGraph(SimulatedGraph):
         rate: float = 10.0,
         device: str | None = None,
         params: Sequence[str] = (),
+        engine: str | None = None,
         domain: int | None = None,
     ) -> None:
         super().__init__(folder, robot, domain)
-        self._policy, self._rate, self._device, self._params = policy, rate, device, params
+        given = {"policy": policy, "device": device, "engine": engine}
+        self._policy = {name: value for name, value in given.items() if value}
+        self._rate, self._params = rate, params
 
     def bring_up(self) -> None:
         """Start and configure the three nodes."""
         nodes = [self.graph.full_name(name) for name in ("policy_node", "executor_node")]
         for file in self._params:
             check_sections(file, nodes)
-        policy = {"policy": self._policy} | ({"device": self._device} if self._device else {})
         self.graph.start(
-            "policy_node", parameters=self.common | policy, defaults={"threads": 1}, files=self._params
+            "policy_node", parameters=self.common | self._policy, defaults={"threads": 1}, files=self._params
         )
         files = [config_file("executor_demo.yaml"), *self._params]
         self.graph.start("executor_node", parameters=self.common | self.tool_parameters(), files=files)

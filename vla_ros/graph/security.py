@@ -22,7 +22,8 @@ from vla_ros.nodes.security import ENCLAVES
 TASK = "run_instruction"
 DESCRIPTION = "robot_description"
 FRAMES = (*LATCHED, "/tf")
-NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node")
+NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node",
+         "console_node")
 # A leading ~ stands for the node's own name.
 PARAMETERS = tuple(
     f"~/{name}" for name in ("describe_parameters", "get_parameter_types", "get_parameters", "get_type_description",
@@ -96,6 +97,17 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             "draws chunk and command for RViz and Foxglove",
             publish=["~/markers"],
             subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
+        ),
+        "console_node": Enclave(
+            "the operator's page: hears everything; instructs, stops, resets the e-stop, records",
+            publish=[INSTRUCTION, OUTCOME, E_STOP],
+            subscribe=[*sensors, *commands, CHUNK, INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
+            request=[
+                "executor_node/reset_e_stop", "executor_node/get_parameters", "recorder_node/set_parameters",
+                "recorder_node/get_state",
+                *(f"{node}/change_state" for node in ("policy_node", "executor_node", "task_node", "recorder_node")),
+            ],
+            call=[TASK],
         ),
         "replay_node": Enclave(
             "plays a bag: sensors and joint states, nothing that is told or commanded",

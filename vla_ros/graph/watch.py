@@ -9,35 +9,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from vla_ros.control import remedies
 from vla_ros.core.instruction import Agreement
 from vla_ros.core.reminder import without_quantities
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import plain
 from vla_ros.graph.processes import Graph
 from vla_ros.msg import ExecutorStatus, PolicyStatus
+from vla_ros.nodes.names import CAUSES, EXECUTOR_STATES, POLICY_STATES
 from vla_ros.nodes.qos import STATUS_QOS
 
-
-class Names(dict[int, str]):
-    """Value -> name; a value that is not there, of a newer or a foreign node, has a name too."""
-
-    def __missing__(self, value: int) -> str:
-        return f"unknown ({value})"
-
-
-def constants(message: type, prefix: str = "", without: str = " ") -> Names:
-    """Value -> name in words of a message's constants whose names begin with `prefix` and not with `without`.
-
-    The classes generated for Python keep them in the metaclass.
-    """
-    names = [n for n in dir(type(message)) if n.isupper() and n.startswith(prefix) and not n.startswith(without)]
-    found = {getattr(message, name): name.removeprefix(prefix).replace("_", " ").lower() for name in names}
-    return Names({value: name for value, name in found.items() if isinstance(value, int)})
-
-
-POLICY_STATES = constants(PolicyStatus)
-CAUSES = constants(ExecutorStatus, "CAUSE_")
-EXECUTOR_STATES = constants(ExecutorStatus, without="CAUSE_")
 _STATUSES = ("policy_node/status", "executor_node/status")
 _GOOD = ("running", "executing", "approaching")
 _BAD = ("failed", "stopped", "e stopped", "unconfigured")
@@ -96,6 +77,18 @@ class Watch:
                 found.append(f"{count} nodes publish {topic}: two robots under one name, or one that ended just now")
         return found
 
+    def sections(self) -> list[str]:
+        """Where the documentation says what to do about what is shown; empty while all is well."""
+        policy, executor, found = self.policy, self.executor, []
+        if policy is not None and POLICY_STATES[policy.state] in remedies.POLICY:
+            found.append(remedies.section(POLICY_STATES[policy.state]))
+        if executor is not None:
+            found.append(remedies.about(executor.state, executor.cause))
+            last = executor.last_refusal.partition(":")[0]
+            if executor.refused_chunks and executor.cause == ExecutorStatus.CAUSE_NO_CHUNK:  # they may be why
+                found += [remedies.section(reason) for reason in remedies.REASONS if reason == last]
+        return list(filter(None, found))
+
     def rows(self) -> list[tuple[str, Any]]:
         """(title, value) pairs for a table."""
         policy, executor = self.policy, self.executor
@@ -128,6 +121,8 @@ class Watch:
                                    f"{executor.live_chunks} live, latency {milliseconds(executor.chunk_latency)}"))
             if executor.message:
                 rows.append(("", Text(plain(executor.message, LONGEST), style="yellow")))
+        if sections := self.sections():
+            rows.append(("what to do", "\n".join(sections)))
         return rows
 
     def summary(self) -> str:
@@ -144,6 +139,8 @@ class Watch:
             if executor.message:
                 parts.append(plain(executor.message, LONGEST))
         parts += self.warnings()
+        if sections := self.sections():
+            parts.append(f"what to do: {' '.join(sections)}")
         return ", ".join(parts)
 
 

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 
 def causal_mask(valid: Tensor, groups: int, prefix: Tensor | None = None) -> Tensor:
@@ -55,7 +56,8 @@ class KeyValueCache:
 
     `store` keeps what is common to all denoising steps (the prefix), `attach` puts the tokens of one step behind it,
     into the same buffer: a step neither copies the prefix nor allocates. Where gradients are needed (training, the
-    exact form of guidance) writing in place would break autograd, so the tensors are concatenated instead.
+    exact form of guidance) writing in place would break autograd, and a graph that is exported would copy the whole
+    buffer at each write: there the tensors are concatenated instead.
 
     Args:
         known: (2, layers, B, kv_heads, P, head_dim), keys and values to begin with; never written to.
@@ -63,8 +65,8 @@ class KeyValueCache:
     """
 
     def __init__(self, known: Tensor, extra: int) -> None:
-        buffer, length = known, known.shape[4]
-        if not known.requires_grad:
+        buffer, length, self.extra = known, known.shape[4], extra
+        if not _concatenates(known):
             buffer = known.new_empty((*known.shape[:4], length + extra, known.shape[5]))
             buffer[..., :length, :] = known
         self._buffer = buffer
@@ -73,14 +75,14 @@ class KeyValueCache:
 
     def stored(self) -> Tensor:
         """(2, layers, B, kv_heads, P, head_dim), what was known or stored; of all layers as many positions."""
-        if any(keys.requires_grad for keys, _ in self._layers):
+        if any(_concatenates(keys) for keys, _ in self._layers):
             return torch.stack([torch.stack(part) for part in zip(*self._layers, strict=True)])
         return self._buffer[..., : self._lengths[0], :]
 
     def store(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Append (B, kv_heads, S, head_dim) permanently; returns all keys and values of the layer so far."""
         keys, values = self.attach(layer, key, value)
-        if key.requires_grad:
+        if _concatenates(key):
             self._layers[layer] = keys, values
         self._lengths[layer] += key.shape[2]
         return keys, values
@@ -90,7 +92,7 @@ class KeyValueCache:
 
         The stored part is left unchanged; the next `attach` overwrites what this one put behind it.
         """
-        if key.requires_grad:
+        if _concatenates(key):
             keys, values = (part[:, :, : self._lengths[layer]] for part in self._layers[layer])
             return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
         keys, values, own_keys, own_values = self.room(layer, key.shape[2])
@@ -107,3 +109,15 @@ class KeyValueCache:
         if keep:
             self._lengths[layer] = end
         return keys, values, keys[:, :, start:], values[:, :, start:]
+
+
+def _concatenates(key: Tensor) -> bool:
+    return key.requires_grad or torch.compiler.is_exporting()
+
+
+# A step that is exported takes the cache as a tensor, and how many positions may come behind it.
+pytree.register_pytree_node(
+    KeyValueCache,
+    lambda cache: ([cache.stored()], cache.extra),
+    lambda parts, extra: KeyValueCache(*parts, extra),
+)

@@ -125,7 +125,7 @@ def unheard(node: Node, robot: RobotSpec) -> str:
 
 def _only_listens(info: TopicEndpointInfo) -> bool:
     """A recorder or a viewer."""
-    return info.node_name.startswith(("recorder_node", "rosbag2", "vla_ros_cli", "_ros2cli"))
+    return info.node_name.startswith(("recorder_node", "console_node", "rosbag2", "vla_ros_cli", "_ros2cli"))
 
 
 def node_name(info: TopicEndpointInfo) -> str:

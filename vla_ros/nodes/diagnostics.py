@@ -116,7 +116,7 @@ class ExecutorDiagnostic:
                     "accepted chunks": status.accepted_chunks,
                     "refused chunks": status.refused_chunks,
                     **{f"refused: {reason}": count for reason, count in refusals},
-                    "at a limit": ", ".join(status.limited),
+                    "at a limit": ", ".join(map(" ".join, zip(status.limited, status.limits, strict=False))),
                     "deviation (rad or m)": _by_joint(status.names, status.deviation, "{:.3g}"),
                     "reversals (1/s)": _by_joint(status.names, status.reversals, "{:.3g}"),
                     "held back by a limit": _by_joint(status.names, status.limited_share, "{:.0%}"),
@@ -131,7 +131,7 @@ def hindrances(status: ExecutorStatus) -> list[str]:
     found = []
     if status.progress_age >= LONG_WITHOUT_PROGRESS:
         found.append(f"no progress for {status.progress_age:.0f} s")
-    shares = zip(status.names, status.limited_share, strict=True)
+    shares = zip(status.names, status.limited_share, strict=False)  # a viewer asks it of foreign ones too
     often = {name: share for name, share in shares if share > OFTEN_LIMITED}
     if often:
         found.append(f"held back by a limit: {_by_joint(often, often.values(), '{:.0%}')} of the time")

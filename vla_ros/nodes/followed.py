@@ -13,9 +13,11 @@ from vla_ros.nodes.qos import profile
 
 class Followed:
     """Reliable where all publishers are, transient local where all of them are, so that what was published once,
-    before, arrives too. No message is handed on twice.
+    before, arrives too. No message is handed on twice. Whoever offers less than is asked for prints a warning, so what
+    is asked for first is what `reliable` and `latched` expect.
 
     Args:
+        reliable: whether to ask for reliable while there is no publisher yet.
         latched: whether to ask for transient local while there is no publisher yet.
         take: called with the serialized message and the source's time, ns (0: not known).
         lost: called with how many messages the middleware lost.
@@ -23,24 +25,29 @@ class Followed:
 
     def __init__(
         self, node: Node, topic: str, kind: type, depth: int, latched: bool, take: Callable[[bytes, int], None],
-        lost: Callable[[int], None],
+        lost: Callable[[int], None], reliable: bool = True,
     ) -> None:  # fmt: skip
         self._node, self._topic, self._kind, self._depth = node, topic, kind, depth
         self._take, self._lost = take, lost
         self._seen: deque[tuple[int, int]] = deque(maxlen=depth)  # (time of the source, size) of the last messages
         self._subscription: Any = None
-        self._reliable, self.latched = True, latched
+        self._before: Any = None  # what is left while the publishers discover the newer one
+        self._reliable, self.latched, self._met = reliable, latched, False
         self._subscribe()
 
     def look(self, offers: list[Any]) -> None:
-        """Subscribe anew where the publishers' `offers` ask for it."""
+        """Subscribe anew where the publishers' `offers` ask for it. To be called a few times a second."""
+        self._leave()
         if not offers:
             return
         reliable = all(offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
         latched = all(offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
-        # A subscription that asks for more than is offered receives nothing; asking for less reliability is kept.
-        if latched != self.latched or (self._reliable and not reliable):
-            self._reliable, self.latched = self._reliable and reliable, latched
+        # A subscription that asks for more than is offered receives nothing; asking for less reliability is kept, but
+        # not what was asked for before anybody was there.
+        reliable &= self._reliable or not self._met
+        self._met = True
+        if (reliable, latched) != (self._reliable, self.latched):
+            self._reliable, self.latched = reliable, latched
             self._subscribe()
 
     def again(self) -> None:
@@ -50,9 +57,11 @@ class Followed:
 
     def drain(self) -> None:
         """Take what has arrived and waits for its turn."""
-        self._drain(self._subscription)
+        for subscription in filter(None, (self._before, self._subscription)):
+            self._drain(subscription)
 
     def destroy(self) -> None:
+        self._leave()
         self._node.destroy_subscription(self._subscription)
 
     def _drain(self, subscription: Any) -> None:
@@ -63,8 +72,16 @@ class Followed:
                 return
             subscription.callback(*taken)
 
+    def _leave(self) -> None:
+        """The subscription before the newest one; what both have received counts once."""
+        if self._before is not None:
+            self._drain(self._before)
+            self._node.destroy_subscription(self._before)
+            self._before = None
+
     def _subscribe(self) -> None:
-        old = self._subscription
+        self._leave()
+        self._before = self._subscription
         options = {"qos_profile": profile(self._depth, self._reliable, self.latched), "raw": True}
         make = self._node.create_subscription
         try:
@@ -75,9 +92,6 @@ class Followed:
         except UnsupportedEventTypeError:  # the middleware does not count what it loses
             events = SubscriptionEventCallbacks(use_default_callbacks=False)
             self._subscription = make(self._kind, self._topic, self._arrived, event_callbacks=events, **options)
-        if old is not None:  # nothing is lost between the two
-            self._drain(old)
-            self._node.destroy_subscription(old)
 
     def _arrived(self, data: bytes, info: Any) -> None:
         source_ns = int(info["source_timestamp"])

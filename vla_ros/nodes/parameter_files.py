@@ -22,6 +22,7 @@ NODES = {
     "recorder_node": ("vla_ros.nodes.recorder_node", "RecorderParameters"),
     "sim_node": ("vla_ros.nodes.sim_node", "SimParameters"),
     "marker_node": ("vla_ros.nodes.marker_node", "MarkerParameters"),
+    "console_node": ("vla_ros.nodes.console_node", "ConsoleParameters"),
     "expert_node": ("vla_ros.nodes.parameters", "NodeParameters"),
 }
 _CONTENT = "ros__parameters"

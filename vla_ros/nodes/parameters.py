@@ -69,13 +69,17 @@ def check(item: Field, value: Any) -> Any:
     value = value_of(item.type, value, f"parameter {name}")
     for each in value if isinstance(value, tuple) else (value,):
         if limits.choices and each not in limits.choices:
-            raise InputError(f"parameter {name}: {each!r}, expected one of {', '.join(limits.choices)}")
+            raise InputError(f"parameter {name}: {each!r}, expected one of {_choices(limits)}")
         below = limits.low is not None and each < limits.low
         above = limits.high is not None and each > limits.high
         if below or above:
             unit = f" {limits.unit}" if limits.unit else ""
             raise InputError(f"parameter {name}: {each}{unit}, expected {_range(limits)}{unit}")
     return value
+
+
+def _choices(limits: Rule) -> str:
+    return ", ".join(choice or "empty" for choice in limits.choices)
 
 
 def _range(limits: Rule) -> str:
@@ -107,7 +111,7 @@ def descriptor(item: Field) -> Any:
         name=item.name,
         type=_TYPES[item.type],
         description=limits.description + unit,
-        additional_constraints="one of: " + ", ".join(limits.choices) if limits.choices else "",
+        additional_constraints=f"one of: {_choices(limits)}" if limits.choices else "",
         read_only=limits.read_only,
         # rclpy takes an empty list for an array of bytes, so lists are checked by `check` alone
         dynamic_typing=item.type not in (bool, int, float, str),
@@ -130,7 +134,7 @@ def table(kind: type) -> str:
     for item in fields(kind):
         limits = rule(item)
         default = list(item.default) if isinstance(item.default, tuple) else item.default
-        allowed = ", ".join(limits.choices) if limits.choices else _range(limits)
+        allowed = _choices(limits) if limits.choices else _range(limits)
         when = " (any time)" if limits.live else " (at start only)" if limits.read_only else ""
         shown = str(default).lower() if isinstance(default, bool) else default
         lines.append(f"| `{item.name}` | `{shown}` | {limits.unit} | {allowed} | {limits.description}{when} |")

@@ -258,6 +258,8 @@ class PolicyNode(ManagedNode):
         for said in unexpected_sizes(self._builder.robot, observation.images) - self._sizes:
             self._sizes.add(said)
             self.get_logger().warning(said)
+        if self._status.state == PolicyStatus.WAITING:  # no more: an inference may take seconds
+            self._set_status(PolicyStatus.RUNNING, waiting_for=[], message="")
         sample = make_sample(steps, processor, text)
         if text != self._met:
             self._met = text

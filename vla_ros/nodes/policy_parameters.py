@@ -21,6 +21,11 @@ class PolicyParameters(NodeParameters):
         "numbers of the network; auto is bfloat16 on a GPU, float32 on a CPU",
         choices=("auto", "float32", "bfloat16"),
     )
+    engine: str = parameter(
+        "torch",
+        "what runs the network on a CPU; auto is OpenVINO where it is installed and gives torch's numbers",
+        choices=("auto", "torch", "openvino", "onnxruntime"),
+    )
     num_steps: int = parameter(0, "denoising steps; 0: the checkpoint's own number", low=0, high=1000)
     graph: bool = parameter(True, "record CUDA graphs (on a GPU)")
     compile: bool = parameter(False, "fuse operations with torch.compile; configuring then takes minutes")
@@ -51,4 +56,5 @@ class PolicyParameters(NodeParameters):
             exact_guidance=self.rtc_exact,
             max_guidance=self.rtc_max_guidance or None,
             seed=self.seed,
+            engine=self.engine,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
@@ -22,7 +22,7 @@ from vla_ros.bags.recording import Recording
 from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, LATCHED, OUTCOME, graph_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
 from vla_ros.core.errors import InputError
-from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
+from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, Stream
 from vla_ros.msg import Outcome
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.followed import Followed
@@ -77,8 +77,10 @@ class RecorderNode(ManagedNode):
         found = [*robot.all_streams.values(), *graph_streams()]
         if self._sim_time() or self.parameters.clock:
             found.append(Stream(CLOCK, CLOCK, CLOCK_TYPE))
+        # A driver that is of best effort would warn of a recorder that asks for more, although it adapts then.
         for stream in found:
-            self._follow(stream)
+            driven = stream.name in robot.all_streams and not stream.name.startswith(COMMAND)
+            self._follow(stream, self.parameters.reliable_sensors or not driven)
         if self.parameters.compressed_images:
             for camera in robot.cameras:
                 compress = compressor(camera, self.parameters.image_format, self.parameters.image_quality)
@@ -153,7 +155,7 @@ class RecorderNode(ManagedNode):
     def _sim_time(self) -> bool:
         return bool(self.get_parameter("use_sim_time").value)
 
-    def _follow(self, stream: Stream) -> None:
+    def _follow(self, stream: Stream, reliable: bool = True) -> None:
         """Raises InputError for a type that is not installed."""
         topic = self.resolve_topic_name(stream.topic)
         if topic in self._streams:  # two streams may read one topic
@@ -167,7 +169,7 @@ class RecorderNode(ManagedNode):
 
         kind = message_class(stream.type)
         self._streams[topic] = stream
-        self._followed[topic] = Followed(self, topic, kind, self._depth, stream.once, take, lost)
+        self._followed[topic] = Followed(self, topic, kind, self._depth, stream.once, take, lost, reliable)
 
     def _look(self) -> None:
         """Follow what publishers offer, look for the types of further topics, and check the writer and the disk."""
@@ -184,7 +186,8 @@ class RecorderNode(ManagedNode):
                 latched = all(o.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for o in offers)
                 try:
                     # max_age None: subscribed transient local at once; its publishers may be gone before the next look
-                    self._follow(Stream(topic, topic, types[topic][0], max_age=None if latched else 0.5))
+                    reliable = all(o.qos_profile.reliability == ReliabilityPolicy.RELIABLE for o in offers)
+                    self._follow(Stream(topic, topic, types[topic][0], max_age=None if latched else 0.5), reliable)
                 except InputError as error:
                     self.get_logger().error(f"topic {topic}: not recorded: {error}")
         recording = self.recording

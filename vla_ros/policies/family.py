@@ -138,13 +138,7 @@ class Family:
 
     def load(self, path: Path, layout: str, options: LoadOptions) -> LoadedPolicy:
         """The policy with its weights. Raises InputError, for tensors with every missing, extra and misshapen key."""
-        sizes, parts = self.open(path, layout, options)
-        missing = parts.missing
-        if parts.no_statistics and not options.without_statistics:
-            missing += (f"no normalisation: {parts.no_statistics}; set overrides.statistics in the policy file",)
-        if missing and options.serves:
-            raise InputError(f"checkpoint {path}: {'; '.join(missing)}")
-        processor = self._processor(f"checkpoint {path}", sizes, parts)
+        sizes, parts, processor = self._all_but_weights(path, layout, options)
         policy, weights = self._empty(sizes), self._weights(path, layout, sizes, options.base)
         _set_image_statistics(policy, _pictures(sizes), parts.images, parts.fit, path)
         load_weights(policy, *weights, options.device, options.dtype or torch.float32)
@@ -165,6 +159,21 @@ class Family:
         except InputError as error:
             rows[REFUSED] = str(error)
         return rows
+
+    def processor_of(self, path: Path, layout: str, options: LoadOptions) -> StandardProcessor:
+        """What `load` gives as the processor, without the weights. Raises InputError."""
+        return self._all_but_weights(path, layout, options)[2]
+
+    def _all_but_weights(
+        self, path: Path, layout: str, options: LoadOptions
+    ) -> tuple[Any, Parts, StandardProcessor]:
+        sizes, parts = self.open(path, layout, options)
+        missing = parts.missing
+        if parts.no_statistics and not options.without_statistics:
+            missing += (f"no normalisation: {parts.no_statistics}; set overrides.statistics in the policy file",)
+        if missing and options.serves:
+            raise InputError(f"checkpoint {path}: {'; '.join(missing)}")
+        return sizes, parts, self._processor(f"checkpoint {path}", sizes, parts)
 
     def save(self, path: Path, loaded: LoadedPolicy) -> None:
         """Write a folder in our own layout that serves as it is; complete or absent."""

@@ -17,6 +17,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, Rows
 from vla_ros.policies.policy import Answer, Batch, Context, Draws, Fixed, Policy, Steer, Traits
 
+POWERS, SCALE, OFFSET = (1.5, 1.0), 0.999, 0.001  # of the times of training
 Velocity = Callable[[Tensor, int], Tensor]  # (B, H, D) noisy actions and the number of the step -> (B, H, D)
 
 # How the weights of guidance go on behind the frozen rows, as a function of c, which falls evenly from 1 to 0.
@@ -60,7 +61,7 @@ class FlowPolicy(Policy):
 
     traits = Traits(guidance=("prior", "exact"))
     compiled = ("encode", "velocity")
-    time_draw: tuple[tuple[float, float], float, float] = (1.5, 1.0), 0.999, 0.001
+    time_draw: tuple[tuple[float, float], float, float] = POWERS, SCALE, OFFSET
 
     @abstractmethod
     def step_constants(self, time: Tensor) -> Fixed:
@@ -101,15 +102,26 @@ class FlowPolicy(Policy):
         actions = batch["actions"]
         noise = torch.randn_like(actions) if noise is None else noise
         time = self.draw_time(actions) if time is None else time
-        t = time[:, None, None]
-        noisy = t * noise + (1 - t) * actions
+        noisy = noisy_at(actions, noise, time)
         return (self.denoise(self.encode(batch), noisy, time) - (noise - actions)).square()
 
     def draw_time(self, actions: Tensor) -> Tensor:
         """(B,) times in (0, 1]."""
-        powers, scale, offset = self.time_draw
-        a, b = torch.tensor(powers, device=actions.device)
-        return torch.distributions.Beta(a, b).sample((len(actions),)) * scale + offset
+        return draw_time(actions, *self.time_draw)
+
+
+def draw_time(
+    actions: Tensor, powers: tuple[float, float] = POWERS, scale: float = SCALE, offset: float = OFFSET
+) -> Tensor:
+    """(B,) times in (0, 1] for B actions: scale · Beta(powers) + offset."""
+    a, b = torch.tensor(powers, device=actions.device)
+    return torch.distributions.Beta(a, b).sample((len(actions),)) * scale + offset
+
+
+def noisy_at(actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """t · noise + (1 - t) · actions, (B, H, D), at (B,) times."""
+    t = time[:, None, None]
+    return t * noise + (1 - t) * actions
 
 
 def times(num_steps: int, device: torch.device) -> Tensor:

@@ -18,9 +18,10 @@ from vla_ros.policies.family import REFUSED, Family, LoadedPolicy
 from vla_ros.policies.formats.adapter import is_adapter
 from vla_ros.policies.formats.pickles import not_loaded
 from vla_ros.policies.options import LoadOptions, TrainingData, read_config
+from vla_ros.policies.processor import Processor
 
 __all__ = ["REFUSED", "Family", "LoadOptions", "LoadedPolicy", "TrainingData", "build", "describe", "export",
-           "families", "find_family", "load", "resolve", "save"]
+           "families", "find_family", "load", "processor", "resolve", "save"]
 
 ENTRY_POINT_GROUP = "vla_ros.policies"
 BUILT_IN = {  # as entry points are written; a family is imported when a checkpoint or a training config asks for it
@@ -34,6 +35,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "openvla": "vla_ros.policies.openvla.checkpoint:FAMILY",
     "robovlms": "vla_ros.policies.robovlms.checkpoint:FAMILY",
     "groot": "vla_ros.policies.groot.checkpoint:FAMILY",
+    "modular": "vla_ros.policies.modular.checkpoint:FAMILY",
 }
 
 # Where a run's folder, and the folders in it, hold the newest checkpoint.
@@ -162,6 +164,13 @@ def load(path: str | Path, **options: Any) -> LoadedPolicy:
     folder, chosen = resolve(path, LoadOptions(**options))
     _, family, layout = _recognise(folder)
     return family.load(folder, layout, chosen)
+
+
+def processor(path: str | Path, **options: Any) -> Processor:
+    """The processor of `load`, without the weights. Raises InputError."""
+    folder, chosen = resolve(path, LoadOptions(**options))
+    _, family, layout = _recognise(folder)
+    return family.processor_of(folder, layout, chosen)
 
 
 def describe(path: str | Path, **options: Any) -> Mapping[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from vla_ros.core.errors import InputError, shown
-from vla_ros.core.files import read_bytes
+from vla_ros.core.files import read_token
 from vla_ros.core.records import Count, Pixels, Range, read_mapping, record
 from vla_ros.core.resources import SCHEMES, is_server
 from vla_ros.policies.embodiment import Embodiment
@@ -130,12 +130,3 @@ def read_server(path: str | Path) -> ServerFile | None:
         raise InputError(f"{where}: step_dt alone, expected cameras, state and actions too, or none of them: then the "
                          "server says it")
     return file
-
-
-def read_token(path: str | Path) -> str:
-    """The first line of a file. Raises InputError where it can be no token."""
-    text = read_bytes(Path(path).expanduser(), "token file", 10_000).decode("ascii", "replace")
-    token = text.strip().split("\n")[0].strip()
-    if not token or not all("!" <= letter <= "~" for letter in token):
-        raise InputError(f"token file {path}: expected a line of printable ASCII characters without blanks")
-    return token

@@ -76,7 +76,7 @@ class PlainNetwork:
     """Runs the policy operation by operation: the CPU's way, and the GPU's without recordings."""
 
     def __init__(self, policy: Policy, held: Held, device: torch.device) -> None:
-        self._policy, self._held, self._device = policy, held, device
+        self.policy, self._held, self._device = policy, held, device
 
     def holds(self, shapes: tuple) -> bool:
         """Whether nothing is to be recorded for a batch of these shapes."""
@@ -86,9 +86,9 @@ class PlainNetwork:
         held = self._held
         inputs = {name: value.to(self._device, non_blocking=True) for name, value in batch.items()}
         timer.mark()
-        context = self._policy.encode(inputs, held.memory, held.draws)
+        context = self.policy.encode(inputs, held.memory, held.draws)
         timer.mark()
-        answer = self._policy.act(context, held.draws, held.fixed, steer)
+        answer = self.policy.act(context, held.draws, held.fixed, steer)
         timer.mark()
         return answer
 

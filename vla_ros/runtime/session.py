@@ -18,9 +18,13 @@ from vla_ros.core.observation import Sample
 from vla_ros.policies.flow import USUAL
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer, Traits
 from vla_ros.policies.registry import LoadedPolicy
+from vla_ros.runtime.engines.backends import find
+from vla_ros.runtime.engines.engaged import Engaged, cache_folder
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
 from vla_ros.runtime.rtc import RunningChunk
 from vla_ros.runtime.stages import StageTimer
+
+logger = logging.getLogger(__name__)
 
 # Prompts of so many words are tried in the warm-up, so that every length of prompt the processor distinguishes
 # has been run (and recorded) before the robot moves.
@@ -41,6 +45,8 @@ class SessionOptions:
         max_guidance: the bound β of the guidance weight; None for the checkpoint's own.
         seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
+        engine: what runs the network on a CPU: "torch", "openvino", "onnxruntime", or "auto": OpenVINO where it is
+            installed and gives torch's numbers.
     """
 
     num_steps: int | None = None
@@ -51,6 +57,7 @@ class SessionOptions:
     max_guidance: float | None = None
     seed: int = 0
     max_graphs: int = 8
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,7 @@ class PolicySession:
         for name in self._uncalled:
             setattr(self.policy, name, self._compiled(name))
         self.recorded = self.device.type == "cuda" and self.options.graph
+        self._engaged = self._engage()
         if self.recorded:
             self._network = RecordedNetwork(self.policy, self._held, self.device, self.options.max_graphs)
         else:
@@ -142,7 +150,8 @@ class PolicySession:
     @property
     def title(self) -> str:
         """For people: what runs where."""
-        return f"{self.family} ({self.loaded.layout}) on {self.device}"
+        engine = f" with {self._engaged.backend.name}" if self._engaged else ""
+        return f"{self.family} ({self.loaded.layout}) on {self.device}{engine}"
 
     @property
     def remembers(self) -> bool:
@@ -161,6 +170,27 @@ class PolicySession:
             return compiled(*args, **kwargs)
 
         return call
+
+    def _engage(self) -> Engaged | None:
+        """The engine, where it is not torch; `auto` leaves alone what would be converted anew during work."""
+        options = self.options
+        dtype = next((p.dtype for p in self.policy.parameters() if p.dtype != torch.float32), torch.float32)
+        backend = find(options.engine, self.device, dtype, options.compile, options.exact_guidance)
+        if backend is None or options.engine == "auto" and not self.traits.pads:
+            return None
+        return Engaged(self.policy, backend, cache_folder(self.loaded, backend))
+
+    def _prove(self, batch: Batch) -> None:
+        """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
+        plain = PlainNetwork(private_copy(self.loaded.policy), self._held, self.device)
+        try:
+            with self._mode():
+                self._engaged.prove(batch, self._held, plain, self._network)
+        except InputError as error:
+            if self.options.engine != "auto":
+                raise
+            logger.warning("engine auto: torch, since %s", error)
+            self.policy, self._network, self._engaged = plain.policy, plain, None
 
     def _fresh_memory(self) -> Memory:
         return pytree.tree_map_only(Tensor, Tensor.clone, self.policy.begin(self.size))
@@ -196,12 +226,14 @@ class PolicySession:
         sample does not fit the policy.
         """
         batch = self._batch(samples)
-        if self._warm and not (self.recorded or self.options.compile):
+        if self._warm and not (self.recorded or self.options.compile or self._engaged):
             return  # then only the very first inference is slower
         shapes = shapes_of(batch)
         if shapes in self._met and self._network.holds(shapes):
             return
         self._warm = True
+        if self._engaged:
+            self._prove(batch)
         with self._mode():
             for steer in {id(s): s for s in (self._held.steer, None)}.values():
                 for _ in range(rounds):

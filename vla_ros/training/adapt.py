@@ -59,16 +59,22 @@ def rate_factors(policy: nn.Module, rates: Mapping[str, float]) -> dict[nn.Param
 
 
 def add_lora(policy: nn.Module, config: LoraConfig) -> None:
-    """Put adapters beside the linear layers that match; only the adapters are trained. Raises InputError."""
+    """Put adapters beside the linear layers that match; only the adapters, and of what was trained before what
+    `config.full` names, are trained. Raises InputError."""
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
     linear = [name for name, module in policy.named_modules() if isinstance(module, nn.Linear)]
     targets = _matching("lora.target", config.target, linear, "linear layer")
+    trained = {name: p for name, p in policy.named_parameters() if p.requires_grad}
+    full = [p for pattern in config.full
+            for p in map(trained.get, _matching("lora.full", pattern, trained, "trained parameter", whole=False))]
     policy.requires_grad_(False)
     inject_adapter_in_model(
         PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets), policy
     )
+    for parameter in full:
+        parameter.requires_grad_(True)
 
 
 def merged(policy: Policy) -> Policy:

@@ -48,12 +48,14 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen."""
+    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen, but for the
+    parameters whose names match one of `full` (searched), which are trained as they are."""
 
     rank: Annotated[int, Range(1, 10_000)]
     target: str  # regular expression on module names, matched whole
     alpha: float = 16.0
     dropout: float = 0.0
+    full: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class TrainConfig:
             policy's; those that are not, such as those of actions of another space, stay fresh.
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
+        distill: with `start`, denoising steps of a policy that learns what the checkpoint answers in its own number of
+            steps (0 = it learns the dataset's actions).
         steps: optimiser steps.
         batch_size: samples per optimiser step, over all processes.
         micro_batch_size: samples per forward pass (0 = batch_size); smaller ones accumulate gradients, and are what
@@ -91,6 +95,7 @@ class TrainConfig:
     weights: str = ""
     start: str = ""
     statistics: str = ""
+    distill: Annotated[int, Range(0, 1000)] = 0
     seed: int = 0
     steps: int = 10000
     batch_size: Annotated[int, Range(1, 1_000_000)] = 64
@@ -144,6 +149,9 @@ class TrainConfig:
                              "checkpoint's) or 'recompute' (the dataset's)")
         if self.family and self.statistics:
             raise InputError(f"statistics {self.statistics!r}: only with start, fresh weights take the dataset's")
+        if self.distill and self.statistics != "keep":
+            raise InputError(f"distill {self.distill}, family {self.family!r}, statistics {self.statistics!r}: expected"
+                             " a start checkpoint with its own statistics (keep)")
         if self.start and self.weights:
             raise InputError(f"weights {self.weights!r}: only with family; start takes all of its checkpoint's")
         if self.start and self.policy:

@@ -1,20 +1,25 @@
 """How good a policy is on held-out episodes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vla_ros.core.chunk import Targets
 from vla_ros.core.observation import Sample
+from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.training.samples import Samples
 
 
 @torch.no_grad()
-def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int, seed: int) -> dict[str, float]:
+def evaluate(
+    loaded: LoadedPolicy, loss: Callable[[Batch], dict[str, Tensor]], samples: Samples, limit: int, batch_size: int,
+    seed: int,
+) -> dict[str, float]:
     """Held-out loss, and the error of predicted actions, rad or m (of a tool m and its rotation's numbers): mean over
     steps, and of the first step.
 
@@ -35,7 +40,7 @@ def evaluate(loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int
         chosen = samples.get(numbers)
         batch = {name: value.to(device) for name, value in processor.inputs(chosen).items()}
         torch.manual_seed(seed + count)
-        found = policy.loss(batch)
+        found = loss(batch)
         losses += sum(float(found[name]) for name in policy.groups()) * len(chosen)
         torch.manual_seed(seed + count)
         shown = samples.get(numbers, training=False)

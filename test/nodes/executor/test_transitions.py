@@ -18,6 +18,7 @@ from system.stage import HOME, JOINTS
 from system.support import free_domain
 
 from vla_ros.control.supervisor import State
+from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import NS, set_stamp
@@ -152,3 +153,19 @@ def test_a_node_of_twists_brakes_them_where_another_one_commands():
     stamps, twists = map(np.array, zip(*said, strict=True))
     assert (np.diff(stamps) == world.period_ns).all() and 5 < len(twists) < 12 and twists[-1] == 0.0
     assert np.abs(np.diff([twists[0], *twists])).max() <= posed.arm.tool.acceleration * executor.limiter.dt * (1 + 1e-6)
+
+
+def test_after_a_stop_a_person_or_the_next_chunk(make_node):
+    """The parameter, its default by the clock, and the policy's own waiting on its way to the rule."""
+    for given, simulated, confirms in (("", False, True), ("", True, False), ("confirm", True, True),
+                                       ("automatic", False, False)):  # fmt: skip
+        node = make_node(resume=given, use_sim_time=simulated)
+        assert node.trigger_configure() == SUCCESS
+        assert node._executor.settings.confirms(simulated) == confirms == node._executor._resumption._confirm
+    take, resumption = node._inputs._on_policy_status, node._executor._resumption
+    for state, words in ((PolicyStatus.WAITING, "the policy: front: never seen"), (PolicyStatus.RUNNING, ""),
+                         (PolicyStatus.FAILED, "the policy: front: never seen"), (PolicyStatus.IDLE, "")):  # fmt: skip
+        take(PolicyStatus(state=state, message="front: never seen"))
+        assert resumption.policy_waits == words
+    with pytest.raises(InputError, match="parameter resume: 'always', expected one of empty, automatic, confirm"):
+        make_node(resume="always")

@@ -159,6 +159,9 @@ class Inputs:
     def _on_policy_status(self, message: PolicyStatus) -> None:
         self._policy_watch.heard()
         self._policy = message
+        waits = message.state in (PolicyStatus.WAITING, PolicyStatus.FAILED)
+        with self._lock:
+            self._executor.policy_waits(f"the policy: {message.message or 'waits'}" if waits else "")
         if not self.policy_active:
             with self._lock:
                 self._executor.policy_session_over(message.session)

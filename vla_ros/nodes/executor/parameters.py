@@ -64,6 +64,12 @@ class ExecutorParameters(NodeParameters):
     on_reversals: str = parameter(
         _S.on_reversals, "hold: beyond reversal_limit the robot stops", choices=("warn", "hold")
     )
+    resume: str = parameter(
+        _S.resume,
+        "after a stop of more than 2 s the robot moves again: confirm: when the instruction is given again; automatic: "
+        "with the next chunk. Empty: confirm, but automatic with use_sim_time",
+        choices=("", "automatic", "confirm"),
+    )
     start_tolerance: float = _span(
         _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_ros.nn.norms import layer_normalised
-from vla_ros.policies.robovlms.config import GPT_HEADS, GPT_LAYERS, LSTM_LAYERS, RoboVLMConfig
+from vla_ros.policies.robovlms.config import GPT_HEADS, GPT_LAYERS, LSTM_LAYERS
 
 TRUNK = (1024, 512, 256)
 
@@ -99,26 +99,54 @@ class Gpt(nn.Module):
 class Head(nn.Module):
     """A body that may read the steps before, then a trunk for the pose and one for the gripper, where there is one.
 
-    `body` sees (N, K, latent * width), oldest first, and what stands behind a step never reaches it.
+    `body` sees (N, K, width), oldest first, and what stands behind a step never reaches it.
+
+    Args:
+        kind: "lstm" or "gpt", which read the steps before, or "fc".
+        hidden: width of what the body gives.
+        window: most steps that a "gpt" reads.
     """
 
-    def __init__(self, config: RoboVLMConfig) -> None:
+    def __init__(
+        self, kind: str, width: int, hidden: int, window: int, chunk: int, pose_dim: int, gripper: bool
+    ) -> None:
         super().__init__()
-        width, hidden = config.latent * config.backbone.width, config.latent * config.hidden
-        if config.head == "lstm":
+        if kind == "lstm":
             self.body = Lstm(width, hidden)
-        elif config.head == "gpt":
-            hidden = config.hidden
-            self.body = Gpt(width, hidden, config.window)
+        elif kind == "gpt":
+            self.body = Gpt(width, hidden, window)
         else:
             self.body = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, hidden))
-        self.chunk = config.chunk
-        self.pose = Trunk(hidden, config.chunk * config.pose_dim)
-        if config.gripper:
-            self.gripper = Trunk(hidden, config.chunk)
+        self.chunk = chunk
+        self.pose = Trunk(hidden, chunk * pose_dim)
+        if gripper:
+            self.gripper = Trunk(hidden, chunk)
 
     def decode(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """(..., hidden) of the body to poses (..., chunk, pose_dim) in [-1, 1] and logits (..., chunk) of an open
         gripper."""
         pose = self.pose(x).tanh().unflatten(-1, (self.chunk, -1))
         return pose.float(), self.gripper(x).float() if hasattr(self, "gripper") else None
+
+
+def losses(
+    pose: Tensor, logits: Tensor | None, actions: Tensor, kept: Tensor, gripper_weight: float
+) -> dict[str, Tensor]:
+    """Of (B, L, chunk, pose_dim) poses and (B, L, chunk) logits, for (B, L, chunk, D) actions, those `kept`: Huber
+    (delta 1) and binary cross entropy."""
+    count = kept.sum().clamp(min=1)
+    error = functional.huber_loss(pose, actions[..., : pose.shape[-1]], reduction="none")
+    arm = (error * kept[..., None]).sum() / (count * pose.shape[-1])
+    if logits is None:
+        return {"loss": arm}
+    error = functional.binary_cross_entropy_with_logits(logits, (actions[..., -1] + 1) / 2, reduction="none")
+    gripper = (error * kept).sum() / count
+    return {"loss": arm + gripper_weight * gripper, "arm": arm, "gripper": gripper}
+
+
+def joined(pose: Tensor, logits: Tensor | None) -> Tensor:
+    """(B, chunk, D) of (B, chunk, pose_dim) and (B, chunk), the gripper 1, open, or -1."""
+    if logits is None:
+        return pose
+    gripper = torch.where(logits > 0, 1.0, -1.0) + 0 * logits  # a logit that is no number stays none
+    return torch.cat([pose, gripper[..., None]], dim=-1)

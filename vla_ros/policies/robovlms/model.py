@@ -14,23 +14,11 @@ from vla_ros.nn.attention import KeyValueCache
 from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy, Steer, Traits, tensors
 from vla_ros.policies.robovlms.actions import chunks
 from vla_ros.policies.robovlms.config import BACKBONES, RoboVLMConfig
-from vla_ros.policies.robovlms.heads import Head
+from vla_ros.policies.robovlms.heads import Head, joined, losses
 from vla_ros.policies.robovlms.resampler import PerceiverResampler
+from vla_ros.policies.window import Window
 
 IGNORED = -100
-
-
-@tensors
-class Window:
-    """What the head remembers.
-
-    Attributes:
-        window: (B, K, latent * width), of the newest steps, the oldest first; rows behind the last are not read.
-        steps: (B,) int64, how many there are.
-    """
-
-    window: Tensor
-    steps: Tensor
 
 
 @tensors
@@ -78,7 +66,9 @@ class RoboVLM(Policy):
         if config.resampler:
             self.vision_resampler = PerceiverResampler(config.backbone.width)
         if config.head != "discrete":
-            self.head = Head(config)
+            hidden = config.hidden * (1 if config.head == "gpt" else config.latent)
+            self.head = Head(config.head, config.columns, hidden, config.window, config.chunk, config.pose_dim,
+                             config.gripper)
             if config.reads == "action":
                 self.action_token = nn.Parameter(torch.zeros(config.backbone.width))
         names = len(config.cameras)
@@ -89,17 +79,14 @@ class RoboVLM(Policy):
         config = self.config
         if not config.remembers:
             return None
-        like = next(self.head.parameters())
-        steps = torch.zeros(size, dtype=torch.int64, device=like.device)
-        return Window(like.new_zeros(size, config.window, config.columns), steps)
+        return Window.empty(next(self.head.parameters()), size, config.window, config.columns)
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Seen | Written:
         """All that the backbone does. What is remembered is void after a gap as long as the window."""
         if self.config.head == "discrete":
             return self._prompted(batch)
         if memory is not None:
-            late = batch["elapsed"] > self.config.window
-            memory = Window(memory.window, torch.where(late, 0, memory.steps))
+            memory = memory.after(batch["elapsed"])
         return Seen(self.features(batch)[:, -1], memory)
 
     def act(
@@ -114,16 +101,10 @@ class RoboVLM(Policy):
             return Answer(self._decoded(context))
         memory, newest = context.memory, context.features
         if memory is None:
-            return Answer(self._joined(*self.head.decode(self.head.body(newest[:, None])[:, 0])))
-        length = self.config.window
-        full = (memory.steps >= length)[:, None, None]
-        place = memory.steps.clamp(max=length - 1)
-        window = torch.where(full, memory.window.roll(-1, dims=1), memory.window)
-        here = torch.arange(length, device=place.device) == place[:, None]
-        window = torch.where(here[..., None], newest[:, None], window)
-        hidden = self.head.body(window)
-        hidden = hidden.gather(1, place[:, None, None].expand(-1, 1, hidden.shape[-1]))[:, 0]
-        return Answer(self._joined(*self.head.decode(hidden)), Window(window, place + 1))
+            return Answer(joined(*self.head.decode(self.head.body(newest[:, None])[:, 0])))
+        memory = memory.with_newest(newest)
+        hidden = memory.newest(self.head.body(memory.window))
+        return Answer(joined(*self.head.decode(hidden)), memory)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """Huber of the poses (delta 1) and binary cross entropy of the grippers, means over the rows that are no
@@ -140,15 +121,7 @@ class RoboVLM(Policy):
 
     def losses(self, pose: Tensor, logits: Tensor | None, actions: Tensor, kept: Tensor) -> dict[str, Tensor]:
         """Of (B, L, chunk, pose_dim) poses and (B, L, chunk) logits, for (B, L, chunk, D) actions, those `kept`."""
-        config = self.config
-        count = kept.sum().clamp(min=1)
-        error = functional.huber_loss(pose, actions[..., : config.pose_dim], reduction="none")
-        arm = (error * kept[..., None]).sum() / (count * config.pose_dim)
-        if logits is None:
-            return {"loss": arm}
-        error = functional.binary_cross_entropy_with_logits(logits, (actions[..., -1] + 1) / 2, reduction="none")
-        gripper = (error * kept).sum() / count
-        return {"loss": arm + config.gripper_weight * gripper, "arm": arm, "gripper": gripper}
+        return losses(pose, logits, actions, kept, self.config.gripper_weight)
 
     def features(self, batch: Batch) -> Tensor:
         """What the head sees of each step, (B, L, latent * width)."""
@@ -247,13 +220,6 @@ class RoboVLM(Policy):
         first = config.action_end - config.bins if config.decoding == "actions" else 0
         chosen = first + logits[:, first : config.action_end if first else None].argmax(-1)
         return chosen.masked_fill(logits.isnan().any(-1), -1)
-
-    def _joined(self, pose: Tensor, logits: Tensor | None) -> Tensor:
-        """(B, chunk, D), the gripper 1, open, or -1."""
-        if logits is None:
-            return pose
-        gripper = torch.where(logits > 0, 1.0, -1.0) + 0 * logits  # a logit that is no number stays none
-        return torch.cat([pose, gripper[..., None]], dim=-1)
 
     def _seen_tokens(self, hidden: Tensor, batch: Batch) -> int:
         """How many of the (N, S, width) are of images."""

@@ -54,7 +54,7 @@ class Pictures:
     fit: str = "bicubic"
 
 
-_CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+CLIP_PIXELS = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 def images(kind: str) -> Pictures:
@@ -65,7 +65,7 @@ def images(kind: str) -> Pictures:
     _prompt(kind)
     if kind == "paligemma":
         return Pictures(224, (0.5,) * 3, (0.5,) * 3)
-    return Pictures(448 if kind == "qwen" else 224, *_CLIP)
+    return Pictures(448 if kind == "qwen" else 224, *CLIP_PIXELS)
 
 
 def text(kind: str, instruction: str) -> str:

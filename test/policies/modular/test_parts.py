@@ -1,0 +1,250 @@
+"""Parts beside what others compute, their sizes, and what holds for each of them."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.distributions import Normal
+
+from vla_ros.core.errors import InputError
+from vla_ros.nn.meta import without_numbers
+from vla_ros.policies.parts import ENCODERS, FUSIONS, HEADS, LANGUAGES, PROJECTORS, VISION, Features
+from vla_ros.policies.parts.choice import chosen
+
+TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+REGISTRIES = {"vision": VISION, "projector": PROJECTORS, "language": LANGUAGES, "head": HEADS, "encoder": ENCODERS,
+              "fusion": FUSIONS}  # fmt: skip
+
+
+def make(registry, value, *context):
+    return chosen(REGISTRIES[registry], value, registry).make(*context)
+
+
+def counted(registry, value, *context):
+    with without_numbers():
+        return sum(p.numel() for p in make(registry, value, *context).parameters())
+
+
+@pytest.mark.parametrize("registry, value, context, count", [
+    ("vision", {"kind": "google/siglip-base-patch16-224", "pooling_head": True}, (1, 8), 92_884_224),
+    ("vision", {"kind": "siglip-large", "pooling_head": True}, (1, 8), 316_283_904),
+    ("vision", "clip-base", (1, 8), 87_456_000), ("vision", "clip-large", (1, 8), 303_179_776),
+    ("vision", "dinov2-base", (1, 8), 86_580_480), ("vision", "dinov2-large", (1, 8), 304_368_640),
+    ("language", "qwen2-1.5b", (), 1_543_714_304), ("language", "phi-3-mini", (), 3_722_578_944),
+    ("language", "llama-3-8b", (), 7_504_924_672),
+    ("projector", "mlp", (768, 196, 1536), 3_542_016), ("projector", "attention", (768, 196, 1536), 29_611_008),
+    ("projector", "perceiver", (768, 196, 1536), 76_835_328),
+    ("head", "mlp", (1536, 1, 7), 1_055_239), ("head", "gaussian", (1536, 1, 7), 1_058_830),
+    ("head", "diffusion", (1536, 10, 7), 2_700_870), ("head", "transformer", (1536, 10, 7), 17_616_903),
+    ("head", "gpt_actions", (1536, 10, 7), 19_716_615),
+    ("encoder", "points", ((1024, 4), 512), 1_307_968), ("encoder", "pointnet", ((1024, 4), 512), 305_984),
+    ("encoder", "point_transformer", ((1024, 4), 512), 4_393_472),
+    ("encoder", "radar_points", ((64, 5), 256), 376_192),
+    ("encoder", {"kind": "radar", "mixed": True}, ((64, 64, 2), 256), 17_169_888),
+    ("encoder", {"kind": "depth", "mixed": True}, ((96, 96, 1), 256), 17_169_600),
+    ("encoder", "imu", ((100, 6), 256), 497_792), ("encoder", "imu_conv", ((100, 6), 256), 158_784),
+    ("fusion", "concat", (512, dict.fromkeys("abcde", 4)), 6_307_328),
+    ("fusion", "cross_modal", (512, dict.fromkeys("abcd", 4)), 25_221_120),
+    ("fusion", {"kind": "hierarchical", "late": ["d"]}, (512, dict.fromkeys("abcd", 4)), 9_458_176),
+    ("fusion", "gated", (512, dict.fromkeys("abcd", 4)), 2_364_420),
+])  # fmt: skip
+def test_published_sizes_have_the_published_number_of_parameters(registry, value, context, count):
+    assert counted(registry, value, *context) == count
+
+
+@pytest.mark.parametrize("kind, before", [("siglip", 0), ("clip", 1), ("dinov2", 1)])
+def test_a_tower_gives_the_patch_tokens_of_transformers_and_takes_its_folder(kind, before, tmp_path):
+    import transformers
+
+    row = TINY | {"image_size": 28, "patch_size": 14}
+    torch.manual_seed(0)
+    if kind == "dinov2":
+        theirs = transformers.Dinov2Model(transformers.Dinov2Config(
+            **{k: v for k, v in row.items() if k != "intermediate_size"}, mlp_ratio=2))
+    else:
+        name = {"siglip": "Siglip", "clip": "CLIP"}[kind]
+        theirs = getattr(transformers, f"{name}VisionModel")(getattr(transformers, f"{name}VisionConfig")(**row))
+    theirs.eval().save_pretrained(tmp_path)
+    tower = make("vision", {"kind": kind, "folder": str(tmp_path)}, 2, 8).eval()
+    tower.take(tmp_path)
+    images = torch.randn(3, 2, 3, 28, 28)
+    with torch.no_grad():
+        expected = theirs(images.flatten(0, 1)).last_hidden_state[:, before:].unflatten(0, (3, 2))
+        torch.testing.assert_close(tower(images, torch.zeros(3, 8)), expected)
+    assert (tower.image, tower.tokens, tower.width) == (28, 4, 32)
+    wrong = json.loads((tmp_path / "config.json").read_text()) | {"hidden_act": "relu"}
+    (tmp_path / "config.json").write_text(json.dumps(wrong))
+    with pytest.raises(InputError, match="hidden_act 'relu', expected 'gelu|hidden_act 'relu', expected 'quick_gelu'"):
+        make("vision", {"kind": kind, "folder": str(tmp_path)}, 2, 8)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "llama", "phi3"])
+def test_a_language_model_reads_embeddings_as_transformers_does_and_padding_changes_nothing(kind, tmp_path):
+    import transformers
+
+    name = {"qwen2": "Qwen2", "llama": "Llama", "phi3": "Phi3"}[kind]
+    config = getattr(transformers, f"{name}Config")(
+        **TINY, num_key_value_heads=2, vocab_size=40, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+    )
+    torch.manual_seed(0)
+    theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = make("language", {"kind": kind, "folder": str(tmp_path)}).eval()
+    ours.take(tmp_path)
+    assert ours.vocabulary == 40
+    tokens = torch.randint(0, 40, (2, 5))
+    x = torch.cat([torch.randn(2, 3, 32), ours.embed(tokens)], dim=1)
+    valid = torch.ones(2, 8, dtype=torch.bool)
+    valid[1, 6:] = False
+    with torch.no_grad():
+        found, expected = ours(x, valid), theirs.model(inputs_embeds=x, attention_mask=valid).last_hidden_state
+        torch.testing.assert_close(found[valid], expected[valid])
+        torch.testing.assert_close(ours(x[1:, :6], valid[1:, :6]), found[1:, :6])
+        changed = x.clone()
+        changed[:, 4] += 1
+        assert torch.equal(ours(changed, valid)[:, :4], found[:, :4])  # the future
+    save_file({"model.norm.weight": torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="missing: .*; 1 misshapen: norm.weight \\[3\\], expected \\[32\\]"):
+        ours.take(tmp_path)
+
+
+def features(batch=4, width=24, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randn(batch, 5, width, generator=generator)
+    return Features(tokens, torch.ones(batch, 5, dtype=torch.bool), tokens[:, -1])
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50])
+def test_the_diffusion_head_walks_back_as_diffusers_ddim_does(steps):
+    from diffusers import DDIMScheduler
+
+    torch.manual_seed(0)
+    head = make("head", {"kind": "diffusion", "hidden": 16, "layers": 1}, 24, 4, 3).eval()
+    scheduler = DDIMScheduler(100, 1e-4, 0.02, "linear", clip_sample=False, set_alpha_to_one=True,
+                              timestep_spacing="leading")
+    scheduler.set_timesteps(steps)
+    seen, noise = features(), torch.randn(4, 4, 3)
+    with torch.no_grad():
+        found = head.act(seen, {"noise": noise}, head.prepare(steps))
+        ready, x = head.ready(seen), noise
+        for time in scheduler.timesteps:
+            x = scheduler.step(head.step(ready, x, time.repeat(4)), time, x).prev_sample
+    torch.testing.assert_close(found, x, rtol=1e-4, atol=1e-5)
+
+
+def test_the_gaussian_head_is_torchs_normal():
+    torch.manual_seed(0)
+    head = make("head", {"kind": "gaussian", "hidden": 16, "sampled": True}, 24, 4, 3).eval()
+    actions, noise = torch.randn(4, 4, 3), torch.randn(4, 4, 3)
+    mean, log_std = head.distribution(features())
+    expected = Normal(mean, log_std.exp()).log_prob(actions).sum(-1)
+    torch.testing.assert_close(head.log_prob(actions, mean, log_std), expected)
+    torch.testing.assert_close(head.loss(features(), actions, None)["loss"], -expected.mean())
+    assert log_std.min() >= math.log(0.01) - 1e-6 and log_std.max() <= 1e-6
+    torch.testing.assert_close(head.act(features(), {"noise": noise}), mean + log_std.exp() * noise)
+
+
+HEAD_SIZES = {
+    "mlp": {"hidden": 32, "dropout": 0.0}, "gaussian": {"hidden": 32, "dropout": 0.0, "least_std": 0.3},
+    "discrete": {"hidden": 32, "dropout": 0.0, "bins": 64}, "diffusion": {"hidden": 64, "layers": 2},
+    "flow": {"hidden": 32, "layers": 1, "heads": 2, "mlp": 64},
+    "transformer": {"hidden": 32, "layers": 1, "heads": 2, "mlp": 64, "dropout": 0.0},
+    "gpt_actions": {"hidden": 32, "layers": 1, "heads": 2, "mlp": 64, "dropout": 0.0},
+    "lstm": {"hidden": 16}, "gpt": {"hidden": 16}, "fc": {"hidden": 16, "gripper": True},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HEAD_SIZES)
+def test_each_head_fits_four_samples(kind):
+    torch.manual_seed(0)
+    head = make("head", {"kind": kind, **HEAD_SIZES[kind]}, 24, 3, 2)
+    seen, actions = features(), torch.rand(4, 3, 2) * 1.6 - 0.8
+    if kind == "fc":
+        actions[..., 1] = actions[..., 1].sign()
+    pad = torch.zeros(4, 3, dtype=torch.bool)
+    rate = {"gpt": 3e-4, "lstm": 1e-3, "fc": 1e-3}.get(kind, 3e-3)  # RoboVLMs' trunks are a thousand wide
+    optimizer = torch.optim.Adam(head.parameters())
+    copies = 16 if head.draws(1) else 1  # noise is drawn often
+    rows = Features(seen.tokens.repeat(copies, 1, 1), seen.valid.repeat(copies, 1), seen.summary.repeat(copies, 1))
+    steps = 500 if copies > 1 else 250 if kind == "gpt" else 150
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = rate * (1 - 0.7 * step / steps)
+        optimizer.zero_grad()
+        head.loss(rows, actions.repeat(copies, 1, 1), pad.repeat(copies, 1))["loss"].backward()
+        optimizer.step()
+    head.eval()
+    with torch.no_grad():
+        draws = {name: torch.randn(shape) for name, shape in head.draws(4).items()}
+        error = (head.act(seen, draws, head.prepare()) - actions).square().mean()
+    assert error < 1e-2, error
+
+
+@pytest.mark.parametrize("kind", ["points", "pointnet", "point_transformer", "radar_points"])
+def test_the_order_of_points_changes_nothing_and_padding_has_no_effect(kind):
+    torch.manual_seed(0)
+    encoder = make("encoder", kind, (12, 5), 32).eval()
+    x, count = torch.randn(2, 12, 5), torch.tensor([7, 12])
+    with torch.no_grad():
+        found = encoder(x, count)
+        assert found.shape == (2, encoder.tokens, 32)
+        order = torch.cat([torch.randperm(7), torch.arange(7, 12)])
+        torch.testing.assert_close(encoder(x[:1, order], count[:1]), found[:1], rtol=1e-4, atol=1e-5)
+        changed = x.clone()
+        changed[0, 7:] = 9.0
+        torch.testing.assert_close(encoder(changed, count), found)
+        assert not torch.allclose(encoder(changed, torch.tensor([8, 12]))[0], found[0], atol=1e-4)
+        assert encoder(x, torch.tensor([0, 12])).isfinite().all()
+    with pytest.raises(InputError, match="value of shape \\[12\\], expected points"):
+        make("encoder", kind, (12,), 32)
+
+
+@pytest.mark.parametrize("value, shape, tokens", [
+    ({"kind": "depth", "scale": 0.001, "most": 2.0}, (48, 64, 1), 16), ("radar", (32, 64, 2), 16),
+    ("imu", (20, 6), 8), ("imu_conv", (20, 6), 8), ("imu_lstm", (20, 6), 8), ("numbers", (6,), 1),
+])  # fmt: skip
+def test_encoders_of_images_and_windows(value, shape, tokens):
+    torch.manual_seed(0)
+    encoder = make("encoder", value, shape, 32).eval()
+    x = torch.rand(2, *shape) * 3000
+    with torch.no_grad():
+        found = encoder(x)
+        assert found.shape == (2, tokens, 32) and found.isfinite().all()
+        assert not torch.allclose(encoder(x.flip(1)), found, atol=1e-5)  # where or when it was measured matters
+        if isinstance(value, dict):
+            far = x.clone()
+            far[x > 2000] = 60_000  # mm: beyond what it sees
+            torch.testing.assert_close(encoder(far), found)
+
+
+@pytest.mark.parametrize("value", ["concat", "cross_modal", {"kind": "hierarchical", "late": ["imu"]}, "gated"])
+def test_fusions_keep_the_tokens_they_say_and_tell_the_sources_apart(value):
+    torch.manual_seed(0)
+    tokens = {"images": 6, "lidar": 4, "imu": 2}
+    fusion = make("fusion", value, 32, tokens).eval()
+    sources = {name: torch.randn(2, n, 32) for name, n in tokens.items()}
+    with torch.no_grad():
+        found = fusion(sources)
+        assert found.shape == (2, 1 if value == "gated" else 12, 32) == (2, fusion.tokens, 32)
+        swapped = sources | {"imu": sources["lidar"][:, :2], "lidar": torch.cat([sources["imu"]] * 2, dim=1)}
+        assert not torch.allclose(fusion(swapped), found, atol=1e-4)
+
+
+@pytest.mark.parametrize("registry, value, context, said", [
+    ("projector", {"kind": "attention", "heads": 7}, (8, 4, 32), "projector 'attention': 7 heads of attention, "
+     "expected a number that divides the width 32"),
+    ("vision", {"kind": "clip", "hidden_size": 30}, (1, 8), "vision: hidden_size 30, expected a multiple of the 12"),
+    ("vision", {"kind": "siglip", "hiden_size": 32}, (1, 8), "vision.hiden_size: unknown field"),
+    ("language", {"kind": "qwen2", "num_key_value_heads": 3}, (), "language: hidden_size 128, 4 heads, 3 of keys"),
+    ("head", {"kind": "diffusion", "num_steps": 200}, (8, 4, 2), "num_steps 200, expected at most"),
+    ("head", {"kind": "fc", "gripper": True}, (8, 4, 1), "head 'fc': action of 1 numbers, expected a gripper"),
+    ("head", {"kind": "mlp", "folder": "x"}, (8, 4, 1), "folder x: MlpHead takes no pretrained weights"),
+    ("vision", {"kind": "siglip", "folder": "/nowhere"}, (1, 8), "folder /nowhere"),
+    ("encoder", "depth", ((4, 4), 8), "encoder 'depth': a value of shape \\[4, 4\\], expected an image"),
+    ("fusion", {"kind": "hierarchical", "late": ["a"]}, (32, {"a": 1}), "expected one that comes first"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(registry, value, context, said):
+    with pytest.raises(InputError, match=said):
+        make(registry, value, *context)

@@ -1,0 +1,54 @@
+"""The same policy run by another engine, taking turns with torch."""
+
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vla_ros.bench.lerobot_peer import PAUSE
+from vla_ros.bench.timing import Timing, peak_memory
+from vla_ros.policies.policy import Batch, Draws, Policy
+from vla_ros.runtime.engines.backends import Backend
+from vla_ros.runtime.engines.engaged import TOLERANCE, Engaged, difference
+from vla_ros.runtime.network import Held, PlainNetwork, private_copy
+from vla_ros.runtime.stages import StageTimer
+
+_CPU = torch.device("cpu")
+
+
+class EnginePeer:
+    """Its graphs are made for the bench alone, and kept nowhere."""
+
+    def __init__(self, backend: type[Backend]) -> None:
+        self._backend, self.name, self._times = backend, f"vla_ros, {backend.name} {backend.version()}", []
+
+    @torch.inference_mode()
+    def set_inputs(self, policy: Policy, batch: Batch, draws: Draws, steps: int | None) -> None:
+        """Make the graphs. Raises InputError where the policy cannot be converted."""
+        self._stages = policy.stages
+        self._batch, copied = policy.with_elapsed(batch), private_copy(policy)
+        self._network = PlainNetwork(copied, Held(policy.begin(1), draws, policy.prepare(steps)), _CPU)
+        with tempfile.TemporaryDirectory(prefix="vla_ros_bench_") as folder:
+            Engaged(copied, self._backend, Path(folder) / "graphs")
+            self._actions = self._network.run(self._batch, None, StageTimer(_CPU)).actions
+
+    @torch.inference_mode()
+    def turn(self, number: int) -> None:
+        """One inference; those of a negative number warm up."""
+        time.sleep(PAUSE)
+        timer = StageTimer(_CPU)
+        self._actions = self._network.run(self._batch, None, timer).actions
+        if number >= 0:
+            self._times.append(timer.seconds())
+        time.sleep(PAUSE)
+
+    def timing(self, ours: Tensor) -> Timing:
+        """Of the turns so far, beside torch's (1, H, D) actions; without times where the two are not the same."""
+        error = difference(self._actions, ours)
+        if not error <= TOLERANCE:
+            return Timing(self.name, problem=f"its actions differ by {error:.1e} of their range")
+        stages = dict(zip(self._stages, map(list, zip(*self._times, strict=True)), strict=True))
+        stages["total"] = [sum(times) for times in self._times]
+        return Timing(f"{self.name} (actions within {error:.0e})", stages, peak_memory(_CPU))

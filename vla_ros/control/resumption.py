@@ -1,0 +1,70 @@
+"""Whether a robot that stood still for a while goes on by itself, or waits for a person."""
+
+from vla_ros.control.supervisor import GRAVEST_FIRST, Cause, Supervisor
+from vla_ros.control.watchdogs import Watchdogs
+
+LONGEST_NS = 2_000_000_000  # a stop beyond this is confirmed
+# What needs another instruction anyway, and this rule's own cause.
+_OTHERS = (Cause.REVERSALS, Cause.UNCONFIRMED)
+
+
+class Resumption:
+    """After a stop of more than 2 s the robot is held (UNCONFIRMED) until an instruction is given, the same or another.
+
+    Meanwhile somebody may have come near it: to replace a cable, to start a driver again. The instruction that stands
+    then must not move it. A stop is a cause of STOPPED, or a policy that was followed and now waits for its inputs or
+    fails. An instruction counts once the other causes are over. What a person does (e-stop and reset, an empty
+    instruction, a deactivation) is no such stop.
+
+    Attributes:
+        policy_waits: why the policy makes no chunks at present, in words; empty where it does.
+    """
+
+    def __init__(self, watchdogs: Watchdogs, supervisor: Supervisor, confirm: bool) -> None:
+        """Without `confirm` nothing is held."""
+        self._watchdogs, self._supervisor, self._confirm = watchdogs, supervisor, confirm
+        self.policy_waits = ""
+        self.clear()
+
+    def clear(self) -> None:
+        """The robot is activated, by somebody who wants it to move."""
+        self._well_ns: int | None = None  # when nothing stopped it last
+        self._told = self._followed = False
+
+    def told(self) -> None:
+        """An instruction arrived; it counts if nothing else stops the robot."""
+        self._followed = False
+        self._told = not self._stop()
+
+    def followed(self) -> None:
+        """A chunk was accepted."""
+        self._followed = True
+
+    def tick(self, steady_ns: int, now_ns: int, instructed: bool, following: bool) -> None:
+        """A control period.
+
+        Args:
+            steady_ns: a time that does not jump.
+            instructed: an instruction stands.
+            following: a chunk is followed, whatever the policy waits for.
+        """
+        if not self._confirm:
+            return
+        why, told, self._told = self._stop(following), self._told, False
+        if not why or self._well_ns is None:
+            self._well_ns = steady_ns
+        if not why:
+            if told or not instructed:
+                self._watchdogs.recovered(Cause.UNCONFIRMED, now_ns)
+        elif self._supervisor.tripped(Cause.UNCONFIRMED):
+            pass  # the first stop stays in the words
+        elif instructed and steady_ns - self._well_ns > LONGEST_NS:
+            text = f"stood for more than {LONGEST_NS * 1e-9:g} s ({why}): moves when the instruction is given again"
+            self._watchdogs.trip(Cause.UNCONFIRMED, text, now_ns)
+
+    def _stop(self, following: bool = False) -> str:
+        """Why the robot does not go on at present, in words; empty where nothing is wrong."""
+        for cause in GRAVEST_FIRST:
+            if cause not in _OTHERS and self._supervisor.tripped(cause):
+                return self._supervisor.message(cause)
+        return self.policy_waits if self._followed and not following else ""

@@ -1,0 +1,70 @@
+"""Subscriptions of which the newest messages are taken now and then, and no callback is called.
+
+A robot sends hundreds of messages a second, megabytes each where they are images. A viewer shows some of them: the
+others are replaced in the middleware's queue, and Python never wakes up for them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.exceptions import InvalidHandle
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+
+from vla_ros.nodes.taking import Withheld, take
+
+
+class _NotWaitedFor(CallbackGroup):
+    """What belongs to it is never ready for an executor."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        pass
+
+
+@dataclass
+class _Ear:
+    subscription: Any
+    kind: type
+    limit: int  # bytes
+
+
+class Ears:
+    """Made on a node, asked from any one thread until the node destroys its subscriptions."""
+
+    def __init__(self, node: Any) -> None:
+        self._node, self._group = node, _NotWaitedFor()
+        self._ears: dict[str, _Ear] = {}
+
+    def listen(self, name: str, kind: type, topic: str, qos: QoSProfile, limit: int) -> None:
+        """What is larger than `limit` bytes, or cannot be decoded, is left out."""
+        made = self._node.create_subscription(kind, topic, lambda message: None, qos, callback_group=self._group)
+        self._ears[name] = _Ear(made, kind, limit)
+
+    def new(self, name: str, newest: bool = False) -> Iterator[tuple[Any, int]]:
+        """(message, its number at its publisher) of those that have come since the last call, oldest first; with
+        `newest` the last one alone, and the others are not decoded."""
+        ear, found = self._ears[name], []
+        for _ in range(1000):
+            try:
+                with ear.subscription.handle:
+                    taken = take(ear.subscription.handle, ear.limit)
+            except InvalidHandle:  # the node is on its way down
+                return
+            if taken is None:
+                break
+            data, (_, number) = taken
+            if not isinstance(data, Withheld):
+                found.append((data, number))
+        for data, number in found[-1:] if newest else found:
+            try:
+                yield deserialize_message(data, ear.kind), number
+            except Exception:  # whatever the decoder raises on foreign bytes; who needs the message says so
+                continue

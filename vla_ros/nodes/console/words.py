@@ -1,0 +1,66 @@
+"""What each state of the executor means and the way back, as docs/safety.md has it."""
+
+from vla_ros.msg import ExecutorStatus as E
+from vla_ros.msg import PolicyStatus as P
+
+# (state, cause) -> (what it is, how it ends)
+EXECUTOR = {
+    (E.UNCONFIGURED, 0): ("not configured", "configure"),
+    (E.INACTIVE, 0): ("not activated", "activate"),
+    (E.APPROACHING, 0): ("the first chunk after a hold or a stop: moves to it within the limits", "reaches it"),
+    (E.EXECUTING, 0): ("follows chunks", ""),
+    (E.HOLDING, E.CAUSE_NO_CHUNK): ("no chunk yet, or the last one is used up", "the next accepted chunk"),
+    (E.HOLDING, E.CAUSE_NO_INSTRUCTION): ("empty instruction", "an instruction and a chunk for it"),
+    (E.STOPPED, E.CAUSE_STALE_JOINT_STATES): (
+        "a joint without a believable position for joint_state_timeout", "all joints fresh, then a chunk"
+    ),
+    (E.STOPPED, E.CAUSE_FOLLOWING_ERROR): (
+        "measured further from commanded than following_limit allows, or the controller does not follow",
+        "0.5 s below half the limit, then a chunk; or deactivate and activate, which starts as an activation does",
+    ),
+    (E.STOPPED, E.CAUSE_POLICY_GONE): (
+        "the policy's status did not come for 3 s, or nobody publishes it any more",
+        "it comes again, or a chunk observed after the stop",
+    ),
+    (E.STOPPED, E.CAUSE_OVERRUN): (
+        "the control loop stalled longer than overrun_limit",
+        "0.5 s without a stall, then a chunk; goes on from rest where it stood",
+    ),
+    (E.STOPPED, E.CAUSE_CLOCK_JUMP): (
+        "ROS time was set by a control period or more", "at rest, 0.5 s, fresh joint states, then a chunk"
+    ),
+    (E.STOPPED, E.CAUSE_REVERSALS): (
+        "a joint's commanded motion turns round more often than reversal_limit",
+        "another instruction (an empty one too, the same again not) and 0.5 s at rest, then a chunk; or deactivate and "
+        "activate",
+    ),
+    (E.STOPPED, E.CAUSE_RIVAL): (
+        "another publisher on a command topic",
+        "brakes, falls silent; when the other is gone it starts as an activation does, and not where one would be "
+        "refused, then a chunk",
+    ),
+    (E.STOPPED, E.CAUSE_UNCONFIRMED): (
+        "one of these, or a policy that waits, for more than 2 s; it is over, and somebody may be near the robot",
+        "the instruction is given once more, the same (vla-ros say TEXT) or another, when nothing else stops the "
+        "robot; then a chunk; or deactivate and activate",
+    ),
+    (E.E_STOPPED, 0): ("the e-stop was pressed", "reset it, then a chunk"),
+}
+
+POLICY = {
+    P.UNCONFIGURED: ("not configured", "configure"),
+    P.INACTIVE: ("configured and warmed up, not inferring", "activate"),
+    P.IDLE: ("no instruction", "an instruction"),
+    P.WAITING: ("an input is missing or stale", "it arrives"),
+    P.RUNNING: ("publishes chunks", ""),
+    P.FAILED: ("the last inference failed", "the next one that succeeds"),
+}
+
+
+def executor_words(state: int, cause: int) -> tuple[str, str]:
+    """What the state is and how it ends; ("", "") for one that a newer executor has."""
+    return EXECUTOR.get((state, cause)) or EXECUTOR.get((state, 0), ("", ""))
+
+
+def policy_words(state: int) -> tuple[str, str]:
+    return POLICY.get(state, ("", ""))

@@ -1,0 +1,1 @@
+"""Policies composed of parts that a configuration names."""

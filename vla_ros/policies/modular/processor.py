@@ -1,0 +1,67 @@
+"""Samples to the batches of a composed policy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.observation import Sample
+from vla_ros.policies.parts.registry import ENCODERS
+from vla_ros.policies.policy import Batch
+from vla_ros.policies.processor import StandardProcessor
+from vla_ros.policies.tokenizer import filled
+
+STEP = 8  # tokens: instructions are padded to few lengths
+
+
+@dataclass(frozen=True)
+class ModularProcessor(StandardProcessor):
+    """The batch is described at `Modular`. A window of steps in training, one step when serving."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        head = self.config.head
+        if head.part.bounded and self.actions.mode in ("mean_std", "identity"):
+            raise InputError(f"{head.title} answers within [-1, 1], actions are normalised by {self.actions.mode}; "
+                             "expected normalisation: quantiles or min_max")
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        return tuple(self.config.encoders)
+
+    def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
+        steps = tuple(range(-self.config.past, 1)) if training else (0,)
+        return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
+
+    def inputs(self, samples: Sequence[Sample]) -> Batch:
+        states, most = self.states(samples), self.config.text_length
+        rows = self.embedded(self.ask_tokenizer().prompts([s.instruction for s in samples], most), samples)
+        tokens, mask = filled(rows, most, STEP, self.ask_tokenizer().padding)
+        batch = {"images": self.images(samples), "tokens": tokens, "token_mask": mask}
+        if self.state_width:
+            batch["state"] = self.policy_states(states)
+        for name in self.streams:
+            batch[f"stream {name}"] = self._values(samples, name)
+            if ENCODERS[self.config.encoders[name].kind].counted:
+                batch[f"count {name}"] = self._counts(samples, name)
+        return batch | self.targets(samples, states)
+
+    def _values(self, samples: Sequence[Sample], name: str) -> torch.Tensor:
+        """(B, T, *shape) float32 of a stream. Raises InputError for another shape, and for what is not finite."""
+        shape = (self.depth(samples, name), *self.config.shapes[name])
+        for sample in samples:
+            found = sample.values[name].shape if name in sample.values else None
+            if found != shape:
+                raise InputError(f"stream {name!r} of shape {found}, the policy reads {shape}")
+        values = np.stack([np.asarray(sample.values[name], np.float32) for sample in samples])
+        if not np.isfinite(values).all():
+            raise InputError(f"stream {name!r}: a number that is not finite, expected finite ones")
+        return torch.from_numpy(values)
+
+    def _counts(self, samples: Sequence[Sample], name: str) -> torch.Tensor:
+        """(B, T) int64, how many rows are real; all where the stream does not say it."""
+        shape = (len(samples), self.depth(samples, name))
+        rows = [s.values.get(f"{name}_count", np.full(shape[1], self.config.shapes[name][0])) for s in samples]
+        return torch.from_numpy(np.stack(rows).astype(np.int64).reshape(shape))

@@ -1,0 +1,101 @@
+"""Windows of numbers, such as those of an IMU, to tokens, and the numbers of one instant to one."""
+
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.records import Count, Rows
+from vla_ros.policies.openvla.heads import Projector
+from vla_ros.policies.parts.autoregressive import sinusoids
+from vla_ros.policies.parts.kinds import Encoder
+from vla_ros.policies.parts.pooling import Queries, encoder_layer
+
+
+@dataclass(frozen=True)
+class SeriesSize:
+    """`tokens`: how many come out; `layers` of the network."""
+
+    tokens: Rows = 8
+    layers: Count = 2
+
+
+class Series(Encoder):
+    """Of streams of shape (count, C), a `window` of the robot file, the oldest row first."""
+
+    Size = SeriesSize
+
+    def __init__(self, size: SeriesSize, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        if len(shape) != 2:
+            raise InputError(f"a value of shape {list(shape)}, expected a window: [count, numbers]")
+        self.tokens = size.tokens
+
+
+class SeriesEncoder(Series):
+    """Rows that see each other, then queries that read them."""
+
+    def __init__(self, size: SeriesSize, shape: tuple[int, ...], out: int) -> None:
+        super().__init__(size, shape)
+        self.first = nn.Linear(shape[1], 128)
+        self.register_buffer("places", sinusoids(shape[0], 128))
+        self.layers = nn.ModuleList(encoder_layer(128, 4) for _ in range(size.layers))
+        self.pool, self.last = Queries(128, size.tokens, 4), nn.Linear(128, out)
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        x = self.first(x.to(self.dtype)) + self.places.to(self.dtype)
+        for layer in self.layers:
+            x = layer(x)
+        return self.last(self.pool(x))
+
+
+class ConvSeriesEncoder(Series):
+    """Convolutions over time; of `layers`, the first gives 64 numbers and the others 128."""
+
+    float32 = ("",)  # as the statistics of batch normalisation are
+
+    @dataclass(frozen=True)
+    class Size(SeriesSize):
+        """With three layers."""
+
+        layers: Count = 3
+
+    def __init__(self, size: SeriesSize, shape: tuple[int, ...], out: int) -> None:
+        super().__init__(size, shape)
+        widths = (shape[1], 64, *[128] * (size.layers - 1))
+        rows = [(nn.Conv1d(a, b, 5, 2, 2), nn.BatchNorm1d(b), nn.ReLU())
+                for a, b in zip(widths, widths[1:], strict=False)]  # fmt: skip
+        self.convolutions = nn.Sequential(*(part for row in rows for part in row))
+        self.last = nn.Linear(widths[-1], out)
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        x = self.convolutions(x.transpose(1, 2).to(self.dtype))
+        return self.last(functional.adaptive_avg_pool1d(x, self.tokens).transpose(1, 2))
+
+
+class LstmSeriesEncoder(Series):
+    """An LSTM that reads the window forwards and backwards, then queries that read what it made of each row."""
+
+    def __init__(self, size: SeriesSize, shape: tuple[int, ...], out: int) -> None:
+        super().__init__(size, shape)
+        self.lstm = nn.LSTM(shape[1], 128, size.layers, batch_first=True, bidirectional=True)
+        self.last, self.pool = nn.Linear(256, out), Queries(256, size.tokens, 4)
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        return self.last(self.pool(self.lstm(x.to(self.dtype))[0]))
+
+
+class NumbersEncoder(Encoder):
+    """All numbers of a value to one token: a wrench, an odometry."""
+
+    tokens = 1
+
+    def __init__(self, size: object, shape: tuple[int, ...], out: int) -> None:
+        super().__init__()
+        self.numbers = Projector(prod(shape), out)
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        return self.numbers(torch.flatten(x, 1))[:, None]

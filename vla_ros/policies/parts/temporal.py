@@ -1,0 +1,99 @@
+"""What the language model made of a window of steps, read in time."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from vla_ros.core.records import Count, Range, Width
+from vla_ros.nn.norms import layer_normalised
+from vla_ros.policies.parts.autoregressive import future
+from vla_ros.policies.parts.kinds import Temporal
+from vla_ros.policies.parts.pooling import encoder_layer
+from vla_ros.policies.parts.projectors import Dropout, check_heads
+
+Steps = Annotated[int, Range(2, 1000)]
+
+
+@dataclass(frozen=True)
+class TemporalSize:
+    """`window`: steps that are read; `hidden`: width of the `layers`."""
+
+    window: Steps = 8
+    hidden: Width = 512
+    layers: Count = 4
+    heads: Count = 8
+    dropout: Dropout = 0.1
+
+
+class TransformerTemporal(Temporal):
+    """A causal transformer with learned places."""
+
+    Size = TemporalSize
+
+    def __init__(self, size: TemporalSize, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, size.hidden), nn.Linear(size.hidden, width)
+        self.places = nn.Parameter(torch.randn(size.window, size.hidden) * 0.02)
+        self.layers = nn.ModuleList(
+            encoder_layer(size.hidden, size.heads, "gelu", size.dropout) for _ in range(size.layers)
+        )
+        self.norm = nn.LayerNorm(size.hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x.to(self.dtype)) + self.places[: x.shape[1]]
+        for layer in self.layers:
+            x = layer(x, src_mask=future(x), is_causal=True)
+        return self.last(layer_normalised(self.norm, x))
+
+
+@dataclass(frozen=True)
+class LstmSize:
+    """As `TemporalSize`, without heads."""
+
+    window: Steps = 8
+    hidden: Width = 512
+    layers: Count = 4
+    dropout: Dropout = 0.1
+
+
+class LstmTemporal(Temporal):
+    """An LSTM, from zeros at every window's start."""
+
+    Size = LstmSize
+
+    def __init__(self, size: LstmSize, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(width, size.hidden), nn.Linear(size.hidden, width)
+        self.lstm = nn.LSTM(size.hidden, size.hidden, size.layers, batch_first=True, dropout=size.dropout)
+        self.norm = nn.LayerNorm(size.hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(layer_normalised(self.norm, self.lstm(self.first(x.to(self.dtype)))[0]))
+
+
+@dataclass(frozen=True)
+class WorkingSize:
+    """`window`: slots; `heads` of attention."""
+
+    window: Steps = 32
+    heads: Count = 8
+
+
+class WorkingMemory(Temporal):
+    """Each step asks the slots, itself and those before it; a gate says how much of the answer takes its place."""
+
+    Size = WorkingSize
+
+    def __init__(self, size: WorkingSize, width: int) -> None:
+        super().__init__()
+        check_heads(width, size.heads)
+        self.attention = nn.MultiheadAttention(width, size.heads, batch_first=True)
+        self.gate = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
+        read = self.attention(x, x, x, attn_mask=future(x), need_weights=False)[0]
+        gate = self.gate(torch.cat([x, read], dim=-1)).sigmoid()
+        return gate * read + (1 - gate) * x

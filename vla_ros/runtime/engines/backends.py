@@ -1,0 +1,215 @@
+"""OpenVINO and ONNX Runtime on the CPU, and torch's own exported programs: each writes a graph and runs it."""
+
+import importlib.util
+import platform
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from vla_ros.core.errors import InputError, shown
+from vla_ros.runtime.engines.graphs import Graph
+
+Runner = Callable[[Sequence[Tensor]], list[Tensor]]
+
+
+class Backend:
+    """A program that reads graphs.
+
+    Attributes:
+        name: as users name it.
+        needs: modules that must be there.
+        ending: of the file's name.
+    """
+
+    name: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    ending: ClassVar[str]
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        return [module for module in cls.needs if importlib.util.find_spec(module) is None]
+
+    @classmethod
+    def require(cls) -> None:
+        """Raises InputError where its modules are not installed."""
+        if missing := cls.missing():
+            raise InputError(f"engine {cls.name}: no module {' and '.join(missing)}; expected: pip install -r "
+                             "requirements/engine.txt")
+
+    @classmethod
+    def version(cls) -> str:
+        return ""
+
+    @classmethod
+    def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        """Write the graph with these names of its tensors; weights stay float32. Raises whatever the converter does."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
+        """What runs the file: tensors in the order of `inputs`, some of which the graph may not have, to those of the
+        result. Raises whatever the program does."""
+        raise NotImplementedError
+
+
+class OpenVino(Backend):
+    name, needs, ending = "openvino", ("openvino",), ".xml"
+    # In float32: where a CPU has bfloat16 OpenVINO would take that. Without the snippets (operations that it compiles
+    # together): their pass ends the process in OpenVINO 2026.4 for several of the networks here.
+    settings: ClassVar = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY",
+                          "SNIPPETS_MODE": "DISABLE", "ENABLE_CPU_PINNING": False}
+
+    @classmethod
+    def version(cls) -> str:
+        import openvino
+
+        return openvino.__version__
+
+    @classmethod
+    def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        # Its own `convert_model` does the same and tells a server in the network about it.
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+        from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+
+        table = torch.export.default_decompositions()
+        for operation in ops_to_not_decompose():
+            with suppress(KeyError):
+                table.pop(operation)
+        with _quiet():
+            decoder = TorchFXPythonDecoder(graph.program.run_decompositions(table).module(), dynamic_shapes=False)
+            frontend = FrontEndManager().load_by_framework("pytorch")
+            model = frontend.convert(frontend.load(decoder))
+        for port in model.inputs:
+            port.tensor.set_names({inputs[int(port.any_name.removeprefix("tensors_"))]})
+        for port, name in zip(model.outputs, outputs, strict=True):
+            port.tensor.add_names({name})  # it may be an input as well
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+    @classmethod
+    def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
+        import openvino
+
+        core = openvino.Core()
+        model = core.compile_model(core.read_model(path), "CPU", cls.settings | {"INFERENCE_NUM_THREADS": threads})
+        request = model.create_infer_request()
+        places = [next(place for place, name in enumerate(inputs) if name in port.names) for port in model.inputs]
+
+        def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+            feed = [tensors[place].contiguous().numpy() for place in places]
+            found = request.infer(dict(enumerate(feed)), share_inputs=True)
+            return [torch.from_numpy(value) for value in found.to_tuple()]
+
+        return run
+
+
+class OnnxRuntime(Backend):
+    name, needs, ending = "onnxruntime", ("onnx", "onnxscript", "onnxruntime"), ".onnx"
+
+    @classmethod
+    def version(cls) -> str:
+        import onnxruntime
+
+        return onnxruntime.__version__
+
+    @classmethod
+    def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        with _quiet():
+            torch.onnx.export(graph.program, (), dynamo=True, input_names=list(inputs), output_names=list(outputs),
+                              verbose=False).save(str(path))
+
+    @classmethod
+    def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        places = {each.name: list(inputs).index(each.name) for each in session.get_inputs()}
+
+        def run(tensors: Sequence[Tensor]) -> list[Tensor]:
+            feed = {name: tensors[place].contiguous().numpy() for name, place in places.items()}
+            return [torch.from_numpy(value) for value in session.run(None, feed)]
+
+        return run
+
+
+class TensorRt(OnnxRuntime):
+    """The ONNX file, checked with ONNX Runtime, and what TensorRT's own program builds of it for this machine's GPU."""
+
+    name = "tensorrt"
+
+    @classmethod
+    def require(cls) -> None:
+        super().require()
+        if shutil.which("trtexec") is None:
+            raise InputError("--to tensorrt: no trtexec on the PATH, which builds the engine; expected TensorRT on the "
+                             "machine of the GPU, or --to onnx here")
+
+    @classmethod
+    def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        super().write(graph, path, inputs, outputs)
+        done = subprocess.run(["trtexec", f"--onnx={path}", f"--saveEngine={path.with_suffix('.plan')}"],
+                              capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"trtexec: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+
+
+class TorchProgram(Backend):
+    """torch.export's own file, which libtorch's AOTInductor compiles; here it is only run to check it."""
+
+    name, ending = "pt2", ".pt2"
+
+    @classmethod
+    def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+        torch.export.save(graph.program, path)
+
+    @classmethod
+    def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
+        module = torch.export.load(path).module()
+        return lambda tensors: list(module(*tensors))
+
+
+ENGINES: dict[str, type[Backend]] = {backend.name: backend for backend in (OpenVino, OnnxRuntime)}
+NAMES = ("auto", "torch", *ENGINES)
+
+
+def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, exact: bool) -> type[Backend] | None:
+    """The engine for a policy there, None for torch itself. `auto` is OpenVINO on an x86 CPU where it can be had.
+
+    Raises InputError for one that cannot be had.
+    """
+    if name not in NAMES:
+        raise InputError(f"engine {shown(name)}, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
+    obstacles = [words for there, words in (
+        (device.type != "cpu", f"it runs on the CPU, the policy on {device}; expected device cpu"),
+        (dtype != torch.float32, f"it works in float32, the weights are {str(dtype).removeprefix('torch.')}; expected "
+                                 "dtype float32"),
+        (compiled, "compile is torch's own; expected compile: false"),
+        (exact, "rtc_exact needs gradients, which it has not; expected rtc_exact: false"),
+    ) if there]  # fmt: skip
+    if name == "auto":
+        there = platform.machine() in ("x86_64", "AMD64") and not obstacles and not OpenVino.missing()
+        return OpenVino if there else None
+    if name == "torch":
+        return None
+    if obstacles:
+        raise InputError(f"engine {name}: {obstacles[0]}, or engine torch")
+    ENGINES[name].require()
+    return ENGINES[name]
+
+
+@contextmanager
+def _quiet():
+    """The converters warn of what they themselves call."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,146 @@
+"""A policy whose methods an engine runs: each is traced, converted and kept the first time that shapes are met."""
+
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vla_ros.core.errors import InputError
+from vla_ros.core.files import new_folder
+from vla_ros.policies.policy import Batch, Policy
+from vla_ros.policies.registry import LoadedPolicy
+from vla_ros.runtime.engines.backends import Backend, Runner
+from vla_ros.runtime.engines.graphs import Shape, apart, arguments, trace
+from vla_ros.runtime.network import Held, PlainNetwork
+from vla_ros.runtime.remote.digest import digest
+from vla_ros.runtime.stages import StageTimer
+
+logger = logging.getLogger(__name__)
+TOLERANCE = 1e-4  # of the range of the actions, in float32
+_KEPT = 8  # policies whose graphs stay on the disk
+
+
+def methods(policy: Policy) -> tuple[str, ...]:
+    """Those that an engine runs: what torch.compile would be given, and `act` where it has no step of its own."""
+    alone = policy.compiled == ("encode",) and "act" in policy.traits.recordable
+    return (*policy.compiled, "act") if alone else policy.compiled
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """The largest error of actions as a share of their range; of tokens, 0 where they are the same, else 1."""
+    if not expected.is_floating_point():
+        return float(not torch.equal(found, expected))
+    return float((found - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-6))
+
+
+def noisy(batch: Batch, generator: torch.Generator) -> Batch:
+    """The batch with noise for images, which show more of a network than black ones."""
+    return {name: torch.randint(0, 256, value.shape, dtype=torch.uint8, generator=generator)
+            if value.dtype == torch.uint8 else value for name, value in batch.items()}  # fmt: skip
+
+
+def reason(error: Exception) -> str:
+    """The line of a converter's text that tells most: OpenVINO's last, which names operations, torch's first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1 if "No conversion rule" in lines[-1] else 0][:300]
+
+
+def cache_folder(loaded: LoadedPolicy, backend: type[Backend]) -> Path:
+    """Where the graphs of a policy are kept."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vla_ros/engines"
+    return root / f"{backend.name}-{digest(loaded)}"
+
+
+class Engaged:
+    """Takes the place of some methods of a policy on the CPU, in float32.
+
+    Args:
+        policy: a private copy; its methods are replaced.
+        folder: where graphs are kept between one start and the next.
+
+    A method that cannot be converted raises InputError at its first call with arguments of new shapes.
+    """
+
+    def __init__(self, policy: Policy, backend: type[Backend], folder: Path) -> None:
+        self.backend, self._policy, self._folder = backend, policy, folder
+        self._threads = torch.get_num_threads()
+        self._ready: dict[tuple[str, Shape], tuple[Runner, Shape]] = {}
+        self.reused = False  # a graph of an earlier start, whose weights may have been others
+        for name in methods(policy):
+            setattr(policy, name, partial(self._call, name, getattr(policy, name)))
+
+    def forget(self) -> None:
+        """All graphs, those on the disk too."""
+        self._ready.clear()
+        self.reused = False
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def prove(self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork) -> float:
+        """Compare what `network`, of this policy, answers to the batch, its images noise, with `plain`, torch's answer.
+
+        Returns the difference. Raises InputError where it is too large; graphs of an earlier start are then made anew
+        first, since the weights may have been others.
+        """
+        noise = torch.Generator().manual_seed(0)
+        batch = noisy(batch, noise)
+        for draws in held.draws.values():
+            draws.normal_(generator=noise)
+        expected = plain.run(batch, None, StageTimer(torch.device("cpu"))).actions
+        for _ in range(2):
+            error = difference(network.run(batch, None, StageTimer(torch.device("cpu"))).actions, expected)
+            if error <= TOLERANCE:
+                return error
+            if not self.reused:
+                break
+            self.forget()
+        raise InputError(f"engine {self.backend.name}: its actions differ from torch's by {error:.1e} of their range, "
+                         f"expected at most {TOLERANCE:.0e}; expected engine torch")
+
+    def _call(self, name: str, method: Callable, *args: Any, **kwargs: Any) -> Any:
+        given = arguments(method, args, kwargs)
+        tensors, shape = apart(given)
+        if (name, shape) not in self._ready:
+            try:
+                self._ready[name, shape] = self._prepared(name, method, given, shape, len(tensors))
+            except InputError:
+                raise
+            except Exception as error:  # of torch.export or of the converter, of any kind
+                raise InputError(f"engine {self.backend.name}: {type(self._policy).__name__}.{name} cannot be "
+                                 f"converted: {reason(error)}; expected engine torch") from error
+        run, result = self._ready[name, shape]
+        return result.filled(run(tensors))
+
+    def _prepared(
+        self, name: str, method: Callable, given: dict[str, Any], shape: Shape, count: int
+    ) -> tuple[Runner, Shape]:
+        """What runs the method for arguments of this shape, and the tree that it answers."""
+        backend, inputs = self.backend, [f"input.{number}" for number in range(count)]
+        said = f"{shape} {backend.version()} {torch.__version__}"
+        place = self._folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+        file = place / f"graph{backend.ending}"
+        if file.is_file():
+            self.reused = True
+            _, result = apart(method(**given))
+        else:
+            logger.warning("engine %s: converting %s, once for this checkpoint", backend.name, name)
+            graph = trace(self._policy, method, given)
+            result = graph.result
+            outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
+            with new_folder(place, "graph") as part:
+                backend.write(graph, part / file.name, inputs, outputs)
+            _prune(self._folder)
+        return backend.load(file, inputs, self._threads), result
+
+
+def _prune(newest: Path) -> None:
+    """Leave the graphs of a few policies on the disk, those that were written last."""
+    os.utime(newest)
+    for old in sorted(newest.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
