@@ -60,16 +60,18 @@ def warmed(loaded, engine, one=None, **options):
     return session
 
 
-@pytest.mark.parametrize("engine, family", [("openvino", "smolvla"), ("onnxruntime", "act")])
-def test_an_engine_gives_torchs_actions(engine, family):
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_an_engine_gives_torchs_actions(engine):
     if backends.ENGINES[engine].missing():
         pytest.skip("not installed")
-    loaded = fresh(family)
-    session, plain = warmed(loaded, engine, sample(loaded.processor)), PolicySession(loaded)
+    real = engine == "openvino"  # one of them on a real network will do: the graphs are the same
+    loaded = fresh("smolvla") if real else tiny.loaded()
+    first, second = (sample(loaded.processor, n, families.INSTRUCTIONS[n]) if real else tiny.sample(state=(0.1, n))
+                     for n in (0, 1))  # fmt: skip
+    session, plain = warmed(loaded, engine, first), PolicySession(loaded)
     assert session.title.endswith(f"on cpu with {engine}")
-    for seed in (1, 2):
-        one = sample(loaded.processor, seed, families.INSTRUCTIONS[seed - 1])
-        assert close(actions(session, one, seed), actions(plain, one, seed))
+    for one in (first, second):
+        assert close(actions(session, one), actions(plain, one))
 
 
 def test_a_step_of_denoising_is_guided(programs):
@@ -85,7 +87,7 @@ def test_a_step_of_denoising_is_guided(programs):
 
 
 def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, monkeypatch, caplog):
-    loaded, made = tiny.loaded(), [("programs", "encode"), ("programs", "act"), ("programs", "encode")]  # two lengths of prompt
+    loaded, made = tiny.loaded(), [("programs", name) for name in ("encode", "act", "encode")]  # prompts of two lengths
     warmed(loaded, "programs")
     assert [record.args for record in caplog.records] == made
     (folder,) = cache.iterdir()
@@ -104,7 +106,7 @@ def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, m
 def test_another_answer_than_torchs_is_refused_and_auto_goes_on_with_torch(programs, monkeypatch, caplog):
     loaded = tiny.loaded()
     monkeypatch.setattr(Programs, "factor", 1.01)
-    with pytest.raises(InputError, match=r"engine programs: its actions differ from torch's by \d.\de-0\d of their range"):
+    with pytest.raises(InputError, match=r"engine programs: its actions differ from torch's by \d.\de-0\d of"):
         warmed(loaded, "programs")
     caplog.clear()
     session, one = warmed(loaded, "auto"), tiny.sample()
@@ -153,7 +155,7 @@ def again(folder, backend):
     return said, known, expected
 
 
-@pytest.mark.parametrize("family, backend", [("pi0", OpenVino), ("robovlms", OnnxRuntime), ("diffusion", TorchProgram)])
+@pytest.mark.parametrize("family, backend", [("pi0", OpenVino), ("robovlms", OnnxRuntime), ("act", TorchProgram)])
 def test_a_policy_as_two_graphs(tmp_path, family, backend):
     if backend.missing():
         pytest.skip("not installed")
