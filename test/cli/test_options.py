@@ -9,7 +9,7 @@ import pytest
 from vla_ros.cli import options
 from vla_ros.cli.main import COMMANDS, main
 
-SHARED = ("--robot", "--device", "--dtype", "--num-steps", "--params", "--mode")  # mean one thing alone
+SHARED = ("--robot", "--device", "--dtype", "--engine", "--num-steps", "--params", "--mode")  # mean one thing alone
 ON_THE_GRAPH = {"run", "task", "say", "e-stop", "lifecycle", "top", "rerun", "record", "replay", "robot new"}
 # The name that is used in place of others.
 INSTEAD = {"--sim-time": "--use-sim-time", "--task": "--tasks", "--out": "--output", "--ns": "--namespace",

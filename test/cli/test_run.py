@@ -26,6 +26,7 @@ def test_no_default_is_passed_on():
     [
         (["--device", "cpu"], {"device": "cpu"}, {}),
         (["--dtype", "float32", "--num-steps", "0"], {"dtype": "float32", "num_steps": 0}, {}),
+        (["--engine", "auto"], {"engine": "auto"}, {}),
         (["--mode", "rtc"], {"rtc": True}, {"mode": "rtc"}),
         (["--mode", "latest"], {"rtc": False}, {"mode": "latest"}),
         (["--dry-run"], {}, {"dry_run": True}),
