@@ -50,9 +50,11 @@ class Page:
         options = webdriver.ChromeOptions()
         options.binary_location = BROWSER
         for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
-                         "--force-prefers-reduced-motion", "--window-size=1440,1050"):
+                         "--force-prefers-reduced-motion", "--disable-extensions",
+                         "--disable-background-networking", "--window-size=1440,1050"):
             options.add_argument(argument)
         self.browser = webdriver.Chrome(options=options, service=Service(DRIVER))
+        self.browser.set_script_timeout(DEADLINE)
         self._pictures = pictures
         self.browser.get(url)
 
@@ -95,7 +97,7 @@ class Page:
 @pytest.fixture
 def page(graph: Graph, tmp_path: Path) -> Iterator[Page]:
     robot = tmp_path / "so101.yaml"  # with pictures that a machine without GPU can draw beside a browser
-    changes = {"width: 640": "width: 320", "height: 480": "height: 240", "rate: 30.0}": "rate: 10.0}"}
+    changes = {"width: 640": "width: 320", "height: 480": "height: 240", "rate: 30.0}": "rate: 5.0}"}
     text = ROBOT_FILE.read_text()
     for old, new in changes.items():
         assert old in text
@@ -104,7 +106,7 @@ def page(graph: Graph, tmp_path: Path) -> Iterator[Page]:
     port, common = free_port(), {"robot": str(robot)}
     graph.start("sim_node", parameters=common)
     graph.start("policy_node", parameters=common | {"policy": str(CHECKPOINT), "threads": 1, "max_age": 30.0,
-                                                    "max_rate": 5.0})
+                                                    "max_rate": 3.0})
     graph.start("executor_node", parameters=common | PATIENT)
     graph.start("task_node", parameters=common | {"silence_limit": 30.0})
     graph.start("recorder_node", parameters=common | {"compressed_images": True})
