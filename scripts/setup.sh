@@ -121,12 +121,6 @@ if [ "$(cat .ros/complete 2>/dev/null)" != "$wanted" ]; then
   echo "$wanted" >.ros/complete
 fi
 
-# --- a browser, for the console's test where tests are run for good -----------------------------------------
-if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && ! { command -v chromium && command -v chromedriver; } >/dev/null; then
-  (install_system_packages "the browser of the console's test" chromium chromium-driver) ||
-    say "without a browser: the console's test will be skipped"
-fi
-
 # --- graphics ---------------------------------------------------------------------------------------------
 draws() {
   MUJOCO_GL=$1 python -c '

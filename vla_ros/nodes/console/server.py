@@ -33,7 +33,7 @@ from vla_ros.core.text import plain
 MOST_CLIENTS = 16
 MOST_A_SECOND = 40  # messages of one client; what they ask for is still done, then the connection ends
 LONGEST = 32_768  # bytes of one: an instruction has at most 10 kB
-PATIENCE = 10.0  # s in which a client takes nothing, before its connection ends
+PATIENCE = 20.0  # s in which a client takes nothing, before its connection ends
 _AT_A_TIME = 4  # things that one client has asked for and that take their time
 PAGE = Path(vla_ros.__file__).parent / "data" / "console"
 FILES = {
