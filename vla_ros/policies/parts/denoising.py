@@ -13,6 +13,7 @@ from vla_ros.nn.embeddings import time_features
 from vla_ros.nn.norms import layer_normalised
 from vla_ros.policies.diffusion.schedule import Step, make_scheduler, make_steps
 from vla_ros.policies.flow import draw_time, noisy_at, sample, times
+from vla_ros.policies.parts.autoregressive import sinusoids
 from vla_ros.policies.parts.heads import trunk
 from vla_ros.policies.parts.kinds import Features, Head
 from vla_ros.policies.parts.projectors import check_heads
@@ -151,7 +152,7 @@ class FlowHead(Head):
         super().__init__()
         self.size, self.shape, hidden = size, (horizon, action_dim), size.hidden
         self.first, self.last = nn.Linear(action_dim, hidden), nn.Linear(hidden, action_dim)
-        self.places = nn.Parameter(torch.randn(horizon, hidden) * 0.02)
+        self.places = nn.Parameter(sinusoids(horizon, hidden))  # as large as what is beside them, else they are lost
         self.time = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.norm_in, self.norm = nn.LayerNorm(width), nn.LayerNorm(hidden)
         self.layers = nn.ModuleList(FlowLayer(size, width) for _ in range(size.layers))

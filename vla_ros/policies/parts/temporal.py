@@ -66,7 +66,8 @@ class LstmTemporal(Temporal):
     def __init__(self, size: LstmSize, width: int) -> None:
         super().__init__()
         self.first, self.last = nn.Linear(width, size.hidden), nn.Linear(size.hidden, width)
-        self.lstm = nn.LSTM(size.hidden, size.hidden, size.layers, batch_first=True, dropout=size.dropout)
+        dropout = size.dropout if size.layers > 1 else 0.0  # torch has none behind the last layer
+        self.lstm = nn.LSTM(size.hidden, size.hidden, size.layers, batch_first=True, dropout=dropout)
         self.norm = nn.LayerNorm(size.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
