@@ -165,13 +165,13 @@ def test_each_head_fits_four_samples(kind):
     if kind == "fc":
         actions[..., 1] = actions[..., 1].sign()
     pad = torch.zeros(4, 3, dtype=torch.bool)
-    rate = {"gpt": 3e-4, "lstm": 1e-3, "fc": 1e-3}.get(kind, 3e-3)  # RoboVLMs' trunks are a thousand wide
+    rate = {"gpt": 3e-4, "fc": 1e-3}.get(kind, 3e-3)  # RoboVLMs' trunks are a thousand wide
     optimizer = torch.optim.Adam(head.parameters())
     copies = 16 if head.draws(1) else 1  # noise is drawn often
     rows = Features(seen.tokens.repeat(copies, 1, 1), seen.valid.repeat(copies, 1), seen.summary.repeat(copies, 1))
-    steps = 500 if copies > 1 else 250 if kind == "gpt" else 150
+    steps, fall = (500, 1.0) if copies > 1 else (250, 0.7) if kind == "gpt" else (150, 0.3)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = rate * (1 - 0.7 * step / steps)
+        optimizer.param_groups[0]["lr"] = rate * (1 - fall * step / steps)
         optimizer.zero_grad()
         head.loss(rows, actions.repeat(copies, 1, 1), pad.repeat(copies, 1))["loss"].backward()
         optimizer.step()
