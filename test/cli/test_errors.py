@@ -27,6 +27,8 @@ CASES = [
     ("e-stop --namespace a-b", "namespace 'a-b'"),
     ("lifecycle --namespace a-b", "namespace 'a-b'"),
     ("top --namespace a-b", "namespace 'a-b'"),
+    ("console --robot so101 --namespace a-b", "namespace 'a-b'"),
+    ("doctor --robot so101 --namespace a-b", "namespace 'a-b'"),
     ("eval --policy no --robot no", ROBOT),
     ("eval --policy no --robot so101 --layouts 1", "node policy_node did not configure: checkpoint no: no such folder"),
     ("eval --policy no --robot so101 --params other", "parameter file other: sets nothing on .* about /camera"),

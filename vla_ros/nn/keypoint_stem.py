@@ -40,6 +40,32 @@ def text_summary(text: Tensor, token_mask: Tensor) -> Tensor:
     return (text.float() * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
 
 
+class Standardised(nn.Module):
+    """(B, width) summaries less their mean over what was trained on, each number by its standard deviation there.
+
+    Of a long prompt that is nearly the same for all instructions (a dialogue's frame, the numbers of a state) the one
+    word that differs is a small part of the mean, too small for the features to be steered by.
+    """
+
+    LEAST = 0.05  # share of a batch in the running mean and variance; the first ones have equal shares
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self.mean, self.variance
+        if self.training and len(x) > 1:
+            variance, mean = torch.var_mean(x, dim=0, correction=0)
+            self.batches += 1
+            share = (1 / self.batches).clamp(min=self.LEAST)
+            self.mean.lerp_(mean.detach(), share)
+            self.variance.lerp_(variance.detach(), share)
+        return (x - mean) * (variance + 1e-5).rsqrt()
+
+
 class FiLM(nn.Module):
     """x · (1 + scale) + shift a channel, from a context vector; starts as the identity."""
 
@@ -56,11 +82,17 @@ class FiLM(nn.Module):
 
 
 class KeypointStem(nn.Module):
-    """Images and a text summary to tokens of the prefix's width."""
+    """Images and a text summary to tokens of the prefix's width.
 
-    def __init__(self, size: KeypointStemSize, cameras: int, text_width: int, width: int) -> None:
+    `long_prompts`: the text is more than the instruction, so its summary is standardised.
+    """
+
+    def __init__(
+        self, size: KeypointStemSize, cameras: int, text_width: int, width: int, long_prompts: bool = False
+    ) -> None:
         super().__init__()
         self.size = size
+        self.standardised = Standardised(text_width) if long_prompts else None
         low, middle, high = size.channels
         context = 128
         self.camera = nn.Embedding(cameras, context)
@@ -93,6 +125,8 @@ class KeypointStem(nn.Module):
         """
         batch, count = images.shape[:2]
         images, text = images.float(), text.float()
+        if self.standardised:
+            text = self.standardised(text)
         cameras = torch.arange(count, device=images.device) if cameras is None else cameras
         context = F.silu(self.context(text)[:, None] + self.camera(cameras)[None]).flatten(0, 1)
         x = F.silu(self.to_half(images.flatten(0, 1).to(memory_format=torch.channels_last)))

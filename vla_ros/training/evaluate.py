@@ -17,15 +17,15 @@ from vla_ros.training.samples import Samples
 
 @torch.no_grad()
 def evaluate(
-    loaded: LoadedPolicy, loss: Callable[[Batch], dict[str, Tensor]], samples: Samples, limit: int, batch_size: int,
-    seed: int,
+    loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int, seed: int,
+    loss: Callable[[Batch], dict[str, Tensor]] | None = None,
 ) -> dict[str, float]:
     """Held-out loss, and the error of predicted actions, rad or m (of a tool m and its rotation's numbers): mean over
     steps, and of the first step.
 
     About `limit` frames are spread evenly over the episodes, the draws the same at each call. Of a policy that
     remembers whole episodes are played, from their beginnings and one after the other. Rows that a policy leaves out
-    of a chunk count in no error.
+    of a chunk count in no error. `loss`: another than the policy's own.
     """
     policy, processor = loaded.policy, loaded.processor
     device = next(policy.parameters()).device
@@ -40,7 +40,7 @@ def evaluate(
         chosen = samples.get(numbers)
         batch = {name: value.to(device) for name, value in processor.inputs(chosen).items()}
         torch.manual_seed(seed + count)
-        found = loss(batch)
+        found = (loss or policy.loss)(batch)
         losses += sum(float(found[name]) for name in policy.groups()) * len(chosen)
         torch.manual_seed(seed + count)
         shown = samples.get(numbers, training=False)

@@ -131,7 +131,7 @@ class Trainer:
         self.loaded = open_policy(config, dataset)
         self.rows = hashlib.blake2b(dataset.states.tobytes() + dataset.actions.tobytes()).hexdigest()
         self.policy = self.loaded.policy.float().to(self.device)
-        self.loss = distilling(self.policy, config.distill) if config.distill else self.policy.loss
+        self.distilling = distilling(self.policy, config.distill) if config.distill else None
         adapt.freeze(self.policy, config.freeze)
         if config.lora:
             adapt.add_lora(self.policy, config.lora)
@@ -208,8 +208,8 @@ class Trainer:
         config = self.config
         with self._served(), self._autocast():
             return evaluate(
-                self.loaded, self.loss, self.held_out, config.evaluate_samples,
-                config.micro_batch_size or config.batch_size, config.seed,
+                self.loaded, self.held_out, config.evaluate_samples, config.micro_batch_size or config.batch_size,
+                config.seed, self.distilling,
             )
 
     def save(self) -> Path:
@@ -260,7 +260,7 @@ class Trainer:
             seed = np.random.SeedSequence([config.seed, 4, self.step, number]).generate_state(1)[0]
             torch.manual_seed(int(seed))
             with self._autocast():
-                losses = self.loss(batch)
+                losses = (self.distilling or self.policy.loss)(batch)
             for k, (name, parameters) in enumerate(self.groups.items()):
                 last = k == len(self.groups) - 1
                 torch.autograd.backward(losses[name] * share, inputs=parameters, retain_graph=not last)

@@ -116,7 +116,7 @@ class GO1(Policy):
         pixels = torch.tensor([IMAGENET["mean"].tolist(), IMAGENET["std"].tolist()], device="cpu")
         self.register_buffer("pixels", pixels[..., None, None], persistent=False)
         if config.has_stem:
-            self.stem = KeypointStem(config.vision, len(config.cameras), text.width, text.width)
+            self.stem = KeypointStem(config.vision, len(config.cameras), text.width, text.width, long_prompts=True)
         else:
             self.vision, features = InternVit(config.vision), config.vision.hidden * config.shuffle**2
             self.connector = nn.Sequential(

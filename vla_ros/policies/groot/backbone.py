@@ -21,7 +21,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.config, text = config, config.text
         if config.has_stem:
-            self.vision = KeypointStem(config.vision, len(config.cameras), text.width, text.width)
+            self.vision = KeypointStem(config.vision, len(config.cameras), text.width, text.width, long_prompts=True)
         elif config.generation == "n1.7":
             self.vision = QwenVision(config.vision, text.width)
         else:

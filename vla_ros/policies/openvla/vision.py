@@ -72,7 +72,7 @@ class Vision(nn.Module):
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
         width, text_width = config.text.width, config.text.width if config.film else 0
-        self.stem = KeypointStem(config.stem, len(config.cameras), width, width) if config.stem else None
+        self.stem = KeypointStem(config.stem, len(config.cameras), width, width, True) if config.stem else None
         if config.stem:
             return
         self.towers = nn.ModuleDict({name: Tower(size, text_width) for name, size in config.towers.items()})

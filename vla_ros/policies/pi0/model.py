@@ -79,7 +79,8 @@ class Pi0(FlowPolicy):
         self.config = config
         width = config.expert.width
         self.time_draw = config.time_beta, config.time_scale, config.time_offset
-        self.image_tokens = ImageTokens(config.vision, config.prefix.width, len(config.cameras))
+        long = config.prompt == "pi05"  # which says the state too
+        self.image_tokens = ImageTokens(config.vision, config.prefix.width, len(config.cameras), long)
         self.embedding = nn.Embedding(config.vocabulary, config.prefix.width)
         nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # unit variance once scaled
         self.prefix = GemmaTower(config.prefix)

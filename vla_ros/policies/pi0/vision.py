@@ -12,13 +12,15 @@ from vla_ros.policies.policy import Batch
 
 
 class ImageTokens(nn.Module):
-    """All cameras of a batch through one vision tower."""
+    """All cameras of a batch through one vision tower; `long_prompts`: they hold more than the instruction."""
 
-    def __init__(self, size: SiglipSize | KeypointStemSize, width: int, cameras: int) -> None:
+    def __init__(
+        self, size: SiglipSize | KeypointStemSize, width: int, cameras: int, long_prompts: bool = False
+    ) -> None:
         super().__init__()
         self.reads_text = isinstance(size, KeypointStemSize)
         if self.reads_text:
-            self.tower = KeypointStem(size, cameras, text_width=width, width=width)
+            self.tower = KeypointStem(size, cameras, width, width, long_prompts)
         else:
             self.tower = Siglip(size)
             self.projector = nn.Linear(size.hidden, width)

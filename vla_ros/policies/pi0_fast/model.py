@@ -56,7 +56,7 @@ class Pi0Fast(Policy):
         super().__init__()
         self.config = config
         width = config.prefix.width
-        self.image_tokens = ImageTokens(config.vision, width, len(config.cameras))
+        self.image_tokens = ImageTokens(config.vision, width, len(config.cameras), long_prompts=True)
         self.embedding = nn.Embedding(config.vocabulary, width)
         nn.init.normal_(self.embedding.weight, std=width**-0.5)  # unit variance once scaled
         self.prefix = GemmaTower(config.prefix)

@@ -32,7 +32,7 @@ class Stem(Gemma):
 
     def __init__(self, size: StemSize, cameras: int) -> None:
         super().__init__(size, cameras)
-        self.vision = KeypointStem(size.vision, cameras, size.width, size.width)
+        self.vision = KeypointStem(size.vision, cameras, size.width, size.width, long_prompts=True)
 
     def see(self, images: Tensor, text: Tensor, valid: Tensor) -> Tensor:
         return self.vision(images, text_summary(text * self.scale, valid)) / self.scale
