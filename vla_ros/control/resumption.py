@@ -13,8 +13,8 @@ class Resumption:
 
     Meanwhile somebody may have come near it: to replace a cable, to start a driver again. The instruction that stands
     then must not move it. A stop is a cause of STOPPED, or a policy that was followed and now waits for its inputs or
-    fails. An instruction counts once all of that is over, and the e-stop's latch too. What a person does (e-stop and reset, an empty
-    instruction, a deactivation) is no such stop.
+    fails. An instruction counts once all of that is over, and the e-stop's latch too. What a person does (e-stop and
+    reset, an empty instruction, a deactivation) is no such stop.
 
     Attributes:
         policy_waits: why the policy makes no chunks at present, in words; empty where it does.
