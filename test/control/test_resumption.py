@@ -133,6 +133,37 @@ def test_an_instruction_during_the_stop_does_not_count():
     resumes(world)
 
 
+def test_nor_does_one_while_the_policy_still_waits():
+    """Else the robot would move as soon as somebody has plugged the camera in."""
+    world = moving(resume="confirm")
+    world.executor.policy_waits("the policy: front: 0.6 s old")
+    world.tick(8 * RATE)
+    assert state(world) == UNCONFIRMED
+    world.executor.set_instruction("go")
+    world.tick(5)
+    assert state(world) == UNCONFIRMED
+    world.executor.policy_waits("")
+    world.tick(5)
+    assert state(world) == UNCONFIRMED
+    world.executor.set_instruction("go")
+    world.tick()
+    resumes(world)
+
+
+def test_nor_does_one_while_the_e_stop_is_latched():
+    world = moving(resume="confirm")
+    blind(world, 5.0)
+    world.executor.e_stop("button")
+    world.executor.set_instruction("go")
+    world.tick()
+    world.executor.reset_e_stop(world.now_ns)
+    world.tick()
+    assert state(world) == UNCONFIRMED
+    world.executor.set_instruction("go")
+    world.tick()
+    resumes(world)
+
+
 def test_nothing_is_confirmed_that_had_not_begun():
     """No instruction, or one that the policy has not answered yet, because its cameras come later."""
     world = World(RATE, resume="confirm").activate()

@@ -175,6 +175,11 @@ def test_what_the_page_asks_is_done(context, tmp_path):
         state = await until(socket, "state", lambda item: item["executor"]["instruction"] == "")
         assert state["paused"] == "go <b>" and peer.texts == ["go <b>", ""]
         assert [entry["text"] for entry in state["history"]] == ["go <b>"]
+        assert "asked by a page" in (await ask(socket, do="resume", seen=state["at"] - 60))["text"]
+        assert peer.texts == ["go <b>", ""]
+        assert (await ask(socket, do="resume", seen=state["at"]))["good"]
+        state = await until(socket, "state", lambda item: item["executor"]["instruction"] == "go <b>")
+        assert state["paused"] == "" and "empty" in (await ask(socket, do="resume"))["text"]
         # What is not there, and what nobody offers.
         assert "nobody answers" in (await ask(socket, do="record"))["text"]
         assert "no recording" in (await ask(socket, do="outcome", outcome="success"))["text"]
@@ -200,6 +205,12 @@ def test_what_cannot_be_offered_is_refused(context, tmp_path):
     address, warning = fourth.addresses(8080)
     assert len(fourth._server.listen.token) > 20 and address.endswith(f":8080/#{fourth._server.listen.token}")
     assert "may command the robot" in warning
-    for node in (first, second, third, fourth):
+    (tmp_path / "token").write_text("s3cret\n")
+    fifth = console(context, token_file=str(tmp_path / "token"))
+    assert fifth.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    address, warning = fifth.addresses(8080)  # of this machine's users not all
+    assert fifth._server.listen.token == "s3cret" and address.endswith("http://127.0.0.1:8080/#s3cret")
+    assert "network" not in warning
+    for node in (first, second, third, fourth, fifth):
         node.end()
         node.destroy_node()

@@ -122,7 +122,34 @@ def test_a_foreign_page_and_a_wrong_token_are_turned_away():
         assert (await get(desk, "/", f"192.168.0.7:{desk.server.port}"))[0] == 200
         assert (await get(desk, "/", f"evil.example:{desk.server.port}"))[0] == 421
 
+    async def without(desk: Desk) -> None:
+        async with desk.open("earlier") as socket:  # of a console that had one; a browser may keep it
+            await item(socket, "hello")
+
     served(scenario, token="s3cret")
+    served(without)
+
+
+def test_what_was_asked_for_is_done_though_the_page_leaves():
+    async def scenario(desk: Desk) -> None:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(session: Session, wish: dict[str, Any]) -> str:
+            asked.set()
+            await go_on.wait()
+            desk.done.append(wish)
+            return "done"
+
+        desk.server._do = slow
+        async with desk.open() as socket:
+            await socket.send('{"do": "arm"}')
+            await socket.send('{"do": "record"}')
+            await asked.wait()
+        await until(lambda: not desk.server.sessions)
+        go_on.set()
+        await until(lambda: desk.done == [{"do": "record"}])
+
+    served(scenario)
 
 
 def test_it_is_read_only_until_armed_but_for_the_e_stop():

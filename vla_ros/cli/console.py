@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--listen", default="127.0.0.1", metavar="HOST",
                         help="address of this machine, 0.0.0.0: all (default: 127.0.0.1, this machine alone)")
     parser.add_argument("--token-file", default="", metavar="FILE",
-                        help="its first line is the token (default: a new one at each start)")
+                        help="its first line is the token (default: a new one, none for this machine alone)")
     parser.add_argument("--recordings", default="recordings", metavar="FOLDER", help="for those of the page")
     options.namespace(parser)
     options.use_sim_time(parser, "the robot is a simulator that publishes /clock")

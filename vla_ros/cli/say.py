@@ -36,6 +36,7 @@ def main(args: argparse.Namespace) -> int:
     if problem := instruction_problem(text):
         raise InputError(problem)
 
+    from rclpy.duration import Duration
     from std_msgs.msg import String
 
     from vla_ros.core.discovery import discovery_time
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
             publisher.publish(String(data=text))
         follows = graph.wait_until(lambda: followed() or others_alone(), args.wait)
         if others_alone():
-            publisher.wait_for_all_acked()
+            publisher.wait_for_all_acked(Duration(seconds=args.wait))  # of one that hangs for ever otherwise
             say(f"told {', '.join(sorted(listeners()))}; there is neither policy_node nor executor_node")
             return 0
         say(watch.summary())

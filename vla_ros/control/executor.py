@@ -86,7 +86,7 @@ class Executor:
         """Chunks of the old instruction are followed until the first one of the new; an empty text ends them."""
         self.instruction = text.strip()
         self.instruction_id = instruction_id(text)
-        self._resumption.told()
+        self._resumption.told(self.instruction_id != 0)
         if not self.instruction_id:
             self._forget_chunks()
 

@@ -96,10 +96,9 @@ CAUSES = {
         "also commanded by",
     ),
     Cause.UNCONFIRMED: Remedy(
-        "The robot stood for more than 2 s because of what stands in brackets, which is over. Somebody may be near "
-        "it.",
-        "Look at the robot, then give the instruction again: `vla-ros say TEXT`, the same or another. `resume: "
-        "automatic` of executor_node goes on without that.",
+        "The robot stood for more than 2 s because of what stands in brackets. Somebody may be near it.",
+        "Look at the robot. When the policy does not wait any more, give the instruction again: `vla-ros say "
+        "TEXT`, the same or another. `resume: automatic` of executor_node goes on without that.",
         "moves when the instruction is given again",
     ),
 }

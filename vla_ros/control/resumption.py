@@ -13,8 +13,8 @@ class Resumption:
 
     Meanwhile somebody may have come near it: to replace a cable, to start a driver again. The instruction that stands
     then must not move it. A stop is a cause of STOPPED, or a policy that was followed and now waits for its inputs or
-    fails. An instruction counts once the other causes are over. What a person does (e-stop and reset, an empty
-    instruction, a deactivation) is no such stop.
+    fails. An instruction counts once all of that is over, and the e-stop's latch too. What a person does (e-stop and
+    reset, an empty instruction, a deactivation) is no such stop.
 
     Attributes:
         policy_waits: why the policy makes no chunks at present, in words; empty where it does.
@@ -31,10 +31,10 @@ class Resumption:
         self._well_ns: int | None = None  # when nothing stopped it last
         self._told = self._followed = False
 
-    def told(self) -> None:
-        """An instruction arrived; it counts if nothing else stops the robot."""
-        self._followed = False
-        self._told = not self._stop()
+    def told(self, instructed: bool) -> None:
+        """An instruction arrived; it counts if nothing else stops the robot. `instructed`: it is not empty."""
+        self._told = not (self._stop() or self._supervisor.e_stopped)
+        self._followed &= instructed and not self._told
 
     def followed(self) -> None:
         """A chunk was accepted."""

@@ -39,6 +39,9 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 PERIOD, ALONE = 0.04, 0.5  # s between looks at the graph while a page is open, and while none is
 STATE_PERIOD, CHECK_PERIOD, MACHINE_PERIOD = 0.1, 2.0, 30.0  # s
+UNHEARD = "e-stop: no executor has said that it stopped; use the robot's own emergency stop"
+OLD = 3.0  # s; a page that shows nothing newer starts nothing
+_STARTS = ("start", "resume", "reset", "change")  # what may make the robot move
 _LONGEST_LIMIT = 86_400.0  # s of a task
 
 
@@ -46,7 +49,9 @@ _LONGEST_LIMIT = 86_400.0  # s of a task
 class ConsoleParameters(NodeParameters):
     port: int = parameter(8080, "of the page; 0 takes a free one", low=0, high=65535)
     listen: str = parameter("127.0.0.1", "address to listen on: this machine alone; any other one asks for a token")
-    token_file: str = parameter("", "file whose first line is the token; empty: a new one at each start, in the log")
+    token_file: str = parameter(
+        "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this machine "
+        "alone")
     policy: str = parameter("", "checkpoint or policy file, as of policy_node: for the checks and the policy's view")
     recordings: str = parameter("recordings", "folder in which recordings of the page are put")
 
@@ -63,7 +68,7 @@ class ConsoleNode(ManagedNode):
         values = self.parameters
         self._robot = robot = self.load_robot()
         local = values.listen in THIS_MACHINE
-        token = "" if local else read_token(values.token_file) if values.token_file else secrets.token_urlsafe(16)
+        token = read_token(values.token_file) if values.token_file else "" if local else secrets.token_urlsafe(16)
         self._fixed: list[Check] = []
         views: dict[str, Any] = {}
         self._processor = None
@@ -139,8 +144,9 @@ class ConsoleNode(ManagedNode):
         if not token:
             return [f"console: http://localhost:{port}/ (this machine alone)"]
         name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
+        crosses = "" if host in THIS_MACHINE else "; page and token cross the network readable"
         return [f"console: http://{name}:{port}/#{token}",
-                "whoever has this address may command the robot; page and token cross the network readable"]
+                f"whoever has this address may command the robot{crosses}"]
 
     async def _watch(self) -> None:
         due = dict.fromkeys(("state", "checks", "machine", "images", "parameters"), 0.0)
@@ -155,6 +161,9 @@ class ConsoleNode(ManagedNode):
 
     def _look(self, due: dict[str, float]) -> None:
         now_ns, now, scene, traces = self.now_ns(), time.monotonic(), self._scene, self._traces
+        if self._hands.look(scene.executor is not None and scene.executor.state == ExecutorStatus.E_STOPPED):
+            self.get_logger().error(UNHEARD)
+            self._tell("answer", {"good": False, "text": UNHEARD}, keep=20)
 
         def is_due(what: str, period: float) -> bool:
             if now < due[what]:
@@ -164,14 +173,12 @@ class ConsoleNode(ManagedNode):
 
         scene.poll(now_ns)
         executor = scene.executor
-        self._hands.look(executor is not None and executor.state == ExecutorStatus.E_STOPPED)
-        for text in scene.texts:
+        texts, chunks, scene.texts, scene.chunks = scene.texts, scene.chunks, [], []  # a mistake below happens once
+        for text in texts:
             self._hands.heard(text)
-        scene.texts.clear()
-        for chunk, came in scene.chunks:
+        for chunk, came in chunks:
             if drawn := traces.take_chunk(chunk, came):
                 self._tell("chunk", drawn, keep=50)
-        scene.chunks.clear()
         if executor is not None:
             traces.take_status(executor)
         traces.measured(scene.joints, [position for position, _ in scene.joints.values()])
@@ -239,7 +246,7 @@ class ConsoleNode(ManagedNode):
     def _state(self) -> dict[str, Any]:
         scene, server, hands = self._scene, self._server, self._hands
         return {
-            "now": self.now_ns() * 1e-9, "policy": policy_state(scene.policy),
+            "at": time.monotonic(), "policy": policy_state(scene.policy),
             "executor": executor_state(scene.executor), "pressing": hands.pressing,
             "latency": latency(scene.policy, scene.executor, scene.budget, 1.0 / self._robot.control_rate),
             "period": 1.0 / self._robot.control_rate,
@@ -263,8 +270,12 @@ class ConsoleNode(ManagedNode):
         hands, who, what = self._hands, session.name, wish["do"]
         executor = self._scene.executor
         current = executor.instruction if executor else ""
+        if what in _STARTS and (old := time.monotonic() - _number(wish, "seen", time.monotonic())) > OLD:
+            raise InputError(f"{what}: asked by a page that showed what was {old:.0f} s before; ask again")
         if what == "start":
             return await hands.start(who, _text(wish, "text"), _seconds(wish))
+        if what == "resume":
+            return await hands.start(who, hands.paused, _seconds(wish))
         if what in ("stop", "pause"):
             return await hands.stop(what == "pause", current)
         if what == "reset":
@@ -285,9 +296,16 @@ def _text(wish: dict[str, Any], name: str) -> str:
     return value
 
 
+def _number(wish: dict[str, Any], name: str, default: float) -> float:
+    value = wish.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name}: expected a number")
+    return value
+
+
 def _seconds(wish: dict[str, Any]) -> float:
-    value = wish.get("limit", 0.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_LIMIT:
+    value = _number(wish, "limit", 0.0)
+    if not 0 <= value <= _LONGEST_LIMIT:
         raise InputError(f"time limit: expected 0 (none) to {_LONGEST_LIMIT:g} s")
     return float(value)
 

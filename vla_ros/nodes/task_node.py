@@ -23,6 +23,7 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
 REPEAT_AFTER, REPEAT_UNTIL = 1.0, 10.0  # s after an instruction, in which it is said again to a node that missed it
+CONFIRMED_WITHIN = 2.0  # s in which an executor that waits for an instruction (UNCONFIRMED) goes on with a task's
 PERIOD = 0.1  # s between two looks at the running task, and between feedbacks
 
 
@@ -41,6 +42,7 @@ class Run:
         self.instruction = handle.request.instruction.strip()
         self.done: Future[tuple[Outcome, str]] = Future()
         self.began = False
+        self.confirms_until = 0.0  # s of steady time; before it the executor may still wait for the instruction
         self.success: Any = None  # the subscription of the success topic
 
     def end(self, outcome: Outcome, message: str) -> None:
@@ -169,7 +171,8 @@ class TaskNode(ManagedNode):
     def _accept(self, handle: ServerGoalHandle) -> None:
         goal, run = handle.request, Run(handle, self.now_ns())
         wrong = goal_problem(goal.instruction, goal.time_limit) or self._listen(run)
-        trouble = _problem(self._status("policy_node"), self._status("executor_node"))
+        executor = self._status("executor_node")
+        trouble = _problem(self._status("policy_node"), executor, confirms=True)
         if wrong:
             run.end(Outcome.INVALID_GOAL, wrong)
         elif not self.is_active:
@@ -180,6 +183,8 @@ class TaskNode(ManagedNode):
             if self._run is not None:
                 self._run.end(Outcome.PREEMPTED, f"a newer goal took over: {run.instruction[:100]!r}")
             self._run, run.began = run, True
+            if _unconfirmed(executor):
+                run.confirms_until = time.monotonic() + CONFIRMED_WITHIN
             self.get_logger().info(f"task begins: {run.instruction!r}")
             self._say(run.instruction)
         self._waiting.append(run)
@@ -210,7 +215,7 @@ class TaskNode(ManagedNode):
             return
         elapsed = self._elapsed(run)
         policy, executor = self._status("policy_node"), self._status("executor_node")
-        trouble = _problem(policy, executor)
+        trouble = _problem(policy, executor, confirms=time.monotonic() < run.confirms_until)
         if run.handle.is_cancel_requested:
             run.end(Outcome.CANCELED, "the client canceled it")
         elif trouble:
@@ -261,8 +266,18 @@ class TaskNode(ManagedNode):
         return result
 
 
-def _problem(policy: PolicyStatus | None, executor: ExecutorStatus | None) -> tuple[Outcome, str] | None:
-    return problem(policy and policy.state, executor and executor.state, executor.message if executor else "")
+def _unconfirmed(executor: ExecutorStatus | None) -> bool:
+    return executor is not None and executor.cause == ExecutorStatus.CAUSE_UNCONFIRMED
+
+
+def _problem(
+    policy: PolicyStatus | None, executor: ExecutorStatus | None, confirms: bool
+) -> tuple[Outcome, str] | None:
+    """`confirms`: the task's instruction is what an executor with the cause UNCONFIRMED waits for."""
+    state = executor and executor.state
+    if confirms and _unconfirmed(executor):
+        state = ExecutorStatus.HOLDING
+    return problem(policy and policy.state, state, executor.message if executor else "")
 
 
 def main(args: list[str] | None = None) -> int:

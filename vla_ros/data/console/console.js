@@ -3,25 +3,40 @@
 
 const $ = id => document.getElementById(id);
 const plots = new Plots($("plots"));
-let socket = null, you = "", armed = "", state = null, cameras = [], view = 0, pressedAt = 0, hushed = 0;
+let socket = null, you = "", armed = "", state = null, cameras = [], view = 0, pressedAt = -Infinity, heardAt = 0, hushed = 0;
 
 const token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
 if (location.hash) { sessionStorage.setItem("token", token); history.replaceState(null, "", "/"); }
 
 // Connection
 
+const SILENT = 3;   // s without a word, of ten states a second, and the connection counts as lost
+
 function connect() {
   socket = new WebSocket(`ws://${location.host}/ws?token=${encodeURIComponent(token)}`);
   socket.binaryType = "arraybuffer";
-  socket.onopen = () => { look(); linked("connected", "good"); };
-  socket.onmessage = event => typeof event.data === "string" ? take(JSON.parse(event.data)) : takeImage(event.data);
-  socket.onclose = event => {
-    linked(event.reason || "no connection: what is shown is old", "bad");
-    armed = ""; state = null;
-    showArming();
-    setTimeout(connect, 1000);
+  socket.onopen = () => { heardAt = seconds(); look(); linked("connected", "good"); };
+  socket.onmessage = event => {
+    heardAt = seconds();
+    if (typeof event.data === "string") take(JSON.parse(event.data)); else takeImage(event.data);
   };
+  socket.onclose = event => lost(event.reason);
 }
+
+function lost(reason) {
+  linked(reason || "no connection: what is shown is old", "bad");
+  armed = ""; state = null;
+  showArming();
+  setTimeout(connect, 1000);
+}
+
+// A network that was cut says nothing: without this the page would look connected for minutes.
+setInterval(() => {
+  if (document.hidden || socket.readyState !== WebSocket.OPEN || seconds() - heardAt < SILENT) return;
+  socket.onmessage = socket.onclose = null;
+  socket.close();
+  lost("");
+}, 500);
 
 function linked(words, how) {
   document.body.classList.toggle("away", how !== "good");
@@ -29,12 +44,13 @@ function linked(words, how) {
 }
 
 function send(message) {
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(message));
+  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ ...message, seen: state?.at }));
   else answer({ good: false, text: "no connection: nothing was sent; use the robot's own emergency stop" });
 }
 
+const seconds = () => performance.now() / 1000;   // a clock that nobody sets
 const look = () => send({ do: "look", hidden: document.hidden, view });
-document.addEventListener("visibilitychange", () => { if (socket.readyState === WebSocket.OPEN) look(); });
+document.addEventListener("visibilitychange", () => { heardAt = seconds(); if (socket.readyState === WebSocket.OPEN) look(); });
 
 const takers = {
   hello: items => greet(items.at(-1)),
@@ -270,8 +286,8 @@ function showRecording() {
 // What the operator does
 
 function press() {
-  const now = Date.now();
-  if (now - pressedAt < 200) return;
+  const now = seconds();
+  if (now - pressedAt < 0.2) return;
   pressedAt = now;
   send({ do: "e_stop" });
 }
@@ -283,7 +299,7 @@ $("say").addEventListener("submit", event => {
   event.preventDefault();
   send({ do: "start", text: $("text").value, limit: Number($("limit").value) || 0 });
 });
-$("pause").addEventListener("click", () => send(state.paused ? { do: "start", text: state.paused, limit: Number($("limit").value) || 0 } : { do: "pause" }));
+$("pause").addEventListener("click", () => send(state.paused ? { do: "resume", limit: Number($("limit").value) || 0 } : { do: "pause" }));
 $("stop").addEventListener("click", () => send({ do: "stop" }));
 $("latched").addEventListener("submit", event => {
   event.preventDefault();

@@ -20,6 +20,7 @@ from vla_ros.nodes.names import constants
 from vla_ros.nodes.qos import COMMAND_QOS
 
 ANSWER = 5.0  # s for a service to answer
+STOP_ANSWER = 1.0  # s for task_node to take a task back, before its instruction is taken back without it
 TRANSITION_TIME = 120.0  # s
 PRESS_TIME = 5.0  # s for which a press is repeated, every time that the console looks
 _HISTORY = 30
@@ -51,6 +52,7 @@ class Hands:
         self._tasks = ActionClient(node, RunInstruction, "run_instruction")
         self._pressed_until = 0.0
         self._goal: Any = None  # the handle of our task that runs
+        self._stops = 0  # how many times the instruction was taken back
         self._feedback: dict[str, Any] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -64,13 +66,16 @@ class Hands:
         self._pressed_until = time.monotonic() + PRESS_TIME
         self._e_stop.publish(Bool(data=True))
 
-    def look(self, e_stopped: bool) -> None:
-        """`e_stopped`: the executor says so."""
-        if time.monotonic() < self._pressed_until:
-            if e_stopped:
-                self._pressed_until = 0.0
-            else:
-                self._e_stop.publish(Bool(data=True))
+    def look(self, e_stopped: bool) -> bool:
+        """`e_stopped`: the executor says so. True where a press ends without that."""
+        if not self._pressed_until:
+            return False
+        over = not self.pressing
+        if e_stopped or over:
+            self._pressed_until = 0.0
+        else:
+            self._e_stop.publish(Bool(data=True))
+        return over and not e_stopped
 
     @property
     def pressing(self) -> bool:
@@ -82,8 +87,9 @@ class Hands:
         if not 3 <= len(why) <= LONGEST_REASON:
             raise InputError(f"reset: a reason of {len(why)} characters, expected 3 to {LONGEST_REASON}: why is it "
                              "safe to move again?")
+        if self.pressing:  # maybe by another page, at this moment
+            raise InputError("reset: the e-stop is pressed, and the executor has not said yet that it has stopped")
         self._node.get_logger().warning(f"e-stop reset by {who}: {why}")
-        self._pressed_until = 0.0
         answer = await self.ask(self._reset, Trigger.Request(), "executor_node/reset_e_stop")
         if not answer.success:
             raise InputError(f"the e-stop is not reset: {answer.message}")
@@ -104,11 +110,18 @@ class Hands:
             self._instruction.publish(String(data=text))
             entry["result"] = "given as a message: there is no task_node to say how it ends"
             return "given as a message: no task_node"
-        goal = RunInstruction.Goal(instruction=text, time_limit=limit)
+        goal, stops = RunInstruction.Goal(instruction=text, time_limit=limit), self._stops
         sent = self._tasks.send_goal_async(goal, feedback_callback=self._take_feedback)
-        handle = await self._in_time(sent, ANSWER, "task_node")
+        try:
+            handle = await self._in_time(sent, ANSWER, "task_node")
+        except InputError:
+            sent.add_done_callback(_call_off)  # nobody waits for a task that begins later
+            raise
         if not handle.accepted:
             raise InputError("task_node rejected the goal, expected it to take every goal")
+        if stops != self._stops:
+            _call_off(sent)
+            raise InputError("the task was stopped before it began")
         self._goal, self._feedback = handle, {}
         handle.get_result_async().add_done_callback(lambda done: self._call(self._ended, handle, entry, done))
         return "the task begins"
@@ -130,18 +143,25 @@ class Hands:
     async def stop(self, pause: bool, text: str) -> str:
         """Takes the instruction back: the robot brakes and holds. `text`: what the executor follows."""
         self.paused = text if pause else ""
+        self._stops += 1
+        goal = self._goal
         try:
-            if self._goal is not None:
-                await self._in_time(self._goal.cancel_goal_async(), ANSWER, "task_node")
-                return "the task is cancelled" + (", to be resumed" if pause else "")
+            if goal is not None and self._tasks.server_is_ready():
+                answer = await self._in_time(goal.cancel_goal_async(), STOP_ANSWER, "task_node")
+                if answer.goals_canceling:
+                    return "the task is cancelled" + (", to be resumed" if pause else "")
         except InputError as error:  # it stops all the same
             self._node.get_logger().error(str(error))
+        if goal is not None and self._goal is goal:  # it has ended, or task_node has
+            self._goal, self._feedback = None, {}
         self._instruction.publish(String(data=""))
         return "paused: the instruction is taken back" if pause else "stopped: the instruction is taken back"
 
     def heard(self, text: str) -> None:
         """An instruction that was on the topic; of our own it is the newest entry already."""
         text = text.strip()
+        if text:  # what was paused is over
+            self.paused = ""
         if text and not (self.history and self.history[0]["text"] == text and not self.history[0].get("word")):
             self._remember(text, "another program")
 
@@ -197,6 +217,12 @@ class Hands:
         """In the loop's thread, as long as there is one."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(function, *args)
+
+
+def _call_off(sent: Future) -> None:
+    """Take a task back as soon as it is accepted."""
+    if sent.exception() is None and sent.result().accepted:
+        sent.result().cancel_goal_async()
 
 
 def _pass_on(done: asyncio.Future, ended: Future) -> None:

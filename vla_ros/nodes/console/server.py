@@ -124,6 +124,7 @@ class Server:
         self._greet, self._press, self._do, self._say = greet, press, do, say
         self._files = {path: (kind, (PAGE / name).read_bytes()) for path, (name, kind) in FILES.items()}
         self._count = 0
+        self._under_way: set[asyncio.Task] = set()
 
     async def run(self, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set; `ready` is called with the port. Raises InputError where it cannot listen."""
@@ -140,6 +141,8 @@ class Server:
             self.port = next(iter(server.sockets)).getsockname()[1]
             ready(self.port)
             await stop.wait()
+        for task in self._under_way:
+            task.cancel()
 
     def tell(self, kind: str, item: str | bytes, keep: int = 1) -> None:
         """To every page that is shown; states reach the hidden ones too."""
@@ -169,7 +172,7 @@ class Server:
         if request.headers.get_all("Origin") != [f"http://{host[0]}"]:  # browsers always say it
             return _refused(http.HTTPStatus.FORBIDDEN, "asked from the page of another site")
         given = parse_qs(url.query).get("token", [""])[0]
-        if not hmac.compare_digest(given.encode(errors="replace"), self.listen.token.encode()):
+        if self.listen.token and not hmac.compare_digest(given.encode(errors="replace"), self.listen.token.encode()):
             return _refused(http.HTTPStatus.UNAUTHORIZED, "the token of this address is needed: see the console's log")
         return None
 
@@ -210,8 +213,6 @@ class Server:
         finally:
             writer.cancel()
             self.sessions.remove(session)
-            for task in session.doing:
-                task.cancel()
             if self.armed is session:
                 self.armed = None
             self._say(f"{session.name} left")
@@ -235,8 +236,9 @@ class Server:
                     _reply(session, f"{plain(what, 40)}: {_AT_A_TIME} things are under way, wait for them", False)
                 else:
                     task = asyncio.create_task(self._carry_out(session, wish))
-                    session.doing.add(task)
-                    task.add_done_callback(session.doing.discard)
+                    for under_way in (session.doing, self._under_way):  # to its end, though the page may leave
+                        under_way.add(task)
+                        task.add_done_callback(under_way.discard)
             now = time.monotonic()
             times.append(now)
             if len(times) == MOST_A_SECOND and now - times[0] < 1.0:

@@ -18,6 +18,7 @@ from vla_ros.nodes.executor.parameters import ExecutorParameters
 SPAN = 10.0  # s that a page which is opened now sees at once
 MOST_ROWS = 100  # of a chunk that are drawn; of a longer one every k-th
 BLENDED = ("mode", "ensemble_m", "crossfade", "rtc_crossfade", "interpolation", "max_chunk_age")
+_LONGEST_CHUNK = 1e6  # s
 _PENDING = 20  # chunks that wait for the executor's word
 
 
@@ -66,7 +67,9 @@ class Traces:
         self._command |= {n: p for n, p in zip(names, positions, strict=False) if n in self._command}
 
     def take_chunk(self, chunk: ActionChunk, now_ns: int) -> dict[str, Any] | None:
-        """The chunk as the page gets it; None where it is of joints that the robot does not have."""
+        """The chunk as the page gets it; None where it is of joints that the robot does not have, or endless."""
+        if not chunk.duration < _LONGEST_CHUNK:
+            return None
         try:
             rows = chunk.targets.joint_positions(self._names, np.full(len(self._names), np.nan))
         except ValueError:
