@@ -103,6 +103,22 @@ def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, m
         assert close(actions(session, tiny.sample(state=state)), actions(plain, tiny.sample(state=state)))
 
 
+def test_a_kept_graph_that_cannot_be_read_is_made_anew(programs, cache, caplog):
+    loaded = tiny.loaded()
+    warmed(loaded, "programs")
+    for file in cache.rglob("graph.pt2"):
+        file.write_bytes(b"")
+    caplog.clear()
+    session, one = warmed(loaded, "programs"), tiny.sample()
+    assert [record.args[:2] for record in caplog.records if "converting" in record.msg] == [
+        ("programs", "encode"), ("programs", "act"), ("programs", "encode")
+    ]
+    assert close(actions(session, one), actions(PolicySession(loaded), one))
+    caplog.clear()
+    warmed(loaded, "programs")
+    assert not caplog.records
+
+
 def test_another_answer_than_torchs_is_refused_and_auto_goes_on_with_torch(programs, monkeypatch, caplog):
     loaded = tiny.loaded()
     monkeypatch.setattr(Programs, "factor", 1.01)

@@ -126,17 +126,20 @@ class Engaged:
         place = self._folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
         file = place / f"graph{backend.ending}"
         if file.is_file():
-            self.reused = True
-            _, result = apart(method(**given))
-        else:
-            logger.warning("engine %s: converting %s, once for this checkpoint", backend.name, name)
-            graph = trace(self._policy, method, given)
-            result = graph.result
-            outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
-            with new_folder(place, "graph") as part:
-                backend.write(graph, part / file.name, inputs, outputs)
-            _prune(self._folder)
-        return backend.load(file, inputs, self._threads), result
+            try:
+                run = backend.load(file, inputs, self._threads)
+            except Exception as error:  # a part of it was deleted, as caches are
+                logger.warning("engine %s: %s cannot be read: %s", backend.name, file, reason(error))
+            else:
+                self.reused = True
+                return run, apart(method(**given))[1]
+        logger.warning("engine %s: converting %s, once for this checkpoint", backend.name, name)
+        graph = trace(self._policy, method, given)
+        outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
+        with new_folder(place, "graph") as part:
+            backend.write(graph, part / file.name, inputs, outputs)
+        _prune(self._folder)
+        return backend.load(file, inputs, self._threads), graph.result
 
 
 def _prune(newest: Path) -> None:
