@@ -12,8 +12,10 @@ from runtime import tiny_policy as tiny
 
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
+from vla_ros.policies.policy import Answer
 from vla_ros.runtime.engines import backends
 from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVino, TorchProgram
+from vla_ros.runtime.engines.engaged import difference
 from vla_ros.runtime.engines.export import export_graphs
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
@@ -72,6 +74,16 @@ def test_an_engine_gives_torchs_actions(engine):
     assert session.title.endswith(f"on cpu with {engine}")
     for one in (first, second):
         assert close(actions(session, one), actions(plain, one))
+
+
+def test_what_is_remembered_is_compared_too():
+    actions, memory = torch.arange(4.0), torch.arange(6.0)
+    expected = Answer(actions, {"window": memory, "steps": torch.tensor([2])})
+    assert difference(expected, expected) == 0
+    other = Answer(actions, {"window": memory + 0.5, "steps": torch.tensor([2])})
+    assert difference(other, expected) == pytest.approx(0.1)
+    assert difference(Answer(actions, {"window": memory, "steps": torch.tensor([3])}), expected) == 1
+    assert np.isnan(difference(Answer(actions, {"window": memory * np.nan, "steps": torch.tensor([2])}), expected))
 
 
 def test_a_step_of_denoising_is_guided(programs):
