@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -105,8 +106,7 @@ class Page:
                 self._end(self._kept.popitem()[1])  # `vla-ros run` before its robot
         finally:
             for process, _, _ in [*self._running, *self._kept.values()]:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _kill(process)
 
     def run(self, block: Block) -> None:
         """Raises CommandError."""
@@ -130,8 +130,7 @@ class Page:
         try:
             status = process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
+            status = _kill(process)
         if status:
             raise CommandError(f"{line}: status {status} after Ctrl-C\n{log.read_text()[-2000:]}")
 
@@ -153,8 +152,7 @@ class Page:
         try:
             status = process.wait(_PATIENCE)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            status = process.wait()
+            status = _kill(process)
         if status and not (status == 1 and line.startswith(MAY_SAY_1)):
             raise CommandError(f"{shrunk(line)}: status {status}\n{log.read_text()[-2000:]}")
         if written:  # what a person fills in
@@ -166,10 +164,17 @@ class Page:
         deadline = time.monotonic() + _PATIENCE
         while (words := endless(line)) and words not in log.read_text():
             if process.poll() is not None or time.monotonic() > deadline:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill(process)
                 raise CommandError(f"{line}: did not say {words!r}\n{log.read_text()[-2000:]}")
             time.sleep(0.1)
         return process, line, log
+
+
+def _kill(process: subprocess.Popen) -> int:
+    """With what it started; its exit status."""
+    with suppress(ProcessLookupError):  # it has ended by itself, and nothing of it is left
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def endless(line: str) -> str | None:
@@ -193,26 +198,38 @@ def shrunk(line: str) -> str:
     return f"{line} {extra}"
 
 
+def _blocks(page: Page, path: Path) -> int:
+    """Run those of a page, and print what became of each; how many failed."""
+    failed = 0
+    for block in blocks(path):
+        if block.mark is None:
+            continue
+        if not block.run:
+            print(f"{block.name}\t{block.mark}", flush=True)
+            continue
+        began = time.monotonic()
+        try:
+            page.run(block)
+            said = "ran"
+        except CommandError as error:
+            said, failed = f"FAILED: {error}", failed + 1
+        print(f"{block.name}\t{time.monotonic() - began:.0f} s\t{said}", flush=True)
+    return failed
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="*", type=Path, help="these alone")
     chosen = [path.resolve() for path in parser.parse_args().pages] or pages()
     failed = 0
     for path in chosen:
-        with tempfile.TemporaryDirectory() as folder, Page(Path(folder), private_domain()) as page:
-            for block in blocks(path):
-                if block.mark is None:
-                    continue
-                if not block.run:
-                    print(f"{block.name}\t{block.mark}", flush=True)
-                    continue
-                began = time.monotonic()
-                try:
-                    page.run(block)
-                    said = "ran"
-                except CommandError as error:
-                    said, failed = f"FAILED: {error}", failed + 1
-                print(f"{block.name}\t{time.monotonic() - began:.0f} s\t{said}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                with Page(Path(folder), private_domain()) as page:
+                    failed += _blocks(page, path)
+            except CommandError as error:  # robot and policy, which run until its end
+                print(f"{path.name}\tFAILED at its end: {error}", flush=True)
+                failed += 1
     return failed > 0
 
 

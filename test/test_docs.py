@@ -1,5 +1,6 @@
 """The pages: links lead somewhere, tables of fields are the classes' own, blocks can be read, commands exist."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 import yaml
 from doc_blocks import LANGUAGES, ROOT, blocks, commands, lines_of, pages, prose
 from doc_checks import examples, problems, problems_of_prose
-from doc_commands import shrunk
+from doc_commands import ENDLESS, CommandError, Page, shrunk
 
 from vla_ros.control import remedies
 from vla_ros.control.admission import Reason
@@ -115,6 +116,14 @@ def test_the_examples_of_the_commands_exist():
              for path in [*ROOT.glob("vla_ros/cli/*.py"), *ROOT.glob("launch/*.py")]}  # fmt: skip
     assert {name: wrong for name, wrong in found.items() if wrong} == {}
     assert sum(len(examples(path)) for path in ROOT.glob("vla_ros/cli/*.py")) > 20
+
+
+def test_a_command_of_a_page_that_ends_at_once_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENDLESS, "false", "ready")
+    page = object.__new__(Page)
+    page.folder, page.environment = tmp_path, dict(os.environ)
+    with pytest.raises(CommandError, match="false x: did not say 'ready'"):
+        page._start("false x")
 
 
 @pytest.mark.parametrize("text", [

@@ -14,6 +14,7 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 
 from runtime.tiny_policy import Rememberer, Speaker, loaded
 
+from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.msg import PolicyStatus
 from vla_ros.nodes.policy_node import PolicyNode
@@ -127,3 +128,13 @@ def test_a_policy_that_must_not_pad_meets_an_instruction_before_it_is_followed(m
     assert [node.ask(step) for step in (1, 2, 3)] == [0, 1, 1] and meet.call_count == 1
     told(node, "go " * 12)()
     assert [node.ask(step, node._instruction) for step in (4, 5)] == [0, 1] and meet.call_count == 2
+
+
+def test_an_instruction_that_the_policy_refused_to_meet_is_not_answered_afterwards(monkeypatch):
+    """An engine that answers otherwise than torch is found out there."""
+    node = Node(Speaker)
+    monkeypatch.setattr(node._session, "meet", Mock(side_effect=InputError("its actions differ")))
+    for step in (1, 2):
+        with pytest.raises(InputError, match="its actions differ"):
+            node.ask(step)
+    assert not node._chunks.publish.called

@@ -12,8 +12,10 @@ from runtime import tiny_policy as tiny
 
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
+from vla_ros.policies.policy import Answer
 from vla_ros.runtime.engines import backends
 from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVino, TorchProgram
+from vla_ros.runtime.engines.engaged import difference
 from vla_ros.runtime.engines.export import export_graphs
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
@@ -74,6 +76,16 @@ def test_an_engine_gives_torchs_actions(engine):
         assert close(actions(session, one), actions(plain, one))
 
 
+def test_what_is_remembered_is_compared_too():
+    actions, memory = torch.arange(4.0), torch.arange(6.0)
+    expected = Answer(actions, {"window": memory, "steps": torch.tensor([2])})
+    assert difference(expected, expected) == 0
+    other = Answer(actions, {"window": memory + 0.5, "steps": torch.tensor([2])})
+    assert difference(other, expected) == pytest.approx(0.1)
+    assert difference(Answer(actions, {"window": memory, "steps": torch.tensor([3])}), expected) == 1
+    assert np.isnan(difference(Answer(actions, {"window": memory * np.nan, "steps": torch.tensor([2])}), expected))
+
+
 def test_a_step_of_denoising_is_guided(programs):
     """The loop stays in torch, and keys and values come into the step as a tensor."""
     loaded = fresh("pi0")
@@ -101,6 +113,22 @@ def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, m
     assert [record.args for record in caplog.records] == made
     for state in ((0.1, 0.2), (0.5, -0.3)):  # what is remembered of the first counts in the second
         assert close(actions(session, tiny.sample(state=state)), actions(plain, tiny.sample(state=state)))
+
+
+def test_a_kept_graph_that_cannot_be_read_is_made_anew(programs, cache, caplog):
+    loaded = tiny.loaded()
+    warmed(loaded, "programs")
+    for file in cache.rglob("graph.pt2"):
+        file.write_bytes(b"")
+    caplog.clear()
+    session, one = warmed(loaded, "programs"), tiny.sample()
+    assert [record.args[:2] for record in caplog.records if "converting" in record.msg] == [
+        ("programs", "encode"), ("programs", "act"), ("programs", "encode")
+    ]
+    assert close(actions(session, one), actions(PolicySession(loaded), one))
+    caplog.clear()
+    warmed(loaded, "programs")
+    assert not caplog.records
 
 
 def test_another_answer_than_torchs_is_refused_and_auto_goes_on_with_torch(programs, monkeypatch, caplog):

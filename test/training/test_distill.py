@@ -59,6 +59,13 @@ def test_one_that_does_not_denoise_is_refused(family):
         distilling(families.fresh(family).policy, 1)
 
 
+def test_one_that_remembers_is_refused(monkeypatch):
+    policy = families.fresh("pi0").policy
+    monkeypatch.setattr(policy, "begin", lambda size: torch.zeros(size, 1))
+    with pytest.raises(InputError, match="distill 1: .* remembers"):
+        distilling(policy, 1)
+
+
 def test_no_more_steps_than_before():
     with pytest.raises(InputError, match="distill 3: expected fewer steps than the 3"):
         distilling(families.fresh("pi0").policy, 3)

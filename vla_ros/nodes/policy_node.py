@@ -261,13 +261,12 @@ class PolicyNode(ManagedNode):
         if self._status.state == PolicyStatus.WAITING:  # no more: an inference may take seconds
             self._set_status(PolicyStatus.RUNNING, waiting_for=[], message="")
         sample = make_sample(steps, processor, text)
-        if text != self._met:
-            self._met = text
-            if not session.traits.pads:  # shapes that may be new are recorded before the robot follows them
-                session.meet([sample])
-                with self._wake:
-                    self._trigger.restart()  # then it sees what is newest; in lockstep nothing newer would come
-                return
+        if text != self._met and not session.traits.pads:  # shapes may be new: recorded before the robot follows them
+            session.meet([sample])
+            self._met = text  # not where it was refused: an engine may answer otherwise than torch
+            with self._wake:
+                self._trigger.restart()  # then it sees what is newest; in lockstep nothing newer would come
+            return
         (result,) = session.infer([sample])
         with self._wake:
             if episode != self._episode:

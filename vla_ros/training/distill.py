@@ -28,6 +28,8 @@ def distilling(policy: Policy, steps: int) -> Callable[[Batch], dict[str, Tensor
     known = {field.name for field in fields(policy.config)} & {"num_steps", "num_inference_steps"}
     if not known or set(policy.draws(1)) != {"noise"}:
         raise InputError(f"distill {steps}: {type(policy).__name__} has no denoising steps that can be made fewer")
+    if policy.begin(1) is not None:
+        raise InputError(f"distill {steps}: {type(policy).__name__} remembers; expected a policy that does not")
     if steps >= policy.config.num_steps:
         raise InputError(f"distill {steps}: expected fewer steps than the {policy.config.num_steps} of the start "
                          "checkpoint")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.overrides import TorchFunctionMode
 from training_data import write_dataset
 
 from vla_ros.cli.main import main as vla_ros
@@ -204,6 +205,35 @@ def test_the_file_of_the_page_is_a_policy():
     trained = [name for name, p in policy.named_parameters() if p.requires_grad]
     assert all(any(re.search(pattern, name) for name in trained) for pattern in config.lora.full)
     assert any(re.fullmatch(config.gradient_checkpointing, name) for name, _ in policy.named_modules())
+
+
+class NothingFromTheHost(TorchFunctionMode):
+    """A tensor of Python's numbers is a copy from the host, which CUDA refuses while a graph is recorded."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        assert getattr(function, "__name__", "") not in ("tensor", "as_tensor", "new_tensor"), function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("head", ["flow", "diffusion", "transformer"])
+def test_the_stages_make_no_tensor_on_the_host(head):
+    small = {"flow": {"heads": 2, "mlp": 16, "num_steps": 2}, "diffusion": {"num_steps": 2},
+             "transformer": {"heads": 2, "mlp": 16}}  # fmt: skip
+    loaded = build(head={"kind": head, "hidden": 16, "layers": 1, **small[head]})
+    policy, batch = loaded.policy, batch_of(loaded)
+    draws = {name: torch.randn(shape) for name, shape in policy.draws(len(batch["images"])).items()}
+    with torch.no_grad():
+        fixed = policy.prepare()
+        with NothingFromTheHost():
+            policy.act(policy.encode(batch, None, draws), draws, fixed)
+
+
+@pytest.mark.parametrize("name", ["images", "values"])  # the cameras' own tokens, and what torch's mapping has
+def test_a_stream_of_a_name_that_is_taken_is_refused(name):
+    values = SMALL | {"action_dim": 6, "state_dim": 6, "cameras": ["front"], "encoders": {name: "imu"},
+                      "shapes": {name: [20, 6]}, "language": LANGUAGE | {"vocabulary": 9}}
+    with pytest.raises(InputError, match=f"stream '{name}', a name that the policy has for something else"):
+        ModularConfig.from_dict(values, "policy")
 
 
 @pytest.mark.parametrize("changes, said", [

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vla_ros.core.errors import InputError, shown
+from vla_ros.core.hub import folder_of
 from vla_ros.policies.family import Family
 from vla_ros.policies.modular.config import ModularConfig
 from vla_ros.policies.modular.model import Modular
@@ -19,7 +20,8 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
     """The tokenizer of the language model's folder, else one of the instructions' words."""
     said = values.get("language")
     language = chosen(LANGUAGES, said, "policy.language")
-    tokenizer = load_tokenizer(Path(language.folder)) if language.folder else word_tokenizer(data.instructions)
+    folder = folder_of(Path(language.folder)) if language.folder else None
+    tokenizer = load_tokenizer(folder) if folder else word_tokenizer(data.instructions)
     if not language.size.vocabulary:
         values["language"] = {**(said if isinstance(said, Mapping) else {"kind": said}), "vocabulary": tokenizer.size}
     encoders = values.get("encoders", {})

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Annotated, Any
 
+from torch import nn
+
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import Cameras, Dimensions, Range, Rows, record
 from vla_ros.policies.parts.choice import Choice, chosen
@@ -58,6 +60,9 @@ class ModularConfig:
         if self.encoders.keys() != self.shapes.keys():
             raise InputError(f"encoders of {sorted(self.encoders)}, the dataset has {sorted(self.shapes)}; expected "
                              "streams of the dataset")
+        if taken := [name for name in self.encoders if name == "images" or hasattr(nn.ModuleDict(), name)]:
+            raise InputError(f"encoders: stream {taken[0]!r}, a name that the policy has for something else; expected "
+                             "another name in the robot file")
         if self.temporal and self._head_window > 1:
             raise InputError(f"{self.temporal.title}, {self.head.title} of a window of {self._head_window}; expected "
                              "one that remembers")

@@ -62,6 +62,9 @@ class Modular(Policy):
             self.state = Numbers(config.state_dim, width)
         self.temporal = config.temporal.make(width) if config.temporal else None
         self.head = config.head.make(width, config.horizon, config.action_dim)
+        # Made here: a tensor of Python's numbers is a copy from the host, which CUDA refuses while a graph is recorded.
+        pixels = torch.tensor([[tower.mean, tower.std] for tower in self.vision], dtype=torch.float32, device="cpu")
+        self.register_buffer("pixels", pixels[..., None, None], persistent=False)
         parts = {name: self.get_submodule(name) for name in config.choices}
         self.float32 = tuple(
             name.replace(".", r"\.") + rf"\.{pattern}" for name, part in parts.items() for pattern in part.float32
@@ -163,7 +166,7 @@ class Modular(Policy):
     def look(self, number: int, images: Tensor, summary: Tensor) -> Tensor:
         """(N, cameras, 3, image, image) uint8 to the tower's tokens at the language model's width, (N, n, width)."""
         tower, projector = self.vision[number], self.projectors[number]
-        mean, std = (images.new_tensor(row, dtype=torch.float32)[:, None, None] for row in (tower.mean, tower.std))
+        mean, std = self.pixels[number]
         seen = tower((images.float() / 255 - mean) / std, summary)
         return projector(seen.flatten(0, 1)).unflatten(0, images.shape[:2]).flatten(1, 2)
 

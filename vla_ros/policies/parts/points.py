@@ -59,7 +59,8 @@ class PointCloudEncoder(PointEncoder):
 
 
 class PointNetEncoder(PointEncoder):
-    """One token of the strongest and the mean features (Qi et al. 2017, https://arxiv.org/abs/1612.00593)."""
+    """One token of the strongest and the mean features (Qi et al. 2017, https://arxiv.org/abs/1612.00593). In training
+    the batch's statistics count the points that are no real ones, too."""
 
     tokens = 1
     float32 = ("",)  # as the statistics of batch normalisation are

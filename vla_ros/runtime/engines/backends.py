@@ -160,7 +160,8 @@ class TensorRt(OnnxRuntime):
         done = subprocess.run(["trtexec", f"--onnx={path}", f"--saveEngine={path.with_suffix('.plan')}"],
                               capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"trtexec: {(done.stderr or done.stdout).strip().splitlines()[-1:]}")
+            said = (done.stderr or done.stdout).strip().splitlines() or [f"status {done.returncode}"]
+            raise RuntimeError(f"trtexec: {said[-1]}")
 
 
 class TorchProgram(Backend):

@@ -33,8 +33,14 @@ def methods(policy: Policy) -> tuple[str, ...]:
     return (*policy.compiled, "act") if alone else policy.compiled
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
-    """The largest error of actions as a share of their range; of tokens, 0 where they are the same, else 1."""
+def difference(found: Any, expected: Any) -> float:
+    """The largest error of a tree's tensors (actions, what is remembered), each as a share of its range; of whole
+    numbers, 0 where they are the same, else 1."""
+    pairs = zip(apart(found)[0], apart(expected)[0], strict=True)
+    return float(torch.tensor([_error(*pair) for pair in pairs]).max())  # what is no number stays none
+
+
+def _error(found: Tensor, expected: Tensor) -> float:
     if not expected.is_floating_point():
         return float(not torch.equal(found, expected))
     return float((found - expected).abs().max() / (expected.max() - expected.min()).clamp(min=1e-6))
@@ -92,9 +98,9 @@ class Engaged:
         batch = noisy(batch, noise)
         for draws in held.draws.values():
             draws.normal_(generator=noise)
-        expected = plain.run(batch, None, StageTimer(torch.device("cpu"))).actions
+        expected = plain.run(batch, None, StageTimer(torch.device("cpu")))
         for _ in range(2):
-            error = difference(network.run(batch, None, StageTimer(torch.device("cpu"))).actions, expected)
+            error = difference(network.run(batch, None, StageTimer(torch.device("cpu"))), expected)
             if error <= TOLERANCE:
                 return error
             if not self.reused:
@@ -126,17 +132,20 @@ class Engaged:
         place = self._folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
         file = place / f"graph{backend.ending}"
         if file.is_file():
-            self.reused = True
-            _, result = apart(method(**given))
-        else:
-            logger.warning("engine %s: converting %s, once for this checkpoint", backend.name, name)
-            graph = trace(self._policy, method, given)
-            result = graph.result
-            outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
-            with new_folder(place, "graph") as part:
-                backend.write(graph, part / file.name, inputs, outputs)
-            _prune(self._folder)
-        return backend.load(file, inputs, self._threads), result
+            try:
+                run = backend.load(file, inputs, self._threads)
+            except Exception as error:  # a part of it was deleted, as caches are
+                logger.warning("engine %s: %s cannot be read: %s", backend.name, file, reason(error))
+            else:
+                self.reused = True
+                return run, apart(method(**given))[1]
+        logger.warning("engine %s: converting %s, once for this checkpoint", backend.name, name)
+        graph = trace(self._policy, method, given)
+        outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
+        with new_folder(place, "graph") as part:
+            backend.write(graph, part / file.name, inputs, outputs)
+        _prune(self._folder)
+        return backend.load(file, inputs, self._threads), graph.result
 
 
 def _prune(newest: Path) -> None:
