@@ -29,4 +29,7 @@ def given(enclave: Enclave, name: str) -> dict[str, set[str]]:
     for action in full(enclave.execute):
         found["reply"] |= {f"{action}/_action/{what}" for what in SERVED}
         found["publish"] |= {f"{action}/_action/{what}" for what in PUBLISHED}
+    for action in full(enclave.call):
+        found["request"] |= {f"{action}/_action/{what}" for what in SERVED}
+        found["subscribe"] |= {f"{action}/_action/{what}" for what in PUBLISHED}
     return found

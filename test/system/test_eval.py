@@ -117,13 +117,17 @@ def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: 
     graph.activate_when_ready("executor_node")  # its command publishers exist while it is active
     graph.start("expert_node", parameters=evaluation.common)
     graph.configure("expert_node")
+    graph.start("console_node", parameters=evaluation.common | {"port": 0, "recordings": str(tmp_path / "recordings")})
+    graph.bring_up("console_node")
     for name in NODES:
         wanted = given(rights[name], name)
         if name == "executor_node":  # which reads it where robot_description_topic says so
             assert "/robot_description" in wanted["subscribe"]
             wanted["subscribe"] = wanted["subscribe"] - {"/robot_description"}
         graph.wait_until(lambda name=name, wanted=wanted: used(graph.node, name) == wanted, 20.0)
-        assert used(graph.node, name) == wanted, f"rights of {name} in vla_ros/graph/security.py"
+        found = used(graph.node, name)
+        amiss = {rule: names ^ wanted[rule] for rule, names in found.items() if names != wanted[rule]}
+        assert not amiss, f"rights of {name} in vla_ros/graph/security.py: {amiss}"
 
     # and the one image of the one node that a parameter file names comes as that says
     for camera in ROBOT.cameras:
@@ -137,7 +141,7 @@ def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: 
     assert all(names <= operator[rule] for rule, names in used(graph.node, me).items())
     places = {name: place for name, _, place in graph.node.get_node_names_and_namespaces_with_enclaves()}
     assert places == {name: f"/vla_ros/{name}" for name in NODES} | {me: "/vla_ros/operator"}
-    for name in ("task_node", "recorder_node", "marker_node", "expert_node"):
+    for name in ("task_node", "recorder_node", "marker_node", "expert_node", "console_node"):
         graph.kill(name, signal.SIGINT)
 
 
