@@ -19,6 +19,7 @@ from vla_ros.core.instruction import instruction_id, instruction_problem
 from vla_ros.core.text import say
 
 LISTENERS = ("policy_node", "executor_node")
+_POLICY_TIME = 2.0  # s for the policy to hear a stop too; the executor has stopped then
 _REPEAT = 0.05  # s between two stops until one is followed
 
 
@@ -69,6 +70,10 @@ def main(args: argparse.Namespace) -> int:
             news = args.stop or all(now != then for now, then in zip(taken(), before, strict=True))
             return news and all(said is not None and said.instruction_id == identity for said in told)
 
+        def policy_too() -> bool:  # or it goes on making chunks that nobody follows
+            gone = discovered < time.monotonic() and graph.full_name("policy_node") not in listeners()
+            return gone or watch.policy is not None and watch.policy.instruction_id == identity
+
         if args.stop:  # a stop waits for nobody: whoever is there hears it, again and again until the executor says so
             graph.node.create_timer(_REPEAT, lambda: publisher.publish(String(data="")))
         elif not graph.wait_until(lambda: there() or others_alone(), args.wait):
@@ -79,6 +84,8 @@ def main(args: argparse.Namespace) -> int:
             before = taken()
             publisher.publish(String(data=text))
         follows = graph.wait_until(lambda: followed() or others_alone(), args.wait)
+        if args.stop and follows and not others_alone():
+            graph.wait_until(policy_too, min(args.wait, _POLICY_TIME))
         if others_alone():
             publisher.wait_for_all_acked(Duration(seconds=args.wait))  # of one that hangs for ever otherwise
             say(f"told {', '.join(sorted(listeners()))}; there is neither policy_node nor executor_node")
