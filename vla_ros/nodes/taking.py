@@ -10,11 +10,25 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import SingleThreadedExecutor
 
 _OK, _NOTHING_TO_TAKE = 0, 401  # rcl_ret_t
 _INFO_SIZE = 512  # bytes, more than an rmw_message_info_t has
+
+
+class Unserved(CallbackGroup):
+    """Entities that no executor of rclpy serves: another thread takes what came."""
+
+    def can_execute(self, entity: Any) -> bool:
+        return False
+
+    def beginning_execution(self, entity: Any) -> bool:
+        return False
+
+    def ending_execution(self, entity: Any) -> None:
+        pass
 
 
 class _Allocator(ctypes.Structure):

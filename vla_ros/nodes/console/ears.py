@@ -8,25 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import InvalidHandle
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 
-from vla_ros.nodes.taking import Withheld, take
-
-
-class _NotWaitedFor(CallbackGroup):
-    """What belongs to it is never ready for an executor."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        pass
+from vla_ros.nodes.taking import Unserved, Withheld, take
 
 
 @dataclass
@@ -40,7 +26,7 @@ class Ears:
     """Made on a node, asked from any one thread until the node destroys its subscriptions."""
 
     def __init__(self, node: Any) -> None:
-        self._node, self._group = node, _NotWaitedFor()
+        self._node, self._group = node, Unserved()
         self._ears: dict[str, _Ear] = {}
 
     def listen(self, name: str, kind: type, topic: str, qos: QoSProfile, limit: int) -> None:

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation
@@ -19,7 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.messages.stamps import NS
 from vla_ros.nodes.qos import profile
-from vla_ros.nodes.taking import Withheld, take
+from vla_ros.nodes.taking import Unserved, Withheld, take
 
 _TRUE = ContentFilterOptions("data = TRUE", [])  # the middleware drops every `false`, however many there are
 _DEPTH = 10_000  # messages: what arrives while the whole process stands still is read afterwards
@@ -31,19 +30,6 @@ _LOOKS = 10  # for the heartbeat, in the time that it may be silent
 _LOOK = 1.0  # s between looks for a publisher that keeps its last message, where none came
 _PATIENCE = 0.1  # s in which it is noticed that one came
 _DELIVERY = 0.3  # s for such a message to arrive; on one machine it takes a few milliseconds
-
-
-class _OwnThread(CallbackGroup):
-    """Entities that no executor of rclpy serves."""
-
-    def can_execute(self, entity: Any) -> bool:
-        return False
-
-    def beginning_execution(self, entity: Any) -> bool:
-        return False
-
-    def ending_execution(self, entity: Any) -> None:
-        pass
 
 
 class EStop:
@@ -82,7 +68,7 @@ class EStop:
         self._known: deque[tuple[int, int]] = deque(maxlen=100)  # of the last `true`s: each arrives more than once
         self._end = False
         check_for_type_support(Bool)
-        self._group = group = _OwnThread()
+        self._group = group = Unserved()
         self._pulse: Any = None  # a subscription of everything, which is looked at now and then
         self._subscriptions = [self._subscribe(reliable=True), self._subscribe(reliable=False)]
         self._late_since: float | None = None  # s, steady; since when there is the third
