@@ -74,6 +74,8 @@ class TrainConfig:
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
         distill: with `start`, denoising steps of a policy that learns what the checkpoint answers in its own number of
             steps (0 = it learns the dataset's actions).
+        executed_rows: first rows of a chunk, at most, that training gives as executed already, so that real-time
+            chunking needs no guidance (0 = none, or the start checkpoint's).
         steps: optimiser steps.
         batch_size: samples per optimiser step, over all processes.
         micro_batch_size: samples per forward pass (0 = batch_size); smaller ones accumulate gradients, and are what
@@ -96,6 +98,7 @@ class TrainConfig:
     start: str = ""
     statistics: str = ""
     distill: Annotated[int, Range(0, 1000)] = 0
+    executed_rows: Annotated[int, Range(0, 10_000)] = 0
     seed: int = 0
     steps: int = 10000
     batch_size: Annotated[int, Range(1, 1_000_000)] = 64

@@ -18,6 +18,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.datasets.check import ERROR, briefly, check
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
+from vla_ros.policies.flow import continuing
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.policies.rows import Rows
@@ -131,6 +132,8 @@ class Trainer:
         self.loaded = open_policy(config, dataset)
         self.rows = hashlib.blake2b(dataset.states.tobytes() + dataset.actions.tobytes()).hexdigest()
         self.policy = self.loaded.policy.float().to(self.device)
+        if config.executed_rows:
+            continuing(self.policy, config.executed_rows)
         self.distilling = distilling(self.policy, config.distill) if config.distill else None
         adapt.freeze(self.policy, config.freeze)
         if config.lora:
