@@ -15,8 +15,8 @@ def make_room_for_pictures() -> None:
     up for the last ones where a reader does not take them as fast as they are written; and what was lost is sent again
     to reliable readers only, with the next message or after 3 s.
 
-    A profile of the user's own counts instead, and so do transports that he has chosen by FASTDDS_BUILTIN_TRANSPORTS,
-    except where ROS 2 ignores them: on a discovery range of LOCALHOST it takes shared memory and UDP whatever that says.
+    A profile of the user's own counts instead, and so do transports chosen by FASTDDS_BUILTIN_TRANSPORTS, except on a
+    discovery range of LOCALHOST, where ROS 2 ignores that variable.
     """
     local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
     chosen = () if local else ("FASTDDS_BUILTIN_TRANSPORTS",)
