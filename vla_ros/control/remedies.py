@@ -192,7 +192,8 @@ POLICY = {
         "A camera, joint states or another stream is missing, old, or of another type; the message names topic and "
         "publisher.",
         "Start the driver, or correct topic and `encoding` in the robot file. A slow camera needs a larger "
-        "`max_age`.",
+        "`max_age`. Pictures that are old now and then, on a busy machine, do not fit the middleware's shared memory: "
+        "docs/runtime.md, “Pictures that do not arrive”.",
         "nobody publishes",
     ),
     "failed": Remedy(
