@@ -1,6 +1,5 @@
 """The vla-ros command: one module a subcommand, imported only when it is called."""
 
-import argparse
 import os
 import signal
 import sys
@@ -41,7 +40,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="vla-ros", description=__doc__.splitlines()[0])
+    parser = Parser(prog="vla-ros", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"vla-ros {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, line) in COMMANDS.items():
@@ -57,18 +56,24 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return module.main(args)
     except InputError as error:
-        say(f"vla-ros {name}: {error}", error=True)
-        return 2
+        return _failed(name, error)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         if error.filename is None:
             raise
-        say(f"vla-ros {name}: {error.filename}: {error.strerror}", error=True)
-        return 2
+        return _failed(name, error, f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return 130
+
+
+def _failed(name: str, error: Exception, text: str = "") -> int:
+    """Says the error, or `text` in its place; the exit status."""
+    from vla_ros.control.remedies import with_section
+
+    say(f"vla-ros {name}: {with_section(error, text)}", error=True)
+    return 2
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Options that several commands have, each with one name and one meaning."""
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -17,10 +17,16 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help, and that of its subcommands, shows defaults."""
+    """A parser whose help, and that of its subcommands, shows defaults. Its errors name their section of the docs."""
 
     def __init__(self, **others: Any) -> None:
         super().__init__(**{"formatter_class": _Help, **others})
+
+    def error(self, message: str) -> NoReturn:
+        from vla_ros.control.error_kinds import OPTIONS
+        from vla_ros.control.remedies import section
+
+        super().error(f"{message} ({section(OPTIONS)})")
 
 
 def robot(parser: Any, **others: Any) -> None:
