@@ -4,8 +4,9 @@
     vla-ros demo --lockstep                          in simulated time: the same run on every machine
     vla-ros demo --instructions "touch the green cube" "pick up the red cube"
 
-The instruction changes as soon as a task is done, while the robot is still moving. Afterwards a folder holds the
-video, a plot of the commands over their chunks, and the whole run as a rosbag2 (mcap).
+The instruction changes as soon as a task is done, while the robot is still moving. The video, a plot of the commands
+over their chunks, and the whole run as a rosbag2 (mcap) are written to a folder. If this machine is too slow for real
+time, the demo says so and starts again with --lockstep.
 """
 
 import argparse
@@ -25,13 +26,15 @@ CHECKPOINT = Path(vla_ros.__file__).parent / "data" / "checkpoints" / "pi0_tiny"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, default=CHECKPOINT, help="checkpoint (default: the shipped one)")
     parser.add_argument("--instructions", nargs="+", default=list(INSTRUCTIONS), metavar="TEXT",
-                        help="one after another")
-    parser.add_argument("--seed", type=int, default=0, help="where the cubes lie")
+                        help="instructions to follow, one after another")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the positions of the cubes")
     pace = parser.add_mutually_exclusive_group()
-    pace.add_argument("--lockstep", action="store_true", help="simulated time that waits for every node")
-    pace.add_argument("--real-time", action="store_true", help="no --lockstep where this machine is too slow")
-    parser.add_argument("--time-limit", type=float, default=30.0, help="s for each instruction")
-    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), default="ensemble", help="blending of chunks")
+    pace.add_argument("--lockstep", action="store_true", help="use simulated time, which waits for every node")
+    pace.add_argument("--real-time", action="store_true",
+                      help="do not change to --lockstep if this machine is too slow")
+    parser.add_argument("--time-limit", type=float, default=30.0, help="time allowed for each instruction, s")
+    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), default="ensemble",
+                        help="how overlapping chunks are blended")
     options.device(parser)
     options.robot(parser, default="so101")
     options.output(parser, "folder of the results (default: runs/demo-DATE)", type=Path)

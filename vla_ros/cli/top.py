@@ -1,8 +1,8 @@
-"""Live view of a running graph: states, rates, latencies, chunks on a time line, refusals and limits.
+"""Watch a running graph live: states, rates, latencies, chunks on a time line, refusals and limits.
 
     vla-ros top
 
-Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it only listens.
+If the output is not a terminal, it prints a line whenever a state changes. It only listens. Ctrl-C ends it.
 """
 
 import argparse
