@@ -1,4 +1,4 @@
-"""What people are told, why it is said and what to do: the catalogue behind docs/troubleshooting.md.
+"""The catalogue of docs/troubleshooting.md: each message, its cause, and what to do.
 
 `scripts/reference.py` writes the page; `vla-ros run`, `top` and `say` name the section of what they show, and errors
 end with theirs (`error_kinds`).

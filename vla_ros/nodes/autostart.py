@@ -1,4 +1,4 @@
-"""A node that brings itself up: configured once, then activated as soon as what it needs is there."""
+"""Lets a node configure itself once, and activate itself as soon as everything it needs is available."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One lifecycle for every node, and a `main` that ends cleanly."""
+"""The lifecycle that all nodes share, and a `main` that ends cleanly."""
 
 import faulthandler
 import sys

@@ -1,4 +1,4 @@
-"""Subscriptions that look at the size of a message before they hand it on or decode it."""
+"""Subscriptions that check the size of a message before it is decoded."""
 
 from collections.abc import Callable
 from typing import Any

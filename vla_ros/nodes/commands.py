@@ -1,4 +1,4 @@
-"""Publishers of joint commands: one for each command group of a robot, and who else has one."""
+"""Publishers of joint commands, one for each command group of a robot; and other nodes on the same topics."""
 
 import time
 from collections.abc import Callable, Sequence

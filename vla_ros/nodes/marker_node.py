@@ -1,4 +1,4 @@
-"""What the policy wants and what the executor commands, drawn for RViz and Foxglove. It only listens.
+"""Draws what the policy asks for and what the executor commands, for RViz and Foxglove. It only listens.
 
     ros2 run vla_ros marker_node --ros-args -p robot:=so101 -p autostart:=true
 """

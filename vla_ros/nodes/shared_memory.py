@@ -1,4 +1,4 @@
-"""Whether others can still reach this process through shared memory."""
+"""Checks whether other processes can still reach this one through shared memory."""
 
 from pathlib import Path
 

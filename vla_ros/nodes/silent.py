@@ -1,4 +1,4 @@
-"""Why nothing arrives on a topic."""
+"""Explains why nothing arrives on a topic."""
 
 from collections.abc import Iterable
 
