@@ -90,6 +90,26 @@ def test_an_age_that_grows_is_said_once():
     assert [line.split()[3] for line in console.file.getvalue().splitlines()] == ["turn:", "lift:"]
 
 
+def test_a_state_that_comes_and_goes_does_not_fill_the_log(monkeypatch):
+    moment = [0.0]
+    monkeypatch.setattr("vla_ros.graph.watch.time.monotonic", lambda: moment[0])
+    console = Terminal(file=io.StringIO(), width=200)
+    display = Display(console)
+
+    def shown(lines: str, period: float) -> str:
+        console.file.truncate(console.file.seek(0))
+        for line in lines:
+            display.show([], line)
+            moment[0] += period
+        return console.file.getvalue().replace("\n", "")
+
+    assert shown("abababab", 0.5) == "ab"
+    assert shown("aaaaaaaaa", 0.5) == "a"  # it stays, and the last one shown was another
+    assert shown("cd", 0.5) == "cd"  # what is new comes at once
+    moment[0] += 10.0
+    assert shown("abab", 0.5) == "ab"
+
+
 class Strangers:
     """Stands for the graph: hands messages to whoever subscribes to their type."""
 

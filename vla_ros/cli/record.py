@@ -1,8 +1,8 @@
-"""Record the topics of a robot file, chunks, commands, status and the instruction to a bag. Ctrl-C finishes it.
+"""Record the topics of a robot file, chunks, commands, status and instructions in a bag. Ctrl-C finishes the bag.
 
     vla-ros record --robot so101 -o pushes --compressed-images
 
-s, f or a and Enter say how the last instruction ended: success, failure, aborted.
+Type s, f or a and Enter to say how the last instruction ended: success, failure or aborted.
 """
 
 import argparse
@@ -25,16 +25,22 @@ from vla_ros.core.text import say
 def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, required=True)
     options.output(parser, "folder of the bag (default: ROBOT_DATE_TIME)", default="")
-    parser.add_argument("--topics", nargs="*", default=[], metavar="TOPIC", help="more topics to record")
-    options.namespace(parser, "of the robot's topics")
-    parser.add_argument("--compressed-images", action="store_true", help="store raw images compressed")
-    parser.add_argument("--image-format", choices=FORMATS, default="jpeg", help="with --compressed-images")
-    parser.add_argument("--image-quality", type=int, default=95, help="of jpeg, 1 to 100")
-    parser.add_argument("--compression", choices=list(COMPRESSIONS), default="none", help="of the chunks in the files")
-    parser.add_argument("--max-file-size", type=float, default=0.0, metavar="MB", help="split beyond this size")
-    parser.add_argument("--max-file-duration", type=float, default=0.0, metavar="S", help="split after this time")
-    parser.add_argument("--buffer-size", type=float, default=512.0, metavar="MB", help="for a slow disk")
-    parser.add_argument("--min-free-disk", type=float, default=500.0, metavar="MB", help="end when less is free")
+    parser.add_argument("--topics", nargs="*", default=[], metavar="TOPIC", help="additional topics to record")
+    options.namespace(parser, "namespace of the robot's topics")
+    parser.add_argument("--compressed-images", action="store_true", help="compress raw images")
+    parser.add_argument("--image-format", choices=FORMATS, default="jpeg",
+                        help="image format, with --compressed-images")
+    parser.add_argument("--image-quality", type=int, default=95, help="JPEG quality, 1 to 100")
+    parser.add_argument("--compression", choices=list(COMPRESSIONS), default="none",
+                        help="compression of the chunks in the files")
+    parser.add_argument("--max-file-size", type=float, default=0.0, metavar="MB",
+                        help="start a new file beyond this size; 0: never")
+    parser.add_argument("--max-file-duration", type=float, default=0.0, metavar="S",
+                        help="start a new file after this time; 0: never")
+    parser.add_argument("--buffer-size", type=float, default=512.0, metavar="MB",
+                        help="memory for messages that are not written yet")
+    parser.add_argument("--min-free-disk", type=float, default=500.0, metavar="MB",
+                        help="stop recording when less disk space is free")
     options.use_sim_time(parser, "use simulated time, record /clock")
 
 

@@ -1,4 +1,4 @@
-"""Is a chunk fit to be followed? The whole message is checked before any of it is used."""
+"""Checks whether a chunk may be followed. The whole message is checked before any of it is used."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Many predictions for one instant become one: ensemble, latest, rtc."""
+"""Blends the predictions of several chunks for one instant into one: ensemble, latest, rtc."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The executor without ROS: fed with messages and time, it gives commands."""
+"""The executor without ROS: it takes messages and the time, and returns commands."""
 
 from itertools import compress
 

@@ -1,25 +1,14 @@
-"""What people are told, why it is said and what to do: the catalogue behind docs/troubleshooting.md.
+"""The catalogue of docs/troubleshooting.md: each message, its cause, and what to do.
 
-`scripts/reference.py` writes the page; `vla-ros run`, `top` and `say` name the section of what they show.
+`scripts/reference.py` writes the page; `vla-ros run`, `top` and `say` name the section of what they show, and errors
+end with theirs (`error_kinds`).
 """
 
-from dataclasses import dataclass
-
 from vla_ros.control.admission import Reason
+from vla_ros.control.error_kinds import KINDS, Remedy, kind_of
 from vla_ros.control.supervisor import Cause, State
 
 PAGE = "docs/troubleshooting.md"
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """`says`: words of the message, as the code has them; empty where the title is all that is shown."""
-
-    why: str
-    do: str
-    says: str = ""
-
-
 STATES = {
     State.UNCONFIGURED: Remedy(
         "executor_node has not read its robot file yet, or has refused it; the status says why.",
@@ -102,6 +91,7 @@ CAUSES = {
         "moves when the instruction is given again",
     ),
 }
+_AT_ACTIVATION = (Cause.STALE_JOINT_STATES, Cause.FOLLOWING_ERROR, Cause.RIVAL)  # it is refused for them as well
 _UNITS = (
     "Wrong units are the usual reason: degrees in place of rad, or the gripper's range; see `scale` of the policy file."
 )
@@ -215,6 +205,22 @@ SAID = {
         "The nodes are not running, on another ROS_DOMAIN_ID, or cannot be discovered.",
         "`ros2 node list`; the first line of each command says domain and discovery range, which must agree.",
     ),
+    "no server within": Remedy(
+        "task_node does not run, is on another ROS_DOMAIN_ID, or cannot be discovered.",
+        "`vla-ros run` starts it; the first line of each command says domain and discovery range, which must agree.",
+    ),
+    "not followed by": Remedy(
+        "The node has the instruction and does not follow it: it is not active, waits for an input, or is stopped.",
+        "`vla-ros top` says what it waits for.",
+    ),
+    "nobody publishes": Remedy(
+        "The robot file names a topic that no node publishes: the driver does not run, or calls it something else.",
+        "Start the driver; compare with `ros2 topic list` and correct the robot file.",
+    ),
+    "CUDA device(s) that torch can use": Remedy(
+        "There is no such GPU, its driver is missing, or torch was installed without CUDA.",
+        "`nvidia-smi` says what is there; `--device cpu` does without.",
+    ),
     "e-stop is latched": Remedy(
         "An activation while the e-stop is latched.",
         "`vla-ros e-stop --reset`, then activate.",
@@ -244,6 +250,7 @@ PARTS = {  # not one mapping: states and causes are numbers, some of them the sa
     "The policy": (POLICY,),
     "Chunks that are refused": (REASONS,),
     "What commands and logs say": (SAID,),
+    "Other errors": (KINDS,),
 }
 
 
@@ -253,6 +260,8 @@ def title(key: Cause | State | Reason | str) -> str:
         return f"Refused: {key}"
     if isinstance(key, Cause | State):
         return key.name.replace("_", " ").capitalize()
+    if key in KINDS:
+        return key
     return f"Policy {key}" if key in POLICY else f"“{key}”"
 
 
@@ -266,6 +275,17 @@ def about(state: int, cause: int) -> str:
     """The section about a state and cause of the executor; empty while all is well."""
     found = [key for kind, value in ((STATES, state), (CAUSES, cause)) for key in kind if key == value]
     return section(found[0]) if found else ""
+
+
+def with_section(error: Exception, text: str = "") -> str:
+    """What an error says, or `text` in its place, and where the page speaks of it; nothing is added where it says that
+    already."""
+    text = text or str(error)
+    if f"{PAGE}#" in text:  # of a node that was asked
+        return text
+    said = {CAUSES[cause].says: cause for cause in _AT_ACTIVATION} | {words: words for words in SAID}
+    key = next((key for words, key in said.items() if words in text), None)
+    return f"{text} ({section(kind_of(error) if key is None else key)})"
 
 
 def page() -> str:

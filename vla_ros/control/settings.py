@@ -1,4 +1,4 @@
-"""How the executor is to execute, and what it gives."""
+"""Settings of the executor, and the commands it returns."""
 
 from dataclasses import dataclass, field
 

@@ -1,4 +1,4 @@
-"""What the executor says about itself; the fields of ExecutorStatus.msg."""
+"""The status of the executor; the fields of ExecutorStatus.msg."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

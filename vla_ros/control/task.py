@@ -1,4 +1,4 @@
-"""The course of one task: when it ends, and why. Pure: told the time and what the nodes say."""
+"""Decides when a task ends, and why, from the time and the statuses of the nodes."""
 
 import math
 from enum import IntEnum

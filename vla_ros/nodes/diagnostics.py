@@ -1,4 +1,4 @@
-"""Statuses as `/diagnostics`, with levels that mean something: OK, WARN look at it, ERROR it does not work."""
+"""Statuses as `/diagnostics`: OK, WARN (worth a look), ERROR (it does not work)."""
 
 import math
 from collections.abc import Callable, Iterable

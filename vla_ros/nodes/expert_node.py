@@ -10,6 +10,7 @@ import numpy as np
 from sensor_msgs.msg import JointState, MultiDOFJointState
 from std_msgs.msg import String
 
+from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import stamp_ns
@@ -61,7 +62,7 @@ class ExpertNode(ManagedNode):
         try:
             self._task = parse_instruction(text) if text else None
         except InputError as error:
-            self.get_logger().error(str(error))
+            self.get_logger().error(with_section(error))
             self._task = None
         self._following.publish(String(data=text if self._task else ""))
         self._steer()

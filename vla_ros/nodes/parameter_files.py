@@ -1,6 +1,6 @@
-"""What ROS parameter files are about: which nodes their sections mean, and that nothing in them is ignored in silence.
+"""Checks ROS parameter files: which nodes their sections apply to, and that no entry is silently ignored.
 
-ROS itself leaves out a section whose name fits no node, and a parameter that a node does not have, without a word.
+ROS itself ignores a section whose name matches no node, and a parameter that a node does not have.
 """
 
 import re

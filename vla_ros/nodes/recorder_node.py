@@ -21,6 +21,7 @@ from vla_ros.bags.compress import FORMATS, SUFFIX, compressor
 from vla_ros.bags.recording import Recording
 from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, LATCHED, OUTCOME, graph_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
+from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, Stream
 from vla_ros.msg import Outcome
@@ -189,7 +190,7 @@ class RecorderNode(ManagedNode):
                     reliable = all(o.qos_profile.reliability == ReliabilityPolicy.RELIABLE for o in offers)
                     self._follow(Stream(topic, topic, types[topic][0], max_age=None if latched else 0.5), reliable)
                 except InputError as error:
-                    self.get_logger().error(f"topic {topic}: not recorded: {error}")
+                    self.get_logger().error(f"topic {topic}: not recorded: {with_section(error)}")
         recording = self.recording
         if recording is not None and recording.error is not None:
             self.failed(recording.explain())

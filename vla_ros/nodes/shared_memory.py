@@ -1,4 +1,4 @@
-"""Shared memory of the middleware: room for pictures, and whether others can still reach this process through it."""
+"""Shared memory of the middleware: enough of it for pictures, and whether others can still reach this process."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The simulated robot: the topics of the real one, and nothing that the other nodes could notice."""
+"""The simulated robot, with the topics of the real one: other nodes cannot tell the difference."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What the page always shows, as values for JSON."""
+"""The state that the page always shows, as values for JSON."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""What each state of the executor means and the way back, as docs/safety.md has it."""
+"""What each state of the executor means, and the recovery, as in docs/safety.md."""
 
 from vla_ros.msg import ExecutorStatus as E
 from vla_ros.msg import PolicyStatus as P

@@ -1,4 +1,4 @@
-"""What the executor hears of others: joint states, instructions, chunks, and whether the policy is there."""
+"""Inputs of the executor: joint states, instructions, chunks, and whether the policy is running."""
 
 import threading
 import time
