@@ -77,12 +77,13 @@ class ExecutorDiagnostic:
             ExecutorStatus.HOLDING: "holding",
             ExecutorStatus.STOPPED: "stopped",
             ExecutorStatus.E_STOPPED: "emergency stop",
+            ExecutorStatus.TAKEN_OVER: "taken over",
         }
         level = DiagnosticStatus.WARN if hindered else DiagnosticStatus.OK
         notes = [status.message] if status.message else []
         if status.state in (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED):
             level = DiagnosticStatus.ERROR
-        elif status.state == ExecutorStatus.HOLDING and status.cause == ExecutorStatus.CAUSE_NO_CHUNK:
+        elif status.state == ExecutorStatus.HOLDING and status.cause != ExecutorStatus.CAUSE_NO_INSTRUCTION:
             level = DiagnosticStatus.WARN
         elif status.state in (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING):
             level = DiagnosticStatus.WARN if status.message else level
@@ -106,6 +107,7 @@ class ExecutorDiagnostic:
                 {
                     "instruction": status.instruction,
                     "mode": status.mode,
+                    "taken over by": status.taken_over_by,
                     "dry run": status.dry_run,
                     "control rate (Hz)": status.control_rate,
                     "lateness (s)": status.lateness,
