@@ -1,4 +1,4 @@
-"""Let a leader arm, or whatever publishes on `takeover_topic` of executor_node, take over from the policy; or give back.
+"""Let a leader arm take over from the policy, or give back: whatever publishes on `takeover_topic` of executor_node.
 
     vla-ros takeover
     vla-ros takeover --end
@@ -14,7 +14,7 @@ from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--end", action="store_true", help="give back: the policy goes on with what it sees from now on")
+    parser.add_argument("--end", action="store_true", help="give back: the policy goes on with what it sees then")
     options.namespace(parser)
     options.wait(parser, "for the executor")
 

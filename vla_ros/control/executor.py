@@ -167,11 +167,11 @@ class Executor:
                 self._watchdogs.recovered(Cause.RIVAL, now_ns)
 
     def take_over(self, by: str, now_ns: int) -> None:
-        """From now on the robot goes where `takeover` has heard that it should. `by`: who says so. Raises InputError."""
+        """From now on the robot goes where `takeover` hears that it should. `by`: who says so. Raises InputError."""
         state, cause, message = self.state
         if state in (State.INACTIVE, State.E_STOPPED, State.STOPPED) or self._stopping:
             said = [state.name, cause.name if cause else "", message]
-            raise InputError(f"{by}: the executor is {', '.join(filter(None, said))}; expected it active and not stopped")
+            raise InputError(f"{by}: the executor is {', '.join(filter(None, said))}; expected it active, not stopped")
         if self._by_pose:
             raise InputError(f"{by}: joint positions, and this robot's tool is commanded; expected a robot file with a "
                              "command group of joints")

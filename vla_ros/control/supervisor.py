@@ -19,10 +19,10 @@
 | TAKEN_OVER | | a source commands in the policy's place (`Takeover`) | given back, then a chunk |
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
-Commands: none while INACTIVE; APPROACHING, EXECUTING and TAKEN_OVER follow their target within the limits; all others brake within the
-limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with two exceptions: after
-OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL falls silent once it
-has braked, and starts again as an activation does (`Executor`).
+Commands: none while INACTIVE; APPROACHING, EXECUTING and TAKEN_OVER follow their target within the limits; all others
+brake within the limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with two
+exceptions: after OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL
+falls silent once it has braked, and starts again as an activation does (`Executor`).
 
 "Then a chunk" is one whose observation is younger than the recovery, so that nothing seen before a stop moves the
 robot after it. Several causes may hold at once; each needs its own recovery, the gravest is shown.

@@ -20,7 +20,16 @@ from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
 from vla_ros.datasets.statistics import Computed, Statistics
 from vla_ros.datasets.tool import read_tool
-from vla_ros.datasets.values import IMAGE_PREFIX, INTERVENTION, ONCE_FILE, filled, image_size, pixels, read_once, statistics
+from vla_ros.datasets.values import (
+    IMAGE_PREFIX,
+    INTERVENTION,
+    ONCE_FILE,
+    filled,
+    image_size,
+    pixels,
+    read_once,
+    statistics,
+)  # fmt: skip
 from vla_ros.datasets.video import NoFrame, frames_at
 
 VECTORS = ("observation.state", "action")  # of the joints

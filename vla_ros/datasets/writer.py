@@ -43,6 +43,9 @@ class Outcome(NamedTuple):
     message: str = ""
 
 
+NOBODY_SAID = Outcome()
+
+
 class DatasetWriter:
     """Writes a dataset episode by episode; `finish` completes it.
 
@@ -93,7 +96,7 @@ class DatasetWriter:
         actions: np.ndarray,
         instruction: str,
         values: Mapping[str, np.ndarray] | None = None,
-        outcome: Outcome = Outcome(),
+        outcome: Outcome = NOBODY_SAID,
         marks: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Append an episode of T frames.
