@@ -1,4 +1,4 @@
-"""A leader arm takes over from the policy in motion and gives back, as a peer on the graph sees it and a bag keeps it."""
+"""A leader arm takes over in motion and gives back, as a peer on the graph sees it and a bag keeps it."""
 
 from array import array
 
@@ -49,7 +49,7 @@ def test_a_leader_takes_over_in_motion_and_gives_back(graph, probe, tmp_path):
     stage.say("go")
     assert "nothing was heard yet" in leader.ask(True).message
     leader.say("turn", "claw")
-    probe.wait_for(lambda: "joint 'claw' is none of the robot's" in leader.ask(True).message, "the unknown joint's name")
+    probe.wait_for(lambda: "joint 'claw' is none of the robot's" in leader.ask(True).message, "the unknown joint")
     away = HOME + np.arange(30)[:, None] * 0.1 * np.array([-0.5, 0.05, 0.0])
     stage.send(stage.chunk(away))
     stage.tick(30)
