@@ -93,7 +93,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             execute=[TASK],
         ),
-        "recorder_node": Enclave("hears everything, says nothing", subscribe=everything),
+        "recorder_node": Enclave("hears everything, says nothing", subscribe=everything, reply=["~/keep"]),
         "marker_node": Enclave(
             "draws chunk and command for RViz and Foxglove",
             publish=["~/markers"],
@@ -128,7 +128,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[*everything, "/diagnostics", "/rosout", "sim_node/task", "expert_node/following"],
             request=[
                 *(f"{node}{service[1:]}" for node in NODES for service in PARAMETERS + LIFECYCLE),
-                "executor_node/e_stop", "sim_node/reset", "sim_node/run",
+                "executor_node/e_stop", "recorder_node/keep", "sim_node/reset", "sim_node/run",
             ],
             call=[TASK],
             nodes=("vla_ros_cli_*", "vla_ros_task", _COMMAND_LINE),
