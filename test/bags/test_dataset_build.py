@@ -495,7 +495,7 @@ def test_an_instruction_that_cannot_be_read_ends_the_episode(tmp_path):
     assert "/instruction: t=2.000 s" in note and "not CDR" in note
 
 
-def test_frames_of_a_takeover_are_marked(tmp_path, monkeypatch):
+def test_frames_of_a_takeover_are_marked(tmp_path, capsys, monkeypatch):
     """By the stamps of the executor's statuses, whatever it says between them."""
     monkeypatch.setitem(TYPES, "/executor_node/status", "vla_ros/msg/ExecutorStatus")
     monkeypatch.setitem(TYPES, "/outcome", "vla_ros/msg/Outcome")
@@ -518,8 +518,8 @@ def test_frames_of_a_takeover_are_marked(tmp_path, monkeypatch):
     build_dataset([bag], tmp_path / "data", ROBOT, OPTIONS)
     dataset = Dataset(tmp_path / "data")
     first, second = dataset.episodes
-    assert np.flatnonzero(dataset.corrected[: first.stop]).tolist() == list(range(5, 10))  # 0.5 to 0.9 s
-    assert np.flatnonzero(dataset.corrected[second.start :]).tolist() == list(range(5, 28))
+    assert np.flatnonzero(dataset.by_person[: first.stop]).tolist() == list(range(5, 10))  # 0.5 to 0.9 s
+    assert np.flatnonzero(dataset.by_person[second.start :]).tolist() == list(range(5, 28))
     assert "next.success" not in dataset.info["features"]  # of one episode nobody said
     outcome = kind("vla_ros/msg/Outcome")(**(vars(outcome) | {"outcome": 1}))
     rows.append(("/outcome", START + 6 * NS, raw(outcome)))
@@ -528,6 +528,9 @@ def test_frames_of_a_takeover_are_marked(tmp_path, monkeypatch):
     dataset = Dataset(tmp_path / "both")
     done, success = (dataset._columns({f"next.{k}": ((1,), "bool")})[f"next.{k}"] for k in ("done", "success"))
     ends = [episode.stop - 1 for episode in dataset.episodes]
+    assert main(["dataset", "check", str(tmp_path / "both"), "--rows-only"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "outcomes: 1 failure, 1 success; commanded by a person: 28 frames (56%) of 2 episodes" in said
     assert np.flatnonzero(done).tolist() == ends and np.flatnonzero(success).tolist() == ends[1:]
 
 

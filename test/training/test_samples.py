@@ -43,13 +43,13 @@ def test_rows_follow_the_frame_and_stop_at_the_end(dataset):
     assert near_end.action_is_pad.tolist() == [False, False, True, True]
 
 
-def test_frames_of_takeovers_are_drawn_as_often_as_asked(tmp_path):
+def test_frames_of_persons_are_drawn_as_often_as_asked(tmp_path):
     data = Dataset(write_dataset(tmp_path / "d", episodes=4, marked=True))
     samples = Samples(data, data.episodes[1:], processor(data), corrections=4.0)
     first, count = data.episodes[1].start, len(samples)
-    corrected = data.corrected[first:]
-    assert 0 < corrected.sum() < count
-    shares = np.where(corrected, 4.0, 1.0)
+    by_person = data.by_person[first:]
+    assert 0 < by_person.sum() < count
+    shares = np.where(by_person, 4.0, 1.0)
     for epoch in range(2):
         order = samples.order(7, epoch * count, count)
         drawn = np.bincount(order, minlength=count)
@@ -59,7 +59,7 @@ def test_frames_of_takeovers_are_drawn_as_often_as_asked(tmp_path):
     plain = Samples(data, data.episodes[1:], processor(data)).order(7, 0, count)
     assert sorted(plain) == list(range(count))
     data = Dataset(write_dataset(tmp_path / "none", episodes=2))
-    with pytest.raises(InputError, match="corrections 4, but .* no frame of a takeover"):
+    with pytest.raises(InputError, match="corrections 4, but .* no frame that a person"):
         Samples(data, data.episodes, processor(data), corrections=4.0)
 
 

@@ -136,7 +136,7 @@ def _write_bag(
         values = {name: rows for name, rows in values.items() if not name.startswith(COMMAND)}
         cut = episode.cut
         last = np.arange(len(states)) == len(states) - 1
-        marks = {INTERVENTION: episode.corrected, SUCCESS: last & (cut.outcome == "success"), DONE: last}
+        marks = {INTERVENTION: episode.by_person, SUCCESS: last & (cut.outcome == "success"), DONE: last}
         outcome = Outcome(cut.outcome, cut.by, cut.message)
         writer.add_episode(images, states, actions, cut.instruction, values, outcome, marks)
         sources.append({"bag": str(bag.path), "episode": episode.number, "start_ns": int(episode.times[0]),
@@ -146,9 +146,9 @@ def _write_bag(
 
 def _marks(episodes: Sequence[Episode]) -> list[str]:
     """What is said of every frame: nothing that nobody said."""
-    corrected = any(episode.corrected.any() for episode in episodes)
+    who = np.concatenate([episode.by_person for episode in episodes]) if episodes else np.zeros(0)
     judged = all(episode.cut.outcome for episode in episodes)
-    return [INTERVENTION] * corrected + [SUCCESS, DONE] * judged
+    return [INTERVENTION] * (len(np.unique(who)) > 1) + [SUCCESS, DONE] * judged
 
 
 def _changed_size(shapes: dict[str, tuple[int, ...]], frame: Frame) -> str | None:

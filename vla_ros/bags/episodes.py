@@ -76,7 +76,7 @@ class Episode:
     rows: dict[str, np.ndarray]  # stream name -> (K, n) the messages that each frame uses: one, or those of a window
     positions: np.ndarray  # (K, J) of the joints, rad or m
     measured_ns: np.ndarray  # (K, J) int64, when each was measured
-    corrected: np.ndarray  # (K,) bool, a person commanded in place of the policy
+    by_person: np.ndarray  # (K,) bool, a person commanded, not a policy
 
     @property
     def name(self) -> str:
@@ -195,13 +195,13 @@ def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, wh
             f"{len(times)} frames from {where(start)} to {where(cut.stop_ns)}, "
             f"expected at least {options.min_seconds:g} s of {options.fps:g} frames/s"
         )
-    return Episode(number, cut, times, rows, positions, measured_ns, _corrected(index.takeovers, times))
+    return Episode(number, cut, times, rows, positions, measured_ns, _by_person(index.by_person, times))
 
 
-def _corrected(takeovers: Sequence[tuple[int, bool]], times: np.ndarray) -> np.ndarray:
-    """(K,) bool, of each instant."""
-    changes = [ns for ns, _ in takeovers]
-    return np.array([bool(at) and takeovers[at - 1][1] for at in (bisect_right(changes, t) for t in times.tolist())])
+def _by_person(changes: Sequence[tuple[int, bool]], times: np.ndarray) -> np.ndarray:
+    """(K,) bool, of each instant; where there is no executor it is a person."""
+    starts, values = [ns for ns, _ in changes], [value for _, value in changes] or [True]
+    return np.array([values[max(bisect_right(starts, time) - 1, 0)] for time in times.tolist()])
 
 
 def _check_joints(joints: JointIndex, measured_ns: np.ndarray, times: np.ndarray, limit: float, where: Where) -> None:

@@ -35,7 +35,7 @@ from vla_ros.messages.stamps import FAR_NS, stamp_ns
 
 REORDERING_NS = 500_000_000  # joint states may come so late; a stamp further back is of a clock that was set
 RUNNING, ENDED = (2, 3), {4: "succeeded", 5: "canceled", 6: "aborted"}  # action_msgs/GoalStatus
-TAKEN_OVER = 7  # of ExecutorStatus.msg
+BY_PERSON = (0, 1, 7)  # of ExecutorStatus.msg: it does not command, or has been taken over
 OUTCOMES = {1: "success", 2: "failure", 3: "aborted"}  # of Outcome.msg
 Progress = Callable[[int], None]  # called with the number of messages read since the last call
 
@@ -123,7 +123,7 @@ class BagIndex:
     tasks: list[Task]
     markers: list[tuple[int, str | bool]]  # (ns, string or boolean) of the marker topic
     verdicts: list[Verdict]
-    takeovers: list[tuple[int, bool]]  # (ns, from then on a person's source commands in place of the policy)
+    by_person: list[tuple[int, bool]]  # (ns, whether from then on a person commands, not a policy)
     start_ns: int  # the first instant of any of the streams
     stop_ns: int  # the last one
     notes: list[str]  # of the bag, and of messages that could not be read
@@ -232,7 +232,7 @@ def index_bag(
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
     verdicts: list[Verdict] = []
-    takeovers: list[tuple[int, bool]] = []
+    by_person: list[tuple[int, bool]] = []
     goals: dict[bytes, list] = {}
     for record in counted(bag.records(wanted), progress):
         foreign = False
@@ -260,9 +260,9 @@ def index_bag(
                 text = "" if texts else str(message.instruction).strip()  # given before the recording began
                 if text:
                     texts.append((ns, text))
-                taken_over = int(message.state) == TAKEN_OVER
-                if taken_over != bool(takeovers and takeovers[-1][1]):
-                    takeovers.append((ns, taken_over))
+                person = int(message.state) in BY_PERSON or bool(message.dry_run)
+                if not by_person or by_person[-1][1] != person:
+                    by_person.append((ns, person))
             elif record.topic == outcome_topic:
                 verdicts.append(verdict(message, ns))
             for status in message.status_list if record.topic in task_topics else ():
@@ -289,7 +289,7 @@ def index_bag(
         tasks=[Task(row[0], row[1] if row[1] is not None else stop, row[2]) for row in goals.values()],
         markers=markers,
         verdicts=verdicts,
-        takeovers=takeovers,
+        by_person=by_person,
         start_ns=min(joints.first_ns, *(int(index.stamps.min()) for index in streams.values())),
         stop_ns=stop,
         notes=bag.notes,

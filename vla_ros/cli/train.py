@@ -3,7 +3,7 @@
     vla-ros train --config config/train/pi0_tiny.yaml --dataset DIR --output DIR
     vla-ros train --config ... --resume                        go on after an interruption, with the same losses
     vla-ros train --config ... --start CKPT --statistics keep  fine-tune a checkpoint
-    vla-ros train --config ... --start CKPT --statistics keep --corrections 4    frames of takeovers four times as often
+    vla-ros train --config ... --start CKPT --statistics keep --corrections 4    persons count four times
     vla-ros train --config config/train/distill.yaml --distill CKPT --steps-out 1    the same answers in one step
     torchrun --nproc-per-node N -m vla_ros.cli.main train --config ...
 """
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", help="checkpoint folder or policy file to start from, instead of fresh weights")
     parser.add_argument("--statistics", choices=STATISTICS, help="with --start: whose normalisation")
     parser.add_argument("--corrections", type=float, metavar="WEIGHT",
-                        help="how many times as often as others frames are drawn that a person commanded")
+                        help="how many times as often as a policy's frames those of persons are drawn")
     parser.add_argument("--distill", metavar="CKPT",
                         help="learn what this checkpoint answers, in --steps-out denoising steps")
     parser.add_argument("--steps-out", type=int, help="with --distill: denoising steps (default: 1)")

@@ -140,14 +140,14 @@ class Dataset:
         return self.episodes[-1].stop
 
     @property
-    def has_corrections(self) -> bool:
-        """Whether its rows say which of them a person commanded in place of a policy."""
+    def knows_persons(self) -> bool:
+        """Whether its rows say which of them a person commanded, and which a policy."""
         return INTERVENTION in self.info["features"]
 
     @cached_property
-    def corrected(self) -> np.ndarray:
-        """(N,) bool, the rows that a person commanded in place of a policy; none where it does not say."""
-        if not self.has_corrections:
+    def by_person(self) -> np.ndarray:
+        """(N,) bool, the rows that a person commanded, not a policy; none where it does not say."""
+        if not self.knows_persons:
             return np.zeros(len(self), bool)
         return self._columns({INTERVENTION: ((1,), "bool")})[INTERVENTION][:, 0]
 

@@ -79,8 +79,7 @@ class TrainConfig:
         units: of the dataset's joints where they are not rad or m: rows as in `state` of a policy file.
         instruction: what a row was told: its "task", or the "subtask" where the dataset has them.
         episodes: which of its episodes.
-        corrections: how many times as often as the others the frames are drawn that a person commanded in place of a
-            policy.
+        corrections: how many times as often as those of a policy the frames are drawn that a person commanded.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
         weights: with `family`, checkpoint of the same family whose weights are taken where name and shape are the

@@ -46,8 +46,8 @@ class Samples:
     steps before the start repeat the first; a command before the start is the state. A joint without actions stays
     where it was seen. Poses of a tool stand behind the joints. What is augmented is colour.
 
-    Frames that a person commanded in place of a policy are drawn `corrections` times as often as the others: in an
-    epoch, which has as many samples as there are frames, each as often as its share says, to within one.
+    Frames that a person commanded are drawn `corrections` times as often as those of a policy: in an epoch, which has
+    as many samples as there are frames, each as often as its share says, to within one.
 
     Attributes:
         commanded: columns of the samples' actions that are not made from states.
@@ -104,11 +104,11 @@ class Samples:
         self._index = np.concatenate([np.arange(e.start, e.stop) for e in episodes])
         self._shares: np.ndarray | None = None  # (N,) up to and with each frame
         if corrections != 1:
-            corrected = dataset.corrected[self._index]
-            if not corrected.any():
+            by_person = dataset.by_person[self._index]
+            if not by_person.any():
                 raise InputError(f"dataset {dataset.path}: corrections {corrections:g}, but what is trained on has no "
-                                 "frame of a takeover, expected some in the column intervention")
-            self._shares = np.cumsum(np.where(corrected, corrections, 1.0))
+                                 "frame that a person commanded, expected some in the column intervention")
+            self._shares = np.cumsum(np.where(by_person, corrections, 1.0))
             self._shares /= self._shares[-1]
 
     def __len__(self) -> int:
