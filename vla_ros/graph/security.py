@@ -166,7 +166,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         "expert_node": Enclave(
             "demonstrates in the simulator, and commands the joints: not in the keystore of a real robot",
             publish=[*commands, TAKEOVER, "~/following"],
-            subscribe=[robot.joint_state_topics[0], INSTRUCTION, "sim_node/cubes"],
+            subscribe=[robot.joint_state_topics[0], INSTRUCTION, EXECUTOR_STATUS, "sim_node/cubes"],
+            request=[TAKE_OVER],
         ),
     }  # fmt: skip
     return {name: _with_own(name, enclave) for name, enclave in made.items()}
