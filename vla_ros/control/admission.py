@@ -43,6 +43,7 @@ class Reason(StrEnum):
     INACTIVE = "inactive"  # the executor is not active
     STOPPED = "stopped"  # a watchdog has stopped the executor
     E_STOPPED = "e_stopped"  # the e-stop is latched
+    TAKEN_OVER = "taken_over"  # a source commands in place of the policy
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,12 @@ STATES = {
         "Look at the robot, release the button, then `vla-ros e-stop --reset`. The next chunk moves the robot "
         "again.",
     ),
+    State.TAKEN_OVER: Remedy(
+        "A leader arm, or whatever publishes on `takeover_topic`, commands in place of the policy, whose chunks are "
+        "refused as `taken_over`.",
+        "`vla-ros takeover --end` gives back; the policy goes on with what it sees from then on.",
+        "has taken over",
+    ),
 }
 CAUSES = {
     Cause.NO_CHUNK: Remedy(
@@ -36,6 +42,13 @@ CAUSES = {
         "no live chunk",
     ),
     Cause.NO_INSTRUCTION: Remedy("Nobody has said what to do.", "`vla-ros say TEXT`.", "no instruction"),
+    Cause.TAKEOVER_PAUSED: Remedy(
+        "A source has taken over and is not followed any more: the robot stopped meanwhile, the source fell silent or "
+        "says what cannot be, or the instruction was taken back. Neither it nor the policy moves the robot.",
+        "`vla-ros takeover` follows it again, from where the robot is; `vla-ros takeover --end` gives back to the "
+        "policy.",
+        "has taken over and is not followed",
+    ),
     Cause.STALE_JOINT_STATES: Remedy(
         "A joint of the robot file has no position younger than `joint_state_timeout`: its driver has ended, is "
         "slower, calls the joint something else, or its computer has another time.",
@@ -176,6 +189,7 @@ REASONS = {
         "See that cause above.",
     ),
     Reason.E_STOPPED: Remedy("The e-stop is latched.", "See e stopped above."),
+    Reason.TAKEN_OVER: Remedy("Somebody has taken over.", "See taken over above."),
 }
 POLICY = {
     "waiting": Remedy(

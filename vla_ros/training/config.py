@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, read_mapping, record
 
+OUTCOMES = ("success", "failure", "aborted")  # of an episode
 PRECISIONS = ("float32", "bfloat16")
 STATISTICS = ("keep", "recompute")
 
@@ -59,6 +60,17 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
+class EpisodesConfig:
+    """Which episodes of the dataset are learnt and evaluated on.
+
+    Attributes:
+        outcome: success, failure or aborted: those that ended so; empty: all.
+    """
+
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
@@ -66,6 +78,8 @@ class TrainConfig:
         dataset: LeRobot dataset folder.
         units: of the dataset's joints where they are not rad or m: rows as in `state` of a policy file.
         instruction: what a row was told: its "task", or the "subtask" where the dataset has them.
+        episodes: which of its episodes.
+        corrections: how many times as often as those of a policy the frames are drawn that a person commanded.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
         weights: with `family`, checkpoint of the same family whose weights are taken where name and shape are the
@@ -91,6 +105,8 @@ class TrainConfig:
     dataset: str = ""
     units: tuple[dict[str, Any], ...] = ()
     instruction: str = "task"
+    episodes: EpisodesConfig = EpisodesConfig()
+    corrections: Annotated[float, Range(0.01, 1000)] = 1.0
     output: str = ""
     family: str = ""
     policy: dict[str, Any] = field(default_factory=dict)
@@ -159,6 +175,8 @@ class TrainConfig:
             raise InputError(f"weights {self.weights!r}: only with family; start takes all of its checkpoint's")
         if self.start and self.policy:
             raise InputError("policy: only with family; a start checkpoint brings its own configuration")
+        if self.episodes.outcome and self.episodes.outcome not in OUTCOMES:
+            raise InputError(f"episodes: outcome {self.episodes.outcome!r}, expected one of {OUTCOMES}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r}, expected one of {PRECISIONS}")
         for name in ("steps", "batch_size", "evaluate_samples", "evaluate_every", "save_every", "log_every"):
