@@ -321,7 +321,7 @@ class Executor:
             self._tool.clear()
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
-            self._stand(self.limiter.position)  # the robot has stood there meanwhile
+            self._stand(self.limiter.slowed(self.interval))  # the robot has stood there meanwhile, but for its base
         self._find_again(now_ns)
         self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
