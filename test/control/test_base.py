@@ -126,6 +126,13 @@ def test_every_stop_brakes_the_base_to_zero_and_there_it_stays(name, jerk):
     assert (np.abs(np.diff(said, axis=0)) <= np.array([1.0, 6.0]) * 0.01 + 1e-12).all()
 
 
+def test_a_base_is_told_to_stand_before_silence_even_after_a_stall():
+    it = driving_world()
+    it.executor.rivals(["other"], it.now_ns)
+    assert it.tick(pause=3.0).position[1:].tolist() == [0.0, 0.0]
+    assert it.tick() is None
+
+
 def test_a_chunk_without_the_base_brakes_it():
     it = driving_world(mode="latest")
     it.send(np.full((20, 1), 0.2), step_dt=0.1, names=("turn",))
