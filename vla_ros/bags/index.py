@@ -30,6 +30,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.joint_states import JointStates
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, Stream
+from vla_ros.messages.joints import measured
 from vla_ros.messages.observation import foreign_clock
 from vla_ros.messages.stamps import FAR_NS, stamp_ns
 
@@ -92,7 +93,7 @@ class JointIndex:
             return
         try:
             message = bag.decode(record)
-            self.states.add(ns, stream.joints(message.name), message.position)
+            self.states.add(ns, *measured(stream, message))
         except InputError as error:
             said = str(error).removeprefix(f"{bag.where(record)}: ")
             self.faults.append((ns, f"topic {record.topic}: {bag.when(ns)}: {said}"))

@@ -256,7 +256,7 @@ class Executor:
         if self._start.asked:
             self._begin(steady_ns)
         self._watch(now_ns, steady_ns)
-        if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self.limiter.at_rest):
+        if self.supervisor.tripped(Cause.RIVAL) and (self._silent or self._settled):
             self._silent = True
             self._tool.silent()
             return None
@@ -273,6 +273,12 @@ class Executor:
         self._start.commanded(command, steady_ns)
         self._tool.commanded(command)
         return command
+
+    @property
+    def _settled(self) -> bool:
+        """At rest, and a base was told so: of a stall it knows nothing."""
+        last = self._start.last
+        return self.limiter.at_rest and (last is None or not last.position[self.limits.rates].any())
 
     @property
     def interval(self) -> float:
@@ -355,7 +361,7 @@ class Executor:
             self._tool.clear()
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
-            self._stand(self.limiter.position)  # the robot has stood there meanwhile
+            self._stand(self.limiter.slowed(self.interval))  # the robot has stood there meanwhile, but for its base
         self._find_again(now_ns)
         self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)

@@ -173,6 +173,11 @@ REASONS = {
         "Nothing, unless it is every chunk: see rival_policy.",
     ),
     Reason.POSITION: Remedy("Far outside the position limits.", _UNITS + " `position_excess` is how far is tolerated."),
+    Reason.VELOCITY: Remedy(
+        "It asks a base for a speed far above its limit.",
+        "Compare the policy's unit with the robot file's: m/s and rad/s, not degrees/s (`unit: degrees`). "
+        "`position_excess` is how far is tolerated.",
+    ),
     Reason.OUTLIER: Remedy(
         "Neighbouring rows are further apart than the joint could travel.",
         _UNITS + " Or `step_dt` is too small.",

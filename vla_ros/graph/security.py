@@ -65,7 +65,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     """Name -> enclave, for the graph around a robot."""
     commands = [group.topic for group in robot.groups]
     claims = [f"{topic}/claim" for topic in commands]
-    posed = [robot.tool.pose_topic] if robot.tool and robot.tool.pose_topic else []
+    measured = [stream.topic for stream in robot.measured_streams]
     actions = [group.action for group in robot.groups if group.action]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
     told = [*(stream.topic for stream in graph_streams()), *LATCHED]
@@ -82,8 +82,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         "executor_node": Enclave(
             "alone may command the joints",
             publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
-            subscribe=[*claims, *robot.joint_state_topics, *posed, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS,
-                       DESCRIPTION, TAKEOVER],
+            subscribe=[*claims, *measured, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS, DESCRIPTION, TAKEOVER],
             reply=["~/e_stop", "~/reset_e_stop", "~/take_over"],
             call=actions,
         ),

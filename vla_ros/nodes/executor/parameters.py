@@ -97,7 +97,8 @@ class ExecutorParameters(NodeParameters):
     )
     position_excess: float = _span(
         _R.position_excess, 0.0, 100.0, "",
-        "a chunk may leave the position limits by this share of the range (it is clipped)",
+        "a chunk may leave the limits of positions, and of a base's velocities, by this share of the range (it is "
+        "clipped)",
     )
     outlier_speed: float = _span(
         _R.outlier_speed, 1.0, 1e6, "",
