@@ -61,6 +61,8 @@ class Takeover:
         limits = self._limits
         if unknown := [name for name in names if name not in limits.names]:
             return f"joint {shown(unknown[0])} is none of the robot's, expected some of {list(limits.names)}"
+        if driven := [name for name in names if limits.rates[limits.names.index(name)]]:
+            return f"{shown(driven[0])} is a velocity of the base, expected positions of joints alone"
         whole = np.clip(np.zeros(len(limits.names)), limits.lower, limits.upper)
         for name, value in zip(names, position, strict=False):
             whole[limits.names.index(name)] = value if np.isfinite(value) else whole[limits.names.index(name)]
