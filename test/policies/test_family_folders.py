@@ -1,6 +1,8 @@
 """What holds for every real family, from a published folder and from our own."""
 
+import shutil
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -34,12 +36,21 @@ def folder(tmp_path, family):
 
 
 @pytest.fixture(params=["theirs", "ours"])
-def checkpoint(request, folder, tmp_path):
+def checkpoint(request, folder, family, ours, tmp_path):
     """The published folder, and the same policy in our own layout."""
-    if request.param == "theirs":
-        return folder
-    save(tmp_path / "ours", load(folder, robot=ROBOT))
-    return tmp_path / "ours"
+    return folder if request.param == "theirs" else shutil.copytree(ours(family), tmp_path / "ours")
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """family -> the published folder in our own layout, made once."""
+
+    @cache
+    def made(family):
+        save(path := tmp_path_factory.mktemp(family) / "ours", load(real_families.made(family), robot=ROBOT))
+        return path
+
+    return made
 
 
 def actions(loaded, one):

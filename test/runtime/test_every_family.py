@@ -19,6 +19,12 @@ from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.stages import StageTimer
 
 EVERY = pytest.mark.parametrize("family", (*families.FAMILIES, *families.FOREIGN))
+# One of each kind, where nothing but the session is at work: with noise and without, tokens, a memory.
+KINDS = pytest.mark.parametrize("family", ("pi0", "act", "pi0_fast", "robovlms", "recurrent"))
+# A configuration of another family's code takes the same part of it.
+COMPILED = pytest.mark.parametrize(
+    "family", [one for one in (*families.FAMILIES, *families.FOREIGN) if one not in families.BUILT]
+)
 UNRECORDED = ("tokens", "pi0_fast")  # how long they decode depends on what they decode
 GUIDED = pytest.mark.parametrize("family", families.GUIDED)
 
@@ -92,7 +98,7 @@ def test_a_row_of_a_batch_is_what_it_is_alone(family):
         )
 
 
-@EVERY
+@KINDS
 def test_a_frame_that_is_not_finite_is_refused_and_leaves_no_trace(family):
     loaded = families.fresh(family)
     touched, clean = (PolicySession(loaded) for _ in range(2))
@@ -105,7 +111,7 @@ def test_a_frame_that_is_not_finite_is_refused_and_leaves_no_trace(family):
     assert torch.equal(touched.infer([good])[0].answer, clean.infer([good])[0].answer)
 
 
-@EVERY
+@KINDS
 def test_an_episode_that_begins_during_an_inference_makes_its_answer_stale(family, monkeypatch):
     loaded = families.fresh(family)
     session = PolicySession(loaded, size=2)
@@ -225,7 +231,7 @@ def test_both_stages_export_and_give_the_same_numbers(family):
         memory = expected.memory
 
 
-@EVERY
+@COMPILED
 def test_what_is_named_to_be_compiled_runs_and_a_session_leaves_its_policy_as_it_was(family, monkeypatch):
     loaded = families.fresh(family)
     policy, one = loaded.policy.train(), families.sample(loaded.processor)
