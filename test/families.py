@@ -1,7 +1,6 @@
 """Small policies of every family, with their processors; for tests that no stand-in may pass alone."""
 
-from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import import_module
 
 import numpy as np
@@ -26,7 +25,6 @@ JOINTS = ("shoulder_pan", "shoulder_lift", "elbow_flex", "wrist_flex", "wrist_ro
 INSTRUCTIONS = ("touch the red cube", "pick up the green cube")
 CAMERAS = ("front", "wrist")
 SIDE = 48  # pixels; a quarter of the work of the shipped size
-_KNOWN: dict[str, tuple[registry.LoadedPolicy, torch.Tensor]] = {}
 VIT = {"hidden": 96, "depth": 1, "heads": 4, "mlp": 192}
 
 
@@ -90,20 +88,7 @@ def data() -> registry.TrainingData:
 
 
 def fresh(family: str, **changes) -> registry.LoadedPolicy:
-    """With weights drawn at random everywhere: layers that start at zero would hide mistakes.
-
-    What is asked for again is a copy of the first one, and so is the state of torch's generator afterwards.
-    """
-    if changes:
-        return _built(family, changes)
-    if family not in _KNOWN:
-        _KNOWN[family] = _built(family, {}), torch.get_rng_state()
-    loaded, state = _KNOWN[family]
-    torch.set_rng_state(state)
-    return replace(loaded, policy=deepcopy(loaded.policy))
-
-
-def _built(family: str, changes: dict) -> registry.LoadedPolicy:
+    """With weights drawn at random everywhere: layers that start at zero would hide mistakes."""
     torch.manual_seed(0)
     name = BUILT.get(family, family)
     if family in FOREIGN:

@@ -5,7 +5,7 @@ import re
 import shutil
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 import go1_folders
 import groot_folders
@@ -24,7 +24,6 @@ from vla_ros.policies.registry import LoadedPolicy
 FAMILIES = ("pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla", "robovlms")
 LEROBOT = FAMILIES[:7]  # whose folders here are LeRobot's, with its ordinary processors
 ROBOT = RobotSpec.load(Path(__file__).parent.parent / "config/robots/so101.yaml")
-_FOLDER = TemporaryDirectory()
 RELATIVE = {  # settings of LeRobot's step
     "enabled": True, "exclude_joints": ["gripper"], "action_names": [f"{name}.pos" for name in ROBOT.joint_names],
 }  # fmt: skip
@@ -33,19 +32,8 @@ RELATIVE = {  # settings of LeRobot's step
 def make(path: Path, family: str) -> Path:
     """Write a folder that brings all it needs, cameras "front" and "wrist", six joints; return it.
 
-    LeRobot's, but for GO-1, OpenVLA and RoboVLMs, whose own folders know their robot by an `embodiment.yaml`. It is
-    made once, and copied.
+    LeRobot's, but for GO-1, OpenVLA and RoboVLMs, whose own folders know their robot by an `embodiment.yaml`.
     """
-    return shutil.copytree(made(family), path, dirs_exist_ok=True)
-
-
-@cache
-def made(family: str) -> Path:
-    """The one that is copied, to be read alone."""
-    return _write(Path(_FOLDER.name) / family, family)
-
-
-def _write(path: Path, family: str) -> Path:
     if family == "groot":
         return groot_folders.make_lerobot(path)
     if family == "openvla":
@@ -108,7 +96,7 @@ def take_statistics_away(path: Path) -> None:
 
 @cache
 def _tokenizer() -> Path:
-    path = Path(_FOLDER.name) / "tokenizer.model"
+    path = Path(mkdtemp()) / "tokenizer.model"
     pi0_folders.write_sentencepiece(path)
     return path
 

@@ -1,8 +1,6 @@
 """What holds for every real family, from a published folder and from our own."""
 
-import shutil
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
@@ -36,21 +34,12 @@ def folder(tmp_path, family):
 
 
 @pytest.fixture(params=["theirs", "ours"])
-def checkpoint(request, folder, family, ours, tmp_path):
+def checkpoint(request, folder, tmp_path):
     """The published folder, and the same policy in our own layout."""
-    return folder if request.param == "theirs" else shutil.copytree(ours(family), tmp_path / "ours")
-
-
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory):
-    """family -> the published folder in our own layout, made once."""
-
-    @cache
-    def made(family):
-        save(path := tmp_path_factory.mktemp(family) / "ours", load(real_families.made(family), robot=ROBOT))
-        return path
-
-    return made
+    if request.param == "theirs":
+        return folder
+    save(tmp_path / "ours", load(folder, robot=ROBOT))
+    return tmp_path / "ours"
 
 
 def actions(loaded, one):

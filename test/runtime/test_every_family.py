@@ -19,8 +19,6 @@ from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.stages import StageTimer
 
 EVERY = pytest.mark.parametrize("family", (*families.FAMILIES, *families.FOREIGN))
-# One of each kind, where nothing but the session is at work: with noise and without, tokens, a memory.
-KINDS = pytest.mark.parametrize("family", ("pi0", "act", "pi0_fast", "robovlms", "recurrent"))
 # A configuration of another family's code takes the same part of it.
 COMPILED = pytest.mark.parametrize(
     "family", [one for one in (*families.FAMILIES, *families.FOREIGN) if one not in families.BUILT]
@@ -98,7 +96,7 @@ def test_a_row_of_a_batch_is_what_it_is_alone(family):
         )
 
 
-@KINDS
+@EVERY
 def test_a_frame_that_is_not_finite_is_refused_and_leaves_no_trace(family):
     loaded = families.fresh(family)
     touched, clean = (PolicySession(loaded) for _ in range(2))
@@ -111,7 +109,7 @@ def test_a_frame_that_is_not_finite_is_refused_and_leaves_no_trace(family):
     assert torch.equal(touched.infer([good])[0].answer, clean.infer([good])[0].answer)
 
 
-@KINDS
+@EVERY
 def test_an_episode_that_begins_during_an_inference_makes_its_answer_stale(family, monkeypatch):
     loaded = families.fresh(family)
     session = PolicySession(loaded, size=2)
