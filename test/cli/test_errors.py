@@ -68,6 +68,7 @@ def test_one_line(line, words, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(private_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setattr("vla_ros.graph.processes.discovery_time", lambda: 0.0)  # nobody is there to be discovered
     Path("file").write_text("text")
     Path("other").write_text("camera: {ros__parameters: {rate: 1}}")
     assert command.main(line.split()) == 2
