@@ -5,12 +5,13 @@
     python benchmarks/adversary.py --sabotage NAME              an executor broken on purpose: the check must see it
 
 Every episode draws a robot (the SO-101, or one with other ranges, limits and rates from 1 to 1000 Hz, some with jerk
-limits), settings, and then for each control period what arrives: plans, wild and malformed chunks, instructions,
-e-stops, rivals, a policy that dies, joint states that freeze, jump or cease, ticks that come late, clocks that are
-set, deactivation and activation in motion, publishers that nobody has discovered yet. A tenth of the episodes are of
-the SO-101 with its tool, and most of their chunks are the tool's. `command_check.py` decides about the commands; what
-else must hold is decided here, by a model of what was done to the executor: whether there may be a command at all,
-whether the e-stop is latched, and where the first command after a silence may be.
+limits; a quarter of them on a base that drives), settings, and then for each control period what arrives: plans, wild
+and malformed chunks, instructions, e-stops, rivals, a policy that dies, joint states that freeze, jump or cease, ticks
+that come late, clocks that are set, deactivation and activation in motion, publishers that nobody has discovered yet.
+A tenth of the episodes are of the SO-101 with its tool, and most of their chunks are the tool's. `command_check.py`
+decides about the commands; what else must hold is decided here, by a model of what was done to the executor: whether
+there may be a command at all, whether the e-stop is latched, where the first command after a silence may be, and that a
+base is told to stand before commands cease.
 
 What the documentation exempts is counted as such: after a stall longer than `overrun_limit` the robot has stood at its
 last command and starts there from rest; after a silence it starts from rest at a measured position, or goes on from

@@ -45,6 +45,20 @@ def random_robot(rng: np.random.Generator) -> dict[str, Any]:
             "groups": [group]}  # fmt: skip
 
 
+def with_base(rng: np.random.Generator, robot: dict[str, Any]) -> dict[str, Any]:
+    """The robot on a base that drives in one to three dimensions."""
+    axes = [str(axis) for axis in rng.permutation(["x", "y", "yaw"])[: rng.integers(1, 4)]]
+    driven = []
+    for axis in axes:
+        speed = float(10 ** rng.uniform(-1, 1))
+        driven.append({"name": axis, "unit": "rad/s" if axis == "yaw" else "m/s", "velocity": speed,
+                       "lower": -speed * float(rng.choice([1.0, 1.0, 0.3, 0.0])), "upper": speed,
+                       "acceleration": float(10 ** rng.uniform(-1, 2))})  # fmt: skip
+    base = {"name": "base", "topic": "drive", "interface": "base_twist", "joints": axes, "axes": axes,
+            "odometry": "odometry"}  # fmt: skip
+    return robot | {"joints": [*robot["joints"], *driven], "groups": [*robot["groups"], base]}
+
+
 def random_settings(rng: np.random.Generator) -> Settings:
     careless = AdmissionRules(  # nearly every finite chunk is let through: the limiter must not lean on admission
         max_horizon=10_000, max_step_dt=60.0, max_chunk_age=60.0, jump_limit=60.0, position_excess=100.0,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from adversary_draws import between, plan, random_robot, random_settings, random_watching, wild
+from adversary_draws import between, plan, random_robot, random_settings, random_watching, wild, with_base
 from adversary_tool import arm, tool_chunk
 from adversary_tool import robot as robot_with_tool
 from command_check import STAMPS, Bounds, CommandCheck
@@ -24,7 +24,8 @@ from vla_ros.core.robot import RobotSpec
 NS = 10**9
 STOPPED, E_STOPPED = 5, 6  # ExecutorStatus.msg
 SILENCE, E_STOP, CONTINUITY, CRASH = "command while silent", "e-stop lost", "continuity", "crash"
-MORE_KINDS = (SILENCE, E_STOP, CONTINUITY, CRASH)
+BASE = "base left in motion"
+MORE_KINDS = (SILENCE, E_STOP, CONTINUITY, CRASH, BASE)
 
 EVENTS = {  # what arrives in a control period -> how often
     "plan": 0.04, "wild chunk": 0.03, "malformed chunk": 0.004, "repeated chunk": 0.004, "other session": 0.002,
@@ -78,6 +79,9 @@ class Episode:
         self.tool = bool(more.random() < 0.1)
         if self.tool:
             self.robot = robot_with_tool()
+        driven = np.random.default_rng([seed, number, 2])
+        if driven.random() < 0.25:
+            self.robot = with_base(driven, self.robot)
         self.character = str(rng.choice(["regular", "late", "late and clock", "simulated"]))
         self.simulated = self.character == "simulated"
         try:
@@ -372,6 +376,8 @@ class Episode:
             self._found(E_STOP, f"state {state} while it is latched")
         if command is None:
             if self.active:
+                if not self.mute and self.last[self.bounds.rates].any():
+                    self._found(BASE, f"silence while the base is told {self.last[self.bounds.rates]}")
                 self.mute, self.starts = True, []
             return
         unheard = not self.heard and self.check.longest_average == 1  # with jerk limits it comes to rest as a hold does
@@ -386,9 +392,8 @@ class Episode:
         if self.mute:
             self._begin(position)
         elif (self.steady_ns - self.last_steady - self.period_ns) * 1e-9 > self.settings.overrun_limit:
-            self.result.exempt["from rest after a stall"] += 1
-            self.check.begin(self.last)
-        same = self.last is not None and np.array_equal(position, self.last)
+            self._begin_again(position)
+        same = self.last is not None and np.array_equal(position, self.last) and not position[self.bounds.rates].any()
         self.resting = self.resting + 1 if same else 0
         # it may have been at rest in a period that was missed, or silent
         missed = self.steady_ns - self.last_steady > 1.5e9 * self.bounds.period
@@ -410,12 +415,23 @@ class Episode:
                 self.check.begin(start)
                 return
         seconds = (self.steady_ns - self.last_steady) * 1e-9
-        if self.last is None or (np.abs(position - self.last) > bounds.velocity * seconds * (1 + 1e-6) + 1e-9).any():
+        stands = bounds.rates & (position == 0)  # a base that was told nothing for a while may be taken to stand
+        if self.last is None or (
+            np.where(stands, 0.0, np.abs(position - self.last)) > bounds.velocity * seconds * (1 + 1e-6) + 1e-9
+        ).any():
             self._found(CONTINUITY, f"{position}, last command {self.last}, measured {self.known}")
             self.check.begin(position)
         elif seconds - self.period_ns * 1e-9 > self.settings.overrun_limit:
-            self.result.exempt["from rest after a stall"] += 1
-            self.check.begin(self.last)
+            self._begin_again(position)
         else:  # the last stretch goes on; with jerk limits the robot comes to rest before it follows anything
             self.going_on = self.check.longest_average > 1
             self.result.exempt["goes on from the last command"] += 1
+
+    def _begin_again(self, position: np.ndarray) -> None:
+        """After a stall the robot has stood at its last command; its base has been braked, or stands."""
+        self.result.exempt["from rest after a stall"] += 1
+        rates, seconds = self.bounds.rates, (self.steady_ns - self.last_steady) * 1e-9
+        most = np.maximum(np.abs(self.last) - 0.9 * self.bounds.velocity * seconds, 0.0)
+        if (rates & ((np.abs(position) > most + 1e-9) | (position * self.last < 0))).any():
+            self._found(BASE, f"told {position[rates]} after {seconds} s at {self.last[rates]}")
+        self.check.begin(np.where(rates, position, self.last))

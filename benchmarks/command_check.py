@@ -7,7 +7,8 @@ begins at rest at a known position; within it, with x_i a command and T_i the ti
 
 are compared with the limits for every i, with T_i by the commands' stamps and, where it is known, by steady time.
 The jerk limit is compared where ticks were regular and nothing was stopped for as long as the limiter may average.
-What a reader tolerates is rounding: a share of 1e-6 of each limit, and 4e-12 + 16 eps |x| of a position.
+A column in m/s or rad/s is a velocity of a base: v_i is its acceleration, and while nothing may be followed it goes to
+zero. What a reader tolerates is rounding: a share of 1e-6 of each limit, and 4e-12 + 16 eps |x| of a position.
 """
 
 from collections import Counter
@@ -31,6 +32,7 @@ KINDS = (NOT_FINITE, POSITION, START, VELOCITY, VELOCITY_STAMPS, ACCELERATION, A
          STOPPED, BRAKING)  # fmt: skip
 
 _SHARE = 1e-6
+_FREE = 1e300  # the change of a base's acceleration
 _LONGEST = 5000  # commands that are checked in one go
 _BEFORE, _AFTER = 50, 10  # commands that are looked at around a violation
 
@@ -40,9 +42,10 @@ class Bounds:
     """Limits of J joints, from the mapping that a robot file contains; the position margin is taken off.
 
     Attributes:
-        lower, upper: (J,) rad or m.
+        lower, upper: (J,) rad or m; of a base's velocities m/s or rad/s.
         velocity, acceleration, jerk: (J,) per s, s² and s³; jerk is infinite where it is not limited.
         period: s between commands.
+        rates: (J,) bool, velocities of a base.
     """
 
     names: tuple[str, ...]
@@ -52,6 +55,7 @@ class Bounds:
     acceleration: np.ndarray
     jerk: np.ndarray
     period: float
+    rates: np.ndarray
 
     @classmethod
     def of(cls, robot: Mapping[str, Any], joints: tuple[str, ...] | None = None) -> "Bounds":
@@ -62,13 +66,21 @@ class Bounds:
             field: np.array([float(by_name[name].get(field) or np.inf) for name in names])
             for field in ("velocity", "acceleration", "jerk")
         }
-        common = {"rad": float(robot.get("position_margin", 0.0)), "m": 0.0}
-        margins = [by_name[name].get("margin") for name in names]
+        common = {"rad": float(robot.get("position_margin", 0.0))}
         units = [by_name[name].get("unit", "rad") for name in names]
-        margin = np.array([common[unit] if own is None else own for own, unit in zip(margins, units, strict=True)])
-        lower = np.array([float(by_name[name]["lower"]) for name in names]) + margin
-        upper = np.array([float(by_name[name]["upper"]) for name in names]) - margin
-        return cls(names, lower, upper, **columns, period=1.0 / float(robot.get("control_rate", 100.0)))
+        own = [by_name[name].get("margin") for name in names]
+        pairs = zip(own, units, strict=True)
+        margin = np.array([common.get(unit, 0.0) if kept is None else kept for kept, unit in pairs])
+        fastest = columns["velocity"]
+        lower, upper = (
+            np.array([float(by_name[name].get(end, sign * fastest[i])) for i, name in enumerate(names)])
+            for end, sign in (("lower", -1), ("upper", 1))
+        )
+        rates = np.array([unit.endswith("/s") for unit in units])
+        columns["velocity"] = np.where(rates, columns["acceleration"], fastest)
+        columns["acceleration"] = np.where(rates, _FREE, columns["acceleration"])
+        period = 1.0 / float(robot.get("control_rate", 100.0))
+        return cls(names, lower + margin, upper - margin, **columns, period=period, rates=rates)
 
     def outside(self, position: np.ndarray) -> np.ndarray:
         """(..., J) how far `position` (..., J) is outside, rad or m; 0 inside."""
@@ -188,7 +200,7 @@ class CommandCheck:
         outside = bounds.outside(whole)
         nearest = np.where(whole > bounds.upper, bounds.upper, bounds.lower)
         report(POSITION, outside[1:] > outside[:-1] + slack, whole[1:], nearest[1:])
-        still = (np.diff(whole, axis=0) == 0).all(axis=1)
+        still = (np.diff(whole, axis=0) == 0).all(axis=1) & ~whole[1:, bounds.rates].any(axis=1)
         for times, kinds in (
             (self._steady, (VELOCITY, ACCELERATION)),
             (self._stamps, (VELOCITY_STAMPS, ACCELERATION_STAMPS)),
@@ -214,7 +226,8 @@ class CommandCheck:
             if by_stamps == self._by_steady:
                 continue  # once is enough for what follows
             self._check_stop(
-                v, np.cumsum(np.nan_to_num(T))[:, None], slack / np.nan_to_num(T, nan=np.inf), stopped, report
+                v, np.cumsum(np.nan_to_num(T))[:, None], slack / np.nan_to_num(T, nan=np.inf), stopped, report,
+                whole[1:],
             )
             if np.isfinite(bounds.jerk).any():
                 self._check_jerk(a, np.diff(ns) == period_ns, still, stopped, slack, report)
@@ -224,14 +237,20 @@ class CommandCheck:
         self.commands += int(new.sum())
         self.moving += int((~still & new[1:]).sum())
 
-    def _check_stop(self, v: np.ndarray, t: np.ndarray, slack: np.ndarray, stopped: np.ndarray, report: Any) -> None:
-        """`v`, `slack`: (K, J) of the intervals that end at `t` (K, 1), s; `stopped`: (K + 1,) of the commands."""
+    def _check_stop(
+        self, v: np.ndarray, t: np.ndarray, slack: np.ndarray, stopped: np.ndarray, report: Any, x: np.ndarray
+    ) -> None:
+        """`v`, `slack`: (K, J) of the intervals that end at `t` (K, 1), s; `stopped`: (K + 1,) of the commands; `x`:
+        (K, J) at the ends of the intervals."""
         if not stopped.any():
             return
         bounds = self.bounds
+        v, hardest = np.where(bounds.rates, x, v), np.where(bounds.rates, bounds.velocity, bounds.acceleration)
+        slack = np.where(bounds.rates, 1e-12, slack)
         length = np.diff(t, axis=0, prepend=0)
         # at the end of a late interval the speed may have been another one than its mean
-        unseen = bounds.acceleration * np.maximum(length - bounds.period * (1 + _SHARE), 0.0) / 2 + 2 * slack
+        unseen = hardest * np.maximum(length - bounds.period * (1 + _SHARE), 0.0) / 2 + 2 * slack
+        unseen = np.where(bounds.rates, 2 * slack, unseen)
         before, now, room = v[:-1], v[1:], unseen[:-1] + 2 * slack[1:]
         with np.errstate(invalid="ignore"):
             grew = np.abs(now) > np.abs(before) * (1 + _SHARE) + room
@@ -241,9 +260,9 @@ class CommandCheck:
         since = np.maximum.accumulate(np.where(stopped[1:], 0, np.arange(len(v))))
         braked = np.maximum(t - length - t[since] - 2 * bounds.period, 0.0)
         speed = np.abs(v[since]) + unseen[since]
-        room = speed - 0.9 * bounds.acceleration * braked
+        room = speed - 0.9 * hardest * braked
         if self._together.any():
-            rest = (speed / (0.9 * bounds.acceleration))[:, self._together].max(axis=1, keepdims=True)  # s to rest
+            rest = (speed / (0.9 * hardest))[:, self._together].max(axis=1, keepdims=True)  # s to rest
             left = np.clip(1.0 - braked / np.maximum(rest, 1e-9), 0.0, 1.0)
             room = np.where(self._together, np.maximum(room, speed * left), room)
         with np.errstate(invalid="ignore"):

@@ -205,5 +205,6 @@ SABOTAGES: dict[str, tuple[Callable[..., Executor], tuple[str, ...]]] = {
     "deaf": (Deaf, ("e-stop lost",)),
     "forgetful": (Forgetful, ("e-stop lost",)),
     "homing": (Homing, ("continuity",)),
+    "base that coasts": (with_limits(units=lambda x: ("m",) * len(x.names)), (check.BRAKING,)),
     "fragile": (Fragile, ("crash",)),
 }

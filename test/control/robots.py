@@ -25,6 +25,20 @@ def robot(jerk: float = np.inf, gripper: bool = False) -> RobotSpec:
     )
 
 
+def driving(jerk: float = np.inf) -> RobotSpec:
+    """A turning joint on a base that drives forwards and backwards, slower than forwards, and turns."""
+    joints = (
+        Joint("turn", -1.0, 1.0, velocity=2.0, acceleration=10.0, jerk=None if np.isinf(jerk) else jerk),
+        Joint("x.vel", -0.3, velocity=0.5, acceleration=1.0, unit="m/s"),
+        Joint("theta.vel", velocity=1.5, acceleration=6.0, unit="rad/s"),
+    )
+    base = CommandGroup(
+        "base", "cmd_vel", "base_twist", ("x.vel", "theta.vel"), axes=("x", "yaw"), odometry="odom"
+    )
+    arm = CommandGroup("arm", "command", "joint_trajectory", ("turn",))
+    return RobotSpec(name="driving", cameras=(), joints=joints, groups=(arm, base), position_margin=0.01)
+
+
 def limits(jerk: float = np.inf, gripper: bool = False) -> Limits:
     return Limits.merge(robot(jerk, gripper))
 

@@ -31,10 +31,13 @@ class Run:
     pushed = [-0.9, 0.02, 0.0], [0.9, 0.48, 1.0]  # where a push may leave the robot, rad and m
 
     def __init__(self, **options: object) -> None:
-        self.world = World(**options).activate()
+        self.world = self.make(**options).activate()
         self.silent, self.restarted = False, True
         self.pieces: list[tuple[np.ndarray, list[tuple[int, int, np.ndarray, bool]]]] = []
         self.followed = 0  # ticks
+
+    def make(self, **options: object) -> World:
+        return World(**options)
 
     def apply(self, event: str, seed: int) -> None:
         world, executor, rng = self.world, self.world.executor, np.random.default_rng(seed)
@@ -48,7 +51,7 @@ class Run:
             pause = rng.choice([period, 2 * period, 3 * period, 0.09 - period, 0.5, 3.0])
             command = world.tick(pause=pause)
             if pause > executor.settings.overrun_limit and command is not None and not self.restarted:
-                assert np.array_equal(command.position, self.pieces[-1][1][-1][2])
+                assert command.position == pytest.approx(self._after_stall(pause), rel=1e-12)
                 self.restarted = True
             self._take(command)
         elif event == "leap":
@@ -81,6 +84,10 @@ class Run:
             world.activate()
             self.restarted = bool(self.silent or executor.at_rest)  # else it goes on from its last command
             self.silent = False
+
+    def _after_stall(self, pause: float) -> np.ndarray:
+        """(J,) the first command after a stall of `pause` s."""
+        return self.pieces[-1][1][-1][2]
 
     def _chunk(self, kind: str, rng: np.random.Generator) -> None:
         """A plan from where the robot is; or one that nothing could follow; or nonsense."""

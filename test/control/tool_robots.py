@@ -47,8 +47,8 @@ def seven_urdf() -> str:
 def seven() -> tuple[Limits, ToolArm]:
     names = tuple(f"j{i}" for i in reversed(range(7)))  # another order than the URDF's
     joints = tuple(
-        Joint(name, -0.5, 0.5, 0.5, 4.0, unit="m") if name == "j0" else
-        Joint(name, *((-6.0, 6.0) if name == "j1" else (-2.0, 2.0)), 2.0, 10.0) for name in names
+        Joint(name, -0.5, 0.5, velocity=0.5, acceleration=4.0, unit="m") if name == "j0" else
+        Joint(name, *((-6.0, 6.0) if name == "j1" else (-2.0, 2.0)), velocity=2.0, acceleration=10.0) for name in names
     )
     robot = RobotSpec("seven", (), joints, (CommandGroup("all", "command", "joint_trajectory", names),))
     limits = Limits.merge(robot)

@@ -21,8 +21,8 @@ NAN, INF = float("nan"), float("inf")
 
 def test_every_state_and_cause_has_its_name():
     assert POLICY_STATES[PolicyStatus.WAITING] == "waiting" and sorted(POLICY_STATES) == list(range(6))
-    assert EXECUTOR_STATES[ExecutorStatus.APPROACHING] == "approaching" and sorted(EXECUTOR_STATES) == list(range(7))
-    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(11))
+    assert EXECUTOR_STATES[ExecutorStatus.APPROACHING] == "approaching" and sorted(EXECUTOR_STATES) == list(range(8))
+    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(12))
 
 
 def test_a_value_without_a_name_is_said_as_it_is():

@@ -310,7 +310,8 @@ def jpeg_that_says(width: int, height: int) -> bytes:
 
 ROBOT = RobotSpec(
     name="test", cameras=(Camera("front", "front", WIDTH, HEIGHT),),
-    joints=(Joint("a", -1, 1, 1, 1),), groups=(CommandGroup("arm", "arm", "joint_state", ("a",)),),
+    joints=(Joint("a", -1, 1, velocity=1, acceleration=1),),
+    groups=(CommandGroup("arm", "arm", "joint_state", ("a",)),),
 )  # fmt: skip
 DEPTH = Stream("depth", "depth", "sensor_msgs/msg/CompressedImage", shape=(HEIGHT, WIDTH, 1), dtype="uint16")
 DECODERS = {

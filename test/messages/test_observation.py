@@ -11,7 +11,7 @@ SECOND = 1_000_000_000
 ROBOT = RobotSpec(
     name="test",
     cameras=(Camera("front", "front", 4, 3), Camera("wrist", "wrist", 2, 2)),
-    joints=(Joint("a", -1, 1, 1, 1), Joint("b", -1, 1, 1, 1)),
+    joints=(Joint("a", -1, 1, velocity=1, acceleration=1), Joint("b", -1, 1, velocity=1, acceleration=1)),
     groups=(CommandGroup("arm", "arm", "joint_state", ("a", "b")),),
 )
 SIZES = {camera.name: (camera.height, camera.width) for camera in ROBOT.cameras}

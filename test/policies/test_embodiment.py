@@ -77,6 +77,13 @@ def test_so101_speaks_degrees_and_percent():
     assert embodiment.state_to_policy(opened) == pytest.approx([90, 0, 0, 0, 0, 100], abs=1e-3)
 
 
+def test_lekiwi_s_base_turns_in_degrees_a_second():
+    embodiment = load("lekiwi_lerobot")
+    assert embodiment.joints == RobotSpec.load("lekiwi").joint_names
+    driving = embodiment.state_to_policy(np.array([0.0] * 5 + [-0.17453, 0.1, -0.2, np.pi / 2]))
+    assert driving == pytest.approx([0.0] * 6 + [0.1, -0.2, 90.0], abs=1e-3)
+
+
 def test_aloha_follows_openpi():
     """The numbers of openpi's aloha policy, written out: flips, the crank's angle, differences but for grippers."""
     embodiment = load("pi0_aloha")

@@ -43,6 +43,9 @@ CASES = {
     "go1_so101": ("so101", {"go1": lambda path: go1(path, True), "go1_air": lambda path: go1(path, False)}),
     "groot_so100": ("so101", {name: lambda path, name=name: groot_folders.make_nvidia(path, name, arm=5)
                               for name in groot_folders.VECTORS}),
+    "lekiwi_lerobot": (
+        "lekiwi", {"smolvla": lambda path: lerobot_checkpoints.make(path, "smolvla", ("front", "wrist"), joints=9)}
+    ),
     "openvla_so101": ("so101", {"openvla": lambda path: openvla_folders.write(path, statistics=BRIDGE)}),
     "openvla_oft_aloha": ("aloha", {"film": lambda path: openvla_folders.write_oft(path, 14, 14, film=True)}),
     "pi05_droid": ("droid", {"pi05": openpi(True, 8)}),

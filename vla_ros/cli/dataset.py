@@ -122,6 +122,8 @@ def _show(args: argparse.Namespace) -> int:
         console.print(f"depth {name}" if name in dataset.depth_names else f"stream {name}")
     for name, why in dataset.unreadable.items():
         console.print(f"not read: {name}: {why}", soft_wrap=True)
+    if said := _people(dataset):
+        console.print(said)
     if dataset.has_subtasks:
         console.print("its rows have subtasks too: `instruction: subtask` of a training config takes them")
     for name in (name for name in dataset.info["features"] if name.startswith("language_")):
@@ -157,9 +159,22 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _people(dataset: Dataset) -> str:
+    """How episodes ended, and what persons commanded; "" where nothing is known of either."""
+    outcomes = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
+    said = [f"outcomes: {', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))}"]
+    if dataset.knows_persons:
+        episodes = sum(bool(dataset.by_person[episode.start : episode.stop].any()) for episode in dataset.episodes)
+        share = dataset.by_person.mean()
+        said.append(f"commanded by a person: {dataset.by_person.sum()} frames ({share:.0%}) of {episodes} episodes")
+    return "; ".join(said) if set(outcomes) != {"unknown"} or dataset.knows_persons else ""
+
+
 def _check(args: argparse.Namespace) -> int:
+    people = ""
     try:
         dataset = Dataset(args.dataset)
+        people = _people(dataset)
         with progress(*BAR) as bar:
             task = bar.add_task("pictures", total=None)
             found = check(
@@ -169,7 +184,8 @@ def _check(args: argparse.Namespace) -> int:
         found = [Finding(ERROR, "unreadable", str(error))]
     errors = sum(finding.level == ERROR for finding in found)
     if args.json:
-        rows = {"errors": errors, "warnings": len(found) - errors, "findings": [asdict(finding) for finding in found]}
+        rows = {"people": people, "errors": errors, "warnings": len(found) - errors}
+        rows |= {"findings": [asdict(finding) for finding in found]}
         say(json.dumps({"dataset": args.dataset} | rows, indent=1))
         return bool(errors)
     table = Table("", "what", "episode", "row", "finding")
@@ -186,6 +202,8 @@ def _check(args: argparse.Namespace) -> int:
     console = Terminal()
     if found:
         console.print(table)
+    if people:
+        console.print(people)
     left = "; the pictures were left out" if args.rows_only else ""
     console.print(f"{args.dataset}: {errors} errors, {len(found) - errors} warnings{left}", soft_wrap=True)
     return bool(errors)

@@ -20,6 +20,7 @@ from vla_ros.core.stream import Stream
 from vla_ros.core.text import say
 from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.decoders import decoder_of
+from vla_ros.messages.joints import measured
 from vla_ros.messages.observation import message_stamp
 from vla_ros.messages.stamps import stamp_ns
 
@@ -65,7 +66,7 @@ class Bridge:
             self._at(message_stamp(stream, message, time.time_ns()))
             try:
                 if stream.is_state:
-                    self._take_joints(stream.joints(message.name), message.position)
+                    self._take_joints(*measured(stream, message))
                 elif stream.is_camera:
                     image = self._rerun.Image(decode(message)[stream.name]).compress(jpeg_quality=85)
                     self._recording.log(f"camera/{stream.name}", image)

@@ -38,11 +38,13 @@ class Reason(StrEnum):
     RIVAL_POLICY = "rival_policy"  # another session than the one that is followed and alive
     SEQUENCE = "sequence"  # neither observed nor numbered after what was followed: a duplicate, or overtaken
     POSITION = "position"  # far outside the position limits
+    VELOCITY = "velocity"  # of a base: far outside the limits of its velocities
     OUTLIER = "outlier"  # two neighbouring rows are further apart than the joint could ever travel
     JUMP = "jump"  # begins far from the measured position
     INACTIVE = "inactive"  # the executor is not active
     STOPPED = "stopped"  # a watchdog has stopped the executor
     E_STOPPED = "e_stopped"  # the e-stop is latched
+    TAKEN_OVER = "taken_over"  # a source commands in place of the policy
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class AdmissionRules:
     max_chunk_age: float = 3.0  # s since the stamp, at arrival and later
     future_tolerance: float = 0.1  # s a stamp may lie ahead (clocks of two machines)
     jump_limit: float = 0.4  # at its arrival from the measured position, in s at the joint's velocity limit
-    position_excess: float = 0.25  # share of the joint's range outside the position limits (it is clipped)
+    position_excess: float = 0.25  # share of its range that a joint, or a velocity, is outside it (it is clipped)
     outlier_speed: float = 5.0  # multiple of the velocity limit between neighbouring rows (it is clipped)
     session_lease: float = 1.0  # s without a message after which another session may take over
 
@@ -223,15 +225,17 @@ class Admission:
         return None
 
     def _content(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> Refusal | None:
-        """Are its rows plausible, beside the limits and `measured` (J,)? Discrete joints may step."""
+        """Are its rows plausible, beside the limits and `measured` (J,)? Discrete joints may step, and so may the
+        velocities of a base, which are taken there within its acceleration."""
         limits, rules = self.limits, self.rules
         rows = chunk.targets.joint_positions(limits.names, np.full(len(limits.names), np.nan))
         names, units, room = limits.names, limits.units, rules.position_excess * limits.range
         if worst := _worst(np.maximum(rows - limits.upper, limits.lower - rows) - room):
             row, i = worst
             bounds = f"limits {limits.lower[i]:.4g} to {limits.upper[i]:.4g} with {room[i]:.4g} of grace"
-            return Refusal(Reason.POSITION, f"joint {names[i]}, row {row}: {rows[worst]:.4g} {units[i]}, {bounds}")
-        gliding = ~limits.discrete
+            reason = Reason.VELOCITY if limits.rates[i] else Reason.POSITION
+            return Refusal(reason, f"joint {names[i]}, row {row}: {rows[worst]:.4g} {units[i]}, {bounds}")
+        gliding = ~(limits.discrete | limits.rates)
         speed = np.abs(np.diff(rows, axis=0)) / chunk.step_dt
         if worst := _worst(np.where(gliding, speed - rules.outlier_speed * limits.velocity, -np.inf)):
             row, i = worst

@@ -30,6 +30,9 @@ average's own position and velocity. What is published follows the average by th
 the average, at others, where the average may be anything, it keeps every bound but that of jerk. `stop` leaves the
 average out: braking begins at once, with a_max, from the position and velocity that were published.
 
+*Velocity dimensions* of a base are values that are velocities themselves (`Limits.rates`): the law bounds them and how
+fast they change, and to brake is to take the value to zero as fast as it may change.
+
 Some of the commands may be left unpublished: divided differences over a part of the instants are averages of those
 over all of them, so what is published keeps every limit, that of jerk included.
 """
@@ -86,12 +89,19 @@ class _Law:
         return missed
 
     def brake(self, dt: float, together: Together = ()) -> None:
-        self._place(self._step(self.braked(together, dt), dt))
+        new = self._step(self.braked(together, dt), dt)
+        self._place(np.where(self._limits.rates & (np.abs(new) <= 1e-12), 0.0, new))
 
     def braked(self, together: Together, dt: float) -> np.ndarray:
-        """(J,) the mean velocity over the next `dt` s of a stop."""
+        """(J,) the mean velocity over the next `dt` s of a stop; of a velocity dimension the change that takes it to
+        zero."""
         slower = self.deceleration(together, dt) * (0.5 * (self.before + dt))
-        return np.sign(self.v) * np.maximum(np.abs(self.v) - slower, 0.0)
+        left = np.sign(self.v) * np.maximum(np.abs(self.v) - slower, 0.0)
+        return np.where(self._limits.rates, -self.x / dt, left)
+
+    @property
+    def at_rest(self) -> bool:
+        return not self.v.any() and not self.x[self._limits.rates].any()
 
     def deceleration(self, together: Together, dt: float) -> np.ndarray:
         """(J,) of a stop, rad/s² or m/s²: the limits; of columns that brake together in proportion to their speeds, if
@@ -187,7 +197,7 @@ class Limiter:
     @property
     def at_rest(self) -> bool:
         """Nothing moves any more, the moving average included."""
-        if self._raw.v.any() or self._out.v.any():
+        if not (self._raw.at_rest and self._out.at_rest):
             return False
         return len(self._window) == 1 or bool((self._window == self._out.x).all())
 
@@ -204,8 +214,14 @@ class Limiter:
 
     def held(self, dt: float) -> tuple[np.ndarray, np.ndarray]:
         """(J,) target and (J,) velocity that `follow` is given for joints that are to brake as `brake` does."""
-        velocity = self._raw.braked(self.together, dt)
-        return self._raw.x + velocity * dt, velocity
+        velocity, rates = self._raw.braked(self.together, dt), self.limits.rates
+        return np.where(rates, 0.0, self._raw.x + velocity * dt), np.where(rates, 0.0, velocity)
+
+    def slowed(self, passed: float) -> np.ndarray:
+        """(J,) the last command, with velocity dimensions as far braked as may be in `passed` s."""
+        x = self.position
+        slower = np.sign(x) * np.maximum(np.abs(x) - self.limits.velocity * passed, 0.0)
+        return np.where(self.limits.rates, slower, x)
 
     def brake(self, dt: float | None = None) -> np.ndarray:
         """(J,) the next command of the fastest stop within every limit; then the same one again and again."""
@@ -226,20 +242,23 @@ class Limiter:
         self._raw.take(self._out)
         self._fill(self._out.x)
         self.limited = np.zeros_like(self.limited)
-        self.stopping = len(self._window) > 1 and bool(self._out.v.any())
+        self.stopping = len(self._window) > 1 and not self._out.at_rest
         return self._out.x.copy()
 
     def braking(self, most: int) -> np.ndarray:
         """(K, J) what `stop` would give in the next periods, until the robot is at rest; `most` of them at most."""
-        x, v, dt = self._out.x, self._out.v, self.dt
-        rates = self._out.deceleration(self.together, dt)
-        slower, first = rates * dt, np.abs(v) - 0.5 * rates * (self._out.before + dt)
+        x, dt = self._out.x, self.dt
+        v = np.where(self.limits.rates, 0.0, self._out.v)  # no message says what a base does later
+        decelerations = self._out.deceleration(self.together, dt)
+        slower, first = decelerations * dt, np.abs(v) - 0.5 * decelerations * (self._out.before + dt)
         count = int(min(np.ceil(np.max(first[v != 0] / slower[v != 0], initial=0.0)), most))
         if count <= 0:
             return np.empty((0, len(x)))
         steps = np.sign(v) * np.maximum(first - slower * np.arange(count)[:, None], 0.0) * dt
         limits = self.limits
-        return np.clip(x + np.cumsum(steps, axis=0), np.minimum(limits.lower, x), np.maximum(limits.upper, x))
+        path = np.clip(x + np.cumsum(steps, axis=0), np.minimum(limits.lower, x), np.maximum(limits.upper, x))
+        path[:, limits.rates] = [self.slowed(dt * (k + 1))[limits.rates] for k in range(count)]
+        return path
 
     def _smooth(self, dt: float) -> np.ndarray:
         """(J,) what is published after a step of the law."""

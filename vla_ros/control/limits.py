@@ -2,30 +2,36 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from vla_ros.control.urdf import UrdfLimit
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import Joint, RobotSpec
+from vla_ros.core.joint import Joint
+from vla_ros.core.robot import RobotSpec
 
 ROBOT_FILE, URDF = "robot file", "URDF"
 _LARGEST = 1e12  # rad or m (per s, per s²): beyond it arithmetic overflows sooner or later
 _ROUNDING = 1e-3  # share of a limit that the rounding of positions may make up
 _HELD = 1e-6  # share of a limit that counts as the limit itself
 _LONGEST_WINDOW = 5.0  # s, of the moving average that bounds jerk
+_FREE = 1e3  # of a velocity dimension: its change may turn from one way to the other so often within a period
 
 
 @dataclass(frozen=True)
 class Limits:
     """Limits of J joints, in the order of the robot file.
 
+    A velocity dimension of a base is a column whose value is a velocity: `lower` and `upper` are its highest speeds,
+    `velocity` is how fast the value may change, which is the base's acceleration, and `acceleration` is out of reach.
+
     Attributes:
         names: J joint names.
-        units: J units, "rad" or "m".
-        lower, upper: (J,) rad or m, the margin already taken off.
-        velocity: (J,) rad/s or m/s.
-        acceleration: (J,) rad/s² or m/s².
+        units: J units, "rad" or "m"; "rad/s" or "m/s" of a velocity dimension.
+        lower, upper: (J,) in these units, the margin already taken off.
+        velocity: (J,) units per s.
+        acceleration: (J,) units per s².
         jerk: (J,) rad/s³ or m/s³, infinite where it is not limited.
         discrete: (J,) bool, joints that step instead of glide (a gripper).
         groups: (J,) int, number of the command group of each.
@@ -43,9 +49,19 @@ class Limits:
     groups: np.ndarray
     sources: Mapping[str, Mapping[str, str]]
 
+    @cached_property
+    def rates(self) -> np.ndarray:
+        """(J,) bool, velocity dimensions: held, they are braked to zero."""
+        return np.array([unit.endswith("/s") for unit in self.units], dtype=bool)
+
+    @cached_property
+    def speed(self) -> np.ndarray:
+        """(J,) rad/s or m/s, at most: of a velocity dimension its greatest value, of a joint `velocity`."""
+        return np.where(self.rates, np.maximum(self.upper, -self.lower), self.velocity)
+
     @property
     def range(self) -> np.ndarray:
-        """(J,) rad or m between the position limits."""
+        """(J,) rad or m (of velocity dimensions per s) between the limits of the values."""
         return self.upper - self.lower
 
     def outside(self, position: np.ndarray, tolerance: float) -> str:
@@ -59,11 +75,13 @@ class Limits:
 
     def binding(self, position: np.ndarray, velocity: np.ndarray) -> list[str]:
         """J words: which limit holds a joint back whose last command was (J,) `position` with (J,) `velocity`, if one
-        does: "position" at an end of its range, "velocity" at full speed, else "acceleration" (that of jerk too)."""
+        does: "position" at an end of its range, "velocity" at full speed, else "acceleration" (that of jerk too). A
+        velocity dimension is at full speed at an end of its range."""
         near = _HELD * self.range
         ended = (position >= self.upper - near) | (position <= self.lower + near)
         fast = np.abs(velocity) >= self.velocity * (1.0 - _HELD)
-        return np.where(ended, "position", np.where(fast, "velocity", "acceleration")).tolist()
+        joint = np.where(ended, "position", np.where(fast, "velocity", "acceleration"))
+        return np.where(self.rates, np.where(ended, "velocity", "acceleration"), joint).tolist()
 
     def window(self, dt: float) -> np.ndarray:
         """(J,) int, commands `dt` s apart that the moving average which bounds jerk takes; 1 where jerk is free."""
@@ -107,7 +125,10 @@ class Limits:
             jerk = np.inf if joint.jerk is None else joint.jerk
             velocity = min(joint.velocity, other.velocity)
             _check_holdable(joint, lower, upper, velocity, jerk, robot.control_rate)
-            rows.append((lower, upper, velocity, joint.acceleration, jerk))
+            acceleration = joint.acceleration
+            if joint.is_velocity:
+                velocity, acceleration = acceleration, _FREE * acceleration * robot.control_rate
+            rows.append((lower, upper, velocity, acceleration, jerk))
         columns = np.array(rows, dtype=np.float64).T.copy()
         number = {name: i for i, group in enumerate(robot.groups) for name in group.joints}
         groups = np.array([number[name] for name in robot.joint_names])
@@ -119,8 +140,12 @@ class Limits:
         lines = {}
         for i, name in enumerate(self.names):
             unit, source = self.units[i], self.sources[name]
+            ends = f"{self.lower[i]:.4g} ({source['lower']}) to {self.upper[i]:.4g} {unit} ({source['upper']})"
+            if self.rates[i]:
+                lines[name] = f"{ends}, {self.velocity[i]:.4g} {unit}² ({source['acceleration']})"
+                continue
             parts = [
-                f"{self.lower[i]:.4g} ({source['lower']}) to {self.upper[i]:.4g} {unit} ({source['upper']})",
+                ends,
                 f"{self.velocity[i]:.4g} {unit}/s ({source['velocity']})",
                 f"{self.acceleration[i]:.4g} {unit}/s² ({source['acceleration']})",
             ]
@@ -137,11 +162,12 @@ def _check_holdable(joint: Joint, lower: float, upper: float, velocity: float, j
         if abs(value) > _LARGEST:
             raise InputError(f"{what}: {field} {value:g}, expected at most {_LARGEST:g} from zero")
     grain = float(np.spacing(max(abs(lower), abs(upper)))) / _ROUNDING
-    for field, value, least in (("velocity", velocity, grain * rate), ("acceleration", acceleration, grain * rate**2)):
-        if value < least:
+    derivatives = (("velocity", velocity), ("acceleration", acceleration))
+    for k, (field, value) in enumerate(derivatives[1:] if joint.is_velocity else derivatives, start=1):
+        if value < (least := grain * rate**k):
             raise InputError(
-                f"{what}: {field} {value:g}, expected at least {least:.2g}: less is lost in the rounding of positions "
-                f"{lower:g} to {upper:g} {unit} at {rate:g} Hz; raise it or narrow the position limits"
+                f"{what}: {field} {value:g}, expected at least {least:.2g}: less is lost in the rounding of values "
+                f"{lower:g} to {upper:g} {unit} at {rate:g} Hz; raise it or narrow the limits"
             )
     if 2.0 * acceleration > jerk * _LONGEST_WINDOW:
         raise InputError(

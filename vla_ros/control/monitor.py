@@ -28,7 +28,8 @@ class Monitor:
     point of a joint's commanded motion: it then goes back by more than the joint travels in 5 ms at its velocity
     limit, so that neither rounding nor a standing joint makes one. *Progress* is a measured configuration that is new
     under this instruction: one of its joints is further from where it was in each earlier one (of the last 500) than
-    it travels in 50 ms at its velocity limit. A robot that stands, is stuck or goes to and fro makes none.
+    it travels in 50 ms at its velocity limit. A robot that stands, is stuck or goes to and fro makes none. Of a base
+    counts how far its velocities have taken it.
 
     Attributes:
         warning: which joint turns round more often than `reversal_limit`, in words of when it began to; empty when
@@ -40,7 +41,8 @@ class Monitor:
         """`window`: s; `reversal_limit`: 1/s, 0 = off."""
         self.window, self.reversal_limit = window, reversal_limit
         self._names, self._discrete = limits.names, limits.discrete
-        self._turn, self._near = _TURN * limits.velocity, _NEAR * limits.velocity
+        self._rates = limits.rates
+        self._turn, self._near = _TURN * limits.speed, _NEAR * limits.speed
         self._slice_ns, self._window_ns = round(window * 1e9 / _SLICES), round(window * 1e9)
         self.clear()
 
@@ -55,6 +57,7 @@ class Monitor:
         self._slices: deque[_Slice] = deque()
         self._direction = np.zeros(joints)  # of the commanded motion, 1 or -1; 0 before it moves
         self._extreme: np.ndarray | None = None  # (J,) how far it has gone in that direction
+        self._driven = np.zeros((2, joints))  # how far a base has gone by commanded and measured velocities
         self._known = np.empty((0, joints))  # configurations, oldest first
         self._looked_ns: int | None = None
         self._progress_ns: int | None = None
@@ -83,6 +86,7 @@ class Monitor:
             self.clear(instruction)
         if self._now_ns is not None and not 0 <= steady_ns - self._now_ns <= self._window_ns:
             self._begin()
+        passed = 0.0 if self._now_ns is None else (steady_ns - self._now_ns) * 1e-9
         self._now_ns = steady_ns
         new = not self._slices or steady_ns - self._slices[-1].begin_ns >= self._slice_ns
         if new:
@@ -95,6 +99,9 @@ class Monitor:
             now.ticks += 1
             now.limited += limited
             now.deviation = np.fmax(now.deviation, np.abs(command - measured))
+            values = np.stack([command, measured])
+            self._driven += np.nan_to_num(values) * passed
+            command, measured = np.where(self._rates, self._driven, values)
             reversals = self._turned(command)
             turned = bool(reversals.any())
             now.reversals += reversals

@@ -24,6 +24,12 @@ STATES = {
         "The e-stop was pressed, or its heartbeat (`e_stop_heartbeat`) stopped. It stays latched.",
         "Check the robot, release the button, then `vla-ros e-stop --reset`. The next chunk moves the robot again.",
     ),
+    State.TAKEN_OVER: Remedy(
+        "A leader arm, or whatever publishes on `takeover_topic`, commands in place of the policy, whose chunks are "
+        "refused as `taken_over`.",
+        "`vla-ros takeover --end` gives back; the policy goes on with what it sees from then on.",
+        "has taken over",
+    ),
 }
 CAUSES = {
     Cause.NO_CHUNK: Remedy(
@@ -35,6 +41,14 @@ CAUSES = {
         "no live chunk",
     ),
     Cause.NO_INSTRUCTION: Remedy("No instruction has been given.", "`vla-ros say TEXT`.", "no instruction"),
+    Cause.TAKEOVER_PAUSED: Remedy(
+        "A source has taken over but is not followed at the moment: the robot stopped meanwhile, the source stopped "
+        "publishing or asks for something impossible, or the instruction was withdrawn. Neither the source nor the "
+        "policy moves the robot.",
+        "`vla-ros takeover` follows the source again, from where the robot is; `vla-ros takeover --end` gives control "
+        "back to the policy.",
+        "has taken over and is not followed",
+    ),
     Cause.STALE_JOINT_STATES: Remedy(
         "A joint of the robot file has no position newer than `joint_state_timeout`: its driver has ended, publishes "
         "too slowly or uses another name for the joint, or the clock of its computer differs.",
@@ -159,6 +173,11 @@ REASONS = {
         "Nothing, unless it happens to every chunk: see rival_policy.",
     ),
     Reason.POSITION: Remedy("A position is far outside its limits.", _UNITS + " `position_excess` is the tolerance."),
+    Reason.VELOCITY: Remedy(
+        "The chunk asks a base for a speed far above its limit.",
+        "Compare the policy's unit with the robot file's: m/s and rad/s, not degrees/s (`unit: degrees`). "
+        "`position_excess` is the tolerance.",
+    ),
     Reason.OUTLIER: Remedy(
         "Two consecutive rows are further apart than the joint can travel.",
         _UNITS + " Or `step_dt` is too small.",
@@ -175,12 +194,15 @@ REASONS = {
         "See that cause above.",
     ),
     Reason.E_STOPPED: Remedy("The e-stop is latched.", "See e stopped above."),
+    Reason.TAKEN_OVER: Remedy("Somebody has taken over.", "See taken over above."),
 }
 POLICY = {
     "waiting": Remedy(
         "A camera, the joint states or another stream is missing, old or of another type; the message names topic and "
         "publisher.",
-        "Start the driver, or correct topic and `encoding` in the robot file. A slow camera needs a larger `max_age`.",
+        "Start the driver, or correct topic and `encoding` in the robot file. A slow camera needs a larger `max_age`. "
+        "If images are old from time to time on a busy machine, the middleware's shared memory is too small for them: "
+        "[images that do not arrive](runtime.md#images-that-do-not-arrive).",
         "nobody publishes",
     ),
     "failed": Remedy(

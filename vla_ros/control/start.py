@@ -60,7 +60,9 @@ class Start:
         if soon and not at_rest:
             return None
         near = not self._simulated and not self._watchdogs.apart(self.last.position, self._measured)
-        return self._measured if self._young and not (soon and near) else self.last.position
+        if self._young and not (soon and near):
+            return self._measured
+        return np.where(self._limits.rates, 0.0, self.last.position)  # what a base was told before the silence
 
     def commanded(self, command: Command, steady_ns: int) -> None:
         """This is the last command now."""

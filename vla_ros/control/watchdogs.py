@@ -35,6 +35,7 @@ class Watchdogs:
         self._limits, self._settings = limits, settings
         self._supervisor, self._joint_states = supervisor, joint_states
         self._forget_chunks = forget_chunks
+        self._pace = np.maximum(limits.velocity, limits.speed)
         self.following = Following(limits)
 
     def trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
@@ -113,12 +114,13 @@ class Watchdogs:
         worst = int(behind.argmax())
         return (
             f"joint {limits.names[worst]}: commanded {command[worst]:.4g} {limits.units[worst]}, "
-            f"measured {measured[worst]:.4g}, limit {most * limits.velocity[worst]:.4g} apart"
+            f"measured {measured[worst]:.4g}, limit {most * self._pace[worst]:.4g} apart"
         )
 
     def behind(self, command: np.ndarray, measured: np.ndarray) -> np.ndarray:
-        """(J,) s that each joint takes from where it is `measured` (J,) to `command` (J,) at its velocity limit."""
-        away = np.abs(command - measured) / self._limits.velocity
+        """(J,) s that each joint takes from where it is `measured` (J,) to `command` (J,) at its velocity limit; of the
+        velocities of a base at its acceleration, or the share of the highest speed, whichever is less."""
+        away = np.abs(command - measured) / self._pace
         return np.where(self._limits.discrete, 0.0, away)  # a gripper around an object never arrives
 
     def policy(self, monitor: Monitor, limiter: Limiter, following: bool, now_ns: int) -> None:

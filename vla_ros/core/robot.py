@@ -9,31 +9,25 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.core.command_group import INTERFACES, OF_BASE, OF_TOOL, CommandGroup
 from vla_ros.core.errors import InputError, shown
+from vla_ros.core.joint import AXES, Joint
 from vla_ros.core.records import Pixels, read_mapping, record
 from vla_ros.core.resources import resolve_robot
-from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, JOINT_STATE, JOINT_STATES, STAMPS, Stream
+from vla_ros.core.stream import (
+    COMMAND,
+    COMPRESSED_IMAGE,
+    IMAGE,
+    JOINT_STATE,
+    JOINT_STATES,
+    ODOMETRY,
+    STAMPS,
+    BaseState,
+    Stream,
+)  # fmt: skip
 from vla_ros.core.tool import TOOL_COLUMNS, Tool
 
-INTERFACES = {  # of a command group -> type of the messages on its topic
-    "joint_trajectory": "trajectory_msgs/msg/JointTrajectory",
-    "float64_multi_array": "std_msgs/msg/Float64MultiArray",
-    "joint_state": JOINT_STATE,
-    "follow_joint_trajectory": JOINT_STATE,
-    "gripper_command": JOINT_STATE,
-    "parallel_gripper_command": JOINT_STATE,
-    "pose_stamped": "geometry_msgs/msg/PoseStamped",
-    "twist_stamped": "geometry_msgs/msg/TwistStamped",
-}
-OF_TOOL = ("pose_stamped", "twist_stamped")  # of those whose controller moves the tool itself
-ACTIONS = {  # of those whose robot is commanded by the goals of an action; the topic repeats what it is asked for
-    "follow_joint_trajectory": "control_msgs/action/FollowJointTrajectory",
-    "gripper_command": "control_msgs/action/GripperCommand",
-    "parallel_gripper_command": "control_msgs/action/ParallelGripperCommand",
-}
-GRIPPERS = ("gripper_command", "parallel_gripper_command")
 WIDEST = 7.0  # rad or m: no joint's data lies farther from zero, but data in degrees or percent do
-COMMAND_STAMPS = ("zero", "now")
 ENCODINGS = (
     *(f"{colour}{bits}" for bits in (8, 16) for colour in ("rgb", "bgr", "rgba", "bgra", "mono")), "16UC1", "32FC1",
     "yuyv", "yuv422_yuy2", "uyvy", "yuv422", "nv12", "nv21", "nv24",
@@ -53,76 +47,6 @@ class Camera:
     compressed: bool = False  # the topic carries sensor_msgs/CompressedImage, not sensor_msgs/Image
     rate: float = 30.0  # Hz, nominal
     stamps: str = "header"  # or "arrival": the camera's clock is not the robot's, the time of its arrival counts
-
-
-@dataclass(frozen=True)
-class Joint:
-    """A joint and its limits: position in `unit` (rad or m), velocity in unit/s, acceleration in unit/s²."""
-
-    name: str  # as the driver calls it, with the `prefix` of its topic before that
-    lower: float  # unit, the lowest position that may be commanded
-    upper: float  # unit, the highest one
-    velocity: float  # unit/s
-    acceleration: float  # unit/s²
-    unit: str = "rad"  # "rad" or "m"
-    jerk: float | None = None  # unit/s³; None: not limited
-    margin: float | None = None  # unit, kept free at both ends of its range; None: position_margin if in rad, else 0
-    discrete: bool = False  # takes the newest value instead of an average (a gripper)
-
-
-@dataclass(frozen=True)
-class CommandGroup:
-    """Joints that are commanded through one topic or, where the robot offers an action alone, through that."""
-
-    name: str  # in what is said of it; its topic's stream is command/NAME
-    topic: str = ""  # of the commands; with an action ACTION/command by default
-    interface: str = ""  # one of INTERFACES
-    joints: tuple[str, ...] = ()  # of `joints` above; each belongs to one group
-    action: str = ""  # name of the action, for the interfaces ACTIONS
-    # joint_trajectory: "zero" (start now) or "now", the time of the command; by default zero, and now in simulated time
-    stamp: str = ""
-    prefix: str = ""  # what the names of its joints have here before those of the driver
-    max_effort: float = 0.0  # N or N m, of GRIPPERS; 0: the controller's own
-
-    @property
-    def of_tool(self) -> bool:
-        """Its joints are moved by the tool's pose or twist, not one by one."""
-        return self.interface in OF_TOOL
-
-    def __post_init__(self) -> None:
-        if self.action and not self.topic:
-            object.__setattr__(self, "topic", f"{self.action}/command")
-
-    @property
-    def driver_joints(self) -> list[str]:
-        """What the driver calls the joints."""
-        return [name.removeprefix(self.prefix) for name in self.joints]
-
-    def faults(self) -> Iterator[tuple[bool, str]]:
-        """(whether it is so, what is wrong then)."""
-        interface = self.interface
-        yield not all(name.startswith(self.prefix) and name != self.prefix for name in self.joints), (
-            f"joints {list(self.joints)}, expected names that begin with the prefix {self.prefix!r}"
-        )
-        yield interface not in INTERFACES, f"interface {interface!r}, expected one of {tuple(INTERFACES)}"
-        yield interface in ACTIONS and not self.action, f"interface {interface} without `action`, expected its name"
-        yield interface not in ACTIONS and bool(self.action), (
-            f"action {self.action!r} with interface {interface}, expected one of {tuple(ACTIONS)}"
-        )
-        yield not self.joints, "joints: none, expected one or more"
-        yield not self.topic, "topic: none, expected the one that the controller listens to"
-        yield bool(re.search(r"(^|/)(e_stop|instruction|action_chunk|status|clock)$", self.topic)), (
-            f"topic {self.topic!r} is one of the nodes' own"
-        )
-        yield bool(self.stamp) and (self.stamp not in COMMAND_STAMPS or interface != "joint_trajectory"), (
-            f"stamp {self.stamp!r} with interface {interface}, expected one of {COMMAND_STAMPS}, with "
-            "joint_trajectory alone"
-        )
-        one = interface in GRIPPERS
-        yield one and len(self.joints) != 1, f"joints {list(self.joints)}, expected one with {interface}"
-        yield not 0 <= self.max_effort < np.inf or bool(self.max_effort and not one), (
-            f"max_effort {self.max_effort}, expected zero or more, with {' or '.join(GRIPPERS)} alone"
-        )
 
 
 @dataclass(frozen=True)
@@ -159,6 +83,11 @@ class RobotSpec:
         return next((group for group in self.groups if group.of_tool), None)
 
     @property
+    def base_groups(self) -> tuple[CommandGroup, ...]:
+        """Those that drive a base."""
+        return tuple(group for group in self.groups if group.of_base)
+
+    @property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
 
@@ -175,8 +104,8 @@ class RobotSpec:
 
     @cached_property
     def all_streams(self) -> dict[str, Stream]:
-        """Name -> stream: cameras, joint states ("joint_states", of several topics "joint_states/TOPIC"), further
-        sensors, commands ("command/GROUP")."""
+        """Name -> stream: cameras, joint states ("joint_states", of several topics and of odometry
+        "joint_states/TOPIC"), further sensors, commands ("command/GROUP")."""
         topics = self.joint_state_topics
         cameras = [
             Stream(c.name, c.topic, COMPRESSED_IMAGE if c.compressed else IMAGE, shape=(c.height, c.width, 3),
@@ -186,6 +115,12 @@ class RobotSpec:
             Stream(JOINT_STATES if len(topics) == 1 else f"{JOINT_STATES}/{topic}", topic, JOINT_STATE,
                    prefix=prefix)
             for topic, prefix in zip(topics, self.joint_prefixes, strict=True)
+            if not all(joint.is_velocity for joint in self.joints)
+        ]
+        states += [
+            BaseState(f"{JOINT_STATES}/{group.odometry}", group.odometry, ODOMETRY,
+                      axes=tuple(zip(group.joints, group.axes, strict=True)))
+            for group in self.base_groups
         ]
         commands = [
             Stream(COMMAND + group.name, group.topic, INTERFACES[group.interface], shape=(len(group.joints),))
@@ -221,6 +156,11 @@ class RobotSpec:
     def discrete(self) -> np.ndarray:
         """(J,) bool."""
         return np.array([joint.discrete for joint in self.joints], dtype=bool)
+
+    @cached_property
+    def velocities(self) -> np.ndarray:
+        """(J,) bool, those that are velocities of a base."""
+        return np.array([joint.is_velocity for joint in self.joints], dtype=bool)
 
     @classmethod
     def load(cls, path: str | Path) -> "RobotSpec":
@@ -273,6 +213,25 @@ class RobotSpec:
             f"groups {[group.name for group in found]} are commanded by poses or twists of the tool, expected one"
         )
 
+    def _base_faults(self) -> Iterator[tuple[bool, str]]:
+        units = {joint.name: joint.unit for joint in self.joints}
+        topics = [group.odometry for group in self.base_groups]
+        for group in self.groups:
+            moving = [name for name in group.joints if units[name] in AXES.values()]
+            yield bool(moving) and not group.of_base, (
+                f"group {group.name}: {moving} are velocities, expected positions with interface {group.interface}, or "
+                f"one of {OF_BASE}"
+            )
+            for name, axis in zip(group.joints, group.axes, strict=False):
+                yield units[name] != AXES[axis], (
+                    f"group {group.name}: joint {name} in {units[name]} is its {axis}, expected {AXES[axis]}"
+                )
+        others = [*self.joint_state_topics, *(group.topic for group in self.groups)]
+        for topic in topics:
+            yield topic in others or topics.count(topic) > 1, (
+                f"odometry {topic!r} is another topic's name too, expected one of its own"
+            )
+
     def _faults(self) -> Iterator[tuple[bool, str]]:
         """(whether it is so, what is wrong then)."""
         yield not (re.fullmatch(r"(?![.-])[^/\\%]+", self.name) and self.name.isprintable()), (
@@ -299,18 +258,7 @@ class RobotSpec:
             f"joint_prefix {self.joint_prefix!r}, expected one for each of {len(self.joint_state_topics)} topics"
         )
         for joint in self.joints:
-            what = f"joint {joint.name}"
-            yield joint.unit not in ("rad", "m"), f"{what}: unit {joint.unit!r}, expected rad or m"
-            margin = self.margin(joint)
-            yield not joint.lower + 2 * margin < joint.upper, (
-                f"{what}: lower {joint.lower} must be below upper {joint.upper} "
-                f"by more than twice the margin {margin} {joint.unit}"
-            )
-            yield not 0 <= margin < np.inf, f"{what}: margin {margin} {joint.unit}, expected zero or more"
-            for field in ("velocity", "acceleration", "jerk"):
-                value = getattr(joint, field)
-                bad = value is not None and not 0 < value < np.inf
-                yield bad, f"{what}: {field} {value}, expected a positive number"
+            yield from ((bad, f"joint {joint.name}: {said}") for bad, said in joint.faults(self.margin(joint)))
         for camera in self.cameras:
             what, encoding = f"camera {camera.name}", camera.encoding
             taken = camera.name in (JOINT_STATES, "state", "instruction") or not camera.name.isprintable()
@@ -322,6 +270,7 @@ class RobotSpec:
         yield sorted(commanded) != sorted(self.joint_names), (
             f"groups command {commanded}, expected each of {list(self.joint_names)} exactly once"
         )
+        yield from self._base_faults()
         yield not 1 <= self.control_rate <= 1000, f"control_rate {self.control_rate} Hz, expected 1 to 1000"
         yield from ((bad, f"tool: {said}") for bad, said in (self.tool.faults() if self.tool else ()))
         yield from self._tool_group_faults()

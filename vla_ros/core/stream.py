@@ -9,7 +9,7 @@ from functools import cached_property
 from vla_ros.core.errors import InputError
 
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
-JOINT_STATE = "sensor_msgs/msg/JointState"
+JOINT_STATE, ODOMETRY = "sensor_msgs/msg/JointState", "nav_msgs/msg/Odometry"
 JOINT_STATES = "joint_states"  # the name of the state, whatever its topics
 COMMAND = "command/"  # and the name of a command group: the name of its topic's stream
 STAMPS = ("header", "arrival")
@@ -138,3 +138,10 @@ class Stream:
         yield self.once and (self.paces or self.with_), (
             "max_age: null (published once), expected neither paces nor `with`"
         )
+
+
+@dataclass(frozen=True)
+class BaseState(Stream):
+    """The odometry of a command group that drives a base: the state of its velocity dimensions."""
+
+    axes: tuple[tuple[str, str], ...] = ()  # (our name of the dimension, "x", "y" or "yaw")

@@ -8,8 +8,8 @@ from typing import Any
 from rcl_interfaces.srv import GetParameters
 from sensor_msgs.msg import CompressedImage, Image, JointState
 
+from vla_ros.core.command_group import INTERFACES, OF_BASE, OF_TOOL
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import INTERFACES, OF_TOOL
 from vla_ros.core.stream import COMPRESSED_IMAGE, IMAGE, JOINT_STATE
 from vla_ros.graph.peer import peer
 from vla_ros.graph.processes import Graph
@@ -96,7 +96,8 @@ def _take_image(camera: SeenCamera, message: Any) -> None:
 
 def _note_commands(graph: Graph, seen: Seen, topic: str, types: list[str]) -> None:
     """A topic of a type for commands that somebody else listens to; joint states that somebody publishes are none."""
-    kinds = {kind: name for name, kind in reversed(INTERFACES.items()) if name not in OF_TOOL}  # poses have many uses
+    many_uses = (*OF_TOOL, *OF_BASE)  # of whose types
+    kinds = {kind: name for name, kind in reversed(INTERFACES.items()) if name not in many_uses}
     interface = kinds.get(types[0]) if len(types) == 1 else None
     if interface is None or (interface == "joint_state" and graph.node.count_publishers(topic)):
         return

@@ -20,7 +20,7 @@ from vla_ros.nodes.names import CAUSES, EXECUTOR_STATES, POLICY_STATES
 from vla_ros.nodes.qos import STATUS_QOS
 
 _STATUSES = ("policy_node/status", "executor_node/status")
-_GOOD = ("running", "executing", "approaching")
+_GOOD = ("running", "executing", "approaching", "taken over")
 _BAD = ("failed", "stopped", "e stopped", "unconfigured")
 _AGAIN, _STAYS = 10.0, 2.0  # s
 LONGEST = 300  # characters of a text that are shown

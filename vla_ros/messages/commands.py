@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.core.command_group import INTERFACES, CommandGroup
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import INTERFACES, CommandGroup
-from vla_ros.messages.joints import joint_positions
-from vla_ros.messages.stamps import NS, set_stamp
+from vla_ros.messages.joints import joint_positions, velocities
+from vla_ros.messages.stamps import NS, is_stamped, set_stamp
 
 COMMAND_TYPES = INTERFACES  # interface -> ROS type of its topic
 MOST_POINTS = 50  # of a trajectory that is sent every period; where braking takes more periods some are left out
@@ -86,6 +86,26 @@ class CommandWriter:
         return points
 
 
+class BaseWriter:
+    """The message of a group that drives a base, refilled at every control tick.
+
+    Args:
+        message: a fresh Twist or TwistStamped, whose numbers are along and about the base's own axes.
+    """
+
+    def __init__(self, group: CommandGroup, message: Any) -> None:
+        self.group, self.message = group, message
+
+    def fill(self, values: np.ndarray, stamp: int, *_: Any) -> Any:
+        """(G,) m/s and rad/s of this group's dimensions, for the instant `stamp`, ns; nothing of what comes after."""
+        stamped = is_stamped(type(self.message))
+        twist = self.message.twist if stamped else self.message
+        for axis, value in zip(self.group.axes, values, strict=True):
+            vector, name = (twist.angular, "z") if axis == "yaw" else (twist.linear, axis)
+            setattr(vector, name, float(value))
+        return set_stamp(self.message, stamp) if stamped else self.message
+
+
 class ToolWriter:
     """The message of a group that is commanded by the tool, refilled at every control tick.
 
@@ -112,7 +132,8 @@ class ToolWriter:
 
 
 def read_command(group: CommandGroup, message: Any) -> np.ndarray:
-    """(G,) positions in rad or m that a command message asks for, in the order of `group.joints`.
+    """(G,) positions in rad or m that a command message asks for, in the order of `group.joints`; of a base (G,)
+    velocities in m/s and rad/s.
 
     Of a trajectory the first point counts that is not its start (at time zero); what follows it is for later. Raises
     InputError that names the group.
@@ -120,6 +141,11 @@ def read_command(group: CommandGroup, message: Any) -> np.ndarray:
     what = f"command for {group.name}"
     if group.of_tool:
         raise InputError(f"{what}: interface {group.interface} says nothing of joints, expected one that commands them")
+    if group.of_base:
+        values = np.array(velocities(getattr(message, "twist", message), group.axes))
+        if not np.isfinite(values).all():
+            raise InputError(f"{what}: velocities {values.tolist()}, expected finite numbers")
+        return values
     if group.interface == "joint_trajectory":
         if not message.points:
             raise InputError(f"{what}: trajectory without points, expected one or more")

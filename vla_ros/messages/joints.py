@@ -1,4 +1,4 @@
-"""`sensor_msgs/JointState` to arrays in the order of the robot file, and back."""
+"""`sensor_msgs/JointState` and odometry to arrays in the order of the robot file, and back."""
 
 from array import array
 from collections.abc import Sequence
@@ -8,7 +8,23 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.joint_states import joint_fault
+from vla_ros.core.stream import BaseState, Stream
 from vla_ros.messages.stamps import set_stamp
+
+
+def measured(stream: Stream, message: Any) -> tuple[Sequence[str], Sequence[float]]:
+    """Our names and the values that a message of a state stream says: joints in rad or m, which may lack positions; of
+    odometry the velocities of a base, m/s and rad/s along and about its own axes."""
+    if isinstance(stream, BaseState):
+        names, axes = zip(*stream.axes, strict=True)
+        return names, velocities(message.twist.twist, axes)
+    return stream.joints(message.name), message.position
+
+
+def velocities(twist: Any, axes: Sequence[str]) -> list[float]:
+    """m/s and rad/s of a geometry_msgs/Twist along "x" and "y" and about the vertical one, "yaw"."""
+    said = {"x": twist.linear.x, "y": twist.linear.y, "yaw": twist.angular.z}
+    return [float(said[axis]) for axis in axes]
 
 
 def joint_positions(message: Any, names: Sequence[str], what: str = "joint state") -> np.ndarray:

@@ -13,6 +13,7 @@ from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND, JOINT_STATES, Stream
 from vla_ros.messages.decoders import Readings, decoder_of
+from vla_ros.messages.joints import measured
 from vla_ros.messages.selection import partners, rows_at
 from vla_ros.messages.stamps import NS, is_stamped, stamp_ns
 
@@ -71,7 +72,8 @@ class _Kept:
         self.stream = stream
         self.decode = decoder_of(stream, robot)
         limit = max_age if stream.is_camera else stream.max_age
-        self.limit_ns = np.inf if max_age is None or stream.once else round(limit * NS)
+        ceases = stream.name in {COMMAND + group.name for group in robot.base_groups}  # a base then stands
+        self.limit_ns = np.inf if (max_age is None and not ceases) or stream.once else round(limit * NS)
         self.history_ns = round(history * NS) + stream.offsets_ns[0]
         self.entries: list[_Entry] = []
         self.stamps: list[int] = []
@@ -96,7 +98,7 @@ class ObservationBuilder:
     Args:
         robot: its file says which streams there are.
         max_age: s; an image or a joint that is older than this at the time asked for is refused; the other streams
-            have their own limit. None: any age, of all streams.
+            have their own limit. None: any age, of all streams but the commands of a base.
         history: s; messages this much older than the newest of their stream are kept, for observations of earlier
             instants (policies with a history) and for messages that run ahead of the clock.
         names: streams to observe; by default all except commands. Those that are chosen together with them are
@@ -148,7 +150,7 @@ class ObservationBuilder:
         entry = _Entry(stamp_ns(message) if stamp is None else stamp, message)
         with self._lock:
             if (state := self.streams[stream]).is_state:
-                self.joints.add(entry.stamp, state.joints(message.name), message.position)
+                self.joints.add(entry.stamp, *measured(state, message))
                 return
             kept = self._kept[stream]
             entries, stamps = kept.entries, kept.stamps
@@ -178,7 +180,8 @@ class ObservationBuilder:
     def build(self, stamp_ns: int, instruction: str = "", names: Collection[str] | None = None) -> Observation:
         """The robot at `stamp_ns` (ns on the ROS clock): of every stream what `messages.selection` chooses.
 
-        A command that is missing or stale is the state of its joints: they hold their positions.
+        A command that is missing or stale is the state of its joints: they hold their positions. Of a base it is zero:
+        it stands.
 
         Args:
             names: streams to observe instead of all; the images and values of the others are absent.
@@ -200,7 +203,8 @@ class ObservationBuilder:
             raise NotReady(problems)
         for name in names:
             if name.startswith(COMMAND) and name not in found:
-                readings[name] = state[self._columns[name]]
+                columns = self._columns[name]
+                readings[name] = np.where(self.robot.velocities[columns], 0.0, state[columns])
         stamps = {name: entries[-1].stamp for name, entries in found.items()}
         timed = [stamps[name] for name in self._cameras if name in stamps]
         if JOINT_STATES in names:

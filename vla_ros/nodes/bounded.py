@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -13,6 +14,7 @@ from vla_ros.control.admission import Reason
 from vla_ros.control.remedies import section
 from vla_ros.core.instruction import MAX_INSTRUCTION, instruction_problem
 from vla_ros.core.joint_states import joint_fault
+from vla_ros.core.stream import BaseState, Stream
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile
 from vla_ros.nodes.taking import Withheld
 
@@ -78,11 +80,14 @@ def subscribe_bounded(
     return subscribe_raw(node, kind, topic, receive, qos, limit, **options)
 
 
-def subscribe_joint_states(
-    node: Node, topic: str, take: Callable[[JointState], None], qos: QoSProfile, refuse: Refuse | None = None
+def subscribe_state(
+    node: Node, stream: Stream, take: Callable[[Any], None], qos: QoSProfile, refuse: Refuse | None = None
 ) -> Any:
-    """`take` gets the messages that do not contradict themselves. The subscription."""
-    refuse = refuse or _logger(node)
+    """Of a state stream, joint states or odometry: `take` gets the messages that do not contradict themselves. The
+    subscription."""
+    refuse, topic = refuse or _logger(node), stream.topic
+    if isinstance(stream, BaseState):
+        return subscribe_bounded(node, Odometry, topic, take, qos, refuse)
 
     def check(message: JointState) -> None:
         if fault := joint_fault(message.name, message.position):

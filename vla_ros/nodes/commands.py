@@ -13,7 +13,7 @@ from trajectory_msgs.msg import JointTrajectoryPoint
 
 from vla_ros.core.errors import shown
 from vla_ros.core.robot import RobotSpec
-from vla_ros.messages.commands import COMMAND_TYPES, CommandWriter, ToolWriter
+from vla_ros.messages.commands import COMMAND_TYPES, BaseWriter, CommandWriter, ToolWriter
 from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
 
@@ -38,7 +38,7 @@ class CommandPublishers:
         `horizon`: s that trajectories reach ahead; `stamped`: trajectories whose group says nothing of it carry the
         time of the command."""
         self._node, self._period = node, 1.0 / robot.control_rate
-        self._groups, self._goals, self._tool = [], [], None
+        self._groups, self._goals, self._bases, self._tool = [], [], [], None
         span = {joint.name: joint.upper - joint.lower for joint in robot.joints}
         try:
             for group in robot.groups:
@@ -47,8 +47,12 @@ class CommandPublishers:
                     self._tool = node.create_publisher(kind, group.topic, qos), ToolWriter(kind(), robot.tool.frame)
                     continue
                 stamps = group.stamp == "now" if group.stamp else stamped
-                writer = CommandWriter(group, kind(), JointTrajectoryPoint, self._period, horizon, stamps)
                 columns = np.array([names.index(joint) for joint in group.joints])
+                if group.of_base:
+                    writer = BaseWriter(group, kind())
+                    self._bases.append((node.create_publisher(kind, group.topic, qos), writer, columns))
+                    continue
+                writer = CommandWriter(group, kind(), JointTrajectoryPoint, self._period, horizon, stamps)
                 self._groups.append((node.create_publisher(kind, group.topic, qos), writer, columns))
                 goals = make_goals(node, group, span[group.joints[0]])
                 if goals is not None:
@@ -61,12 +65,15 @@ class CommandPublishers:
         self, positions: np.ndarray, stamp_ns: int, braking: np.ndarray | None = None, reach_in: float = 0.0,
         tool: np.ndarray | None = None,
     ) -> None:
-        """(J,) positions, rad or m, for the instant `stamp_ns`; (K, J) `braking` and `reach_in` as in `Command`.
+        """(J,) positions, rad or m (of a base velocities), for the instant `stamp_ns`; (K, J) `braking` and `reach_in`
+        as in `Command`.
 
         `tool`: what `ToolWriter` takes, where a group is commanded by it.
         """
         if self._tool is not None:
             self.publish_tool(tool, stamp_ns)
+        for publisher, writer, columns in self._bases:
+            publisher.publish(writer.fill(positions[columns], stamp_ns))
         for publisher, writer, columns in self._groups:
             after = None if braking is None else braking[:, columns]
             publisher.publish(writer.fill(positions[columns], stamp_ns, after, reach_in))
@@ -79,12 +86,18 @@ class CommandPublishers:
         publisher, writer = self._tool
         publisher.publish(writer.fill(values, stamp_ns))
 
+    def stop_bases(self, stamp_ns: int) -> None:
+        """Zero velocities: a base may go on with the last ones that it heard."""
+        for publisher, writer, columns in self._bases:
+            publisher.publish(writer.fill(np.zeros(len(columns)), stamp_ns))
+
     def settle(self) -> None:
-        """Waits until those who listen have the tool's last message: it ends with its publisher otherwise."""
-        if self._tool is not None:
-            end = time.monotonic() + _PATIENCE
+        """Waits until those who listen have the last velocities of bases and of the tool: they end with their
+        publishers otherwise."""
+        end = time.monotonic() + _PATIENCE
+        for publisher, *_ in [*self._bases, *filter(None, [self._tool])]:
             # Asked again and again instead of waited for, because rclpy waits with the interpreter's lock held.
-            while not self._tool[0].wait_for_all_acked(Duration()) and time.monotonic() < end:
+            while not publisher.wait_for_all_acked(Duration()) and time.monotonic() < end:
                 time.sleep(0.002)
 
     @property
@@ -95,7 +108,7 @@ class CommandPublishers:
     def close(self) -> None:
         for goals, _ in self._goals:
             goals.close()
-        for publisher, *_ in [*self._groups, *filter(None, [self._tool])]:
+        for publisher, *_ in [*self._groups, *self._bases, *filter(None, [self._tool])]:
             self._node.destroy_publisher(publisher)
 
 

@@ -305,7 +305,8 @@ class ExecutorNode(ManagedNode):
             self._commands.publish(command.position, command.stamp_ns, command.braking, command.reach_in, tool)
 
     def _say_zero(self, now_ns: int) -> None:
-        """Before silence: a controller of twists goes on with the last one as long as it has patience."""
+        """Before silence: a controller of twists, or a base, goes on with the last one as long as it has patience."""
+        self._commands.stop_bases(now_ns)
         if self._posed is not None and not self._posed.at_rest:
             self._commands.publish_tool(self._posed.halt(), now_ns)
 

@@ -16,8 +16,8 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectoryPoint
 
+from vla_ros.core.command_group import ACTIONS, GRIPPERS, CommandGroup
 from vla_ros.core.errors import InputError
-from vla_ros.core.robot import ACTIONS, GRIPPERS, CommandGroup
 from vla_ros.messages.stamps import NS
 
 PERIOD = 0.05  # s between two goals at least

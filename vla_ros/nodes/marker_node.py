@@ -35,7 +35,8 @@ MOST_TIPS = 8
 _KEPT = 8  # chunks that wait for the executor's word
 _STATES = {
     getattr(ExecutorStatus, name): name
-    for name in ("UNCONFIGURED", "INACTIVE", "APPROACHING", "EXECUTING", "HOLDING", "STOPPED", "E_STOPPED")
+    for name in ("UNCONFIGURED", "INACTIVE", "APPROACHING", "EXECUTING", "HOLDING", "STOPPED", "E_STOPPED",
+                 "TAKEN_OVER")
 }
 _COLOURS = {  # r, g, b
     "chunk": (0.10, 0.55, 1.0), "past": (0.5, 0.5, 0.5), "command": (1.0, 0.6, 0.0), "measured": (0.85, 0.85, 0.85),

@@ -23,7 +23,7 @@ NODES = {
     "sim_node": ("vla_ros.nodes.sim_node", "SimParameters"),
     "marker_node": ("vla_ros.nodes.marker_node", "MarkerParameters"),
     "console_node": ("vla_ros.nodes.console_node", "ConsoleParameters"),
-    "expert_node": ("vla_ros.nodes.parameters", "NodeParameters"),
+    "expert_node": ("vla_ros.nodes.expert_node", "ExpertParameters"),
 }
 _CONTENT = "ros__parameters"
 _EVERYBODY = ("qos_overrides.", "use_sim_time", "start_type_description_service")  # parameters that ROS itself reads

@@ -14,7 +14,7 @@ from sensor_msgs.msg import JointState
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import Stream
 from vla_ros.messages.stamps import is_stamped
-from vla_ros.nodes.bounded import Refuse, subscribe_joint_states
+from vla_ros.nodes.bounded import Refuse, subscribe_state
 from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 
 
@@ -53,7 +53,7 @@ def subscribe(
     if stream.paces and not is_stamped(kind):
         raise InputError(f"stream {stream.name}: {stream.type} has no stamp, so it cannot pace")
     qos = STATUS_QOS if stream.once else sensor_qos(reliable or stream.reliable)
-    if kind is JointState:
-        subscribe_joint_states(node, stream.topic, take, qos, refuse)
+    if stream.is_state or kind is JointState:
+        subscribe_state(node, stream, take, qos, refuse)
     else:
         node.create_subscription(kind, stream.topic, take, qos)

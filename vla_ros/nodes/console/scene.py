@@ -3,7 +3,6 @@
 import time
 from typing import Any
 
-from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from vla_ros.core.chunk import ActionChunk, MalformedChunk
@@ -13,6 +12,7 @@ from vla_ros.core.joint_states import joint_fault
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, read_chunk
 from vla_ros.messages.decoders import decoder_of
+from vla_ros.messages.joints import measured
 from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk as ChunkMessage
 from vla_ros.msg import ExecutorStatus, PolicyStatus
@@ -66,7 +66,7 @@ class Scene:
             ears.listen(camera.name, kind, camera.topic, sensor_qos(depth=1), LARGEST)
         self._states = [streams[name] for name in robot.state_streams]
         for stream in self._states:
-            ears.listen(stream.name, JointState, stream.topic, sensor_qos(), SMALL)
+            ears.listen(stream.name, message_class(stream.type), stream.topic, sensor_qos(), SMALL)
         self._commanded = []
         for group in robot.groups:
             if not group.of_tool:  # joints are plotted
@@ -84,10 +84,10 @@ class Scene:
                 setattr(self, name, None)
         for stream in self._states:
             for message, _ in self._ears.new(stream.name):
-                if not joint_fault(message.name, message.position):
+                names, values = measured(stream, message)
+                if not joint_fault(names, values):
                     stamp = stamp_ns(message) or now_ns
-                    named = zip(stream.joints(message.name), message.position, strict=False)
-                    self.joints |= {name: (position, stamp) for name, position in named}
+                    self.joints |= {name: (value, stamp) for name, value in zip(names, values, strict=False)}
         for stream, joints, decode in self._commanded:
             for message, _ in self._ears.new(stream.name, newest=True):
                 try:

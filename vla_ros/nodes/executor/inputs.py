@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Odometry
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import JointState
 
@@ -19,12 +20,14 @@ from vla_ros.core.instruction import Agreement
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import Stream
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
+from vla_ros.messages.joints import measured
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.base import ManagedNode
-from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_joint_states, subscribe_raw
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_raw, subscribe_state
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.policy_watch import PolicyWatch
+from vla_ros.nodes.executor.takeover import TakeoverInput
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import Withheld
 from vla_ros.nodes.taking import take as take_next
@@ -65,7 +68,7 @@ class Inputs:
         self._largest_chunk = chunk_size_limit(robot, parameters.max_horizon)
         joints_qos = sensor_qos(parameters.reliable_sensors, depth=_KEPT)
         self._joint_states = [
-            subscribe_joint_states(node, stream.topic, partial(self._on_joint_state, stream), joints_qos, self._refuse)
+            subscribe_state(node, stream, partial(self._on_state, stream), joints_qos, self._refuse)
             for stream in map(robot.stream, robot.state_streams)
         ]
         if posed is not None and (topic := robot.tool.pose_topic):
@@ -75,6 +78,7 @@ class Inputs:
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
+        TakeoverInput(node, executor, parameters, lock=lock, now_ns=now_ns, told=told)
         self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
         status = node.resolve_topic_name(_POLICY_STATUS)  # rclpy counts without regard to remappings
         node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(status) > 0))
@@ -87,15 +91,14 @@ class Inputs:
                     if (taken := take_next(subscription.handle, subscription.size_limit)) is not None:
                         subscription.callback(taken[0])
 
-    def _on_joint_state(self, stream: Stream, message: JointState) -> None:
-        stamp = stamp_ns(message)
+    def _on_state(self, stream: Stream, message: JointState | Odometry) -> None:
+        stamp, (names, values) = stamp_ns(message), measured(stream, message)
         with self._lock:
             now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
-            names, executor = stream.joints(message.name), self._executor
             if self._posed is not None:
-                self._posed.joint_state(stamp, names, message.position, now_ns, executor.joint_state)
+                self._posed.joint_state(stamp, names, values, now_ns, self._executor.joint_state)
             else:
-                executor.joint_state(stamp, names, message.position, now_ns)
+                self._executor.joint_state(stamp, names, values, now_ns)
 
     def _on_pose(self, topic: str, message: PoseStamped) -> None:
         stamp, place, turned = stamp_ns(message), message.pose.position, message.pose.orientation

@@ -1,0 +1,223 @@
+"""A robot with an arm and a base: what holds of positions holds of velocities, and to hold is to brake to zero."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from control.fakes import NS, World
+from control.robots import driving
+from control.test_properties import CARELESS, Run, events
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vla_ros.control.admission import Reason, Refusal
+from vla_ros.control.limits import Limits
+from vla_ros.control.supervisor import Cause, State
+from vla_ros.core.errors import InputError
+
+HOME = np.array([0.1, 0.0, 0.0])
+ROBOT = driving()
+FULL = [0.0, 0.5, -1.5]  # of one row
+
+
+def world(**options: object) -> World:
+    jerk = options.pop("jerk", np.inf)
+    limits = Limits.merge(replace(driving(jerk), control_rate=options.get("rate", 100.0)))
+    return World(limits=limits, home=HOME.copy(), **options)
+
+
+class DrivingRun(Run):
+    """Also sees to it that the base brakes whenever nothing is followed, and stands when commands cease."""
+
+    pushed = [-0.9, -0.3, -1.0], [0.9, 0.5, 1.0]
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        self.since: tuple[int, np.ndarray] | None = None  # when following ended, and (2,) the velocities then
+        self.before: tuple[int, np.ndarray] | None = None
+        self.braked = 0  # times that it came to a stand
+
+    def make(self, **options: object) -> World:
+        return world(**options)
+
+    def _after_stall(self, pause: float) -> np.ndarray:
+        last = super()._after_stall(pause)
+        passed = pause + self.world.period_ns / NS
+        slower = np.sign(last) * np.maximum(np.abs(last) - [0.0, 1.0 * passed, 6.0 * passed], 0.0)
+        return np.array([last[0], *slower[1:]])
+
+    def _take(self, command: object) -> None:
+        if command is None:
+            assert self.before is None or not self.before[1].any()
+            self.before = self.since = None
+        else:
+            self._see(command.position[1:])
+        super()._take(command)
+
+    def _see(self, now: np.ndarray) -> None:
+        executor, at = self.world.executor, self.world.steady_ns
+        if executor.state[0] in (State.APPROACHING, State.EXECUTING):
+            self.since = None
+        elif self.restarted or self.before is None:
+            self.since = at, now  # begins with what was measured
+        else:
+            self.since = self.since or self.before
+            passed = (at - self.since[0]) / NS - 1.0 / 50  # a period of the slowest
+            most = np.maximum(np.abs(self.since[1]) - np.array([1.0, 6.0]) * passed, 0.0)
+            assert (np.abs(now) <= most + 1e-9).all() and not now[most == 0].any()
+            assert (np.abs(now) <= np.abs(self.before[1])).all() and (now * self.before[1] >= 0).all()
+            self.braked += bool(self.before[1].any() and not now.any())
+        self.before = at, now
+
+
+def test_no_order_of_events_breaks_a_limit_or_leaves_the_base_in_motion():
+    followed, braked = [], []
+
+    @settings(max_examples=60)
+    @given(
+        script=st.lists(events, min_size=10, max_size=40),
+        rate=st.sampled_from([50.0, 100.0, 333.0]),
+        jerk=st.sampled_from([np.inf, np.inf, 400.0]),
+        mode=st.sampled_from(["ensemble", "latest", "rtc"]),
+        interpolation=st.sampled_from(["linear", "cubic"]),
+        careless=st.booleans(),
+    )
+    def scripts(script, rate, jerk, mode, interpolation, careless):
+        rules = {"admission": CARELESS, "following_limit": 0.0} if careless else {}
+        run = DrivingRun(rate=rate, jerk=jerk, mode=mode, interpolation=interpolation, **rules)
+        for event, seed in script:
+            run.apply(event, seed)
+        run.apply("tick", 29)
+        run.check()
+        followed.append(run.followed)
+        braked.append(run.braked)
+
+    scripts()
+    assert np.mean(followed) > 10 and np.mean(braked) > 0.2
+
+
+def driving_world(**options: object) -> World:
+    """At full speed for a while, arm and base."""
+    made = world(**options).activate()
+    assert not isinstance(made.send(np.tile(FULL, (20, 1)), step_dt=0.1), Refusal)
+    assert made.tick(80).position[1:] == pytest.approx([0.5, -1.5])
+    return made
+
+
+STOPS = {
+    "e-stop": lambda it: it.executor.e_stop("button"),
+    "deactivation": lambda it: it.executor.begin_stop(),
+    "no instruction": lambda it: it.executor.set_instruction(""),
+    "policy gone": lambda it: it.executor.policy_alive(False, it.now_ns),
+    "rival": lambda it: it.executor.rivals(["other"], it.now_ns),
+    "end of the chunk": lambda it: it.tick(120),
+    "odometry gone": lambda it: (setattr(it, "joints", False), it.tick(26)),
+}
+
+
+@pytest.mark.parametrize("jerk", [np.inf, 400.0])
+@pytest.mark.parametrize("name", STOPS)
+def test_every_stop_brakes_the_base_to_zero_and_there_it_stays(name, jerk):
+    it = driving_world(jerk=jerk)
+    STOPS[name](it)
+    said = [command.position[1:] for command in (it.tick() for _ in range(60)) if command is not None]
+    still = next(k for k, row in enumerate(said) if not row.any())
+    assert still <= round(0.5 / 1.0 * 100) + 1  # v / a and a period, of the slower of the two
+    assert not np.array(said[still:]).any() and it.executor.at_rest
+    assert (np.abs(np.diff(said, axis=0)) <= np.array([1.0, 6.0]) * 0.01 + 1e-12).all()
+
+
+def test_a_base_is_told_to_stand_before_silence_even_after_a_stall():
+    it = driving_world()
+    it.executor.rivals(["other"], it.now_ns)
+    assert it.tick(pause=3.0).position[1:].tolist() == [0.0, 0.0]
+    assert it.tick() is None
+
+
+def test_a_chunk_without_the_base_brakes_it():
+    it = driving_world(mode="latest")
+    it.send(np.full((20, 1), 0.2), step_dt=0.1, names=("turn",))
+    assert it.tick(60).position[1:].tolist() == [0.0, 0.0]
+    assert it.executor.state[0] == State.EXECUTING and it.executor.limiter.position[0] > 0.1
+
+
+def test_a_velocity_is_interpolated_and_limited_not_refused_for_a_step():
+    it = world(mode="latest").activate()
+    it.send(np.outer(np.arange(20), [0.0, 0.02, 0.0]), step_dt=0.1)
+    assert it.tick(95).position[1] == pytest.approx(0.19)  # half way between two rows, at once
+    it.send([[0.0, -0.3, 0.0]] * 10, step_dt=0.1)  # its crossfade ends after 0.2 s
+    rows = np.array([it.tick().position[1] for _ in range(70)])
+    assert np.diff(rows).min() >= -0.01 - 1e-12 and rows[-1] == -0.3
+
+
+@pytest.mark.parametrize(("row", "said"), [
+    ([0.0, 0.71, 0.0], "joint x.vel, row 0: 0.71 m/s, limits -0.3 to 0.5 with 0.2 of grace"),
+    ([0.0, -0.51, 0.0], "joint x.vel, row 0: -0.51 m/s, limits -0.3 to 0.5 with 0.2 of grace"),
+    ([0.0, 0.0, 1e300], "joint theta.vel, row 0: 1e+300 rad/s, limits -1.5 to 1.5 with 0.75 of grace"),
+])  # fmt: skip
+def test_a_velocity_far_outside_is_refused_a_little_is_cut_off(row, said):
+    it = world().activate()
+    refusal = it.send([row] * 10)
+    assert (refusal.reason, refusal.text) == (Reason.VELOCITY, said)
+    assert not isinstance(it.send([np.multiply(row, [0, 0.95, 1e-300])] * 10), Refusal)
+    assert (it.tick(60).position <= [1.0, 0.5, 1.5]).all() and (it.tick().position >= [-1.0, -0.3, -1.5]).all()
+
+
+def test_a_base_in_motion_at_the_activation_is_braked_from_there():
+    it = world()
+    it.measured = np.array([0.1, 0.2, 0.0])
+    it.measure()
+    it.activate()
+    assert it.tick().position.tolist() == [0.1, 0.2, 0.0]
+    assert it.tick(10).position[1] == pytest.approx(0.1) and it.tick(15).position[1] == 0.0
+
+
+def test_after_a_silence_nobody_knows_of_the_base_stands():
+    it = driving_world()
+    it.executor.deactivate()
+    it.now_ns, it.steady_ns = it.now_ns + 3 * NS, it.steady_ns + 3 * NS
+    it.measure(stamp_ns=it.now_ns - NS // 5 - 3 * NS + 3 * NS, position=[0.0, np.nan, np.nan])
+    it.joints = False
+    it.executor.joint_states.stamps_ns[:] = it.now_ns  # fresh, and from before the last command as far as it knows
+    it.activate()
+    assert it.tick().position[1:].tolist() == [0.0, 0.0]
+
+
+def test_a_base_that_does_not_drive_as_it_is_told_stops_the_robot():
+    it = world()
+    it.activate()
+    it.stuck = True
+    it.send(np.tile([0.1, 0.5, 0.0], (20, 1)), step_dt=0.1)
+    it.tick(30)
+    assert "x.vel" in it.executor.hindrance
+    it = driving_world()
+    it.stuck, it.measured = True, np.array([0.0, 0.15, -1.5])  # by more than it gains in 0.3 s
+    it.tick(5)
+    assert it.executor.state[:2] == (State.STOPPED, Cause.FOLLOWING_ERROR)
+
+
+def test_reversals_are_those_of_the_way_and_not_of_a_velocity_that_trembles():
+    it = world(following_limit=0.0, reversal_limit=2.0).activate()
+    for k in range(200):
+        it.send([[0.1, 0.3 + 0.02 * (-1) ** k, 0.0]] * 5, step_dt=0.1)
+        it.tick(2)
+    assert not it.executor.monitor.reversals[1] and it.executor.monitor.progress_age < 0.5
+    for k in range(20):
+        it.send([[0.1, 0.25 * (-1) ** k, 0.0]] * 5, step_dt=0.1)
+        it.tick(30)
+    assert it.executor.monitor.reversals[1] > 1.0
+
+
+def test_a_leader_arm_takes_over_the_arm_and_the_base_stands():
+    it = driving_world()
+    executor, names = it.executor, list(it.names)
+    for row, (said, values) in enumerate([(names, [0.2, 0.5, 0.0]), (names[:1], [0.2])]):
+        executor.takeover.heard(it.now_ns, said, values, it.now_ns)
+        if row == 0:
+            with pytest.raises(InputError, match="'x.vel' is a velocity of the base, expected positions"):
+                executor.take_over("leader", it.now_ns)
+    executor.take_over("leader", it.now_ns)
+    for _ in range(300):
+        executor.takeover.heard(it.now_ns, names[:1], [0.2], it.now_ns)
+        last = it.tick(1).position
+    assert last == pytest.approx([0.2, 0.0, 0.0]) and not last[1:].any()

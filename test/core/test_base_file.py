@@ -1,0 +1,80 @@
+"""Velocity dimensions in the robot file: what is understood, and what cannot be honoured is refused by name."""
+
+import numpy as np
+import pytest
+import yaml
+
+from vla_ros.control.limits import Limits
+from vla_ros.control.urdf import UrdfLimit
+from vla_ros.core.errors import InputError
+from vla_ros.core.resources import resolve_robot
+from vla_ros.core.robot import RobotSpec
+
+LEKIWI = yaml.safe_load(resolve_robot("lekiwi").read_text(encoding="utf-8"))
+X = {"name": "x.vel", "unit": "m/s", "velocity": 0.5, "acceleration": 1.0}
+YAW = {"name": "yaw.vel", "unit": "rad/s", "velocity": 2.0, "acceleration": 6.0}
+BASE = {"name": "base", "topic": "cmd_vel", "interface": "base_twist", "joints": ["x.vel", "yaw.vel"],
+        "axes": ["x", "yaw"], "odometry": "odom"}  # fmt: skip
+DIFFERENTIAL = {"name": "cart", "cameras": [], "joints": [X, YAW], "groups": [BASE]}
+
+
+def test_lekiwi_has_an_arm_and_a_base():
+    robot = RobotSpec.load("lekiwi")
+    assert robot.joint_names[5:] == ("arm_gripper", "x.vel", "y.vel", "theta.vel")
+    assert robot.velocities.tolist() == [False] * 6 + [True] * 3
+    limits = Limits.merge(robot)
+    assert limits.rates.tolist() == robot.velocities.tolist()
+    assert limits.lower[6:].tolist() == [-0.26, -0.23, -1.57] and limits.upper[6:].tolist() == [0.26, 0.23, 1.57]
+    assert limits.velocity[6:].tolist() == [1.0, 1.0, 6.0]  # how fast they change
+    assert limits.report()["theta.vel"] == "-1.57 (robot file) to 1.57 rad/s (robot file), 6 rad/s² (robot file)"
+    states = [robot.stream(name) for name in robot.state_streams]
+    assert [(stream.topic, stream.type) for stream in states] == [
+        ("joint_states", "sensor_msgs/msg/JointState"), ("base_controller/odom", "nav_msgs/msg/Odometry")
+    ]
+    assert robot.stream("command/base").type == "geometry_msgs/msg/TwistStamped"
+
+
+def test_a_base_alone_has_no_joint_states_and_may_be_slower_backwards():
+    robot = RobotSpec.from_dict(DIFFERENTIAL | {"joints": [X | {"lower": -0.2}, YAW]})
+    assert [stream.topic for stream in robot.measured_streams] == ["odom"]
+    assert (robot.joints[0].lower, robot.joints[0].upper) == (-0.2, 0.5)
+    assert Limits.merge(robot, {}).speed.tolist() == [0.5, 2.0]
+    with pytest.raises(InputError, match="joint x.vel: unit m/s in the robot file, expected rad as in the URDF"):
+        Limits.merge(robot, {"x.vel": UrdfLimit(-1.0, 1.0, 1.0, "rad")})
+
+
+@pytest.mark.parametrize(("joint", "group", "words"), [
+    ({"jerk": 5.0}, {}, "joint x.vel: jerk 5.0, expected none in m/s"),
+    ({"margin": 0.1}, {}, "joint x.vel: margin 0.1, expected none in m/s"),
+    ({"discrete": True}, {}, "joint x.vel: discrete, expected not"),
+    ({"lower": 0.1}, {}, "joint x.vel: lower 0.1, upper 0.5 m/s: expected none, or speeds from -0.5 to 0.5 with zero"),
+    ({"upper": 0.6}, {}, "joint x.vel: lower -0.5, upper 0.6 m/s: expected none, or speeds"),
+    ({"velocity": 0.0}, {}, "joint x.vel: velocity 0.0, expected a positive number"),
+    ({"acceleration": -1.0}, {}, "joint x.vel: acceleration -1.0, expected a positive number"),
+    ({"unit": "km/h"}, {}, r"joint x.vel: unit 'km/h', expected one of \('rad', 'm', 'm/s', 'rad/s'\)"),
+    ({"unit": "m"}, {}, "joint x.vel: lower is missing, expected the limit of its position in m"),
+    ({"unit": "m", "lower": 0, "upper": 1}, {}, "group base: joint x.vel in m is its x, expected m/s"),
+    ({"unit": "rad/s"}, {}, "group base: joint x.vel in rad/s is its x, expected m/s"),
+    ({}, {"max_effort": 5.0}, "group base: max_effort 5.0, expected zero or more, with gripper_command"),
+    ({}, {"axes": ["x"]}, r"group base: axes \['x'\], expected one of \['x', 'y', 'yaw'\] for each of"),
+    ({}, {"axes": ["x", "x"]}, "group base: axes"),
+    ({}, {"axes": ["x", "z"]}, "group base: axes"),
+    ({}, {"odometry": ""}, "group base: interface base_twist without `odometry`, expected the topic"),
+    ({}, {"odometry": "cmd_vel"}, "odometry 'cmd_vel' is another topic's name too"),
+    ({}, {"prefix": "x"}, "group base: joints"),
+    ({}, {"action": "drive"}, "group base: action 'drive' with interface base_twist"),
+    ({}, {"stamp": "now"}, "group base: stamp 'now' with interface base_twist"),
+    ({}, {"interface": "joint_state"}, "group base: axes .*, odometry 'odom' with interface joint_state, expected"),
+    ({}, {"interface": "joint_state", "axes": [], "odometry": ""},
+     r"group base: \['x.vel', 'yaw.vel'\] are velocities, expected positions with interface joint_state, or one of"),
+])  # fmt: skip
+def test_what_a_base_cannot_have_is_refused(joint, group, words):
+    with pytest.raises(InputError, match=f"^{words}"):
+        RobotSpec.from_dict(DIFFERENTIAL | {"joints": [X | joint, YAW], "groups": [BASE | group]})
+
+
+def test_an_acceleration_that_rounding_loses_is_refused():
+    robot = RobotSpec.from_dict(DIFFERENTIAL | {"joints": [X | {"acceleration": 1e-14}, YAW]})
+    with pytest.raises(InputError, match="joint x.vel: acceleration 1e-14, expected at least"):
+        Limits.merge(robot)
+    assert np.isfinite(Limits.merge(RobotSpec.from_dict(LEKIWI)).acceleration).all()

@@ -1,0 +1,60 @@
+"""A base's commands and odometry: written and read, live and in observations."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from control.robots import driving
+
+from vla_ros.core.command_group import CommandGroup
+from vla_ros.core.errors import InputError
+from vla_ros.messages.commands import BaseWriter, read_command
+from vla_ros.messages.observation import NotReady, ObservationBuilder
+from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
+
+GROUP = CommandGroup("base", "cmd_vel", "base_twist", ("spin", "left"), axes=("yaw", "y"), odometry="odom")
+
+
+def vector(**values: float) -> SimpleNamespace:
+    return SimpleNamespace(**{"x": 0.0, "y": 0.0, "z": 0.0} | values)
+
+
+def twist(x: float = 0.0, y: float = 0.0, yaw: float = 0.0) -> SimpleNamespace:
+    return SimpleNamespace(linear=vector(x=x, y=y), angular=vector(z=yaw))
+
+
+def odometry(at: float, x: float, yaw: float) -> SimpleNamespace:
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0))
+    return set_stamp(SimpleNamespace(header=header, twist=SimpleNamespace(twist=twist(x=x, yaw=yaw))), round(at * NS))
+
+
+def test_a_twist_has_its_axes_alone_and_is_read_back():
+    message = BaseWriter(GROUP, twist()).fill(np.array([0.5, -0.2]), 7)
+    assert vars(message.linear) == {"x": 0.0, "y": -0.2, "z": 0.0}
+    assert vars(message.angular) == {"x": 0.0, "y": 0.0, "z": 0.5}
+    np.testing.assert_array_equal(read_command(GROUP, message), [0.5, -0.2])
+    with pytest.raises(InputError, match=r"command for base: velocities \[nan, 0.0\], expected finite numbers"):
+        read_command(GROUP, twist(yaw=float("nan")))
+
+
+@pytest.mark.parametrize("kind", ["Twist", "TwistStamped"])
+def test_in_ros_messages(kind):
+    messages = pytest.importorskip("geometry_msgs.msg", reason="needs the ROS messages")
+    message = BaseWriter(GROUP, getattr(messages, kind)()).fill(np.array([0.5, -0.2]), 7 * NS)
+    np.testing.assert_array_equal(read_command(GROUP, message), [0.5, -0.2])
+    assert kind == "Twist" or stamp_ns(message) == 7 * NS
+
+
+def test_odometry_is_state_and_a_base_that_nobody_commands_stands():
+    made = ObservationBuilder(driving(), names=["joint_states", "command/base", "command/arm"])
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
+    made.add("joint_states", SimpleNamespace(header=header, name=["turn"], position=[0.3]))
+    with pytest.raises(NotReady, match="joints x.vel, theta.vel: never seen"):
+        made.build(NS)
+    made.add("joint_states/odom", odometry(1.0, 0.2, -0.4))
+    made.add("joint_states/odom", odometry(1.1, float("nan"), 0.1))  # what is not finite is no measurement
+    seen = made.build(NS + NS // 5)
+    assert seen.state.tolist() == [0.3, 0.2, 0.1]
+    assert seen.values["command/arm"].tolist() == [0.3] and seen.values["command/base"].tolist() == [0.0, 0.0]
+    made.add("command/base", twist(x=0.4, yaw=0.1), stamp=NS)
+    assert made.build(NS + NS // 5).values["command/base"].tolist() == [0.4, 0.1]
