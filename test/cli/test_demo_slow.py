@@ -48,4 +48,4 @@ def test_it_runs_again_in_lockstep_without_the_first_bag(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(demo, "_run", run)
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
-    assert runs == [False, True] and f"{SLOW}: once more with --lockstep" in capsys.readouterr().out
+    assert runs == [False, True] and f"{SLOW}; starting again with --lockstep" in capsys.readouterr().out

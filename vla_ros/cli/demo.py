@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         return _run(args, folder, console)
     except TooSlow as error:
-        console.print(f"{error}: once more with --lockstep, in simulated time (--real-time stays in real time)",
+        console.print(f"{error}; starting again with --lockstep, in simulated time (--real-time prevents this)",
                       soft_wrap=True)
     shutil.rmtree(folder / "bag")
     args.lockstep = True

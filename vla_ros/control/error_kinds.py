@@ -103,6 +103,7 @@ _MODULES = {
     "bench": OPTIONS,
     "cli.e_stop": "Nodes",
     "cli.lifecycle": "Nodes",
+    "cli.takeover": "Nodes",
     "cli.task": "Nodes",
     "control": "Robot files",
     "core": FILES,

@@ -12,18 +12,17 @@ PAGE = "docs/troubleshooting.md"
 STATES = {
     State.UNCONFIGURED: Remedy(
         "executor_node has not read its robot file yet, or has refused it; the status says why.",
-        "`vla-ros lifecycle executor_node configure` says the reason; `vla-ros info ROBOT_FILE` checks the file "
-        "alone.",
+        "`vla-ros lifecycle executor_node configure` prints the reason; `vla-ros info ROBOT_FILE` checks only the "
+        "file.",
     ),
     State.INACTIVE: Remedy(
-        "executor_node is configured and commands nothing; an activation that was refused says why.",
+        "executor_node is configured but publishes no commands; if an activation was refused, the status says why.",
         "`vla-ros lifecycle executor_node activate`. It needs fresh joint states of every joint, no latched e-stop "
         "and nobody else on the command topics.",
     ),
     State.E_STOPPED: Remedy(
-        "Somebody pressed the e-stop, or its heartbeat (`e_stop_heartbeat`) fell silent. It stays latched.",
-        "Look at the robot, release the button, then `vla-ros e-stop --reset`. The next chunk moves the robot "
-        "again.",
+        "The e-stop was pressed, or its heartbeat (`e_stop_heartbeat`) stopped. It stays latched.",
+        "Check the robot, release the button, then `vla-ros e-stop --reset`. The next chunk moves the robot again.",
     ),
     State.TAKEN_OVER: Remedy(
         "A leader arm, or whatever publishes on `takeover_topic`, commands in place of the policy, whose chunks are "
@@ -34,93 +33,92 @@ STATES = {
 }
 CAUSES = {
     Cause.NO_CHUNK: Remedy(
-        "The policy has sent nothing that counts, or its newest chunk is used up.",
-        "See what `policy_node` says (it may wait for an input) and whether chunks are refused. If an inference "
-        "takes longer than a chunk lasts (rows × `step_dt`), the robot stops between chunks: a GPU, fewer "
-        "`--num-steps`, `--dtype bfloat16`, or a policy with longer chunks. `max_chunk_age` bounds how old a chunk "
-        "may become.",
+        "The policy has sent no chunk that was accepted, or all rows of its newest chunk have passed.",
+        "Check the status of `policy_node` (it may be waiting for an input) and whether chunks are refused. If an "
+        "inference takes longer than a chunk lasts (rows × `step_dt`), the robot stops between chunks: use a GPU, "
+        "fewer `--num-steps`, `--dtype bfloat16`, or a policy with longer chunks. `max_chunk_age` limits the age of "
+        "a chunk.",
         "no live chunk",
     ),
-    Cause.NO_INSTRUCTION: Remedy("Nobody has said what to do.", "`vla-ros say TEXT`.", "no instruction"),
+    Cause.NO_INSTRUCTION: Remedy("No instruction has been given.", "`vla-ros say TEXT`.", "no instruction"),
     Cause.TAKEOVER_PAUSED: Remedy(
-        "A source has taken over and is not followed any more: the robot stopped meanwhile, the source fell silent or "
-        "says what cannot be, or the instruction was taken back. Neither it nor the policy moves the robot.",
-        "`vla-ros takeover` follows it again, from where the robot is; `vla-ros takeover --end` gives back to the "
-        "policy.",
+        "A source has taken over but is not followed at the moment: the robot stopped meanwhile, the source stopped "
+        "publishing or asks for something impossible, or the instruction was withdrawn. Neither the source nor the "
+        "policy moves the robot.",
+        "`vla-ros takeover` follows the source again, from where the robot is; `vla-ros takeover --end` gives control "
+        "back to the policy.",
         "has taken over and is not followed",
     ),
     Cause.STALE_JOINT_STATES: Remedy(
-        "A joint of the robot file has no position younger than `joint_state_timeout`: its driver has ended, is "
-        "slower, calls the joint something else, or its computer has another time.",
-        "`ros2 topic hz` and `ros2 topic echo` on the joint states' topic; compare names with the robot file "
-        "(`joint_prefix`); synchronise clocks (chrony). A driver slower than 10 Hz needs a longer "
+        "A joint of the robot file has no position newer than `joint_state_timeout`: its driver has ended, publishes "
+        "too slowly or uses another name for the joint, or the clock of its computer differs.",
+        "Look at the joint states' topic with `ros2 topic hz` and `ros2 topic echo`; compare the names with the robot "
+        "file (`joint_prefix`); synchronise the clocks (chrony). A driver slower than 10 Hz needs a longer "
         "`joint_state_timeout`.",
         "s old, limit",
     ),
     Cause.FOLLOWING_ERROR: Remedy(
-        "The robot is not where it was commanded: the controller is not active, refuses what it gets, is slower "
-        "than the limits of the robot file, or something is in the way. Or it was moved by hand to where it may not"
-        " start.",
-        "Is the controller active (`ros2 control list_controllers`), does it listen to the topic of the robot file,"
-        " what does its log say? [Controllers](controllers.md) has its settings. Lower `velocity` and "
-        "`acceleration` of the robot file for an arm that lags; move an arm that is outside its limits back, then "
-        "deactivate and activate.",
+        "The robot is not where it was commanded: the controller is not active, refuses its commands or is slower than "
+        "the limits of the robot file, or something is in the way. Or the robot was moved by hand to a position where "
+        "it may not start.",
+        "Check that the controller is active (`ros2 control list_controllers`) and subscribes to the topic of the "
+        "robot file, and read its log. [Controllers](controllers.md) lists its settings. If the arm lags, lower "
+        "`velocity` and `acceleration` in the robot file; if it is outside its limits, move it back, then deactivate "
+        "and activate.",
         "the controller does not follow",
     ),
     Cause.POLICY_GONE: Remedy(
-        "`policy_node` has ended or hangs, or the network to it is cut.",
-        "Look at its log for the last line, then start it again. `respawn:=true` of the launch file does that by "
-        "itself.",
+        "`policy_node` has ended or hangs, or the network connection to it is lost.",
+        "Read the last line of its log, then start it again. With `respawn:=true` the launch file does so by itself.",
         "the policy's status does not come any more",
     ),
     Cause.OVERRUN: Remedy(
-        "The control loop got no processor for longer than `overrun_limit`: the machine is overloaded or was "
-        "suspended.",
-        "Take load away, give the policy fewer `threads`, set `realtime_priority`; [figures](safety.md) say what it"
-        " does.",
+        "The control loop did not run for longer than `overrun_limit`: the machine is overloaded or was suspended.",
+        "Reduce the load, give the policy fewer `threads`, or set `realtime_priority` ([its effect](safety.md)).",
         "the control loop stalled for",
     ),
     Cause.CLOCK_JUMP: Remedy(
         "The computer's clock was set while the robot moved (NTP after the start, a virtual machine), or /clock "
         "leapt.",
-        "Let the clock settle before the start; use chrony, which slews. It is over by itself 0.5 s later.",
+        "Let the clock settle before the start; use chrony, which adjusts it gradually. The stop ends by itself after "
+        "0.5 s.",
         "ROS time went",
     ),
     Cause.REVERSALS: Remedy(
-        "A joint goes to and fro more often than `reversal_limit` allows, and `on_reversals` is hold: the policy "
-        "cannot make up its mind. Cameras that are swapped or stand still look like that.",
+        "A joint reverses its direction more often than `reversal_limit` allows, and `on_reversals` is hold: the "
+        "policy is undecided. Swapped cameras or frozen images have this effect.",
         "Check the images (`vla-ros rerun`) and the policy file's cameras. Another instruction ends the stop.",
         "its commanded motion turns round",
     ),
     Cause.RIVAL: Remedy(
-        "Another node publishes on a command topic: a teleoperation, MoveIt, a second executor.",
-        "End the one that is named, or give the robots a `--namespace` or a ROS_DOMAIN_ID each.",
+        "Another node publishes on a command topic, for example a teleoperation, MoveIt or a second executor.",
+        "End the node that is named, or give each robot its own `--namespace` or ROS_DOMAIN_ID.",
         "also commanded by",
     ),
     Cause.UNCONFIRMED: Remedy(
-        "The robot stood for more than 2 s because of what stands in brackets. Somebody may be near it.",
-        "Look at the robot. When the policy does not wait any more, give the instruction again: `vla-ros say "
-        "TEXT`, the same or another. `resume: automatic` of executor_node goes on without that.",
+        "The robot was stopped for more than 2 s, for the reason in parentheses. Somebody may be near it.",
+        "Check the robot. When the policy is no longer waiting, give the instruction again, the same or another: "
+        "`vla-ros say TEXT`. With `resume: automatic` executor_node continues without that.",
         "moves when the instruction is given again",
     ),
 }
 _AT_ACTIVATION = (Cause.STALE_JOINT_STATES, Cause.FOLLOWING_ERROR, Cause.RIVAL)  # it is refused for them as well
 _UNITS = (
-    "Wrong units are the usual reason: degrees in place of rad, or the gripper's range; see `scale` of the policy file."
+    "Usually the units are wrong: degrees instead of rad, or the gripper's range; see `scale` of the policy file."
 )
 REASONS = {
     Reason.SIZE: Remedy(
-        "A message was larger than an honest one can be.",
-        "Find who publishes it: `ros2 topic info -v`.",
+        "A message was larger than any valid one can be.",
+        "Find out which node publishes it: `ros2 topic info -v`.",
     ),
     Reason.UNDECODABLE: Remedy(
-        "The bytes are no message of the topic's type, or joint states contradict themselves.",
-        "Build all nodes against the same vla_ros; a driver must send as many positions as names, and no name "
+        "The bytes are not a message of the topic's type, or joint states are inconsistent.",
+        "Build all nodes with the same version of vla_ros; a driver must send one position for each name, and no name "
         "twice.",
     ),
     Reason.SPACE: Remedy(
-        "The policy commands the tool and this robot cannot follow it, or in another frame.",
-        "Add `tool` to the robot file, give the executor a URDF, and name the frame that the message says "
+        "The policy commands the tool, and the robot has none or uses another frame for it.",
+        "Add `tool` to the robot file, give the executor a URDF, and use the frame named in the message "
         "([end-effector targets](safety.md#end-effector-targets)).",
     ),
     Reason.NAMES: Remedy(
@@ -128,69 +126,71 @@ REASONS = {
         "Compare `vla-ros info POLICY_FILE` with `vla-ros info ROBOT_FILE`.",
     ),
     Reason.ROTATION: Remedy(
-        "Numbers that are no rotation.",
+        "The numbers are not a valid rotation.",
         "Check `form` and the order of the columns in `tool` of the policy.",
     ),
     Reason.UNOBSERVED: Remedy(
-        "The chunk holds differences, and nothing says where the tool was when it was observed.",
-        "Joint states must come more often than `joint_state_timeout`, with the time of their measurement.",
+        "The chunk contains differences, and the pose of the tool at the time of the observation is unknown.",
+        "Joint states must arrive more often than `joint_state_timeout`, stamped with the time of their measurement.",
     ),
     Reason.SHAPE: Remedy(
         "Rows × joints is not the number of values.",
-        "Correct whoever publishes the chunk: ActionChunk.msg.",
+        "Correct the node that publishes the chunk; ActionChunk.msg describes the message.",
     ),
     Reason.HORIZON: Remedy("More rows than `max_horizon`.", "Raise `max_horizon`, or send shorter chunks."),
     Reason.STEP_DT: Remedy(
-        "The time between rows is none, or above `max_step_dt`.",
+        "The time between rows is not a positive number, or is above `max_step_dt`.",
         "Set `step_dt` in the policy file, in s.",
     ),
     Reason.NON_FINITE: Remedy(
-        "NaN or infinity: statistics that are damaged, or an overflow in bfloat16.",
+        "The chunk contains NaN or infinity: the statistics are damaged, or bfloat16 overflowed.",
         "`vla-ros info CHECKPOINT` shows the normalisation; try `--dtype float32`.",
     ),
     Reason.FUTURE: Remedy(
-        "Stamped ahead by more than `future_tolerance`: two computers have different times.",
-        "Synchronise them (chrony), or let the camera's stream say `stamps: arrival`.",
+        "The stamp is in the future by more than `future_tolerance`: the clocks of two computers differ.",
+        "Synchronise the clocks (chrony), or set `stamps: arrival` for the camera.",
     ),
     Reason.TOO_OLD: Remedy(
-        "Observed longer ago than `max_chunk_age`, or all of its rows are over: inference, or the way, takes too "
+        "The observation is older than `max_chunk_age`, or all rows have passed: inference or transport takes too "
         "long.",
-        "A GPU, fewer `--num-steps`, smaller images over the network; compare inference time and rows × `step_dt` "
-        "in top.",
+        "Use a GPU, fewer `--num-steps`, or smaller images over the network; `vla-ros top` shows the inference time, "
+        "to be compared with rows × `step_dt`.",
     ),
-    Reason.BEFORE_STOP: Remedy("Observed before the last stop ended.", "Nothing: the next chunk counts."),
+    Reason.BEFORE_STOP: Remedy(
+        "The observation is from before the end of the last stop.",
+        "Nothing: the next chunk counts.",
+    ),
     Reason.INSTRUCTION: Remedy(
-        "It follows another instruction than the current one: the policy has not heard the newest yet, or missed "
-        "it.",
-        "Nothing for a moment. If it lasts, give the instruction again; `task_node` does that by itself.",
+        "The chunk is for another instruction: the policy has not received the newest one yet, or missed it.",
+        "Wait a moment. If it lasts, give the instruction again; `task_node` does so by itself.",
     ),
     Reason.RIVAL_POLICY: Remedy(
-        "Two policies publish chunks; the one that led first is followed.",
-        "End one of them: `ros2 topic info -v /action_chunk`.",
+        "Two policies publish chunks; the first one is followed.",
+        "End one of them; `ros2 topic info -v /action_chunk` lists the publishers.",
     ),
     Reason.SEQUENCE: Remedy(
-        "A duplicate, or overtaken by a newer one.",
-        "Nothing, unless it is every chunk: see rival_policy.",
+        "The chunk is a duplicate, or a newer one arrived first.",
+        "Nothing, unless it happens to every chunk: see rival_policy.",
     ),
-    Reason.POSITION: Remedy("Far outside the position limits.", _UNITS + " `position_excess` is how far is tolerated."),
+    Reason.POSITION: Remedy("A position is far outside its limits.", _UNITS + " `position_excess` is the tolerance."),
     Reason.VELOCITY: Remedy(
-        "It asks a base for a speed far above its limit.",
+        "The chunk asks a base for a speed far above its limit.",
         "Compare the policy's unit with the robot file's: m/s and rad/s, not degrees/s (`unit: degrees`). "
-        "`position_excess` is how far is tolerated.",
+        "`position_excess` is the tolerance.",
     ),
     Reason.OUTLIER: Remedy(
-        "Neighbouring rows are further apart than the joint could travel.",
+        "Two consecutive rows are further apart than the joint can travel.",
         _UNITS + " Or `step_dt` is too small.",
     ),
     Reason.JUMP: Remedy(
-        "It begins far from where the robot is: the policy's idea of the joints differs, or inference takes very "
+        "The chunk begins far from the measured position: the policy's units or signs differ, or inference takes very "
         "long.",
         _UNITS + " Check sign and offset of each joint with the robot at rest: `vla-ros run --dry-run`, `vla-ros "
         "top`.",
     ),
     Reason.INACTIVE: Remedy("The executor is not active.", "Activate it: `vla-ros lifecycle executor_node activate`."),
     Reason.STOPPED: Remedy(
-        "A watchdog has stopped the robot; the words begin with its cause.",
+        "A watchdog has stopped the robot; the message begins with its cause.",
         "See that cause above.",
     ),
     Reason.E_STOPPED: Remedy("The e-stop is latched.", "See e stopped above."),
@@ -198,38 +198,39 @@ REASONS = {
 }
 POLICY = {
     "waiting": Remedy(
-        "A camera, joint states or another stream is missing, old, or of another type; the message names topic and "
+        "A camera, the joint states or another stream is missing, old or of another type; the message names topic and "
         "publisher.",
-        "Start the driver, or correct topic and `encoding` in the robot file. A slow camera needs a larger "
-        "`max_age`. Pictures that are old now and then, on a busy machine, do not fit the middleware's shared memory: "
-        "docs/runtime.md, “Pictures that do not arrive”.",
+        "Start the driver, or correct topic and `encoding` in the robot file. A slow camera needs a larger `max_age`. "
+        "If images are old from time to time on a busy machine, the middleware's shared memory is too small for them: "
+        "[images that do not arrive](runtime.md#images-that-do-not-arrive).",
         "nobody publishes",
     ),
     "failed": Remedy(
-        "The last inference raised an error, which the message and the log have.",
-        "Out of memory: a smaller policy, `--dtype bfloat16`, another GPU. A server elsewhere: is it running, is "
-        "the network there? It is tried again with each observation.",
+        "The last inference raised an error; the message and the log contain it.",
+        "If it is out of memory: use a smaller policy, `--dtype bfloat16` or another GPU. If it is a server on another "
+        "machine: check that it is running and can be reached. Inference is tried again with each observation.",
     ),
 }
 SAID = {
     "another program has a node of this name": Remedy(
-        "A second `vla-ros run` or launch file on the same ROS domain.",
-        "End the first one, or give each a `--namespace` or a ROS_DOMAIN_ID.",
+        "A second `vla-ros run` or launch file is running on the same ROS domain.",
+        "End the first one, or give each its own `--namespace` or ROS_DOMAIN_ID.",
     ),
     "nobody subscribes to": Remedy(
-        "The executor commands a topic that no controller listens to: a typo, or a controller that is not active.",
+        "The executor publishes on a topic that no controller subscribes to: a typo, or a controller that is not "
+        "active.",
         "Compare with `ros2 topic list` and correct `groups` of the robot file.",
     ),
     "did not listen within": Remedy(
-        "The nodes are not running, on another ROS_DOMAIN_ID, or cannot be discovered.",
+        "The nodes are not running, use another ROS_DOMAIN_ID, or cannot be discovered.",
         "`ros2 node list`; the first line of each command says domain and discovery range, which must agree.",
     ),
     "no server within": Remedy(
-        "task_node does not run, is on another ROS_DOMAIN_ID, or cannot be discovered.",
+        "task_node is not running, uses another ROS_DOMAIN_ID, or cannot be discovered.",
         "`vla-ros run` starts it; the first line of each command says domain and discovery range, which must agree.",
     ),
     "not followed by": Remedy(
-        "The node has the instruction and does not follow it: it is not active, waits for an input, or is stopped.",
+        "A node does not follow the instruction: it is not active, waits for an input, or is stopped.",
         "`vla-ros top` says what it waits for.",
     ),
     "nobody publishes": Remedy(
@@ -245,20 +246,20 @@ SAID = {
         "`vla-ros e-stop --reset`, then activate.",
     ),
     "config.json is missing": Remedy(
-        "The folder is no checkpoint, or its parent.",
-        "`vla-ros info FOLDER` says what it is; name the folder with config.json.",
+        "The folder is not a checkpoint; it may be the parent of one.",
+        "`vla-ros info FOLDER` says what it is; give the folder that contains config.json.",
     ),
     "a pickle, expected a folder of safetensors": Remedy(
-        "A file of torch.save runs code when it is loaded, so it is not.",
+        "Loading a file of torch.save can run code, so such files are not loaded.",
         "`vla-ros convert FILE --output FOLDER`.",
     ),
     "cannot be imported by": Remedy(
         "ROS 2 is not sourced in this terminal.",
         "`. scripts/env.sh` of the source tree, or `. install/setup.bash`.",
     ),
-    "decimals have a point": Remedy("A number of a YAML file has a comma.", "Write 0.5, not 0,5."),
+    "decimals have a point": Remedy("A number in a YAML file has a comma.", "Write 0.5, not 0,5."),
     "give the instruction again": Remedy(
-        "Policy and executor follow different instructions: a message reached one of them alone.",
+        "Policy and executor follow different instructions: a message reached only one of them.",
         "`vla-ros say TEXT`.",
     ),
 }

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,7 @@ from vla_ros.sim.world import World
 
 _INSTRUCT_AGAIN = 2.0  # s
 _INSTRUCT_PATIENCE = 60.0  # s
+_PARTICIPANTS = 100  # of a domain that are looked for; more have no ports of it
 
 
 def private_domain() -> int:
@@ -28,15 +30,21 @@ def private_domain() -> int:
     meet ports that the kernel gives away.
     """
     first = int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 100))
-    for number in range(100):
-        domain = (first + number) % 102
+    domains = ((first + number) % 102 for number in range(100))
+    if (domain := next(filterfalse(_in_use, domains), None)) is None:
+        raise RuntimeError("every ROS domain of this machine is in use")
+    return domain
+
+
+def _in_use(domain: int) -> bool:
+    """Whether a participant is there: the first ones may have ended, and those that came after them live on."""
+    for participant in range(_PARTICIPANTS):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.bind(("", 7400 + 250 * domain + 10))  # discovery port of the first participant (RTPS 9.6.2.1)
+                probe.bind(("", 7400 + 250 * domain + 10 + 2 * participant))  # of its discovery (RTPS 9.6.2.1)
             except OSError:
-                continue
-            return domain
-    raise RuntimeError("every ROS domain of this machine is in use")
+                return True
+    return False
 
 
 class SimulatedGraph:

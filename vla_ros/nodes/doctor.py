@@ -182,7 +182,7 @@ def _camera(scene: Scene, camera: Camera, picture: Picture) -> Check:
         return Check(title, YELLOW, f"{words}; the robot file says {camera.encoding}", "correct one of the two")
     if picture.rate < _SLOW * camera.rate:
         return Check(title, YELLOW, f"{words}; the robot file says {camera.rate:g} Hz",
-                     "look at exposure, cable, network, and docs/runtime.md#pictures-that-do-not-arrive")
+                     "look at exposure, cable, network, and docs/runtime.md#images-that-do-not-arrive")
     return Check(title, GREEN, words)
 
 
