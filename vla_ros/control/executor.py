@@ -333,7 +333,8 @@ class Executor:
         if self.supervisor.stopped or self._stopping or self.limiter.stopping or not self.heard:
             return None
         if self.takeover.by:
-            return self.takeover.target(self.limiter.position, self.limiter.velocity, dt) if dt > 0 else None
+            last = self.limiter.unsmoothed, self.limiter.unsmoothed_velocity
+            return self.takeover.target(*last, dt) if dt > 0 else None
         self.timeline.prune(at_ns)
         self._live = self.timeline.predictions(at_ns)
         if self._live is None:
