@@ -319,6 +319,8 @@ class Executor:
         """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
         if self._live is not None:
             position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
+        else:
+            self.limiter.together = ()
         if self._live is None or self._live.partial:  # brake joints that nothing is said of, then repeat their command
             held, (place, slower) = np.isnan(position), self.limiter.held(dt)
             position, velocity = np.where(held, place, position), np.where(held, slower, velocity)
