@@ -325,6 +325,8 @@ class Executor:
         """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
         if self._live is not None:
             position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
+        else:
+            self.limiter.together = ()
         if self._live is None or self._live.partial:  # brake joints that nothing is said of, then repeat their command
             held, (place, slower) = np.isnan(position), self.limiter.held(dt)
             position, velocity = np.where(held, place, position), np.where(held, slower, velocity)
@@ -339,7 +341,8 @@ class Executor:
         if self.supervisor.stopped or self._stopping or self.limiter.stopping or not self.heard:
             return None
         if self.takeover.by:
-            return self.takeover.target(self.limiter.position, self.limiter.velocity, dt) if dt > 0 else None
+            last = self.limiter.unsmoothed, self.limiter.unsmoothed_velocity
+            return self.takeover.target(*last, dt) if dt > 0 else None
         self.timeline.prune(at_ns)
         self._live = self.timeline.predictions(at_ns)
         if self._live is None:
