@@ -116,7 +116,7 @@ REASONS = {
         "twice.",
     ),
     Reason.SPACE: Remedy(
-        "The policy commands the tool and this robot cannot follow it, or in another frame.",
+        "The policy commands the tool, or a path of the base, and this robot cannot follow it, or in another frame.",
         "Add `tool` to the robot file, give the executor a URDF, and name the frame that the message says "
         "([end-effector targets](safety.md#end-effector-targets)).",
     ),
@@ -129,8 +129,10 @@ REASONS = {
         "Check `form` and the order of the columns in `tool` of the policy.",
     ),
     Reason.UNOBSERVED: Remedy(
-        "The chunk holds differences, and nothing says where the tool was when it was observed.",
-        "Joint states must come more often than `joint_state_timeout`, with the time of their measurement.",
+        "The chunk holds differences, or a path of the base, and nothing says where the tool, or the base, was when it "
+        "was observed.",
+        "Joint states, and odometry, must come more often than `joint_state_timeout`, with the time of their "
+        "measurement.",
     ),
     Reason.SHAPE: Remedy(
         "Rows × joints is not the number of values.",
