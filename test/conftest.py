@@ -9,8 +9,6 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("MUJOCO_GL", "egl")
 if not os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported first
-# Whole-graph tests talk over loopback UDP: shared-memory leftovers of a killed process cannot disturb them.
-os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 # Processes of one domain share the names of their ports: each worker of a parallel run has ten domains of its own.

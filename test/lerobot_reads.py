@@ -23,7 +23,7 @@ def main(folder, output, copy):
     rows, before = {}, 0
     for number in range(len(dataset)):
         row = dataset[number]
-        values = {name: row[name].numpy() for name in features}
+        values = {name: np.atleast_1d(row[name].numpy()) for name in features}
         for name in values:
             if "images" in name:
                 values[name] = np.round(values[name].transpose(1, 2, 0) * 255).astype(np.uint8)

@@ -3,7 +3,7 @@
 import json
 import struct
 import subprocess
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import cv2
 import numpy as np
@@ -493,6 +493,45 @@ def test_an_instruction_that_cannot_be_read_ends_the_episode(tmp_path):
     assert (report.episodes, report.frames) == (1, 20)
     (note,) = report.notes
     assert "/instruction: t=2.000 s" in note and "not CDR" in note
+
+
+def test_frames_of_a_takeover_are_marked(tmp_path, capsys, monkeypatch):
+    """By the stamps of the executor's statuses, whatever it says between them."""
+    monkeypatch.setitem(TYPES, "/executor_node/status", "vla_ros/msg/ExecutorStatus")
+    monkeypatch.setitem(TYPES, "/outcome", "vla_ros/msg/Outcome")
+
+    def said(seconds, state):
+        ns, made = START + round(seconds * NS), kind("vla_ros/msg/ExecutorStatus")
+        none = {"str": "", "list[str]": [], "int": 0, "float": 0.0, "bool": False}
+        values = {f.name: none.get(f.type, np.zeros(0)) for f in fields(made) if "ClassVar" not in f.type}
+        values["refusal_counts"] = np.zeros(0, np.uint64)
+        message = made(**(values | {"header": header(ns), "state": state, "chunk_stamp": stamp(0)}))
+        return "/executor_node/status", ns + 90_000_000, raw(message)  # heard late
+
+    states = [(0.0, 3), (0.45, 7), (0.5, 7), (0.95, 4), (1.2, 3), (3.5, 7), (5.8, 4)]
+    outcome = kind("vla_ros/msg/Outcome")(
+        header=header(0), outcome=2, by="operator", message="slipped", instruction="", goal_id=np.zeros(16, np.uint8),
+        time_limit=0.0, success_topic="", elapsed=0.0,
+    )  # fmt: skip
+    rows = [*two_episodes(), *(said(*state) for state in states), ("/outcome", START + 2 * NS, raw(outcome))]
+    bag = write_bag(tmp_path / "bag", sorted(rows, key=lambda row: row[1]))
+    build_dataset([bag], tmp_path / "data", ROBOT, OPTIONS)
+    dataset = Dataset(tmp_path / "data")
+    first, second = dataset.episodes
+    assert np.flatnonzero(dataset.by_person[: first.stop]).tolist() == list(range(5, 10))  # 0.5 to 0.9 s
+    assert np.flatnonzero(dataset.by_person[second.start :]).tolist() == list(range(5, 28))
+    assert "next.success" not in dataset.info["features"]  # of one episode nobody said
+    outcome = kind("vla_ros/msg/Outcome")(**(vars(outcome) | {"outcome": 1}))
+    rows.append(("/outcome", START + 6 * NS, raw(outcome)))
+    bag = write_bag(tmp_path / "judged", sorted(rows, key=lambda row: row[1]))
+    build_dataset([bag], tmp_path / "both", ROBOT, OPTIONS)
+    dataset = Dataset(tmp_path / "both")
+    done, success = (dataset._columns({f"next.{k}": ((1,), "bool")})[f"next.{k}"] for k in ("done", "success"))
+    ends = [episode.stop - 1 for episode in dataset.episodes]
+    assert main(["dataset", "check", str(tmp_path / "both"), "--rows-only"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "outcomes: 1 failure, 1 success; commanded by a person: 28 frames (56%) of 2 episodes" in said
+    assert np.flatnonzero(done).tolist() == ends and np.flatnonzero(success).tolist() == ends[1:]
 
 
 def test_outcomes_are_in_the_dataset(tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built: make buil
 
 from vla_ros.cli import main as command
 from vla_ros.cli.main import COMMANDS
+from vla_ros.control import remedies
 from vla_ros.graph.simulated import private_domain
 
 ROBOT = r"robot 'no': no such file, expected a path or one of aloha, "
@@ -55,6 +56,7 @@ CASES = [
     ("serve no", "checkpoint no: no such folder"),
     ("rerun --robot no", f"{ROBOT}|vla-ros rerun needs rerun-sdk"),
 ]  # fmt: skip
+SECTIONS = {remedies.section(key) for kinds in remedies.PARTS.values() for kind in kinds for key in kind}
 
 
 def test_every_command_is_tried():
@@ -71,6 +73,7 @@ def test_one_line(line, words, tmp_path, monkeypatch, capfd):
     assert command.main(line.split()) == 2
     said = capfd.readouterr().err.strip()
     assert "\n" not in said and "Traceback" not in said
+    assert said.endswith(")") and said[:-1].rpartition(" (")[2] in SECTIONS
     assert said.startswith(f"vla-ros {line.split()[0]}: ")
     assert re.search(words, said), said
     assert not {path.name for path in tmp_path.iterdir()} - {"file", "other", "runs"}
@@ -82,7 +85,7 @@ def test_a_file_that_the_system_refuses_is_named(monkeypatch, capsys):
 
     monkeypatch.setattr("vla_ros.cli.bag.main", fail)
     assert command.main(["bag", "show", "x"]) == 2
-    assert capsys.readouterr().err == "vla-ros bag: /some/where: Permission denied\n"
+    assert capsys.readouterr().err == "vla-ros bag: /some/where: Permission denied (docs/troubleshooting.md#files)\n"
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
@@ -92,3 +95,11 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch):
     monkeypatch.setattr("vla_ros.cli.bag.main", fail)
     with pytest.raises(OSError, match="no file is to blame"):
         command.main(["bag", "show", "x"])
+
+
+def test_a_wrong_option_names_the_section_of_options(capsys):
+    for line in ("bag show --colour x", "nothing"):
+        with pytest.raises(SystemExit) as ended:
+            command.main(line.split())
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.endswith(" (docs/troubleshooting.md#options-of-a-command)\n")

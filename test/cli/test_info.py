@@ -74,7 +74,8 @@ def test_weights_that_load_refuses_are_described_and_refused_in_the_same_words(p
             load(folder)
         assert main(["info", str(folder)]) == 2
         out, err = capsys.readouterr()
-        assert "2 of 32 dimensions" in out and err == f"vla-ros info: {error.value}\n"
+        assert "2 of 32 dimensions" in out
+        assert err == f"vla-ros info: {error.value} (docs/troubleshooting.md#checkpoints)\n"
 
 
 def test_a_policy_file(policy_file, capsys):

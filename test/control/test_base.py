@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from vla_ros.control.admission import Reason, Refusal
 from vla_ros.control.limits import Limits
 from vla_ros.control.supervisor import Cause, State
+from vla_ros.core.errors import InputError
 
 HOME = np.array([0.1, 0.0, 0.0])
 ROBOT = driving()
@@ -205,3 +206,18 @@ def test_reversals_are_those_of_the_way_and_not_of_a_velocity_that_trembles():
         it.send([[0.1, 0.25 * (-1) ** k, 0.0]] * 5, step_dt=0.1)
         it.tick(30)
     assert it.executor.monitor.reversals[1] > 1.0
+
+
+def test_a_leader_arm_takes_over_the_arm_and_the_base_stands():
+    it = driving_world()
+    executor, names = it.executor, list(it.names)
+    for row, (said, values) in enumerate([(names, [0.2, 0.5, 0.0]), (names[:1], [0.2])]):
+        executor.takeover.heard(it.now_ns, said, values, it.now_ns)
+        if row == 0:
+            with pytest.raises(InputError, match="'x.vel' is a velocity of the base, expected positions"):
+                executor.take_over("leader", it.now_ns)
+    executor.take_over("leader", it.now_ns)
+    for _ in range(300):
+        executor.takeover.heard(it.now_ns, names[:1], [0.2], it.now_ns)
+        last = it.tick(1).position
+    assert last == pytest.approx([0.2, 0.0, 0.0]) and not last[1:].any()

@@ -15,7 +15,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.datasets.check import check
 from vla_ros.datasets.lerobot import Dataset
-from vla_ros.datasets.writer import DatasetWriter
+from vla_ros.datasets.writer import DatasetWriter, Outcome
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer
 
@@ -44,7 +44,7 @@ def write(path, changed=unchanged, texts=("pick", "place", "pick", "place"), out
         pictures, states, actions = parts(k)
         length = changed(k, pictures, states, actions) or LENGTH
         cut = {camera: frames[:length] for camera, frames in pictures.items()}
-        writer.add_episode(cut, states[:length], actions[:length], text, outcome=outcomes if k == 1 else "")
+        writer.add_episode(cut, states[:length], actions[:length], text, outcome=Outcome(outcomes if k == 1 else ""))
     writer.finish()
     return path
 

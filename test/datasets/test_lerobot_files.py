@@ -61,7 +61,7 @@ def test_what_the_check_says_of_them():
 
 @lerobot_python.needed
 def test_lerobot_reads_what_we_write_and_we_what_it_makes_of_that(tmp_path):
-    ours = Dataset(write_dataset(tmp_path / "ours", episodes=3, size=(64, 96)))
+    ours = Dataset(write_dataset(tmp_path / "ours", episodes=3, size=(64, 96), marked=True))
     lerobot_python.run("lerobot_reads.py", tmp_path / "ours", tmp_path / "read.npz", tmp_path / "copy")
     theirs = Dataset(tmp_path / "copy")
     tasks = [ours.tasks[task] for task in ours.task_of]
@@ -70,6 +70,10 @@ def test_lerobot_reads_what_we_write_and_we_what_it_makes_of_that(tmp_path):
         assert np.array_equal(read["observation.state"], ours.states)
         assert np.array_equal(read["action"], ours.actions)
         np.testing.assert_allclose(read["timestamp"], ours.timestamps, atol=1e-6)
+        assert np.array_equal(read["intervention"][:, 0], ours.by_person) and 0 < ours.by_person.sum() < len(ours)
+        ends = np.cumsum([episode.length for episode in ours.episodes]) - 1
+        assert np.flatnonzero(read["next.done"]).tolist() == ends.tolist()
+        assert np.flatnonzero(read["next.success"]).tolist() == ends[::2].tolist()
         assert np.array_equal(np.bincount(read["episode_index"]), [episode.length for episode in ours.episodes])
         for feature in ("observation.state", "action"):
             for name in ("min", "max", "mean", "std", "q01", "q10", "q50", "q90", "q99"):
@@ -82,5 +86,6 @@ def test_lerobot_reads_what_we_write_and_we_what_it_makes_of_that(tmp_path):
             assert np.abs(again.astype(int) - frames).mean() < 3  # its codec's loss
     assert not [finding for finding in check(theirs) if finding.level == ERROR]
     assert [theirs.tasks[task] for task in theirs.task_of] == tasks
+    assert np.array_equal(theirs.by_person, ours.by_person)
     assert theirs.joint_names == ours.joint_names and theirs.robot_type == ours.robot_type
     assert np.array_equal(theirs.states, ours.states) and np.array_equal(theirs.actions, ours.actions)

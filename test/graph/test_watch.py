@@ -21,8 +21,8 @@ NAN, INF = float("nan"), float("inf")
 
 def test_every_state_and_cause_has_its_name():
     assert POLICY_STATES[PolicyStatus.WAITING] == "waiting" and sorted(POLICY_STATES) == list(range(6))
-    assert EXECUTOR_STATES[ExecutorStatus.APPROACHING] == "approaching" and sorted(EXECUTOR_STATES) == list(range(7))
-    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(11))
+    assert EXECUTOR_STATES[ExecutorStatus.APPROACHING] == "approaching" and sorted(EXECUTOR_STATES) == list(range(8))
+    assert CAUSES[ExecutorStatus.CAUSE_POLICY_GONE] == "policy gone" and sorted(CAUSES) == list(range(12))
 
 
 def test_a_value_without_a_name_is_said_as_it_is():
@@ -88,6 +88,26 @@ def test_an_age_that_grows_is_said_once():
         display.show([], f"executor stopped, joint turn: {age:.3f} s old, limit 0.25 s")
     display.show([], "executor stopped, joint lift: 0.300 s old, limit 0.25 s")
     assert [line.split()[3] for line in console.file.getvalue().splitlines()] == ["turn:", "lift:"]
+
+
+def test_a_state_that_comes_and_goes_does_not_fill_the_log(monkeypatch):
+    moment = [0.0]
+    monkeypatch.setattr("vla_ros.graph.watch.time.monotonic", lambda: moment[0])
+    console = Terminal(file=io.StringIO(), width=200)
+    display = Display(console)
+
+    def shown(lines: str, period: float) -> str:
+        console.file.truncate(console.file.seek(0))
+        for line in lines:
+            display.show([], line)
+            moment[0] += period
+        return console.file.getvalue().replace("\n", "")
+
+    assert shown("abababab", 0.5) == "ab"
+    assert shown("aaaaaaaaa", 0.5) == "a"  # it stays, and the last one shown was another
+    assert shown("cd", 0.5) == "cd"  # what is new comes at once
+    moment[0] += 10.0
+    assert shown("abab", 0.5) == "ab"
 
 
 class Strangers:

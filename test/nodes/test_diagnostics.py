@@ -33,6 +33,8 @@ def test_policy_levels(state, level):
         (ExecutorStatus.EXECUTING, 0, DiagnosticStatus.OK),
         (ExecutorStatus.HOLDING, ExecutorStatus.CAUSE_NO_INSTRUCTION, DiagnosticStatus.OK),
         (ExecutorStatus.HOLDING, ExecutorStatus.CAUSE_NO_CHUNK, DiagnosticStatus.WARN),
+        (ExecutorStatus.HOLDING, ExecutorStatus.CAUSE_TAKEOVER_PAUSED, DiagnosticStatus.WARN),
+        (ExecutorStatus.TAKEN_OVER, ExecutorStatus.CAUSE_NONE, DiagnosticStatus.OK),
         (ExecutorStatus.STOPPED, ExecutorStatus.CAUSE_POLICY_GONE, DiagnosticStatus.ERROR),
         (ExecutorStatus.E_STOPPED, 0, DiagnosticStatus.ERROR),
     ],

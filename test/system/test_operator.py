@@ -46,7 +46,8 @@ def test_the_operators_commands(graph, probe, monkeypatch, capsys):
     # A refusal has the node's reason: nobody publishes joint states.
     status, said = call("lifecycle", "/executor_node", "activate")
     assert status == 2 and "node /executor_node did not activate: " in said
-    assert said.endswith("never seen; nobody publishes /joint_states\n") and len(said.splitlines()) == 1
+    words = "never seen; nobody publishes /joint_states (docs/troubleshooting.md#nobody-publishes)\n"
+    assert said.endswith(words) and len(said.splitlines()) == 1
     assert call("lifecycle") == (0, "/executor_node: inactive\n/policy_node: inactive\n")
 
     status, said = call("say", "touch the red cube")

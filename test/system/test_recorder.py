@@ -12,6 +12,7 @@ from rclpy.duration import Duration
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from shape_msgs.msg import Plane
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 from system.support import DEADLINE, Probe
 from trajectory_msgs.msg import JointTrajectory
 
@@ -23,6 +24,7 @@ from vla_ros.messages.images import compressed_image_message, image_message
 from vla_ros.messages.joints import joint_state_message
 from vla_ros.messages.observation import JOINT_STATES, ObservationBuilder
 from vla_ros.messages.stamps import NS
+from vla_ros.msg import Outcome
 from vla_ros.nodes.qos import STATUS_QOS
 
 STEP = NS // 10
@@ -79,6 +81,39 @@ def start(graph: Graph, robot: Path, bag: Path, environment: dict[str, str] | No
     values = {"robot": str(robot), "output": str(bag), "reliable_sensors": True, **parameters}
     graph.start("recorder_node", parameters=values, environment=environment)
     graph.bring_up("recorder_node")
+
+
+def test_the_last_seconds_before_a_failure(graph: Graph, probe: Probe, robot: Path, tmp_path: Path):
+    bag, second = tmp_path / "bag", tmp_path / "bag_2"
+    start(graph, robot, bag, keep_last=60.0, compressed_images=True)
+    source = Source(probe)
+    for k in range(5):
+        source.publish(k)
+    outcome = probe.publisher("outcome", Outcome)
+    keep = graph.node.create_client(Trigger, "recorder_node/keep")
+
+    def kept(path: Path) -> dict[str, int]:
+        """Messages by topic, as soon as all of them are on the disk."""
+        probe.wait_for((path / "metadata.yaml").exists, f"a complete bag {path.name}")
+        with Bag(path) as read:
+            return {topic: info.count for topic, info in read.topics.items()}
+
+    source.wait_acknowledged()
+    outcome.publish(Outcome(outcome=Outcome.SUCCESS, by="operator"))
+    assert outcome.wait_for_all_acked(Duration(seconds=DEADLINE)) and not bag.exists()
+    assert graph.call(keep, Trigger.Request()).message == str(bag)
+    counts = kept(bag)
+    assert counts["/camera/raw/compressed"] == counts["/camera/packed"] == counts["/joint_states"] == 5
+    source.publish(5)
+    source.wait_acknowledged()
+    outcome.publish(Outcome(outcome=Outcome.FAILURE, by="operator", message="slipped"))
+    counts = kept(second)
+    assert counts["/camera/packed"] == counts["/outcome"] == 1 and counts["/instruction"] == 2  # that of before, too
+    with Bag(second) as read:
+        assert read.custom["vla_ros.kept"] == "failure, by operator: slipped" and read.custom["vla_ros.robot"] == "two"
+    graph.deactivate("recorder_node")
+    answer = graph.call(keep, Trigger.Request())
+    assert not answer.success and "not active" in answer.message
 
 
 def test_live_and_recorded_observations_are_identical(graph: Graph, probe: Probe, robot: Path, tmp_path: Path):

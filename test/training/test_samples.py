@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from families import FAMILIES, fresh
+from training_data import write_dataset
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
@@ -11,7 +12,7 @@ from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies.processor import Processor
 from vla_ros.runtime.history import make_sample
 from vla_ros.training.config import AugmentationConfig
-from vla_ros.training.samples import Samples, split
+from vla_ros.training.samples import Samples, chosen, split
 
 
 class Reader(Processor):
@@ -40,6 +41,34 @@ def test_rows_follow_the_frame_and_stop_at_the_end(dataset):
     assert not middle.action_is_pad.any()
     np.testing.assert_array_equal(near_end.actions[1:], np.repeat(data.actions[episode.stop - 1][None], 3, axis=0))
     assert near_end.action_is_pad.tolist() == [False, False, True, True]
+
+
+def test_frames_of_persons_are_drawn_as_often_as_asked(tmp_path):
+    data = Dataset(write_dataset(tmp_path / "d", episodes=4, marked=True))
+    samples = Samples(data, data.episodes[1:], processor(data), corrections=4.0)
+    first, count = data.episodes[1].start, len(samples)
+    by_person = data.by_person[first:]
+    assert 0 < by_person.sum() < count
+    shares = np.where(by_person, 4.0, 1.0)
+    for epoch in range(2):
+        order = samples.order(7, epoch * count, count)
+        drawn = np.bincount(order, minlength=count)
+        assert (np.abs(drawn - shares / shares.sum() * count) < 1).all()
+        assert not np.array_equal(order, np.sort(order))
+    assert np.array_equal(samples.order(7, count - 5, 10)[5:], samples.order(7, count, 5))  # whatever is asked together
+    plain = Samples(data, data.episodes[1:], processor(data)).order(7, 0, count)
+    assert sorted(plain) == list(range(count))
+    data = Dataset(write_dataset(tmp_path / "none", episodes=2))
+    with pytest.raises(InputError, match="corrections 4, but .* no frame that a person"):
+        Samples(data, data.episodes, processor(data), corrections=4.0)
+
+
+def test_episodes_of_an_outcome(tmp_path):
+    data = Dataset(write_dataset(tmp_path / "d", episodes=4, marked=True))
+    assert [episode.index for episode in chosen(data, "failure")] == [1, 3]
+    assert chosen(data, "") == data.episodes
+    with pytest.raises(InputError, match="no episode with the outcome aborted, it has 2 failure, 2 success"):
+        chosen(data, "aborted")
 
 
 def test_histories_and_past_rows_stop_at_the_start(dataset):

@@ -13,6 +13,7 @@ import torch
 import toy_family
 import yaml
 from torch import nn
+from training_data import write_dataset
 
 from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
@@ -53,6 +54,20 @@ def command(settings: dict, tmp_path: Path, *arguments: str, launcher=(), **envi
         process.terminate()  # torchrun takes its workers along
         process.wait(timeout=60)
         raise
+
+
+def test_the_episodes_and_weights_of_the_config(settings, tmp_path):
+    data = write_dataset(tmp_path / "marked", episodes=6, marked=True)
+    settings |= {"dataset": str(data), "episodes": {"outcome": "success"}, "corrections": 3.0, "steps": 2}
+    trainer = train(settings)
+    episodes = (*trainer.samples.episodes, *trainer.held_out.episodes)
+    assert sorted(episode.index for episode in episodes) == [0, 2, 4]
+    assert not any("outcome" in warning for warning in trainer.warnings)
+    written = yaml.safe_load((Path(settings["output"]) / "config.yaml").read_text())
+    assert (written["episodes"], written["corrections"]) == ({"outcome": "success"}, 3.0)
+    for change, words in (({"corrections": 0.0}, "corrections"), ({"episodes": {"outcome": "won"}}, "expected one of")):
+        with pytest.raises(InputError, match=words):
+            TrainConfig.from_dict(settings | change)
 
 
 def test_words_that_the_policy_does_not_know_are_said(settings, tmp_path, capsys, monkeypatch):

@@ -17,7 +17,8 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_folder
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import COMMAND
-from vla_ros.datasets.writer import DatasetWriter
+from vla_ros.datasets.values import DONE, INTERVENTION, SUCCESS
+from vla_ros.datasets.writer import DatasetWriter, Outcome
 from vla_ros.messages.observation import unexpected_sizes
 
 SOURCES = "vla_ros_sources.json"  # in `meta`: which bag and time each episode is from
@@ -91,7 +92,7 @@ def build_dataset(
             report.problems += problems
         if report.problems and not skip_bad:
             raise InputError(_refusal(report.problems))
-        writer = DatasetWriter(part, robot, options.fps)
+        writer = DatasetWriter(part, robot, options.fps, marks=_marks([e for *_, made in plans for e in made]))
         sources = []
         for path, index, episodes in plans:
             step = meter.step(f"reading {path.name}")
@@ -134,10 +135,20 @@ def _write_bag(
         states, actions = np.stack([one.state for one in seen]), np.stack([frame.action for frame in frames])
         values = {name: rows for name, rows in values.items() if not name.startswith(COMMAND)}
         cut = episode.cut
-        writer.add_episode(images, states, actions, cut.instruction, values, cut.outcome)
+        last = np.arange(len(states)) == len(states) - 1
+        marks = {INTERVENTION: episode.by_person, SUCCESS: last & (cut.outcome == "success"), DONE: last}
+        outcome = Outcome(cut.outcome, cut.by, cut.message)
+        writer.add_episode(images, states, actions, cut.instruction, values, outcome, marks)
         sources.append({"bag": str(bag.path), "episode": episode.number, "start_ns": int(episode.times[0]),
                         "frames": len(frames), "outcome": cut.outcome, "by": cut.by, "message": cut.message})
     return sources
+
+
+def _marks(episodes: Sequence[Episode]) -> list[str]:
+    """What is said of every frame: nothing that nobody said."""
+    who = np.concatenate([episode.by_person for episode in episodes]) if episodes else np.zeros(0)
+    judged = all(episode.cut.outcome for episode in episodes)
+    return [INTERVENTION] * (len(np.unique(who)) > 1) + [SUCCESS, DONE] * judged
 
 
 def _changed_size(shapes: dict[str, tuple[int, ...]], frame: Frame) -> str | None:

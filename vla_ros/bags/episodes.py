@@ -5,7 +5,7 @@ command, which is the frame's action. Serving sees observations by the same rule
 is a gap: the episode is refused and the gap located.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
@@ -76,6 +76,7 @@ class Episode:
     rows: dict[str, np.ndarray]  # stream name -> (K, n) the messages that each frame uses: one, or those of a window
     positions: np.ndarray  # (K, J) of the joints, rad or m
     measured_ns: np.ndarray  # (K, J) int64, when each was measured
+    by_person: np.ndarray  # (K,) bool, a person commanded, not a policy
 
     @property
     def name(self) -> str:
@@ -194,7 +195,13 @@ def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, wh
             f"{len(times)} frames from {where(start)} to {where(cut.stop_ns)}, "
             f"expected at least {options.min_seconds:g} s of {options.fps:g} frames/s"
         )
-    return Episode(number, cut, times, rows, positions, measured_ns)
+    return Episode(number, cut, times, rows, positions, measured_ns, _by_person(index.by_person, times))
+
+
+def _by_person(changes: Sequence[tuple[int, bool]], times: np.ndarray) -> np.ndarray:
+    """(K,) bool, of each instant; where there is no executor it is a person."""
+    starts, values = [ns for ns, _ in changes], [value for _, value in changes] or [True]
+    return np.array([values[max(bisect_right(starts, time) - 1, 0)] for time in times.tolist()])
 
 
 def _check_joints(joints: JointIndex, measured_ns: np.ndarray, times: np.ndarray, limit: float, where: Where) -> None:

@@ -36,6 +36,7 @@ from vla_ros.messages.stamps import FAR_NS, stamp_ns
 
 REORDERING_NS = 500_000_000  # joint states may come so late; a stamp further back is of a clock that was set
 RUNNING, ENDED = (2, 3), {4: "succeeded", 5: "canceled", 6: "aborted"}  # action_msgs/GoalStatus
+BY_PERSON = (0, 1, 7)  # of ExecutorStatus.msg: it does not command, or has been taken over
 OUTCOMES = {1: "success", 2: "failure", 3: "aborted"}  # of Outcome.msg
 Progress = Callable[[int], None]  # called with the number of messages read since the last call
 
@@ -123,6 +124,7 @@ class BagIndex:
     tasks: list[Task]
     markers: list[tuple[int, str | bool]]  # (ns, string or boolean) of the marker topic
     verdicts: list[Verdict]
+    by_person: list[tuple[int, bool]]  # (ns, whether from then on a person commands, not a policy)
     start_ns: int  # the first instant of any of the streams
     stop_ns: int  # the last one
     notes: list[str]  # of the bag, and of messages that could not be read
@@ -231,6 +233,7 @@ def index_bag(
     texts: list[tuple[int, str]] = []
     markers: list[tuple[int, str | bool]] = []
     verdicts: list[Verdict] = []
+    by_person: list[tuple[int, bool]] = []
     goals: dict[bytes, list] = {}
     for record in counted(bag.records(wanted), progress):
         foreign = False
@@ -254,10 +257,13 @@ def index_bag(
                 continue
             if record.topic == text_topic:
                 texts.append((ns, str(message.data).strip()))
-            elif record.topic == status_topic and not texts:
-                text = str(message.instruction).strip()  # given before the recording began
+            elif record.topic == status_topic:
+                text = "" if texts else str(message.instruction).strip()  # given before the recording began
                 if text:
                     texts.append((ns, text))
+                person = int(message.state) in BY_PERSON or bool(message.dry_run)
+                if not by_person or by_person[-1][1] != person:
+                    by_person.append((ns, person))
             elif record.topic == outcome_topic:
                 verdicts.append(verdict(message, ns))
             for status in message.status_list if record.topic in task_topics else ():
@@ -284,6 +290,7 @@ def index_bag(
         tasks=[Task(row[0], row[1] if row[1] is not None else stop, row[2]) for row in goals.values()],
         markers=markers,
         verdicts=verdicts,
+        by_person=by_person,
         start_ns=min(joints.first_ns, *(int(index.stamps.min()) for index in streams.values())),
         stop_ns=stop,
         notes=bag.notes,

@@ -13,7 +13,9 @@ DROPPED_PREFIX = "vla_ros.dropped."  # in custom_data: this and the topic -> num
 Transform = Callable[[bytes], bytes]
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
+    """A serialized message; times in ns."""
+
     topic: str
     log_ns: int
     data: bytes
@@ -51,7 +53,7 @@ class Recording:
         self._transforms: dict[str, Transform] = {}
         self._raw: dict[str, tuple[str, str]] = {}  # topic -> topic and type of what cannot be converted
         self._refused: set[str] = set()  # topics of which a message could not be converted
-        self._items: deque[_Item] = deque()
+        self._items: deque[Item] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._dropping = False
@@ -84,7 +86,7 @@ class Recording:
 
     def put(self, topic: str, log_ns: int, data: bytes, publish_ns: int | None = None) -> bool:
         """Queue a message; never waits. False when it was dropped."""
-        item = _Item(topic, log_ns, data, log_ns if publish_ns is None else publish_ns)
+        item = Item(topic, log_ns, data, log_ns if publish_ns is None else publish_ns)
         with self._changed:
             if self._closing or self.error is not None:
                 self.dropped[topic] += 1
@@ -147,7 +149,7 @@ class Recording:
         except Exception as error:  # of the disk mostly; whatever it is, it is said
             self._fail(error, item)
 
-    def _write(self, item: _Item) -> None:
+    def _write(self, item: Item) -> None:
         transform, topic, data = self._transforms.get(item.topic), item.topic, item.data
         try:
             data = data if transform is None else transform(data)
@@ -168,7 +170,7 @@ class Recording:
         if ended:
             self._on_problem(f"the disk caught up; so far {self.report()}")
 
-    def _fail(self, error: Exception, item: _Item | None = None) -> None:
+    def _fail(self, error: Exception, item: Item | None = None) -> None:
         with self._changed:
             self.error = error
             if item is not None:

@@ -1,4 +1,4 @@
-"""Show what is in a bag, or recover one that was cut off.
+"""Show what is in a bag, or recover one that is damaged or incomplete.
 
     vla-ros bag show BAG
     vla-ros bag repair BAG [-o NEW]
@@ -18,9 +18,9 @@ from vla_ros.core.text import say
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
-    show = commands.add_parser("show", help="topics, counts, rates and gaps")
+    show = commands.add_parser("show", help="show topics, counts, rates and gaps")
     show.add_argument("bag", help="folder, .mcap or .db3 file")
-    fix = commands.add_parser("repair", help="copy what can be read of a broken bag to a complete new one")
+    fix = commands.add_parser("repair", help="copy everything readable of a damaged bag into a new, complete one")
     fix.add_argument("bag", help="folder, .mcap or .db3 file; it is not changed")
     options.output(fix, "new folder (default: BAG_repaired)")
 

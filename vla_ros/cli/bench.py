@@ -1,4 +1,4 @@
-"""Inference time of a policy, stage by stage, beside the bound of this machine and beside others.
+"""Measure the inference time of a policy, stage by stage, and compare it with other implementations.
 
     vla-ros bench --policy CHECKPOINT --robot so101       a real checkpoint
     vla-ros bench --policy pi0 --size tiny                random weights of the demo policy's size (or 100m, full)
@@ -7,10 +7,10 @@
     vla-ros bench --policy act --size full --lerobot-python PY
                                                           random weights of the published size, beside LeRobot's class
 
-The bound is what this machine would need for the same products and weights at the speed of one large matrix product
-and one large copy, both measured here. LeRobot's own class (ACT, Diffusion Policy, SmolVLA, X-VLA, GR00T N1.7) runs in
-a process of its own, with the same weights, inputs and threads; the two take turns, and their actions are compared. PY
-is a Python that imports lerobot; this one, where it does.
+The bound is the time this machine would need for the same products and weights at the speed of one large matrix
+product and one large copy, both measured here. LeRobot's own class (ACT, Diffusion Policy, SmolVLA, X-VLA, GR00T N1.7)
+runs in a separate process with the same weights, inputs and threads; the two take turns, and their actions are
+compared. PY is a Python interpreter that can import lerobot (default: this one, if it can).
 """
 
 import argparse
@@ -54,17 +54,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(SIZES)
     parser.add_argument("--policy", required=True,
                         help=f"checkpoint folder, policy file, ws://HOST:PORT, or (random weights) {names}")
-    parser.add_argument("--size", choices=SIZES["pi0"], default="tiny", help="of random weights")
-    parser.add_argument("--cameras", type=int, help="of random weights (default: 2; of π0 of the larger sizes 3)")
+    parser.add_argument("--size", choices=SIZES["pi0"], default="tiny", help="model size when the weights are random")
+    parser.add_argument("--cameras", type=int,
+                        help="number of cameras when the weights are random (default: 2; 3 for the larger sizes of π0)")
     options.robot(parser, default="so101")
     options.device(parser)
     options.dtype(parser)
     options.engine(parser)
     options.num_steps(parser)
-    parser.add_argument("--runs", type=int, default=100, help="timed inferences")
+    parser.add_argument("--runs", type=int, default=100, help="number of timed inferences")
     options.threads(parser)
-    parser.add_argument("--no-peers", action="store_true", help="only vla_ros itself")
-    parser.add_argument("--lerobot-python", metavar="PY", help="a Python that imports lerobot (default: this one)")
+    parser.add_argument("--no-peers", action="store_true", help="time vla_ros alone, without other implementations")
+    parser.add_argument("--lerobot-python", metavar="PY",
+                        help="Python interpreter that can import lerobot (default: this one)")
 
 
 @dataclass

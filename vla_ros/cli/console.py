@@ -3,8 +3,8 @@
     vla-ros console --robot so101                         # http://localhost:8080/
     vla-ros console --robot so101 --listen 0.0.0.0        # other machines too; the address with its token is printed
 
-It watches until a page is armed, but its e-stop always works. It needs the network and this machine: it is no
-substitute for the hardware's own emergency stop.
+A page can only watch until it is armed, but its e-stop always works. The e-stop depends on the network and on this
+machine: it is no substitute for the hardware's own emergency stop.
 """
 
 import argparse
@@ -20,13 +20,15 @@ from vla_ros.core.text import say
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, default="so101")
-    parser.add_argument("--policy", default="", help="checkpoint or policy file that runs: for checks and its view")
-    parser.add_argument("--port", type=int, default=8080, help="0 takes a free one")
+    parser.add_argument("--policy", default="",
+                        help="checkpoint or policy file that is running, for the checks and for what the policy sees")
+    parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0 takes a free one")
     parser.add_argument("--listen", default="127.0.0.1", metavar="HOST",
-                        help="address of this machine, 0.0.0.0: all (default: 127.0.0.1, this machine alone)")
+                        help="address to listen on; 0.0.0.0: all (default: 127.0.0.1, this machine alone)")
     parser.add_argument("--token-file", default="", metavar="FILE",
-                        help="its first line is the token (default: a new one, none for this machine alone)")
-    parser.add_argument("--recordings", default="recordings", metavar="FOLDER", help="for those of the page")
+                        help="file whose first line is the token (default: a new token, or none on this machine alone)")
+    parser.add_argument("--recordings", default="recordings", metavar="FOLDER",
+                        help="folder for recordings made from the page")
     options.namespace(parser)
     options.use_sim_time(parser, "the robot is a simulator that publishes /clock")
 

@@ -1,12 +1,12 @@
-"""Read weights that torch.save wrote, run nothing of them, and write a checkpoint folder of safetensors.
+"""Convert weights written by torch.save to a checkpoint folder of safetensors, without running code from the file.
 
     vla-ros convert kosmos_ph_calvin_abc.pt --output robovlm        one file, and the JSON of its name beside it
     vla-ros convert pytorch_model-*.bin --output FOLDER             shards, and the config.json beside them
     vla-ros convert last.ckpt --config config.json --output FOLDER
 
-Read are .pt, .pth, .ckpt and .bin, of torch before 1.6 too, and of a trainer's file the state_dict alone. Objects
-that the file would construct are left out and named; among the weights they are refused. The tokenizer and whatever
-else the checkpoint needs is copied into FOLDER by hand.
+It reads .pt, .pth, .ckpt and .bin files, also those of torch before 1.6; from the file of a trainer it takes the
+state_dict only. Objects that the file would construct are skipped and listed; among the weights they are refused. Copy
+the tokenizer, and anything else the checkpoint needs, into FOLDER yourself.
 """
 
 import argparse
@@ -17,9 +17,10 @@ from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, nargs="+", help="file of torch; several are one checkpoint's shards")
+    parser.add_argument("file", type=Path, nargs="+",
+                        help="file written by torch.save; several files are the shards of one checkpoint")
     options.output(parser, "folder to write, which must be new", type=Path, required=True)
-    parser.add_argument("--config", type=Path, help="its configuration, JSON; by default the one that lies beside it")
+    parser.add_argument("--config", type=Path, help="its configuration, JSON (default: the one beside the file)")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
-"""Make a LeRobot dataset (version 3) of bags, show one (versions 2.1 and 3), or check it.
+"""Make a LeRobot dataset (version 3) from bags, show one (versions 2.1 and 3), or check it.
 
     vla-ros dataset build BAG... -o DIR --robot so101 --fps 10 --image-size 96
     vla-ros dataset show DIR
-    vla-ros dataset check DIR               status 1 where it has errors
+    vla-ros dataset check DIR               exit status 1 if it has errors
 """
 
 import argparse
@@ -35,7 +35,7 @@ MOST_OF_A_KIND = 10  # findings in the table
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True)
-    build = commands.add_parser("build", help="bags to a dataset")
+    build = commands.add_parser("build", help="make a dataset from bags")
     build.add_argument("bags", nargs="+", metavar="BAG")
     options.output(build, "new folder; it appears when it is complete", required=True)
     build.add_argument("--image-size", type=int, nargs="+", metavar="PX",
@@ -44,25 +44,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--skip-bad", action="store_true", help="leave out bad episodes instead of refusing all")
     add_cut_arguments(build)
     build.add_argument("--fps", type=float, help=f"the policy's clock, Hz (default: {DEFAULT_FPS:g})")
-    show = commands.add_parser("show", help="summary and a contact sheet")
+    show = commands.add_parser("show", help="show a summary and draw a contact sheet")
     show.add_argument("dataset")
     options.output(show, "contact sheet to write (default: NAME_contact_sheet.png here; '' = none)", metavar="PNG")
-    show.add_argument("--instruction", choices=KINDS, default=KINDS[0], help="which of the rows' texts to show")
-    show.add_argument("--episodes", type=int, default=8, help="in the contact sheet")
-    test = commands.add_parser("check", help="what is wrong or suspicious, by episode and row")
+    show.add_argument("--instruction", choices=KINDS, default=KINDS[0], help="which of the texts of a row to show")
+    show.add_argument("--episodes", type=int, default=8, help="number of episodes in the contact sheet")
+    test = commands.add_parser("check", help="list what is wrong or suspicious, by episode and row")
     test.add_argument("dataset")
-    test.add_argument("--rows-only", action="store_true", help="leave the pictures out, as training does")
-    test.add_argument("--json", action="store_true", help="every finding as JSON on standard output")
+    test.add_argument("--rows-only", action="store_true", help="do not check the images, as training does")
+    test.add_argument("--json", action="store_true", help="print every finding as JSON")
 
 
 def add_cut_arguments(parser: argparse._ActionsContainer, required: bool = True) -> None:
     """Options that say what an episode is; `cut_options` reads them."""
     defaults = CutOptions()
     options.robot(parser, required=required)
-    options.namespace(parser, "of the robot's topics in the bag")
-    parser.add_argument("--by", choices=CUTS, default=defaults.by, help="what cuts the bag into episodes")
-    parser.add_argument("--instruction", help="text of all episodes in place of the recorded ones")
-    parser.add_argument("--marker", metavar="TOPIC", help="std_msgs/String or Bool, for --by marker")
+    options.namespace(parser, "namespace of the robot's topics in the bag")
+    parser.add_argument("--by", choices=CUTS, default=defaults.by, help="what divides the bag into episodes")
+    parser.add_argument("--instruction", help="instruction of all episodes, instead of the recorded ones")
+    parser.add_argument("--marker", metavar="TOPIC", help="topic of type std_msgs/String or Bool, for --by marker")
     parser.add_argument("--succeeded", action="store_true", help="only episodes with the outcome success")
     parser.add_argument("--max-gap", type=float, default=defaults.max_gap, metavar="S",
                         help="oldest image or joint state that a frame may use")  # fmt: skip
@@ -122,6 +122,8 @@ def _show(args: argparse.Namespace) -> int:
         console.print(f"depth {name}" if name in dataset.depth_names else f"stream {name}")
     for name, why in dataset.unreadable.items():
         console.print(f"not read: {name}: {why}", soft_wrap=True)
+    if said := _people(dataset):
+        console.print(said)
     if dataset.has_subtasks:
         console.print("its rows have subtasks too: `instruction: subtask` of a training config takes them")
     for name in (name for name in dataset.info["features"] if name.startswith("language_")):
@@ -157,9 +159,22 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
+def _people(dataset: Dataset) -> str:
+    """How episodes ended, and what persons commanded; "" where nothing is known of either."""
+    outcomes = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
+    said = [f"outcomes: {', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))}"]
+    if dataset.knows_persons:
+        episodes = sum(bool(dataset.by_person[episode.start : episode.stop].any()) for episode in dataset.episodes)
+        share = dataset.by_person.mean()
+        said.append(f"commanded by a person: {dataset.by_person.sum()} frames ({share:.0%}) of {episodes} episodes")
+    return "; ".join(said) if set(outcomes) != {"unknown"} or dataset.knows_persons else ""
+
+
 def _check(args: argparse.Namespace) -> int:
+    people = ""
     try:
         dataset = Dataset(args.dataset)
+        people = _people(dataset)
         with progress(*BAR) as bar:
             task = bar.add_task("pictures", total=None)
             found = check(
@@ -169,7 +184,8 @@ def _check(args: argparse.Namespace) -> int:
         found = [Finding(ERROR, "unreadable", str(error))]
     errors = sum(finding.level == ERROR for finding in found)
     if args.json:
-        rows = {"errors": errors, "warnings": len(found) - errors, "findings": [asdict(finding) for finding in found]}
+        rows = {"people": people, "errors": errors, "warnings": len(found) - errors}
+        rows |= {"findings": [asdict(finding) for finding in found]}
         say(json.dumps({"dataset": args.dataset} | rows, indent=1))
         return bool(errors)
     table = Table("", "what", "episode", "row", "finding")
@@ -186,6 +202,8 @@ def _check(args: argparse.Namespace) -> int:
     console = Terminal()
     if found:
         console.print(table)
+    if people:
+        console.print(people)
     left = "; the pictures were left out" if args.rows_only else ""
     console.print(f"{args.dataset}: {errors} errors, {len(found) - errors} warnings{left}", soft_wrap=True)
     return bool(errors)

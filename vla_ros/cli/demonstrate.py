@@ -1,13 +1,13 @@
-"""Let the scripted expert make demonstrations in the simulator: a dataset, or bags as a robot would give them.
+"""Record demonstrations of the scripted expert in the simulator, as a dataset or as the bags a robot would give.
 
     vla-ros demos demos/touch_and_pick --episodes 900 --tasks touch pick pick --jobs 4
 
 writes a LeRobot dataset at 10 Hz that `vla-ros train` reads. The same arguments give the same episodes. With
-`--space tool` its actions are poses of the tool and the gripper's targets in place of joint targets.
+`--space tool` its actions are poses of the tool and targets of the gripper, instead of joint targets.
 
     vla-ros demos pushes --bags --episodes 100 --tasks push
 
-steers the simulated robot through the graph and lets the recorder write a bag for every episode, in lockstep.
+moves the simulated robot through the ROS nodes, in lockstep, and records a bag for every episode.
 """
 
 import argparse
@@ -40,18 +40,18 @@ _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", type=Path, help="folder to make")
-    parser.add_argument("--episodes", type=int, default=900, help="how many")
+    parser.add_argument("out", type=Path, help="folder to write")
+    parser.add_argument("--episodes", type=int, default=900, help="number of episodes")
     parser.add_argument(
         "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
-        help="taken in turn; one that is named twice is shown twice as often (default: touch pick)",
+        help="tasks to show in turn; one that is named twice is shown twice as often (default: touch pick)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
                         help="actions: joint targets, or poses of the robot file's tool and the gripper's targets")
-    parser.add_argument("--bags", action="store_true", help="record bags through the graph instead (needs ROS)")
-    parser.add_argument("--image-size", type=int, default=96, help="pixels, longer side of the stored pictures")
-    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--bags", action="store_true", help="record bags of the running nodes instead (needs ROS)")
+    parser.add_argument("--image-size", type=int, default=96, help="longer side of the stored images, pixels")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,9 +1,9 @@
-"""Whether the robot can move, and why it does not: checkpoint against robot file against the running graph.
+"""Check whether the robot can move, and why it does not: checkpoint, robot file and running graph are compared.
 
     vla-ros doctor --robot so101 --policy CHECKPOINT
 
-Each line is green, yellow (look at it) or red, with what mends it. It only listens. The exit status is 1 where a line
-is red.
+Each line is green, yellow (worth a look) or red, and says what to do. The command only listens. The exit status is 1
+if a line is red.
 """
 
 import argparse
@@ -20,7 +20,7 @@ LISTENED = 3.0  # s after discovery: rates are counted over more than a second
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, default="so101")
-    parser.add_argument("--policy", default="", help="checkpoint folder or policy file (default: not looked at)")
+    parser.add_argument("--policy", default="", help="checkpoint folder or policy file to check (default: none)")
     options.namespace(parser)
     options.use_sim_time(parser, "the robot is a simulator that publishes /clock")
 

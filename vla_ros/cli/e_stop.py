@@ -1,10 +1,11 @@
-"""Press the e-stop and wait until the executor says that it stops; or reset it, which lets the robot move again.
+"""Press the e-stop and wait until the executor confirms it, or reset it, after which the robot may move again.
 
     vla-ros e-stop
     vla-ros e-stop --reset
 
-As a button on the topic `e_stop`, and as `ros2 service call /executor_node/reset_e_stop std_srvs/srv/Trigger`. It needs
-the network and this machine: it is no substitute for the hardware's own emergency stop.
+The first acts as a button on the topic `e_stop`, the second as
+`ros2 service call /executor_node/reset_e_stop std_srvs/srv/Trigger`. Both depend on the network and on this machine:
+they are no substitute for the hardware's own emergency stop.
 """
 
 import argparse
@@ -18,7 +19,7 @@ _REPEAT = 0.05  # s between presses until one is confirmed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reset", action="store_true", help="let the robot move again")
+    parser.add_argument("--reset", action="store_true", help="reset the e-stop, so that the robot may move again")
     options.namespace(parser)
     options.wait(parser, "for the executor")
 

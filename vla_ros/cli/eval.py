@@ -1,11 +1,11 @@
-"""Success of a policy in the simulator, through the graph, in lockstep.
+"""Measure how often a policy succeeds in the simulator, run through the ROS nodes in lockstep.
 
     vla-ros eval --policy runs/pi0_tiny --tasks touch --layouts 100 --jobs 2
 
-Policy, executor and simulator run as nodes in processes of their own, on a private ROS domain. Simulated time waits for
-them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Controls:
-`wrong_colour` tells the policy another cube than the one it is judged by, `shuffled_images` shows it another layout
-than the one that it acts in, `expert` lets the scripted expert of the simulator do the task (no policy).
+Policy, executor and simulator run as nodes in separate processes, on a private ROS domain. Simulated time waits for
+them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Control experiments:
+`wrong_colour` tells the policy a different cube from the one that counts, `shuffled_images` shows it a different layout
+from the one it acts in, and with `expert` the scripted expert of the simulator does the task, without a policy.
 """
 
 import argparse
@@ -57,14 +57,15 @@ class Outcome:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", help="checkpoint folder or policy file (not needed with --control expert)")
-    parser.add_argument("--tasks", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"], help="what to try")
-    parser.add_argument("--layouts", type=int, default=100, help="episodes of each task")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other layouts")
-    parser.add_argument("--control", choices=CONTROLS, default="none", help="see above")
+    parser.add_argument("--tasks", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"], help="tasks to evaluate")
+    parser.add_argument("--layouts", type=int, default=100, help="number of episodes for each task")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
+    parser.add_argument("--control", choices=CONTROLS, default="none", help="control experiment, see above")
     options.robot(parser, default="so101")
     parser.add_argument("--rate", type=float, default=10.0, help="inferences per simulated second, Hz (default: 10)")
-    parser.add_argument("--time-limit", type=float, help="s of simulated time for an episode (default: by task)")
-    parser.add_argument("--jobs", type=int, default=1, help="graphs that run at the same time")
+    parser.add_argument("--time-limit", type=float,
+                        help="simulated time allowed for an episode, s (default: depends on the task)")
+    parser.add_argument("--jobs", type=int, default=1, help="number of graphs that run at the same time")
     options.device(parser, default=None)
     options.engine(parser, default=None)
     options.params(parser)

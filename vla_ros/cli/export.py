@@ -1,11 +1,11 @@
-"""Write a checkpoint as another program has it.
+"""Write a checkpoint in the format of another program.
 
     vla-ros export CHECKPOINT --to lerobot --output DIR    a folder that LeRobot 0.6.1 loads, with the same actions
-    vla-ros export CHECKPOINT --to onnx --output DIR       its two stages as graphs, with what feeds them; also
+    vla-ros export CHECKPOINT --to onnx --output DIR       its two stages as graphs, with their constants; also
                                                            openvino, tensorrt, pt2 (torch.export)
 
-CHECKPOINT is a folder of any layout, or a policy file; a LoRA adapter comes out merged. What the other program cannot
-express is refused by name. Graphs have the shapes of one robot's observations and are compared with torch on the spot.
+CHECKPOINT is a folder of any layout, or a policy file; a LoRA adapter is merged. Anything that the other program cannot
+express is refused by name. Graphs have the shapes of one robot's observations; their output is compared with torch's.
 """
 
 import argparse
@@ -20,14 +20,14 @@ GRAPHS = ("onnx", "openvino", "tensorrt", "pt2")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a checkpoint folder or a policy file")
-    parser.add_argument("--to", choices=("lerobot", *GRAPHS, "torchscript"), required=True, help="whose layout")
+    parser.add_argument("--to", choices=("lerobot", *GRAPHS, "torchscript"), required=True, help="format to write")
     options.output(parser, "folder to write, which must be new", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
     graphs = parser.add_argument_group("of graphs")
     options.robot(graphs, default="so101")
     options.num_steps(graphs)
     graphs.add_argument("--instruction", default="touch the red cube",
-                        help="whose length the graphs take, where the policy pads none")
+                        help="instruction whose length fixes the shapes, for a policy that does not pad")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""What a file or folder is that is neither robot nor checkpoint, and which command opens it."""
+"""Say what a file or folder is, if it is neither a robot file nor a checkpoint, and which command opens it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

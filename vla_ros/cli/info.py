@@ -1,11 +1,11 @@
-"""What a file or folder is, and which command opens it.
+"""Show what a file or folder is, and which command opens it.
 
-vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, normalisation, clock
-vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
-vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
-vla-ros info ROBOT_FILE.yaml --urdf ROBOT.urdf    and the limits that hold beside a URDF
-vla-ros info ROBOT_FILE.yaml --sros2 > policy.xml    who may do what on its graph (docs/security.md)
-vla-ros info PATH                  a dataset, bag, training run or its config, URDF, parameter file, video, result
+    vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, normalisation, clock
+    vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
+    vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
+    vla-ros info ROBOT_FILE.yaml --urdf ROBOT.urdf       with the limits of the URDF, where they are stricter
+    vla-ros info ROBOT_FILE.yaml --sros2 > policy.xml    access rights of its nodes (docs/security.md)
+    vla-ros info PATH                  a dataset, bag, training run or its config, URDF, parameter file, video, result
 """
 
 import argparse
@@ -31,10 +31,12 @@ from vla_ros.messages.observation import ObservationBuilder
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", help="a checkpoint folder, a policy file, a robot file or its name, or anything else")
-    parser.add_argument("--urdf", type=Path, help="with a robot file: the limits of both, the stricter one named")
+    parser.add_argument("path",
+                        help="checkpoint folder, policy file, robot file or name of one, or any other file or folder")
+    parser.add_argument("--urdf", type=Path,
+                        help="with a robot file: show the stricter limits of both, and which file they come from")
     parser.add_argument("--sros2", action="store_true", help="with a robot file: print the SROS2 policy of its graph")
-    options.namespace(parser, "with --sros2: of the nodes and the robot's topics")
+    options.namespace(parser, "with --sros2: namespace of the nodes and the robot's topics")
     parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
 
 

@@ -1,9 +1,9 @@
-"""Show the states of the nodes, or make one node's transition.
+"""Show the lifecycle states of the nodes, or request a transition of one of them.
 
     vla-ros lifecycle                             all nodes with a lifecycle, and their states
     vla-ros lifecycle executor_node activate      configure, activate, deactivate, cleanup
 
-As `ros2 lifecycle set /executor_node activate`; a refusal comes with the node's own words.
+Like `ros2 lifecycle set /executor_node activate`, but a refusal is printed with the node's reason.
 """
 
 import argparse
@@ -18,7 +18,7 @@ TRANSITIONS = ("configure", "activate", "deactivate", "cleanup")
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node", nargs="?", help="name of a node (default: show all)")
     parser.add_argument("transition", nargs="?", choices=TRANSITIONS,
-                        help="transition to make (default: show its state)")
+                        help="transition to request (default: show the state)")
     options.namespace(parser)
     options.wait(parser, "for the node")
 

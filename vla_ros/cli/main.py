@@ -1,6 +1,5 @@
-"""The vla-ros command: one module a subcommand, imported only when it is called."""
+"""The vla-ros command: one module for each subcommand, imported when it is called."""
 
-import argparse
 import os
 import signal
 import sys
@@ -14,34 +13,35 @@ from vla_ros.core.text import say
 # name: (module with `arguments(parser)` and `main(args) -> int`, one line of help)
 COMMANDS = {
     "demo": ("vla_ros.cli.demo", "the simulated arm follows three instructions"),
-    "run": ("vla_ros.cli.run", "policy and executor for a real robot (what vla.launch.py starts)"),
-    "serve": ("vla_ros.cli.serve", "a policy for robots on other machines, over openpi's websocket protocol"),
+    "run": ("vla_ros.cli.run", "run policy and executor for a real robot (what vla.launch.py starts)"),
+    "serve": ("vla_ros.cli.serve", "serve a policy to robots on other machines, over openpi's websocket protocol"),
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
     "say": ("vla_ros.cli.say", "give the robot an instruction, or stop it"),
     "e-stop": ("vla_ros.cli.e_stop", "press the e-stop, or reset it"),
-    "lifecycle": ("vla_ros.cli.lifecycle", "states of the nodes, and their transitions"),
-    "console": ("vla_ros.cli.console", "the operator's page in a browser: watch, instruct, stop, record"),
-    "doctor": ("vla_ros.cli.doctor", "whether the robot can move, and why it does not"),
-    "top": ("vla_ros.cli.top", "live view of a running graph"),
-    "eval": ("vla_ros.cli.eval", "success of a policy in the simulator, through the graph, in lockstep"),
-    "demos": ("vla_ros.cli.demonstrate", "let the scripted expert make a dataset of demonstrations"),
+    "takeover": ("vla_ros.cli.takeover", "let a leader arm take over from the policy, or give back"),
+    "lifecycle": ("vla_ros.cli.lifecycle", "show the states of the nodes, or change one"),
+    "console": ("vla_ros.cli.console", "serve the operator's page for a browser: watch, instruct, stop, record"),
+    "doctor": ("vla_ros.cli.doctor", "check whether the robot can move, and why it does not"),
+    "top": ("vla_ros.cli.top", "watch a running graph live"),
+    "eval": ("vla_ros.cli.eval", "measure the success of a policy in the simulator"),
+    "demos": ("vla_ros.cli.demonstrate", "record demonstrations of the scripted expert"),
     "train": ("vla_ros.cli.train", "train a policy from a dataset"),
-    "record": ("vla_ros.cli.record", "record the topics of the robot file to a bag"),
+    "record": ("vla_ros.cli.record", "record the topics of the robot file in a bag"),
     "replay": ("vla_ros.cli.replay", "publish a bag, or evaluate policies on it"),
     "bag": ("vla_ros.cli.bag", "show or repair a bag"),
-    "dataset": ("vla_ros.cli.dataset", "bags to a LeRobot dataset, show or check one"),
-    "export": ("vla_ros.cli.export", "write a checkpoint as LeRobot has it"),
-    "convert": ("vla_ros.cli.convert", "weights that torch.save wrote to a folder of safetensors"),
-    "info": ("vla_ros.cli.info", "what a checkpoint or a robot file is"),
+    "dataset": ("vla_ros.cli.dataset", "make a LeRobot dataset from bags, show or check one"),
+    "export": ("vla_ros.cli.export", "write a checkpoint in LeRobot's format, or as graphs for other programs"),
+    "convert": ("vla_ros.cli.convert", "convert weights written by torch.save to safetensors"),
+    "info": ("vla_ros.cli.info", "show what a file or folder is, and which command opens it"),
     "robot": ("vla_ros.cli.robot", "write a robot file from a URDF and the running graph"),
-    "bench": ("vla_ros.cli.bench", "inference time of a policy, stage by stage"),
+    "bench": ("vla_ros.cli.bench", "measure the inference time of a policy, stage by stage"),
     "rerun": ("vla_ros.cli.rerun", "show a running graph in the Rerun viewer"),
 }
 
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="vla-ros", description=__doc__.splitlines()[0])
+    parser = Parser(prog="vla-ros", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"vla-ros {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, line) in COMMANDS.items():
@@ -57,18 +57,24 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return module.main(args)
     except InputError as error:
-        say(f"vla-ros {name}: {error}", error=True)
-        return 2
+        return _failed(name, error)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
         if error.filename is None:
             raise
-        say(f"vla-ros {name}: {error.filename}: {error.strerror}", error=True)
-        return 2
+        return _failed(name, error, f"{error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         return 130
+
+
+def _failed(name: str, error: Exception, text: str = "") -> int:
+    """Says the error, or `text` in its place; the exit status."""
+    from vla_ros.control.remedies import with_section
+
+    say(f"vla-ros {name}: {with_section(error, text)}", error=True)
+    return 2
 
 
 if __name__ == "__main__":

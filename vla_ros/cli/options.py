@@ -1,7 +1,7 @@
-"""Options that several commands have, each with one name and one meaning."""
+"""Options shared by several commands, each with one name and one meaning."""
 
 import argparse
-from typing import Any
+from typing import Any, NoReturn
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -17,22 +17,28 @@ class _Help(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help, and that of its subcommands, shows defaults."""
+    """A parser whose help, and that of its subcommands, shows defaults. Its errors name their section of the docs."""
 
     def __init__(self, **others: Any) -> None:
         super().__init__(**{"formatter_class": _Help, **others})
 
+    def error(self, message: str) -> NoReturn:
+        from vla_ros.control.error_kinds import OPTIONS
+        from vla_ros.control.remedies import section
+
+        super().error(f"{message} ({section(OPTIONS)})")
+
 
 def robot(parser: Any, **others: Any) -> None:
-    parser.add_argument("--robot", help="robot file, or the name of one that is shipped, such as so101", **others)
+    parser.add_argument("--robot", help="robot file, or the name of a shipped one, such as so101", **others)
 
 
-def namespace(parser: Any, whose: str = "of the nodes and of the robot's topics") -> None:
+def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:
     parser.add_argument("--namespace", default="", help=whose)
 
 
 def wait(parser: Any, what: str) -> None:
-    parser.add_argument("--wait", type=float, default=10.0, metavar="S", help=f"s to wait {what}")
+    parser.add_argument("--wait", type=float, default=10.0, metavar="S", help=f"time to wait {what}, s")
 
 
 def output(parser: Any, words: str, **others: Any) -> None:
@@ -45,11 +51,11 @@ def device(parser: Any, default: str | None = "auto") -> None:
 
 def dtype(parser: Any, default: str | None = "auto") -> None:
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default=default,
-                        help="of the weights" + ("" if default else " (default: auto)"))
+                        help="data type of the weights" + ("" if default else " (default: auto)"))
 
 
 def threads(parser: Any) -> None:
-    parser.add_argument("--threads", type=int, default=0, help="of the CPU (default: torch's)")
+    parser.add_argument("--threads", type=int, default=0, help="number of CPU threads (default: torch's)")
 
 
 def engine(parser: Any, default: str | None = "torch") -> None:
@@ -58,7 +64,8 @@ def engine(parser: Any, default: str | None = "torch") -> None:
 
 
 def num_steps(parser: Any) -> None:
-    parser.add_argument("--num-steps", type=int, metavar="N", help="denoising steps (default: the checkpoint's)")
+    parser.add_argument("--num-steps", type=int, metavar="N",
+                        help="number of denoising steps (default: the checkpoint's)")
 
 
 def use_sim_time(parser: Any, words: str) -> None:
@@ -66,9 +73,10 @@ def use_sim_time(parser: Any, words: str) -> None:
 
 
 def duration(parser: Any) -> None:
-    parser.add_argument("--duration", type=float, default=0.0, metavar="S", help="end after so many s; 0: never")
+    parser.add_argument("--duration", type=float, default=0.0, metavar="S",
+                        help="time after which the command ends, s; 0: never")
 
 
 def params(parser: Any) -> None:
     parser.add_argument("--params", action="append", default=[], metavar="FILE",
-                        help="parameter file of the nodes, may be repeated; options that are given win over it")
+                        help="parameter file for the nodes, may be repeated; command-line options take precedence")

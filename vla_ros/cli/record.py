@@ -1,8 +1,9 @@
-"""Record the topics of a robot file, chunks, commands, status and the instruction to a bag. Ctrl-C finishes it.
+"""Record the topics of a robot file, chunks, commands, status and instructions in a bag. Ctrl-C finishes the bag.
 
     vla-ros record --robot so101 -o pushes --compressed-images
 
-s, f or a and Enter say how the last instruction ended: success, failure, aborted.
+Type s, f or a and Enter to say how the last instruction ended: success, failure or aborted. Words after the
+letter say why.
 """
 
 import argparse
@@ -19,35 +20,49 @@ from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_line
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_robot
-from vla_ros.core.text import say
+from vla_ros.core.text import plain, say
+
+_ASK_PERIOD = 0.5  # s; a task says itself how it ended, right after its end
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, required=True)
     options.output(parser, "folder of the bag (default: ROBOT_DATE_TIME)", default="")
-    parser.add_argument("--topics", nargs="*", default=[], metavar="TOPIC", help="more topics to record")
-    options.namespace(parser, "of the robot's topics")
-    parser.add_argument("--compressed-images", action="store_true", help="store raw images compressed")
-    parser.add_argument("--image-format", choices=FORMATS, default="jpeg", help="with --compressed-images")
-    parser.add_argument("--image-quality", type=int, default=95, help="of jpeg, 1 to 100")
-    parser.add_argument("--compression", choices=list(COMPRESSIONS), default="none", help="of the chunks in the files")
-    parser.add_argument("--max-file-size", type=float, default=0.0, metavar="MB", help="split beyond this size")
-    parser.add_argument("--max-file-duration", type=float, default=0.0, metavar="S", help="split after this time")
-    parser.add_argument("--buffer-size", type=float, default=512.0, metavar="MB", help="for a slow disk")
-    parser.add_argument("--min-free-disk", type=float, default=500.0, metavar="MB", help="end when less is free")
+    parser.add_argument("--topics", nargs="*", default=[], metavar="TOPIC", help="additional topics to record")
+    options.namespace(parser, "namespace of the robot's topics")
+    parser.add_argument("--compressed-images", action="store_true", help="compress raw images")
+    parser.add_argument("--image-format", choices=FORMATS, default="jpeg",
+                        help="image format, with --compressed-images")
+    parser.add_argument("--image-quality", type=int, default=95, help="JPEG quality, 1 to 100")
+    parser.add_argument("--compression", choices=list(COMPRESSIONS), default="none",
+                        help="compression of the chunks in the files")
+    parser.add_argument("--max-file-size", type=float, default=0.0, metavar="MB",
+                        help="start a new file beyond this size; 0: never")
+    parser.add_argument("--max-file-duration", type=float, default=0.0, metavar="S",
+                        help="start a new file after this time; 0: never")
+    parser.add_argument("--buffer-size", type=float, default=512.0, metavar="MB",
+                        help="memory for messages that are not written yet")
+    parser.add_argument("--min-free-disk", type=float, default=500.0, metavar="MB",
+                        help="stop recording when less disk space is free")
+    parser.add_argument("--outcomes", action="store_true", help="ask how each instruction ended, and count at the end")
+    parser.add_argument("--by", default="operator", metavar="NAME", help="who gives the outcomes, with the keys")
+    parser.add_argument("--keep-last", type=float, default=0.0, metavar="S",
+                        help="keep only so much, in memory, and write it to a bag after a failure")
     options.use_sim_time(parser, "use simulated time, record /clock")
 
 
-def _take_marks(node: Any) -> None:
+def _take_marks(node: Any, by: str) -> None:
     """Reads keys until there are no more of them."""
     meanings = {"s": 1, "success": 1, "f": 2, "failure": 2, "a": 3, "aborted": 3}  # the constants of Outcome.msg
     try:
         for line in sys.stdin:
-            if (word := line.strip().lower()) in meanings:
-                node.mark(meanings[word])
-                say(f"noted: {OUTCOMES[meanings[word]]}")
+            word, _, why = line.strip().partition(" ")
+            if (outcome := meanings.get(word.lower())) is not None:
+                node.mark(outcome, by, why.strip())
+                say(f"noted: {OUTCOMES[outcome]}{f': {why.strip()}' if why else ''}")
             elif word:
-                say("s, f or a: how the last instruction ended (success, failure, aborted); Ctrl-C ends the recording")
+                say("s, f or a, and why: how the last instruction ended (success, failure, aborted); Ctrl-C ends the "
+                    "recording")
     except (OSError, ValueError):  # in the background a terminal cannot be read
         pass
 
@@ -55,8 +70,13 @@ def _take_marks(node: Any) -> None:
 def main(args: argparse.Namespace) -> int:
     from rclpy.lifecycle import TransitionCallbackReturn
     from rclpy.parameter import Parameter
+    from rclpy.serialization import deserialize_message
+    from std_msgs.msg import String
 
+    from vla_ros.bags.judged import Judgements
+    from vla_ros.bags.streams import INSTRUCTION, OUTCOME
     from vla_ros.graph.process import check_namespace
+    from vla_ros.msg import Outcome
     from vla_ros.nodes.base import spin_node
     from vla_ros.nodes.recorder_node import RecorderNode, RecorderParameters
     from vla_ros.nodes.security import enclave_arguments
@@ -67,6 +87,28 @@ def main(args: argparse.Namespace) -> int:
 
     class CommandLineRecorder(RecorderNode):
         """A recorder that ends the program when it cannot record."""
+
+        judgements = Judgements()
+
+        def heard(self, name: str, data: bytes) -> None:
+            super().heard(name, data)
+            try:
+                said = deserialize_message(data, {INSTRUCTION: String, OUTCOME: Outcome}[name])
+            except Exception:  # another stream, or foreign bytes, which are recorded as they are
+                return
+            if isinstance(said, String):
+                self.judgements.instructed(said.data.strip())
+            else:
+                self.judgements.judged(OUTCOMES.get(said.outcome, ""), said.instruction.strip())
+
+        def ask(self) -> None:
+            for one in self.judgements.unasked():
+                say(f"how did {plain(one.instruction)!r} end? s, f or a, and why")
+
+        def deactivate(self) -> None:
+            super().deactivate()
+            if args.outcomes:
+                say(f"outcomes: {self.judgements}")
 
         def refused(self, reason: str) -> None:
             self.reason = reason
@@ -85,8 +127,10 @@ def main(args: argparse.Namespace) -> int:
             if trigger() != TransitionCallbackReturn.SUCCESS:
                 node.destroy_node()
                 raise InputError(node.reason)
+        if args.outcomes:
+            node.create_steady_timer(_ASK_PERIOD, node.ask)
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # reading must not stop a recorder in the background
-        threading.Thread(target=_take_marks, args=(node,), name="marks", daemon=True).start()
+        threading.Thread(target=_take_marks, args=(node, args.by), name="marks", daemon=True).start()
         return node
 
     return spin_node(make, enclave_arguments("recorder_node"))

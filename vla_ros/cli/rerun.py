@@ -3,7 +3,7 @@
     vla-ros rerun --robot so101                  # opens the viewer
     vla-ros rerun --robot so101 --save run.rrd   # writes a file instead
 
-Needs the optional package: pip install vla_ros[view]. It only listens.
+It needs an optional package (pip install vla_ros[view]) and only listens.
 """
 
 import argparse

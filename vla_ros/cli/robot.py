@@ -2,7 +2,8 @@
 
     vla-ros robot new --urdf my_arm.urdf -o my_arm.yaml
 
-What neither says stands in the file as a comment that begins with "fill in". It only listens to the graph.
+Values that neither provides are marked in the file with a comment that begins with "fill in". The command only listens
+to the graph.
 """
 
 import argparse
@@ -29,12 +30,14 @@ _FILL = "# fill in:"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="action", required=True, metavar="new")
-    new = commands.add_parser("new", help="a robot file from a URDF and the running graph")
-    new.add_argument("--urdf", type=Path, required=True, help="of the robot; of xacro what `xacro FILE` prints")
+    new = commands.add_parser("new", help="write a robot file from a URDF and the running graph")
+    new.add_argument("--urdf", type=Path, required=True,
+                     help="URDF of the robot; for xacro, the output of `xacro FILE`")
     options.output(new, "file to write (default: print it)", type=Path)
-    new.add_argument("--name", default="", help="of the robot (default: what the URDF says)")
+    new.add_argument("--name", default="", help="name of the robot (default: from the URDF)")
     options.namespace(new, "of the robot's topics")
-    new.add_argument("--wait", type=float, default=5.0, metavar="S", help="s to listen to the graph; 0: not at all")
+    new.add_argument("--wait", type=float, default=5.0, metavar="S",
+                     help="time to listen to the graph, s; 0: do not listen")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -1,10 +1,10 @@
-"""Policy and executor for a real robot: what vla.launch.py starts, as processes of this command.
+"""Run policy and executor for a real robot: the nodes of vla.launch.py, as processes of this command.
 
     vla-ros run --policy CHECKPOINT --robot my_robot.yaml
     vla-ros say "touch the red cube"
 
-The robot's drivers run already: cameras, joint states and controllers on the topics of the robot file. Ctrl-C ends
-the nodes: the robot brakes within its limits first.
+The robot's drivers must be running: cameras, joint states and controllers on the topics of the robot file. Ctrl-C ends
+the nodes, after the robot has braked within its limits.
 """
 
 import argparse
@@ -28,10 +28,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.dtype(parser, default=None)
     options.engine(parser, default=None)
     options.num_steps(parser)
-    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"), help="blending of chunks (default: ensemble)")
-    parser.add_argument("--instruction", default="", help="publish it once everything is active")
-    parser.add_argument("--dry-run", action="store_true", help="everything but the commands; so does a parameter file")
-    parser.add_argument("--inactive", action="store_true", help="configure only; activate the executor yourself")
+    parser.add_argument("--mode", choices=("ensemble", "latest", "rtc"),
+                        help="how overlapping chunks are blended (default: ensemble)")
+    parser.add_argument("--instruction", default="", help="instruction to publish once everything is active")
+    parser.add_argument("--dry-run", action="store_true",
+                        help="do everything except publish commands; a parameter file can ask for it too")
+    parser.add_argument("--inactive", action="store_true", help="configure the nodes without activating them")
     options.namespace(parser)
     options.params(parser)
     options.use_sim_time(parser, "the robot is a simulator that publishes /clock")

@@ -3,11 +3,11 @@
     vla-ros say "pick up the red cube"
     vla-ros say --stop
 
-After a stop of more than 2 s the robot waits for the instruction, the same or another (`resume` of executor_node).
---stop waits for nobody, and repeats itself until the executor has heard it. Where neither node is there (while a person
-demonstrates), whoever listens is told, a recorder for example.
-As `ros2 topic pub --once -w 3 /instruction std_msgs/msg/String "data: 'pick up the red cube'"`, but it waits for the
-nodes by name and says whether they follow. `vla-ros task` waits for the result too.
+After a stop of more than 2 s the robot moves again once an instruction is given, the same or a new one (parameter
+`resume` of executor_node). --stop does not wait for the nodes; it is repeated until the executor has heard it. If
+neither node is running (while a person demonstrates), the instruction goes to whoever listens, such as a recorder.
+Like `ros2 topic pub --once -w 3 /instruction std_msgs/msg/String "data: 'pick up the red cube'"`, but it waits for the
+nodes by name and says whether they follow. `vla-ros task` also waits for the result.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _REPEAT = 0.05  # s between two stops until one is followed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("instruction", nargs="?", metavar="TEXT", help="the instruction, a sentence")
+    parser.add_argument("instruction", nargs="?", metavar="TEXT", help="instruction, a sentence")
     parser.add_argument("--stop", action="store_true", help="take the instruction back: the robot brakes and holds")
     options.namespace(parser)
     options.wait(parser, "for the nodes, and again for them to follow")

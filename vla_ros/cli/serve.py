@@ -3,8 +3,8 @@
     vla-ros serve CHECKPOINT --robot so101 --port 8000
     vla-ros serve CHECKPOINT --robot so101 --host 0.0.0.0 --token-file token --certificate server.pem --key server.key
 
-It speaks openpi's websocket protocol: `policy: ws://HOST:8000` of policy_node, and openpi-client's
-WebsocketClientPolicy. State and actions are the joints of the robot file, rad or m, in its order.
+It uses openpi's websocket protocol. Clients are policy_node (`policy: ws://HOST:8000`) and WebsocketClientPolicy of
+openpi-client. State and actions are the joints of the robot file, in rad or m, in its order.
 """
 
 import argparse
@@ -26,21 +26,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, default="so101")
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen on (default: 127.0.0.1, this machine alone; 0.0.0.0: all)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    parser.add_argument("--token-file", metavar="FILE", help="clients must send its first line")
-    parser.add_argument("--certificate", metavar="PEM", help="TLS (wss://): the server's certificate and those above")
-    parser.add_argument("--key", metavar="PEM", help="its private key (default: in the file of the certificate)")
-    parser.add_argument("--keys", metavar="YAML", help="names of the entries, as `keys` of a policy file")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
+    parser.add_argument("--token-file", metavar="FILE",
+                        help="file whose first line is the token that clients must send")
+    parser.add_argument("--certificate", metavar="PEM", help="certificate chain of the server, for TLS (wss://)")
+    parser.add_argument("--key", metavar="PEM", help="private key of the certificate (default: in the same file)")
+    parser.add_argument("--keys", metavar="YAML", help="file with the names of the entries, as `keys` of a policy file")
     parser.add_argument("--clients", type=int, default=4,
-                        help="at a time; a policy that remembers is warmed up for each (default: 4)")
+                        help="robots served at a time; a policy with memory is warmed up for each (default: 4)")
     parser.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     options.device(parser)
     options.dtype(parser)
     options.engine(parser)
     options.num_steps(parser)
-    parser.add_argument("--compile", action="store_true", help="fuse operations with torch.compile; minutes to start")
+    parser.add_argument("--compile", action="store_true",
+                        help="fuse operations with torch.compile; starting then takes minutes")
     options.threads(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the random numbers that actions are sampled with")
+    parser.add_argument("--seed", type=int, default=0, help="seed for sampling actions")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -18,11 +18,11 @@ from vla_ros.core.text import plain
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("instruction", help="the instruction, a sentence")
+    parser.add_argument("instruction", help="instruction, a sentence")
     parser.add_argument("--time-limit", type=float, default=0.0, metavar="S",
-                        help="s for the task; 0: no limit (default)")
+                        help="time allowed for the task, s; 0: no limit (default)")
     parser.add_argument("--success-topic", default="", help="std_msgs/Bool that ends the task with success when true")
-    options.namespace(parser, "of task_node")
+    options.namespace(parser, "namespace of task_node")
     options.wait(parser, "for task_node")
 
 

@@ -1,8 +1,8 @@
-"""Live view of a running graph: states, rates, latencies, chunks on a time line, refusals and limits.
+"""Watch a running graph live: states, rates, latencies, chunks on a time line, refusals and limits.
 
     vla-ros top
 
-Without a terminal it prints a line whenever a state changes. Ctrl-C ends it; it only listens.
+If the output is not a terminal, it prints a line whenever a state changes. It only listens. Ctrl-C ends it.
 """
 
 import argparse
@@ -94,9 +94,26 @@ def joints_table(status: Any) -> Any:
     return table
 
 
+def view(watch: Any, chunks: Chunks) -> list[Any]:
+    """What is shown in a terminal."""
+    from vla_ros.graph.watch import LONGEST, grid
+
+    executor = watch.executor
+    lines = [grid(watch.rows()), f"\nchunks, {chunks.rate():.1f} Hz"]
+    if executor is not None:
+        lines.append("\n".join(timeline(list(chunks.newest), stamp_ns(executor))) or "none yet")
+        refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=False)
+        words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
+        lines += [f"\nrefused: {plain(words, LONGEST)}", plain(executor.last_refusal, LONGEST)]
+        lines.append(joints_table(executor))
+        if math.isfinite(executor.progress_age):
+            lines.append(f"\nlast progress {executor.progress_age:.1f} s ago")
+    return lines
+
+
 def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.peer import peer
-    from vla_ros.graph.watch import LONGEST, Display, Watch, grid
+    from vla_ros.graph.watch import Display, Watch
 
     with peer(args.namespace, enclave="viewer") as graph:
         watch, chunks = Watch(graph), Chunks(graph)
@@ -105,16 +122,6 @@ def main(args: argparse.Namespace) -> int:
         console.print(discovery_line(), soft_wrap=True)
         with Display(console) as display:
             while end is None or time.monotonic() < end:
-                executor = watch.executor
-                lines = [grid(watch.rows()), f"\nchunks, {chunks.rate():.1f} Hz"]
-                if executor is not None:
-                    lines.append("\n".join(timeline(list(chunks.newest), stamp_ns(executor))) or "none yet")
-                    refusals = zip(executor.refusal_reasons, executor.refusal_counts, strict=False)
-                    words = ", ".join(f"{count} {reason}" for reason, count in refusals if count) or "none"
-                    lines += [f"\nrefused: {plain(words, LONGEST)}", plain(executor.last_refusal, LONGEST)]
-                    lines.append(joints_table(executor))
-                    if math.isfinite(executor.progress_age):
-                        lines.append(f"\nlast progress {executor.progress_age:.1f} s ago")
-                display.show(lines, watch.summary() or "nothing heard yet")
+                display.show(view(watch, chunks), watch.summary() or "nothing heard yet")
                 time.sleep(0.1)
     return 0

@@ -1,8 +1,9 @@
 """Train a policy from a LeRobot dataset.
 
     vla-ros train --config config/train/pi0_tiny.yaml --dataset DIR --output DIR
-    vla-ros train --config ... --resume                        go on after an interruption, with the same losses
+    vla-ros train --config ... --resume                        continue after an interruption, with the same losses
     vla-ros train --config ... --start CKPT --statistics keep  fine-tune a checkpoint
+    vla-ros train --config ... --start CKPT --statistics keep --corrections 4    persons count four times
     vla-ros train --config config/train/distill.yaml --distill CKPT --steps-out 1    the same answers in one step
     torchrun --nproc-per-node N -m vla_ros.cli.main train --config ...
 """
@@ -16,18 +17,20 @@ from vla_ros.training.config import STATISTICS, TrainConfig
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, help="YAML file of the run (config/train/*.yaml)")
+    parser.add_argument("--config", required=True, help="training configuration, YAML (config/train/*.yaml)")
     parser.add_argument("--dataset", help="LeRobot dataset folder, instead of the config's")
     options.output(parser, "folder of the run, instead of the config's")
     parser.add_argument("--start", help="checkpoint folder or policy file to start from, instead of fresh weights")
-    parser.add_argument("--statistics", choices=STATISTICS, help="with --start: whose normalisation")
+    parser.add_argument("--statistics", choices=STATISTICS, help="with --start: which normalisation statistics to use")
+    parser.add_argument("--corrections", type=float, metavar="WEIGHT",
+                        help="draw the frames of persons so many times as often as a policy's")
     parser.add_argument("--distill", metavar="CKPT",
-                        help="learn what this checkpoint answers, in --steps-out denoising steps")
+                        help="train to reproduce the answers of this checkpoint in --steps-out denoising steps")
     parser.add_argument("--steps-out", type=int, help="with --distill: denoising steps (default: 1)")
     parser.add_argument("--steps", type=int, help="optimiser steps, instead of the config's")
-    parser.add_argument("--resume", action="store_true", help="go on from the last saved state of the output folder")
+    parser.add_argument("--resume", action="store_true", help="continue from the last saved state in the output folder")
     options.device(parser)
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--threads", type=int, help="number of CPU threads (default: torch's)")
     parser.add_argument("--cache", help="folder for decoded images (default: .cache in the dataset)")
 
 
@@ -37,7 +40,8 @@ def main(args: argparse.Namespace) -> int:
     from vla_ros.training.processes import Processes
     from vla_ros.training.trainer import Trainer
 
-    overrides = {name: getattr(args, name) for name in ("dataset", "output", "start", "statistics", "steps")}
+    names = ("dataset", "output", "start", "statistics", "steps", "corrections")
+    overrides = {name: getattr(args, name) for name in names}
     if args.distill:
         if args.start or args.statistics:
             raise InputError("--distill: expected without --start and --statistics, which it stands for")

@@ -1,1 +1,1 @@
-"""Executing chunks: timeline, blending, interpolation, safety (numpy only, no clock, no ROS)."""
+"""Execution of chunks: timeline, blending, interpolation, limits and watchdogs (numpy only, no clock, no ROS)."""

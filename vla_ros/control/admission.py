@@ -1,4 +1,4 @@
-"""Is a chunk fit to be followed? The whole message is checked before any of it is used."""
+"""Checks whether a chunk may be followed. The whole message is checked before any of it is used."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -45,6 +45,7 @@ class Reason(StrEnum):
     INACTIVE = "inactive"  # the executor is not active
     STOPPED = "stopped"  # a watchdog has stopped the executor
     E_STOPPED = "e_stopped"  # the e-stop is latched
+    TAKEN_OVER = "taken_over"  # a source commands in place of the policy
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Many predictions for one instant become one: ensemble, latest, rtc."""
+"""Blends the predictions of several chunks for one instant into one: ensemble, latest, rtc."""
 
 import numpy as np
 
@@ -12,6 +12,12 @@ def ensemble_weights(count: int, m: float) -> np.ndarray:
     exponent = -m * np.arange(count)
     weights = np.exp(exponent - exponent.max())  # the greatest is 1: no overflow for any m
     return weights / weights.sum()
+
+
+def fade(f: float, span: float, offset: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What is left of an offset (J,) and its velocity (J,) at the share `f` of `span` s: a cubic takes both to zero."""
+    g, way = 1.0 - f, velocity * span
+    return g * g * ((1.0 + 2.0 * f) * offset + f * way), (g * (1.0 - 3.0 * f) * way - 6.0 * f * g * offset) / span
 
 
 class Blender:
@@ -82,13 +88,10 @@ class Blender:
         """(J,) position and (J,) velocity with the fade that is under way added."""
         if self._fade is None:
             return position, velocity
-        start, offset, offset_velocity = self._fade
+        start, *offsets = self._fade
         f = (now_ns - start) * 1e-9 / self.crossfade
         if not 0 <= f < 1:
             self._fade = None
             return position, velocity
-        g, way = 1.0 - f, offset_velocity * self.crossfade
-        return (
-            position + g * g * ((1.0 + 2.0 * f) * offset + f * way),
-            velocity + (g * (1.0 - 3.0 * f) * way - 6.0 * f * g * offset) / self.crossfade,
-        )
+        away, faster = fade(f, self.crossfade, *offsets)
+        return position + away, velocity + faster

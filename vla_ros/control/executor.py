@@ -1,4 +1,4 @@
-"""The executor without ROS: fed with messages and time, it gives commands."""
+"""The executor without ROS: it takes messages and the time, and returns commands."""
 
 from collections.abc import Mapping, Sequence
 from itertools import compress
@@ -17,6 +17,7 @@ from vla_ros.control.settings import Command, Settings
 from vla_ros.control.start import Start
 from vla_ros.control.status import Seen, Status
 from vla_ros.control.supervisor import Cause, State, Supervisor
+from vla_ros.control.takeover import Takeover
 from vla_ros.control.timeline import Predictions, Timeline
 from vla_ros.control.timing import CommandTime, Timing
 from vla_ros.control.tool import ToolControl
@@ -66,6 +67,8 @@ class Executor:
         discrete = np.append(limits.discrete, np.zeros(self._tool.width, dtype=bool))
         self.blender = Blender(settings.mode, discrete, settings.ensemble_m, fade)
         self.limiter = Limiter(limits, 1.0 / control_rate)
+        self.takeover = Takeover(limits, settings)
+        self._by_pose = isinstance(tool, PoseArm)
         self.monitor = Monitor(limits, settings.monitor_window, settings.reversal_limit)
         self.instruction = ""
         self.instruction_id = 0
@@ -100,6 +103,7 @@ class Executor:
         self._resumption.told(self.instruction_id != 0)
         if not self.instruction_id:
             self._forget_chunks()
+            self.takeover.pause("the instruction is empty")
 
     def add_chunk(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
         """What became of a chunk that arrived."""
@@ -132,6 +136,7 @@ class Executor:
     def e_stop(self, message: str) -> None:
         """Latch the e-stop, active or not."""
         self.supervisor.e_stop(message)
+        self.takeover.pause("e-stop")
         self._forget_chunks()
 
     def reset_e_stop(self, now_ns: int) -> None:
@@ -174,6 +179,25 @@ class Executor:
             else:
                 self._watchdogs.recovered(Cause.RIVAL, now_ns)
 
+    def take_over(self, by: str, now_ns: int) -> None:
+        """From now on the robot goes where `takeover` hears that it should. `by`: who says so. Raises InputError."""
+        state, cause, message = self.state
+        if state in (State.INACTIVE, State.E_STOPPED, State.STOPPED) or self._stopping:
+            said = [state.name, cause.name if cause else "", message]
+            raise InputError(f"{by}: the executor is {', '.join(filter(None, said))}; expected it active, not stopped")
+        if self._by_pose:
+            raise InputError(f"{by}: joint positions, and this robot's tool is commanded; expected a robot file with a "
+                             "command group of joints")
+        self.takeover.take(by, now_ns)
+        self._forget_chunks()
+
+    def give_back(self, now_ns: int) -> None:
+        """The policy goes on with its next chunk, of what it sees from now on."""
+        if self.takeover.by:
+            self.takeover.end()
+            self.supervisor.not_before_ns = now_ns
+            self._forget_chunks()
+
     # Lifecycle
 
     def activate(self, now_ns: int) -> None:
@@ -185,6 +209,7 @@ class Executor:
             raise InputError(f"e-stop is latched ({self.supervisor.e_stop_message}), expected a reset first")
         self._start.ask(now_ns)
         self.supervisor.clear()
+        self.takeover.end()
         self._start_over()
         self.monitor.clear()
         self._watchdogs.following.clear()
@@ -211,6 +236,7 @@ class Executor:
     def begin_stop(self) -> None:
         """From now on brake only, until `at_rest`; then `deactivate`."""
         self._stopping = True
+        self.takeover.end()
         self._forget_chunks()
 
     @property
@@ -222,6 +248,7 @@ class Executor:
         """No more commands."""
         self._active = self._stopping = False
         self.supervisor.clear()
+        self.takeover.end()
         self._forget_chunks()
         self._tool.silent()
 
@@ -255,7 +282,7 @@ class Executor:
         following, measured = self._live is not None, self.joint_states.position
         self.monitor.tick(steady_ns, self.instruction_id, following, position, measured, self.limiter.limited)
         command = Command(self._time.stamp_ns, position, self.limiter.braking(self._most), self._reach_in(position),
-                          self.limiter.velocity, following, self.interval)
+                          self.limiter.velocity, following or self.takeover.following, self.interval)
         self._start.commanded(command, steady_ns)
         self._tool.commanded(command)
         return command
@@ -290,7 +317,7 @@ class Executor:
 
     def _step(self, at_ns: int, dt: float) -> np.ndarray:
         """(J,) the command for `at_ns`, `dt` s after the one before."""
-        target = self._target(at_ns)
+        target = self._target(at_ns, dt)
         if target is None:
             self._caught_up = False
         if self._starting or dt <= 0:
@@ -311,19 +338,25 @@ class Executor:
         self, position: np.ndarray, velocity: np.ndarray, at_ns: int, dt: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
-        position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
-        if self._live.partial:  # brake the joints that no chunk contains, then repeat their last command
+        if self._live is not None:
+            position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
+        if self._live is None or self._live.partial:  # brake joints that nothing is said of, then repeat their command
             held, (place, slower) = np.isnan(position), self.limiter.held(dt)
             position, velocity = np.where(held, place, position), np.where(held, slower, velocity)
         if self._base and (driven := self._base.velocities(at_ns)) is not None:
             position[self._base.columns], velocity[self._base.columns] = driven, 0.0
         return position, velocity
 
-    def _target(self, at_ns: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """(J,) position and (J,) velocity to follow at `at_ns`, with the tool's pose behind them; None brakes."""
+    def _target(self, at_ns: int, dt: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """(J,) position and (J,) velocity to follow at `at_ns`, with the tool's pose behind them; None brakes.
+
+        `dt`: s since the last command.
+        """
         self._live = None
         if self.supervisor.stopped or self._stopping or self.limiter.stopping or not self.heard:
             return None
+        if self.takeover.by:
+            return self.takeover.target(self.limiter.position, self.limiter.velocity, dt) if dt > 0 else None
         self.timeline.prune(at_ns)
         self._live = self.timeline.predictions(at_ns)
         if self._live is None:
@@ -341,6 +374,7 @@ class Executor:
         self._watchdogs.place(now_ns)
         if self._watchdogs.clock(time, now_ns):
             self.joint_states.clear()
+            self.takeover.clear()
             self._tool.clear()
             if self._base:
                 self._base.clear()
@@ -350,7 +384,11 @@ class Executor:
         self._find_again(now_ns)
         self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
-        self._resumption.tick(steady_ns, now_ns, self.instruction_id != 0, self._live is not None)
+        self.takeover.watch(now_ns)
+        if self.supervisor.stopped:
+            self.takeover.pause(self.supervisor.worst[1])
+        following = self._live is not None or self.takeover.following
+        self._resumption.tick(steady_ns, now_ns, self.instruction_id != 0, following)
 
     def _find_again(self, now_ns: int) -> None:
         """A tool that stayed behind, stopped, and does not come by itself, is commanded where it is from now on."""
@@ -392,6 +430,8 @@ class Executor:
         cause, message = self.supervisor.worst
         if cause not in (Cause.NONE, Cause.POLICY_GONE):
             return Refusal(Reason.STOPPED, f"{cause.name}: {message}")
+        if self.takeover.by:
+            return Refusal(Reason.TAKEN_OVER, f"by {self.takeover.by}")
         return None
 
     @property
@@ -404,6 +444,10 @@ class Executor:
         cause, message = self.supervisor.worst
         if cause != Cause.NONE:
             return State.STOPPED, cause, message
+        if by := self.takeover.by:
+            if why := self.takeover.paused:
+                return State.HOLDING, Cause.TAKEOVER_PAUSED, f"{by} has taken over and is not followed: {why}"
+            return State.TAKEN_OVER, Cause.NONE, f"{by} has taken over"
         if self._live is None:
             cause = Cause.NO_CHUNK
             message = "no live chunk" if self.heard else "first commands are on their way"
@@ -429,6 +473,7 @@ class Executor:
             cause=cause,
             message=message,
             mode=self.settings.mode,
+            taken_over_by=self.takeover.by,
             instruction=self.instruction,
             instruction_id=self.instruction_id,
             names=self.limits.names,

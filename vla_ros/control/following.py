@@ -1,4 +1,4 @@
-"""Does the robot go where it is commanded? A controller that refuses what it gets says so to nobody else."""
+"""Checks that the robot follows its commands: a controller that refuses them does not report it."""
 
 from collections import deque
 

@@ -1,4 +1,4 @@
-"""Between the rows of a chunk: linear, or cubic without overshoot."""
+"""Interpolation between the rows of a chunk: linear, or cubic without overshoot."""
 
 import numpy as np
 

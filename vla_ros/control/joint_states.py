@@ -1,4 +1,4 @@
-"""What the executor knows of the measured positions: the newest, as far as they can be believed."""
+"""The newest measured positions of the joints, without those that are not credible."""
 
 from collections.abc import Sequence
 

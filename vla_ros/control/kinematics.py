@@ -1,4 +1,4 @@
-"""Where the links of a robot are: forward kinematics over the tree of a URDF."""
+"""Forward kinematics over the tree of a URDF."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The limits that every command obeys: robot file and URDF merged, the stricter wins and is named."""
+"""The limits of all commands, from robot file and URDF: the stricter one applies, and it is known which that is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

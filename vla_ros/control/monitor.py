@@ -1,4 +1,4 @@
-"""What the motion of the last seconds says about the policy that asks for it."""
+"""Statistics of the motion of the last seconds, as a sign of how well the policy does."""
 
 from collections import deque
 

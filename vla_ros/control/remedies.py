@@ -1,25 +1,14 @@
-"""What people are told, why it is said and what to do: the catalogue behind docs/troubleshooting.md.
+"""The catalogue of docs/troubleshooting.md: each message, its cause, and what to do.
 
-`scripts/reference.py` writes the page; `vla-ros run`, `top` and `say` name the section of what they show.
+`scripts/reference.py` writes the page; `vla-ros run`, `top` and `say` name the section of what they show, and errors
+end with theirs (`error_kinds`).
 """
 
-from dataclasses import dataclass
-
 from vla_ros.control.admission import Reason
+from vla_ros.control.error_kinds import KINDS, Remedy, kind_of
 from vla_ros.control.supervisor import Cause, State
 
 PAGE = "docs/troubleshooting.md"
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """`says`: words of the message, as the code has them; empty where the title is all that is shown."""
-
-    why: str
-    do: str
-    says: str = ""
-
-
 STATES = {
     State.UNCONFIGURED: Remedy(
         "executor_node has not read its robot file yet, or has refused it; the status says why.",
@@ -36,6 +25,12 @@ STATES = {
         "Look at the robot, release the button, then `vla-ros e-stop --reset`. The next chunk moves the robot "
         "again.",
     ),
+    State.TAKEN_OVER: Remedy(
+        "A leader arm, or whatever publishes on `takeover_topic`, commands in place of the policy, whose chunks are "
+        "refused as `taken_over`.",
+        "`vla-ros takeover --end` gives back; the policy goes on with what it sees from then on.",
+        "has taken over",
+    ),
 }
 CAUSES = {
     Cause.NO_CHUNK: Remedy(
@@ -47,6 +42,13 @@ CAUSES = {
         "no live chunk",
     ),
     Cause.NO_INSTRUCTION: Remedy("Nobody has said what to do.", "`vla-ros say TEXT`.", "no instruction"),
+    Cause.TAKEOVER_PAUSED: Remedy(
+        "A source has taken over and is not followed any more: the robot stopped meanwhile, the source fell silent or "
+        "says what cannot be, or the instruction was taken back. Neither it nor the policy moves the robot.",
+        "`vla-ros takeover` follows it again, from where the robot is; `vla-ros takeover --end` gives back to the "
+        "policy.",
+        "has taken over and is not followed",
+    ),
     Cause.STALE_JOINT_STATES: Remedy(
         "A joint of the robot file has no position younger than `joint_state_timeout`: its driver has ended, is "
         "slower, calls the joint something else, or its computer has another time.",
@@ -102,6 +104,7 @@ CAUSES = {
         "moves when the instruction is given again",
     ),
 }
+_AT_ACTIVATION = (Cause.STALE_JOINT_STATES, Cause.FOLLOWING_ERROR, Cause.RIVAL)  # it is refused for them as well
 _UNITS = (
     "Wrong units are the usual reason: degrees in place of rad, or the gripper's range; see `scale` of the policy file."
 )
@@ -193,13 +196,15 @@ REASONS = {
         "See that cause above.",
     ),
     Reason.E_STOPPED: Remedy("The e-stop is latched.", "See e stopped above."),
+    Reason.TAKEN_OVER: Remedy("Somebody has taken over.", "See taken over above."),
 }
 POLICY = {
     "waiting": Remedy(
         "A camera, joint states or another stream is missing, old, or of another type; the message names topic and "
         "publisher.",
         "Start the driver, or correct topic and `encoding` in the robot file. A slow camera needs a larger "
-        "`max_age`.",
+        "`max_age`. Pictures that are old now and then, on a busy machine, do not fit the middleware's shared memory: "
+        "docs/runtime.md, “Pictures that do not arrive”.",
         "nobody publishes",
     ),
     "failed": Remedy(
@@ -220,6 +225,22 @@ SAID = {
     "did not listen within": Remedy(
         "The nodes are not running, on another ROS_DOMAIN_ID, or cannot be discovered.",
         "`ros2 node list`; the first line of each command says domain and discovery range, which must agree.",
+    ),
+    "no server within": Remedy(
+        "task_node does not run, is on another ROS_DOMAIN_ID, or cannot be discovered.",
+        "`vla-ros run` starts it; the first line of each command says domain and discovery range, which must agree.",
+    ),
+    "not followed by": Remedy(
+        "The node has the instruction and does not follow it: it is not active, waits for an input, or is stopped.",
+        "`vla-ros top` says what it waits for.",
+    ),
+    "nobody publishes": Remedy(
+        "The robot file names a topic that no node publishes: the driver does not run, or calls it something else.",
+        "Start the driver; compare with `ros2 topic list` and correct the robot file.",
+    ),
+    "CUDA device(s) that torch can use": Remedy(
+        "There is no such GPU, its driver is missing, or torch was installed without CUDA.",
+        "`nvidia-smi` says what is there; `--device cpu` does without.",
     ),
     "e-stop is latched": Remedy(
         "An activation while the e-stop is latched.",
@@ -250,6 +271,7 @@ PARTS = {  # not one mapping: states and causes are numbers, some of them the sa
     "The policy": (POLICY,),
     "Chunks that are refused": (REASONS,),
     "What commands and logs say": (SAID,),
+    "Other errors": (KINDS,),
 }
 
 
@@ -259,6 +281,8 @@ def title(key: Cause | State | Reason | str) -> str:
         return f"Refused: {key}"
     if isinstance(key, Cause | State):
         return key.name.replace("_", " ").capitalize()
+    if key in KINDS:
+        return key
     return f"Policy {key}" if key in POLICY else f"“{key}”"
 
 
@@ -272,6 +296,17 @@ def about(state: int, cause: int) -> str:
     """The section about a state and cause of the executor; empty while all is well."""
     found = [key for kind, value in ((STATES, state), (CAUSES, cause)) for key in kind if key == value]
     return section(found[0]) if found else ""
+
+
+def with_section(error: Exception, text: str = "") -> str:
+    """What an error says, or `text` in its place, and where the page speaks of it; nothing is added where it says that
+    already."""
+    text = text or str(error)
+    if f"{PAGE}#" in text:  # of a node that was asked
+        return text
+    said = {CAUSES[cause].says: cause for cause in _AT_ACTIVATION} | {words: words for words in SAID}
+    key = next((key for words, key in said.items() if words in text), None)
+    return f"{text} ({section(kind_of(error) if key is None else key)})"
 
 
 def page() -> str:

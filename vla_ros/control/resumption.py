@@ -1,4 +1,4 @@
-"""Whether a robot that stood still for a while goes on by itself, or waits for a person."""
+"""Decides whether a robot that was stopped for a while continues by itself or waits for a person."""
 
 from vla_ros.control.supervisor import GRAVEST_FIRST, Cause, Supervisor
 from vla_ros.control.watchdogs import Watchdogs

@@ -1,4 +1,4 @@
-"""How the executor is to execute, and what it gives."""
+"""Settings of the executor, and the commands it returns."""
 
 from dataclasses import dataclass, field
 
@@ -25,6 +25,8 @@ class Settings:
     reversal_limit: float = 5.0  # 1/s, of the commanded motion of a joint; 0 = off
     on_reversals: str = "warn"  # or hold
     resume: str = ""  # after a stop: automatic, confirm; empty: confirm, but automatic in simulated time
+    takeover_blend: float = 1.0  # s on the way to a source that takes over, at least
+    takeover_timeout: float = 0.25  # s that it may be silent
     start_tolerance: float = 0.1  # share of a joint's range outside its limits at activation; it moves inwards only
     admission: AdmissionRules = field(default_factory=AdmissionRules)
 

@@ -1,4 +1,4 @@
-"""Where commands begin, for the first time or after a silence."""
+"""The position at which commands begin, at first or after a pause."""
 
 import numpy as np
 

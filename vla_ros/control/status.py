@@ -1,4 +1,4 @@
-"""What the executor says about itself; the fields of ExecutorStatus.msg."""
+"""The status of the executor; the fields of ExecutorStatus.msg."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ class Status:
 
     `limited`: joints held back by a limit since `Executor.begin_interval`, `limits`: which one (`Limits.binding`);
     `lateness`: worst tick since then, s.
+    `taken_over_by`: who commands in place of the policy, "" for nobody.
     `deviation` (rad or m), `reversals` (1/s), `limited_share` (0 to 1): (J,) and `progress_age` (s) as in `Monitor`.
     """
 
@@ -37,6 +38,7 @@ class Status:
     cause: Cause
     message: str
     mode: str
+    taken_over_by: str
     instruction: str
     instruction_id: int
     names: tuple[str, ...]

@@ -7,6 +7,7 @@
 | EXECUTING | | | |
 | HOLDING | NO_CHUNK | no live chunk | the next accepted chunk |
 | HOLDING | NO_INSTRUCTION | empty instruction | an instruction and a chunk for it |
+| HOLDING | TAKEOVER_PAUSED | taken over, and a stop, a silent source, an empty instruction | again, or given back |
 | STOPPED | STALE_JOINT_STATES | a joint without a fresh position | all joints fresh, then a chunk |
 | STOPPED | FOLLOWING_ERROR | far from the command, not moving with it, or outside | near it for 0.5 s, then a chunk |
 | STOPPED | POLICY_GONE | the policy's status does not come any more | it comes again, or a chunk after the stop |
@@ -15,12 +16,13 @@
 | STOPPED | REVERSALS | motion turns round too often (if asked to) | another instruction, 0.5 s at rest, a chunk |
 | STOPPED | RIVAL | other publisher on a command topic | it is gone, fresh joints, then a chunk |
 | STOPPED | UNCONFIRMED | one of these for 2 s, but REVERSALS (`Resumption`) | the instruction again, then a chunk |
+| TAKEN_OVER | | a source commands in the policy's place (`Takeover`) | given back, then a chunk |
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
-Commands: none while INACTIVE; APPROACHING and EXECUTING follow the blend within the limits; all others brake within the
-limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with two exceptions: after
-OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL falls silent once it
-has braked, and starts again as an activation does (`Executor`).
+Commands: none while INACTIVE; APPROACHING, EXECUTING and TAKEN_OVER follow their target within the limits; all others
+brake within the limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with two
+exceptions: after OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL
+falls silent once it has braked, and starts again as an activation does (`Executor`).
 
 "Then a chunk" is one whose observation is younger than the recovery, so that nothing seen before a stop moves the
 robot after it. Several causes may hold at once; each needs its own recovery, the gravest is shown.
@@ -42,6 +44,7 @@ class State(IntEnum):
     HOLDING = 4
     STOPPED = 5
     E_STOPPED = 6
+    TAKEN_OVER = 7
 
 
 class Cause(IntEnum):
@@ -58,6 +61,7 @@ class Cause(IntEnum):
     RIVAL = 8
     REVERSALS = 9
     UNCONFIRMED = 10
+    TAKEOVER_PAUSED = 11
 
 
 GRAVEST_FIRST = (

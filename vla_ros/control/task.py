@@ -1,4 +1,4 @@
-"""The course of one task: when it ends, and why. Pure: told the time and what the nodes say."""
+"""Decides when a task ends, and why, from the time and the statuses of the nodes."""
 
 import math
 from enum import IntEnum
@@ -32,7 +32,7 @@ VERDICTS = {  # of a run that had begun: what became of it, and who says so
 }
 
 POLICY_IDLE, POLICY_FAILED = 2, 5  # PolicyStatus.IDLE and .FAILED: a policy in between serves
-MOVING = (State.APPROACHING, State.EXECUTING, State.HOLDING)
+MOVING = (State.APPROACHING, State.EXECUTING, State.HOLDING, State.TAKEN_OVER)
 
 
 def problem(

@@ -1,4 +1,4 @@
-"""Live chunks on one time axis."""
+"""The chunks that are still valid, on one time axis."""
 
 from bisect import insort
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How the control loop keeps its time."""
+"""Timing of the control loop."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""What the executor does about a tool; for a robot without one, nothing."""
+"""The part of the executor that handles a tool; it does nothing for a robot without one."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What stops the robot: faults that are looked for, and when each is over."""
+"""The watchdogs: which faults stop the robot, and when each is over."""
 
 from collections.abc import Callable
 

@@ -20,7 +20,16 @@ from vla_ros.datasets.parquet import read_rows
 from vla_ros.datasets.rows import place, read_columns
 from vla_ros.datasets.statistics import Computed, Statistics
 from vla_ros.datasets.tool import read_tool
-from vla_ros.datasets.values import IMAGE_PREFIX, ONCE_FILE, filled, image_size, pixels, read_once, statistics
+from vla_ros.datasets.values import (
+    IMAGE_PREFIX,
+    INTERVENTION,
+    ONCE_FILE,
+    filled,
+    image_size,
+    pixels,
+    read_once,
+    statistics,
+)  # fmt: skip
 from vla_ros.datasets.video import NoFrame, frames_at
 
 VECTORS = ("observation.state", "action")  # of the joints
@@ -129,6 +138,18 @@ class Dataset:
     def __len__(self) -> int:
         """Number of frames."""
         return self.episodes[-1].stop
+
+    @property
+    def knows_persons(self) -> bool:
+        """Whether its rows say which of them a person commanded, and which a policy."""
+        return INTERVENTION in self.info["features"]
+
+    @cached_property
+    def by_person(self) -> np.ndarray:
+        """(N,) bool, the rows that a person commanded, not a policy; none where it does not say."""
+        if not self.knows_persons:
+            return np.zeros(len(self), bool)
+        return self._columns({INTERVENTION: ((1,), "bool")})[INTERVENTION][:, 0]
 
     @property
     def has_subtasks(self) -> bool:

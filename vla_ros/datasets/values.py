@@ -21,6 +21,7 @@ from vla_ros.messages.images import compressed_size, decompress
 ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
 MOST_ONCE = 256 << 20  # bytes
 IMAGE_PREFIX = "observation.images."
+INTERVENTION, SUCCESS, DONE = "intervention", "next.success", "next.done"  # booleans of a frame, as LeRobot has them
 IMAGE_NAMES = ["height", "width", "channels"]
 
 

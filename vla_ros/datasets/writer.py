@@ -1,8 +1,9 @@
 """Writing the LeRobot dataset format, version 3."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +35,17 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 
+class Outcome(NamedTuple):
+    """How an episode ended: success, failure, aborted, or empty where nobody said; who said so, and why."""
+
+    outcome: str = ""
+    by: str = ""
+    message: str = ""
+
+
+NOBODY_SAID = Outcome()
+
+
 class DatasetWriter:
     """Writes a dataset episode by episode; `finish` completes it.
 
@@ -45,11 +57,15 @@ class DatasetWriter:
         robot: names of joints and cameras, further streams, and the robot's type, come from here.
         fps: Hz, of the policy's clock.
         tool: actions are poses of it and targets of its `joints`; None: targets of all joints.
+        marks: columns of booleans, such as `values.INTERVENTION`.
     """
 
-    def __init__(self, path: str | Path, robot: RobotSpec, fps: float, tool: ToolColumns | None = None) -> None:
+    def __init__(
+        self, path: str | Path, robot: RobotSpec, fps: float, tool: ToolColumns | None = None,
+        marks: Collection[str] = (),
+    ) -> None:
         self.path = Path(path)
-        self.robot, self.tool = robot, tool
+        self.robot, self.tool, self._marks = robot, tool, tuple(marks)
         self._names = {"states": robot.joint_names, "actions": tool.names if tool else robot.joint_names}
         self.fps = float(fps)
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
@@ -80,7 +96,8 @@ class DatasetWriter:
         actions: np.ndarray,
         instruction: str,
         values: Mapping[str, np.ndarray] | None = None,
-        outcome: str = "",
+        outcome: Outcome = NOBODY_SAID,
+        marks: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Append an episode of T frames.
 
@@ -91,7 +108,7 @@ class DatasetWriter:
                 the time of frame t.
             instruction: what the episode shows.
             values: name -> (T, *shape) of every reading of the robot file's `streams`.
-            outcome: success, failure, aborted; empty where nobody said.
+            marks: name -> (T,) bool, of each of the writer's `marks`; others are left out.
 
         Raises:
             InputError: for shapes, types or values that do not fit; nothing of the episode is written.
@@ -100,9 +117,11 @@ class DatasetWriter:
         rows = {"observation.state": np.asarray(states, np.float32), "action": np.asarray(actions, np.float32)}
         self._check(images, *rows.values(), where)
         rows |= self._take_values(values or {}, len(states), where)
+        rows |= {name: np.asarray(marks[name], bool).reshape(len(states), 1) for name in self._marks}
         task = self._tasks.setdefault(instruction, len(self._tasks))
         index, length = len(self._episodes), len(states)
-        row = {"episode_index": index, "tasks": [instruction], "length": length, "outcome": outcome}
+        row = {"episode_index": index, "tasks": [instruction], "length": length}
+        row |= {"outcome": outcome.outcome, "outcome_by": outcome.by, "outcome_message": outcome.message}
         row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
         for camera, frames in images.items():
             row |= self._add_video(camera, frames)
@@ -224,6 +243,7 @@ class DatasetWriter:
         for name, (stream, shape, dtype) in self._readings.items():
             if not stream.once:
                 features[feature_key(name, dtype)] = feature(stream, shape, dtype)
+        features |= {name: {"dtype": "bool", "shape": [1], "names": None} for name in self._marks}
         features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
         for name in ("frame_index", "episode_index", "index", "task_index"):
             features[name] = {"dtype": "int64", "shape": [1], "names": None}

@@ -18,9 +18,12 @@ from vla_ros.graph.watch import Display, Watch, grid
 from vla_ros.messages.stamps import NS
 
 NODES = ("policy_node", "executor_node", "recorder_node")
-REMEDY = "vla-ros demo --lockstep takes simulated time, which waits for every node; or end what else runs here"
 _CHUNK_RATE = 10.0  # Hz
 _AFTERWARDS = 1.5  # s that the last task is followed after its success, for the video
+
+
+class TooSlow(Exception):
+    """This machine does not keep up with real time; the text says what is slow."""
 
 
 class DemoGraph(SimulatedGraph):
@@ -101,13 +104,17 @@ class DemoGraph(SimulatedGraph):
             if step.success_ns is not None or self.now_ns() > limit:
                 return
             if not self.args.lockstep:
-                self._say_what_is_slow()
+                self._look_for_slowness()
             self.graph.check()
             time.sleep(0.02)
 
-    def _say_what_is_slow(self) -> None:
-        if words := self.keeping_up.look(self.watch.policy, self.watch.executor, time.monotonic()):
-            self.console.print(f"{words}; {REMEDY}", soft_wrap=True)
+    def _look_for_slowness(self) -> None:
+        """Raises TooSlow, or says so where real time was asked for."""
+        if not (words := self.keeping_up.look(self.watch.policy, self.watch.executor, time.monotonic())):
+            return
+        if not self.args.real_time:
+            raise TooSlow(words)
+        self.console.print(f"{words}; --lockstep takes simulated time, which waits for every node", soft_wrap=True)
 
     def finish_bag(self) -> None:
         """The recorder writes what it still holds and closes the bag."""

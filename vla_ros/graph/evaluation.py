@@ -10,7 +10,13 @@ from vla_ros.nodes.parameter_files import check_sections
 
 
 class EvaluationGraph(SimulatedGraph):
-    """The graph of `vla-ros eval`, as a context."""
+    """The graph of `vla-ros eval`, as a context.
+
+    Attributes:
+        acknowledged: simulated time waits for a recorder.
+    """
+
+    acknowledged = False
 
     def __init__(
         self,
@@ -38,9 +44,15 @@ class EvaluationGraph(SimulatedGraph):
         )
         files = [config_file("executor_demo.yaml"), *self._params]
         self.graph.start("executor_node", parameters=self.common | self.tool_parameters(), files=files)
-        self.simulation.start(self.robot_file, lockstep=True, image_rate=self._rate, patience=300.0)
+        self.simulation.start(
+            self.robot_file, lockstep=True, image_rate=self._rate, acknowledged=self.acknowledged, patience=300.0
+        )
         self.graph.configure("policy_node")
         self.graph.configure("executor_node")
+
+    def play(self) -> TaskStatus:
+        """The run itself, once everything is ready for it."""
+        return self.simulation.run_to_end()
 
     def run_to_end(
         self, seed: int, instruction: str, time_limit: float, judged: str = "", foreign_images: bool = False
@@ -61,7 +73,7 @@ class EvaluationGraph(SimulatedGraph):
         graph.activate_when_ready("executor_node")
         self.instruct(instruction)
         self.wait_until_steered()
-        status = simulation.run_to_end()
+        status = self.play()
         self.instruct("")
         graph.deactivate("executor_node")
         graph.deactivate("policy_node")

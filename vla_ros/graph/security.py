@@ -20,6 +20,7 @@ from vla_ros.graph.process import check_namespace
 from vla_ros.nodes.security import ENCLAVES
 
 TASK = "run_instruction"
+TAKE_OVER, TAKEOVER = "executor_node/take_over", "executor_node/takeover/joint_command"
 DESCRIPTION = "robot_description"
 FRAMES = (*LATCHED, "/tf")
 NODES = ("policy_node", "executor_node", "task_node", "recorder_node", "sim_node", "expert_node", "marker_node",
@@ -81,8 +82,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         "executor_node": Enclave(
             "alone may command the joints",
             publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
-            subscribe=[*claims, *measured, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS, DESCRIPTION],
-            reply=["~/e_stop", "~/reset_e_stop"],
+            subscribe=[*claims, *measured, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS, DESCRIPTION, TAKEOVER],
+            reply=["~/e_stop", "~/reset_e_stop", "~/take_over"],
             call=actions,
         ),
         "task_node": Enclave(
@@ -91,7 +92,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             execute=[TASK],
         ),
-        "recorder_node": Enclave("hears everything, says nothing", subscribe=everything),
+        "recorder_node": Enclave("hears everything, says nothing", subscribe=everything, reply=["~/keep"]),
         "marker_node": Enclave(
             "draws chunk and command for RViz and Foxglove",
             publish=["~/markers"],
@@ -126,7 +127,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[*everything, "/diagnostics", "/rosout", "sim_node/task", "expert_node/following"],
             request=[
                 *(f"{node}{service[1:]}" for node in NODES for service in PARAMETERS + LIFECYCLE),
-                "executor_node/e_stop", "sim_node/reset", "sim_node/run",
+                "executor_node/e_stop", "recorder_node/keep", "sim_node/reset", "sim_node/run",
             ],
             call=[TASK],
             nodes=("vla_ros_cli_*", "vla_ros_task", _COMMAND_LINE),
@@ -147,6 +148,11 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             request=["executor_node/reset_e_stop"], nodes=("reset_e_stop", "vla_ros_cli_*", _COMMAND_LINE),
             managed=False,
         ),
+        "takeover": Enclave(
+            "a leader arm or another source that may take over from the policy; put its nodes' names in",
+            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS], request=[TAKE_OVER],
+            nodes=("takeover", "vla_ros_cli_*", _COMMAND_LINE), managed=False,
+        ),
         "sim_node": Enclave(
             "the simulated robot: not in the keystore of a real one",
             publish=[
@@ -158,8 +164,9 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "expert_node": Enclave(
             "demonstrates in the simulator, and commands the joints: not in the keystore of a real robot",
-            publish=[*commands, "~/following"],
-            subscribe=[robot.joint_state_topics[0], INSTRUCTION, "sim_node/cubes"],
+            publish=[*commands, TAKEOVER, "~/following"],
+            subscribe=[robot.joint_state_topics[0], INSTRUCTION, EXECUTOR_STATUS, "sim_node/cubes"],
+            request=[TAKE_OVER],
         ),
     }  # fmt: skip
     return {name: _with_own(name, enclave) for name, enclave in made.items()}

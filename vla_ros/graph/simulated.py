@@ -62,8 +62,6 @@ class SimulatedGraph:
         self.robot = RobotSpec.load(self.robot_file)
         # Nothing of a simulation leaves this machine; read by the middleware when the graph is entered.
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-        if lockstep:
-            os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "UDPv4")
         self.graph = Graph(folder, domain=private_domain() if domain is None else domain, **options)
         # What every node of the graph is told.
         self.common = {"robot": self.robot_file, "use_sim_time": lockstep, "reliable_sensors": lockstep}

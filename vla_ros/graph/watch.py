@@ -20,8 +20,9 @@ from vla_ros.nodes.names import CAUSES, EXECUTOR_STATES, POLICY_STATES
 from vla_ros.nodes.qos import STATUS_QOS
 
 _STATUSES = ("policy_node/status", "executor_node/status")
-_GOOD = ("running", "executing", "approaching")
+_GOOD = ("running", "executing", "approaching", "taken over")
 _BAD = ("failed", "stopped", "e stopped", "unconfigured")
+_AGAIN, _STAYS = 10.0, 2.0  # s
 LONGEST = 300  # characters of a text that are shown
 
 
@@ -84,6 +85,7 @@ class Watch:
             found.append(remedies.section(POLICY_STATES[policy.state]))
         if executor is not None:
             found.append(remedies.about(executor.state, executor.cause))
+            found += [remedies.section(words) for words in remedies.SAID if words in executor.message]
             last = executor.last_refusal.partition(":")[0]
             if executor.refused_chunks and executor.cause == ExecutorStatus.CAUSE_NO_CHUNK:  # they may be why
                 found += [remedies.section(reason) for reason in remedies.REASONS if reason == last]
@@ -154,12 +156,18 @@ def grid(rows: list[tuple[str, Any]]) -> Table:
 
 
 class Display:
-    """Shows a renderable that changes: live in a terminal, otherwise one line whenever the line changes."""
+    """Shows a renderable that changes: live in a terminal, otherwise one line whenever the line changes.
+
+    A line that was there less than 10 s ago comes again once it has stayed for 2 s: an input that comes and goes would
+    fill the log.
+    """
 
     def __init__(self, console: Terminal) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=8, transient=True) if console.is_terminal else None
-        self._line = ""
+        self._line = self._next = ""
+        self._since = 0.0  # when `_next` was seen first, s, steady
+        self._said: dict[str, float] = {}  # line -> when it was shown last
         self._shown = 0.0
 
     def __enter__(self) -> "Display":
@@ -177,6 +185,14 @@ class Display:
             if time.monotonic() - self._shown > 0.1:
                 self._shown = time.monotonic()
                 self._live.update(Group(*lines))
-        elif without_quantities(line) != self._line:
-            self._line = without_quantities(line)
+        elif self._is_due(without_quantities(line), time.monotonic()):
             self._console.print(line, soft_wrap=True)
+
+    def _is_due(self, line: str, now: float) -> bool:
+        if line != self._next:
+            self._next, self._since = line, now
+        self._said = {line: at for line, at in self._said.items() if now - at < _AGAIN}
+        if line == self._line or line in self._said and now - self._since < _STAYS:
+            return False
+        self._line, self._said[line] = line, now
+        return True

@@ -76,7 +76,8 @@ class GemmaTower(nn.Module):
         self.norm = _norm(size.width, condition_width)
 
     def modulations(self, condition: Tensor) -> list[Modulation]:
-        """1 + scale, shift, gate of every norm in order (two a layer, then the last) for an (N, width) condition."""
+        """1 + scale, shift, gate of every norm in order (two a layer, then the last) for an (N, R, width)
+        condition."""
         kind = self.layers[0].qkv.weight.dtype
         return [norm.modulation(condition, kind) for norm in self._norms()]
 

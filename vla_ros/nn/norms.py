@@ -56,12 +56,12 @@ class AdaptiveRMSNorm(nn.Module):
         nn.init.zeros_(self.dense.bias)
 
     def modulation(self, condition: Tensor, dtype: torch.dtype) -> Modulation:
-        """1 + scale and shift in float32 and the gate in `dtype`, each (N, 1, width), for an (N, condition_width)
-        condition."""
-        scale, shift, gate = self.dense(condition.to(self.dense.weight.dtype))[:, None, :].chunk(3, dim=-1)
+        """1 + scale and shift in float32 and the gate in `dtype`, each (N, R, width), for an
+        (N, R, condition_width) condition, of R = 1 row for all or of each."""
+        scale, shift, gate = self.dense(condition.to(self.dense.weight.dtype)).chunk(3, dim=-1)
         return 1 + scale.float(), shift.float(), gate.to(dtype)
 
     def forward(self, x: Tensor, modulation: Modulation) -> tuple[Tensor, Tensor]:
-        """(B, S, width) to the normalised tensor in the type of `x` and the gate (N, 1, width)."""
+        """(B, S, width) to the normalised tensor in the type of `x` and the gate (N, R, width)."""
         scale, shift, gate = modulation
         return torch.addcmul(shift, rms_normalised(x, self.eps), scale).to(x.dtype), gate

@@ -1,1 +1,1 @@
-"""Thin ROS 2 nodes: parameters, topics, nothing else (rclpy)."""
+"""Thin ROS 2 nodes: parameters and topics only (rclpy)."""

@@ -1,10 +1,11 @@
-"""A node that brings itself up: configured once, then activated as soon as what it needs is there."""
+"""Lets a node configure itself once, and activate itself as soon as everything it needs is available."""
 
 from typing import Any
 
 from lifecycle_msgs.msg import State
 from rclpy.lifecycle import TransitionCallbackReturn
 
+from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError, NotYet
 from vla_ros.core.reminder import Reminder
 
@@ -50,7 +51,7 @@ class Autostart:
         if self._lacks is None:
             raise Ended
         if self._reminder.due(str(self._lacks)):
-            node.get_logger().warning(f"waits before it is activated: {self._lacks}")
+            node.get_logger().warning(f"waits before it is activated: {with_section(self._lacks)}")
         self._timer = node.create_steady_timer(PERIOD, self._try)
 
     def _step(self) -> bool:

@@ -1,4 +1,4 @@
-"""One lifecycle for every node, and a `main` that ends cleanly."""
+"""The lifecycle that all nodes share, and a `main` that ends cleanly."""
 
 import faulthandler
 import sys
@@ -18,6 +18,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.task import Future
 
+from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError
 from vla_ros.core.missing import what_to_install
 from vla_ros.core.robot import RobotSpec
@@ -43,7 +44,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
 
     Attributes:
         parameters: the current values, an instance of the dataclass given to the constructor.
-        refusal: why the last step of a transition failed.
+        refusal: why the last step of a transition failed, and where the documentation speaks of it.
     """
 
     def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
@@ -155,16 +156,16 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
         try:
             step()
         except InputError as error:
-            reason = str(error)
+            reason, told = str(error), with_section(error)
             if self._autostart is None or not self._autostart.takes(error):
-                self.get_logger().error(f"{what} refused: {reason}")
+                self.get_logger().error(f"{what} refused: {told}")
         except Exception as error:  # rclpy would drop it silently: a bug must be seen, and nothing may move
             missing = what_to_install(error)
-            reason = missing or f"{type(error).__name__}: {error}"
+            reason = told = missing or f"{type(error).__name__}: {error}"
             self.get_logger().error(f"{what} failed: {reason}" + ("" if missing else f"\n{traceback.format_exc()}"))
         else:
             return True
-        self.refusal = reason
+        self.refusal = told
         self.refused(reason)
         return False
 
@@ -261,7 +262,7 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
             return 3
         return 0
     except (InputError, ParameterException) as error:
-        say(f"[ERROR] {error}", error=True)
+        say(f"[ERROR] {with_section(error)}", error=True)
         return 2
     except Ended:
         return 2

@@ -1,4 +1,4 @@
-"""Subscriptions that look at the size of a message before they hand it on or decode it."""
+"""Subscriptions that check the size of a message before it is decoded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from vla_ros.control.admission import Reason
+from vla_ros.control.remedies import section
 from vla_ros.core.instruction import MAX_INSTRUCTION, instruction_problem
 from vla_ros.core.joint_states import joint_fault
 from vla_ros.core.stream import BaseState, Stream
@@ -41,7 +42,8 @@ def subscribe_raw(
 
 def _logger(node: Node) -> Refuse:
     def log(reason: Reason, words: str) -> None:
-        node.get_logger().warning(f"{reason}: {words}; the message is ignored", throttle_duration_sec=5.0)
+        node.get_logger().warning(
+            f"{reason}: {words}; the message is ignored ({section(reason)})", throttle_duration_sec=5.0)
 
     return log
 

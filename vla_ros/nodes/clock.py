@@ -1,4 +1,4 @@
-"""Nodes that go on whatever /clock says."""
+"""Nodes that keep running whatever arrives on /clock."""
 
 from collections.abc import Callable
 from typing import Any

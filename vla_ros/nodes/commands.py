@@ -1,7 +1,8 @@
-"""Publishers of joint commands: one for each command group of a robot, and who else has one."""
+"""Publishers of joint commands, one for each command group of a robot; and other nodes on the same topics."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 from rclpy.duration import Duration
@@ -10,11 +11,13 @@ from rclpy.qos import QoSProfile
 from rclpy.topic_endpoint_info import TopicEndpointInfo
 from trajectory_msgs.msg import JointTrajectoryPoint
 
+from vla_ros.core.errors import shown
 from vla_ros.core.robot import RobotSpec
 from vla_ros.messages.commands import COMMAND_TYPES, BaseWriter, CommandWriter, ToolWriter
 from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
 
+_ALIKE = 0.9  # of the names of two topics; those of two cameras have less
 _PATIENCE = 1.0  # s, for what takes milliseconds when all is well
 
 
@@ -130,10 +133,23 @@ def unheard(node: Node, robot: RobotSpec) -> str:
         topic, wanted = node.resolve_topic_name(group.topic), COMMAND_TYPES[group.interface]
         listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if not _only_listens(info)]
         if not listeners:
-            found.append(f"nobody subscribes to {topic}, expected the controller of {group.name}")
+            meant = alike(node, topic, wanted, node.count_subscribers)
+            found.append(f"nobody subscribes to {topic}{meant}, expected the controller of {group.name}")
         elif all(info.topic_type != wanted for info in listeners):
             found.append(f"{node_name(listeners[0])} subscribes to {topic} as {listeners[0].topic_type}, not {wanted}")
     return "; ".join(found)
+
+
+def alike(node: Node, topic: str, typename: str, used: Callable[[str], int]) -> str:
+    """", but ..." with the topics that may be meant: transports of this one, and those of the same type whose name ends
+    with it or differs by a letter of ten. "" where there is none. `used`: how many have a topic."""
+
+    def near(name: str, types: list[str]) -> bool:
+        same = typename in types and (name.endswith(topic) or SequenceMatcher(None, name, topic).ratio() >= _ALIKE)
+        return name != topic and (name.startswith(f"{topic}/") or same) and used(name) > 0
+
+    names = ", ".join(shown(name) for name, types in node.get_topic_names_and_types() if near(name, types))
+    return f", but {names}" if names else ""
 
 
 def _only_listens(info: TopicEndpointInfo) -> bool:

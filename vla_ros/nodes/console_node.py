@@ -2,7 +2,7 @@
 
     ros2 run vla_ros console_node --ros-args -p robot:=so101 -p autostart:=true
 
-It listens, and commands nothing by itself. Whether it lives or dies changes nothing for policy and executor.
+It listens, and commands nothing by itself. Policy and executor do not depend on it.
 """
 
 import asyncio

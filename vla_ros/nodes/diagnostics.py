@@ -1,4 +1,4 @@
-"""Statuses as `/diagnostics`, with levels that mean something: OK, WARN look at it, ERROR it does not work."""
+"""Statuses as `/diagnostics`: OK, WARN (worth a look), ERROR (it does not work)."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,6 +10,7 @@ from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode
 
+_IDLE = (ExecutorStatus.CAUSE_NO_CHUNK, ExecutorStatus.CAUSE_TAKEOVER_PAUSED)  # somebody is waited for
 PERIOD = 1.0  # s, what diagnostic aggregators expect
 LONG_WITHOUT_PROGRESS = 5.0  # s
 OFTEN_LIMITED = 0.5  # share of the time
@@ -77,12 +78,13 @@ class ExecutorDiagnostic:
             ExecutorStatus.HOLDING: "holding",
             ExecutorStatus.STOPPED: "stopped",
             ExecutorStatus.E_STOPPED: "emergency stop",
+            ExecutorStatus.TAKEN_OVER: "taken over",
         }
         level = DiagnosticStatus.WARN if hindered else DiagnosticStatus.OK
         notes = [status.message] if status.message else []
         if status.state in (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED):
             level = DiagnosticStatus.ERROR
-        elif status.state == ExecutorStatus.HOLDING and status.cause == ExecutorStatus.CAUSE_NO_CHUNK:
+        elif status.state == ExecutorStatus.HOLDING and status.cause in _IDLE:
             level = DiagnosticStatus.WARN
         elif status.state in (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING):
             level = DiagnosticStatus.WARN if status.message else level
@@ -106,6 +108,7 @@ class ExecutorDiagnostic:
                 {
                     "instruction": status.instruction,
                     "mode": status.mode,
+                    "taken over by": status.taken_over_by,
                     "dry run": status.dry_run,
                     "control rate (Hz)": status.control_rate,
                     "lateness (s)": status.lateness,

@@ -1,7 +1,7 @@
-"""Whether a robot can move, and why it does not: checkpoint against robot file against the living graph.
+"""Checks whether a robot can move, and why it does not: checkpoint, robot file and running graph are compared.
 
-The same checks are the preflight of `vla-ros doctor`, and answer while it runs. Each is green, yellow (it moves, but
-look at it) or red (it will not move, or not as it should), and says what mends it.
+`vla-ros doctor` prints these checks, and the console shows them while the robot runs. Each is green, yellow (it moves,
+but is worth a look) or red (it will not move, or not as it should), and says what to do.
 """
 
 import math
@@ -182,7 +182,7 @@ def _camera(scene: Scene, camera: Camera, picture: Picture) -> Check:
         return Check(title, YELLOW, f"{words}; the robot file says {camera.encoding}", "correct one of the two")
     if picture.rate < _SLOW * camera.rate:
         return Check(title, YELLOW, f"{words}; the robot file says {camera.rate:g} Hz",
-                     "look at exposure, cable and network")
+                     "look at exposure, cable, network, and docs/runtime.md#pictures-that-do-not-arrive")
     return Check(title, GREEN, words)
 
 

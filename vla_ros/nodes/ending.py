@@ -1,4 +1,4 @@
-"""What asks a node's process to end: signals, and the end of the program that started it."""
+"""Requests to end a node's process: signals, and the end of the program that started it."""
 
 import math
 import os

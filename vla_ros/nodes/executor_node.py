@@ -14,6 +14,7 @@ from vla_ros.control.admission import NO_TOOL
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.posed_tool import PosedTool
+from vla_ros.control.remedies import with_section
 from vla_ros.control.settings import Command
 from vla_ros.control.supervisor import State
 from vla_ros.control.tool_arm import ToolArm
@@ -145,7 +146,7 @@ class ExecutorNode(ManagedNode):
         try:
             return ToolArm(tool, source, limits)
         except InputError as error:
-            self.get_logger().warning(f"no end-effector targets: {error}")
+            self.get_logger().warning(f"no end-effector targets: {with_section(error)}")
             return str(error)
 
     def may_autostart(self) -> None:

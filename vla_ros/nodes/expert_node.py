@@ -1,27 +1,38 @@
 """The simulator's scripted expert as a demonstrator: it steers the simulated robot as a teleoperator would.
 
 It sees what no policy sees, where the cubes are, and publishes commands on the topics of the robot file, so that a
-recorder makes demonstrations of them. An executor must not run beside it.
+recorder makes demonstrations of them. An executor must not run beside it, unless `takeover` says so: then it commands
+through the executor, in place of a policy that strays.
 """
 
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 from sensor_msgs.msg import JointState, MultiDOFJointState
 from std_msgs.msg import String
 
+from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError
 from vla_ros.messages.joints import joint_positions
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.commands import CommandPublishers
-from vla_ros.nodes.parameters import NodeParameters
+from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
+from vla_ros.nodes.sim.leading import Leading
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction
 from vla_ros.sim.world import World
+
+
+@dataclass(frozen=True)
+class ExpertParameters(NodeParameters):
+    takeover: bool = parameter(False, "take over from a policy that strays, instead of commanding the robot itself")
+    patience: float = parameter(1.0, "with takeover: without progress, before it takes over", unit="s", low=0.1)
+    lead: float = parameter(2.0, "with takeover: before it gives back", unit="s", low=0.1)
 
 
 class ExpertNode(ManagedNode):
@@ -32,14 +43,17 @@ class ExpertNode(ManagedNode):
     """
 
     def __init__(self) -> None:
-        super().__init__("expert_node", NodeParameters)
+        super().__init__("expert_node", ExpertParameters)
 
     def configure(self) -> None:
         robot = self.load_robot()
         self._world = World()
         check_robot(robot, self._world)
         self._order = self._world.joint_names
-        self._commands = CommandPublishers(self, robot, self._order, sensor_qos(True, RECORDED_DEPTH))
+        p: ExpertParameters = self.parameters
+        self._leading = Leading(self, self._world, p.patience, p.lead) if p.takeover else None
+        if self._leading is None:
+            self._commands = CommandPublishers(self, robot, self._order, sensor_qos(True, RECORDED_DEPTH))
         self._repeats = round(1.0 / robot.control_rate / self._world.control_period)
         self._text, self._task, self._expert, self._answered = "", None, None, 0
         self._command = np.zeros(len(self._order))
@@ -61,8 +75,10 @@ class ExpertNode(ManagedNode):
         try:
             self._task = parse_instruction(text) if text else None
         except InputError as error:
-            self.get_logger().error(str(error))
+            self.get_logger().error(with_section(error))
             self._task = None
+        if self._leading:
+            self._leading.begin(self._task)
         self._following.publish(String(data=text if self._task else ""))
         self._steer()
 
@@ -87,6 +103,9 @@ class ExpertNode(ManagedNode):
             return
         self._answered = now
         self._world.place(joint_positions(self._joints, self._order), read_cubes(self._cubes))
+        if self._leading:
+            self._leading.steer(now, self._repeats)
+            return
         if self._expert is None:
             self._expert = Expert(self._world, self._task)
         for _ in range(self._repeats):  # a slower robot gets the last of the expert's own steps

@@ -1,4 +1,4 @@
-"""A raw subscription that follows the quality of service of whoever publishes on its topic."""
+"""A raw subscription whose quality of service matches that of the publishers on its topic."""
 
 from collections import deque
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the policy wants and what the executor commands, drawn for RViz and Foxglove. It only listens.
+"""Draws what the policy asks for and what the executor commands, for RViz and Foxglove. It only listens.
 
     ros2 run vla_ros marker_node --ros-args -p robot:=so101 -p autostart:=true
 """
@@ -14,6 +14,7 @@ from std_msgs.msg import ColorRGBA, String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from vla_ros.control.kinematics import Kinematics
+from vla_ros.control.remedies import with_section
 from vla_ros.control.urdf import MOST_BYTES
 from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
@@ -34,7 +35,8 @@ MOST_TIPS = 8
 _KEPT = 8  # chunks that wait for the executor's word
 _STATES = {
     getattr(ExecutorStatus, name): name
-    for name in ("UNCONFIGURED", "INACTIVE", "APPROACHING", "EXECUTING", "HOLDING", "STOPPED", "E_STOPPED")
+    for name in ("UNCONFIGURED", "INACTIVE", "APPROACHING", "EXECUTING", "HOLDING", "STOPPED", "E_STOPPED",
+                 "TAKEN_OVER")
 }
 _COLOURS = {  # r, g, b
     "chunk": (0.10, 0.55, 1.0), "past": (0.5, 0.5, 0.5), "command": (1.0, 0.6, 0.0), "measured": (0.85, 0.85, 0.85),
@@ -95,7 +97,7 @@ class MarkerNode(ManagedNode):
             self._take_tree(Kinematics(message.data))
         except InputError as error:
             topic = self.parameters.robot_description_topic or "robot_description"
-            self.get_logger().error(f"topic {topic}: {error}")
+            self.get_logger().error(f"topic {topic}: {with_section(error)}")
 
     def _take_tree(self, tree: Kinematics) -> None:
         """Raises InputError where the tree does not fit the robot file."""

@@ -1,4 +1,4 @@
-"""The constants of messages as words."""
+"""Names of the constants in messages."""
 
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 

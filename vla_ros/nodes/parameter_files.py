@@ -1,6 +1,6 @@
-"""What ROS parameter files are about: which nodes their sections mean, and that nothing in them is ignored in silence.
+"""Checks ROS parameter files: which nodes their sections apply to, and that no entry is silently ignored.
 
-ROS itself leaves out a section whose name fits no node, and a parameter that a node does not have, without a word.
+ROS itself ignores a section whose name matches no node, and a parameter that a node does not have.
 """
 
 import re
@@ -23,7 +23,7 @@ NODES = {
     "sim_node": ("vla_ros.nodes.sim_node", "SimParameters"),
     "marker_node": ("vla_ros.nodes.marker_node", "MarkerParameters"),
     "console_node": ("vla_ros.nodes.console_node", "ConsoleParameters"),
-    "expert_node": ("vla_ros.nodes.parameters", "NodeParameters"),
+    "expert_node": ("vla_ros.nodes.expert_node", "ExpertParameters"),
 }
 _CONTENT = "ros__parameters"
 _EVERYBODY = ("qos_overrides.", "use_sim_time", "start_type_description_service")  # parameters that ROS itself reads

@@ -1,7 +1,7 @@
-"""The way between a node and the program that started it, which no other node has.
+"""A private channel between a node and the program that started it.
 
-Services reach whoever has the name, on every robot of the network; what goes through here reaches this process alone.
-Its end is the end of that program.
+A service call reaches every node of that name on the network; a request through this channel reaches this process only.
+The channel closes when that program ends.
 """
 
 import json

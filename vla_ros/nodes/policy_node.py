@@ -13,6 +13,7 @@ from rclpy.duration import Duration
 from rclpy.exceptions import InvalidHandle
 
 from vla_ros.control.admission import Reason
+from vla_ros.control.remedies import section, with_section
 from vla_ros.core.chunk import ActionChunk as Chunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
@@ -154,7 +155,7 @@ class PolicyNode(ManagedNode):
 
     def _refuse_message(self, reason: Reason, words: str) -> None:
         self._set_status(self._status.state, message=f"{reason}: {words}")
-        self.get_logger().warning(f"{reason}: {words}", throttle_duration_sec=5.0)
+        self.get_logger().warning(f"{reason}: {words} ({section(reason)})", throttle_duration_sec=5.0)
 
     def _take_instruction(self, text: str) -> None:
         if text != self._instruction and self._session is not None:
@@ -202,7 +203,7 @@ class PolicyNode(ManagedNode):
             except InputError as error:
                 self._set_status(PolicyStatus.FAILED, message=str(error),
                                  refused_observations=self._status.refused_observations + 1)
-                self.get_logger().error(str(error), throttle_duration_sec=5.0)
+                self.get_logger().error(with_section(error), throttle_duration_sec=5.0)
             except InvalidHandle:
                 return  # the publisher is gone: the node is on its way down
             except Exception as error:
@@ -240,7 +241,7 @@ class PolicyNode(ManagedNode):
         words = "; ".join(filter(None, (str(why), silent(self, missing))))
         self._set_status(PolicyStatus.WAITING, waiting_for=list(why.streams), message=words)
         if self._reminder.due(words):
-            self.get_logger().warning(f"waiting for inputs: {words}")
+            self.get_logger().warning(f"waiting for inputs: {words} ({section('waiting')})")
         self._look_again = time.monotonic() + _LOOK_PERIOD
 
     def _infer(self, target_ns: int, text: str, episode: int) -> None:

@@ -1,4 +1,4 @@
-"""Quality of service of single topics from parameters, by the names that ROS has for them.
+"""Quality of service of single topics, from ROS's own parameters.
 
     qos_overrides:
       /camera/front/image_raw:

@@ -1,6 +1,7 @@
 """Records what the robot file names, chunks, commands and status to a rosbag2 bag.
 
-Active means recording: each activation writes a new bag; deactivation and the end of the process finish it.
+Active means recording: each activation writes a new bag; deactivation and the end of the process finish it. With
+`keep_last` active means that the last seconds are kept in memory; a failure, and `~/keep`, write them to a new bag.
 """
 
 import math
@@ -18,14 +19,16 @@ from rclpy.serialization import serialize_message
 from std_msgs.msg import Header
 
 from vla_ros.bags.compress import FORMATS, SUFFIX, compressor
-from vla_ros.bags.recording import Recording
+from vla_ros.bags.recording import Item, Recording
 from vla_ros.bags.streams import CLOCK, CLOCK_TYPE, INSTRUCTION, LATCHED, OUTCOME, graph_streams
 from vla_ros.bags.writer import COMPRESSIONS, BagWriter
+from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, Stream
 from vla_ros.msg import Outcome
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.followed import Followed
+from vla_ros.nodes.keeping import Keeper
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import RECORDED_DEPTH
 from vla_ros.nodes.streams import message_class
@@ -51,6 +54,10 @@ class RecorderParameters(NodeParameters):
     min_free_disk: float = parameter(500.0, "end the recording, not the robot, when less is free", unit="MB", low=0.0,
                                      live=True)  # fmt: skip
     time_limit: float = parameter(0.0, "the recording ends after this time, 0 = never", unit="s", low=0.0)
+    keep_last: float = parameter(
+        0.0, "record nothing, but keep so much in memory (buffer_size at most), and write it after a failure and when "
+        "~/keep asks for it; 0 = record", unit="s", low=0.0, high=3600.0,
+    )  # fmt: skip
     flush_period: float = parameter(1.0, "what is older than this survives a crash", unit="s", low=0.01, high=60.0)
 
 
@@ -59,6 +66,7 @@ class RecorderNode(ManagedNode):
 
     def __init__(self, name: str = "recorder_node", **options: Any) -> None:
         self.recording: Recording | None = None
+        self._keeper: Keeper | None = None
         self._followed: dict[str, Followed] = {}  # by topic
         super().__init__(name, RecorderParameters, **options)
 
@@ -87,11 +95,35 @@ class RecorderNode(ManagedNode):
                 if compress is not None:
                     self._compressors[self.resolve_topic_name(camera.topic)] = compress
         self.create_steady_timer(LOOK_PERIOD, self._look)
+        if keep := self.parameters.keep_last:
+            self._keeper = Keeper(self, keep, int(self.parameters.buffer_size * 1e6))
 
     def activate(self) -> None:
         p = self.parameters
-        path = time.strftime(p.output or f"{self.robot_name}_%Y-%m-%d_%H-%M-%S")
-        folder = Path(path).expanduser()
+        recording = None if self._keeper else self.open_bag(self.folder())
+        self._drain()  # what has arrived is not part of the recording
+        self._newest_ns = 0
+        self.recording = recording
+        if self._keeper:
+            self._keeper.start()
+        else:
+            self.get_logger().info(f"recording to {recording.writer.path}")
+        self._end = time.monotonic() + p.time_limit if p.time_limit else math.inf
+        for topic, data in self._last.items():
+            followed = self._followed[topic]
+            if followed.latched and self.count_publishers(topic) > 1:
+                followed.again()  # one message of each, as a late subscriber gets them
+            else:
+                self._store(topic, data, 0)
+                self.heard(self._streams[topic].name, data)
+
+    def folder(self) -> Path:
+        """For a bag that begins now."""
+        return Path(time.strftime(self.parameters.output or f"{self.robot_name}_%Y-%m-%d_%H-%M-%S")).expanduser()
+
+    def open_bag(self, folder: Path, more_bytes: int = 0) -> Recording:
+        """A new bag. `more_bytes`: that will be put at once. Raises InputError."""
+        p = self.parameters
         if full := self._is_full(next(parent for parent in folder.absolute().parents if parent.is_dir())):
             raise InputError(full)
         writer = BagWriter(
@@ -100,28 +132,22 @@ class RecorderNode(ManagedNode):
             max_file_bytes=int(p.max_file_size * 1e6),
             max_file_seconds=p.max_file_duration,
         )
-        self._drain()  # what has arrived is not part of the recording
-        self._newest_ns = 0
-        self.recording = Recording(
+        return Recording(
             writer,
-            buffer_bytes=int(p.buffer_size * 1e6),
+            buffer_bytes=int(p.buffer_size * 1e6) + more_bytes,
             flush_period=p.flush_period,
             on_problem=lambda text: self.get_logger().error(text),
         )
-        self.get_logger().info(f"recording to {writer.path}")
-        self._end = time.monotonic() + p.time_limit if p.time_limit else math.inf
-        for topic, data in self._last.items():
-            followed = self._followed[topic]
-            if followed.latched and self.count_publishers(topic) > 1:
-                followed.again()  # one message of each, as a late subscriber gets them
-            else:
-                self._store(topic, data, 0)
 
     def deactivate(self) -> None:
-        if self.recording is None:
+        if not self._storing:
             return
         self._drain()
         self._store_marks()
+        if self._keeper and self._keeper.active:
+            self._keeper.stop()
+        if self.recording is None:
+            return
         self._store_early()  # where simulated time never came
         recording, self.recording = self.recording, None
         custom = {"vla_ros.robot": self.robot_name}
@@ -134,21 +160,28 @@ class RecorderNode(ManagedNode):
     def release(self) -> None:
         for followed in self._followed.values():
             followed.destroy()
-        self._followed = {}
+        self._followed, self._keeper = {}, None
 
     def failed(self, reason: str) -> None:
         """The recording cannot go on: the reason is logged. Become inactive."""
         self.trigger_deactivate()
 
-    def mark(self, outcome: int, by: str = "operator") -> None:
-        """The outcome, a constant of Outcome, of what was recorded since the last instruction. From any thread."""
-        self._marks.append(Outcome(header=Header(stamp=self.get_clock().now().to_msg()), outcome=outcome, by=by))
+    def mark(self, outcome: int, by: str = "operator", message: str = "") -> None:
+        """The outcome, a constant of Outcome, of what was recorded since the last instruction. From any thread.
+
+        `message`: why.
+        """
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._marks.append(Outcome(header=header, outcome=outcome, by=by, message=message))
 
     def _store_marks(self) -> None:
         while self._marks:
-            message = self._marks.popleft()
-            if self.recording is not None:
-                self._store(self.resolve_topic_name(OUTCOME), serialize_message(message), 0)
+            self._take(self.resolve_topic_name(OUTCOME), serialize_message(self._marks.popleft()), 0)
+
+    def heard(self, name: str, data: bytes) -> None:
+        """A message of the stream `name` is recorded, or kept."""
+        if self._keeper:
+            self._keeper.heard(name, data)
 
     # Subscriptions
 
@@ -189,9 +222,14 @@ class RecorderNode(ManagedNode):
                     reliable = all(o.qos_profile.reliability == ReliabilityPolicy.RELIABLE for o in offers)
                     self._follow(Stream(topic, topic, types[topic][0], max_age=None if latched else 0.5), reliable)
                 except InputError as error:
-                    self.get_logger().error(f"topic {topic}: not recorded: {error}")
+                    self.get_logger().error(f"topic {topic}: not recorded: {with_section(error)}")
         recording = self.recording
-        if recording is not None and recording.error is not None:
+        if self._keeper and self._keeper.active:
+            try:
+                self._keeper.look()
+            except InputError as error:
+                self.get_logger().error(f"the last seconds are lost: {error}")
+        elif recording is not None and recording.error is not None:
             self.failed(recording.explain())
         elif recording is not None and (full := self._is_full(recording.writer.path)):
             reason = f"{full}: the recording ends, the bag is complete; the robot goes on"
@@ -224,11 +262,20 @@ class RecorderNode(ManagedNode):
     # Messages
 
     def _take(self, topic: str, data: bytes, source_ns: int) -> None:
-        stream = self._streams[topic]
-        if self._followed[topic].latched or stream.once or stream.name == INSTRUCTION:
+        if self._lasts(topic):
             self._last[topic] = data
-        if self.recording is not None:
+        if self._storing:
             self._store(topic, data, source_ns)
+            self.heard(self._streams[topic].name, data)
+
+    @property
+    def _storing(self) -> bool:
+        return self.recording is not None or (self._keeper is not None and self._keeper.active)
+
+    def _lasts(self, topic: str) -> bool:
+        """A message holds until it is replaced."""
+        stream = self._streams[topic]
+        return self._followed[topic].latched or stream.once or stream.name == INSTRUCTION
 
     def _drain(self) -> None:
         """Take what has arrived and waits for its turn: it belongs to the time before the transition."""
@@ -250,7 +297,15 @@ class RecorderNode(ManagedNode):
     def _put(self, topic: str, data: bytes, source_ns: int) -> None:
         # Where the clock jumps back the order of the bag must still be the order of arrival.
         self._newest_ns = now = max(self.now_ns(), self._newest_ns)
-        recording = self.recording
+        item = Item(topic, now, data, source_ns or now)
+        if self._keeper:
+            self._keeper.put(item, self._lasts(topic))
+        else:
+            self.record(self.recording, item)
+
+    def record(self, recording: Recording, item: Item) -> None:
+        """Queue a message of a topic that is followed."""
+        topic = item.topic
         compress = self._compressors.get(topic)
         stored = topic + SUFFIX if compress else topic
         if stored not in recording.writer.topics:
@@ -262,7 +317,7 @@ class RecorderNode(ManagedNode):
                 compress,
                 (topic, IMAGE) if compress else None,
             )
-        recording.put(stored, now, data, source_ns or now)
+        recording.put(stored, item.log_ns, item.data, item.publish_ns)
 
 
 def _qos_mapping(qos: QoSProfile) -> dict[str, Any]:

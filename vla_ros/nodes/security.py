@@ -1,4 +1,4 @@
-"""ROS 2 security (SROS2): what it lacks is said before the middleware fails in its own words. See docs/security.md."""
+"""ROS 2 security (SROS2): reports what is missing before the middleware fails. See docs/security.md."""
 
 import os
 import sys

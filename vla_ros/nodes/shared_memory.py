@@ -1,6 +1,28 @@
-"""Whether others can still reach this process through shared memory."""
+"""Shared memory of the middleware: enough of it for pictures, and whether others can still reach this process."""
 
+import os
 from pathlib import Path
+
+from vla_ros.core.resources import config_file
+
+_PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second up to ROS 2 Jazzy
+
+
+def make_room_for_pictures() -> None:
+    """Gives Fast DDS enough shared memory for what this process sends; before `rclpy.init`. Others ignore it.
+
+    By default a process sends from 0.5 MB, in pieces of 64 KB. Of a picture that is larger the first pieces are given
+    up for the last ones where a reader does not take them as fast as they are written; and what was lost is sent again
+    to reliable readers only, with the next message or after 3 s.
+
+    A profile of the user's own counts instead, and so do transports chosen by FASTDDS_BUILTIN_TRANSPORTS, except on a
+    discovery range of LOCALHOST, where ROS 2 ignores that variable.
+    """
+    local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
+    chosen = () if local else ("FASTDDS_BUILTIN_TRANSPORTS",)
+    if not any(os.environ.get(name) for name in (*_PROFILES, *chosen)):
+        name = _PROFILES[os.environ.get("ROS_DISTRO") == "jazzy"]
+        os.environ[name] = str(config_file("fastdds/pictures.xml"))
 
 
 def lost_port(process: int | str = "self") -> str:

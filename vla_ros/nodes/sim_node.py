@@ -1,4 +1,4 @@
-"""The simulated robot: the topics of the real one, and nothing that the other nodes could notice."""
+"""The simulated robot, with the topics of the real one: other nodes cannot tell the difference."""
 
 import os
 import sys
@@ -12,6 +12,7 @@ from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.bounded import subscribe_instruction
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS
+from vla_ros.nodes.shared_memory import make_room_for_pictures
 from vla_ros.nodes.sim.lockstep import LockstepLoop
 from vla_ros.nodes.sim.loops import Loop, RealTimeLoop, Stage
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot
@@ -149,6 +150,7 @@ class SimNode(ManagedNode):
 
 def main(args: list[str] | None = None) -> int:
     os.environ.setdefault("LP_NUM_THREADS", "1")  # software rendering in one thread, beside the physics
+    make_room_for_pictures()
     return spin_node(SimNode, args)
 
 

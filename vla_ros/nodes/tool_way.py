@@ -1,4 +1,4 @@
-"""The way of the tool that an end-effector part of a chunk asks for, to be drawn."""
+"""The path of the tool that an end-effector part of a chunk asks for, for drawing."""
 
 from collections.abc import Mapping
 from itertools import accumulate

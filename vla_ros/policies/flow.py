@@ -1,5 +1,5 @@
 """Flow matching: the velocity's error in training, Euler steps from noise to actions at inference, guided towards a
-running chunk where there is one.
+running chunk where there is one, or continuing its rows where training has shown how.
 
 Time runs from 1 (noise) to 0 (actions), and the network's velocity is noise - actions, as in openpi and LeRobot.
 """
@@ -7,11 +7,12 @@ Time runs from 1 (noise) to 0 (actions), and the network's velocity is noise - a
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, Rows
@@ -35,15 +36,24 @@ class Guidance:
         schedule: of the weights behind the frozen rows, a key of `SCHEDULES`.
         horizon: rows of the running chunk that count at most; None: all that overlap.
         maximum: the bound β of the guidance weight, where the session is given none.
+        trained_rows: how many first rows training has given at most, as rows that are executed already; they take the
+            place of guidance, and `maximum` has no effect. 0: none.
     """
 
     schedule: str = "exp"
     horizon: Rows | None = None
     maximum: Annotated[float, Range(0, 1e6)] = 5.0
+    trained_rows: Annotated[int, Range(0, 10_000)] = 0
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise InputError(f"guidance: schedule {self.schedule!r}, expected one of {sorted(SCHEDULES)}")
+
+    def check(self, horizon: int) -> None:
+        """Raises InputError where all of the `horizon` rows of a chunk could be given."""
+        if self.trained_rows >= horizon:
+            raise InputError(f"guidance: trained_rows {self.trained_rows}, expected fewer than the {horizon} rows of a "
+                             "chunk")
 
 
 USUAL = Guidance()
@@ -65,7 +75,11 @@ class FlowPolicy(Policy):
 
     @abstractmethod
     def step_constants(self, time: Tensor) -> Fixed:
-        """What (N,) times decide; `len` is N, and a slice of it is for these times."""
+        """What (N,) times decide; `len` is N, and a slice of it is for these times.
+
+        Where `config.guidance` has `trained_rows`, every tensor of it is (N, 1, width), or (N, H, width) for (N, H)
+        times, one for each row.
+        """
 
     @abstractmethod
     def velocity(self, ready: Any, noisy: Tensor, constants: Fixed) -> Tensor:
@@ -78,36 +92,92 @@ class FlowPolicy(Policy):
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
         return {"noise": (size, self.config.horizon, self.config.action_dim)}
 
+    @property
+    def trained_rows(self) -> int:
+        return getattr(self.config, "guidance", USUAL).trained_rows
+
+    def require_guidance(self, form: str) -> None:
+        super().require_guidance(form)
+        if form == "exact" and self.trained_rows:
+            raise InputError(f"real-time chunking, guidance 'exact': this {type(self).__name__} was trained to "
+                             "continue a chunk, which takes no guidance; leave it out")
+
     def prepare(self, num_steps: int | None = None) -> Fixed:
-        return self.step_constants(times(num_steps or self.config.num_steps, next(self.parameters()).device))
+        """For each step, and last for rows that are given, if any are."""
+        steps = times(num_steps or self.config.num_steps, next(self.parameters()).device)
+        return self.step_constants(torch.cat([steps, steps.new_zeros(1)]) if self.trained_rows else steps)
 
     def act(
         self, context: Context, draws: Draws | None = None, fixed: Fixed = None, steer: Steer | None = None
     ) -> Answer:
         """Actions (B, H, D) from the noise (B, H, D): a fixed number of steps, nothing that waits for the device."""
         constants, ready = self.prepare() if fixed is None else fixed, self.ready(context)
+        if self.trained_rows and steer is not None:
+            return Answer(self._continued(ready, draws["noise"], constants, steer))
 
         def velocity(x: Tensor, step: int) -> Tensor:
             return self.velocity(ready, x, constants[step : step + 1])
 
-        guidance = getattr(self.config, "guidance", USUAL)
-        return Answer(sample(velocity, draws["noise"], len(constants), steer, guidance))
+        guidance, num_steps = getattr(self.config, "guidance", USUAL), len(constants) - bool(self.trained_rows)
+        return Answer(sample(velocity, draws["noise"], num_steps, steer, guidance))
+
+    def _continued(self, ready: Any, noise: Tensor, constants: Fixed, steer: Steer) -> Tensor:
+        """Actions (B, H, D) whose first rows are those of the running chunk: at every step the network sees them as
+        they are, at the time of actions without noise, beside the others at the time of the step.
+
+        Black, Ren, Equi, Levine 2025, "Training-Time Action Conditioning for Efficient Real-Time Chunking". More rows
+        than in training are not given; the ones behind them are new.
+        """
+        rows = torch.minimum(steer.frozen, steer.overlap).clamp(max=self.trained_rows)
+        given = (torch.arange(noise.shape[1], device=noise.device) < rows[:, None])[..., None]
+        target, num_steps = steer.actions.to(noise.dtype), len(constants) - 1
+        at_zero = constants[num_steps : num_steps + 1]
+
+        def mixed(zero: Any, now: Any) -> Any:
+            return torch.where(given, zero, now) if isinstance(now, Tensor) else now
+
+        def velocity(x: Tensor, step: int) -> Tensor:
+            now = pytree.tree_map(mixed, at_zero, constants[step : step + 1])
+            return self.velocity(ready, torch.where(given, target, x), now)
+
+        return torch.where(given, target, sample(velocity, noise, num_steps))
 
     def denoise(self, context: Context, noisy: Tensor, time: Tensor) -> Tensor:
-        """The velocity, (B, H, D), at (B,) or (1,) times."""
+        """The velocity, (B, H, D), at (B,), (1,) or (B, H) times."""
         return self.velocity(self.ready(context), noisy, self.step_constants(time))
 
-    def element_loss(self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
-        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not given."""
+    def element_loss(
+        self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None, given: Tensor | None = None
+    ) -> Tensor:
+        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not drawn.
+
+        Of `given` (B,) first rows, 0 to `trained_rows`, t is 0 and the error counts nothing; that of the others is
+        scaled so that the mean over all is their own.
+        """
         actions = batch["actions"]
         noise = torch.randn_like(actions) if noise is None else noise
         time = self.draw_time(actions) if time is None else time
+        counted = None
+        if self.trained_rows:
+            if given is None:
+                given = torch.randint(self.trained_rows + 1, (len(actions),), device=actions.device)
+            counted = torch.arange(actions.shape[1], device=actions.device) >= given[:, None]
+            time = time[:, None] * counted
         noisy = noisy_at(actions, noise, time)
-        return (self.denoise(self.encode(batch), noisy, time) - (noise - actions)).square()
+        error = (self.denoise(self.encode(batch), noisy, time) - (noise - actions)).square()
+        return error if counted is None else error * (counted / counted.float().mean())[..., None]
 
     def draw_time(self, actions: Tensor) -> Tensor:
         """(B,) times in (0, 1]."""
         return draw_time(actions, *self.time_draw)
+
+
+def continuing(policy: Policy, rows: int) -> None:
+    """Have training give up to `rows` first rows, see `Guidance.trained_rows`. Raises InputError where it cannot."""
+    if not isinstance(getattr(policy.config, "guidance", None), Guidance):
+        raise InputError(f"executed_rows {rows}: {type(policy).__name__} cannot be trained to continue a chunk, "
+                         "expected π0, π0.5 or SmolVLA; leave it out")
+    policy.config = replace(policy.config, guidance=replace(policy.config.guidance, trained_rows=rows))
 
 
 def draw_time(
@@ -119,8 +189,8 @@ def draw_time(
 
 
 def noisy_at(actions: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """t · noise + (1 - t) · actions, (B, H, D), at (B,) times."""
-    t = time[:, None, None]
+    """t · noise + (1 - t) · actions, (B, H, D), at (B,) or (B, H) times."""
+    t = time.reshape(len(time), -1, 1)
     return t * noise + (1 - t) * actions
 
 

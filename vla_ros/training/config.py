@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Range, read_mapping, record
 
+OUTCOMES = ("success", "failure", "aborted")  # of an episode
 PRECISIONS = ("float32", "bfloat16")
 STATISTICS = ("keep", "recompute")
 
@@ -59,6 +60,17 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
+class EpisodesConfig:
+    """Which episodes of the dataset are learnt and evaluated on.
+
+    Attributes:
+        outcome: success, failure or aborted: those that ended so; empty: all.
+    """
+
+    outcome: str = ""
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
@@ -66,6 +78,8 @@ class TrainConfig:
         dataset: LeRobot dataset folder.
         units: of the dataset's joints where they are not rad or m: rows as in `state` of a policy file.
         instruction: what a row was told: its "task", or the "subtask" where the dataset has them.
+        episodes: which of its episodes.
+        corrections: how many times as often as those of a policy the frames are drawn that a person commanded.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
         weights: with `family`, checkpoint of the same family whose weights are taken where name and shape are the
@@ -74,6 +88,8 @@ class TrainConfig:
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
         distill: with `start`, denoising steps of a policy that learns what the checkpoint answers in its own number of
             steps (0 = it learns the dataset's actions).
+        executed_rows: first rows of a chunk, at most, that training gives as executed already, so that real-time
+            chunking needs no guidance (0 = none, or the start checkpoint's).
         steps: optimiser steps.
         batch_size: samples per optimiser step, over all processes.
         micro_batch_size: samples per forward pass (0 = batch_size); smaller ones accumulate gradients, and are what
@@ -89,6 +105,8 @@ class TrainConfig:
     dataset: str = ""
     units: tuple[dict[str, Any], ...] = ()
     instruction: str = "task"
+    episodes: EpisodesConfig = EpisodesConfig()
+    corrections: Annotated[float, Range(0.01, 1000)] = 1.0
     output: str = ""
     family: str = ""
     policy: dict[str, Any] = field(default_factory=dict)
@@ -96,6 +114,7 @@ class TrainConfig:
     start: str = ""
     statistics: str = ""
     distill: Annotated[int, Range(0, 1000)] = 0
+    executed_rows: Annotated[int, Range(0, 10_000)] = 0
     seed: int = 0
     steps: int = 10000
     batch_size: Annotated[int, Range(1, 1_000_000)] = 64
@@ -156,6 +175,8 @@ class TrainConfig:
             raise InputError(f"weights {self.weights!r}: only with family; start takes all of its checkpoint's")
         if self.start and self.policy:
             raise InputError("policy: only with family; a start checkpoint brings its own configuration")
+        if self.episodes.outcome and self.episodes.outcome not in OUTCOMES:
+            raise InputError(f"episodes: outcome {self.episodes.outcome!r}, expected one of {OUTCOMES}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision {self.precision!r}, expected one of {PRECISIONS}")
         for name in ("steps", "batch_size", "evaluate_samples", "evaluate_every", "save_every", "log_every"):

@@ -23,13 +23,17 @@ def distilling(policy: Policy, steps: int) -> Callable[[Batch], dict[str, Tensor
     says `steps` from here on; what it answers now is kept in a copy.
 
     Raises:
-        InputError: for a policy that does not denoise, that remembers, or that takes no more steps than that already.
+        InputError: for a policy that does not denoise, that remembers, that was trained to continue a chunk, or that
+            takes no more steps than that already.
     """
     known = {field.name for field in fields(policy.config)} & {"num_steps", "num_inference_steps"}
     if not known or set(policy.draws(1)) != {"noise"}:
         raise InputError(f"distill {steps}: {type(policy).__name__} has no denoising steps that can be made fewer")
     if policy.begin(1) is not None:
         raise InputError(f"distill {steps}: {type(policy).__name__} remembers; expected a policy that does not")
+    if getattr(policy, "trained_rows", 0):
+        raise InputError(f"distill {steps}: {type(policy).__name__} was trained to continue a chunk (executed_rows), "
+                         "which its answers alone do not teach; expected one that was not")
     if steps >= policy.config.num_steps:
         raise InputError(f"distill {steps}: expected fewer steps than the {policy.config.num_steps} of the start "
                          "checkpoint")

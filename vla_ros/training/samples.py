@@ -1,5 +1,6 @@
 """Samples of a dataset, in an order that is a function of the seed and the step alone."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,16 @@ from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies.processor import Processor
 from vla_ros.training import augment
 from vla_ros.training.config import AugmentationConfig
+
+
+def chosen(dataset: Dataset, outcome: str) -> list[Episode]:
+    """The episodes that ended so, all of them where `outcome` is empty. Raises InputError when there are none."""
+    found = [episode for episode in dataset.episodes if outcome in ("", episode.outcome)]
+    if not found:
+        said = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
+        raise InputError(f"dataset {dataset.path}: no episode with the outcome {outcome}, it has "
+                         f"{', '.join(f'{count} {name}' for name, count in sorted(said.items()))}")
+    return found
 
 
 def split(episodes: Sequence[Episode], held_out: float, seed: int) -> tuple[list[Episode], list[Episode]]:
@@ -35,6 +46,9 @@ class Samples:
     steps before the start repeat the first; a command before the start is the state. A joint without actions stays
     where it was seen. Poses of a tool stand behind the joints. What is augmented is colour.
 
+    Frames that a person commanded are drawn `corrections` times as often as those of a policy: in an epoch, which has
+    as many samples as there are frames, each as often as its share says, to within one.
+
     Attributes:
         commanded: columns of the samples' actions that are not made from states.
 
@@ -45,6 +59,7 @@ class Samples:
     def __init__(
         self, dataset: Dataset, episodes: Sequence[Episode], processor: Processor,
         cache: str | Path | None = None, progress: Callable[[str, int, int], None] | None = None,
+        corrections: float = 1.0,
     ) -> None:
         self.processor, self.episodes = processor, tuple(episodes)
         if why := other_joints(dataset):
@@ -87,6 +102,14 @@ class Samples:
         self._first = np.repeat([episode.start for episode in episodes], lengths)
         self._last = np.repeat([episode.stop - 1 for episode in episodes], lengths)
         self._index = np.concatenate([np.arange(e.start, e.stop) for e in episodes])
+        self._shares: np.ndarray | None = None  # (N,) up to and with each frame
+        if corrections != 1:
+            by_person = dataset.by_person[self._index]
+            if not by_person.any():
+                raise InputError(f"dataset {dataset.path}: corrections {corrections:g}, but what is trained on has no "
+                                 "frame that a person commanded, expected some in the column intervention")
+            self._shares = np.cumsum(np.where(by_person, corrections, 1.0))
+            self._shares /= self._shares[-1]
 
     def __len__(self) -> int:
         """Number of frames to start a sample at."""
@@ -96,8 +119,15 @@ class Samples:
         """Sample numbers at places `first` to `first + count` of an endless sequence of shuffled epochs, (count,)."""
         places = np.arange(first, first + count)
         epochs = places // len(self)
-        shuffled = {e: np.random.default_rng([seed, 2, e]).permutation(len(self)) for e in np.unique(epochs).tolist()}
+        shuffled = {e: self._epoch(np.random.default_rng([seed, 2, e])) for e in np.unique(epochs).tolist()}
         return np.array([shuffled[e][p] for e, p in zip(epochs.tolist(), (places % len(self)).tolist(), strict=True)])
+
+    def _epoch(self, rng: np.random.Generator) -> np.ndarray:
+        """(N,) sample numbers."""
+        if self._shares is None:
+            return rng.permutation(len(self))
+        drawn = np.searchsorted(self._shares, (np.arange(len(self)) + rng.random()) / len(self), side="right")
+        return rng.permutation(np.minimum(drawn, len(self) - 1))
 
     def get(
         self, numbers: np.ndarray, augmentation: AugmentationConfig | None = None,

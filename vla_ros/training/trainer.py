@@ -18,6 +18,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.datasets.check import ERROR, briefly, check
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.policies import registry
+from vla_ros.policies.flow import continuing
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.policies.rows import Rows
@@ -28,7 +29,7 @@ from vla_ros.training.distill import distilling
 from vla_ros.training.evaluate import evaluate
 from vla_ros.training.log import Log
 from vla_ros.training.processes import Processes
-from vla_ros.training.samples import Samples, split
+from vla_ros.training.samples import Samples, chosen, split
 from vla_ros.training.units import bring_to_rad
 
 
@@ -127,10 +128,13 @@ class Trainer:
             raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
                              f"vla-ros dataset check {dataset.path})")
         # Units are for `bring_to_rad` to judge, and the statistics used here are those of the rows.
-        self.warnings = briefly([finding for finding in found if finding.kind not in ("units", "statistics")])
+        others = ("units", "statistics", *(["outcome"] if config.episodes.outcome else []))
+        self.warnings = briefly([finding for finding in found if finding.kind not in others])
         self.loaded = open_policy(config, dataset)
         self.rows = hashlib.blake2b(dataset.states.tobytes() + dataset.actions.tobytes()).hexdigest()
         self.policy = self.loaded.policy.float().to(self.device)
+        if config.executed_rows:
+            continuing(self.policy, config.executed_rows)
         self.distilling = distilling(self.policy, config.distill) if config.distill else None
         adapt.freeze(self.policy, config.freeze)
         if config.lora:
@@ -141,8 +145,8 @@ class Trainer:
             checkpoints.prepare_output(self.output, resume)
         else:
             self.processes.wait()  # the first process decodes the videos, the others map what it wrote
-        training, held_out = split(dataset.episodes, config.held_out, config.seed)
-        self.samples = Samples(dataset, training, self.loaded.processor, cache, progress)
+        training, held_out = split(chosen(dataset, config.episodes.outcome), config.held_out, config.seed)
+        self.samples = Samples(dataset, training, self.loaded.processor, cache, progress, config.corrections)
         self.held_out = Samples(dataset, held_out, self.loaded.processor, cache) if held_out else None
         if self.processes.main:
             self.processes.wait()

@@ -21,7 +21,7 @@ def joint_velocity(model, batch, noisy, time):
     actions = model.action_in(noisy)
     if config.adaptive:
         condition = F.silu(model.time_out(F.silu(model.time_in(features))))
-        modulations, suffix, group = model.expert.modulations(condition), actions, [1] * config.horizon
+        modulations, suffix, group = model.expert.modulations(condition[:, None]), actions, [1] * config.horizon
     else:
         both = torch.cat([actions, features[:, None].expand_as(actions)], dim=-1)
         actions = model.time_out(F.silu(model.time_in(both)))

@@ -147,7 +147,7 @@ setInterval(() => {
 // What always shows
 
 const tones = {
-  good: ["executing", "approaching", "running"], bad: ["stopped", "e stopped", "failed", "unconfigured", "not heard"],
+  good: ["executing", "approaching", "running", "taken over"], bad: ["stopped", "e stopped", "failed", "unconfigured", "not heard"],
 };
 const tone = name => tones.good.includes(name) ? "good" : tones.bad.includes(name) ? "bad" : "warn";
 

@@ -1,1 +1,1 @@
-"""What console_node is made of: a web server without ROS, ears and hands on the graph, and the picture of both."""
+"""Parts of console_node: a web server without ROS, subscriptions, actions, and the state that the page shows."""

@@ -1,4 +1,4 @@
-"""Subscriptions of which the newest messages are taken now and then, and no callback is called.
+"""Subscriptions without callbacks: the newest messages are taken at intervals.
 
 A robot sends hundreds of messages a second, megabytes each where they are images. A viewer shows some of them: the
 others are replaced in the middleware's queue, and Python never wakes up for them.

@@ -1,4 +1,4 @@
-"""What the console does on the graph: e-stop and its reset, instructions and tasks, transitions of nodes."""
+"""Actions of the console: e-stop and its reset, instructions and tasks, transitions of nodes."""
 
 import asyncio
 import time

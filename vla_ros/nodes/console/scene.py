@@ -1,4 +1,4 @@
-"""What a viewer hears of a robot, its policy and its executor: polled, nothing waits for it."""
+"""The messages of a robot, its policy and its executor for a viewer, which polls them; no node waits for it."""
 
 import time
 from typing import Any

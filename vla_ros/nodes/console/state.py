@@ -1,4 +1,4 @@
-"""What the page always shows, as values for JSON."""
+"""The state that the page always shows, as values for JSON."""
 
 import math
 from typing import Any
@@ -48,6 +48,7 @@ def executor_state(status: ExecutorStatus | None) -> dict[str, Any] | None:
         "state": EXECUTOR_STATES[status.state],
         "cause": CAUSES[status.cause] if status.cause else "",
         "what": what, "ends": ends, "message": plain(status.message, _LONGEST), "mode": plain(status.mode, 40),
+        "taken_over_by": plain(status.taken_over_by, 120),
         "dry_run": status.dry_run, "instruction": plain(status.instruction, _LONGEST),
         "accepted": status.accepted_chunks, "refused": status.refused_chunks, "live": status.live_chunks,
         "refusals": [[plain(reason, 60), count] for reason, count in reasons if count],

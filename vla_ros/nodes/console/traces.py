@@ -1,4 +1,4 @@
-"""What the live plot draws: of each joint the chunks, their blend, the command and the measured position."""
+"""Data of the live plot: for each joint the chunks, their blend, the command and the measured position."""
 
 import math
 from collections import deque

@@ -1,4 +1,4 @@
-"""What each state of the executor means and the way back, as docs/safety.md has it."""
+"""What each state of the executor means, and the recovery, as in docs/safety.md."""
 
 from vla_ros.msg import ExecutorStatus as E
 from vla_ros.msg import PolicyStatus as P
@@ -11,6 +11,14 @@ EXECUTOR = {
     (E.EXECUTING, 0): ("follows chunks", ""),
     (E.HOLDING, E.CAUSE_NO_CHUNK): ("no chunk yet, or the last one is used up", "the next accepted chunk"),
     (E.HOLDING, E.CAUSE_NO_INSTRUCTION): ("empty instruction", "an instruction and a chunk for it"),
+    (E.HOLDING, E.CAUSE_TAKEOVER_PAUSED): (
+        "taken over, by a source that is not followed: after a stop, its own silence or an empty instruction",
+        "taken over again, or given back and a chunk of what is seen afterwards",
+    ),
+    (E.TAKEN_OVER, 0): (
+        "a person's source commands in place of the policy, within the limits",
+        "given back, then a chunk of what is seen afterwards",
+    ),
     (E.STOPPED, E.CAUSE_STALE_JOINT_STATES): (
         "a joint without a believable position for joint_state_timeout", "all joints fresh, then a chunk"
     ),

@@ -1,4 +1,4 @@
-"""The claim of the command topics: of all executors that could command the same robot, one does."""
+"""The claim of the command topics: only one executor commands a robot."""
 
 import hashlib
 import os

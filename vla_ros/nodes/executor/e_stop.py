@@ -1,4 +1,4 @@
-"""The e-stop's own way in: a thread that serves nothing else, from the node's construction to its end."""
+"""The e-stop's topic and services, served by a thread of their own from the node's construction to its end."""
 
 import threading
 import time

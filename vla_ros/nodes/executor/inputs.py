@@ -1,4 +1,4 @@
-"""What the executor hears of others: joint states, instructions, chunks, and whether the policy is there."""
+"""Inputs of the executor: joint states, instructions, chunks, and whether the policy is running."""
 
 import threading
 import time
@@ -27,6 +27,7 @@ from vla_ros.nodes.base import ManagedNode
 from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction, subscribe_raw, subscribe_state
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.executor.policy_watch import PolicyWatch
+from vla_ros.nodes.executor.takeover import TakeoverInput
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import Withheld
 from vla_ros.nodes.taking import take as take_next
@@ -77,6 +78,7 @@ class Inputs:
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
+        TakeoverInput(node, executor, parameters, lock=lock, now_ns=now_ns, told=told)
         self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
         status = node.resolve_topic_name(_POLICY_STATUS)  # rclpy counts without regard to remappings
         node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(status) > 0))

@@ -70,6 +70,17 @@ class ExecutorParameters(NodeParameters):
         "with the next chunk. Empty: confirm, but automatic with use_sim_time",
         choices=("", "automatic", "confirm"),
     )
+    takeover_topic: str = parameter(
+        "~/takeover/joint_command",
+        "joint positions (JointState) that command in place of the policy once the service take_over says so",
+    )
+    takeover_blend: float = _span(
+        _S.takeover_blend, 0.01, 60.0, "s",
+        "on the way to a source that takes over, at least; longer where that asks for more than half the speed",
+    )
+    takeover_timeout: float = _span(
+        _S.takeover_timeout, 0.005, 10.0, "s", "a source that is silent for longer is not followed any more"
+    )
     start_tolerance: float = _span(
         _S.start_tolerance, 0.0, 1.0, "",
         "the robot may stand outside its limits at activation by this share of a joint's range; it moves inwards only",

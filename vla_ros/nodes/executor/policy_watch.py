@@ -1,4 +1,4 @@
-"""Whether the policy is there, by its statuses: it publishes one twice a second."""
+"""Watches whether the policy is running, by its statuses: it publishes one twice a second."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Where the executor's URDF comes from: a file, a parameter, or the topic of robot_state_publisher."""
+"""Reads the executor's URDF: from a file, a parameter, or the topic of robot_state_publisher."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""The thread that owns the simulated world when time waits for the nodes that steer."""
+"""The thread that owns the simulated world in lockstep, when time waits for the nodes."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the simulated robot publishes and takes: joint states, images and joint commands."""
+"""Topics of the simulated robot: joint states, images and joint commands."""
 
 import threading
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whether the simulated robot has done what it was told."""
+"""Judges whether the simulated robot has done its task."""
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue

@@ -118,6 +118,7 @@ class Pi0Config:
         for name in ("vocabulary", "state_dim", "action_dim", "horizon", "text_length", "num_steps"):
             if not getattr(self, name) > 0:
                 raise InputError(f"pi0: {name} {getattr(self, name)}, expected more than zero")
+        self.guidance.check(self.horizon)
 
     @property
     def state_token(self) -> bool:

@@ -27,8 +27,9 @@ class StepConstants:
     """What depends on the time alone, for N times: the same for every observation.
 
     Attributes:
-        bias: (N, width), π0: the time's share of the action-time MLP's first layer.
-        modulations: π0.5: 1 + scale, shift and gate of every norm of the expert, each (N, 1, width).
+        bias: (N, R, width), π0: the time's share of the action-time MLP's first layer; R is 1, or H with a time for
+            each row.
+        modulations: π0.5: 1 + scale, shift and gate of every norm of the expert, each (N, R, width).
     """
 
     bias: Tensor | None = None
@@ -122,7 +123,8 @@ class Pi0(FlowPolicy):
         return Pi0Context(cache.stored(), key_mask, rotary_table(positions, size.head_dim))
 
     def step_constants(self, time: Tensor) -> StepConstants:
-        """What denoising at the (N,) times needs besides prefix and actions."""
+        """What denoising at the (N,) or (N, H) times needs besides prefix and actions."""
+        time = time.reshape(len(time), -1)
         features = time_features(time, self.config.expert.width, self.config.min_period, self.config.max_period)
         features = features.to(self.time_in.weight.dtype)
         if not self.config.adaptive:
@@ -141,7 +143,7 @@ class Pi0(FlowPolicy):
         context, cache, scales = ready
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
         if not self.config.adaptive:
-            x = F.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants.bias[:, None]
+            x = F.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants.bias
             x = self.time_out(F.silu(x))
         x = x.to(self.expert.layers[0].qkv.weight.dtype)
         x = self.expert(x, context.rotary, cache, context.key_mask, constants.modulations or scales)

@@ -175,6 +175,7 @@ class SmolVLAConfig:
             raise InputError("smolvla: no image among the inputs, expected at least one")
         if self.num_steps < 1 or self.chunk_size < 1:
             raise InputError(f"smolvla: num_steps {self.num_steps}, chunk_size {self.chunk_size}; expected positive")
+        self.guidance.check(self.chunk_size)
 
     n_obs_steps = 1
     pads = True

@@ -123,10 +123,11 @@ class SmolVLA(FlowPolicy):
         )
 
     def step_constants(self, time: Tensor) -> Tensor:
-        """(N,) times to their share of the action-time MLP's first layer, (N, width).
+        """(N,) or (N, H) times to their share of the action-time MLP's first layer, (N, 1 or H, width).
 
         The layer acts on [action, time]: its product is the sum of a product with either half.
         """
+        time = time.reshape(len(time), -1)
         features = time_features(time, self.config.expert_width, self.config.min_period, self.config.max_period)
         weight = self.time_in.weight
         return functional.linear(features.to(weight.dtype), weight.chunk(2, dim=1)[1], self.time_in.bias)
@@ -134,7 +135,7 @@ class SmolVLA(FlowPolicy):
     def velocity(self, ready: SmolVLAContext, noisy: Tensor, constants: Tensor) -> Tensor:
         """noise - actions, (B, H, D), of (B, H, D) noisy actions with the constants of one time or of B."""
         x = self.action_in(noisy.to(self.action_in.weight.dtype))
-        x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants[:, None]
+        x = functional.linear(x, self.time_in.weight.chunk(2, dim=1)[0]) + constants
         x = self.time_out(functional.silu(x)).to(self.expert[0].out.weight.dtype)
         for layer, key, value in zip(self.expert, ready.keys, ready.values, strict=True):
             if layer.cross:

@@ -1,0 +1,51 @@
+"""A demo that does not keep up with real time is run again in simulated time."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("rclpy", reason="the demo needs ROS 2")
+pytest.importorskip("vla_ros.msg", reason="the messages are not built: make build")
+
+from vla_ros.cli import demo
+from vla_ros.cli.main import main
+from vla_ros.graph.demo import DemoGraph, TooSlow
+from vla_ros.graph.keeping_up import KeepingUp
+from vla_ros.msg import ExecutorStatus, PolicyStatus
+
+SLOW = "this machine does not keep up: control rate 41 Hz of 100"
+
+
+@pytest.mark.parametrize("real_time", [False, True])
+def test_what_is_slow_ends_the_run_in_real_time_or_is_said(real_time: bool, capsys, monkeypatch):
+    moments = iter([0.0, 3.5, 4.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    graph = DemoGraph.__new__(DemoGraph)  # without its processes
+    graph.keeping_up, graph.args = KeepingUp(10.0, 100.0), SimpleNamespace(real_time=real_time)
+    graph.console = SimpleNamespace(print=lambda words, **options: print(words))
+    graph.watch = SimpleNamespace(policy=PolicyStatus(state=PolicyStatus.RUNNING, chunks=50, rate=9.8),
+                                  executor=ExecutorStatus(state=ExecutorStatus.EXECUTING, control_rate=41.0))
+    graph._look_for_slowness()
+    if real_time:
+        graph._look_for_slowness()
+        graph._look_for_slowness()
+        assert capsys.readouterr().out.startswith(f"{SLOW}; --lockstep") and next(moments, None) is None
+    else:
+        with pytest.raises(TooSlow, match=SLOW):
+            graph._look_for_slowness()
+
+
+def test_it_runs_again_in_lockstep_without_the_first_bag(tmp_path: Path, monkeypatch, capsys):
+    runs = []
+
+    def run(args, folder, console):
+        (folder / "bag").mkdir(parents=True)  # the recorder refuses one that is there
+        runs.append(args.lockstep)
+        if not args.lockstep:
+            raise TooSlow(SLOW)
+        return 0
+
+    monkeypatch.setattr(demo, "_run", run)
+    assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
+    assert runs == [False, True] and f"{SLOW}: once more with --lockstep" in capsys.readouterr().out

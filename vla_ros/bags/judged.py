@@ -1,0 +1,55 @@
+"""How the instructions of a recording ended, while it goes on."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Judged:
+    """An instruction that was given, and its outcome: success, failure, aborted; empty where nobody has said."""
+
+    instruction: str
+    outcome: str = ""
+    ended: bool = False
+    asked: bool = False
+
+
+class Judgements:
+    """Hears instructions and outcomes in the order in which they are recorded.
+
+    Attributes:
+        all: what was instructed, in order.
+    """
+
+    def __init__(self) -> None:
+        self.all: list[Judged] = []
+        self._current = ""
+
+    def instructed(self, text: str) -> None:
+        """The same again is no other one, as for datasets."""
+        if text != self._current:
+            self.end()
+            self._current = text
+            self.all += [Judged(text)] if text else []
+
+    def end(self) -> None:
+        """What was in force is not any more."""
+        if self._current:
+            self.all[-1].ended, self._current = True, ""
+
+    def judged(self, outcome: str, instruction: str) -> None:
+        """Of the last instruction of that text, or the last one where it is empty."""
+        found = next((one for one in reversed(self.all) if instruction in ("", one.instruction)), None)
+        if found is not None:
+            found.outcome = outcome
+
+    def unasked(self) -> list[Judged]:
+        """Those that have ended without an outcome, each once."""
+        found = [one for one in self.all if one.ended and not one.outcome and not one.asked]
+        for one in found:
+            one.asked = True
+        return found
+
+    def __str__(self) -> str:
+        """How many ended how."""
+        known = [one.outcome or "without an outcome" for one in self.all]
+        return ", ".join(f"{known.count(name)} {name}" for name in sorted(set(known))) or "no instruction"

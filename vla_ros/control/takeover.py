@@ -1,0 +1,121 @@
+"""A person's commands in place of the policy's: a leader arm, or any other source of joint positions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vla_ros.control.blending import fade
+from vla_ros.control.joint_states import MeasuredJoints
+from vla_ros.control.limits import Limits
+from vla_ros.control.settings import Settings
+from vla_ros.core.errors import InputError, shown
+
+_GENTLY = 0.5  # of the velocity limits: how fast the robot goes to a source that is elsewhere
+_PEAK = 1.5  # greatest speed of the fade, in those of a straight line of the same length and time
+
+
+class Takeover:
+    """Who commands in place of the policy, and where to.
+
+    The robot goes from its last command to the source over `takeover_blend` s, longer where the way is long; then it is
+    where the source was one message ago, on a straight line between messages. With a stop, with a silence of the source
+    and with an empty instruction the source is followed no more until it takes over again: the policy does not go on
+    instead of it, nor does the robot set out for where the source is by then.
+
+    Attributes:
+        by: who has taken over; "" while the policy commands.
+        paused: why the robot does not follow it although it has, in words.
+    """
+
+    def __init__(self, limits: Limits, settings: Settings) -> None:
+        self._limits, self._settings = limits, settings
+        self.by = self.paused = ""
+        self.clear()
+
+    def clear(self) -> None:
+        """What was heard of the source does not count any more."""
+        self._source = MeasuredJoints((), self._settings.admission.future_tolerance)
+        self._columns = np.empty(0, dtype=int)  # of the source's joints, in those of the robot
+        self._fault, self._begun = "", False
+
+    @property
+    def following(self) -> bool:
+        return bool(self.by) and not self.paused
+
+    def heard(self, stamp_ns: int, names: Sequence[str], position: Sequence[float], now_ns: int) -> None:
+        """A sensor_msgs/JointState of the source, rad or m, that does not contradict itself; of some joints or all."""
+        self._fault = self._fault_of(names, position)
+        if self._fault:
+            return
+        source = self._source
+        if new := [name for name in names if name not in source.names]:
+            source = self._source = MeasuredJoints((*source.names, *new), self._settings.admission.future_tolerance)
+            self._columns = np.array([self._limits.names.index(name) for name in source.names])
+            self._left, self._begun = np.zeros(len(source.names)), False
+        before = source.stamps_ns.copy()
+        source.update(stamp_ns, names, position, now_ns)
+        passed, known = (source.stamps_ns - before) * 1e-9, before > 0
+        self._left = np.where(known & (passed > 0), np.minimum(passed, self._settings.takeover_timeout), self._left)
+
+    def _fault_of(self, names: Sequence[str], position: Sequence[float]) -> str:
+        limits = self._limits
+        if unknown := [name for name in names if name not in limits.names]:
+            return f"joint {shown(unknown[0])} is none of the robot's, expected some of {list(limits.names)}"
+        if driven := [name for name in names if limits.rates[limits.names.index(name)]]:
+            return f"{shown(driven[0])} is a velocity of the base, expected positions of joints alone"
+        whole = np.clip(np.zeros(len(limits.names)), limits.lower, limits.upper)
+        for name, value in zip(names, position, strict=False):
+            whole[limits.names.index(name)] = value if np.isfinite(value) else whole[limits.names.index(name)]
+        outside = limits.outside(whole, self._settings.admission.position_excess)
+        return f"{outside}; are these rad and m?" if outside else ""
+
+    def problem(self, now_ns: int) -> str:
+        """Why the source cannot be followed, in words; "" where it can."""
+        if self._fault or not self._source.names:
+            return self._fault or "nothing was heard yet, expected joint positions (sensor_msgs/JointState)"
+        return self._source.stale(now_ns, self._settings.takeover_timeout)
+
+    def take(self, by: str, now_ns: int) -> None:
+        """From now on `by` is followed. Raises InputError where it cannot be."""
+        if problem := self.problem(now_ns):
+            raise InputError(f"{by}: {problem}")
+        if not self.following:
+            self.by, self.paused, self._begun = by, "", False
+
+    def end(self) -> None:
+        """The policy commands."""
+        self.by = self.paused = ""
+
+    def pause(self, why: str) -> None:
+        """Followed no more, until it takes over again."""
+        self.paused = self.paused or (why if self.by else "")
+
+    def watch(self, now_ns: int) -> None:
+        """A control period."""
+        if self.following and (problem := self.problem(now_ns)):
+            self.pause(problem)
+
+    def target(self, position: np.ndarray, velocity: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray] | None:
+        """(J,) position and (J,) velocity to follow, NaN for joints that the source does not have; None: braking.
+
+        `position` (J,), `velocity` (J,): of the last command, `dt` s before.
+        """
+        if not self.following:
+            return None
+        goal, columns = self._source.position, self._columns
+        discrete, limit = self._limits.discrete[columns], self._limits.velocity[columns]
+        if not self._begun:
+            self._begun, self._at, self._left, self._passed = True, goal.copy(), np.zeros(len(goal)), 0.0
+            self._offset, self._offset_velocity = position[columns] - goal, velocity[columns]
+            ways = np.where(discrete, 0.0, np.abs(self._offset) / (_GENTLY * limit))
+            self._span = max(self._settings.takeover_blend, _PEAK * float(ways.max()))
+        step = (goal - self._at) * np.where(self._left > dt, dt / np.maximum(self._left, dt), 1.0)
+        self._at, self._left = self._at + step, np.maximum(self._left - dt, 0.0)
+        self._passed += dt
+        at, speed = self._at, step / dt
+        if self._passed < self._span:
+            away, faster = fade(self._passed / self._span, self._span, self._offset, self._offset_velocity)
+            at, speed = at + away, speed + faster
+        place, moving = np.full((2, len(position)), np.nan)
+        place[columns], moving[columns] = np.where(discrete, goal, at), np.where(discrete, 0.0, speed)
+        return place, moving
