@@ -26,6 +26,7 @@ CASES = [
     ("task x --wait 0.1", "action run_instruction: no server"),
     ("say", "instruction '', --stop not given: expected one of the two"),
     ("e-stop --namespace a-b", "namespace 'a-b'"),
+    ("takeover --namespace a-b", "namespace 'a-b'"),
     ("lifecycle --namespace a-b", "namespace 'a-b'"),
     ("top --namespace a-b", "namespace 'a-b'"),
     ("console --robot so101 --namespace a-b", "namespace 'a-b'"),
