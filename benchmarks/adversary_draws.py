@@ -7,6 +7,7 @@ from command_check import Bounds
 
 from vla_ros.control.admission import AdmissionRules
 from vla_ros.control.settings import Settings
+from vla_ros.core.chunk import PATH, Part, Space, Targets
 
 
 def between(rng: np.random.Generator, low: np.ndarray, high: np.ndarray, rows: int | None = None) -> np.ndarray:
@@ -57,6 +58,14 @@ def with_base(rng: np.random.Generator, robot: dict[str, Any]) -> dict[str, Any]
     base = {"name": "base", "topic": "drive", "interface": "base_twist", "joints": axes, "axes": axes,
             "odometry": "odometry"}  # fmt: skip
     return robot | {"joints": [*robot["joints"], *driven], "groups": [*robot["groups"], base]}
+
+
+def path_chunk(rng: np.random.Generator, bounds: Bounds) -> tuple[Targets, float]:
+    """A path of the base, of which a half could be followed, or nearly, and the distance of its rows, s."""
+    dt, horizon = float(rng.choice([0.02, 0.1, 0.5])), int(rng.choice([1, 5, 30]))
+    size = bounds.upper[bounds.rates].max() * dt * float(rng.choice([0.3, 1.0, 5.0, 1e300]))
+    rows = rng.normal(0.2, 0.5, (horizon, 3)).cumsum(axis=0) * size
+    return Targets((Part(PATH, rows, Space.BASE_PATH),)), dt
 
 
 def random_settings(rng: np.random.Generator) -> Settings:

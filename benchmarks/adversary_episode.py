@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from adversary_draws import between, plan, random_robot, random_settings, random_watching, wild, with_base
+from adversary_draws import between, path_chunk, plan, random_robot, random_settings, random_watching, wild, with_base
 from adversary_tool import arm, tool_chunk
 from adversary_tool import robot as robot_with_tool
 from command_check import STAMPS, Bounds, CommandCheck
 
-from vla_ros.control.admission import Reason
+from vla_ros.control.admission import NO_TOOL, Reason
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.timing import SimulatedPeriods
@@ -79,15 +79,17 @@ class Episode:
         self.tool = bool(more.random() < 0.1)
         if self.tool:
             self.robot = robot_with_tool()
-        driven = np.random.default_rng([seed, number, 2])
+        self.driven = driven = np.random.default_rng([seed, number, 2])
+        self.pose = np.zeros(3)  # as odometry says it, of a base
         if driven.random() < 0.25:
             self.robot = with_base(driven, self.robot)
         self.character = str(rng.choice(["regular", "late", "late and clock", "simulated"]))
         self.simulated = self.character == "simulated"
         try:
-            limits = Limits.merge(RobotSpec.from_dict(self.robot))
-            tool = [arm()] if self.tool else []
-            self.executor = make(limits, self.robot["control_rate"], self.settings, self.simulated, *tool)
+            robot = RobotSpec.from_dict(self.robot)
+            tool, self.paths = arm() if self.tool else NO_TOOL, robot.path_axes
+            rate = self.robot["control_rate"]
+            self.executor = make(Limits.merge(robot), rate, self.settings, self.simulated, tool, self.paths)
         except InputError:
             self.result.faults["robot refused"] += 1
             return
@@ -165,8 +167,13 @@ class Episode:
             return
         if self.tool and name in ("plan", "wild chunk") and self.more.random() < 0.8:
             name = "tool chunk"
+        if self.paths and name in ("plan", "wild chunk") and self.driven.random() < 0.3:
+            name = "path of the base"
         self.result.faults[name] += 1
-        if name == "tool chunk":
+        if name == "path of the base":
+            targets, dt = path_chunk(self.driven, self.bounds)
+            self._send(np.zeros((1, len(self.names))), dt, targets=targets)
+        elif name == "tool chunk":
             targets, dt = tool_chunk(self.more, self._here)
             self._send(np.zeros((1, len(self.names))), dt, targets=targets)
         elif name == "plan":
@@ -285,6 +292,10 @@ class Episode:
 
     def _measure(self, position: np.ndarray) -> None:
         self.executor.joint_state(self.now_ns, list(self.names), list(position), self.now_ns)
+        if self.paths:
+            leap = 10.0 ** self.driven.integers(0, 300) if self.driven.random() < 0.002 else 0.0
+            self.pose = self.pose * (leap == 0.0) + self.driven.normal(size=3) * (leap + 0.1 * self.bounds.period)
+            self.executor.odometry(self.now_ns, self.pose, "base", self.now_ns)
         self.moment += 1
         believable = np.isfinite(position)
         self.known[believable], self.told[believable] = position[believable], self.moment

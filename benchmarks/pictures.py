@@ -49,40 +49,38 @@ def publish(count: int, room: bool, lockstep: bool, pipe: Any) -> None:
 
 
 def read(reliable: bool, pipe: Any) -> None:
-    """Sends a number when the pictures of that number have come on both topics."""
+    """Sends (which topic, number) of each picture that comes."""
     import rclpy
     from sensor_msgs.msg import Image
 
     from vla_ros.nodes.qos import sensor_qos
 
     rclpy.init()
-    node, newest = rclpy.create_node("reader"), dict.fromkeys(_TOPICS, 0)
-
-    def take(topic: str, message: Any) -> None:
-        newest[topic] = message.height
-        if len({*newest.values()}) == 1:
-            pipe.send(message.height)
-
-    for topic in _TOPICS:
-        node.create_subscription(Image, topic, lambda m, topic=topic: take(topic, m), sensor_qos(reliable))
+    node = rclpy.create_node("reader")
+    for which, topic in enumerate(_TOPICS):
+        node.create_subscription(
+            Image, topic, lambda message, which=which: pipe.send((which, message.height)), sensor_qos(reliable)
+        )
     rclpy.spin(node)
 
 
-def run(count: int, room: bool, lockstep: bool, reliable: bool) -> tuple[list[float], list[float]]:
-    """Times (s) of the publisher's instants, and when (s) whole pairs came."""
+def run(count: int, room: bool, lockstep: bool, reliable: bool) -> tuple[list[float], list[list[float]]]:
+    """Times (s) of the publisher's instants, and for each topic when (s) its pictures came."""
     context = get_context("spawn")
     (ours, theirs), (heard, said) = context.Pipe(), context.Pipe(duplex=False)
     reader = context.Process(target=read, args=(reliable, said), daemon=True)
     publisher = context.Process(target=publish, args=(count, room, lockstep, theirs), daemon=True)
     reader.start()
     publisher.start()
-    came: list[float] = []
+    came: list[list[float]] = [[] for _ in _TOPICS]
 
     def listen() -> None:
-        while (number := heard.recv()) != 0:
-            came.append(time.monotonic())
-            if lockstep:
-                ours.send(number)
+        newest = [0 for _ in _TOPICS]
+        while (told := heard.recv()) is not None:
+            which, newest[which] = told[0], told[1]
+            came[which].append(time.monotonic())
+            if lockstep and len({*newest}) == 1:
+                ours.send(None)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
@@ -90,7 +88,7 @@ def run(count: int, room: bool, lockstep: bool, reliable: bool) -> tuple[list[fl
     publisher.join()
     time.sleep(4.0 if reliable else 0.5)  # what is sent again after 3 s
     reader.kill()
-    said.send(0)
+    said.send(None)
     listener.join()
     return took, came
 
@@ -108,8 +106,9 @@ def main() -> None:
     print(f"lockstep: {len(took)} instants, median {took[len(took) // 2]:.3f} s, longest {took[-1]:.3f} s, "
           f"{late} over {LATE:g} s")  # fmt: skip
     _, came = run(args.count, not args.no_room, lockstep=False, reliable=not args.best_effort)
-    gaps = [after - before for before, after in zip(came, came[1:], strict=False)]
-    print(f"two cameras of {RATE:g} Hz: {len(came)} of {args.count} pairs, longest gap {max(gaps, default=0):.3f} s")
+    for times in came:
+        gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+        print(f"camera of {RATE:g} Hz: {len(times)} of {args.count} pictures, longest gap {max(gaps, default=0):.3f} s")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Settings that every test shares."""
 
+import gc
 import os
 import signal
 
@@ -35,3 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in marked:
             item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU: torch.cuda.is_available() is False"))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported for all tests stays: each later collection, some at the very end, would look at it in vain."""
+    gc.freeze()

@@ -26,6 +26,7 @@ CASES = [
     ("task x --wait 0.1", "action run_instruction: no server"),
     ("say", "instruction '', --stop not given: expected one of the two"),
     ("e-stop --namespace a-b", "namespace 'a-b'"),
+    ("takeover --namespace a-b", "namespace 'a-b'"),
     ("lifecycle --namespace a-b", "namespace 'a-b'"),
     ("top --namespace a-b", "namespace 'a-b'"),
     ("console --robot so101 --namespace a-b", "namespace 'a-b'"),
@@ -68,6 +69,7 @@ def test_one_line(line, words, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(private_domain()))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    monkeypatch.setattr("vla_ros.graph.processes.discovery_time", lambda: 0.0)  # nobody is there to be discovered
     Path("file").write_text("text")
     Path("other").write_text("camera: {ros__parameters: {rate: 1}}")
     assert command.main(line.split()) == 2

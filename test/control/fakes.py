@@ -3,7 +3,7 @@
 import numpy as np
 from control.robots import robot
 
-from vla_ros.control.admission import Reason, Refusal
+from vla_ros.control.admission import NO_TOOL, Reason, Refusal
 from vla_ros.control.executor import Executor
 from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Command, Settings
@@ -26,14 +26,15 @@ class World:
 
     def __init__(
         self, rate: float = 100.0, jerk: float = np.inf, clock: float = 0.0, *, arm: ToolArm | None = None,
-        limits: Limits | None = None, home: np.ndarray = HOME, **settings: object,
+        limits: Limits | None = None, home: np.ndarray = HOME, base: dict[str, str] | None = None, **settings: object,
     ) -> None:
-        """`clock`: Hz of a simulated clock; 0 for real time. `arm`, `limits`: of another robot, and where it stands."""
+        """`clock`: Hz of a simulated clock; 0 for real time. `arm`, `limits`: of another robot, and where it stands.
+        `base`: axes that follow paths."""
         self.period_ns = round(NS / rate)
         self.clock, self.messages, self.periods = clock, 0, SimulatedPeriods(rate, 0.5)
         limits = limits or Limits.merge(robot(jerk, gripper=True))
         settings = Settings(**{"resume": "automatic"} | settings)
-        self.executor = Executor(limits, rate, settings, clock > 0, *([arm] if arm else []))
+        self.executor = Executor(limits, rate, settings, clock > 0, arm or NO_TOOL, base)
         self.names = self.executor.limits.names
         self.now_ns, self.steady_ns = 1_000 * NS, 5 * NS
         self.measured, self.stuck, self.joints = home.copy(), False, True

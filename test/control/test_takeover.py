@@ -5,7 +5,7 @@ import pytest
 from control.fakes import HOME, NS, World
 from control.posed_robots import posed_world
 from control.robots import check_path
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vla_ros.control.admission import Reason, Refusal
@@ -206,7 +206,7 @@ EVENTS = ["run"] * 8 + ["move"] * 6 + ["take"] * 4 + ["chunk"] * 3 + ["give", "s
 def test_no_order_of_takeovers_breaks_a_limit():
     led_ticks = []
 
-    @settings(max_examples=40)
+    @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
     @given(
         script=st.lists(st.tuples(st.sampled_from(EVENTS), st.integers(0, 2**20)), min_size=10, max_size=40),
         rate=st.sampled_from([50.0, 100.0]),

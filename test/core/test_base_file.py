@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
+from vla_ros.cli.main import main
 from vla_ros.control.limits import Limits
 from vla_ros.control.urdf import UrdfLimit
 from vla_ros.core.errors import InputError
@@ -32,6 +33,15 @@ def test_lekiwi_has_an_arm_and_a_base():
         ("joint_states", "sensor_msgs/msg/JointState"), ("base_controller/odom", "nav_msgs/msg/Odometry")
     ]
     assert robot.stream("command/base").type == "geometry_msgs/msg/TwistStamped"
+
+
+def test_what_is_understood_of_it_is_shown(capsys):
+    assert main(["info", "lekiwi"]) == 0
+    said = capsys.readouterr().out
+    assert "robot lekiwi: joint states on joint_states, odometry on base_controller/odom, commands at 100 Hz" in said
+    assert [line.split() for line in said.splitlines() if "theta.vel" in line] == [
+        ["theta.vel", "-1.57", "1.57", "1.57", "6", "rad/s", "base"]
+    ]
 
 
 def test_a_base_alone_has_no_joint_states_and_may_be_slower_backwards():

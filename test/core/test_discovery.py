@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from vla_ros.core.discovery import discovery_line
+from vla_ros.core.discovery import PICTURES, discovery_line, this_machine_only
+from vla_ros.core.resources import config_file
 
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 ANYBODY, HERE = "anybody on the subnet may command", "only programs on this machine may command"
@@ -30,6 +31,16 @@ ANYBODY, HERE = "anybody on the subnet may command", "only programs on this mach
 def test_the_line_says_who_may_command(environment, words):
     line = discovery_line(environment)
     assert all(part in line for part in words) and "\n" not in line, line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is never sure")
+@pytest.mark.parametrize(("more", "alone"), [
+    ({}, True), ({RANGE: "SUBNET"}, False), ({"ROS_STATIC_PEERS": "pc"}, False), ({"CYCLONEDDS_URI": "x.xml"}, False),
+    ({"FASTDDS_DEFAULT_PROFILES_FILE": "mine.xml"}, False),
+    ({"FASTDDS_DEFAULT_PROFILES_FILE": str(config_file(PICTURES))}, True),
+])  # fmt: skip
+def test_the_profile_for_pictures_lets_nobody_in(more, alone):
+    assert this_machine_only({RANGE: "LOCALHOST"} | more) is alone
 
 
 def test_a_graph_with_a_domain_of_its_own_is_named():

@@ -85,6 +85,7 @@ def test_a_chunk_survives_the_ros_message():
         msg.ActionPart.SPACE_END_EFFECTOR_POSE,
         msg.ActionPart.SPACE_END_EFFECTOR_DELTA,
         msg.ActionPart.SPACE_JOINT_DELTA,
+        msg.ActionPart.SPACE_BASE_PATH,
     ]
 
 

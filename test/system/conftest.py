@@ -12,6 +12,12 @@ from system.support import Probe, free_domain
 
 from vla_ros.graph.processes import Graph
 
+# Files that take longest, longest first: of two workers neither shall begin one of them when the other has finished.
+LONG = (
+    "test_readme", "test_demo", "test_loop", "test_faults", "test_executor", "test_operator", "test_eval",
+    "test_policy_node", "test_instructions", "test_soak", "test_remote_policy", "test_replay", "test_run",
+)  # fmt: skip
+
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Iterator[Graph]:
@@ -31,6 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Discovery between processes has no order that a test could wait for in every case; ROS 2's own CI does the same
     (`colcon test --retest-until-pass`). `-p no:rerunfailures` turns it off, for looking for rare failures.
     """
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.flaky(reruns=1))

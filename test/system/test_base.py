@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
 from nav_msgs.msg import Odometry
+from nav_msgs.msg import Path as PathMessage
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, String
@@ -82,6 +83,8 @@ class Cart:
         message = set_stamp(Odometry(child_frame_id="base_link"), self.now_ns)
         message.twist.twist.linear.x, message.twist.twist.angular.z = float(x), float(yaw)
         message.pose.pose.position.x, message.pose.pose.position.y = self.pose[:2].tolist()
+        turned = message.pose.pose.orientation
+        turned.z, turned.w = math.sin(self.pose[2] / 2), math.cos(self.pose[2] / 2)
         self.odometry.publish(message)
         joints = set_stamp(JointState(name=["turn"]), self.now_ns)
         joints.position = array("d", [self.turn])
@@ -94,12 +97,15 @@ class Cart:
 
         return self.probe.wait_for(said, what)
 
-    def drive(self, rows: int) -> None:
-        """A chunk of a tenth of a second a row, at once taken."""
+    def drive(self, rows: int, path: np.ndarray | None = None) -> None:
+        """A chunk of a tenth of a second a row, at once taken; `path`: (rows, 3) in place of velocities."""
         self.sequence += 1
         message = set_stamp(ActionChunk(), self.now_ns)
         message.step_dt, message.horizon, message.session, message.sequence = 0.1, rows, 7, self.sequence
         message.parts = [ActionPart(names=NAMES, data=array("d", ROW * rows))]
+        if path is not None:
+            data = array("d", path.ravel())
+            message.parts = [ActionPart(space=4, names=["x", "y", "yaw"], frame_id="base_link", data=data)]
         message.instruction_id = instruction_id("go")
         self.chunks.publish(message)
         self.wait(lambda status: status.accepted_chunks == self.sequence, "an accepted chunk")
@@ -137,6 +143,19 @@ def test_the_base_stands_whenever_it_is_not_driven(graph, probe):
     cart.stands()
     assert probe.last("executor_node/status").state == ExecutorStatus.E_STOPPED
     assert graph.call(graph.node.create_client(Trigger, "executor_node/reset_e_stop"), Trigger.Request()).success
+
+    start, t = cart.pose.copy(), 0.1 * np.arange(1, 21)[:, None]
+    graph.start("marker_node", parameters={"robot": str(Path(graph.folder) / "cart.yaml")})
+    probe.record("marker_node/base_path", PathMessage)
+    graph.bring_up("marker_node")
+    cart.drive(20, t * [[0.3, 0.0, 0.0]])
+    shown = probe.wait_for(lambda: probe.last("marker_node/base_path"), "the path for a viewer")
+    assert (shown.header.frame_id, len(shown.poses)) == ("base_link", 21)
+    assert shown.poses[-1].pose.position.x == pytest.approx(0.6)
+    cart.stands()
+    way = cart.pose[:2] - start[:2]
+    along = way @ [math.cos(start[2]), math.sin(start[2])]
+    assert 0.35 < along < 0.65 and abs(way @ [-math.sin(start[2]), math.cos(start[2])]) < 0.05
 
     cart.drive(300)
     cart.at_speed()

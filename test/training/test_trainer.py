@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 import torch
@@ -319,3 +320,27 @@ def test_the_rate_warms_up_and_falls_to_the_final_one():
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and max(rates) == pytest.approx(1.0)
     assert rates[101] == pytest.approx(0.1)
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_answers_that_are_no_actions_yet_do_not_end_a_training(settings, dataset, monkeypatch):
+    given = {"dataset": str(dataset), "family": "openvla", "steps": 1}
+    given |= {"policy": families.config("openvla") | {"head": "tokens", "chunk": 6}}
+    given |= {"output": settings["output"], "held_out": 0.2, "evaluate_samples": 4, "batch_size": 2}
+    trainer = Trainer(TrainConfig.from_dict(given))
+    act = trainer.policy.act
+
+    def wordy(*args, **kwargs):
+        answer = act(*args, **kwargs)
+        answer.actions[0, 3] = 1  # of the first of each batch: a word
+        return answer
+
+    monkeypatch.setattr(trainer.policy, "act", wordy)
+    figures = trainer.evaluate()
+    assert figures["unreadable"] == 0.5 and np.isfinite(list(figures.values())).all()
+
+
+def test_rows_of_a_chunk_may_lie_several_frames_apart(settings):
+    trainer = Trainer(TrainConfig.from_dict(settings | {"step_dt": 0.2}))
+    assert trainer.loaded.processor.step_dt == 0.2 and trainer.samples.stride == 2
+    with pytest.raises(InputError, match="10.0 Hz does not divide the policy's steps of 0.15 s"):
+        Trainer(TrainConfig.from_dict(settings | {"step_dt": 0.15, "output": settings["output"] + "_other"}))

@@ -10,6 +10,7 @@ from vla_ros.bags.writer import BagWriter
 from vla_ros.core.errors import InputError
 
 DROPPED_PREFIX = "vla_ros.dropped."  # in custom_data: this and the topic -> number of messages
+KEPT = "vla_ros.kept"  # in custom_data: why the last seconds were kept
 Transform = Callable[[bytes], bytes]
 
 

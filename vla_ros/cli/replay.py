@@ -69,6 +69,7 @@ def _publish(args: argparse.Namespace) -> int:
 
     from vla_ros.nodes.replay_node import ReplayNode
     from vla_ros.nodes.security import enclave_arguments, secured
+    from vla_ros.nodes.shared_memory import make_room_for_pictures
 
     if len(args.bags) != 1:
         raise InputError(f"{len(args.bags)} bags, expected one (several are evaluated with --policy)")
@@ -79,6 +80,7 @@ def _publish(args: argparse.Namespace) -> int:
     with Bag(args.bags[0]) as bag:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         enclave = enclave_arguments("replay_node")
+        make_room_for_pictures()
         with secured(enclave):
             rclpy.init(args=enclave, signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
             node = ReplayNode(bag, options)

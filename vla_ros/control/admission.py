@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from vla_ros.control.base_path import NO_BASE, BaseFollower
 from vla_ros.control.limits import Limits
 from vla_ros.control.tool_chunks import TooFarError, ToolChunks, UnobservedError, apart
 from vla_ros.core.chunk import SPATIAL, ActionChunk, Space
@@ -23,10 +24,10 @@ class Reason(StrEnum):
 
     SIZE = "size"  # a message, of whatever topic, larger than it could honestly be
     UNDECODABLE = "undecodable"  # not a serialized message of its type, or joint states that contradict themselves
-    SPACE = "space"  # neither joint positions nor for the robot's tool
+    SPACE = "space"  # neither joint positions nor for the robot's tool or base
     NAMES = "names"  # no joint, an unknown one or one twice
     ROTATION = "rotation"  # of a tool: numbers that are none
-    UNOBSERVED = "unobserved"  # differences of a tool's pose that neither commands nor joint states tell
+    UNOBSERVED = "unobserved"  # from where a tool's differences, or a base's path, count is not known
     SHAPE = "shape"  # horizon x names is not the length of a part's data
     HORIZON = "horizon"  # more rows than allowed
     STEP_DT = "step_dt"  # not a time, too short or too long
@@ -81,11 +82,13 @@ class Admission:
         last: the last refusal, None when there was none yet.
     """
 
-    def __init__(self, limits: Limits, rules: AdmissionRules, tool: ToolChunks | str = NO_TOOL) -> None:
-        """`tool`: how end-effector targets are read, or why there are none."""
+    def __init__(
+        self, limits: Limits, rules: AdmissionRules, tool: ToolChunks | str = NO_TOOL, base: BaseFollower | None = None
+    ) -> None:
+        """`tool`: how end-effector targets are read, or why there are none. `base`: what follows paths, if anything."""
         self.limits = limits
         self.rules = rules
-        self.tool = tool
+        self.tool, self.base = tool, base
         self.accepted = 0
         self.refused: Counter[Reason] = Counter()
         self.last: Refusal | None = None
@@ -129,7 +132,8 @@ class Admission:
             closed: why nothing is followed at present; a foreign chunk is refused for what it is even then.
         """
         refusal = self._form(chunk) or closed or self._authority(chunk, now_ns, instruction_id, not_before_ns)
-        result = refusal or self._content(chunk, now_ns, measured) or self._placed(chunk, now_ns, measured)
+        refusal = refusal or self._content(chunk, now_ns, measured) or self._path(chunk, now_ns)
+        result = refusal or self._placed(chunk, now_ns, measured)
         if isinstance(result, Refusal):
             return self.refuse(result.reason, result.text)
         newest = max(self._stamp_ns, chunk.stamp_ns) if chunk.session == self._session else chunk.stamp_ns
@@ -145,6 +149,10 @@ class Admission:
             if part.space in SPATIAL:
                 if refusal := self._tool_form(chunk):
                     return refusal
+                continue
+            if part.space == Space.BASE_PATH:
+                if problem := self.base.problem(chunk) if self.base else f"BASE_PATH, but {NO_BASE}":
+                    return Refusal(Reason.SPACE, problem)
                 continue
             if part.space != Space.JOINT_POSITION:
                 return Refusal(Reason.SPACE, f"{part.space.name}, expected {Space.JOINT_POSITION.name} alone")
@@ -249,6 +257,12 @@ class Admission:
             words = f"begins at {first[i]:.4g} {units[i]}, measured {measured[i]:.4g}, limit {reach[i]:.4g} away"
             return Refusal(Reason.JUMP, f"joint {names[i]}: {words}")
         return None
+
+    def _path(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
+        """Is its path of the base, if there is one, plausible, beside where odometry says that it is?"""
+        rules = self.rules
+        found = chunk.targets.path and self.base.fault(chunk, now_ns, rules.outlier_speed, rules.jump_limit)
+        return Refusal(Reason(found[0]), found[1]) if found else None
 
     def _placed(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> ActionChunk | Refusal:
         """The chunk with its tool's poses, if there are such and they are plausible; as `_content` is for joints."""

@@ -1,10 +1,12 @@
 """The executor without ROS: it takes messages and the time, and returns commands."""
 
+from collections.abc import Mapping, Sequence
 from itertools import compress
 
 import numpy as np
 
 from vla_ros.control.admission import NO_TOOL, Admission, Reason, Refusal
+from vla_ros.control.base_path import BaseFollower
 from vla_ros.control.blending import Blender
 from vla_ros.control.joint_states import MeasuredJoints
 from vla_ros.control.limiter import Limiter
@@ -40,17 +42,21 @@ class Executor:
 
     def __init__(
         self, limits: Limits, control_rate: float, settings: Settings | None = None, simulated: bool = False,
-        tool: ToolArm | PoseArm | str = NO_TOOL,
+        tool: ToolArm | PoseArm | str = NO_TOOL, base: Mapping[str, str] | None = None,
     ) -> None:
         """`control_rate`: calls of `tick` per second, Hz. `simulated`: ROS time itself is the commands' time.
 
         `tool`: the arm that follows end-effector targets, with `limits` of its columns where those are the tool's, or
-        why there is none.
+        why there is none. `base`: axis -> velocity of the base that follows paths (`RobotSpec.path_axes`).
         """
         self.limits = limits
         self.settings = settings = settings or Settings()
         self._tool = ToolControl(tool, settings)
-        self.admission = Admission(limits, settings.admission, self._tool.chunks)
+        rules, patience = settings.admission, settings.joint_state_timeout
+        self._base = base and BaseFollower(
+            base, limits, patience, rules.max_chunk_age, rules.future_tolerance, rules.jump_limit
+        )
+        self.admission = Admission(limits, rules, self._tool.chunks, self._base)
         self.joint_states = MeasuredJoints(limits.names, settings.admission.future_tolerance)
         self.supervisor = Supervisor()
         self._watchdogs = Watchdogs(limits, settings, self.supervisor, self.joint_states, self._forget_chunks)
@@ -85,6 +91,11 @@ class Executor:
         self.joint_states.update(stamp_ns, names, position, now_ns)
         self._tool.measured(self.joint_states)
 
+    def odometry(self, stamp_ns: int, pose: Sequence[float], frame: str, now_ns: int) -> None:
+        """(3,) m, m, rad where a base is, of a nav_msgs/Odometry; `frame`: its child_frame_id."""
+        if self._base:
+            self._base.odometry(stamp_ns or now_ns, pose, frame, now_ns)
+
     def set_instruction(self, text: str) -> None:
         """Chunks of the old instruction are followed until the first one of the new; an empty text ends them."""
         self.instruction = text.strip()
@@ -112,6 +123,8 @@ class Executor:
             supervisor.recovered(Cause.POLICY_GONE, chunk.stamp_ns)  # if it was set: a later chunk is a sign of life
             self.timeline.keep(chunk.instruction_id)
             self.timeline.add(result)
+            if self._base:
+                self._base.take(result)
             self._resumption.followed()
         return result
 
@@ -312,7 +325,7 @@ class Executor:
         if target is None:
             stop = self.supervisor.stopped or self._stopping
             return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
-        target = self._joints(*target, dt)
+        target = self._joints(*target, at_ns, dt)
         position = self.limiter.follow(*target, dt)
         self.limiter.limited[self._tool.limited] = True  # what a tool's target asks of joints is within their limits
         self._limited |= self.limiter.limited
@@ -321,13 +334,19 @@ class Executor:
             self._caught_up = bool((away <= self.limits.velocity * dt).all()) and self._tool.near
         return position
 
-    def _joints(self, position: np.ndarray, velocity: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray]:
+    def _joints(
+        self, position: np.ndarray, velocity: np.ndarray, at_ns: int, dt: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(J,) position and (J,) velocity `dt` s after the last command, of a target as `_target` gives it."""
         if self._live is not None:
             position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
+        else:
+            self.limiter.together = ()
         if self._live is None or self._live.partial:  # brake joints that nothing is said of, then repeat their command
             held, (place, slower) = np.isnan(position), self.limiter.held(dt)
             position, velocity = np.where(held, place, position), np.where(held, slower, velocity)
+        if self._base and (driven := self._base.velocities(at_ns)) is not None:
+            position[self._base.columns], velocity[self._base.columns] = driven, 0.0
         return position, velocity
 
     def _target(self, at_ns: int, dt: float) -> tuple[np.ndarray, np.ndarray] | None:
@@ -339,7 +358,8 @@ class Executor:
         if self.supervisor.stopped or self._stopping or self.limiter.stopping or not self.heard:
             return None
         if self.takeover.by:
-            return self.takeover.target(self.limiter.position, self.limiter.velocity, dt) if dt > 0 else None
+            last = self.limiter.unsmoothed, self.limiter.unsmoothed_velocity
+            return self.takeover.target(*last, dt) if dt > 0 else None
         self.timeline.prune(at_ns)
         self._live = self.timeline.predictions(at_ns)
         if self._live is None:
@@ -359,6 +379,8 @@ class Executor:
             self.joint_states.clear()
             self.takeover.clear()
             self._tool.clear()
+            if self._base:
+                self._base.clear()
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
             self._stand(self.limiter.slowed(self.interval))  # the robot has stood there meanwhile, but for its base
@@ -397,6 +419,8 @@ class Executor:
         self._live = None
         self._caught_up = False
         self._tool.rest()
+        if self._base:
+            self._base.drop()
 
     # What to say
 

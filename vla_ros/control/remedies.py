@@ -117,7 +117,7 @@ REASONS = {
         "twice.",
     ),
     Reason.SPACE: Remedy(
-        "The policy commands the tool, and the robot has none or uses another frame for it.",
+        "The policy commands the tool or a path of the base, and the robot has none or uses another frame for it.",
         "Add `tool` to the robot file, give the executor a URDF, and use the frame named in the message "
         "([end-effector targets](safety.md#end-effector-targets)).",
     ),
@@ -130,8 +130,10 @@ REASONS = {
         "Check `form` and the order of the columns in `tool` of the policy.",
     ),
     Reason.UNOBSERVED: Remedy(
-        "The chunk contains differences, and the pose of the tool at the time of the observation is unknown.",
-        "Joint states must arrive more often than `joint_state_timeout`, stamped with the time of their measurement.",
+        "The chunk contains differences or a path of the base, and the pose of the tool or of the base at the time of "
+        "the observation is unknown.",
+        "Joint states and odometry must arrive more often than `joint_state_timeout`, stamped with the time of their "
+        "measurement.",
     ),
     Reason.SHAPE: Remedy(
         "Rows × joints is not the number of values.",

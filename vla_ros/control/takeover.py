@@ -98,7 +98,7 @@ class Takeover:
     def target(self, position: np.ndarray, velocity: np.ndarray, dt: float) -> tuple[np.ndarray, np.ndarray] | None:
         """(J,) position and (J,) velocity to follow, NaN for joints that the source does not have; None: braking.
 
-        `position` (J,), `velocity` (J,): of the last command, `dt` s before.
+        `position` (J,), `velocity` (J,): of the last command, `dt` s before, before the limits of jerk.
         """
         if not self.following:
             return None

@@ -1,10 +1,10 @@
 """End-effector parts of chunks: whether they are for this tool, and as which poses they are followed."""
 
-from collections import deque
 from dataclasses import replace
 
 import numpy as np
 
+from vla_ros.control.recent import Recent, between
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_pose import PoseArm
 from vla_ros.core.chunk import SPATIAL, ActionChunk, Part, Space, Targets
@@ -13,7 +13,6 @@ from vla_ros.core.rotations import SIZES
 from vla_ros.core.tool import POSITION, places, pose_names, rotation_form
 
 _PROPER = 1e-3  # what a rotation matrix may be off by
-_MOST_STATES = 10_000
 
 
 class UnobservedError(InputError):
@@ -22,38 +21,6 @@ class UnobservedError(InputError):
 
 class TooFarError(InputError):
     """Differences add up to a position that is no finite number."""
-
-
-class _Recent:
-    """Positions of the joints in the last seconds, by their stamps."""
-
-    def __init__(self, keep: float) -> None:
-        """`keep`: s that they are remembered."""
-        self._keep_ns = keep * 1e9
-        self.clear()
-
-    def clear(self) -> None:
-        self._states: deque[tuple[int, np.ndarray]] = deque(maxlen=_MOST_STATES)
-
-    def add(self, stamp_ns: int, position: np.ndarray, late_ns: int) -> None:
-        """(J,) rad or m. One that is no newer is ignored, unless by more than `late_ns`: time was set back."""
-        states = self._states
-        while states and states[-1][0] > stamp_ns + late_ns:
-            states.pop()
-        if states and states[-1][0] >= stamp_ns:
-            return
-        states.append((stamp_ns, position.copy()))
-        while states[0][0] < stamp_ns - self._keep_ns:
-            states.popleft()
-
-    def around(self, stamp_ns: int) -> tuple[tuple[int, np.ndarray] | None, tuple[int, np.ndarray] | None]:
-        """The last one not after that instant, and the first one not before it."""
-        after = None
-        for state in reversed(self._states):
-            if state[0] <= stamp_ns:
-                return state, state if state[0] == stamp_ns else after
-            after = state
-        return None, after
 
 
 class ToolChunks:
@@ -70,7 +37,7 @@ class ToolChunks:
         """`timeout`: s from a measurement within which it counts; `keep`: s that commands and measurements are
         remembered; `future_tolerance`: s that joint states may come late by, after which time was set back."""
         self.arm, self._timeout, self._late_ns = arm, timeout, round(future_tolerance * 1e9)
-        self._measured, self._commands = _Recent(keep), _Recent(keep)
+        self._measured, self._commands = Recent(keep), Recent(keep)
 
     def clear(self) -> None:
         """Neither what was measured nor what was commanded counts any more."""
@@ -96,13 +63,11 @@ class ToolChunks:
         """
         before, after = self._commands.around(stamp_ns)
         if before:
-            return _between(stamp_ns, before, after or before)
-        known = [state for state in self._measured.around(stamp_ns)
-                 if state and abs(state[0] - stamp_ns) <= self._timeout * 1e9]
-        if not known:
+            return between(stamp_ns, before, after or before)
+        if (measured := self._measured.near(stamp_ns, self._timeout)) is None:
             raise UnobservedError(f"no command for its stamp and no joint states within {self._timeout} s of it, from "
                                   "where its differences count")
-        return _between(stamp_ns, known[0], known[-1])
+        return measured
 
     def problem(self, part: Part) -> str:
         """Why such a part is not for this tool, in words; "" where it is. Numbers are not looked at."""
@@ -159,12 +124,6 @@ def add_up(
             here, turned = here + place[k], rotation[k] @ turned
         places[k + 1], rotations[k + 1] = here, turned
     return places, rotations
-
-
-def _between(stamp_ns: int, first: tuple[int, np.ndarray], last: tuple[int, np.ndarray]) -> np.ndarray:
-    """(J,) then, along a line between two stamped positions."""
-    share = (stamp_ns - first[0]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
-    return first[1] + share * (last[1] - first[1])
 
 
 def apart(place: np.ndarray, rotation: np.ndarray, other: np.ndarray, turned: np.ndarray) -> np.ndarray:

@@ -17,9 +17,11 @@ class Space(IntEnum):
     END_EFFECTOR_POSE = 1
     END_EFFECTOR_DELTA = 2
     JOINT_DELTA = 3
+    BASE_PATH = 4
 
 
 JOINT_SPACES = (Space.JOINT_POSITION, Space.JOINT_DELTA)
+PATH = ("x", "y", "yaw")  # columns of BASE_PATH, m and rad: from where the base was at the stamp
 SPATIAL = (Space.END_EFFECTOR_POSE, Space.END_EFFECTOR_DELTA)  # with the columns of `core.tool.pose_names`
 
 
@@ -48,6 +50,11 @@ class Targets:
     def spatial(self) -> Part | None:
         """The part of an end effector, the first of several; None where there is none."""
         return next((part for part in self.parts if part.space in SPATIAL), None)
+
+    @property
+    def path(self) -> Part | None:
+        """The part of a base's way; None where there is none."""
+        return next((part for part in self.parts if part.space == Space.BASE_PATH), None)
 
     def joint_positions(self, names: Sequence[str], rest: np.ndarray) -> np.ndarray:
         """(H, J) positions of the joints `names`, rad or m; joints that no part speaks of stay at `rest` (J,)."""

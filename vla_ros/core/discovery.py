@@ -4,6 +4,10 @@ import os
 import sys
 from collections.abc import Mapping
 
+from vla_ros.core.resources import config_file
+
+PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second up to ROS 2 Jazzy
+PICTURES = "fastdds/pictures.xml"  # of `config`; changes nothing of discovery
 _WHO = {
     "SUBNET": "anybody on the subnet may command this robot",
     "LOCALHOST": "only programs on this machine may command this robot",
@@ -37,10 +41,13 @@ def discovery_line(environment: Mapping[str, str] = os.environ, domain: int | No
 
 def this_machine_only(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether the middleware is told to discover nobody elsewhere."""
-    profiles = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "CYCLONEDDS_URI")
-    elsewhere = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", *profiles)
+    elsewhere = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "CYCLONEDDS_URI")
     local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") in ("LOCALHOST", "OFF")
-    return local and sys.platform == "linux" and not any(environment.get(name) for name in elsewhere)
+    profiles = [environment[name] for name in PROFILES if environment.get(name)]
+    return (
+        local and sys.platform == "linux" and not any(environment.get(name) for name in elsewhere)
+        and all(profile == str(config_file(PICTURES)) for profile in profiles)
+    )  # fmt: skip
 
 
 def discovery_time() -> float:

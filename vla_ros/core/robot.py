@@ -88,6 +88,12 @@ class RobotSpec:
         return tuple(group for group in self.groups if group.of_base)
 
     @property
+    def path_axes(self) -> dict[str, str] | None:
+        """Axis -> velocity of the one base that follows paths; None where there is none that drives and turns."""
+        found = [dict(zip(group.axes, group.joints, strict=True)) for group in self.base_groups]
+        return found[0] if len(found) == 1 and {"x", "yaw"} <= found[0].keys() else None
+
+    @property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
 

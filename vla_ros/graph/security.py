@@ -95,7 +95,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         "recorder_node": Enclave("hears everything, says nothing", subscribe=everything, reply=["~/keep"]),
         "marker_node": Enclave(
             "draws chunk and command for RViz and Foxglove",
-            publish=["~/markers"],
+            publish=["~/markers", *(["~/base_path"] if robot.path_axes else [])],
             subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
         ),
         "console_node": Enclave(

@@ -1,5 +1,6 @@
 """`sensor_msgs/JointState` and odometry to arrays in the order of the robot file, and back."""
 
+import math
 from array import array
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,13 @@ def measured(stream: Stream, message: Any) -> tuple[Sequence[str], Sequence[floa
         names, axes = zip(*stream.axes, strict=True)
         return names, velocities(message.twist.twist, axes)
     return stream.joints(message.name), message.position
+
+
+def base_pose(message: Any) -> tuple[float, float, float]:
+    """x and y, m, and yaw, rad, of an odometry's pose in its own frame."""
+    place, turned = message.pose.pose.position, message.pose.pose.orientation
+    up = 1.0 - 2.0 * (turned.y * turned.y + turned.z * turned.z)
+    return place.x, place.y, math.atan2(2.0 * (turned.w * turned.z + turned.x * turned.y), up)
 
 
 def velocities(twist: Any, axes: Sequence[str]) -> list[float]:

@@ -110,7 +110,7 @@ class ExecutorNode(ManagedNode):
         self._refusal, self._said, self._last_command = "", (), None
         self._warned, self._unheard = {}, ""
         tool = posed.arm if posed else self._tool(source, limits)
-        executor = Executor(limits, robot.control_rate, settings, simulated, tool)
+        executor = Executor(limits, robot.control_rate, settings, simulated, tool, robot.path_axes)
         self._e_stop.watch(parameters.e_stop_heartbeat)
         self._inputs = Inputs(
             self,

@@ -7,7 +7,7 @@ from typing import Any
 from rclpy.serialization import deserialize_message
 from std_srvs.srv import Trigger
 
-from vla_ros.bags.recording import Item, Recording
+from vla_ros.bags.recording import KEPT, Item, Recording
 from vla_ros.bags.ring import Ring
 from vla_ros.bags.streams import EXECUTOR_STATUS, OUTCOME
 from vla_ros.core.errors import InputError
@@ -16,7 +16,6 @@ from vla_ros.msg import ExecutorStatus, Outcome
 from vla_ros.nodes.names import EXECUTOR_STATES, constants
 
 AFTER = 1.0  # s that go on being kept after a failure, and in which others belong to it
-KEPT = "vla_ros.kept"  # in custom_data: why
 _STOPS = (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED)
 _FAILURES = (Outcome.FAILURE, Outcome.ABORTED)
 _OUTCOMES = constants(Outcome)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import Point
+from nav_msgs.msg import Path
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import ColorRGBA, String
 from visualization_msgs.msg import Marker, MarkerArray
@@ -16,7 +17,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.remedies import with_section
 from vla_ros.control.urdf import MOST_BYTES
-from vla_ros.core.chunk import ActionChunk
+from vla_ros.core.chunk import PATH, ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.text import plain
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
@@ -24,6 +25,7 @@ from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
 from vla_ros.msg import ActionChunk as ChunkMessage
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.base_way import path_message
 from vla_ros.nodes.bounded import subscribe_bounded, subscribe_raw
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.parameters import NodeParameters, parameter
@@ -58,6 +60,8 @@ class MarkerNode(ManagedNode):
     Namespaces: "chunk", the way of each tip by the newest chunk that the executor has accepted, grey where it is over,
     or by a chunk for the robot's tool that of the tool alone; "command" and "measured", the arm as lines; "state", the
     executor's state and the instruction in words.
+
+    Of a robot whose base follows paths also `~/base_path` (nav_msgs/Path), that of the newest chunk that was accepted.
     """
 
     def __init__(self) -> None:
@@ -88,6 +92,8 @@ class MarkerNode(ManagedNode):
         subscribe_raw(self, ChunkMessage, "action_chunk", self._take_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(self, ExecutorStatus, "executor_node/status", self._take_status, STATUS_QOS)
         self._publisher = self.create_publisher(MarkerArray, "~/markers", COMMAND_QOS)
+        self._paths = self.create_publisher(Path, "~/base_path", COMMAND_QOS) if robot.path_axes else None
+        self._shown: ActionChunk | None = None  # whose path was published last
         self.create_steady_timer(1.0 / values.rate, self._draw)
 
     # What arrives
@@ -120,6 +126,8 @@ class MarkerNode(ManagedNode):
             chunk.targets.joint_positions(self._names, np.zeros(len(self._names)))  # its joints are the robot's
             if part := chunk.targets.spatial:
                 rows_of(part, self._tool)  # and so is its tool
+            if part := chunk.targets.path:
+                [part.names.index(name) for name in PATH]
         except Exception:  # whatever the decoder raises on foreign bytes; the executor says so
             return
         self._seen[chunk.session, chunk.sequence] = chunk
@@ -136,6 +144,10 @@ class MarkerNode(ManagedNode):
 
     def _draw(self) -> None:
         status, tree = self._status, self._tree
+        chunk = self._seen.get(self._followed)
+        if self._paths and self.is_active and chunk and chunk.targets.path and chunk is not self._shown:
+            self._shown = chunk
+            self._paths.publish(path_message(chunk))
         if status is None or tree is None or not self.is_active:
             return
         self._status = None

@@ -3,9 +3,8 @@
 import os
 from pathlib import Path
 
+from vla_ros.core.discovery import PICTURES, PROFILES
 from vla_ros.core.resources import config_file
-
-_PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")  # the second up to ROS 2 Jazzy
 
 
 def make_room_for_pictures() -> None:
@@ -20,9 +19,8 @@ def make_room_for_pictures() -> None:
     """
     local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
     chosen = () if local else ("FASTDDS_BUILTIN_TRANSPORTS",)
-    if not any(os.environ.get(name) for name in (*_PROFILES, *chosen)):
-        name = _PROFILES[os.environ.get("ROS_DISTRO") == "jazzy"]
-        os.environ[name] = str(config_file("fastdds/pictures.xml"))
+    if not any(os.environ.get(name) for name in (*PROFILES, *chosen)):
+        os.environ[PROFILES[os.environ.get("ROS_DISTRO") == "jazzy"]] = str(config_file(PICTURES))
 
 
 def lost_port(process: int | str = "self") -> str:

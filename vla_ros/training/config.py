@@ -86,6 +86,7 @@ class TrainConfig:
             policy's; those that are not, such as those of actions of another space, stay fresh.
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
+        step_dt: s between the rows of a chunk, with `family`, a whole number of the dataset's frames (0 = one frame).
         distill: with `start`, denoising steps of a policy that learns what the checkpoint answers in its own number of
             steps (0 = it learns the dataset's actions).
         executed_rows: first rows of a chunk, at most, that training gives as executed already, so that real-time
@@ -113,6 +114,7 @@ class TrainConfig:
     weights: str = ""
     start: str = ""
     statistics: str = ""
+    step_dt: Annotated[float, Range(0, 60)] = 0.0
     distill: Annotated[int, Range(0, 1000)] = 0
     executed_rows: Annotated[int, Range(0, 10_000)] = 0
     seed: int = 0
@@ -173,6 +175,8 @@ class TrainConfig:
                              " a start checkpoint with its own statistics (keep)")
         if self.start and self.weights:
             raise InputError(f"weights {self.weights!r}: only with family; start takes all of its checkpoint's")
+        if self.start and self.step_dt:
+            raise InputError(f"step_dt {self.step_dt}: only with family; a start checkpoint says its own")
         if self.start and self.policy:
             raise InputError("policy: only with family; a start checkpoint brings its own configuration")
         if self.episodes.outcome and self.episodes.outcome not in OUTCOMES:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vla_ros.core.chunk import Targets
+from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Batch
 from vla_ros.policies.registry import LoadedPolicy
@@ -25,13 +26,14 @@ def evaluate(
 
     About `limit` frames are spread evenly over the episodes, the draws the same at each call. Of a policy that
     remembers whole episodes are played, from their beginnings and one after the other. Rows that a policy leaves out
-    of a chunk count in no error. `loss`: another than the policy's own.
+    of a chunk count in no error, and neither do answers that are no actions, such as other tokens: `unreadable` is
+    their share, where there are any. `loss`: another than the policy's own.
     """
     policy, processor = loaded.policy, loaded.processor
     device = next(policy.parameters()).device
     remembers = policy.begin(1) is not None
     batches = _whole_episodes(samples, limit, batch_size) if remembers else _spread(samples, limit, batch_size)
-    losses, errors, first, count = 0.0, 0.0, 0.0, 0
+    losses, errors, first, count, unreadable = 0.0, 0.0, 0.0, 0, 0
     was_training = policy.training
     policy.eval()
     alone = remembers or not policy.traits.pads  # one sample after the other
@@ -47,23 +49,30 @@ def evaluate(
         if session is None:
             batch = {name: value.to(device) for name, value in processor.inputs(shown).items()}
             answer = policy.predict(batch).cpu()
-            targets = processor.outputs(answer.float() if answer.is_floating_point() else answer, shown)
+            rows = zip(answer.float() if answer.is_floating_point() else answer, shown, strict=True)
+            targets = [_readable(lambda row=row, one=one: processor.outputs(row[None], [one])[0]) for row, one in rows]
         else:
             targets = _played(session, shown, steps)
         true = np.stack([sample.actions[-processor.horizon :] for sample in chosen])
         actions = np.full(true.shape, np.nan)
         for row, one, sample in zip(actions, targets, shown, strict=True):
+            if one is None:
+                continue
             joints = one.joint_positions(processor.joints, sample.state[-1])
             row[: one.horizon, : joints.shape[1]] = joints
             if row.shape[1] > joints.shape[1]:  # the tool's numbers, which the policy answers in the dataset's form
                 row[: one.horizon, joints.shape[1] :] = one.spatial.data
         error = np.abs(actions - true)[..., samples.commanded].mean(-1)
         valid = np.isfinite(error) & ~np.stack([sample.action_is_pad[-processor.horizon :] for sample in chosen])
-        errors += float((np.where(valid, error, 0.0).sum(1) / valid.sum(1)).sum())
-        first += float(error[:, 0].sum())
+        read = np.array([one is not None for one in targets])
+        errors += float((np.where(valid, error, 0.0).sum(1)[read] / valid.sum(1)[read]).sum())
+        first += float(error[read, 0].sum())
         count += len(chosen)
+        unreadable += int((~read).sum())
     policy.train(was_training)
-    return {"held_out_loss": losses / count, "action_error": errors / count, "first_action_error": first / count}
+    read = max(count - unreadable, 1)
+    figures = {"held_out_loss": losses / count, "action_error": errors / read, "first_action_error": first / read}
+    return figures | ({"unreadable": unreadable / count} if unreadable else {})
 
 
 Batches = Iterator[tuple[np.ndarray, np.ndarray]]  # (B,) numbers of samples and (B,) steps since the episode began
@@ -89,11 +98,20 @@ def _whole_episodes(samples: Samples, limit: int, batch_size: int) -> Batches:
             yield part, (part - start) // samples.stride
 
 
-def _played(session: PolicySession, samples: Sequence[Sample], steps: np.ndarray) -> list[Targets]:
+def _readable(answer: Callable[[], Targets]) -> Targets | None:
+    """None where what a policy has not learned yet is no action."""
+    try:
+        return answer()
+    except InputError:
+        return None
+
+
+def _played(session: PolicySession, samples: Sequence[Sample], steps: np.ndarray) -> list[Targets | None]:
     """What a session answers to samples one after the other, a step apart."""
     targets, step_ns = [], round(session.processor.step_dt * 1e9)
     for sample, step in zip(samples, steps.tolist(), strict=True):
         if step == 0:
             session.begin()
-        targets.append(session.infer([replace(sample, stamp_ns=step * step_ns)])[0].targets)
+        seen = [replace(sample, stamp_ns=step * step_ns)]
+        targets.append(_readable(lambda seen=seen: session.infer(seen)[0].targets))
     return targets

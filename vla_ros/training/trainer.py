@@ -52,7 +52,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
     data = registry.TrainingData(
         joints=dataset.joint_names,
         cameras=dataset.camera_names,
-        step_dt=1.0 / dataset.fps,
+        step_dt=config.step_dt or 1.0 / dataset.fps,
         statistics=dataset.statistics,
         instructions=dataset.tasks,
         streams=dataset.streams,

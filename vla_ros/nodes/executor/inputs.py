@@ -18,9 +18,9 @@ from vla_ros.core.chunk import MalformedChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import Agreement
 from vla_ros.core.robot import RobotSpec
-from vla_ros.core.stream import Stream
+from vla_ros.core.stream import BaseState, Stream
 from vla_ros.messages.chunks import MAX_PARTS, chunk_size_limit, count_parts, read_chunk
-from vla_ros.messages.joints import measured
+from vla_ros.messages.joints import base_pose, measured
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.base import ManagedNode
@@ -95,6 +95,8 @@ class Inputs:
         stamp, (names, values) = stamp_ns(message), measured(stream, message)
         with self._lock:
             now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
+            if isinstance(stream, BaseState):
+                self._executor.odometry(stamp, base_pose(message), message.child_frame_id, now_ns)
             if self._posed is not None:
                 self._posed.joint_state(stamp, names, values, now_ns, self._executor.joint_state)
             else:
