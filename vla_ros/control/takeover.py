@@ -19,9 +19,9 @@ class Takeover:
     """Who commands in place of the policy, and where to.
 
     The robot is braked, and goes from its last command to the source over `takeover_blend` s, longer where the way is
-    long; then it is where the source was one message ago, on a straight line between messages. With a stop, with a silence of the source
-    and with an empty instruction the source is followed no more until it takes over again: the policy does not go on
-    instead of it, nor does the robot set out for where the source is by then.
+    long; then it is where the source was one message ago, on a straight line between messages. With a stop, with a
+    silence of the source and with an empty instruction the source is followed no more until it takes over again: the
+    policy does not go on instead of it, nor does the robot set out for where the source is by then.
 
     Attributes:
         by: who has taken over; "" while the policy commands.
