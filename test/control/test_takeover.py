@@ -96,6 +96,34 @@ def test_a_far_source_is_approached_at_half_speed_and_a_moving_one_is_followed_a
     assert np.ptp(np.diff(np.array(world.path)[-100:, 0])) < 1e-4  # no steps of 30 ms
 
 
+def test_a_motion_away_from_the_source_is_braked_at_once_however_long_the_way_back_takes():
+    world = led(rate=100.0)
+    world.send(HOME + np.arange(20)[:, None] * 0.05 * [0.5, 0.0, 0.0], step_dt=0.05)
+    world.run(20)
+    begin = world.path[-1]
+    assert begin[0] - world.path[-2][0] > 0.0049  # 0.5 rad/s: it can stop within 12.5 mrad
+    world.place = np.array([begin[0], 0.0, 0.5])  # the other joint needs 1.5 s
+    world.take()
+    world.run(200)
+    assert max(command[0] for command in world.path) - begin[0] < 0.02
+    assert np.allclose(world.path[-1], world.place)
+
+
+def test_a_source_that_was_started_again_with_fewer_joints_is_followed_after_an_activation():
+    world = led()
+    world.say()
+    world.names_said = ("turn",)
+    world.run(40)
+    with pytest.raises(InputError, match="joints lift, grip: .* old"):
+        world.take()
+    world.executor.deactivate()
+    world.measure()
+    world.activate()
+    world.run(50)
+    world.take()
+    assert world.state[0] == State.TAKEN_OVER
+
+
 def test_joints_that_the_source_lacks_keep_their_command():
     world = led()
     world.executor.takeover.clear()

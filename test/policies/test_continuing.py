@@ -9,6 +9,7 @@ import torch
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.flow import continuing
+from vla_ros.policies.formats.lerobot_rtc import untold, write_guidance
 from vla_ros.policies.policy import Steer
 from vla_ros.policies.registry import load, save
 from vla_ros.runtime.session import PolicySession, SessionOptions
@@ -101,3 +102,10 @@ def test_what_cannot_continue_is_refused():
         distilling(trained("pi0").policy, 1)
 
 
+
+
+def test_an_export_says_that_it_does_not_tell_of_it():
+    config = trained("pi0").policy.config
+    assert write_guidance(config.guidance) is None  # nothing of guidance was chosen
+    assert "trained_rows 4), which is not written" in untold(config.guidance)[0]
+    assert not untold(families.fresh("pi0").policy.config.guidance)

@@ -331,12 +331,15 @@ def test_answers_that_are_no_actions_yet_do_not_end_a_training(settings, dataset
 
     def wordy(*args, **kwargs):
         answer = act(*args, **kwargs)
-        answer.actions[0, 3] = 1  # of the first of each batch: a word
+        answer.actions[spoilt, 3] = 1  # a word
         return answer
 
     monkeypatch.setattr(trainer.policy, "act", wordy)
+    spoilt = slice(1)  # the first of each batch
     figures = trainer.evaluate()
     assert figures["unreadable"] == 0.5 and np.isfinite(list(figures.values())).all()
+    spoilt = slice(None)
+    assert trainer.evaluate().keys() == {"held_out_loss", "unreadable"}  # no error of 0, as of a perfect policy
 
 
 def test_rows_of_a_chunk_may_lie_several_frames_apart(settings):

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 
 @dataclass
 class Judged:
-    """An instruction that was given, and its outcome: success, failure, aborted; empty where nobody has said."""
+    """An instruction that was given, from when to when (ns), and its outcome: success, failure, aborted; empty where
+    nobody has said."""
 
     instruction: str
+    since_ns: int = 0
+    until_ns: int = 0
     outcome: str = ""
     ended: bool = False
     asked: bool = False
@@ -24,21 +27,22 @@ class Judgements:
         self.all: list[Judged] = []
         self._current = ""
 
-    def instructed(self, text: str) -> None:
+    def instructed(self, text: str, now_ns: int = 0) -> None:
         """The same again is no other one, as for datasets."""
         if text != self._current:
-            self.end()
+            self.end(now_ns)
             self._current = text
-            self.all += [Judged(text)] if text else []
+            self.all += [Judged(text, now_ns)] if text else []
 
-    def end(self) -> None:
+    def end(self, now_ns: int = 0) -> None:
         """What was in force is not any more."""
         if self._current:
-            self.all[-1].ended, self._current = True, ""
+            self.all[-1].ended, self.all[-1].until_ns, self._current = True, now_ns, ""
 
-    def judged(self, outcome: str, instruction: str) -> None:
-        """Of the last instruction of that text, or the last one where it is empty."""
-        found = next((one for one in reversed(self.all) if instruction in ("", one.instruction)), None)
+    def judged(self, outcome: str, instruction: str, at_ns: int = 0) -> None:
+        """Of the last instruction of that text, or the last one where it is empty; of those given until `at_ns`."""
+        known = [one for one in self.all if not at_ns or one.since_ns <= at_ns]
+        found = next((one for one in reversed(known) if instruction in ("", one.instruction)), None)
         if found is not None:
             found.outcome = outcome
 
@@ -48,6 +52,10 @@ class Judgements:
         for one in found:
             one.asked = True
         return found
+
+    def unanswered(self) -> Judged | None:
+        """The first that was asked for and has no outcome."""
+        return next((one for one in self.all if one.asked and not one.outcome), None)
 
     def __str__(self) -> str:
         """How many ended how."""

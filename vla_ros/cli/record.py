@@ -15,12 +15,14 @@ from typing import Any
 
 from vla_ros.bags.compress import FORMATS
 from vla_ros.bags.index import OUTCOMES
+from vla_ros.bags.judged import Judgements
 from vla_ros.bags.writer import COMPRESSIONS
 from vla_ros.cli import options
 from vla_ros.core.discovery import discovery_line
 from vla_ros.core.errors import InputError
 from vla_ros.core.resources import resolve_robot
 from vla_ros.core.text import plain, say
+from vla_ros.messages.stamps import stamp_ns
 
 _ASK_PERIOD = 0.5  # s; a task says itself how it ended, right after its end
 
@@ -51,15 +53,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.use_sim_time(parser, "use simulated time, record /clock")
 
 
-def _take_marks(node: Any, by: str) -> None:
-    """Reads keys until there are no more of them."""
+def _take_marks(node: Any, by: str, judgements: Judgements) -> None:
+    """Reads keys until there are no more of them. They answer what was asked for, one after the other; else they are of
+    the last instruction."""
     meanings = {"s": 1, "success": 1, "f": 2, "failure": 2, "a": 3, "aborted": 3}  # the constants of Outcome.msg
     try:
         for line in sys.stdin:
             word, _, why = line.strip().partition(" ")
             if (outcome := meanings.get(word.lower())) is not None:
-                node.mark(outcome, by, why.strip())
-                say(f"noted: {OUTCOMES[outcome]}{f': {why.strip()}' if why else ''}")
+                asked = judgements.unanswered()
+                if asked is None:
+                    node.mark(outcome, by, why.strip())
+                else:
+                    asked.outcome = OUTCOMES[outcome]  # another answer may come before this one is recorded
+                    node.mark(outcome, by, why.strip(), asked.instruction, (asked.since_ns + asked.until_ns) // 2)
+                of = f" of {plain(asked.instruction)!r}" if asked else ""
+                say(f"noted: {OUTCOMES[outcome]}{of}{f': {why.strip()}' if why else ''}")
             elif word:
                 say("s, f or a, and why: how the last instruction ended (success, failure, aborted); Ctrl-C ends the "
                     "recording")
@@ -73,7 +82,6 @@ def main(args: argparse.Namespace) -> int:
     from rclpy.serialization import deserialize_message
     from std_msgs.msg import String
 
-    from vla_ros.bags.judged import Judgements
     from vla_ros.bags.streams import INSTRUCTION, OUTCOME
     from vla_ros.graph.process import check_namespace
     from vla_ros.msg import Outcome
@@ -97,9 +105,9 @@ def main(args: argparse.Namespace) -> int:
             except Exception:  # another stream, or foreign bytes, which are recorded as they are
                 return
             if isinstance(said, String):
-                self.judgements.instructed(said.data.strip())
+                self.judgements.instructed(said.data.strip(), self.now_ns())
             else:
-                self.judgements.judged(OUTCOMES.get(said.outcome, ""), said.instruction.strip())
+                self.judgements.judged(OUTCOMES.get(said.outcome, ""), said.instruction.strip(), stamp_ns(said))
 
         def ask(self) -> None:
             for one in self.judgements.unasked():
@@ -130,7 +138,7 @@ def main(args: argparse.Namespace) -> int:
         if args.outcomes:
             node.create_steady_timer(_ASK_PERIOD, node.ask)
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # reading must not stop a recorder in the background
-        threading.Thread(target=_take_marks, args=(node, args.by), name="marks", daemon=True).start()
+        threading.Thread(target=_take_marks, args=(node, args.by, node.judgements), name="marks", daemon=True).start()
         return node
 
     return spin_node(make, enclave_arguments("recorder_node"))

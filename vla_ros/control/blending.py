@@ -14,8 +14,11 @@ def ensemble_weights(count: int, m: float) -> np.ndarray:
     return weights / weights.sum()
 
 
-def fade(f: float, span: float, offset: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What is left of an offset (J,) and its velocity (J,) at the share `f` of `span` s: a cubic takes both to zero."""
+def fade(
+    f: float | np.ndarray, span: float | np.ndarray, offset: float | np.ndarray, velocity: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What is left of an offset and its velocity, each (J,) or a number, at the share `f` of `span` s: a cubic takes
+    both to zero."""
     g, way = 1.0 - f, velocity * span
     return g * g * ((1.0 + 2.0 * f) * offset + f * way), (g * (1.0 - 3.0 * f) * way - 6.0 * f * g * offset) / span
 

@@ -121,6 +121,7 @@ _MODULES = {
     "nodes.base": "Parameters of nodes",
     "nodes.console": "The operator's console",
     "nodes.console_node": "The operator's console",
+    "nodes.executor.takeover": "Parameters of nodes",
     "nodes.executor.urdf_source": "Robot files",
     "nodes.parameter_files": "Parameters of nodes",
     "nodes.parameters": "Parameters of nodes",

@@ -211,6 +211,7 @@ class Executor:
         self._start.ask(now_ns)
         self.supervisor.clear()
         self.takeover.end()
+        self.takeover.clear()  # a source that has fewer joints now can be followed again
         self._start_over()
         self.monitor.clear()
         self._watchdogs.following.clear()

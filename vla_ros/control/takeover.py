@@ -12,15 +12,16 @@ from vla_ros.core.errors import InputError, shown
 
 _GENTLY = 0.5  # of the velocity limits: how fast the robot goes to a source that is elsewhere
 _PEAK = 1.5  # greatest speed of the fade, in those of a straight line of the same length and time
+_BRAKED = 4.0  # time of the fade of a velocity in that velocity over the acceleration that it begins with
 
 
 class Takeover:
     """Who commands in place of the policy, and where to.
 
-    The robot goes from its last command to the source over `takeover_blend` s, longer where the way is long; then it is
-    where the source was one message ago, on a straight line between messages. With a stop, with a silence of the source
-    and with an empty instruction the source is followed no more until it takes over again: the policy does not go on
-    instead of it, nor does the robot set out for where the source is by then.
+    The robot is braked, and goes from its last command to the source over `takeover_blend` s, longer where the way is
+    long; then it is where the source was one message ago, on a straight line between messages. With a stop, with a
+    silence of the source and with an empty instruction the source is followed no more until it takes over again: the
+    policy does not go on instead of it, nor does the robot set out for where the source is by then.
 
     Attributes:
         by: who has taken over; "" while the policy commands.
@@ -106,15 +107,18 @@ class Takeover:
         discrete, limit = self._limits.discrete[columns], self._limits.velocity[columns]
         if not self._begun:
             self._begun, self._at, self._left, self._passed = True, goal.copy(), np.zeros(len(goal)), 0.0
-            self._offset, self._offset_velocity = position[columns] - goal, velocity[columns]
-            ways = np.where(discrete, 0.0, np.abs(self._offset) / (_GENTLY * limit))
-            self._span = max(self._settings.takeover_blend, _PEAK * float(ways.max()))
+            offset, moved = position[columns] - goal, velocity[columns]
+            ways = np.where(discrete, 0.0, np.abs(offset) / (_GENTLY * limit))
+            span = max(self._settings.takeover_blend, dt, _PEAK * float(ways.max()))
+            # A motion away from the source must not go on for as long as the way back takes: it ends by itself.
+            braked = np.maximum(_BRAKED * np.abs(moved) / self._limits.acceleration[columns], dt)
+            self._fades = (span, offset, 0.0), (braked, 0.0, moved)
         step = (goal - self._at) * np.where(self._left > dt, dt / np.maximum(self._left, dt), 1.0)
         self._at, self._left = self._at + step, np.maximum(self._left - dt, 0.0)
         self._passed += dt
         at, speed = self._at, step / dt
-        if self._passed < self._span:
-            away, faster = fade(self._passed / self._span, self._span, self._offset, self._offset_velocity)
+        for span, *left in self._fades:
+            away, faster = fade(np.minimum(self._passed / span, 1.0), span, *left)
             at, speed = at + away, speed + faster
         place, moving = np.full((2, len(position)), np.nan)
         place[columns], moving[columns] = np.where(discrete, goal, at), np.where(discrete, 0.0, speed)

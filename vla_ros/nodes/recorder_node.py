@@ -16,7 +16,6 @@ from typing import Any
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
-from std_msgs.msg import Header
 
 from vla_ros.bags.compress import FORMATS, SUFFIX, compressor
 from vla_ros.bags.recording import Item, Recording
@@ -25,6 +24,7 @@ from vla_ros.bags.writer import COMPRESSIONS, BagWriter
 from vla_ros.control.remedies import with_section
 from vla_ros.core.errors import InputError
 from vla_ros.core.stream import COMMAND, COMPRESSED_IMAGE, IMAGE, Stream
+from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import Outcome
 from vla_ros.nodes.base import ManagedNode, spin_node
 from vla_ros.nodes.followed import Followed
@@ -166,13 +166,15 @@ class RecorderNode(ManagedNode):
         """The recording cannot go on: the reason is logged. Become inactive."""
         self.trigger_deactivate()
 
-    def mark(self, outcome: int, by: str = "operator", message: str = "") -> None:
+    def mark(
+        self, outcome: int, by: str = "operator", message: str = "", instruction: str = "", at_ns: int = 0
+    ) -> None:
         """The outcome, a constant of Outcome, of what was recorded since the last instruction. From any thread.
 
-        `message`: why.
+        `message`: why. `instruction`, `at_ns`: of the last one of that text, and of those given until that ROS time.
         """
-        header = Header(stamp=self.get_clock().now().to_msg())
-        self._marks.append(Outcome(header=header, outcome=outcome, by=by, message=message))
+        said = Outcome(outcome=outcome, by=by, message=message, instruction=instruction)
+        self._marks.append(set_stamp(said, at_ns or self.now_ns()))
 
     def _store_marks(self) -> None:
         while self._marks:

@@ -27,7 +27,7 @@ def evaluate(
     About `limit` frames are spread evenly over the episodes, the draws the same at each call. Of a policy that
     remembers whole episodes are played, from their beginnings and one after the other. Rows that a policy leaves out
     of a chunk count in no error, and neither do answers that are no actions, such as other tokens: `unreadable` is
-    their share, where there are any. `loss`: another than the policy's own.
+    their share, where there are any; of nothing else there is no error. `loss`: another than the policy's own.
     """
     policy, processor = loaded.policy, loaded.processor
     device = next(policy.parameters()).device
@@ -70,8 +70,9 @@ def evaluate(
         count += len(chosen)
         unreadable += int((~read).sum())
     policy.train(was_training)
-    read = max(count - unreadable, 1)
-    figures = {"held_out_loss": losses / count, "action_error": errors / read, "first_action_error": first / read}
+    figures = {"held_out_loss": losses / count}
+    if read := count - unreadable:
+        figures |= {"action_error": errors / read, "first_action_error": first / read}
     return figures | ({"unreadable": unreadable / count} if unreadable else {})
 
 

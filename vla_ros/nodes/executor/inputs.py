@@ -78,7 +78,7 @@ class Inputs:
         # raw: a message that is too large or cannot be decoded is refused like any other bad chunk
         subscribe_raw(node, ActionChunk, "action_chunk", self._on_chunk, COMMAND_QOS, self._largest_chunk)
         subscribe_bounded(node, PolicyStatus, _POLICY_STATUS, self._on_policy_status, STATUS_QOS, self._refuse)
-        TakeoverInput(node, executor, parameters, lock=lock, now_ns=now_ns, told=told)
+        TakeoverInput(node, executor, robot, parameters, lock=lock, now_ns=now_ns, told=told)
         self._policy_watch = watch = PolicyWatch(simulated, self._on_policy)
         status = node.resolve_topic_name(_POLICY_STATUS)  # rclpy counts without regard to remappings
         node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(status) > 0))

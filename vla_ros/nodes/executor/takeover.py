@@ -8,6 +8,7 @@ from std_srvs.srv import SetBool
 
 from vla_ros.control.executor import Executor
 from vla_ros.core.errors import InputError
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import JOINT_STATE, Stream
 from vla_ros.messages.stamps import stamp_ns
 from vla_ros.nodes.base import ManagedNode
@@ -25,15 +26,23 @@ class TakeoverInput:
         self,
         node: ManagedNode,
         executor: Executor,
+        robot: RobotSpec,
         parameters: ExecutorParameters,
         *,
         lock: threading.RLock,
         now_ns: Callable[[], int],
         told: Callable[[], None],
     ) -> None:
-        """`lock`: of the executor. `now_ns`: ROS time. `told` is called after what the status must show at once."""
+        """`lock`: of the executor. `now_ns`: ROS time. `told` is called after what the status must show at once.
+
+        Raises InputError for a topic that says where the robot itself is, or is commanded.
+        """
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
         self._topic = node.resolve_topic_name(parameters.takeover_topic)
+        own = (*(stream.topic for stream in robot.measured_streams), *(group.topic for group in robot.groups))
+        if self._topic in map(node.resolve_topic_name, filter(None, own)):
+            raise InputError(f"takeover_topic: {self._topic} is the robot's own, which would follow itself, expected "
+                             "the topic of a leader arm or of another source")
         qos = sensor_qos(parameters.reliable_sensors, depth=_KEPT)
         subscribe_state(node, Stream("takeover", parameters.takeover_topic, JOINT_STATE), self._take, qos)
         node.create_service(SetBool, "~/take_over", self._serve)

@@ -58,6 +58,6 @@ class Leading:
         self._publisher.publish(joint_state_message(JointState, world.joint_names, np.asarray(position), now_ns))
 
     def _ask(self, take: bool) -> None:
-        """One question at a time; one that was refused is asked again."""
-        if self._asked is None or self._asked.done():
+        """One question at a time; one that was refused is asked again. What nobody hears is never answered."""
+        if (self._asked is None or self._asked.done()) and self._client.service_is_ready():
             self._asked = self._client.call_async(SetBool.Request(data=take))

@@ -1,7 +1,7 @@
 """`rtc_config` of a LeRobot folder: how its policy wants real-time chunking."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from vla_ros.core.errors import InputError, shown
@@ -24,10 +24,17 @@ class _RtcConfig:
     debug_maxlen: int = 100
 
 
+def untold(guidance: Guidance) -> tuple[str, ...]:
+    """What `write_guidance` cannot say, in words."""
+    rows = guidance.trained_rows
+    return (f"it was trained to continue a chunk (trained_rows {rows}), which is not written: LeRobot guides it "
+            "instead, and so does vla_ros once it reads the folder",) if rows else ()
+
+
 def write_guidance(guidance: Guidance) -> dict[str, Any] | None:
     """What `read_guidance` reads, None for our own way."""
     theirs = {ours: name for name, ours in SCHEDULES.items()}
-    if guidance == USUAL:
+    if replace(guidance, trained_rows=0) == USUAL:
         return None
     return {"enabled": True, "prefix_attention_schedule": theirs[guidance.schedule],
             "max_guidance_weight": guidance.maximum, "execution_horizon": guidance.horizon or 10}

@@ -9,7 +9,7 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.nn.gemma import GemmaSize
 from vla_ros.policies.formats.inverse import published
-from vla_ros.policies.formats.lerobot_rtc import write_guidance
+from vla_ros.policies.formats.lerobot_rtc import untold, write_guidance
 from vla_ros.policies.formats.lerobot_writer import DEVICE, FIRST, RELATIVE, ROUNDED, Form
 from vla_ros.policies.pi0.config import GEMMA, LEROBOT_FIELDS, VISION
 from vla_ros.policies.pi0.model import Pi0
@@ -45,7 +45,7 @@ def to_lerobot(policy: Pi0, processor: StandardProcessor) -> Form:
         steps |= DEVICE
     else:
         steps = FIRST | {"pi0_new_line_processor": {}, "tokenizer_processor": tokenizer} | DEVICE | middle
-    notes = (CLEANED,) if config.prompt == "pi0" else ()
+    notes = ((CLEANED,) if config.prompt == "pi0" else ()) + untold(config.guidance)
     return Form(
         fields, steps, {"pad_unrounded": "", "pad": ROUNDED}, _tensors(policy), relative=True, notes=notes,
     )

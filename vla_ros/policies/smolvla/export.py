@@ -11,7 +11,7 @@ from torch import Tensor
 from vla_ros.core.errors import InputError
 from vla_ros.nn.siglip import SiglipSize
 from vla_ros.policies.formats.inverse import published
-from vla_ros.policies.formats.lerobot_rtc import write_guidance
+from vla_ros.policies.formats.lerobot_rtc import untold, write_guidance
 from vla_ros.policies.formats.lerobot_writer import DEVICE, FIRST, ROUNDED, Form
 from vla_ros.policies.processor import StandardProcessor
 from vla_ros.policies.smolvla.config import LEROBOT_FIELDS, VLMS, VlmSize
@@ -43,7 +43,8 @@ def to_lerobot(policy: SmolVLA, processor: StandardProcessor) -> Form:
     notes = () if known else ("its vision-language model is not a published one: LeRobot finds vlm/ where it is "
                               "started in the folder, and needs the files of its processor there",)
     return Form(
-        fields, steps, {"pad_unrounded_top_left": "", "pad_top_left": ROUNDED}, _tensors(policy), files, notes=notes,
+        fields, steps, {"pad_unrounded_top_left": "", "pad_top_left": ROUNDED}, _tensors(policy), files,
+        notes=notes + untold(config.guidance),
     )
 
 
