@@ -44,7 +44,9 @@ def test_what_is_understood_of_it_is_shown(capsys):
     ]
 
 
-def test_a_base_alone_has_no_joint_states_and_may_be_slower_backwards():
+def test_a_base_alone_has_no_joint_states_and_may_be_slower_backwards(tmp_path, capsys):
+    (file := tmp_path / "cart.yaml").write_text(yaml.safe_dump(DIFFERENTIAL))
+    assert main(["info", str(file)]) == 0 and "robot cart: odometry on odom, commands at" in capsys.readouterr().out
     robot = RobotSpec.from_dict(DIFFERENTIAL | {"joints": [X | {"lower": -0.2}, YAW]})
     assert [stream.topic for stream in robot.measured_streams] == ["odom"]
     assert (robot.joints[0].lower, robot.joints[0].upper) == (-0.2, 0.5)

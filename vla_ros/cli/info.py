@@ -116,9 +116,10 @@ def _print_robot(console: Terminal, robot: RobotSpec) -> None:
     own = {joint.name: f"{robot.margin(joint):g} {joint.unit}" for joint in robot.joints if not joint.is_velocity}
     common = f"{robot.position_margin:g} rad"
     others = "".join(f", {name}: {margin}" for name, margin in own.items() if margin != common)
-    odometry = "".join(f", odometry on {group.odometry}" for group in robot.base_groups)
+    joint_states = [f"joint states on {', '.join(robot.joint_state_topics)}"] if not robot.velocities.all() else []
+    measured = joint_states + [f"odometry on {group.odometry}" for group in robot.base_groups]
     console.print(
-        f"robot {robot.name}: joint states on {', '.join(robot.joint_state_topics)}{odometry}, "
+        f"robot {robot.name}: {', '.join(measured)}, "
         f"commands at {robot.control_rate:g} Hz, {common} kept free at both ends{others}",
         soft_wrap=True,
     )
