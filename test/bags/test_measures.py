@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from bags.factory import NS, ROBOT, START, messages, write_bag
+from control.robots import driving
 from control.tool_robots import SO101, so101, so101_urdf
 
 from vla_ros.bags.episodes import CutOptions
@@ -100,6 +101,13 @@ def test_a_bag_is_judged_in_the_tools_space(tmp_path):
 
 def test_what_is_missing_is_named():
     assert isinstance(measure_of(SO101, [], None), JointMeasure)
+
+
+def test_a_base_that_a_chunk_says_nothing_of_stands():
+    measure, state = JointMeasure(driving()), np.array([0.3, 0.2, -0.4])
+    targets = Targets((Part(("turn",), np.array([[0.5], [0.6]])),))
+    assert measure.predicted(targets, state).tolist() == [[0.5, 0.0, 0.0], [0.6, 0.0, 0.0]]
+    assert measure.held(state).tolist() == [0.3, 0.0, 0.0]
     with pytest.raises(InputError, match="^x: its actions are a tool's, expected --urdf FILE"):
         measure_of(SO101, ["x"], None)
     with pytest.raises(InputError, match="no `tool` in the robot file"):

@@ -1,6 +1,7 @@
 """What is published when, in explicit time."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from bags.factory import ARM, HAND, IMAGE, JOINTS, ROBOT, TEXT, TYPES, messages, write_bag
@@ -10,6 +11,7 @@ from vla_ros.bags.reader import Bag
 from vla_ros.bags.roles import objection
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
+from vla_ros.core.stream import ODOMETRY, Stream
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,12 @@ def test_a_robot_file_knows_its_commands_and_sensors_whatever_their_types():
     assert "--commands publishes it" in objection("/left/go", "sensor_msgs/msg/JointState", robot, "left")
     assert objection("/force", "geometry_msgs/msg/WrenchStamped", robot) == ""
     assert objection("/force", "geometry_msgs/msg/WrenchStamped")
+
+
+def test_odometry_that_is_state_is_not_published_either_where_another_stream_reads_it():
+    place = Stream("place", "base_controller/odom", ODOMETRY, select=("pose.pose.position.x",))
+    robot = replace(RobotSpec.load("lekiwi"), streams=(place,))
+    assert "steered" in objection("/base_controller/odom", ODOMETRY, robot)
 
 
 def test_a_loop_goes_on(bag):

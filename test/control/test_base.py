@@ -196,6 +196,16 @@ def test_a_base_that_does_not_drive_as_it_is_told_stops_the_robot():
     assert it.executor.state[:2] == (State.STOPPED, Cause.FOLLOWING_ERROR)
 
 
+def test_a_base_beside_itself_changes_nothing_of_the_time_that_an_arm_is_given():
+    it = driving_world()
+    it.stuck, it.measured = True, np.array([it.measured[0], 1e30, 0.0])
+    command = it.tick(5)
+    assert it.executor.state[:2] == (State.STOPPED, Cause.FOLLOWING_ERROR)
+    assert command.reach_in == pytest.approx(0.01, abs=0.02)
+    it.measured = np.array([1e30, 0.0, 0.0])
+    assert it.tick(5).reach_in == 3600.0
+
+
 def test_reversals_are_those_of_the_way_and_not_of_a_velocity_that_trembles():
     it = world(following_limit=0.0, reversal_limit=2.0).activate()
     for k in range(200):

@@ -1,5 +1,7 @@
 """A base that follows a path: it comes where the path leads, within the limits; what cannot be followed is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from control.fakes import NS, World
@@ -31,8 +33,8 @@ class Ground(World):
         pose: (3,) in odometry's frame.
     """
 
-    def __init__(self, kind: str = "differential", start=(3.0, -2.0, 2.9), **options: object) -> None:
-        robot = ROBOTS[kind]
+    def __init__(self, kind: str | RobotSpec = "differential", start=(3.0, -2.0, 2.9), **options: object) -> None:
+        robot = ROBOTS[kind] if isinstance(kind, str) else kind
         self.pose, self.axes, self.driven_ns, self.frame = np.array(start), robot.path_axes, 0, "base_link"
         home = np.zeros(len(robot.joints))
         super().__init__(limits=Limits.merge(robot), home=home, base=robot.path_axes, mode="latest", **options)
@@ -134,6 +136,27 @@ def test_an_arm_beside_it_and_what_comes_after():
     assert it.tick(60).position[1:] == pytest.approx([0.1, 0.0])
     it.path(arc(0.3, 0.5, 20), age=2.5)
     assert it.executor.admission.last.reason == Reason.TOO_OLD
+
+
+def test_a_path_that_comes_late_does_not_replace_velocities_of_a_newer_observation():
+    it = Ground().activate()
+    seen = it.now_ns
+    it.tick(5)
+    it.send(np.tile([0.0, 0.1, 0.0], (20, 1)))
+    it.path(arc(0.4, 0.8, 20), stamp_ns=seen)
+    assert it.executor.admission.accepted == 2
+    assert it.tick(60).position[1:] == pytest.approx([0.1, 0.0])
+
+
+def test_a_base_that_cannot_drive_backwards_does_not_turn_away_from_what_it_has_passed():
+    robot = replace(ROBOTS["differential"], joints=(*driving().joints[:1], *(
+        replace(joint, lower=0.0) if joint.name == "x.vel" else joint for joint in driving().joints[1:]
+    )))
+    it = Ground(robot).activate()
+    start = it.pose.copy()
+    it.path(np.tile([-0.1, 0.1, 0.0], (20, 1)))  # behind it, on the left
+    it.tick(190)
+    assert it.seen_from(start) == pytest.approx([0.0, 0.0, 0.0], abs=1e-6)
 
 
 def test_odometry_that_leaps_or_ceases_ends_the_path():

@@ -9,6 +9,7 @@ from control.robots import driving
 from vla_ros.core.command_group import CommandGroup
 from vla_ros.core.errors import InputError
 from vla_ros.messages.commands import BaseWriter, read_command
+from vla_ros.messages.joints import base_pose
 from vla_ros.messages.observation import NotReady, ObservationBuilder
 from vla_ros.messages.stamps import NS, set_stamp, stamp_ns
 
@@ -29,7 +30,10 @@ def odometry(at: float, x: float, yaw: float) -> SimpleNamespace:
 
 
 def test_a_twist_has_its_axes_alone_and_is_read_back():
-    message = BaseWriter(GROUP, twist()).fill(np.array([0.5, -0.2]), 7)
+    writer = BaseWriter(GROUP, twist())
+    assert writer.moving and writer.fill(np.zeros(2), 5) and not writer.moving
+    message = writer.fill(np.array([0.5, -0.2]), 7)
+    assert writer.moving
     assert vars(message.linear) == {"x": 0.0, "y": -0.2, "z": 0.0}
     assert vars(message.angular) == {"x": 0.0, "y": 0.0, "z": 0.5}
     np.testing.assert_array_equal(read_command(GROUP, message), [0.5, -0.2])
@@ -43,6 +47,16 @@ def test_in_ros_messages(kind):
     message = BaseWriter(GROUP, getattr(messages, kind)()).fill(np.array([0.5, -0.2]), 7 * NS)
     np.testing.assert_array_equal(read_command(GROUP, message), [0.5, -0.2])
     assert kind == "Twist" or stamp_ns(message) == 7 * NS
+
+
+@pytest.mark.parametrize(("turned", "yaw"), [
+    ({"z": np.sin(0.4), "w": np.cos(0.4)}, 0.8), ({"z": 1.002}, np.pi), ({}, np.nan), ({"z": 2.0, "w": 2.0}, np.nan),
+    ({"w": np.nan}, np.nan),
+])  # fmt: skip
+def test_a_quaternion_that_is_none_is_no_direction(turned, yaw):
+    pose = SimpleNamespace(position=vector(x=1.0, y=2.0), orientation=vector(**{"w": 0.0} | turned))
+    said = base_pose(SimpleNamespace(pose=SimpleNamespace(pose=pose)))
+    assert said == pytest.approx((1.0, 2.0, yaw), nan_ok=True, abs=1e-2)
 
 
 def test_odometry_is_state_and_a_base_that_nobody_commands_stands():

@@ -8,6 +8,7 @@ from training_data import write_dataset
 
 from vla_ros.core.errors import InputError
 from vla_ros.datasets.check import check
+from vla_ros.datasets.index import named_by_lerobot
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer, open_policy
@@ -88,6 +89,13 @@ def test_small_values_under_lerobots_names_need_a_unit_each(tmp_path, settings, 
     dataset = Dataset(path)
     bring_to_rad(dataset, [{"joint": name, "scale": 1} for name in names])
     np.testing.assert_array_equal(dataset.states, states)
+
+
+@pytest.mark.parametrize(("names", "found"), [
+    (["a.pos", "x.vel", "theta.vel"], {"a", "theta.vel"}), (["a", "x.vel", "theta.vel"], set()),
+])  # fmt: skip
+def test_lerobots_base_turns_in_degrees_a_second(names, found):
+    assert named_by_lerobot({"names": names, "shape": [3]}, "here") == found
 
 
 @pytest.mark.parametrize(("units", "message"), [

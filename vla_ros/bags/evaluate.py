@@ -18,7 +18,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
 from vla_ros.core.robot import RobotSpec
 
-HOLD_STILL = "hold still"  # the baseline: every joint stays where it is
+HOLD_STILL = "hold still"  # the baseline: every joint stays where it is, a base stands
 
 
 class Predictor(Protocol):
@@ -187,7 +187,7 @@ def _predict(
                     chunks.append(chunk)
             if scored:
                 longest = max(map(len, chunks), default=0)
-                chunks.append(measure.rows(np.tile(frame.observation.state, (longest, 1))))
+                chunks.append(measure.rows(np.tile(measure.held(frame.observation.state), (longest, 1))))
             else:
                 chunks = []
         yield frame, chunks

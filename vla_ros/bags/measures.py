@@ -27,15 +27,19 @@ class JointMeasure:
     def __init__(self, robot: RobotSpec) -> None:
         self.names, self.units = robot.joint_names, tuple(joint.unit for joint in robot.joints)
         self.ranges = np.array([joint.upper - joint.lower for joint in robot.joints])
-        self.width = len(self.names)
+        self.width, self._velocities = len(self.names), robot.velocities
 
     def rows(self, joints: np.ndarray) -> np.ndarray:
         """(H, width) of joint positions (H, J)."""
         return joints
 
     def predicted(self, targets: Targets, state: np.ndarray) -> np.ndarray:
-        """(H, width) of a chunk observed at `state` (J,); joints that it does not contain stay there."""
-        return targets.joint_positions(self.names, state)
+        """(H, width) of a chunk observed at `state` (J,); joints that it does not contain are held there."""
+        return targets.joint_positions(self.names, self.held(state))
+
+    def held(self, state: np.ndarray) -> np.ndarray:
+        """(J,) where the joints stay that are held at `state` (J,); a base then stands."""
+        return np.where(self._velocities, 0.0, state)
 
     def errors(self, chunk: np.ndarray, executed: np.ndarray) -> np.ndarray:
         """(H, C) of rows (H, width) each."""
@@ -75,7 +79,7 @@ class ToolMeasure(JointMeasure):
     def predicted(self, targets: Targets, state: np.ndarray) -> np.ndarray:
         """(H, width) of a chunk observed at `state` (J,), from where differences count here: what had been commanded
         then is not known."""
-        rows = self.rows(targets.joint_positions(self._joints, state))
+        rows = self.rows(targets.joint_positions(self._joints, self.held(state)))
         if part := targets.spatial:
             place, rotation = places(part)
             if part.space == Space.END_EFFECTOR_DELTA:

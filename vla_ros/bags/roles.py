@@ -23,20 +23,20 @@ def objection(topic: str, typename: str, robot: RobotSpec | None = None, namespa
         topic: full name.
         robot: whose commands and sensors are known; without one the type of the messages decides.
     """
-    streams = {resolve(stream.topic, namespace): stream for stream in robot.all_streams.values()} if robot else {}
-    stream = streams.get(topic)
+    known = robot.all_streams.values() if robot else ()
+    streams = [stream for stream in known if resolve(stream.topic, namespace) == topic]  # several may read one topic
     if topic in command_topics(robot, namespace):
         return "commands the robot; --commands publishes it"
     if "/_action/" in topic or topic.endswith("/_service_event"):
         return "belongs to an action or a service"
     if typename == CLOCK_TYPE:
         return "the time; --clock publishes it"
-    if typename in _STATES or (stream and stream.is_state):
+    if typename in _STATES or any(stream.is_state for stream in streams):
         return "joint states, by which a robot is steered"
     if typename in _HANDS:
         return "a joystick"
     if typename.startswith("vla_ros/") or topic.endswith(tuple(f"/{name}" for name in (*_TOLD, "claim"))):
         return "what the nodes of a robot tell each other"
-    if stream or typename.startswith(_SENSORS):
+    if streams or typename.startswith(_SENSORS):
         return ""
     return f"{typename} may command a robot" + ("" if robot else "; a robot file (--robot) says what is a sensor")

@@ -44,6 +44,7 @@ class BaseFollower:
         self.columns = np.array([limits.names.index(name) for name in self.names])
         self._sideways, self._order = "y" in axes, [PATH.index(axis) for axis in axes]
         self._lower, self._upper = limits.lower[self.columns], limits.upper[self.columns]
+        self._forwards = list(axes).index("x")
         speed = dict(zip(axes, limits.speed[self.columns], strict=True))
         self.speed = np.array([np.hypot(speed["x"], speed.get("y", 0.0)), speed["yaw"]])
         self.ahead = max(_AHEAD, float((limits.speed / limits.velocity)[self.columns].max()))
@@ -57,7 +58,7 @@ class BaseFollower:
 
     def drop(self) -> None:
         """There is no path."""
-        self._chunk: ActionChunk | None = None
+        self._chunk: ActionChunk | None = None  # the newest one that speaks of the base
         self._path = np.empty((0, 3))
 
     def odometry(self, stamp_ns: int, pose: Sequence[float], frame: str, now_ns: int) -> None:
@@ -126,14 +127,15 @@ class BaseFollower:
             self.drop()
         elif known and chunk.stamp_ns < known.stamp_ns:
             return
-        if part:
-            self._chunk, self._path = chunk, self.placed(chunk)
-        elif any(name in self.names for one in chunk.targets.parts for name in one.names):
+        if part or any(name in self.names for one in chunk.targets.parts for name in one.names):
             self.drop()
+            self._chunk = chunk
+        if part:
+            self._path = self.placed(chunk)
 
     def velocities(self, at_ns: int) -> np.ndarray | None:
         """(d,) m/s and rad/s to drive with, zero where the path is over; None where there is no path."""
-        if self._chunk is None:
+        if not len(self._path):
             return None
         passed, zero = (at_ns - self._chunk.stamp_ns) * 1e-9, np.zeros(len(self.columns))
         newest = self._poses.newest
@@ -155,7 +157,8 @@ class BaseFollower:
             x, y = np.array([x, y]) / np.sinc(np.clip(half, -1.5, 1.5) / np.pi)
         else:
             way = x * x + y * y
-            share = way / (way + _NEAR * _NEAR)
+            # Where it cannot drive to what is behind it, it does not turn away from that either.
+            share = way / (way + _NEAR * _NEAR) if x > 0 or self._lower[self._forwards] < 0 else 0.0
             turn = share * x * 2.0 * y / max(way, 1e-12) + (1.0 - share) * turn
         wish = np.array([x, y, turn])[self._order] / self.ahead
         most = np.where(wish > 0, self._upper, -self._lower)  # zero, say, of a base that does not drive backwards

@@ -28,6 +28,7 @@ from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 
+_LONGEST = 3600.0  # s that a message may allow for the way to a command, wherever the robot was measured
 _FOUND = 0.01  # s at the velocity limit; a tool so near its command is where it was commanded
 
 
@@ -304,8 +305,8 @@ class Executor:
         its controller listens again."""
         if not self.supervisor.tripped(Cause.FOLLOWING_ERROR):
             return self.limiter.dt
-        behind = float(self._watchdogs.behind(position, self.joint_states.position).max())
-        return max(self.limiter.dt, behind) if np.isfinite(behind) else self.limiter.dt
+        behind = np.where(self.limits.rates, 0.0, self._watchdogs.behind(position, self.joint_states.position)).max()
+        return max(self.limiter.dt, min(float(behind), _LONGEST)) if np.isfinite(behind) else self.limiter.dt
 
     def _next(self) -> np.ndarray:
         """(J,) the command for this tick."""

@@ -215,10 +215,12 @@ def _names_of(feature: Mapping[str, Any], where: str) -> tuple[str, ...] | None:
 
 def named_by_lerobot(feature: Mapping[str, Any], where: str) -> set[str]:
     """Those of a vector feature's names that LeRobot's own robots give: `shoulder_pan.pos`, until its version 0.3
-    `main_shoulder_pan`. They record degrees or percent, never rad. Raises InputError as `joint_names` does."""
-    said = map(str, _flat(feature.get("names")) or ())
+    `main_shoulder_pan`; and `theta.vel` of a base beside them. They record degrees, degrees/s or percent, never rad.
+    Raises InputError as `joint_names` does."""
+    said = [str(raw) for raw in _flat(feature.get("names")) or ()]
     names = _names_of(feature, where) or ()
-    return {name for name, raw in zip(names, said, strict=False) if raw.endswith(".pos") or raw.startswith("main_")}
+    theirs = {name for name, raw in zip(names, said, strict=False) if raw.endswith(".pos") or raw.startswith("main_")}
+    return theirs | ({"theta.vel"} & set(names) if theirs else set())
 
 
 def _flat(said: Any) -> list[Any] | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vla_ros.core.chunk import ActionChunk, MalformedChunk, Part, Space, Targets
+from vla_ros.core.chunk import PATH, ActionChunk, MalformedChunk, Part, Space, Targets
 from vla_ros.core.robot import RobotSpec
 from vla_ros.core.tool import pose_names
 from vla_ros.messages.stamps import set_stamp, stamp_ns
@@ -17,8 +17,9 @@ _STEM = 4  # bytes of a serialized message before its content
 
 
 def chunk_size_limit(robot: RobotSpec, max_horizon: int) -> int:
-    """Bytes beyond which a serialized chunk for this robot's joints, and its tool, cannot be an honest one."""
-    names = (*robot.joint_names, *(pose_names("matrix") if robot.tool else ()))  # the longest form
+    """Bytes beyond which a serialized chunk for this robot's joints, its tool and its base cannot be an honest one."""
+    tool = pose_names("matrix") if robot.tool else ()  # the longest form
+    names = (*robot.joint_names, *tool, *(PATH if robot.path_axes else ()))
     return _ROOM + sum(len(name) + 64 for name in names) + 8 * max_horizon * len(names)
 
 

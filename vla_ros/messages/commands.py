@@ -91,13 +91,17 @@ class BaseWriter:
 
     Args:
         message: a fresh Twist or TwistStamped, whose numbers are along and about the base's own axes.
+
+    Attributes:
+        moving: the last message asked for motion; True before the first one.
     """
 
     def __init__(self, group: CommandGroup, message: Any) -> None:
-        self.group, self.message = group, message
+        self.group, self.message, self.moving = group, message, True
 
-    def fill(self, values: np.ndarray, stamp: int, *_: Any) -> Any:
-        """(G,) m/s and rad/s of this group's dimensions, for the instant `stamp`, ns; nothing of what comes after."""
+    def fill(self, values: np.ndarray, stamp: int) -> Any:
+        """(G,) m/s and rad/s of this group's dimensions, for the instant `stamp`, ns."""
+        self.moving = bool(values.any())
         stamped = is_stamped(type(self.message))
         twist = self.message.twist if stamped else self.message
         for axis, value in zip(self.group.axes, values, strict=True):

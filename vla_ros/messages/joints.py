@@ -12,6 +12,8 @@ from vla_ros.core.joint_states import joint_fault
 from vla_ros.core.stream import BaseState, Stream
 from vla_ros.messages.stamps import set_stamp
 
+_PROPER = 0.01  # what the length of a quaternion may be off by
+
 
 def measured(stream: Stream, message: Any) -> tuple[Sequence[str], Sequence[float]]:
     """Our names and the values that a message of a state stream says: joints in rad or m, which may lack positions; of
@@ -23,8 +25,12 @@ def measured(stream: Stream, message: Any) -> tuple[Sequence[str], Sequence[floa
 
 
 def base_pose(message: Any) -> tuple[float, float, float]:
-    """x and y, m, and yaw, rad, of an odometry's pose in its own frame."""
+    """x and y, m, and yaw, rad, of an odometry's pose in its own frame; yaw is NaN where its quaternion is none, as of
+    a driver that does not fill it in."""
     place, turned = message.pose.pose.position, message.pose.pose.orientation
+    length = math.hypot(turned.x, turned.y, turned.z, turned.w)
+    if not abs(length - 1.0) < _PROPER:
+        return place.x, place.y, math.nan
     up = 1.0 - 2.0 * (turned.y * turned.y + turned.z * turned.z)
     return place.x, place.y, math.atan2(2.0 * (turned.w * turned.z + turned.x * turned.y), up)
 

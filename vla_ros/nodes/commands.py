@@ -87,9 +87,11 @@ class CommandPublishers:
         publisher.publish(writer.fill(values, stamp_ns))
 
     def stop_bases(self, stamp_ns: int) -> None:
-        """Zero velocities: a base may go on with the last ones that it heard."""
+        """Zero velocities: a base may go on with the last ones that it heard. One that was told to stand is not told
+        again: by now another commander may drive it."""
         for publisher, writer, columns in self._bases:
-            publisher.publish(writer.fill(np.zeros(len(columns)), stamp_ns))
+            if writer.moving:
+                publisher.publish(writer.fill(np.zeros(len(columns)), stamp_ns))
 
     def settle(self) -> None:
         """Waits until those who listen have the last velocities of bases and of the tool: they end with their
