@@ -39,7 +39,7 @@ def test_what_only_a_graph_knows_is_to_be_filled_in(urdf, tmp_path, capsys):
     path = tmp_path / "arm.yaml"
     assert main(["robot", "new", "--urdf", urdf, "-o", str(path), "--wait", "0"]) == 0
     assert "to be completed where it says '# fill in:'" in capsys.readouterr().err
-    assert main(["info", str(path)]) == 2 and "joints[0]: missing lower" in capsys.readouterr().err
+    assert main(["info", str(path)]) == 2 and "joints[0]: missing velocity" in capsys.readouterr().err
     text = filled(path.read_text())
     path.write_text(text)
     assert main(["info", str(path)]) == 2 and "missing groups" in capsys.readouterr().err

@@ -48,6 +48,9 @@ class Node:
     def count_publishers(self, topic: str) -> int:
         return len(self.get_publishers_info_by_topic(topic))
 
+    def count_subscribers(self, topic: str) -> int:
+        return len(self.get_subscriptions_info_by_topic(topic))
+
     def get_topic_names_and_types(self) -> list:
         return [(topic, []) for topic in self.publishers]
 

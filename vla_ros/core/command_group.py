@@ -36,18 +36,18 @@ COMMAND_STAMPS = ("zero", "now")
 class CommandGroup:
     """Joints that are commanded through one topic or, where the robot offers an action alone, through that."""
 
-    name: str  # in what is said of it; its topic's stream is command/NAME
-    topic: str = ""  # of the commands; with an action ACTION/command by default
+    name: str  # used in messages; the stream of its commands is command/NAME
+    topic: str = ""  # of the commands; default with an action: ACTION/command
     interface: str = ""  # one of INTERFACES
-    joints: tuple[str, ...] = ()  # of `joints` above; each belongs to one group
-    action: str = ""  # name of the action, for the interfaces ACTIONS
-    # joint_trajectory: "zero" (start now) or "now", the time of the command; by default zero, and now in simulated time
+    joints: tuple[str, ...] = ()  # names of joints of this file; each joint belongs to one group
+    action: str = ""  # name of the action; only for the interfaces ACTIONS
+    # Of joint_trajectory: "zero" (start now) or "now" (the time of the command); default: zero, in simulated time now.
     stamp: str = ""
-    prefix: str = ""  # what the names of its joints have here before those of the driver
-    max_effort: float = 0.0  # N or N m, of GRIPPERS; 0: the controller's own
-    # Of OF_BASE: what each of `joints` is, of "x" (m/s, forwards), "y" (m/s, to the left), "yaw" (rad/s).
+    prefix: str = ""  # what comes before the driver's joint names to make the names in this file
+    max_effort: float = 0.0  # N or N m, only for GRIPPERS; 0: the controller's own
+    # Only for OF_BASE: the axis of each of `joints`: "x" (m/s, forwards), "y" (m/s, to the left), "yaw" (rad/s).
     axes: tuple[str, ...] = ()
-    odometry: str = ""  # of OF_BASE: topic of nav_msgs/Odometry, which says the measured velocities
+    odometry: str = ""  # only for OF_BASE: topic of nav_msgs/Odometry with the measured velocities
 
     @property
     def of_tool(self) -> bool:

@@ -16,15 +16,15 @@ class Joint:
     in unit/s. It has no position.
     """
 
-    name: str  # as the driver calls it, with the `prefix` of its topic before that
-    lower: float | None = None  # unit, the lowest position that may be commanded, required; of a velocity -velocity
-    upper: float | None = None  # unit, the highest one, required; of a velocity dimension `velocity`
-    velocity: float = field(kw_only=True)  # unit/s; of a velocity dimension its highest speed
-    acceleration: float = field(kw_only=True)  # unit/s²; of a velocity dimension m/s² or rad/s²
-    unit: str = "rad"  # "rad" or "m"; of a velocity dimension "m/s" or "rad/s"
-    jerk: float | None = None  # unit/s³; None: not limited
-    margin: float | None = None  # unit, kept free at both ends of its range; None: position_margin if in rad, else 0
-    discrete: bool = False  # takes the newest value instead of an average (a gripper)
+    name: str  # the driver's name of it, after the `prefix` of its topic, if any
+    lower: float | None = None  # unit, lowest commanded position, required; of a base: -velocity by default
+    upper: float | None = None  # unit, highest commanded position, required; of a base: velocity by default
+    velocity: float = field(kw_only=True)  # unit/s; of a base: highest speed, in unit
+    acceleration: float = field(kw_only=True)  # unit/s²; of a base: m/s² or rad/s²
+    unit: str = "rad"  # "rad" or "m"; of a base: "m/s" or "rad/s"
+    jerk: float | None = None  # unit/s³; None: no limit
+    margin: float | None = None  # unit, unused at both ends of its range; None: position_margin if in rad, else 0
+    discrete: bool = False  # uses the newest value instead of an average (for a gripper)
 
     def __post_init__(self) -> None:
         if self.is_velocity:

@@ -39,14 +39,14 @@ ENCODINGS = (
 class Camera:
     """A camera stream. `compressed` says that the topic carries sensor_msgs/CompressedImage."""
 
-    name: str  # what policies and datasets call it
-    topic: str  # of its images
-    width: Pixels  # nominal, pixels
-    height: Pixels
-    encoding: str = "rgb8"  # one of ENCODINGS; nominal, as width and height: what an image itself says counts
+    name: str  # the name of the camera in policies and datasets
+    topic: str  # topic of its images
+    width: Pixels  # pixels, nominal: the size that an image's message gives applies
+    height: Pixels  # the same
+    encoding: str = "rgb8"  # one of ENCODINGS; nominal: the encoding that an image's message gives applies
     compressed: bool = False  # the topic carries sensor_msgs/CompressedImage, not sensor_msgs/Image
     rate: float = 30.0  # Hz, nominal
-    stamps: str = "header"  # or "arrival": the camera's clock is not the robot's, the time of its arrival counts
+    stamps: str = "header"  # or "arrival": use the time of arrival, because the camera has another clock
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class RobotSpec:
 
     name: str  # stored with recordings and datasets
     cameras: tuple[Camera, ...]  # may be empty
-    joints: tuple[Joint, ...]  # in the order of states and actions
-    groups: tuple[CommandGroup, ...]  # which of them are commanded where
-    joint_state_topic: str | tuple[str, ...] = "joint_states"  # sensor_msgs/JointState, one topic or several
-    joint_prefix: str | tuple[str, ...] = ""  # for each of these topics, as `prefix` of a command group
+    joints: tuple[Joint, ...]  # their order is that of states and actions
+    groups: tuple[CommandGroup, ...]  # which joints are commanded on which topic or action
+    joint_state_topic: str | tuple[str, ...] = "joint_states"  # one topic or several, sensor_msgs/JointState
+    joint_prefix: str | tuple[str, ...] = ""  # as `prefix` of a command group: one for all topics, or one for each
     streams: tuple[Stream, ...] = ()  # further sensors
-    control_rate: float = 100.0  # Hz, of the commands
-    position_margin: float = 0.0  # rad, the margin of every joint in rad that has none of its own
-    tool: Tool | None = None  # what end-effector actions move; None: the robot takes none
+    control_rate: float = 100.0  # rate of the commands, Hz
+    position_margin: float = 0.0  # rad, for every joint in rad that has no `margin`
+    tool: Tool | None = None  # what end-effector actions move; None: they are refused
 
     def margin(self, joint: Joint) -> float:
         """rad or m kept free at both ends of the joint's range."""

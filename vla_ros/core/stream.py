@@ -35,31 +35,30 @@ class Window:
 class Stream:
     """A topic and how its messages become arrays (`messages.decoders`)."""
 
-    name: str  # what policies and datasets call it
-    topic: str  # of the messages
-    type: str  # of the messages, `package/msg/Name`
-    # Paths in the message: "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's `name`); of a point
-    # cloud its fields, x, y and z by default.
+    name: str  # the name of the stream in policies and datasets
+    topic: str  # topic of the messages
+    type: str  # type of the messages, `package/msg/Name`
+    # Which values of the message: paths such as "linear_acceleration.x", "data[3]", "effort[gripper]" (by the message's
+    # `name`); for a point cloud its fields, x, y and z by default.
     select: tuple[str, ...] = ()
-    unit: str = ""  # of the values; stored with datasets
-    frame: str = ""  # what header.frame_id must be; "" for any
-    shape: tuple[int, ...] = ()  # of one value; by default as many as `select` has paths, (points, fields) of a cloud
+    unit: str = ""  # unit of the values; stored with datasets
+    frame: str = ""  # required header.frame_id; "" for any
+    shape: tuple[int, ...] = ()  # of one value; default: the number of paths in `select`; (points, fields) of a cloud
     dtype: str = "float32"  # one of DTYPES; uint16 is depth in mm of shape (height, width, 1)
-    max_age: float | None = 0.5  # s; an older value is refused. None: published once, for good (transient local)
-    paces: bool = False  # a policy waits for a new message before it infers again
-    reliable: bool = False  # ask the publisher for reliable delivery
-    # (`with` in the file) the stream together with which this one is chosen: at the newest instant at which both have a
-    # message, their stamps at most `slop` s apart.
+    max_age: float | None = 0.5  # s; older values are refused. None: published once (transient local), never too old
+    paces: bool = False  # a policy waits for a new message before each inference
+    reliable: bool = False  # subscribe with reliable delivery
+    # Name of another stream: the newest messages of both whose stamps are at most `slop` s apart are used together.
     with_: str = ""
-    slop: float = 0.0  # s
-    window: Window | None = None  # the value is the last `count` values, (count, *shape)
-    # Rows of a value of varying length: rows that are not finite are dropped, every k-th is kept, zeros follow. Another
-    # reading, NAME_count (1,) int64, says how many rows are real.
+    slop: float = 0.0  # s, see `with`
+    window: Window | None = None  # `count` and `rate` (Hz): the value is the last `count` values, (count, *shape)
+    # Number of rows, for values of varying length: rows that are not finite are dropped, every k-th row is kept if
+    # there are too many, and zeros fill up the rest. NAME_count, (1,) int64, is the number of real rows.
     points: int = 0
-    # "header", or "arrival": the clock of the stamps is not the robot's; of bags the time of the recording counts.
+    # "header", or "arrival": use the time of arrival (of recording, in bags), because the stamps are of another clock.
     stamps: str = "header"
-    decoder: str = ""  # its name; the decoder of the type by default
-    prefix: str = ""  # of joint states: what our names of the joints have before those of the driver
+    decoder: str = ""  # name of a decoder; default: that of the type
+    prefix: str = ""  # refused in the file; for joint states it comes from `joint_prefix`
 
     @property
     def is_camera(self) -> bool:

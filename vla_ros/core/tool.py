@@ -19,13 +19,13 @@ class Tool:
     """A link of the robot's URDF, where it may go and how fast.
 
     Attributes:
-        link: of the URDF; its frame is the tool's.
-        frame: the link of the URDF in whose frame poses are given; it stands between the URDF's root and the tool.
-        lower, upper: corners of the box that its target stays in, m, in `frame`.
-        velocity, acceleration: m/s and m/s², of the tool's target.
-        rotation_velocity, rotation_acceleration: rad/s and rad/s².
-        pose_topic: where a driver says the tool's pose in `frame` (geometry_msgs/PoseStamped), for an arm whose tool is
-            commanded; empty: the joint states say it, by the URDF.
+        link: link of the URDF whose frame is the tool's.
+        frame: link of the URDF in whose frame poses are given; it must be between the URDF's root and the tool.
+        lower, upper: x, y and z of the two corners of the box that the tool's target must be in, m, in `frame`.
+        velocity, acceleration: limits of the tool's target, m/s and m/s².
+        rotation_velocity, rotation_acceleration: limits of its rotation, rad/s and rad/s².
+        pose_topic: topic of the tool's measured pose in `frame` (geometry_msgs/PoseStamped), for an arm whose tool is
+            commanded; empty: the pose is computed from the joint states with the URDF.
     """
 
     link: str

@@ -23,8 +23,8 @@ class Linkage:
     """A gripper whose fingers are pushed by a crank, as on ViperX arms: angle = asin((r² + x² - l²) / (2 r x)).
 
     Attributes:
-        arm_length: l, m.
-        horn_radius: r, m.
+        arm_length: l, length of the rod between crank and finger, m.
+        horn_radius: r, radius of the crank, m.
     """
 
     arm_length: float
@@ -52,12 +52,13 @@ class Dimension:
     """One number of the policy's state or action: scale · f(joint) + offset, f the linkage or nothing.
 
     Attributes:
-        joint: name in the robot file; None: one of a tool's (`tool_actions`), or a dimension that the robot does not
-            have (state 0, action ignored).
-        scale: the policy's unit per rad or m, negative where the directions are opposite.
-        offset: in the policy's unit.
-        mode: of actions: "absolute", "delta" (difference to the observed state) or "rate" (difference to the row
-            before, the first row's to the observed state).
+        joint: name in the robot file; None: a dimension of a tool (`tool`, `tool_state`), or one that the robot does
+            not have (state 0, action ignored).
+        scale: policy units per rad or m; negative if the directions are opposite.
+        offset: in policy units.
+        mode: only for actions: "absolute", "delta" (difference to the observed state) or "rate" (difference to the row
+            before; for the first row, to the observed state).
+        linkage: for the finger of a gripper that a crank pushes, see below.
     """
 
     joint: str | None

@@ -28,10 +28,10 @@ class ToolActions:
     `offset` of the dimensions.
 
     Attributes:
-        space: "pose", or "delta": a row's difference to the row before, of the first to the pose at the observation.
-        rotation: form of the rotation, of `core.rotations`.
-        frame: link of the robot's URDF in whose frame they are; of differences also the tool's own link.
-        first: number of the first of them; where they stand, `actions` has dimensions without a joint.
+        space: "pose", or "delta": difference to the row before; for the first row, to the pose at the observation.
+        rotation: form of the rotation, see below.
+        frame: link of the robot's URDF in whose frame the values are; for differences it may be the tool's own link.
+        first: index, from 0, of the first dimension of the tool in `actions`, which has `joint: null` for all of them.
     """
 
     space: str
@@ -73,10 +73,11 @@ class ToolState:
 
     Attributes:
         urdf: file of the robot's URDF.
-        link, frame: the tool, and the link in whose frame its pose is.
-        rotation: form of the rotation, of `core.rotations`.
-        first: number of the first of them: x, y, z, then the rotation, m and rad but for `scale` and `offset` of the
-            dimensions; `state` has none of joints there.
+        link: link of the URDF whose frame is the tool's.
+        frame: link of the URDF in whose frame the pose is.
+        rotation: form of the rotation, see above.
+        first: index, from 0, of the first dimension of the tool in `state`: x, y, z, then the rotation, in m and rad
+            before `scale` and `offset` are applied; `state` has `joint: null` for all of them.
     """
 
     urdf: str
