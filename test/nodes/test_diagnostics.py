@@ -8,7 +8,7 @@ pytest.importorskip("vla_ros.msg", reason="the messages are not built")
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from vla_ros.msg import ExecutorStatus, PolicyStatus
-from vla_ros.nodes.diagnostics import ExecutorDiagnostic, policy_diagnostic
+from vla_ros.nodes.diagnostics import ExecutorDiagnostic, faulty, policy_diagnostic
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,15 @@ def test_policy_levels(state, level):
 )
 def test_executor_levels(state, cause, level):
     assert ExecutorDiagnostic()(ExecutorStatus(state=state, cause=cause)).level == level
+
+
+def test_chunks_that_are_refused_because_somebody_has_taken_over_are_nothing_to_warn_of():
+    status = ExecutorStatus(state=ExecutorStatus.TAKEN_OVER, refused_chunks=7, last_refusal="taken_over: by /leader")
+    status.refusal_reasons, status.refusal_counts = ["taken_over"], [7]
+    diagnostic = ExecutorDiagnostic()
+    assert diagnostic(status).level == DiagnosticStatus.OK and faulty(status) == 0
+    status.refused_chunks, status.refusal_reasons, status.refusal_counts = 8, ["taken_over", "jump"], [7, 1]
+    assert diagnostic(status).level == DiagnosticStatus.WARN
 
 
 def test_refusals_and_overruns_warn_once_each_time_they_grow():

@@ -16,7 +16,7 @@ from runtime.tiny_policy import Rememberer, Speaker, loaded
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.observation import Observation
-from vla_ros.msg import PolicyStatus
+from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.policy_node import PolicyNode
 from vla_ros.runtime.arrivals import Arrivals
 from vla_ros.runtime.session import PolicySession
@@ -31,7 +31,7 @@ class Node(SimpleNamespace):
     def __init__(self, kind=Rememberer):
         super().__init__(
             _wake=threading.Condition(), _session=PolicySession(loaded(kind)), _instruction="touch", _episode=0,
-            _met="", _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
+            _met="", _followed=True, _sequence=0, _chunk_times=deque(), _trigger=Mock(), _chunks=Mock(),
             _status=SimpleNamespace(state=0, session=7, inferences=0, instructions=0), now_ns=lambda: 0,
             _set_status=Mock(), get_logger=Mock(), _rate=lambda: 0.0,
             _builder=Mock(build=self.observation, robot=Mock(cameras=())), _arrivals=Mock(), _sizes=set(),
@@ -79,6 +79,20 @@ def test_what_begins_during_an_inference_drops_its_answer(what):
     assert node.ask(2) == 0
     node.meanwhile = None
     assert node.ask(3, node._instruction) == 1 and node.elapsed() == 0
+
+
+def test_a_chunk_that_no_executor_follows_is_not_continued():
+    """While somebody else leads the robot it would go on from chunk to chunk, away from where the robot is."""
+    node, delivered = Node(), Mock()
+    node._session.delivered = delivered
+    E = ExecutorStatus
+    for state, cause, counts in (
+        (E.EXECUTING, 0, True), (E.TAKEN_OVER, 0, False), (E.HOLDING, E.CAUSE_TAKEOVER_PAUSED, False),
+        (E.HOLDING, E.CAUSE_NO_CHUNK, True), (E.STOPPED, E.CAUSE_RIVAL, False), (E.APPROACHING, 0, True),
+    ):  # fmt: skip
+        delivered.reset_mock()
+        PolicyNode._take_executor(node, E(state=state, cause=cause))
+        assert node.ask(1) == 1 and delivered.called == counts, (state, cause)
 
 
 def test_what_begins_before_its_observation_is_asked_drops_the_answer_too():

@@ -26,6 +26,10 @@ class Ring:
         self._before: dict[str, Item] = {}
         self._bytes = 0
 
+    def __bool__(self) -> bool:
+        """Anything is kept."""
+        return bool(self._items or self._before)
+
     def put(self, item: Item, lasting: bool) -> None:
         """A message, in the order of arrival; `lasting`: it holds until it is replaced."""
         self._items.append((item, lasting))

@@ -77,7 +77,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         "policy_node": Enclave(
             "alone may publish chunks",
             publish=[CHUNK, POLICY_STATUS, "/diagnostics"],
-            subscribe=[*sensors, INSTRUCTION],
+            subscribe=[*sensors, INSTRUCTION, EXECUTOR_STATUS],
         ),
         "executor_node": Enclave(
             "alone may command the joints",

@@ -6,6 +6,7 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from vla_ros.control.admission import Reason
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode
@@ -61,6 +62,12 @@ def policy_diagnostic(status: PolicyStatus) -> DiagnosticStatus:
     )
 
 
+def faulty(status: ExecutorStatus) -> int:
+    """How many chunks were refused for what they are: while somebody has taken over all of them are."""
+    counts = dict(zip(status.refusal_reasons, status.refusal_counts, strict=False))
+    return status.refused_chunks - counts.get(Reason.TAKEN_OVER, 0)
+
+
 class ExecutorDiagnostic:
     """ERROR while stopped; WARN without chunks, of a motion that turns round, and of new refusals and overruns."""
 
@@ -91,13 +98,13 @@ class ExecutorDiagnostic:
             notes += hindrances(status)
         # Counters start again at activation, so only growth counts.
         for grown, what in (
-            (status.refused_chunks - self._refused, f"refused chunks, last: {status.last_refusal}"),
+            (faulty(status) - self._refused, f"refused chunks, last: {status.last_refusal}"),
             (status.overruns - self._overruns, "ticks late by more than a period"),
         ):
             if grown > 0:
                 level = max(level, DiagnosticStatus.WARN)
                 notes.append(f"{grown} {what}")
-        self._refused, self._overruns = status.refused_chunks, status.overruns
+        self._refused, self._overruns = faulty(status), status.overruns
         refusals = zip(status.refusal_reasons, status.refusal_counts, strict=True)
         return DiagnosticStatus(
             level=level,

@@ -26,7 +26,7 @@ from vla_ros.nodes.commands import node_name, other_commanders, unheard
 from vla_ros.nodes.console.cameras import Picture
 from vla_ros.nodes.console.scene import Scene
 from vla_ros.nodes.console.words import executor_words, policy_words
-from vla_ros.nodes.diagnostics import hindrances
+from vla_ros.nodes.diagnostics import faulty, hindrances
 from vla_ros.nodes.names import CAUSES, EXECUTOR_STATES, POLICY_STATES
 from vla_ros.nodes.silent import silent
 
@@ -140,7 +140,7 @@ def _nodes(scene: Scene) -> Iterator[Check]:
     if executor.state in (ExecutorStatus.EXECUTING, ExecutorStatus.APPROACHING):
         for words in hindrances(executor):
             yield Check("progress", YELLOW, words, "look at the plot: is the command at a limit, does the arm follow?")
-    refused = executor.refused_chunks
+    refused = faulty(executor)
     if refused and refused > executor.accepted_chunks:
         words = f"{refused} refused, {executor.accepted_chunks} taken; the last: {executor.last_refusal}"
         yield Check("chunks", RED, words, "the reason says which joint and which limit")

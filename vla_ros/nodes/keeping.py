@@ -98,16 +98,16 @@ class Keeper:
         return response
 
     def _save(self, why: str) -> str:
-        """What is kept becomes a bag, in the background; where. Raises InputError."""
+        """What is kept becomes a bag, in the background; where. Raises InputError; it is kept on then."""
         self._why = []
-        if not (items := self._ring.take()):
+        if not self._ring:
             raise InputError("nothing has been heard yet")
         node = self._node
         folder = node.folder()
         others = (folder.with_name(f"{folder.name}_{number}") for number in range(2, 1000))
         folder = folder if not folder.exists() else next((one for one in others if not one.exists()), folder)
-        recording = node.open_bag(folder, sum(len(item.data) for item in items))
-        for item in items:
+        recording = node.open_bag(folder, self._most)
+        for item in self._ring.take():
             node.record(recording, item)
         node.get_logger().warning(f"{why}: the last seconds go to {folder}")
         thread = threading.Thread(target=self._finish, args=(recording, why), name="keeping")

@@ -22,9 +22,9 @@ from vla_ros.core.stream import JOINT_STATES, Stream
 from vla_ros.messages.chunks import chunk_message
 from vla_ros.messages.observation import NotReady, ObservationBuilder, message_stamp, unexpected_sizes
 from vla_ros.messages.stamps import NS
-from vla_ros.msg import ActionChunk, ActionPart, PolicyStatus
+from vla_ros.msg import ActionChunk, ActionPart, ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
-from vla_ros.nodes.bounded import subscribe_instruction
+from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.diagnostics import policy_diagnostic, publish_diagnostics
 from vla_ros.nodes.policy_parameters import PolicyParameters
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
@@ -52,9 +52,11 @@ class PolicyNode(ManagedNode):
         self._reminder, self._look_again = Reminder(), 0.0
         self._instruction = ""
         self._episode = 0  # counts what begins: activations, instructions, jumps of the clock
+        self._followed = True  # an executor, where one is heard, does not refuse every chunk
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", STATUS_QOS)
         subscribe_instruction(self, self._take_instruction, self._refuse_message)
+        subscribe_bounded(self, ExecutorStatus, "executor_node/status", self._take_executor, STATUS_QOS)
         self.create_steady_timer(0.5, self._publish_status)
         publish_diagnostics(self, lambda: policy_diagnostic(self._status))
         self._publish_status()
@@ -169,6 +171,10 @@ class PolicyNode(ManagedNode):
             self._status.instructions += 1
             self._wake.notify_all()
         self._set_status(self._status.state)
+
+    def _take_executor(self, status: ExecutorStatus) -> None:
+        holds = status.state == ExecutorStatus.HOLDING and status.cause != ExecutorStatus.CAUSE_TAKEOVER_PAUSED
+        self._followed = holds or status.state in (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING)
 
     def _clock_jumped(self, jump: TimeJump | None = None) -> None:
         with self._wake:
@@ -285,7 +291,8 @@ class PolicyNode(ManagedNode):
         self._sequence += 1
         self._chunks.publish(chunk_message(ActionChunk, ActionPart, chunk))
         age = (self.now_ns() - observation.stamp_ns) / NS
-        session.delivered(age)
+        if self._followed:  # else the robot does not go where this chunk says, and the next one must not continue it
+            session.delivered(age)
         if session.traits.paced and result.total_time > processor.step_dt:
             self.get_logger().warning(
                 f"an inference took {result.total_time:.3f} s; the policy remembers and must be asked every "

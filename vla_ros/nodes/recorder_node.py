@@ -96,6 +96,9 @@ class RecorderNode(ManagedNode):
                     self._compressors[self.resolve_topic_name(camera.topic)] = compress
         self.create_steady_timer(LOOK_PERIOD, self._look)
         if keep := self.parameters.keep_last:
+            if self.parameters.time_limit:
+                raise InputError(f"time_limit {self.parameters.time_limit:g} s: with keep_last {keep:g} s nothing is "
+                                 "recorded that could end, expected 0")
             self._keeper = Keeper(self, keep, int(self.parameters.buffer_size * 1e6))
 
     def activate(self) -> None:
@@ -230,7 +233,7 @@ class RecorderNode(ManagedNode):
             try:
                 self._keeper.look()
             except InputError as error:
-                self.get_logger().error(f"the last seconds are lost: {error}")
+                self.get_logger().error(f"the last seconds are not written: {error}")
         elif recording is not None and recording.error is not None:
             self.failed(recording.explain())
         elif recording is not None and (full := self._is_full(recording.writer.path)):
