@@ -101,6 +101,7 @@ def test_a_policy_that_comes_while_the_simulation_waits_for_it_sees_what_was_pub
 OVERRIDES = """
 /**:
   ros__parameters:
+    keep_last: 5.0
     qos_overrides: {/camera/front/image_raw: {subscription: {reliability: best_effort}}}
 """
 
@@ -115,7 +116,7 @@ def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: 
         graph.start(name, parameters=evaluation.common, files=files)
         graph.configure(name)
     graph.activate_when_ready("executor_node")  # its command publishers exist while it is active
-    graph.start("expert_node", parameters=evaluation.common)
+    graph.start("expert_node", parameters=evaluation.common | {"takeover": True})
     graph.configure("expert_node")
     graph.start("console_node", parameters=evaluation.common | {"port": 0, "recordings": str(tmp_path / "recordings")})
     graph.bring_up("console_node")
@@ -124,6 +125,8 @@ def test_each_node_uses_the_rights_of_the_policy_file_and_no_others(evaluation: 
         if name == "executor_node":  # which reads it where robot_description_topic says so
             assert "/robot_description" in wanted["subscribe"]
             wanted["subscribe"] = wanted["subscribe"] - {"/robot_description"}
+        if name == "expert_node":  # which takes over here, and otherwise commands the joints itself
+            wanted["publish"] = wanted["publish"] - {f"/{group.topic}" for group in ROBOT.groups}
         graph.wait_until(lambda name=name, wanted=wanted: used(graph.node, name) == wanted, 20.0)
         found = used(graph.node, name)
         amiss = {rule: names ^ wanted[rule] for rule, names in found.items() if names != wanted[rule]}
