@@ -14,7 +14,7 @@ IMAGE, JOINTS = "sensor_msgs/msg/Image", "sensor_msgs/msg/JointState"
 TOPICS = {
     "/joint_states": [JOINTS], "/camera/front/image_raw": [IMAGE], "/camera/wrist/image_raw": [IMAGE],
     "/camera/side/image_raw/compressed": ["sensor_msgs/msg/CompressedImage"], "/arm2/joint_states": [JOINTS],
-    "/joint_statez": ["std_msgs/msg/String"], "/joint_stats": [JOINTS],
+    "/joint_statez": ["std_msgs/msg/String"], "/arm/command/claim": ["std_msgs/msg/String"], "/joint_stats": [JOINTS],
 }  # fmt: skip
 UNUSED = "/joint_stats"  # somebody asks for it, as we do for a wrong name
 
@@ -38,6 +38,7 @@ def node() -> Namespace:
         ("camera/side/image_raw", IMAGE, ", but '/camera/side/image_raw/compressed'"),
         ("camera/top/image_raw", IMAGE, ""),
         ("positions", JOINTS, ""),
+        ("arm/command", JOINTS, ""),
     ],
 )
 def test_what_may_be_meant(topic: str, typename: str, meant: str):

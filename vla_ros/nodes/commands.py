@@ -148,7 +148,9 @@ def alike(node: Node, topic: str, typename: str, used: Callable[[str], int]) -> 
 
     def near(name: str, types: list[str]) -> bool:
         same = typename in types and (name.endswith(topic) or SequenceMatcher(None, name, topic).ratio() >= _ALIKE)
-        return name != topic and (name.startswith(f"{topic}/") or same) and used(name) > 0
+        if name in (topic, f"{topic}/claim"):  # the second is what executors tell each other
+            return False
+        return (name.startswith(f"{topic}/") or same) and used(name) > 0
 
     names = ", ".join(shown(name) for name, types in node.get_topic_names_and_types() if near(name, types))
     return f", but {names}" if names else ""
