@@ -98,16 +98,16 @@ class BaseWriter:
 
     def __init__(self, group: CommandGroup, message: Any) -> None:
         self.group, self.message, self.moving = group, message, True
+        self._stamped = is_stamped(type(message))
+        twist = message.twist if self._stamped else message
+        self._places = [(twist.angular, "z") if axis == "yaw" else (twist.linear, axis) for axis in group.axes]
 
     def fill(self, values: np.ndarray, stamp: int) -> Any:
         """(G,) m/s and rad/s of this group's dimensions, for the instant `stamp`, ns."""
         self.moving = bool(values.any())
-        stamped = is_stamped(type(self.message))
-        twist = self.message.twist if stamped else self.message
-        for axis, value in zip(self.group.axes, values, strict=True):
-            vector, name = (twist.angular, "z") if axis == "yaw" else (twist.linear, axis)
+        for (vector, name), value in zip(self._places, values, strict=True):
             setattr(vector, name, float(value))
-        return set_stamp(self.message, stamp) if stamped else self.message
+        return set_stamp(self.message, stamp) if self._stamped else self.message
 
 
 class ToolWriter:

@@ -149,7 +149,7 @@ class FlowPolicy(Policy):
     def element_loss(
         self, batch: Batch, noise: Tensor | None = None, time: Tensor | None = None, given: Tensor | None = None
     ) -> Tensor:
-        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is not drawn.
+        """(B, H, D) squared error of the velocity at x = t · noise + (1 - t) · actions; draws what is None.
 
         Of `given` (B,) first rows, 0 to `trained_rows`, t is 0 and the error counts nothing; that of the others is
         scaled so that the mean over all is their own.
