@@ -155,7 +155,7 @@ def result_table(steps: list[Step], watch: Watch) -> Table:
             step.instruction,
             Text("yes", style="green") if done else Text("no", style="bold red"),
             f"{step.duration:.1f} s" if done else "",
-            f"{step.still_moving:.0%} of the limit",
+            f"{step.still_moving:.0%} of the limit" if np.isfinite(step.still_moving) else "not commanded yet",
         )
     return table
 
