@@ -12,12 +12,15 @@ from vla_ros.messages.decoders import decoder_of
 from vla_ros.messages.sensors import cloud_message, depth_message, imu_message, odometry_message
 from vla_ros.sim.simulated import Simulated
 
+_NESTED = {"header", "stamp", "pose", "position", "orientation", "twist", "linear", "angular", "angular_velocity",
+           "linear_acceleration"}  # fmt: skip
+
 
 class Blank(SimpleNamespace):
-    """A message without ROS: it has the fields that are asked for."""
+    """A message without ROS, of any type: its parts are there when they are asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name not in _NESTED:
             raise AttributeError(name)
         setattr(self, name, made := Blank())
         return made
