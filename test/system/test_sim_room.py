@@ -107,4 +107,4 @@ def test_it_drives_a_metre_and_an_e_stop_brakes_it(tmp_path: Path):
         for topic in ("lidar/points", "camera/front_depth/image_raw"):
             assert len(run(topic)) == 35, topic
         read = decoder_of(room.robot.stream("lidar"), room.robot)(run("lidar/points")[-1])
-        assert read["lidar"].shape == (360, 3) and read["lidar_count"][0] > 300
+        assert read["lidar"].shape == (360, 3) and 200 < read["lidar_count"][0] <= 360  # over the walls is no return

@@ -214,7 +214,7 @@ class Executor:
         self.takeover.clear()  # a source that has fewer joints now can be followed again
         self._start_over()
         self.monitor.clear()
-        self._watchdogs.following.clear()
+        self._watchdogs.begin()
         self._resumption.clear()
         self._timing.clear()
         self.begin_interval()
