@@ -8,7 +8,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.simulated import Simulated
-from vla_ros.sim.tasks import SuccessTracker, parse_instruction
+from vla_ros.sim.tasks import SuccessTracker, TaskKind, parse_instruction
 
 
 class TaskWatch:
@@ -65,7 +65,7 @@ class TaskWatch:
         values = {"instruction": self._instruction, "success": str(self.succeeded).lower(), **figures}
         if tracker is not None:
             values["kind"] = str(tracker.task.kind)
-            values["cube" if world.base_pose() is None else "post"] = tracker.task.colour
+            values["post" if tracker.task.kind is TaskKind.DRIVE else "cube"] = tracker.task.colour
             values["distance"] = f"{tracker.distance():.3f}"
             values["held"] = world.held_cube() or ""
             if world.base_pose() is not None:
