@@ -45,7 +45,8 @@ def main() -> None:
     args = parser.parse_args()
     results = {}
     print(f"{'task':6} {'success':>9} {'mean s':>8} {'longest s':>10}")
-    for world, kind in ((world, kind) for world in (kind() for kind in WORLDS) for kind in world.kinds):
+    worlds = [made() for made in WORLDS]
+    for world, kind in ((one, kind) for one in worlds for kind in one.kinds):
         result = results[kind.value] = measure(world, kind, args.layouts)
         share = f"{result['successes']}/{args.layouts}"
         print(f"{kind.value:6} {share:>9} {result['mean_time_s']:8.2f} {result['longest_time_s']:10.2f}", flush=True)
