@@ -158,11 +158,14 @@ class LockstepLoop(Loop):
     def _run_period(self) -> None:
         stage, now = self.stage, self._now
         self._listeners = self._count_listeners()
+        due = self._tick % self._image_periods == 0
+        if due:  # in good time, for a policy that does not wait for it
+            stage.scans.publish(stage.world, now)
         stage.cubes.publish(stage.world, now)
         self._publish_now()
         if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
             return
-        if self._tick % self._image_periods == 0:
+        if due:
             stage.show(stage.world.joint_positions(), stage.world.poses())
             self._show()
             chunk = "the executor's status about a chunk computed from the images of this instant"
@@ -186,7 +189,6 @@ class LockstepLoop(Loop):
             self.publish_task()
 
     def _show(self) -> None:
-        self.stage.scans.publish(self.stage.world, self._now)
         for camera in self.stage.cameras:
             camera.publish(self.stage.view, self._now)
         self._shown = self._now
@@ -208,6 +210,8 @@ class LockstepLoop(Loop):
         if late or not self._chunks:
             self.stage.states.publish(self.stage.world, self._now)
             self.stage.cubes.publish(self.stage.world, self._now)
+        if late and self._tick % self._image_periods == 0:
+            self.stage.scans.publish(self.stage.world, self._now)
         if late and self._shown == self._now:
             self._show()
 
