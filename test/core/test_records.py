@@ -192,7 +192,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
                 ({"stamp": "now", "interface": "joint_state"}, {}, "group arm: stamp 'now' with interface joint_state"),
                 ({"interface": "gripper_command", "action": "a"}, {}, r"group arm: joints .*one with"),
                 ({"interface": "parallel_gripper_command", "action": "a"}, {}, r"group arm: .*one with parallel"),
-                ({}, {"max_effort": 5.0}, "group gripper: max_effort 5.0, expected zero or more, and only with gripper_command"),
+                ({}, {"max_effort": 5.0}, "group gripper: max_effort 5.0, expected zero or more, and only with"),
             )
         ),
         ({"joint_prefix": ["a_", "b_"]}, r"joint_prefix \('a_', 'b_'\), expected one for each of 1 topics"),
