@@ -138,10 +138,10 @@ def test_sources_that_cannot_be_followed_are_named_and_change_nothing():
     world = led()
     executor = world.executor
     executor.takeover.clear()
-    with pytest.raises(InputError, match="leader: nothing was heard yet"):
+    with pytest.raises(InputError, match="leader: nothing received yet"):
         executor.take_over(SOURCE, world.now_ns)
     for names, position, words in (
-        (["turn", "wrist"], [0.0, 0.0], "'wrist' is none of the robot's, expected some of"),
+        (["turn", "wrist"], [0.0, 0.0], "'wrist' is not one of the robot's, expected some of"),
         (["turn"], [57.0], "joint turn: .*57.*rad and m"),
         (["turn"], [np.nan], "joint turn: never seen"),
     ):

@@ -384,7 +384,7 @@ def insist(process, number, word):
 
 
 def test_a_second_signal_does_not_cut_the_braking_short(braking):
-    insist(braking, signal.SIGINT, "[WARN] SIGINT again: stopping already; a third one ends it at once")
+    insist(braking, signal.SIGINT, "[WARN] SIGINT again: already stopping; a third one ends it at once")
     for number in (signal.SIGTERM, signal.SIGHUP):  # a launch goes on to other signals: they count for themselves
         braking.send_signal(number)
     output, errors = braking.communicate("at rest\n", timeout=60)

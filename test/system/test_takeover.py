@@ -47,9 +47,9 @@ def test_a_leader_takes_over_in_motion_and_gives_back(graph, probe, tmp_path):
     leader = Leader(stage)
     stage.activate()
     stage.say("go")
-    assert "nothing was heard yet" in leader.ask(True).message
+    assert "nothing received yet" in leader.ask(True).message
     leader.say("turn", "claw")
-    probe.wait_for(lambda: "joint 'claw' is none of the robot's" in leader.ask(True).message, "the unknown joint")
+    probe.wait_for(lambda: "joint 'claw' is not one of the robot's" in leader.ask(True).message, "the unknown joint")
     away = HOME + np.arange(30)[:, None] * 0.1 * np.array([-0.5, 0.05, 0.0])
     stage.send(stage.chunk(away))
     stage.tick(30)

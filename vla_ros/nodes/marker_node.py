@@ -14,7 +14,7 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import ColorRGBA, String
 from visualization_msgs.msg import Marker, MarkerArray
 
-from vla_ros.control.kinematics import Kinematics
+from vla_ros.control.kinematics import MOVING, Kinematics
 from vla_ros.control.remedies import with_section
 from vla_ros.control.urdf import MOST_BYTES
 from vla_ros.core.chunk import PATH, ActionChunk
@@ -117,6 +117,11 @@ class MarkerNode(ManagedNode):
         arm = [name for name in moved if name not in self._discrete]
         self._tips = list(self.parameters.tips) or tree.tips(arm or moved)[:MOST_TIPS]
         self._tree, self._moved = tree, set(moved)
+        moving: set[str] = set()  # links; what is fixed to the root, such as a camera beside the arm, is not drawn
+        for joint in tree.joints:
+            if joint.kind in MOVING or joint.parent in moving:
+                moving.add(joint.child)
+        self._drawn = [joint for joint in tree.joints if joint.child in moving]
 
     def _take_chunk(self, data: bytes | Withheld) -> None:
         if len(data) > self._largest_chunk or count_parts(data) > MAX_PARTS:
@@ -192,7 +197,7 @@ class MarkerNode(ManagedNode):
         marker = Marker(ns=kind, type=Marker.LINE_LIST, action=Marker.DELETE)
         if self._moved <= set(positions):
             poses = self._tree.poses(positions)
-            ends = [end for joint in self._tree.joints for end in (poses[joint.parent], poses[joint.child])]
+            ends = [end for joint in self._drawn for end in (poses[joint.parent], poses[joint.child])]
             marker.action, marker.scale.x, marker.color = Marker.ADD, 0.006, _colour(kind)
             marker.points = _points(np.stack(ends)[:, :3, 3])
         return marker
