@@ -155,6 +155,7 @@ function show() {
   showArming();
   showNode($("executor"), state.executor, "executor_node");
   showNode($("policy"), state.policy, "policy_node");
+  showControl();
   const stopped = state.executor?.state === "e stopped";
   $("latched").hidden = !stopped;
   set($("latched-why"), stopped ? state.executor.message : "");
@@ -170,7 +171,7 @@ function showArming() {
   const mine = armed !== "" && armed === you, pages = state?.pages.length ?? 0;
   set($("armed"), !armed ? "nobody is armed: watching" : mine ? "this page is armed" : `${armed} is armed`,
     `pill ${mine ? "warn" : armed ? "bad" : ""}`);
-  set($("arm"), mine ? "Disarm" : armed ? "Take over" : "Arm this page", mine ? "held" : "");
+  set($("arm"), mine ? "Disarm" : armed ? "Arm here instead" : "Arm this page", mine ? "held" : "");
   set($("pages"), pages > 1 ? `${pages} pages open` : "");
   for (const id of ["text", "limit", "start", "pause", "stop", "reset", "reset-why", "record", "note"]) $(id).disabled = !mine;
   for (const button of document.querySelectorAll("[data-outcome], .node button, #history button")) button.disabled = !mine;
@@ -191,6 +192,27 @@ function showNode(card, now, node) {
     button.addEventListener("click", () => send({ do: "change", node, transition: step }));
     return button;
   });
+}
+
+// Who commands: the policy, or the source of a takeover.
+function showControl() {
+  const card = $("control"), now = state.executor, source = state.source;
+  const led = now?.taken_over_by ?? "", followed = now?.state === "taken over", silent = source && !source.there;
+  const who = led ? `${led} has taken over${followed ? "" : ", not followed"}` : "";
+  set($("led"), who, followed ? "pill warn" : "pill bad");
+  const active = now && !["unconfigured", "inactive"].includes(now.state);
+  set(card.querySelector(".pill"), who || (active ? "the policy commands" : "nobody commands"), `pill ${led ? followed ? "warn" : "bad" : ""}`);
+  const words = !source ? "" : silent ? `No source to take over: nobody publishes ${source.topic} (vla-ros takeover --keyboard, or a leader arm).` : `Source: ${source.topic}.`;
+  set(card.querySelector(".ends"), led ? "" : words);
+  const acts = [...(followed || !active ? [] : [[led ? "take over again" : "take over", true]]), ...(led ? [["give back to the policy", false]] : [])];
+  list(card.querySelector(".buttons"), acts, ([text, take]) => {
+    const button = make("button", text);
+    button.type = "button";
+    button.disabled = armed !== you;
+    button.addEventListener("click", () => send({ do: "take_over", take }));
+    return button;
+  });
+  for (const button of card.querySelectorAll("button")) button.disabled = armed === "" || armed !== you || (!led && !!silent);
 }
 
 function showRun() {
