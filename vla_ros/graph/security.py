@@ -150,7 +150,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "takeover": Enclave(
             "a leader arm or another source that may take over from the policy; put its nodes' names in",
-            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS], request=[TAKE_OVER],
+            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS, DESCRIPTION, "joy"], request=[TAKE_OVER],
             nodes=("takeover", "vla_ros_cli_*", _COMMAND_LINE), managed=False,
         ),
         "sim_node": Enclave(
