@@ -30,6 +30,7 @@ from vla_ros.nodes.console import wishes
 from vla_ros.nodes.console.cameras import RATE, policy_views
 from vla_ros.nodes.console.episodes import Episodes
 from vla_ros.nodes.console.hands import Hands
+from vla_ros.nodes.console.replays import Replays
 from vla_ros.nodes.console.scene import Scene
 from vla_ros.nodes.console.server import Listen, Server, Session
 from vla_ros.nodes.console.state import executor_state, latency, policy_state, robot_facts
@@ -54,6 +55,7 @@ class ConsoleParameters(NodeParameters):
         "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this machine "
         "alone")
     policy: str = parameter("", "checkpoint or policy file, as of policy_node: for the checks and the policy's view")
+    compare: str = parameter("", "a second checkpoint or policy file, whose chunks a replay shows beside the first's")
     recordings: str = parameter("recordings", "folder in which recordings of the page are put")
 
 
@@ -80,6 +82,8 @@ class ConsoleNode(ManagedNode):
         self._traces = Traces(robot)
         self._hands = Hands(self)
         self._episodes = Episodes(self, self._hands, Path(values.recordings).expanduser().absolute())
+        self._replays = Replays(values.robot, [path for path in (values.policy, values.compare) if path],
+                                self.get_namespace().strip("/"))  # fmt: skip
         self._asked_parameters = self.create_client(GetParameters, "executor_node/get_parameters")
         self._views = bool(views)
         self._source: dict[str, Any] | None = None  # of a takeover: its topic, and whether anybody publishes it
@@ -262,7 +266,7 @@ class ConsoleNode(ManagedNode):
             "armed": server.armed.name if server.armed else "",
             "task": hands.task, "paused": plain(hands.paused, 500), "history": list(hands.history),
             "recorder": self._episodes.there, "recording": self._episodes.recording,
-            "episodes": list(self._episodes.list),
+            "episodes": list(self._episodes.list), "replaying": self._replays.busy,
             "cameras": {name: {"trouble": plain(picture.trouble, 200)} for name, picture in scene.pictures.items()},
         }  # fmt: skip
 
@@ -296,6 +300,9 @@ class ConsoleNode(ManagedNode):
             return await self._episodes.start(who, current)
         if what == "outcome":
             return await self._episodes.end(who, wishes.text(wish, "outcome"), wishes.text(wish, "note"))
+        if what == "replay":
+            episode = self._episodes.ended(wishes.text(wish, "name"))
+            return await self._replays.show(session, episode, self._in_background)
         raise InputError(f"{plain(what, 40)!r}: not known here")
 
 

@@ -2,7 +2,7 @@
 // The page. Texts of others become text nodes, never markup.
 
 const $ = id => document.getElementById(id);
-const plots = new Plots($("plots"));
+const plots = new Plots($("plots")), replay = new Replay();
 let socket = null, you = "", armed = "", state = null, cameras = [], view = 0, pressedAt = -Infinity, heardAt = 0, hushed = 0;
 
 const token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
@@ -60,6 +60,7 @@ const takers = {
   fate: items => items.forEach(item => plots.setFate(item)),
   checks: items => showChecks(items.at(-1)),
   answer: items => items.forEach(answer),
+  replay: items => replay.open(items.at(-1)),
 };
 const take = message => takers[message.kind]?.(message.items);
 
@@ -116,7 +117,8 @@ function greet(hello) {
 }
 
 async function takeImage(data) {
-  const head = new DataView(data), camera = cameras[head.getUint8(0)];
+  const head = new DataView(data), index = head.getUint8(0), camera = cameras[index];
+  if (index >= 128) replay.take(index - 128, head.getUint16(1, true), head.getFloat32(3, true), data.slice(7));
   if (!camera) return;
   camera.at = performance.now() / 1000 - head.getFloat32(2, true);
   camera.rate = head.getFloat32(6, true);
@@ -174,7 +176,7 @@ function showArming() {
   set($("arm"), mine ? "Disarm" : armed ? "Arm here instead" : "Arm this page", mine ? "held" : "");
   set($("pages"), pages > 1 ? `${pages} pages open` : "");
   for (const id of ["text", "limit", "start", "pause", "stop", "reset", "reset-why", "record", "note"]) $(id).disabled = !mine;
-  for (const button of document.querySelectorAll("[data-outcome], .node button, #history button")) button.disabled = !mine;
+  for (const button of document.querySelectorAll("[data-outcome], .node button, #history button, #episodes button")) button.disabled = !mine;
 }
 
 function showNode(card, now, node) {
@@ -289,6 +291,8 @@ function showRecording() {
   $("rec").hidden = !now;
   set($("rec"), now ? `recording ${Math.max(0, Date.now() / 1e3 - now.at).toFixed(0)} s` : "", "pill bad");
   $("no-recorder").hidden = state.recorder;
+  $("computing").hidden = !state.replaying;
+  set($("computing"), state.replaying ? `computing the replay of ${state.replaying}` : "");
   if (armed === you && armed) {
     $("record").disabled = !state.recorder || !!now;
     for (const button of document.querySelectorAll("[data-outcome]")) button.disabled = !now;
@@ -297,6 +301,13 @@ function showRecording() {
     const item = make("li", episode.instruction || "(no instruction)");
     const how = { success: "good", failure: "bad", discard: "" }[episode.outcome] ?? "warn";
     item.append(" ", make("span", episode.outcome || "recording", `pill ${how}`));
+    if (episode.outcome) {
+      const again = make("button", "replay");
+      again.type = "button";
+      again.disabled = armed !== you;
+      again.addEventListener("click", () => { send({ do: "replay", name: episode.name }); answer({ good: true, text: "computing what the policy would do…" }); });
+      item.prepend(again);
+    }
     const words = [clock(episode.at), episode.folder];
     if (episode.length !== undefined) words.splice(1, 0, `${episode.length} s`);
     if (episode.note) words.push(episode.note);
