@@ -99,11 +99,11 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
         ),
         "console_node": Enclave(
-            "the operator's page: hears everything; instructs, stops, resets the e-stop, records",
+            "the operator's page: hears everything; instructs, stops, resets the e-stop, calls for takeovers, records",
             publish=[INSTRUCTION, OUTCOME, E_STOP],
             subscribe=[*sensors, *commands, CHUNK, INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             request=[
-                "executor_node/reset_e_stop", "executor_node/get_parameters", "recorder_node/set_parameters",
+                "executor_node/reset_e_stop", "executor_node/get_parameters", TAKE_OVER, "recorder_node/set_parameters",
                 "recorder_node/get_state",
                 *(f"{node}/change_state" for node in ("policy_node", "executor_node", "task_node", "recorder_node")),
             ],
@@ -150,7 +150,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
         ),
         "takeover": Enclave(
             "a leader arm or another source that may take over from the policy; put its nodes' names in",
-            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS], request=[TAKE_OVER],
+            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS, DESCRIPTION, "joy"], request=[TAKE_OVER],
             nodes=("takeover", "vla_ros_cli_*", _COMMAND_LINE), managed=False,
         ),
         "sim_node": Enclave(
