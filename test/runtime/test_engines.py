@@ -1,6 +1,8 @@
 """Engines other than torch: the same actions, what they keep, what they refuse; and graphs for other programs."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import families
@@ -15,7 +17,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Answer
 from vla_ros.runtime.engines import backends
 from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVino, TorchProgram
-from vla_ros.runtime.engines.engaged import difference
+from vla_ros.runtime.engines.engaged import difference, survived
 from vla_ros.runtime.engines.export import export_graphs
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
@@ -35,6 +37,7 @@ class Programs(TorchProgram):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("VLA_ROS_ENGINE", raising=False)
     return tmp_path / "cache/vla_ros/engines"
 
 
@@ -60,6 +63,10 @@ def warmed(loaded, engine, one=None, **options):
     session = PolicySession(loaded, SessionOptions(engine=engine, **options))
     session.warm_up(one or tiny.sample())
     return session
+
+
+def converted(caplog):
+    return [record.args for record in caplog.records if "converting" in record.msg]
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -101,7 +108,7 @@ def test_a_step_of_denoising_is_guided(programs):
 def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, monkeypatch, caplog):
     loaded, made = tiny.loaded(), [("programs", name) for name in ("encode", "act", "encode")]  # prompts of two lengths
     warmed(loaded, "programs")
-    assert [record.args for record in caplog.records] == made
+    assert converted(caplog) == made
     (folder,) = cache.iterdir()
     caplog.clear()
     warmed(loaded, "programs")
@@ -110,7 +117,7 @@ def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, m
         loaded.policy.scale.mul_(1.5)
     monkeypatch.setattr("vla_ros.runtime.session.cache_folder", lambda *_: folder)  # as if the digest had not seen it
     session, plain = warmed(loaded, "programs"), PolicySession(loaded)
-    assert [record.args for record in caplog.records] == made
+    assert converted(caplog) == made
     for state in ((0.1, 0.2), (0.5, -0.3)):  # what is remembered of the first counts in the second
         assert close(actions(session, tiny.sample(state=state)), actions(plain, tiny.sample(state=state)))
 
@@ -122,9 +129,7 @@ def test_a_kept_graph_that_cannot_be_read_is_made_anew(programs, cache, caplog):
         file.write_bytes(b"")
     caplog.clear()
     session, one = warmed(loaded, "programs"), tiny.sample()
-    assert [record.args[:2] for record in caplog.records if "converting" in record.msg] == [
-        ("programs", "encode"), ("programs", "act"), ("programs", "encode")
-    ]
+    assert converted(caplog) == [("programs", "encode"), ("programs", "act"), ("programs", "encode")]
     assert close(actions(session, one), actions(PolicySession(loaded), one))
     caplog.clear()
     warmed(loaded, "programs")
@@ -143,9 +148,55 @@ def test_another_answer_than_torchs_is_refused_and_auto_goes_on_with_torch(progr
     assert np.array_equal(actions(session, one), actions(PolicySession(loaded), one))
 
 
-def test_auto_takes_the_engine_but_not_for_prompts_of_any_length(programs):
+def test_auto_takes_the_engine_where_converting_is_short(programs, monkeypatch, caplog):
+    caplog.set_level("INFO")
     assert warmed(tiny.loaded(), "auto").title.endswith("on cpu with programs")
     assert warmed(tiny.loaded(tiny.Speaker), "auto").title.endswith("on cpu")
+    assert caplog.messages[-1] == ("engine auto: torch, since each new length of instruction would be converted when "
+                                   "it comes")
+    monkeypatch.setattr("vla_ros.runtime.engines.engaged.MOST", 0)
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert "billion parameters, more than" in caplog.messages[-1]
+
+
+def test_the_environment_decides_for_auto_alone(programs, monkeypatch):
+    monkeypatch.setenv("VLA_ROS_ENGINE", "torch")
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert warmed(tiny.loaded(), "programs").title.endswith("with programs")
+    monkeypatch.setenv("VLA_ROS_ENGINE", "tpu")
+    with pytest.raises(InputError, match="engine 'tpu', expected auto, torch"):
+        PolicySession(tiny.loaded(), SessionOptions(engine="auto"))
+
+
+def test_an_engine_that_ended_a_process_is_not_tried_again(programs, cache, tmp_path, caplog):
+    folder = tmp_path / "graphs"
+    script = ("import sys; from pathlib import Path; from vla_ros.runtime.engines.engaged import survived\n"
+              "with survived(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()")
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)  # fmt: skip
+    assert process.stdout.readline() == b"in\n"
+    process.kill()
+    process.communicate()
+    with pytest.raises(InputError, match="the last process that tried it ended while it did; delete"), survived(folder):
+        pass
+    (folder / "trying").unlink()
+    with survived(folder), survived(folder):  # two at a time
+        assert (folder / "trying").exists()
+    assert list(folder.iterdir()) == []
+    loaded = tiny.loaded()
+    warmed(loaded, "auto")
+    (kept,) = cache.iterdir()
+    (kept / "trying").touch()
+    assert warmed(loaded, "auto").title.endswith("on cpu")
+    assert f"delete {kept}/trying" in caplog.messages[-1]
+    assert warmed(loaded, "programs").title.endswith("with programs")  # who asks for it gets it
+
+
+def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, caplog):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("")
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert "Not a directory" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("options, said", [

@@ -60,7 +60,8 @@ class Outcome:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", help="checkpoint folder or policy file (not needed with --control expert)")
+    parser.add_argument("--policy", help="checkpoint folder, policy file, or ws://HOST:PORT of a server (not needed "
+                        "with --control expert)")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"], help="tasks to evaluate")
     parser.add_argument("--layouts", type=int, default=100, help="number of episodes for each task")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")

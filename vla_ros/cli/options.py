@@ -58,9 +58,9 @@ def threads(parser: Any) -> None:
     parser.add_argument("--threads", type=int, default=0, help="number of CPU threads (default: torch's)")
 
 
-def engine(parser: Any, default: str | None = "torch") -> None:
+def engine(parser: Any, default: str | None = "auto") -> None:
     parser.add_argument("--engine", choices=("auto", "torch", "openvino", "onnxruntime"), default=default,
-                        help="what runs the network on a CPU" + ("" if default else " (default: torch)"))
+                        help="what runs the network on a CPU" + ("" if default else " (default: auto)"))
 
 
 def num_steps(parser: Any) -> None:

@@ -22,7 +22,7 @@ class PolicyParameters(NodeParameters):
         choices=("auto", "float32", "bfloat16"),
     )
     engine: str = parameter(
-        "torch",
+        "auto",
         "what runs the network on a CPU; auto is OpenVINO where it is installed and gives torch's numbers",
         choices=("auto", "torch", "openvino", "onnxruntime"),
     )

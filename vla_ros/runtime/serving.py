@@ -64,7 +64,7 @@ def open_server(
     for name, value, usual in (
         ("device", device, "auto"), ("dtype", dtype, "auto"), ("tokenizer", tokenizer or "", ""),
         ("num_steps", options.num_steps or 0, 0), ("compile", options.compile, False),
-        ("engine", options.engine, "torch"),
+        ("engine", options.engine.replace("torch", "auto"), "auto"),
     ):
         if value != usual:
             raise InputError(f"{name} {value!r}: server {server.server} decides that, expected {usual!r}")

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from vla_ros.policies.flow import USUAL
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer, Traits
 from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.engines.backends import find
-from vla_ros.runtime.engines.engaged import Engaged, cache_folder
+from vla_ros.runtime.engines.engaged import Engaged, cache_folder, survived, unasked
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
 from vla_ros.runtime.rtc import RunningChunk
 from vla_ros.runtime.stages import StageTimer
@@ -172,22 +172,26 @@ class PolicySession:
         return call
 
     def _engage(self) -> Engaged | None:
-        """The engine, where it is not torch; `auto` leaves alone what would be converted anew during work."""
+        """The engine, where it is not torch."""
         options = self.options
         dtype = next((p.dtype for p in self.policy.parameters() if p.dtype != torch.float32), torch.float32)
         backend = find(options.engine, self.device, dtype, options.compile, options.exact_guidance)
-        if backend is None or options.engine == "auto" and not self.traits.pads:
+        if backend is None:
+            return None
+        if options.engine == "auto" and (why := unasked(self.policy)):
+            logger.info("engine auto: torch, since %s", why)
             return None
         return Engaged(self.policy, backend, cache_folder(self.loaded, backend))
 
     def _prove(self, batch: Batch) -> None:
         """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
         plain = PlainNetwork(private_copy(self.loaded.policy), self._held, self.device)
+        auto = self.options.engine == "auto"
         try:
-            with self._mode():
+            with self._mode(), survived(self._engaged.folder) if auto else nullcontext():
                 self._engaged.prove(batch, self._held, plain, self._network)
         except InputError as error:
-            if self.options.engine != "auto":
+            if not auto:
                 raise
             logger.warning("engine auto: torch, since %s", error)
             self.policy, self._network, self._engaged = plain.policy, plain, None

@@ -1,6 +1,7 @@
 """OpenVINO and ONNX Runtime on the CPU, and torch's own exported programs: each writes a graph and runs it."""
 
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -184,10 +185,13 @@ NAMES = ("auto", "torch", *ENGINES)
 
 
 def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, exact: bool) -> type[Backend] | None:
-    """The engine for a policy there, None for torch itself. `auto` is OpenVINO on an x86 CPU where it can be had.
+    """The engine for a policy there, None for torch itself. `auto` is what VLA_ROS_ENGINE in the environment says, and
+    without that OpenVINO on an x86 CPU where it can be had.
 
     Raises InputError for one that cannot be had.
     """
+    if name == "auto":
+        name = os.environ.get("VLA_ROS_ENGINE", name)
     if name not in NAMES:
         raise InputError(f"engine {shown(name)}, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     obstacles = [words for there, words in (

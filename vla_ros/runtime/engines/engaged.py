@@ -1,13 +1,16 @@
 """A policy whose methods an engine runs: each is traced, converted and kept the first time that shapes are met."""
 
+import fcntl
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from vla_ros.runtime.stages import StageTimer
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # of the range of the actions, in float32
+MOST = 500_000_000  # parameters that `auto` converts: of more it takes minutes, and the memory twice
 _KEPT = 8  # policies whose graphs stay on the disk
 
 
@@ -31,6 +35,46 @@ def methods(policy: Policy) -> tuple[str, ...]:
     """Those that an engine runs: what torch.compile would be given, and `act` where it has no step of its own."""
     alone = policy.compiled == ("encode",) and "act" in policy.traits.recordable
     return (*policy.compiled, "act") if alone else policy.compiled
+
+
+def unasked(policy: Policy) -> str:
+    """Why `auto` leaves a policy with torch; empty where it does not."""
+    if not policy.traits.pads:
+        return "each new length of instruction would be converted when it comes"
+    count = sum(parameter.numel() for parameter in policy.parameters())
+    return f"{count / 1e9:.2g} billion parameters, more than {MOST / 1e9:g} billion" if count > MOST else ""
+
+
+@contextmanager
+def survived(folder: Path) -> Iterator[None]:
+    """Leaves a file there until the block is over; the system's lock on it ends with the process.
+
+    Raises InputError where the file is there and nobody holds the lock (an earlier process ended inside the block, as
+    a fault of the engine's own code or a lack of memory ends it), and where none can be written.
+    """
+    mark, own = folder / "trying", folder / f"trying-{os.getpid()}"
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError), mark.open() as left:
+                if _locked(left):
+                    raise InputError(f"the last process that tried it ended while it did; delete {mark} to try again")
+            file = stack.enter_context(own.open("w"))
+            _locked(file)
+            own.rename(mark)
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror}") from None
+        stack.callback(mark.unlink, missing_ok=True)
+        yield
+
+
+def _locked(file: IO) -> bool:
+    """Whether the lock on the file is ours now; another process has it otherwise."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def difference(found: Any, expected: Any) -> float:
@@ -75,7 +119,7 @@ class Engaged:
     """
 
     def __init__(self, policy: Policy, backend: type[Backend], folder: Path) -> None:
-        self.backend, self._policy, self._folder = backend, policy, folder
+        self.backend, self._policy, self.folder = backend, policy, folder
         self._threads = torch.get_num_threads()
         self._ready: dict[tuple[str, Shape], tuple[Runner, Shape]] = {}
         self.reused = False  # a graph of an earlier start, whose weights may have been others
@@ -86,7 +130,7 @@ class Engaged:
         """All graphs, those on the disk too."""
         self._ready.clear()
         self.reused = False
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def prove(self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork) -> float:
         """Compare what `network`, of this policy, answers to the batch, its images noise, with `plain`, torch's answer.
@@ -129,7 +173,7 @@ class Engaged:
         """What runs the method for arguments of this shape, and the tree that it answers."""
         backend, inputs = self.backend, [f"input.{number}" for number in range(count)]
         said = f"{shape} {backend.version()} {torch.__version__}"
-        place = self._folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+        place = self.folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
         file = place / f"graph{backend.ending}"
         if file.is_file():
             try:
@@ -140,12 +184,15 @@ class Engaged:
                 self.reused = True
                 return run, apart(method(**given))[1]
         logger.warning("engine %s: converting %s, once for this checkpoint", backend.name, name)
+        start = time.monotonic()
         graph = trace(self._policy, method, given)
         outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
         with new_folder(place, "graph") as part:
             backend.write(graph, part / file.name, inputs, outputs)
-        _prune(self._folder)
-        return backend.load(file, inputs, self._threads), graph.result
+        _prune(self.folder)
+        run = backend.load(file, inputs, self._threads)
+        logger.warning("engine %s: %s is ready after %.1f s", backend.name, name, time.monotonic() - start)
+        return run, graph.result
 
 
 def _prune(newest: Path) -> None:
