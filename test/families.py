@@ -58,7 +58,8 @@ def config(family: str) -> dict:
         values["head"] |= {"hidden": 64, "layers": 1, "mlp": 128, "num_steps": 3}
         return values | {"horizon": 6}
     if family == "world_model":
-        small = {"image": SIDE, "horizon": 6, "components": 4, "candidates": 8, "elites": 2, "rounds": 2, "window": 2}
+        small = {"image": SIDE, "horizon": 6, "components": 4, "candidates": 8, "elites": 2, "rounds": 2, "window": 2,
+                 "planner": "mppi", "temperature": 10.0}  # which answers smoothly
         return values | small | {"channels": [8, 16], "deterministic": 32, "stochastic": 8, "hidden": 48}
     if family == "groot":
         values["vision"] = {**VIT, "grid": 2, "patch": 12}
