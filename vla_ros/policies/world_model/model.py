@@ -258,7 +258,7 @@ class WorldModel(Policy):
         others = config.plans - 1
         drawn = draws.get("candidates", shown.new_empty(others, len(here), config.components).normal_())
         share = draws.get("share", shown.new_empty(others, len(here)).uniform_())[..., None]
-        far = (torch.arange(others, device=share.device) % 2 == 0)[:, None, None]
+        far = (torch.arange(others, device=share.device) % 3 == 0)[:, None, None]
         drawn = torch.where(far, drawn, proposal.coefficients(shown) + share * drawn)
         tried = torch.cat([rows[None], self.plans(here, proposal, drawn)])
         distance = (tried - rows).square().mean(dim=-1)
