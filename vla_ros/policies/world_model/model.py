@@ -158,7 +158,7 @@ class WorldModel(Policy):
         if config.planner == "none":
             return candidates[:, 0, 0]
         known = proposal.coefficients((scene.plan - scene.here[:, None]).flatten(1)) * scene.known[:, None]
-        std = torch.where(scene.known, 0.5, 1.0)[:, None].expand_as(known)
+        std = (1 - 0.5 * scene.known.float())[:, None].expand_as(known)
 
         def worth(coefficients: Tensor) -> Tensor:
             plans = self.plans(scene.here[:, None], proposal, coefficients)
