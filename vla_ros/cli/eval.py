@@ -19,20 +19,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import say
+
+if TYPE_CHECKING:
+    from vla_ros.sim.simulated import Simulated
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
 _UNSEEN = 800_000  # seeds of layouts that no demonstration has
-TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0}  # s of simulated time
+TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0, "drive": 30.0}  # s of simulated time
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,17 @@ def main(args: argparse.Namespace) -> int:
         raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
+    from vla_ros.sim.worlds import check_kinds, world_of  # MuJoCo, which takes a while
+
+    robot = RobotSpec.load(args.robot)
+    world = world_of(robot.name, robot.joint_names)
+    check_kinds(robot.name, world, args.tasks)
     plan: list[Episode] = []
     for kind in args.tasks:
         plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
-    for outcome in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
+    for outcome in run_expert(plan, world) if args.control == "expert" else run_graphs(plan, args):
         outcomes[outcome.episode] = outcome
         _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
     results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.tasks}
@@ -122,17 +131,16 @@ def episodes(
     return found
 
 
-def run_expert(plan: Sequence[Episode]) -> Iterator[Outcome]:
+def run_expert(plan: Sequence[Episode], kind: "type[Simulated]") -> Iterator[Outcome]:
     """The scripted expert in the bare simulator, as a yardstick."""
-    from vla_ros.sim.expert import Expert
     from vla_ros.sim.tasks import SuccessTracker, parse_instruction
-    from vla_ros.sim.world import World
+    from vla_ros.sim.worlds import expert_of
 
-    world = World()
+    world = kind()
     for episode in plan:
         world.reset(episode.seed)
         task = parse_instruction(episode.judged)
-        expert, tracker = Expert(world, task), SuccessTracker(task, world)
+        expert, tracker = expert_of(world, task), SuccessTracker(task, world)
         while not tracker.succeeded and world.time < episode.time_limit - 1e-9:
             world.step(expert.command())
             tracker.update()

@@ -15,9 +15,10 @@ from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS
 from vla_ros.nodes.shared_memory import make_room_for_pictures
 from vla_ros.nodes.sim.lockstep import LockstepLoop
 from vla_ros.nodes.sim.loops import Loop, RealTimeLoop, Stage
+from vla_ros.nodes.sim.sensors import DepthPublisher, ScanPublisher
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher, check_robot
 from vla_ros.nodes.sim.task import TaskWatch
-from vla_ros.sim.world import World
+from vla_ros.sim.worlds import world_of
 
 _NOT_ACTIVE = "the simulation is not active"
 
@@ -25,10 +26,10 @@ _NOT_ACTIVE = "the simulation is not active"
 @dataclass(frozen=True)
 class SimParameters(NodeParameters):
     autostart: bool = parameter(True, "configure and activate by itself, as a robot's driver does", read_only=True)
-    seed: int = parameter(0, "where the cubes lie; taken by ~/reset", low=0, high=2**31 - 1, live=True)
+    seed: int = parameter(0, "where things lie; taken by ~/reset", low=0, high=2**31 - 1, live=True)
     task: str = parameter("", "what success is judged by; empty: the instruction; taken by ~/reset", live=True)
     foreign_images: bool = parameter(
-        False, "draw the cubes of another layout (a control experiment); taken by ~/reset", live=True
+        False, "draw another layout (a control experiment); taken by ~/reset", live=True
     )
     lockstep: bool = parameter(False, "simulated time on /clock, waiting for commands and chunks, instead of real time")
     clock: bool = parameter(False, "publish /clock in real time too, for nodes with use_sim_time")
@@ -54,15 +55,17 @@ class SimParameters(NodeParameters):
         False, "images wait until every subscriber has received them, for a recorder; lockstep only"
     )
     disturbance: float = parameter(
-        0.0, "standard deviation of a smooth error of the arm's motors; taken by ~/reset",
+        0.0, "standard deviation of a smooth error of the arm's motors, of a base 2 m/s and 8 rad/s for each rad; "
+        "taken by ~/reset",
         unit="rad", low=0.0, high=0.2, live=True,
     )  # fmt: skip
 
 
 class SimNode(ManagedNode):
-    """MuJoCo world to topics.
+    """MuJoCo world to topics; which one, the joints of the robot file say.
 
-    Publishes joint states, images and camera_info as the robot file says, robot_description, /tf and /tf_static,
+    Publishes joint states, odometry, images, camera_info and further sensors as the robot file says, robot_description,
+    /tf and /tf_static,
     `~/task` and `~/success`, in lockstep `/clock`; for demonstrators `~/cubes` (in lockstep while it runs). Takes
     commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) takes those
     parameters that say so; `~/run` (std_srvs/SetBool) runs or pauses a lockstep.
@@ -76,7 +79,8 @@ class SimNode(ManagedNode):
     def configure(self) -> None:
         robot = self.load_robot()
         values = self.parameters
-        world, view = World(values.seed), World(values.seed)
+        kind = world_of(robot.name, robot.joint_names)
+        world, view = kind(values.seed), kind(values.seed)
         check_robot(robot, world)
         stage = Stage(
             node=self,
@@ -84,8 +88,10 @@ class SimNode(ManagedNode):
             view=view,
             commands=Commands(self, robot, world),
             states=StatePublisher(self, robot, world, RECORDED_DEPTH if values.acknowledged else 10),
+            scans=ScanPublisher(self, robot),
             cubes=CubePublisher(self),
-            cameras=[CameraPublisher(self, camera, view) for camera in robot.cameras],
+            cameras=[CameraPublisher(self, camera, view) for camera in robot.cameras]
+            + [DepthPublisher(self, stream, view) for stream in robot.streams if stream.name == "front_depth"],
             task=TaskWatch(self),
             period=1.0 / robot.control_rate,
         )

@@ -163,7 +163,7 @@ class LockstepLoop(Loop):
         if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
             return
         if self._tick % self._image_periods == 0:
-            stage.show(stage.world.joint_positions(), stage.world.cube_poses())
+            stage.show(stage.world.joint_positions(), stage.world.poses())
             self._show()
             chunk = "the executor's status about a chunk computed from the images of this instant"
             if self._chunks and not self._wait(
@@ -186,6 +186,7 @@ class LockstepLoop(Loop):
             self.publish_task()
 
     def _show(self) -> None:
+        self.stage.scans.publish(self.stage.world, self._now)
         for camera in self.stage.cameras:
             camera.publish(self.stage.view, self._now)
         self._shown = self._now
@@ -195,7 +196,10 @@ class LockstepLoop(Loop):
         return [publisher.get_subscription_count() for publisher in publishers]
 
     def _image_publishers(self) -> list[Any]:
-        return [publisher for camera in self.stage.cameras for publisher in camera.publishers]
+        return [
+            *self.stage.scans.publishers,
+            *(publisher for camera in self.stage.cameras for publisher in camera.publishers),
+        ]
 
     def _say_again(self) -> None:
         """What those missed that have come since it was published; the demonstrator may always have missed it."""

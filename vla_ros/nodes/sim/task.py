@@ -1,6 +1,5 @@
 """Judges whether the simulated robot has done its task."""
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Bool
@@ -8,8 +7,8 @@ from std_msgs.msg import Bool
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.nodes.qos import STATUS_QOS
+from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import SuccessTracker, parse_instruction
-from vla_ros.sim.world import World
 
 
 class TaskWatch:
@@ -35,20 +34,20 @@ class TaskWatch:
     def succeeded(self) -> bool:
         return self._tracker is not None and self._tracker.succeeded
 
-    def follow(self, instruction: str, world: World) -> None:
+    def follow(self, instruction: str, world: Simulated) -> None:
         """A new instruction: judge by it from now on; empty: by none."""
         self._instruction = instruction
         if not self.override:
             self.restart(world)
 
-    def restart(self, world: World) -> None:
+    def restart(self, world: Simulated) -> None:
         """Judge from now on, whatever was achieved before."""
         self._tracker, self._problem = None, ""
         self._start = world.time
         text = self.override or self._instruction
         if text:
             try:
-                self._tracker = SuccessTracker(parse_instruction(text), world)
+                self._tracker = SuccessTracker(parse_instruction(text, world.kinds), world)
             except InputError as error:
                 self._problem = str(error)
         self._success_publisher.publish(Bool(data=False))
@@ -60,15 +59,17 @@ class TaskWatch:
         self._success_publisher.publish(Bool(data=True))
         return True
 
-    def publish(self, world: World, stamp: int, error: str = "", **figures: str) -> None:
+    def publish(self, world: Simulated, stamp: int, error: str = "", **figures: str) -> None:
         """`error` is what the simulation itself stumbled over; `figures` are added to the values."""
         tracker = self._tracker
         values = {"instruction": self._instruction, "success": str(self.succeeded).lower(), **figures}
         if tracker is not None:
-            values["kind"], values["cube"] = str(tracker.task.kind), tracker.task.colour
-            tip, place = world.tip_position(), world.cube_positions()[tracker.task.colour]
-            values["distance"] = f"{float(np.linalg.norm(tip - place)):.3f}"
+            values["kind"] = str(tracker.task.kind)
+            values["cube" if world.base_pose() is None else "post"] = tracker.task.colour
+            values["distance"] = f"{tracker.distance():.3f}"
             values["held"] = world.held_cube() or ""
+            if world.base_pose() is not None:
+                values["touched"] = str(tracker.touched).lower()
             values["elapsed"] = f"{world.time - self._start:.2f}"
             if tracker.success_time is not None:
                 values["success_after"] = f"{tracker.success_time - self._start:.2f}"
