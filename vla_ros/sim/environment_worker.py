@@ -72,16 +72,20 @@ class PushT:
 ADAPTERS: dict[str, Any] = {"aloha": Aloha, "pusht": PushT}
 
 
-def observation(env: Any, images: bool, reward: float = 0.0, success: bool = False) -> tuple[dict[str, Any], bytes]:
-    """What is said of a moment: a line, and the pixels behind it."""
-    pictures = env.images() if images else {}
-    line = {
-        "state": np.asarray(env.state(), dtype=float).tolist(),
-        "reward": float(reward),
-        "success": bool(success),
-        "images": {name: list(picture.shape) for name, picture in pictures.items()},
-    }
-    return line, b"".join(np.ascontiguousarray(picture, dtype=np.uint8).tobytes() for picture in pictures.values())
+def answer(env: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """What is said of a running environment: a line, and the pixels behind it."""
+    if request["do"] == "look":
+        pictures = env.images()
+        shapes = {name: list(picture.shape) for name, picture in pictures.items()}
+        pixels = (np.ascontiguousarray(picture, dtype=np.uint8).tobytes() for picture in pictures.values())
+        return {"images": shapes}, b"".join(pixels)
+    reward, success = 0.0, False
+    if request["do"] == "reset":
+        env.reset(request["seed"])
+    else:
+        reward, success = env.step(np.asarray(request["action"], dtype=np.float64))
+    state = np.asarray(env.state(), dtype=float).tolist()
+    return {"state": state, "reward": float(reward), "success": bool(success)}, b""
 
 
 def missing(family: str) -> str:
@@ -98,20 +102,15 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer requests until there are no more."""
     env: Any = None
     for request in map(json.loads, requests):
+        line: dict[str, Any] = {}
+        more = b""
         try:
-            match request["do"]:
-                case "make":
-                    if lacking := missing(request["family"]):
-                        line, more = {"missing": lacking}, b""
-                    else:
-                        env = ADAPTERS[request["family"]](request["task"])
-                        line, more = {}, b""
-                case "reset":
-                    env.reset(request["seed"])
-                    line, more = observation(env, request["images"])
-                case "step":
-                    reward, success = env.step(np.asarray(request["action"], dtype=np.float64))
-                    line, more = observation(env, request["images"], reward, success)
+            if request["do"] != "make":
+                line, more = answer(env, request)
+            elif lacking := missing(request["family"]):
+                line = {"missing": lacking}
+            else:
+                env = ADAPTERS[request["family"]](request["task"])
         except Exception as error:  # of any kind: foreign code, whose words are what the user needs
             line, more = {"error": f"{type(error).__name__}: {error}"}, b""
         answers.write(json.dumps(line).encode() + b"\n" + more)

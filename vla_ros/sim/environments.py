@@ -83,28 +83,16 @@ def benchmark(name: str) -> Benchmark:
     return BENCHMARKS[name]
 
 
-@dataclass(frozen=True)
-class Moment:
-    """What an environment is like between two steps.
-
-    Attributes:
-        joints: (J,) rad and m, in the order of the benchmark's channels.
-        images: camera -> (h, w, 3) uint8; empty where none were asked for.
-        reward: of the step before.
-    """
-
-    joints: np.ndarray
-    images: Mapping[str, np.ndarray]
-    reward: float
-    success: bool
-
-
 class Environment:
     """A running environment, as a context.
 
     Args:
         name: one of BENCHMARKS.
         python: interpreter that has its packages; "" for this one.
+
+    Attributes:
+        success: of the step before, as the benchmark judges.
+        highest_reward: since the last reset.
 
     Raises:
         InputError: the interpreter or a package is missing, or the environment refuses.
@@ -123,7 +111,7 @@ class Environment:
             raise InputError(f"environment {name}: {self._python} cannot be started: {error.strerror}") from error
         answer, _ = self._ask(do="make", family=self.benchmark.family, task=self.benchmark.task)
         if "missing" in answer:
-            self.close()
+            self.end()
             raise InputError(
                 f"environment {name}: {self._python} has no module {answer['missing']}, expected an interpreter with "
                 f"what requirements/{self.benchmark.requirements} lists; name it by --env-python"
@@ -133,9 +121,9 @@ class Environment:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        self.end()
 
-    def close(self) -> None:
+    def end(self) -> None:
         """End the process."""
         self._process.stdin.close()
         try:
@@ -149,18 +137,49 @@ class Environment:
     def joint_names(self) -> tuple[str, ...]:
         return tuple(channel.joint for channel in self.benchmark.channels)
 
-    def reset(self, seed: int, images: bool = True) -> Moment:
+    def reset(self, seed: int) -> None:
         """A new episode; the same seed gives the same one."""
-        return self._moment(*self._ask(do="reset", seed=seed, images=images))
+        self._steps = 0
+        self.highest_reward = 0.0
+        self._take(self._ask(do="reset", seed=seed)[0])
 
-    def step(self, joints: np.ndarray, images: bool = True) -> Moment:
+    def step(self, joints: np.ndarray) -> None:
         """One step with targets (J,), rad and m."""
-        return self._moment(*self._ask(do="step", action=(joints * self._scale + self._offset).tolist(), images=images))
+        answer, _ = self._ask(do="step", action=(joints * self._scale + self._offset).tolist())
+        self._steps += 1
+        self._take(answer)
 
-    def _moment(self, answer: Mapping[str, Any], images: Mapping[str, np.ndarray]) -> Moment:
-        joints = (np.array(answer["state"]) - self._offset) / self._scale
-        seen = {camera: images[key] for camera, key in self.benchmark.cameras.items() if key in images}
-        return Moment(joints, seen, answer["reward"], answer["success"])
+    def _take(self, answer: Mapping[str, Any]) -> None:
+        self._joints = (np.array(answer["state"]) - self._offset) / self._scale
+        self.success = answer["success"]
+        self.highest_reward = max(self.highest_reward, answer["reward"])
+
+    @property
+    def time(self) -> float:
+        """Simulated time since the last reset, s."""
+        return self._steps / self.benchmark.rate
+
+    def joint_positions(self) -> np.ndarray:
+        """(J,) rad and m."""
+        return self._joints.copy()
+
+    def poses(self) -> dict[str, np.ndarray]:
+        """Nothing: where its objects are, an environment does not say."""
+        return {}
+
+    def render(self, camera: str, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8. Raises InputError where the environment draws another size."""
+        _, images = self._ask(do="look")
+        image = images[self.benchmark.cameras[camera]]
+        if image.shape != (height, width, 3):
+            raise InputError(
+                f"camera {camera}: {width}x{height} in the robot file, environment {self.name} draws "
+                f"{image.shape[1]}x{image.shape[0]}"
+            )
+        return image
+
+    def close(self) -> None:
+        """Nothing: it draws in its own process, which lives until `end`."""
 
     def _ask(self, **request: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """The answer, and its pictures."""
@@ -172,7 +191,7 @@ class Environment:
         except OSError:
             line = b""
         if not line:
-            raise InputError(f"environment {self.name}: its process ended with {process.wait()}, its last words are above")
+            raise InputError(f"environment {self.name}: its process ended with {process.wait()}; its output says why")
         answer = json.loads(line)
         if "error" in answer:
             raise InputError(f"environment {self.name}: {answer['error']}")
