@@ -35,7 +35,8 @@ class LockstepLoop(Loop):
     """
 
     def __init__(
-        self, stage: Stage, image_rate: float, patience: float, chunks: bool = True, acknowledged: bool = False
+        self, stage: Stage, image_rate: float, patience: float, chunks: bool = True, acknowledged: bool = False,
+        chunk_rate: float = 0.0,
     ) -> None:
         """
         Args:
@@ -44,12 +45,16 @@ class LockstepLoop(Loop):
             chunks: images are answered by chunks; False where something else than a policy steers.
             acknowledged: wait until every reliable subscriber has received the images, so that one that answers
                 nothing, as a recorder, keeps up.
+            chunk_rate: Hz of simulated time at which images wait for a chunk, for a policy that sees more images than
+                it answers; 0: all of them do.
         """
         super().__init__(stage)
         self.time_limit = self.rest = 0.0
         self._chunks, self._acknowledged = chunks, acknowledged
         self._period_ns = round(stage.period * NS)
         self._image_periods = max(1, round(1.0 / (image_rate * stage.period)))
+        asked = max(1, round(image_rate / chunk_rate)) if chunk_rate else 1
+        self._chunk_periods = asked * self._image_periods
         self._patience = patience
         self._clock = stage.node.create_publisher(Clock, "/clock", RECORDED_DEPTH if acknowledged else 10)
         self._now = NS  # zero would mean "no time yet"
@@ -166,7 +171,7 @@ class LockstepLoop(Loop):
             stage.show(stage.world.joint_positions(), stage.world.poses())
             self._show()
             chunk = "the executor's status about a chunk computed from the images of this instant"
-            if self._chunks and not self._wait(
+            if self._chunks and self._tick % self._chunk_periods == 0 and not self._wait(
                 lambda: not self._instruction or self._answered == now, lambda: chunk
             ):
                 return

@@ -160,7 +160,8 @@ class CameraPublisher:
     `TOPIC/compressed`, and encoded only while there is a subscriber.
     """
 
-    def __init__(self, node: Node, camera: Camera, view: Simulated) -> None:
+    def __init__(self, node: Node, camera: Camera, view: Simulated | None) -> None:
+        """`view`: what knows the camera's intrinsics; without one there is no CameraInfo."""
         self.camera, self.rate = camera, camera.rate
         self._frame = f"{camera.name}_camera"
         qos = sensor_qos(reliable=True)
@@ -170,9 +171,11 @@ class CameraPublisher:
             self._raw = node.create_publisher(Image, camera.topic, qos)
             self._compressed = node.create_publisher(CompressedImage, f"{camera.topic}/compressed", qos)
         self.publishers = [publisher for publisher in (self._raw, self._compressed) if publisher is not None]
-        folder, _, _ = camera.topic.rpartition("/")
-        self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
-        self._info = camera_info(view, camera.name, camera.width, camera.height)
+        self._info = None
+        if view is not None:
+            folder, _, _ = camera.topic.rpartition("/")
+            self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
+            self._info = camera_info(view, camera.name, camera.width, camera.height)
 
     def publish(self, view: Simulated, stamp: int) -> None:
         """Draw what the view shows and publish it; in the thread that owns the view."""
@@ -181,4 +184,5 @@ class CameraPublisher:
             self._raw.publish(image_message(Image, rgb, stamp, self._frame))
         if self.camera.compressed or self._compressed.get_subscription_count():
             self._compressed.publish(compressed_image_message(CompressedImage, rgb, stamp, self._frame))
-        self._info_publisher.publish(set_stamp(self._info, stamp))
+        if self._info is not None:
+            self._info_publisher.publish(set_stamp(self._info, stamp))

@@ -1,5 +1,7 @@
 """Judges whether the simulated robot has done its task."""
 
+from typing import Any
+
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Bool
@@ -25,7 +27,7 @@ class TaskWatch:
         self.override = ""
         self._task_publisher = node.create_publisher(DiagnosticArray, "~/task", STATUS_QOS)
         self._success_publisher = node.create_publisher(Bool, "~/success", STATUS_QOS)
-        self._tracker: SuccessTracker | None = None
+        self._tracker: Any = None
         self._instruction = ""
         self._problem = ""
         self._start = 0.0
@@ -47,10 +49,13 @@ class TaskWatch:
         text = self.override or self._instruction
         if text:
             try:
-                self._tracker = SuccessTracker(parse_instruction(text, world.kinds), world)
+                self._tracker = self._judge(text, world)
             except InputError as error:
                 self._problem = str(error)
         self._success_publisher.publish(Bool(data=False))
+
+    def _judge(self, text: str, world: Simulated) -> SuccessTracker:
+        return SuccessTracker(parse_instruction(text, world.kinds), world)
 
     def update(self) -> bool:
         """Look at the world once a control period; True when success has just come."""
@@ -64,12 +69,7 @@ class TaskWatch:
         tracker = self._tracker
         values = {"instruction": self._instruction, "success": str(self.succeeded).lower(), **figures}
         if tracker is not None:
-            values["kind"] = str(tracker.task.kind)
-            values["cube" if world.base_pose() is None else "post"] = tracker.task.colour
-            values["distance"] = f"{tracker.distance():.3f}"
-            values["held"] = world.held_cube() or ""
-            if world.base_pose() is not None:
-                values["touched"] = str(tracker.touched).lower()
+            values |= self._figures(world)
             values["elapsed"] = f"{world.time - self._start:.2f}"
             if tracker.success_time is not None:
                 values["success_after"] = f"{tracker.success_time - self._start:.2f}"
@@ -84,3 +84,16 @@ class TaskWatch:
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )  # fmt: skip
         self._task_publisher.publish(set_stamp(DiagnosticArray(status=[status]), stamp))
+
+    def _figures(self, world: Simulated) -> dict[str, str]:
+        """What the task is, and how far it is."""
+        tracker = self._tracker
+        values = {
+            "kind": str(tracker.task.kind),
+            "cube" if world.base_pose() is None else "post": tracker.task.colour,
+            "distance": f"{tracker.distance():.3f}",
+            "held": world.held_cube() or "",
+        }
+        if world.base_pose() is not None:
+            values["touched"] = str(tracker.touched).lower()
+        return values
