@@ -1,6 +1,8 @@
 """What a simulated robot's sensors say, as a policy gets it from their topics: by the same messages and decoders."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,16 +10,19 @@ import numpy as np
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
-from vla_ros.messages.decoders import decoder_of
+from vla_ros.messages.decoders import Readings, decoder_of
 from vla_ros.messages.sensors import cloud_message, depth_message, imu_message, odometry_message
 from vla_ros.sim.simulated import Simulated
 
+_NESTED = {"header", "stamp", "pose", "position", "orientation", "twist", "linear", "angular", "angular_velocity",
+           "linear_acceleration"}  # fmt: skip
+
 
 class Blank(SimpleNamespace):
-    """A message without ROS: it has the fields that are asked for."""
+    """A message without ROS, of any type: its parts are there when they are asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name not in _NESTED:
             raise AttributeError(name)
         setattr(self, name, made := Blank())
         return made
@@ -37,6 +42,10 @@ class Sense:
             if stream.window:
                 raise InputError(f"stream {stream.name} with a window, expected none here; --bags records them")
 
+    @cached_property
+    def _decoders(self) -> dict[str, Callable[[Any], Readings]]:
+        return {stream.name: decoder_of(stream, self.robot) for stream in self.robot.streams}
+
     def __call__(self, world: Simulated) -> dict[str, np.ndarray]:
         """Name -> value, and NAME_count, of one instant."""
         odometry = [group.odometry for group in self.robot.base_groups]
@@ -51,5 +60,5 @@ class Sense:
             else:
                 camera, (height, width) = stream.name.removesuffix("_depth"), stream.shape[:2]
                 message = depth_message(Blank, world.depth(camera, width, height), frame_id=f"{camera}_camera")
-            values |= decoder_of(stream, self.robot)(message)
+            values |= self._decoders[stream.name](message)
         return values

@@ -91,7 +91,7 @@ def check_robot(processor: Interface, robot: RobotSpec) -> None:
             raise InputError(f"the policy looks at camera {camera!r}, robot {robot.name} has "
                              f"{list(robot.camera_names)}; map it to one of these, or to null (absent), in the policy "
                              "file")
-    for stream in processor.streams:
+    for stream in set(processor.streams).difference(processor.optional):
         robot.stream(stream)
     missing = [name for name in robot.joint_names if name not in processor.joints]
     extra = [name for name in processor.joints if name not in robot.joint_names]

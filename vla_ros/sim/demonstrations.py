@@ -208,7 +208,7 @@ def _record(world, task, start, position, velocity, seed, rng, recording) -> Dem
             values.append(recording.sense(world) if recording.sense else {})
             states.append(world.joint_positions())
             actions.append(command)
-        world.step(command + noise.next())
+        world.step(world.shaken_command(command, noise.next()))
         tracker.update()
         if tracker.touched:
             return None

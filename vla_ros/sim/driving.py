@@ -10,7 +10,7 @@ import numpy as np
 
 from vla_ros.sim.room import BASE_RADIUS, BOXES, HALF_ROOM, POST_RADIUS, STAND_HALF
 from vla_ros.sim.room_world import FOLDED, RoomWorld
-from vla_ros.sim.tasks import Task
+from vla_ros.sim.tasks import SuccessTracker, Task
 
 CELL = 0.04  # m
 NEAR = 0.29  # m from the post's middle to the base's, where it stops
@@ -44,7 +44,7 @@ class Driver:
     @property
     def settled(self) -> bool:
         """It stands where the task leaves it."""
-        return bool(np.abs(self.position[6:]).max() < 0.02)
+        return bool((np.abs(self.position[6:]) < SuccessTracker.STANDS).all())
 
     def command(self) -> np.ndarray:
         """(9,) for this control tick. Call once for each `World.step`."""

@@ -13,7 +13,7 @@ from vla_ros.sim.scene import COLOURS, RGBA, looking_along, model_xml
 PREFIX = "arm_"  # LeKiwi's names
 VELOCITIES = ("x.vel", "y.vel", "theta.vel")
 BASE_RADIUS = 0.15  # m, of all that the base consists of
-ARM_PLACE = (0.05, 0.0, 0.10)  # m, of the arm in base_link: on the upper plate
+ARM_PLACE = (-0.01, 0.0, 0.10)  # m, of the arm in base_link: on the upper plate
 LIDAR_HEIGHT = 0.085  # m: between the plates
 HALF_ROOM = 2.2  # m, from the middle to each wall
 POST_RADIUS, POST_HEIGHT = 0.04, 0.60  # m

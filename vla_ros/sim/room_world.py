@@ -20,6 +20,7 @@ RINGS = np.radians([-6.0, 0.0, 6.0, 12.0])  # of the LiDAR, above the horizon
 AZIMUTHS = np.radians(np.arange(0.0, 360.0, 4.0))  # from straight ahead, counterclockwise
 LIDAR_RANGE = (0.10, 6.0)  # m
 RANGE_NOISE = 0.005  # m, standard deviation
+SHAKEN_FROM = 0.10  # m/s: a slower base is disturbed less
 _MOST_DEPTH = 10.0  # m; farther away is no return
 _GROUPS = np.array([1, 0, 1, 1, 1, 1], dtype=np.uint8)  # of shapes that the LiDAR sees: not the robot's own
 
@@ -75,6 +76,10 @@ class RoomWorld(Simulated):
         touching = self.data.contact.geom[: self.data.ncon]
         robot, hard = self._robot[touching], self._hard[touching]
         self.collisions += bool((robot & hard[:, ::-1]).any())
+
+    def shaken_command(self, command: np.ndarray, error: np.ndarray) -> np.ndarray:
+        share = min(float(np.hypot(*command[6:8])) / SHAKEN_FROM, 1.0)  # a base that is told to stand stands
+        return command + np.append(error[:6], share * error[6:])
 
     def _controls(self, command: np.ndarray) -> np.ndarray:
         """Velocities along the room's axes: those are the ones that the motors drive."""

@@ -92,6 +92,10 @@ class Simulated(ABC):
         if not np.isfinite(self.data.qacc).all():
             raise RuntimeError(f"the simulation diverged at {self.time:.2f} s after the command {list(self.data.ctrl)}")
 
+    def shaken_command(self, command: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """What the motors make of a command (J,) with a (J,) error, drawn as `shaken` says."""
+        return command + error
+
     def _controls(self, command: np.ndarray) -> np.ndarray:
         """What the motors are told for a command."""
         return command

@@ -64,7 +64,7 @@ class Stage:
         """One control period towards the newest commands; True when the task has just succeeded."""
         self.targets = self.commands.apply(self.targets)
         for _ in range(round(self.period / self.world.control_period)):
-            self.world.step(self.targets + self._noise.next())
+            self.world.step(self.world.shaken_command(self.targets, self._noise.next()))
         return self.task.update()
 
     def show(self, joints: np.ndarray, poses: Mapping[str, np.ndarray]) -> None:
