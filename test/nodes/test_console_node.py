@@ -175,14 +175,14 @@ def test_what_the_page_asks_is_done(context, tmp_path):
         state = await until(socket, "state", lambda item: item["executor"]["instruction"] == "")
         assert state["paused"] == "go <b>" and peer.texts == ["go <b>", ""]
         assert [entry["text"] for entry in state["history"]] == ["go <b>"]
-        assert "asked by a page" in (await ask(socket, do="resume", seen=state["at"] - 60))["text"]
+        assert "requested by a page" in (await ask(socket, do="resume", seen=state["at"] - 60))["text"]
         assert peer.texts == ["go <b>", ""]
         assert (await ask(socket, do="resume", seen=state["at"]))["good"]
         state = await until(socket, "state", lambda item: item["executor"]["instruction"] == "go <b>")
         assert state["paused"] == "" and "empty" in (await ask(socket, do="resume"))["text"]
         # What is not there, and what nobody offers.
         assert "nobody answers" in (await ask(socket, do="record"))["text"]
-        assert "no recording" in (await ask(socket, do="outcome", outcome="success"))["text"]
+        assert "is not recording" in (await ask(socket, do="outcome", outcome="success"))["text"]
         assert "nobody answers" in (await ask(socket, do="change", node="policy_node", transition="activate"))["text"]
         assert "expected one of" in (await ask(socket, do="change", node="sim_node", transition="activate"))["text"]
         assert "not known here" in (await ask(socket, do="dance"))["text"]

@@ -117,7 +117,7 @@ def test_joints_that_are_missing_stale_or_out_of_range_are_named():
     assert found(scene)["joint states"].words == "elbow_flex is 3.00 s old by its stamp"
     del scene.joints["wrist_roll"]
     scene.joints["joint_5"] = (0.0, NOW)
-    assert found(scene)["joint states"].words == "nobody says where wrist_roll is; heard are joint_5"
+    assert found(scene)["joint states"].words == "nobody publishes the position of wrist_roll; published are joint_5"
     scene.node.publishers.pop("/joint_states")
     assert found(scene)["joint states"].words == "nobody publishes /joint_states"
 

@@ -2,7 +2,7 @@
 
     ros2 run vla_ros console_node --ros-args -p robot:=so101 -p autostart:=true
 
-It listens, and commands nothing by itself. Policy and executor do not depend on it.
+It only subscribes, and commands nothing by itself. Policy and executor do not depend on it.
 """
 
 import asyncio
@@ -39,21 +39,22 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 PERIOD, ALONE = 0.04, 0.5  # s between looks at the graph while a page is open, and while none is
 STATE_PERIOD, CHECK_PERIOD, MACHINE_PERIOD = 0.1, 2.0, 30.0  # s
-UNHEARD = "e-stop: no executor has said that it stopped; use the robot's own emergency stop"
-OLD = 3.0  # s; a page that shows nothing newer starts nothing
+UNHEARD = "e-stop: no executor has confirmed it; use the robot's own emergency stop"
+OLD = 3.0  # s; a page whose data are older starts nothing
 _STARTS = ("start", "resume", "reset", "change")  # what may make the robot move
 _LONGEST_LIMIT = 86_400.0  # s of a task
 
 
 @dataclass(frozen=True)
 class ConsoleParameters(NodeParameters):
-    port: int = parameter(8080, "of the page; 0 takes a free one", low=0, high=65535)
-    listen: str = parameter("127.0.0.1", "address to listen on: this machine alone; any other one asks for a token")
+    port: int = parameter(8080, "port of the page; 0 takes a free one", low=0, high=65535)
+    listen: str = parameter("127.0.0.1", "address to listen on: by default this machine only; any other address "
+                                         "requires a token")
     token_file: str = parameter(
-        "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this machine "
-        "alone")
+        "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this "
+            "machine only")
     policy: str = parameter("", "checkpoint or policy file, as of policy_node: for the checks and the policy's view")
-    recordings: str = parameter("recordings", "folder in which recordings of the page are put")
+    recordings: str = parameter("recordings", "folder for the recordings of the page")
 
 
 class ConsoleNode(ManagedNode):
@@ -139,14 +140,14 @@ class ConsoleNode(ManagedNode):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def addresses(self, port: int) -> list[str]:
-        """Where the page is, a line each."""
+        """The addresses of the page, a line each."""
         host, token = self.parameters.listen, self._server.listen.token
         if not token:
-            return [f"console: http://localhost:{port}/ (this machine alone)"]
+            return [f"console: http://localhost:{port}/ (this machine only)"]
         name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        crosses = "" if host in THIS_MACHINE else "; page and token cross the network readable"
+        crosses = "" if host in THIS_MACHINE else "; page and token are sent unencrypted"
         return [f"console: http://{name}:{port}/#{token}",
-                f"whoever has this address may command the robot{crosses}"]
+                f"everyone who has this address can command the robot{crosses}"]
 
     async def _watch(self) -> None:
         due = dict.fromkeys(("state", "checks", "machine", "images", "parameters"), 0.0)
@@ -155,7 +156,7 @@ class ConsoleNode(ManagedNode):
         while True:
             try:
                 self._look(due)
-            except Exception:  # a mistake of ours: the page lives on, and says so
+            except Exception:  # a bug: the page continues, and says so
                 self.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)
             await asyncio.sleep(PERIOD if self._server.sessions or self._hands.pressing else ALONE)
 
@@ -173,7 +174,7 @@ class ConsoleNode(ManagedNode):
 
         scene.poll(now_ns)
         executor = scene.executor
-        texts, chunks, scene.texts, scene.chunks = scene.texts, scene.chunks, [], []  # a mistake below happens once
+        texts, chunks, scene.texts, scene.chunks = scene.texts, scene.chunks, [], []  # a bug below is reported once
         for text in texts:
             self._hands.heard(text)
         for chunk, came in chunks:
@@ -228,7 +229,7 @@ class ConsoleNode(ManagedNode):
                         session.put(kind, data)
 
     async def _ask_parameters(self) -> None:
-        """Those that decide how the executor blends."""
+        """Ask for the parameters that define how the executor blends."""
         try:
             request = GetParameters.Request(names=BLENDED)
             answer = await self._hands.ask(self._asked_parameters, request, "executor_node")
@@ -237,7 +238,7 @@ class ConsoleNode(ManagedNode):
         values = map(parameter_value_to_python, answer.values)
         self._traces.take_parameters({n: v for n, v in zip(BLENDED, values, strict=False) if v is not None})
 
-    # What the page shows
+    # Data of the page
 
     def _greeting(self, session: Session) -> str:
         traces = {"samples": list(self._traces.samples), "chunks": list(self._traces.chunks)}
@@ -258,7 +259,7 @@ class ConsoleNode(ManagedNode):
             "cameras": {name: {"trouble": plain(picture.trouble, 200)} for name, picture in scene.pictures.items()},
         }  # fmt: skip
 
-    # What the page asks for
+    # Requests of the page
 
     def _press(self, session: Session) -> None:
         if not self._hands.pressing:
@@ -266,12 +267,12 @@ class ConsoleNode(ManagedNode):
         self._hands.press()
 
     async def _do(self, session: Session, wish: dict[str, Any]) -> str:
-        """Of an armed session. Raises InputError for what is refused."""
+        """A request of an armed session. Raises InputError to refuse it."""
         hands, who, what = self._hands, session.name, wish["do"]
         executor = self._scene.executor
         current = executor.instruction if executor else ""
         if what in _STARTS and (old := time.monotonic() - _number(wish, "seen", time.monotonic())) > OLD:
-            raise InputError(f"{what}: asked by a page that showed what was {old:.0f} s before; ask again")
+            raise InputError(f"{what}: requested by a page that showed data {old:.0f} s old; try again")
         if what == "start":
             return await hands.start(who, _text(wish, "text"), _seconds(wish))
         if what == "resume":

@@ -25,10 +25,11 @@ _NOT_ACTIVE = "the simulation is not active"
 @dataclass(frozen=True)
 class SimParameters(NodeParameters):
     autostart: bool = parameter(True, "configure and activate by itself, as a robot's driver does", read_only=True)
-    seed: int = parameter(0, "where the cubes lie; taken by ~/reset", low=0, high=2**31 - 1, live=True)
-    task: str = parameter("", "what success is judged by; empty: the instruction; taken by ~/reset", live=True)
+    seed: int = parameter(0, "layout of the cubes; read by ~/reset", low=0, high=2**31 - 1, live=True)
+    task: str = parameter("", "instruction by which success is judged; empty: the one on the topic; read by "
+                              "~/reset", live=True)
     foreign_images: bool = parameter(
-        False, "draw the cubes of another layout (a control experiment); taken by ~/reset", live=True
+        False, "draw the cubes of another layout (a control experiment); read by ~/reset", live=True
     )
     lockstep: bool = parameter(False, "simulated time on /clock, waiting for commands and chunks, instead of real time")
     clock: bool = parameter(False, "publish /clock in real time too, for nodes with use_sim_time")
@@ -39,22 +40,23 @@ class SimParameters(NodeParameters):
         60.0, "wall time to wait for a command or a chunk; lockstep only", unit="s", low=1.0, high=3600.0
     )
     time_limit: float = parameter(
-        0.0, "simulated time after which a run ends, or with success; 0: never; lockstep only; taken by ~/reset",
+        0.0, "simulated time after which a run ends unless it succeeds earlier; 0: never; lockstep only; read by "
+             "~/reset",
         unit="s", low=0.0, high=3600.0, live=True,
     )  # fmt: skip
     hold: bool = parameter(
-        False, "with success time stands still until ~/run; lockstep only; taken by ~/reset", live=True
+        False, "at success, time stands still until ~/run; lockstep only; read by ~/reset", live=True
     )
     rest: float = parameter(
-        0.0, "simulated time from success until `hold` takes effect; lockstep only; taken by ~/reset",
+        0.0, "simulated time from success until `hold` takes effect; lockstep only; read by ~/reset",
         unit="s", low=0.0, high=60.0, live=True,
     )  # fmt: skip
-    chunks: bool = parameter(True, "images wait for a chunk; false where no policy steers; lockstep only")
+    chunks: bool = parameter(True, "wait for a chunk after images; false if no policy commands; lockstep only")
     acknowledged: bool = parameter(
-        False, "images wait until every subscriber has received them, for a recorder; lockstep only"
+        False, "wait until every subscriber has received the images, for a recorder; lockstep only"
     )
     disturbance: float = parameter(
-        0.0, "standard deviation of a smooth error of the arm's motors; taken by ~/reset",
+        0.0, "standard deviation of a smooth error of the arm's motors; read by ~/reset",
         unit="rad", low=0.0, high=0.2, live=True,
     )  # fmt: skip
 
@@ -64,8 +66,8 @@ class SimNode(ManagedNode):
 
     Publishes joint states, images and camera_info as the robot file says, robot_description, /tf and /tf_static,
     `~/task` and `~/success`, in lockstep `/clock`; for demonstrators `~/cubes` (in lockstep while it runs). Takes
-    commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) takes those
-    parameters that say so; `~/run` (std_srvs/SetBool) runs or pauses a lockstep.
+    commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) reads the parameters
+    marked so; `~/run` (std_srvs/SetBool) runs or pauses a simulation in lockstep.
     """
 
     def __init__(self) -> None:
@@ -94,7 +96,7 @@ class SimNode(ManagedNode):
                 if group.interface == "float64_multi_array":
                     raise InputError(f"group {group.name}: float64_multi_array carries no stamp, lockstep needs one")
             self._loop = LockstepLoop(stage, values.image_rate, values.patience, values.chunks, values.acknowledged)
-            from vla_ros.msg import ExecutorStatus  # a simulation in real time needs no messages of our own
+            from vla_ros.msg import ExecutorStatus  # a simulation in real time does not need our own messages
 
             answered = self._loop.chunk_answered
             self.create_subscription(
@@ -122,7 +124,7 @@ class SimNode(ManagedNode):
             self._loop.instruct(text)
 
     def _reset_world(self) -> None:
-        """Take the parameters and start over; in the world's thread, or before it runs."""
+        """Read the parameters and start again; in the world's thread, or before it runs."""
         values, loop = self.parameters, self._loop
         if isinstance(loop, LockstepLoop):
             loop.end("reset")
@@ -141,7 +143,7 @@ class SimNode(ManagedNode):
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         loop = self._loop
         if not isinstance(loop, LockstepLoop):
-            response.success, response.message = False, "only a simulation in lockstep is run and paused"
+            response.success, response.message = False, "only a simulation in lockstep can be run and paused"
             return response
         response.success = loop.ask(loop.begin if request.data else lambda: loop.end("pause"))
         response.message = str(loop.runs) if response.success else _NOT_ACTIVE

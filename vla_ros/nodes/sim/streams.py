@@ -24,7 +24,7 @@ from vla_ros.sim.world import World
 
 
 def check_robot(robot: RobotSpec, world: World) -> None:
-    """Raises InputError where the robot file asks for what the simulator does not have."""
+    """Raises InputError if the robot file needs something that the simulator does not have."""
     if sorted(robot.joint_names) != sorted(world.joint_names):
         raise InputError(f"robot {robot.name}: joints {robot.joint_names}, the simulator has {world.joint_names}")
     if len(robot.joint_state_topics) > 1:
@@ -33,7 +33,7 @@ def check_robot(robot: RobotSpec, world: World) -> None:
         raise InputError(f"robot {robot.name}: prefixes of joints, the simulator has none")
     if group := robot.tool_group:
         raise InputError(f"robot {robot.name}: command group {group.name} has interface {group.interface}, the "
-                         "simulator's arm takes joint positions alone")
+                         "simulator's arm takes only joint positions")
     for name in robot.camera_names:
         if name not in world.cameras:
             raise InputError(f"robot {robot.name}: camera {name!r}, the simulator has {world.cameras}")
@@ -46,7 +46,7 @@ def check_robot(robot: RobotSpec, world: World) -> None:
 
 
 class Commands:
-    """The newest command of every group, and the condition that is notified when one comes."""
+    """The newest command of every group, and a condition that is notified when one arrives."""
 
     def __init__(self, node: Node, robot: RobotSpec, world: World) -> None:
         self._groups = robot.groups
@@ -85,17 +85,17 @@ class Commands:
         return max(self._stamps.values(), default=-1)
 
     def apply(self, targets: np.ndarray) -> np.ndarray:
-        """`targets` (6,), rad, in the world's order, with the commands that have come written over them."""
+        """`targets` (6,), rad, in the world's order, updated with the commands that have arrived."""
         with self.arrived:
             if len(self._positions) < len(self._groups):
-                return targets  # an arm that moves before its gripper has a command is half a robot
+                return targets  # the arm does not move before the gripper has a command too
             result = targets.copy()
             result[self._order] = np.concatenate([self._positions[group.name] for group in self._groups])
             return result
 
 
 class StatePublisher:
-    """Joint states of a world, and what viewers need besides: robot_description, /tf and /tf_static."""
+    """Joint states of a world, and for viewers robot_description, /tf and /tf_static."""
 
     def __init__(self, node: Node, robot: RobotSpec, world: World, depth: int = 10) -> None:
         qos = sensor_qos(reliable=True, depth=depth)
@@ -114,7 +114,7 @@ class StatePublisher:
 
 
 class CubePublisher:
-    """Where the cubes are, as a motion capture system would say it. For demonstrators; no policy sees it."""
+    """Positions of the cubes, as a motion capture system would give them. For demonstrators; no policy gets them."""
 
     def __init__(self, node: Node) -> None:
         self._publisher = node.create_publisher(MultiDOFJointState, "~/cubes", sensor_qos(reliable=True, depth=10))
@@ -131,7 +131,7 @@ class CubePublisher:
 
 
 def read_cubes(message: MultiDOFJointState) -> dict[str, np.ndarray]:
-    """What `CubePublisher` wrote, as `World.place` takes it: colour -> (7,)."""
+    """A message of `CubePublisher` for `World.place`: colour -> (7,)."""
     poses = {}
     for name, pose in zip(message.joint_names, message.transforms, strict=True):
         place, turn = pose.translation, pose.rotation
@@ -142,8 +142,8 @@ def read_cubes(message: MultiDOFJointState) -> dict[str, np.ndarray]:
 class CameraPublisher:
     """Images and CameraInfo of one camera.
 
-    The robot file says whether its topic carries raw or compressed images; raw ones are offered compressed too, on
-    `TOPIC/compressed`, and encoded only while there is a subscriber.
+    The robot file says whether its topic carries raw or compressed images; raw ones are also available compressed, on
+    `TOPIC/compressed`, encoded only while there is a subscriber.
     """
 
     def __init__(self, node: Node, camera: Camera, view: World) -> None:
@@ -167,7 +167,7 @@ class CameraPublisher:
         self._info.header.frame_id = self._frame
 
     def publish(self, view: World, stamp: int) -> None:
-        """Draw what the view shows and publish it; in the thread that owns the view."""
+        """Draw the view and publish it; in the thread that owns the view."""
         rgb = view.render(self.camera.name, self.camera.width, self.camera.height)
         if self._raw is not None:
             self._raw.publish(image_message(Image, rgb, stamp, self._frame))

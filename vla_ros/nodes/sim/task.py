@@ -15,11 +15,11 @@ from vla_ros.sim.world import World
 class TaskWatch:
     """Follows the instruction, judges the world, publishes `~/task` and `~/success`.
 
-    `~/success` (std_msgs/Bool) is what a RunInstruction goal waits for. `~/task` (diagnostic_msgs/DiagnosticArray)
-    says the same in words, with the figures beside it. One thread owns a watch.
+    `~/success` (std_msgs/Bool) is for RunInstruction goals. `~/task` (diagnostic_msgs/DiagnosticArray) gives the
+    details. One thread owns a watch.
 
     Attributes:
-        override: what to judge by instead of the instruction; empty for the instruction.
+        override: judge by this instead of the instruction; "": by the instruction.
     """
 
     def __init__(self, node: Node) -> None:
@@ -36,7 +36,7 @@ class TaskWatch:
         return self._tracker is not None and self._tracker.succeeded
 
     def follow(self, instruction: str, world: World) -> None:
-        """A new instruction: judge by it from now on; empty: by none."""
+        """Judge by a new instruction from now on; "": by none."""
         self._instruction = instruction
         if not self.override:
             self.restart(world)
@@ -54,14 +54,14 @@ class TaskWatch:
         self._success_publisher.publish(Bool(data=False))
 
     def update(self) -> bool:
-        """Look at the world once a control period; True when success has just come."""
+        """Check the world once per control period; True if the task has just succeeded."""
         if self._tracker is None or self._tracker.succeeded or not self._tracker.update():
             return False
         self._success_publisher.publish(Bool(data=True))
         return True
 
     def publish(self, world: World, stamp: int, error: str = "", **figures: str) -> None:
-        """`error` is what the simulation itself stumbled over; `figures` are added to the values."""
+        """`error`: of the simulation itself; `figures` are added to the values."""
         tracker = self._tracker
         values = {"instruction": self._instruction, "success": str(self.succeeded).lower(), **figures}
         if tracker is not None:
