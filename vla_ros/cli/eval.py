@@ -37,7 +37,7 @@ TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0}  # s of simulated time
 
 @dataclass(frozen=True)
 class Episode:
-    """What is to be tried: the layout's seed, what the policy is told, and what success is judged by."""
+    """An episode to run: the layout's seed, the policy's instruction, and the one by which success is judged."""
 
     seed: int
     kind: str
@@ -48,7 +48,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an episode; `time` in s of simulated time."""
+    """Result of an episode; `time` in s of simulated time."""
 
     episode: Episode
     success: bool
@@ -123,7 +123,7 @@ def episodes(
 
 
 def run_expert(plan: Sequence[Episode]) -> Iterator[Outcome]:
-    """The scripted expert in the bare simulator, as a yardstick."""
+    """The scripted expert in the simulator without ROS, for comparison."""
     from vla_ros.sim.expert import Expert
     from vla_ros.sim.tasks import SuccessTracker, parse_instruction
     from vla_ros.sim.world import World

@@ -1,4 +1,5 @@
-"""Let a leader arm take over from the policy, or give back: whatever publishes on `takeover_topic` of executor_node.
+"""Let a leader arm (or another source on `takeover_topic` of executor_node) take over from the policy, or give control
+back.
 
     vla-ros takeover
     vla-ros takeover --end
@@ -14,7 +15,8 @@ from vla_ros.core.text import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--end", action="store_true", help="give back: the policy goes on with what it sees then")
+    parser.add_argument("--end", action="store_true", help="give control back: the policy continues with new "
+                                                           "observations")
     options.namespace(parser)
     options.wait(parser, "for the executor")
 
@@ -28,7 +30,7 @@ def main(args: argparse.Namespace) -> int:
         client = graph.node.create_client(SetBool, "executor_node/take_over")
         if not graph.wait_until(client.service_is_ready, args.wait):
             name = graph.full_name("executor_node")
-            raise InputError(f"{name} does not answer within {args.wait:g} s, expected it to be configured")
+            raise InputError(f"{name} did not answer within {args.wait:g} s, expected it to be configured")
         answer = graph.call(client, SetBool.Request(data=not args.end))
     if not answer.success:
         raise InputError(answer.message)
