@@ -194,7 +194,7 @@ def test_the_table_stays_short(tmp_path, capsys):
     path = odd.write(tmp_path / "d", lengths=(20,) * 15, columns={"timestamp": np.arange(300).astype(np.float32)})
     assert main(["dataset", "check", str(path), "--rows-only"]) == 1
     out = capsys.readouterr().out
-    assert "5 more" in out and "the pictures were left out" in out
+    assert "5 more" in out and "the images were not checked" in out
 
 
 def test_training_begins_with_it(spoilt, tmp_path):

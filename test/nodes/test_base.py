@@ -122,7 +122,7 @@ def test_qos_of_single_topics_comes_from_parameters_and_no_other_topic_has_it(co
         (OTHER + "depth", 0, "0, expected 1 to"),
         (OTHER + "depth", "5", "'5', expected 1 to"),
         (OTHER + "dept", 5, "expected one of history, depth, reliability, durability"),
-        ("qos_overrides./e_stop.subscription.reliability", "reliable", "safety rests on the QoS of e_stop"),
+        ("qos_overrides./e_stop.subscription.reliability", "reliable", "safety depends on the QoS of e_stop"),
     ],
 )
 def test_a_qos_override_that_cannot_be_honoured_is_refused(context, name, value, said):

@@ -189,15 +189,15 @@ def test_what_the_page_asks_is_done(context, tmp_path):
         state = await until(socket, "state", lambda item: item["executor"]["instruction"] == "")
         assert state["paused"] == "go <b>" and peer.texts == ["go <b>", ""]
         assert [entry["text"] for entry in state["history"]] == ["go <b>"]
-        assert "asked by a page" in (await ask(socket, do="resume", seen=state["at"] - 60))["text"]
+        assert "requested by a page" in (await ask(socket, do="resume", seen=state["at"] - 60))["text"]
         assert peer.texts == ["go <b>", ""]
         assert (await ask(socket, do="resume", seen=state["at"]))["good"]
         state = await until(socket, "state", lambda item: item["executor"]["instruction"] == "go <b>")
         assert state["paused"] == "" and "empty" in (await ask(socket, do="resume"))["text"]
         # What is not there, and what nobody offers.
-        assert "nobody answers" in (await ask(socket, do="record"))["text"]
-        assert "no recording" in (await ask(socket, do="outcome", outcome="success"))["text"]
-        assert "nobody answers" in (await ask(socket, do="change", node="policy_node", transition="activate"))["text"]
+        assert "no answer" in (await ask(socket, do="record"))["text"]
+        assert "is not recording" in (await ask(socket, do="outcome", outcome="success"))["text"]
+        assert "no answer" in (await ask(socket, do="change", node="policy_node", transition="activate"))["text"]
         assert "expected one of" in (await ask(socket, do="change", node="sim_node", transition="activate"))["text"]
         assert "not known here" in (await ask(socket, do="dance"))["text"]
 
@@ -239,7 +239,7 @@ def test_what_cannot_be_offered_is_refused(context, tmp_path):
     assert fourth.trigger_configure() == TransitionCallbackReturn.SUCCESS
     address, warning = fourth.addresses(8080)
     assert len(fourth._server.listen.token) > 20 and address.endswith(f":8080/#{fourth._server.listen.token}")
-    assert "may command the robot" in warning
+    assert "can command the robot" in warning
     (tmp_path / "token").write_text("s3cret\n")
     fifth = console(context, token_file=str(tmp_path / "token"))
     assert fifth.trigger_configure() == TransitionCallbackReturn.SUCCESS

@@ -42,7 +42,7 @@ from vla_ros.sim.tasks import Task, TaskKind
 from vla_ros.sim.world import World
 from vla_ros.sim.worlds import check_kinds, check_sensors, world_of
 
-_ROTATION = "rotation_6d_columns"  # of a hand that points down: no angles, which are ambiguous there
+_ROTATION = "rotation_6d_columns"  # no angles, which are ambiguous for a hand that points down
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
 
 
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
         if args.cameras:
             raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
         if args.space != "joint":
-            raise InputError(f"--space {args.space} with --bags, expected joint: a bag holds the commands of joints")
+            raise InputError(f"--space {args.space} with --bags, expected joint: a bag contains joint commands")
         return _record_bags(args)
     if args.space == "tool" and robot.tool is None:
         raise InputError(f"--space tool, robot {robot.name} has no `tool`; expected --space joint")
@@ -108,7 +108,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 class ToolPoses:
-    """What the simulated robot's joint targets are for its tool, by forward kinematics.
+    """Converts the simulated robot's joint targets to poses of its tool, by forward kinematics.
 
     Attributes:
         columns: of the actions.
@@ -134,7 +134,7 @@ def _record_bags(args: argparse.Namespace) -> int:
     if args.seed >= _BAG_SEEDS:
         raise InputError(f"--seed {args.seed}, expected 0 to {_BAG_SEEDS - 1} with --bags")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise InputError(f"{args.out}: holds something already, expected a new folder")
+        raise InputError(f"{args.out}: is not empty, expected a new folder")
     from vla_ros.graph.demonstrations import DISTURBANCE, DemonstrationGraph
 
     args.out.mkdir(parents=True, exist_ok=True)

@@ -45,7 +45,7 @@ TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0, "drive": 30.0}  # s of
 
 @dataclass(frozen=True)
 class Episode:
-    """What is to be tried: the layout's seed, what the policy is told, and what success is judged by."""
+    """An episode to run: the layout's seed, the policy's instruction, and the one by which success is judged."""
 
     seed: int
     kind: str
@@ -56,7 +56,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an episode; `time` in s of simulated time."""
+    """Result of an episode; `time` in s of simulated time."""
 
     episode: Episode
     success: bool

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a checkpoint folder or a policy file")
     parser.add_argument("--to", choices=("lerobot", *GRAPHS, "torchscript"), required=True, help="format to write")
     options.output(parser, "folder to write, which must be new", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
+    parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, if the checkpoint has none")
     graphs = parser.add_argument_group("of graphs")
     options.robot(graphs, default="so101")
     options.num_steps(graphs)
@@ -32,8 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     if args.to == "torchscript":
-        raise InputError("--to torchscript: torch has given it up (torch.jit is deprecated); expected pt2, which "
-                         "torch.export writes and libtorch runs")
+        raise InputError("--to torchscript: torch has deprecated it (torch.jit); expected pt2, which torch.export "
+                         "writes and libtorch runs")
     if args.to in GRAPHS:
         return _graphs(args)
     from vla_ros.policies import registry

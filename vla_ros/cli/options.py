@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Text as it was written, and after each option its default, where the text does not tell it."""
+    """Help with the text as written, and the default after each option whose text does not give it."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         words = action.help or ""

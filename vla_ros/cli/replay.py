@@ -106,10 +106,10 @@ def _publish(args: argparse.Namespace) -> int:
 
 
 class SessionPredictor:
-    """A checkpoint as the evaluation needs it; each chunk has its own noise, so that order does not matter."""
+    """A checkpoint for the evaluation; each chunk has its own noise, so that the order does not matter."""
 
     def __init__(self, name: str, session: "PolicySession", measure: JointMeasure) -> None:
-        """`measure`: what of its chunks is compared."""
+        """`measure`: which part of its chunks is compared."""
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
         self.n_obs_steps = 1 - min(min(offsets) for offsets in session.processor.steps().values())
@@ -187,7 +187,7 @@ def _overlay(
 
 
 def print_tables(evaluations: Sequence[Evaluation], console: Terminal) -> None:
-    """Mean absolute error by joint, by time ahead and by instruction."""
+    """Print the mean absolute error by joint, by time ahead and by instruction."""
     one = evaluations[0]
     console.print(
         f"{len(one.errors)} chunks of {len(np.unique(one.episodes))} episodes; mean |predicted - executed|, "

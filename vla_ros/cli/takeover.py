@@ -50,7 +50,7 @@ def _ask(args: argparse.Namespace) -> int:
         client = graph.node.create_client(SetBool, "executor_node/take_over")
         if not graph.wait_until(client.service_is_ready, args.wait):
             name = graph.full_name("executor_node")
-            raise InputError(f"{name} does not answer within {args.wait:g} s, expected it to be configured")
+            raise InputError(f"{name} did not answer within {args.wait:g} s, expected it to be configured")
         answer = graph.call(client, SetBool.Request(data=not args.end))
     if not answer.success:
         raise InputError(answer.message)

@@ -2,7 +2,7 @@
 
     ros2 run vla_ros console_node --ros-args -p robot:=so101 -p autostart:=true
 
-It listens, and commands nothing by itself. Policy and executor do not depend on it.
+It only subscribes, and commands nothing by itself. Policy and executor do not depend on it.
 """
 
 import asyncio
@@ -49,11 +49,12 @@ _STARTS = ("start", "resume", "reset", "change", "take_over")  # what may make t
 
 @dataclass(frozen=True)
 class ConsoleParameters(NodeParameters):
-    port: int = parameter(8080, "of the page; 0 takes a free one", low=0, high=65535)
-    listen: str = parameter("127.0.0.1", "address to listen on: this machine alone; any other one asks for a token")
+    port: int = parameter(8080, "port of the page; 0 takes a free one", low=0, high=65535)
+    listen: str = parameter("127.0.0.1", "address to listen on: by default this machine only; any other address "
+                                         "requires a token")
     token_file: str = parameter(
-        "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this machine "
-        "alone")
+        "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this "
+            "machine only")
     policy: str = parameter("", "checkpoint or policy file, as of policy_node: for the checks and the policy's view")
     compare: str = parameter("", "a second checkpoint or policy file, whose chunks a replay shows beside the first's")
     recordings: str = parameter("recordings", "folder in which recordings of the page are put")
@@ -145,14 +146,14 @@ class ConsoleNode(ManagedNode):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def addresses(self, port: int) -> list[str]:
-        """Where the page is, a line each."""
+        """The addresses of the page, a line each."""
         host, token = self.parameters.listen, self._server.listen.token
         if not token:
-            return [f"console: http://localhost:{port}/ (this machine alone)"]
+            return [f"console: http://localhost:{port}/ (this machine only)"]
         name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        crosses = "" if host in THIS_MACHINE else "; page and token cross the network readable"
+        crosses = "" if host in THIS_MACHINE else "; page and token are sent unencrypted"
         return [f"console: http://{name}:{port}/#{token}",
-                f"whoever has this address may command the robot{crosses}"]
+                f"everyone who has this address can command the robot{crosses}"]
 
     async def _watch(self) -> None:
         due = dict.fromkeys(("state", "checks", "machine", "images", "parameters"), 0.0)
@@ -161,7 +162,7 @@ class ConsoleNode(ManagedNode):
         while True:
             try:
                 self._look(due)
-            except Exception:  # a mistake of ours: the page lives on, and says so
+            except Exception:  # a bug: the page continues, and says so
                 self.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)
             await asyncio.sleep(PERIOD if self._server.sessions or self._hands.pressing else ALONE)
 
@@ -179,7 +180,7 @@ class ConsoleNode(ManagedNode):
 
         scene.poll(now_ns)
         executor = scene.executor
-        texts, chunks, scene.texts, scene.chunks = scene.texts, scene.chunks, [], []  # a mistake below happens once
+        texts, chunks, scene.texts, scene.chunks = scene.texts, scene.chunks, [], []  # a bug below is reported once
         for text in texts:
             self._hands.heard(text)
         for chunk, came in chunks:
@@ -248,7 +249,7 @@ class ConsoleNode(ManagedNode):
             self._source = {"topic": plain(topic, 120), "there": self.count_publishers(topic) > 0}
         self._traces.take_parameters(known)
 
-    # What the page shows
+    # Data of the page
 
     def _greeting(self, session: Session) -> str:
         traces = {"samples": list(self._traces.samples), "chunks": list(self._traces.chunks)}
@@ -270,7 +271,7 @@ class ConsoleNode(ManagedNode):
             "cameras": {name: {"trouble": plain(picture.trouble, 200)} for name, picture in scene.pictures.items()},
         }  # fmt: skip
 
-    # What the page asks for
+    # Requests of the page
 
     def _press(self, session: Session) -> None:
         if not self._hands.pressing:
@@ -278,7 +279,7 @@ class ConsoleNode(ManagedNode):
         self._hands.press()
 
     async def _do(self, session: Session, wish: dict[str, Any]) -> str:
-        """Of an armed session. Raises InputError for what is refused."""
+        """A request of an armed session. Raises InputError to refuse it."""
         hands, who, what = self._hands, session.name, wish["do"]
         executor = self._scene.executor
         current = executor.instruction if executor else ""

@@ -43,14 +43,15 @@ class SimParameters(NodeParameters):
         60.0, "wall time to wait for a command or a chunk; lockstep only", unit="s", low=1.0, high=3600.0
     )
     time_limit: float = parameter(
-        0.0, "simulated time after which a run ends, or with success; 0: never; lockstep only; taken by ~/reset",
+        0.0, "simulated time after which a run ends unless it succeeds earlier; 0: never; lockstep only; read by "
+             "~/reset",
         unit="s", low=0.0, high=3600.0, live=True,
     )  # fmt: skip
     hold: bool = parameter(
-        False, "with success time stands still until ~/run; lockstep only; taken by ~/reset", live=True
+        False, "at success, time stands still until ~/run; lockstep only; read by ~/reset", live=True
     )
     rest: float = parameter(
-        0.0, "simulated time from success until `hold` takes effect; lockstep only; taken by ~/reset",
+        0.0, "simulated time from success until `hold` takes effect; lockstep only; read by ~/reset",
         unit="s", low=0.0, high=60.0, live=True,
     )  # fmt: skip
     chunks: bool = parameter(True, "images wait for a chunk; false where no policy steers; lockstep only")
@@ -59,7 +60,7 @@ class SimParameters(NodeParameters):
         low=0.0, high=100.0,
     )  # fmt: skip
     acknowledged: bool = parameter(
-        False, "images wait until every subscriber has received them, for a recorder; lockstep only"
+        False, "wait until every subscriber has received the images, for a recorder; lockstep only"
     )
     environment: str = parameter(
         "", "a gymnasium environment instead of the simulated robot, for example aloha/transfer_cube; lockstep only"
@@ -78,8 +79,8 @@ class SimNode(ManagedNode):
     Publishes joint states, odometry, images, camera_info and further sensors as the robot file says, robot_description,
     /tf and /tf_static,
     `~/task` and `~/success`, in lockstep `/clock`; for demonstrators `~/cubes` (in lockstep while it runs). Takes
-    commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) takes those
-    parameters that say so; `~/run` (std_srvs/SetBool) runs or pauses a lockstep.
+    commands of the robot file's groups and `instruction`. Services: `~/reset` (std_srvs/Trigger) reads the parameters
+    marked so; `~/run` (std_srvs/SetBool) runs or pauses a simulation in lockstep.
     """
 
     def __init__(self) -> None:
@@ -171,7 +172,7 @@ class SimNode(ManagedNode):
             self._loop.instruct(text)
 
     def _reset_world(self) -> None:
-        """Take the parameters and start over; in the world's thread, or before it runs."""
+        """Read the parameters and start again; in the world's thread, or before it runs."""
         values, loop = self.parameters, self._loop
         if isinstance(loop, LockstepLoop):
             loop.end("reset")
@@ -193,7 +194,7 @@ class SimNode(ManagedNode):
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         loop = self._loop
         if not isinstance(loop, LockstepLoop):
-            response.success, response.message = False, "only a simulation in lockstep is run and paused"
+            response.success, response.message = False, "only a simulation in lockstep can be run and paused"
             return response
         response.success = loop.ask(loop.begin if request.data else lambda: loop.end("pause"))
         response.message = str(loop.runs) if response.success else _NOT_ACTIVE

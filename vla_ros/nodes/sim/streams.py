@@ -47,7 +47,7 @@ def check_robot(robot: RobotSpec, world: Simulated) -> None:
 
 
 class Commands:
-    """The newest command of every group, and the condition that is notified when one comes."""
+    """The newest command of every group, and a condition that is notified when one arrives."""
 
     def __init__(self, node: Node, robot: RobotSpec, world: Simulated) -> None:
         self._groups = robot.groups
@@ -94,7 +94,7 @@ class Commands:
         control period: a base that has not been commanded for half a second is told to stand, as by its driver."""
         with self.arrived:
             if len(self._positions) < len(self._groups):
-                return targets  # an arm that moves before its gripper has a command is half a robot
+                return targets  # the arm does not move before the gripper has a command too
             result = targets.copy()
             result[self._order] = np.concatenate([self._positions[group.name] for group in self._groups])
             self._quiet += 1
@@ -156,8 +156,8 @@ def read_cubes(message: MultiDOFJointState) -> dict[str, np.ndarray]:
 class CameraPublisher:
     """Images and CameraInfo of one camera.
 
-    The robot file says whether its topic carries raw or compressed images; raw ones are offered compressed too, on
-    `TOPIC/compressed`, and encoded only while there is a subscriber.
+    The robot file says whether its topic carries raw or compressed images; raw ones are also available compressed, on
+    `TOPIC/compressed`, encoded only while there is a subscriber.
     """
 
     def __init__(self, node: Node, camera: Camera, view: Simulated | None) -> None:

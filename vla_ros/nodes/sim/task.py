@@ -16,11 +16,11 @@ from vla_ros.sim.tasks import SuccessTracker, parse_instruction
 class TaskWatch:
     """Follows the instruction, judges the world, publishes `~/task` and `~/success`.
 
-    `~/success` (std_msgs/Bool) is what a RunInstruction goal waits for. `~/task` (diagnostic_msgs/DiagnosticArray)
-    says the same in words, with the figures beside it. One thread owns a watch.
+    `~/success` (std_msgs/Bool) is for RunInstruction goals. `~/task` (diagnostic_msgs/DiagnosticArray) gives the
+    details. One thread owns a watch.
 
     Attributes:
-        override: what to judge by instead of the instruction; empty for the instruction.
+        override: judge by this instead of the instruction; "": by the instruction.
     """
 
     def __init__(self, node: Node) -> None:
@@ -58,7 +58,7 @@ class TaskWatch:
         return SuccessTracker(parse_instruction(text, world.kinds), world)
 
     def update(self) -> bool:
-        """Look at the world once a control period; True when success has just come."""
+        """Check the world once per control period; True if the task has just succeeded."""
         if self._tracker is None or self._tracker.succeeded or not self._tracker.update():
             return False
         self._success_publisher.publish(Bool(data=True))
