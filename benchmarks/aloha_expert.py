@@ -1,7 +1,7 @@
 """A scripted expert of gym-aloha's transfer cube: joint targets for a seed, by inverse kinematics.
 
-It knows where the cube is, because the environment draws that from the seed. The right arm takes the cube from above and
-lifts it to the middle; the left arm comes from its side and takes hold of it.
+It knows where the cube is, because the environment draws that from the seed. The right arm takes the cube from above
+and lifts it to the middle; the left arm comes from its side and takes hold of it.
 """
 
 from pathlib import Path
