@@ -1,7 +1,7 @@
-"""A scripted expert of gym-aloha's transfer cube: joint targets for a seed, by inverse kinematics over its own model.
+"""A scripted expert of gym-aloha's transfer cube: joint targets for a seed, by inverse kinematics.
 
-It knows where the cube is, because the environment draws that from the seed. The right arm takes the cube from above and
-lifts it to the middle; the left arm comes from its side and takes hold of it.
+It knows where the cube is, because the environment draws that from the seed. The right arm takes the cube from above
+and lifts it to the middle; the left arm comes from its side and takes hold of it.
 """
 
 from pathlib import Path
@@ -67,7 +67,7 @@ class Expert:
         return np.stack([np.interp(every, times, column) for column in np.stack(rows).T], axis=1)
 
     def _inverse(self, side: str, place: np.ndarray, rotation: np.ndarray, guess: np.ndarray) -> np.ndarray:
-        """(6,) rad: between the finger tips at `place` (3,), turned by `rotation`; damped least squares from `guess`."""
+        """(6,) rad: the finger tips around `place` (3,), turned by `rotation`; damped least squares from `guess`."""
         model, data = self._model, self._data
         names = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
         joints = [model.joint(f"vx300s_{side}/{name}") for name in names]

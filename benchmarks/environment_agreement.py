@@ -118,7 +118,8 @@ def targets(environment: Environment, seed: int, steps: int) -> np.ndarray:
 def assets(python: str) -> Path:
     """gym-aloha's models, in the environment of that interpreter."""
     code = "import importlib.util as u; print(u.find_spec('gym_aloha').submodule_search_locations[0])"
-    return Path(subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()) / "assets"
+    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return Path(found) / "assets"
 
 
 def main() -> None:
