@@ -8,8 +8,9 @@ from vla_ros.sim.demonstrations import FPS, Recording, demonstrate
 from vla_ros.sim.driving import Driver, clearance
 from vla_ros.sim.progress import Progress
 from vla_ros.sim.room import BASE_RADIUS
-from vla_ros.sim.room_world import RoomWorld
+from vla_ros.sim.room_world import FOLDED, RoomWorld
 from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
+from vla_ros.sim.worlds import expert_of
 
 LIMITS = np.array([[joint.velocity, joint.acceleration] for joint in RobotSpec.load("lekiwi_sim").joints[6:]])
 
@@ -32,6 +33,35 @@ def test_it_drives_to_the_post_within_the_limits(seed):
     assert (np.abs(base) <= LIMITS[:, 0]).all()
     assert (np.abs(np.diff(base, axis=0)) / world.control_period <= LIMITS[:, 1] + 1e-9).all()
     assert np.ptp(np.array(commands)[:, :6]) == pytest.approx(np.ptp(commands[0][:6]))  # the arm stays folded
+
+
+def test_it_fetches_a_cube_in_front_of_a_stand():
+    world = RoomWorld(3)
+    task = Task(TaskKind.FETCH, "red")
+    expert, tracker = expert_of(world, task), SuccessTracker(task, world)
+    others = {colour: place for colour, place in world.cube_positions().items() if colour != "red"}
+    commands = [world.joint_positions()]
+    while not tracker.succeeded and world.time < world.time_limit:
+        commands.append(expert.command())
+        world.step(commands[-1])
+        tracker.update()
+    assert tracker.succeeded and world.held_cube() == "red" and not world.collisions
+    speeds = np.abs(np.diff(np.array(commands)[:, :6], axis=0)).max(axis=0) / world.control_period
+    assert (speeds < 2.9).all()  # no leap from driving to grasping
+    for colour, place in others.items():
+        np.testing.assert_allclose(world.cube_positions()[colour], place, atol=0.002)
+    driven = SuccessTracker(Task(TaskKind.DRIVE, "red"), world)
+    assert not driven.update()
+
+
+def test_an_arm_that_is_stretched_out_is_folded_on_the_way():
+    world = RoomWorld(0)
+    out = np.append(FOLDED + [0.3, 0.2, -0.2, 0.0, 0.5, 0.4], np.zeros(3))
+    world.reset(0, out)
+    expert = Driver(world, Task(TaskKind.DRIVE, "red"))
+    commands = np.array([expert.command() for _ in range(80)])
+    np.testing.assert_allclose(commands[0, :6], out[:6], atol=0.011)
+    np.testing.assert_allclose(commands[-1, :6], FOLDED, atol=1e-9)
 
 
 def test_clearance_is_to_the_nearest_face():

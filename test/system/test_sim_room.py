@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("mujoco", reason="MuJoCo is not installed")
 
@@ -14,6 +15,7 @@ from std_msgs.msg import Bool
 from system.support import Probe, free_domain
 
 from vla_ros.core.instruction import instruction_id
+from vla_ros.core.resources import resolve_robot
 from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.messages.decoders import decoder_of
 from vla_ros.messages.joints import base_pose, velocities
@@ -76,9 +78,12 @@ def free_ahead() -> int:
 
 def test_it_drives_a_metre_and_an_e_stop_brakes_it(tmp_path: Path):
     seed = free_ahead()
-    with Room(tmp_path, "lekiwi_sim", domain=free_domain()) as room:
+    data = yaml.safe_load(resolve_robot("lekiwi_sim").read_text(encoding="utf-8"))
+    data["cameras"] = data["cameras"][:1]  # a policy need not look at all of them
+    (file := tmp_path / "room.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    with Room(tmp_path / "graph", file, domain=free_domain()) as room:
         room.bring_up(probe := Probe(room.graph))
-        room.simulation.reset(seed=seed, time_limit=7.0)
+        room.simulation.reset(seed=seed, time_limit=6.4)
         room.graph.activate_when_ready("executor_node")
         room.instruct(TEXT)
         room.wait_until_steered()
@@ -99,12 +104,12 @@ def test_it_drives_a_metre_and_an_e_stop_brakes_it(tmp_path: Path):
         assert speeds[:, 0].max() == pytest.approx(SPEED, abs=0.01) and np.abs(speeds[:, 1]).max() < 0.02
         changes = np.abs(np.diff(speeds[:, 0])) / 0.01
         assert changes.max() < 1.6  # m/s²; the executor's limit is 1.0, the motors follow a little unevenly
-        assert np.abs(speeds[-100:]).max() < 0.01  # it stands, long before the end
+        assert np.abs(speeds[-60:]).max() < 0.01  # it stands, long before the end
         status = probe.last("executor_node/status")
         assert status.state == ExecutorStatus.E_STOPPED and task.values["success"] == "false"
         assert task.values["post"] == "red" and task.values["touched"] == "false"
-        assert len(run("imu/data")) == len(odometry) == 700
+        assert len(run("imu/data")) == len(odometry) == 640
         for topic in ("lidar/points", "camera/front_depth/image_raw"):
-            assert len(run(topic)) == 35, topic
+            assert len(run(topic)) == 32, topic
         read = decoder_of(room.robot.stream("lidar"), room.robot)(run("lidar/points")[-1])
-        assert read["lidar"].shape == (360, 3) and read["lidar_count"][0] > 300
+        assert read["lidar"].shape == (360, 3) and 200 < read["lidar_count"][0] <= 360  # over the walls is no return

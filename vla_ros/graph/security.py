@@ -69,7 +69,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     actions = [group.action for group in robot.groups if group.action]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
     told = [*(stream.topic for stream in graph_streams()), *LATCHED]
-    cameras = [camera.topic for camera in robot.cameras]
+    cameras = [stream.topic for stream in (*robot.cameras, *(one for one in robot.streams if one.dtype == "uint16"))]
     drawn = [f"{topic.rpartition('/')[0]}/camera_info".lstrip("/") for topic in cameras]
     drawn += [f"{camera.topic}/compressed" for camera in robot.cameras if not camera.compressed]
     everything = [*sensors, *commands, *told]

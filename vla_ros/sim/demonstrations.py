@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
-from vla_ros.sim.driving import clearance
+from vla_ros.sim.driving import clearance, goal_of
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.kinematics import forward, inverse
 from vla_ros.sim.layout import Layout
@@ -177,11 +177,11 @@ def _begin_drive(
     """As `_begin`, for a base."""
     world.reset(seed)
     start = str(rng.choice(["home", "anywhere"]))
-    post = world.post_positions()[task.colour]
+    goal = goal_of(world, task)
     while start == "anywhere":
         place = rng.uniform(-HALF_ROOM, HALF_ROOM, 2)
-        if clearance(world, place) > BASE_RADIUS + 0.03 and np.hypot(*(post - place)) > 0.6:
-            yaw = np.arctan2(*(post - place)[::-1]) + rng.uniform(-0.6, 0.6)
+        if clearance(world, place) > BASE_RADIUS + 0.03 and np.hypot(*(goal - place)) > 0.6:
+            yaw = np.arctan2(*(goal - place)[::-1]) + rng.uniform(-0.6, 0.6)
             world.reset(seed, layout=replace(world.layout, start=np.append(place, yaw)))
             break
     position = world.joint_positions()

@@ -18,8 +18,9 @@ class Progress:
         self._best, self._since_ns = np.inf, 0
 
     def left(self) -> float:
-        """m: of the tip to where it is to be, and of the cube to where it is to go; of a base to its post."""
-        if self._task.kind is TaskKind.DRIVE:
+        """m: of the tip to where it is to be, and of the cube to where it is to go; of a robot that drives, to post or
+        cube."""
+        if self._task.kind in (TaskKind.DRIVE, TaskKind.FETCH):
             return SuccessTracker(self._task, self._world).distance()
         tip, cube = self._world.tip_position(), self._world.cube_positions()[self._task.colour]
         if self._task.kind is TaskKind.TOUCH:

@@ -31,8 +31,8 @@ class RoomWorld(Simulated):
 
     joint_names = (*arm_joints(), *VELOCITIES)
     cameras = ("front", "wrist", "left", "right", "back")
-    kinds = (TaskKind.DRIVE,)
-    time_limit = 30.0
+    kinds = (TaskKind.DRIVE, TaskKind.FETCH)
+    time_limit = 40.0
     lower, upper = np.append(LOWER, -SPEED), np.append(UPPER, SPEED)
     shaken = np.array([0.0] * 6 + [2.0, 2.0, 8.0])  # m/s, m/s and rad/s
     sensors = {

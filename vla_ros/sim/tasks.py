@@ -20,6 +20,7 @@ class TaskKind(StrEnum):
     PICK = "pick"
     PUSH = "push"
     DRIVE = "drive"
+    FETCH = "fetch"
 
 
 # The first wording of each kind is the plain one, used where nothing asks for variety.
@@ -64,8 +65,16 @@ WORDINGS: dict[TaskKind, tuple[str, ...]] = {
         "head for the {colour} pole",
         "please drive to the {colour} post",
     ),
+    TaskKind.FETCH: (
+        "fetch the {colour} cube",
+        "fetch the {colour} block",
+        "get the {colour} cube",
+        "drive to the {colour} cube and get it",
+        "please fetch the {colour} cube",
+    ),
 }
 _POSTS = r"\b(?:post|pole|pillar)\b"
+_FETCHING = r"\b(?:fetch|get)\b"
 _TAKING = r"\b(?:pick|lift|grasp|grab|take|hold)\b"
 _REACHING = r"\b(?:touch|tap|reach|go to|move to|gripper on|point)\b"
 
@@ -94,6 +103,8 @@ def parse_instruction(text: str, kinds: Sequence[TaskKind] = tuple(TaskKind)) ->
         raise InputError(f"instruction {text!r}: expected exactly one of the colours {', '.join(COLOURS)}")
     if re.search(_POSTS, words):
         kind = TaskKind.DRIVE
+    elif re.search(_FETCHING, words):
+        kind = TaskKind.FETCH
     elif re.search(r"\bleft\b", words):
         kind = TaskKind.PUSH
     elif re.search(_TAKING, words):
@@ -116,6 +127,7 @@ class SuccessTracker:
     push: the cube has moved 5 cm to the robot's left (+y) and lies on the table.
     drive: the base's middle is within 35 cm of the post's and has stood for 0.5 s, and the robot has touched nothing
         on the way.
+    fetch: as pick, and the robot has touched nothing but the cube.
 
     Attributes:
         succeeded: stays true once it was.
@@ -182,6 +194,7 @@ class SuccessTracker:
             distances = {colour: float(np.linalg.norm(tip - place)) for colour, place in cubes.items()}
             nearest = min(distances, key=distances.__getitem__)
             return nearest == self.task.colour and distances[nearest] <= self.TOUCH_DISTANCE
-        if self.task.kind is TaskKind.PICK:
-            return self._lasts(bool(cube[2] - self._start[2] >= self.LIFT_HEIGHT), self.HOLD_TIME)
+        if self.task.kind in (TaskKind.PICK, TaskKind.FETCH):
+            held = self._lasts(bool(cube[2] - self._start[2] >= self.LIFT_HEIGHT), self.HOLD_TIME)
+            return held and not self.touched
         return bool(cube[1] - self._start[1] >= self.PUSH_DISTANCE and cube[2] < self._start[2] + 0.01)

@@ -9,11 +9,13 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.stream import ODOMETRY
 from vla_ros.sim.driving import Driver
 from vla_ros.sim.expert import Expert
+from vla_ros.sim.fetching import Fetcher
 from vla_ros.sim.room_world import RoomWorld
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import Task, TaskKind
 from vla_ros.sim.world import World
 
+_EXPERTS = {TaskKind.DRIVE: Driver, TaskKind.FETCH: Fetcher}
 WORLDS: tuple[type[Simulated], ...] = (World, RoomWorld)
 
 
@@ -48,7 +50,6 @@ def check_kinds(robot: str, world: type[Simulated], kinds: Collection[str]) -> N
 
 def expert_of(
     world: Simulated, task: Task, position: np.ndarray | None = None, velocity: np.ndarray | None = None
-) -> Expert | Driver:
+) -> Expert | Driver | Fetcher:
     """Who does this task; `position` and `velocity` (J,): of the last command, where there was one."""
-    kind = Driver if task.kind is TaskKind.DRIVE else Expert
-    return kind(world, task, position, velocity)
+    return _EXPERTS.get(task.kind, Expert)(world, task, position, velocity)

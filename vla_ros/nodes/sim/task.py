@@ -10,7 +10,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.simulated import Simulated
-from vla_ros.sim.tasks import SuccessTracker, parse_instruction
+from vla_ros.sim.tasks import SuccessTracker, TaskKind, parse_instruction
 
 
 class TaskWatch:
@@ -90,7 +90,7 @@ class TaskWatch:
         tracker = self._tracker
         values = {
             "kind": str(tracker.task.kind),
-            "cube" if world.base_pose() is None else "post": tracker.task.colour,
+            "post" if tracker.task.kind is TaskKind.DRIVE else "cube": tracker.task.colour,
             "distance": f"{tracker.distance():.3f}",
             "held": world.held_cube() or "",
         }
