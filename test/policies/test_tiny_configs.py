@@ -22,7 +22,7 @@ SIDE = 48  # pixels; a quarter of the work of the shipped size
 PLANS = {"act": (50, 1e-3, 1), "diffusion": (50, 1e-3, 2), "smolvla": (75, 1e-3, 2), "pi0_fast": (75, 2e-3, 1),
          "xvla": (120, 2e-3, 1), "go1": (75, 1e-3, 2), "openvla": (60, 3e-3, 1),
          "groot": (150, 2e-3, 4), "robovlms": (75, 1e-3, 1), "modular": (50, 2e-3, 2),
-         "world_model": (120, 2e-3, 1)}
+         "world_model": (90, 3e-3, 1)}
 
 
 def fresh(family):
@@ -40,7 +40,7 @@ def fresh(family):
     elif family == "modular":
         config.policy["vision"][0]["image_size"] = config.policy["vision"][1]["image"] = SIDE
     elif family == "world_model":
-        config.policy.update(image=SIDE, window=1, plans=12)
+        config.policy.update(image=SIDE, window=1, embedding=128, deterministic=128, hidden=256)
     elif family == "openvla":
         config.policy.update(stem={"image": SIDE}, layers=2)
     else:
@@ -77,7 +77,7 @@ def samples(loaded, count=4):
 def test_a_tiny_configuration_fits_a_few_samples_and_tells_instructions_apart(family, tmp_path):
     loaded = fresh(family)
     horizon = loaded.processor.horizon
-    assert horizon in (8, 12, 16)
+    assert horizon in (8, 16)
     assert sum(p.numel() for p in loaded.policy.parameters()) * 4 < 20e6
     assert loaded.processor.unknown_words("Shove the RED cube gently, shove the green") == ("shove", "gently")
     known = samples(loaded)

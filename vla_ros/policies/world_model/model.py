@@ -235,16 +235,15 @@ class WorldModel(Policy):
         return {"closeness": error, "reward": reward, "ending": ending}
 
     def _seen_again(self, batch: Batch, beliefs: Belief) -> dict[str, Tensor]:
-        """Losses of images and joints decoded from beliefs, and from what the first one imagines of the later steps."""
-        first = Belief(beliefs.h[:, 0], beliefs.s[:, 0])
-        found = [(beliefs.features, 0)]
-        if batch["state"].shape[1] > 1:
-            later = batch["actions"][:, : batch["state"].shape[1] - 1]
-            found.append((self.world.rssm.imagine(first, later).features, 1))
-        images, state = scaled(batch["images"]), batch["state"]
-        pictures = sum((self.world.decoder(f.flatten(0, 1)) - images[:, k:].flatten(0, 1)).square().mean()
-                       for f, k in found)
-        joints = sum((self.joints(f) - state[:, k:]).square().mean() for f, k in found)
+        """Losses of joints decoded from beliefs, and of the newest step's images, whose decoding is much work; and the
+        same from what the first belief imagines of the later steps."""
+        found, state = [beliefs.features], batch["state"]
+        if state.shape[1] > 1:
+            first = Belief(beliefs.h[:, 0], beliefs.s[:, 0])
+            found.append(self.world.rssm.imagine(first, batch["actions"][:, : state.shape[1] - 1]).features)
+        images = scaled(batch["images"][:, -1])
+        pictures = sum((self.world.decoder(rows[:, -1]) - images).square().mean() for rows in found)
+        joints = sum((self.joints(rows) - state[:, -rows.shape[1] :]).square().mean() for rows in found)
         return {"reconstruction": pictures, "joints": joints}
 
     def _tried(self, here: Tensor, rows: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
