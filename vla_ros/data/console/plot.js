@@ -87,7 +87,8 @@ class Plots {
     requestAnimationFrame(next => this.frame(next));
     if (document.hidden || time < this.next - 4 || this.offset === null) return;
     const begin = performance.now(), now = this.now();
-    const from = now - this.span, to = now + (this.recorded ? this.span / 3 : Math.min(FUTURE, this.span / 3));
+    const from = this.recorded ? Math.max(now - 0.6 * this.span, -0.2) : now - this.span;
+    const to = this.recorded ? from + this.span : now + Math.min(FUTURE, this.span / 3);
     const samples = this.samples.filter(one => one.t >= from - 0.2 && one.t <= (this.recorded ? to : now));
     const chunks = [...this.chunks.values()].filter(one => one.end > from && one.t < to && one.came <= now);
     const shown = { now, from, to };

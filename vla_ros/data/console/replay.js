@@ -38,7 +38,7 @@ class Replay {
       node.previousElementSibling.hidden = !policies[index];
     });
     const scores = data.policies.map(one => `${one.name} ${(one.score * 100).toFixed(2)} %`).join(", ");
-    this.words.textContent = `Mean distance from what was done, of the joints' ranges: ${scores}. ${data.verdict}`;
+    this.words.textContent = `Mean distance from what was done, of the joints' ranges: ${scores}${data.verdict ? `; ${data.verdict}` : ""}.`;
     this.part.replaceChildren(...data.episodes.map((episode, index) => {
       const option = document.createElement("option");
       option.value = index;
