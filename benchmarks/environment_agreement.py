@@ -128,7 +128,8 @@ def main() -> None:
     parser.add_argument("--env-python", default="", help="interpreter that has its packages")
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--steps", type=int, default=100, help="of an episode of random targets")
-    parser.add_argument("--expert", action="store_true", help="the scripted expert's targets; aloha/transfer_cube only")
+    parser.add_argument("--expert", action="store_true",
+                        help="a scripted expert's targets; aloha/transfer_cube and metaworld")
     args = parser.parse_args()
     table = Table(title=f"{args.env}: through the graph, beside stepped directly")
     for name in ("seed", "steps", "largest difference of a joint", "highest reward", "through the graph", "success"):
@@ -136,17 +137,19 @@ def main() -> None:
     with Environment(args.env, args.env_python) as environment, tempfile.TemporaryDirectory() as folder:
         with ReplayedGraph(Path(folder), environment, args.env_python) as graph:
             graph.bring_up()
-            expert = Expert(assets(args.env_python), environment) if args.expert else None
+            closed_loop = args.expert and environment.benchmark.family == "metaworld"
+            expert = Expert(assets(args.env_python), environment) if args.expert and not closed_loop else None
             for seed in range(args.episodes):
                 rows = expert.plan(seed) if expert else targets(environment, seed, args.steps)
                 environment.reset(seed)
-                path, succeeded = [environment.joint_positions()], False
+                path, done = [environment.joint_positions()], []
                 for row in rows[:-1]:
-                    environment.step(row)
+                    done.append(environment.expert() if closed_loop and done else row)
+                    environment.step(done[-1])
                     path.append(environment.joint_positions())
                     if environment.success:  # it ends the episode
-                        succeeded = True
                         break
+                succeeded, rows = environment.success, np.array([*done, done[-1]])
                 success, reward = graph.play(seed, rows)
                 found = [(place, graph.measured(step)) for step, place in enumerate(path)]
                 pairs = [(a, b) for a, b in found if b is not None]

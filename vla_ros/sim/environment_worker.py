@@ -69,7 +69,52 @@ class PushT:
         return {"image": self._seen["pixels"]}
 
 
-ADAPTERS: dict[str, Any] = {"aloha": Aloha, "pusht": PushT}
+class MetaWorld:
+    """Meta-World: the hand of a Sawyer, dragged by a point in space; x, y, z and opening in m.
+
+    Its actions move that point by up to a centimetre for each axis, and pull the fingers with an effort from -1 (open)
+    to 1 (shut). Here the place of the point is commanded, and an opening that stands for the effort. The camera is
+    that of LeRobot's environment of the same tasks.
+    """
+
+    modules = ("metaworld", "packaging")
+    _WIDEST = 0.1  # m, opening that its observation calls 1
+
+    def __init__(self, task: str) -> None:
+        benchmark = importlib.import_module("metaworld").MT1(task, seed=42)
+        self.env = benchmark.train_classes[task](render_mode="rgb_array", camera_name="corner2")
+        self.env.set_task(benchmark.train_tasks[0])
+        self.env.model.cam_pos[2] = [0.75, 0.075, 0.7]
+        self.env.reset()
+        self.env._freeze_rand_vec, self.env.seeded_rand_vec = False, True
+        self._expert = importlib.import_module("metaworld.policies").ENV_POLICY_MAP[task]()
+
+    def reset(self, seed: int) -> None:
+        self.env.seed(seed)  # `reset` ignores one
+        self._seen, _ = self.env.reset()
+
+    def step(self, action: np.ndarray) -> tuple[float, bool]:
+        moved = (action[:3] - self._point()) / self.env.action_scale
+        told = np.append(moved, 1.0 - 2.0 * action[3] / self._WIDEST)
+        self._seen, reward, _, _, info = self.env.step(np.clip(told, -1.0, 1.0))
+        return reward, bool(info["success"])
+
+    def state(self) -> np.ndarray:
+        return np.append(self._seen[:3], self._WIDEST * self._seen[3])
+
+    def images(self) -> dict[str, np.ndarray]:
+        return {"corner": np.flip(self.env.render(), (0, 1))}
+
+    def expert(self) -> np.ndarray:
+        """What its scripted expert does next."""
+        told = np.clip(self._expert.get_action(self._seen), -1.0, 1.0)
+        return np.append(self._point() + self.env.action_scale * told[:3], 0.5 * self._WIDEST * (1.0 - told[3]))
+
+    def _point(self) -> np.ndarray:
+        return self.env.data.mocap_pos[0]
+
+
+ADAPTERS: dict[str, Any] = {"aloha": Aloha, "pusht": PushT, "metaworld": MetaWorld}
 
 
 def answer(env: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -79,6 +124,8 @@ def answer(env: Any, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         shapes = {name: list(picture.shape) for name, picture in pictures.items()}
         pixels = (np.ascontiguousarray(picture, dtype=np.uint8).tobytes() for picture in pictures.values())
         return {"images": shapes}, b"".join(pixels)
+    if request["do"] == "expert":
+        return {"action": np.asarray(env.expert(), dtype=float).tolist()}, b""
     reward, success = 0.0, False
     if request["do"] == "reset":
         env.reset(request["seed"])

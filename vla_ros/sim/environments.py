@@ -60,6 +60,20 @@ _ALOHA = tuple(
     for channel in (*(Channel(f"{side}_{name}") for name in _ARM), Channel(f"{side}_left_finger", **_FINGER))
 )
 
+# The ten tasks of MT10, in the words of LeRobot's metaworld_config.json, which published policies were trained with.
+_MT10 = {
+    "reach-v3": "Reach a goal position",
+    "push-v3": "Push the puck to a goal",
+    "pick-place-v3": "Pick and place a puck to a goal",
+    "door-open-v3": "Open a door with a revolving joint",
+    "drawer-open-v3": "Open a drawer",
+    "drawer-close-v3": "Push and close a drawer",
+    "button-press-topdown-v3": "Press a button from the top",
+    "peg-insert-side-v3": "Insert a peg sideways",
+    "window-open-v3": "Push and open a window",
+    "window-close-v3": "Push and close a window",
+}
+
 BENCHMARKS = {
     "aloha/transfer_cube": Benchmark(
         "aloha", "transfer_cube", "aloha.txt", "aloha_sim", 50.0, 400,
@@ -73,6 +87,12 @@ BENCHMARKS = {
         "pusht", "pusht", "pusht.txt", "pusht", 10.0, 300, "Push the T-shaped block onto the T-shaped target.",
         (Channel("x", 1000.0), Channel("y", 1000.0)), {"top": "image"},
     ),
+}  # fmt: skip
+BENCHMARKS |= {
+    f"metaworld/{task}": Benchmark(
+        "metaworld", task, "metaworld.txt", "metaworld", 80.0, 500, text,
+        tuple(Channel(name) for name in ("x", "y", "z", "gripper")), {"corner": "corner"},
+    ) for task, text in _MT10.items()
 }  # fmt: skip
 
 
@@ -148,6 +168,11 @@ class Environment:
         answer, _ = self._ask(do="step", action=(joints * self._scale + self._offset).tolist())
         self._steps += 1
         self._take(answer)
+
+    def expert(self) -> np.ndarray:
+        """(J,) what the benchmark's own scripted expert would command now, rad and m; Meta-World has one."""
+        answer, _ = self._ask(do="expert")
+        return (np.array(answer["action"]) - self._offset) / self._scale
 
     def _take(self, answer: Mapping[str, Any]) -> None:
         self._joints = (np.array(answer["state"]) - self._offset) / self._scale
