@@ -1,4 +1,4 @@
-"""What is looked at before a bag's files are given to the libraries that read them: kind, size, what they unpack to."""
+"""Checks of a bag's files before libraries read them: kind, size, unpacked size."""
 
 import shutil
 import sqlite3
@@ -18,12 +18,12 @@ _TABLES = ("topics", "messages", "message_definitions", "metadata", "schema")
 
 
 def most_of_file(path: Path, folder: str) -> int:
-    """Bytes that a .zstd file may unpack to in a folder: half of what is free, and no more than any recording would."""
+    """Bytes that a .zstd file may unpack to in a folder: half of the free space, and no more than a recording would."""
     return min(shutil.disk_usage(folder).free // 2, max(1 << 28, 1000 * path.stat().st_size))
 
 
 def check_tables(path: Path) -> None:
-    """Refuse views and computed columns in the place of an SQLite file's tables: they can go on without end."""
+    """Refuse views and computed columns in place of an SQLite file's tables: they can be endless."""
     try:
         with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
             kinds = dict(database.execute("SELECT name, type FROM sqlite_master").fetchmany(1000))

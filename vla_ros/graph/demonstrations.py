@@ -16,7 +16,7 @@ from vla_ros.graph.simulation import TaskStatus
 from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.tasks import Task
 
-REST = 1.5  # s that an episode goes on after its success, so that a policy learns to come to rest
+REST = 1.5  # s for which an episode continues after its success, so that a policy learns to come to rest
 TIME_LIMIT = 12.0  # s of simulated time
 DISTURBANCE = 0.02  # rad, of the arm's motors
 IMAGE_RATE = 10.0  # Hz, the policy's clock
@@ -26,7 +26,7 @@ _TRIES = 5
 class DemonstrationGraph(SimulatedGraph):
     """Simulator, expert and recorder, as a context.
 
-    Simulated time waits until the expert has steered and the recorder has received everything, so the same arguments
+    Simulated time waits until the expert has commanded and the recorder has received everything, so the same arguments
     give the same bags on every machine, however busy.
     """
 
@@ -52,12 +52,12 @@ class DemonstrationGraph(SimulatedGraph):
     def record(self, bag: Path, task: Task, instruction: str, seed: int, disturbance: float = 0.0) -> bool:
         """One episode in the layout of `seed` to a new bag.
 
-        The bag begins with the instruction and ends `REST` s after success. False, and no bag, where the expert does
-        not succeed in `TIME_LIMIT` s. Raises GraphError when a node or the simulation gives up.
+        The bag begins with the instruction and ends `REST` s after success. Returns False, without a bag, if the expert
+        does not succeed within `TIME_LIMIT` s. Raises GraphError if a node or the simulation fails.
 
         Args:
-            disturbance: rad; standard deviation of a smooth error of the arm's motors. The bag holds the commands, not
-                what became of them: they show how to come back (DART, Laskey et al. 2017).
+            disturbance: rad; standard deviation of a smooth error of the arm's motors. The bag contains the commands,
+                not the disturbed motion, so it shows recoveries (DART, Laskey et al. 2017).
         """
         for _ in range(_TRIES):
             self.simulation.reset(seed=seed, task=task.instruction(), hold=True, rest=REST, disturbance=disturbance)
@@ -86,9 +86,9 @@ class DemonstrationGraph(SimulatedGraph):
         return status
 
     def _lacking(self, path: Path, instruction: str, status: TaskStatus) -> str:
-        """What of the run is not in the bag, empty where nothing is lacking.
+        """What is missing in the bag, in words; "" if nothing is.
 
-        The middleware drops a message now and then where a machine is very busy; the same run is then recorded again.
+        The middleware may drop a message on a very busy machine; the same run is then recorded again.
         """
         start, run_time = int(status.values["run_start_ns"]), float(status.values["run_time"])
         with Bag(path) as bag:
