@@ -1,4 +1,4 @@
-"""Other ways to run the same policy in this process: without what makes it fast, and π0 in transformers' code."""
+"""Other ways to run the same policy in this process: without optimisations, and π0 in transformers' code."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Demonstrations: the expert at work, from many starts and with disturbances, on the policy's clock."""
+"""Demonstrations of the expert, from many starts and with disturbances, on the policy's clock."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -49,16 +49,16 @@ class Demonstration:
 def demonstrate(world: World, task: Task, kinds: Sequence[TaskKind], seed: int, picture: Picture) -> Demonstration:
     """One successful episode. The same arguments give the same episode.
 
-    The arm starts at home, anywhere, in the middle or at the end of another task (with a cube in hand perhaps), or
-    knocked off its own way. In two of three episodes the executed commands carry smooth noise, the recorded actions
-    are the expert's own (DART, Laskey et al. 2017), so that a policy sees how to come back.
+    The arm starts at home, anywhere, in the middle or at the end of another task (possibly holding a cube), or away
+    from its path. In two of three episodes smooth noise is added to the executed commands, while the recorded actions
+    are the expert's own (DART, Laskey et al. 2017), so that a policy sees recoveries.
 
     Args:
-        kinds: tasks that the arm may have been at before.
+        kinds: tasks that the arm may have been doing before.
         picture: resizes (480, 640, 3) uint8 to what is stored.
 
     Raises:
-        RuntimeError: the expert failed in 20 layouts running.
+        RuntimeError: the expert failed in 20 layouts in a row.
     """
     for attempt in range(ATTEMPTS):
         layout = layout_seed(0, seed, attempt)
@@ -81,7 +81,7 @@ def demonstrations(
     """Episodes in a fixed order, whatever the number of processes.
 
     Args:
-        kinds: taken in turn; one that is named twice comes twice as often. Colours take turns too.
+        kinds: used in turn; one that is named twice is used twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
         picture: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
@@ -90,7 +90,7 @@ def demonstrations(
         yield from map(_one, plan)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for start in range(0, episodes, _BATCH):  # in batches, so that pictures do not pile up before a slow reader
+        for start in range(0, episodes, _BATCH):  # in batches, so that images do not accumulate for a slow reader
             yield from pool.map(_one, plan[start : start + _BATCH])
 
 

@@ -1,4 +1,4 @@
-"""How far an arm is with its task, for whoever watches a policy and takes over when it strays."""
+"""How far an arm has come with its task, to decide when to take over from a policy."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ STEP = 0.01  # m that count as progress
 
 
 class Progress:
-    """Looks at a world again and again, from the moment on in which it is made."""
+    """Follows a world from the moment of its creation."""
 
     def __init__(self, task: Task, world: World) -> None:
         self._task, self._world = task, world
@@ -18,7 +18,7 @@ class Progress:
         self._best, self._since_ns = np.inf, 0
 
     def left(self) -> float:
-        """m: of the tip to where it is to be, and of the cube to where it is to go."""
+        """m: distance of the tip to its goal, plus that of the cube to its goal."""
         tip, cube = self._world.tip_position(), self._world.cube_positions()[self._task.colour]
         if self._task.kind is TaskKind.TOUCH:
             return float(np.linalg.norm(tip - cube))
@@ -28,7 +28,7 @@ class Progress:
         return float(np.linalg.norm(tip - beside)) + SuccessTracker.PUSH_DISTANCE - float(cube[1] - self._start[1])
 
     def standstill(self, now_ns: int) -> float:
-        """s since the arm was nearer to its goal than ever, at `now_ns`."""
+        """s since the arm last came nearer to its goal than before, at `now_ns`."""
         left = self.left()
         if left < self._best - STEP or not self._since_ns:
             self._best, self._since_ns = left, now_ns

@@ -1,4 +1,4 @@
-"""What the arm can be told, and when it has done it."""
+"""Instructions for the arm, and the conditions of success."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class TaskKind(StrEnum):
     PUSH = "push"
 
 
-# The first wording of each kind is the plain one, used where nothing asks for variety.
+# The first wording of each kind is the default.
 WORDINGS: dict[TaskKind, tuple[str, ...]] = {
     TaskKind.TOUCH: (
         "touch the {colour} cube",
@@ -93,7 +93,7 @@ def parse_instruction(text: str) -> Task:
 
 
 class SuccessTracker:
-    """Watches a world, one `update` a control tick, and says when the task is done.
+    """Watches a world, with one `update` per control tick, and says when the task is done.
 
     touch: the gripper tip is within 3 cm of the cube's centre and nearer to it than to any other cube.
     pick: the cube has been 5 cm above where it lay for 1 s without a break.
@@ -121,7 +121,7 @@ class SuccessTracker:
         self._since: float | None = None
 
     def update(self) -> bool:
-        """Look once; returns `succeeded`."""
+        """Check once; returns `succeeded`."""
         scene = self._scene
         cubes = scene.cube_positions()
         cube = cubes[self.task.colour]

@@ -114,7 +114,7 @@ class World:
         return next((colour for colour, fingers in touched.items() if len(fingers) == 2), None)
 
     def render(self, camera: str, width: int = 640, height: int = 480) -> np.ndarray:
-        """(height, width, 3) uint8 RGB. Raises InputError for an unknown camera or where nothing can be drawn."""
+        """(height, width, 3) uint8 RGB. Raises InputError for an unknown camera, or if nothing can be drawn."""
         if camera not in CAMERAS:
             raise InputError(f"camera {camera!r}, expected one of {CAMERAS}")
         renderer = self._renderers.get((width, height))
@@ -144,12 +144,12 @@ class World:
             return mujoco.Renderer(self.model, height, width)
         except Exception as error:  # of many kinds, one for each way in which a graphics library can be missing
             raise InputError(
-                f"no pictures through MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {error}; expected EGL (libegl1, "
+                f"no images with MUJOCO_GL={os.environ.get('MUJOCO_GL', '')}: {error}; expected EGL (libegl1, "
                 "libegl-mesa0, libgl1-mesa-dri) or, with MUJOCO_GL=osmesa, OSMesa (libosmesa6)"
             ) from error
 
     def pinhole(self, camera: str, width: int = 640, height: int = 480) -> tuple[np.ndarray, np.ndarray]:
-        """The model of a camera, without distortion, for pictures of that size in pixels.
+        """The model of a camera, without distortion, for images of that size in pixels.
 
         Returns:
             (3, 3) K, pixels: focal lengths on the diagonal, principal point in the last column.
