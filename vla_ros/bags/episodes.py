@@ -88,7 +88,7 @@ def episode_name(number: int, cut: Cut) -> str:
 
 
 def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
-    """The episodes of a bag in order; empty when there are none. Raises InputError for one without its text."""
+    """The episodes of a bag in order; empty if there are none. Raises InputError for one without its text."""
     end = index.stop_ns + 1
     if options.by == "whole":
         text = options.instruction or next((text for _, text in index.texts if text), "")

@@ -130,7 +130,7 @@ class Bag:
             raise InputError(f"{self.where(record)}: {error}") from error
 
     def decode_or_note(self, record: Record) -> Any:
-        """The message; None where it cannot be decoded, with a note for the first one of each topic."""
+        """The message; None if it cannot be decoded, with a note for the first one of each topic."""
         try:
             return self.decode(record)
         except InputError as error:

@@ -46,7 +46,7 @@ def unpack_file(path: Path, folder: str) -> Path:
 
 
 def pieces(source: BinaryIO, most: int) -> Iterator[bytes]:
-    """What a zstd stream unpacks to, at most `most` bytes. Raises InputError where it is more, zstandard.ZstdError."""
+    """What a zstd stream unpacks to, at most `most` bytes. Raises InputError if it is more, zstandard.ZstdError."""
     total = 0
     with zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True) as stream:
         while piece := stream.read(_PIECE):
@@ -57,7 +57,7 @@ def pieces(source: BinaryIO, most: int) -> Iterator[bytes]:
 
 
 def unpacked(data: bytes, most: int = MOST_UNPACKED) -> bytes:
-    """Of zstd. Raises InputError where it is more than `most` bytes, zstandard.ZstdError."""
+    """Of zstd. Raises InputError if it is more than `most` bytes, zstandard.ZstdError."""
     return b"".join(pieces(BytesIO(data), most))
 
 
@@ -74,7 +74,7 @@ def _lz4(data: bytes, size: int) -> bytes:
 
 
 def chunk(data: bytes, compression: str, size: int) -> bytes:
-    """The `size` bytes of an mcap chunk. Raises InputError where they are more, or of another compression."""
+    """The `size` bytes of an mcap chunk. Raises InputError if they are more, or of another compression."""
     if size > MOST_UNPACKED:
         raise InputError(f"a chunk of {size} bytes, expected at most {MOST_UNPACKED}")
     kinds: dict[str, Any] = {"": lambda data, size: data, "zstd": unpacked, "lz4": _lz4}

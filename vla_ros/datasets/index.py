@@ -224,7 +224,7 @@ def named_by_lerobot(feature: Mapping[str, Any], where: str) -> set[str]:
 
 
 def _flat(said: Any) -> list[Any] | None:
-    """The names that `names` of a feature holds, in order; None where that cannot be told."""
+    """The names that `names` of a feature holds, in order; None if that cannot be told."""
     if isinstance(said, dict) and said and all(type(place) is int for place in said.values()):
         return sorted(said, key=said.__getitem__) if sorted(said.values()) == list(range(len(said))) else None
     if isinstance(said, dict):
@@ -248,7 +248,7 @@ def joint_names(
 
 
 def read_statistics(path: Path) -> dict[str, Statistics]:
-    """feature key -> statistics as the dataset has them; empty when it has none."""
+    """feature key -> statistics as the dataset has them; empty if it has none."""
     file = path / "meta" / "stats.json"
     if file.exists():
         return {key: _arrays(part, f"{file}: {key}") for key, part in read_mapping(file, "dataset file").items()}

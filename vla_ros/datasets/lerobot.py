@@ -45,7 +45,7 @@ class Dataset:
         robot_type: name of the robot as written.
         joint_names, action_names: S and A names, the order of states and of actions. Actions of joints of the states
             come in the states' order, whatever the file's is, behind the pose of a tool where there is one.
-        tool: which actions are poses of a tool; None where all are of joints.
+        tool: which actions are poses of a tool; None if all are of joints.
         not_in_rad: joints whose names in the file are those of LeRobot's own robots, which record degrees or percent.
         hold: joints of the states that have no actions, where all actions are of joints of the states or of the tool.
         camera_names: colour cameras whose frames it holds.
@@ -124,7 +124,7 @@ class Dataset:
             self.episodes[k] = replace(episode, instructions=tuple(self.tasks[task] for task in used))
 
     def _why_unreadable(self, name: str) -> str:
-        """Of a depth stream; empty where it can be read."""
+        """Of a depth stream; empty if it can be read."""
         feature = self.info["features"][self._keys[name]]
         unit = (feature.get("info") or {}).get("depth_unit")
         if self._dtypes[name] == "image":

@@ -80,7 +80,7 @@ def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.nda
 
 def image_size(feature: dict[str, Any], where: str) -> tuple[int, int]:
     """(height, width) of the pictures of a feature as info.json describes it; without names the side that can be a
-    number of channels, 1 or 3, is that. Raises InputError where its shape could be read in two ways, or in none."""
+    number of channels, 1 or 3, is that. Raises InputError if its shape could be read in two ways, or in none."""
     shape = feature["shape"]
     names = value_of(list[str] | None, feature.get("names"), f"{where}: names")
     if not names:

@@ -34,7 +34,7 @@ def declare(arguments: Mapping[str, tuple[str | None, str]]) -> list[DeclareLaun
 
 
 def given(context: LaunchContext, name: str, kind: type = str) -> Any:
-    """The value of an argument as a `kind`; None where it is empty, so that parameter files decide."""
+    """The value of an argument as a `kind`; None if it is empty, so that parameter files decide."""
     text = LaunchConfiguration(name).perform(context).strip()
     if not text:
         return None
@@ -64,7 +64,7 @@ def node(
         respawn: start it again when it ends.
         needed: without it the launch ends.
     """
-    if file and not Path(file).is_file():  # launch would go on without it
+    if file and not Path(file).is_file():  # launch would continue without it
         raise RuntimeError(f"parameter file of {name} {file!r}: no such file")
     arguments = ["--enclave", f"{LaunchConfiguration('enclaves').perform(context)}/{name}"]
     for default in ("autostart:=true", *defaults):

@@ -96,7 +96,7 @@ def _offsets(processor: Interface) -> list[int]:
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """(T, ...), a view of a single step: images are large. Raises InputError where a camera changed its size."""
+    """(T, ...), a view of a single step: images are large. Raises InputError if a camera changed its size."""
     shapes = list(dict.fromkeys(array.shape for array in arrays))
     if len(shapes) > 1:
         raise InputError(f"the policy looks back at {' and '.join(map(str, shapes))}, expected one shape")

@@ -25,7 +25,7 @@ class Held:
     """Tensors that a session keeps at fixed addresses, where recordings read them.
 
     Attributes:
-        steer: None where the policy is never guided.
+        steer: None if the policy is never guided.
     """
 
     memory: Memory
@@ -103,7 +103,7 @@ class RecordedNetwork:
 
     Args:
         capture: records a function without arguments; gives a function that repeats it, and its result, whose tensors
-            are filled anew by each repetition. Default: CUDA graphs.
+            are filled again by each repetition. Default: CUDA graphs.
     """
 
     def __init__(

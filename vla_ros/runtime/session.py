@@ -136,7 +136,7 @@ class PolicySession:
         self._stamps: list[int | None] = [None] * size  # ns, of the last observation that was answered
         self._lock = threading.Lock()  # guards the two that follow
         self._beginnings = [0] * size
-        self._waiting: set[int] = set()  # rows to begin anew
+        self._waiting: set[int] = set()  # rows to begin again
         self.seed()
 
     @property

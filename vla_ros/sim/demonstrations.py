@@ -144,7 +144,7 @@ def _begin(
 
 
 def _record(world, task, start, position, velocity, seed, rng, picture) -> Demonstration | None:
-    """The expert from here to a while after success, or None where it did not succeed."""
+    """The expert from here to a while after success, or None if it did not succeed."""
     expert = Expert(world, task, position, velocity)
     tracker = SuccessTracker(task, world)
     noise = SmoothNoise(rng, 0.02 if rng.random() < 0.67 else 0.0, world.control_period)

@@ -34,7 +34,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of the images of a sample, drawn anew each time it is seen.
+    """Random changes of the images of a sample, drawn again each time it is seen.
 
     Brightness, contrast and saturation are factors in 1 ± value, the same for all cameras of a sample. `shift` is
     in pixels, drawn for each camera, the border repeated; it makes positions less precise, so keep it small for a fixed
@@ -49,7 +49,8 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen, but for the
+    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen, except for
+    the
     parameters whose names match one of `full` (searched), which are trained as they are."""
 
     rank: Annotated[int, Range(1, 10_000)]

@@ -84,7 +84,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
 
 
 def _check_tool(policy: ToolActions | None, data: ToolActions | None, where: str) -> None:
-    """Raises InputError where the policy's actions of a tool are not the dataset's, but for the place of the first."""
+    """Raises InputError if the policy's actions of a tool are not the dataset's, except for the place of the first."""
     said, wanted = (f"{t.space} in {t.frame}, the rotation as {t.rotation}" if t else "none" for t in (data, policy))
     if said != wanted:
         raise InputError(f"{where}: actions of a tool: {said}, the policy's: {wanted}; expected the same of both")

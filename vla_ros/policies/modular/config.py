@@ -61,7 +61,7 @@ class ModularConfig:
             raise InputError(f"encoders of {sorted(self.encoders)}, the dataset has {sorted(self.shapes)}; expected "
                              "streams of the dataset")
         if taken := [name for name in self.encoders if name == "images" or hasattr(nn.ModuleDict(), name)]:
-            raise InputError(f"encoders: stream {taken[0]!r}, a name that the policy has for something else; expected "
+            raise InputError(f"encoders: stream {taken[0]!r}, a name that the policy uses for something else; expected "
                              "another name in the robot file")
         if self.temporal and self._head_window > 1:
             raise InputError(f"{self.temporal.title}, {self.head.title} of a window of {self._head_window}; expected "

@@ -157,7 +157,7 @@ class Client:
 
 
 def _alike(arrays: list[np.ndarray], what: str, axes: int | None = None) -> list[np.ndarray]:
-    """Raises InputError unless their shapes are the same, but for the last axis where `axes` says so."""
+    """Raises InputError unless their shapes are the same, except for the last axis where `axes` says so."""
     shapes = {array.shape[:-1] if axes else array.shape for array in arrays}
     if len(shapes) > 1:
         raise InputError(f"{what}: shapes {shown(sorted(shapes))}, expected one")

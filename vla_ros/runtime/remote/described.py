@@ -89,7 +89,7 @@ def put(message: dict[str, Any], key: str, value: Any) -> None:
 
 
 def find(message: Any, key: str) -> Any:
-    """An entry, None where there is none."""
+    """An entry, None if there is none."""
     for name in key.split("."):
         message = message.get(name) if isinstance(message, Mapping) else None
     return message

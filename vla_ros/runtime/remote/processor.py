@@ -25,7 +25,7 @@ class FileProcessor(Interface):
     """For a server that a policy file describes: one image of each camera and one state, all at the same time."""
 
     def __init__(self, file: ServerFile, robot: RobotSpec) -> None:
-        """Raises InputError where keys and dimensions of the file do not fit."""
+        """Raises InputError if keys and dimensions of the file do not fit."""
         if file.images != "raw":
             raise InputError(f"images {file.images} of server {file.server}: only our servers accept it; "
                              "" "expected raw")
@@ -51,7 +51,7 @@ class FileProcessor(Interface):
         return message
 
     def targets(self, answer: Any, sample: Sample) -> Targets:
-        """What the server answered, H rows. Raises InputError where that is no chunk."""
+        """What the server answered, H rows. Raises InputError if that is not a chunk."""
         actions = read_actions(answer, self._file.keys.actions, len(self.embodiment.actions))
         return self.embodiment.targets(actions[None], np.asarray(sample.state[-1:], np.float64))[0]
 
@@ -95,7 +95,7 @@ class OwnProcessor(Interface):
         return message
 
     def targets(self, answer: Any, sample: Sample) -> Targets:
-        """What the server answered, H rows. Raises InputError where that is no chunk."""
+        """What the server answered, H rows. Raises InputError if that is not a chunk."""
         parts, first = [], 0
         actions = read_actions(answer, self._said.keys.actions, sum(len(part.names) for part in self._said.parts))
         for part in self._said.parts:

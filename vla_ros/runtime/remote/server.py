@@ -120,7 +120,7 @@ class PolicyServer:
     async def run(self, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set; `ready` is called with the port when clients may come.
 
-        Raises InputError where it cannot listen.
+        Raises InputError if it cannot listen.
         """
         options = self.options
         try:

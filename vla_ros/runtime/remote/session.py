@@ -86,7 +86,7 @@ class RemoteSession:
             self._beginnings += 1
 
     def seed(self, seed: int | None = None, rows: Iterable[int] | None = None) -> None:
-        """Start the draws anew with the next question; without effect on servers that are not ours."""
+        """Start the draws again with the next question; without effect on servers that are not ours."""
         self._seed = self._first_seed if seed is None else seed
 
     def meet(self, samples: Sequence[Sample], rounds: int = 1) -> None:
@@ -161,7 +161,7 @@ def _read(frame: bytes | str) -> Any:
 
 
 def _seconds(answer: Any, key: str, total: float) -> float:
-    """ms of an answer in s; 0 where it says none, or more than the whole took."""
+    """ms of an answer in s; 0 if it says none, or more than the whole took."""
     value = find(answer, key)
     if isinstance(value, (int, float, np.number)) and 0 <= float(value) / 1e3 <= total:
         return float(value) / 1e3
