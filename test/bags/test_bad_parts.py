@@ -31,7 +31,7 @@ BAD = {
     "/no_msg": ("my_msgs/msg/Torn", "cdr", "ros2msg", "flo at 64 32 ;;", "", CDR, "definition cannot be read"),
     "/unknown": ("my_msgs/msg/Temperature", "cdr", "unknown", "", "", CDR, "unknown definition"),
     "/nested": ("my_msgs/msg/Outer", "cdr", "ros2msg", "my_msgs/Inner inner\n", "", CDR,
-                "holds a my_msgs/msg/Inner, which nobody defines"),
+                "contains a my_msgs/msg/Inner, whose definition is missing"),
     "/json": ("my_msgs/msg/Json", "json", "jsonschema", "{}", "", b'{"a": 1}', "its messages are json, expected cdr"),
     "/protobuf": ("my.Proto", "protobuf", "protobuf", "\xff\xfe", "", b"\x08\x01", "its messages are protobuf"),
 }  # fmt: skip
@@ -202,7 +202,7 @@ def test_a_first_chunk_that_is_damaged_does_not_silence_its_topics(tmp_path, fin
         assert report.counts["/camera/image_raw"] > 10 and not report.notes
     else:
         assert not report.messages and len(report.notes) == 4  # of five topics: the instruction was in that chunk alone
-        assert set(report.notes.values()) == {"left out: nothing that is whole says its topic"}
+        assert set(report.notes.values()) == {"left out: its topic is in a damaged part"}
 
 
 def test_a_message_whose_compression_is_damaged_costs_itself(tmp_path):

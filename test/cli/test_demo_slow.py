@@ -14,7 +14,7 @@ from vla_ros.graph.demo import DemoGraph, TooSlow
 from vla_ros.graph.keeping_up import KeepingUp
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 
-SLOW = "this machine does not keep up: control rate 41 Hz of 100"
+SLOW = "this machine is too slow: control rate 41 Hz of 100"
 
 
 @pytest.mark.parametrize("real_time", [False, True])

@@ -47,7 +47,7 @@ CASES = [
     ("dataset build no -o out --robot no", ROBOT),
     ("dataset show no", "dataset no: no such folder"),
     ("info no", f"no: neither a checkpoint folder nor a policy file; {ROBOT}"),
-    ("info no/one", r"no/one: no checkpoint .*a model .*: hf download no/one --local-dir one"),
+    ("info no/one", r"no/one: neither a checkpoint .*a model .*: hf download no/one --local-dir one"),
     ("info file", "file file: expected a mapping at the top, got str"),
     ("bench --policy no", "checkpoint no: no such folder"),
     ("export no --to lerobot --output out", "checkpoint no: no such folder"),

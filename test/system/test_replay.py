@@ -40,7 +40,7 @@ def test_replay(graph: Graph, probe: Probe, tmp_path: Path):
     done = replay("--wait", "--rate", "4")
     assert done.returncode == 0, done.stderr
     assert "11 messages published" in done.stdout
-    reasons = {JOINTS: "joint states", TEXT: "what the nodes", "/arm/command": "trajectory_msgs/msg/Joint"}
+    reasons = {JOINTS: "joint states", TEXT: "internal to the nodes", "/arm/command": "trajectory_msgs/msg/Joint"}
     for topic, words in reasons.items():
         assert f"{topic}: not published: {words}" in done.stdout
         assert not probe.messages(topic)

@@ -1,4 +1,4 @@
-"""Open-loop evaluation: a policy sees recorded observations, its chunks are compared with what was executed."""
+"""Open-loop evaluation: a policy gets recorded observations, and its chunks are compared with what was executed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,21 +22,21 @@ HOLD_STILL = "hold still"  # the baseline: every joint stays where it is, a base
 
 
 class Predictor(Protocol):
-    """A policy as the evaluation needs it."""
+    """Interface of a policy for the evaluation."""
 
     name: str  # for tables
     step_dt: float  # s between the rows of a chunk
     n_obs_steps: int  # frames it looks back at, this one included
-    paced: bool  # it remembers, so it must see every frame of an episode, whatever is scored
+    paced: bool  # it has a memory, so it must get every frame of an episode, even those that are not scored
 
     def begin(self) -> None:
-        """A new episode: nothing of those before it counts."""
+        """Begin a new episode; earlier ones are forgotten."""
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
         """(H, width) rows of the measure, by default joint targets in the order of the robot file, from the last
         frames, oldest first; fewer at the start.
 
-        The same arguments give the same result, of one that remembers after the same observations.
+        The same arguments give the same result (with a memory, after the same observations).
         """
 
 

@@ -87,7 +87,7 @@ class Supervisor:
 
     Attributes:
         not_before_ns: chunks with an older observation are not followed; None if there was no stop yet.
-        e_stop_message: what triggered the e-stop; empty when it is not latched.
+        e_stop_message: what triggered the e-stop; empty if it is not latched.
     """
 
     def __init__(self) -> None:

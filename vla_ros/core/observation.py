@@ -33,7 +33,7 @@ class Sample:
     instruction: str
     # (H, J) joint targets at `t + k * step_dt`, followed by the numbers of a tool; in training only
     actions: np.ndarray | None = None
-    action_is_pad: np.ndarray | None = None  # (H,) bool, True where the episode was over, in training only
+    action_is_pad: np.ndarray | None = None  # (H,) bool, True if the episode was over, in training only
     # stream name -> (T, ...) of every other stream that the policy reads; T of its own offsets (`Processor.steps`)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     stamp_ns: int = 0  # of the observation, ns on the ROS clock; 0 in training

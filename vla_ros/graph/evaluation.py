@@ -70,15 +70,15 @@ class EvaluationGraph(SimulatedGraph):
     def run_to_end(
         self, seed: int, instruction: str, time_limit: float, judged: str = "", foreign_images: bool = False
     ) -> TaskStatus:
-        """One episode from a fresh layout: what the simulator said at its end.
+        """Run one episode from a new layout; returns the simulator's status at its end.
 
         Args:
             time_limit: s of simulated time.
-            judged: what success is judged by, where it is not the instruction.
-            foreign_images: show the policy another layout than the one it acts in.
+            judged: the instruction by which success is judged, if another.
+            foreign_images: show the policy images of another layout.
 
         Raises:
-            GraphError: a node or the simulation gave up.
+            GraphError: a node or the simulation failed.
         """
         graph, simulation = self.graph, self.simulation
         simulation.reset(seed=seed, task=judged, foreign_images=foreign_images, time_limit=float(time_limit))

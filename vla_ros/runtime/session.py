@@ -1,4 +1,4 @@
-"""A loaded policy, ready to serve: warm, timed, with its buffers in place."""
+"""A loaded policy ready to serve: warmed up, timed, with its buffers allocated."""
 
 import logging
 import threading
@@ -26,8 +26,8 @@ from vla_ros.runtime.stages import StageTimer
 
 logger = logging.getLogger(__name__)
 
-# Prompts of so many words are tried in the warm-up, so that every length of prompt the processor distinguishes
-# has been run (and recorded) before the robot moves.
+# Prompts with these numbers of words are run in the warm-up, so that every length of prompt that the processor
+# distinguishes has been run (and recorded) before the robot moves.
 _WARM_WORDS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 
 
@@ -39,13 +39,13 @@ class SessionOptions:
         num_steps: of a policy that works in steps; None for the checkpoint's own number.
         graph: record CUDA graphs (on a GPU; a CPU has none).
         compile: let torch.compile fuse the network's operations; the warm-up takes minutes for a large policy.
-        guided: real-time chunking: each chunk agrees with the tail of the one before. Recordings then always compute
-            the guidance; where nothing of that chunk is left its weights are zero, which adds exactly nothing.
+        guided: real-time chunking: each chunk agrees with the rest of the last one. Recordings then always compute the
+            guidance; if nothing of that chunk is left, its weights are zero, which has no effect.
         exact_guidance: guide with the vector-Jacobian product; `act` then runs unrecorded.
         max_guidance: the bound β of the guidance weight; None for the checkpoint's own.
         seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
-        engine: what runs the network on a CPU: "torch", "openvino", "onnxruntime", or "auto": OpenVINO where it is
+        engine: what runs the network on a CPU: "torch", "openvino", "onnxruntime", or "auto": OpenVINO if it is
             installed and gives torch's numbers.
     """
 
@@ -62,15 +62,15 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Inference:
-    """What a policy answered to one sample.
+    """A policy's answer to one sample.
 
     Attributes:
         targets: of the robot, H rows.
         answer: on the CPU, (H, D) float32 in the policy's own space, or (L,) int64 tokens.
         encode_time, act_time: s, of the policy's two stages.
         total_time: s, from the samples to the targets.
-        stale: `begin` was called for its episode meanwhile: it is out of date.
-        flight_time: s of it that went to another machine and back; 0 where the policy runs here, or is not known.
+        stale: `begin` was called for its episode meanwhile, so it is out of date.
+        flight_time: s of it on the network to another machine and back; 0 if the policy runs here, or if not known.
     """
 
     targets: Targets
@@ -96,11 +96,11 @@ def _without_warnings() -> Iterator[None]:
 class PolicySession:
     """Runs one policy on one device for `size` episodes side by side; all but `begin` from one thread at a time.
 
-    It owns what the policy remembers of each episode, the numbers that are drawn, and the chunk that is running. The
-    policy that it was given stays as it was; its weights must not change while the session lives.
+    It owns the policy's memory of each episode, the random draws, and the running chunk. The given policy is not
+    changed; its weights must not change while the session exists.
 
     Args:
-        loaded: from `vla_ros.policies.load`, on the device where it shall run.
+        loaded: from `vla_ros.policies.load`, on the device where it is to run.
 
     Raises InputError for options that the policy cannot honour.
     """
@@ -136,7 +136,7 @@ class PolicySession:
         self._stamps: list[int | None] = [None] * size  # ns, of the last observation that was answered
         self._lock = threading.Lock()  # guards the two that follow
         self._beginnings = [0] * size
-        self._waiting: set[int] = set()  # rows to begin anew
+        self._waiting: set[int] = set()  # rows to begin again
         self.seed()
 
     @property
@@ -149,20 +149,21 @@ class PolicySession:
 
     @property
     def title(self) -> str:
-        """For people: what runs where."""
+        """What runs where, for display."""
         engine = f" with {self._engaged.backend.name}" if self._engaged else ""
         return f"{self.family} ({self.loaded.layout}) on {self.device}{engine}"
 
     @property
     def remembers(self) -> bool:
-        """Whether an answer depends on the observations before."""
+        """Whether an answer depends on earlier observations."""
         return self.traits.paced or self._held.memory is not None
 
     def close(self) -> None:
         """Nothing to end; a policy on another machine has a connection."""
 
     def _compiled(self, name: str) -> Callable:
-        """Compiled for fixed shapes; a new length of prompt would compile again, so the warm-up visits them all."""
+        """Compile for fixed shapes; the warm-up covers every length of prompt, because a new one would compile
+        again."""
         compiled = torch.compile(getattr(self.policy, name), dynamic=False)
 
         def call(*args: object, **kwargs: object) -> object:
@@ -184,7 +185,7 @@ class PolicySession:
         return Engaged(self.policy, backend, cache_folder(self.loaded, backend))
 
     def _prove(self, batch: Batch) -> None:
-        """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
+        """Raises InputError if the engine's answers differ from torch's; `auto` then uses torch."""
         plain = PlainNetwork(private_copy(self.loaded.policy), self._held, self.device)
         auto = self.options.engine == "auto"
         try:
@@ -209,9 +210,9 @@ class PolicySession:
         return Steer(actions, *counts, self.options.exact_guidance, most)
 
     def begin(self, rows: Iterable[int] | None = None) -> None:
-        """New episodes, of all rows by default: nothing is remembered and no chunk runs. For any thread, at any time.
+        """Begin new episodes, of all rows by default: without memory and running chunk. From any thread, at any time.
 
-        It only marks the rows: the next `infer` starts them anew, and an answer being computed is stale.
+        It only marks the rows: the next `infer` resets them, and an answer being computed is stale.
         """
         with self._lock:
             for row in range(self.size) if rows is None else rows:
@@ -219,14 +220,14 @@ class PolicySession:
                 self._waiting.add(row)
 
     def seed(self, seed: int | None = None, rows: Iterable[int] | None = None) -> None:
-        """Start the draws anew, those of row b from `seed + b` (the option's by default), and nothing else."""
+        """Restart only the random draws, those of row b from `seed + b` (the option's by default)."""
         for row in range(self.size) if rows is None else rows:
             self._generators[row].manual_seed((self.options.seed if seed is None else seed) + row)
 
     def meet(self, samples: Sequence[Sample], rounds: int = 2) -> None:
         """Run samples of new shapes so that the first inference takes as long as every other.
 
-        Nothing is remembered or drawn, and nothing is run for shapes that were met before. Raises InputError when a
+        It changes neither memory nor draws, and runs nothing for shapes that were run before. Raises InputError when a
         sample does not fit the policy.
         """
         batch = self._batch(samples)
@@ -271,7 +272,7 @@ class PolicySession:
     ) -> list[Inference]:
         """A chunk for each row's sample.
 
-        The policy's new memory is kept only when all of its answer is finite: a bad frame has no later effect.
+        The policy's new memory is kept only if all of its answer is finite, so that a bad frame has no later effect.
 
         Args:
             samples: one for each row; their `stamp_ns` says where they are in the running chunk.
@@ -302,7 +303,7 @@ class PolicySession:
             for part in [part for one in targets for part in one.parts]:
                 _refuse_not_finite("policy", part.data, part.names)
             if sound and not torch.stack(sound).all():
-                raise InputError("policy: what it would remember is not finite; the observation is left out")
+                raise InputError("policy: its memory would not be finite; the observation is left out")
             if self._held.memory is not None:
                 copy_into(self._held.memory, result.memory)
         self._stamps = [sample.stamp_ns for sample in samples]
@@ -315,7 +316,7 @@ class PolicySession:
         return inferences
 
     def delivered(self, delay: float) -> None:
-        """The robot has the chunks of the last `infer`, `delay` s after their observations: now they are running."""
+        """The robot got the chunks of the last `infer` `delay` s after their observations: now they are running."""
         for running, (sample, inference) in zip(self._running, self._latest, strict=True):
             if not inference.stale:
                 running.remember(sample.stamp_ns, inference.targets, delay)
@@ -348,7 +349,7 @@ class PolicySession:
         ])
 
     def _steered(self, given: Steer | None, samples: Sequence[Sample]) -> Steer | None:
-        """Fills what the session holds of it; None where there is nothing to agree with and nothing recorded."""
+        """Fill the session's buffers for it; None if there is nothing to agree with and nothing is recorded."""
         held = self._held.steer
         if held is None:
             if given is not None:

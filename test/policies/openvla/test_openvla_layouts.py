@@ -130,7 +130,8 @@ def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
     again, survives = loaded.processor.normalise([targets], [one])
     assert survives.all()
     np.testing.assert_allclose(loaded.processor.outputs(again, [one])[0].spatial.data, tool.data, atol=1e-6)
-    with pytest.raises(InputError, match="joint targets become no end-effector actions; expected a dataset"):
+    with pytest.raises(InputError, match="joint targets cannot be converted to end-effector actions; expected a "
+                                         "dataset"):
         loaded.processor.embodiment.actions_to_policy(one.state[None], one.state)
     save(tmp_path / "ours", loaded)
     again = load(tmp_path / "ours", robot=ROBOT)

@@ -30,7 +30,7 @@ class Picture:
     """
 
     def __init__(self, camera: Camera, index: int, policy_view: Any = None) -> None:
-        """`policy_view`: (H, W, 3) uint8 -> as the policy sees it; None where that is not known."""
+        """`policy_view`: (H, W, 3) uint8 -> as the policy sees it; None if that is not known."""
         self.camera, self._index, self._policy_view = camera, index, policy_view
         self.size: tuple[int, int] | None = None
         self.encoding, self.trouble, self.rate, self.stamp_ns = "", "", float("nan"), 0

@@ -25,7 +25,7 @@ class Backend:
 
     Attributes:
         name: as users name it.
-        needs: modules that must be there.
+        needs: required modules.
         ending: of the file's name.
     """
 
@@ -39,7 +39,7 @@ class Backend:
 
     @classmethod
     def require(cls) -> None:
-        """Raises InputError where its modules are not installed."""
+        """Raises InputError if its modules are not installed."""
         if missing := cls.missing():
             raise InputError(f"engine {cls.name}: no module {' and '.join(missing)}; expected: pip install -r "
                              "requirements/engine.txt")
@@ -55,8 +55,8 @@ class Backend:
 
     @classmethod
     def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
-        """What runs the file: tensors in the order of `inputs`, some of which the graph may not have, to those of the
-        result. Raises whatever the program does."""
+        """A function that runs the file: from tensors in the order of `inputs`, some of which the graph may not have,
+        to those of the result. Raises whatever the program raises."""
         raise NotImplementedError
 
 
@@ -152,8 +152,8 @@ class TensorRt(OnnxRuntime):
     def require(cls) -> None:
         super().require()
         if shutil.which("trtexec") is None:
-            raise InputError("--to tensorrt: no trtexec on the PATH, which builds the engine; expected TensorRT on the "
-                             "machine of the GPU, or --to onnx here")
+            raise InputError("--to tensorrt: trtexec, which builds the engine, is not on the PATH; expected TensorRT "
+                             "on the machine with the GPU, or --to onnx here")
 
     @classmethod
     def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -188,7 +188,7 @@ def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, ex
     """The engine for a policy there, None for torch itself. `auto` is what VLA_ROS_ENGINE in the environment says, and
     without that OpenVINO on an x86 CPU where it can be had.
 
-    Raises InputError for one that cannot be had.
+    Raises InputError for one that is not available.
     """
     if name == "auto":
         name = os.environ.get("VLA_ROS_ENGINE", name)
@@ -199,7 +199,7 @@ def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, ex
         (dtype != torch.float32, f"it works in float32, the weights are {str(dtype).removeprefix('torch.')}; expected "
                                  "dtype float32"),
         (compiled, "compile is torch's own; expected compile: false"),
-        (exact, "rtc_exact needs gradients, which it has not; expected rtc_exact: false"),
+        (exact, "rtc_exact needs gradients, which it does not have; expected rtc_exact: false"),
     ) if there]  # fmt: skip
     if name == "auto":
         there = platform.machine() in ("x86_64", "AMD64") and not obstacles and not OpenVino.missing()
@@ -214,7 +214,7 @@ def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, ex
 
 @contextmanager
 def _quiet():
-    """The converters warn of what they themselves call."""
+    """Silence the converters' warnings about their own calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

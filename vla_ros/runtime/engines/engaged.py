@@ -1,4 +1,4 @@
-"""A policy whose methods an engine runs: each is traced, converted and kept the first time that shapes are met."""
+"""A policy whose methods an engine runs: each is traced, converted and kept for each new set of shapes."""
 
 import fcntl
 import hashlib
@@ -32,7 +32,7 @@ _KEPT = 8  # policies whose graphs stay on the disk
 
 
 def methods(policy: Policy) -> tuple[str, ...]:
-    """Those that an engine runs: what torch.compile would be given, and `act` where it has no step of its own."""
+    """The methods that an engine runs: those for torch.compile, and `act` if it has no step method."""
     alone = policy.compiled == ("encode",) and "act" in policy.traits.recordable
     return (*policy.compiled, "act") if alone else policy.compiled
 
@@ -78,10 +78,10 @@ def _locked(file: IO) -> bool:
 
 
 def difference(found: Any, expected: Any) -> float:
-    """The largest error of a tree's tensors (actions, what is remembered), each as a share of its range; of whole
-    numbers, 0 where they are the same, else 1."""
+    """The largest error of a tree's tensors (actions, memory), each as a fraction of its range; for integers, 0 if they
+    are equal, else 1."""
     pairs = zip(apart(found)[0], apart(expected)[0], strict=True)
-    return float(torch.tensor([_error(*pair) for pair in pairs]).max())  # what is no number stays none
+    return float(torch.tensor([_error(*pair) for pair in pairs]).max())  # NaN stays NaN
 
 
 def _error(found: Tensor, expected: Tensor) -> float:
@@ -91,13 +91,13 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 
 def noisy(batch: Batch, generator: torch.Generator) -> Batch:
-    """The batch with noise for images, which show more of a network than black ones."""
+    """The batch with noise as images, which tests more of a network than black ones."""
     return {name: torch.randint(0, 256, value.shape, dtype=torch.uint8, generator=generator)
             if value.dtype == torch.uint8 else value for name, value in batch.items()}  # fmt: skip
 
 
 def reason(error: Exception) -> str:
-    """The line of a converter's text that tells most: OpenVINO's last, which names operations, torch's first."""
+    """The most informative line of a converter's message: OpenVINO's last, which names operations, torch's first."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[-1 if "No conversion rule" in lines[-1] else 0][:300]
 
@@ -115,28 +115,28 @@ class Engaged:
         policy: a private copy; its methods are replaced.
         folder: where graphs are kept between one start and the next.
 
-    A method that cannot be converted raises InputError at its first call with arguments of new shapes.
+    A method that cannot be converted raises InputError at its first call with new shapes.
     """
 
     def __init__(self, policy: Policy, backend: type[Backend], folder: Path) -> None:
         self.backend, self._policy, self.folder = backend, policy, folder
         self._threads = torch.get_num_threads()
         self._ready: dict[tuple[str, Shape], tuple[Runner, Shape]] = {}
-        self.reused = False  # a graph of an earlier start, whose weights may have been others
+        self.reused = False  # a graph of an earlier start, whose weights may have been different
         for name in methods(policy):
             setattr(policy, name, partial(self._call, name, getattr(policy, name)))
 
     def forget(self) -> None:
-        """All graphs, those on the disk too."""
+        """Delete all graphs, also on the disk."""
         self._ready.clear()
         self.reused = False
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def prove(self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork) -> float:
-        """Compare what `network`, of this policy, answers to the batch, its images noise, with `plain`, torch's answer.
+        """Compare the answers of `network`, of this policy, and of `plain`, torch, to the batch with noise as images.
 
-        Returns the difference. Raises InputError where it is too large; graphs of an earlier start are then made anew
-        first, since the weights may have been others.
+        Returns the difference. Raises InputError if it is too large; graphs of an earlier start are made again first,
+        since the weights may have been different.
         """
         noise = torch.Generator().manual_seed(0)
         batch = noisy(batch, noise)
@@ -170,7 +170,7 @@ class Engaged:
     def _prepared(
         self, name: str, method: Callable, given: dict[str, Any], shape: Shape, count: int
     ) -> tuple[Runner, Shape]:
-        """What runs the method for arguments of this shape, and the tree that it answers."""
+        """The function that runs the method for arguments of this shape, and the tree of its result."""
         backend, inputs = self.backend, [f"input.{number}" for number in range(count)]
         said = f"{shape} {backend.version()} {torch.__version__}"
         place = self.folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
@@ -196,7 +196,7 @@ class Engaged:
 
 
 def _prune(newest: Path) -> None:
-    """Leave the graphs of a few policies on the disk, those that were written last."""
+    """Keep only the graphs of the policies that were written last."""
     os.utime(newest)
     for old in sorted(newest.parent.iterdir(), key=lambda folder: folder.stat().st_mtime)[:-_KEPT]:
         shutil.rmtree(old, ignore_errors=True)

@@ -1,7 +1,7 @@
 """A policy as two graphs for other programs: `encode`, which sees the observation, and `act`, which makes the actions.
 
-The folder has a file of each, `graphs.json` (names, shapes and order of what goes in and comes out, and the constants
-of the processor) and `example.npz`, an observation with its answer, to try a program of one's own with.
+The folder has a file of each, `graphs.json` (names, shapes and order of inputs and outputs, and the constants of the
+processor) and `example.npz`, an observation with its answer, to test a program with.
 """
 
 import json
@@ -36,15 +36,15 @@ def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, n
         form: a key of `FORMATS`.
         num_steps: of the denoising that is a part of `act`; None: the checkpoint's own number.
 
-    Returns how far its actions are from torch's. Raises InputError where a stage is no graph of fixed shapes, cannot be
-    converted, or answers otherwise than torch.
+    Returns the difference of its actions from torch's. Raises InputError if a stage is not a graph of fixed shapes,
+    cannot be converted, or gives other answers than torch.
     """
     backend, policy = FORMATS[form], private_copy(loaded.policy)
     backend.require()
     for stage in policy.stages:
         if stage not in policy.traits.recordable:
-            raise InputError(f"export: {stage} of {type(policy).__name__} works on until the values it computes say "
-                             "that it is done, which no graph of fixed shapes does; expected a family that answers in "
+            raise InputError(f"export: {stage} of {type(policy).__name__} stops depending on the values that it "
+                             "computes, which is not possible in a graph of fixed shapes; expected a family with "
                              "a fixed number of steps")
     generator = torch.Generator().manual_seed(0)
     batch = noisy(policy.with_elapsed(loaded.processor.inputs([sample])), generator)
