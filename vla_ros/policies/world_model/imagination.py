@@ -58,7 +58,7 @@ def imagine(loaded: LoadedPolicy, samples: Sequence[Sample], commands: np.ndarra
     batch = {name: rows.to(device) for name, rows in processor.inputs(list(samples)).items()}
     states = np.stack([sample.state[-1] for sample in samples])
     actions = processor.normalise_actions(commands[:, None], states)[:, 0].to(device)
-    words = policy.words(batch["words"])
+    words = policy.told(batch)
     embeddings = policy.seen(batch, words)[:, 0]
     found = _beliefs(policy, embeddings, actions)
     horizon = policy.config.horizon

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vla_ros.nn.keypoint_stem import KeypointStem, KeypointStemSize
+from vla_ros.nn.norms import rms_normalised
 from vla_ros.nn.words import WordEncoder
 from vla_ros.policies.policy import Answer, Batch, Draws, Policy, Steer, Traits, tensors
 from vla_ros.policies.robovlms.actions import chunks
@@ -137,7 +138,7 @@ class WorldModel(Policy):
         kept = torch.where((elapsed == 1) & (kept < self.config.window), kept, 0)
         last = Belief(*(rows * (kept > 0)[:, None] for rows in (memory.belief.h, memory.belief.s)))
         before = memory.plan[:, 0] * (kept > 0)[:, None]
-        words = self.words(batch["words"])
+        words = self.told(batch)
         belief, _, _ = self.world.rssm.update(last, before, self.seen(batch, words)[:, -1])
         rows = (torch.arange(self.config.horizon, device=elapsed.device) + elapsed[:, None])
         rows = rows.clamp(max=self.config.horizon - 1)[..., None].expand_as(memory.plan)
@@ -195,7 +196,7 @@ class WorldModel(Policy):
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
         """`draws`: "noise" (B, L, S) of the beliefs, "candidates" (plans - 1, B * L, K) and "share" (plans - 1, B * L)
         of the plans that are imagined."""
-        steps, config, words = batch["state"].shape[1], self.config, self.words(batch["words"])
+        steps, config, words = batch["state"].shape[1], self.config, self.told(batch)
         rows = chunks(batch["actions"], steps, config.horizon)  # (B, L, H, D)
         before = functional.pad(batch["actions"][:, : steps - 1], (0, 0, 1, 0))
         embeddings, start = self.seen(batch, words), self.world.rssm.begin(len(words))
@@ -262,6 +263,10 @@ class WorldModel(Policy):
         tried = torch.cat([rows[None], self.plans(here, proposal, drawn)])
         distance = (tried - rows).square().mean(dim=-1)
         return tried, 1 / (1 + distance / config.tolerance**2)
+
+    def told(self, batch: Batch) -> Tensor:
+        """The instruction, (B, W), as large as what is seen: a small one is learned to be heeded late."""
+        return rms_normalised(self.words(batch["words"]), 1e-6)
 
     def seen(self, batch: Batch, words: Tensor) -> Tensor:
         """(B, L, E)."""
