@@ -199,6 +199,9 @@ def test_what_the_page_asks_is_done(context, tmp_path):
         assert "is not recording" in (await ask(socket, do="outcome", outcome="success"))["text"]
         assert "no answer" in (await ask(socket, do="change", node="policy_node", transition="activate"))["text"]
         assert "expected one of" in (await ask(socket, do="change", node="sim_node", transition="activate"))["text"]
+        for name in ("", "..", "../../etc/passwd", "<b>", "x" * 10_000):
+            assert "none that has ended" in (await ask(socket, do="replay", name=name))["text"]
+        assert "expected a text" in (await ask(socket, do="replay", name=5))["text"]
         assert "not known here" in (await ask(socket, do="dance"))["text"]
 
     on_the_page(context, scenario, tmp_path)

@@ -67,6 +67,23 @@ def test_a_replay_is_sent_with_its_pictures_one_after_the_other(tmp_path):
     assert all(picture[7:9] == b"\xff\xd8" for picture in sent[1:])
 
 
+def test_a_page_that_asks_again_and_again_keeps_one_replay_alone(tmp_path):
+    replays, later = Replays("so101", POLICIES, ""), []
+    write(tmp_path / replays._folder / "bag")
+    session = Session(SimpleNamespace(), "greedy")  # takes nothing
+
+    async def scenario() -> None:
+        for _ in range(3):
+            await replays.show(session, {"folder": str(tmp_path / "bag")}, lambda task: later.append(
+                asyncio.ensure_future(task)))
+        await asyncio.wait_for(asyncio.gather(*later[:2]), 30)
+        assert not later[2].done() and len(session._waiting["picture"]) == 1
+        session.gone = True
+        await asyncio.wait_for(later[2], 30)
+
+    asyncio.run(scenario())
+
+
 def test_the_command_is_one_that_vla_ros_takes(tmp_path):
     words = Replays("so101", POLICIES, "left")._command(tmp_path / "bag", tmp_path / "out")
     parser = Parser()

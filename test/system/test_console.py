@@ -81,16 +81,25 @@ class Page:
         self.picture("failed")
         raise AssertionError(f"{what}: the page says {self.text('main')[:2000]!r}, answer {self.text('#answer')!r}")
 
+    def _may(self, name: str) -> bool:
+        """It can be pressed; a page that was paused for seconds has lost its connection, and with it that it is armed.
+        """
+        if name != "#arm" and self.text("#arm") == "Arm this page" and self.find("#arm").is_enabled():
+            self.browser.execute_script("document.querySelector('#arm').click()")
+        return self.find(name).is_enabled()
+
     def click(self, name: str) -> None:
-        self.wait(lambda: self.find(name).is_enabled(), f"{name} to be pressed")
+        self.wait(lambda: self._may(name), f"{name} to be pressed")
         self.browser.execute_script("document.querySelector(arguments[0]).click()", name)
 
     def type(self, name: str, text: str) -> None:
-        self.wait(lambda: self.find(name).is_enabled(), f"{name} to be typed into")
+        self.wait(lambda: self._may(name), f"{name} to be typed into")
         self.find(name).clear()
         self.find(name).send_keys(text, Keys.ENTER)
 
-    def press(self, key: str) -> None:
+    def press(self, key: str, button: str) -> None:
+        """A key, once the button that it stands for can be pressed."""
+        self.wait(lambda: self._may(button), f"{button} to be pressed by {key}")
         self.browser.execute_script("document.activeElement.blur()")
         self.find("body").send_keys(key)
 
@@ -159,7 +168,7 @@ def test_an_operator_works_with_the_robot(graph: Graph, probe: Probe, page: Page
     page.wait(lambda: page.text("#checks"), "the checks")
 
     # Changes its mind in mid-run, and records from here on.
-    page.press("r")
+    page.press("r", "#record")
     page.wait(lambda: page.text("#rec").startswith("recording"), "the recording")
     page.type("#text", "touch the blue cube")
     page.wait(lambda: page.text("#history li:nth-child(2) .pill") == "preempted", "the end of the first task")
@@ -187,7 +196,7 @@ def test_an_operator_works_with_the_robot(graph: Graph, probe: Probe, page: Page
     page.picture("stopped")
 
     # Records the outcome: it is in the bag.
-    page.press("f")
+    page.press("f", "[data-outcome=failure]")
     page.wait(lambda: page.text("#episodes li .pill") == "failure", "the episode")
     (folder,) = (tmp_path / "recordings").iterdir()
     with Bag(folder) as bag:

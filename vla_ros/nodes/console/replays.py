@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from vla_ros.bags.overlay import FILE, read_overlay
 from vla_ros.core.errors import InputError
@@ -36,6 +37,7 @@ class Replays:
         chosen = json.dumps([str(Path(path).expanduser().resolve()) for path in policies])
         self._folder = f"{FOLDER}/{hashlib.sha256(chosen.encode()).hexdigest()[:8]}"  # of these policies
         self.busy = ""
+        self._newest: WeakKeyDictionary[Session, object] = WeakKeyDictionary()  # what each page is shown
 
     async def show(
         self, session: Session, episode: dict[str, Any], later: Callable[[Awaitable[None]], object]
@@ -52,7 +54,8 @@ class Replays:
         pictures = [(number, picture.pop("t"), picture.pop("camera"), picture.pop("jpeg"))
                     for number, one in enumerate(data["episodes"]) for picture in one.pop("pictures")]  # fmt: skip
         session.put("replay", json.dumps({"name": bag.name, **data}, separators=(",", ":")))
-        later(_send(session, pictures))
+        self._newest[session] = pictures
+        later(self._send(session, pictures))
         return f"replay of {bag.name}"
 
     def _command(self, bag: Path, folder: Path) -> list[str]:
@@ -83,13 +86,13 @@ class Replays:
             lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
             raise InputError(f"replay: {plain(lines[-1] if lines else 'it ended without a word', 500)}")
 
-
-async def _send(session: Session, pictures: list[tuple[int, float, int, bytes]]) -> None:
-    """One after the other, each when the page has taken the one before: nothing else waits for them."""
-    for number, t, camera, jpeg in pictures:
-        while not session.takes("picture"):
-            if session.gone:
-                return
-            await asyncio.sleep(_PAUSE)
-        session.put("picture", struct.pack("<BHf", _PICTURE + camera, number, t) + jpeg)
-        await asyncio.sleep(0)
+    async def _send(self, session: Session, pictures: list[tuple[int, float, int, bytes]]) -> None:
+        """One after the other, each when the page has taken the one before: nothing else waits for them. Ends with the
+        connection, and with the next replay."""
+        for number, t, camera, jpeg in pictures:
+            while not session.takes("picture"):
+                await asyncio.sleep(_PAUSE)
+                if session.gone or self._newest.get(session) is not pictures:
+                    return
+            session.put("picture", struct.pack("<BHf", _PICTURE + camera, number, t) + jpeg)
+            await asyncio.sleep(0)
