@@ -24,7 +24,7 @@ class PolicyParameters(NodeParameters):
     engine: str = parameter(
         "auto",
         "what runs the network on a CPU; auto is OpenVINO where it is installed and gives torch's numbers",
-        choices=("auto", "torch", "openvino", "onnxruntime"),
+        choices=("auto", "torch", "openvino", "openvino_int8", "onnxruntime"),
     )
     num_steps: int = parameter(0, "denoising steps; 0: the checkpoint's own number", low=0, high=1000)
     graph: bool = parameter(True, "record CUDA graphs (on a GPU)")

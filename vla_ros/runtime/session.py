@@ -18,7 +18,7 @@ from vla_ros.core.observation import Sample
 from vla_ros.policies.flow import USUAL
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer, Traits
 from vla_ros.policies.registry import LoadedPolicy
-from vla_ros.runtime.engines.backends import find
+from vla_ros.runtime.engines.backends import Backend, find
 from vla_ros.runtime.engines.engaged import Engaged, cache_folder, survived, unasked
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
 from vla_ros.runtime.rtc import RunningChunk
@@ -45,8 +45,8 @@ class SessionOptions:
         max_guidance: the bound β of the guidance weight; None for the checkpoint's own.
         seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
-        engine: what runs the network on a CPU: "torch", "openvino", "onnxruntime", or "auto": OpenVINO where it is
-            installed and gives torch's numbers.
+        engine: what runs the network on a CPU: "torch", "openvino", "openvino_int8" (weights of eight bits, so other
+            actions), "onnxruntime", or "auto": OpenVINO where it is installed and gives torch's numbers.
     """
 
     num_steps: int | None = None
@@ -108,8 +108,9 @@ class PolicySession:
     def __init__(self, loaded: LoadedPolicy, options: SessionOptions | None = None, size: int = 1) -> None:
         self.loaded, self.options, self.size = loaded, options or SessionOptions(), size
         self.processor = loaded.processor
-        self.policy = private_copy(loaded.policy)
-        self.device = next(self.policy.parameters()).device
+        self.device = next(loaded.policy.parameters()).device
+        backend = self._backend()
+        self.policy = backend.copied(loaded.policy) if backend else private_copy(loaded.policy)
         if self.options.guided:
             self.policy.require_guidance("exact" if self.options.exact_guidance else "prior")
         with torch.no_grad():
@@ -123,7 +124,7 @@ class PolicySession:
         for name in self._uncalled:
             setattr(self.policy, name, self._compiled(name))
         self.recorded = self.device.type == "cuda" and self.options.graph
-        self._engaged = self._engage()
+        self._engaged = Engaged(self.policy, backend, cache_folder(loaded, backend)) if backend else None
         if self.recorded:
             self._network = RecordedNetwork(self.policy, self._held, self.device, self.options.max_graphs)
         else:
@@ -171,25 +172,25 @@ class PolicySession:
 
         return call
 
-    def _engage(self) -> Engaged | None:
+    def _backend(self) -> type[Backend] | None:
         """The engine, where it is not torch."""
-        options = self.options
-        dtype = next((p.dtype for p in self.policy.parameters() if p.dtype != torch.float32), torch.float32)
+        options, policy = self.options, self.loaded.policy
+        dtype = next((p.dtype for p in policy.parameters() if p.dtype != torch.float32), torch.float32)
         backend = find(options.engine, self.device, dtype, options.compile, options.exact_guidance)
-        if backend is None:
-            return None
-        if options.engine == "auto" and (why := unasked(self.policy)):
+        if backend and options.engine == "auto" and (why := unasked(policy)):
             logger.info("engine auto: torch, since %s", why)
             return None
-        return Engaged(self.policy, backend, cache_folder(self.loaded, backend))
+        return backend
 
     def _prove(self, batch: Batch) -> None:
         """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
-        plain = PlainNetwork(private_copy(self.loaded.policy), self._held, self.device)
+        backend, policy = self._engaged.backend, self.loaded.policy
+        plain = PlainNetwork(backend.copied(policy), self._held, self.device)
+        exact = None if backend.exact else PlainNetwork(private_copy(policy), self._held, self.device)
         auto = self.options.engine == "auto"
         try:
             with self._mode(), survived(self._engaged.folder) if auto else nullcontext():
-                self._engaged.prove(batch, self._held, plain, self._network)
+                self._engaged.prove(batch, self._held, plain, self._network, exact)
         except InputError as error:
             if not auto:
                 raise
