@@ -280,7 +280,7 @@ class PolicyNode(ManagedNode):
                 session.begin()  # it was not before this sample that the new episode began
                 return
         chunk = Chunk(
-            stamp_ns=observation.stamp_ns,
+            stamp_ns=observation.stamp_ns + round(result.lead * NS),
             step_dt=processor.step_dt,
             targets=result.targets,
             instruction_id=instruction_id(text),

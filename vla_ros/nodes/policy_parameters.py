@@ -44,6 +44,9 @@ class PolicyParameters(NodeParameters):
     rtc_max_guidance: float = parameter(
         0.0, "bound of the guidance weight; 0: the checkpoint's own, 5 where it says none", low=0.0, high=100.0
     )
+    roll_state: bool = parameter(
+        False, "show the policy the state that the robot will have when the chunk is there, by the one it executes"
+    )
 
     def session_options(self) -> "SessionOptions":
         from vla_ros.runtime.session import SessionOptions  # takes torch, which who only asks for names does without
@@ -55,6 +58,7 @@ class PolicyParameters(NodeParameters):
             guided=self.rtc,
             exact_guidance=self.rtc_exact,
             max_guidance=self.rtc_max_guidance or None,
+            roll_state=self.roll_state,
             seed=self.seed,
             engine=self.engine,
         )

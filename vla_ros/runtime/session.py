@@ -21,6 +21,7 @@ from vla_ros.policies.registry import LoadedPolicy
 from vla_ros.runtime.engines.backends import Backend, find
 from vla_ros.runtime.engines.engaged import Engaged, cache_folder, survived, unasked
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
+from vla_ros.runtime.rolling import require_rolling, rolled
 from vla_ros.runtime.rtc import RunningChunk
 from vla_ros.runtime.stages import StageTimer
 
@@ -43,6 +44,8 @@ class SessionOptions:
             the guidance; where nothing of that chunk is left its weights are zero, which adds exactly nothing.
         exact_guidance: guide with the vector-Jacobian product; `act` then runs unrecorded.
         max_guidance: the bound β of the guidance weight; None for the checkpoint's own.
+        roll_state: show the policy the state that the robot will have when its answer is there, by the running chunk;
+            the answer begins then.
         seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
         engine: what runs the network on a CPU: "torch", "openvino", "openvino_int8" (weights of eight bits, so other
@@ -55,6 +58,7 @@ class SessionOptions:
     guided: bool = False
     exact_guidance: bool = False
     max_guidance: float | None = None
+    roll_state: bool = False
     seed: int = 0
     max_graphs: int = 8
     engine: str = "torch"
@@ -71,6 +75,7 @@ class Inference:
         total_time: s, from the samples to the targets.
         stale: `begin` was called for its episode meanwhile: it is out of date.
         flight_time: s of it that went to another machine and back; 0 where the policy runs here, or is not known.
+        lead: s from the observation to the instant of row 0.
     """
 
     targets: Targets
@@ -80,6 +85,7 @@ class Inference:
     total_time: float
     stale: bool = False
     flight_time: float = 0.0
+    lead: float = 0.0
 
 
 @contextmanager
@@ -120,6 +126,8 @@ class PolicySession:
                 fixed=self.policy.prepare(self.options.num_steps),
                 steer=self._no_steer() if self.options.guided else None,
             )
+        if self.options.roll_state:
+            require_rolling(self.processor, self.remembers, self.options.guided)
         self._uncalled = set(self.policy.compiled) if self.options.compile else set()
         for name in self._uncalled:
             setattr(self.policy, name, self._compiled(name))
@@ -284,6 +292,9 @@ class PolicySession:
         """
         start = time.perf_counter()
         beginnings = self._begin_waiting()
+        leads = [0.0] * len(samples)
+        if self.options.roll_state:
+            samples, leads = rolled(samples, self._running)
         batch = self._batch(samples)
         timer = StageTimer(self.device)
         with self._mode():
@@ -310,8 +321,8 @@ class PolicySession:
         with self._lock:
             stale = [then != now for then, now in zip(beginnings, self._beginnings, strict=True)]
         times = encode_time, act_time, time.perf_counter() - start
-        rows = zip(targets, answers, stale, strict=True)
-        inferences = [Inference(one, answer, *times, late) for one, answer, late in rows]
+        rows = zip(targets, answers, stale, leads, strict=True)
+        inferences = [Inference(one, answer, *times, late, lead=lead) for one, answer, late, lead in rows]
         self._latest = list(zip(samples, inferences, strict=True))
         return inferences
 
