@@ -16,9 +16,10 @@ from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Answer
 from vla_ros.runtime.engines import backends
-from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVino, TorchProgram
+from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVinoInt8, TorchProgram
 from vla_ros.runtime.engines.engaged import difference, survived
 from vla_ros.runtime.engines.export import export_graphs
+from vla_ros.runtime.engines.int8 import rounded, whole
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
 
@@ -74,7 +75,7 @@ def test_an_engine_gives_torchs_actions(engine):
     if backends.ENGINES[engine].missing():
         pytest.skip("not installed")
     real = engine == "openvino"  # one of them on a real network will do: the graphs are the same
-    loaded = fresh("smolvla") if real else tiny.loaded()
+    loaded = fresh("xvla") if real else tiny.loaded()
     first, second = (sample(loaded.processor, n, families.INSTRUCTIONS[n]) if real else tiny.sample(state=(0.1, n))
                      for n in (0, 1))  # fmt: skip
     session, plain = warmed(loaded, engine, first), PolicySession(loaded)
@@ -200,7 +201,7 @@ def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, capl
 
 
 @pytest.mark.parametrize("options, said", [
-    ({"engine": "tpu"}, "engine 'tpu', expected auto, torch, openvino or onnxruntime"),
+    ({"engine": "tpu"}, "engine 'tpu', expected auto, torch, openvino, openvino_int8 or onnxruntime"),
     ({"engine": "openvino", "compile": True}, "engine openvino: compile is torch's own"),
     ({"engine": "openvino", "exact_guidance": True}, "engine openvino: rtc_exact needs gradients"),
 ])  # fmt: skip
@@ -234,7 +235,25 @@ def again(folder, backend):
     return said, known, expected
 
 
-@pytest.mark.parametrize("family, backend", [("pi0", OpenVino), ("robovlms", OnnxRuntime), ("act", TorchProgram)])
+def test_rows_of_eight_bits():
+    weights = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    weights[5] = 0
+    layer = torch.nn.Linear(32, 64, bias=False)
+    layer.weight.data = weights.clone()
+    policy = tiny.loaded().policy
+    policy.layer, policy.head = layer, torch.nn.Linear(32, 64, bias=False)
+    policy.float32 = (r"head\.",)
+    copied = rounded(policy)
+    assert torch.equal(layer.weight, weights) and torch.equal(copied.head.weight, policy.head.weight)
+    found = copied.layer.weight
+    assert ((found - weights).abs() <= weights.abs().amax(1, keepdim=True) / 254 * 1.001).all()
+    for matrix in (found, found.t()):  # as torch keeps it, and as a converter may
+        numbers, scale = whole(matrix.numpy())
+        assert numbers.dtype == np.int8 and np.allclose(numbers * scale, matrix, rtol=1e-6, atol=0)
+    assert whole(weights.numpy()) is None and whole(found[:16].numpy()) is None
+
+
+@pytest.mark.parametrize("family, backend", [("pi0", OpenVinoInt8), ("robovlms", OnnxRuntime), ("act", TorchProgram)])
 def test_a_policy_as_two_graphs(tmp_path, family, backend):
     if backend.missing():
         pytest.skip("not installed")
@@ -242,6 +261,10 @@ def test_a_policy_as_two_graphs(tmp_path, family, backend):
     loaded = fresh(family)
     words = export_graphs(tmp_path / "out", loaded, sample(loaded.processor), form)
     assert words.startswith(f"{form}: encode{backend.ending} and act{backend.ending}, actions as torch's to")
+    if not backend.exact:
+        difference, weights = float(words.split()[-6]), sum(p.numel() for p in loaded.policy.parameters())
+        assert words.endswith("from those of float32 weights") and 1e-4 < difference < 0.05
+        assert sum(file.stat().st_size for file in (tmp_path / "out").glob("*.bin")) < 3 * weights  # not 4
     said, known, expected = again(tmp_path / "out", backend)
     assert close(known["actions"].numpy(), expected.numpy())
     assert ("memory.window" in known) == (family == "robovlms")

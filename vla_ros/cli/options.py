@@ -59,7 +59,8 @@ def threads(parser: Any) -> None:
 
 
 def engine(parser: Any, default: str | None = "auto") -> None:
-    parser.add_argument("--engine", choices=("auto", "torch", "openvino", "onnxruntime"), default=default,
+    names = ("auto", "torch", "openvino", "openvino_int8", "onnxruntime")
+    parser.add_argument("--engine", choices=names, default=default,
                         help="what runs the network on a CPU" + ("" if default else " (default: auto)"))
 
 

@@ -282,7 +282,7 @@ class PolicyNode(ManagedNode):
                 session.begin()  # the new episode began with this sample
                 return
         chunk = Chunk(
-            stamp_ns=observation.stamp_ns,
+            stamp_ns=observation.stamp_ns + round(result.lead * NS),
             step_dt=processor.step_dt,
             targets=result.targets,
             instruction_id=instruction_id(text),

@@ -71,6 +71,8 @@ def open_server(
     if options.guided:
         raise InputError(f"rtc: true, and server {server.server} runs the policy, which is told of no running chunk; "
                          "expected rtc: false, and mode latest or ensemble of the executor")
+    if options.roll_state:
+        raise InputError(f"roll_state: true, and server {server.server} runs the policy; expected false")
     session = RemoteSession(server, robot, options.seed)
     try:
         check_robot(session.processor, robot)

@@ -112,7 +112,7 @@ class Engaged:
     """Takes the place of some methods of a policy on the CPU, in float32.
 
     Args:
-        policy: a private copy; its methods are replaced.
+        policy: a copy that the engine made (`Backend.copied`); its methods are replaced.
         folder: where graphs are kept between one start and the next.
 
     A method that cannot be converted raises InputError at its first call with new shapes.
@@ -132,17 +132,24 @@ class Engaged:
         self.reused = False
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def prove(self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork) -> float:
-        """Compare the answers of `network`, of this policy, and of `plain`, torch, to the batch with noise as images.
+    def prove(
+        self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork, exact: PlainNetwork | None = None
+    ) -> float:
+        """Compare what `network`, of this policy, answers to the batch, its images noise, with `plain`, torch's answer.
 
-        Returns the difference. Raises InputError if it is too large; graphs of an earlier start are made again first,
-        since the weights may have been different.
+        Returns the difference; says that to `exact`, torch's with other weights, where it is given. Raises InputError
+        where it is too large; graphs of an earlier start are then made anew first, since the weights may have been
+        others.
         """
         noise = torch.Generator().manual_seed(0)
         batch = noisy(batch, noise)
         for draws in held.draws.values():
             draws.normal_(generator=noise)
         expected = plain.run(batch, None, StageTimer(torch.device("cpu")))
+        if exact is not None:
+            away = difference(expected, exact.run(batch, None, StageTimer(torch.device("cpu"))))
+            logger.warning("engine %s: with these weights the actions for noise differ from float32's by %.1e of their "
+                           "range", self.backend.name, away)
         for _ in range(2):
             error = difference(network.run(batch, None, StageTimer(torch.device("cpu"))), expected)
             if error <= TOLERANCE:
