@@ -9,12 +9,10 @@ Every joint position that the environment measures is compared, and reward and s
 """
 
 import argparse
-import subprocess
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from aloha_expert import Expert
 from rich.console import Console
 from rich.table import Table
 from sensor_msgs.msg import Image, JointState
@@ -115,13 +113,6 @@ def targets(environment: Environment, seed: int, steps: int) -> np.ndarray:
     return start + width * (np.sin(phase + turns) - np.sin(phase))
 
 
-def assets(python: str) -> Path:
-    """gym-aloha's models, in the environment of that interpreter."""
-    code = "import importlib.util as u; print(u.find_spec('gym_aloha').submodule_search_locations[0])"
-    found = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
-    return Path(found) / "assets"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--env", default="pusht", help="the benchmark")
@@ -137,14 +128,12 @@ def main() -> None:
     with Environment(args.env, args.env_python) as environment, tempfile.TemporaryDirectory() as folder:
         with ReplayedGraph(Path(folder), environment, args.env_python) as graph:
             graph.bring_up()
-            closed_loop = args.expert and environment.benchmark.family == "metaworld"
-            expert = Expert(assets(args.env_python), environment) if args.expert and not closed_loop else None
             for seed in range(args.episodes):
-                rows = expert.plan(seed) if expert else targets(environment, seed, args.steps)
+                rows = targets(environment, seed, environment.benchmark.steps if args.expert else args.steps)
                 environment.reset(seed)
                 path, done = [environment.joint_positions()], []
                 for row in rows[:-1]:
-                    done.append(environment.expert() if closed_loop and done else row)
+                    done.append(environment.expert() if args.expert and done else row)
                     environment.step(done[-1])
                     path.append(environment.joint_positions())
                     if environment.success:  # it ends the episode

@@ -43,6 +43,12 @@ def test_what_an_environment_refuses_is_said(pusht):
         pusht.step(np.array([0.1, 0.51]))
 
 
+def test_who_has_no_expert_says_so(pusht):
+    pusht.reset(0)
+    with pytest.raises(InputError, match=r"environment pusht: no scripted expert; aloha/transfer_cube and metaworld"):
+        pusht.expert()
+
+
 def test_an_interpreter_without_the_packages_is_named(monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(InputError, match=rf"pusht: {sys.executable} has no module gym\w+, .* requirements/pusht.txt"):

@@ -12,6 +12,10 @@ does so with the robot on wheels, and its sensors.
     vla-ros demos pushes --bags --episodes 100 --tasks push
 
 moves the simulated robot through the ROS nodes, in lockstep, and records a bag for every episode.
+
+    vla-ros demos reach --env metaworld/reach-v3 --env-python ~/envs/metaworld/bin/python --episodes 100
+
+stores what the scripted experts of other people's benchmarks do (docs/benchmarks.md).
 """
 
 import argparse
@@ -53,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
         help="tasks to show in turn; one that is named twice is shown twice as often (default: touch pick)",
     )
+    options.environment(parser, nargs="+")
     options.robot(parser, default="so101")
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="cameras to store (default: all of the robot)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
@@ -69,6 +74,12 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
+    if args.env:
+        from vla_ros.cli.benchmark_demos import record
+
+        if args.bags or args.cameras or args.space != "joint":
+            raise InputError("--env with --bags, --cameras or --space, expected none of them")
+        return record(args)
     robot = RobotSpec.load(args.robot)
     world = world_of(robot.name, robot.joint_names)
     check_sensors(robot, world)

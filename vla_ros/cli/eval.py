@@ -68,9 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", help="checkpoint folder, policy file, or ws://HOST:PORT of a server (not needed "
                         "with --control expert)")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"], help="tasks to evaluate")
-    parser.add_argument("--env", metavar="NAME", help="benchmark to evaluate in instead, such as aloha/transfer_cube")
-    parser.add_argument("--env-python", metavar="PATH", default="",
-                        help="interpreter that has the benchmark's packages (default: this one)")
+    options.environment(parser)
     parser.add_argument("--layouts", type=int, default=100, help="number of episodes for each task")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
     parser.add_argument("--control", choices=CONTROLS, default="none", help="control experiment, see above")

@@ -30,6 +30,7 @@ class Aloha:
         make = importlib.import_module("gymnasium").make
         self.env = make(f"gym_aloha/{ids[task]}", obs_type="pixels_agent_pos", disable_env_checker=True).unwrapped
         self._physics, self._task = self.env._env.physics, self.env._env.task
+        self.assets = str(importlib.import_module("gym_aloha.constants").ASSETS_DIR)
         self._task.get_observation = lambda physics: {"qpos": self._task.get_qpos(physics), "images": {"top": _NOTHING}}
 
     def reset(self, seed: int) -> None:
@@ -158,6 +159,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
                 line = {"missing": lacking}
             else:
                 env = ADAPTERS[request["family"]](request["task"])
+                line = {"assets": getattr(env, "assets", "")}
         except Exception as error:  # of any kind: foreign code, whose words are what the user needs
             line, more = {"error": f"{type(error).__name__}: {error}"}, b""
         answers.write(json.dumps(line).encode() + b"\n" + more)

@@ -34,6 +34,7 @@ class Benchmark:
         requirements: file of `requirements/` with what is to be installed for it.
         robot: name of the robot file.
         rate: steps per second of its simulated time, Hz.
+        demonstrated: frames per second of demonstrations, Hz.
         steps: of an episode at most.
         instruction: the task's sentence, for policies that read one; the benchmark itself has none.
         channels: of its state and actions, in its order.
@@ -45,6 +46,7 @@ class Benchmark:
     requirements: str
     robot: str
     rate: float
+    demonstrated: float
     steps: int
     instruction: str
     channels: tuple[Channel, ...]
@@ -76,21 +78,21 @@ _MT10 = {
 
 BENCHMARKS = {
     "aloha/transfer_cube": Benchmark(
-        "aloha", "transfer_cube", "aloha.txt", "aloha_sim", 50.0, 400,
+        "aloha", "transfer_cube", "aloha.txt", "aloha_sim", 50.0, 10.0, 400,
         "Pick up the cube with the right arm and transfer it to the left arm.", _ALOHA, {"cam_high": "top"},
     ),
     "aloha/insertion": Benchmark(
-        "aloha", "insertion", "aloha.txt", "aloha_sim", 50.0, 400, "Insert the peg into the socket.", _ALOHA,
+        "aloha", "insertion", "aloha.txt", "aloha_sim", 50.0, 10.0, 400, "Insert the peg into the socket.", _ALOHA,
         {"cam_high": "top"},
     ),
     "pusht": Benchmark(
-        "pusht", "pusht", "pusht.txt", "pusht", 10.0, 300, "Push the T-shaped block onto the T-shaped target.",
+        "pusht", "pusht", "pusht.txt", "pusht", 10.0, 10.0, 300, "Push the T-shaped block onto the T-shaped target.",
         (Channel("x", 1000.0), Channel("y", 1000.0)), {"top": "image"},
     ),
 }  # fmt: skip
 BENCHMARKS |= {
     f"metaworld/{task}": Benchmark(
-        "metaworld", task, "metaworld.txt", "metaworld", 80.0, 500, text,
+        "metaworld", task, "metaworld.txt", "metaworld", 80.0, 20.0, 500, text,
         tuple(Channel(name) for name in ("x", "y", "z", "gripper")), {"corner": "corner"},
     ) for task, text in _MT10.items()
 }  # fmt: skip
@@ -111,7 +113,7 @@ class Environment:
         python: interpreter that has its packages; "" for this one.
 
     Attributes:
-        success: of the step before, as the benchmark judges.
+        success: of the step before, as the benchmark judges; `success_seen`: of any step since the last reset.
         highest_reward: since the last reset.
 
     Raises:
@@ -137,6 +139,8 @@ class Environment:
                 f"what requirements/{self.benchmark.requirements} lists; name it by --env-python"
             )
 
+        self._assets = Path(answer["assets"])
+
     def __enter__(self) -> "Environment":
         return self
 
@@ -159,8 +163,9 @@ class Environment:
 
     def reset(self, seed: int) -> None:
         """A new episode; the same seed gives the same one."""
-        self._steps = 0
-        self.highest_reward = 0.0
+        self._seed, self._steps = seed, 0
+        self._plan: np.ndarray | None = None
+        self.highest_reward, self.success_seen = 0.0, False
         self._take(self._ask(do="reset", seed=seed)[0])
 
     def step(self, joints: np.ndarray) -> None:
@@ -170,13 +175,25 @@ class Environment:
         self._take(answer)
 
     def expert(self) -> np.ndarray:
-        """(J,) what the benchmark's own scripted expert would command now, rad and m; Meta-World has one."""
-        answer, _ = self._ask(do="expert")
-        return (np.array(answer["action"]) - self._offset) / self._scale
+        """(J,) what a scripted expert would command now, rad and m: Meta-World's own, or ours of gym-aloha's cube.
+
+        Raises InputError where there is none.
+        """
+        if self.benchmark.family == "metaworld":
+            answer, _ = self._ask(do="expert")
+            return (np.array(answer["action"]) - self._offset) / self._scale
+        if self.name != "aloha/transfer_cube":
+            raise InputError(f"environment {self.name}: no scripted expert; aloha/transfer_cube and metaworld have one")
+        if self._plan is None:
+            from vla_ros.sim.aloha_expert import AlohaExpert  # MuJoCo, which an evaluation does not need
+
+            self._plan = AlohaExpert(self._assets).plan(self._seed, self._joints)
+        return self._plan[min(self._steps, len(self._plan) - 1)]
 
     def _take(self, answer: Mapping[str, Any]) -> None:
         self._joints = (np.array(answer["state"]) - self._offset) / self._scale
         self.success = answer["success"]
+        self.success_seen |= self.success
         self.highest_reward = max(self.highest_reward, answer["reward"])
 
     @property

@@ -9,8 +9,6 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from vla_ros.sim.environments import Environment
-
 _REACH = 0.125  # m from the gripper's link to between the finger tips
 _TABLE = 0.02  # m, height of the lying cube's middle
 _OPEN, _CLOSED = 0.057, 0.021  # m, a finger's place
@@ -27,18 +25,15 @@ _DOWN = _pose((-0.5, 0.0, -0.866), (0.0, -1.0, 0.0))
 _LEVEL = _pose((1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
 
 
-class Expert:
+class AlohaExpert:
     """Plans whole episodes. `assets`: the folder of gym-aloha's models."""
 
-    def __init__(self, assets: Path, environment: Environment) -> None:
-        self._environment = environment
+    def __init__(self, assets: Path) -> None:
         self._model = mujoco.MjModel.from_xml_path(str(assets / "bimanual_viperx_transfer_cube.xml"))
         self._data = mujoco.MjData(self._model)
 
-    def plan(self, seed: int) -> np.ndarray:
-        """(400, 14) rad and m, in the order of the environment's channels."""
-        self._environment.reset(seed)
-        start = self._environment.joint_positions()
+    def plan(self, seed: int, start: np.ndarray) -> np.ndarray:
+        """(400, 14) rad and m, in the order of the environment's joints, which are at `start` (14,)."""
         x, y = np.random.RandomState(seed).uniform([0.0, 0.4], [0.2, 0.6])
         cube, above, meeting = np.array([x, y, _TABLE]), np.array([x, y, 0.15]), np.array([0.0, 0.5, 0.25])
         # step, right: place and finger; left: place and finger. None: as it is.
