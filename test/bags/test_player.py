@@ -86,7 +86,7 @@ def test_a_robot_file_knows_its_commands_and_sensors_whatever_their_types():
 def test_odometry_that_is_state_is_not_published_either_where_another_stream_reads_it():
     place = Stream("place", "base_controller/odom", ODOMETRY, select=("pose.pose.position.x",))
     robot = replace(RobotSpec.load("lekiwi"), streams=(place,))
-    assert "steered" in objection("/base_controller/odom", ODOMETRY, robot)
+    assert "act on" in objection("/base_controller/odom", ODOMETRY, robot)
 
 
 def test_a_loop_goes_on(bag):

@@ -121,7 +121,7 @@ def once(answer):
 @pytest.mark.parametrize("answer, words", [
     ("Traceback (most recent call last):\n  File x\nKeyError: 'prompt'\n\n", "with an error: KeyError: 'prompt'"),
     ("", "an empty text"),
-    (b"", "not a msgpack"), (b"\x80\x04N.", "no msgpack"), (pack([1]), "no 'actions'"), (pack({}), "no 'actions'"),
+    (b"", "not a msgpack"), (b"\x80\x04N.", "not a msgpack"), (pack([1]), "no 'actions'"), (pack({}), "no 'actions'"),
     (pack({"action": np.zeros((2, 6))}), "no 'actions' in its answer, which has"),
     (pack({"actions": [[0.0] * 6]}), "expected numbers of shape (rows, 6)"),
     (pack({"actions": np.zeros((2, 7))}), "(2, 7), expected (1 to 10000, 6)"),

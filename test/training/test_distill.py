@@ -62,7 +62,7 @@ def test_one_that_does_not_denoise_is_refused(family):
 def test_one_that_remembers_is_refused(monkeypatch):
     policy = families.fresh("pi0").policy
     monkeypatch.setattr(policy, "begin", lambda size: torch.zeros(size, 1))
-    with pytest.raises(InputError, match="distill 1: .* remembers"):
+    with pytest.raises(InputError, match="distill 1: .* has a memory"):
         distilling(policy, 1)
 
 

@@ -82,7 +82,7 @@ def test_a_folder_of_an_end_effector_answers_but_is_not_served(tmp_path, fused):
     rows = describe(path)
     assert rows["layout"] == "openvla" and rows["space"] == "end effector delta"
     assert rows["actions"] == "7 dimensions, normalised by quantiles" and rows["state"] == "none"
-    assert "second-to-last block" in rows["not used"] and ("DINOv2" in rows["vision"]) == fused
+    assert "up to the second-to-last" in rows["not used"] and ("DINOv2" in rows["vision"]) == fused
     with pytest.raises(InputError, match=r"end effector's pose: `tool`.*overrides\.space: joint_position") as error:
         load(path, robot=ROBOT)
     assert "\n" not in str(error.value)
