@@ -5,7 +5,9 @@
     python scripts/pictures.py dataset DATASET           some frames of two episodes, as `vla-ros dataset show` has them
     python scripts/pictures.py training RUN              losses of a training run
     python scripts/pictures.py top DEMO                  `vla-ros top` in the middle of a recorded demo
-    python scripts/pictures.py output NAME COMMAND ...   what a command prints, run in /
+    python scripts/pictures.py markers DEMO              what marker_node publishes in the middle of one
+    python scripts/pictures.py plots                     trajectories, a takeover, rights: see plots.py
+    python scripts/pictures.py output NAME COMMAND ...   what a command prints, run in /; with --seconds until Ctrl-C
 
 DEMO is the folder of a `vla-ros demo`. Each goes to docs/, as a PNG of few colours or as an SVG; above 80 kB is an
 error.
@@ -16,6 +18,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +50,12 @@ def png(name: str, picture: Image.Image) -> None:
     held = BytesIO()
     picture.convert("RGB").quantize(COLOURS, kmeans=1, dither=Image.Dither.NONE).save(held, "PNG", optimize=True)
     write(name, held.getvalue())
+
+
+def plot(name: str, figure: Any) -> None:
+    held = BytesIO()
+    figure.savefig(held, dpi=110, bbox_inches="tight")
+    png(name, Image.open(held))
 
 
 def svg(name: str, title: str, *shown: Any) -> None:
@@ -98,9 +107,7 @@ def training(args: argparse.Namespace) -> None:
     axis.set_xlabel("step")
     axis.legend(frameon=False)
     axis.grid(alpha=0.2)
-    held = BytesIO()
-    figure.savefig(held, dpi=110, bbox_inches="tight")
-    png("training.png", Image.open(held))
+    plot("training.png", figure)
 
 
 class Listener:
@@ -141,10 +148,26 @@ def top(args: argparse.Namespace) -> None:
     svg("top.svg", "vla-ros top", *lines)
 
 
+def markers(args: argparse.Namespace) -> None:
+    import plots
+
+    plot("markers.png", plots.markers(args.demo, args.at))
+
+
+def drawn(args: argparse.Namespace) -> None:
+    import plots
+
+    for name in ("trajectories", "takeover", "rights"):
+        plot(f"{name}.png", getattr(plots, name)())
+
+
 def output(args: argparse.Namespace) -> None:
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
-    done = subprocess.run(args.command, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
-    title, said = shlex.join(args.command), done.stdout
+    process = subprocess.Popen(args.command, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
+    if args.seconds:
+        time.sleep(args.seconds)
+        process.send_signal(signal.SIGINT)
+    title, said = shlex.join(args.command), process.communicate()[0]
     for path in (word for word in args.command if word.startswith("/")):  # by its name alone
         title, said = title.replace(path, Path(path).name), said.replace(path, Path(path).name)
     svg(f"{args.name}.svg", title, Text.from_ansi(said), "")
@@ -166,7 +189,13 @@ def main() -> None:
     one.add_argument("demo", type=Path)
     one.add_argument("--at", type=float, default=6.0, help="s after the first message")
     one.set_defaults(make=top)
+    one = kinds.add_parser("markers")
+    one.add_argument("demo", type=Path)
+    one.add_argument("--at", type=float, default=2.0, help="s after the first message")
+    one.set_defaults(make=markers)
+    kinds.add_parser("plots").set_defaults(make=drawn)
     one = kinds.add_parser("output")
+    one.add_argument("--seconds", type=float, default=0.0, help="until Ctrl-C (default: it ends by itself)")
     one.add_argument("name")
     one.add_argument("command", nargs=argparse.REMAINDER)
     one.set_defaults(make=output)

@@ -12,6 +12,10 @@ does so with the robot on wheels, and its sensors.
     vla-ros demos pushes --bags --episodes 100 --tasks push
 
 moves the simulated robot through the ROS nodes, in lockstep, and records a bag for every episode.
+
+    vla-ros demos reach --env metaworld/reach-v3 --env-python ~/envs/metaworld/bin/python --episodes 100
+
+stores what the scripted experts of other people's benchmarks do (docs/benchmarks.md).
 """
 
 import argparse
@@ -42,7 +46,7 @@ from vla_ros.sim.tasks import Task, TaskKind
 from vla_ros.sim.world import World
 from vla_ros.sim.worlds import check_kinds, check_sensors, world_of
 
-_ROTATION = "rotation_6d_columns"  # of a hand that points down: no angles, which are ambiguous there
+_ROTATION = "rotation_6d_columns"  # no angles, which are ambiguous for a hand that points down
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
 
 
@@ -53,6 +57,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
         help="tasks to show in turn; one that is named twice is shown twice as often (default: touch pick)",
     )
+    options.environment(parser, nargs="+")
     options.robot(parser, default="so101")
     parser.add_argument("--cameras", nargs="+", metavar="NAME", help="cameras to store (default: all of the robot)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
@@ -69,6 +74,12 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
+    if args.env:
+        from vla_ros.cli.benchmark_demos import record
+
+        if args.bags or args.cameras or args.space != "joint":
+            raise InputError("--env with --bags, --cameras or --space, expected none of them")
+        return record(args)
     robot = RobotSpec.load(args.robot)
     world = world_of(robot.name, robot.joint_names)
     check_sensors(robot, world)
@@ -79,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
         if args.cameras:
             raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
         if args.space != "joint":
-            raise InputError(f"--space {args.space} with --bags, expected joint: a bag holds the commands of joints")
+            raise InputError(f"--space {args.space} with --bags, expected joint: a bag contains joint commands")
         return _record_bags(args)
     if args.space == "tool" and robot.tool is None:
         raise InputError(f"--space tool, robot {robot.name} has no `tool`; expected --space joint")
@@ -108,7 +119,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 class ToolPoses:
-    """What the simulated robot's joint targets are for its tool, by forward kinematics.
+    """Converts the simulated robot's joint targets to poses of its tool, by forward kinematics.
 
     Attributes:
         columns: of the actions.
@@ -134,7 +145,7 @@ def _record_bags(args: argparse.Namespace) -> int:
     if args.seed >= _BAG_SEEDS:
         raise InputError(f"--seed {args.seed}, expected 0 to {_BAG_SEEDS - 1} with --bags")
     if args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise InputError(f"{args.out}: holds something already, expected a new folder")
+        raise InputError(f"{args.out}: is not empty, expected a new folder")
     from vla_ros.graph.demonstrations import DISTURBANCE, DemonstrationGraph
 
     args.out.mkdir(parents=True, exist_ok=True)

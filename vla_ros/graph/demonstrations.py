@@ -26,7 +26,7 @@ _TRIES = 5
 class DemonstrationGraph(SimulatedGraph):
     """Simulator, expert and recorder, as a context.
 
-    Simulated time waits until the expert has steered and the recorder has received everything, so the same arguments
+    Simulated time waits until the expert has commanded and the recorder has received everything, so the same arguments
     give the same bags on every machine, however busy.
     """
 
@@ -57,8 +57,8 @@ class DemonstrationGraph(SimulatedGraph):
         not succeed within the simulated robot's `time_limit`. Raises GraphError when a node or the simulation gives up.
 
         Args:
-            disturbance: rad; standard deviation of a smooth error of the arm's motors. The bag holds the commands, not
-                what became of them: they show how to come back (DART, Laskey et al. 2017).
+            disturbance: rad; standard deviation of a smooth error of the arm's motors. The bag contains the commands,
+                not the disturbed motion, so it shows recoveries (DART, Laskey et al. 2017).
         """
         for _ in range(_TRIES):
             self.simulation.reset(seed=seed, task=task.instruction(), hold=True, rest=REST, disturbance=disturbance)
@@ -87,9 +87,9 @@ class DemonstrationGraph(SimulatedGraph):
         return status
 
     def _lacking(self, path: Path, instruction: str, status: TaskStatus) -> str:
-        """What of the run is not in the bag, empty where nothing is lacking.
+        """What is missing in the bag, in words; "" if nothing is.
 
-        The middleware drops a message now and then where a machine is very busy; the same run is then recorded again.
+        The middleware may drop a message on a very busy machine; the same run is then recorded again.
         """
         start, run_time = int(status.values["run_start_ns"]), float(status.values["run_time"])
         with Bag(path) as bag:

@@ -28,7 +28,7 @@ class NotReady(InputError):
 
 def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
     """ns: of the header; the time of receipt for a type without one, where the robot file says `stamps: arrival` and,
-    but for cameras, where it is zero.
+    except for cameras, where it is zero.
 
     A driver that stamps nothing says "now", and so does a command.
     """

@@ -1,8 +1,8 @@
 """The simulator's scripted expert as a demonstrator: it steers the simulated robot as a teleoperator would.
 
-It sees what no policy sees, where the cubes are, and publishes commands on the topics of the robot file, so that a
-recorder makes demonstrations of them. An executor must not run beside it, unless `takeover` says so: then it commands
-through the executor, in place of a policy that strays.
+Unlike a policy it knows where the cubes are. It publishes commands on the topics of the robot file, so that a recorder
+makes demonstrations of them. No executor may run beside it, except with `takeover`: then it commands through the
+executor, in place of a policy that makes a mistake.
 """
 
 import sys
@@ -29,16 +29,17 @@ from vla_ros.sim.worlds import expert_of, world_of
 
 @dataclass(frozen=True)
 class ExpertParameters(NodeParameters):
-    takeover: bool = parameter(False, "take over from a policy that strays, instead of commanding the robot itself")
-    patience: float = parameter(1.0, "with takeover: without progress, before it takes over", unit="s", low=0.1)
-    lead: float = parameter(2.0, "with takeover: before it gives back", unit="s", low=0.1)
+    takeover: bool = parameter(False, "take over from a policy that makes a mistake, instead of commanding the robot "
+                                      "directly")
+    patience: float = parameter(1.0, "with takeover: time without progress before it takes over", unit="s", low=0.1)
+    lead: float = parameter(2.0, "with takeover: time before it gives back", unit="s", low=0.1)
 
 
 class ExpertNode(ManagedNode):
     """One command for each joint state of the running simulation, while there is an instruction.
 
-    Takes `instruction`, joint states and `sim_node/cubes`; publishes commands, stamped as the joint states are, and on
-    `~/following` the instruction it follows (empty: none, also where it does not understand one).
+    Takes `instruction`, joint states and `sim_node/cubes`; publishes commands with the stamps of the joint states, and
+    on `~/following` the instruction that it follows ("": none, or one that it does not understand).
     """
 
     def __init__(self) -> None:
@@ -92,12 +93,12 @@ class ExpertNode(ManagedNode):
         again = self._cubes is not None and stamp_ns(self._cubes) == stamp_ns(message) == self._answered
         self._cubes = message
         if again and self.is_active and self._expert is not None:
-            self._commands.publish(self._command, self._answered)  # said again: the answer was missed
+            self._commands.publish(self._command, self._answered)  # repeated: the answer was missed
         else:
             self._steer()
 
     def _steer(self) -> None:
-        """The command for the newest instant of which everything is known, once."""
+        """Publish the command for the newest time for which all inputs are known, once."""
         if not self.is_active or self._task is None or None in (self._joints, self._cubes):
             return
         now = stamp_ns(self._cubes)

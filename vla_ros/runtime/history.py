@@ -1,4 +1,4 @@
-"""The last observation steps of a policy, on the policy's clock and not the cameras'."""
+"""The last observation steps of a policy, on the policy's clock."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -14,7 +14,7 @@ Steps = Mapping[int, Observation]
 
 
 def history_length(processor: Interface) -> float:
-    """s of messages to keep, so that the oldest observation step can still be built."""
+    """s of messages to keep, so that the oldest observation step can be built."""
     return -min(_offsets(processor)) * processor.step_dt
 
 
@@ -26,13 +26,13 @@ def observed_streams(processor: Interface) -> tuple[str, ...]:
 def observe(build: Callable[[int, Collection[str]], Observation], stamp_ns: int, processor: Interface) -> Steps:
     """Offset in `step_dt` -> the observation at `stamp_ns + offset * step_dt`, of the streams that have this offset.
 
-    Steps for which there is nothing (just after the start) are absent.
+    Steps without data (just after the start) are absent.
 
     Args:
         build: makes the observation of an instant, ns, of some streams; raises InputError when there is none.
 
     Raises:
-        InputError: there is none at `stamp_ns` itself.
+        InputError: there is no observation at `stamp_ns` itself.
     """
     wanted, step_ns = processor.steps(), round(processor.step_dt * 1e9)
     steps = {0: build(stamp_ns, observed_streams(processor))}
@@ -100,7 +100,7 @@ def _offsets(processor: Interface) -> list[int]:
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """(T, ...), a view of a single step: images are large. Raises InputError where a camera changed its size."""
+    """(T, ...), a view of a single step: images are large. Raises InputError if a camera changed its size."""
     shapes = list(dict.fromkeys(array.shape for array in arrays))
     if len(shapes) > 1:
         raise InputError(f"the policy looks back at {' and '.join(map(str, shapes))}, expected one shape")

@@ -84,7 +84,7 @@ def demonstrate(
         kinds: tasks that the arm may have been at before.
 
     Raises:
-        RuntimeError: the expert failed in 20 layouts running.
+        RuntimeError: the expert failed in 20 layouts in a row.
     """
     for attempt in range(ATTEMPTS):
         layout = layout_seed(0, seed, attempt)
@@ -109,7 +109,7 @@ def demonstrations(
     """Episodes in a fixed order, whatever the number of processes.
 
     Args:
-        kinds: taken in turn; one that is named twice comes twice as often. Colours take turns too.
+        kinds: used in turn; one that is named twice is used twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
         recording: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
@@ -118,7 +118,7 @@ def demonstrations(
         yield from map(_one, plan)
         return
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        for start in range(0, episodes, _BATCH):  # in batches, so that pictures do not pile up before a slow reader
+        for start in range(0, episodes, _BATCH):  # in batches, so that images do not accumulate for a slow reader
             yield from pool.map(_one, plan[start : start + _BATCH])
 
 

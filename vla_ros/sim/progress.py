@@ -10,7 +10,7 @@ STEP = 0.01  # m that count as progress
 
 
 class Progress:
-    """Looks at a world again and again, from the moment on in which it is made."""
+    """Follows a world from the moment of its creation."""
 
     def __init__(self, task: Task, world: Simulated) -> None:
         self._task, self._world = task, world

@@ -23,7 +23,7 @@ class TaskKind(StrEnum):
     FETCH = "fetch"
 
 
-# The first wording of each kind is the plain one, used where nothing asks for variety.
+# The first wording of each kind is the default.
 WORDINGS: dict[TaskKind, tuple[str, ...]] = {
     TaskKind.TOUCH: (
         "touch the {colour} cube",
@@ -120,7 +120,7 @@ def parse_instruction(text: str, kinds: Sequence[TaskKind] = tuple(TaskKind)) ->
 
 
 class SuccessTracker:
-    """Watches a world, one `update` a control tick, and says when the task is done.
+    """Watches a world, with one `update` per control tick, and says when the task is done.
 
     touch: the gripper tip is within 3 cm of the cube's centre and nearer to it than to any other cube.
     pick: the cube has been 5 cm above where it lay for 1 s without a break.

@@ -18,7 +18,7 @@ _EVERY = 3  # control periods between two transforms of a joint: viewers interpo
 
 
 class Frames:
-    """/tf_static at once, /tf while somebody listens; nothing where tf2_msgs is not installed."""
+    """/tf_static at once, /tf while there is a subscriber; nothing if tf2_msgs is not installed."""
 
     def __init__(self, node: Node, tree: Kinematics) -> None:
         self._moving = [joint for joint in tree.joints if joint.kind in MOVING]
@@ -26,7 +26,7 @@ class Frames:
         try:
             kind = message_class(TYPE)
         except InputError as error:
-            node.get_logger().info(f"no /tf: {error}; robot_state_publisher can make it of robot_description")
+            node.get_logger().info(f"no /tf: {error}; robot_state_publisher can make it from robot_description")
             return
         self._kind = kind
         self._publisher = node.create_publisher(kind, "/tf", profile(100, reliable=True))

@@ -26,11 +26,11 @@ TASK_PERIOD = 10  # control periods between two task messages
 
 @dataclass
 class Stage:
-    """What both loops work with; to be `reset` before the first step.
+    """What both loops use; call `reset` before the first step.
 
     Attributes:
         world: the physics; only the loop's thread touches it.
-        view: a second world that shows what is drawn; only the thread that draws touches it.
+        view: a second world for drawing; only the thread that draws touches it.
         period: control period, s.
     """
 
@@ -49,7 +49,7 @@ class Stage:
         """All to the places of `seed`, the robot at rest.
 
         Args:
-            foreign_images: draw the cubes of another layout, so that the images say nothing about this one.
+            foreign_images: draw the cubes of another layout, so that the images contain no information about this one.
             disturbance: rad; standard deviation of a smooth error of the arm's motors, drawn by `seed`.
         """
         self._foreign = foreign_images
@@ -75,7 +75,7 @@ class Stage:
 
 
 class Loop:
-    """A thread that owns the world. What others ask of it is done between two control periods."""
+    """A thread that owns the world. Requests are handled between two control periods."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -111,7 +111,7 @@ class Loop:
         return done.wait(patience)
 
     def instruct(self, text: str) -> None:
-        """Judge by this instruction from now on. Called from the node's thread, returns at once."""
+        """Judge success by this instruction from now on. Called from the node's thread, returns at once."""
         self.ask(lambda: self.stage.task.follow(text, self.stage.world), patience=0.0)
 
     def bodies(self) -> list[Callable[[], None]]:
@@ -132,18 +132,18 @@ class Loop:
     def _guarded(self, body: Callable[[], None]) -> None:
         try:
             body()
-        except Exception as error:  # a thread that ends unnoticed would look like a robot that does not answer
+        except Exception as error:  # if the thread ended unnoticed, it would look like a robot that does not answer
             self.failure = f"{type(error).__name__}: {error}"
             self.stage.node.get_logger().fatal(f"the simulation stopped: {self.failure}\n{traceback.format_exc()}")
             self.publish_task()
 
 
 class RealTimeLoop(Loop):
-    """Physics and joint states with absolute deadlines; images in a thread of their own, so that drawing never
-    holds up the physics."""
+    """Physics and joint states with absolute deadlines; images in a separate thread, so that drawing never delays the
+    physics."""
 
     def __init__(self, stage: Stage, clock: bool = False) -> None:
-        """`clock`: time is /clock's, which goes on by one control period at each, and slower where physics is late."""
+        """`clock`: publish /clock, which advances by one period per step, and more slowly if physics is late."""
         super().__init__(stage)
         self._clock = stage.node.create_publisher(Clock, "/clock", 10) if clock else None
         self._now = 0
@@ -183,12 +183,12 @@ class RealTimeLoop(Loop):
             behind = time.monotonic() - due
             if behind > _CATCH_UP:  # the process was paused: a robot does not move faster afterwards
                 stage.node.get_logger().warning(
-                    f"the simulation fell {behind:.2f} s behind and does not catch up", throttle_duration_sec=10.0
+                    f"the simulation fell {behind:.2f} s behind, and will not catch up", throttle_duration_sec=10.0
                 )
                 due += behind
 
     def draw(self) -> None:
-        """Rounds at the rate of the fastest camera; slower ones skip rounds."""
+        """Draw at the rate of the fastest camera; slower ones skip images."""
         stage = self.stage
         period = 1.0 / max((publisher.rate for publisher in stage.cameras), default=1.0)
         credit = [1.0] * len(stage.cameras)

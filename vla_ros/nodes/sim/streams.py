@@ -47,7 +47,7 @@ def check_robot(robot: RobotSpec, world: Simulated) -> None:
 
 
 class Commands:
-    """The newest command of every group, and the condition that is notified when one comes."""
+    """The newest command of every group, and a condition that is notified when one arrives."""
 
     def __init__(self, node: Node, robot: RobotSpec, world: Simulated) -> None:
         self._groups = robot.groups
@@ -94,7 +94,7 @@ class Commands:
         control period: a base that has not been commanded for half a second is told to stand, as by its driver."""
         with self.arrived:
             if len(self._positions) < len(self._groups):
-                return targets  # an arm that moves before its gripper has a command is half a robot
+                return targets  # the arm does not move before the gripper has a command too
             result = targets.copy()
             result[self._order] = np.concatenate([self._positions[group.name] for group in self._groups])
             self._quiet += 1
@@ -156,11 +156,12 @@ def read_cubes(message: MultiDOFJointState) -> dict[str, np.ndarray]:
 class CameraPublisher:
     """Images and CameraInfo of one camera.
 
-    The robot file says whether its topic carries raw or compressed images; raw ones are offered compressed too, on
-    `TOPIC/compressed`, and encoded only while there is a subscriber.
+    The robot file says whether its topic carries raw or compressed images; raw ones are also available compressed, on
+    `TOPIC/compressed`, encoded only while there is a subscriber.
     """
 
-    def __init__(self, node: Node, camera: Camera, view: Simulated) -> None:
+    def __init__(self, node: Node, camera: Camera, view: Simulated | None) -> None:
+        """`view`: what knows the camera's intrinsics; without one there is no CameraInfo."""
         self.camera, self.rate = camera, camera.rate
         self._frame = f"{camera.name}_camera"
         qos = sensor_qos(reliable=True)
@@ -170,9 +171,11 @@ class CameraPublisher:
             self._raw = node.create_publisher(Image, camera.topic, qos)
             self._compressed = node.create_publisher(CompressedImage, f"{camera.topic}/compressed", qos)
         self.publishers = [publisher for publisher in (self._raw, self._compressed) if publisher is not None]
-        folder, _, _ = camera.topic.rpartition("/")
-        self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
-        self._info = camera_info(view, camera.name, camera.width, camera.height)
+        self._info = None
+        if view is not None:
+            folder, _, _ = camera.topic.rpartition("/")
+            self._info_publisher = node.create_publisher(CameraInfo, f"{folder}/camera_info".lstrip("/"), qos)
+            self._info = camera_info(view, camera.name, camera.width, camera.height)
 
     def publish(self, view: Simulated, stamp: int) -> None:
         """Draw what the view shows and publish it; in the thread that owns the view."""
@@ -181,4 +184,5 @@ class CameraPublisher:
             self._raw.publish(image_message(Image, rgb, stamp, self._frame))
         if self.camera.compressed or self._compressed.get_subscription_count():
             self._compressed.publish(compressed_image_message(CompressedImage, rgb, stamp, self._frame))
-        self._info_publisher.publish(set_stamp(self._info, stamp))
+        if self._info is not None:
+            self._info_publisher.publish(set_stamp(self._info, stamp))

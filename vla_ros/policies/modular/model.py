@@ -130,7 +130,7 @@ class Modular(Policy):
         return Answer(self.head.act(features, draws, fixed, steer, self.step), memory)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """The head's, over the rows that are no padding."""
+        """The head's, over the rows that are not padding."""
         actions, pad, steps = batch["actions"], batch.get("action_is_pad"), batch["images"].shape[1]
         features = self.features(batch)
         if self.config.window == 1:
