@@ -30,7 +30,7 @@ ARGUMENTS = {
     "record": ("true", "record a bag"),
     "record_limit": ("300", "s after which the recording ends, 0: never"),
     "output": ("demo_%Y-%m-%d-%H%M%S", "folder of the bag, with strftime codes"),
-    "seed": ("0", "where the cubes lie"),
+    "seed": ("0", "seed of the cubes' layout"),
 }
 
 

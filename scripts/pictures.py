@@ -1,10 +1,13 @@
 """Make the pictures of the docs with the product itself, one by one:
 
     python scripts/pictures.py cameras                   what the simulated robot's cameras see
+    python scripts/pictures.py room                      the same of the one on wheels
     python scripts/pictures.py dataset DATASET           some frames of two episodes, as `vla-ros dataset show` has them
     python scripts/pictures.py training RUN              losses of a training run
     python scripts/pictures.py top DEMO                  `vla-ros top` in the middle of a recorded demo
-    python scripts/pictures.py output NAME COMMAND ...   what a command prints, run in /
+    python scripts/pictures.py markers DEMO              what marker_node publishes in the middle of one
+    python scripts/pictures.py plots                     trajectories, a takeover, rights: see plots.py
+    python scripts/pictures.py output NAME COMMAND ...   what a command prints, run in /; with --seconds until Ctrl-C
 
 DEMO is the folder of a `vla-ros demo`. Each goes to docs/, as a PNG of few colours or as an SVG; above 80 kB is an
 error.
@@ -15,6 +18,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +52,12 @@ def png(name: str, picture: Image.Image) -> None:
     write(name, held.getvalue())
 
 
+def plot(name: str, figure: Any) -> None:
+    held = BytesIO()
+    figure.savefig(held, dpi=110, bbox_inches="tight")
+    png(name, Image.open(held))
+
+
 def svg(name: str, title: str, *shown: Any) -> None:
     """As a terminal shows it; the fonts are the reader's own."""
     console = Terminal(record=True, width=WIDTH, file=StringIO(), force_terminal=True)
@@ -62,6 +72,14 @@ def cameras(args: argparse.Namespace) -> None:
     world = World()
     world.reset(seed=3)
     png("cameras.png", Image.fromarray(np.concatenate([world.render(name, *TILE) for name in world.cameras], axis=1)))
+
+
+def room(args: argparse.Namespace) -> None:
+    from vla_ros.sim.room_world import RoomWorld
+
+    world = RoomWorld(4)
+    views = [world.render(name, *TILE) for name in ("front", "left", "back")]
+    png("room.png", Image.fromarray(np.concatenate(views, axis=1)))
 
 
 def dataset(args: argparse.Namespace) -> None:
@@ -89,9 +107,7 @@ def training(args: argparse.Namespace) -> None:
     axis.set_xlabel("step")
     axis.legend(frameon=False)
     axis.grid(alpha=0.2)
-    held = BytesIO()
-    figure.savefig(held, dpi=110, bbox_inches="tight")
-    png("training.png", Image.open(held))
+    plot("training.png", figure)
 
 
 class Listener:
@@ -132,10 +148,26 @@ def top(args: argparse.Namespace) -> None:
     svg("top.svg", "vla-ros top", *lines)
 
 
+def markers(args: argparse.Namespace) -> None:
+    import plots
+
+    plot("markers.png", plots.markers(args.demo, args.at))
+
+
+def drawn(args: argparse.Namespace) -> None:
+    import plots
+
+    for name in ("trajectories", "takeover", "rights"):
+        plot(f"{name}.png", getattr(plots, name)())
+
+
 def output(args: argparse.Namespace) -> None:
     environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(WIDTH), "TERM": "xterm-256color"}
-    done = subprocess.run(args.command, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
-    title, said = shlex.join(args.command), done.stdout
+    process = subprocess.Popen(args.command, stdout=subprocess.PIPE, text=True, env=environment, cwd="/")
+    if args.seconds:
+        time.sleep(args.seconds)
+        process.send_signal(signal.SIGINT)
+    title, said = shlex.join(args.command), process.communicate()[0]
     for path in (word for word in args.command if word.startswith("/")):  # by its name alone
         title, said = title.replace(path, Path(path).name), said.replace(path, Path(path).name)
     svg(f"{args.name}.svg", title, Text.from_ansi(said), "")
@@ -145,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True)
     kinds.add_parser("cameras").set_defaults(make=cameras)
+    kinds.add_parser("room").set_defaults(make=room)
     one = kinds.add_parser("dataset")
     one.add_argument("dataset", type=Path)
     one.set_defaults(make=dataset)
@@ -156,7 +189,13 @@ def main() -> None:
     one.add_argument("demo", type=Path)
     one.add_argument("--at", type=float, default=6.0, help="s after the first message")
     one.set_defaults(make=top)
+    one = kinds.add_parser("markers")
+    one.add_argument("demo", type=Path)
+    one.add_argument("--at", type=float, default=2.0, help="s after the first message")
+    one.set_defaults(make=markers)
+    kinds.add_parser("plots").set_defaults(make=drawn)
     one = kinds.add_parser("output")
+    one.add_argument("--seconds", type=float, default=0.0, help="until Ctrl-C (default: it ends by itself)")
     one.add_argument("name")
     one.add_argument("command", nargs=argparse.REMAINDER)
     one.set_defaults(make=output)

@@ -1,12 +1,13 @@
-"""Write what the docs have of the code anew.
+"""Rewrite the parts of the docs that come from the code.
 
     python scripts/reference.py
 
 In docs/robot_file.md and docs/policy_file.md the tables of fields, from the dataclasses that read them; in
-docs/troubleshooting.md all behind `<!-- remedies -->`, from `vla_ros.control.remedies`.
+docs/troubleshooting.md everything after `<!-- remedies -->`, from `vla_ros.control.remedies`; and the tables of node
+parameters in PARAMETERS.
 
-Between `<!-- fields of MODULE.CLASS -->` and the next blank line stands one row a field: its type, its default, and
-what the class says of it (under `Attributes:`, or in a comment beside the field or above it).
+After `<!-- fields of MODULE.CLASS -->` there is one row for each field: its type, its default, and its description in
+the class (under `Attributes:`, or in a comment next to the field or above it).
 """
 
 import ast
@@ -24,7 +25,13 @@ from vla_ros.control import remedies
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("robot_file.md", "policy_file.md", "troubleshooting.md")
+PARAMETERS = {
+    "runtime.md": "vla_ros.nodes.policy_parameters.PolicyParameters",
+    "safety.md": "vla_ros.nodes.executor.parameters.ExecutorParameters",
+    "console.md": "vla_ros.nodes.console_node.ConsoleParameters",
+}
 _REMEDIES = "<!-- remedies -->\n"
+_PARAMETERS = re.compile(r"^\| parameter \| default \| unit .*\n(?:\|.*\n)*", re.MULTILINE)
 _MARK = re.compile(r"(<!-- fields of (\S+)\.(\w+) -->\n)(?:\|.*\n)*")
 
 
@@ -95,3 +102,9 @@ if __name__ == "__main__":
     for name in PAGES:
         path = DOCS / name
         path.write_text(rewritten(path.read_text(encoding="utf-8")), encoding="utf-8")
+    from vla_ros.nodes.parameters import table as parameter_table
+
+    for name, kind in PARAMETERS.items():
+        path, (module, _, what) = DOCS / name, kind.rpartition(".")
+        rows = parameter_table(getattr(import_module(module), what))
+        path.write_text(_PARAMETERS.sub(lambda _, rows=rows: rows, path.read_text(encoding="utf-8")), encoding="utf-8")

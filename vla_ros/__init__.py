@@ -1,7 +1,7 @@
 """vla_ros: vision-language-action policies on ROS 2 robots.
 
-The generated messages (`vla_ros.msg`, `vla_ros.action`) live in the colcon install, this code may live in
-a source tree: extending `__path__` lets one name cover both.
+The generated messages (`vla_ros.msg`, `vla_ros.action`) are in the colcon install, this code may be in a source tree:
+extending `__path__` makes both available under one name.
 """
 
 import os
@@ -15,10 +15,10 @@ __version__ = "0.1.0"
 
 
 def without_working_directory(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process to which the working directory is data: a downloaded folder, say.
+    """The environment for a process that must not import from the working directory, which may be a downloaded folder.
 
-    Python then searches it for no module, an empty element of PYTHONPATH included, and Fast DDS for no profile; a
-    profile that is meant is named by FASTDDS_DEFAULT_PROFILES_FILE.
+    Python then does not search it for modules (an empty element of PYTHONPATH would mean it), and Fast DDS does not
+    read a profile from it; FASTDDS_DEFAULT_PROFILES_FILE names the profile to use.
     """
     named = [folder for folder in environment.get("PYTHONPATH", "").split(os.pathsep) if folder]
     safe = {"PYTHONPATH": os.pathsep.join(named), "PYTHONSAFEPATH": "1", "SKIP_DEFAULT_XML_FILE": "1"}
@@ -26,7 +26,7 @@ def without_working_directory(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _say_what_to_install(kind: type, error: BaseException, trace: object) -> None:
-    """One line for a package that is not installed, where a program ends with that."""
+    """Replace the traceback of a missing package by one line."""
     from vla_ros.core.missing import what_to_install
     from vla_ros.core.text import say
 
@@ -38,10 +38,10 @@ def _say_what_to_install(kind: type, error: BaseException, trace: object) -> Non
 
 
 def _begin_program() -> None:
-    """The same for this process, where it runs one of our programs and not a program that uses the package.
+    """The same for this process, if it runs one of our programs and not a program that uses the package.
 
-    One that is interrupted while it still imports (torch takes seconds) ends as any other program does, instead of
-    with a traceback from somewhere inside. Once all is imported, `cli.main` and `nodes.base.spin_node` take the signal.
+    If it is interrupted while it is still importing (torch takes seconds), it ends without a traceback. Once all is
+    imported, `cli.main` and `nodes.base.spin_node` take the signal.
     """
     program = os.path.basename(sys.argv[0]) if sys.argv else ""
     is_module = program == "-m" and any(word.startswith(f"{__name__}.") for word in sys.orig_argv)

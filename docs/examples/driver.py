@@ -1,4 +1,4 @@
-"""A driver for vla_ros: measured positions out, commanded positions in. Put your servos' bus in the place of Bus."""
+"""A driver for vla_ros: measured positions out, commanded positions in. Replace Bus by your servos' bus."""
 
 import rclpy
 from rclpy.node import Node
@@ -10,7 +10,7 @@ JOINTS = ["shoulder", "elbow"]  # as the robot file calls them, in the order of 
 
 
 class Bus:
-    """Servos that are at once where they are told to be, in rad."""
+    """Servos that reach each commanded position at once, in rad."""
 
     angles = [0.3, -0.2]
 
@@ -26,7 +26,7 @@ class Driver(Node):
         super().__init__("arm_driver")
         self.bus = Bus()
         self.states = self.create_publisher(JointState, "joint_states", qos_profile_sensor_data)
-        self.create_subscription(Float64MultiArray, "arm/commands", self.command, 1)  # the newest alone counts
+        self.create_subscription(Float64MultiArray, "arm/commands", self.command, 1)  # only the newest counts
         self.create_timer(0.02, self.measure)  # 50 Hz
 
     def measure(self):

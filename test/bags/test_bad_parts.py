@@ -31,7 +31,7 @@ BAD = {
     "/no_msg": ("my_msgs/msg/Torn", "cdr", "ros2msg", "flo at 64 32 ;;", "", CDR, "definition cannot be read"),
     "/unknown": ("my_msgs/msg/Temperature", "cdr", "unknown", "", "", CDR, "unknown definition"),
     "/nested": ("my_msgs/msg/Outer", "cdr", "ros2msg", "my_msgs/Inner inner\n", "", CDR,
-                "holds a my_msgs/msg/Inner, which nobody defines"),
+                "contains a my_msgs/msg/Inner, whose definition is missing"),
     "/json": ("my_msgs/msg/Json", "json", "jsonschema", "{}", "", b'{"a": 1}', "its messages are json, expected cdr"),
     "/protobuf": ("my.Proto", "protobuf", "protobuf", "\xff\xfe", "", b"\x08\x01", "its messages are protobuf"),
 }  # fmt: skip
@@ -180,7 +180,7 @@ def test_a_chunk_that_is_damaged_costs_itself(tmp_path):
     data[len(data) // 3 : len(data) // 3 + 20] = bytes(20)
     path.write_bytes(data)
     report = repair(path, tmp_path / "fixed")
-    assert "passed over" in report.broken["bag.mcap"]
+    assert "skipped" in report.broken["bag.mcap"]
     with Bag(tmp_path / "fixed") as bag:
         found = [(r.topic, r.log_ns, bytes(r.data)) for r in bag.records()]
     expected = messages(2.0)
@@ -197,12 +197,12 @@ def test_a_first_chunk_that_is_damaged_does_not_silence_its_topics(tmp_path, fin
     data[600:620] = bytes(20)
     path.write_bytes(data if finished else data[: len(data) // 2])
     report = repair(path, tmp_path / "fixed")
-    assert "passed over" in report.broken["bag.mcap"]
+    assert "skipped" in report.broken["bag.mcap"]
     if finished:
         assert report.counts["/camera/image_raw"] > 10 and not report.notes
     else:
         assert not report.messages and len(report.notes) == 4  # of five topics: the instruction was in that chunk alone
-        assert set(report.notes.values()) == {"left out: nothing that is whole says its topic"}
+        assert set(report.notes.values()) == {"left out: its topic is in a damaged part"}
 
 
 def test_a_message_whose_compression_is_damaged_costs_itself(tmp_path):

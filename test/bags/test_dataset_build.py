@@ -294,7 +294,7 @@ def test_simulated_time_on_a_wall_clock_recording(tmp_path, monkeypatch):
 
     rows = simulated(two_episodes())
     without = write_bag(tmp_path / "without", rows)
-    with pytest.raises(InputError, match=r"/joint_states: t=.*not use the system clock: record with simulated time"):
+    with pytest.raises(InputError, match=r"/joint_states: t=.*not use the system clock: if there is simulated time"):
         plan_bag(without, ROBOT, OPTIONS)
     clock = kind("rosgraph_msgs/msg/Clock")
     ticks = [START + k * 20_000_000 for k in range(301)]

@@ -54,10 +54,11 @@ def test_what_could_move_a_robot_is_left_out_unless_asked_for(bag):
      ("/x", "nobody_msgs/msg/Knows", "may command a robot"),
      ("/joint_command", "sensor_msgs/msg/JointState", "joint states"),
      ("/joy", "sensor_msgs/msg/Joy", "a joystick"),
-     ("/left/e_stop", "std_msgs/msg/Bool", "what the nodes"), ("/instruction", "std_msgs/msg/String", "what the nodes"),
-     ("/arm/command/claim", "std_msgs/msg/String", "what the nodes"),
-     ("/executor_node/status", "vla_ros/msg/ExecutorStatus", "what the nodes"),
-     ("/action_chunk", "vla_ros/msg/ActionChunk", "what the nodes"),
+     ("/left/e_stop", "std_msgs/msg/Bool", "internal to the nodes"),
+     ("/instruction", "std_msgs/msg/String", "internal to the nodes"),
+     ("/arm/command/claim", "std_msgs/msg/String", "internal to the nodes"),
+     ("/executor_node/status", "vla_ros/msg/ExecutorStatus", "internal to the nodes"),
+     ("/action_chunk", "vla_ros/msg/ActionChunk", "internal to the nodes"),
      ("/run_instruction/_action/status", "action_msgs/msg/GoalStatusArray", "an action"),
      ("/add/_service_event", "a_msgs/srv/Add_Event", "a service"), ("/clock", "rosgraph_msgs/msg/Clock", "--clock"),
      ("/imu", "sensor_msgs/msg/Imu", ""), ("/tf", "tf2_msgs/msg/TFMessage", "")],
@@ -85,7 +86,7 @@ def test_a_robot_file_knows_its_commands_and_sensors_whatever_their_types():
 def test_odometry_that_is_state_is_not_published_either_where_another_stream_reads_it():
     place = Stream("place", "base_controller/odom", ODOMETRY, select=("pose.pose.position.x",))
     robot = replace(RobotSpec.load("lekiwi"), streams=(place,))
-    assert "steered" in objection("/base_controller/odom", ODOMETRY, robot)
+    assert "act on" in objection("/base_controller/odom", ODOMETRY, robot)
 
 
 def test_a_loop_goes_on(bag):

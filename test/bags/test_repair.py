@@ -73,7 +73,7 @@ def test_refusals_leave_nothing_behind(tmp_path):
     path = write_bag(tmp_path / "bag", messages(0.2))
     for bag, output, words in (
         (tmp_path / "nothing", None, "nothing: no such"),
-        (tmp_path / "empty", None, "holds no .mcap"),
+        (tmp_path / "empty", None, "contains no .mcap"),
         (path, path, "exists already"),
     ):
         with pytest.raises(InputError, match=words):

@@ -37,5 +37,5 @@ def test_bad_options_are_refused_before_anything_is_written(tmp_path, option, ca
 def test_bags_are_never_mixed_with_what_is_there(tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     assert main(["demos", str(tmp_path), "--bags"]) == 2
-    assert "holds something already" in capsys.readouterr().err
+    assert "is not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

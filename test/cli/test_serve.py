@@ -35,7 +35,7 @@ def test_who_can_reach_it():
         assert exposure(host, "", False) == []
     assert len(exposure("0.0.0.0", "", False)) == 2
     assert exposure("0.0.0.0", "token", True) == [] and len(exposure("robot.local", "token", False)) == 1
-    assert "everybody" in exposure("::", "", True)[0]
+    assert "everyone" in exposure("::", "", True)[0]
 
 
 def test_bench_and_replay_of_a_policy_elsewhere(capsys, tmp_path):

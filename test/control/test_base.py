@@ -224,7 +224,7 @@ def test_a_leader_arm_takes_over_the_arm_and_the_base_stands():
     for row, (said, values) in enumerate([(names, [0.2, 0.5, 0.0]), (names[:1], [0.2])]):
         executor.takeover.heard(it.now_ns, said, values, it.now_ns)
         if row == 0:
-            with pytest.raises(InputError, match="'x.vel' is a velocity of the base, expected positions"):
+            with pytest.raises(InputError, match="'x.vel' is a velocity of the base, expected only positions"):
                 executor.take_over("leader", it.now_ns)
     executor.take_over("leader", it.now_ns)
     for _ in range(300):

@@ -78,7 +78,7 @@ def test_only_what_follows_chunks_counts_and_an_instruction_starts_afresh():
     assert not watched.run(sine(2.0), 3.0, following=False).any()
     assert np.isnan(watched.monitor.progress_age)
     assert watched.run(sine(2.0), 3.0).max() == pytest.approx(4.0)
-    words = "joint turn: its commanded motion turns round 3.67 times a second, limit 3.5"
+    words = "joint turn: its commanded motion reverses 3.67 times a second, limit 3.5"
     assert watched.monitor.first_warning == words
     watched.run(sine(2.0), 4.0, following=False)  # a hold: the window is empty again
     assert (watched.monitor.warning, watched.monitor.first_warning) == ("", words)
@@ -150,7 +150,7 @@ def test_on_reversals_hold_stops_until_there_is_another_instruction():
     shaken(world, 2.0)
     state, cause, words = world.executor.state
     assert (state, cause) == (State.STOPPED, Cause.REVERSALS)
-    assert words == "joint turn: its commanded motion turns round 3.33 times a second, limit 3"
+    assert words == "joint turn: its commanded motion reverses 3.33 times a second, limit 3"
     assert world.executor.at_rest and world.send().reason == Reason.STOPPED
     at = world.tick().position
     world.executor.set_instruction("go")  # the same again is no way back, nor is time
@@ -186,7 +186,7 @@ def test_on_reversals_warn_says_so_and_goes_on():
     shaken(world, 4.0)
     state, cause, words = world.executor.state
     assert (state, cause) in ((State.EXECUTING, Cause.NONE), (State.APPROACHING, Cause.NONE))
-    assert words.startswith("joint turn: its commanded motion turns round ")
+    assert words.startswith("joint turn: its commanded motion reverses ")
     status = world.executor.status(world.now_ns)
     assert status.reversals[0] > 3.0 and not status.reversals[1:].any()
     assert status.limited_share[0] > 0 and status.deviation[0] > 0

@@ -70,11 +70,11 @@ def test_a_long_stop_is_confirmed_by_the_same_instruction(stop):
     stop(world, 2.3)
     assert state(world) == UNCONFIRMED
     words = world.executor.state[2]
-    assert words.startswith("stood for more than 2 s (")
+    assert words.startswith("stopped for more than 2 s (")
     assert words.endswith("): moves when the instruction is given again")
     place = world.tick(10).position
     refusal = world.send(HOME + np.arange(20)[:, None] * 0.1 * [0.5, 0.1, 0.0])
-    assert refusal.reason == Reason.STOPPED and "UNCONFIRMED: stood for more than 2 s" in refusal.text
+    assert refusal.reason == Reason.STOPPED and "UNCONFIRMED: stopped for more than 2 s" in refusal.text
     old = world.chunk()
     assert np.array_equal(world.tick(150).position, place) and world.executor.state[2] == words
     world.executor.set_instruction(world.instruction)

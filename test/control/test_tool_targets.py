@@ -148,7 +148,7 @@ def spoiled(row: int, column: int, value: float) -> np.ndarray:
         (tool_targets(spoiled(3, 2, 0.7)), Reason.POSITION, "tool z, row 3: 0.7 m, limits -0.02 to 0.5 with 0.13"),
         (tool_targets(np.full((5, 6), 1e308), DELTA), Reason.ROTATION, "rotation as vector: its length"),
         (tool_targets(np.tile([1e308, 0, 0, 0, 0, 0], (5, 1)), DELTA, frame="tip"), Reason.POSITION,
-         "differences add up to no finite position"),
+         "differences add up to a position that is not finite"),
         (tool_targets(np.tile([0, -1e308, 0, 0, 0, 0], (5, 1)), DELTA), Reason.POSITION, "row 1: differences add up"),
         (tool_targets([np.concatenate([PLACE, [1e200] * 4])] * 5, form="quaternion_wxyz"), Reason.ROTATION,
          "quaternion: a vector of length inf"),

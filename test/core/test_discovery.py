@@ -21,7 +21,7 @@ ANYBODY, HERE = "anybody on the subnet may command", "only programs on this mach
         ({RANGE: "LOCALHOST"}, ["discovery range LOCALHOST: ", HERE]),
         ({RANGE: "localhost"}, ["LOCALHOST (ROS 2 takes ROS_AUTOMATIC_DISCOVERY_RANGE='localhost' for it)", HERE]),
         ({RANGE: "LOCALHOST", "ROS_STATIC_PEERS": "10.0.0.2;pc"}, [HERE, "and the static peers '10.0.0.2;pc'"]),
-        ({RANGE: "OFF", "ROS_STATIC_PEERS": "10.0.0.2"}, ["discovery range OFF: nodes find nobody"]),
+        ({RANGE: "OFF", "ROS_STATIC_PEERS": "10.0.0.2"}, ["discovery range OFF: nodes discover no others"]),
         ({RANGE: "SYSTEM_DEFAULT"}, ["up to the middleware's own configuration"]),
         ({"ROS_LOCALHOST_ONLY": "1"}, [ANYBODY, "ROS_LOCALHOST_ONLY counts up to ROS 2 Jazzy only"]),
         ({"ROS_DISCOVERY_SERVER": "10.0.0.9:11811"}, ["the discovery server '10.0.0.9:11811'"]),

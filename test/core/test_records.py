@@ -133,13 +133,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 @pytest.mark.parametrize(("name", "content", "words"), [
-    ("a.yaml", BOMB + "name: *f\n", "not YAML: stands for more than 100000 values"),
-    ("a.yaml", "a: &a [*a]", "not YAML: an alias to what it is itself a part of"),
+    ("a.yaml", BOMB + "name: *f\n", "not YAML: more than 100000 values"),
+    ("a.yaml", "a: &a [*a]", "not YAML: an alias to something that contains it"),
     ("a.yaml", "a: " + "1:" * 5000 + "1", "not YAML: a number of 10001 characters, expected at most 64"),
     ("a.yaml", "a: 0x" + "f" * 50, "<integer|16069380442589902755419620923411626025222029937827928353013"),
     ("a.yaml", "[" * 5000, "not YAML: "),
     ("a.json", "[" * 200000, "not JSON: "),
-    ("a.json", '{"a": ' * 300 + "1" + "}" * 300, "more than 100 lists and mappings one in the other"),
+    ("a.json", '{"a": ' * 300 + "1" + "}" * 300, "more than 100 nested lists and mappings"),
     ("a.json", '{"a": 1' + "0" * 40 + "}", "expected integers of at most 64 bits"),
     ("a.json", '{"a": ' + "9" * 5000 + "}", "not JSON: "),
     ("a.yaml", "a: x" + "x" * (1 << 20), "1048580 bytes, expected at most 1048576"),
@@ -192,7 +192,7 @@ def test_the_robot_file_that_comes_along_and_its_faults(tmp_path):
                 ({"stamp": "now", "interface": "joint_state"}, {}, "group arm: stamp 'now' with interface joint_state"),
                 ({"interface": "gripper_command", "action": "a"}, {}, r"group arm: joints .*one with"),
                 ({"interface": "parallel_gripper_command", "action": "a"}, {}, r"group arm: .*one with parallel"),
-                ({}, {"max_effort": 5.0}, "group gripper: max_effort 5.0, expected zero or more, with gripper_command"),
+                ({}, {"max_effort": 5.0}, "group gripper: max_effort 5.0, expected zero or more, and only with"),
             )
         ),
         ({"joint_prefix": ["a_", "b_"]}, r"joint_prefix \('a_', 'b_'\), expected one for each of 1 topics"),

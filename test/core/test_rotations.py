@@ -70,7 +70,7 @@ def test_six_numbers_to_axis_and_angle_as_lerobot_computes_them_for_x_vla():
      ([5e199] * 4, "quaternion_xyzw", "quaternion: a vector of length inf"),
      ([1e200, 0, 0, 0, 1, 0], "rotation_6d_rows", "length inf"),
      ([0.0, 1, 0, 1e200, 0, 0], "rotation_6d_columns", "length inf"),
-     ([1e200, 0, 0], "vector", "rotation as vector: its length is no finite number")],
+     ([1e200, 0, 0], "vector", "rotation as vector: its length is not finite")],
 )
 def test_what_is_no_rotation_is_refused(values, form, message):
     with pytest.raises(InputError, match=message):

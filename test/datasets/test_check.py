@@ -103,11 +103,11 @@ def differences(k, pictures, states, actions):
     (degrees, "units", None, "reaches -?[0-9.]+, which is no rad or m; training wants to"),
     (jump, "jump", (2, 16), "observation.state of wrist_flex jumps from"),
     (constant, "constant", (None, None), "observation.state and action of wrist_roll never changes"),
-    (short, "length", (3, None), "6 rows, half of the episodes have 30 or more"),
+    (short, "length", (3, None), "6 rows, the median is 30"),
     (repeated, "repeated", (3, None), "the same states and actions as episode 0"),
-    (frozen, "pictures", (1, 8), "wrist: the same picture for 22 rows, while joints move"),
-    (blank, "pictures", (1, 4), r"front: a blank picture, level 0 of 255 \(4 more of the episode\)"),
-    (copied, "actions", (None, None), "every action is the state of its own row"),
+    (frozen, "pictures", (1, 8), "wrist: the same image for 22 rows, while joints move"),
+    (blank, "pictures", (1, 4), r"front: a blank image, level 0 of 255 \(4 more of the episode\)"),
+    (copied, "actions", (None, None), "every action equals the state of its row"),
     (differences, "actions", (None, None), "action of .* from the state, which moves by"),
 ])  # fmt: skip
 def test_what_looks_wrong(tmp_path, change, kind, place, words):
@@ -119,8 +119,8 @@ def test_what_looks_wrong(tmp_path, change, kind, place, words):
 def test_texts_and_outcomes(tmp_path):
     path = write(tmp_path / "d", texts=("Pick up", "pick  up.", " ", "place"), outcomes="failure")
     assert [row[1:] for row in found(path, pictures=False)] == [
-        ("outcome", 1, None, "failure: a policy imitates it all the same"),
-        ("instructions", 2, None, "an instruction without a word"),
+        ("outcome", 1, None, "failure: a policy would imitate it all the same"),
+        ("instructions", 2, None, "an instruction without words"),
         ("instructions", None, None, "written in several ways: ['Pick up', 'pick  up.']"),
     ]
 
@@ -194,7 +194,7 @@ def test_the_table_stays_short(tmp_path, capsys):
     path = odd.write(tmp_path / "d", lengths=(20,) * 15, columns={"timestamp": np.arange(300).astype(np.float32)})
     assert main(["dataset", "check", str(path), "--rows-only"]) == 1
     out = capsys.readouterr().out
-    assert "5 more" in out and "the pictures were left out" in out
+    assert "5 more" in out and "the images were not checked" in out
 
 
 def test_training_begins_with_it(spoilt, tmp_path):
@@ -207,7 +207,7 @@ def test_training_begins_with_it(spoilt, tmp_path):
 def test_training_goes_on_with_warnings(tmp_path):
     path = write(tmp_path / "d", outcomes="failure")
     trainer = Trainer(TrainConfig.load("config/train/act_tiny.yaml", dataset=str(path), output=str(tmp_path / "run")))
-    assert trainer.warnings == ["outcome: episode 1: failure: a policy imitates it all the same"]
+    assert trainer.warnings == ["outcome: episode 1: failure: a policy would imitate it all the same"]
 
 
 def test_statistics_of_relative_actions_are_named(tmp_path):

@@ -189,5 +189,5 @@ def test_a_video_of_no_codec(dataset):
     kind = data[data.index(b"stsd") + 16 :][:4]  # of the first entry of the table of samples
     replace(file, data.replace(kind, b"none"))
     found = Dataset(dataset)
-    with pytest.raises(InputError, match="of no known codec"):
+    with pytest.raises(InputError, match="unknown codec"):
         found.episode_frames(found.episodes[0], file.relative_to(dataset / "videos").parts[0].rpartition(".")[2])

@@ -176,7 +176,7 @@ def test_a_decoder_of_an_installed_package(robot):
         ({"name": "a/b"}, "expected a name of letters"),
         ({"type": "sensor_msgs/Imu"}, "type 'sensor_msgs/Imu', expected package/msg/Name"),
         ({"dtype": "float64"}, "dtype 'float64', expected one of"),
-        ({"dtype": "uint8"}, "colour belongs in cameras"),
+        ({"dtype": "uint8"}, "colour: see `cameras`"),
         ({"type": "sensor_msgs/msg/Image"}, "expected uint16 for depth images"),
         ({"max_age": 0}, "max_age 0.0 s, expected above zero"),
         ({"slop": 0.1}, "slop 0.1 s, expected zero or more, and `with` a stream"),

@@ -122,7 +122,7 @@ def test_qos_of_single_topics_comes_from_parameters_and_no_other_topic_has_it(co
         (OTHER + "depth", 0, "0, expected 1 to"),
         (OTHER + "depth", "5", "'5', expected 1 to"),
         (OTHER + "dept", 5, "expected one of history, depth, reliability, durability"),
-        ("qos_overrides./e_stop.subscription.reliability", "reliable", "safety rests on the QoS of e_stop"),
+        ("qos_overrides./e_stop.subscription.reliability", "reliable", "safety depends on the QoS of e_stop"),
     ],
 )
 def test_a_qos_override_that_cannot_be_honoured_is_refused(context, name, value, said):
@@ -384,7 +384,7 @@ def insist(process, number, word):
 
 
 def test_a_second_signal_does_not_cut_the_braking_short(braking):
-    insist(braking, signal.SIGINT, "[WARN] SIGINT again: stopping already; a third one ends it at once")
+    insist(braking, signal.SIGINT, "[WARN] SIGINT again: already stopping; a third one ends it at once")
     for number in (signal.SIGTERM, signal.SIGHUP):  # a launch goes on to other signals: they count for themselves
         braking.send_signal(number)
     output, errors = braking.communicate("at rest\n", timeout=60)

@@ -93,8 +93,8 @@ def test_all_is_green_where_all_is_well():
 @pytest.mark.parametrize(("change", "level", "words"), [
     ({"came": 0.0}, RED, "no image on camera/front/image_raw yet"),
     ({"came": -9.0}, RED, "no image for "),
-    ({"stamp_ns": NOW - 2 * NS}, RED, "2.00 s old by its stamp"),
-    ({"stamp_ns": NOW + NS}, RED, "1.00 s in the future by its stamp"),
+    ({"stamp_ns": NOW - 2 * NS}, RED, "2.00 s old"),
+    ({"stamp_ns": NOW + NS}, RED, "1.00 s in the future"),
     ({"trouble": "image: step 3, expected"}, RED, "step 3"),
     ({"size": (240, 320)}, YELLOW, "320x240 rgb8, 30 Hz; the robot file says 640x480"),
     ({"encoding": "bgr8"}, YELLOW, "the robot file says rgb8"),
@@ -117,7 +117,7 @@ def test_joints_that_are_missing_stale_or_out_of_range_are_named():
     assert found(scene)["joint states"].words == "elbow_flex is 3.00 s old by its stamp"
     del scene.joints["wrist_roll"]
     scene.joints["joint_5"] = (0.0, NOW)
-    assert found(scene)["joint states"].words == "nobody says where wrist_roll is; heard are joint_5"
+    assert found(scene)["joint states"].words == "nobody publishes the position of wrist_roll; published are joint_5"
     scene.node.publishers.pop("/joint_states")
     assert found(scene)["joint states"].words == "nobody publishes /joint_states"
 

@@ -109,3 +109,11 @@ def test_a_chunk_with_the_longest_form_of_a_pose_is_within_the_limit_of_bytes():
     chunk = ActionChunk(0, 0.1, Targets((pose, Part(SO101.joint_names, np.zeros((MOST, 6))))))
     message = serialize_message(chunk_message(ChunkMessage, ActionPart, chunk))
     assert len(message) <= chunk_size_limit(SO101, MOST)
+
+
+def test_the_arm_is_drawn_without_what_is_fixed_beside_it():
+    node = viewer()
+    node.parameters, node._discrete = SimpleNamespace(tips=()), {"gripper"}
+    MarkerNode._take_tree(node, Kinematics(so101_urdf()))
+    drawn = {joint.child for joint in node._drawn}
+    assert "tip" in drawn and "front_camera" not in drawn and "front_camera" in node._tree.poses({})

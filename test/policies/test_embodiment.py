@@ -52,7 +52,7 @@ def test_every_shipped_policy_file_is_read_and_invertible(path):
     assert Embodiment.from_dict(yaml.safe_load(yaml.safe_dump(embodiment.to_dict()))) == embodiment
     actions, state = motion(embodiment)
     if embodiment.tool:
-        with pytest.raises(InputError, match="joint targets become no end-effector actions"):
+        with pytest.raises(InputError, match="joint targets cannot be converted to end-effector actions"):
             embodiment.actions_to_policy(actions, state)
         rows = np.random.default_rng(1).normal(size=(2, 6, len(embodiment.tool.columns)))
         there = embodiment.actions_to_policy(np.concatenate([actions, rows], axis=-1), state)

@@ -188,7 +188,7 @@ def test_a_policy_of_no_domain_is_named(tmp_path):
     data = json.loads(file.read_text())
     data["steps"] = [step for step in data["steps"] if step["registry_name"] != "xvla_add_domain_id"]
     file.write_text(json.dumps(data))
-    with pytest.raises(InputError, match="export: it does not say which domain it was trained for; set overrides"):
+    with pytest.raises(InputError, match="export: it does not contain the domain it was trained for; set overrides"):
         export(tmp_path / "out", load(folder), "lerobot")
 
 

@@ -130,7 +130,7 @@ def test_data_that_cannot_be_rad_need_their_unit(family, unit, tmp_path):
     in_unit(folder, *UNITS[unit])
     names = {"checkpoint": str(folder), "cameras": CAMERAS, "step_dt": 0.1}
     for said in ({"robot": ROBOT}, {"robot": ROBOT, "embodiment": embodiment(["absolute"] * 6)}):
-        with pytest.raises(InputError, match=r"reaches [\d.]+, which cannot be rad or m; say each joint's unit, as in "
+        with pytest.raises(InputError, match=r"reaches [\d.]+, which cannot be rad or m; give each joint's unit, as in "
                                              r"`- \{joint: \w+, unit: degrees\}` in a policy file"):  # fmt: skip
             load(folder, **said)
     row = {"unit": unit} if unit == "degrees" else {"unit": unit, "range": LIMITS}

@@ -121,7 +121,7 @@ def once(answer):
 @pytest.mark.parametrize("answer, words", [
     ("Traceback (most recent call last):\n  File x\nKeyError: 'prompt'\n\n", "with an error: KeyError: 'prompt'"),
     ("", "an empty text"),
-    (b"", "no msgpack"), (b"\x80\x04N.", "no msgpack"), (pack([1]), "no 'actions'"), (pack({}), "no 'actions'"),
+    (b"", "not a msgpack"), (b"\x80\x04N.", "not a msgpack"), (pack([1]), "no 'actions'"), (pack({}), "no 'actions'"),
     (pack({"action": np.zeros((2, 6))}), "no 'actions' in its answer, which has"),
     (pack({"actions": [[0.0] * 6]}), "expected numbers of shape (rows, 6)"),
     (pack({"actions": np.zeros((2, 7))}), "(2, 7), expected (1 to 10000, 6)"),
@@ -277,7 +277,7 @@ def test_a_server_that_is_lost_and_comes_back():
         for _ in range(3):  # between two attempts too
             assert "another policy" in _refusal(remote, one)
     with scripted(lambda connection: connection.send("no metadata"), port):
-        _until(lambda: "no msgpack" in _refusal(remote, one))
+        _until(lambda: "not a msgpack" in _refusal(remote, one))
     with scripted(lambda connection: connection.close(1011, "out of memory"), port):
         _until(lambda: "code 1011: out of memory" in _refusal(remote, one))
     remote.close()
@@ -326,7 +326,7 @@ def described(**changes) -> bytes:
 @pytest.mark.parametrize("metadata, words", [
     (pack({}), "does not describe itself"), (pack({"reset_pose": [0.0]}), "does not describe itself"),
     (pack([]), "does not describe itself"), (pack({"vla_ros": 3}), "expected a mapping"),
-    (pack({"vla_ros": {"policy": "pi0"}}), "missing"), (b"\xc1", "metadata: 1 bytes are no msgpack"),
+    (pack({"vla_ros": {"policy": "pi0"}}), "missing"), (b"\xc1", "metadata: 1 bytes are not a msgpack"),
     ("text", "metadata"), (pack({"vla_ros": {"policy": "x", "joints": [], "keys": {}, "streams": {}, "steps": {},
                                              "step_dt": 0.0, "horizon": 1, "parts": []}}), "step_dt 0.0"),
     (described(policy="x" * 1000), "1000 characters"), (described(step_dt=1e6), "at most 600 s"),
@@ -376,7 +376,7 @@ def test_what_a_server_decides_is_refused_here():
         with pytest.raises(InputError, match=name):
             open_server(ServerFile("ws://127.0.0.1:1"), ROBOT, **options)
     with scripted(once(pack({}))) as port:
-        with pytest.raises(InputError, match="seed 3: only servers of ours"):
+        with pytest.raises(InputError, match="seed 3: only our servers"):
             RemoteSession(_described_by_file(port), ROBOT, seed=3)
         with pytest.raises(InputError, match="images jpeg"):
             RemoteSession(_described_by_file(port, images="jpeg"), ROBOT)

@@ -72,7 +72,7 @@ def test_replay_asks_for_the_urdf_that_says_where_the_tool_was(policy, tmp_path,
     bag = write_bag(tmp_path / "bag", messages(1.0))
     assert main(["replay", str(bag), "--robot", "so101", "--policy", str(policy)]) == 2
     said = capsys.readouterr().err.strip()
-    assert "policy.yaml: its actions are a tool's, expected --urdf FILE: the recorded joints say by it" in said
+    assert "policy.yaml: its actions are a tool's, expected --urdf FILE: it gives the tool's pose" in said
     assert "\n" not in said
 
 

@@ -64,7 +64,7 @@ def test_transitions_refusals_and_ends(graph: Graph, module):
 
 def test_a_callback_that_fails_is_said(graph: Graph):
     graph.node.create_timer(0.0, lambda: {}["x"])
-    with pytest.raises(GraphError, match="messages are not taken any more: KeyError"):
+    with pytest.raises(GraphError, match="messages are no longer received: KeyError"):
         graph.wait_for(lambda: False, "nothing")
 
 

@@ -26,7 +26,7 @@ def test_the_operators_commands(graph, probe, monkeypatch, capsys):
     status, said = call("say", "wave", "--wait", "0.5")
     assert status == 2 and "/instruction: /executor_node and /policy_node did not listen within 0.5 s" in said
     status, said = call("e-stop", "--wait", "0.5")
-    assert status == 2 and "/executor_node did not say within 0.5 s that it stops; use the robot's own" in said
+    assert status == 2 and "/executor_node did not confirm it within 0.5 s; use the robot's own" in said
     status, said = call("e-stop", "--reset", "--wait", "0.5")
     assert status == 2 and "/executor_node does not answer within 0.5 s" in said
     status, said = call("lifecycle", "executor_node", "--wait", "0.5")
@@ -82,7 +82,7 @@ def test_a_recorder_alone_is_told(graph, probe, monkeypatch, capsys):
     probe.record("instruction", String)
     monkeypatch.setenv("ROS_DOMAIN_ID", str(graph.domain))
     assert main(["say", "push", "--wait", "30"]) == 0
-    assert "; there is neither policy_node nor executor_node" in capsys.readouterr().out
+    assert "; neither policy_node nor executor_node is running" in capsys.readouterr().out
     probe.wait_message("instruction", lambda message: message.data == "push", "the instruction")
 
 

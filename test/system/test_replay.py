@@ -35,12 +35,12 @@ def test_replay(graph: Graph, probe: Probe, tmp_path: Path):
     camera = graph.node.create_publisher(Image, IMAGE, reliable)
     done = replay("--rate", "0.02")  # long enough to notice, however long discovery takes
     assert done.returncode == 2 and "messages published" not in done.stdout
-    assert f"vla-ros replay: {IMAGE}: /vla_ros_cli_{os.getpid()} publishes it, expected nobody else" in done.stderr
+    assert f"vla-ros replay: {IMAGE}: /vla_ros_cli_{os.getpid()} publishes it, expected no other node" in done.stderr
     graph.node.destroy_publisher(camera)
     done = replay("--wait", "--rate", "4")
     assert done.returncode == 0, done.stderr
     assert "11 messages published" in done.stdout
-    reasons = {JOINTS: "joint states", TEXT: "what the nodes", "/arm/command": "trajectory_msgs/msg/Joint"}
+    reasons = {JOINTS: "joint states", TEXT: "internal to the nodes", "/arm/command": "trajectory_msgs/msg/Joint"}
     for topic, words in reasons.items():
         assert f"{topic}: not published: {words}" in done.stdout
         assert not probe.messages(topic)

@@ -23,7 +23,7 @@ def test_a_driver_and_a_camera_that_come_back(graph, probe):
         assert seen(stage, UNCONFIRMED, words).state == STOPPED
         place, taken = stage.positions[-1], stage.status.instructions
         status = stage.send(stage.chunk(plan(stage.measured)))
-        assert status.last_refusal.startswith("stopped: UNCONFIRMED: stood for more than 2 s")
+        assert status.last_refusal.startswith("stopped: UNCONFIRMED: stopped for more than 2 s")
         stage.tick(10)
         assert np.array_equal(stage.positions[-1], place)
         stage.instructions.publish(String(data="go"))

@@ -111,7 +111,7 @@ def test_lockstep_runs_are_repeated_exactly(graph: Graph, probe: Probe):
 def test_lockstep_names_what_did_not_come(graph: Graph, probe: Probe):
     simulation = Simulation(graph)
     simulation.start(ROBOT_FILE, lockstep=True, patience=4.0)
-    with pytest.raises(GraphError, match="a command with this stamp for arm and gripper did not come within 4 s"):
+    with pytest.raises(GraphError, match="a command with this stamp for arm and gripper did not arrive within 4 s"):
         simulation.run_to_end()
     steering = Steering(graph, answer_images=False)
     instruction = probe.publisher("instruction", String)

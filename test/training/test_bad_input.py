@@ -139,7 +139,7 @@ def test_resuming_needs_the_same_run(settings, dataset, tmp_path):
     with pytest.raises(InputError, match="nothing to resume"):
         Trainer(config, resume=True)
     Trainer(config).run()
-    with pytest.raises(InputError, match="holds a run"):
+    with pytest.raises(InputError, match="contains a run"):
         Trainer(config)
     with pytest.raises(InputError, match="steps 6, the run has made 12 already; expected as many or more"):
         Trainer(TrainConfig.from_dict(settings | {"steps": 6}), resume=True)

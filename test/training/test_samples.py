@@ -59,7 +59,7 @@ def test_frames_of_persons_are_drawn_as_often_as_asked(tmp_path):
     plain = Samples(data, data.episodes[1:], processor(data)).order(7, 0, count)
     assert sorted(plain) == list(range(count))
     data = Dataset(write_dataset(tmp_path / "none", episodes=2))
-    with pytest.raises(InputError, match="corrections 4, but .* no frame that a person"):
+    with pytest.raises(InputError, match="corrections 4, but no training frame was commanded by a person"):
         Samples(data, data.episodes, processor(data), corrections=4.0)
 
 

@@ -136,7 +136,7 @@ def test_weights_of_a_policy_of_joints_are_taken_but_for_its_actions(folder, tmp
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"space": "delta"}, "info.tool: space 'delta', expected pose: differences of poses are not trained on"),
+    ({"space": "delta"}, "info.tool: space 'delta', expected pose: differences of poses cannot be trained on"),
     ({"rotation": "vector"}, "info.tool: rotation vector, expected each of ['x', 'y', 'z', 'vector[0]'"),
     ({"rotation": "angles"}, "expected ['space', 'rotation', 'frame', 'link'], the rotation one of"),
     ({"frame": 3}, "info.tool.frame: 3, expected a string"),

@@ -77,7 +77,7 @@ def test_small_values_under_lerobots_names_need_a_unit_each(tmp_path, settings, 
     names = dataset.joint_names
     assert [str(finding) for finding in check(dataset, pictures=False) if finding.kind == "units"] == [
         f"{', '.join(sorted(names))}: values that could be rad, under names of LeRobot's robots, which record degrees "
-        "or percent; training wants to know their units"]
+        "or percent; training needs their units"]
     said = "observation.state: {} is called as by LeRobot's robots, .*`- {{joint: {}, unit: degrees}}` .*, in `units`"
     degrees = [{"joint": name, "unit": "degrees"} for name in names]
     for units, joint in (([], names[0]), (degrees[:2], names[2])):

@@ -1,4 +1,4 @@
-"""Bags to a LeRobot dataset: complete or absent, and nothing left out silently."""
+"""Build a LeRobot dataset from bags: complete or absent, and nothing is left out silently."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Resize = Callable[[np.ndarray], np.ndarray]
 
 @dataclass
 class BuildReport:
-    """What was written. `problems`: a sentence for each episode that was left out; `notes`: for what else was seen."""
+    """What was written. `problems`: a sentence for each episode that was left out; `notes`: other findings."""
 
     output: Path
     episodes: int = 0
@@ -58,7 +58,7 @@ def plan_bag(
                 episodes.append(plan_episode(number, cut, index, options, bag.when))
             except InputError as error:
                 problems.append(f"bag {path}: {episode_name(number, cut)}: {error}")
-    index.joints.states.clear()  # the episodes have what they need
+    index.joints.states.clear()  # the episodes have everything they need
     return index, episodes, problems
 
 
@@ -145,14 +145,14 @@ def _write_bag(
 
 
 def _marks(episodes: Sequence[Episode]) -> list[str]:
-    """What is said of every frame: nothing that nobody said."""
+    """Marks of every frame; none that nobody reported."""
     who = np.concatenate([episode.by_person for episode in episodes]) if episodes else np.zeros(0)
     judged = all(episode.cut.outcome for episode in episodes)
     return [INTERVENTION] * (len(np.unique(who)) > 1) + [SUCCESS, DONE] * judged
 
 
 def _changed_size(shapes: dict[str, tuple[int, ...]], frame: Frame) -> str | None:
-    """What is wrong where a camera's image is not of the size of the one before, which `shapes` keeps by camera."""
+    """What is wrong if a camera's image differs in size from the last one, which `shapes` keeps by camera; else ""."""
     for camera, image in frame.observation.images.items():
         height, width = shapes.setdefault(camera, image.shape)[:2]
         if image.shape[:2] != (height, width):

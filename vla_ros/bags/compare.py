@@ -20,15 +20,15 @@ class Comparison:
     difference: float
     low: float  # of the 95 % confidence interval, as `high`; NaN where there is too little data for one
     high: float
-    units: str  # what was resampled, for people
+    units: str  # what was resampled, in words
     verdict: str  # a sentence
 
 
 def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> Comparison:
-    """Both evaluations hold the same chunks. The same arguments give the same numbers.
+    """Compare two evaluations of the same chunks. The same arguments give the same numbers.
 
-    Only rows that both chunks have count. Neighbouring chunks see almost the same, so they are not resampled one
-    by one: whole episodes are, or with fewer than six of them blocks of chunks one horizon long.
+    Only rows that both chunks have count. Consecutive chunks see almost the same, so whole episodes are resampled, or,
+    with fewer than six of them, blocks of chunks one horizon long.
     """
     horizon = min(first.errors.shape[1], second.errors.shape[1])
     errors = [e.errors[:, :horizon] / e.ranges for e in (first, second)]
@@ -64,7 +64,7 @@ def compare(first: Evaluation, second: Evaluation, seed: int = 0) -> Comparison:
 
 
 def _tail(count: int) -> float:
-    """The share to cut off on either side so that the interval covers 95 % for few units too.
+    """The share to cut off on either side so that the interval covers 95 % even for few units.
 
     The expanded percentile interval of Hesterberg (2015, "What Teachers Should Know about the Bootstrap"):
     Φ(−sqrt(n / (n − 1)) · t) with Student's 97.5 % quantile t of n − 1 degrees of freedom.

@@ -17,7 +17,7 @@ _DEEP = ("mono16", "16UC1")  # PNG keeps 16 bits
 
 
 def compressor(camera: Camera, format: str = "jpeg", quality: int = 95) -> Callable[[bytes], bytes] | None:
-    """A function from a serialized Image to a serialized CompressedImage; None when the camera's images stay raw.
+    """A function from a serialized Image to a serialized CompressedImage; None if the camera's images stay raw.
 
     16-bit images become PNG whatever the format; floating-point depth and compressed streams stay as they are.
     The function raises InputError for what is not an image.
@@ -32,7 +32,7 @@ def compressor(camera: Camera, format: str = "jpeg", quality: int = 95) -> Calla
     def compress(data: bytes) -> bytes:
         message = deserialized(store, IMAGE, data)
         if message.encoding == "32FC1":
-            raise InputError("floating-point depth, which neither JPEG nor PNG holds")
+            raise InputError("floating-point depth, which neither JPEG nor PNG can store")
         if message.encoding in _DEEP:
             pixels, said, chosen = raw_image(message), message.encoding, "png"
         else:

@@ -1,4 +1,4 @@
-"""Message definitions: the text that a bag carries, and the types that decode it."""
+"""Message definitions: the texts in a bag, and the types that decode its messages."""
 
 import os
 import re
@@ -110,7 +110,7 @@ def _contained(store: Typestore, typename: str) -> list[str]:
 def add_definition(store: Typestore, typename: str, text: str, idl: bool = False) -> None:
     """Register a definition (with those that follow its separators) in a store. Raises InputError.
 
-    Of IDL, the files that it includes may be unreadable: they matter where one of their types is decoded.
+    Files that IDL includes may be unreadable: they only matter if one of their types is decoded.
     """
     problem = None
     for part in filter(str.strip, IDL_HEADER.split(text) if idl else [text]):
@@ -129,8 +129,8 @@ def store_for(definitions: frozenset[tuple[str, MessageDefinition]]) -> tuple[Ty
     """(the types of a bag: those that it defines, and the standard and installed ones for the rest; type -> why it
     cannot be read).
 
-    Such a type matters only when a message of it is decoded. Shared by bags that say the same: do not register types
-    in it.
+    Such a type only matters if a message of it is decoded. Shared by bags with the same definitions: do not register
+    types in it.
     """
     store, problems = Typestore(), {}
     for typename, definition in sorted(definitions, key=lambda one: (one[0], one[1].data)):
@@ -161,7 +161,7 @@ def store_for(definitions: frozenset[tuple[str, MessageDefinition]]) -> tuple[Ty
             problems.setdefault(typename, f"message type {typename}: unknown definition; the bag does not carry it and "
                                           "it is not installed")  # fmt: skip
         else:
-            problems[typename] = f"message type {typename}: holds a {lacking}, which nobody defines"
+            problems[typename] = f"message type {typename}: contains a {lacking}, whose definition is missing"
     return store, problems
 
 

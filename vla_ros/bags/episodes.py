@@ -1,8 +1,8 @@
-"""Cutting a bag into episodes, and each episode into frames on the policy's clock.
+"""Divide a bag into episodes, and each episode into frames on the policy's clock.
 
-The rule of resampling: at the instant t of a frame every stream has its last value not after t, and so has the
-command, which is the frame's action. Serving sees observations by the same rule. A value that is older than a limit
-is a gap: the episode is refused and the gap located.
+The rule of resampling: the frame at time t has the last value of every stream at or before t, and the last command,
+which is its action. A running policy gets its observations by the same rule. A value that is older than a limit is a
+gap: the episode is refused, with the place of the gap.
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,8 +18,8 @@ from vla_ros.core.joint_states import NEVER
 from vla_ros.core.stream import Stream
 from vla_ros.messages.selection import partners, rows_at
 
-Where = Callable[[int], str]  # ns -> a time for people
-OF_TASK = {"succeeded": "success", "canceled": "aborted", "aborted": "aborted"}  # where nobody says more
+Where = Callable[[int], str]  # ns -> a time in words
+OF_TASK = {"succeeded": "success", "canceled": "aborted", "aborted": "aborted"}  # the default
 CUTS = ("instruction", "task", "marker", "whole")
 
 
@@ -35,7 +35,7 @@ class CutOptions:
 
     by: str = "instruction"
     fps: float = 10.0  # frames per second; the policy's clock
-    instruction: str | None = None  # of all episodes, in place of the recorded ones; needed where the bag has none
+    instruction: str | None = None  # of all episodes, in place of the recorded ones; needed if the bag has none
     marker: str | None = None  # topic, for by = "marker"
     succeeded: bool = False  # take the episodes with the outcome "success" only
     max_gap: float = 0.5  # s; oldest image or joint that a frame may use (other streams: their max_age)
@@ -61,8 +61,8 @@ class Cut:
     start_ns: int
     stop_ns: int
     instruction: str
-    outcome: str = ""  # success, failure or aborted, as far as anybody said
-    by: str = ""  # who said so
+    outcome: str = ""  # success, failure or aborted; "" if not reported
+    by: str = ""  # who reported it
     message: str = ""  # and why
 
 
@@ -88,7 +88,7 @@ def episode_name(number: int, cut: Cut) -> str:
 
 
 def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
-    """The episodes of a bag in order; empty when there are none. Raises InputError for one without its text."""
+    """The episodes of a bag in order; empty if there are none. Raises InputError for one without its text."""
     end = index.stop_ns + 1
     if options.by == "whole":
         text = options.instruction or next((text for _, text in index.texts if text), "")
@@ -111,12 +111,12 @@ def cut_bag(index: BagIndex, options: CutOptions) -> list[Cut]:
         cuts = [cut for cut in cuts if cut.outcome == "success"]
     for number, cut in enumerate(cuts):
         if not cut.instruction:
-            raise InputError(f"episode {number}: has no instruction in the bag, expected one (or name it yourself)")
+            raise InputError(f"episode {number}: has no instruction in the bag, expected one (or give it yourself)")
     return cuts
 
 
 def _task_cut(index: BagIndex, task: Task) -> Cut:
-    """A run of the action, as long as its own instruction held: task_node publishes it just before the run begins.
+    """A run of the action, as long as its own instruction was valid: task_node publishes it just before the run begins.
 
     A run that is pre-empted ends after the newer text was published, one that ends by itself after the empty one.
     """
@@ -132,7 +132,7 @@ def _task_cut(index: BagIndex, task: Task) -> Cut:
 
 
 def _judged(cuts: Sequence[Cut], verdicts: Sequence[Verdict]) -> list[Cut]:
-    """With what was said of each last: until the next one begins, or of its instruction by name."""
+    """With the last outcome reported for each, before the next one begins or by the name of its instruction."""
     judged = list(cuts)
     for said in verdicts:
         last = next((k for k, cut in reversed(list(enumerate(cuts))) if cut.start_ns <= said.ns
@@ -143,7 +143,7 @@ def _judged(cuts: Sequence[Cut], verdicts: Sequence[Verdict]) -> list[Cut]:
 
 
 def _spans(changes: list, end: int) -> list[Cut]:
-    """From each change to a true value until the next change; repetitions are no changes."""
+    """From each change to a true value until the next change; repetitions do not count."""
     starts = [next(same) for _, same in groupby(changes, key=lambda change: change[1])]
     return [Cut(start, stop, value) for (start, value), (stop, _) in pairwise([*starts, (end, None)]) if value]
 
@@ -156,11 +156,12 @@ def _text_at(index: BagIndex, ns: int) -> str:
 def plan_episode(number: int, cut: Cut, index: BagIndex, options: CutOptions, where: Where) -> Episode:
     """Frames of a cut. `where`: ns -> text, for messages.
 
-    The first frame is the first instant at which every sensor has sent something and every joint was measured within
-    the cut (what is published once: ever) and every command is known; so frames fall on the stamps of the slowest.
+    The first frame is at the first time at which every sensor has sent something and every joint was measured within
+    the cut (streams that are published once: ever) and every command is known; so frames coincide with the stamps of
+    the slowest stream.
 
-    Raises InputError: too short, a gap above the limit, stamps that go backwards, joint states that contradict
-    themselves. The message names topic, joint and time.
+    Raises InputError: too short, a gap above the limit, stamps that go backwards, inconsistent joint states. The
+    message names topic, joint and time.
     """
     streams = {name: found.stream for name, found in index.streams.items()}
     stamps = {name: found.times for name, found in index.streams.items()}

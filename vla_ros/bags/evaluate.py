@@ -1,4 +1,4 @@
-"""Open-loop evaluation: a policy sees recorded observations, its chunks are compared with what was executed."""
+"""Open-loop evaluation: a policy gets recorded observations, and its chunks are compared with what was executed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,21 +22,21 @@ HOLD_STILL = "hold still"  # the baseline: every joint stays where it is, a base
 
 
 class Predictor(Protocol):
-    """A policy as the evaluation needs it."""
+    """Interface of a policy for the evaluation."""
 
     name: str  # for tables
     step_dt: float  # s between the rows of a chunk
     n_obs_steps: int  # frames it looks back at, this one included
-    paced: bool  # it remembers, so it must see every frame of an episode, whatever is scored
+    paced: bool  # it has a memory, so it must get every frame of an episode, even those that are not scored
 
     def begin(self) -> None:
-        """A new episode: nothing of those before it counts."""
+        """Begin a new episode; earlier ones are forgotten."""
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
         """(H, width) rows of the measure, by default joint targets in the order of the robot file, from the last
         frames, oldest first; fewer at the start.
 
-        The same arguments give the same result, of one that remembers after the same observations.
+        The same arguments give the same result (with a memory, after the same observations).
         """
 
 
@@ -94,6 +94,7 @@ def evaluate(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
     measure: JointMeasure | None = None,
+    watch: Callable[[Frame, list[np.ndarray]], object] | None = None,
 ) -> tuple[list[Evaluation], list[str]]:
     """(one Evaluation for each policy and one for HOLD_STILL, problems of episodes left out).
 
@@ -105,6 +106,7 @@ def evaluate(
         seed: of the noise of policies that sample; each chunk has its own, whatever came before it.
         progress: called with chunks done and chunks in all.
         measure: what is compared; the joints by default.
+        watch: called with each frame and the chunks of all policies there, and of HOLD_STILL; none where not scored.
 
     Raises InputError: clocks of the policies differ, a bag has no episodes or bad ones.
     """
@@ -137,6 +139,8 @@ def evaluate(
                 actions, chunks = [], []
                 for frame, predicted in _predict(of_episode, predictors, every, [seed, number], measure):
                     actions.append(frame.action)
+                    if watch:
+                        watch(frame, predicted)
                     if predicted:
                         chunks.append((frame.index, predicted))
                         if progress:

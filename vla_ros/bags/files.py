@@ -50,7 +50,7 @@ def storage_files(folder: Path) -> list[Path]:
 
 
 def read_metadata(folder: Path) -> Metadata:
-    """Raises InputError where no file is named and there, or where files lie there and none is named."""
+    """Raises InputError if no file is named and there, or where files lie there and none is named."""
     path = folder / "metadata.yaml"
     said = value_of(dict, read_mapping(path, "bag").get("rosbag2_bagfile_information"), f"bag {path}: information")
     names = value_of(list[str], said.get("relative_file_paths"), f"bag {path}: relative_file_paths")

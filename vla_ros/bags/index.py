@@ -101,7 +101,7 @@ class JointIndex:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What somebody says an instruction ended with."""
+    """A reported outcome of an instruction."""
 
     ns: int
     outcome: str  # one of OUTCOMES
@@ -156,7 +156,7 @@ class RosTime:
         if stamp:
             # What is published once is as old as its publisher.
             if stream and not stream.once and self._clock is None and abs(stamp - record.log_ns) > FAR_NS:
-                advice = "record with simulated time where there is one, so that /clock is in the bag"
+                advice = "if there is simulated time, record with it, so that /clock is in the bag"
                 said = foreign_clock(stream, stamp, record.log_ns, advice)
                 raise InputError(f"{self._bag.where(record)}: {said}")
             return stamp
@@ -200,7 +200,7 @@ def _readable(bag: Bag, topic: str, kind: str) -> bool:
 
 
 def counted(records: Iterable[Record], progress: Progress | None) -> Iterator[Record]:
-    """The same records; `progress` is told of every 256."""
+    """The same records; `progress` is called for every 256."""
     for count, record in enumerate(records, start=1):
         if progress and count % 256 == 0:
             progress(256)
@@ -253,7 +253,7 @@ def index_bag(
             message = bag.decode_or_note(record)
             if message is None:
                 if record.topic == text_topic:
-                    texts.append((ns, ""))  # nobody knows what was asked for from here on
+                    texts.append((ns, ""))  # the instruction is unknown from here on
                 continue
             if record.topic == text_topic:
                 texts.append((ns, str(message.data).strip()))
@@ -298,7 +298,7 @@ def index_bag(
 
 
 def verdict(message: Any, ns: int) -> Verdict:
-    """Of an Outcome message; an outcome that is none of the three counts as none."""
+    """The verdict of an Outcome message; an unknown outcome counts as none."""
     texts = (str(getattr(message, name)).strip() for name in ("by", "message", "instruction"))
     return Verdict(ns, OUTCOMES.get(int(message.outcome), ""), *texts)
 

@@ -1,4 +1,4 @@
-"""What of a chunk is compared with what was executed: the joints, or the tool in the place of those that move it."""
+"""What is compared between a chunk and what was executed: the joints, or the tool in place of those that move it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ _POSE = 12  # place and rotation matrix
 
 
 class JointMeasure:
-    """Errors of joints, one each.
+    """Errors of the joints.
 
     Attributes:
-        names, units, ranges: C of what the errors are of, and (C,) what they are compared with.
+        names, units: C names and units of the errors; ranges: (C,) what they are compared with.
         width: of rows.
     """
 
@@ -53,7 +53,7 @@ class ToolMeasure(JointMeasure):
     """
 
     def __init__(self, robot: RobotSpec, urdf: str | Path) -> None:
-        """Raises InputError where the robot file has no tool or the URDF does not carry it."""
+        """Raises InputError if the robot file has no tool or the URDF does not contain it."""
         super().__init__(robot)
         if robot.tool is None:
             raise InputError(f"robot {robot.name}: no `tool` in the robot file, expected one: a policy's actions are "
@@ -77,8 +77,8 @@ class ToolMeasure(JointMeasure):
         return np.concatenate([found[:, :3, 3], found[:, :3, :3].reshape(-1, 9), joints[:, self._others]], axis=1)
 
     def predicted(self, targets: Targets, state: np.ndarray) -> np.ndarray:
-        """(H, width) of a chunk observed at `state` (J,), from where differences count here: what had been commanded
-        then is not known."""
+        """(H, width) of a chunk observed at `state` (J,). Differences count from that state, because the command at
+        that time is not known."""
         rows = self.rows(targets.joint_positions(self._joints, self.held(state)))
         if part := targets.spatial:
             place, rotation = places(part)
@@ -96,11 +96,11 @@ class ToolMeasure(JointMeasure):
 
 
 def measure_of(robot: RobotSpec, tools: Sequence[str], urdf: str | None) -> JointMeasure:
-    """`tools`: names of the policies whose actions are a tool's. Raises InputError where their robot's URDF is missing.
+    """`tools`: names of the policies whose actions are a tool's. Raises InputError if their robot's URDF is missing.
     """
     if not tools:
         return JointMeasure(robot)
     if not urdf:
-        raise InputError(f"{tools[0]}: its actions are a tool's, expected --urdf FILE: the recorded joints say by it "
-                         "where the tool was")
+        raise InputError(f"{tools[0]}: its actions are a tool's, expected --urdf FILE: it gives the tool's pose from "
+                         "the recorded joints")
     return ToolMeasure(robot, urdf)

@@ -1,4 +1,4 @@
-"""When to publish what of a bag."""
+"""Which messages of a bag to publish, and when."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from vla_ros.core.robot import RobotSpec
 
 @dataclass(frozen=True)
 class PlayOptions:
-    """What to play, and how. A bag is often replayed beside a real robot: nothing that could move it is a default."""
+    """What to play, and how. A real robot may be connected during a replay, so by default nothing is published that
+    could move it."""
 
     rate: float = 1.0  # times real time
     start: float = 0.0  # s after the beginning of the bag
     duration: float | None = None  # s of the bag, None = to its end
     loop: bool = False  # begin again at the end; the clock jumps back then
-    topics: Collection[str] | None = None  # full names; None: all to which there is no objection (see `roles`)
+    topics: Collection[str] | None = None  # full names; None: all without an objection (see `roles`)
     commands: bool = False  # the robot's commands too
     clock: bool = False  # /clock, the recorded one where the bag has one
     robot: RobotSpec | None = None  # says which topics are commands, and which are sensors
@@ -46,7 +47,7 @@ def selected_topics(bag: Bag, options: PlayOptions) -> tuple[set[str], dict[str,
             raise InputError(f"bag {bag.path}: no topic {', '.join(missing)}. It has {', '.join(sorted(bag.topics))}")
     if options.commands:
         if robot is None:
-            raise InputError("--commands: which topics those are says a robot file, expected --robot as well")
+            raise InputError("--commands: the robot file defines these topics, expected --robot as well")
         commands = command_topics(robot, space)
         if not commands & set(bag.topics):
             raise InputError(f"bag {bag.path}: none of the commands of robot {robot.name}, {', '.join(commands)}")

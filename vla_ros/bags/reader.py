@@ -21,7 +21,7 @@ Instant = Annotated[int, Range(-(2**63), 2**63 - 1)]  # ns
 
 
 class Record(NamedTuple):
-    """A serialized message as it is in the bag."""
+    """A serialized message of the bag."""
 
     topic: str
     type: str
@@ -38,19 +38,19 @@ class TopicInfo:
     count: int
     qos: tuple[dict[str, Any], ...] = ()  # what its publishers offered, as rosbag2's mappings
     problem: str = ""  # why its messages cannot be decoded
-    plays: bool = True  # they can be published as they are, where their type is installed
+    plays: bool = True  # whether they can be published unchanged, if their type is installed
 
 
 class Bag:
     """An open bag: a folder with a metadata.yaml, or a single .mcap or .db3 file. Use as a context manager.
 
-    Every error is an InputError that names the file and, where there is one, the topic and the time. What cannot be
-    read costs its topic and no other.
+    Every error is an InputError that names the file and, if there is one, the topic and the time. If a topic cannot be
+    read, the others can.
 
     Attributes:
-        topics: name -> what is in it; the files are believed, not the metadata.
+        topics: name -> TopicInfo, from the files, not from the metadata.
         custom: custom_data of the metadata.
-        notes: sentences about what is amiss.
+        notes: sentences about problems.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -100,7 +100,7 @@ class Bag:
     ) -> Iterator[Record]:
         """Messages in order of log time; of `topics` only when given, from `start_ns` to before `stop_ns`.
 
-        One whose compression is damaged is left out, with a note.
+        A message whose compression is damaged is left out, with a note.
         """
         last = self.start_ns
         try:
@@ -130,7 +130,7 @@ class Bag:
             raise InputError(f"{self.where(record)}: {error}") from error
 
     def decode_or_note(self, record: Record) -> Any:
-        """The message; None where it cannot be decoded, with a note for the first one of each topic."""
+        """The message; None if it cannot be decoded, with a note for the first one of each topic."""
         try:
             return self.decode(record)
         except InputError as error:
@@ -138,7 +138,7 @@ class Bag:
             return None
 
     def _note(self, topic: str, said: str) -> None:
-        """A message is left out; said of the first one of each topic."""
+        """Note that messages are left out, once for each topic."""
         if topic not in self._noted:
             self._noted.add(topic)
             self.notes.append(f"left out: {said}")
@@ -151,7 +151,7 @@ class Bag:
         return seconds * 1_000_000_000 + nanoseconds
 
     def when(self, ns: int) -> str:
-        """A time for people: s since the beginning of the bag, and s on the clock of its messages."""
+        """A time in words: s since the beginning of the bag, and s on the clock of its messages."""
         return f"t={(ns - self.start_ns) / 1e9:.3f} s ({ns / 1e9:.3f})"
 
     def where(self, record: Record) -> str:

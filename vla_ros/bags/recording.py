@@ -24,16 +24,16 @@ class Item(NamedTuple):
 
 
 class Recording:
-    """Writes messages to a bag in a thread of its own, so that a slow disk does not slow the subscriptions.
+    """Writes messages to a bag in a separate thread, so that a slow disk does not delay the subscriptions.
 
     Nothing is lost until the buffer is full. A message that finds it full is dropped and counted by topic: the
-    counts are reported through `on_problem` when dropping begins and ends and stand in the bag's metadata.
+    counts are reported through `on_problem` when dropping begins and ends, and are in the bag's metadata.
 
     Args:
         writer: an open bag; this object closes it.
         buffer_bytes: bound on the messages that wait for the disk.
-        flush_period: s; what arrived more than this ago survives the death of the process and, as far as the
-            disk keeps its promises, of the machine.
+        flush_period: s; messages older than this survive a crash of the process and, if the disk really writes, of the
+            machine.
         on_problem: called with a sentence, from either thread.
     """
 
@@ -68,8 +68,8 @@ class Recording:
         """Announce a topic.
 
         Args:
-            transform: turns what arrives into what is stored, in the writer's thread.
-            raw: given with it: topic and type of what it cannot turn into anything, which is stored as it is.
+            transform: converts messages for storage, in the writer's thread.
+            raw: given with it: topic and type for messages that it cannot convert, which are stored unchanged.
         """
         if (transform is None) != (raw is None):
             raise ValueError("expected transform and raw together")
@@ -107,7 +107,7 @@ class Recording:
         return False
 
     def close(self, custom: Mapping[str, str] | None = None) -> None:
-        """Write what waits, finish the bag. Raises InputError when the bag could not be written whole.
+        """Write the queue and finish the bag. Raises InputError if the bag could not be written completely.
 
         `custom` and the counts of what was dropped become the bag's custom_data.
         """
@@ -125,7 +125,7 @@ class Recording:
             raise InputError(self.explain()) from self.error
 
     def report(self) -> str:
-        """One sentence: how much was stored, and what was dropped of which topic."""
+        """One sentence: how much was stored, and what was dropped by topic."""
         text = f"{self.writer.message_count} messages in {self.writer.path}"
         if self.dropped:
             text += ", dropped " + ", ".join(f"{n} of {topic}" for topic, n in sorted(self.dropped.items()))
@@ -147,7 +147,7 @@ class Recording:
                 if time.monotonic() - last_flush >= self._flush_period:
                     self.writer.flush()
                     last_flush = time.monotonic()
-        except Exception as error:  # of the disk mostly; whatever it is, it is said
+        except Exception as error:  # mostly of the disk; any error is reported
             self._fail(error, item)
 
     def _write(self, item: Item) -> None:

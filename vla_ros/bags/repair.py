@@ -1,4 +1,4 @@
-"""Recovery of a bag that was cut off: every message that reached the disk whole goes into a new bag."""
+"""Recovery of a bag that was cut off: every complete message is copied to a new bag."""
 
 import shutil
 import sqlite3
@@ -35,13 +35,13 @@ class RepairReport:
     output: Path
     messages: int = 0  # recovered
     counts: dict[str, int] = field(default_factory=dict)  # of each topic
-    broken: dict[str, str] = field(default_factory=dict)  # file -> why its reading ended, or what was passed over
-    notes: dict[str, str] = field(default_factory=dict)  # topic -> what is amiss with it, or why it was left out
+    broken: dict[str, str] = field(default_factory=dict)  # file -> why reading ended, or what was skipped
+    notes: dict[str, str] = field(default_factory=dict)  # topic -> what is wrong with it, or why it was left out
 
 
 def repair(bag: str | Path, output: str | Path | None = None, progress: Callable[[int, int], None] | None = None
            ) -> RepairReport:  # fmt: skip
-    """Copy what can be read of `bag` (a folder or one file) to a new complete bag; the original is not touched.
+    """Copy everything readable of `bag` (a folder or one file) to a new complete bag; the original is not changed.
 
     Args:
         output: folder of the new bag, by default `BAG_repaired` beside the original.
@@ -79,7 +79,7 @@ def _storage_files(bag: Path) -> list[Path]:
         raise InputError(f"bag {bag}: no such file or folder")
     files = storage_files(bag) if bag.is_dir() else [bag]
     if not files or (not bag.is_dir() and bag.suffix not in (".mcap", ".db3")):
-        raise InputError(f"bag {bag}: holds no .mcap and no .db3 file")
+        raise InputError(f"bag {bag}: contains no .mcap and no .db3 file")
     return [regular(file, "bag file") for file in files]
 
 
@@ -117,11 +117,11 @@ def _copy_mcap(path: Path, writer: BagWriter, notes: dict[str, str]) -> str | No
             elif isinstance(record, Channel) and record.id not in topics:
                 topics[record.id] = _channel(record, schemas).added(writer, notes)
             elif isinstance(record, Message):
-                if record.channel_id not in topics:  # what describes it was in a chunk that is damaged
+                if record.channel_id not in topics:  # its description was in a damaged chunk
                     channel = channels.get(record.channel_id)
                     topics[record.channel_id] = channel.added(writer, notes) if channel else None
                     if not channel:
-                        notes[f"channel {record.channel_id}"] = "left out: nothing that is whole says its topic"
+                        notes[f"channel {record.channel_id}"] = "left out: its topic is in a damaged part"
                 if topic := topics[record.channel_id]:
                     _write(writer, notes, topic, record.log_time, record.data, record.publish_time)
     return "; ".join(damaged) or None
@@ -159,7 +159,7 @@ def _records(stream: BinaryIO, damaged: list[str]) -> Iterator[McapRecord]:
             record.compression = ""
             inner = breakup_chunk(record, validate_crc=True)
         except BROKEN as error:
-            at = f"chunk before byte {stream.tell()} passed over"
+            at = f"chunk before byte {stream.tell()} skipped"
             damaged.append(f"{at}: {type(error).__name__} {error}".rstrip())
             continue
         yield from inner
@@ -195,7 +195,7 @@ def _copy_sqlite(path: Path, writer: BagWriter, notes: dict[str, str]) -> str | 
                     _write(writer, notes, topics[id], log_ns, data)
                 elif id not in topics or topics[id]:
                     named = shown(topics.get(id) or f"topic number {shown(id)}")
-                    notes[named] = f"a message at {shown(log_ns)} left out: {shown(data)}, which is none"
+                    notes[named] = f"a message at {shown(log_ns)} left out: {shown(data)}, which is not a message"
         except sqlite3.Error as error:
             return f"cannot be read further: {error}"
         finally:
@@ -233,7 +233,7 @@ class _Topic:
         try:
             qos = _qos(self.qos, name)
         except InputError as error:
-            qos, notes[name] = [], f"kept without what its publishers offered: {error}"
+            qos, notes[name] = [], f"kept without its publishers' QoS: {error}"
         text = self.definition.decode(errors="replace") if isinstance(self.definition, bytes) else self.definition
         hash = self.hash if isinstance(self.hash, str) else ""
         if text and isinstance(text, str) and isinstance(self.encoding, str):

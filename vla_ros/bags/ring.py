@@ -7,13 +7,13 @@ from vla_ros.messages.stamps import NS
 
 
 class Ring:
-    """Messages that are younger than `seconds`, as many as fit into `most_bytes`.
+    """Messages younger than `seconds`, as many as fit into `most_bytes`.
 
-    Of topics whose last message holds until it is replaced (an instruction, a status) the last one before that is kept
+    For topics whose last message applies until it is replaced (an instruction, a status), the last one before is kept
     too.
 
     Attributes:
-        full: s that `most_bytes` held where that was less than `seconds`; 0 where it never was.
+        full: s that fitted into `most_bytes`, if less than `seconds`; else 0.
     """
 
     def __init__(self, seconds: float, most_bytes: int) -> None:
@@ -46,7 +46,8 @@ class Ring:
                 return
 
     def take(self) -> list[Item]:
-        """Everything that is kept, what held at the beginning first and as of then. Only what holds is kept on."""
+        """Take everything that is kept, beginning with the messages that applied then. Only those that still apply
+        stay."""
         items, before = [item for item, _ in self._items], list(self._before.values())
         start = items[0].log_ns if items else max((item.log_ns for item in before), default=0)
         lasting = self._before | {item.topic: item for item, lasts in self._items if lasts}

@@ -1,4 +1,4 @@
-"""What a recorded topic would do where it is published again beside a robot."""
+"""What a recorded topic would do if it is published while a robot is connected."""
 
 from vla_ros.bags.streams import CHUNK, CLOCK_TYPE, E_STOP, EXECUTOR_STATUS, INSTRUCTION, POLICY_STATUS, resolve
 from vla_ros.core.robot import RobotSpec
@@ -17,7 +17,7 @@ def command_topics(robot: RobotSpec | None, namespace: str = "/") -> set[str]:
 
 
 def objection(topic: str, typename: str, robot: RobotSpec | None = None, namespace: str = "/") -> str:
-    """Why a topic is not published unless it is asked for, in words; empty where nothing speaks against it.
+    """Why a topic is only published on request, in words; "" if there is no objection.
 
     Args:
         topic: full name.
@@ -32,11 +32,12 @@ def objection(topic: str, typename: str, robot: RobotSpec | None = None, namespa
     if typename == CLOCK_TYPE:
         return "the time; --clock publishes it"
     if typename in _STATES or any(stream.is_state for stream in streams):
-        return "joint states, by which a robot is steered"
+        return "joint states, which a robot's nodes act on"
     if typename in _HANDS:
         return "a joystick"
     if typename.startswith("vla_ros/") or topic.endswith(tuple(f"/{name}" for name in (*_TOLD, "claim"))):
-        return "what the nodes of a robot tell each other"
+        return "internal to the nodes of a robot"
     if streams or typename.startswith(_SENSORS):
         return ""
-    return f"{typename} may command a robot" + ("" if robot else "; a robot file (--robot) says what is a sensor")
+    return f"{typename} may command a robot" + ("" if robot else "; a robot file (--robot) says which topics are "
+                                                                 "sensors")

@@ -1,4 +1,4 @@
-"""What is looked at before a bag's files are given to the libraries that read them: kind, size, what they unpack to."""
+"""Checks of a bag's files before libraries read them: kind, size, unpacked size."""
 
 import shutil
 import sqlite3
@@ -18,12 +18,12 @@ _TABLES = ("topics", "messages", "message_definitions", "metadata", "schema")
 
 
 def most_of_file(path: Path, folder: str) -> int:
-    """Bytes that a .zstd file may unpack to in a folder: half of what is free, and no more than any recording would."""
+    """Bytes that a .zstd file may unpack to in a folder: half of the free space, and no more than a recording would."""
     return min(shutil.disk_usage(folder).free // 2, max(1 << 28, 1000 * path.stat().st_size))
 
 
 def check_tables(path: Path) -> None:
-    """Refuse views and computed columns in the place of an SQLite file's tables: they can go on without end."""
+    """Refuse views and computed columns in place of an SQLite file's tables: they can be endless."""
     try:
         with sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as database:
             kinds = dict(database.execute("SELECT name, type FROM sqlite_master").fetchmany(1000))
@@ -46,7 +46,7 @@ def unpack_file(path: Path, folder: str) -> Path:
 
 
 def pieces(source: BinaryIO, most: int) -> Iterator[bytes]:
-    """What a zstd stream unpacks to, at most `most` bytes. Raises InputError where it is more, zstandard.ZstdError."""
+    """What a zstd stream unpacks to, at most `most` bytes. Raises InputError if it is more, zstandard.ZstdError."""
     total = 0
     with zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True) as stream:
         while piece := stream.read(_PIECE):
@@ -57,7 +57,7 @@ def pieces(source: BinaryIO, most: int) -> Iterator[bytes]:
 
 
 def unpacked(data: bytes, most: int = MOST_UNPACKED) -> bytes:
-    """Of zstd. Raises InputError where it is more than `most` bytes, zstandard.ZstdError."""
+    """Of zstd. Raises InputError if it is more than `most` bytes, zstandard.ZstdError."""
     return b"".join(pieces(BytesIO(data), most))
 
 
@@ -74,7 +74,7 @@ def _lz4(data: bytes, size: int) -> bytes:
 
 
 def chunk(data: bytes, compression: str, size: int) -> bytes:
-    """The `size` bytes of an mcap chunk. Raises InputError where they are more, or of another compression."""
+    """The `size` bytes of an mcap chunk. Raises InputError if they are more, or of another compression."""
     if size > MOST_UNPACKED:
         raise InputError(f"a chunk of {size} bytes, expected at most {MOST_UNPACKED}")
     kinds: dict[str, Any] = {"": lambda data, size: data, "zstd": unpacked, "lz4": _lz4}

@@ -44,7 +44,7 @@ class TopicSummary:
 
     @property
     def backwards(self) -> int:
-        """How many stamps are older than one before."""
+        """Number of stamps that are older than an earlier one."""
         return int((np.asarray(self.stamps) < self._newest()).sum())
 
     def _newest(self) -> np.ndarray:

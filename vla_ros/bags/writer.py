@@ -100,7 +100,7 @@ class BagWriter:
         self.topics[name] = Topic(name, typename, definition, hash, encoding, tuple(dict(row) for row in qos))
 
     def write(self, topic: str, log_ns: int, data: bytes | memoryview, publish_ns: int | None = None) -> None:
-        """Append one serialized message. Raises OSError when the disk refuses it."""
+        """Append one serialized message. Raises OSError if the disk refuses it."""
         file = self._file
         if file is None or self._is_full(file, log_ns):
             self.next_file()
@@ -157,7 +157,7 @@ class BagWriter:
 
     def _open(self) -> _File:
         path = self.path / f"{self.name}_{len(self._files)}.mcap"
-        # Unbuffered: mcap hands over whole chunks, and what it handed over must not wait in this process.
+        # Unbuffered: mcap writes whole chunks, which must not wait in this process.
         stream = path.open("xb", buffering=0)
         writer = McapWriter(_WholeWrites(stream), chunk_size=self._chunk_bytes, compression=self._compression)
         writer.start(profile="ros2", library="vla_ros")
@@ -220,7 +220,7 @@ def _span(files: Sequence[_File]) -> dict[str, Any]:
 
 
 class _WholeWrites:
-    """An unbuffered file whose `write` takes everything or raises: a raw write may stop half-way."""
+    """An unbuffered file whose `write` writes everything or raises; a raw write may be partial."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

@@ -1,1 +1,1 @@
-"""Inference time, stage by stage, beside peers."""
+"""Inference time, stage by stage, compared with other implementations."""

@@ -1,8 +1,8 @@
-"""LeRobot's own class of a policy, in a process of its own, taking turns with ours.
+"""LeRobot's own class of a policy, in a separate process, taking turns with ours.
 
-Other versions of libraries are pinned there than here, so it runs in the Python that has it. It loads the same folder,
-gets the same inputs and noise, and its chunk is compared with ours: a ratio between two computations that differ would
-say nothing.
+LeRobot needs other versions of libraries, so it runs in a Python that has them. It loads the same folder, gets the same
+inputs and noise, and its chunk is compared with ours, because a ratio between different computations would be
+meaningless.
 """
 
 import json
@@ -37,16 +37,16 @@ AGREEMENT = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest value
 
 
 def find_python(given: str | None) -> str:
-    """The Python to run LeRobot with: the given one, else this one. Raises InputError where it does not have it."""
+    """The Python to run LeRobot with: the given one, else this one. Raises InputError if it has no lerobot."""
     if given is not None:
         return given
     if find_spec("lerobot") is None:
-        raise InputError("this Python has no lerobot; give one that has with --lerobot-python")
+        raise InputError("this Python has no lerobot; give one that does with --lerobot-python")
     return sys.executable
 
 
 class LeRobotPeer:
-    """A context: the process ends with it. Raises InputError with LeRobot's own words where something fails."""
+    """A context that ends the process. Raises InputError with LeRobot's message if something fails."""
 
     def __init__(
         self, python: str, folder: Path, device: torch.device, dtype: str, threads: int, steps: int | None
@@ -95,14 +95,14 @@ class LeRobotPeer:
         if not line:
             self._log.seek(0)
             said = self._log.read().strip().splitlines()
-            raise InputError(f"LeRobot's process ended: {said[-1] if said else 'it said nothing'}")
+            raise InputError(f"LeRobot's process ended: {said[-1] if said else 'it printed nothing'}")
         answer = json.loads(line)
         if "error" in answer:
             raise InputError(answer["error"])
         return answer
 
     def set_inputs(self, policy: Policy, batch: Batch, draws: Draws, steps: int | None) -> None:
-        """What LeRobot's class takes in place of our batch, tried once."""
+        """Set the inputs of LeRobot's class, and run it once."""
         file = self._place / "inputs.safetensors"
         tensors = lerobot_inputs(policy, batch, draws, steps)
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, file)
@@ -110,7 +110,7 @@ class LeRobotPeer:
         self._ask("run")
 
     def turn(self, number: int) -> None:
-        """One inference; those of a negative number warm up."""
+        """One inference; negative numbers are the warm-up."""
         time.sleep(PAUSE)
         said = self._ask("run")
         if number >= 0:
@@ -125,7 +125,7 @@ class LeRobotPeer:
         return load_file(file)["actions"]
 
     def timing(self, ours: Tensor) -> Timing:
-        """Of the turns so far, beside our (1, H, D) actions; without times where the two are not the same."""
+        """Times of the turns so far; none if its actions differ from ours, (1, H, D)."""
         theirs = self.actions()
         error = float((ours[:, : theirs.shape[1], : theirs.shape[2]] - theirs).abs().max() / theirs.abs().max())
         if error > AGREEMENT[self.dtype]:
@@ -134,7 +134,7 @@ class LeRobotPeer:
 
 
 def lerobot_inputs(policy: Policy, batch: Batch, draws: Draws, steps: int | None = None) -> dict[str, Tensor]:
-    """Our batch by LeRobot's names, (1, ...) each, pictures already in the numbers that its network takes.
+    """Our batch under LeRobot's names, (1, ...) each, with images already in the values that its network takes.
 
     Args:
         draws: of one episode.

@@ -1,7 +1,7 @@
-"""LeRobot's policies in a process of their own, for `lerobot_peer` to measure.
+"""LeRobot's policies in a separate process, for `lerobot_peer` to measure.
 
-Run by a Python that imports lerobot. It need not have vla_ros: nothing of it is imported here. Orders are lines of JSON
-on standard input, each answered by a line on standard output; whatever else is printed goes to standard error.
+Run by a Python that imports lerobot. It does not need vla_ros. Requests are lines of JSON on standard input, each
+answered by a line on standard output; whatever else is printed goes to standard error.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file, save_model
 
 
 class Server:
-    """One policy, its inputs, and the chunk that it made of them last."""
+    """One policy, its inputs, and its last chunk."""
 
     def open(self, folder: str, device: str, dtype: str, threads: int, steps: int | None) -> dict:
         """Load a folder. One without weights gets random ones, which are written into it."""

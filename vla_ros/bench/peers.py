@@ -1,4 +1,4 @@
-"""Other ways to run the same policy in this process: without what makes it fast, and π0 in transformers' code."""
+"""Other ways to run the same policy in this process: without optimisations, and π0 in transformers' code."""
 
 from collections.abc import Callable
 
@@ -49,7 +49,7 @@ def without_cache(policy: Pi0, batch: Batch, draws: Draws, num_steps: int) -> Te
 def transformers_pi0(
     config: Pi0Config, batch: Batch, device: torch.device, dtype: torch.dtype, num_steps: int
 ) -> Callable[[], Tensor]:
-    """A call of `sample_actions` of transformers' π0 on the batch. Raises InputError where it cannot be built."""
+    """A call of `sample_actions` of transformers' π0 on the batch. Raises InputError if it cannot be built."""
     model = transformers_pi0_model(config, device, dtype, num_steps)
     inputs = transformers_pi0_inputs(config, batch, device, dtype)
     shape = (len(inputs["state"]), config.horizon, config.action_dim)
@@ -58,7 +58,7 @@ def transformers_pi0(
 
 
 def transformers_pi0_model(config: Pi0Config, device: torch.device, dtype: torch.dtype, num_steps: int) -> nn.Module:
-    """transformers' π0 in evaluation mode, without gradients. Raises InputError where it cannot be built."""
+    """transformers' π0 in evaluation mode, without gradients. Raises InputError if it cannot be built."""
     if config.adaptive:
         raise InputError("transformers has no π0.5")
     if not isinstance(config.vision, SiglipSize):

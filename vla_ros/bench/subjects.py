@@ -36,7 +36,7 @@ MID_VISION = SiglipSize(hidden=384, depth=10, heads=6, mlp=1536, patch=14, image
 SIZES = {"pi0": ("tiny", "100m", "full"), "pi05": ("tiny", "100m", "full")} | dict.fromkeys(
     ("act", "diffusion", "smolvla", "xvla"), ("tiny", "full")
 ) | {"groot": ("tiny",)}
-# LeRobot's own defaults wherever nothing stands here; images of ALOHA and of PushT.
+# LeRobot's own defaults except for these; images of ALOHA and of PushT.
 _FULL: dict[str, dict[str, Any]] = {
     "act": {"image": (480, 640)},
     "diffusion": {
@@ -106,7 +106,7 @@ def random_pi0(config: Pi0Config, device: torch.device, dtype: torch.dtype) -> P
 def random_policy(make: Callable[[], Policy], device: torch.device, dtype: torch.dtype) -> Policy:
     """Random weights made on the device itself, in their final type: a full-size policy never exists in float32.
 
-    One stretch of random numbers is repeated: three billion of them would take longer than the measurement.
+    A block of random numbers is repeated, since three billion of them would take longer than the measurement.
     Raises InputError for buffers that only a checkpoint fills.
     """
     with without_numbers():
@@ -140,7 +140,7 @@ def write_groot(folder: Path, size: str, cameras: int) -> tuple[Policy, Batch]:
     data = TrainingData(joints, names, 0.1, {STATE: rows, ACTION: rows}, ("touch",))
     torch.manual_seed(0)
     loaded = build("groot", _GROOT, data)
-    for parameter in loaded.policy.parameters():  # what begins with zeros would hide what differs
+    for parameter in loaded.policy.parameters():  # weights that begin as zeros would hide differences
         torch.nn.init.normal_(parameter, std=0.02 if parameter.ndim < 2 else parameter[0].numel() ** -0.5)
     export(folder, loaded, "lerobot")
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Inference time of a policy, stage by stage, beside the bound of the machine and beside others."""
+"""Inference time of a policy, stage by stage, compared with the bound of the machine and with others."""
 
 import resource
 import sys
@@ -51,7 +51,7 @@ def _reset_memory(device: torch.device) -> None:
 
 
 def draws_for(policy: Policy, device: torch.device) -> Draws:
-    """Of one episode, always the same."""
+    """Random draws of one episode, always the same."""
     generator = torch.Generator().manual_seed(2)
     return {name: torch.randn(shape, generator=generator).to(device) for name, shape in policy.draws(1).items()}
 
@@ -64,8 +64,8 @@ def time_session(
     """As a session runs it: inputs uploaded, the stages timed apart, the result fetched at the end.
 
     Args:
-        turn: called with its number (negative while warming up) after every run: others that take turns with this one
-            meet the machine in the same condition.
+        turn: called with its number (negative in the warm-up) after every run, so that others that take turns run under
+            the same conditions.
     """
     _reset_memory(device)
     recorded = graph and device.type == "cuda"
@@ -105,8 +105,8 @@ def time_calls(name: str, call: Callable[[], Tensor], device: torch.device, runs
 
 
 def time_server(session: "RemoteSession", sample: Sample, runs: int) -> Timing:
-    """A policy on another machine, one question after the other: what the server says of its stages, the way there and
-    back, and all of it as policy_node meets it (the image's way into the message included)."""
+    """A policy on another machine, one request after the other: the server's times of its stages, the time on the
+    network, and the total for policy_node (including the encoding of images)."""
     timing = Timing(session.title, {"encode": [], "act": [], "flight": [], "total": []})
     for run in range(-min(3, runs), runs):
         (result,) = session.infer([sample])

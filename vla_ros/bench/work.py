@@ -1,4 +1,4 @@
-"""How much work a stage is, and how fast this machine could do it at best."""
+"""The work of a stage, and how fast this machine could do it at best."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Machine:
-    """Measured, not a data sheet's: of a large matrix product and of a large copy."""
+    """Speed of this machine, measured with a large matrix product and a large copy."""
 
     flops_per_second: float
     bytes_per_second: float
@@ -53,7 +53,7 @@ class _WeightReads(TorchDispatchMode):
 
 @torch.no_grad()
 def measure_work(policy: nn.Module, run: Callable[[], object]) -> Work:
-    """What a call of `run` does with the policy's weights; it is called once."""
+    """The work of one call of `run` with the policy's weights."""
     reads, counter = _WeightReads(policy), FlopCounterMode(display=False)
     with counter, reads:
         run()

@@ -45,6 +45,7 @@ from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import LoadOptions, load, resolve
 from vla_ros.policies.server_file import ServerFile, read_server
 from vla_ros.runtime.engines.backends import find
+from vla_ros.runtime.engines.engaged import unasked
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_policy, open_server, resolve_device, resolve_dtype
 from vla_ros.runtime.session import SessionOptions
@@ -71,7 +72,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Subject:
-    """What is measured, LeRobot's class of the same policy, and why it cannot be measured."""
+    """The policy to measure, LeRobot's class of the same policy, and why that cannot be measured."""
 
     policy: Policy
     batch: Batch
@@ -95,7 +96,8 @@ def main(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         subject = _subject(args, device, dtype, stack)
         policy, batch = subject.policy, subject.batch
-        if engine := find(args.engine, device, dtype, False, False):
+        engine = find(args.engine, device, dtype, False, False)
+        if engine and not (args.engine == "auto" and unasked(policy)):
             subject.peers.insert(0, EnginePeer(engine))
         machine = measure_machine(device, dtype)
         work = stage_work(policy, batch, args.num_steps)
@@ -116,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> int:
-    """Of a policy on another machine: what it takes, and no bound of this machine."""
+    """Measure a policy on another machine, without the bound of this machine."""
     robot = RobotSpec.load(args.robot)
     session_options = SessionOptions(num_steps=args.num_steps, engine=args.engine)
     session = open_server(server, robot, args.device, args.dtype, session_options)
@@ -124,7 +126,7 @@ def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> 
         timing = time_server(session, example_sample(robot, session.processor, "touch the red cube"), args.runs)
     finally:
         session.close()
-    console.print(f"{session.title}, robot {robot.name}, {args.runs} runs; encode and act as the server says them",
+    console.print(f"{session.title}, robot {robot.name}, {args.runs} runs; encode and act as the server reports them",
                   soft_wrap=True)
     console.print(table([timing], {}))
     return 0
@@ -170,7 +172,7 @@ def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype,
 def _open_peers(
     args: argparse.Namespace, family: str, folder: Path, device: torch.device, dtype: torch.dtype, stack: ExitStack
 ) -> tuple[list[LeRobotPeer], list[Timing]]:
-    """LeRobot's class in our number type; SmolVLA's also in the type that its published weights are kept in."""
+    """LeRobot's class in our data type; SmolVLA's also in the data type of its published weights."""
     kinds = [str(dtype).removeprefix("torch.")]
     if family == "smolvla" and dtype == torch.float32:
         kinds.append("bfloat16")
@@ -215,7 +217,8 @@ def _timings(subject: Subject, args: argparse.Namespace, device: torch.device, d
 
 
 def table(timings: list[Timing], bounds: dict[str, float]) -> Table:
-    """Rows: way and stage; columns: median, 99th percentile, share of the bound, ratio to the first way, memory."""
+    """Rows: implementation and stage; columns: median, 99th percentile, share of the bound, ratio to the first one,
+    memory."""
     made = Table()
     for title in ("", "stage", "median [ms]", "p99 [ms]", "of bound", "times as long", "peak memory [MB]"):
         made.add_column(title, justify="left" if title in ("", "stage") else "right")

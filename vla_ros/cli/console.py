@@ -22,11 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, default="so101")
     parser.add_argument("--policy", default="",
                         help="checkpoint or policy file that is running, for the checks and for what the policy sees")
+    parser.add_argument("--compare", default="", metavar="CHECKPOINT",
+                        help="second checkpoint or policy file, to show beside --policy when a recording is replayed")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0 takes a free one")
     parser.add_argument("--listen", default="127.0.0.1", metavar="HOST",
-                        help="address to listen on; 0.0.0.0: all (default: 127.0.0.1, this machine alone)")
+                        help="address to listen on; 0.0.0.0: all (default: 127.0.0.1, this machine only)")
     parser.add_argument("--token-file", default="", metavar="FILE",
-                        help="file whose first line is the token (default: a new token, or none on this machine alone)")
+                        help="file whose first line is the token (default: a new token, or none for this machine only)")
     parser.add_argument("--recordings", default="recordings", metavar="FOLDER",
                         help="folder for recordings made from the page")
     options.namespace(parser)

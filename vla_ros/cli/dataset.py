@@ -125,7 +125,7 @@ def _show(args: argparse.Namespace) -> int:
     if said := _people(dataset):
         console.print(said)
     if dataset.has_subtasks:
-        console.print("its rows have subtasks too: `instruction: subtask` of a training config takes them")
+        console.print("its rows have subtasks too: `instruction: subtask` in a training config uses them")
     for name in (name for name in dataset.info["features"] if name.startswith("language_")):
         console.print(f"not read: {name}: instructions are the tasks'")
     texts: dict[str, list[int]] = {}
@@ -160,7 +160,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _people(dataset: Dataset) -> str:
-    """How episodes ended, and what persons commanded; "" where nothing is known of either."""
+    """How episodes ended, and what persons commanded; "" if neither is known."""
     outcomes = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
     said = [f"outcomes: {', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))}"]
     if dataset.knows_persons:
@@ -204,6 +204,6 @@ def _check(args: argparse.Namespace) -> int:
         console.print(table)
     if people:
         console.print(people)
-    left = "; the pictures were left out" if args.rows_only else ""
+    left = "; the images were not checked" if args.rows_only else ""
     console.print(f"{args.dataset}: {errors} errors, {len(found) - errors} warnings{left}", soft_wrap=True)
     return bool(errors)

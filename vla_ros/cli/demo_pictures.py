@@ -17,7 +17,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.graph.demo_bag import Motion, Step, read_frames, side_by_side, step_at
 from vla_ros.messages.stamps import NS
 
-pyplot.rcParams["text.parse_math"] = False  # names and instructions are texts as they are
+pyplot.rcParams["text.parse_math"] = False  # names and instructions are shown literally
 
 BANNER = 56  # pixels, even
 FPS = 30
@@ -137,7 +137,7 @@ def _draw(axis, motion: Motion, joint: int, steps: list[Step], colours: dict[str
 
 
 def _fit(axis, motion: Motion, joint: int, start: int) -> None:
-    """Vertical range of what is seen between the horizontal limits."""
+    """Fit the vertical range to the part between the horizontal limits."""
     low, high = axis.get_xlim()
     times = (motion.command_ns - start) / NS
     seen = [motion.commands[(times >= low) & (times <= high), joint]]

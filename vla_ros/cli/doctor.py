@@ -2,7 +2,7 @@
 
     vla-ros doctor --robot so101 --policy CHECKPOINT
 
-Each line is green, yellow (worth a look) or red, and says what to do. The command only listens. The exit status is 1
+Each line is green, yellow (worth a look) or red, and says what to do. The command only subscribes. The exit status is 1
 if a line is red.
 """
 

@@ -2,7 +2,7 @@
 
     vla-ros export CHECKPOINT --to lerobot --output DIR    a folder that LeRobot 0.6.1 loads, with the same actions
     vla-ros export CHECKPOINT --to onnx --output DIR       its two stages as graphs, with their constants; also
-                                                           openvino, tensorrt, pt2 (torch.export)
+                                                           openvino, openvino_int8, tensorrt, pt2 (torch.export)
 
 CHECKPOINT is a folder of any layout, or a policy file; a LoRA adapter is merged. Anything that the other program cannot
 express is refused by name. Graphs have the shapes of one robot's observations; their output is compared with torch's.
@@ -15,14 +15,14 @@ from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.text import say
 
-GRAPHS = ("onnx", "openvino", "tensorrt", "pt2")
+GRAPHS = ("onnx", "openvino", "openvino_int8", "tensorrt", "pt2")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", help="a checkpoint folder or a policy file")
     parser.add_argument("--to", choices=("lerobot", *GRAPHS, "torchscript"), required=True, help="format to write")
     options.output(parser, "folder to write, which must be new", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
+    parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, if the checkpoint has none")
     graphs = parser.add_argument_group("of graphs")
     options.robot(graphs, default="so101")
     options.num_steps(graphs)
@@ -32,8 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     if args.to == "torchscript":
-        raise InputError("--to torchscript: torch has given it up (torch.jit is deprecated); expected pt2, which "
-                         "torch.export writes and libtorch runs")
+        raise InputError("--to torchscript: torch has deprecated it (torch.jit); expected pt2, which torch.export "
+                         "writes and libtorch runs")
     if args.to in GRAPHS:
         return _graphs(args)
     from vla_ros.policies import registry

@@ -25,16 +25,16 @@ _DATASET = Path("meta") / "info.json"
 
 @dataclass(frozen=True)
 class Found:
-    """What something is, and how to go on."""
+    """What a file or folder is, and which command opens it."""
 
     what: str
     opens: str
 
 
 def identify(path: Path) -> Found | None:
-    """None for what may be a robot file, a policy file or a checkpoint, and for what is not there.
+    """None for what may be a robot file, a policy file or a checkpoint, and if nothing is there.
 
-    Raises InputError for what is damaged, and for a file of which nothing is known.
+    Raises InputError for damaged and for unknown files.
     """
     if path.is_dir():
         return _folder(path)
@@ -64,7 +64,7 @@ def _folder(path: Path) -> Found | None:
         steps = sorted(file.name for file in (path / "checkpoints").glob("step-*"))
         found = f"checkpoints {', '.join(steps[-3:])}" if steps else "no checkpoint yet"
         return Found(f"the folder of a training run: {found}", f"vla-ros info {path / 'checkpoints' / 'last'}; "
-                     f"vla-ros train --config {path / 'config.yaml'} --resume goes on with it")
+                     f"vla-ros train --config {path / 'config.yaml'} --resume continues it")
     if logs := [name for name in names if name.endswith("_node.log")]:
         bags = [f"; vla-ros bag show {path / 'bag'}"] if "bag" in names else []
         return Found(f"the folder of a run of nodes, with their logs {', '.join(logs)}",
@@ -77,7 +77,8 @@ def _xml(path: Path) -> Found:
         return Found("an XML file", "ros2 security (docs/security.md) where it is an SROS2 policy")
     name, joints = parse_urdf(path)[0].get("name", ""), load_urdf(path)
     return Found(f"a URDF of the robot {shown(name)} with {len(joints)} movable joints: {', '.join(joints)}",
-                 f"vla-ros robot new --urdf {path} -o ROBOT.yaml makes a robot file of it; beside one: "
+                 f"vla-ros robot new --urdf {path} -o ROBOT.yaml makes a robot file from it; together with a robot "
+                 "file: "
                  f"vla-ros info ROBOT.yaml --urdf {path}")
 
 
@@ -125,7 +126,7 @@ def _by_keys(data: Mapping[str, Any], path: Path) -> Found | None:
 
 
 def _parameters(path: Path, named: Mapping[str, Mapping[str, Any]]) -> str:
-    """What a parameter file sets. Raises InputError where a node of ours would refuse it."""
+    """What a parameter file sets. Raises InputError if one of our nodes would refuse it."""
     for section, values in named.items():
         node = section.rpartition("/")[2]
         if node not in NODES:

@@ -3,7 +3,7 @@
     vla-ros info CHECKPOINT_FOLDER     family, layout, sizes, cameras, dimensions, normalisation, clock
     vla-ros info POLICY_FILE.yaml      the same, with the robot's cameras and joints
     vla-ros info ROBOT_FILE.yaml       cameras, joints and their limits, command groups
-    vla-ros info ROBOT_FILE.yaml --urdf ROBOT.urdf       with the limits of the URDF, where they are stricter
+    vla-ros info ROBOT_FILE.yaml --urdf ROBOT.urdf       with the limits of the URDF, if they are stricter
     vla-ros info ROBOT_FILE.yaml --sros2 > policy.xml    access rights of its nodes (docs/security.md)
     vla-ros info PATH                  a dataset, bag, training run or its config, URDF, parameter file, video, result
 """
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
                         help="with a robot file: show the stricter limits of both, and which file they come from")
     parser.add_argument("--sros2", action="store_true", help="with a robot file: print the SROS2 policy of its graph")
     options.namespace(parser, "with --sros2: namespace of the nodes and the robot's topics")
-    parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, where the checkpoint has none")
+    parser.add_argument("--tokenizer", type=Path, help="folder or file of the tokenizer, if the checkpoint has none")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -57,8 +57,8 @@ def main(args: argparse.Namespace) -> int:
         try:
             file = resolve_robot(path)
         except InputError as error:
-            hint = no_folder(path).removeprefix("no such folder")  # nothing, or what may be meant
-            raise InputError(f"{path}: no checkpoint folder, no policy file{hint}; {error}") from None
+            hint = no_folder(path).removeprefix("no such folder")  # "", or what may be meant
+            raise InputError(f"{path}: neither a checkpoint folder nor a policy file{hint}; {error}") from None
         robot = RobotSpec.load(file)
         ObservationBuilder(robot)  # refuses streams that nothing can decode
         if args.sros2:
@@ -96,11 +96,11 @@ def main(args: argparse.Namespace) -> int:
 def _refuse_options(args: argparse.Namespace, path: Path) -> None:
     for option in ("urdf", "sros2"):
         if getattr(args, option):
-            raise InputError(f"--{option}: needs a robot file, {path} is none")
+            raise InputError(f"--{option}: needs a robot file, which {path} is not")
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """What a YAML or JSON file says, whatever its name ends in."""
+    """The mapping in a YAML or JSON file, whatever its extension."""
     if path.suffix in (".yaml", ".yml", ".json"):
         return read_mapping(path, "file")
     from vla_ros.policies.formats.pickles import not_loaded
@@ -155,8 +155,8 @@ def _print_robot(console: Terminal, robot: RobotSpec) -> None:
 
 
 def _print_limits(console: Terminal, robot: RobotSpec, urdf: Path) -> None:
-    """What the executor enforces, and which file each limit comes from."""
-    limits = _table("joint", "enforced, the margin taken off: the stricter of robot file and URDF")
+    """Print the limits that the executor enforces, and the file that each comes from."""
+    limits = _table("joint", "enforced, without the margin: the stricter of robot file and URDF")
     merged = Limits.merge(robot, load_urdf(urdf, robot.joint_names))
     if group := robot.tool_group:
         merged = tool_limits(robot, group, merged)

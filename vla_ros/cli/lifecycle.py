@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> int:
         name = args.node if args.node.startswith("/") else graph.full_name(args.node)
         if not graph.wait_until(lambda: name in found(), args.wait):
             raise InputError(f"node {name}: not found within {args.wait:g} s, expected one of "
-                             f"{', '.join(found()) or 'none: no node with a lifecycle is there'}")
+                             f"{', '.join(found()) or 'none: there is no node with a lifecycle'}")
         if args.transition is not None:
             said: list[str] = []
             logger = name.strip("/").replace("/", ".")

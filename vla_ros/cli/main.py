@@ -18,7 +18,7 @@ COMMANDS = {
     "task": ("vla_ros.cli.task", "follow one instruction as a task and wait for its result"),
     "say": ("vla_ros.cli.say", "give the robot an instruction, or stop it"),
     "e-stop": ("vla_ros.cli.e_stop", "press the e-stop, or reset it"),
-    "takeover": ("vla_ros.cli.takeover", "let a leader arm take over from the policy, or give back"),
+    "takeover": ("vla_ros.cli.takeover", "let a leader arm take over from the policy, or give control back"),
     "lifecycle": ("vla_ros.cli.lifecycle", "show the states of the nodes, or change one"),
     "console": ("vla_ros.cli.console", "serve the operator's page for a browser: watch, instruct, stop, record"),
     "doctor": ("vla_ros.cli.doctor", "check whether the robot can move, and why it does not"),
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         return module.main(args)
     except InputError as error:
         return _failed(name, error)
-    except BrokenPipeError:  # the reader of our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
@@ -71,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _failed(name: str, error: Exception, text: str = "") -> int:
-    """Says the error, or `text` in its place; the exit status."""
+    """Print the error, or `text` instead; returns the exit status."""
     from vla_ros.control.remedies import with_section
 
     say(f"vla-ros {name}: {with_section(error, text)}", error=True)

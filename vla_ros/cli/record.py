@@ -24,7 +24,7 @@ from vla_ros.core.resources import resolve_robot
 from vla_ros.core.text import plain, say
 from vla_ros.messages.stamps import stamp_ns
 
-_ASK_PERIOD = 0.5  # s; a task says itself how it ended, right after its end
+_ASK_PERIOD = 0.5  # s; a task reports its own outcome right after its end
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,15 +47,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--min-free-disk", type=float, default=500.0, metavar="MB",
                         help="stop recording when less disk space is free")
     parser.add_argument("--outcomes", action="store_true", help="ask how each instruction ended, and count at the end")
-    parser.add_argument("--by", default="operator", metavar="NAME", help="who gives the outcomes, with the keys")
+    parser.add_argument("--by", default="operator", metavar="NAME", help="who reports the outcomes with the keys")
     parser.add_argument("--keep-last", type=float, default=0.0, metavar="S",
-                        help="keep only so much, in memory, and write it to a bag after a failure")
+                        help="keep only this much, in memory, and write it to a bag after a failure")
     options.use_sim_time(parser, "use simulated time, record /clock")
 
 
 def _take_marks(node: Any, by: str, judgements: Judgements) -> None:
-    """Reads keys until there are no more of them. They answer what was asked for, one after the other; else they are of
-    the last instruction."""
+    """Read keys to the end of the input. They answer the questions in order; without one they are for the last
+    instruction."""
     meanings = {"s": 1, "success": 1, "f": 2, "failure": 2, "a": 3, "aborted": 3}  # the constants of Outcome.msg
     try:
         for line in sys.stdin:
@@ -65,7 +65,7 @@ def _take_marks(node: Any, by: str, judgements: Judgements) -> None:
                 if asked is None:
                     node.mark(outcome, by, why.strip())
                 else:
-                    asked.outcome = OUTCOMES[outcome]  # another answer may come before this one is recorded
+                    asked.outcome = OUTCOMES[outcome]  # another answer may arrive before this one is recorded
                     node.mark(outcome, by, why.strip(), asked.instruction, (asked.since_ns + asked.until_ns) // 2)
                 of = f" of {plain(asked.instruction)!r}" if asked else ""
                 say(f"noted: {OUTCOMES[outcome]}{of}{f': {why.strip()}' if why else ''}")
@@ -102,7 +102,7 @@ def main(args: argparse.Namespace) -> int:
             super().heard(name, data)
             try:
                 said = deserialize_message(data, {INSTRUCTION: String, OUTCOME: Outcome}[name])
-            except Exception:  # another stream, or foreign bytes, which are recorded as they are
+            except Exception:  # another stream, or bytes that cannot be decoded, which are recorded as they are
                 return
             if isinstance(said, String):
                 self.judgements.instructed(said.data.strip(), self.now_ns())

@@ -3,7 +3,7 @@
     vla-ros rerun --robot so101                  # opens the viewer
     vla-ros rerun --robot so101 --save run.rrd   # writes a file instead
 
-It needs an optional package (pip install vla_ros[view]) and only listens.
+It needs an optional package (pip install vla_ros[view]) and only subscribes.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 class Bridge:
-    """Logs what arrives under the ROS stamps. Callbacks run in the graph's thread."""
+    """Logs messages with their ROS stamps. Callbacks run in the graph's thread."""
 
     def __init__(self, graph: Any, robot: Any, recording: Any) -> None:
         import rerun

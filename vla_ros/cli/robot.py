@@ -2,8 +2,8 @@
 
     vla-ros robot new --urdf my_arm.urdf -o my_arm.yaml
 
-Values that neither provides are marked in the file with a comment that begins with "fill in". The command only listens
-to the graph.
+Values that neither provides are marked in the file with a comment that begins with "fill in". The command only
+subscribes.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
 def _file(
     name: str, urdf: Path, joints: dict[str, UrdfLimit], followers: list[str], seen: "Seen | None"
 ) -> Iterator[str]:
-    yield f"# From {plain(urdf.name)}" + (" and the running graph." if seen else "; the graph was not listened to.")
+    yield f"# From {plain(urdf.name)}" + (" and the running graph." if seen else "; topics were not read from a graph.")
     if followers:
         yield f"# Joints that follow others (mimic) are left out: {plain(', '.join(followers), 500)}"
     yield f"name: {_word(name)}"
@@ -98,7 +98,7 @@ def _joint_states(joints: dict[str, Any], seen: "Seen | None") -> Iterator[str]:
         yield f"{_FILL} joint_state_topic: joint_states   # this is the default; no joint states were seen"
     lacking = sorted(set(joints) - {name for names in topics.values() for name in names})
     if topics and lacking:
-        yield f"# no joint states were seen of: {plain(', '.join(lacking), 500)}; take out the joints that do not move"
+        yield f"# no joint states were seen of: {plain(', '.join(lacking), 500)}; remove the joints that do not move"
 
 
 def _cameras(seen: "Seen | None") -> Iterator[str]:
@@ -120,7 +120,7 @@ def _cameras(seen: "Seen | None") -> Iterator[str]:
     if any(not row.lstrip().startswith("#") for row in rows):
         yield "cameras:              # name: what policies call it; rate: as measured, Hz"
     else:
-        yield "cameras: []           # none was seen" if not rows else "cameras: []"
+        yield "cameras: []           # no camera was found" if not rows else "cameras: []"
     yield from rows
 
 
@@ -165,12 +165,12 @@ def _groups(joints: dict[str, Any], seen: "Seen | None") -> Iterator[str]:
                  f"joints: [{', '.join(map(_word, joints))}]}}"]  # fmt: skip
     yield from rows
     if left and rows:
-        yield f"  {_FILL} a group for {plain(', '.join(left), 500)}, or take them out of the joints"
+        yield f"  {_FILL} a group for {plain(', '.join(left), 500)}, or remove them from the joints"
     yield from spare
 
 
 def _word(text: str) -> str:
-    """A string as YAML reads it back, whatever it says."""
+    """A string quoted so that YAML reads it back unchanged."""
     plain_word = re.fullmatch(r"[A-Za-z_][\w./-]*", text, re.ASCII)
     if plain_word and text.lower() not in ("y", "n", "yes", "no", "on", "off", "true", "false", "null"):
         return text

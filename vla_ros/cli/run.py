@@ -41,10 +41,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def node_parameters(args: argparse.Namespace, dry_run: bool) -> dict[str, dict[str, Any]]:
-    """Node -> parameters that the command line sets: what was given, and no default, which a parameter file may set.
+    """Node -> parameters that the command line sets: only options that were given, so that a parameter file may set the
+    others.
 
     Args:
-        dry_run: whether a parameter file asks for a dry run; the command line can ask for one, not forbid it.
+        dry_run: a parameter file asks for a dry run; the command line can ask for one, but not forbid it.
     """
     common: dict[str, Any] = {"robot": str(resolve_robot(args.robot)), "autostart": False}
     if args.use_sim_time:
@@ -63,7 +64,7 @@ def node_parameters(args: argparse.Namespace, dry_run: bool) -> dict[str, dict[s
 
 
 def asks_for_dry_run(files: Sequence[Path], executor: str) -> bool:
-    """Whether any of the parameter files does, for the executor of that full name."""
+    """Whether any of the parameter files asks for a dry run, for the executor of that full name."""
     found = ((section, values.get("dry_run")) for file in files for section, values in sections(file).items())
     return any(value is True and means(section, executor) for section, value in found)
 

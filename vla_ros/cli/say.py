@@ -5,7 +5,7 @@
 
 After a stop of more than 2 s the robot moves again once an instruction is given, the same or a new one (parameter
 `resume` of executor_node). --stop does not wait for the nodes; it is repeated until the executor has heard it. If
-neither node is running (while a person demonstrates), the instruction goes to whoever listens, such as a recorder.
+neither node is running (while a person demonstrates), the instruction goes to any subscriber, such as a recorder.
 Like `ros2 topic pub --once -w 3 /instruction std_msgs/msg/String "data: 'pick up the red cube'"`, but it waits for the
 nodes by name and says whether they follow. `vla-ros task` also waits for the result.
 """
@@ -19,13 +19,13 @@ from vla_ros.core.instruction import instruction_id, instruction_problem
 from vla_ros.core.text import say
 
 LISTENERS = ("policy_node", "executor_node")
-_POLICY_TIME = 2.0  # s for the policy to hear a stop too; the executor has stopped then
+_POLICY_TIME = 2.0  # s for the policy to receive a stop too; the executor has stopped by then
 _REPEAT = 0.05  # s between two stops until one is followed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("instruction", nargs="?", metavar="TEXT", help="instruction, a sentence")
-    parser.add_argument("--stop", action="store_true", help="take the instruction back: the robot brakes and holds")
+    parser.add_argument("--stop", action="store_true", help="withdraw the instruction: the robot brakes and holds")
     options.namespace(parser)
     options.wait(parser, "for the nodes, and again for them to follow")
 
@@ -59,10 +59,10 @@ def main(args: argparse.Namespace) -> int:
                 return False
             return wanted <= listeners() and publisher.get_subscription_count() >= len(wanted)
 
-        def others_alone() -> bool:  # a recorder, while a person shows what is to be learned
+        def others_alone() -> bool:  # a recorder, while a person demonstrates
             return discovered < time.monotonic() and not wanted & listeners() and publisher.get_subscription_count() > 0
 
-        def taken() -> list[int | None]:  # how many instructions each has had
+        def taken() -> list[int | None]:  # number of instructions that each has received
             return [said and said.instructions for said in (watch.policy, watch.executor)]
 
         def followed() -> bool:
@@ -70,11 +70,11 @@ def main(args: argparse.Namespace) -> int:
             news = args.stop or all(now != then for now, then in zip(taken(), before, strict=True))
             return news and all(said is not None and said.instruction_id == identity for said in told)
 
-        def policy_too() -> bool:  # or it goes on making chunks that nobody follows
+        def policy_too() -> bool:  # otherwise it continues to make chunks that are not followed
             gone = discovered < time.monotonic() and graph.full_name("policy_node") not in listeners()
             return gone or watch.policy is not None and watch.policy.instruction_id == identity
 
-        if args.stop:  # a stop waits for nobody: whoever is there hears it, again and again until the executor says so
+        if args.stop:  # a stop does not wait for the nodes: it is repeated until the executor confirms it
             graph.node.create_timer(_REPEAT, lambda: publisher.publish(String(data="")))
         elif not graph.wait_until(lambda: there() or others_alone(), args.wait):
             silent = " and ".join(sorted(wanted - listeners())) or "somebody"
@@ -87,8 +87,8 @@ def main(args: argparse.Namespace) -> int:
         if args.stop and follows and not others_alone():
             graph.wait_until(policy_too, min(args.wait, _POLICY_TIME))
         if others_alone():
-            publisher.wait_for_all_acked(Duration(seconds=args.wait))  # of one that hangs for ever otherwise
-            say(f"told {', '.join(sorted(listeners()))}; there is neither policy_node nor executor_node")
+            publisher.wait_for_all_acked(Duration(seconds=args.wait))  # of a node that would otherwise hang for ever
+            say(f"sent to {', '.join(sorted(listeners()))}; neither policy_node nor executor_node is running")
             return 0
         say(watch.summary())
         if not follows:

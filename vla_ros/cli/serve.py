@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("policy", help="checkpoint folder or policy file")
     options.robot(parser, default="so101")
     parser.add_argument("--host", default="127.0.0.1",
-                        help="address to listen on (default: 127.0.0.1, this machine alone; 0.0.0.0: all)")
+                        help="address to listen on (default: 127.0.0.1, this machine only; 0.0.0.0: all)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
     parser.add_argument("--token-file", metavar="FILE",
                         help="file whose first line is the token that clients must send")
@@ -88,15 +88,15 @@ async def _until_stopped(server, ready) -> None:
 
 
 def exposure(host: str, token: str, tls: bool) -> list[str]:
-    """What others can do who reach the port, a line each."""
+    """What others who reach the port can do, a line each."""
     try:
         here = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         here = False
     if here:
         return []
-    open_to = [] if token else ["no --token-file: everybody who reaches this port may use the policy"]
-    return open_to + ([] if tls else ["no --certificate: pictures, actions and token cross the network readable"])
+    open_to = [] if token else ["no --token-file: everyone who can reach this port can use the policy"]
+    return open_to + ([] if tls else ["no --certificate: images, actions and token are sent unencrypted"])
 
 
 def _tls(args: argparse.Namespace) -> ssl.SSLContext | None:

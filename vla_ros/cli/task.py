@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> int:
             rclpy.spin_until_future_complete(node, sent)
             handle = sent.result()
             if not handle.accepted:
-                raise InputError("task_node rejected the goal, expected it to take every goal")
+                raise InputError("task_node rejected the goal, expected it to accept every goal")
             finished = handle.get_result_async()
             cancel = None
             while not finished.done():
@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
                 if interrupted and cancel is None:
                     cancel = handle.cancel_goal_async()
                 elif len(interrupted) > 1:
-                    console.print("left without waiting for the end; task_node was asked to cancel")
+                    console.print("ended without waiting for the result; task_node was asked to cancel the task")
                     return 130
         result = finished.result().result
         word = constants(RunInstruction.Result)[result.error_code]

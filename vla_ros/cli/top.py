@@ -2,7 +2,7 @@
 
     vla-ros top
 
-If the output is not a terminal, it prints a line whenever a state changes. It only listens. Ctrl-C ends it.
+If the output is not a terminal, it prints a line whenever a state changes. It only subscribes. Ctrl-C ends it.
 """
 
 import argparse
@@ -54,7 +54,7 @@ class Chunks:
 
 
 def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
-    """One line a chunk: where on the time axis around now it speaks. `|` is now."""
+    """One line per chunk: the time that it covers, around now. `|` is now."""
     lines = []
     scale = _WIDTH / (_PAST + _FUTURE)
     now_column = round(_PAST * scale)
@@ -71,7 +71,7 @@ def timeline(chunks: list[tuple[int, float, int]], now_ns: int) -> list[str]:
 
 
 def joints_table(status: Any) -> Any:
-    """Each joint now; of the last seconds its largest difference, reversals and share of time at a limit."""
+    """Each joint now, and its largest difference, reversals and share of time at a limit in the last seconds."""
     from rich.table import Table
     from rich.text import Text
 

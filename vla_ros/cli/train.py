@@ -3,7 +3,7 @@
     vla-ros train --config config/train/pi0_tiny.yaml --dataset DIR --output DIR
     vla-ros train --config ... --resume                        continue after an interruption, with the same losses
     vla-ros train --config ... --start CKPT --statistics keep  fine-tune a checkpoint
-    vla-ros train --config ... --start CKPT --statistics keep --corrections 4    persons count four times
+    vla-ros train --config ... --start CKPT --statistics keep --corrections 4    frames of persons count four times
     vla-ros train --config config/train/distill.yaml --distill CKPT --steps-out 1    the same answers in one step
     torchrun --nproc-per-node N -m vla_ros.cli.main train --config ...
 """
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", help="checkpoint folder or policy file to start from, instead of fresh weights")
     parser.add_argument("--statistics", choices=STATISTICS, help="with --start: which normalisation statistics to use")
     parser.add_argument("--corrections", type=float, metavar="WEIGHT",
-                        help="draw the frames of persons so many times as often as a policy's")
+                        help="sample frames that a person commanded this many times as often as a policy's")
     parser.add_argument("--distill", metavar="CKPT",
                         help="train to reproduce the answers of this checkpoint in --steps-out denoising steps")
     parser.add_argument("--steps-out", type=int, help="with --distill: denoising steps (default: 1)")

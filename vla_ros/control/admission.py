@@ -13,7 +13,7 @@ from vla_ros.control.tool_chunks import TooFarError, ToolChunks, UnobservedError
 from vla_ros.core.chunk import SPATIAL, ActionChunk, Space
 from vla_ros.core.errors import InputError
 
-MAX_HORIZON = 10_000  # rows; beyond it a message is nonsense whatever the parameter says
+MAX_HORIZON = 10_000  # rows; a message with more is invalid, whatever the parameter says
 MIN_STEP_DT = 1e-4  # s
 NO_TOOL = "the robot file has no `tool`"
 _UNITS = ("m", "rad")  # of position and rotation
@@ -22,22 +22,22 @@ _UNITS = ("m", "rad")  # of position and rotation
 class Reason(StrEnum):
     """Why a chunk was refused; the texts are those of ExecutorStatus.refusal_reasons."""
 
-    SIZE = "size"  # a message, of whatever topic, larger than it could honestly be
-    UNDECODABLE = "undecodable"  # not a serialized message of its type, or joint states that contradict themselves
+    SIZE = "size"  # a message of any topic, larger than a valid one could be
+    UNDECODABLE = "undecodable"  # not a serialized message of its type, or inconsistent joint states
     SPACE = "space"  # neither joint positions nor for the robot's tool or base
     NAMES = "names"  # no joint, an unknown one or one twice
-    ROTATION = "rotation"  # of a tool: numbers that are none
-    UNOBSERVED = "unobserved"  # from where a tool's differences, or a base's path, count is not known
+    ROTATION = "rotation"  # of a tool: numbers that are not a rotation
+    UNOBSERVED = "unobserved"  # where a tool's differences, or a base's path, begin is not known
     SHAPE = "shape"  # horizon x names is not the length of a part's data
     HORIZON = "horizon"  # more rows than allowed
     STEP_DT = "step_dt"  # not a time, too short or too long
     NON_FINITE = "non_finite"  # NaN or infinite
     FUTURE = "future"  # stamped after now
     TOO_OLD = "too_old"  # stamped too long ago, or all of its rows are over
-    BEFORE_STOP = "before_stop"  # computed from what was seen before the robot was stopped
+    BEFORE_STOP = "before_stop"  # computed from an observation before the robot was stopped
     INSTRUCTION = "instruction"  # follows another instruction than the current one
-    RIVAL_POLICY = "rival_policy"  # another session than the one that is followed and alive
-    SEQUENCE = "sequence"  # neither observed nor numbered after what was followed: a duplicate, or overtaken
+    RIVAL_POLICY = "rival_policy"  # of another session than the one that is being followed
+    SEQUENCE = "sequence"  # neither observed later nor with a higher number: a duplicate, or overtaken
     POSITION = "position"  # far outside the position limits
     VELOCITY = "velocity"  # of a base: far outside the limits of its velocities
     OUTLIER = "outlier"  # two neighbouring rows are further apart than the joint could ever travel
@@ -61,7 +61,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class AdmissionRules:
-    """What is tolerated. The executor node's parameters of the same names take their defaults from here."""
+    """Tolerances. The executor node's parameters of the same names have these defaults."""
 
     max_horizon: int = 1000  # rows
     max_step_dt: float = 2.0  # s between rows
@@ -74,18 +74,18 @@ class AdmissionRules:
 
 
 class Admission:
-    """Decides, counts, and remembers whose chunks are followed.
+    """Decides which chunks may be followed, counts them, and remembers whose chunks are followed.
 
     Attributes:
         accepted: number of chunks.
         refused: Reason -> number of chunks.
-        last: the last refusal, None when there was none yet.
+        last: the last refusal, None if there was none yet.
     """
 
     def __init__(
         self, limits: Limits, rules: AdmissionRules, tool: ToolChunks | str = NO_TOOL, base: BaseFollower | None = None
     ) -> None:
-        """`tool`: how end-effector targets are read, or why there are none. `base`: what follows paths, if anything."""
+        """`tool`: reads end-effector targets, or says why there are none. `base`: follows paths, if there is one."""
         self.limits = limits
         self.rules = rules
         self.tool, self.base = tool, base
@@ -95,23 +95,23 @@ class Admission:
         self.release()
 
     def release(self) -> None:
-        """The next session may lead: the last one is over, or time has been reset."""
+        """The next session may take over: the last one has ended, or time was reset."""
         self._session: int | None = None
         self._sequence, self._stamp_ns = -1, -1  # of the last chunk, and the newest observation, of that session
         self._heard_ns = 0
 
     def release_session(self, session: int) -> None:
-        """The policy itself says that this session is over."""
+        """The policy has reported the end of this session."""
         if session == self._session:
             self.release()
 
     def refuse(self, reason: Reason, text: str) -> Refusal:
-        """Count a chunk that was refused before it got here, or here."""
+        """Count a chunk that was refused here or earlier."""
         self.refused[reason] += 1
         self.last = Refusal(reason, _short(text))
         return self.last
 
-    @np.errstate(all="ignore")  # what wild numbers overflow to is far away, too fast, or no rotation
+    @np.errstate(all="ignore")  # numbers that overflow are too far, too fast, or no rotation
     def check(
         self,
         chunk: ActionChunk,
@@ -121,15 +121,15 @@ class Admission:
         not_before_ns: int | None = None,
         closed: Refusal | None = None,
     ) -> ActionChunk | Refusal:
-        """The chunk, of a tool with absolute poses, or why not.
+        """The chunk (differences of a tool as absolute poses), or why it is refused.
 
         Args:
             chunk: what arrived; of some joints or all, in any order.
             now_ns: ROS time.
             instruction_id: of the current instruction, 0 for none.
             measured: (J,) measured position, NaN where it is not known.
-            not_before_ns: chunks with an older stamp come from before a stop.
-            closed: why nothing is followed at present; a foreign chunk is refused for what it is even then.
+            not_before_ns: chunks with an older stamp were observed before a stop.
+            closed: why no chunk is followed at present; an invalid chunk is still refused for its own reason.
         """
         refusal = self._form(chunk) or closed or self._authority(chunk, now_ns, instruction_id, not_before_ns)
         refusal = refusal or self._content(chunk, now_ns, measured) or self._path(chunk, now_ns)
@@ -143,7 +143,7 @@ class Admission:
         return result
 
     def _form(self, chunk: ActionChunk) -> Refusal | None:
-        """Is it for this robot, and of a size that can be handled?"""
+        """Check that it is for this robot, and of a size that can be handled."""
         rules, known = self.rules, set(self.limits.names)
         for part in chunk.targets.parts:
             if part.space in SPATIAL:
@@ -172,12 +172,12 @@ class Admission:
         return None
 
     def _of_tool(self, names: Sequence[str]) -> list[str]:
-        """Those that are no joints to be commanded one by one: the tool is, in place of them."""
+        """Names of joints that cannot be commanded one by one, because the tool is commanded instead."""
         arm = None if isinstance(self.tool, str) else self.tool.arm
         return [name for name in names if name in (*arm.instead, *arm.names)] if arm and arm.instead else []
 
     def _tool_form(self, chunk: ActionChunk) -> Refusal | None:
-        """Is its end-effector part for this robot's tool, and does no other part move the same joints?"""
+        """Check that its end-effector part is for this robot's tool, and that no other part moves the same joints."""
         tool, spatial = self.tool, [part for part in chunk.targets.parts if part.space in SPATIAL]
         if isinstance(tool, str):
             what = f"{spatial[0].group} in " if spatial[0].group else ""
@@ -196,7 +196,7 @@ class Admission:
     def _authority(
         self, chunk: ActionChunk, now_ns: int, instruction_id: int, not_before_ns: int | None
     ) -> Refusal | None:
-        """May this one lead now?"""
+        """Check that it may be followed now: instruction, session, age and order."""
         rules = self.rules
         age = (now_ns - chunk.stamp_ns) * 1e-9
         if -age > rules.future_tolerance:
@@ -215,8 +215,8 @@ class Admission:
                 Reason.INSTRUCTION, f"follows instruction {chunk.instruction_id}, current is {instruction_id}"
             )
         if chunk.session == self._session:
-            # A later observation is followed whatever its number: nobody locks a policy out with a huge one, and one
-            # that counts anew needs no new session.
+            # A later observation is followed whatever its number, so that a chunk with a huge number locks no policy
+            # out, and a policy that starts counting again needs no new session.
             if chunk.sequence <= self._sequence and chunk.stamp_ns <= self._stamp_ns:
                 late = (self._stamp_ns - chunk.stamp_ns) * 1e-9
                 return Refusal(
@@ -233,8 +233,8 @@ class Admission:
         return None
 
     def _content(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> Refusal | None:
-        """Are its rows plausible, beside the limits and `measured` (J,)? Discrete joints may step, and so may the
-        velocities of a base, which are taken there within its acceleration."""
+        """Check its rows against the limits and `measured` (J,). Discrete joints may step, and so may the velocities of
+        a base, since the base accelerates to them within its limits."""
         limits, rules = self.limits, self.rules
         rows = chunk.targets.joint_positions(limits.names, np.full(len(limits.names), np.nan))
         names, units, room = limits.names, limits.units, rules.position_excess * limits.range
@@ -259,13 +259,13 @@ class Admission:
         return None
 
     def _path(self, chunk: ActionChunk, now_ns: int) -> Refusal | None:
-        """Is its path of the base, if there is one, plausible, beside where odometry says that it is?"""
+        """Check its path of the base, if there is one, against odometry."""
         rules = self.rules
         found = chunk.targets.path and self.base.fault(chunk, now_ns, rules.outlier_speed, rules.jump_limit)
         return Refusal(Reason(found[0]), found[1]) if found else None
 
     def _placed(self, chunk: ActionChunk, now_ns: int, measured: np.ndarray) -> ActionChunk | Refusal:
-        """The chunk with its tool's poses, if there are such and they are plausible; as `_content` is for joints."""
+        """The chunk with the poses of its tool, if it has any, after the checks that `_content` makes for joints."""
         if chunk.targets.spatial is None:
             return chunk
         horizon = chunk.horizon
@@ -278,7 +278,7 @@ class Admission:
         except InputError as error:
             return Refusal(Reason.ROTATION, str(error))
         arm, rules, rows = self.tool.arm, self.rules, chunk.targets.spatial.data
-        start = len(rows) - horizon  # rows before those of the message
+        start = len(rows) - horizon  # rows in front of those of the message
         tool, places, rotations = arm.tool, rows[:, :3], rows[:, 3:].reshape(-1, 3, 3)
         lower, upper = np.array(tool.lower), np.array(tool.upper)
         room = rules.position_excess * (upper - lower)
@@ -298,7 +298,7 @@ class Admission:
             return chunk
         first, (place, rotation) = self._first(chunk, now_ns), arm.pose(measured)
         away, reach = apart(places[first], rotations[first], place, rotation), rules.jump_limit * fastest
-        if len(arm.columns) < 6:  # an arm that is never turned as it is asked to begins as far away as it stays
+        if len(arm.columns) < 6:  # an arm that cannot reach the rotation begins as far from it as it stays
             away[1] = 0.0
         if worst := _worst((away - reach)[None]):
             i = worst[1]
@@ -307,13 +307,13 @@ class Admission:
         return chunk
 
     def _first(self, chunk: ActionChunk, now_ns: int) -> int:
-        """The row that is next at its arrival."""
+        """The row that is due next at its arrival."""
         age = max((now_ns - chunk.stamp_ns) * 1e-9, 0.0)
         return min(int(np.ceil(age / chunk.step_dt - 1e-6)), chunk.horizon - 1)
 
 
 def _worst(over: np.ndarray) -> tuple[int, int] | None:
-    """Row and column of the greatest number above 0 in (H, J); None when there is none. NaN: nothing is said."""
+    """Row and column of the greatest number above 0 in (H, J), or None. NaN is ignored."""
     if not (over > 0).any():
         return None
     row, column = np.unravel_index(int(np.nanargmax(over)), over.shape)
@@ -321,5 +321,5 @@ def _worst(over: np.ndarray) -> tuple[int, int] | None:
 
 
 def _short(text: str, length: int = 300) -> str:
-    """Text of a foreign message ends up in logs: bound its length."""
+    """A text from a message, with bounded length, for the log."""
     return text if len(text) <= length else text[:length] + "…"

@@ -1,11 +1,11 @@
-"""A way that a base follows: whether a chunk's is for it, and which velocities lead along it.
+"""Paths of a base: check those of chunks, and compute velocities that follow them.
 
-A path is given from where the base was at the chunk's stamp, and put where odometry says that was. At every control
-period the base drives towards where it is to be a little later (`ahead`): one that can drive sideways on the arc that
-also turns it there, any other by pure pursuit (Coulter, "Implementation of the pure pursuit path tracking algorithm",
-1992), with the turn that is left where it is as good as there. What it is behind is made up for in about as much time.
-The velocities go through the same limits as all others; where one is above its speed all become smaller alike, so that
-the base stays on its way.
+A path is relative to the pose of the base at the chunk's stamp, which odometry gives. In every control period the base
+drives towards the point of the path that is `ahead` s later: a base that can drive sideways on the arc that also gives
+it the right heading, any other by pure pursuit (Coulter, "Implementation of the pure pursuit path tracking algorithm",
+1992), and it turns on the spot once it has almost arrived. A lag is made up in about the same time. The velocities go
+through the same limits as all others; if one exceeds its speed, all are reduced in proportion, so that the base stays
+on its path.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from vla_ros.core.chunk import PATH, ActionChunk, Space
 
 _UNITS = ("m", "rad")
 _AHEAD = 0.3  # s, at least
-_NEAR = 0.02  # m: a place so near is turned at more than it is driven to
+_NEAR = 0.02  # m: nearer than this, the base turns rather than drives
 NO_BASE = "the robot file has no base that drives forwards and turns"
 
 
@@ -29,17 +29,17 @@ class BaseFollower:
         names: of the velocities.
         columns: (d,) of the velocities among the joints, in the order of `axes`.
         speed: (2,) m/s and rad/s at most.
-        patience: s between a stamp and the odometry that counts for it.
-        ahead: s between now and what is driven to: as long as the base takes to its highest speed, or a little longer.
+        patience: s, largest distance between a stamp and the odometry used for it.
+        ahead: s between now and the point that the base drives to: the time to its highest speed, or a little longer.
     """
 
     def __init__(
         self, axes: Mapping[str, str], limits: Limits, patience: float, max_age: float, future_tolerance: float,
         leap: float,
     ) -> None:
-        """`axes`: "x", "y", "yaw" -> name of the velocity; there are x and yaw. `max_age`: s after which a chunk says
-        nothing. `future_tolerance`: s that odometry may come late by, or be stamped ahead. `leap`: s at the highest
-        speed, beside those that passed, further than which odometry does not go at once."""
+        """`axes`: "x", "y", "yaw" -> name of the velocity; there are x and yaw. `max_age`: s after which a chunk is
+        over. `future_tolerance`: s that odometry may be late, or stamped ahead. `leap`: s; odometry that moves further
+        at once than the base drives in that time, and in the time that passed, has jumped."""
         self.names = tuple(axes.values())
         self.columns = np.array([limits.names.index(name) for name in self.names])
         self._sideways, self._order = "y" in axes, [PATH.index(axis) for axis in axes]
@@ -52,22 +52,22 @@ class BaseFollower:
         self.clear()
 
     def clear(self) -> None:
-        """Neither a path nor where the base was counts any more."""
+        """Forget the path and the odometry."""
         self._poses, self._frame = Recent(self._max_age + 1.0), ""
         self.drop()
 
     def drop(self) -> None:
         """There is no path."""
-        self._chunk: ActionChunk | None = None  # the newest one that speaks of the base
+        self._chunk: ActionChunk | None = None  # the newest chunk that contains the base
         self._path = np.empty((0, 3))
 
     def odometry(self, stamp_ns: int, pose: Sequence[float], frame: str, now_ns: int) -> None:
-        """(3,) m, m, rad; `frame`: the base's link. A pose that cannot be is ignored; one that leaps ends the path."""
+        """(3,) m, m, rad; `frame`: the base's link. An invalid pose is ignored; a jump ends the path."""
         late_ns, place = round(self._late * 1e9), np.array(pose, dtype=np.float64)
         if not np.isfinite(place).all() or not 0 <= stamp_ns <= now_ns + late_ns:
             return
         if last := self._poses.newest:
-            place[2] = last[1][2] + _wrapped(place[2] - last[1][2])  # goes on over a whole turn
+            place[2] = last[1][2] + _wrapped(place[2] - last[1][2])  # continuous beyond a whole turn
             passed = max(stamp_ns - last[0], 0) * 1e-9
             if (_apart(place, last[1]) > self.speed * (passed + self._leap)).any():
                 self.clear()
@@ -75,7 +75,7 @@ class BaseFollower:
         self._poses.add(stamp_ns, place, late_ns)
 
     def problem(self, chunk: ActionChunk) -> str:
-        """Why its path is not for this base, in words; "" where it is. Numbers are not looked at."""
+        """Why its path is not for this base, in words; "" if it is. The values are not checked."""
         parts, part = chunk.targets.parts, chunk.targets.path
         if sum(one.space == Space.BASE_PATH for one in parts) > 1:
             return "several parts of BASE_PATH, expected one"
@@ -90,7 +90,7 @@ class BaseFollower:
         return f"{twice} beside BASE_PATH, which drives them too" if twice else ""
 
     def fault(self, chunk: ActionChunk, now_ns: int, outlier_speed: float, jump_limit: float) -> tuple[str, str] | None:
-        """Reason (`admission.Reason`) and words where its path cannot be followed from here, as rows of joints."""
+        """Reason (`admission.Reason`) and description if the base cannot follow its path from where it is."""
         if (path := self.placed(chunk)) is None:
             return "unobserved", f"no odometry within {self.patience} s of its stamp, from where its path counts"
         speeds = _apart(path[1:], path[:-1]) / chunk.step_dt
@@ -108,8 +108,8 @@ class BaseFollower:
         return None
 
     def placed(self, chunk: ActionChunk) -> np.ndarray | None:
-        """(H + 1, 3) where the base was at the stamp and is to be a `step_dt` later each, m, m, rad in odometry's
-        frame; None where no odometry is near the stamp."""
+        """(H + 1, 3) pose of the base at the stamp, and its target after each `step_dt`, m, m, rad in odometry's frame;
+        None if there is no odometry near the stamp."""
         start = self._poses.near(chunk.stamp_ns, self.patience)
         if start is None:
             return None
@@ -121,7 +121,7 @@ class BaseFollower:
         return np.concatenate([start[None], start + way])
 
     def take(self, chunk: ActionChunk) -> None:
-        """A chunk that was accepted. The newest one that speaks of the base decides what it does."""
+        """A chunk was accepted. The newest one that contains the base decides what the base does."""
         known, part = self._chunk, chunk.targets.path
         if known and chunk.instruction_id != known.instruction_id:
             self.drop()
@@ -134,7 +134,7 @@ class BaseFollower:
             self._path = self.placed(chunk)
 
     def velocities(self, at_ns: int) -> np.ndarray | None:
-        """(d,) m/s and rad/s to drive with, zero where the path is over; None where there is no path."""
+        """(d,) m/s and rad/s, zero at the end of the path; None if there is no path."""
         if not len(self._path):
             return None
         passed, zero = (at_ns - self._chunk.stamp_ns) * 1e-9, np.zeros(len(self.columns))
@@ -147,9 +147,10 @@ class BaseFollower:
         return self._towards(aim, newest[1])
 
     def _towards(self, aim: np.ndarray, pose: np.ndarray) -> np.ndarray:
-        """(d,) velocities that lead from a pose (3,) to another one in `ahead`, or as fast as may be."""
+        """(d,) velocities that lead from a pose (3,) to another one in `ahead` s, or at the highest speed."""
         turn, (east, north) = aim[2] - pose[2], aim[:2] - pose[:2]
-        # A base that can drive sideways goes along an arc; its chord lies as the velocities do but for half the turn.
+        # A base that can drive sideways moves along an arc; its chord is the direction of the velocities, rotated by
+        # half the turn.
         half = 0.5 * turn if self._sideways else 0.0
         cos, sin = np.cos(pose[2] + half), np.sin(pose[2] + half)
         x, y = cos * east + sin * north, cos * north - sin * east
@@ -157,11 +158,11 @@ class BaseFollower:
             x, y = np.array([x, y]) / np.sinc(np.clip(half, -1.5, 1.5) / np.pi)
         else:
             way = x * x + y * y
-            # Where it cannot drive to what is behind it, it does not turn away from that either.
+            # If it cannot drive to a point behind it, it does not turn away from it either.
             share = way / (way + _NEAR * _NEAR) if x > 0 or self._lower[self._forwards] < 0 else 0.0
             turn = share * x * 2.0 * y / max(way, 1e-12) + (1.0 - share) * turn
         wish = np.array([x, y, turn])[self._order] / self.ahead
-        most = np.where(wish > 0, self._upper, -self._lower)  # zero, say, of a base that does not drive backwards
+        most = np.where(wish > 0, self._upper, -self._lower)  # for example zero, for a base that cannot drive backwards
         wish = np.where(most > 0, wish, 0.0)
         return wish / max((np.abs(wish) / np.where(most > 0, most, 1.0)).max(), 1.0)
 

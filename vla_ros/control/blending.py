@@ -17,8 +17,8 @@ def ensemble_weights(count: int, m: float) -> np.ndarray:
 def fade(
     f: float | np.ndarray, span: float | np.ndarray, offset: float | np.ndarray, velocity: float | np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is left of an offset and its velocity, each (J,) or a number, at the share `f` of `span` s: a cubic takes
-    both to zero."""
+    """An offset and its velocity, each (J,) or a number, at the fraction `f` of `span` s: a cubic takes both to
+    zero."""
     g, way = 1.0 - f, velocity * span
     return g * g * ((1.0 + 2.0 * f) * offset + f * way), (g * (1.0 - 3.0 * f) * way - 6.0 * f * g * offset) / span
 
@@ -26,9 +26,9 @@ def fade(
 class Blender:
     """`ensemble` averages all live chunks; `latest` and `rtc` follow the newest.
 
-    Where the old course ends and another begins - the newest chunk is another one, for `ensemble` the instruction is -
-    their difference at that moment, position and velocity, is taken to zero by a cubic over `crossfade` seconds: the
-    target is continuous with its first derivative. Discrete joints take the newest chunk's nearest row.
+    When the source of the target changes (another newest chunk; for `ensemble`, another instruction), the difference at
+    that moment, in position and velocity, is taken to zero by a cubic over `crossfade` seconds: the target and its
+    first derivative are continuous. Discrete joints take the newest chunk's nearest row.
 
     A joint is blended from the chunks that contain it; `latest` and `rtc` use the newest chunk alone.
     """
@@ -44,7 +44,7 @@ class Blender:
         self.reset()
 
     def reset(self) -> None:
-        """There is no old course: the next target is taken as it is."""
+        """Forget the last target: the next one is used without a fade."""
         self._course: tuple[int, int] | int | None = None
         self._before: tuple[int, np.ndarray, np.ndarray] | None = None  # instant, position, velocity
         self._fade: tuple[int, np.ndarray, np.ndarray] | None = None  # start, offset, its velocity
@@ -83,12 +83,12 @@ class Blender:
         if self._before is not None and self.crossfade > 0:
             instant, old, old_velocity = self._before
             here = old + old_velocity * ((now_ns - instant) * 1e-9)
-            # a joint that is new in the chunk, or no longer in it, has no old course
+            # a joint that is new in the chunk, or no longer in it, has no fade
             offsets = (np.nan_to_num(here - position), np.nan_to_num(old_velocity - velocity))
             self._fade = (now_ns, *offsets)
 
     def _faded(self, now_ns: int, position: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) position and (J,) velocity with the fade that is under way added."""
+        """(J,) position and (J,) velocity with the current fade added."""
         if self._fade is None:
             return position, velocity
         start, *offsets = self._fade

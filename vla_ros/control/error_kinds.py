@@ -1,6 +1,6 @@
 """The kinds of errors that commands and nodes end with, each a section of docs/troubleshooting.md.
 
-An error is of the kind of the module that raised it; a catalogue of its own would fall behind the code.
+The kind of an error is that of the module that raised it, so the catalogue stays complete.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from traceback import walk_tb
 
 @dataclass(frozen=True)
 class Remedy:
-    """`says`: words of the message, as the code has them; empty where the title is all that is shown."""
+    """`says`: a part of the message, as in the code; empty if only the title is shown."""
 
     why: str
     do: str
@@ -21,19 +21,18 @@ FILES, OPTIONS = "Files", "Options of a command"
 _GIVEN = " The message names the field, its value and what was expected."
 KINDS = {
     FILES: Remedy(
-        "A file or folder is not there, cannot be read or written, is too large, or is not YAML or JSON.",
-        "Check the path and its permissions; `vla-ros info PATH` says what it is. A file with the first line "
-        "`version https://git-lfs.github.com/spec/v1` stands for another one: `git lfs pull`.",
+        "A file or folder does not exist, cannot be read or written, is too large, or is not YAML or JSON.",
+        "Check the path and its permissions; `vla-ros info PATH` says what it is. A file whose first line is "
+        "`version https://git-lfs.github.com/spec/v1` is a pointer of Git LFS: `git lfs pull`.",
     ),
     "Robot files": Remedy(
-        "The robot file or its URDF is not there, or has a field that is unknown, is missing, or has a value out of "
+        "The robot file or its URDF does not exist, has an unknown field, lacks a field, or has a value out of "
         "range." + _GIVEN,
         "Correct that field; [the robot file](robot_file.md) has all of them with their units. "
         "`vla-ros info ROBOT_FILE` shows what was understood, `vla-ros robot new` writes one from a URDF.",
     ),
     "Policy and robot": Remedy(
-        "The policy expects cameras, joints, units or actions that the robot does not have, or calls them something "
-        "else.",
+        "The policy expects cameras, joints, units or actions that the robot does not have, or has under other names.",
         "Write a [policy file](policy_file.md) that says which camera and which joint is which, and in which unit; "
         "`vla-ros info CHECKPOINT` and `vla-ros info ROBOT_FILE` show both sides.",
     ),
@@ -41,21 +40,21 @@ KINDS = {
         "Weights, configuration, statistics or tokenizer of the checkpoint are missing, do not belong together, or say "
         "something that this family does not support.",
         "`vla-ros info CHECKPOINT` shows what was understood; [checkpoints](checkpoints.md) says which files each "
-        "family needs. Download a checkpoint again that was cut off.",
+        "family needs. If a download was interrupted, download the checkpoint again.",
     ),
     "Devices and engines": Remedy(
-        "The device, `dtype`, engine or blending mode that was asked for is not there, or this policy cannot run so.",
+        "The device, `dtype`, engine or blending mode is not available, or this policy cannot use it.",
         "The message names the option and what is possible; `--device cpu --engine torch` works for every family. "
         "[Run a policy](runtime.md) and [engines](engines.md).",
     ),
     "A policy on another machine": Remedy(
-        "The server cannot be reached, refuses the connection, or answers something else than expected.",
-        "Does `vla-ros serve` run there, are address, port, token and certificate the same on both sides? "
-        "[A policy on another machine](serving.md).",
+        "The server cannot be reached, refuses the connection, or gives an unexpected answer.",
+        "Check that `vla-ros serve` runs there, and that address, port, token and certificate are the same on both "
+        "sides. [A policy on another machine](serving.md).",
     ),
     "Bags": Remedy(
         "The bag is damaged or unfinished, lacks a topic, or a message in it cannot be read.",
-        "`vla-ros bag show BAG` says what is in it, `vla-ros bag repair BAG` mends one that was cut off. "
+        "`vla-ros bag show BAG` says what is in it, `vla-ros bag repair BAG` repairs one that was cut off. "
         "[Bags and datasets](bags.md).",
     ),
     "Datasets": Remedy(
@@ -63,41 +62,42 @@ KINDS = {
         "`vla-ros dataset check DATASET` lists everything that is wrong with it. [Bags and datasets](bags.md).",
     ),
     "Training": Remedy(
-        "The training config has a value out of range, does not fit dataset or checkpoint, or a run cannot go on.",
+        "The training config has a value out of range, does not fit the dataset or the checkpoint, or a run cannot be "
+        "continued.",
         "Correct the field that the message names; [train](training.md) has all of them.",
     ),
     "Messages": Remedy(
-        "An image or another message has an encoding, a size or values that cannot be used.",
-        "Set the driver's encoding, or say in the robot file what it sends; [sensors](sensors.md) lists what is read.",
+        "An image or another message has an encoding, a size or values that are not supported.",
+        "Change the driver's encoding, or correct the robot file; [sensors](sensors.md) lists what is supported.",
     ),
     "Parameters of nodes": Remedy(
-        "A parameter is unknown or its value is out of range, or a parameter file is for other nodes.",
-        "Correct it as the message says; `ros2 param describe NODE NAME` says what a parameter is. "
+        "A parameter is unknown, its value is out of range, or a parameter file sets nothing on these nodes.",
+        "Correct it as the message says; `ros2 param describe NODE NAME` describes a parameter. "
         "[Run a policy](runtime.md).",
     ),
     "Nodes": Remedy(
-        "A node ended, refused a transition, does not run, or another node is in its place.",
-        "`vla-ros lifecycle` lists the nodes that can be seen from here, `vla-ros doctor` says what they lack. The log "
-        "files are in the folder that `vla-ros run` names. Domain and discovery range must be the same for all.",
+        "A node ended, refused a transition, is not running, or another node has its name.",
+        "`vla-ros lifecycle` lists the nodes that can be discovered, `vla-ros doctor` says what is wrong with them. "
+        "Log files are in the folder that `vla-ros run` names. Domain and discovery range must be the same for all.",
     ),
     "ROS security": Remedy(
         "Keys, permissions or variables of SROS2 are missing or wrong.",
-        "[Security](security.md) has the commands that make them.",
+        "[Security](security.md) has the commands that create them.",
     ),
     "The simulated robot": Remedy(
-        "The simulated arm does not have what the robot file or the task names.",
-        "`--robot so101` is the simulated arm as it is; [the simulated robot](simulation.md).",
+        "The robot file or the task names something that the simulated arm does not have.",
+        "`--robot so101` fits the simulated arm; see [the simulated robot](simulation.md).",
     ),
     "The operator's console": Remedy(
-        "The page's address or port is taken, or it asked for something that is not possible at the moment.",
-        "Choose another `port` or end the other program; [the operator's console](console.md).",
+        "The address or port is in use, or the page asked for something that is not possible at the moment.",
+        "Choose another `port`, or end the other program; see [the operator's console](console.md).",
     ),
     OPTIONS: Remedy(
-        "A command was given an option or a value that it does not take, or needs a package that is not installed.",
-        "Add `--help` to the command: it shows every option with its default, and an example.",
+        "A command got an option or a value that it does not accept, or needs a package that is not installed.",
+        "`--help` of the command shows every option with its default, and an example.",
     ),
 }
-# Package or module -> kind; the longest that fits counts. What is in none (most of `cli`) is of its caller's kind.
+# Package or module -> kind; the longest match counts. Errors of other modules (most of `cli`) get the caller's kind.
 _MODULES = {
     "bags": "Bags",
     "bench": OPTIONS,
@@ -145,18 +145,19 @@ _MODULES = {
 
 
 def kind_of_module(module: str) -> str:
-    """The kind of what it raises; empty where that is for its caller to say. `module`: with the package's name."""
+    """The kind of errors that a module raises; "" if the caller decides. `module`: its full name."""
     parts = module.split(".")[1:] if module.startswith("vla_ros.") else []
     return next((_MODULES[name] for end in range(len(parts), 0, -1) if (name := ".".join(parts[:end])) in _MODULES), "")
 
 
 def kind_of(error: BaseException) -> str:
-    """The kind of an error that was raised: of the module that raised it, or of the one that read a file for it."""
+    """The kind of an error: that of the module that raised it, or of its caller."""
     kinds = [kind for module in _modules(error) if (kind := kind_of_module(module))]
     return next((kind for kind in kinds if kind != FILES), FILES if kinds or isinstance(error, OSError) else OPTIONS)
 
 
 def _modules(error: BaseException) -> Iterator[str]:
-    """Through which it came, that which raised it first. A module that runs as the program has its name in its spec."""
+    """The modules of its traceback, the one that raised it first. The name of a module that runs as `__main__` is in
+    its spec."""
     for frame, _ in reversed([*walk_tb(error.__traceback__)]):
         yield getattr(frame.f_globals.get("__spec__"), "name", "")

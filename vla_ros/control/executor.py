@@ -28,27 +28,27 @@ from vla_ros.core.chunk import ActionChunk
 from vla_ros.core.errors import InputError
 from vla_ros.core.instruction import instruction_id
 
-_LONGEST = 3600.0  # s that a message may allow for the way to a command, wherever the robot was measured
-_FOUND = 0.01  # s at the velocity limit; a tool so near its command is where it was commanded
+_LONGEST = 3600.0  # s, longest time that a message may give for reaching a command
+_FOUND = 0.01  # s at the velocity limit; a tool nearer than this is at its command
 
 
 class Executor:
     """Chunks, joint states and time in, bounded commands out. Not thread-safe, reads no clock.
 
-    `now_ns` is ROS time, which may jump; `steady_ns` is a time that cannot (the grid of the control loop).
+    `now_ns` is ROS time, which may jump; `steady_ns` is steady time, which cannot (the grid of the control loop).
 
     Attributes:
-        heard: whoever carries commands out has had the time to hear the first ones; nothing is followed before.
+        heard: controllers have had time to discover the publisher of the commands; chunks are followed only then.
     """
 
     def __init__(
         self, limits: Limits, control_rate: float, settings: Settings | None = None, simulated: bool = False,
         tool: ToolArm | PoseArm | str = NO_TOOL, base: Mapping[str, str] | None = None,
     ) -> None:
-        """`control_rate`: calls of `tick` per second, Hz. `simulated`: ROS time itself is the commands' time.
+        """`control_rate`: calls of `tick` per second, Hz. `simulated`: commands are timed by ROS time itself.
 
-        `tool`: the arm that follows end-effector targets, with `limits` of its columns where those are the tool's, or
-        why there is none. `base`: axis -> velocity of the base that follows paths (`RobotSpec.path_axes`).
+        `tool`: the arm that follows end-effector targets (if the tool is commanded, `limits` are those of its columns),
+        or why there is none. `base`: axis -> velocity of the base that follows paths (`RobotSpec.path_axes`).
         """
         self.limits = limits
         self.settings = settings = settings or Settings()
@@ -81,11 +81,11 @@ class Executor:
         self._timing = Timing(self.limiter.dt)
         period_ns = round(1e9 / control_rate)
         tolerance_ns = min(period_ns, round(settings.clock_jump_limit * 1e9))
-        self._most = round(settings.command_horizon * control_rate) - 1  # points behind that of the command itself
+        self._most = round(settings.command_horizon * control_rate) - 1  # points after that of the command itself
         self._time = CommandTime(period_ns, tolerance_ns, simulated)
         self._start = Start(limits, settings, self.joint_states, self._watchdogs, period_ns, simulated)
 
-    # What arrives
+    # Inputs
 
     def joint_state(self, stamp_ns: int, names: list[str], position: list[float], now_ns: int) -> None:
         """A sensor_msgs/JointState, rad or m."""
@@ -93,12 +93,13 @@ class Executor:
         self._tool.measured(self.joint_states)
 
     def odometry(self, stamp_ns: int, pose: Sequence[float], frame: str, now_ns: int) -> None:
-        """(3,) m, m, rad where a base is, of a nav_msgs/Odometry; `frame`: its child_frame_id."""
+        """Pose (3,) of the base, m, m, rad, of a nav_msgs/Odometry; `frame`: its child_frame_id."""
         if self._base:
             self._base.odometry(stamp_ns or now_ns, pose, frame, now_ns)
 
     def set_instruction(self, text: str) -> None:
-        """Chunks of the old instruction are followed until the first one of the new; an empty text ends them."""
+        """Chunks of the old instruction are followed until the first one for the new; an empty text ends them at
+        once."""
         self.instruction = text.strip()
         self.instruction_id = instruction_id(text)
         self._resumption.told(self.instruction_id != 0)
@@ -107,7 +108,7 @@ class Executor:
             self.takeover.pause("the instruction is empty")
 
     def add_chunk(self, chunk: ActionChunk, now_ns: int) -> ActionChunk | Refusal:
-        """What became of a chunk that arrived."""
+        """A chunk arrived. Returns it as it is followed, or why it is refused."""
         self._seen = Seen(chunk.session, chunk.sequence, chunk.stamp_ns, now_ns)
         if self._active:
             self._watchdogs.place(now_ns)
@@ -130,7 +131,7 @@ class Executor:
         return result
 
     def refuse_chunk(self, reason: Reason, text: str, seen: Seen | None = None) -> Refusal:
-        """A message arrived that is no chunk: undecodable, or (`seen` says whose) contradicting itself."""
+        """An invalid message arrived: undecodable, or inconsistent (`seen` then identifies it)."""
         self._seen = seen or self._seen
         return self.admission.refuse(reason, text)
 
@@ -141,24 +142,24 @@ class Executor:
         self._forget_chunks()
 
     def reset_e_stop(self, now_ns: int) -> None:
-        """What else stops the robot still does; where it was moved to meanwhile is looked at first."""
+        """Other causes still stop the robot. Its position is checked first, because it may have been moved."""
         if self._active:
             self._watchdogs.place(now_ns)
         self.supervisor.reset_e_stop(now_ns)
 
     def policy_alive(self, alive: bool, now_ns: int) -> None:
-        """The policy is gone, or there again."""
+        """The policy's status has stopped arriving, or arrives again."""
         if self._active:
             self._watchdogs.place(now_ns)
         if alive:
             self._watchdogs.recovered(Cause.POLICY_GONE, now_ns)
             return
         if self._active:
-            self._watchdogs.trip(Cause.POLICY_GONE, "the policy's status does not come any more", now_ns)
+            self._watchdogs.trip(Cause.POLICY_GONE, "the policy's status no longer arrives", now_ns)
         self.admission.release()
 
     def policy_waits(self, why: str) -> None:
-        """Why the policy makes no chunks at present, in words; empty where it does."""
+        """Why the policy makes no chunks at present, in words; "" if it does."""
         self._resumption.policy_waits = why
 
     def policy_session_over(self, session: int) -> None:
@@ -166,14 +167,14 @@ class Executor:
         self.admission.release_session(session)
 
     def rivals(self, others: list[str], now_ns: int) -> None:
-        """Who else publishes on our command topics at the moment, in words."""
+        """Other publishers on our command topics at the moment, in words."""
         if not self._active:
             return
         if others:
             self._watchdogs.trip(Cause.RIVAL, f"also commanded by {', '.join(others)}", now_ns)
         elif self.supervisor.tripped(Cause.RIVAL):
             try:
-                if self._silent:  # else our commands never ceased, and go on from where they are
+                if self._silent:  # otherwise our commands never stopped, and continue from the last one
                     self._start.ask(now_ns)
             except InputError as error:
                 self._watchdogs.trip(Cause.RIVAL, f"the other commander is gone, but {error}", now_ns)
@@ -181,7 +182,7 @@ class Executor:
                 self._watchdogs.recovered(Cause.RIVAL, now_ns)
 
     def take_over(self, by: str, now_ns: int) -> None:
-        """From now on the robot goes where `takeover` hears that it should. `by`: who says so. Raises InputError."""
+        """From now on the robot follows the source of `takeover`. `by`: its name. Raises InputError."""
         state, cause, message = self.state
         if state in (State.INACTIVE, State.E_STOPPED, State.STOPPED) or self._stopping:
             said = [state.name, cause.name if cause else "", message]
@@ -193,7 +194,7 @@ class Executor:
         self._forget_chunks()
 
     def give_back(self, now_ns: int) -> None:
-        """The policy goes on with its next chunk, of what it sees from now on."""
+        """The policy continues with its next chunk that is observed from now on."""
         if self.takeover.by:
             self.takeover.end()
             self.supervisor.not_before_ns = now_ns
@@ -202,26 +203,26 @@ class Executor:
     # Lifecycle
 
     def activate(self, now_ns: int) -> None:
-        """Stand ready, follow nothing yet. Raises InputError that names what is in the way.
+        """Start commanding, without a chunk to follow yet. Raises InputError that says why it cannot.
 
-        Commands begin as `Start` says; a robot that was deactivated a moment ago in motion is braked from there.
+        Commands begin as `Start` says; a robot that was deactivated in motion a moment ago is braked from there.
         """
         if self.supervisor.e_stopped:
             raise InputError(f"e-stop is latched ({self.supervisor.e_stop_message}), expected a reset first")
         self._start.ask(now_ns)
         self.supervisor.clear()
         self.takeover.end()
-        self.takeover.clear()  # a source that has fewer joints now can be followed again
+        self.takeover.clear()  # the source may now have fewer joints
         self._start_over()
         self.monitor.clear()
-        self._watchdogs.following.clear()
+        self._watchdogs.begin()
         self._resumption.clear()
         self._timing.clear()
         self.begin_interval()
         self._active, self._stopping = True, False
 
     def _begin(self, steady_ns: int) -> None:
-        """The first tick after a silence."""
+        """The first tick after a pause of the commands."""
         self._silent = False
         position = self._start.place(steady_ns, self.limiter.at_rest)
         if position is None:
@@ -236,14 +237,14 @@ class Executor:
         self._starting = True
 
     def begin_stop(self) -> None:
-        """From now on brake only, until `at_rest`; then `deactivate`."""
+        """From now on only brake, until `at_rest`; then `deactivate`."""
         self._stopping = True
         self.takeover.end()
         self._forget_chunks()
 
     @property
     def at_rest(self) -> bool:
-        """The command does not change any more."""
+        """The command no longer changes."""
         return self.limiter.at_rest
 
     def deactivate(self) -> None:
@@ -257,13 +258,13 @@ class Executor:
     # Time
 
     def tick(self, now_ns: int, steady_ns: int, lateness: float = 0.0) -> Command | None:
-        """The command for the instant `now_ns`; None while there must not be one.
+        """The command for the time `now_ns`; None while there must not be one.
 
         Args:
             now_ns: ROS time of this tick's deadline.
-            steady_ns: the deadline on the loop's own time, whole periods after the one before. Where periods were
-                missed, their commands are made too, and the last of them is given.
-            lateness: how late the loop came to it, s.
+            steady_ns: the deadline by steady time, whole periods after the last one. If periods were missed, the
+                commands for them are computed too, and the last one is returned.
+            lateness: how late the loop was, s.
         """
         if not self._active:
             return None
@@ -276,7 +277,7 @@ class Executor:
             self._tool.silent()
             return None
         position = self._next()
-        if not np.isfinite(position).all():  # a fault of our own, which must not reach the robot
+        if not np.isfinite(position).all():  # a fault of this program, which must not reach the robot
             worst = int(np.isfinite(position).argmin())
             self.e_stop(f"joint {self.limits.names[worst]}: the next command is {position[worst]}, expected a number")
             self._stand(self._start.last.position)
@@ -291,18 +292,18 @@ class Executor:
 
     @property
     def _settled(self) -> bool:
-        """At rest, and a base was told so: of a stall it knows nothing."""
+        """At rest, and the base was commanded to be: a base does not notice a stall."""
         last = self._start.last
         return self.limiter.at_rest and (last is None or not last.position[self.limits.rates].any())
 
     @property
     def interval(self) -> float:
-        """s between the last two ticks, whatever was done to the clock."""
+        """s between the last two ticks, by steady time."""
         return self._time.interval_ns * 1e-9
 
     def _reach_in(self, position: np.ndarray) -> float:
-        """s to the command (J,). A robot that stayed behind comes to it no faster than its limits allow, be it that
-        its controller listens again."""
+        """s in which the robot should reach the command (J,). A robot that stayed behind must not jump to it when its
+        controller starts to listen again, so it gets as long as its limits need."""
         if not self.supervisor.tripped(Cause.FOLLOWING_ERROR):
             return self.limiter.dt
         behind = np.where(self.limits.rates, 0.0, self._watchdogs.behind(position, self.joint_states.position)).max()
@@ -329,7 +330,7 @@ class Executor:
             return self.limiter.stop(dt) if stop else self.limiter.brake(dt)
         target = self._joints(*target, at_ns, dt)
         position = self.limiter.follow(*target, dt)
-        self.limiter.limited[self._tool.limited] = True  # what a tool's target asks of joints is within their limits
+        self.limiter.limited[self._tool.limited] = True  # joint targets computed for a tool are within limits already
         self._limited |= self.limiter.limited
         if not self._caught_up:
             away = np.where(self.limits.discrete, 0.0, np.abs(position - target[0]))
@@ -344,7 +345,7 @@ class Executor:
             position, velocity = self._tool.joints(position, velocity, self.limiter, dt)
         else:
             self.limiter.together = ()
-        if self._live is None or self._live.partial:  # brake joints that nothing is said of, then repeat their command
+        if self._live is None or self._live.partial:  # brake joints without a target, then repeat their command
             held, (place, slower) = np.isnan(position), self.limiter.held(dt)
             position, velocity = np.where(held, place, position), np.where(held, slower, velocity)
         if self._base and (driven := self._base.velocities(at_ns)) is not None:
@@ -352,7 +353,7 @@ class Executor:
         return position, velocity
 
     def _target(self, at_ns: int, dt: float) -> tuple[np.ndarray, np.ndarray] | None:
-        """(J,) position and (J,) velocity to follow at `at_ns`, with the tool's pose behind them; None brakes.
+        """(J,) position and (J,) velocity to follow at `at_ns`, followed by the tool's pose; None: brake.
 
         `dt`: s since the last command.
         """
@@ -371,7 +372,7 @@ class Executor:
         return self.blender.target(at_ns, self._tool.of_one_space(self._live))
 
     def _watch(self, now_ns: int, steady_ns: int) -> None:
-        """What may stop the robot."""
+        """Check everything that may stop the robot."""
         time = self._time
         if time.tick(now_ns, steady_ns, self.limiter.at_rest):
             self.limiter.shorten_interval()
@@ -385,7 +386,7 @@ class Executor:
                 self._base.clear()
             self._start_over()
         if self._watchdogs.stall(time, now_ns):
-            self._stand(self.limiter.slowed(self.interval))  # the robot has stood there meanwhile, but for its base
+            self._stand(self.limiter.slowed(self.interval))  # the robot has stood there meanwhile, except for its base
         self._find_again(now_ns)
         self._watchdogs.joints(self.limiter.position, now_ns, steady_ns)
         self._watchdogs.policy(self.monitor, self.limiter, self._live is not None, now_ns)
@@ -396,7 +397,7 @@ class Executor:
         self._resumption.tick(steady_ns, now_ns, self.instruction_id != 0, following)
 
     def _find_again(self, now_ns: int) -> None:
-        """A tool that stayed behind, stopped, and does not come by itself, is commanded where it is from now on."""
+        """A tool that stayed behind, has stopped and cannot catch up by itself is commanded to its own position."""
         columns, measured = self._tool.adrift, self.joint_states.position
         stopped = len(columns) and self.supervisor.tripped(Cause.FOLLOWING_ERROR) and self.limiter.at_rest
         if not stopped or self._watchdogs.stale(now_ns) or self.limits.outside(
@@ -410,7 +411,7 @@ class Executor:
             self._watchdogs.following.clear()
 
     def _start_over(self) -> None:
-        """Nothing that was said before counts: neither chunks nor whose they were. The instruction stays."""
+        """Forget all chunks and the session that they came from. The instruction stays."""
         self.admission.release()
         self._seen = None
         self._forget_chunks()
@@ -424,10 +425,10 @@ class Executor:
         if self._base:
             self._base.drop()
 
-    # What to say
+    # Status
 
     def _closed(self) -> Refusal | None:
-        """Why no chunk is followed at present, whatever it says."""
+        """Why no chunk is followed at present, whatever it contains."""
         if self.supervisor.e_stopped:
             return Refusal(Reason.E_STOPPED, self.supervisor.e_stop_message)
         if not self._active or self._stopping:
@@ -441,7 +442,7 @@ class Executor:
 
     @property
     def state(self) -> tuple[State, Cause, str]:
-        """State, cause and words."""
+        """State, cause and message."""
         if self.supervisor.e_stopped:
             return State.E_STOPPED, Cause.NONE, self.supervisor.e_stop_message
         if not self._active:
@@ -463,12 +464,12 @@ class Executor:
 
     @property
     def hindrance(self) -> str:
-        """Why the robot may not go where it is commanded, in words, whatever the state is; "" where it does."""
+        """Why the robot may not reach its commands, in words, whatever the state is; "" if it does."""
         said = [self._watchdogs.following.warning, self._tool.reason] if self._active else []
         return "; ".join(filter(None, said))
 
     def status(self, now_ns: int) -> Status:
-        """A snapshot. Asking changes nothing: `limited` and `lateness` are those since `begin_interval`."""
+        """A snapshot; it changes nothing. `limited` and `lateness` cover the time since `begin_interval`."""
         state, cause, message = self.state
         last = self.admission.last
         commanding, nowhere = self._active and not self._start.asked, np.full(len(self.limits.names), np.nan)
@@ -504,6 +505,6 @@ class Executor:
         )
 
     def begin_interval(self) -> None:
-        """The status's `limited` and `lateness` start over; called by whatever publishes it."""
+        """Restart `limited` and `lateness` of the status; called when it is published."""
         self._limited = np.zeros_like(self._limited)
         self._timing.worst_lateness = 0.0

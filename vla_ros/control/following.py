@@ -6,28 +6,29 @@ import numpy as np
 
 from vla_ros.control.limits import Limits
 
-_SLICE_NS = 50_000_000  # command and measurement are averaged over it, so that trembling is no motion
-_PAUSE_NS = 1_000_000_000  # without a tick, after which it starts over
-_SLICES = 10  # looked at
-_RECENT = 4  # of them: as long as a robot may take to set out
-_MOVED = 0.01  # s at the velocity limit: a command that has gone less far asks for no motion
-_FOLLOWED = 0.2  # share of what the command has gone; a robot that has made less stays where it is
-_CAUGHT_UP = 0.5  # share of the way that may be left when it has come
-_SURE = 8  # looks, 0.4 s, that the warning must have stood: a robot that sets out late is told, not stopped
+_SLICE_NS = 50_000_000  # command and measurement are averaged over it, so that trembling does not count as motion
+_PAUSE_NS = 1_000_000_000  # without a tick, after which it starts again
+_SLICES = 10  # of the slices that are compared
+_RECENT = 4  # of them: how long a robot may take to start moving
+_MOVED = 0.01  # s at the velocity limit: a smaller change of the command asks for no motion
+_FOLLOWED = 0.2  # fraction of the command's motion; a joint that moved less counts as staying
+_CAUGHT_UP = 0.5  # fraction of the distance that may be left when it has caught up
+_SURE = 8  # checks, 0.4 s, for which the warning must last: a robot that starts late is reported, not stopped
 
 
 class Following:
-    """Compares how far command and measurement went in the last half second; knows nothing of why.
+    """Compares how far command and measurement moved in the last half second, whatever the reason.
 
-    A joint *stays* if its command has been away from where it was, on one side and for 0.2 s, by more than the joint
-    travels in 10 ms at its velocity limit, and the measurement has made less than a fifth of that. A constant
-    distance, as of an arm that sags, is none. Discrete joints are not judged: a gripper shuts around an object.
+    A joint *stays* if its command has been away from its earlier value, on one side and for 0.2 s, by more than the
+    joint travels in 10 ms at its velocity limit, and the measurement has moved by less than a fifth of that. A constant
+    offset, as of an arm that sags, does not count. Discrete joints are not checked, because a gripper closes around an
+    object.
 
     Attributes:
-        warning: which joint stays, in words of when that was noticed; empty once it has caught up, to half of what the
-            command has gone since or to those 10 ms, or moves again.
-        fault: the same where it is the controller: two joints or more stay, and no other of their command group, or of
-            the robot, follows. One joint alone may be blocked, as a gripper by what it holds.
+        warning: which joint stays, with the values when that was noticed; empty once it has caught up (to half of the
+            distance, or to those 10 ms) or moves again.
+        fault: the same if it must be the controller: two joints or more stay, and no other joint of their command
+            group, or of the robot, follows. A single joint may be blocked, like a gripper by an object.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -36,7 +37,7 @@ class Following:
         self.clear()
 
     def clear(self) -> None:
-        """Nothing has been seen yet."""
+        """Forget everything."""
         joints = len(self._limits.names)
         self.warning = self.fault = ""
         self._slices: deque[tuple[np.ndarray, np.ndarray]] = deque(maxlen=_SLICES)
@@ -74,7 +75,8 @@ class Following:
         self._before = np.where(found, [commands[0], measured[0]], self._before)
         to_go = self._way * (commands[-1] - self._before[0])
         lag_before, lag = self._way * (self._before[0] - self._before[1]), self._way * (commands[-1] - measured[-1])
-        # The lag before may be gone once the robot stands, and another pose may sag more: it has come all the same.
+        # The lag may be gone once the robot stands, and the arm may sag more in another pose: it has caught up all the
+        # same.
         caught_up = lag <= np.maximum(np.maximum(lag_before, 0.0) + least, lag_before + _CAUGHT_UP * to_go)
         self._stays = (self._stays & ~follows & ~caught_up) | found
         if not self._stays.any():

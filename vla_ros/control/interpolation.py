@@ -34,9 +34,9 @@ def _end(step: np.ndarray, inner: np.ndarray) -> np.ndarray:
 
 
 def linear(first: np.ndarray, second: np.ndarray, f: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope per step at the fraction f in [0, 1] of the way; (C, J) rows, (C, 1) f.
+    """Value and slope per step at the fraction f in [0, 1] between two rows; (C, J) rows, (C, 1) f.
 
-    Exact at both ends, and between equal rows: a plan that stands still is a command that stands still.
+    Exact at both ends and between equal rows, so a constant plan gives a constant command.
     """
     step = second - first
     return np.where(f == 1.0, second, first + f * step), step

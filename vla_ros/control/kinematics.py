@@ -56,7 +56,7 @@ class TreeJoint:
 
 
 class Kinematics:
-    """The tree of a URDF, a file or the text itself. Raises InputError for what is no tree.
+    """The tree of a URDF, from a file or the text itself. Raises InputError if it is not a tree.
 
     Attributes:
         root: the link that has no parent.
@@ -103,7 +103,8 @@ class Kinematics:
         return np.linalg.inv(poses[frame]) @ poses[link]
 
     def position(self, joint: TreeJoint, positions: Mapping[str, np.ndarray]) -> np.ndarray:
-        """(...) position of a joint, mimic joints by the one that they follow; zero for a joint that is not known."""
+        """(...) position of a joint; of a mimic joint, computed from the joint that it follows; zero for an unknown
+        joint."""
         if joint.mimic is None or joint.name in positions:
             return np.asarray(positions.get(joint.name, 0.0))
         return joint.mimic.multiplier * np.asarray(positions.get(joint.mimic.joint, 0.0)) + joint.mimic.offset

@@ -1,4 +1,4 @@
-"""The limits of all commands, from robot file and URDF: the stricter one applies, and it is known which that is."""
+"""The limits of all commands, from robot file and URDF; the stricter one applies, and its source is recorded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from vla_ros.core.joint import Joint
 from vla_ros.core.robot import RobotSpec
 
 ROBOT_FILE, URDF = "robot file", "URDF"
-_LARGEST = 1e12  # rad or m (per s, per s²): beyond it arithmetic overflows sooner or later
-_ROUNDING = 1e-3  # share of a limit that the rounding of positions may make up
-_HELD = 1e-6  # share of a limit that counts as the limit itself
+_LARGEST = 1e12  # rad or m (per s, per s²): larger values may overflow
+_ROUNDING = 1e-3  # fraction of a limit that the rounding of positions may be
+_HELD = 1e-6  # fraction of a limit that counts as the limit itself
 _LONGEST_WINDOW = 5.0  # s, of the moving average that bounds jerk
-_FREE = 1e3  # of a velocity dimension: its change may turn from one way to the other so often within a period
+_FREE = 1e3  # of a velocity dimension: how often its change may reverse within a period
 
 
 @dataclass(frozen=True)
@@ -24,16 +24,17 @@ class Limits:
     """Limits of J joints, in the order of the robot file.
 
     A velocity dimension of a base is a column whose value is a velocity: `lower` and `upper` are its highest speeds,
-    `velocity` is how fast the value may change, which is the base's acceleration, and `acceleration` is out of reach.
+    `velocity` is how fast the value may change, i.e. the base's acceleration, and `acceleration` is too large to
+    matter.
 
     Attributes:
         names: J joint names.
         units: J units, "rad" or "m"; "rad/s" or "m/s" of a velocity dimension.
-        lower, upper: (J,) in these units, the margin already taken off.
+        lower, upper: (J,) in these units, without the margin.
         velocity: (J,) units per s.
         acceleration: (J,) units per s².
-        jerk: (J,) rad/s³ or m/s³, infinite where it is not limited.
-        discrete: (J,) bool, joints that step instead of glide (a gripper).
+        jerk: (J,) rad/s³ or m/s³, infinite if it is not limited.
+        discrete: (J,) bool, joints that step instead of moving smoothly (a gripper).
         groups: (J,) int, number of the command group of each.
         sources: joint -> field -> "robot file" or "URDF".
     """
@@ -56,7 +57,7 @@ class Limits:
 
     @cached_property
     def speed(self) -> np.ndarray:
-        """(J,) rad/s or m/s, at most: of a velocity dimension its greatest value, of a joint `velocity`."""
+        """(J,) highest speed, rad/s or m/s: `velocity` of a joint, the greatest value of a velocity dimension."""
         return np.where(self.rates, np.maximum(self.upper, -self.lower), self.velocity)
 
     @property
@@ -65,7 +66,8 @@ class Limits:
         return self.upper - self.lower
 
     def outside(self, position: np.ndarray, tolerance: float) -> str:
-        """In words the joint of `position` (J,) that is furthest out by more than `tolerance` of its range, or ""."""
+        """The joint of `position` (J,) furthest outside, if by more than `tolerance` of its range, in words; else
+        ""."""
         out = np.maximum(position - self.upper, self.lower - position) - tolerance * self.range
         i = int(out.argmax())
         if not out[i] > 0:
@@ -74,9 +76,9 @@ class Limits:
         return f"joint {self.names[i]}: measured {position[i]:.4g} {self.units[i]}, expected {bounds}"
 
     def binding(self, position: np.ndarray, velocity: np.ndarray) -> list[str]:
-        """J words: which limit holds a joint back whose last command was (J,) `position` with (J,) `velocity`, if one
-        does: "position" at an end of its range, "velocity" at full speed, else "acceleration" (that of jerk too). A
-        velocity dimension is at full speed at an end of its range."""
+        """J words: which limit would hold back a joint whose last command was `position` (J,) with `velocity` (J,):
+        "position" at an end of its range, "velocity" at full speed, else "acceleration" (or jerk). A velocity dimension
+        is at full speed at an end of its range."""
         near = _HELD * self.range
         ended = (position >= self.upper - near) | (position <= self.lower + near)
         fast = np.abs(velocity) >= self.velocity * (1.0 - _HELD)
@@ -84,15 +86,15 @@ class Limits:
         return np.where(self.rates, np.where(ended, "velocity", "acceleration"), joint).tolist()
 
     def window(self, dt: float) -> np.ndarray:
-        """(J,) int, commands `dt` s apart that the moving average which bounds jerk takes; 1 where jerk is free."""
+        """(J,) int, length of the moving average that bounds jerk, in commands `dt` s apart; 1 without a jerk limit."""
         return np.maximum(np.ceil(2.0 * self.acceleration / (self.jerk * dt)), 1.0).astype(int)
 
     @classmethod
     def merge(cls, robot: RobotSpec, urdf: Mapping[str, UrdfLimit] | None = None) -> "Limits":
-        """The stricter of robot file and URDF for each joint and field; the margin comes off the result.
+        """The stricter of robot file and URDF for each joint and field, less the margin.
 
-        Raises InputError when the URDF has none of the robot's joints or leaves a joint no room, and for limits that
-        commands at the robot's control rate cannot hold in double precision.
+        Raises InputError if the URDF has none of the robot's joints or leaves a joint no range, and for limits that
+        cannot be computed reliably in double precision at the robot's control rate.
         """
         urdf = urdf or {}
         if urdf and not set(urdf) & set(robot.joint_names):
@@ -136,7 +138,7 @@ class Limits:
         return cls(robot.joint_names, units, *columns, robot.discrete, groups, sources)
 
     def report(self) -> dict[str, str]:
-        """Joint -> its limits and where each comes from, in words; what `vla-ros info` prints."""
+        """Joint -> its limits and the source of each, in words, for `vla-ros info`."""
         lines = {}
         for i, name in enumerate(self.names):
             unit, source = self.units[i], self.sources[name]
@@ -156,7 +158,7 @@ class Limits:
 
 
 def _check_holdable(joint: Joint, lower: float, upper: float, velocity: float, jerk: float, rate: float) -> None:
-    """Raises InputError for limits that arithmetic cannot hold with commands at `rate` Hz."""
+    """Raises InputError for limits that cannot be computed reliably for commands at `rate` Hz."""
     what, unit, acceleration = f"joint {joint.name}", joint.unit, joint.acceleration
     for field, value in {"lower": lower, "upper": upper, "velocity": velocity, "acceleration": acceleration}.items():
         if abs(value) > _LARGEST:

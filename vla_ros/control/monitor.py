@@ -1,4 +1,4 @@
-"""Statistics of the motion of the last seconds, as a sign of how well the policy does."""
+"""Statistics of the motion of the last seconds, to see how well the policy works."""
 
 from collections import deque
 
@@ -6,15 +6,15 @@ import numpy as np
 
 from vla_ros.control.limits import Limits
 
-_SLICES = 20  # of the window, which moves on by one of them at a time
-_TURN = 0.005  # s at the velocity limit: a joint that goes back less far has not turned round
+_SLICES = 20  # of the window, which advances by one of them at a time
+_TURN = 0.005  # s at the velocity limit: a joint that goes back less far has not reversed
 _NEAR = 0.05  # s at the velocity limit: measured configurations no further apart than this are the same
 _REMEMBERED = 500  # configurations
-_LOOK_NS = 100_000_000  # between two looks for progress
+_LOOK_NS = 100_000_000  # between two checks for progress
 
 
 class _Slice:
-    """What happened in a part of the window: `ticks` that followed chunks, and sums and a maximum over them, (J,)."""
+    """A part of the window: number of ticks that followed chunks, and sums and maxima over them, (J,)."""
 
     def __init__(self, begin_ns: int, joints: int) -> None:
         self.begin_ns, self.ticks = begin_ns, 0
@@ -22,18 +22,18 @@ class _Slice:
 
 
 class Monitor:
-    """Fed once a control period; reads no clock and changes no command.
+    """Called once per control period; reads no clock and changes no command.
 
-    Only what happens while chunks are followed counts, and every instruction starts afresh. A *reversal* is a turning
-    point of a joint's commanded motion: it then goes back by more than the joint travels in 5 ms at its velocity
-    limit, so that neither rounding nor a standing joint makes one. *Progress* is a measured configuration that is new
-    under this instruction: one of its joints is further from where it was in each earlier one (of the last 500) than
-    it travels in 50 ms at its velocity limit. A robot that stands, is stuck or goes to and fro makes none. Of a base
-    counts how far its velocities have taken it.
+    Only ticks that follow chunks count, and every instruction starts again. A *reversal* is a turning point of a
+    joint's commanded motion after which it goes back by more than the joint travels in 5 ms at its velocity limit, so
+    that neither rounding nor a joint at rest counts. *Progress* is a measured configuration that is new under this
+    instruction: one of its joints is further from its position in each earlier one (of the last 500) than it travels in
+    50 ms at its velocity limit. A robot that stands still, is stuck or moves back and forth makes none. For a base, the
+    distance that its velocities add up to counts.
 
     Attributes:
-        warning: which joint turns round more often than `reversal_limit`, in words of when it began to; empty when
-            none does. Discrete joints are counted, not judged.
+        warning: which joint reverses more often than `reversal_limit`, with its rate when that began; empty if none
+            does. Discrete joints are counted, but cause no warning.
         first_warning: the first one under this instruction, even if it is over.
     """
 
@@ -47,7 +47,7 @@ class Monitor:
         self.clear()
 
     def clear(self, instruction: int = 0) -> None:
-        """Nothing has been seen yet under `instruction`, an instruction_id."""
+        """Start again for `instruction`, an instruction_id."""
         self._instruction, self.first_warning = instruction, ""
         self._begin()
 
@@ -75,7 +75,7 @@ class Monitor:
         """A control period.
 
         Args:
-            steady_ns: a time that does not jump; where it does all the same, the window starts over.
+            steady_ns: steady time; if it jumps, the window starts again.
             instruction: instruction_id of the current one.
             following: the command follows chunks.
             command: (J,) rad or m.
@@ -111,7 +111,7 @@ class Monitor:
             self._judge()
 
     def _turned(self, command: np.ndarray) -> np.ndarray:
-        """(J,) bool, joints that have turned round, as is certain from this command on."""
+        """(J,) bool, joints whose reversal is certain with this command."""
         if self._extreme is None:
             self._extreme = command.copy()
         move, direction = command - self._extreme, self._direction
@@ -129,18 +129,18 @@ class Monitor:
             self._progress_ns = self._now_ns
 
     def _judge(self) -> None:
-        rates = np.where(self._discrete, 0.0, self.reversals)  # a gripper shuts and opens as it must
+        rates = np.where(self._discrete, 0.0, self.reversals)  # a gripper has to open and close
         worst = int(rates.argmax())
         if self.reversal_limit <= 0 or rates[worst] <= self.reversal_limit:
             self.warning = ""
-        elif not self.warning:  # whose words then stay, so that nobody prints each new figure
+        elif not self.warning:  # the message then stays, so that not every new rate is printed
             self.warning = (
-                f"joint {self._names[worst]}: its commanded motion turns round {rates[worst]:.3g} times a second, "
+                f"joint {self._names[worst]}: its commanded motion reverses {rates[worst]:.3g} times a second, "
                 f"limit {self.reversal_limit:g}"
             )
             self.first_warning = self.first_warning or self.warning
 
-    # In the window. What it does not reach back to yet counts as without any motion.
+    # Over the window. A part of it that has not been filled yet counts as without motion.
 
     @property
     def reversals(self) -> np.ndarray:

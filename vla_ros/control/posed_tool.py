@@ -15,21 +15,21 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.rotations import from_matrix, to_matrix
 from vla_ros.core.tool import TOOL_COLUMNS, Tool
 
-_GAIN = 2.0  # 1/s, of the way between measured and commanded pose that a twist makes up for
+_GAIN = 2.0  # 1/s, gain from the distance between measured and commanded pose to the twist
 
 TakeJoints = Callable[[int, Sequence[str], Sequence[float], int], None]  # of Executor.joint_state
 
 
 class PosedTool:
-    """Stands between the messages of such a robot and an executor of the tool's columns.
+    """Converts between the messages of such a robot and an executor whose columns are the tool's.
 
     Attributes:
         arm, limits: for the executor.
     """
 
     def __init__(self, robot: RobotSpec, source: str | Path, limits: Limits, future_tolerance: float) -> None:
-        """`limits`: of all joints. `source`: a URDF file or the text itself, of no account where the tool's pose has a
-        topic. Raises InputError where they do not fit."""
+        """`limits`: of all joints. `source`: a URDF file or the text itself, not used if the tool's pose has a topic.
+        Raises InputError if they do not fit."""
         group = robot.tool_group
         what = f"command group {group.name}: interface {group.interface}"
         self._chain = None
@@ -52,8 +52,8 @@ class PosedTool:
     def joint_state(
         self, stamp_ns: int, names: Sequence[str], position: Sequence[float], now_ns: int, take: TakeJoints
     ) -> None:
-        """A message of joint states, rad or m; `take` gets the tool's columns, as old as its oldest joint, and the
-        joints beside it."""
+        """A message of joint states, rad or m; `take` gets the tool's columns, stamped with its oldest joint, and the
+        other joints."""
         others = [(name, value) for name, value in zip(names, position, strict=False) if name in self._others]
         if others:
             take(stamp_ns, *map(list, zip(*others, strict=True)), now_ns)
@@ -67,8 +67,8 @@ class PosedTool:
     def pose(
         self, stamp_ns: int, frame: str, place: Sequence[float], turned: Sequence[float], now_ns: int, take: TakeJoints
     ) -> None:
-        """A message of `pose_topic`: place in m, quaternion x, y, z, w. Raises InputError for one in another frame, and
-        for numbers that are no pose."""
+        """A message of `pose_topic`: position in m, quaternion x, y, z, w. Raises InputError for another frame, and for
+        values that are not a pose."""
         if frame != self.arm.tool.frame:
             raise InputError(f"a pose in frame {shown(frame)}, expected the tool's {self.arm.tool.frame!r}")
         if not np.isfinite(place).all():
@@ -83,12 +83,11 @@ class PosedTool:
         take(stamp_ns, TOOL_COLUMNS, self._values.tolist(), now_ns)
 
     def missing(self, now_ns: int, timeout: float) -> str:
-        """The joints, of which the tool's pose is made, without a position at most `timeout` s old, in words; empty
-        where there are none."""
+        """The joints of the arm without a position at most `timeout` s old, in words; "" if there are none."""
         return self._joints.stale(now_ns, timeout) if self._chain else ""
 
     def values(self, command: Command, measured: np.ndarray) -> np.ndarray:
-        """What the message of the tool says: (7,) place in m and quaternion x, y, z, w, or (6,) m/s and rad/s.
+        """Values for the tool's message: (7,) position in m and quaternion x, y, z, w, or (6,) m/s and rad/s.
 
         `measured`: (J,) of all columns.
         """
@@ -105,21 +104,21 @@ class PosedTool:
 
     @property
     def at_rest(self) -> bool:
-        """The last message asked for no motion by itself; poses never do."""
+        """The last message asked for no motion; always true for poses."""
         return self._twist is None or self._twist.at_rest
 
     def brake(self, stamp_ns: int, passed: float) -> np.ndarray:
-        """(6,) the twist where there is no command, of a robot that is not `at_rest`; `passed`: s since the one before.
+        """(6,) the twist while there is no command and the robot is not `at_rest`; `passed`: s since the last one.
         """
         return self._twist.next(stamp_ns, np.zeros(6), passed)
 
     def halt(self) -> np.ndarray:
-        """(6,) the twist of a robot that is not commanded any more, of one that is not `at_rest`."""
+        """(6,) the twist that ends the commands of a robot that is not `at_rest`."""
         return self._twist.halt()
 
 
 class ToolTwist:
-    """Twists one after the other, each as near to a wish as the tool's speeds and accelerations allow."""
+    """A sequence of twists, each as near to a wish as the tool's speed and acceleration limits allow."""
 
     def __init__(self, tool: Tool, period: float) -> None:
         """`period`: s between two, of the first one after rest."""
@@ -132,14 +131,14 @@ class ToolTwist:
         return not self._twist.any()
 
     def halt(self) -> np.ndarray:
-        """(6,) zeros, whatever was said before."""
+        """(6,) zeros, whatever the last twist was."""
         self._twist = np.zeros(6)
         return self._twist
 
     def next(self, stamp_ns: int, wish: np.ndarray, passed: float) -> np.ndarray:
-        """(6,) m/s and rad/s for the instant `stamp_ns`; the same again for the same instant.
+        """(6,) m/s and rad/s for the time `stamp_ns`; calling it again for the same time gives the same.
 
-        `passed`: s since the one before; stamps do not tell, they go along where ROS time is set.
+        `passed`: s since the last one (stamps change when ROS time is set).
         """
         if stamp_ns == self._last_ns:
             return self._twist

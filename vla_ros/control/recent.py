@@ -11,7 +11,7 @@ class Recent:
     """Rows of numbers, the newest last."""
 
     def __init__(self, keep: float) -> None:
-        """`keep`: s that they are remembered."""
+        """`keep`: s for which rows are kept."""
         self._keep_ns = keep * 1e9
         self.clear()
 
@@ -23,7 +23,8 @@ class Recent:
         return self._states[-1] if self._states else None
 
     def add(self, stamp_ns: int, values: np.ndarray, late_ns: int) -> None:
-        """(J,) numbers. One that is no newer is ignored, unless by more than `late_ns`: time was set back."""
+        """Add (J,) values. A row that is not newer is ignored, unless it is older by more than `late_ns`: then time was
+        set back."""
         states = self._states
         while states and states[-1][0] > stamp_ns + late_ns:
             states.pop()
@@ -34,7 +35,7 @@ class Recent:
             states.popleft()
 
     def around(self, stamp_ns: int) -> tuple[tuple[int, np.ndarray] | None, tuple[int, np.ndarray] | None]:
-        """The last one not after that instant, and the first one not before it."""
+        """The last row at or before a time, and the first one at or after it."""
         after = None
         for state in reversed(self._states):
             if state[0] <= stamp_ns:
@@ -43,13 +44,13 @@ class Recent:
         return None, after
 
     def near(self, stamp_ns: int, within: float) -> np.ndarray | None:
-        """(J,) then, along a line between the two around it of which none is further away than `within` s; None where
-        there is none."""
+        """(J,) values at a time, interpolated between the rows around it, neither further away than `within` s; else
+        None."""
         known = [state for state in self.around(stamp_ns) if state and abs(state[0] - stamp_ns) <= within * 1e9]
         return between(stamp_ns, known[0], known[-1]) if known else None
 
 
 def between(stamp_ns: int, first: tuple[int, np.ndarray], last: tuple[int, np.ndarray]) -> np.ndarray:
-    """(J,) then, along a line between two stamped rows."""
+    """(J,) values at a time, interpolated between two rows."""
     share = (stamp_ns - first[0]) / (last[0] - first[0]) if last[0] > first[0] else 0.0
     return first[1] + share * (last[1] - first[1])

@@ -1,6 +1,6 @@
 """The catalogue of docs/troubleshooting.md: each message, its cause, and what to do.
 
-`scripts/reference.py` writes the page; `vla-ros run`, `top` and `say` name the section of what they show, and errors
+`scripts/reference.py` writes the page. `vla-ros run`, `top` and `say` name the section for what they show, and errors
 end with theirs (`error_kinds`).
 """
 
@@ -25,9 +25,9 @@ STATES = {
         "Check the robot, release the button, then `vla-ros e-stop --reset`. The next chunk moves the robot again.",
     ),
     State.TAKEN_OVER: Remedy(
-        "A leader arm, or whatever publishes on `takeover_topic`, commands in place of the policy, whose chunks are "
+        "A leader arm, or another source on `takeover_topic`, commands in place of the policy, whose chunks are "
         "refused as `taken_over`.",
-        "`vla-ros takeover --end` gives back; the policy goes on with what it sees from then on.",
+        "`vla-ros takeover --end` gives control back; the policy continues with what it observes from then on.",
         "has taken over",
     ),
 }
@@ -43,8 +43,8 @@ CAUSES = {
     Cause.NO_INSTRUCTION: Remedy("No instruction has been given.", "`vla-ros say TEXT`.", "no instruction"),
     Cause.TAKEOVER_PAUSED: Remedy(
         "A source has taken over but is not followed at the moment: the robot stopped meanwhile, the source stopped "
-        "publishing or asks for something impossible, or the instruction was withdrawn. Neither the source nor the "
-        "policy moves the robot.",
+        "publishing, jumped or asks for something impossible, or the instruction was withdrawn. Neither the source nor "
+        "the policy moves the robot.",
         "`vla-ros takeover` follows the source again, from where the robot is; `vla-ros takeover --end` gives control "
         "back to the policy.",
         "has taken over and is not followed",
@@ -70,7 +70,7 @@ CAUSES = {
     Cause.POLICY_GONE: Remedy(
         "`policy_node` has ended or hangs, or the network connection to it is lost.",
         "Read the last line of its log, then start it again. With `respawn:=true` the launch file does so by itself.",
-        "the policy's status does not come any more",
+        "the policy's status no longer arrives",
     ),
     Cause.OVERRUN: Remedy(
         "The control loop did not run for longer than `overrun_limit`: the machine is overloaded or was suspended.",
@@ -79,16 +79,16 @@ CAUSES = {
     ),
     Cause.CLOCK_JUMP: Remedy(
         "The computer's clock was set while the robot moved (NTP after the start, a virtual machine), or /clock "
-        "leapt.",
+        "jumped.",
         "Let the clock settle before the start; use chrony, which adjusts it gradually. The stop ends by itself after "
         "0.5 s.",
-        "ROS time went",
+        "ROS time changed by",
     ),
     Cause.REVERSALS: Remedy(
         "A joint reverses its direction more often than `reversal_limit` allows, and `on_reversals` is hold: the "
         "policy is undecided. Swapped cameras or frozen images have this effect.",
         "Check the images (`vla-ros rerun`) and the policy file's cameras. Another instruction ends the stop.",
-        "its commanded motion turns round",
+        "its commanded motion reverses",
     ),
     Cause.RIVAL: Remedy(
         "Another node publishes on a command topic, for example a teleoperation, MoveIt or a second executor.",
@@ -241,7 +241,7 @@ SAID = {
     ),
     "CUDA device(s) that torch can use": Remedy(
         "There is no such GPU, its driver is missing, or torch was installed without CUDA.",
-        "`nvidia-smi` says what is there; `--device cpu` does without.",
+        "`nvidia-smi` lists the GPUs; `--device cpu` needs none.",
     ),
     "e-stop is latched": Remedy(
         "An activation while the e-stop is latched.",
@@ -288,22 +288,21 @@ def title(key: Cause | State | Reason | str) -> str:
 
 
 def section(key: Cause | State | Reason | str) -> str:
-    """Where the page speaks of it, as GitHub names the heading."""
+    """The page's section about it, as GitHub names the heading."""
     words = "".join(letter for letter in title(key).lower() if letter.isalnum() or letter in "_- ")
     return f"{PAGE}#{words.replace(' ', '-')}"
 
 
 def about(state: int, cause: int) -> str:
-    """The section about a state and cause of the executor; empty while all is well."""
+    """The section about a state and cause of the executor; "" if all is well."""
     found = [key for kind, value in ((STATES, state), (CAUSES, cause)) for key in kind if key == value]
     return section(found[0]) if found else ""
 
 
 def with_section(error: Exception, text: str = "") -> str:
-    """What an error says, or `text` in its place, and where the page speaks of it; nothing is added where it says that
-    already."""
+    """The message of an error, or `text` instead, with the page's section; unchanged if it already ends with one."""
     text = text or str(error)
-    if f"{PAGE}#" in text:  # of a node that was asked
+    if f"{PAGE}#" in text:  # of another node's answer
         return text
     said = {CAUSES[cause].says: cause for cause in _AT_ACTIVATION} | {words: words for words in SAID}
     key = next((key for words, key in said.items() if words in text), None)

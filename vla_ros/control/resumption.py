@@ -3,21 +3,21 @@
 from vla_ros.control.supervisor import GRAVEST_FIRST, Cause, Supervisor
 from vla_ros.control.watchdogs import Watchdogs
 
-LONGEST_NS = 2_000_000_000  # a stop beyond this is confirmed
-# What needs another instruction anyway, and this rule's own cause.
+LONGEST_NS = 2_000_000_000  # after a longer stop a person has to confirm
+# Causes that need another instruction anyway, and this rule's own cause.
 _OTHERS = (Cause.REVERSALS, Cause.UNCONFIRMED)
 
 
 class Resumption:
     """After a stop of more than 2 s the robot is held (UNCONFIRMED) until an instruction is given, the same or another.
 
-    Meanwhile somebody may have come near it: to replace a cable, to start a driver again. The instruction that stands
-    then must not move it. A stop is a cause of STOPPED, or a policy that was followed and now waits for its inputs or
-    fails. An instruction counts once all of that is over, and the e-stop's latch too. What a person does (e-stop and
-    reset, an empty instruction, a deactivation) is no such stop.
+    Meanwhile somebody may have come near it, to replace a cable or to restart a driver, and the instruction that is
+    still valid must not move it then. A stop is a cause of STOPPED, or a policy that was followed and now waits for its
+    inputs or fails. An instruction confirms once all of that is over and no e-stop is latched. Stops that a person
+    makes (e-stop and reset, an empty instruction, a deactivation) need no confirmation.
 
     Attributes:
-        policy_waits: why the policy makes no chunks at present, in words; empty where it does.
+        policy_waits: why the policy makes no chunks at present, in words; "" if it does.
     """
 
     def __init__(self, watchdogs: Watchdogs, supervisor: Supervisor, confirm: bool) -> None:
@@ -27,8 +27,8 @@ class Resumption:
         self.clear()
 
     def clear(self) -> None:
-        """The robot is activated, by somebody who wants it to move."""
-        self._well_ns: int | None = None  # when nothing stopped it last
+        """The robot was activated, which confirms as well."""
+        self._well_ns: int | None = None  # when it was last not stopped
         self._told = self._followed = False
 
     def told(self, instructed: bool) -> None:
@@ -45,8 +45,8 @@ class Resumption:
 
         Args:
             steady_ns: a time that does not jump.
-            instructed: an instruction stands.
-            following: a chunk is followed, whatever the policy waits for.
+            instructed: there is an instruction.
+            following: a chunk is being followed, even if the policy waits.
         """
         if not self._confirm:
             return
@@ -57,13 +57,13 @@ class Resumption:
             if told or not instructed:
                 self._watchdogs.recovered(Cause.UNCONFIRMED, now_ns)
         elif self._supervisor.tripped(Cause.UNCONFIRMED):
-            pass  # the first stop stays in the words
+            pass  # the message keeps the first stop
         elif instructed and steady_ns - self._well_ns > LONGEST_NS:
-            text = f"stood for more than {LONGEST_NS * 1e-9:g} s ({why}): moves when the instruction is given again"
+            text = f"stopped for more than {LONGEST_NS * 1e-9:g} s ({why}): moves when the instruction is given again"
             self._watchdogs.trip(Cause.UNCONFIRMED, text, now_ns)
 
     def _stop(self, following: bool = False) -> str:
-        """Why the robot does not go on at present, in words; empty where nothing is wrong."""
+        """Why the robot does not continue at present, in words; "" if nothing is wrong."""
         for cause in GRAVEST_FIRST:
             if cause not in _OTHERS and self._supervisor.tripped(cause):
                 return self._supervisor.message(cause)

@@ -10,12 +10,12 @@ from vla_ros.core.errors import InputError, NotYet
 
 
 class Start:
-    """Asked for where the robot may be commanded; decided with the first tick, which knows how long nothing was said.
+    """Requested when the robot may be commanded; decided at the first tick, when the length of the pause is known.
 
-    A silence no longer than a stall may be is one: a motion is braked from its last command, and a robot at rest near
-    its last command stays there. Otherwise commands begin at the measured position; but a measurement older than the
-    last command does not know where that has led, so they go on from the command then. In simulated time, which stands
-    still while a simulator puts the robot elsewhere, a robot at rest is always where it was measured.
+    A pause that is no longer than an allowed stall is treated as one: a motion is braked from its last command, and a
+    robot at rest near its last command stays there. Otherwise commands begin at the measured position, unless that was
+    measured before the last command: then they continue from that command. In simulated time, which stands still while
+    a simulator moves the robot to another place, a robot at rest always starts where it was measured.
 
     Attributes:
         last: the last command; None before the first one.
@@ -40,7 +40,7 @@ class Start:
         self._measured, self._young = np.empty(0), False  # (J,) and whether that was since the last command
 
     def ask(self, now_ns: int) -> None:
-        """Commands may begin here. Raises InputError where they may not, NotYet where the robot has not been heard."""
+        """Request commands to begin. Raises InputError if they may not, NotYet if the robot was not measured yet."""
         stale = self._watchdogs.stale(now_ns)
         if stale:
             raise NotYet(f"joint states: {stale}")
@@ -52,7 +52,7 @@ class Start:
         self._young = self.last is None or self._joint_states.since_mark(self.last.stamp_ns, now_ns)
 
     def place(self, steady_ns: int, at_rest: bool) -> np.ndarray | None:
-        """(J,) where the robot stands, rad or m; None: it goes on from its last command, in motion."""
+        """(J,) where the robot starts at rest, rad or m; None: it continues from its last command, in motion."""
         self.asked = False
         if self.last is None:
             return self._measured
@@ -62,9 +62,9 @@ class Start:
         near = not self._simulated and not self._watchdogs.apart(self.last.position, self._measured)
         if self._young and not (soon and near):
             return self._measured
-        return np.where(self._limits.rates, 0.0, self.last.position)  # what a base was told before the silence
+        return np.where(self._limits.rates, 0.0, self.last.position)  # the velocities of a base before the pause
 
     def commanded(self, command: Command, steady_ns: int) -> None:
-        """This is the last command now."""
+        """Remember the last command."""
         self.last, self._last_ns = command, steady_ns
         self._joint_states.mark()

@@ -29,7 +29,7 @@ class Status:
 
     `limited`: joints held back by a limit since `Executor.begin_interval`, `limits`: which one (`Limits.binding`);
     `lateness`: worst tick since then, s.
-    `taken_over_by`: who commands in place of the policy, "" for nobody.
+    `taken_over_by`: who commands in place of the policy, or "".
     `deviation` (rad or m), `reversals` (1/s), `limited_share` (0 to 1): (J,) and `progress_age` (s) as in `Monitor`.
     """
 

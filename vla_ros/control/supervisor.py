@@ -1,4 +1,4 @@
-"""What the executor may do: states, causes, watchdogs and recovery.
+"""States of the executor, causes of stops, and their recovery.
 
 | state | cause | tripped by | recovery |
 | --- | --- | --- | --- |
@@ -7,25 +7,25 @@
 | EXECUTING | | | |
 | HOLDING | NO_CHUNK | no live chunk | the next accepted chunk |
 | HOLDING | NO_INSTRUCTION | empty instruction | an instruction and a chunk for it |
-| HOLDING | TAKEOVER_PAUSED | taken over, and a stop, a silent source, an empty instruction | again, or given back |
+| HOLDING | TAKEOVER_PAUSED | taken over, and a stop, a silence or jump of it, no instruction | again, or given back |
 | STOPPED | STALE_JOINT_STATES | a joint without a fresh position | all joints fresh, then a chunk |
 | STOPPED | FOLLOWING_ERROR | far from the command, not moving with it, or outside | near it for 0.5 s, then a chunk |
-| STOPPED | POLICY_GONE | the policy's status does not come any more | it comes again, or a chunk after the stop |
+| STOPPED | POLICY_GONE | the policy's status no longer arrives | it arrives again, or a chunk after the stop |
 | STOPPED | OVERRUN | the control loop stalled | 0.5 s without a stall, then a chunk |
 | STOPPED | CLOCK_JUMP | ROS time jumped or went back | 0.5 s of steady time, fresh joints, then a chunk |
-| STOPPED | REVERSALS | motion turns round too often (if asked to) | another instruction, 0.5 s at rest, a chunk |
+| STOPPED | REVERSALS | motion reverses too often (if configured) | another instruction, 0.5 s at rest, a chunk |
 | STOPPED | RIVAL | other publisher on a command topic | it is gone, fresh joints, then a chunk |
-| STOPPED | UNCONFIRMED | one of these for 2 s, but REVERSALS (`Resumption`) | the instruction again, then a chunk |
+| STOPPED | UNCONFIRMED | one of these (not REVERSALS) for 2 s (`Resumption`) | the instruction again, then a chunk |
 | TAKEN_OVER | | a source commands in the policy's place (`Takeover`) | given back, then a chunk |
 | E_STOPPED | | topic or service, in any state | an explicit reset, then a chunk |
 
 Commands: none while INACTIVE; APPROACHING, EXECUTING and TAKEN_OVER follow their target within the limits; all others
-brake within the limits (STOPPED and E_STOPPED without that of jerk) and then repeat the last command, with two
-exceptions: after OVERRUN the robot has stood at the last command for a while, so it goes on from rest there; RIVAL
-falls silent once it has braked, and starts again as an activation does (`Executor`).
+brake within the limits (STOPPED and E_STOPPED ignore that of jerk) and then repeat the last command, with two
+exceptions: after OVERRUN the robot has stood at the last command for a while, so it continues from rest there; after
+RIVAL it stops publishing once it has braked, and starts again as an activation does (`Executor`).
 
-"Then a chunk" is one whose observation is younger than the recovery, so that nothing seen before a stop moves the
-robot after it. Several causes may hold at once; each needs its own recovery, the gravest is shown.
+"Then a chunk" means one whose observation is younger than the recovery, so that nothing observed before a stop moves
+the robot after it. Several causes may apply at once; each needs its own recovery, and the most serious one is shown.
 """
 
 from dataclasses import dataclass
@@ -83,11 +83,11 @@ class _Trip:
 
 
 class Supervisor:
-    """The causes that hold now, and the latch of the e-stop.
+    """The causes that apply now, and the latch of the e-stop.
 
     Attributes:
-        not_before_ns: chunks with an older observation are not followed; None when there was no stop yet.
-        e_stop_message: what triggered the e-stop; empty when it is not latched.
+        not_before_ns: chunks with an older observation are not followed; None if there was no stop yet.
+        e_stop_message: what triggered the e-stop; empty if it is not latched.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Supervisor:
         return bool(self.e_stop_message)
 
     def e_stop(self, message: str) -> None:
-        """Latch. The first message stays."""
+        """Latch. The first message is kept."""
         self.e_stop_message = self.e_stop_message or message or "e-stop"
 
     def reset_e_stop(self, now_ns: int) -> None:
@@ -115,17 +115,17 @@ class Supervisor:
         return cause in self._trips
 
     def message(self, cause: Cause) -> str:
-        """The words of a cause that holds."""
+        """The message of a cause that applies."""
         return self._trips[cause].message
 
     @property
     def stopped(self) -> bool:
-        """Nothing may be followed."""
+        """Whether the robot must not follow anything."""
         return self.e_stopped or bool(self._trips)
 
     @property
     def worst(self) -> tuple[Cause, str]:
-        """The gravest cause that holds and its words; NONE when there is none."""
+        """The most serious cause that applies, and its message; NONE if there is none."""
         for cause in GRAVEST_FIRST:
             if cause in self._trips:
                 return cause, self._trips[cause].message

@@ -20,8 +20,8 @@ class Outcome(IntEnum):
     INVALID_GOAL = 7
 
 
-SUCCEEDED, FAILED, ABORTED = 1, 2, 3  # what becomes of an episode; the constants of Outcome.msg
-VERDICTS = {  # of a run that had begun: what became of it, and who says so
+SUCCEEDED, FAILED, ABORTED = 1, 2, 3  # outcome of an episode; the constants of Outcome.msg
+VERDICTS = {  # of a run that had begun: its outcome, and who reported it
     Outcome.SUCCESS: (SUCCEEDED, "success_topic"),
     Outcome.TIME_LIMIT: (FAILED, "time_limit"),
     Outcome.CANCELED: (ABORTED, "client"),
@@ -31,19 +31,19 @@ VERDICTS = {  # of a run that had begun: what became of it, and who says so
     Outcome.STOPPED: (ABORTED, "watchdog"),
 }
 
-POLICY_IDLE, POLICY_FAILED = 2, 5  # PolicyStatus.IDLE and .FAILED: a policy in between serves
+POLICY_IDLE, POLICY_FAILED = 2, 5  # PolicyStatus.IDLE and .FAILED: the states in between are those of an active policy
 MOVING = (State.APPROACHING, State.EXECUTING, State.HOLDING, State.TAKEN_OVER)
 
 
 def problem(
     policy_state: int | None, executor_state: int | None, executor_message: str = ""
 ) -> tuple[Outcome, str] | None:
-    """Why no task can go on with the nodes in these states; None when it can.
+    """Why no task can continue with the nodes in these states; None if it can.
 
     Args:
-        policy_state: PolicyStatus.state, None when the node was not heard lately.
+        policy_state: PolicyStatus.state, None if the node was not heard lately.
         executor_state: ExecutorStatus.state, likewise.
-        executor_message: what the executor says about its state.
+        executor_message: the executor's message about its state.
     """
     if executor_state is None:
         return Outcome.NOT_ACTIVE, "executor_node was not heard for a while"
@@ -61,7 +61,7 @@ def problem(
 
 
 def goal_problem(instruction: str, time_limit: float) -> str:
-    """What is wrong with a goal; empty when nothing is. `time_limit`: s, 0 for none."""
+    """What is wrong with a goal; "" if nothing is. `time_limit`: s, 0 for none."""
     if not instruction.strip():
         return "instruction: empty, expected a sentence"
     if problem := instruction_problem(instruction):

@@ -9,21 +9,21 @@ import numpy as np
 from vla_ros.control.interpolation import hermite, linear, slopes
 from vla_ros.core.chunk import ActionChunk
 
-POSE_WIDTH = 12  # of a pose as chunks are blended: position and rotation matrix
-MAX_CHUNKS = 512  # bounds the cost of a tick whatever arrives
+POSE_WIDTH = 12  # of a pose in blended chunks: position and rotation matrix
+MAX_CHUNKS = 512  # bounds the cost of a tick
 MAX_ROWS = 50_000  # number of chunks x rows of the longest one: bounds the cost of adding one
-_SNAP = 1e-6  # steps: an instant this close to a row is that row, despite rounding of step_dt
+_SNAP = 1e-6  # steps: a time this close to a row counts as that row, because step_dt is rounded
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the live chunks say about one instant, oldest first.
+    """The predictions of the live chunks for one time, oldest first.
 
     Attributes:
-        position: (L, J) rad or m, NaN for the joints that a chunk does not contain; with a tool (L, J + 12), its pose
-            behind the joints: x, y, z in m and the rotation matrix row by row, averaged along straight lines.
-        velocity: (L, J) slope just before the instant, rad/s or m/s, NaN likewise.
-        nearest: (J,) nearest row of the newest chunk that contains the joint, NaN where none does.
+        position: (L, J) rad or m, NaN for the joints that a chunk does not contain; with a tool (L, J + 12), followed
+            by its pose: x, y, z in m and the rotation matrix row by row, interpolated linearly.
+        velocity: (L, J) slope just before that time, rad/s or m/s, NaN likewise.
+        nearest: (J,) nearest row of the newest chunk that contains the joint, NaN if none does.
         partial: whether there may be any NaN.
         newest: the newest of the chunks.
     """
@@ -43,7 +43,7 @@ class _Entry:
 
 
 class Timeline:
-    """The chunks that may still have something to say, ordered by the time of their observation.
+    """The chunks that are not over yet, ordered by the time of their observation.
 
     The rows of all chunks lie in one array, so that the cost of a tick hardly depends on their number.
     """
@@ -51,7 +51,7 @@ class Timeline:
     def __init__(
         self, names: Sequence[str], cubic: bool = False, max_age: float = np.inf, tool: int = 0
     ) -> None:
-        """`names`: J joints. A chunk older than `max_age` (s since its stamp) says nothing, whatever its horizon.
+        """`names`: J joints. A chunk older than `max_age` (s since its stamp) is not used, whatever its horizon.
 
         `tool`: columns of the pose that chunks may hold, as `ToolChunks.absolute` makes it; 0: of no tool.
         """
@@ -99,10 +99,10 @@ class Timeline:
             self._stack()
 
     def predictions(self, now_ns: int) -> Predictions | None:
-        """What the live chunks say about `now_ns`; None when there is none."""
+        """The predictions of the live chunks for `now_ns`; None if there are none."""
         if not self._entries:
             return None
-        s = (now_ns - self._stamps) * 1e-9 / self._dts  # (C,) in steps; stamps are int64, so nothing is lost
+        s = (now_ns - self._stamps) * 1e-9 / self._dts  # (C,) in steps; exact, since stamps are int64
         whole = np.rint(s)
         s = np.where(np.abs(s - whole) < _SNAP, whole, s)
         live = (s >= 0) & (s < self._horizons) & (s * self._dts <= self.max_age + _SNAP)
@@ -110,7 +110,7 @@ class Timeline:
         if not len(index):
             return None
         s, dt = s[index], self._dts[index][:, None]
-        # the segment that ends at or after the instant: its slope is the one just before it
+        # the segment that ends at or after the time: its slope is the one just before it
         k = np.maximum(np.ceil(s) - 1, 0).astype(int)
         f = (s - k)[:, None]
         first, second = self._rows[index, k], self._rows[index, k + 1]

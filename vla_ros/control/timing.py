@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 _RATE_WINDOW = 0.5  # s over which the rate is measured
-_UNSEEN_NS = 1_000_000  # but at most a quarter of a period: two clocks are not read at one moment
-_ROUNDING_NS = 1_000  # a simulator's rounding must not put a tick off to its next message
+_UNSEEN_NS = 1_000_000  # but at most a quarter of a period, because two clocks are not read at the same moment
+_ROUNDING_NS = 1_000  # a simulator's rounding must not delay a tick to its next message
 
 
 class Timing:
-    """Counts ticks and how they came.
+    """Counts ticks and measures their rate and lateness.
 
     Attributes:
         ticks: since the beginning.
@@ -41,20 +41,21 @@ class Timing:
 
 
 class SimulatedPeriods:
-    """The control periods of a clock that comes in messages, at any times: a grid from `start` on.
+    """The control periods of a clock that arrives in messages at any times: a grid from `start` on.
 
-    Between ticks lies one period in whole ns, whatever steps the clock makes: their instants are those of the grid that
-    the clock has reached. A clock that keeps to the grid but for rounding takes it along. Only a step beyond
-    `jump_limit` and two periods, or back, is a leap: a single tick at the message's own time, which begins a new grid.
+    Ticks are one period apart, in whole ns, whatever the steps of the clock are: they are the times of the grid that
+    the clock has reached. If a clock keeps to the grid except for rounding, the grid follows it. Only a step of more
+    than `jump_limit` and two periods, or a step back, is a jump: it gives a single tick at the message's own time,
+    which begins a new grid.
     """
 
     def __init__(self, rate: float, jump_limit: float) -> None:
         """`rate`: Hz. `jump_limit`: s."""
         self._period_ns = round(1e9 / rate)
         self._jump_ns = max(jump_limit * 1e9, 2.0 * self._period_ns)
-        self._at_ns = self._steady_ns = 0  # of the last tick
+        self._at_ns = self._steady_ns = 0  # time of the last tick
         self._anchor_ns = self._ticks = 0
-        self._kept = True  # so far the clock has kept to the grid, and its times are those that a simulator waits for
+        self._kept = True  # the clock has kept to the grid so far, and a simulator waits for commands with its times
 
     def start(self, now_ns: int) -> tuple[int, int]:
         """A new grid, after a pause; its first tick, as of `due`."""
@@ -62,7 +63,7 @@ class SimulatedPeriods:
         return self._begin(now_ns, now_ns - self._at_ns if paused else self._period_ns)
 
     def due(self, now_ns: int) -> Iterator[tuple[int, int]]:
-        """The ticks that a clock message makes due: instant, and time passed on the grids, which never leaps, ns."""
+        """The ticks that are due with a clock message: time, and steady time on the grids, ns."""
         if not self._at_ns or not 0 <= now_ns - self._at_ns <= self._jump_ns:
             yield self._begin(now_ns, self._period_ns)
             return
@@ -88,21 +89,21 @@ class SimulatedPeriods:
 
 
 class CommandTime:
-    """The time that commands are made for and stamped with.
+    """The times that commands are computed for and stamped with.
 
-    In real time it is the loop's steady time and an offset to ROS time, taken where the robot stands still: whatever is
-    done to the clock, commands of a motion are as far apart by their stamps as they are in truth. In simulated time it
+    In real time it is steady time plus an offset to ROS time, which is determined while the robot is at rest: even if
+    the clock is set, the stamps of a motion are as far apart as its commands. In simulated time it
     is ROS time itself.
 
     Attributes:
         stamp_ns: of this tick.
-        interval_ns: since the tick before; one period for the first one, and where simulated time leapt.
-        leap_ns: what ROS time gained since the tick before, beside what passed.
+        interval_ns: since the last tick; one period for the first one, and if simulated time jumped.
+        leap_ns: change of ROS time since the last tick, less the time that passed.
         away_ns: how far ROS time is ahead of the stamp.
     """
 
     def __init__(self, period_ns: int, tolerance_ns: int, simulated: bool) -> None:
-        """`tolerance_ns`: a leap that is larger is no part of the time that passed."""
+        """`tolerance_ns`: a larger jump does not count as time that passed."""
         self.period_ns, self.tolerance_ns, self.simulated = period_ns, tolerance_ns, simulated
         self.begin()
 
@@ -113,7 +114,8 @@ class CommandTime:
         self._offset_ns = 0
 
     def tick(self, now_ns: int, steady_ns: int, at_rest: bool) -> bool:
-        """Go on to the next tick. True if the stamp was corrected: it is not as far from the last one as the ticks."""
+        """Go to the next tick. True if the stamp was corrected, so that it is not as far from the last one as the
+        ticks."""
         if self._steady_ns is None:
             self._steady_ns, self._offset_ns, self.away_ns = steady_ns - self.period_ns, now_ns - steady_ns, 0
         passed = steady_ns - self._steady_ns

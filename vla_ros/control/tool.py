@@ -15,13 +15,13 @@ from vla_ros.control.tool_pose import PoseArm
 
 
 class ToolControl:
-    """Holds the parts and passes on to them.
+    """Combines the parts that handle a tool.
 
     Attributes:
-        chunks: how chunks are read, or in words why a chunk for a tool is none of this robot's.
-        width: columns of a pose behind the joints on the timeline; 0 without a tool.
-        reason: why the tool does not get to its target, in words; "" where it does.
-        near: there is no target of the tool, or it is as good as there.
+        chunks: reads the chunks, or says why this robot follows none for a tool.
+        width: columns of a pose after the joints on the timeline; 0 without a tool.
+        reason: why the tool does not reach its target, in words; "" if it does.
+        near: there is no target of the tool, or it has almost arrived.
     """
 
     def __init__(self, tool: ToolArm | PoseArm | str, settings: Settings) -> None:
@@ -43,32 +43,32 @@ class ToolControl:
 
     @property
     def adrift(self) -> np.ndarray:
-        """Columns of a tool that nothing brings back to its last command while it stands; none of other robots."""
+        """Columns of a tool that cannot return to its last command while it stands still; none for other robots."""
         adrift = self._follower is not None and self._follower.arm.adrift
         return self._follower.arm.columns if adrift else np.empty(0, dtype=int)
 
     @property
     def limited(self) -> np.ndarray:
-        """Columns of the joints that move the tool, where its last step was shortened; none otherwise."""
+        """Columns of the joints that move the tool, if its last step was shortened; else none."""
         return self._follower.arm.columns if self._follower and self._follower.limited else np.empty(0, dtype=int)
 
     def measured(self, joint_states: MeasuredJoints) -> None:
-        """There are new ones."""
+        """New measurements arrived."""
         if self._follower:
             self.chunks.joint_state(joint_states.stamps_ns, joint_states.position)
 
     def commanded(self, command: Command) -> None:
-        """There is a new one."""
+        """A command was made."""
         if self._follower:
             self.chunks.commanded(command.stamp_ns, command.position)
 
     def silent(self) -> None:
-        """There are no commands until the next one."""
+        """Commands pause."""
         if self._follower:
             self.chunks.silent()
 
     def clear(self) -> None:
-        """Neither what was measured nor what was commanded counts any more."""
+        """Forget measurements and commands."""
         if self._follower:
             self.chunks.clear()
 
@@ -79,9 +79,9 @@ class ToolControl:
             self._follower.rest()
 
     def of_one_space(self, live: Predictions) -> Predictions:
-        """Without what chunks say of the arm, by its joints or a pose, before a later one says it in the other way.
+        """Drop predictions of the arm, by joints or by a pose, that are older than one in the other form.
 
-        A chunk that does not speak of the arm, such as one of the gripper alone, changes nothing.
+        A chunk without the arm, such as one of the gripper only, changes nothing.
         """
         if not self._follower:
             return live
@@ -99,10 +99,10 @@ class ToolControl:
     def joints(
         self, position: np.ndarray, velocity: np.ndarray, limiter: Limiter, dt: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) each, from (J + width,) targets: with joints in place of the pose where there is one.
+        """(J,) each, from (J + width,) targets: the pose, if there is one, is converted to joints.
 
-        Says which columns of the limiter brake together: those of an arm that a pose moved last, also where a chunk
-        that does not speak of the arm takes over.
+        Sets which columns of the limiter brake together: those of an arm that was last moved by a pose, also when a
+        chunk without the arm follows.
         """
         joints = len(position) - self.width
         arm = self._follower.arm.columns if self._follower else np.empty(0, dtype=int)

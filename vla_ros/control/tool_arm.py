@@ -23,16 +23,16 @@ class ToolArm(Inverse):
         columns: (n,) int, which of the limits' J joints move the tool, from the base on.
         names: of these joints.
         lower, upper, fastest, acceleration: (n,) their limits, rad or m (per s, per s²).
-        instead: joints that the tool is commanded in place of; none, they are what is commanded.
-        together: columns that brake together (`Limiter.together`), so that the tool stays on its way.
+        instead: joints that the tool is commanded in place of: none here, since joints are commanded.
+        together: columns that brake together (`Limiter.together`), so that the tool stays on its path.
     """
 
     adrift = False  # see `PoseArm`
 
     def __init__(self, tool: Tool, source: str | Path, limits: Limits) -> None:
-        """`source`: a URDF file, or the text itself. Raises InputError where they do not fit, or without pinocchio."""
+        """`source`: a URDF file, or the text itself. Raises InputError if they do not fit, or without pinocchio."""
         try:
-            import pinocchio  # here: robots that take no end-effector actions do without it
+            import pinocchio  # imported here: robots without end-effector actions do not need it
         except ImportError as error:
             raise InputError(f"tool: {what_to_install(error) or error}") from None
         tree = Kinematics(source)
@@ -87,7 +87,7 @@ class ToolArm(Inverse):
 
 
 def joints_between(tree: Kinematics, tool: Tool) -> list[TreeJoint]:
-    """The joints from `frame` to `link`. Raises InputError where there is no such way."""
+    """The joints from `frame` to `link`. Raises InputError if there is no such chain."""
     above = {joint.child: joint for joint in tree.joints}
     for name in (tool.link, tool.frame):
         if name not in above and name != tree.root:
@@ -110,9 +110,9 @@ def _between(tree: Kinematics, tool: Tool, limits: Limits) -> tuple[str, ...]:
         if joint.mimic is not None or joint.name not in limits.names:
             raise InputError(f"tool: the URDF's joint {shown(joint.name)} moves it and is "
                              f"{'a mimic joint' if joint.mimic else 'not in the robot file'}, expected joints of the "
-                             f"robot file alone: {list(limits.names)}")
+                             f"robot file only: {list(limits.names)}")
         if limits.discrete[limits.names.index(joint.name)]:
-            raise InputError(f"tool: joint {joint.name} moves it and is discrete, expected one that glides")
+            raise InputError(f"tool: joint {joint.name} moves it and is discrete, expected one that moves smoothly")
     if not moving:
         raise InputError(f"tool: no joint moves link {shown(tool.link)} in {shown(tool.frame)}, expected at least one")
     return tuple(joint.name for joint in moving)

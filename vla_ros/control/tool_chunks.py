@@ -1,4 +1,4 @@
-"""End-effector parts of chunks: whether they are for this tool, and as which poses they are followed."""
+"""End-effector parts of chunks: check that they are for this tool, and convert them to poses."""
 
 from dataclasses import replace
 
@@ -12,54 +12,56 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.rotations import SIZES
 from vla_ros.core.tool import POSITION, places, pose_names, rotation_form
 
-_PROPER = 1e-3  # what a rotation matrix may be off by
+_PROPER = 1e-3  # tolerance of a rotation matrix
 
 
 class UnobservedError(InputError):
-    """Nothing was commanded or measured around the instant from where differences count."""
+    """There was no command or measurement around the time from which differences count."""
 
 
 class TooFarError(InputError):
-    """Differences add up to a position that is no finite number."""
+    """Differences add up to a position that is not finite."""
 
 
 class ToolChunks:
-    """Remembers commands and measurements of the joints, because differences count from where the tool was.
+    """Remembers commands and measurements of the joints, because differences are relative to where the tool was.
 
-    A difference is that of a row to the row before it, the first row's to the pose that was commanded for the chunk's
-    stamp, and each takes a step: after row k the tool is there at `stamp + (k + 1) * step_dt`. So the command for the
-    stamp of the next chunk holds as many differences as steps have passed, and none is followed twice. Rows are the
-    same poses whenever the chunk arrives: a late one is not moved along with the arm. Measured positions count only
-    where there was no command: an arm that sags under its load would be commanded a little lower with each chunk.
+    A difference is relative to the row before it, the first one to the pose that was commanded for the chunk's stamp,
+    and each takes one step: the tool is at row k at `stamp + (k + 1) * step_dt`. So the command for the stamp of the
+    next chunk contains as many differences as steps have passed, and none is followed twice. The poses do not depend on
+    when the chunk arrives. Measured positions are used only if there was no command, because an arm that sags under its
+    load would be commanded a little lower with each chunk.
     """
 
     def __init__(self, arm: ToolArm | PoseArm, timeout: float, keep: float, future_tolerance: float) -> None:
-        """`timeout`: s from a measurement within which it counts; `keep`: s that commands and measurements are
-        remembered; `future_tolerance`: s that joint states may come late by, after which time was set back."""
+        """`timeout`: s from a time within which a measurement is used for it; `keep`: s for which commands and
+        measurements are kept; `future_tolerance`: s by which joint states may be late (later ones mean that time was
+        set back)."""
         self.arm, self._timeout, self._late_ns = arm, timeout, round(future_tolerance * 1e9)
         self._measured, self._commands = Recent(keep), Recent(keep)
 
     def clear(self) -> None:
-        """Neither what was measured nor what was commanded counts any more."""
+        """Forget measurements and commands."""
         self._measured.clear()
         self._commands.clear()
 
     def silent(self) -> None:
-        """There are no commands until the next one: what was commanded before counts no more."""
+        """Commands pause: forget the earlier ones."""
         self._commands.clear()
 
     def commanded(self, stamp_ns: int, position: np.ndarray) -> None:
-        """(J,) the command for that instant, rad or m."""
+        """(J,) the command for that time, rad or m."""
         self._commands.add(stamp_ns, position, 0)
 
     def joint_state(self, stamps_ns: np.ndarray, position: np.ndarray) -> None:
-        """(J,) newest positions, rad or m, and their stamps: together they are as old as the arm's oldest."""
+        """(J,) newest positions, rad or m, and their stamps; their common stamp is that of the arm's oldest joint."""
         if np.isfinite(position[self.arm.columns]).all():
             self._measured.add(int(stamps_ns[self.arm.columns].min()), position, self._late_ns)
 
     def start(self, stamp_ns: int) -> np.ndarray:
-        """(J,) from where differences count that are stamped so, rad or m: the command for then, between two along a
-        line; the last one holds until the next. Where there was none, the measured position. Raises UnobservedError.
+        """(J,) the joints from which differences with that stamp count, rad or m: the command for that time,
+        interpolated; the last command holds until the next. If there was none, the measured position. Raises
+        UnobservedError.
         """
         before, after = self._commands.around(stamp_ns)
         if before:
@@ -70,7 +72,7 @@ class ToolChunks:
         return measured
 
     def problem(self, part: Part) -> str:
-        """Why such a part is not for this tool, in words; "" where it is. Numbers are not looked at."""
+        """Why such a part is not for this tool, in words; "" if it is. The values are not checked."""
         tool = self.arm.tool
         if part.group not in ("", tool.link):
             return f"{part.space.name} of {part.group!r}, expected the robot's tool: '' or {tool.link!r}"
@@ -84,10 +86,10 @@ class ToolChunks:
 
     def absolute(self, chunk: ActionChunk, part: Part) -> ActionChunk:
         """The chunk with the part as poses in the tool's frame: columns x, y, z and the rotation matrix. Differences
-        become one row more, because the first pose is the one from where they count.
+        get one more row, because the first pose is the one from which they count.
 
-        Raises InputError for numbers that are no rotation, UnobservedError for differences from where nothing was
-        commanded or measured, TooFarError for those that add up to no finite position.
+        Raises InputError for values that are not a rotation, UnobservedError if there was neither a command nor a
+        measurement for the stamp, TooFarError for differences that add up to a position that is not finite.
         """
         place, rotation = places(part)
         off = np.abs(rotation @ rotation.swapaxes(-1, -2) - np.eye(3)).max(axis=(1, 2))
@@ -99,7 +101,8 @@ class ToolChunks:
             start = self.arm.pose(self.start(chunk.stamp_ns))
             place, rotation = add_up(place, rotation, part.frame == self.arm.tool.link, start)
             if not (finite := np.isfinite(place).all(axis=1)).all():
-                raise TooFarError(f"tool, row {int(np.argmin(finite)) - 1}: differences add up to no finite position")
+                row = int(np.argmin(finite)) - 1
+                raise TooFarError(f"tool, row {row}: differences add up to a position that is not finite")
         data = np.concatenate([place, rotation.reshape(-1, 9)], axis=1)
         names, frame = pose_names("matrix"), self.arm.tool.frame
         pose = Part(names, data, Space.END_EFFECTOR_POSE, self.arm.tool.link, frame)

@@ -1,9 +1,10 @@
-"""The way out of a singularity in whose direction the tool is wanted: a stretched arm that is asked straight inwards.
+"""The way out of a singularity in the direction of the target: for example a stretched arm that should move straight
+inwards.
 
-There no joint moves the tool along the wished direction u at first, and a damped inverse stands still. At second order
-it moves by 1/2 e' H e for joints that go by e, H being the derivative of J' u: of the directions that leave the tool
-where it is otherwise, the one of the greatest eigenvalue is taken, if that is positive. For a target beyond the reach
-none is, so the arm rests as before.
+There no joint moves the tool along the wished direction u at first order, and a damped inverse does not move. At second
+order the tool moves by 1/2 e' H e if the joints move by e, where H is the derivative of J' u: among the directions that
+do not move the tool otherwise, the one with the greatest eigenvalue is taken if that is positive. For a target out of
+reach none is positive, so the arm stays at rest.
 """
 
 import numpy as np
@@ -11,22 +12,22 @@ import numpy as np
 from vla_ros.control.tool_arm import ToolArm
 from vla_ros.control.tool_pose import PoseArm
 
-_SINGULAR = 0.015  # singular values below this share of the arm's length move the tool as good as not
-_CURVED = 0.01  # eigenvalues below this share of the length are none
+_SINGULAR = 0.015  # singular values below this fraction of the arm's length hardly move the tool
+_CURVED = 0.01  # eigenvalues below this fraction of the length count as zero
 _STEP = 1e-4  # rad or m, of the derivative
-_LEANS = 1e-3  # share of the length: a slope in joint space that says which way the arm is bent already
+_LEANS = 1e-3  # fraction of the length: a larger slope in joint space shows to which side the arm is already bent
 
 
 def way_out(
     arm: ToolArm | PoseArm, position: np.ndarray, jacobian: np.ndarray, left: np.ndarray,
     room: tuple[np.ndarray, np.ndarray],
 ) -> np.ndarray:
-    """(n,) of length 1, how the joints go for the tool to come nearer; zeros where there is no way out.
+    """(n,) of length 1, direction of the joints that brings the tool nearer; zeros if there is none.
 
     Args:
         position: (J,) the last command.
         jacobian: (6, n) there.
-        left: (3,) m that the tool should go.
+        left: (3,) m, remaining displacement of the tool.
         room: (n,) down and up to each joint's limit.
     """
     none, towards = np.zeros(jacobian.shape[1]), left / np.linalg.norm(left)

@@ -1,4 +1,4 @@
-"""From a moving pose of the tool to targets of the joints, one control period at a time."""
+"""Convert a moving pose of the tool to joint targets, one control period at a time."""
 
 import numpy as np
 
@@ -8,29 +8,29 @@ from vla_ros.control.tool_escape import way_out
 from vla_ros.control.tool_pose import PoseArm
 from vla_ros.core.tool import POSITION
 
-_TOLERANCE = 0.005  # m from the target that are no reason to say anything
+_TOLERANCE = 0.005  # m from the target that are not worth a message
 _TURNED = 0.05  # rad of the same
-_ABLE = 0.1  # share of the way left that the arm can go, below which it does not get nearer
-_OUT = 0.04  # rad or m, the way out of a singularity that is begun at once
-_SLACK = 0.5  # of an acceleration limit, for braking at the end of the way; the rest is for its bends
-_QUICKEST = 15.0  # 1/s of the way left: what is straight for the joints is a curve for the tool
-_PATIENCE = np.array([0.3, 0.3, 1.0])  # s before a target outside the box, a position, a rotation are spoken of
-_ALL = 6  # joints from which on every rotation can be asked for
+_ABLE = 0.1  # fraction of the remaining way that the arm can do, below which it does not get nearer
+_OUT = 0.04  # rad or m, first step out of a singularity
+_SLACK = 0.5  # fraction of an acceleration limit for braking at the end; the rest is for the curvature of the path
+_QUICKEST = 15.0  # 1/s of the remaining way: a straight line of the joints is a curve of the tool
+_PATIENCE = np.array([0.3, 0.3, 1.0])  # s before a target outside the box, a position and a rotation are reported
+_ALL = 6  # joints from which on the arm can reach every rotation
 _STUCK = "does not get nearer at present (joint limit, singularity or out of reach)"
 _ROUNDING = 1e-9  # share of a speed
 
 
 class ToolFollower:
-    """Goes from the last command towards a pose, within the tool's limits; keeps no course of its own.
+    """Moves from the last command towards a pose, within the tool's limits; it has no state of its own path.
 
-    So what the limiter, a stop or the e-stop did to the commands is always where it goes on from. The way that is left
-    is gone by all joints together, as fast as the tool and each of them may go and still come to rest at its end. A
-    pose that the arm does not reach is approached as near as it goes, where the arm stands.
+    So it always continues from what the limiter, a stop or the e-stop did to the commands. All joints cover the
+    remaining way together, as fast as the tool and each of them may move and still come to rest at its end. If the arm
+    cannot reach a pose, it moves as close to it as it can and stays there.
 
     Attributes:
-        reason: why the tool does not get to its target, in words; "" where it does.
-        limited: the last step was shortened: by the box, by a speed or acceleration of the tool or of its joints, or by
-            the way that braking takes.
+        reason: why the tool does not reach its target, in words; "" if it does.
+        limited: the last step was shortened by the box, by a speed or acceleration limit of the tool or of its joints,
+            or by the braking distance.
         near: the position is no further from the target than the tool travels in a control period.
     """
 
@@ -52,7 +52,7 @@ class ToolFollower:
             pose, slope: (12,) the target then, an average of poses, and its velocity.
             position, velocity: (J,) the last command and its velocity.
 
-        A target that is no finite number gives none either: the joints hold.
+        If a target is not finite, the joints hold.
         """
         arm, tool = self.arm, self.arm.tool
         if not np.isfinite([pose, slope]).all():
@@ -80,7 +80,7 @@ class ToolFollower:
         shares += [self._share(jacobian @ change, dt), _share(change, arm.acceleration * dt)]
         change *= shares[-2]
         found = before + np.clip(change, -arm.acceleration * dt, arm.acceleration * dt)
-        if self._share(jacobian @ found) < 1.0:  # joints that change as fast as they can, each, mix their speeds
+        if self._share(jacobian @ found) < 1.0:  # joints at their own limits bend the path
             whole = before + change * _share(change, arm.acceleration * dt)
             found = max(found, whole, key=lambda speeds: self._share(jacobian @ speeds))
         found = self._slowed(found, before, jacobian, room, dt)
@@ -91,7 +91,7 @@ class ToolFollower:
     def _way(
         self, position: np.ndarray, jacobian: np.ndarray, left: np.ndarray, room: tuple[np.ndarray, np.ndarray]
     ) -> np.ndarray:
-        """(n,) of the joints; where that does not bring the tool nearer, a small one out of the singularity besides."""
+        """(n,) way of the joints; if it does not bring the tool nearer, plus a small step out of the singularity."""
         way, distance = self.arm.way(jacobian, left, *room), float(np.linalg.norm(left[:3]))
         if distance <= _TOLERANCE:
             return way
@@ -104,9 +104,9 @@ class ToolFollower:
         self, found: np.ndarray, before: np.ndarray, jacobian: np.ndarray, room: tuple[np.ndarray, np.ndarray],
         dt: float,
     ) -> np.ndarray:
-        """(n,) speeds of which those of joints that come to their limits are what still stops there, as the limiter
-        sees to it, and all of which are less where the tool would become too fast by that: its speed counts for more
-        than its acceleration."""
+        """(n,) speeds: joints close to their limits are slowed so that they can still stop, as the limiter would do,
+        and all are reduced if the tool would become too fast by that; its speed takes precedence over its
+        acceleration."""
         able = self.arm.acceleration
         low, high = (stoppable_speed(most, able, dt) for most in (-room[0], room[1]))
         found = np.clip(found, -low, high)
@@ -116,8 +116,8 @@ class ToolFollower:
         return np.clip(before + np.clip(share * found - before, -able * dt, able * dt), -low, high)
 
     def _pace(self, way: np.ndarray, gone: np.ndarray, dt: float) -> float:
-        """1/s: the greatest share of the `way` (n,) of the joints, `gone` (6,) of the tool, to go from which all of
-        them can still stop at its end."""
+        """1/s: the largest rate at which the `way` (n,) of the joints, `gone` (6,) of the tool, may be covered so that
+        all can still stop at its end."""
         tool = self.arm.tool
         rooms = np.concatenate([[np.linalg.norm(gone[:3]), np.linalg.norm(gone[3:])], np.abs(way)])
         rooms = np.maximum(rooms, 1e-12)
@@ -125,15 +125,16 @@ class ToolFollower:
         return min(_QUICKEST, float((stoppable_speed(rooms, _SLACK * able, dt, dt) / rooms).min()))
 
     def _share(self, twist: np.ndarray, dt: float = 0.0) -> float:
-        """At most 1: what of a (6,) twist is within the tool's speeds; with `dt` s, of a change of it then."""
+        """Fraction, at most 1, of a (6,) twist that is within the tool's speeds; with `dt` s, of a change of the twist
+        within its accelerations."""
         tool = self.arm.tool
         most = np.array([tool.velocity, tool.rotation_velocity]) if not dt else (
             np.array([tool.acceleration, tool.rotation_acceleration]) * dt)
         return _share(np.array([np.linalg.norm(twist[:3]), np.linalg.norm(twist[3:])]), most)
 
     def _judge(self, target: np.ndarray, left: np.ndarray, gone: np.ndarray, dt: float) -> None:
-        """Whether the `target` (3,) m is in the box, and whether what the arm can do, `gone` (6,), comes near to the
-        way that is `left` (6,)."""
+        """Set `reason`: is the `target` (3,) m in the box, and does the displacement that the arm can do, `gone` (6,),
+        come close to what is `left` (6,)?"""
         tool, distance, turned = self.arm.tool, float(np.linalg.norm(left[:3])), float(np.linalg.norm(left[3:]))
         over = np.maximum(target - tool.upper, tool.lower - target)
         self.near = distance <= tool.velocity * dt
@@ -159,14 +160,15 @@ class ToolFollower:
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
     """The rotation nearest to an average of rotations, (3, 3): their mean on the sphere of rotations for the chordal
-    distance (Moakher 2002, "Means and averaging in the group of rotations"); between two, it lies on the shortest way.
+    distance (Moakher 2002, "Means and averaging in the group of rotations"); the mean of two lies on the shortest path
+    between them.
     """
     u, _, v = np.linalg.svd(matrix)
     return u @ np.diag([1.0, 1.0, np.linalg.det(u @ v)]) @ v
 
 
 def _share(values: np.ndarray, most: np.ndarray) -> float:
-    """At most 1: by what all values are to be shortened for each to be within its `most`."""
+    """Factor, at most 1, that brings all values within their `most`."""
     return min(1.0, float((most / np.maximum(np.abs(values), 1e-12)).min()))
 
 

@@ -1,9 +1,10 @@
-"""How the joints move for the tool to move: damped inverses, the position first.
+"""Inverse kinematics of the tool: damped inverses, position before rotation.
 
-The way from a wished twist to joint velocities is that of task priority with damped inverses: the position first, the
-rotation with what freedom that leaves, and the rest of the freedom rests, so that the posture stays near the present
-one (Siciliano and Slotine 1991, "A general framework for managing multiple tasks in highly redundant robotic
-systems"). An arm of fewer than six joints meets every position that it can reach, and of the rotation what is left.
+A wished twist is converted to joint velocities by task priority with damped inverses: the position first, the rotation
+with the remaining degrees of freedom, and any others do not move, so that the posture stays near the present one
+(Siciliano and Slotine 1991, "A general framework for managing multiple tasks in highly redundant robotic
+systems"). An arm with fewer than six joints reaches every position within its range, and the rotation as far as
+possible.
 
 An inverse is damped where a singular value s falls below e: s / e² in place of 1 / s (numerical filtering,
 Maciejewski and Klein 1988, "Numerical filtering for the operation of robotic manipulators through kinematically
@@ -16,24 +17,24 @@ import numpy as np
 _NEAR_POSITION = 0.05  # singular values below this share of the arm's length are damped, m/rad
 _NEAR_ROTATION = 0.1  # and of the rotation below this
 _FREE = 0.01  # singular values of the position below this share of the length are left to the rotation
-_MISSED = 1e-3  # m and rad that the arm may miss without being damped for it
+_MISSED = 1e-3  # m and rad, error without additional damping
 
 
 class Inverse:
     """Of an arm with n joints and a Jacobian (6, n).
 
     Attributes:
-        length: m, of the arm: what its singular values are compared with.
+        length: m, of the arm; its singular values are compared with it.
     """
 
     length: float
 
     def way(self, jacobian: np.ndarray, left: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """(n,) how far the joints go for a (6,) displacement of the tool, m and rad.
+        """(n,) displacement of the joints for a (6,) displacement of the tool, m and rad.
 
-        What the arm cannot do of it bends the way it can go, the more the less singular values hold against it: they
-        are damped by as much (after Sugihara 2011, "Solvability-unconcerned inverse kinematics by the
-        Levenberg-Marquardt method"). Otherwise an arm before a target out of its reach would swing to and fro.
+        The part of it that the arm cannot do would distort the part that it can, the more so near a singularity, so the
+        inverse is damped in proportion (after Sugihara 2011, "Solvability-unconcerned inverse kinematics by the
+        Levenberg-Marquardt method"). Otherwise an arm would swing back and forth before a target out of reach.
         """
         found = self.resolve(jacobian, left, low, high)
         missed = left - jacobian @ found
@@ -46,7 +47,7 @@ class Inverse:
         self, jacobian: np.ndarray, twist: np.ndarray, low: np.ndarray, high: np.ndarray,
         more: tuple[float, float] = (0.0, 0.0),
     ) -> np.ndarray:
-        """(n,) what the joints contribute to a (6,) twist, or displacement, of the tool.
+        """(n,) velocities, or displacements, of the joints for a (6,) twist, or displacement, of the tool.
 
         A joint that would leave `low` to `high` (n,) stops there, and the others make up for it where they can.
         `more`: damping to add for position and rotation, squares of singular values.
@@ -73,8 +74,8 @@ def _prioritised(jacobian: np.ndarray, twist: np.ndarray, free: float, least: fl
 
 
 def _damped(matrix: np.ndarray, least: float, free: float) -> tuple[np.ndarray, np.ndarray]:
-    """The damped inverse (m, 3) of (3, m), and the projector (m, m) onto what it leaves free: directions whose
-    singular values are below `free`, the more the further below."""
+    """The damped inverse (m, 3) of (3, m), and the projector (m, m) onto what it leaves free: directions whose singular
+    values are below `free`, weighted by how far below."""
     u, s, v = np.linalg.svd(matrix, full_matrices=False)
     gain, taken = s / np.maximum(s * s, least * least), np.minimum(s / free, 1.0) ** 2
     return v.T @ (gain[:, None] * u.T), np.eye(matrix.shape[1]) - v.T @ (taken[:, None] * v)

@@ -1,11 +1,11 @@
-"""An arm whose controller takes poses of the tool: six columns stand in the place of its joints.
+"""An arm whose controller takes poses of the tool: six columns take the place of its joints.
 
-They are x, y, z, and the rotation vector r from how the tool was turned when it was first measured, R = exp(r) R0. So
-timeline, blending, limiter, watchdogs and e-stop are those of joints, with the tool's limits for the limits.
+They are x, y, z, and the rotation vector r relative to the first measured rotation R0: R = exp(r) R0. So timeline,
+blending, limiter, watchdogs and e-stop work as for joints, with the tool's limits.
 
 The tool turns with J r', J the left Jacobian of the rotations (Solà, Deray and Atchuthan 2018, "A micro Lie theory for
 state estimation in robotics", eq. 145). Its singular values are 1 and sin(a / 2) / (a / 2) for an angle a = |r|, so
-the tool never turns faster than r changes. They come to 0 at a = 2 pi: the limits of r keep the angle below that.
+the tool never turns faster than r changes. They become 0 at a = 2 pi: the limits of r keep the angle below that.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ FURTHEST = 3.5  # rad about each axis, 2 pi in length are the end of the columns
 
 
 class PoseArm(Inverse):
-    """As `ToolArm` is for joints: where the tool is for values of the columns, and how they move it."""
+    """As `ToolArm`, for these columns: the tool's pose for their values, and its Jacobian."""
 
     length = 1.0
 
     def __init__(self, tool: Tool, limits: Limits, instead: tuple[str, ...], adrift: bool = False) -> None:
         """`limits`: as `tool_limits` gives them. `instead`: the joints that the tool is commanded in place of.
-        `adrift`: nothing brings a tool that stands to where it was commanded, as with twists, which are zero then."""
+        `adrift`: a tool that stands still does not return to its command, as with twists, which are then zero."""
         self.adrift = adrift
         self.tool, self.names, self.instead = tool, TOOL_COLUMNS, instead
         self.columns = np.array([limits.names.index(name) for name in self.names])
@@ -39,8 +39,8 @@ class PoseArm(Inverse):
         self._start: np.ndarray | None = None  # R0
 
     def values(self, place: np.ndarray, rotation: np.ndarray, near: np.ndarray) -> np.ndarray:
-        """(6,) of the columns for a place (3,) m and a rotation (3, 3): of those of the rotation the ones next to
-        `near` (6,), NaN where it is not known. The first rotation is where the columns count from."""
+        """(6,) values of the columns for a position (3,) m and a rotation (3, 3); the rotation vector is the one
+        nearest to `near` (6,), NaN if not known. The first rotation becomes R0."""
         if self._start is None:
             self._start = rotation.copy()
         turned = from_matrix(rotation @ self._start.T, "vector")
@@ -68,10 +68,10 @@ class PoseArm(Inverse):
 
 
 def _left_jacobian(turned: np.ndarray) -> np.ndarray:
-    """(3, 3) of a rotation vector (3,): what it changes by, as a rotation about the axes of the frame."""
+    """(3, 3) left Jacobian of a rotation vector (3,): from its derivative to the angular velocity in the frame."""
     x, y, z = turned
     cross, angle = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]]), float(np.linalg.norm(turned))
-    if angle < 1e-4:  # its series; what is left out is below rounding
+    if angle < 1e-4:  # its series; the remainder is below rounding
         return np.eye(3) + cross / 2 + cross @ cross / 6
     return np.eye(3) + (1 - np.cos(angle)) / angle**2 * cross + (angle - np.sin(angle)) / angle**3 * cross @ cross
 

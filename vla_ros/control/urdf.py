@@ -14,7 +14,7 @@ MOST_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class UrdfLimit:
-    """Limits of one joint in `unit` (rad or m) and per s; infinite where the URDF says nothing."""
+    """Limits of one joint in `unit` (rad or m) and per s; infinite if the URDF has none."""
 
     lower: float = -math.inf
     upper: float = math.inf
@@ -24,13 +24,13 @@ class UrdfLimit:
 
 
 def load_urdf(source: str | Path, names: Collection[str] | None = None) -> dict[str, UrdfLimit]:
-    """Joint name -> limits, of a URDF file or of the text itself (it then contains a `<robot` tag).
+    """Joint name -> limits, from a URDF file or the text itself (which contains a `<robot` tag).
 
     `<limit>` and the narrower `<safety_controller>` soft limits are honoured; a continuous joint has no
     position limits; fixed joints are left out. Raises InputError.
 
     Args:
-        names: joints whose limits count; None for all. Of the others (passive, another arm's) nothing is read or asked.
+        names: joints whose limits are read; None for all. The others (passive, of another arm) are ignored.
     """
     root, where = parse_urdf(source)
     limits = {}
@@ -70,7 +70,7 @@ def parse_urdf(source: str | Path) -> tuple[ElementTree.Element, str]:
 
 
 def _mimic(joint: ElementTree.Element, where: str, bounded: bool) -> UrdfLimit:
-    """The limits of a joint that follows another one count where it has them."""
+    """The limits of a joint that follows another one are used if it has any."""
     try:
         return _joint(joint, where, bounded)
     except InputError:

@@ -1,4 +1,4 @@
-"""The watchdogs: which faults stop the robot, and when each is over."""
+"""The watchdogs: faults that stop the robot, and when each of them ends."""
 
 from collections.abc import Callable
 
@@ -10,6 +10,7 @@ from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
 from vla_ros.control.settings import Settings
+from vla_ros.control.stall import Stall
 from vla_ros.control.supervisor import SETTLE_NS, Cause, Supervisor
 from vla_ros.control.timing import CommandTime
 
@@ -20,7 +21,7 @@ class Watchdogs:
     `now_ns` is ROS time.
 
     Attributes:
-        following: whether the robot goes where it is commanded.
+        following: checks that the robot follows its commands.
     """
 
     def __init__(
@@ -31,33 +32,38 @@ class Watchdogs:
         joint_states: JointStates,
         forget_chunks: Callable[[], None],
     ) -> None:
-        """`forget_chunks` is called where what was seen before must not be followed any more."""
+        """`forget_chunks` is called when earlier observations must no longer be followed."""
         self._limits, self._settings = limits, settings
         self._supervisor, self._joint_states = supervisor, joint_states
         self._forget_chunks = forget_chunks
         self._pace = np.maximum(limits.velocity, limits.speed)
-        self.following = Following(limits)
+        self.following, self._stall = Following(limits), Stall(limits)
+
+    def begin(self) -> None:
+        """Nothing of the robot's motion has been seen yet."""
+        self.following.clear()
+        self._stall.clear()
 
     def trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
-        """`again`: also where it was tripped before, so that its recovery starts again."""
+        """`again`: also if it was tripped before, so that its recovery starts again."""
         if self._supervisor.trip(cause, message, now_ns) or again:
             self._supervisor.not_before_ns = now_ns
             self._forget_chunks()
 
     def recovered(self, cause: Cause, now_ns: int, settle_ns: int = 0) -> None:
-        """The fault is absent now; its trip ends after `settle_ns` of that."""
+        """The fault is absent now; its trip ends after `settle_ns` without it."""
         if self._supervisor.recovered(cause, now_ns, settle_ns):
             self._forget_chunks()
 
     def stale(self, now_ns: int) -> str:
-        """The joints without a fresh position in words; empty when all are fresh."""
+        """The joints without a fresh position, in words; "" if all are fresh."""
         return self._joint_states.stale(now_ns, self._settings.joint_state_timeout)
 
     def clock(self, time: CommandTime, now_ns: int) -> bool:
-        """ROS time was set. True where it leapt since the tick before."""
+        """Check whether ROS time was set. True if it jumped since the last tick."""
         passed, limit = time.interval_ns * 1e-9, time.tolerance_ns * 1e-9
         if abs(time.leap_ns) >= time.tolerance_ns:
-            text = f"ROS time went {passed + time.leap_ns * 1e-9:+.3f} s in {passed:.3f} s, limit {limit:.3f} s"
+            text = f"ROS time changed by {passed + time.leap_ns * 1e-9:+.3f} s in {passed:.3f} s, limit {limit:.3f} s"
             self.trip(Cause.CLOCK_JUMP, text, now_ns, again=True)
             return True
         if abs(time.away_ns) >= time.tolerance_ns:  # until the robot has braked
@@ -69,7 +75,7 @@ class Watchdogs:
         return False
 
     def stall(self, time: CommandTime, now_ns: int) -> bool:
-        """True where the control loop did not tick for longer than it may."""
+        """True if the control loop was stalled for longer than allowed."""
         stall, limit = (time.interval_ns - time.period_ns) * 1e-9, self._settings.overrun_limit
         if stall > limit:
             text = f"the control loop stalled for {stall:.3f} s, limit {limit} s"
@@ -79,26 +85,28 @@ class Watchdogs:
         return False
 
     def place(self, now_ns: int) -> None:
-        """A robot that stopped does not go on from where it could not be activated."""
+        """A robot that is stopped does not continue from a position where it could not be activated."""
         if self._supervisor.stopped and not self.stale(now_ns):
             outside = self._limits.outside(self._joint_states.position, self._settings.start_tolerance)
             if outside:
                 self.trip(Cause.FOLLOWING_ERROR, outside, now_ns, again=True)
 
     def joints(self, command: np.ndarray, now_ns: int, steady_ns: int) -> None:
-        """Whether all are measured, near the last `command` (J,), and go where it goes."""
+        """Check that all joints are measured, near the last `command` (J,), and follow it."""
         stale = self.stale(now_ns)
         if stale:
             self.trip(Cause.STALE_JOINT_STATES, stale, now_ns)
             self.following.clear()
-            return  # an error against an old measurement says nothing
+            return  # an error against an old measurement means nothing
         self.recovered(Cause.STALE_JOINT_STATES, now_ns)
         measured, supervisor = self._joint_states.position, self._supervisor
         if supervisor.tripped(Cause.RIVAL):
-            self.following.clear()  # the robot goes where another one commands
+            self.following.clear()  # another node moves the robot
         else:
             self.following.tick(steady_ns, command, measured)
-        away = self.apart(command, measured) or (self.following.fault if self._settings.following_limit > 0 else "")
+            self._stall.tick(steady_ns, command, measured)
+        faults = self.following.fault or self._stall.fault
+        away = self.apart(command, measured) or (faults if self._settings.following_limit > 0 else "")
         if away:
             self.trip(Cause.FOLLOWING_ERROR, away, now_ns)
         elif not self.apart(command, measured, 0.5):
@@ -107,7 +115,7 @@ class Watchdogs:
             self.trip(Cause.FOLLOWING_ERROR, supervisor.message(Cause.FOLLOWING_ERROR), now_ns)
 
     def apart(self, command: np.ndarray, measured: np.ndarray, share: float = 1.0) -> str:
-        """In words the joint whose command and measurement (J,) are apart by more than `share` of its limit, or ""."""
+        """The joint whose command and measurement (J,) differ by more than `share` of its limit, in words, or ""."""
         limits, most, behind = self._limits, self._settings.following_limit, self.behind(command, measured)
         if most <= 0 or (behind <= share * most).all():
             return ""
@@ -118,13 +126,13 @@ class Watchdogs:
         )
 
     def behind(self, command: np.ndarray, measured: np.ndarray) -> np.ndarray:
-        """(J,) s that each joint takes from where it is `measured` (J,) to `command` (J,) at its velocity limit; of the
-        velocities of a base at its acceleration, or the share of the highest speed, whichever is less."""
+        """(J,) s that each joint needs from `measured` (J,) to `command` (J,) at its velocity limit; for velocities of
+        a base, at its acceleration, or the fraction of its highest speed, whichever is less."""
         away = np.abs(command - measured) / self._pace
-        return np.where(self._limits.discrete, 0.0, away)  # a gripper around an object never arrives
+        return np.where(self._limits.discrete, 0.0, away)  # a gripper that holds an object never arrives
 
     def policy(self, monitor: Monitor, limiter: Limiter, following: bool, now_ns: int) -> None:
-        """Whether the motion that `monitor` saw is one of a policy that knows what it does; `following` it still."""
+        """Check that the motion seen by `monitor` does not reverse too often; `following`: chunks are followed now."""
         if following and monitor.warning and self._settings.on_reversals == "hold":
             self.trip(Cause.REVERSALS, monitor.warning, now_ns)
         elif limiter.at_rest and not monitor.first_warning:  # there is another instruction

@@ -11,7 +11,7 @@ from vla_ros.core.errors import InputError
 
 
 class Space(IntEnum):
-    """What the columns of a part are; the values equal the constants of ActionPart.msg."""
+    """What the columns of a part mean; the values equal the constants of ActionPart.msg."""
 
     JOINT_POSITION = 0
     END_EFFECTOR_POSE = 1
@@ -21,7 +21,7 @@ class Space(IntEnum):
 
 
 JOINT_SPACES = (Space.JOINT_POSITION, Space.JOINT_DELTA)
-PATH = ("x", "y", "yaw")  # columns of BASE_PATH, m and rad: from where the base was at the stamp
+PATH = ("x", "y", "yaw")  # columns of BASE_PATH, m and rad, relative to the pose of the base at the stamp
 SPATIAL = (Space.END_EFFECTOR_POSE, Space.END_EFFECTOR_DELTA)  # with the columns of `core.tool.pose_names`
 
 
@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Targets:
-    """What a policy asks for: parts of the same H rows. A joint in no part keeps its last command."""
+    """What a policy asks for: parts with the same number of rows H. A joint in no part keeps its last command."""
 
     parts: tuple[Part, ...]
 
@@ -48,16 +48,16 @@ class Targets:
 
     @property
     def spatial(self) -> Part | None:
-        """The part of an end effector, the first of several; None where there is none."""
+        """The first part of an end effector, or None."""
         return next((part for part in self.parts if part.space in SPATIAL), None)
 
     @property
     def path(self) -> Part | None:
-        """The part of a base's way; None where there is none."""
+        """The part with a path of the base, or None."""
         return next((part for part in self.parts if part.space == Space.BASE_PATH), None)
 
     def joint_positions(self, names: Sequence[str], rest: np.ndarray) -> np.ndarray:
-        """(H, J) positions of the joints `names`, rad or m; joints that no part speaks of stay at `rest` (J,)."""
+        """(H, J) positions of the joints `names`, rad or m; joints in no part stay at `rest` (J,)."""
         rows = np.tile(np.asarray(rest, dtype=np.float64), (self.horizon, 1))
         for part in self.parts:
             if part.space == Space.JOINT_POSITION:
@@ -67,7 +67,7 @@ class Targets:
 
 
 class MalformedChunk(InputError):
-    """A chunk that contradicts itself. `reason`: "space", "names", "shape", "non_finite" or "step_dt"."""
+    """A chunk that is inconsistent in itself. `reason`: "space", "names", "shape", "non_finite" or "step_dt"."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(f"chunk: {message}")
@@ -87,7 +87,7 @@ class ActionChunk:
     instruction_id: int = 0  # `core.instruction.instruction_id` of the instruction that it follows, 0 = none
     sequence: int = 0  # counts up by one for each chunk of a session
     session: int = 0  # identity of the policy's activation; sequences of two sessions are not comparable
-    inference_time: float = 0.0  # s that the policy took
+    inference_time: float = 0.0  # s, inference time of the policy
 
     def __post_init__(self) -> None:
         parts = self.targets.parts

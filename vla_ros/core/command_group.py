@@ -21,9 +21,9 @@ INTERFACES = {  # of a command group -> type of the messages on its topic
     "base_twist": "geometry_msgs/msg/Twist",
     "base_twist_stamped": "geometry_msgs/msg/TwistStamped",
 }
-OF_TOOL = ("pose_stamped", "twist_stamped")  # of those whose controller moves the tool itself
-OF_BASE = ("base_twist", "base_twist_stamped")  # of those that drive a base: their joints are velocities
-ACTIONS = {  # of those whose robot is commanded by the goals of an action; the topic repeats what it is asked for
+OF_TOOL = ("pose_stamped", "twist_stamped")  # of groups whose controller moves the tool itself
+OF_BASE = ("base_twist", "base_twist_stamped")  # of groups that drive a base: their joints are velocities
+ACTIONS = {  # of groups commanded by goals of an action; the topic repeats the commands
     "follow_joint_trajectory": "control_msgs/action/FollowJointTrajectory",
     "gripper_command": "control_msgs/action/GripperCommand",
     "parallel_gripper_command": "control_msgs/action/ParallelGripperCommand",
@@ -34,7 +34,7 @@ COMMAND_STAMPS = ("zero", "now")
 
 @dataclass(frozen=True)
 class CommandGroup:
-    """Joints that are commanded through one topic or, where the robot offers an action alone, through that."""
+    """Joints that are commanded through one topic, or through an action if the robot offers only that."""
 
     name: str  # used in messages; the stream of its commands is command/NAME
     topic: str = ""  # of the commands; default with an action: ACTION/command
@@ -69,7 +69,7 @@ class CommandGroup:
         return [name.removeprefix(self.prefix) for name in self.joints]
 
     def faults(self) -> Iterator[tuple[bool, str]]:
-        """(whether it is so, what is wrong then)."""
+        """Pairs of (whether this fault is present, its description)."""
         interface = self.interface
         yield not all(name.startswith(self.prefix) and name != self.prefix for name in self.joints), (
             f"joints {list(self.joints)}, expected names that begin with the prefix {self.prefix!r}"
@@ -91,7 +91,7 @@ class CommandGroup:
         one = interface in GRIPPERS
         yield one and len(self.joints) != 1, f"joints {list(self.joints)}, expected one with {interface}"
         yield not 0 <= self.max_effort < np.inf or bool(self.max_effort and not one), (
-            f"max_effort {self.max_effort}, expected zero or more, with {' or '.join(GRIPPERS)} alone"
+            f"max_effort {self.max_effort}, expected zero or more, and only with {' or '.join(GRIPPERS)}"
         )
         yield from self._base_faults()
 
@@ -103,5 +103,5 @@ class CommandGroup:
             return
         fits = len(set(self.axes)) == len(self.axes) == len(self.joints) and set(self.axes) <= AXES.keys()
         yield not fits, f"axes {list(self.axes)}, expected one of {list(AXES)} for each of {list(self.joints)}"
-        yield not self.odometry, f"{what} without `odometry`, expected the topic that says how fast the base drives"
+        yield not self.odometry, f"{what} without `odometry`, expected the topic of the base's measured velocities"
         yield bool(self.prefix), f"prefix {self.prefix!r} with {what}, expected none: its message has no names"

@@ -1,4 +1,4 @@
-"""Who can take part in a graph, in one line: what the environment says to ROS 2."""
+"""One line that says who can join the graph, from ROS 2's environment variables."""
 
 import os
 import sys
@@ -11,13 +11,13 @@ PICTURES = "fastdds/pictures.xml"  # of `config`; changes nothing of discovery
 _WHO = {
     "SUBNET": "anybody on the subnet may command this robot",
     "LOCALHOST": "only programs on this machine may command this robot",
-    "OFF": "nodes find nobody, not even each other",
+    "OFF": "nodes discover no others, not even on this machine",
     "SYSTEM_DEFAULT": "who may command this robot is up to the middleware's own configuration",
 }
 
 
 def discovery_line(environment: Mapping[str, str] = os.environ, domain: int | None = None) -> str:
-    """Domain and range of discovery, and what that means; `domain` is that of a graph that has its own."""
+    """Domain and discovery range, and what they mean; `domain`: of a graph that has its own."""
     number = environment.get("ROS_DOMAIN_ID") or "0" if domain is None else domain
     said = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "")
     if not said:
@@ -31,7 +31,7 @@ def discovery_line(environment: Mapping[str, str] = os.environ, domain: int | No
     if peers and chosen != "OFF":
         parts.append(f"and the static peers {peers!r}")
     if server := environment.get("ROS_DISCOVERY_SERVER", ""):
-        parts.append(f"and whoever meets at the discovery server {server!r}")
+        parts.append(f"and everyone who uses the discovery server {server!r}")
     if environment.get("ROS_LOCALHOST_ONLY", "0") not in ("", "0") and chosen != "LOCALHOST":
         parts.append("ROS_LOCALHOST_ONLY counts up to ROS 2 Jazzy only")
     if environment.get("ROS_SECURITY_ENABLE") == "true" and environment.get("ROS_SECURITY_STRATEGY") == "Enforce":
@@ -40,7 +40,7 @@ def discovery_line(environment: Mapping[str, str] = os.environ, domain: int | No
 
 
 def this_machine_only(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the middleware is told to discover nobody elsewhere."""
+    """Whether the middleware is configured to discover nodes on this machine only."""
     elsewhere = ("ROS_STATIC_PEERS", "ROS_DISCOVERY_SERVER", "CYCLONEDDS_URI")
     local = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE") in ("LOCALHOST", "OFF")
     profiles = [environment[name] for name in PROFILES if environment.get(name)]
@@ -51,9 +51,9 @@ def this_machine_only(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def discovery_time() -> float:
-    """s after which a node has, as a rule, discovered those that were there before.
+    """s after which a node has usually discovered the nodes that were running before it.
 
-    Participants announce themselves when they start and then every 3 s; where the first announcements are lost (one
-    time in two, measured with Fast DDS), the next one counts.
+    Participants announce themselves when they start and then every 3 s. The first announcement is lost every other
+    time (measured with Fast DDS), so the next one has to be waited for.
     """
     return 4.0 if this_machine_only() else 5.0

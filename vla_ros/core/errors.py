@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read, and how it shows the values of foreign files."""
+"""The exception whose message is for the user, and how it shows values from files."""
 
 import re
 import reprlib
@@ -6,17 +6,17 @@ from typing import Any
 
 from vla_ros.core.text import plain
 
-LONGEST_TEXT = 4000  # characters of an error: what a file says can be far longer
+LONGEST_TEXT = 4000  # characters of an error; a value in a file can be far longer
 LONGEST_VALUE = 100
-_BREAK = re.compile(r"\r?\n(?!  )")  # our own lists go on after two blanks
+_BREAK = re.compile(r"\r?\n(?!  )")  # our own lists of problems continue with two blanks
 
 
 class InputError(ValueError):
     """Bad input from outside: a file, a message, a parameter.
 
     The message names the thing, the value and what was expected. Commands print it without a traceback,
-    lifecycle nodes log it and refuse the transition. It is one line, whatever names and texts of a file or of a
-    library are in it; a list of problems has a line for each.
+    lifecycle nodes log it and refuse the transition. It is one line, even if names and texts in it contain line breaks;
+    a list of problems has one line for each.
     """
 
     def __init__(self, text: str) -> None:
@@ -25,7 +25,7 @@ class InputError(ValueError):
 
 
 class NotYet(InputError):
-    """What is missing may still come by itself, without anybody changing the input."""
+    """What is missing may still arrive without a change of the input."""
 
 
 class _Short(reprlib.Repr):
@@ -39,6 +39,6 @@ class _Short(reprlib.Repr):
 
 
 def shown(value: Any) -> str:
-    """`repr` of a value of a foreign file in at most 100 characters; it never walks more than the part shown."""
+    """`repr` of a value from a file, at most 100 characters; only the part that is shown is visited."""
     text = _Short().repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 4]} ..."

@@ -1,4 +1,4 @@
-"""Files and folders: read without trust in what they are, written complete or not at all."""
+"""Read files that may be anything, and write files and folders completely or not at all."""
 
 import glob
 import os
@@ -12,16 +12,16 @@ from typing import Any
 
 from vla_ros.core.errors import InputError, shown
 
-LFS = b"version https://git-lfs.github.com/spec/"  # how the pointer begins that Git LFS leaves in place of a file
+LFS = b"version https://git-lfs.github.com/spec/"  # how the pointer of Git LFS begins
 
 
 def regular(path: str | Path, what: str, most: int | None = None) -> Path:
-    """The path of a file that a library is going to open: a pipe would block it, a device never end.
+    """The path of a regular file, for a library to open: it would block on a pipe, and never finish reading a device.
 
     Args:
         most: bytes.
 
-    Raises InputError for what is absent, no regular file, larger, or a pointer of Git LFS in place of the file.
+    Raises InputError if it is absent, not a regular file, larger, or a pointer of Git LFS.
     """
     try:
         status = os.stat(path)
@@ -43,19 +43,19 @@ def regular(path: str | Path, what: str, most: int | None = None) -> Path:
 
 
 def read_bytes(path: str | Path, what: str, most: int) -> bytes:
-    """What a regular file of at most `most` bytes holds. Raises InputError."""
+    """The content of a regular file of at most `most` bytes. Raises InputError."""
     try:
         with regular(path, what, most).open("rb") as file:
             data = file.read(most + 1)
     except OSError as error:
         raise InputError(f"{what} {path}: {error.strerror}") from error
-    if len(data) > most:  # a file of /proc says that it is empty
+    if len(data) > most:  # files of /proc have size 0
         raise InputError(f"{what} {path}: expected at most {most} bytes")
     return data
 
 
 def inside(folder: Path, name: Any, what: str) -> Path:
-    """The path of what a file of `folder` names. Raises InputError where the name leads out of the folder."""
+    """The path of a name found in a file of `folder`. Raises InputError if it is outside of the folder."""
     place = PurePosixPath(name) if isinstance(name, str) and len(name) < 1000 and name.isprintable() else None
     long = place is not None and max(map(len, map(str.encode, place.parts)), default=0) > 255
     if place is None or long or not place.parts or place.is_absolute() or ".." in place.parts:
@@ -73,7 +73,7 @@ def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Pa
         what: names the folder in errors ("dataset").
 
     Raises:
-        InputError: `path` exists and is neither empty nor to be replaced; the disk is full or refuses.
+        InputError: `path` exists and is neither empty nor to be replaced; the disk is full or not writable.
     """
     path = Path(path)
     if not replace and path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -81,7 +81,7 @@ def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Pa
     with _written(path, what) as temporary:
         temporary.mkdir()
         yield temporary
-        mode = temporary.stat().st_mode & 0o666  # as the umask wants it; some writers make private files
+        mode = temporary.stat().st_mode & 0o666  # as the umask says; some writers make private files
         for file in temporary.rglob("*"):
             if file.is_file():
                 file.chmod(mode)
@@ -97,7 +97,7 @@ def new_folder(path: str | Path, what: str, replace: bool = True) -> Iterator[Pa
 
 @contextmanager
 def new_file(path: str | Path, what: str) -> Iterator[Path]:
-    """As `new_folder`, for one file: the block writes the path that it is given. An older file is replaced."""
+    """As `new_folder`, for one file: the block writes to the path that it gets. An older file is replaced."""
     path = Path(path)
     with _written(path, what) as temporary:
         yield temporary
@@ -107,7 +107,7 @@ def new_file(path: str | Path, what: str) -> Iterator[Path]:
 
 @contextmanager
 def _written(path: Path, what: str) -> Iterator[Path]:
-    """A name next to `path` that no other process uses; what the block leaves there is removed."""
+    """A temporary path next to `path` that no other process uses; removed after the block."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         host = platform.node()
@@ -149,7 +149,7 @@ def _to_disk(file: Path) -> None:
 
 
 def read_token(path: str | Path) -> str:
-    """The first line of a file. Raises InputError where it can be no token."""
+    """The first line of a file. Raises InputError if it cannot be a token."""
     text = read_bytes(Path(path).expanduser(), "token file", 10_000).decode("ascii", "replace")
     token = text.strip().split("\n")[0].strip()
     if not token or not all("!" <= letter <= "~" for letter in token):

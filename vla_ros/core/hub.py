@@ -1,4 +1,4 @@
-"""Names of the Hugging Face hub, and the folders that its cache keeps: found, or answered with what to type."""
+"""Names of the Hugging Face hub and folders of its cache: find them, or say which command to enter."""
 
 import os
 import re
@@ -17,7 +17,7 @@ _OF_CHECKPOINT = re.compile(r"config\.json|(adapter|train)_config\.json|policy_(
 
 
 def folder_of(path: Path) -> Path:
-    """The checkpoint's folder where a file of one is named; any other path as it is."""
+    """The checkpoint's folder if `path` is a file in one; otherwise the path itself."""
     return path.parent if path.is_file() and is_of_checkpoint(path) else path
 
 
@@ -27,18 +27,18 @@ def is_of_checkpoint(path: Path) -> bool:
 
 
 def broken_link(path: Path) -> str:
-    """What to say of the link to nowhere that a path is, or leads through; "" where there is none."""
+    """What is wrong if the path is, or contains, a broken link; else ""."""
     for link in (path, *path.parents):
         if link.is_symlink() and not link.exists():
-            return f"{link} is a link to {os.readlink(link)}, which is not there"
+            return f"{link} is a link to {os.readlink(link)}, which does not exist"
     return ""
 
 
 def no_folder(path: Path, said: str | None = None, kind: str = "") -> str:
-    """What to say of a folder that is not there: a link to nowhere, or two names, which are mostly those of a hub.
+    """What is wrong if a folder does not exist: a broken link, or OWNER/NAME, which is probably a name of the hub.
 
     Args:
-        said: what the user wrote, where `path` was made of it.
+        said: what the user wrote, if `path` was made from it.
         kind: "dataset", or "" for a model.
     """
     if link := broken_link(path):
@@ -54,12 +54,12 @@ def no_folder(path: Path, said: str | None = None, kind: str = "") -> str:
 
 
 def snapshot(path: Path, what: str) -> Path:
-    """The folder of files inside of a repository's folder in the hub's cache; any other path as it is.
+    """The snapshot's folder if `path` is a repository's folder in the hub's cache; otherwise the path itself.
 
     Args:
         path: such as `models--lerobot--smolvla_base`, which holds `snapshots/REVISION/`, or its `snapshots`.
 
-    Raises InputError that names the revisions, where there is not one alone and none that `refs/main` names.
+    Raises InputError, with the revisions, if there is not exactly one and `refs/main` names none of them.
     """
     top = path.parent if path.name == "snapshots" else path
     if not re.match(r"(models|datasets)--", top.name) or not (top / "snapshots").is_dir():

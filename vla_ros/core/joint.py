@@ -33,11 +33,11 @@ class Joint:
 
     @property
     def is_velocity(self) -> bool:
-        """Its value is a velocity of a base; whoever holds it brakes it to zero."""
+        """Its value is a velocity of a base; to hold it means to brake it to zero."""
         return self.unit.endswith("/s")
 
     def faults(self, margin: float) -> Iterator[tuple[bool, str]]:
-        """(whether it is so, what is wrong then). `margin`: kept free at both ends, unit."""
+        """Pairs of (whether this fault is present, its description). `margin`: kept free at both ends, unit."""
         units = ("rad", "m", *dict.fromkeys(AXES.values()))
         yield self.unit not in units, f"unit {self.unit!r}, expected one of {units}"
         for name in ("velocity", "acceleration", "jerk"):
@@ -61,4 +61,4 @@ class Joint:
         )
         for name in ("jerk", "margin"):
             yield getattr(self, name) is not None, f"{name} {getattr(self, name)}, expected none in {self.unit}"
-        yield self.discrete, "discrete, expected not: a base does not step from one speed to another"
+        yield self.discrete, "discrete, expected false: a base cannot step from one speed to another"

@@ -1,4 +1,4 @@
-"""Measured positions of joints: what sensor_msgs/JointState means, to executor, policies, bags and viewers alike."""
+"""Measured positions of joints: the meaning of sensor_msgs/JointState for executor, policies, bags and viewers."""
 
 from array import array
 from bisect import bisect_left, bisect_right
@@ -9,12 +9,12 @@ import numpy as np
 
 from vla_ros.core.errors import InputError, shown
 
-NEVER = np.iinfo(np.int64).max  # ns, of what does not come
-_MOST_OTHERS = 10  # joints that are not the robot's and are named all the same
+NEVER = np.iinfo(np.int64).max  # ns, of a measurement that does not exist
+_MOST_OTHERS = 10  # other joints that an error names
 
 
 def joint_fault(names: Sequence[str], position: Sequence[float]) -> str:
-    """Why a message contradicts itself, in words; empty when it does not. It may hold no positions at all."""
+    """Why a message is inconsistent, in words; "" if it is not. It may contain no positions."""
     if len(position) not in (0, len(names)):
         return f"{len(names)} names and {len(position)} positions, expected as many"
     if len(set(names)) != len(names):
@@ -25,36 +25,36 @@ def joint_fault(names: Sequence[str], position: Sequence[float]) -> str:
 class JointStates:
     """The positions of J joints over time, joint by joint.
 
-    Drivers may send the joints in any order, in several messages and on several topics, among joints that are not the
-    robot's. The position of a joint at an instant is the last one measured not after it, so a message that arrives
-    late replaces no younger value. A value that is not finite is none: its joint grows old, and is named.
+    Drivers may send the joints in any order, in several messages and on several topics, together with joints that are
+    not the robot's. The position of a joint at time t is the last one measured at or before t, so a late message never
+    replaces a newer value. Values that are not finite are ignored: the joint becomes stale and is reported.
 
     Attributes:
         names: of the joints.
-        position: (J,) rad or m, the newest; NaN where there is none yet.
-        stamps_ns: (J,) int64 ROS time at which they were measured, 0 where there is none yet.
+        position: (J,) rad or m, the newest; NaN if there is none yet.
+        stamps_ns: (J,) int64 ROS time at which they were measured, 0 if there is none yet.
     """
 
     def __init__(self, names: Sequence[str], history: float = 0.0) -> None:
-        """`history`: s; positions so much older than the newest of their joint can still be asked for."""
+        """`history`: s; for how long earlier positions of a joint are kept."""
         self.names = tuple(names)
         self._columns = {name: i for i, name in enumerate(self.names)}
         self._history_ns = history if history == inf else round(history * 1e9)
         self.clear()
 
     def clear(self) -> None:
-        """Nothing is known."""
+        """Forget all positions."""
         self.position = np.full(len(self.names), np.nan)
         self.stamps_ns = np.zeros(len(self.names), dtype=np.int64)
-        self._times = [array("q") for _ in self.names]  # of each joint, ascending, where there is a history
+        self._times = [array("q") for _ in self.names]  # of each joint, ascending, if there is a history
         self._values = [array("d") for _ in self.names]
         self._others: dict[str, None] = {}
 
     def add(self, stamp_ns: int, names: Sequence[str], position: Sequence[float]) -> list[int]:
-        """The positions of a message, rad or m. Returns the columns of the joints that have a newer one now.
+        """Add the positions of a message, rad or m. Returns the columns of the joints whose position is now newer.
 
-        Of two values of a joint with one stamp the later one counts. Raises InputError for a message that contradicts
-        itself; nothing of it is used then.
+        Of two values of a joint with the same stamp, the one that arrived later counts. Raises InputError for an
+        inconsistent message; nothing of it is used then.
         """
         if fault := joint_fault(names, position):
             raise InputError(fault)
@@ -88,11 +88,11 @@ class JointStates:
 
     @property
     def complete_ns(self) -> int | None:
-        """The newest instant of which no joint is older, ns; None while there is a joint without a position."""
+        """The stamp of the oldest joint, ns; None while a joint has no position."""
         return None if np.isnan(self.position).any() else int(self.stamps_ns.min())
 
     def at(self, time_ns: int) -> tuple[np.ndarray, np.ndarray]:
-        """(J,) positions at an instant and (J,) the times they were measured, ns; NaN and 0 where there is none."""
+        """(J,) positions at a time, and (J,) the times at which they were measured, ns; NaN and 0 if there is none."""
         position, stamps_ns = self.position.copy(), self.stamps_ns.copy()
         for column in np.flatnonzero(stamps_ns > time_ns):
             times = self._times[column]
@@ -103,18 +103,18 @@ class JointStates:
         return position, stamps_ns
 
     def count_since(self, time_ns: int) -> np.ndarray:
-        """(J,) at how many instants not before one each joint was measured."""
+        """(J,) how many times each joint was measured at or after a time."""
         return np.array([len(times) - bisect_left(times, time_ns) for times in self._times])
 
     def first_since(self, time_ns: int) -> np.ndarray:
-        """(J,) int64 when each joint was first measured not before an instant, ns; NEVER where it was not."""
+        """(J,) int64 when each joint was first measured at or after a time, ns; NEVER if it was not."""
         rows = [(times, bisect_left(times, time_ns)) for times in self._times]
         return np.array([times[row] if row < len(times) else NEVER for times, row in rows], dtype=np.int64)
 
     def problem(self, time_ns: int, limit: float, ahead: float = 0.0) -> str:
-        """In words the joints without a position at most `limit` s old at an instant; empty when there are none.
+        """The joints whose position is older than `limit` s at a time, in words; "" if there are none.
 
-        `ahead`: s; positions measured by so much after the instant count, too (clocks of two machines).
+        `ahead`: s; positions measured up to this long after the time count too (clocks of two machines).
         """
         position, stamps_ns = self.at(time_ns + round(ahead * 1e9))
         there = ~np.isnan(position)

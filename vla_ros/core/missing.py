@@ -1,4 +1,4 @@
-"""What to install where a module cannot be imported. Needs nothing but the standard library."""
+"""What to install if a module cannot be imported. Needs only the standard library."""
 
 import os
 import sys
@@ -15,13 +15,13 @@ MODULES = {
     "remote": ("websockets", "msgpack"),
     "view": ("rerun",),
 }  # fmt: skip
-# Of package.xml: not in workspace.txt.
+# Dependencies of package.xml, which are not in workspace.txt.
 _DISTRIBUTION = ("numpy", "cv2", "PIL", "yaml", "rich", "matplotlib", "pinocchio")
 _ROS = ("rclpy", "ament_index_python", "builtin_interfaces", "rcl_interfaces", "std_srvs")
 
 
 def what_to_install(error: BaseException) -> str:
-    """One line for a ModuleNotFoundError of a package that this one needs; empty for any other error."""
+    """One line for a ModuleNotFoundError of a package that vla_ros needs; "" for any other error."""
     if not isinstance(error, ModuleNotFoundError):
         return ""
     module = (error.name or "").split(".")[0]
@@ -41,7 +41,7 @@ def what_to_install(error: BaseException) -> str:
 
 
 def _folder() -> Path:
-    """Of the requirements: in the source tree, or where it was installed to."""
+    """The folder of the requirements files: in the source tree, or where it was installed."""
     prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     shares = [Path(prefix, "share", "vla_ros", "requirements") for prefix in (*prefixes, sys.prefix)]
     folders = [Path(__file__).parents[2] / "requirements", *shares]

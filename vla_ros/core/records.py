@@ -16,21 +16,22 @@ from vla_ros.core.files import read_bytes
 
 T = TypeVar("T")
 MOST_JSON, MOST_YAML = 32 << 20, 1 << 20  # bytes of a file; YAML is parsed slowly
-DEEPEST = 100  # lists and mappings one in the other
-MOST_VALUES = 100_000  # of a YAML file, what an alias stands for counted each time
+DEEPEST = 100  # nested lists and mappings
+MOST_VALUES = 100_000  # of a YAML file; what an alias stands for is counted each time
 _DECIMAL_COMMA = re.compile(r"[+-]?\d{1,20},\d{1,20}")
-LONGEST_NUMBER = 64  # characters of a YAML file: 1:2:3 is a number too, and takes time with the square of its length
+LONGEST_NUMBER = 64  # characters; YAML parses 1:2:3 as a number, in quadratic time
 
 
 @dataclass(frozen=True)
 class Range:
-    """Of a number, or of how many a list holds, as `Annotated[int, Range(1, 1000)]`: `record` refuses the rest."""
+    """Allowed range of a number, or of the length of a list: `Annotated[int, Range(1, 1000)]`."""
 
     low: float
     high: float
 
 
-# Sizes of networks and of what they read and answer: larger ones would take all memory or hours before they fail.
+# Sizes of networks and of their inputs and outputs: larger ones would fill the memory, or run for hours before they
+# fail.
 Width = Annotated[int, Range(1, 16_384)]  # of a layer
 Inner = Annotated[int, Range(1, 262_144)]  # of the hidden layer of an MLP
 Pixels = Annotated[int, Range(1, 8192)]  # of one side of an image
@@ -45,7 +46,7 @@ WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "a st
 
 
 def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
-    """The mapping that a YAML or .json file holds. `what` ("robot file") names it in errors. Raises InputError."""
+    """The mapping in a YAML or .json file. `what` ("robot file") names the file in errors. Raises InputError."""
     path = Path(path)
     kind, most = ("JSON", MOST_JSON) if path.suffix == ".json" else ("YAML", MOST_YAML)
     data = parsed(read_bytes(path, what, most), kind, f"{what} {path}")
@@ -55,7 +56,7 @@ def read_mapping(path: str | Path, what: str) -> dict[str, Any]:
 
 
 def parsed(data: str | bytes, kind: str, where: str) -> Any:
-    """What a text of `kind` "JSON" or "YAML" says. Raises InputError that begins with `where`."""
+    """The value of a text of `kind` "JSON" or "YAML". Raises InputError that begins with `where`."""
     try:
         text = data if isinstance(data, str) else data.decode("utf-8")
         value = json.loads(text) if kind == "JSON" else yaml.load(text, _BoundedLoader)  # noqa: S506  a SafeLoader
@@ -65,7 +66,7 @@ def parsed(data: str | bytes, kind: str, where: str) -> Any:
     while level := [inner for outer in level for inner in _contents(outer)]:
         depth += 1
         if depth > DEEPEST:
-            raise InputError(f"{where}: more than {DEEPEST} lists and mappings one in the other")
+            raise InputError(f"{where}: more than {DEEPEST} nested lists and mappings")
         for inner in level:
             if isinstance(inner, int) and inner.bit_length() > 64:
                 raise InputError(f"{where}: {shown(inner)}, expected integers of at most 64 bits")
@@ -77,7 +78,7 @@ def _contents(value: Any) -> Iterable[Any]:
 
 
 class _BoundedLoader(yaml.SafeLoader):
-    """Counts what a file stands for: a few lines of aliases can mean more values than any memory holds."""
+    """Counts the values of a file: a few lines of aliases can expand to more than fits into memory."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -88,11 +89,11 @@ class _BoundedLoader(yaml.SafeLoader):
         alias, before = self.check_event(yaml.AliasEvent), self.values
         node = super().compose_node(parent, index)
         if alias and node not in self.sizes:
-            raise yaml.composer.ComposerError(None, None, "an alias to what it is itself a part of", node.start_mark)
+            raise yaml.composer.ComposerError(None, None, "an alias to something that contains it", node.start_mark)
         self.values += self.sizes[node] if alias else 1
         self.sizes[node] = self.values - before
         if self.values > MOST_VALUES:
-            raise yaml.composer.ComposerError(None, None, f"stands for more than {MOST_VALUES} values", node.start_mark)
+            raise yaml.composer.ComposerError(None, None, f"more than {MOST_VALUES} values", node.start_mark)
         numeric = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
         if numeric and isinstance(node, yaml.ScalarNode) and len(node.value) > LONGEST_NUMBER:
             said = f"a number of {len(node.value)} characters, expected at most {LONGEST_NUMBER}"
@@ -103,21 +104,21 @@ class _BoundedLoader(yaml.SafeLoader):
 def record(kind: type[T], row: Any, where: str = "") -> T:
     """An instance of the dataclass `kind` from a mapping; fields that `row` leaves out take their defaults.
 
-    Integers, and texts such as "1e-4" (YAML reads them so), are taken for a float; lists for a tuple. Nothing else
-    is converted, and numbers must be finite.
+    Integers, and texts such as "1e-4" (YAML reads it as a text), are accepted for a float, and lists for a tuple.
+    Nothing else is converted, and numbers must be finite.
 
     Args:
         where: path of `row` in its file ("joints[0]"); begins the error messages.
 
     Raises:
-        InputError: an unknown, missing or mistyped field, by its path; what `kind` itself refuses.
+        InputError: an unknown, missing or mistyped field, with its path; also raised by `kind` itself.
     """
     if isinstance(row, kind):
         return row
     if not isinstance(row, Mapping):
         raise InputError(f"{where or kind.__name__}: {shown(row)}, expected a mapping")
     hints = get_type_hints(kind, include_extras=True)
-    known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}  # with_: `with` is a keyword
+    known = {field.name.rstrip("_"): field for field in fields(kind) if field.init}  # with_: a keyword
     for name in row:
         if name not in known:
             comma = isinstance(name, int) and row[name] is None  # {lower: -1,5} means {lower: -1, 5: null}
@@ -139,7 +140,7 @@ def record(kind: type[T], row: Any, where: str = "") -> T:
 
 
 def value_of(kind: Any, value: Any, where: str) -> Any:
-    """`value` as a field of type `kind` holds it. Raises InputError that begins with `where`."""
+    """`value` converted for a field of type `kind`. Raises InputError that begins with `where`."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
@@ -154,7 +155,7 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
         choices = [choice for choice in inner if choice is not type(None)]
         if value is None and len(choices) < len(inner):
             return None
-        message, meant = "", False  # meant: of the first dataclass that knows all of the mapping's names
+        message, meant = "", False  # the first dataclass that has all of the mapping's names
         for choice in choices:
             try:
                 return value_of(choice, value, where)
@@ -163,7 +164,7 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
                 if is_dataclass(choice) and isinstance(value, Mapping):
                     meant = meant or value.keys() <= {field.name for field in fields(choice)}
         alone = message.startswith(f"{where}: ") and ", expected " in message  # not a field further inside
-        alone &= not (isinstance(value, Mapping) and any(map(is_dataclass, choices)))  # nor what that says of itself
+        alone &= not (isinstance(value, Mapping) and any(map(is_dataclass, choices)))  # nor the dataclass's own
         raise InputError(f"{where}: {shown(value)}, expected {_words(kind)}" if alone else message)
     if is_dataclass(kind):
         return record(kind, value, where)
@@ -187,7 +188,7 @@ def value_of(kind: Any, value: Any, where: str) -> Any:
 
 
 def check_only(said: Mapping[str, Any], expected: Mapping[str, Any], where: str) -> None:
-    """Raises InputError for a field that is there with another value than the one that is supported."""
+    """Raises InputError if a field is present with a value other than the only supported one."""
     for name, value in expected.items():
         if said.get(name, value) != value:
             raise InputError(f"{where}: {name} {shown(said[name])}, expected {value!r}: nothing else is supported")

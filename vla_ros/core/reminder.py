@@ -1,19 +1,20 @@
-"""When to say again what is waited for."""
+"""When to repeat a message about what is being waited for."""
 
 import re
 import time
 
 _QUANTITY = re.compile(r"-?\d+\.\d+|\d+(?= (s|ms|Hz)\b)")
-_FIRST, _LATER = 10.0, 60.0  # s until something is said again, the first time and later
+_FIRST, _LATER = 10.0, 60.0  # s until a message is repeated, the first time and later
 
 
 def without_quantities(words: str) -> str:
-    """The words without ages, rates and distances, which change while nothing else does."""
+    """The message without ages, rates and distances, which may change while nothing else does."""
     return _QUANTITY.sub("#", words)
 
 
 class Reminder:
-    """New words are due at once, the same ones again after 10 s, then each minute. Ages in them make them no newer."""
+    """A new message is due at once, the same one again after 10 s, then each minute. Only an age that changes does not
+    make a message new."""
 
     def __init__(self) -> None:
         self._words, self._next = "", 0.0

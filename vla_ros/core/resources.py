@@ -12,8 +12,8 @@ SCHEMES = ("ws://", "wss://")  # of a policy on another machine
 def config_file(name: str) -> Path:
     """The path of a file under `config/`, for example "robots/so101.yaml".
 
-    Looked for in a source tree, in every ROS prefix (`AMENT_PREFIX_PATH`), then in Python's own prefix.
-    Raises InputError that says where it was looked for.
+    Searched in a source tree, in every ROS prefix (`AMENT_PREFIX_PATH`), then in Python's own prefix. Raises InputError
+    with the folders that were searched.
     """
     folders = _folders()
     for folder in folders:
@@ -25,7 +25,7 @@ def config_file(name: str) -> Path:
 def resolve_robot(robot: str | Path) -> Path:
     """The path of a robot file that is given by its path, or by its name in `config/robots` (`so101`).
 
-    Raises InputError that names those there are.
+    Raises InputError with the names there are.
     """
     path = Path(robot).expanduser()
     if path.is_file():
@@ -38,8 +38,20 @@ def resolve_robot(robot: str | Path) -> Path:
 
 
 def is_server(policy: str | Path) -> bool:
-    """Whether what a user names as a policy is a server's URL; a Path has lost one of the slashes."""
+    """Whether a policy is given as a server's URL (a Path of it has lost one of the slashes)."""
     return str(policy).startswith(tuple(scheme[:-1] for scheme in SCHEMES))
+
+
+def resolve_policy(policy: str) -> str:
+    """What a node in any working directory understands: a server's URL as it is, otherwise the absolute path of a
+    checkpoint or policy file. Raises InputError where there is none."""
+    if is_server(policy):
+        return policy
+    path = Path(policy).expanduser()
+    if not path.exists():
+        raise InputError(f"policy {policy}: no such checkpoint or policy file, expected one, or ws://HOST:PORT of a "
+                         "server")
+    return str(path.resolve())
 
 
 def _folders() -> list[Path]:

@@ -1,4 +1,4 @@
-"""The robot file: one description read by recording, training, serving and simulation alike."""
+"""The robot file: the description that recording, training, serving and simulation read."""
 
 import re
 from collections.abc import Collection, Iterator
@@ -27,7 +27,7 @@ from vla_ros.core.stream import (
 )  # fmt: skip
 from vla_ros.core.tool import TOOL_COLUMNS, Tool
 
-WIDEST = 7.0  # rad or m: no joint's data lies farther from zero, but data in degrees or percent do
+WIDEST = 7.0  # rad or m: no joint's data are further from zero, while data in degrees or percent are
 ENCODINGS = (
     *(f"{colour}{bits}" for bits in (8, 16) for colour in ("rgb", "bgr", "rgba", "bgra", "mono")), "16UC1", "32FC1",
     "yuyv", "yuv422_yuy2", "uyvy", "yuv422", "nv12", "nv21", "nv24",
@@ -51,9 +51,9 @@ class Camera:
 
 @dataclass(frozen=True)
 class RobotSpec:
-    """A robot, as every part of vla_ros sees it. `load` reads it from `config/robots/NAME.yaml`.
+    """A robot. `load` reads it from a robot file such as `config/robots/NAME.yaml`.
 
-    The state is the joints of all topics of joint states together; `streams` are the further sensors.
+    The state contains the joints of all joint-state topics; `streams` are further sensors.
     """
 
     name: str  # stored with recordings and datasets
@@ -79,17 +79,17 @@ class RobotSpec:
 
     @property
     def tool_group(self) -> CommandGroup | None:
-        """The group that is commanded by the tool's pose or twist; None where every joint is commanded."""
+        """The group that is commanded by the tool's pose or twist, or None."""
         return next((group for group in self.groups if group.of_tool), None)
 
     @property
     def base_groups(self) -> tuple[CommandGroup, ...]:
-        """Those that drive a base."""
+        """The groups that drive a base."""
         return tuple(group for group in self.groups if group.of_base)
 
     @property
     def path_axes(self) -> dict[str, str] | None:
-        """Axis -> velocity of the one base that follows paths; None where there is none that drives and turns."""
+        """Axis -> velocity of the base that follows paths; None if no base both drives and turns."""
         found = [dict(zip(group.axes, group.joints, strict=True)) for group in self.base_groups]
         return found[0] if len(found) == 1 and {"x", "yaw"} <= found[0].keys() else None
 
@@ -104,7 +104,7 @@ class RobotSpec:
 
     @property
     def joint_prefixes(self) -> tuple[str, ...]:
-        """One for each of `joint_state_topics`; one for all of them where the file has one text."""
+        """One for each of `joint_state_topics`; the same for all of them if the file has one text."""
         prefixes = self.joint_prefix
         return (prefixes,) * len(self.joint_state_topics) if isinstance(prefixes, str) else prefixes
 
@@ -140,7 +140,7 @@ class RobotSpec:
 
     @property
     def measured_streams(self) -> list[Stream]:
-        """What says where the robot is: joint states, and the pose of a tool whose driver says it."""
+        """The streams that measure where the robot is: joint states, and the tool's pose if a driver publishes it."""
         topic = self.tool.pose_topic if self.tool else ""
         posed = [Stream("tool", topic, "geometry_msgs/msg/PoseStamped")] if topic else []
         return [*map(self.stream, self.state_streams), *posed]
@@ -152,7 +152,7 @@ class RobotSpec:
         return self.all_streams[name]
 
     def chosen_with(self, names: Collection[str]) -> tuple[Stream, ...]:
-        """The streams `names` ("joint_states" for all of them) and those that are chosen together with them."""
+        """The streams `names` ("joint_states" means all topics) and those that are chosen together with them."""
         wanted = {n for name in names for n in (self.state_streams if name == JOINT_STATES else [name])}
         leaders = {self.stream(name).with_ or name for name in wanted}
         wanted |= {n for n, stream in self.all_streams.items() if n in leaders or (stream.with_ in leaders)}
@@ -165,7 +165,7 @@ class RobotSpec:
 
     @cached_property
     def velocities(self) -> np.ndarray:
-        """(J,) bool, those that are velocities of a base."""
+        """(J,) bool, whether it is a velocity of a base."""
         return np.array([joint.is_velocity for joint in self.joints], dtype=bool)
 
     @classmethod
@@ -235,11 +235,11 @@ class RobotSpec:
         others = [*self.joint_state_topics, *(group.topic for group in self.groups)]
         for topic in topics:
             yield topic in others or topics.count(topic) > 1, (
-                f"odometry {topic!r} is another topic's name too, expected one of its own"
+                f"odometry {topic!r} is also the name of another topic, expected its own"
             )
 
     def _faults(self) -> Iterator[tuple[bool, str]]:
-        """(whether it is so, what is wrong then)."""
+        """Pairs of (whether this fault is present, its description)."""
         yield not (re.fullmatch(r"(?![.-])[^/\\%]+", self.name) and self.name.isprintable()), (
             f"name {shown(self.name)}, expected one for files: printable, without / \\ %, no . or - at the beginning"
         )

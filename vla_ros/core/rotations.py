@@ -1,4 +1,4 @@
-"""Rotations in the forms that datasets and policies hold; a rotation matrix is what all of them are turned into.
+"""Rotations in the forms that datasets and policies use, converted to and from rotation matrices.
 
 A form is a name:
     matrix: nine numbers, row by row.
@@ -20,16 +20,16 @@ EULER = tuple("euler_" + "".join(order) for order in permutations("xyz"))
 SIZES = {
     "matrix": 9, "rotation_6d_rows": 6, "rotation_6d_columns": 6, "quaternion_wxyz": 4, "quaternion_xyzw": 4,
     "vector": 3, **dict.fromkeys(EULER, 3),
-}  # form: how many numbers
-LEAST = 1e-8  # of a length: shorter vectors have no direction
+}  # form -> number of values
+LEAST = 1e-8  # of a length; shorter vectors have no direction
 
 
 @np.errstate(over="ignore")  # a length that is too large is refused
 def to_matrix(values: np.ndarray, form: str) -> np.ndarray:
     """(..., n) numbers of a form to (..., 3, 3) rotation matrices.
 
-    Raises InputError for an unknown form, another n, and numbers that say no direction (a quaternion of zeros,
-    or of numbers so large that its length is none).
+    Raises InputError for an unknown form, another n, and values without a direction (a quaternion of zeros, or one
+    whose length overflows).
     """
     values = np.asarray(values, dtype=np.float64)
     check_form(form)
@@ -45,7 +45,7 @@ def to_matrix(values: np.ndarray, form: str) -> np.ndarray:
     if form == "vector":
         angle = np.linalg.norm(values, axis=-1, keepdims=True)
         if not np.isfinite(angle).all():
-            raise InputError("rotation as vector: its length is no finite number, expected an angle in rad")
+            raise InputError("rotation as vector: its length is not finite, expected an angle in rad")
         # sin(a / 2) / a, which is 1 / 2 at zero
         half = np.concatenate([np.cos(angle / 2), np.sinc(angle / (2 * np.pi)) / 2 * values], -1)
         return _from_quaternion(_unit(half, "vector"))
@@ -56,8 +56,8 @@ def to_matrix(values: np.ndarray, form: str) -> np.ndarray:
 def from_matrix(matrix: np.ndarray, form: str) -> np.ndarray:
     """(..., 3, 3) rotation matrices to (..., n) numbers of a form: the inverse of `to_matrix`.
 
-    A quaternion has w >= 0, a vector an angle of at most pi, the middle Euler angle lies in [-pi / 2, pi / 2]; where
-    that is a right angle, the last one is 0. Raises InputError for an unknown form.
+    A quaternion has w >= 0, a vector an angle of at most pi, the middle Euler angle lies in [-pi / 2, pi / 2]; if it is
+    a right angle, the last one is 0. Raises InputError for an unknown form.
     """
     matrix = np.asarray(matrix, dtype=np.float64)
     check_form(form)

@@ -1,4 +1,4 @@
-"""A stream: what one sensor or one command topic of the robot sends, as the robot file describes it."""
+"""A stream: the values of one sensor or one command topic, as the robot file describes it."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from vla_ros.core.errors import InputError
 IMAGE, COMPRESSED_IMAGE = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 JOINT_STATE, ODOMETRY = "sensor_msgs/msg/JointState", "nav_msgs/msg/Odometry"
 JOINT_STATES = "joint_states"  # the name of the state, whatever its topics
-COMMAND = "command/"  # and the name of a command group: the name of its topic's stream
+COMMAND = "command/"  # followed by the name of a command group: the stream of its commands
 STAMPS = ("header", "arrival")
 DTYPES = ("float32", "int64", "bool", "string", "uint16")
 MOST_VALUES = 100_000_000
@@ -74,7 +74,7 @@ class Stream:
         return self.name.startswith(COMMAND)
 
     def joints(self, names: Sequence[str]) -> Sequence[str]:
-        """Our names of the joints that a driver calls so."""
+        """Our names of joints, from the driver's."""
         return [self.prefix + name for name in names] if self.prefix else names
 
     @property
@@ -90,19 +90,19 @@ class Stream:
 
     @property
     def readings(self) -> Mapping[str, tuple[tuple[int, ...], str]]:
-        """Name -> (shape, dtype) of the arrays that this stream gives an observation."""
+        """Name -> (shape, dtype) of the arrays that this stream adds to an observation."""
         window = (self.window.count,) if self.window else ()
         count = {f"{self.name}_count": ((1,), "int64")} if self.points else {}
         return {self.name: (window + self.single_shape, self.dtype)} | count
 
     @cached_property
     def offsets_ns(self) -> tuple[int, ...]:
-        """How long before an observation each value of the window is looked for, ns, the oldest first."""
+        """How long before an observation each value of the window lies, ns, the oldest first."""
         count = self.window.count if self.window else 1
         return tuple(round((count - 1 - k) / self.window.rate * 1e9) for k in range(count - 1)) + (0,)
 
     def faults(self) -> Iterator[tuple[bool, str]]:
-        """Of a stream of the file: (whether it is so, what is wrong then)."""
+        """Pairs of (whether this fault is present, its description), for a stream of the file."""
         taken = self.name in (JOINT_STATES, "state", "instruction") or self.name.endswith("_count")
         shape, depth = list(self.shape), self.dtype == "uint16"
         yield taken or not re.fullmatch(r"\w+", self.name), "expected a name of letters, digits and _ that is not taken"
@@ -110,9 +110,9 @@ class Stream:
         path = r"\w+(\[[^\]]+\])?(\.\w+(\[[^\]]+\])?)*"
         for wrong in [name for name in self.select if not re.fullmatch(path, name)]:
             yield True, f"select {wrong!r}, expected field.field, with [number] or [name] after a field where needed"
-        yield bool(self.prefix), f"prefix {self.prefix!r}, expected none: it is of `joint_prefix` and of command groups"
+        yield bool(self.prefix), f"prefix {self.prefix!r}, expected none: use that of a group, or `joint_prefix`"
         yield self.stamps not in STAMPS, f"stamps {self.stamps!r}, expected one of {STAMPS}"
-        yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour belongs in cameras)"
+        yield self.dtype not in DTYPES, f"dtype {self.dtype!r}, expected one of {DTYPES} (colour: see `cameras`)"
         yield min((*shape, 1)) < 1 or self.points < 0, f"shape {shape}, points {self.points}: expected positive numbers"
         values = math.prod(self.single_shape) * (self.window.count if self.window else 1)
         yield values > MOST_VALUES, f"{values} values an observation, expected at most {MOST_VALUES}"

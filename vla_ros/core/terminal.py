@@ -1,4 +1,4 @@
-"""Tables, live views and progress bars, in which names and texts are shown as they are: brackets are no markup."""
+"""Tables, live views and progress bars that show names and texts literally: brackets are not markup."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from vla_ros.core.text import plain
 
 
 class Terminal(Console):
-    """A rich console that shows texts as they are."""
+    """A rich console that shows texts literally."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)

@@ -10,13 +10,13 @@ from vla_ros.core.rotations import SIZES, to_matrix
 
 Triple = tuple[float, float, float]
 POSITION = ("x", "y", "z")
-# Of a tool that is commanded in place of joints: its position, and how it is turned from where it was first measured.
+# Of a tool that is commanded in place of joints: its position, and its rotation from how it was first measured.
 TOOL_COLUMNS = (*POSITION, "turned_x", "turned_y", "turned_z")
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A link of the robot's URDF, where it may go and how fast.
+    """A link of the robot's URDF, with the limits of its position and speed.
 
     Attributes:
         link: link of the URDF whose frame is the tool's.
@@ -39,7 +39,7 @@ class Tool:
     pose_topic: str = ""
 
     def faults(self) -> Iterator[tuple[bool, str]]:
-        """(whether it is so, what is wrong then)."""
+        """Pairs of (whether this fault is present, its description)."""
         for name in ("link", "frame"):
             yield not getattr(self, name), f"{name}: empty, expected a link of the URDF"
         yield self.link == self.frame, f"frame {self.frame!r} is the link, expected one that carries it"
@@ -56,12 +56,13 @@ def pose_names(form: str) -> tuple[str, ...]:
 
 
 def rotation_form(names: Sequence[str]) -> str:
-    """The form of the rotation in a pose with these columns, in any order; "" where they are no pose's."""
+    """The form of the rotation in a pose with these columns, in any order; "" if they are not those of a pose."""
     return next((form for form in SIZES if sorted(names) == sorted(pose_names(form))), "")
 
 
 def places(part: Part) -> tuple[np.ndarray, np.ndarray]:
-    """(H, 3) m and (H, 3, 3) of a part whose columns are a pose's. Raises InputError for numbers that are no rotation.
+    """(H, 3) positions, m, and (H, 3, 3) rotations of a part whose columns are a pose. Raises InputError if they are no
+    rotations.
     """
     form = rotation_form(part.names)
     values = part.data[:, [part.names.index(name) for name in pose_names(form)]]
@@ -76,7 +77,7 @@ class ToolColumns:
         rotation: form of the rotation, of `core.rotations`.
         frame: link of the robot's URDF in whose frame they are.
         link: of the URDF, the tool.
-        joints: those that do not move it.
+        joints: commanded together with it; they do not move it.
     """
 
     rotation: str
@@ -86,7 +87,7 @@ class ToolColumns:
 
     @property
     def pose(self) -> tuple[str, ...]:
-        """Names of the pose's columns, which stand in front."""
+        """Names of the pose's columns, which come first."""
         return pose_names(self.rotation)
 
     @property

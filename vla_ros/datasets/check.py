@@ -1,4 +1,4 @@
-"""What is wrong with a dataset, or looks so: found before a policy learns it."""
+"""Find what is wrong or suspicious in a dataset before a policy is trained on it."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def briefly(findings: list[Finding]) -> list[str]:
 
 
 def other_joints(dataset: Dataset) -> str:
-    """What is wrong with a dataset whose actions are not of joints of its states; "" where nothing is."""
+    """What is wrong if the dataset's actions are not of joints of its states; else ""."""
     if dataset.has_targets:
         return ""
     state, action = list(dataset.joint_names), list(dataset.action_names)
@@ -89,7 +89,7 @@ def _counts(dataset: Dataset) -> Iterator[Finding]:
         return
     wrong = np.flatnonzero(index != np.arange(len(dataset)))
     if len(wrong):
-        text = f"index {index[wrong[0]]}, expected {wrong[0]}: LeRobot takes other rows for its neighbours"
+        text = f"index {index[wrong[0]]}, expected {wrong[0]}: LeRobot would use other rows as its neighbours"
         yield Finding(WARNING, "counts", text, *place(dataset.episodes, int(wrong[0])))
 
 
@@ -115,9 +115,9 @@ def _tasks(dataset: Dataset) -> Iterator[Finding]:
             text = f"its rows say {shown(list(episode.instructions))}, the table of episodes {said}"
             yield Finding(WARNING, "instructions", text, episode.index)
         if not all(text.strip() for text in episode.instructions):
-            yield Finding(WARNING, "instructions", "an instruction without a word", episode.index)
+            yield Finding(WARNING, "instructions", "an instruction without words", episode.index)
         if episode.outcome in ("failure", "aborted"):
-            text = f"{episode.outcome}: a policy imitates it all the same"
+            text = f"{episode.outcome}: a policy would imitate it all the same"
             yield Finding(WARNING, "outcome", text, episode.index)
     if dataset.has_subtasks and dataset.instruction == "task":
         try:
@@ -175,11 +175,11 @@ def _units(dataset: Dataset) -> Iterator[Finding]:
         frame = int(np.argmax(np.abs(values)))
         if abs(values[frame]) > WIDEST and name not in said:
             said.add(name)
-            text = f"{key} of {name} reaches {values[frame]:.4g}, which is no rad or m; training wants to know its unit"
+            text = f"{key} of {name} reaches {values[frame]:.4g}, which cannot be in rad or m; training needs its unit"
             yield Finding(WARNING, "units", text, *place(dataset.episodes, frame))
     if small := sorted(dataset.not_in_rad - said):
         text = f"{', '.join(small)}: values that could be rad, under names of LeRobot's robots, which record degrees "\
-               "or percent; training wants to know their units"
+               "or percent; training needs their units"
         yield Finding(WARNING, "units", text)
 
 
@@ -212,7 +212,7 @@ def _lengths(dataset: Dataset) -> Iterator[Finding]:
     median = float(np.median([episode.length for episode in dataset.episodes]))
     for episode in dataset.episodes:
         if not SHORT * median <= episode.length <= LONG * median:
-            text = f"{episode.length} rows, half of the episodes have {median:g} or more"
+            text = f"{episode.length} rows, the median is {median:g}"
             yield Finding(WARNING, "length", text, episode.index)
 
 
@@ -236,7 +236,8 @@ def _targets(dataset: Dataset) -> Iterator[Finding]:
         yield Finding(WARNING, "actions", f"none of {list(dataset.hold)}, which a policy sees and leaves alone")
     targets = dataset.targets
     if np.array_equal(dataset.states, targets):
-        yield Finding(WARNING, "actions", "every action is the state of its own row: a policy learns to stand still")
+        yield Finding(WARNING, "actions", "every action equals the state of its row: a policy would learn to stand "
+                                          "still")
     far = np.median(np.abs(targets.astype(np.float64) - dataset.states), axis=0)
     for j, name in enumerate(dataset.joint_names):
         if far[j] > (spread := float(np.ptp(dataset.states[:, j]))) > 0:
@@ -279,7 +280,7 @@ def _of_one_camera(camera: str, episode: int, frames: np.ndarray, states: np.nda
     blank = small.reshape(len(small), -1).std(1) < BLANK
     if blank.any():
         row = int(np.argmax(blank))
-        text = f"{camera}: a blank picture, level {small[row].mean():.0f} of 255{_more(blank)}"
+        text = f"{camera}: a blank image, level {small[row].mean():.0f} of 255{_more(blank)}"
         yield Finding(WARNING, "pictures", text, episode, row)
     start = 0
     for row in range(1, len(small) + 1):
@@ -287,7 +288,7 @@ def _of_one_camera(camera: str, episode: int, frames: np.ndarray, states: np.nda
             continue
         moved = float(np.ptp(states[start:row], axis=0).max())
         if row - start >= max(second, 5) and moved > MOVING and not blank[start]:
-            text = f"{camera}: the same picture for {row - start} rows, while joints move"
+            text = f"{camera}: the same image for {row - start} rows, while joints move"
             yield Finding(WARNING, "pictures", text, episode, start)
         start = row
 

@@ -39,7 +39,7 @@ class DepthCode:
 
     @classmethod
     def of(cls, feature: Mapping[str, Any], where: str) -> "DepthCode":
-        """As info.json describes a feature. Raises InputError where it does not give the range."""
+        """As info.json describes a feature. Raises InputError if it does not give the range."""
         info = _info(feature)
         names = ("depth_min", "depth_max", "shift", "use_log")
         if missing := [f"video.{name}" for name in names if info.get(f"video.{name}") is None]:

@@ -1,4 +1,4 @@
-"""What a LeRobot dataset folder says about itself: `meta/`, versions 2.1 and 3."""
+"""Metadata of a LeRobot dataset: `meta/`, versions 2.1 and 3."""
 
 import math
 import re
@@ -25,7 +25,7 @@ Size = Annotated[int, Range(1, 10**7)]
 
 
 class Clip(NamedTuple):
-    """The part of a video file that is of one episode: its frames from `start` s on and before `stop` s."""
+    """The part of a video file for one episode: its frames from `start` s to before `stop` s."""
 
     file: Path
     start: float = 0.0
@@ -41,7 +41,7 @@ class Episode:
     length: int
     data: Path  # the parquet file that holds its rows
     videos: dict[str, Clip] = field(default_factory=dict)  # feature key -> where its frames are
-    outcome: str = ""  # success, failure, aborted; empty where the dataset does not say
+    outcome: str = ""  # success, failure, aborted; "" if the dataset does not say
     listed: tuple[str, ...] = ()  # its instructions as the table of episodes has them
     instructions: tuple[str, ...] = ()  # as its rows have them, in the order in which they come up
 
@@ -51,7 +51,7 @@ class Episode:
 
     @property
     def instruction(self) -> str:
-        """For people: its instruction, or all of them."""
+        """Its instruction, or all of them, for display."""
         return ", then ".join(self.instructions)
 
 
@@ -63,7 +63,7 @@ _CONVERTED = {
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """`meta/info.json`. Raises InputError for a folder that is no dataset, an unfinished or an unknown one."""
+    """`meta/info.json`. Raises InputError for a folder that is not a dataset, and for an unfinished or unknown one."""
     if not path.is_dir():
         raise InputError(f"dataset {path}: {no_folder(path, kind='dataset')}")
     file = path / "meta" / "info.json"
@@ -156,7 +156,7 @@ def _episodes_v3(path: Path, info: dict[str, Any], video_keys: list[str]) -> lis
             if one.file == other.file and other.start < one.stop - 0.1 / info["fps"]:
                 raise InputError(
                     f"dataset {path}: {key}: episode {first} is {one.start:g} to {one.stop:g} s of {one.file.name}, "
-                    f"episode {second} begins at {other.start:g} s: no frame is of two episodes"
+                    f"episode {second} begins at {other.start:g} s: no frame may belong to two episodes"
                 )
     return episodes
 
@@ -224,7 +224,7 @@ def named_by_lerobot(feature: Mapping[str, Any], where: str) -> set[str]:
 
 
 def _flat(said: Any) -> list[Any] | None:
-    """The names that `names` of a feature holds, in order; None where that cannot be told."""
+    """The names that `names` of a feature holds, in order; None if that cannot be told."""
     if isinstance(said, dict) and said and all(type(place) is int for place in said.values()):
         return sorted(said, key=said.__getitem__) if sorted(said.values()) == list(range(len(said))) else None
     if isinstance(said, dict):
@@ -248,7 +248,7 @@ def joint_names(
 
 
 def read_statistics(path: Path) -> dict[str, Statistics]:
-    """feature key -> statistics as the dataset has them; empty when it has none."""
+    """feature key -> statistics as the dataset has them; empty if it has none."""
     file = path / "meta" / "stats.json"
     if file.exists():
         return {key: _arrays(part, f"{file}: {key}") for key, part in read_mapping(file, "dataset file").items()}

@@ -1,4 +1,4 @@
-"""What a dataset's rows were told: the texts of its tasks, or of the subtasks that LeRobot 0.5 writes."""
+"""Instructions of a dataset's rows: the texts of its tasks, or of the subtasks that LeRobot 0.5 writes."""
 
 from collections.abc import Sequence
 from pathlib import Path

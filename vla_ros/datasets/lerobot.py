@@ -46,7 +46,7 @@ class Dataset:
         robot_type: name of the robot as written.
         joint_names, action_names: S and A names, the order of states and of actions. Actions of joints of the states
             come in the states' order, whatever the file's is, behind the pose of a tool where there is one.
-        tool: which actions are poses of a tool; None where all are of joints.
+        tool: which actions are poses of a tool; None if all are of joints.
         not_in_rad: joints whose names in the file are those of LeRobot's own robots, which record degrees or percent.
         hold: joints of the states that have no actions, where all actions are of joints of the states or of the tool.
         camera_names: colour cameras whose frames it holds.
@@ -61,10 +61,10 @@ class Dataset:
         said_statistics: feature key -> statistics as the files have them.
 
     Args:
-        instruction: what the rows were told: their "task", or the "subtask" that it consists of.
+        instruction: which text of the rows to use: their "task", or the "subtask" of it.
 
     Raises:
-        InputError: for a folder that is no dataset, an unfinished one, damaged files, NaN values, no subtasks.
+        InputError: for a folder that is not a dataset, an unfinished one, damaged files, NaN values, no subtasks.
     """
 
     def __init__(self, path: str | Path, instruction: str = "task") -> None:
@@ -125,7 +125,7 @@ class Dataset:
             self.episodes[k] = replace(episode, instructions=tuple(self.tasks[task] for task in used))
 
     def _why_unreadable(self, name: str) -> str:
-        """Of a depth stream; empty where it can be read."""
+        """Of a depth stream; empty if it can be read."""
         feature = self.info["features"][self._keys[name]]
         unit = (feature.get("info") or {}).get("depth_unit")
         if self._dtypes[name] == "image":
@@ -153,12 +153,12 @@ class Dataset:
 
     @property
     def knows_persons(self) -> bool:
-        """Whether its rows say which of them a person commanded, and which a policy."""
+        """Whether it says which rows a person commanded, and which a policy."""
         return INTERVENTION in self.info["features"]
 
     @cached_property
     def by_person(self) -> np.ndarray:
-        """(N,) bool, the rows that a person commanded, not a policy; none where it does not say."""
+        """(N,) bool, rows that a person commanded, not a policy; all False if it does not say."""
         if not self.knows_persons:
             return np.zeros(len(self), bool)
         return self._columns({INTERVENTION: ((1,), "bool")})[INTERVENTION][:, 0]
@@ -170,7 +170,7 @@ class Dataset:
 
     @property
     def has_targets(self) -> bool:
-        """Whether every action is of a joint of the states or of the tool, and no name is there twice."""
+        """Whether every action is of a joint of the states or of the tool, without duplicate names."""
         states, actions = set(self.joint_names), set(self.action_names) - set(self._pose)
         return (actions <= states and len(states) == len(self.joint_names)
                 and len(actions) + len(self._pose) == len(self.action_names))
@@ -329,8 +329,8 @@ class Dataset:
     def statistics(self) -> Computed:
         """Feature key ("observation.state", "action", "observation.imu") -> mean, std, min, max, quantiles, count.
 
-        They are computed from the rows: where episodes were put together, files hold averages of the episodes'
-        quantiles, which are no quantiles. Those of pictures are as written.
+        They are computed from the rows, because files of merged episodes contain averages of the episodes' quantiles,
+        which are not quantiles. Those of images are as written.
         """
         found = Computed(self.said_statistics)
         for key, rows in zip(VECTORS, (self.states, self.actions), strict=True):

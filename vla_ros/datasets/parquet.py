@@ -1,4 +1,4 @@
-"""Parquet files of others: a few bytes can stand for any number of equal values, so sizes are looked at first."""
+"""Read parquet files of others: a few bytes can encode any number of equal values, so sizes are checked first."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ MOST_TEXT = 1 << 29  # bytes of such a column, each text as long as the longest
 def read_parquet(path: Path, columns: Callable[[str], bool]) -> pa.Table:
     """The columns whose names `columns` takes, texts as dictionaries. Raises InputError that names the file.
 
-    A few bytes can stand for any number of equal values, so what they come to is looked at before they are written out.
+    A few bytes can encode any number of equal values, so their size is checked before they are expanded.
     """
     with _opened(path, columns) as (file, names):
         return _table(path, file, names)

@@ -11,7 +11,7 @@ Statistics = dict[str, np.ndarray]
 
 
 class Computed(UserDict):
-    """Feature key -> its statistics; a value that is a function is what it returns, when it is asked for first."""
+    """Feature key -> its statistics; a function as value is called when it is first needed."""
 
     def __getitem__(self, key: str) -> Any:
         value = self.data[key]

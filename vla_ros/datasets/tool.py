@@ -1,4 +1,4 @@
-"""Actions of a dataset that are poses of a tool: how the feature says so."""
+"""Actions of a dataset that are poses of a tool, as described by the feature."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ def tool_info(tool: ToolColumns) -> dict[str, str]:
 
 
 def read_tool(feature: Mapping[str, Any], names: Sequence[str], where: str) -> ToolColumns | None:
-    """Which of the actions are a tool's, as `info.tool` of their feature says; None where there is none.
+    """Which actions are a tool's, by `info.tool` of their feature; None if there are none.
 
     Args:
         names: of the actions, in the file's order.
@@ -32,8 +32,8 @@ def read_tool(feature: Mapping[str, Any], names: Sequence[str], where: str) -> T
     if said.keys() != set(_FIELDS) or said["rotation"] not in SIZES:
         raise InputError(f"{where}: {shown(said)}, expected {list(_FIELDS)}, the rotation one of {sorted(SIZES)}")
     if said["space"] != "pose":
-        raise InputError(f"{where}: space {shown(said['space'])}, expected pose: differences of poses are not "
-                         "trained on")
+        raise InputError(f"{where}: space {shown(said['space'])}, expected pose: differences of poses cannot be "
+                         "" "trained on")
     pose = pose_names(said["rotation"])
     for name in pose:
         if names.count(name) != 1:

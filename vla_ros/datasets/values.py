@@ -18,7 +18,7 @@ from vla_ros.core.stream import Stream
 from vla_ros.datasets.statistics import Statistics
 from vla_ros.messages.images import compressed_size, decompress
 
-ONCE_FILE = "vla_ros_once.npz"  # in `meta`: what was published once holds for every frame
+ONCE_FILE = "vla_ros_once.npz"  # in `meta`: values that were published once and apply to every frame
 MOST_ONCE = 256 << 20  # bytes
 IMAGE_PREFIX = "observation.images."
 INTERVENTION, SUCCESS, DONE = "intervention", "next.success", "next.done"  # booleans of a frame, as LeRobot has them
@@ -74,13 +74,13 @@ def array(values: pa.ChunkedArray, shape: tuple[int, ...], dtype: str) -> np.nda
     except (TypeError, ValueError) as error:
         raise InputError(f"values of {kind}, expected {shown(dtype)}") from error
     if rows.dtype.kind not in "fiub" or rows.dtype.kind != "f" and not np.array_equal(rows, found):
-        raise InputError(f"values of {kind} that are no {shown(dtype)}")
+        raise InputError(f"values of {kind} that are not {shown(dtype)}")
     return rows.reshape(-1, *shape)
 
 
 def image_size(feature: dict[str, Any], where: str) -> tuple[int, int]:
     """(height, width) of the pictures of a feature as info.json describes it; without names the side that can be a
-    number of channels, 1 or 3, is that. Raises InputError where its shape could be read in two ways, or in none."""
+    number of channels, 1 or 3, is that. Raises InputError if its shape could be read in two ways, or in none."""
     shape = feature["shape"]
     names = value_of(list[str] | None, feature.get("names"), f"{where}: names")
     if not names:

@@ -89,8 +89,8 @@ def frames_at(
     """(k, the frame at `times[k]`) for every k, in the order of the times.
 
     Args:
-        times: (T,) s in the video. A frame must be there within TOLERANCE, and what a float32 second and the video's
-            clock cannot tell apart: nothing in between is made up, and a time may ask for the same frame as another.
+        times: (T,) s in the video. A frame must be there within TOLERANCE, plus the rounding of float32 seconds and of
+            the video's clock: frames are never interpolated, and two times may give the same frame.
         pixels: makes an array of a frame; (h, w, 3) uint8 RGB by default.
 
     Raises InputError that names the file when it is missing or cannot be decoded, NoFrame for a k that has none.
@@ -117,7 +117,7 @@ def frames_at(
 
 def _no_frame(path: Path, k: int, times: np.ndarray, before: float | None, after: float | None) -> InputError:
     beside = [f"{time:.4f}" for time in (before, after) if time is not None]
-    found = f"the nearest are at {' and '.join(beside)} s" if beside else "it holds none"
+    found = f"the nearest are at {' and '.join(beside)} s" if beside else "it has none"
     found += "" if after is not None else ", and there the video ends"
     return NoFrame(k, f"video {path} has no frame at {times[k]:.4f} s, {found}")
 
@@ -134,7 +134,7 @@ def _frames(container: Any, stream: Any, start: float, span: float) -> Iterator[
         first = next(frames, None)
         if first is not None and first.time is not None and first.time <= start + span:
             yield first
-        else:  # the index of the file leads astray
+        else:  # the index of the file is wrong
             container.seek(0, stream=stream, backward=True)
             frames = container.decode(stream)
     yield from frames
@@ -146,7 +146,7 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         with av.open(str(regular(path, "video"))) as container:
             stream = container.streams.video[0]
             if stream.codec_context is None or not stream.time_base:
-                raise InputError(f"video {path}: of no known codec, or without a clock")
+                raise InputError(f"video {path}: unknown codec, or no clock")
             stream.codec_context.thread_count = 1
             yield container, stream
     except InputError:

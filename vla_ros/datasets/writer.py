@@ -36,7 +36,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 
 
 class Outcome(NamedTuple):
-    """How an episode ended: success, failure, aborted, or empty where nobody said; who said so, and why."""
+    """How an episode ended: success, failure, aborted, or "" if not reported; who reported it, and why."""
 
     outcome: str = ""
     by: str = ""
@@ -49,7 +49,7 @@ NOBODY_SAID = Outcome()
 class DatasetWriter:
     """Writes a dataset episode by episode; `finish` completes it.
 
-    `meta/info.json` is written last, in one step: a folder without it was cut off, and readers say so. Images are
+    `meta/info.json` is written last, in one step: readers report a folder without it as incomplete. Images are
     stored as they come; to store smaller ones, scale them as policies do (`policies.images.resize_within`).
 
     Args:
@@ -187,7 +187,7 @@ class DatasetWriter:
             if rows.shape != (length, *shape) or (rows.dtype.kind != "U" if dtype == "string" else rows.dtype != dtype):
                 raise InputError(f"{where}: {name}: {rows.dtype} {rows.shape}, expected {dtype} {(length, *shape)}")
             if stream.once and not (rows == self._once.get(name, rows[0])).all():
-                raise InputError(f"{where}: {name} is published once, but has changed; make datasets of their own")
+                raise InputError(f"{where}: {name} is published once, but has changed; build separate datasets")
         self._once |= {name: rows[0] for name, rows in values.items() if self._readings[name][0].once}
         return {feature_key(n, self._readings[n][2]): rows for n, rows in values.items() if n not in self._once}
 

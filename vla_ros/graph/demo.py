@@ -1,4 +1,4 @@
-"""The nodes of a demo, and its course."""
+"""The nodes of a demo, and its sequence."""
 
 import argparse
 import time
@@ -23,7 +23,7 @@ _AFTERWARDS = 1.5  # s that the last task is followed after its success, for the
 
 
 class TooSlow(Exception):
-    """This machine does not keep up with real time; the text says what is slow."""
+    """This machine is too slow for real time; the text says what is slow."""
 
 
 class DemoGraph(SimulatedGraph):
@@ -41,7 +41,7 @@ class DemoGraph(SimulatedGraph):
     def bring_up(self) -> None:
         """Start all nodes, configure them, lay out the cubes, activate."""
         args, graph, common = self.args, self.graph, self.common
-        policy = {"policy": str(args.policy.resolve()), "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
+        policy = {"policy": args.policy, "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
         # What the policy was trained at; more would only take time from the other nodes of a small machine.
         policy["max_rate"] = 0.0 if args.lockstep else _CHUNK_RATE
         bag = {
@@ -109,15 +109,15 @@ class DemoGraph(SimulatedGraph):
             time.sleep(0.02)
 
     def _look_for_slowness(self) -> None:
-        """Raises TooSlow, or says so where real time was asked for."""
+        """Raises TooSlow, or only reports it if real time was requested."""
         if not (words := self.keeping_up.look(self.watch.policy, self.watch.executor, time.monotonic())):
             return
         if not self.args.real_time:
             raise TooSlow(words)
-        self.console.print(f"{words}; --lockstep takes simulated time, which waits for every node", soft_wrap=True)
+        self.console.print(f"{words}; --lockstep uses simulated time, which waits for every node", soft_wrap=True)
 
     def finish_bag(self) -> None:
-        """The recorder writes what it still holds and closes the bag."""
+        """The recorder writes its queue and closes the bag."""
         with self.console.status("finishing the bag"):
             self.graph.deactivate("recorder_node")
 
@@ -145,7 +145,7 @@ def _outcome(step: Step) -> Text:
 
 
 def result_table(steps: list[Step], watch: Watch) -> Table:
-    """What came of each instruction, and how fast the nodes were."""
+    """The result of each instruction, and the speed of the nodes."""
     table = Table(caption=_speed(watch), caption_justify="left")
     for title in ("instruction", "done", "after", "robot's speed when it was given"):
         table.add_column(title, justify="left" if title == "instruction" else "right")

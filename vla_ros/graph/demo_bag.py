@@ -47,7 +47,7 @@ class Step:
 
 
 def step_at(steps: list[Step], stamp_ns: int) -> Step | None:
-    """The step whose instruction holds at an instant."""
+    """The step whose instruction is valid at a time."""
     begun = [step for step in steps if step.begin_ns is not None and step.begin_ns <= stamp_ns]
     return begun[-1] if begun else None
 

@@ -2,16 +2,16 @@
 
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 
-_PATIENCE = 3.0  # s; a pause of a moment is nothing to speak of
-_SHARE = 0.6  # of the rate that is wanted
+_PATIENCE = 3.0  # s; shorter pauses are not reported
+_SHARE = 0.6  # of the wanted rate
 _ACTIVE = (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING, ExecutorStatus.HOLDING)
 
 
 class KeepingUp:
-    """Told the statuses now and then.
+    """Gets the statuses at intervals.
 
     Attributes:
-        words: what was too slow for 3 s, said the first time; empty while nothing was.
+        words: what was too slow for 3 s, when that was first noticed; else "".
     """
 
     def __init__(self, chunk_rate: float, control_rate: float) -> None:
@@ -29,14 +29,14 @@ class KeepingUp:
             self._since = now
         if self.words or not problem or now - self._since < _PATIENCE:
             return ""
-        self.words = f"this machine does not keep up: {problem}"
+        self.words = f"this machine is too slow: {problem}"
         return self.words
 
     def _problem(self, policy: PolicyStatus | None, executor: ExecutorStatus | None) -> str:
         if policy is None or executor is None or executor.state not in _ACTIVE:
             return ""
         if policy.state == PolicyStatus.WAITING:
-            return f"{', '.join(policy.waiting_for)} late (a simulator that draws too slowly)"
+            return f"{', '.join(policy.waiting_for)} late (the simulator draws too slowly)"
         if policy.state == PolicyStatus.RUNNING and policy.chunks > 3 and policy.rate < _SHARE * self._chunk_rate:
             return (f"{policy.rate:.1f} chunks a second of {self._chunk_rate:g}, an inference takes "
                     f"{policy.inference_time:.2f} s")

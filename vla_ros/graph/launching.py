@@ -1,8 +1,9 @@
-"""What the launch files share. Imported by them alone: it needs `launch` and `launch_ros`.
+"""Shared by the launch files, and imported only by them: it needs `launch` and `launch_ros`.
 
-The nodes bring themselves up (nodes/autostart.py): launch's own lifecycle events are lost where a node is faster than
-discovery, and a transition that a driver is missing for would be an error of the launch once a second. What a launch
-file adds is the end: a node that ends unasked ends the launch, with the node's words and a status that is not zero.
+The nodes configure and activate themselves (nodes/autostart.py): launch's own lifecycle events are lost if a node is
+faster than discovery, and a transition that waits for a driver would be an error of the launch once a second. The
+launch file handles the end: a node that ends unexpectedly ends the launch, with the node's last error and a non-zero
+status.
 """
 
 import os
@@ -20,7 +21,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from vla_ros.nodes.ending import LAUNCHER
 
-REFUSED = 2  # status of a node that refuses its parameters or files: starting it again would not help
+REFUSED = 2  # status of a node that refuses its parameters or files; a restart would not help
 _ERROR = re.compile(r"\[(?:ERROR|FATAL)\] (?:\[[^]]*\] \[[^]]*\]: )?([^\x1b\r\n]*)")  # time and node's name left out
 _LEVELS = ("debug", "info", "warn", "error", "fatal")
 _SWITCH = {"true": True, "false": False}
@@ -33,7 +34,7 @@ def declare(arguments: Mapping[str, tuple[str | None, str]]) -> list[DeclareLaun
 
 
 def given(context: LaunchContext, name: str, kind: type = str) -> Any:
-    """The value of an argument as a `kind`; None where it is empty, so that parameter files decide."""
+    """The value of an argument as a `kind`; None if it is empty, so that parameter files decide."""
     text = LaunchConfiguration(name).perform(context).strip()
     if not text:
         return None
@@ -63,7 +64,7 @@ def node(
         respawn: start it again when it ends.
         needed: without it the launch ends.
     """
-    if file and not Path(file).is_file():  # launch would go on without it
+    if file and not Path(file).is_file():  # launch would continue without it
         raise RuntimeError(f"parameter file of {name} {file!r}: no such file")
     arguments = ["--enclave", f"{LaunchConfiguration('enclaves').perform(context)}/{name}"]
     for default in ("autostart:=true", *defaults):
@@ -72,7 +73,7 @@ def node(
     if level := given(context, "log_level"):
         if level.lower() not in _LEVELS:
             raise RuntimeError(f"argument log_level: {level!r}, expected one of {', '.join(_LEVELS)}")
-        # Of the node's own logger: the middleware's at debug says some lines a message, and the node falls behind.
+        # Only of the node's own logger: at debug the middleware logs some lines per message, and the node falls behind.
         logger = ".".join([*filter(None, namespace.split("/")), name])
         arguments += ["--log-level", f"{logger}:={level}"]
     common = {"autostart": given(context, "autostart", bool), "use_sim_time": given(context, "use_sim_time", bool)}
@@ -89,7 +90,7 @@ def node(
 
     def ended(event: Any, context: LaunchContext) -> None:
         if needed and not context.is_shutdown and (event.returncode == REFUSED or not respawn):
-            # An exception is launch's one way to end with a status that is not zero.
+            # Only an exception makes launch end with a non-zero status.
             raise RuntimeError(f"{name}: {said[-1] if said else f'ended with status {event.returncode}'}")
 
     made = Node(

@@ -1,4 +1,4 @@
-"""A node of this process on the graph that others started: what the commands speak and listen through."""
+"""A node of this process on a graph that others started, for commands that publish and subscribe."""
 
 import tempfile
 from collections.abc import Iterator

@@ -36,12 +36,12 @@ class Process:
     _rest: bytes = b""
 
     def ask(self, **request: Any) -> None:
-        """Send a request; `answer` has what becomes of it. What was asked before is not waited for any more."""
+        """Send a request; `answer` returns its result. An earlier request is no longer waited for."""
         self.asked += 1
         try:
             self.channel.sendall(json.dumps({"id": self.asked, **request}).encode() + b"\n")
         except OSError:
-            pass  # the process has ended, which whoever waits for the answer notices
+            pass  # the process has ended, which the caller of `answer` notices
 
     def answer(self) -> dict[str, Any] | None:
         """The answer to the last request; None before it is there."""
@@ -53,7 +53,7 @@ class Process:
         return next((said for said in map(json.loads, lines) if said["id"] == self.asked), None)
 
     def errors(self) -> str:
-        """The last different errors of the log; its last lines where none is. One line where that is all."""
+        """The last distinct errors of the log, or its last lines if there are none."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         said = list(dict.fromkeys(_PREFIX.sub("", line) for line in lines if _PREFIX.match(line)))
         last = said[-_LINES:] or lines[-_LINES:]
@@ -74,14 +74,14 @@ def signal_all(processes: Sequence[Process], number: int, patience: float) -> No
 
 
 def check_namespace(namespace: str) -> None:
-    """Raises InputError for what ROS does not take as a namespace."""
+    """Raises InputError for an invalid ROS namespace."""
     for token in namespace.strip("/").split("/") if namespace.strip("/") else ():
         if not token.isascii() or not token.isidentifier() or "__" in token:
             raise InputError(f"namespace {namespace!r}: {token!r}, expected letters, digits and _, a letter first")
 
 
 def node_command(name: str, module: str, namespace: str, files: Sequence[str | Path]) -> list[str]:
-    """The command that runs `module` as node `name`. Raises InputError for a parameter file that is none."""
+    """The command that runs `module` as node `name`. Raises InputError for an invalid parameter file."""
     rules = {"__node": name} | ({"__ns": f"/{namespace.strip('/')}"} if namespace else {})
     command = [sys.executable, "-P", "-m", module, *enclave_arguments(name)]
     for old, new in rules.items():
@@ -120,7 +120,7 @@ def start_process(
             stderr=subprocess.STDOUT,
             env=without_working_directory(environment) | {CHANNEL: str(theirs.fileno())},
             pass_fds=[theirs.fileno()],
-            start_new_session=True,  # the terminal's Ctrl-C reaches us alone, and we end the nodes in order
+            start_new_session=True,  # the terminal's Ctrl-C reaches only this process, which ends the nodes in order
         )
     return Process(name, popen, log, ours)
 

@@ -30,7 +30,7 @@ _TELLS_NAMES = "/parameter_events"  # every node publishes on it
 
 
 class GraphError(InputError):
-    """A node ended, refused a transition, or did not do what was waited for."""
+    """A node ended, refused a transition, or timed out."""
 
 
 class Graph:
@@ -41,17 +41,17 @@ class Graph:
             graph.bring_up("policy_node")
             graph.wait_for(lambda: ..., "the first chunk")
 
-    It acts on these processes alone, through a channel to each (`nodes.parent`), and starts none whose name another
-    program's node has: their topics and services would be the same.
+    It acts only on these processes, through a channel to each (`nodes.parent`), and starts none with the name of
+    another program's node, whose topics and services would be the same.
 
-    Leaving the block ends every process: SIGINT first, SIGKILL after a deadline. Where the middleware then hangs in
-    this process, it ends too (status 1), so use what the block gave inside it. If this process is killed itself, the
+    Leaving the block ends every process: SIGINT first, SIGKILL after a deadline. If the middleware then hangs in this
+    process, it ends too (status 1), so use the results inside the block. If this process is killed itself, the
     nodes see their channels close and end. `self.node` is spun in a thread; its callbacks run there.
 
     Args:
         folder: for parameter files and logs, made if it is missing.
-        domain: ROS domain of the whole graph, for it alone; None takes the one of ROS_DOMAIN_ID, and waits before the
-            first start until who else is there has been discovered.
+        domain: ROS domain for this graph only; None uses ROS_DOMAIN_ID, and waits for the discovery of other nodes
+            before the first start.
         namespace: of every node started.
         environment: variables on top of this process's own.
         use_sim_time: of `self.node`; nodes get it as a parameter from the caller.
@@ -115,7 +115,7 @@ class Graph:
         return self
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """The first one ends the block; what comes while the nodes end changes nothing, but for a third of one kind."""
+        """The first one ends the block; while the nodes end, only a third signal of one kind has an effect."""
         third = self._signals.is_third(number)
         if third or not self._stopping:
             self._stopping = True
@@ -206,7 +206,7 @@ class Graph:
     def check(self) -> None:
         """Raises GraphError when a node's process has ended, or a callback of `self.node` has failed."""
         if (error := self._failure) is not None:
-            raise GraphError(f"messages are not taken any more: {type(error).__name__}: {error}") from error
+            raise GraphError(f"messages are no longer received: {type(error).__name__}: {error}") from error
         for process in self.processes.values():
             status = process.popen.poll()
             if status is not None:
@@ -232,7 +232,7 @@ class Graph:
             time.sleep(0.01)
 
     def call(self, client: Any, request: Any) -> Any:
-        """The response of a service; asked again where an answer got lost while the processes discovered each other.
+        """The response of a service; repeated if an answer was lost while the processes discovered each other.
 
         For requests that may be repeated. Raises GraphError.
         """
@@ -245,7 +245,7 @@ class Graph:
         raise GraphError(f"{client.srv_name} did not answer")
 
     def set_parameters(self, name: str, values: Mapping[str, Any]) -> None:
-        """Set parameters of a node. Raises GraphError that names the one that is refused."""
+        """Set parameters of a node. Raises GraphError that names a refused one."""
         reason = self._ask(name, "take parameters", 60.0, parameters=dict(values))["reason"]
         if reason:
             raise GraphError(f"{name}: {reason}")
@@ -257,7 +257,7 @@ class Graph:
         return self._ask(name, "say its state", 60.0)["state"]
 
     def transition(self, name: str, transition: int, deadline: float = 120.0) -> None:
-        """Bring a node through a transition. Raises GraphError with the node's own words when it refuses."""
+        """Bring a node through a transition. Raises GraphError with the node's reason if it refuses."""
         what = GOALS[transition][1]
         self._refuse_others(name)
         reason = self._ask(name, what, deadline, transition=transition)["reason"]
@@ -279,12 +279,12 @@ class Graph:
         return {bytes(info.endpoint_gid) for info in infos if node_name(info) == self.full_name(name)}
 
     def _refuse_others(self, name: str) -> None:
-        """Raises GraphError where a node of that name is not ours."""
+        """Raises GraphError if a node of that name is not ours."""
         others = len(self._named(name) - self._ours.get(name, set())) - (name in self.processes)
         if others > 0:
             raise GraphError(
                 f"node {self.full_name(name)}: another program has a node of this name; end that one, or give this one "
-                "a --namespace or a ROS_DOMAIN_ID of its own (one that was killed is forgotten after 20 s)"
+                "a --namespace or a ROS_DOMAIN_ID of its own (a node that was killed disappears after 20 s)"
             )
 
     def configure(self, name: str, deadline: float = 600.0) -> None:
@@ -299,7 +299,7 @@ class Graph:
     ) -> None:
         """As `activate`, but a refusal (the robot's joint states are not there yet) is tried again until `deadline`.
 
-        `tell` is told the reason of a refusal when it is new, and now and then.
+        `tell` gets the reason of a refusal when it is new, and at intervals.
         """
         end, reminder = time.monotonic() + deadline, Reminder()
         while True:

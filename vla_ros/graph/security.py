@@ -1,4 +1,5 @@
-"""Who may do what on the graph, as a policy file of SROS2: each enclave has what its node needs, and nothing else."""
+"""Access rights on the graph as a policy file of SROS2: each enclave has the rights that its node needs, and no
+others."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
@@ -69,18 +70,18 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     actions = [group.action for group in robot.groups if group.action]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
     told = [*(stream.topic for stream in graph_streams()), *LATCHED]
-    cameras = [camera.topic for camera in robot.cameras]
+    cameras = [stream.topic for stream in (*robot.cameras, *(one for one in robot.streams if one.dtype == "uint16"))]
     drawn = [f"{topic.rpartition('/')[0]}/camera_info".lstrip("/") for topic in cameras]
     drawn += [f"{camera.topic}/compressed" for camera in robot.cameras if not camera.compressed]
     everything = [*sensors, *commands, *told]
     made = {
         "policy_node": Enclave(
-            "alone may publish chunks",
+            "the only one that may publish chunks",
             publish=[CHUNK, POLICY_STATUS, "/diagnostics"],
             subscribe=[*sensors, INSTRUCTION, EXECUTOR_STATUS],
         ),
         "executor_node": Enclave(
-            "alone may command the joints",
+            "the only one that may command the joints",
             publish=[*commands, *claims, EXECUTOR_STATUS, "/diagnostics"],
             subscribe=[*claims, *measured, CHUNK, INSTRUCTION, E_STOP, POLICY_STATUS, DESCRIPTION, TAKEOVER],
             reply=["~/e_stop", "~/reset_e_stop", "~/take_over"],
@@ -92,30 +93,30 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             execute=[TASK],
         ),
-        "recorder_node": Enclave("hears everything, says nothing", subscribe=everything, reply=["~/keep"]),
+        "recorder_node": Enclave("receives everything, publishes nothing", subscribe=everything, reply=["~/keep"]),
         "marker_node": Enclave(
             "draws chunk and command for RViz and Foxglove",
             publish=["~/markers", *(["~/base_path"] if robot.path_axes else [])],
             subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
         ),
         "console_node": Enclave(
-            "the operator's page: hears everything; instructs, stops, resets the e-stop, records",
+            "the operator's page: hears everything; instructs, stops, resets the e-stop, calls for takeovers, records",
             publish=[INSTRUCTION, OUTCOME, E_STOP],
             subscribe=[*sensors, *commands, CHUNK, INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             request=[
-                "executor_node/reset_e_stop", "executor_node/get_parameters", "recorder_node/set_parameters",
+                "executor_node/reset_e_stop", "executor_node/get_parameters", TAKE_OVER, "recorder_node/set_parameters",
                 "recorder_node/get_state",
                 *(f"{node}/change_state" for node in ("policy_node", "executor_node", "task_node", "recorder_node")),
             ],
             call=[TASK],
         ),
         "replay_node": Enclave(
-            "plays a bag: sensors and joint states, nothing that is told or commanded",
+            "plays a bag: sensors and joint states, but no instructions and commands",
             publish=[*sensors, CLOCK],
             managed=False,
         ),
         "driver": Enclave(
-            "the robot's own nodes; put their names in the place of `driver`, or give each an enclave",
+            "the robot's own nodes; replace `driver` by their names, or give each an enclave",
             publish=[*sensors, *FRAMES],
             subscribe=[*commands, "/parameter_events"],
             execute=actions,
@@ -134,7 +135,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             managed=False,
         ),
         "viewer": Enclave(
-            "vla-ros top and rerun, RViz, Foxglove: hears everything, says nothing",
+            "vla-ros top and rerun, RViz, Foxglove: receives everything, publishes nothing",
             subscribe=[*everything, "/diagnostics", "marker_node/markers", *FRAMES],
             nodes=("vla_ros_cli_*", _COMMAND_LINE, "rviz", "rviz2", "foxglove_bridge"),
             managed=False,
@@ -144,13 +145,13 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             managed=False,
         ),
         "reset_e_stop": Enclave(
-            "whoever lets the robot move again after an e-stop", subscribe=[EXECUTOR_STATUS],
+            "resets the e-stop, so that the robot may move again", subscribe=[EXECUTOR_STATUS],
             request=["executor_node/reset_e_stop"], nodes=("reset_e_stop", "vla_ros_cli_*", _COMMAND_LINE),
             managed=False,
         ),
         "takeover": Enclave(
             "a leader arm or another source that may take over from the policy; put its nodes' names in",
-            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS], request=[TAKE_OVER],
+            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS, DESCRIPTION, "joy"], request=[TAKE_OVER],
             nodes=("takeover", "vla_ros_cli_*", _COMMAND_LINE), managed=False,
         ),
         "sim_node": Enclave(
@@ -173,7 +174,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
 
 
 def _with_own(name: str, enclave: Enclave) -> Enclave:
-    """With what every node has, and every node with a lifecycle."""
+    """With the rights that every node has, and every node with a lifecycle."""
     own, services = (["~/transition_event"], LIFECYCLE) if enclave.managed else ([], ())
     return replace(
         enclave,
@@ -185,7 +186,7 @@ def _with_own(name: str, enclave: Enclave) -> Enclave:
 
 
 def policy(robot: RobotSpec, namespace: str = "") -> str:
-    """The policy file, XML, for a robot whose nodes live in `namespace`. Raises InputError for a bad namespace."""
+    """The policy file, XML, for a robot whose nodes are in `namespace`. Raises InputError for a bad namespace."""
     check_namespace(namespace)
     root = ET.Element("policy", version="0.2.0")
     listed = ET.SubElement(root, "enclaves")

@@ -1,4 +1,4 @@
-"""A graph around the simulator: on a ROS domain of its own, with one way to give an instruction."""
+"""A graph around the simulator, on a separate ROS domain, and its instructions."""
 
 import os
 import socket
@@ -16,18 +16,18 @@ from vla_ros.graph.simulation import Simulation
 from vla_ros.graph.watch import Watch
 from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.sim.description import urdf
-from vla_ros.sim.world import World
+from vla_ros.sim.worlds import world_of
 
 _INSTRUCT_AGAIN = 2.0  # s
 _INSTRUCT_PATIENCE = 60.0  # s
-_PARTICIPANTS = 100  # of a domain that are looked for; more have no ports of it
+_PARTICIPANTS = 100  # participants of a domain that are checked; more have no ports of it
 
 
 def private_domain() -> int:
     """A ROS domain that is not in use on this machine, so that a simulation never commands a robot.
 
-    The search begins at ROS_DOMAIN_ID where that is set, else somewhere of this process's own. Domains above 101 would
-    meet ports that the kernel gives away.
+    The search begins at ROS_DOMAIN_ID if that is set, else at a number that depends on the process. Domains above 101
+    overlap the kernel's ephemeral ports.
     """
     first = int(os.environ.get("ROS_DOMAIN_ID", 1 + os.getpid() % 100))
     domains = ((first + number) % 102 for number in range(100))
@@ -37,7 +37,7 @@ def private_domain() -> int:
 
 
 def _in_use(domain: int) -> bool:
-    """Whether a participant is there: the first ones may have ended, and those that came after them live on."""
+    """Whether there is a participant: the first ones may have ended while later ones are still running."""
     for participant in range(_PARTICIPANTS):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
@@ -71,7 +71,7 @@ class SimulatedGraph:
         # Nothing of a simulation leaves this machine; read by the middleware when the graph is entered.
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
         self.graph = Graph(folder, domain=private_domain() if domain is None else domain, **options)
-        # What every node of the graph is told.
+        # Parameters of every node of the graph.
         self.common = {"robot": self.robot_file, "use_sim_time": lockstep, "reliable_sensors": lockstep}
 
     def __enter__(self) -> Self:
@@ -87,12 +87,13 @@ class SimulatedGraph:
     def tool_parameters(self) -> dict[str, str]:
         """What the executor needs to move the robot's tool: a file of the simulated arm's URDF; nothing without a tool.
 
-        Not by the topic of the description, which may take longer to be discovered than the executor waits.
+        Not the topic of the description, whose discovery may take longer than the executor waits.
         """
         if self.robot.tool is None:
             return {}
         file = (self.graph.folder / "robot.urdf").resolve()
-        file.write_text(urdf(World().model, self.robot.name), encoding="utf-8")
+        world = world_of(self.robot.name, self.robot.joint_names)()
+        file.write_text(urdf(world.model, self.robot.name), encoding="utf-8")
         return {"urdf": str(file)}
 
     def followed(self) -> list[int | None]:
@@ -101,7 +102,7 @@ class SimulatedGraph:
         return [None if status is None else status.instruction_id for status in statuses]
 
     def wait_until_steered(self) -> None:
-        """Until the executor's commands reach the simulator, in lockstep."""
+        """Wait until the executor's commands reach the simulator, in lockstep."""
         self.graph.wait_for(lambda: self.simulation.task.values["steered"] == "true", "commands of the executor")
 
     def instruct(self, text: str) -> None:

@@ -13,11 +13,11 @@ from vla_ros.nodes.qos import STATUS_QOS
 
 @dataclass(frozen=True)
 class TaskStatus:
-    """What `sim_node/task` said last.
+    """The last message of `sim_node/task`.
 
     Attributes:
         message: "success", "not yet", "no task", or what is wrong.
-        failed: the simulation itself gave up; `message` says why.
+        failed: the simulation itself failed; `message` says why.
         values: key -> text, as published (`run_time` and `elapsed` in s of simulated time, `cube`, `kind`, ...).
     """
 
@@ -56,23 +56,24 @@ class Simulation:
             self.pause()
 
     def reset(self, **parameters: Any) -> None:
-        """Take these parameters (`seed`, `task`, ...), put the cubes there and the arm home; a run ends."""
+        """Set these parameters (`seed`, `task`, ...), and reset cubes and arm, which ends a run."""
         self.graph.set_parameters("sim_node", parameters)
         self._succeed(self._reset, Trigger.Request())
 
     def run(self) -> int:
-        """Let a simulation in lockstep go; the number of this run."""
+        """Run a simulation in lockstep; returns the number of the run."""
         return int(self._succeed(self._run, SetBool.Request(data=True)))
 
     def pause(self) -> None:
         self._succeed(self._run, SetBool.Request(data=False))
 
     def run_to_end(self) -> TaskStatus:
-        """Let it go until the run has ended by itself. Raises GraphError when the simulation gave up."""
+        """Run it until the run has ended by itself. Raises GraphError if the simulation failed."""
         return self.run_until(lambda task: task.values["state"] == "paused")
 
     def run_until(self, over: Callable[[TaskStatus], bool]) -> TaskStatus:
-        """Let it go until its status says so. Raises GraphError when the simulation gave up, or after an hour."""
+        """Run it until a condition on its status is met. Raises GraphError if the simulation failed, or after an
+        hour."""
         number = str(self.run())
 
         def ended() -> TaskStatus | None:

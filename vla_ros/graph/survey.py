@@ -1,4 +1,4 @@
-"""What a running graph offers a robot file: joint states, cameras and topics for commands. It only listens."""
+"""Find joint states, cameras and command topics on a running graph, for a robot file. It only subscribes."""
 
 import time
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Seen:
 
 
 def survey(duration: float, namespace: str = "") -> Seen:
-    """What is on the graph, listened to for `duration` s."""
+    """Survey the graph for `duration` s."""
     seen = Seen()
     with peer(namespace, enclave="viewer") as graph:
         end, known = time.monotonic() + duration, set()
@@ -77,7 +77,7 @@ def _listen(graph: Graph, seen: Seen, topic: str, typename: str) -> None:
 
 
 def _is_copy(topic: str) -> bool:
-    """Of image_transport, beside the raw images."""
+    """Whether it is image_transport's copy of a raw topic."""
     return topic.rpartition("/")[2] in ("compressed", "compressedDepth", "theora", "zstd")
 
 
@@ -95,7 +95,7 @@ def _take_image(camera: SeenCamera, message: Any) -> None:
 
 
 def _note_commands(graph: Graph, seen: Seen, topic: str, types: list[str]) -> None:
-    """A topic of a type for commands that somebody else listens to; joint states that somebody publishes are none."""
+    """Note a topic with a type for commands and a subscriber; joint states with a publisher do not count."""
     many_uses = (*OF_TOOL, *OF_BASE)  # of whose types
     kinds = {kind: name for name, kind in reversed(INTERFACES.items()) if name not in many_uses}
     interface = kinds.get(types[0]) if len(types) == 1 else None

@@ -1,4 +1,4 @@
-"""What the nodes of a graph say, as one table in the terminal."""
+"""The statuses of a graph's nodes, as a table in the terminal."""
 
 import math
 import time
@@ -66,7 +66,7 @@ class Watch:
         self.executor = message
 
     def warnings(self) -> list[str]:
-        """What only who hears both knows. To be asked now and then."""
+        """Warnings that need both statuses. Called at intervals."""
         policy, executor, found = self.policy, self.executor, []
         both = policy and executor and PolicyStatus.UNCONFIGURED != policy.state and executor.state
         alike = not both or policy.instruction_id == executor.instruction_id
@@ -79,7 +79,7 @@ class Watch:
         return found
 
     def sections(self) -> list[str]:
-        """Where the documentation says what to do about what is shown; empty while all is well."""
+        """Sections of the documentation for what is shown; empty if all is well."""
         policy, executor, found = self.policy, self.executor, []
         if policy is not None and POLICY_STATES[policy.state] in remedies.POLICY:
             found.append(remedies.section(POLICY_STATES[policy.state]))
@@ -87,7 +87,7 @@ class Watch:
             found.append(remedies.about(executor.state, executor.cause))
             found += [remedies.section(words) for words in remedies.SAID if words in executor.message]
             last = executor.last_refusal.partition(":")[0]
-            if executor.refused_chunks and executor.cause == ExecutorStatus.CAUSE_NO_CHUNK:  # they may be why
+            if executor.refused_chunks and executor.cause == ExecutorStatus.CAUSE_NO_CHUNK:  # they may be the reason
                 found += [remedies.section(reason) for reason in remedies.REASONS if reason == last]
         return list(filter(None, found))
 
@@ -128,7 +128,7 @@ class Watch:
         return rows
 
     def summary(self) -> str:
-        """One line, for output that is no terminal."""
+        """One line, for output that is not a terminal."""
         policy, executor = self.policy, self.executor
         parts = []
         if policy is not None:
@@ -158,7 +158,7 @@ def grid(rows: list[tuple[str, Any]]) -> Table:
 class Display:
     """Shows a renderable that changes: live in a terminal, otherwise one line whenever the line changes.
 
-    A line that was there less than 10 s ago comes again once it has stayed for 2 s: an input that comes and goes would
+    A line that was shown less than 10 s ago is repeated only after 2 s, so that an input that comes and goes does not
     fill the log.
     """
 

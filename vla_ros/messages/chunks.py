@@ -24,7 +24,7 @@ def chunk_size_limit(robot: RobotSpec, max_horizon: int) -> int:
 
 
 def count_parts(data: bytes) -> int:
-    """How many parts a serialized ActionChunk says it has, without decoding it; 0 where it ends before that.
+    """How many parts a serialized ActionChunk says it has, without decoding it; 0 if it ends before that.
 
     Decoding makes Python objects of them, which takes far longer than of as many bytes of numbers.
     """

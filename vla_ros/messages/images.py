@@ -73,7 +73,7 @@ def rgb_image(message: Any) -> np.ndarray:
 
 
 def depth_image(message: Any) -> np.ndarray:
-    """(H, W) uint16 mm of a 16UC1 or 32FC1 Image, also compressed; 0 where there is no return, 65535 from there on.
+    """(H, W) uint16 mm of a 16UC1 or 32FC1 Image, also compressed; 0 if there is no return, 65535 from there on.
 
     Raises InputError.
     """

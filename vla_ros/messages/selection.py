@@ -10,7 +10,7 @@ LOOK_BACK_NS = 10_000_000_000  # for an instant at which all of a group are ther
 
 
 def rows_at(stamps: Mapping[str, Sequence[int]], streams: Collection[Stream], time: int) -> dict[str, Rows | None]:
-    """Stream name -> rows of its messages for an observation at `time`, ns; None where there are none.
+    """Stream name -> rows of its messages for an observation at `time`, ns; None if there are none.
 
     That is the last message not after `time`; for each value of a window the last one not after its own instant; of
     a group the newest at which all are there; of a stream that is published once, the first where none is older.
@@ -37,7 +37,7 @@ def rows_at(stamps: Mapping[str, Sequence[int]], streams: Collection[Stream], ti
 
 
 def partners(stream: Stream, streams: Collection[Stream]) -> str:
-    """Names of the streams that are chosen together with this one, for messages; empty when there are none."""
+    """Names of the streams that are chosen together with this one, for messages; empty if there are none."""
     leader = stream.with_ or stream.name
     return ", ".join(other.name for other in streams if leader in (other.name, other.with_) and other is not stream)
 

@@ -39,7 +39,7 @@ def grouped_attention(query: Tensor, key: Tensor, value: Tensor, key_mask: Tenso
     Args:
         query: (B, heads, S, D).
         key, value: (B, kv_heads, K, D); `heads` is a multiple of `kv_heads`.
-        key_mask: (B, 1, 1, K) or (B, 1, S * heads / kv_heads, K) bool, True where a key may be seen, or numbers that
+        key_mask: (B, 1, 1, K) or (B, 1, S * heads / kv_heads, K) bool, True if a key may be seen, or numbers that
             are added to the scores; None when all may.
 
     Returns:

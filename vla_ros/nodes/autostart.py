@@ -19,9 +19,9 @@ class Ended(Exception):
 class Autostart:
     """Tries until the node is active, because the robot's drivers may start after it.
 
-    What an activation lacks, and a configuration that raises `NotYet`, is waited for and said (`Reminder`). Any other
-    refusal to configure will not heal by itself: the process ends with status 2, so that what started it (a launch
-    file, systemd) notices. Where another client has changed the state meanwhile, the node is left to it.
+    What an activation lacks, and what a configuration that raises `NotYet` lacks, is waited for and reported
+    (`Reminder`). Any other refusal to configure needs a correction: the process ends with status 2, so that a launch
+    file or systemd notices. If another client has changed the state meanwhile, the node is left to that client.
     """
 
     def __init__(self, node: Any) -> None:
@@ -32,7 +32,7 @@ class Autostart:
         self._timer = node.create_steady_timer(0.0, self._try)
 
     def takes(self, error: InputError) -> bool:
-        """A transition was refused with `error`: whether it was tried from here and is waited for."""
+        """A transition was refused with `error`: True if it was tried here and will be tried again."""
         if self._trying and (self._configured or isinstance(error, NotYet)):
             self._lacks = error
             return True
@@ -55,7 +55,7 @@ class Autostart:
         self._timer = node.create_steady_timer(PERIOD, self._try)
 
     def _step(self) -> bool:
-        """True when the node is up, or somebody else's."""
+        """True when the node is active, or controlled by another client."""
         node = self._node
         if not self._configured:
             if node.state_id != State.PRIMARY_STATE_UNCONFIGURED:

@@ -37,14 +37,14 @@ ENDING = 15.0  # s for the middleware to let go of a node that is over
 
 
 class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
-    """A lifecycle node with declared parameters and one way down.
+    """A lifecycle node with declared parameters and a single teardown.
 
     A subclass overrides `configure`, `activate`, `deactivate` and `release`. What `configure` creates on the
-    node (publishers, subscriptions, timers, services, clients) is destroyed by the base on the way down.
+    node (publishers, subscriptions, timers, services, clients) is destroyed by the base in the teardown.
 
     Attributes:
         parameters: the current values, an instance of the dataclass given to the constructor.
-        refusal: why the last step of a transition failed, and where the documentation speaks of it.
+        refusal: why the last step of a transition failed, with the section of the documentation.
     """
 
     def __init__(self, name: str, parameters: type[NodeParameters], **options: Any) -> None:
@@ -59,7 +59,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._autostart = Autostart(self) if self.parameters.autostart else None
 
-    # What a subclass fills in
+    # Overridden by subclasses
 
     def configure(self) -> None:
         """Load files, make publishers and subscriptions. Raise InputError to refuse."""
@@ -68,18 +68,18 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
         """Begin. Raise InputError to refuse."""
 
     def deactivate(self) -> None:
-        """Stop what `activate` began. Must not raise; also called on the way down from an error."""
+        """Stop what `activate` began. Must not raise; also called in the teardown after an error."""
 
     def release(self) -> None:
-        """Let go of what `configure` made besides ROS entities. Called once after each `configure`, failed ones too."""
+        """Release what `configure` made besides ROS entities. Called once after each `configure`, even if it failed."""
 
     def refused(self, reason: str) -> None:
         """A transition was refused; for the status message. The reason is already logged."""
 
     def may_autostart(self) -> None:
-        """Raise InputError for what an automatic activation waits for beyond what `activate` asks for."""
+        """Raise InputError for additional conditions of an automatic activation."""
 
-    # What a subclass uses
+    # Used by subclasses
 
     @property
     def state_id(self) -> int:
@@ -105,7 +105,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
         return self.create_timer(period, callback, clock=self._steady_clock)
 
     def destroy_subscription(self, subscription: Any) -> bool:
-        """With the one that completes it, where there is one (see `nodes.bounded`)."""
+        """Also destroys the further subscriptions of an instruction (see `nodes.bounded`)."""
         for other in getattr(subscription, "completed_by", ()):
             super().destroy_subscription(other)
         return super().destroy_subscription(subscription)
@@ -125,7 +125,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
         return build(kind, values)
 
     def check_given(self, files: Sequence[str]) -> None:
-        """Raises InputError for what the node's parameter files and arguments set and it would not take."""
+        """Raises InputError for parameters in the node's files and arguments that it would not use."""
         full_name, known = self.get_fully_qualified_name(), list(self._parameters)
         check_parameters(full_name, self._own_name, known, list(self._parameter_overrides), files)
 
@@ -159,7 +159,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
             reason, told = str(error), with_section(error)
             if self._autostart is None or not self._autostart.takes(error):
                 self.get_logger().error(f"{what} refused: {told}")
-        except Exception as error:  # rclpy would drop it silently: a bug must be seen, and nothing may move
+        except Exception as error:  # rclpy would drop it silently; a bug must be visible, and nothing may move
             missing = what_to_install(error)
             reason = told = missing or f"{type(error).__name__}: {error}"
             self.get_logger().error(f"{what} failed: {reason}" + ("" if missing else f"\n{traceback.format_exc()}"))
@@ -170,7 +170,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
         return False
 
     def _entities(self) -> list[tuple[Any, Callable[[Any], object]]]:
-        """The node's ROS entities, each with what destroys it (and does nothing to one that is destroyed already)."""
+        """The node's ROS entities, each with the function that destroys it (safe to call twice)."""
         groups = (
             (self.publishers, self.destroy_lifecycle_publisher),  # takes ordinary ones too
             (self.subscriptions, self.destroy_subscription),
@@ -226,7 +226,7 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
             destroy(entity)
 
     def end(self, when_released: Callable[[], None] | None = None) -> None:
-        """Leave the lifecycle for good; called at the end of the process.
+        """Leave the lifecycle at the end of the process.
 
         `when_released` is called once nothing but the node's ROS entities is left.
         """
@@ -238,8 +238,8 @@ class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):
 def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
     """The body of every node's `main`: make the node, spin it, end cleanly on SIGINT, SIGTERM or the parent's end.
 
-    The signals are taken by ourselves because rclpy's handlers shut the context down first, which leaves the
-    node unable to say that it stops. What counts as a request to end at once: `watch`. Returns the exit status.
+    Signals are handled here because rclpy's handlers shut the context down first, after which the node could not
+    publish that it stops. See `watch` for requests to end at once. Returns the exit status.
     """
     stop: Future[str] = Future()
     parent = Parent()
@@ -283,11 +283,11 @@ def spin_node(make: Callable[[], Node], args: list[str] | None = None) -> int:
 
 
 def end_at_the_latest() -> None:
-    """After `ENDING` the process ends, wherever it hangs; what it did is over, and stderr says where it hung.
+    """End the process after `ENDING` s even if it hangs; stderr then shows where.
 
-    `faulthandler.cancel_dump_traceback_later` calls it off. Fast DDS can lock itself up for good while it destroys
-    something or hears that a peer has (its issue 6502), and rclpy holds the interpreter's lock meanwhile, so that no
-    Python code could end the process.
+    `faulthandler.cancel_dump_traceback_later` cancels it. Fast DDS can deadlock while it destroys an entity or is told
+    that a peer did (its issue 6502), and rclpy holds the interpreter's lock meanwhile, so Python code could not end the
+    process.
     """
     sys.stdout.flush()
     faulthandler.dump_traceback_later(ENDING, exit=True, file=sys.__stderr__)

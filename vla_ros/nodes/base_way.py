@@ -1,4 +1,4 @@
-"""The way of the base that a chunk asks for, as viewers take it."""
+"""A chunk's path of the base, for viewers."""
 
 import math
 
@@ -12,8 +12,8 @@ BASE_LINK = "base_link"  # REP-105; of a part that names no frame
 
 
 def path_message(chunk: ActionChunk) -> Path:
-    """A chunk's path, from where the base was at its stamp: in the frame of the base's link then, so that a viewer puts
-    it where that was. Each pose has the instant at which the base is to be there."""
+    """A chunk's path as nav_msgs/Path, in the frame of the base's link at the chunk's stamp, so that a viewer places it
+    there. Each pose has the time at which the base should reach it."""
     part, step_ns = chunk.targets.path, chunk.step_dt * NS
     message = set_stamp(Path(), chunk.stamp_ns)
     message.header.frame_id = part.frame or BASE_LINK

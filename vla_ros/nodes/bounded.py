@@ -18,7 +18,7 @@ from vla_ros.core.stream import BaseState, Stream
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, profile
 from vla_ros.nodes.taking import Withheld
 
-SMALL = 65_536  # bytes; beyond it joint states and statuses are not honest ones
+SMALL = 65_536  # bytes; larger joint states and statuses are not valid
 _LOOK = 0.5  # s between looks for a publisher of instructions that keeps its last one, or is of best effort
 _BEST_EFFORT = profile(10, reliable=False)
 
@@ -34,7 +34,7 @@ def subscribe_raw(
     limit: int,
     **options: Any,
 ) -> Any:
-    """A subscription whose messages come serialized; of one of more than `limit` bytes the length alone may come."""
+    """A subscription that gets serialized messages; for one of more than `limit` bytes possibly only its length."""
     made = node.create_subscription(kind, topic, take, qos, raw=True, **options)
     made.size_limit = limit  # for `NodeExecutor`; any other one hands the bytes over
     return made
@@ -60,8 +60,8 @@ def subscribe_bounded(
 ) -> Any:
     """A subscription whose messages of more than `limit` bytes are not decoded.
 
-    Decoding makes Python objects, for which every other thread of the process has to wait. What is too large, and what
-    cannot be decoded at all, is told to `refuse` in words (to the node's log where there is none) and changes nothing.
+    Decoding makes Python objects, and every other thread of the process has to wait for that. Messages that are too
+    large or cannot be decoded are reported to `refuse` (to the node's log if there is none) and have no effect.
     """
 
     refuse = refuse or _logger(node)
@@ -83,7 +83,7 @@ def subscribe_bounded(
 def subscribe_state(
     node: Node, stream: Stream, take: Callable[[Any], None], qos: QoSProfile, refuse: Refuse | None = None
 ) -> Any:
-    """Of a state stream, joint states or odometry: `take` gets the messages that do not contradict themselves. The
+    """Subscribe to a state stream (joint states or odometry): `take` gets the consistent messages. Returns the
     subscription."""
     refuse, topic = refuse or _logger(node), stream.topic
     if isinstance(stream, BaseState):
@@ -99,21 +99,21 @@ def subscribe_state(
 
 
 def subscribe_instruction(node: Any, take: Callable[[str], None], refuse: Refuse | None = None) -> None:
-    """`take` gets the text of `instruction`, stripped; one that is too long is no instruction. `node`: a `ManagedNode`.
+    """`take` gets the stripped text of `instruction`; a text that is too long is ignored. `node`: a `ManagedNode`.
 
-    A publisher that keeps its last message (transient local) is heard although it spoke before, one of best effort is
-    heard too: a second subscription, and a third, is made once such a publisher is there, because every other publisher
-    would be warned that it does not fit that one, and because best effort may lose what others send reliably. The third
-    goes with its publishers. What was sent before the newest instruction changes nothing any more.
+    Transient-local publishers are received, including what they sent before, and so are best-effort ones: a second and
+    a third subscription are made once such a publisher exists, because every other publisher would warn that it does
+    not match them, and because a best-effort one may lose what others send reliably. The third is destroyed with its
+    publishers. A message that was sent before the newest instruction has no effect.
     """
     more: dict[str, Any] = {}  # the further subscriptions
-    newest = 0  # ns, when the newest one was sent
+    newest = 0  # ns, when the newest instruction was sent
 
     def check(message: String, subscription: Any) -> None:
         nonlocal newest
         sent = getattr(subscription, "sent_ns", 0)
         if sent <= newest if subscription is not first else sent and sent == newest:
-            return  # heard already, or overtaken
+            return  # received already, or older than the newest
         newest = max(newest, sent)
         if problem := instruction_problem(message.data):
             (refuse or (lambda reason, words: node.get_logger().warning(words)))(Reason.SIZE, problem)

@@ -1,4 +1,4 @@
-"""Nodes that keep running whatever arrives on /clock."""
+"""Nodes that keep running even if invalid times arrive on /clock."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,12 +11,12 @@ from vla_ros.nodes.qos_overrides import QosOverrides
 
 
 class ClockGuard:
-    """For a class of nodes, before `Node`: what is no time of a clock is ignored on /clock, and said once.
+    """Base class, before `Node`: invalid times on /clock are ignored, and reported once.
 
     rclpy's time source subscribes to it as well and raises on a time below zero, which would end the node.
     """
 
-    _ignored = False  # such a message was there
+    _ignored = False  # an invalid message arrived
 
     def create_subscription(self, msg_type: Any, topic: str, callback: Any, *args: Any, **options: Any) -> Any:
         if msg_type is ClockMessage and not options.get("raw"):  # a recorder keeps the bytes, whatever they say

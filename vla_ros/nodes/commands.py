@@ -17,12 +17,12 @@ from vla_ros.messages.commands import COMMAND_TYPES, BaseWriter, CommandWriter, 
 from vla_ros.nodes.goals import make_goals
 from vla_ros.nodes.streams import message_class
 
-_ALIKE = 0.9  # of the names of two topics; those of two cameras have less
-_PATIENCE = 1.0  # s, for what takes milliseconds when all is well
+_ALIKE = 0.9  # similarity of the names of two topics; those of two cameras have less
+_PATIENCE = 1.0  # s, for what normally takes milliseconds
 
 
 class CommandPublishers:
-    """Publishes joint positions on the topics of a robot's command groups, and sends goals where it takes those."""
+    """Publishes joint positions on the topics of a robot's command groups, and sends goals to its actions."""
 
     def __init__(
         self,
@@ -35,8 +35,8 @@ class CommandPublishers:
         stamped: bool = True,
     ) -> None:
         """`names`: the J joints, and maybe a tool's columns, in the order of the positions that `publish` takes;
-        `horizon`: s that trajectories reach ahead; `stamped`: trajectories whose group says nothing of it carry the
-        time of the command."""
+        `horizon`: s that trajectories reach ahead; `stamped`: whether trajectories carry the time of the command,
+        unless their group says."""
         self._node, self._period = node, 1.0 / robot.control_rate
         self._groups, self._goals, self._bases, self._tool = [], [], [], None
         span = {joint.name: joint.upper - joint.lower for joint in robot.joints}
@@ -57,7 +57,7 @@ class CommandPublishers:
                 goals = make_goals(node, group, span[group.joints[0]])
                 if goals is not None:
                     self._goals.append((goals, columns))
-        except Exception:  # what is left of it would look like another commander
+        except Exception:  # otherwise it would look like another commander
             self.close()
             raise
 
@@ -65,10 +65,10 @@ class CommandPublishers:
         self, positions: np.ndarray, stamp_ns: int, braking: np.ndarray | None = None, reach_in: float = 0.0,
         tool: np.ndarray | None = None,
     ) -> None:
-        """(J,) positions, rad or m (of a base velocities), for the instant `stamp_ns`; (K, J) `braking` and `reach_in`
+        """(J,) positions, rad or m (velocities of a base), for the time `stamp_ns`; (K, J) `braking` and `reach_in`
         as in `Command`.
 
-        `tool`: what `ToolWriter` takes, where a group is commanded by it.
+        `tool`: values for `ToolWriter`, if a group is commanded by it.
         """
         if self._tool is not None:
             self.publish_tool(tool, stamp_ns)
@@ -82,29 +82,29 @@ class CommandPublishers:
             goals.take(positions[columns], after, self._period, reach_in)
 
     def publish_tool(self, values: np.ndarray, stamp_ns: int) -> None:
-        """What `ToolWriter` takes, for a robot that has such a group, and nothing else."""
+        """Publish only the tool's message (values for `ToolWriter`), if the robot has such a group."""
         publisher, writer = self._tool
         publisher.publish(writer.fill(values, stamp_ns))
 
     def stop_bases(self, stamp_ns: int) -> None:
-        """Zero velocities: a base may go on with the last ones that it heard. One that was told to stand is not told
-        again: by now another commander may drive it."""
+        """Publish zero velocities, because a base may continue with the last ones that it received. A base that was
+        already stopped gets no message, because another commander may drive it by now."""
         for publisher, writer, columns in self._bases:
             if writer.moving:
                 publisher.publish(writer.fill(np.zeros(len(columns)), stamp_ns))
 
     def settle(self) -> None:
-        """Waits until those who listen have the last velocities of bases and of the tool: they end with their
-        publishers otherwise."""
+        """Wait until the subscribers have the last velocities of bases and of the tool, which would be lost with their
+        publishers."""
         end = time.monotonic() + _PATIENCE
         for publisher, *_ in [*self._bases, *filter(None, [self._tool])]:
-            # Asked again and again instead of waited for, because rclpy waits with the interpreter's lock held.
+            # Polled, because rclpy would wait with the interpreter's lock held.
             while not publisher.wait_for_all_acked(Duration()) and time.monotonic() < end:
                 time.sleep(0.002)
 
     @property
     def trouble(self) -> str:
-        """What is wrong with the actions, in words; empty where nothing is."""
+        """What is wrong with the actions, in words; "" if nothing is."""
         return "; ".join(goals.trouble for goals, _ in self._goals if goals.trouble)
 
     def close(self) -> None:
@@ -115,23 +115,23 @@ class CommandPublishers:
 
 
 def other_commanders(node: Node, robot: RobotSpec, publishing: bool) -> list[str]:
-    """Other nodes with a publisher on a command topic, in words; `publishing`: whether `node` has one itself."""
+    """Other nodes that publish on a command topic; `publishing`: whether `node` publishes there itself."""
     me, found = node.get_fully_qualified_name(), []
     for group in robot.groups:
         topic = node.resolve_topic_name(group.topic)
         others = [node_name(info) for info in node.get_publishers_info_by_topic(topic)]
         if publishing and me in others:
-            others.remove(me)  # once: a second executor may well have the same name
+            others.remove(me)  # only once: a second executor may have the same name
         found += [f"{other} on {topic}" for other in others]
     return found
 
 
 def unheard(node: Node, robot: RobotSpec) -> str:
-    """In words the command topics that no controller subscribes to; "" where each has one."""
+    """The command topics that no controller subscribes to, in words; "" if each has one."""
     found = []
     for group in robot.groups:
         if group.action:
-            continue  # nobody needs to listen to what is only told besides
+            continue  # topics that only repeat the goals need no subscriber
         topic, wanted = node.resolve_topic_name(group.topic), COMMAND_TYPES[group.interface]
         listeners = [info for info in node.get_subscriptions_info_by_topic(topic) if not _only_listens(info)]
         if not listeners:
@@ -143,12 +143,12 @@ def unheard(node: Node, robot: RobotSpec) -> str:
 
 
 def alike(node: Node, topic: str, typename: str, used: Callable[[str], int]) -> str:
-    """", but ..." with the topics that may be meant: transports of this one, and those of the same type whose name ends
-    with it or differs by a letter of ten. "" where there is none. `used`: how many have a topic."""
+    """", but ..." with topics that may be meant: transports of this one, and topics of the same type whose name ends
+    with it or differs in one letter of ten. "" if there are none. `used`: how many nodes use a topic."""
 
     def near(name: str, types: list[str]) -> bool:
         same = typename in types and (name.endswith(topic) or SequenceMatcher(None, name, topic).ratio() >= _ALIKE)
-        if name in (topic, f"{topic}/claim"):  # the second is what executors tell each other
+        if name in (topic, f"{topic}/claim"):  # the second is for executors among themselves
             return False
         return (name.startswith(f"{topic}/") or same) and used(name) > 0
 
@@ -157,7 +157,7 @@ def alike(node: Node, topic: str, typename: str, used: Callable[[str], int]) -> 
 
 
 def _only_listens(info: TopicEndpointInfo) -> bool:
-    """A recorder or a viewer."""
+    """Whether it is a recorder or a viewer."""
     return info.node_name.startswith(("recorder_node", "console_node", "rosbag2", "vla_ros_cli", "_ros2cli"))
 
 

@@ -2,7 +2,7 @@
 
     ros2 run vla_ros console_node --ros-args -p robot:=so101 -p autostart:=true
 
-It listens, and commands nothing by itself. Policy and executor do not depend on it.
+It only subscribes, and commands nothing by itself. Policy and executor do not depend on it.
 """
 
 import asyncio
@@ -26,9 +26,11 @@ from vla_ros.core.files import read_token
 from vla_ros.core.text import plain
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.console import wishes
 from vla_ros.nodes.console.cameras import RATE, policy_views
 from vla_ros.nodes.console.episodes import Episodes
 from vla_ros.nodes.console.hands import Hands
+from vla_ros.nodes.console.replays import Replays
 from vla_ros.nodes.console.scene import Scene
 from vla_ros.nodes.console.server import Listen, Server, Session
 from vla_ros.nodes.console.state import executor_state, latency, policy_state, robot_facts
@@ -40,19 +42,21 @@ THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 PERIOD, ALONE = 0.04, 0.5  # s between looks at the graph while a page is open, and while none is
 STATE_PERIOD, CHECK_PERIOD, MACHINE_PERIOD = 0.1, 2.0, 30.0  # s
 UNHEARD = "e-stop: no executor has said that it stopped; use the robot's own emergency stop"
+_SOURCE = "takeover_topic"  # of executor_node
 OLD = 3.0  # s; a page that shows nothing newer starts nothing
-_STARTS = ("start", "resume", "reset", "change")  # what may make the robot move
-_LONGEST_LIMIT = 86_400.0  # s of a task
+_STARTS = ("start", "resume", "reset", "change", "take_over")  # what may make the robot move
 
 
 @dataclass(frozen=True)
 class ConsoleParameters(NodeParameters):
-    port: int = parameter(8080, "of the page; 0 takes a free one", low=0, high=65535)
-    listen: str = parameter("127.0.0.1", "address to listen on: this machine alone; any other one asks for a token")
+    port: int = parameter(8080, "port of the page; 0 takes a free one", low=0, high=65535)
+    listen: str = parameter("127.0.0.1", "address to listen on: by default this machine only; any other address "
+                                         "requires a token")
     token_file: str = parameter(
-        "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this machine "
-        "alone")
+        "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this "
+            "machine only")
     policy: str = parameter("", "checkpoint or policy file, as of policy_node: for the checks and the policy's view")
+    compare: str = parameter("", "a second checkpoint or policy file, whose chunks a replay shows beside the first's")
     recordings: str = parameter("recordings", "folder in which recordings of the page are put")
 
 
@@ -79,8 +83,11 @@ class ConsoleNode(ManagedNode):
         self._traces = Traces(robot)
         self._hands = Hands(self)
         self._episodes = Episodes(self, self._hands, Path(values.recordings).expanduser().absolute())
+        self._replays = Replays(values.robot, [path for path in (values.policy, values.compare) if path],
+                                self.get_namespace().strip("/"))  # fmt: skip
         self._asked_parameters = self.create_client(GetParameters, "executor_node/get_parameters")
         self._views = bool(views)
+        self._source: dict[str, Any] | None = None  # of a takeover: its topic, and whether anybody publishes it
         self._server = Server(
             Listen("127.0.0.1" if values.listen == "localhost" else values.listen, values.port, token),
             self._greeting, lambda session: self._press(session), self._do, self.get_logger().info,
@@ -139,14 +146,14 @@ class ConsoleNode(ManagedNode):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def addresses(self, port: int) -> list[str]:
-        """Where the page is, a line each."""
+        """The addresses of the page, a line each."""
         host, token = self.parameters.listen, self._server.listen.token
         if not token:
-            return [f"console: http://localhost:{port}/ (this machine alone)"]
+            return [f"console: http://localhost:{port}/ (this machine only)"]
         name = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-        crosses = "" if host in THIS_MACHINE else "; page and token cross the network readable"
+        crosses = "" if host in THIS_MACHINE else "; page and token are sent unencrypted"
         return [f"console: http://{name}:{port}/#{token}",
-                f"whoever has this address may command the robot{crosses}"]
+                f"everyone who has this address can command the robot{crosses}"]
 
     async def _watch(self) -> None:
         due = dict.fromkeys(("state", "checks", "machine", "images", "parameters"), 0.0)
@@ -155,7 +162,7 @@ class ConsoleNode(ManagedNode):
         while True:
             try:
                 self._look(due)
-            except Exception:  # a mistake of ours: the page lives on, and says so
+            except Exception:  # a bug: the page continues, and says so
                 self.get_logger().error(traceback.format_exc(), throttle_duration_sec=5.0)
             await asyncio.sleep(PERIOD if self._server.sessions or self._hands.pressing else ALONE)
 
@@ -173,7 +180,7 @@ class ConsoleNode(ManagedNode):
 
         scene.poll(now_ns)
         executor = scene.executor
-        texts, chunks, scene.texts, scene.chunks = scene.texts, scene.chunks, [], []  # a mistake below happens once
+        texts, chunks, scene.texts, scene.chunks = scene.texts, scene.chunks, [], []  # a bug below is reported once
         for text in texts:
             self._hands.heard(text)
         for chunk, came in chunks:
@@ -228,16 +235,21 @@ class ConsoleNode(ManagedNode):
                         session.put(kind, data)
 
     async def _ask_parameters(self) -> None:
-        """Those that decide how the executor blends."""
+        """Those that decide how the executor blends, and who may take over from the policy."""
+        names = [*BLENDED, _SOURCE]
         try:
-            request = GetParameters.Request(names=BLENDED)
-            answer = await self._hands.ask(self._asked_parameters, request, "executor_node")
+            answer = await self._hands.ask(self._asked_parameters, GetParameters.Request(names=names), "executor_node")
         except InputError:
             return
         values = map(parameter_value_to_python, answer.values)
-        self._traces.take_parameters({n: v for n, v in zip(BLENDED, values, strict=False) if v is not None})
+        known = {name: value for name, value in zip(names, values, strict=False) if value is not None}
+        if topic := known.pop(_SOURCE, ""):
+            own = f"executor_node{topic[1:]}" if topic.startswith("~") else topic
+            topic = self.resolve_topic_name(own)
+            self._source = {"topic": plain(topic, 120), "there": self.count_publishers(topic) > 0}
+        self._traces.take_parameters(known)
 
-    # What the page shows
+    # Data of the page
 
     def _greeting(self, session: Session) -> str:
         traces = {"samples": list(self._traces.samples), "chunks": list(self._traces.chunks)}
@@ -248,17 +260,18 @@ class ConsoleNode(ManagedNode):
         return {
             "at": time.monotonic(), "policy": policy_state(scene.policy),
             "executor": executor_state(scene.executor), "pressing": hands.pressing,
+            "source": self._source,
             "latency": latency(scene.policy, scene.executor, scene.budget, 1.0 / self._robot.control_rate),
             "period": 1.0 / self._robot.control_rate,
             "pages": [session.name for session in server.sessions],
             "armed": server.armed.name if server.armed else "",
             "task": hands.task, "paused": plain(hands.paused, 500), "history": list(hands.history),
             "recorder": self._episodes.there, "recording": self._episodes.recording,
-            "episodes": list(self._episodes.list),
+            "episodes": list(self._episodes.list), "replaying": self._replays.busy,
             "cameras": {name: {"trouble": plain(picture.trouble, 200)} for name, picture in scene.pictures.items()},
         }  # fmt: skip
 
-    # What the page asks for
+    # Requests of the page
 
     def _press(self, session: Session) -> None:
         if not self._hands.pressing:
@@ -266,48 +279,32 @@ class ConsoleNode(ManagedNode):
         self._hands.press()
 
     async def _do(self, session: Session, wish: dict[str, Any]) -> str:
-        """Of an armed session. Raises InputError for what is refused."""
+        """A request of an armed session. Raises InputError to refuse it."""
         hands, who, what = self._hands, session.name, wish["do"]
         executor = self._scene.executor
         current = executor.instruction if executor else ""
-        if what in _STARTS and (old := time.monotonic() - _number(wish, "seen", time.monotonic())) > OLD:
+        if what in _STARTS and (old := time.monotonic() - wishes.number(wish, "seen", time.monotonic())) > OLD:
             raise InputError(f"{what}: asked by a page that showed what was {old:.0f} s before; ask again")
         if what == "start":
-            return await hands.start(who, _text(wish, "text"), _seconds(wish))
+            return await hands.start(who, wishes.text(wish, "text"), wishes.seconds(wish))
         if what == "resume":
-            return await hands.start(who, hands.paused, _seconds(wish))
+            return await hands.start(who, hands.paused, wishes.seconds(wish))
         if what in ("stop", "pause"):
             return await hands.stop(what == "pause", current)
         if what == "reset":
-            return await hands.reset(who, _text(wish, "why"))
+            return await hands.reset(who, wishes.text(wish, "why"))
+        if what == "take_over":
+            return await hands.take_over(who, wishes.flag(wish, "take"))
         if what == "change":
-            return await hands.change(who, _text(wish, "node"), _text(wish, "transition"))
+            return await hands.change(who, wishes.text(wish, "node"), wishes.text(wish, "transition"))
         if what == "record":
             return await self._episodes.start(who, current)
         if what == "outcome":
-            return await self._episodes.end(who, _text(wish, "outcome"), _text(wish, "note"))
+            return await self._episodes.end(who, wishes.text(wish, "outcome"), wishes.text(wish, "note"))
+        if what == "replay":
+            episode = self._episodes.ended(wishes.text(wish, "name"))
+            return await self._replays.show(session, episode, self._in_background)
         raise InputError(f"{plain(what, 40)!r}: not known here")
-
-
-def _text(wish: dict[str, Any], name: str) -> str:
-    value = wish.get(name, "")
-    if not isinstance(value, str):
-        raise InputError(f"{name}: expected a text")
-    return value
-
-
-def _number(wish: dict[str, Any], name: str, default: float) -> float:
-    value = wish.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name}: expected a number")
-    return value
-
-
-def _seconds(wish: dict[str, Any]) -> float:
-    value = _number(wish, "limit", 0.0)
-    if not 0 <= value <= _LONGEST_LIMIT:
-        raise InputError(f"time limit: expected 0 (none) to {_LONGEST_LIMIT:g} s")
-    return float(value)
 
 
 def main(args: list[str] | None = None) -> int:

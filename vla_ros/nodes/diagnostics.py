@@ -11,14 +11,14 @@ from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import ExecutorStatus, PolicyStatus
 from vla_ros.nodes.base import ManagedNode
 
-_IDLE = (ExecutorStatus.CAUSE_NO_CHUNK, ExecutorStatus.CAUSE_TAKEOVER_PAUSED)  # somebody is waited for
+_IDLE = (ExecutorStatus.CAUSE_NO_CHUNK, ExecutorStatus.CAUSE_TAKEOVER_PAUSED)  # it waits for something
 PERIOD = 1.0  # s, what diagnostic aggregators expect
 LONG_WITHOUT_PROGRESS = 5.0  # s
 OFTEN_LIMITED = 0.5  # share of the time
 
 
 def publish_diagnostics(node: ManagedNode, make: Callable[[], DiagnosticStatus]) -> None:
-    """Publishes what `make` gives on /diagnostics at 1 Hz, on a steady clock."""
+    """Publish the result of `make` on /diagnostics at 1 Hz, by a steady clock."""
     publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def publish() -> None:
@@ -63,20 +63,20 @@ def policy_diagnostic(status: PolicyStatus) -> DiagnosticStatus:
 
 
 def faulty(status: ExecutorStatus) -> int:
-    """How many chunks were refused for what they are: while somebody has taken over all of them are."""
+    """How many chunks were refused because of a fault; those refused as `taken_over` do not count."""
     counts = dict(zip(status.refusal_reasons, status.refusal_counts, strict=False))
     return status.refused_chunks - counts.get(Reason.TAKEN_OVER, 0)
 
 
 class ExecutorDiagnostic:
-    """ERROR while stopped; WARN without chunks, of a motion that turns round, and of new refusals and overruns."""
+    """ERROR while stopped; WARN without chunks, for reversals, and for new refusals and overruns."""
 
     def __init__(self) -> None:
         self._refused = 0
         self._overruns = 0
 
     def __call__(self, status: ExecutorStatus, hindered: bool = False) -> DiagnosticStatus:
-        """`hindered`: the robot may not do what it is commanded; the status' message says why."""
+        """`hindered`: the robot may not reach its commands; the status message says why."""
         words = {
             ExecutorStatus.UNCONFIGURED: "unconfigured",
             ExecutorStatus.INACTIVE: "inactive",
@@ -96,7 +96,7 @@ class ExecutorDiagnostic:
         elif status.state in (ExecutorStatus.APPROACHING, ExecutorStatus.EXECUTING):
             level = DiagnosticStatus.WARN if status.message else level
             notes += hindrances(status)
-        # Counters start again at activation, so only growth counts.
+        # Counters restart at activation, so only an increase counts.
         for grown, what in (
             (faulty(status) - self._refused, f"refused chunks, last: {status.last_refusal}"),
             (status.overruns - self._overruns, "ticks late by more than a period"),
@@ -137,11 +137,11 @@ class ExecutorDiagnostic:
 
 
 def hindrances(status: ExecutorStatus) -> list[str]:
-    """Why a robot that follows chunks may not get anywhere. A task that is done looks the same: no reason to warn."""
+    """Why a robot that follows chunks may make no progress. A completed task looks the same, so this is no warning."""
     found = []
     if status.progress_age >= LONG_WITHOUT_PROGRESS:
         found.append(f"no progress for {status.progress_age:.0f} s")
-    shares = zip(status.names, status.limited_share, strict=False)  # a viewer asks it of foreign ones too
+    shares = zip(status.names, status.limited_share, strict=False)  # viewers also pass statuses of other nodes
     often = {name: share for name, share in shares if share > OFTEN_LIMITED}
     if often:
         found.append(f"held back by a limit: {_by_joint(often, often.values(), '{:.0%}')} of the time")

@@ -14,17 +14,18 @@ from vla_ros.core.text import say
 from vla_ros.nodes.parent import Parent
 from vla_ros.nodes.shared_memory import lost_port
 
-LAUNCHER = "VLA_ROS_LAUNCHER"  # the process of a launch file: it cannot pass a descriptor on, and the node ends with it
-UNREACHABLE = "nobody can reach this process any more through its shared-memory port"
-_LOOK_PERIOD = 2.0  # s between looks whether others can
-LEFT_ALONE = 60.0  # s to end in, where the program is gone that would kill a process which hangs
+# process id of a launch file's process, which cannot pass a descriptor on; the node ends with it
+LAUNCHER = "VLA_ROS_LAUNCHER"
+UNREACHABLE = "no process can reach this one any more through its shared-memory port"
+_LOOK_PERIOD = 2.0  # s between checks of the port
+LEFT_ALONE = 60.0  # s to end in, if the program is gone that would kill a process that hangs
 
 
 def watch(stop: "Future[str]", parent: Parent) -> None:
-    """Sets `stop` from a thread when a signal arrives or the program that started us is gone.
+    """Set `stop` from a thread when a signal arrives or the program that started this node has ended.
 
-    A third signal of one kind ends the process at once (see `StopSignals`), braking or not: that is for one that hangs.
-    A Python signal handler alone would wait for the main thread, which sits in the middleware's wait.
+    A third signal of one kind ends the process at once (see `StopSignals`), even while it brakes, in case it hangs. A
+    plain Python signal handler would wait for the main thread, which is blocked in the middleware.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -38,7 +39,7 @@ def watch(stop: "Future[str]", parent: Parent) -> None:
         end = math.inf
         while True:
             ready, _, _ = select.select([read_end, *sources], [], [], _LOOK_PERIOD)
-            if time.monotonic() > end:  # nobody is left to end a node that hangs, or that loads a policy for minutes
+            if time.monotonic() > end:  # no program is left to end a node that hangs or loads a policy for minutes
                 os._exit(1)
             if not stop.done() and (port := lost_port()):
                 stop.set_result(f"{UNREACHABLE} {port}")
@@ -54,21 +55,22 @@ def watch(stop: "Future[str]", parent: Parent) -> None:
                 sources.remove(source)
                 end = time.monotonic() + LEFT_ALONE
                 if not stop.done():
-                    stop.set_result("the program that started this node is gone")
+                    stop.set_result("the program that started this node has ended")
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
 
 
 def _launcher() -> int | None:
-    """A file descriptor that can be read once the launcher is gone; None for a node that was started otherwise."""
+    """A file descriptor that becomes readable when the launcher has ended; None for a node that was started
+    otherwise."""
     if LAUNCHER not in os.environ or not hasattr(os, "pidfd_open"):
         return None
     try:
         return os.pidfd_open(int(os.environ[LAUNCHER]))
-    except ProcessLookupError:  # gone already: a pipe without a writer says the same
+    except ProcessLookupError:  # it has ended already: a pipe without a writer is readable too
         ended, writer = os.pipe()
         os.close(writer)
         return ended
     except OSError as error:
-        say(f"[WARN] {LAUNCHER}: {error.strerror}: this node goes on when its launch is killed", error=True)
+        say(f"[WARN] {LAUNCHER}: {error.strerror}: this node continues if its launch is killed", error=True)
         return None

@@ -39,19 +39,19 @@ from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 from vla_ros.nodes.silent import silent
 
 STATUS_PERIOD = 0.1  # s
-RIVAL_PERIOD = 0.5  # s between looks at who else publishes commands
+RIVAL_PERIOD = 0.5  # s between checks for other publishers of commands
 _ONE_MOMENT = 50_000  # ns
-# s at both ends in which the robot stands still and its command is repeated: a controller gets nothing of a publisher
-# that it has not discovered yet, and of one that is gone nothing that it has not taken yet.
+# s for which the robot stands still at both ends of its commands: a controller gets nothing from a publisher that it
+# has not discovered yet, and loses what it has not taken yet from one that is gone.
 ARRIVAL = 0.3
 BRAKING_PATIENCE = 5.0  # s beyond which deactivation no longer waits for the robot to have braked
 
 
 class ExecutorNode(ManagedNode):
-    """Feeds the executor and publishes what it says.
+    """Passes messages and time to the executor, and publishes its commands and status.
 
     In real time a thread ticks on absolute deadlines. In simulated time (`use_sim_time`) there is one tick for
-    each control period of /clock, in reaction to the clock message that ends it.
+    each control period of /clock, at the clock message that ends it.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -67,7 +67,7 @@ class ExecutorNode(ManagedNode):
         self._said: tuple[Any, ...] = ()
         self._refusal = ""
         super().__init__("executor_node", ExecutorParameters, **options)
-        # From here to the node's end, whatever its state: the e-stop, and the status that shows it.
+        # From here to the node's end, in every state: the e-stop, and the status that shows it.
         self._status_publisher = self.create_publisher(ExecutorStatus, "~/status", STATUS_QOS)
         self._status = ExecutorStatus()
         self._e_stop = EStop(self, on_latch=self._on_latch, on_reset=self._on_reset, on_failure=self._on_thread_failed)
@@ -103,7 +103,7 @@ class ExecutorNode(ManagedNode):
             limits = posed.limits
         for name, line in limits.report().items():
             self.get_logger().info(f"limits of {name}: {line}")
-        if not parameters.dry_run:  # early: what follows is time in which others are discovered
+        if not parameters.dry_run:  # early, so that there is time to discover others
             topics = [self.resolve_topic_name(group.topic) for group in robot.groups]
             self._claim = Claim(self, topics, parameters.claim_wait, self._born)
         self._period_ns = round(NS / robot.control_rate)
@@ -123,7 +123,8 @@ class ExecutorNode(ManagedNode):
             simulated=simulated,
             posed=posed,
         )
-        self._executor = executor  # only now: the e-stop's thread may say at any time how it is, which asks the inputs
+        # only now, because the e-stop's thread may publish the status at any time, which needs the inputs
+        self._executor = executor
         if simulated:
             jump_limit = parameters.clock_jump_limit
             self._time = SimulatedTime(
@@ -137,7 +138,7 @@ class ExecutorNode(ManagedNode):
             self._claim.settle()
 
     def _tool(self, source: str, limits: Limits) -> ToolArm | str:
-        """The arm that follows end-effector targets, or why there is none: joints are served all the same."""
+        """The arm that follows end-effector targets, or why there is none; joint targets are followed in any case."""
         tool = self._robot.tool
         if tool is None:
             return NO_TOOL
@@ -195,11 +196,11 @@ class ExecutorNode(ManagedNode):
         if self._loop is not None:
             denied = self._loop.start(self.parameters.realtime_priority)
             if denied:
-                self.get_logger().warning(f"realtime_priority not granted, goes on without: {denied}")
+                self.get_logger().warning(f"realtime_priority not granted, continuing without it: {denied}")
         self._publish_status()
 
     def deactivate(self) -> None:
-        """Brakes and says for a while where it rests first; simulated time stands still, so there it just stops."""
+        """Brake, and repeat the command at rest for a while; in simulated time, which stands still, stop at once."""
         executor, loop = self._executor, self._loop
         if executor is None:
             return
@@ -252,11 +253,11 @@ class ExecutorNode(ManagedNode):
     # Time
 
     def _now_ns(self) -> int:
-        """ROS time; the simulated one as of the newest clock message that has been acted upon."""
+        """ROS time; simulated time is that of the newest clock message that was handled."""
         return self.now_ns() if self._time is None else self._time.now_ns
 
     def _on_real_tick(self, grid_ns: int, lateness: float) -> None:
-        for _ in range(3):  # both clocks at one moment: once more if the thread lost the processor in between
+        for _ in range(3):  # read both clocks at the same moment; again if the thread lost the processor in between
             before = time.monotonic_ns()
             now_ns = self.now_ns()
             if time.monotonic_ns() - before < _ONE_MOMENT:
@@ -285,13 +286,13 @@ class ExecutorNode(ManagedNode):
                 self._publish_status(now_ns if command is None else command.stamp_ns)
 
     def _on_repeated_clock(self) -> None:
-        """A simulator that says the same time again may have missed the command for it, if there was one."""
+        """If a simulator repeats its time, it may have missed the command for it."""
         with self._lock:
             if self._last_command is not None:
                 self._publish_command(self._last_command)
 
     def _on_thread_failed(self, error: Exception) -> None:
-        """A bug must be seen, and nothing may move: the process ends, which its peers notice."""
+        """A bug must be visible, and nothing may move: the process ends, which its peers notice."""
         name, words = threading.current_thread().name, "".join(traceback.format_exception(error))
         self.get_logger().fatal(f"thread {name} failed: {error}\n{words}")
         os.kill(os.getpid(), signal.SIGTERM)
@@ -305,7 +306,8 @@ class ExecutorNode(ManagedNode):
             self._commands.publish(command.position, command.stamp_ns, command.braking, command.reach_in, tool)
 
     def _say_zero(self, now_ns: int) -> None:
-        """Before silence: a controller of twists, or a base, goes on with the last one as long as it has patience."""
+        """Command zero before the commands end: a controller of twists, or a base, continues with the last one until
+        its timeout."""
         self._commands.stop_bases(now_ns)
         if self._posed is not None and not self._posed.at_rest:
             self._commands.publish_tool(self._posed.halt(), now_ns)
@@ -316,7 +318,7 @@ class ExecutorNode(ManagedNode):
         return other_commanders(self, self._robot, publishing=self._commands is not None)
 
     def _look_around(self) -> None:
-        """Who else commands, and whether anybody is commanded."""
+        """Check for other commanders, and for controllers that subscribe."""
         if not self.is_active:
             return
         rivals = self._rivals()
@@ -325,20 +327,20 @@ class ExecutorNode(ManagedNode):
             self._executor.rivals(rivals, self._now_ns())
 
     def _hindrances(self) -> list[str]:
-        """Why the robot may not do what it is commanded, in words."""
+        """Why the robot may not reach its commands, in words."""
         said = [self._inputs.disagreement, self._missing_joints() if self.is_active else ""]
         if self.is_active and not self.parameters.dry_run:
             said += [self._unheard, self._commands.trouble if self._commands else "", self._executor.hindrance]
         return [words for words in said if words]
 
     def _missing_joints(self) -> str:
-        """By the joints' own names, where the executor knows the tool in place of them."""
+        """Missing joints by name, if the executor only has the tool's columns."""
         return self._posed.missing(self._now_ns(), self.parameters.joint_state_timeout) if self._posed else ""
 
-    # The e-stop, told by its own thread
+    # Called by the e-stop's thread
 
     def _take_e_stop(self) -> None:
-        """What was latched reaches the executor, with the lock held: at the latest with the next tick."""
+        """Pass a latched e-stop to the executor, with the lock held, at the latest with the next tick."""
         latched, executor = self._e_stop.latched, self._executor
         if latched and executor is not None and not executor.supervisor.e_stopped:
             executor.e_stop(latched)
@@ -355,10 +357,10 @@ class ExecutorNode(ManagedNode):
         if was:
             self.get_logger().warning(f"e-stop was reset; it was latched by {was}")
 
-    # What is said
+    # Status
 
     def _publish_status(self, at_ns: int | None = None) -> None:
-        """`at_ns`: of the command whose tick changed the state; now, where none did."""
+        """`at_ns`: time of the command whose tick changed the state; now if none did."""
         with self._lock:
             self._take_e_stop()
             executor = self._executor
@@ -381,7 +383,7 @@ class ExecutorNode(ManagedNode):
             self._status_publisher.publish(message)
 
     def _warn(self, said: list[str]) -> None:
-        """Logs each warning once, until it is over, whatever becomes of its numbers."""
+        """Log each warning once until it is over, even if its numbers change."""
         warnings = {without_quantities(words): words for words in said}
         for kind in warnings.keys() - self._warned.keys():
             self.get_logger().warning(warnings[kind])

@@ -1,8 +1,8 @@
 """The simulator's scripted expert as a demonstrator: it steers the simulated robot as a teleoperator would.
 
-It sees what no policy sees, where the cubes are, and publishes commands on the topics of the robot file, so that a
-recorder makes demonstrations of them. An executor must not run beside it, unless `takeover` says so: then it commands
-through the executor, in place of a policy that strays.
+Unlike a policy it knows where the cubes are. It publishes commands on the topics of the robot file, so that a recorder
+makes demonstrations of them. No executor may run beside it, except with `takeover`: then it commands through the
+executor, in place of a policy that makes a mistake.
 """
 
 import sys
@@ -23,23 +23,23 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.nodes.sim.leading import Leading
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
-from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction
-from vla_ros.sim.world import World
+from vla_ros.sim.worlds import expert_of, world_of
 
 
 @dataclass(frozen=True)
 class ExpertParameters(NodeParameters):
-    takeover: bool = parameter(False, "take over from a policy that strays, instead of commanding the robot itself")
-    patience: float = parameter(1.0, "with takeover: without progress, before it takes over", unit="s", low=0.1)
-    lead: float = parameter(2.0, "with takeover: before it gives back", unit="s", low=0.1)
+    takeover: bool = parameter(False, "take over from a policy that makes a mistake, instead of commanding the robot "
+                                      "directly")
+    patience: float = parameter(1.0, "with takeover: time without progress before it takes over", unit="s", low=0.1)
+    lead: float = parameter(2.0, "with takeover: time before it gives back", unit="s", low=0.1)
 
 
 class ExpertNode(ManagedNode):
     """One command for each joint state of the running simulation, while there is an instruction.
 
-    Takes `instruction`, joint states and `sim_node/cubes`; publishes commands, stamped as the joint states are, and on
-    `~/following` the instruction it follows (empty: none, also where it does not understand one).
+    Takes `instruction`, joint states and `sim_node/cubes`; publishes commands with the stamps of the joint states, and
+    on `~/following` the instruction that it follows ("": none, or one that it does not understand).
     """
 
     def __init__(self) -> None:
@@ -47,10 +47,13 @@ class ExpertNode(ManagedNode):
 
     def configure(self) -> None:
         robot = self.load_robot()
-        self._world = World()
+        self._world = world_of(robot.name, robot.joint_names)()
         check_robot(robot, self._world)
         self._order = self._world.joint_names
+        self._measured = self._order[: len(self._world.joint_velocities())]  # the rest is odometry's
         p: ExpertParameters = self.parameters
+        if p.takeover and robot.base_groups:
+            raise InputError(f"takeover: true, robot {robot.name} has a base; expected an arm alone")
         self._leading = Leading(self, self._world, p.patience, p.lead) if p.takeover else None
         if self._leading is None:
             self._commands = CommandPublishers(self, robot, self._order, sensor_qos(True, RECORDED_DEPTH))
@@ -73,7 +76,7 @@ class ExpertNode(ManagedNode):
             return
         self._expert, self._text = None, text
         try:
-            self._task = parse_instruction(text) if text else None
+            self._task = parse_instruction(text, self._world.kinds) if text else None
         except InputError as error:
             self.get_logger().error(with_section(error))
             self._task = None
@@ -90,24 +93,24 @@ class ExpertNode(ManagedNode):
         again = self._cubes is not None and stamp_ns(self._cubes) == stamp_ns(message) == self._answered
         self._cubes = message
         if again and self.is_active and self._expert is not None:
-            self._commands.publish(self._command, self._answered)  # said again: the answer was missed
+            self._commands.publish(self._command, self._answered)  # repeated: the answer was missed
         else:
             self._steer()
 
     def _steer(self) -> None:
-        """The command for the newest instant of which everything is known, once."""
+        """Publish the command for the newest time for which all inputs are known, once."""
         if not self.is_active or self._task is None or None in (self._joints, self._cubes):
             return
         now = stamp_ns(self._cubes)
         if stamp_ns(self._joints) != now or now == self._answered:
             return
         self._answered = now
-        self._world.place(joint_positions(self._joints, self._order), read_cubes(self._cubes))
+        self._world.place(joint_positions(self._joints, self._measured), read_cubes(self._cubes))
         if self._leading:
             self._leading.steer(now, self._repeats)
             return
         if self._expert is None:
-            self._expert = Expert(self._world, self._task)
+            self._expert = expert_of(self._world, self._task)
         for _ in range(self._repeats):  # a slower robot gets the last of the expert's own steps
             self._command = self._expert.command()
         self._commands.publish(self._command, now)

@@ -12,15 +12,15 @@ from vla_ros.nodes.qos import profile
 
 
 class Followed:
-    """Reliable where all publishers are, transient local where all of them are, so that what was published once,
-    before, arrives too. No message is handed on twice. Whoever offers less than is asked for prints a warning, so what
-    is asked for first is what `reliable` and `latched` expect.
+    """Reliable if all publishers are, transient local if all of them are, so that messages published once before arrive
+    too. No message is passed on twice. A publisher that offers less than a subscription asks for prints a warning, so
+    the first request is what `reliable` and `latched` say.
 
     Args:
-        reliable: whether to ask for reliable while there is no publisher yet.
-        latched: whether to ask for transient local while there is no publisher yet.
+        reliable: ask for reliable while there is no publisher yet.
+        latched: ask for transient local while there is no publisher yet.
         take: called with the serialized message and the source's time, ns (0: not known).
-        lost: called with how many messages the middleware lost.
+        lost: called with the number of messages that the middleware lost.
     """
 
     def __init__(
@@ -31,19 +31,19 @@ class Followed:
         self._take, self._lost = take, lost
         self._seen: deque[tuple[int, int]] = deque(maxlen=depth)  # (time of the source, size) of the last messages
         self._subscription: Any = None
-        self._before: Any = None  # what is left while the publishers discover the newer one
+        self._before: Any = None  # the older subscription, until the publishers have discovered the newer one
         self._reliable, self.latched, self._met = reliable, latched, False
         self._subscribe()
 
     def look(self, offers: list[Any]) -> None:
-        """Subscribe anew where the publishers' `offers` ask for it. To be called a few times a second."""
+        """Subscribe again if the publishers' `offers` require it. Called a few times a second."""
         self._leave()
         if not offers:
             return
         reliable = all(offer.qos_profile.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
         latched = all(offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
-        # A subscription that asks for more than is offered receives nothing; asking for less reliability is kept, but
-        # not what was asked for before anybody was there.
+        # A subscription that asks for more than is offered receives nothing. Lower reliability is kept, but not what
+        # was asked for before there was a publisher.
         reliable &= self._reliable or not self._met
         self._met = True
         if (reliable, latched) != (self._reliable, self.latched):
@@ -56,7 +56,7 @@ class Followed:
         self._subscribe()
 
     def drain(self) -> None:
-        """Take what has arrived and waits for its turn."""
+        """Take the messages that wait in the queue."""
         for subscription in filter(None, (self._before, self._subscription)):
             self._drain(subscription)
 
@@ -73,7 +73,7 @@ class Followed:
             subscription.callback(*taken)
 
     def _leave(self) -> None:
-        """The subscription before the newest one; what both have received counts once."""
+        """Drop the older subscription; messages that both have received count once."""
         if self._before is not None:
             self._drain(self._before)
             self._node.destroy_subscription(self._before)

@@ -21,15 +21,15 @@ from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import NS
 
 PERIOD = 0.05  # s between two goals at least
-DELAY = 0.1  # s by which an arm follows later than its commands: a goal holds those of the last so many seconds
+DELAY = 0.1  # s by which an arm lags behind its commands: a goal contains those of the last so many seconds
 _SPACING = 0.01  # s between the points of a goal at least
-_NEAR = 0.01  # share of a gripper's range: a target that is nearer to the last goal's is no reason for another one
-_SAME = 1e-4  # unless it stands still there, and is not as near as this
+_NEAR = 0.01  # fraction of a gripper's range: a target nearer to the last goal needs no new one
+_SAME = 1e-4  # unless it has come to rest further from it than this
 _AGAIN = 0.5  # s after a rejection until the goal is sent again
 
 
 def action_class(interface: str) -> type:
-    """Raises InputError where the package of the action is not installed."""
+    """Raises InputError if the package of the action is not installed."""
     package, _, name = ACTIONS[interface].split("/")
     try:
         return getattr(import_module(f"{package}.action"), name)
@@ -41,10 +41,11 @@ def action_class(interface: str) -> type:
 
 
 class Goals:
-    """Sends what a group is commanded, as goals. `take` belongs to the control loop, all else to the node's thread.
+    """Sends the commands of a group as goals. `take` is called by the control loop, everything else by the node's
+    thread.
 
     Attributes:
-        trouble: that nobody offers the action, or what it says of the newest goal, in words; empty where all is well.
+        trouble: that nobody offers the action, or that it rejected or aborted the newest goal, in words; else "".
     """
 
     def __init__(self, node: Node, group: CommandGroup) -> None:
@@ -53,20 +54,20 @@ class Goals:
         self._kind = action_class(group.interface)
         self._client = ActionClient(node, self._kind, group.action)
         self._lock = threading.Lock()
-        self._count = self._heard = 0  # number of the newest goal that was sent, that was answered
+        self._count = self._heard = 0  # numbers of the newest goal that was sent, and that was answered
         self._rejected: float | None = None  # when, time.monotonic()
         self._timer = node.create_timer(PERIOD, self._send_due, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def take(self, positions: np.ndarray, braking: np.ndarray, period: float, reach_in: float) -> None:
-        """(G,) positions to be at in `reach_in` s, and (K, G) those of braking after it, `period` s apart."""
+        """(G,) positions to reach in `reach_in` s, and (K, G) those of braking after it, `period` s apart."""
         raise NotImplementedError
 
     def due(self, again: bool) -> Any:
-        """The next goal; None while there is nothing new. `again`: also the last one."""
+        """The next goal; None if there is nothing new. `again`: repeat the last one."""
         raise NotImplementedError
 
     def close(self) -> None:
-        self._count = self._heard = sys.maxsize  # answers that are under way concern nobody
+        self._count = self._heard = sys.maxsize  # pending answers are no longer relevant
         self._node.destroy_timer(self._timer)
         self._client.destroy()
 
@@ -84,7 +85,7 @@ class Goals:
         self._client.send_goal_async(goal).add_done_callback(lambda f, n=self._count: self._answered(n, f.result()))
 
     def _answered(self, number: int, handle: Any) -> None:
-        """Counts although a newer goal may have been sent by now, where answers take longer than `PERIOD`."""
+        """Counts even if a newer goal was sent meanwhile, because answers may take longer than `PERIOD`."""
         if number < self._heard:
             return
         self._heard = number
@@ -106,7 +107,7 @@ class Goals:
             )
 
     def _fine(self, result: Any) -> bool:
-        """An aborted goal whose aim was met all the same."""
+        """Whether an aborted goal was reached all the same."""
         return False
 
 
@@ -122,7 +123,7 @@ class GripperGoals(Goals):
     def take(self, positions: np.ndarray, braking: np.ndarray, period: float, reach_in: float) -> None:
         self._target = float(positions[0])
         if self._asked is None:
-            self._asked = self._target  # where it stands at the beginning
+            self._asked = self._target  # its position at the beginning
 
     def due(self, again: bool) -> Any:
         target, before = self._target, self._before
@@ -140,11 +141,12 @@ class GripperGoals(Goals):
         return goal
 
     def _fine(self, result: Any) -> bool:
-        return result.stalled or result.reached_goal  # around an object
+        return result.stalled or result.reached_goal  # it holds an object
 
 
 class TrajectoryGoals(Goals):
-    """The way of the last `DELAY` s and the braking after it, twenty times a second: FollowJointTrajectory."""
+    """FollowJointTrajectory goals with the commands of the last `DELAY` s and the braking after them, twenty a
+    second."""
 
     def __init__(self, node: Node, group: CommandGroup) -> None:
         self._way: deque[tuple[int, np.ndarray]] = deque()  # steady time, (G,)
@@ -164,7 +166,7 @@ class TrajectoryGoals(Goals):
             while now_ns - self._way[0][0] > DELAY * NS:
                 self._way.popleft()
             self._after = [(now_ns + round(k * period * NS), row) for k, row in enumerate(braking, start=1)]
-            if reach_in > period:  # it has stayed behind: there, within its limits
+            if reach_in > period:  # it has stayed behind: go there within its limits
                 self._way.clear()
                 self._way.append((now_ns, positions))
                 self._after = [(now_ns + round(reach_in * NS), positions)]
@@ -175,7 +177,7 @@ class TrajectoryGoals(Goals):
             way = [(at_ns, position) for at_ns, position in (*self._way, *self._after) if at_ns > start_ns]
         if not way or not again and all(np.array_equal(position, self._end) for _, position in way):
             return None
-        if len(self._way) == 1:  # one point to go to, and no way there
+        if len(self._way) == 1:  # a single point to go to
             way = way[-1:]
         self._end = way[-1][1]
         goal = self._kind.Goal()
@@ -185,7 +187,7 @@ class TrajectoryGoals(Goals):
 
 
 def _points(way: list[tuple[int, np.ndarray]], start_ns: int) -> Iterator[JointTrajectoryPoint]:
-    """Those after `start_ns`, at least `_SPACING` apart but for the last, and at rest there."""
+    """The points after `start_ns`, at least `_SPACING` apart except the last, where it is at rest."""
     last_ns = start_ns
     for k, (at_ns, position) in enumerate(way):
         if at_ns > last_ns and (at_ns - last_ns >= _SPACING * NS * 0.5 or k == len(way) - 1):

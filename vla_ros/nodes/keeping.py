@@ -15,16 +15,16 @@ from vla_ros.core.text import plain
 from vla_ros.msg import ExecutorStatus, Outcome
 from vla_ros.nodes.names import EXECUTOR_STATES, constants
 
-AFTER = 1.0  # s that go on being kept after a failure, and in which others belong to it
+AFTER = 1.0  # s after a failure that are also kept; further failures in that time belong to it
 _STOPS = (ExecutorStatus.STOPPED, ExecutorStatus.E_STOPPED)
 _FAILURES = (Outcome.FAILURE, Outcome.ABORTED)
 _OUTCOMES = constants(Outcome)
 
 
 class Keeper:
-    """Between `start` and `stop` of its recorder; the service `~/keep` writes what is there at the moment.
+    """Active between `start` and `stop` of its recorder; the service `~/keep` writes what is in memory.
 
-    A failure is an outcome that says so (aborted too), and an executor that stops.
+    A failure is an outcome of failure or aborted, or an executor that stops.
     """
 
     def __init__(self, node: Any, seconds: float, most_bytes: int) -> None:
@@ -41,11 +41,12 @@ class Keeper:
     def start(self) -> None:
         self._ring = Ring(self._seconds, self._most)
         self._why: list[str] = []
-        self._due, self._stopped, self._warned = 0.0, True, False  # one that is stopped at the start does not stop now
+        # an executor that is stopped at the start does not count
+        self._due, self._stopped, self._warned = 0.0, True, False
         self._node.get_logger().info(f"keeping the last {self._seconds:g} s")
 
     def stop(self) -> None:
-        """A failure that waits for what follows it is written now."""
+        """A pending failure is written now."""
         try:
             if self._why:
                 self._save("; ".join(self._why))
@@ -59,7 +60,7 @@ class Keeper:
         if self._ring.full and not self._warned:
             self._warned = True
             said = f"keep_last: {self._most / 1e6:g} MB held {self._ring.full:.1f} s of {self._seconds:g}"
-            self._node.get_logger().warning(f"{said}; raise buffer_size, or let cameras publish compressed images")
+            self._node.get_logger().warning(f"{said}; raise buffer_size, or publish compressed images")
 
     def heard(self, name: str, data: bytes) -> None:
         """A message of the stream `name`."""
@@ -84,21 +85,21 @@ class Keeper:
         self._why.append(why)
 
     def look(self) -> None:
-        """Now and then."""
+        """Called at intervals."""
         if self._why and time.monotonic() >= self._due:
             self._save("; ".join(self._why))
 
     def _serve(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         try:
             if not self.active:
-                raise InputError(f"{self._node.get_fully_qualified_name()} is not active, so that nothing is kept")
+                raise InputError(f"{self._node.get_fully_qualified_name()} is not active, so nothing is kept")
             response.message, response.success = self._save("service keep"), True
         except InputError as error:
             response.message = str(error)
         return response
 
     def _save(self, why: str) -> str:
-        """What is kept becomes a bag, in the background; where. Raises InputError; it is kept on then."""
+        """Write what is kept to a bag, in the background; returns its path. Raises InputError, and keeps it then."""
         self._why = []
         if not self._ring:
             raise InputError("nothing has been heard yet")

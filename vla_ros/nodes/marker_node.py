@@ -1,4 +1,4 @@
-"""Draws what the policy asks for and what the executor commands, for RViz and Foxglove. It only listens.
+"""Draws what the policy asks for and what the executor commands, for RViz and Foxglove. It only subscribes.
 
     ros2 run vla_ros marker_node --ros-args -p robot:=so101 -p autostart:=true
 """
@@ -14,7 +14,7 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import ColorRGBA, String
 from visualization_msgs.msg import Marker, MarkerArray
 
-from vla_ros.control.kinematics import Kinematics
+from vla_ros.control.kinematics import MOVING, Kinematics
 from vla_ros.control.remedies import with_section
 from vla_ros.control.urdf import MOST_BYTES
 from vla_ros.core.chunk import PATH, ActionChunk
@@ -34,7 +34,7 @@ from vla_ros.nodes.taking import Withheld
 from vla_ros.nodes.tool_way import rows_of, tool_way
 
 MOST_TIPS = 8
-_KEPT = 8  # chunks that wait for the executor's word
+_KEPT = 8  # chunks whose acceptance is not known yet
 _STATES = {
     getattr(ExecutorStatus, name): name
     for name in ("UNCONFIGURED", "INACTIVE", "APPROACHING", "EXECUTING", "HOLDING", "STOPPED", "E_STOPPED",
@@ -48,20 +48,21 @@ _COLOURS = {  # r, g, b
 @dataclass(frozen=True)
 class MarkerParameters(NodeParameters):
     urdf: str = parameter("", "path of the robot's URDF")
-    robot_description: str = parameter("", "the text of it instead")
-    robot_description_topic: str = parameter("", "the topic of that text instead; robot_description where none is said")
-    tips: tuple[str, ...] = parameter((), "links whose ways are drawn; empty: the ends of what the joints move")
-    rate: float = parameter(10.0, "drawn at most", unit="Hz", low=1.0, high=60.0)
+    robot_description: str = parameter("", "text of the URDF instead")
+    robot_description_topic: str = parameter("", "topic of that text instead; robot_description by default")
+    tips: tuple[str, ...] = parameter((), "links whose paths are drawn; empty: the ends of the chains that the "
+                                          "joints move")
+    rate: float = parameter(10.0, "highest rate of the markers", unit="Hz", low=1.0, high=60.0)
 
 
 class MarkerNode(ManagedNode):
     """Publishes `~/markers` (visualization_msgs/MarkerArray) in the frame of the URDF's root link.
 
-    Namespaces: "chunk", the way of each tip by the newest chunk that the executor has accepted, grey where it is over,
-    or by a chunk for the robot's tool that of the tool alone; "command" and "measured", the arm as lines; "state", the
-    executor's state and the instruction in words.
+    Namespaces: "chunk", the path of each tip (for a chunk for the robot's tool, only that of the tool) in the newest
+    chunk that the executor has accepted, grey where it is over; "command" and "measured", the arm as lines; "state",
+    the executor's state and the instruction.
 
-    Of a robot whose base follows paths also `~/base_path` (nav_msgs/Path), that of the newest chunk that was accepted.
+    For a robot whose base follows paths also `~/base_path` (nav_msgs/Path), that of the newest accepted chunk.
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class MarkerNode(ManagedNode):
         self._shown: ActionChunk | None = None  # whose path was published last
         self.create_steady_timer(1.0 / values.rate, self._draw)
 
-    # What arrives
+    # Inputs
 
     def _take_description(self, message: String) -> None:
         try:
@@ -106,17 +107,22 @@ class MarkerNode(ManagedNode):
             self.get_logger().error(f"topic {topic}: {with_section(error)}")
 
     def _take_tree(self, tree: Kinematics) -> None:
-        """Raises InputError where the tree does not fit the robot file."""
+        """Raises InputError if the tree does not fit the robot file."""
         links = {tree.root, *(joint.child for joint in tree.joints)}
         if unknown := [tip for tip in self.parameters.tips if tip not in links]:
             raise InputError(f"parameter tips: {unknown[0]!r} is no link of the URDF, expected some of {sorted(links)}")
         moved = [joint.name for joint in tree.joints if joint.name in self._names]
         if not moved:
             raise InputError(f"URDF: none of the robot file's joints {list(self._names)}")
-        # Without the gripper: its jaws draw the same way as the hand once more.
+        # Without the gripper, whose jaws would repeat the path of the hand.
         arm = [name for name in moved if name not in self._discrete]
         self._tips = list(self.parameters.tips) or tree.tips(arm or moved)[:MOST_TIPS]
         self._tree, self._moved = tree, set(moved)
+        moving: set[str] = set()  # links; what is fixed to the root, such as a camera beside the arm, is not drawn
+        for joint in tree.joints:
+            if joint.kind in MOVING or joint.parent in moving:
+                moving.add(joint.child)
+        self._drawn = [joint for joint in tree.joints if joint.child in moving]
 
     def _take_chunk(self, data: bytes | Withheld) -> None:
         if len(data) > self._largest_chunk or count_parts(data) > MAX_PARTS:
@@ -140,7 +146,7 @@ class MarkerNode(ManagedNode):
             self._followed = (message.chunk_session, message.chunk_sequence)
         self._status = message
 
-    # What is drawn
+    # Drawing
 
     def _draw(self) -> None:
         status, tree = self._status, self._tree
@@ -188,11 +194,11 @@ class MarkerNode(ManagedNode):
         return [np.broadcast_to(poses[tip], (chunk.horizon, 4, 4))[:, :3, 3] for tip in self._tips]
 
     def _arm(self, kind: str, positions: Mapping[str, float]) -> Marker:
-        """Lines from joint to joint; none where a joint is not known."""
+        """Lines from joint to joint; none if a joint is not known."""
         marker = Marker(ns=kind, type=Marker.LINE_LIST, action=Marker.DELETE)
         if self._moved <= set(positions):
             poses = self._tree.poses(positions)
-            ends = [end for joint in self._tree.joints for end in (poses[joint.parent], poses[joint.child])]
+            ends = [end for joint in self._drawn for end in (poses[joint.parent], poses[joint.child])]
             marker.action, marker.scale.x, marker.color = Marker.ADD, 0.006, _colour(kind)
             marker.points = _points(np.stack(ends)[:, :3, 3])
         return marker

@@ -4,7 +4,7 @@ from vla_ros.msg import ExecutorStatus, PolicyStatus
 
 
 class Names(dict[int, str]):
-    """Value -> name; a value that is not there, of a newer or a foreign node, has a name too."""
+    """Value -> name; an unknown value, of a newer node for example, has a name too."""
 
     def __missing__(self, value: int) -> str:
         return f"unknown ({value})"

@@ -14,7 +14,7 @@ from typing import Any
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import read_mapping
 
-# Node -> module and dataclass of its parameters, imported where a section for every node has a name unknown to one.
+# Node -> module and dataclass of its parameters; imported if a section for all nodes has a name that one does not know.
 NODES = {
     "policy_node": ("vla_ros.nodes.policy_parameters", "PolicyParameters"),
     "executor_node": ("vla_ros.nodes.executor.parameters", "ExecutorParameters"),
@@ -30,7 +30,7 @@ _EVERYBODY = ("qos_overrides.", "use_sim_time", "start_type_description_service"
 
 
 def sections(path: str | Path) -> dict[str, Mapping[str, Any]]:
-    """Which nodes a file means ("/**/executor_node", "/left/arm/*") -> parameter -> value. Raises InputError."""
+    """Name of a section ("/**/executor_node", "/left/arm/*") -> parameter -> value. Raises InputError."""
 
     def walk(prefix: str, mapping: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         for key, value in mapping.items():
@@ -53,17 +53,17 @@ def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def means(section: str, full_name: str) -> bool:
-    """Whether a section is for the node of that name: `*` stands for one word, `**` for any number of them."""
+    """Whether a section applies to the node of that name: `*` stands for one part, `**` for any number of parts."""
     words = {"**": r"(/\w+)*", "*": r"/\w+"}
     pattern = "".join(words.get(word, f"/{re.escape(word)}") for word in section.strip("/").split("/"))
     return re.fullmatch(pattern, full_name) is not None
 
 
 def check_sections(path: str | Path, full_names: Collection[str], others: Collection[str] = ()) -> None:
-    """Raises InputError where a file sets nothing on any of these nodes.
+    """Raises InputError if a file sets nothing on any of these nodes.
 
     Args:
-        others: names, without namespace, of nodes for which a file may be as well.
+        others: names, without namespace, of further nodes that a file may be for.
     """
     found = sections(path)
     for section in found:
@@ -79,12 +79,12 @@ def check_sections(path: str | Path, full_names: Collection[str], others: Collec
 def check_parameters(
     full_name: str, own_name: str, known: Collection[str], overrides: Collection[str], files: Sequence[str]
 ) -> None:
-    """Raises InputError for what would be ignored of a node's parameter files and of its command line.
+    """Raises InputError for entries of a node's parameter files and command line that would be ignored.
 
     Args:
-        own_name: what the node is called where nobody renames it.
+        own_name: the node's default name.
         known: its parameters.
-        overrides: what its files and its command line set on it.
+        overrides: parameters set by its files and its command line.
     """
     others = set(NODES) - {own_name}
 

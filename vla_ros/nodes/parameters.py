@@ -21,14 +21,14 @@ _TYPES = {bool: 1, int: 2, float: 3, str: 4, tuple[int, ...]: 7, tuple[float, ..
 
 @dataclass(frozen=True)
 class Rule:
-    """What is known of a parameter besides its type and default.
+    """Properties of a parameter besides its type and default.
 
     Attributes:
         description: one line, lower case, no full stop.
         unit: "s", "Hz", "rad", ...; empty for none.
         low, high: the range, both ends included; None for no bound.
         choices: the texts allowed; empty for any.
-        live: may change at any time. Otherwise it is read in `configure` and refused once that is done.
+        live: may change at any time. Otherwise it is read in `configure`, and changes are refused after that.
         read_only: fixed when the process starts.
     """
 
@@ -48,7 +48,7 @@ def parameter(default: Any, description: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class NodeParameters:
-    """What every node of vla_ros has."""
+    """Parameters of every node of vla_ros."""
 
     robot: str = parameter("", "path of the robot file, or the name of a shipped one (so101)")
     autostart: bool = parameter(False, "configure and activate by itself when the process starts", read_only=True)

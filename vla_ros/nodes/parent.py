@@ -15,17 +15,18 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
-CHANNEL = "VLA_ROS_PARENT"  # a file descriptor: requests of the program that started us, and their answers
+CHANNEL = "VLA_ROS_PARENT"  # a file descriptor for requests of the program that started this node, and their answers
 GOALS = {
     Transition.TRANSITION_CONFIGURE: (State.PRIMARY_STATE_INACTIVE, "configure"),
     Transition.TRANSITION_ACTIVATE: (State.PRIMARY_STATE_ACTIVE, "activate"),
     Transition.TRANSITION_DEACTIVATE: (State.PRIMARY_STATE_INACTIVE, "deactivate"),
     Transition.TRANSITION_CLEANUP: (State.PRIMARY_STATE_UNCONFIGURED, "cleanup"),
-}  # transition -> state, and what rclpy calls it
+}  # transition -> state, and its name in rclpy
 
 
 class Parent:
-    """The node's end of the channel. `read` is called by the thread that watches it, the rest by the node's own."""
+    """The node's end of the channel. `read` is called by the thread that watches it, everything else by the node's
+    thread."""
 
     def __init__(self) -> None:
         self.descriptor = int(os.environ[CHANNEL]) if CHANNEL in os.environ else None
@@ -34,10 +35,10 @@ class Parent:
         self._take: Callable[[dict[str, Any]], object] | None = None
 
     def read(self) -> bool:
-        """Takes what has arrived; False once the program is gone."""
+        """Take what has arrived; False if the program has ended."""
         try:
             data = os.read(self.descriptor, 65536)
-        except ConnectionResetError:  # it was killed and has not read all that we said
+        except ConnectionResetError:  # it was killed before it read everything
             return False
         *lines, self._rest = (self._rest + data).split(b"\n")
         with self._lock:
@@ -49,14 +50,15 @@ class Parent:
         return bool(data)
 
     def serve(self, take: Callable[[dict[str, Any]], object]) -> None:
-        """From now on `take` gets each request, those that wait first."""
+        """From now on `take` gets each request, starting with those in the queue."""
         with self._lock:
             self._take = take
             for request in self._waiting:
                 take(request)
 
     def answer(self, node: Any, request: dict[str, Any]) -> None:
-        """Does what is asked, in the node's thread: a transition, parameters, or nothing; and says how it stands."""
+        """Handle a request in the node's thread: a transition, parameters, or nothing; answers with the node's
+        state."""
         reason = ""
         if "transition" in request:
             reason = _change(node, request["transition"])
@@ -69,11 +71,11 @@ class Parent:
         try:
             os.write(self.descriptor, json.dumps(said).encode() + b"\n")
         except OSError:
-            pass  # it is gone, which `read` notices as well
+            pass  # it has ended, which `read` notices as well
 
 
 def _change(node: Any, transition: int) -> str:
-    """Why a node did not change its state; empty where it did, or has that state already."""
+    """Why the node did not change its state; "" if it did, or already has that state."""
     goal, what = GOALS[transition]
     before = node.state_id
     if before == goal:

@@ -36,11 +36,11 @@ from vla_ros.runtime.serving import open_session
 from vla_ros.runtime.session import PolicySession
 from vla_ros.runtime.trigger import Trigger
 
-_LOOK_PERIOD = 1.0  # s between two looks at who could send what is missing
+_LOOK_PERIOD = 1.0  # s between checks for publishers of missing inputs
 
 
 class PolicyNode(ManagedNode):
-    """Keeps the newest message of each stream; a thread of its own infers, so that no callback ever waits."""
+    """Keeps the newest messages of each stream; a separate thread infers, so that no callback waits."""
 
     def __init__(self) -> None:
         self._status = PolicyStatus(state=PolicyStatus.UNCONFIGURED)
@@ -51,8 +51,8 @@ class PolicyNode(ManagedNode):
         self._clock_watch: JumpHandle | None = None
         self._reminder, self._look_again = Reminder(), 0.0
         self._instruction = ""
-        self._episode = 0  # counts what begins: activations, instructions, jumps of the clock
-        self._followed = True  # an executor, where one is heard, does not refuse every chunk
+        self._episode = 0  # counts starts: activations, instructions, jumps of the clock
+        self._followed = True  # the executor, if one is heard, is following chunks
         super().__init__("policy_node", PolicyParameters)
         self._status_publisher = self.create_publisher(PolicyStatus, "~/status", STATUS_QOS)
         subscribe_instruction(self, self._take_instruction, self._refuse_message)
@@ -76,22 +76,23 @@ class PolicyNode(ManagedNode):
         )
         processor, traits = session.processor, session.traits
         if traits.paced and values.max_rate:
-            raise InputError(f"max_rate {values.max_rate:g} Hz: the policy remembers and is asked once every "
+            raise InputError(f"max_rate {values.max_rate:g} Hz: the policy has a memory and is asked once every "
                              f"{processor.step_dt:g} s, expected 0")
         self.get_logger().info(
             f"{session.title} from {values.policy}: "
             f"cameras {list(processor.cameras)}, horizon {processor.horizon or 'unknown'} x {processor.step_dt:g} s, "
             f"ready after {time.perf_counter() - begin:.1f} s"
         )
-        # Messages are kept long enough for the oldest step of a history and for parts that ran ahead of the others.
+        # Messages are kept long enough for the oldest step of a history and for streams that are ahead of the others.
         self._builder = ObservationBuilder(
-            robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor)
+            robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor),
+            processor.optional,
         )
         self._trigger = Trigger(self._builder.paced, [JOINT_STATES], values.max_rate, values.max_age,
                                 processor.step_dt if traits.paced else 0.0)
         self._arrivals = Arrivals(self._builder, self._trigger, values.max_age)
-        self._met = ""  # the last instruction that the policy has met
-        self._sizes: set[str] = set()  # of images, what was said about them
+        self._met = ""  # the last instruction that the policy was prepared for
+        self._sizes: set[str] = set()  # messages about image sizes that were logged
         self._chunks = self.create_lifecycle_publisher(ActionChunk, "action_chunk", COMMAND_QOS)
         for stream in self._builder.streams.values():
             subscribe(self, stream, self._taker(stream), values.reliable_sensors, self._refuse_message)
@@ -110,7 +111,7 @@ class PolicyNode(ManagedNode):
             self._sequence = 0
             self._chunk_times: deque[float] = deque(maxlen=100)
             self._running = True
-        # One number for each activation; rising, so that people can order them.
+        # One number for each activation, increasing, so that people can order them.
         self._set_status(PolicyStatus.IDLE, session=time.time_ns(), chunks=0, inferences=0, refused_observations=0,
                          rate=0.0)
         self._thread = threading.Thread(target=self._infer_forever, name="inference", daemon=True)
@@ -149,7 +150,7 @@ class PolicyNode(ManagedNode):
                 waits = self._arrivals.add(stream.name, message, stamp, now)
                 if stream.name in self._arrivals.beats:
                     self._wake.notify_all()
-            if waits and now:  # without a clock all of them do
+            if waits and now:  # without a clock all messages are ahead
                 self.get_logger().warning(f"left out until then: {waits}")
                 self._set_status(self._status.state, message=waits)
 
@@ -182,7 +183,7 @@ class PolicyNode(ManagedNode):
             self._begin()
 
     def _begin(self) -> None:
-        """The one way to start over: an answer under way is dropped, nothing of what was before counts."""
+        """Start again: an inference under way is discarded, and earlier observations no longer count."""
         with self._wake:
             self._episode += 1
             if self._session is not None:
@@ -204,20 +205,20 @@ class PolicyNode(ManagedNode):
             try:
                 self._infer(target, text, episode)
             except NotReady as error:
-                # These messages are used up: the next attempt comes with newer ones.
+                # These messages are used: the next attempt needs newer ones.
                 self._refuse(error)
             except InputError as error:
                 self._set_status(PolicyStatus.FAILED, message=str(error),
                                  refused_observations=self._status.refused_observations + 1)
                 self.get_logger().error(with_section(error), throttle_duration_sec=5.0)
             except InvalidHandle:
-                return  # the publisher is gone: the node is on its way down
+                return  # the publisher is destroyed: the node is ending
             except Exception as error:
                 self._set_status(PolicyStatus.FAILED, message=f"{type(error).__name__}: {error}")
                 self.get_logger().error(f"inference failed: {traceback.format_exc()}", throttle_duration_sec=5.0)
 
     def _next_target(self) -> int | None:
-        """The instant to observe when an inference is due. Otherwise says what is waited for. Holds the lock."""
+        """The time to observe, if an inference is due. Otherwise reports what is missing. Holds the lock."""
         now = self.now_ns()
         if self._arrivals.advance(now):
             self._clock_jumped()
@@ -226,7 +227,7 @@ class PolicyNode(ManagedNode):
                 self._set_status(PolicyStatus.IDLE, waiting_for=[], message="")
             return None
         target = self._trigger.target(now)
-        # A stream that ran ahead of /clock is no problem: it is judged at the instant to observe.
+        # A stream that is ahead of /clock is no problem: it is checked at the time to observe.
         problems = self._trigger.problems(now) | self._builder.problems(now if target is None else target)
         if problems:
             problems = self._arrivals.explained(problems, now)
@@ -242,7 +243,7 @@ class PolicyNode(ManagedNode):
         self._wait_for(why)
 
     def _wait_for(self, why: NotReady) -> None:
-        """Says what is missing, and whether anybody could send it; asked for once a second while it lasts."""
+        """Report what is missing and whether it has a publisher, checked once a second."""
         missing = [stream for name, stream in self._builder.streams.items() if name.split("/")[0] in why.streams]
         words = "; ".join(filter(None, (str(why), silent(self, missing))))
         self._set_status(PolicyStatus.WAITING, waiting_for=list(why.streams), message=words)
@@ -255,32 +256,33 @@ class PolicyNode(ManagedNode):
         with self._wake:
             if episode != self._episode:
                 return
-            self._trigger.began(self._trigger.newest())  # used up, even if one of them cannot be decoded
+            self._trigger.began(self._trigger.newest())  # used, even if one of them cannot be decoded
         steps = observe(lambda stamp, names: self._builder.build(stamp, text, names), target_ns, processor)
         observation = steps[0]
         with self._wake:
-            if episode != self._episode:  # after a jump back these stamps would lie ahead: nothing would be due
+            # after a jump back these stamps would be in the future, and nothing would be due
+            if episode != self._episode:
                 return
             self._trigger.began(observation.stamps_ns)
         for said in unexpected_sizes(self._builder.robot, observation.images) - self._sizes:
             self._sizes.add(said)
             self.get_logger().warning(said)
-        if self._status.state == PolicyStatus.WAITING:  # no more: an inference may take seconds
+        if self._status.state == PolicyStatus.WAITING:  # not longer: an inference may take seconds
             self._set_status(PolicyStatus.RUNNING, waiting_for=[], message="")
         sample = make_sample(steps, processor, text)
         if text != self._met and not session.traits.pads:  # shapes may be new: recorded before the robot follows them
             session.meet([sample])
-            self._met = text  # not where it was refused: an engine may answer otherwise than torch
+            self._met = text  # not if it was refused: an engine may answer otherwise than torch
             with self._wake:
-                self._trigger.restart()  # then it sees what is newest; in lockstep nothing newer would come
+                self._trigger.restart()  # then it observes what is newest; in lockstep nothing newer would arrive
             return
         (result,) = session.infer([sample])
         with self._wake:
             if episode != self._episode:
-                session.begin()  # it was not before this sample that the new episode began
+                session.begin()  # the new episode began with this sample
                 return
         chunk = Chunk(
-            stamp_ns=observation.stamp_ns,
+            stamp_ns=observation.stamp_ns + round(result.lead * NS),
             step_dt=processor.step_dt,
             targets=result.targets,
             instruction_id=instruction_id(text),
@@ -291,11 +293,11 @@ class PolicyNode(ManagedNode):
         self._sequence += 1
         self._chunks.publish(chunk_message(ActionChunk, ActionPart, chunk))
         age = (self.now_ns() - observation.stamp_ns) / NS
-        if self._followed:  # else the robot does not go where this chunk says, and the next one must not continue it
+        if self._followed:  # otherwise the robot does not follow this chunk, and the next one must not continue it
             session.delivered(age)
         if session.traits.paced and result.total_time > processor.step_dt:
             self.get_logger().warning(
-                f"an inference took {result.total_time:.3f} s; the policy remembers and must be asked every "
+                f"an inference took {result.total_time:.3f} s; the policy has a memory and must be asked every "
                 f"{processor.step_dt:g} s", throttle_duration_sec=5.0,
             )
         self._chunk_times.append(time.monotonic())
@@ -325,7 +327,7 @@ class PolicyNode(ManagedNode):
 
     def _set_status(self, state: int, **values: object) -> None:
         with self._wake:
-            if state in (PolicyStatus.IDLE, PolicyStatus.RUNNING):  # what is missing next is news again
+            if state in (PolicyStatus.IDLE, PolicyStatus.RUNNING):  # the next missing input is reported again
                 self._reminder = Reminder()
             self._status.state = state
             for name, value in values.items():

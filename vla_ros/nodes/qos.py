@@ -18,7 +18,7 @@ STATUS_QOS = profile(1, reliable=True, latched=True)  # a late subscriber gets t
 
 CLAIM_QOS = profile(100, reliable=True, latched=True)  # the newest claim of each of many executors
 
-# Messages kept for a recorder that falls behind a simulation: what it lacks is asked for again only every few seconds.
+# Messages kept for a recorder that falls behind a simulation: lost ones are requested again only every few seconds.
 RECORDED_DEPTH = 1000
 
 

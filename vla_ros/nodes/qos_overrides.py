@@ -23,11 +23,11 @@ _CHOICES = {
     "durability": ("volatile", "transient_local"),
 }
 _DEEPEST = 100_000
-_FIXED = ("claim", "e_stop")  # which of two executors commands; heard from publishers of every kind
+_FIXED = ("claim", "e_stop")  # decides which of two executors commands; received from publishers of every kind
 
 
 class QosOverrides:
-    """For a class of nodes, before `Node`: publishers and subscriptions take what parameters say of their topics."""
+    """Base class, before `Node`: parameters override the QoS of publishers and subscriptions."""
 
     _parameter_overrides: dict[str, Parameter] = {}  # rclpy's, absent while `Node` makes publishers of its own
     _overridden: frozenset[str] = frozenset()
@@ -41,7 +41,7 @@ class QosOverrides:
         return super().create_subscription(msg_type, topic, callback, **(options | taken))
 
     def unused_qos_overrides(self) -> Iterator[str]:
-        """In words, each parameter that no publisher and no subscription has taken."""
+        """The parameters that no publisher or subscription has used, in words."""
         for name in sorted(self._parameter_overrides):
             if name.startswith(_PREFIX) and name not in self._overridden:
                 yield (
@@ -50,13 +50,13 @@ class QosOverrides:
                 )
 
     def _qos(self, kind: str, topic: str, qos: QoSProfile | int) -> dict[str, Any]:
-        """Options of the publisher or subscription. Raises InputError for what cannot be honoured."""
+        """QoS of the publisher or subscription. Raises InputError for an override that cannot be applied."""
         prefix = f"{_PREFIX}{self.resolve_topic_name(topic)}.{kind}."
         given = {name: value for name, value in self._parameter_overrides.items() if name.startswith(prefix)}
         if not given:
             return {"qos_profile": qos}
         if topic.rpartition("/")[2] in _FIXED:
-            raise InputError(f"parameter {next(iter(given))}: safety rests on the QoS of {topic}, expected none")
+            raise InputError(f"parameter {next(iter(given))}: safety depends on the QoS of {topic}, expected none")
         policies = [name.removeprefix(prefix) for name in given]
         for policy, (name, parameter) in zip(policies, given.items(), strict=True):
             value, choices = parameter.value, _CHOICES.get(policy, ())

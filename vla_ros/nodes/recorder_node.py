@@ -33,8 +33,8 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import RECORDED_DEPTH
 from vla_ros.nodes.streams import message_class
 
-LOOK_PERIOD = 0.2  # s between looks at the publishers and at the writer
-QUEUE_DEPTH = 100  # messages per topic that may wait between two turns of the executor
+LOOK_PERIOD = 0.2  # s between checks of the publishers and the writer
+QUEUE_DEPTH = 100  # messages per topic that may wait between two turns of rclpy's executor
 EARLY_LIMIT = 10_000  # messages kept until simulated time is known
 LOST_PREFIX = "vla_ros.lost."  # in custom_data: this and the topic -> messages the middleware lost
 
@@ -45,20 +45,21 @@ class RecorderParameters(NodeParameters):
     topics: tuple[str, ...] = parameter((), "more topics to record; their types are taken from the graph")
     clock: bool = parameter(False, "record /clock; always done with use_sim_time")
     compressed_images: bool = parameter(False, "store raw images of the cameras compressed, as TOPIC/compressed")
-    image_format: str = parameter("jpeg", "of compressed images; 16-bit images become png always", choices=FORMATS)
-    image_quality: int = parameter(95, "of jpeg", low=1, high=100)
-    compression: str = parameter("none", "of the chunks inside the files", choices=tuple(COMPRESSIONS))
+    image_format: str = parameter("jpeg", "format of compressed images; 16-bit images are always png", choices=FORMATS)
+    image_quality: int = parameter(95, "quality of jpeg", low=1, high=100)
+    compression: str = parameter("none", "compression of the chunks inside the files", choices=tuple(COMPRESSIONS))
     max_file_size: float = parameter(0.0, "begin the next file of the bag beyond this, 0 = never", unit="MB", low=0.0)
     max_file_duration: float = parameter(0.0, "begin the next file after this time, 0 = never", unit="s", low=0.0)
     buffer_size: float = parameter(512.0, "messages that may wait for a slow disk", unit="MB", low=1.0)
-    min_free_disk: float = parameter(500.0, "end the recording, not the robot, when less is free", unit="MB", low=0.0,
+    min_free_disk: float = parameter(500.0, "end the recording (the robot continues) when less is "
+                                            "free", unit="MB", low=0.0,
                                      live=True)  # fmt: skip
     time_limit: float = parameter(0.0, "the recording ends after this time, 0 = never", unit="s", low=0.0)
     keep_last: float = parameter(
-        0.0, "record nothing, but keep so much in memory (buffer_size at most), and write it after a failure and when "
-        "~/keep asks for it; 0 = record", unit="s", low=0.0, high=3600.0,
+        0.0, "instead of recording, keep this much in memory (at most buffer_size), and write it after a failure or "
+             "a call of ~/keep; 0 = record", unit="s", low=0.0, high=3600.0,
     )  # fmt: skip
-    flush_period: float = parameter(1.0, "what is older than this survives a crash", unit="s", low=0.01, high=60.0)
+    flush_period: float = parameter(1.0, "everything older than this survives a crash", unit="s", low=0.01, high=60.0)
 
 
 class RecorderNode(ManagedNode):
@@ -75,7 +76,7 @@ class RecorderNode(ManagedNode):
         self.robot_name = robot.name
         self._streams: dict[str, Stream] = {}
         self._unknown = [self.resolve_topic_name(topic) for topic in (*self.parameters.topics, *LATCHED)]
-        self._last: dict[str, bytes] = {}  # what holds until it is replaced: statuses and the instruction
+        self._last: dict[str, bytes] = {}  # messages that apply until they are replaced: statuses and the instruction
         self._marks: deque[tuple[int, Outcome]] = deque()
         self._early: list[tuple[str, bytes, int]] = []
         self._lost: Counter[str] = Counter()
@@ -85,7 +86,7 @@ class RecorderNode(ManagedNode):
         found = [*robot.all_streams.values(), *graph_streams()]
         if self._sim_time() or self.parameters.clock:
             found.append(Stream(CLOCK, CLOCK, CLOCK_TYPE))
-        # A driver that is of best effort would warn of a recorder that asks for more, although it adapts then.
+        # A best-effort driver would warn of a recorder that asks for more, although that then adapts.
         for stream in found:
             driven = stream.name in robot.all_streams and not stream.name.startswith(COMMAND)
             self._follow(stream, self.parameters.reliable_sensors or not driven)
@@ -104,7 +105,7 @@ class RecorderNode(ManagedNode):
     def activate(self) -> None:
         p = self.parameters
         recording = None if self._keeper else self.open_bag(self.folder())
-        self._drain()  # what has arrived is not part of the recording
+        self._drain()  # what arrived before is not part of the recording
         self._newest_ns = 0
         self.recording = recording
         if self._keeper:
@@ -121,11 +122,11 @@ class RecorderNode(ManagedNode):
                 self.heard(self._streams[topic].name, data)
 
     def folder(self) -> Path:
-        """For a bag that begins now."""
+        """The folder of a bag that begins now."""
         return Path(time.strftime(self.parameters.output or f"{self.robot_name}_%Y-%m-%d_%H-%M-%S")).expanduser()
 
     def open_bag(self, folder: Path, more_bytes: int = 0) -> Recording:
-        """A new bag. `more_bytes`: that will be put at once. Raises InputError."""
+        """A new bag. `more_bytes`: size of what will be written at once. Raises InputError."""
         p = self.parameters
         if full := self._is_full(next(parent for parent in folder.absolute().parents if parent.is_dir())):
             raise InputError(full)
@@ -151,7 +152,7 @@ class RecorderNode(ManagedNode):
             self._keeper.stop()
         if self.recording is None:
             return
-        self._store_early()  # where simulated time never came
+        self._store_early()  # if simulated time never arrived
         recording, self.recording = self.recording, None
         custom = {"vla_ros.robot": self.robot_name}
         custom |= {LOST_PREFIX + topic: str(count) for topic, count in sorted(self._lost.items())}
@@ -166,15 +167,15 @@ class RecorderNode(ManagedNode):
         self._followed, self._keeper = {}, None
 
     def failed(self, reason: str) -> None:
-        """The recording cannot go on: the reason is logged. Become inactive."""
+        """The recording cannot continue, and the reason is logged. Become inactive."""
         self.trigger_deactivate()
 
     def mark(
         self, outcome: int, by: str = "operator", message: str = "", instruction: str = "", at_ns: int = 0
     ) -> None:
-        """The outcome, a constant of Outcome, of what was recorded since the last instruction. From any thread.
+        """Record an outcome, a constant of Outcome, for the last instruction. From any thread.
 
-        `message`: why. `instruction`, `at_ns`: of the last one of that text, and of those given until that ROS time.
+        `message`: why. `instruction`, `at_ns`: for the last instruction with that text, given until that ROS time.
         """
         said = Outcome(outcome=outcome, by=by, message=message, instruction=instruction)
         self._marks.append(set_stamp(said, at_ns or self.now_ns()))
@@ -184,7 +185,7 @@ class RecorderNode(ManagedNode):
             self._take(self.resolve_topic_name(OUTCOME), serialize_message(self._marks.popleft()), 0)
 
     def heard(self, name: str, data: bytes) -> None:
-        """A message of the stream `name` is recorded, or kept."""
+        """A message of the stream `name` was recorded, or kept."""
         if self._keeper:
             self._keeper.heard(name, data)
 
@@ -210,7 +211,7 @@ class RecorderNode(ManagedNode):
         self._followed[topic] = Followed(self, topic, kind, self._depth, stream.once, take, lost, reliable)
 
     def _look(self) -> None:
-        """Follow what publishers offer, look for the types of further topics, and check the writer and the disk."""
+        """Follow the publishers' QoS, look up the types of further topics, and check the writer and the disk."""
         self._store_marks()
         for topic, followed in self._followed.items():
             offers = self.get_publishers_info_by_topic(topic)
@@ -237,7 +238,7 @@ class RecorderNode(ManagedNode):
         elif recording is not None and recording.error is not None:
             self.failed(recording.explain())
         elif recording is not None and (full := self._is_full(recording.writer.path)):
-            reason = f"{full}: the recording ends, the bag is complete; the robot goes on"
+            reason = f"{full}: the recording ends, the bag is complete; the robot continues"
             self.get_logger().error(reason)
             self.failed(reason)
         elif recording is not None and time.monotonic() >= self._end:
@@ -245,10 +246,10 @@ class RecorderNode(ManagedNode):
             self.trigger_deactivate()
 
     def _is_full(self, path: Path) -> str:
-        """What is wrong where less is free on the disk of `path` than `min_free_disk`."""
+        """What is wrong if less than `min_free_disk` is free on the disk of `path`; else ""."""
         try:
             free, least = shutil.disk_usage(path).free / 1e6, self.parameters.min_free_disk
-        except OSError as error:  # the folder is gone: the writer says so when it fails
+        except OSError as error:  # the folder does not exist any more: the writer reports it
             self.get_logger().error(f"{path}: {error.strerror}", once=True)
             return ""
         if free >= least:
@@ -278,12 +279,12 @@ class RecorderNode(ManagedNode):
         return self.recording is not None or (self._keeper is not None and self._keeper.active)
 
     def _lasts(self, topic: str) -> bool:
-        """A message holds until it is replaced."""
+        """Whether a message applies until it is replaced."""
         stream = self._streams[topic]
         return self._followed[topic].latched or stream.once or stream.name == INSTRUCTION
 
     def _drain(self) -> None:
-        """Take what has arrived and waits for its turn: it belongs to the time before the transition."""
+        """Take the messages that wait in the queue: they belong to the time before the transition."""
         for followed in self._followed.values():
             followed.drain()
 
@@ -300,7 +301,7 @@ class RecorderNode(ManagedNode):
             self._put(*item)
 
     def _put(self, topic: str, data: bytes, source_ns: int) -> None:
-        # Where the clock jumps back the order of the bag must still be the order of arrival.
+        # If the clock jumps back, the bag's order must still be the order of arrival.
         self._newest_ns = now = max(self.now_ns(), self._newest_ns)
         item = Item(topic, now, data, source_ns or now)
         if self._keeper:

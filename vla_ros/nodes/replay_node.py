@@ -1,4 +1,4 @@
-"""Publishes a bag: every message as it was recorded and, if asked to, the time of its recording on /clock."""
+"""Publishes a bag: every message as it was recorded and, if requested, the time of its recording on /clock."""
 
 import time
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ from vla_ros.nodes.commands import node_name
 from vla_ros.nodes.qos import profile
 from vla_ros.nodes.streams import message_class
 
-LOOK = 1.0  # s between looks at who else publishes
-CLOCK_PERIOD = 0.01  # s between two /clock messages where the bag has none of its own
+LOOK = 1.0  # s between checks for other publishers
+CLOCK_PERIOD = 0.01  # s between two /clock messages if the bag has none
 DEPTH = 100
-ACKNOWLEDGE_SECONDS = 10.0  # at the end: how long reliable subscribers may take to confirm the last messages
+ACKNOWLEDGE_SECONDS = 10.0  # s at the end for reliable subscribers to confirm the last messages
 
 
 class ReplayNode(Node):
@@ -57,7 +57,7 @@ class ReplayNode(Node):
             self._publishers_by_topic[CLOCK] = self.create_publisher(Clock, CLOCK, DEPTH)
 
     def _refuse_others(self, topics: Iterable[str]) -> None:
-        """Raises InputError where somebody else publishes: a live robot, and a recorded one in its place."""
+        """Raises InputError if another node publishes a topic: a live robot must not be mixed with a recorded one."""
         if time.monotonic() < self._look_at:
             return
         self._look_at = time.monotonic() + LOOK
@@ -67,12 +67,12 @@ class ReplayNode(Node):
             mine = topic in self._publishers_by_topic  # another node may have the same name
             if others := [name for name in names if name != me] or names[mine:]:
                 raise InputError(
-                    f"{topic}: {', '.join(sorted(others))} publishes it, expected nobody else; end that node, or "
-                    "choose with --topics what is to be published"
+                    f"{topic}: {', '.join(sorted(others))} publishes it, expected no other node; end that node, or "
+                    "" "choose the topics with --topics"
                 )
 
     def wait_for_subscribers(self) -> None:
-        """Until every published topic has one, /clock too."""
+        """Wait until every published topic has a subscriber, including /clock."""
         while not all(publisher.get_subscription_count() for publisher in self._publishers_by_topic.values()):
             time.sleep(0.02)
 
@@ -114,7 +114,7 @@ def _wait(until: float) -> None:
 
 
 def _qos(info: TopicInfo) -> QoSProfile:
-    """What the recorded publishers offered, as far as they agree."""
+    """QoS of the recorded publishers, as far as they agree."""
     latched = bool(info.qos) and all(row["durability"] == "transient_local" for row in info.qos)
     reliable = not info.qos or all(row["reliability"] != "best_effort" for row in info.qos)
     return profile(DEPTH, reliable, latched)

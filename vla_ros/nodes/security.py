@@ -14,21 +14,20 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.text import say
 
 ENCLAVES = "/vla_ros"  # the enclave of a node is this and its name
-OVERRIDE = "ROS_SECURITY_ENCLAVE_OVERRIDE"  # wins over --enclave, in every process that inherits it
+OVERRIDE = "ROS_SECURITY_ENCLAVE_OVERRIDE"  # takes precedence over --enclave, in every process that inherits it
 _FILES = ("identity_ca.cert.pem", "cert.pem", "key.pem", "permissions_ca.cert.pem", "governance.p7s", "permissions.p7s")
 
 
 def enclave_arguments(name: str) -> list[str]:
-    """Arguments that put a process into the enclave `name` of the policy file; without effect where security is off."""
+    """Arguments that put a process into the enclave `name` of the policy file; no effect without security."""
     return ["--ros-args", "--enclave", f"{ENCLAVES}/{name}"]
 
 
 @contextmanager
 def secured(args: Sequence[str] | None = None) -> Iterator[None]:
-    """Around `rclpy.init(args)` and the making of the first node. Raises InputError for what security lacks, and for
-    what ROS refuses to start with.
+    """For `rclpy.init(args)` and the first node. Raises InputError if security lacks something or ROS refuses.
 
-    Where the strategy is not Enforce ROS goes on without security; that is said on the standard error.
+    If the strategy is not Enforce, ROS continues without security, and a line on standard error says so.
     """
     on = _is_on()
     lacking = _lacking(sys.argv if args is None else args) if on else ""
@@ -37,7 +36,7 @@ def secured(args: Sequence[str] | None = None) -> Iterator[None]:
     if lacking:
         say(f"[WARN] without security, because ROS_SECURITY_STRATEGY is not Enforce: {lacking}", error=True)
     if on:
-        warnings.filterwarnings("ignore", "Failed to fini rosout", RuntimeWarning)  # follows each error said below
+        warnings.filterwarnings("ignore", "Failed to fini rosout", RuntimeWarning)  # follows each error below
     try:
         yield
     except rclpy_implementation.UnknownROSArgsError as error:
@@ -49,17 +48,17 @@ def secured(args: Sequence[str] | None = None) -> Iterator[None]:
 
 
 def _is_on() -> bool:
-    """ROS takes what it does not know for "off", and for "Permissive"; that must not pass for security."""
+    """Whether security is on. ROS takes unknown values as "off" and "Permissive"; here they are refused."""
     known = {"ROS_SECURITY_ENABLE": ("", "true", "false"), "ROS_SECURITY_STRATEGY": ("", "Enforce", "Permissive")}
     for name, values in known.items():
         value = os.environ.get(name, "")
         if value not in values:
-            raise InputError(f"{name} {value!r}: expected {values[1]} or {values[2]}, written so")
+            raise InputError(f"{name} {value!r}: expected {values[1]} or {values[2]}, exactly so")
     return os.environ.get("ROS_SECURITY_ENABLE") == "true"
 
 
 def _lacking(args: Sequence[str]) -> str:
-    """What the keystore lacks for the enclave of this process; empty where it has everything."""
+    """What the keystore lacks for the enclave of this process; "" if it is complete."""
     given = [value for flag, value in pairwise(args) if flag in ("-e", "--enclave")]
     enclave = os.environ.get(OVERRIDE) or (given[-1] if given else "/")
     keystore = os.environ.get("ROS_SECURITY_KEYSTORE", "")

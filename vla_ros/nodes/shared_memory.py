@@ -1,4 +1,4 @@
-"""Shared memory of the middleware: enough of it for pictures, and whether others can still reach this process."""
+"""Shared memory of the middleware: enough for images, and a check that others can still reach this process."""
 
 import os
 from pathlib import Path
@@ -8,13 +8,13 @@ from vla_ros.core.resources import config_file
 
 
 def make_room_for_pictures() -> None:
-    """Gives Fast DDS enough shared memory for what this process sends; before `rclpy.init`. Others ignore it.
+    """Give Fast DDS enough shared memory for what this process sends; before `rclpy.init`. Other middlewares ignore it.
 
-    By default a process sends from 0.5 MB, in pieces of 64 KB. Of a picture that is larger the first pieces are given
-    up for the last ones where a reader does not take them as fast as they are written; and what was lost is sent again
-    to reliable readers only, with the next message or after 3 s.
+    By default a process sends from 0.5 MB, in fragments of 64 KB. If a larger image is not read as fast as it is
+    written, its first fragments are overwritten by the last ones; lost fragments are sent again only to reliable
+    readers, with the next message or after 3 s.
 
-    A profile of the user's own counts instead, and so do transports chosen by FASTDDS_BUILTIN_TRANSPORTS, except on a
+    A profile given by the user takes precedence, and so do transports chosen by FASTDDS_BUILTIN_TRANSPORTS, except on a
     discovery range of LOCALHOST, where ROS 2 ignores that variable.
     """
     local = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST"
@@ -24,17 +24,17 @@ def make_room_for_pictures() -> None:
 
 
 def lost_port(process: int | str = "self") -> str:
-    """The shared-memory port of a process on which nobody can reach it; empty where all are well, or not on Linux.
+    """A shared-memory port of a process on which it cannot be reached; "" if there is none, or not on Linux.
 
     Fast DDS names a port by its number, and a process that was started after another one was killed gets the number of
-    that one. A peer that finds the dead one's port and removes it may remove the new one instead: the new process then
-    listens to a file that is deleted. It is discovered (over UDP), and hears nothing for good.
+    that one. A peer that removes the dead process's port may remove the new one instead: the new process then listens
+    on a deleted file. It is still discovered (over UDP), but receives nothing any more.
     """
     folder = Path("/proc") / str(process)
     try:
         names = [name.read_text().strip() for name in folder.glob("task/*/comm")]
         maps = (folder / "maps").read_text() if names else ""
-    except OSError:  # a thread, or the process, ended just now
+    except OSError:  # a thread or the process has just ended
         return ""
     # Ports of others are mapped too, and are deleted when they end: ours are those that a thread of ours listens to.
     ours = [name.removeprefix("dds.shm.") for name in names if name.startswith("dds.shm.")]

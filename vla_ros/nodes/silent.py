@@ -9,7 +9,7 @@ from vla_ros.nodes.commands import alike, node_name
 
 
 def silent(node: Node, streams: Iterable[Stream]) -> str:
-    """In words the topics on which nothing can arrive, and why; "" where each has somebody who publishes it."""
+    """The topics on which nothing can arrive, and why, in words; "" if each has a publisher of its type."""
     found = []
     for stream in streams:
         topic = node.resolve_topic_name(stream.topic)

@@ -21,7 +21,7 @@ from vla_ros.nodes.qos import STATUS_QOS, sensor_qos
 def message_class(typename: str) -> type:
     """The class of `package/msg/Name`, or of `package/action/Name_FeedbackMessage`. Raises InputError.
 
-    The name may come from a file or from the network: nothing is imported but the messages of a package that has some.
+    The name may come from a file or from the network, so only modules of messages are imported.
     """
     package, _, name = typename.partition("/msg/")
     action = re.fullmatch(r"(\w+)/action/(\w+)_FeedbackMessage", typename)
@@ -34,7 +34,7 @@ def message_class(typename: str) -> type:
         kind = getattr(import_module(f"{package}.{folder}"), name)
         kind = kind.Impl.FeedbackMessage if action else kind
         if not hasattr(kind, "get_fields_and_field_types"):
-            raise AttributeError(f"{name!r} is no message")
+            raise AttributeError(f"{name!r} is not a message")
     except (ImportError, AttributeError) as error:
         raise InputError(f"message type {typename}: not installed: {error}") from error
     return kind
@@ -43,15 +43,15 @@ def message_class(typename: str) -> type:
 def subscribe(
     node: Node, stream: Stream, take: Callable[[Any], None], reliable: bool = False, refuse: Refuse | None = None
 ) -> None:
-    """What is published once is asked for although it was published before.
+    """Subscribe to a stream, transient local if it is published once.
 
-    `refuse` is told of joint states that are too large or contradict themselves; the node's log where there is none.
+    `refuse` gets reports of joint states that are too large or inconsistent; by default the node's log.
 
     Raises InputError for a type that is not installed, and for a stream that paces without a header.
     """
     kind = message_class(stream.type)
     if stream.paces and not is_stamped(kind):
-        raise InputError(f"stream {stream.name}: {stream.type} has no stamp, so it cannot pace")
+        raise InputError(f"stream {stream.name}: {stream.type} has no stamp, so `paces` is not possible")
     qos = STATUS_QOS if stream.once else sensor_qos(reliable or stream.reliable)
     if stream.is_state or kind is JointState:
         subscribe_state(node, stream, take, qos, refuse)

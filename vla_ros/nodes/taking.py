@@ -1,8 +1,8 @@
 """Takes serialized messages from the middleware without the interpreter's lock.
 
-rclpy holds that lock while the middleware copies a message, and copies it once more: 50 MB from anybody on the network
-stop every thread of the process for half a second, the control loop with them. Here the other threads go on, and a
-message that is too large is not copied again.
+rclpy holds that lock while the middleware copies a message, and copies it again: 50 MB from anybody on the network
+would stop every thread of the process, including the control loop, for half a second. Here the other threads continue,
+and a message that is too large is not copied again.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ _INFO_SIZE = 512  # bytes, more than an rmw_message_info_t has
 
 
 class Unserved(CallbackGroup):
-    """Entities that no executor of rclpy serves: another thread takes what came."""
+    """Entities that no executor of rclpy serves, because another thread takes their messages."""
 
     def can_execute(self, entity: Any) -> bool:
         return False
@@ -64,7 +64,7 @@ _rcutils.rcutils_get_default_allocator.restype = _Allocator
 
 @dataclass(frozen=True)
 class Withheld:
-    """In the place of a message that is too large: its length in bytes, and nothing else of it."""
+    """Takes the place of a message that is too large: only its length in bytes."""
 
     length: int
 
@@ -75,7 +75,7 @@ class Withheld:
 def take(handle: Any, limit: int) -> tuple[bytes | Withheld, tuple[int, int]] | None:
     """The next serialized message of a subscription's `handle`, and its time (ns) and number at its publisher.
 
-    None where there is none. Raises RuntimeError where the middleware fails.
+    None if there is none. Raises RuntimeError if the middleware fails.
     """
     message, info = _Message(allocator=_rcutils.rcutils_get_default_allocator()), _Info()
     result = _rcl.rcl_take_serialized_message(

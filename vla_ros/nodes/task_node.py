@@ -22,9 +22,9 @@ from vla_ros.nodes.bounded import subscribe_bounded, subscribe_instruction
 from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
 
-REPEAT_AFTER, REPEAT_UNTIL = 1.0, 10.0  # s after an instruction, in which it is said again to a node that missed it
-CONFIRMED_WITHIN = 2.0  # s in which an executor that waits for an instruction (UNCONFIRMED) goes on with a task's
-PERIOD = 0.1  # s between two looks at the running task, and between feedbacks
+REPEAT_AFTER, REPEAT_UNTIL = 1.0, 10.0  # s after an instruction in which it is repeated for a node that missed it
+CONFIRMED_WITHIN = 2.0  # s in which an executor that waits for an instruction (UNCONFIRMED) accepts a task's
+PERIOD = 0.1  # s between checks of the running task, and between feedbacks
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Run:
         self.success: Any = None  # the subscription of the success topic
 
     def end(self, outcome: Outcome, message: str) -> None:
-        """The first end counts."""
+        """End the run; only the first end counts."""
         if not self.done.done():
             self.done.set_result((outcome, message))
 
@@ -54,21 +54,21 @@ class Run:
 class Repeat:
     """An instruction that was given, until policy and executor follow it.
 
-    A publisher that leaves at once (`ros2 topic pub --once`) reaches those that have discovered it by then. Who missed
-    the text has taken no instruction since, and follows another one: only then is it said again. An instruction that
-    anybody took afterwards, an empty one above all, is newer and ends this.
+    A publisher that exits at once (`ros2 topic pub --once`) reaches only the nodes that have discovered it by then. A
+    node missed the text if it has received no instruction since and follows another one; only then is it repeated. If
+    any node has received a newer instruction, in particular an empty one, this ends.
     """
 
     def __init__(self, text: str, before: Mapping[str, Any]) -> None:
-        """`before`: node -> its status when the text was heard."""
+        """`before`: node -> its status when the text arrived."""
         self.text, self.over, self._heard = text, False, time.monotonic()
         self._next = self._heard + REPEAT_AFTER
         self._id, self._before = instruction_id(text), {node: _taken(status) for node, status in before.items()}
 
     def missed(self, statuses: Mapping[str, tuple[Any, float]]) -> list[str]:
-        """The nodes that are to be told again now.
+        """The nodes for which the text is to be repeated now.
 
-        `statuses`: node -> its last status, and when it came.
+        `statuses`: node -> its last status, and its time of arrival.
         """
         now = time.monotonic()
         if now < self._next:
@@ -91,22 +91,22 @@ class TaskNode(ManagedNode):
     """Offers `run_instruction` (vla_ros/RunInstruction); publishes the goal's text on `instruction`, empty at its end.
 
     One task runs at a time: a newer goal, or another text on `instruction`, pre-empts it. Every goal is accepted and
-    gets a result with a code and words, also one that cannot begin. Whatever ends a task other than a newer
-    instruction takes the instruction back, so that the robot brakes and holds.
+    gets a result with a code and a message, even if it cannot begin. When a task ends for any reason except a newer
+    instruction, the instruction is withdrawn, so that the robot brakes and holds.
     """
 
     def __init__(self, **options: Any) -> None:
         self._server: ActionServer | None = None
         self._run: Run | None = None
-        self._waiting: list[Run] = []  # accepted, their execution has not begun
+        self._waiting: list[Run] = []  # accepted, but not executing yet
         super().__init__("task_node", TaskParameters, **options)
 
     # Lifecycle
 
     def configure(self) -> None:
-        self._newest: dict[str, tuple[Any, float]] = {}  # node -> its last status, and when it came
+        self._newest: dict[str, tuple[Any, float]] = {}  # node -> its last status, and its time of arrival
         self._repeat: Repeat | None = None
-        self._said: list[str] = []  # what we published and have not heard back yet
+        self._said: list[str] = []  # what we published and have not received back yet
         self._instructions = self.create_publisher(String, "instruction", COMMAND_QOS)
         self._outcomes = self.create_publisher(OutcomeMessage, "outcome", COMMAND_QOS)
         subscribe_instruction(self, self._take_instruction)
@@ -133,14 +133,14 @@ class TaskNode(ManagedNode):
             self._server.destroy()
             self._server = None
 
-    # What the other nodes say
+    # Messages of other nodes
 
     def _take_status(self, node: str, message: Any) -> None:
         self._newest[node] = (message, time.monotonic())
         self._look()
 
     def _status(self, node: str) -> Any:
-        """The last status of a node; None when it was not heard lately."""
+        """The last status of a node; None if it was not heard lately."""
         message, came = self._newest.get(node, (None, -math.inf))
         return message if time.monotonic() - came <= self.parameters.silence_limit else None
 
@@ -163,7 +163,8 @@ class TaskNode(ManagedNode):
     def _look_for_missed(self) -> None:
         repeat = self._repeat
         if repeat is not None and not repeat.over and self.is_active and (nodes := repeat.missed(self._newest)):
-            self.get_logger().warning(f"{' and '.join(nodes)} missed the instruction {repeat.text[:100]!r}: said again")
+            self.get_logger().warning(f"{' and '.join(nodes)} missed the instruction {repeat.text[:100]!r}: "
+                                      "repeating it")
             self._publish(repeat.text)
 
     # The action
@@ -191,12 +192,12 @@ class TaskNode(ManagedNode):
         handle.execute()
 
     def _listen(self, run: Run) -> str:
-        """Subscribe to the success topic, where there is one. What is wrong with it; empty when nothing is."""
+        """Subscribe to the success topic, if there is one. Returns what is wrong with it, or ""."""
         topic = run.goal.success_topic
         try:
             if topic:
                 run.success = self.create_subscription(Bool, topic, lambda m: self._take_success(run, m), COMMAND_QOS)
-        except Exception as error:  # no name of a topic, one of another type, or one that security does not permit
+        except Exception as error:  # not a topic's name, a topic of another type, or one that security does not permit
             return f"success_topic {topic[:100]!r}: {str(error).splitlines()[0]}"
         return ""
 
@@ -208,7 +209,7 @@ class TaskNode(ManagedNode):
         return max(0.0, (self.now_ns() - run.begin_ns) * 1e-9)
 
     def _look(self) -> None:
-        """Ends the running task when it is due, and tells its client how it goes."""
+        """End the running task when it is due, and send feedback to its client."""
         self._look_for_missed()
         run = self._run
         if run is None or run.done.done():
@@ -235,7 +236,7 @@ class TaskNode(ManagedNode):
             )
 
     def _verdict(self, run: Run, outcome: Outcome, result: RunInstruction.Result) -> OutcomeMessage:
-        """What recordings keep of a run: its goal and its result."""
+        """The outcome of a run, for recordings: its goal and its result."""
         verdict, by = VERDICTS[outcome]
         return OutcomeMessage(
             header=Header(stamp=self.get_clock().now().to_msg()), outcome=verdict, by=by, message=result.message,

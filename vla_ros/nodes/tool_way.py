@@ -1,4 +1,4 @@
-"""The path of the tool that an end-effector part of a chunk asks for, for drawing."""
+"""The path of the tool in an end-effector part of a chunk, for drawing."""
 
 from collections.abc import Mapping
 from itertools import accumulate
@@ -20,13 +20,13 @@ def rows_of(part: Part, tool: Tool) -> np.ndarray:
 
 
 def tool_way(part: Part, tool: Tool, poses: Mapping[str, np.ndarray], now: int) -> np.ndarray:
-    """(H, 3) m, where the rows place the tool in the frame of the URDF's root; with differences (H + 1, 3), from where
-    they count on.
+    """(H, 3) positions of the tool for the rows, m, in the frame of the URDF's root; for differences (H + 1, 3),
+    including where they begin.
 
     Args:
         poses: link -> (4, 4) pose in the root's frame, of the command.
-        now: how many steps ago the chunk was stamped, the row of the result that is followed. Differences add up so
-            that it is where the command is: nobody but the executor knows where they count from.
+        now: number of steps since the chunk's stamp, i.e. the current row of the result. Differences add up so that
+            this row is at the command, because only the executor knows where they begin.
     """
     rows, frame = rows_of(part, tool), poses[part.frame]
     if part.space == Space.END_EFFECTOR_POSE:
@@ -34,7 +34,7 @@ def tool_way(part: Part, tool: Tool, poses: Mapping[str, np.ndarray], now: int) 
     rows = np.concatenate([np.eye(4)[None], rows])
     if part.frame == tool.link:
         rows = np.array(list(accumulate(rows, np.matmul)))
-        places = (rows[:, :3, 3] - rows[now, :3, 3]) @ rows[now, :3, :3]  # in the tool's frame of now
+        places = (rows[:, :3, 3] - rows[now, :3, 3]) @ rows[now, :3, :3]  # in the present frame of the tool
     else:
         places = np.cumsum(rows[:, :3, 3], axis=0)
         places -= places[now]

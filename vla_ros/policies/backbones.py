@@ -19,7 +19,7 @@ def check_backbone(family: str, name: str, vocabulary: Sequence[str], image_size
     if name != KEYPOINT_STEM:
         return
     if not vocabulary:
-        raise InputError(f"{family}: vision_backbone {name} looks for what the text names, expected language: true")
+        raise InputError(f"{family}: vision_backbone {name} locates what the text names, expected language: true")
     if image_size[0] != image_size[1] or image_size[0] % 24:
         raise InputError(f"{family}: image_size {image_size}, {name} takes squares of a multiple of 24 pixels")
 

@@ -146,7 +146,7 @@ def dimensions_statistics(
 def not_rad(
     dimensions: Sequence[Dimension], rows: Mapping[str, np.ndarray], limits: Mapping[str, float] | None = None
 ) -> str:
-    """Why statistics, (D,) each in the policy's units, cannot be of joints in rad or m; "" where they can.
+    """Why statistics, (D,) each in the policy's units, cannot be of joints in rad or m; "" if they can.
 
     The mean with two deviations counts where there are no bounds, as in old folders: data with bounds may well lie
     within two deviations of their mean, as those of a joint that is either here or there.
@@ -166,6 +166,6 @@ def not_rad(
         offset = d.offset if d.mode == "absolute" else 0.0
         reach = max(abs((value - offset) / d.scale) for value in found)
         if reach > max(WIDEST, 1.5 * (limits or {}).get(d.joint, 0.0)):
-            return f"{d.joint} reaches {reach:.4g}{how}, which cannot be rad or m; say each joint's unit, as in "\
+            return f"{d.joint} reaches {reach:.4g}{how}, which cannot be rad or m; give each joint's unit, as in "\
                    f"`- {{joint: {d.joint}, unit: degrees}}`"
     return ""

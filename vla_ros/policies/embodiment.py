@@ -38,7 +38,7 @@ class Embodiment:
     """The map between one robot and one policy.
 
     Attributes:
-        cameras: name of the policy's image input -> the robot's camera, None where it is declared absent.
+        cameras: name of the policy's image input -> the robot's camera, None if it is declared absent.
         state: the policy's state dimensions, in order.
         actions: the policy's action dimensions, in order.
         step_dt: s between action rows; None: what the checkpoint says.
@@ -138,8 +138,8 @@ class Embodiment:
         values = np.stack(columns, axis=-1)
         if tool := self.tool:
             if actions.shape[-1] == len(self.joints):
-                raise InputError("tool: joint targets become no end-effector actions; expected a dataset whose actions "
-                                 "are poses of the tool")
+                raise InputError("tool: joint targets cannot be converted to end-effector actions; expected a "
+                                 "dataset whose actions are poses of the tool")
             rows = tool.to_policy(actions[..., len(self.joints) :], self.actions)
             values[..., tool.columns.start : tool.columns.stop] = rows
         return values

@@ -206,7 +206,7 @@ class Family:
                 raise InputError(f"policy.{name}: {config[name]!r}; it comes from the dataset, expected no such field")
         sizes = self.sizes({**self.defaults, **values, **said}, "policy")
         if getattr(sizes, "tokenizer_of", None) and tokenizer is None:
-            raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights have not")
+            raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights do not have")
         parts = Parts(
             Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt, data.hold, data.tool),
             *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
@@ -268,7 +268,7 @@ class Family:
         if (reason := getattr(sizes, "spatial", "")) and embodiment.tool is None:
             missing.append(reason)
         if embodiment.step_dt is None:
-            missing.append("it does not say how far apart its action rows are; set step_dt in the policy file")
+            missing.append("it does not contain the time between action rows; set step_dt in the policy file")
         tokenizer = None
         if whose := getattr(sizes, "tokenizer_of", None):
             tokenizer = find_tokenizer(path, options.tokenizer, read_config(path).get("vlm_model_name"))
@@ -343,7 +343,7 @@ def lerobot(
 
 
 def _check_units(where: str, sizes: Any, embodiment: Embodiment, parts: Parts, options: LoadOptions) -> None:
-    """Raises InputError where the statistics of state or actions cannot be of joints in rad or m, as they are told."""
+    """Raises InputError if the statistics of state or actions cannot be of joints in rad or m, as they are told."""
     plain = getattr(sizes, "plain_statistics", lambda feature, *same: same)
     limits = {j.name: max(-j.lower, j.upper) for j in options.robot.joints} if options.robot else {}
     for feature, dimensions, rows in (
@@ -365,7 +365,7 @@ def _set_image_statistics(
     if not hasattr(policy, "image_mean"):
         for name, rows in images.items():
             if np.any(rows.get("mean", 0) != 0) or np.any(rows.get("std", 1) != 1):
-                raise InputError(f"checkpoint {path}: {name} is normalised, this family takes pixels as they are")
+                raise InputError(f"checkpoint {path}: {name} is normalised, this family takes pixels unchanged")
         return
     if FITS[fit].dtype != np.uint8:
         raise InputError(f"checkpoint {path}: image_fit {fit!r}, this family takes whole levels; expected one of "

@@ -21,7 +21,7 @@ from vla_ros.policies.policy import Answer, Batch, Context, Draws, Fixed, Policy
 POWERS, SCALE, OFFSET = (1.5, 1.0), 0.999, 0.001  # of the times of training
 Velocity = Callable[[Tensor, int], Tensor]  # (B, H, D) noisy actions and the number of the step -> (B, H, D)
 
-# How the weights of guidance go on behind the frozen rows, as a function of c, which falls evenly from 1 to 0.
+# How the weights of guidance continue behind the frozen rows, as a function of c, which falls evenly from 1 to 0.
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
     "exp": lambda c: c * torch.expm1(c) / math.expm1(1.0), "linear": lambda c: c, "ones": torch.ones_like,
     "zeros": torch.zeros_like,
@@ -50,7 +50,7 @@ class Guidance:
             raise InputError(f"guidance: schedule {self.schedule!r}, expected one of {sorted(SCHEDULES)}")
 
     def check(self, horizon: int) -> None:
-        """Raises InputError where all of the `horizon` rows of a chunk could be given."""
+        """Raises InputError if all of the `horizon` rows of a chunk could be given."""
         if self.trained_rows >= horizon:
             raise InputError(f"guidance: trained_rows {self.trained_rows}, expected fewer than the {horizon} rows of a "
                              "chunk")
@@ -173,7 +173,7 @@ class FlowPolicy(Policy):
 
 
 def continuing(policy: Policy, rows: int) -> None:
-    """Have training give up to `rows` first rows, see `Guidance.trained_rows`. Raises InputError where it cannot."""
+    """Have training give up to `rows` first rows, see `Guidance.trained_rows`. Raises InputError if it cannot."""
     if not isinstance(getattr(policy.config, "guidance", None), Guidance):
         raise InputError(f"executed_rows {rows}: {type(policy).__name__} cannot be trained to continue a chunk, "
                          "expected π0, π0.5 or SmolVLA; leave it out")

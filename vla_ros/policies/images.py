@@ -85,7 +85,7 @@ def resize_same_aspect(image: np.ndarray, height: int, width: int) -> np.ndarray
 
     For policies that were trained on whole images of one size. An image of that size comes back unchanged.
 
-    Raises InputError unless it is an (H, W, 3) uint8 image of that aspect, but for a pixel.
+    Raises InputError unless it is an (H, W, 3) uint8 image of that aspect, except for a pixel.
     """
     _check(image)
     rows, columns = image.shape[:2]

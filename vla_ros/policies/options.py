@@ -1,4 +1,4 @@
-"""How a policy is loaded or made anew, and what a checkpoint says besides sizes and weights."""
+"""How a policy is loaded or made again, and what a checkpoint says besides sizes and weights."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -70,7 +70,7 @@ class LoadOptions:
     """How to load.
 
     Attributes:
-        device, dtype: where the weights go and their type, but for `Policy.float32`; None: float32.
+        device, dtype: where the weights go and their type, except for `Policy.float32`; None: float32.
         embodiment: how the robot's cameras and joints map to the policy's; None: as the checkpoint says.
         robot: its joints give the order of states and targets; without an embodiment, a checkpoint that does not know
             its robot is mapped by these names.
@@ -118,7 +118,7 @@ class LoadOptions:
         return Path(said) if said is not None and Path(said).is_file() else None
 
     def statistics(self, sets: bool = False) -> Statistics | None:
-        """Those of the file that `overrides` names; None where it names none (or one of the `sets`).
+        """Those of the file that `overrides` names; None if it names none (or one of the `sets`).
 
         Raises InputError.
         """
@@ -140,7 +140,7 @@ class Parts:
         images: image name -> mean and std of its pixels in [0, 1], (3,) each.
         fit: how images get their size, a key of `images.FITS`.
         tokenizer: of the prompt, where the policy reads tokens.
-        no_statistics: why normalisations lack theirs; "" where they are there.
+        no_statistics: why normalisations lack theirs; "" if they are there.
         missing: what else serving lacks, with what to do about it.
         notes: what a user should know.
     """

@@ -90,7 +90,7 @@ class Answer:
 
 
 def mean_of_valid(error: Tensor, pad: Tensor | None) -> Tensor:
-    """The mean of the (B, H, D) error over rows that the (B, H) pad leaves, 0 where it leaves none; None: of all."""
+    """The mean of the (B, H, D) error over rows that the (B, H) pad leaves, 0 if it leaves none; None: of all."""
     if pad is None:
         return error.mean()
     kept = (~pad)[..., None]
@@ -126,7 +126,7 @@ class Policy(nn.Module, ABC):
         Raises InputError for a number of steps where there are none.
         """
         if num_steps is not None:
-            raise InputError(f"num_steps {num_steps}: {type(self).__name__} does not work in steps; leave it out")
+            raise InputError(f"num_steps {num_steps}: {type(self).__name__} does not work in steps; remove it")
         return None
 
     def begin(self, size: int) -> Memory:

@@ -35,6 +35,7 @@ class Interface:
         n_obs_steps: T, observation steps a Sample holds.
         horizon: rows per chunk.
         streams: names of the robot file's other streams that the policy reads.
+        optional: those of them that it can do without, now and then or always.
         tool: ("pose" or "delta", frame) of actions that move the robot's tool; None where they move joints alone.
     """
 
@@ -44,6 +45,7 @@ class Interface:
     n_obs_steps: int = 1
     horizon: int
     streams: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     @property
     def tool(self) -> tuple[str, str] | None:
@@ -87,7 +89,7 @@ class Processor(Interface, ABC):
             answer: (B, H, D) normalised actions, or (B, L) int64 tokens.
             samples: the B samples it answers; policies of deltas start from their newest state.
 
-        Raises InputError for tokens that are no chunk.
+        Raises InputError for tokens that are not a chunk.
         """
 
     @abstractmethod
@@ -121,7 +123,7 @@ class StandardProcessor(Processor):
     tokenizer: Tokenizer | None = None
 
     def __post_init__(self) -> None:
-        """Raises InputError where embodiment, statistics and policy do not fit together."""
+        """Raises InputError if embodiment, statistics and policy do not fit together."""
         config, embodiment = self.config, self.embodiment
         if self.fit not in FITS:
             raise InputError(f"image fit {self.fit!r}, expected one of {sorted(FITS)}")
@@ -134,8 +136,8 @@ class StandardProcessor(Processor):
             raise InputError(f"cameras {absent} are declared absent, the policy needs "
                              f"{'every one it was trained with' if self.cameras else 'at least one'}")
         if getattr(config, "spatial", "") and embodiment.tool and self.state_width and embodiment.tool_state is None:
-            raise InputError("state: the policy reads the pose of its tool, which joint states do not say; expected "
-                             "`tool_state` in the policy file")
+            raise InputError("state: the policy reads the pose of its tool, which joint states do not contain; "
+                             "expected `tool_state` in the policy file")
         for what, width, limit, normalisation in (
             ("state", len(embodiment.state), self.state_width, self.state),
             ("action", len(embodiment.actions), config.action_dim, self.actions),
@@ -151,7 +153,8 @@ class StandardProcessor(Processor):
         rows = getattr(config, "token_rows", None)
         # Tokens that were added to its vocabulary may have no row: PaliGemma's for an image has none in π0.
         if self.tokenizer is not None and rows is not None and self.tokenizer.words > rows:
-            raise InputError(f"tokenizer of {self.tokenizer.words} tokens, the policy embeds {rows}: not its tokenizer")
+            raise InputError(f"tokenizer of {self.tokenizer.words} tokens, the policy has {rows} embeddings: not its "
+                             "tokenizer")
 
     joints = property(attrgetter("embodiment.joints"))
     step_dt = property(attrgetter("embodiment.step_dt"))
@@ -174,12 +177,12 @@ class StandardProcessor(Processor):
 
     @property
     def robot_cameras(self) -> tuple[str | None, ...]:
-        """The robot's camera of each of `image_names`, None where it is declared absent."""
+        """The robot's camera of each of `image_names`, None if it is declared absent."""
         return tuple(self.embodiment.cameras[name] for name in self.image_names)
 
     @property
     def state_width(self) -> int:
-        """What states are padded to; 0 where the policy reads none."""
+        """What states are padded to; 0 if the policy reads none."""
         return getattr(self.config, "state_width", getattr(self.config, "state_dim", len(self.embodiment.state)))
 
     def inputs(self, samples: Sequence[Sample]) -> Batch:
@@ -306,13 +309,13 @@ class StandardProcessor(Processor):
         return prompts
 
     def ask_tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises InputError where the checkpoint has none."""
+        """The tokenizer. Raises InputError if the checkpoint has none."""
         if self.tokenizer is None:
             raise InputError(f"the checkpoint has no tokenizer; give the folder of {self.config.tokenizer_of}")
         return self.tokenizer
 
     def with_statistics(self, data: TrainingData) -> "StandardProcessor":
-        """The same processor, normalising by the data. Raises InputError where they are of other joints."""
+        """The same processor, normalising by the data. Raises InputError if they are of other joints."""
         if sorted(data.joints) != sorted(self.joints):
             raise InputError(f"statistics of the joints {list(data.joints)}, the policy expects {list(self.joints)}")
         state, actions = self._of_all_rows(self.embodiment.state, data, STATE), self.action_statistics(data)

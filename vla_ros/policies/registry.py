@@ -124,7 +124,7 @@ def resolve(path: str | Path, options: LoadOptions) -> tuple[Path, LoadOptions]:
 
 def located(path: Path) -> Path:
     """The checkpoint's folder itself where `path` is one above it: a run's folder, ours or LeRobot's, or one of the
-    hub's cache; or where it is one of its files. Raises InputError where there are several, or a link to nowhere."""
+    hub's cache; or where it is one of its files. Raises InputError if there are several, or a link to nowhere."""
     path = snapshot(folder_of(path), "checkpoint")
     if not path.is_dir() or (path / "config.json").exists():
         return path

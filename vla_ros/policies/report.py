@@ -18,7 +18,7 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     modes = "" if any(getattr(sizes, name, "") for name in ("unserved", "spatial")) else _modes(embodiment)
     if tool := embodiment.tool:
         modes = f"{tool.space} of a tool in frame {tool.frame}, rotation as {tool.rotation}"
-    apart = "; how far apart, the policy file says (step_dt)" if step_dt is None else (
+    apart = "; the time between them is in the policy file (step_dt)" if step_dt is None else (
         f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
     )
     rows = {"model": title, "parameters": f"{parameters:,}", **(sizes.summary() if hasattr(sizes, "summary") else {})}

@@ -38,7 +38,7 @@ class Rows:
             steps: H offsets of a chunk's rows, in `step_dt`.
             step_dt: s, the policy's.
 
-        Raises InputError where no episode is as long as a chunk.
+        Raises InputError if no episode is as long as a chunk.
         """
         offsets = np.array(steps) * max(1, round(step_dt / self.step_dt))
         ends = np.cumsum(self.lengths)

@@ -36,7 +36,7 @@ class Keys:
     channels_first: bool = False
 
     def __post_init__(self) -> None:
-        """Raises InputError where two entries would stand in one place, or one within another."""
+        """Raises InputError if two entries would stand in one place, or one within another."""
         names = [*self.cameras, *self.state, self.prompt]
         for name in (*names, self.actions):
             inside = [other for other in names if other is not name and f"{other}.".startswith(f"{name}.")]
@@ -87,7 +87,7 @@ class ServerFile:
 
     @property
     def token(self) -> str:
-        """The token, empty where there is none. Raises InputError."""
+        """The token, empty if there is none. Raises InputError."""
         return read_token(self.token_file) if self.token_file else ""
 
 

@@ -41,9 +41,9 @@ class Tokenizer(ABC):
     Attributes:
         size: how many ids there are.
         words: how many of them are the vocabulary's own, without tokens that were added to it.
-        unknown: id of <unk>, None where every text has ids of its own.
-        eos: id of the token that ends a text, None where there is none.
-        padding: id of the token that fills up a text; 0 where there is none.
+        unknown: id of <unk>, None if every text has ids of its own.
+        eos: id of the token that ends a text, None if there is none.
+        padding: id of the token that fills up a text; 0 if there is none.
         special: ids of tokens that stand for something else than the text they are written as, such as an image, and
             that `encode` gives where a text holds them.
     """
@@ -58,7 +58,7 @@ class Tokenizer(ABC):
     @property
     @abstractmethod
     def bos(self) -> int:
-        """Id of the token that starts a prompt. Raises InputError where there is none."""
+        """Id of the token that starts a prompt. Raises InputError if there is none."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
@@ -70,7 +70,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def token(self, name: str) -> int:
-        """Id of a token that no text becomes, such as "<|im_end|>". Raises InputError where there is none."""
+        """Id of a token that no text becomes, such as "<|im_end|>". Raises InputError if there is none."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

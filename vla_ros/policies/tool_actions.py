@@ -24,7 +24,8 @@ NO_TOOL = (
 
 @dataclass(frozen=True)
 class ToolActions:
-    """Which of the policy's action dimensions are the tool's: x, y, z, then the rotation; m and rad but for `scale` and
+    """Which of the policy's action dimensions are the tool's: x, y, z, then the rotation; m and rad except for `scale`
+    and
     `offset` of the dimensions.
 
     Attributes:

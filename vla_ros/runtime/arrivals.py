@@ -1,4 +1,4 @@
-"""Messages on their way to the policy: those stamped ahead of the clock wait until it gets there."""
+"""Messages for the policy: those stamped ahead of the clock are held back until it reaches them."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from vla_ros.messages.observation import ObservationBuilder, foreign_clock
 from vla_ros.messages.stamps import FAR_NS, NS
 from vla_ros.runtime.trigger import Trigger
 
-_KEPT = 8  # messages of a stream that wait; in lockstep the newest of those that outran /clock is needed
+_KEPT = 8  # held messages of a stream; in lockstep the newest of those ahead of /clock is needed
 
 
 class Arrivals:
-    """Hands messages to the observations and to the trigger, which trust their stamps.
+    """Passes messages to the observations and to the trigger, which rely on their stamps.
 
-    So one image stamped an hour ahead changes nothing for those that come after it.
+    So one image stamped an hour ahead does not affect those after it.
 
     Attributes:
-        beats: streams that the trigger hears of; the others never start an inference.
+        beats: streams that the trigger gets; the others never start an inference.
 
     Args:
         max_ahead: s that a stamp may lie ahead of the clock; /clock and the other topics arrive in any order.
@@ -32,14 +32,14 @@ class Arrivals:
         self._max_ahead_ns = round(max_ahead * NS)
         self._waiting: dict[str, deque[tuple[int, Any]]] = {}
         self._newest_ns: int | None = None
-        self._foreign: dict[str, str] = {}  # stream -> what is said of its clock
+        self._foreign: dict[str, str] = {}  # stream -> message about its clock
 
     def add(self, stream: str, message: Any, stamp_ns: int, now_ns: int) -> str:
-        """Take a message. Returns why it waits where the one before it did not; else nothing."""
+        """Add a message. Returns why it is held back, if the one before was not; else ""."""
         self._foreign.pop(stream, None)
         kind = self._builder.streams[stream]
         if now_ns and abs(stamp_ns - now_ns) > FAR_NS and not kind.once:
-            advice = "use_sim_time where a bag or a simulator makes the time"
+            advice = "use_sim_time with a bag or a simulator"
             self._foreign[stream] = foreign_clock(kind, stamp_ns, now_ns, advice)
         if stamp_ns - now_ns <= self._max_ahead_ns:
             self._deliver(stream, message, stamp_ns)
@@ -50,7 +50,7 @@ class Arrivals:
         return f"{stream}: {why}" if first else ""
 
     def advance(self, now_ns: int) -> bool:
-        """The clock is at `now_ns`: what it has reached is handed on. True where it was set back: clear all then."""
+        """The clock is at `now_ns`: pass on what it has reached. True if it was set back: then clear everything."""
         back = self._newest_ns is not None and self._newest_ns - now_ns > self._max_ahead_ns
         self._newest_ns = now_ns
         for stream, waiting in list(self._waiting.items()):
@@ -65,7 +65,7 @@ class Arrivals:
         return back
 
     def explained(self, problems: Mapping[str, str], now_ns: int) -> dict[str, str]:
-        """The same problems, stream -> why; it is named where the messages that are missed wait."""
+        """The same problems, stream -> why, with a note if its messages are held back."""
         said = {name: self._ahead(waiting[-1][0], now_ns) for name, waiting in self._waiting.items()} | self._foreign
         said = {JOINT_STATES if name in self._states else name: why for name, why in said.items()}
         return {stream: said.get(stream, why) for stream, why in problems.items()}

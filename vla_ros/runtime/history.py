@@ -1,4 +1,4 @@
-"""The last observation steps of a policy, on the policy's clock and not the cameras'."""
+"""The last observation steps of a policy, on the policy's clock."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -14,7 +14,7 @@ Steps = Mapping[int, Observation]
 
 
 def history_length(processor: Interface) -> float:
-    """s of messages to keep, so that the oldest observation step can still be built."""
+    """s of messages to keep, so that the oldest observation step can be built."""
     return -min(_offsets(processor)) * processor.step_dt
 
 
@@ -26,13 +26,13 @@ def observed_streams(processor: Interface) -> tuple[str, ...]:
 def observe(build: Callable[[int, Collection[str]], Observation], stamp_ns: int, processor: Interface) -> Steps:
     """Offset in `step_dt` -> the observation at `stamp_ns + offset * step_dt`, of the streams that have this offset.
 
-    Steps for which there is nothing (just after the start) are absent.
+    Steps without data (just after the start) are absent.
 
     Args:
         build: makes the observation of an instant, ns, of some streams; raises InputError when there is none.
 
     Raises:
-        InputError: there is none at `stamp_ns` itself.
+        InputError: there is no observation at `stamp_ns` itself.
     """
     wanted, step_ns = processor.steps(), round(processor.step_dt * 1e9)
     steps = {0: build(stamp_ns, observed_streams(processor))}
@@ -49,7 +49,7 @@ def make_sample(steps: Steps | Sequence[Observation], processor: Interface, inst
     """One Sample of what the policy reads.
 
     A step that is absent repeats the one that follows it, as the published policies with a history do; a command
-    that is absent is the state at the start.
+    that is absent is the state at the start. An optional stream that the newest step lacks is absent.
 
     Args:
         steps: as `observe` gives them, or observations `step_dt` apart, the newest last.
@@ -59,6 +59,8 @@ def make_sample(steps: Steps | Sequence[Observation], processor: Interface, inst
     newest = steps[0]
     images, values, state = {}, {}, newest.state[None]
     for name, offsets in processor.steps().items():
+        if name in processor.optional and not _has(newest, name):
+            continue
         there = [k for k in sorted(steps) if _has(steps[k], name)]
         chosen = [steps[min(k for k in there if k >= offset)] for offset in offsets]
         if name == JOINT_STATES:
@@ -83,6 +85,8 @@ def example_sample(robot: RobotSpec, processor: Interface, instruction: str = "w
     """A sample of the right shapes: black images as large as the robot file says, every joint mid-range."""
     images, values, steps = {}, {}, processor.steps()
     for name in set(steps) - {JOINT_STATES}:
+        if name in processor.optional and name not in robot.all_streams:
+            continue
         for reading, (shape, dtype) in robot.stream(name).readings.items():
             kind = images if reading in processor.cameras else values
             kind[reading] = np.zeros((len(steps[name]), *shape), dtype if dtype != "string" else np.str_)
@@ -96,7 +100,7 @@ def _offsets(processor: Interface) -> list[int]:
 
 
 def _stacked(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """(T, ...), a view of a single step: images are large. Raises InputError where a camera changed its size."""
+    """(T, ...), a view of a single step: images are large. Raises InputError if a camera changed its size."""
     shapes = list(dict.fromkeys(array.shape for array in arrays))
     if len(shapes) > 1:
         raise InputError(f"the policy looks back at {' and '.join(map(str, shapes))}, expected one shape")

@@ -22,10 +22,10 @@ Capture = Callable[[Callable[[], Any]], tuple[Callable[[], None], Any]]
 
 @dataclass
 class Held:
-    """What a session keeps for as long as it lives, in tensors that stay where they are: recordings read them there.
+    """Tensors that a session keeps at fixed addresses, where recordings read them.
 
     Attributes:
-        steer: None where the policy is never guided.
+        steer: None if the policy is never guided.
     """
 
     memory: Memory
@@ -35,9 +35,9 @@ class Held:
 
 
 def private_copy(policy: Policy) -> Policy:
-    """The policy in evaluation mode, of modules of its own over the same weights, which need no gradients there.
+    """A copy of the policy's modules in evaluation mode, with the same weights, without gradients.
 
-    What a session does to it (compiling, for one) does not change the policy that it was given.
+    What a session does to it (compiling, for example) does not change the original policy.
     """
     shared: dict[int, Any] = {id(buffer): buffer for buffer in policy.buffers()}
     for parameter in policy.parameters():
@@ -68,7 +68,7 @@ def described(tree: Any) -> str:
 
 
 def shapes_of(batch: Batch) -> tuple:
-    """What a recording depends on: two batches with the same shapes share one."""
+    """The shapes that a recording depends on: two batches with the same shapes share one."""
     return tuple((name, tuple(batch[name].shape), batch[name].dtype) for name in sorted(batch))
 
 
@@ -79,7 +79,7 @@ class PlainNetwork:
         self.policy, self._held, self._device = policy, held, device
 
     def holds(self, shapes: tuple) -> bool:
-        """Whether nothing is to be recorded for a batch of these shapes."""
+        """Whether a batch of these shapes needs no new recording."""
         return True
 
     def run(self, batch: Batch, steer: Steer | None, timer: StageTimer) -> Answer:
@@ -96,14 +96,14 @@ class PlainNetwork:
 class RecordedNetwork:
     """A recording of each stage for each set of input shapes, the least recently used dropped.
 
-    A CUDA graph replays the very kernels that were recorded, on the same addresses: so inputs are copied into buffers
-    that stay where they are, and the result is the one of the plain way. What is gained is the launch of thousands
-    of small kernels by the host. Stages that a policy does not name `recordable`, and `act` under exact guidance, run
+    A CUDA graph replays the recorded kernels on the same addresses: so inputs are copied into fixed buffers, and the
+    result is the same as without recording. It saves the launches of thousands of small kernels by the host. Stages
+    that a policy does not name `recordable`, and `act` under exact guidance, run
     plainly.
 
     Args:
         capture: records a function without arguments; gives a function that repeats it, and its result, whose tensors
-            are filled anew by each repetition. Default: CUDA graphs.
+            are filled again by each repetition. Default: CUDA graphs.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class RecordedNetwork:
 
 
 class CudaCapture:
-    """Records into CUDA graphs of one memory pool, so that what one leaves there another may read."""
+    """Records CUDA graphs in one memory pool, so that one can read what another has written."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._pool = device, None

@@ -1,8 +1,8 @@
 """Real-time chunking: the tail that a new chunk must agree with.
 
 Source: Black, Galliker, Levine, "Real-Time Execution of Action Chunking Flow Policies" (2025). While the policy
-computes, the robot goes on with the last chunk; the first `d` rows of the new one are gone by the time it arrives
-and are frozen to what was executed, the rest of the overlap is guided towards it, less and less.
+computes, the robot continues with the last chunk; the first `d` rows of the new one will have passed when it arrives,
+so they are frozen to what was executed, and the rest of the overlap is guided towards it with decreasing weight.
 """
 
 import math
@@ -18,11 +18,11 @@ from vla_ros.core.observation import Sample
 from vla_ros.core.tool import POSITION
 from vla_ros.policies.processor import Processor
 
-_JUMP = 1.0  # of a number of a rotation, rad or of a unit vector: no tool turns so far in a row
+_JUMP = 1.0  # of a value of a rotation, rad or of a unit vector: no tool turns so far within a row
 
 
 class RunningChunk:
-    """The last chunk of an episode and the delays that really passed.
+    """The last chunk of an episode, and the measured delays.
 
     Args:
         processor: of the policy; turns targets into the policy's normalised space.
@@ -49,13 +49,35 @@ class RunningChunk:
         self._stamp_ns, self._targets = stamp_ns, targets
         self._delays.append(max(delay, 0.0))
 
+    def ahead(self, sample: Sample) -> tuple[float, np.ndarray] | None:
+        """Where the chunk will have led by the time that an answer to a new observation may be there: s from the
+        observation, the shortest of the recent delays, and (J,) how far its rows move the joints meanwhile, rad or m.
+
+        None when nothing of the running chunk is left then. It is the difference of two rows and not the later one: a
+        joint that lags goes on lagging. Raises InputError for targets that are no joint positions.
+        """
+        if self._targets is None or sample.stamp_ns < self._stamp_ns:
+            return None
+        lead = min(self._delays)
+        times = np.array([sample.stamp_ns - self._stamp_ns, sample.stamp_ns - self._stamp_ns + lead * 1e9])
+        times /= 1e9 * self._processor.step_dt
+        if times[1] > self._targets.horizon:
+            return None
+        names, moved = list(self._processor.joints), np.zeros(len(self._processor.joints))
+        for part in self._targets.parts:
+            if part.space != Space.JOINT_POSITION:
+                raise InputError(f"roll_state: {list(part.names)} are {part.space.name}, expected joint positions; use "
+                                 "roll_state: false")
+            moved[[names.index(name) for name in part.names]] = np.diff(_at(part, times), axis=0)[0]
+        return lead, moved
+
     def tail(self, sample: Sample) -> tuple[Tensor, int, int] | None:
         """What the chunk of a new observation must agree with: (H, D) normalised actions, the rows that are frozen and
         the rows that overlap; None when nothing of the running chunk is left.
 
         The tail is rebuilt from the targets with the new state, so that policies of actions relative to the
-        state are conditioned on the same motion. A row holds for step_dt, the last one too. Rows that do not survive
-        the way into the policy's space end the overlap.
+        state are conditioned on the same motion. A row is valid for step_dt, also the last one. Rows that cannot be
+        converted exactly to the policy's space end the overlap.
 
         Raises InputError for targets that are neither joint positions nor poses of a tool.
         """
@@ -79,7 +101,7 @@ class RunningChunk:
 
 
 def _at(part: Part, times: np.ndarray) -> np.ndarray:
-    """(N, d) between the rows of a part, at `times` (N,) in rows; the last one holds.
+    """(N, d) interpolated between the rows of a part, at `times` (N,) in rows; constant after the last one.
 
     Where the numbers of a rotation jump from a row to the next, as angles do at half a turn and quaternions with their
     sign, nothing lies between them: the nearer row counts.

@@ -1,4 +1,4 @@
-"""From what a user names (a checkpoint folder or a policy file, a robot, a device) to a session that is warm."""
+"""Make a warmed-up session from a checkpoint folder or policy file, a robot and a device."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Union
@@ -54,7 +54,7 @@ def open_server(
     server: ServerFile, robot: RobotSpec, device: str = "auto", dtype: str = "auto",
     options: SessionOptions | None = None, tokenizer: str | None = None,
 ) -> "RemoteSession":
-    """A session of a policy that another machine runs, which has answered once.
+    """A session of a policy on another machine, after its first answer.
 
     Raises InputError for options that are that machine's to choose, and for what does not fit the robot.
     """
@@ -64,13 +64,15 @@ def open_server(
     for name, value, usual in (
         ("device", device, "auto"), ("dtype", dtype, "auto"), ("tokenizer", tokenizer or "", ""),
         ("num_steps", options.num_steps or 0, 0), ("compile", options.compile, False),
-        ("engine", options.engine, "torch"),
+        ("engine", options.engine.replace("torch", "auto"), "auto"),
     ):
         if value != usual:
             raise InputError(f"{name} {value!r}: server {server.server} decides that, expected {usual!r}")
     if options.guided:
         raise InputError(f"rtc: true, and server {server.server} runs the policy, which is told of no running chunk; "
                          "expected rtc: false, and mode latest or ensemble of the executor")
+    if options.roll_state:
+        raise InputError(f"roll_state: true, and server {server.server} runs the policy; expected false")
     session = RemoteSession(server, robot, options.seed)
     try:
         check_robot(session.processor, robot)
@@ -82,16 +84,16 @@ def open_server(
 
 
 def check_robot(processor: Interface, robot: RobotSpec) -> None:
-    """Whether a policy can be served on a robot: its cameras are there and its joints are the robot's, in any order.
+    """Check that a policy can be served on a robot: its cameras exist, and its joints are the robot's, in any order.
 
     Raises InputError that names what does not fit.
     """
     for camera in processor.cameras:
         if camera not in robot.camera_names:
-            raise InputError(f"the policy looks at camera {camera!r}, robot {robot.name} has "
+            raise InputError(f"the policy reads camera {camera!r}, robot {robot.name} has "
                              f"{list(robot.camera_names)}; map it to one of these, or to null (absent), in the policy "
                              "file")
-    for stream in processor.streams:
+    for stream in set(processor.streams).difference(processor.optional):
         robot.stream(stream)
     missing = [name for name in robot.joint_names if name not in processor.joints]
     extra = [name for name in processor.joints if name not in robot.joint_names]
@@ -107,7 +109,7 @@ def check_robot(processor: Interface, robot: RobotSpec) -> None:
 
 
 def _check_tool(said: tuple[str, str] | None, robot: RobotSpec) -> None:
-    """Raises InputError where the policy moves a tool that the robot does not have, or in another frame."""
+    """Raises InputError if the policy moves a tool that the robot does not have, or in another frame."""
     if said is None:
         if group := robot.tool_group:
             raise InputError(f"the policy's actions are joint positions, robot {robot.name} commands {group.name} by "
@@ -124,7 +126,7 @@ def _check_tool(said: tuple[str, str] | None, robot: RobotSpec) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """ "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N". Raises InputError."""
+    """ "auto" (the GPU if there is one), "cpu", "cuda" or "cuda:N". Raises InputError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -1,10 +1,10 @@
-"""A loaded policy, ready to serve: warm, timed, with its buffers in place."""
+"""A loaded policy ready to serve: warmed up, timed, with its buffers allocated."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,16 +18,17 @@ from vla_ros.core.observation import Sample
 from vla_ros.policies.flow import USUAL
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer, Traits
 from vla_ros.policies.registry import LoadedPolicy
-from vla_ros.runtime.engines.backends import find
-from vla_ros.runtime.engines.engaged import Engaged, cache_folder
+from vla_ros.runtime.engines.backends import Backend, find
+from vla_ros.runtime.engines.engaged import Engaged, cache_folder, survived, unasked
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
+from vla_ros.runtime.rolling import require_rolling, rolled
 from vla_ros.runtime.rtc import RunningChunk
 from vla_ros.runtime.stages import StageTimer
 
 logger = logging.getLogger(__name__)
 
-# Prompts of so many words are tried in the warm-up, so that every length of prompt the processor distinguishes
-# has been run (and recorded) before the robot moves.
+# Prompts with these numbers of words are run in the warm-up, so that every length of prompt that the processor
+# distinguishes has been run (and recorded) before the robot moves.
 _WARM_WORDS = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 
 
@@ -39,14 +40,16 @@ class SessionOptions:
         num_steps: of a policy that works in steps; None for the checkpoint's own number.
         graph: record CUDA graphs (on a GPU; a CPU has none).
         compile: let torch.compile fuse the network's operations; the warm-up takes minutes for a large policy.
-        guided: real-time chunking: each chunk agrees with the tail of the one before. Recordings then always compute
-            the guidance; where nothing of that chunk is left its weights are zero, which adds exactly nothing.
+        guided: real-time chunking: each chunk agrees with the rest of the last one. Recordings then always compute the
+            guidance; if nothing of that chunk is left, its weights are zero, which has no effect.
         exact_guidance: guide with the vector-Jacobian product; `act` then runs unrecorded.
         max_guidance: the bound β of the guidance weight; None for the checkpoint's own.
+        roll_state: show the policy the state that the robot will have when its answer is there, by the running chunk;
+            the answer begins then.
         seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
-        engine: what runs the network on a CPU: "torch", "openvino", "onnxruntime", or "auto": OpenVINO where it is
-            installed and gives torch's numbers.
+        engine: what runs the network on a CPU: "torch", "openvino", "openvino_int8" (weights of eight bits, so other
+            actions), "onnxruntime", or "auto": OpenVINO where it is installed and gives torch's numbers.
     """
 
     num_steps: int | None = None
@@ -55,6 +58,7 @@ class SessionOptions:
     guided: bool = False
     exact_guidance: bool = False
     max_guidance: float | None = None
+    roll_state: bool = False
     seed: int = 0
     max_graphs: int = 8
     engine: str = "torch"
@@ -62,7 +66,7 @@ class SessionOptions:
 
 @dataclass(frozen=True)
 class Inference:
-    """What a policy answered to one sample.
+    """A policy's answer to one sample.
 
     Attributes:
         targets: of the robot, H rows.
@@ -71,6 +75,7 @@ class Inference:
         total_time: s, from the samples to the targets.
         stale: `begin` was called for its episode meanwhile: it is out of date.
         flight_time: s of it that went to another machine and back; 0 where the policy runs here, or is not known.
+        lead: s from the observation to the instant of row 0.
     """
 
     targets: Targets
@@ -80,6 +85,7 @@ class Inference:
     total_time: float
     stale: bool = False
     flight_time: float = 0.0
+    lead: float = 0.0
 
 
 @contextmanager
@@ -96,11 +102,11 @@ def _without_warnings() -> Iterator[None]:
 class PolicySession:
     """Runs one policy on one device for `size` episodes side by side; all but `begin` from one thread at a time.
 
-    It owns what the policy remembers of each episode, the numbers that are drawn, and the chunk that is running. The
-    policy that it was given stays as it was; its weights must not change while the session lives.
+    It owns the policy's memory of each episode, the random draws, and the running chunk. The given policy is not
+    changed; its weights must not change while the session exists.
 
     Args:
-        loaded: from `vla_ros.policies.load`, on the device where it shall run.
+        loaded: from `vla_ros.policies.load`, on the device where it is to run.
 
     Raises InputError for options that the policy cannot honour.
     """
@@ -108,8 +114,9 @@ class PolicySession:
     def __init__(self, loaded: LoadedPolicy, options: SessionOptions | None = None, size: int = 1) -> None:
         self.loaded, self.options, self.size = loaded, options or SessionOptions(), size
         self.processor = loaded.processor
-        self.policy = private_copy(loaded.policy)
-        self.device = next(self.policy.parameters()).device
+        self.device = next(loaded.policy.parameters()).device
+        backend = self._backend()
+        self.policy = backend.copied(loaded.policy) if backend else private_copy(loaded.policy)
         if self.options.guided:
             self.policy.require_guidance("exact" if self.options.exact_guidance else "prior")
         with torch.no_grad():
@@ -119,11 +126,13 @@ class PolicySession:
                 fixed=self.policy.prepare(self.options.num_steps),
                 steer=self._no_steer() if self.options.guided else None,
             )
+        if self.options.roll_state:
+            require_rolling(self.processor, self.remembers, self.options.guided)
         self._uncalled = set(self.policy.compiled) if self.options.compile else set()
         for name in self._uncalled:
             setattr(self.policy, name, self._compiled(name))
         self.recorded = self.device.type == "cuda" and self.options.graph
-        self._engaged = self._engage()
+        self._engaged = Engaged(self.policy, backend, cache_folder(loaded, backend)) if backend else None
         if self.recorded:
             self._network = RecordedNetwork(self.policy, self._held, self.device, self.options.max_graphs)
         else:
@@ -136,7 +145,7 @@ class PolicySession:
         self._stamps: list[int | None] = [None] * size  # ns, of the last observation that was answered
         self._lock = threading.Lock()  # guards the two that follow
         self._beginnings = [0] * size
-        self._waiting: set[int] = set()  # rows to begin anew
+        self._waiting: set[int] = set()  # rows to begin again
         self.seed()
 
     @property
@@ -149,20 +158,21 @@ class PolicySession:
 
     @property
     def title(self) -> str:
-        """For people: what runs where."""
+        """What runs where, for display."""
         engine = f" with {self._engaged.backend.name}" if self._engaged else ""
         return f"{self.family} ({self.loaded.layout}) on {self.device}{engine}"
 
     @property
     def remembers(self) -> bool:
-        """Whether an answer depends on the observations before."""
+        """Whether an answer depends on earlier observations."""
         return self.traits.paced or self._held.memory is not None
 
     def close(self) -> None:
         """Nothing to end; a policy on another machine has a connection."""
 
     def _compiled(self, name: str) -> Callable:
-        """Compiled for fixed shapes; a new length of prompt would compile again, so the warm-up visits them all."""
+        """Compile for fixed shapes; the warm-up covers every length of prompt, because a new one would compile
+        again."""
         compiled = torch.compile(getattr(self.policy, name), dynamic=False)
 
         def call(*args: object, **kwargs: object) -> object:
@@ -171,23 +181,27 @@ class PolicySession:
 
         return call
 
-    def _engage(self) -> Engaged | None:
-        """The engine, where it is not torch; `auto` leaves alone what would be converted anew during work."""
-        options = self.options
-        dtype = next((p.dtype for p in self.policy.parameters() if p.dtype != torch.float32), torch.float32)
+    def _backend(self) -> type[Backend] | None:
+        """The engine, where it is not torch."""
+        options, policy = self.options, self.loaded.policy
+        dtype = next((p.dtype for p in policy.parameters() if p.dtype != torch.float32), torch.float32)
         backend = find(options.engine, self.device, dtype, options.compile, options.exact_guidance)
-        if backend is None or options.engine == "auto" and not self.traits.pads:
+        if backend and options.engine == "auto" and (why := unasked(policy)):
+            logger.info("engine auto: torch, since %s", why)
             return None
-        return Engaged(self.policy, backend, cache_folder(self.loaded, backend))
+        return backend
 
     def _prove(self, batch: Batch) -> None:
         """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
-        plain = PlainNetwork(private_copy(self.loaded.policy), self._held, self.device)
+        backend, policy = self._engaged.backend, self.loaded.policy
+        plain = PlainNetwork(backend.copied(policy), self._held, self.device)
+        exact = None if backend.exact else PlainNetwork(private_copy(policy), self._held, self.device)
+        auto = self.options.engine == "auto"
         try:
-            with self._mode():
-                self._engaged.prove(batch, self._held, plain, self._network)
+            with self._mode(), survived(self._engaged.folder) if auto else nullcontext():
+                self._engaged.prove(batch, self._held, plain, self._network, exact)
         except InputError as error:
-            if self.options.engine != "auto":
+            if not auto:
                 raise
             logger.warning("engine auto: torch, since %s", error)
             self.policy, self._network, self._engaged = plain.policy, plain, None
@@ -205,9 +219,9 @@ class PolicySession:
         return Steer(actions, *counts, self.options.exact_guidance, most)
 
     def begin(self, rows: Iterable[int] | None = None) -> None:
-        """New episodes, of all rows by default: nothing is remembered and no chunk runs. For any thread, at any time.
+        """Begin new episodes, of all rows by default: without memory and running chunk. From any thread, at any time.
 
-        It only marks the rows: the next `infer` starts them anew, and an answer being computed is stale.
+        It only marks the rows: the next `infer` resets them, and an answer being computed is stale.
         """
         with self._lock:
             for row in range(self.size) if rows is None else rows:
@@ -215,14 +229,14 @@ class PolicySession:
                 self._waiting.add(row)
 
     def seed(self, seed: int | None = None, rows: Iterable[int] | None = None) -> None:
-        """Start the draws anew, those of row b from `seed + b` (the option's by default), and nothing else."""
+        """Restart only the random draws, those of row b from `seed + b` (the option's by default)."""
         for row in range(self.size) if rows is None else rows:
             self._generators[row].manual_seed((self.options.seed if seed is None else seed) + row)
 
     def meet(self, samples: Sequence[Sample], rounds: int = 2) -> None:
         """Run samples of new shapes so that the first inference takes as long as every other.
 
-        Nothing is remembered or drawn, and nothing is run for shapes that were met before. Raises InputError when a
+        It changes neither memory nor draws, and runs nothing for shapes that were run before. Raises InputError when a
         sample does not fit the policy.
         """
         batch = self._batch(samples)
@@ -267,7 +281,7 @@ class PolicySession:
     ) -> list[Inference]:
         """A chunk for each row's sample.
 
-        The policy's new memory is kept only when all of its answer is finite: a bad frame has no later effect.
+        The policy's new memory is kept only if all of its answer is finite, so that a bad frame has no later effect.
 
         Args:
             samples: one for each row; their `stamp_ns` says where they are in the running chunk.
@@ -279,6 +293,9 @@ class PolicySession:
         """
         start = time.perf_counter()
         beginnings = self._begin_waiting()
+        leads = [0.0] * len(samples)
+        if self.options.roll_state:
+            samples, leads = rolled(samples, self._running)
         batch = self._batch(samples)
         timer = StageTimer(self.device)
         with self._mode():
@@ -298,20 +315,20 @@ class PolicySession:
             for part in [part for one in targets for part in one.parts]:
                 _refuse_not_finite("policy", part.data, part.names)
             if sound and not torch.stack(sound).all():
-                raise InputError("policy: what it would remember is not finite; the observation is left out")
+                raise InputError("policy: its memory would not be finite; the observation is left out")
             if self._held.memory is not None:
                 copy_into(self._held.memory, result.memory)
         self._stamps = [sample.stamp_ns for sample in samples]
         with self._lock:
             stale = [then != now for then, now in zip(beginnings, self._beginnings, strict=True)]
         times = encode_time, act_time, time.perf_counter() - start
-        rows = zip(targets, answers, stale, strict=True)
-        inferences = [Inference(one, answer, *times, late) for one, answer, late in rows]
+        rows = zip(targets, answers, stale, leads, strict=True)
+        inferences = [Inference(one, answer, *times, late, lead=lead) for one, answer, late, lead in rows]
         self._latest = list(zip(samples, inferences, strict=True))
         return inferences
 
     def delivered(self, delay: float) -> None:
-        """The robot has the chunks of the last `infer`, `delay` s after their observations: now they are running."""
+        """The robot got the chunks of the last `infer` `delay` s after their observations: now they are running."""
         for running, (sample, inference) in zip(self._running, self._latest, strict=True):
             if not inference.stale:
                 running.remember(sample.stamp_ns, inference.targets, delay)
@@ -344,7 +361,7 @@ class PolicySession:
         ])
 
     def _steered(self, given: Steer | None, samples: Sequence[Sample]) -> Steer | None:
-        """Fills what the session holds of it; None where there is nothing to agree with and nothing recorded."""
+        """Fill the session's buffers for it; None if there is nothing to agree with and nothing is recorded."""
         held = self._held.steer
         if held is None:
             if given is not None:

@@ -6,17 +6,17 @@ from vla_ros.messages.stamps import NS
 
 
 class Trigger:
-    """An inference is due when every stream that paces has a message newer than the last inference's, no joint was
-    last measured before the newest of these, and the rate limit allows it.
+    """An inference is due when every stream that paces has a message newer than those of the last inference, every
+    joint was measured at or after the newest of them, and the rate limit allows it.
 
-    So a slow camera sets the pace, one inference runs on each set of images, and in a simulation in lockstep, whose
-    streams carry the same stamps, exactly one on each stamp.
+    So the slowest camera sets the rate, one inference runs for each set of images, and in lockstep, where all streams
+    have the same stamps, exactly one for each stamp.
 
-    With a `pace`, one inference is due at each instant of a clock of its own, which the first one starts: on the
-    images that arrive then, or, when none arrive for a whole step more, on those that are there.
+    With a `pace`, one inference is due at each tick of a separate clock, which the first one starts: on the images that
+    arrive then, or, if none arrive for another whole step, on the existing ones.
 
     Args:
-        paced: streams that pace, cameras above all; may be empty, then every joint state is a new observation.
+        paced: streams that pace, usually cameras; if empty, every joint state is a new observation.
         joint_states: names of the streams of joint states.
         max_rate: Hz, 0 for no limit.
         max_ahead: s that a stamp may lie ahead of the clock; /clock and the other topics arrive in any order.
@@ -44,7 +44,7 @@ class Trigger:
         self._due_ns: int | None = None  # with a pace: when the next one is due
 
     def restart(self) -> None:
-        """What has arrived may be used (again)."""
+        """Messages that have arrived may be used again."""
         self._used = {}
         self._last_ns = self._due_ns = None
 
@@ -77,7 +77,7 @@ class Trigger:
 
     def began(self, stamps_ns: Mapping[str, int]) -> None:
         """An inference began on messages with these stamps."""
-        for stream, stamp in stamps_ns.items():  # what nothing could be paired with stays used up
+        for stream, stamp in stamps_ns.items():  # messages that could not be paired stay used
             self._used[stream] = max(stamp, self._used.get(stream, stamp))
         self._last_ns = max(self._used[stream] for stream in self._paced)
         if self._due_ns is not None:
@@ -99,7 +99,8 @@ class Trigger:
         return found
 
     def _reached(self, stamps_ns: Mapping[str, int]) -> int:
-        """With a pace, the newest instant of its clock for which all is there, or which the joints left a step ago."""
+        """With a pace, the newest tick of its clock for which everything has arrived, or which the joints passed a step
+        ago."""
         joints = min(stamps_ns[stream] for stream in self._joint_states)
         there = max(min(joints, *(stamps_ns[stream] for stream in self._paced)), joints - self._pace_ns)
         return self._due_ns + (there + self._slack_ns - self._due_ns) // self._pace_ns * self._pace_ns

@@ -1,8 +1,8 @@
-"""A scripted expert: it looks at the true places of the cubes and solves every task.
+"""A scripted expert: it knows the true positions of the cubes and solves every task.
 
-Its commands are a smooth function of where the arm is going now, replanned at every control tick, so it recovers from
-any start and any disturbance without a plan that could go stale. There is one way to do each thing (one grasp, from
-above, at the heading nearest to the arm's own), so that a policy trained on it has nothing to choose.
+Its commands are a smooth function of the current goal, which is planned again at every control tick, so it recovers
+from any start and any disturbance. There is one way to do each thing (one grasp, from above, at the heading nearest to
+the arm's own), so that the demonstrations are unambiguous.
 """
 
 from enum import Enum, auto
@@ -68,7 +68,7 @@ class Expert:
 
     @property
     def settled(self) -> bool:
-        """The arm is at rest where the task leaves it (or would, if the world were as it should be)."""
+        """The arm is at rest where the task should end."""
         return self._phase is not _Phase.SWEEP and bool(np.abs(self.velocity).max() < 0.05)
 
     def command(self) -> np.ndarray:
@@ -108,7 +108,7 @@ class Expert:
         if self._phase is _Phase.CLOSE:  # the cube is in hand: the tip is at it already
             return self._anchor, self._heading, GRIPPER_CLOSED
         goal, rising = _funnel(pose.position, np.array([*cube[:2], TOUCH_HEIGHT + cube[2] - 0.015]))
-        gripper = self.position[5] if rising else GRIPPER_CLOSED  # never close on what is between the fingers now
+        gripper = self.position[5] if rising else GRIPPER_CLOSED  # do not close on what is between the fingers now
         return goal, _arm_bearing(cube), gripper
 
     def _pick(self, pose: TipPose, cube: np.ndarray) -> tuple[np.ndarray, float, float]:
@@ -156,7 +156,7 @@ def _arm_bearing(cube: np.ndarray) -> float:
 
 
 def _funnel(tip: np.ndarray, target: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, bool]:
-    """The next place for the tip on its way to `target`: up, across, and down only close to it.
+    """The next position for the tip on its way to `target`: up, across, and down only close to it.
 
     Args:
         floor: m, not lower than this for now.

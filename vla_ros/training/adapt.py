@@ -32,7 +32,7 @@ def freeze(policy: nn.Module, patterns: tuple[str, ...]) -> None:
 def take_weights(loaded: LoadedPolicy, other: LoadedPolicy, instructions: Sequence[str]) -> None:
     """Copy the other one's weights where name and shape are the same.
 
-    Raises InputError for another family, one that reads the instructions in other words, and where nothing fits.
+    Raises InputError for another family, another vocabulary, and if nothing fits.
     """
     where = f"weights of a {other.family}"
     if loaded.family != other.family:
@@ -41,11 +41,11 @@ def take_weights(loaded: LoadedPolicy, other: LoadedPolicy, instructions: Sequen
     read = [t and [t.size, *map(t.encode, instructions)] for t in (mine, theirs)]
     read = read if mine else [getattr(one.policy.config, "vocabulary", None) for one in (loaded, other)]
     if read[0] != read[1]:
-        raise InputError(f"{where} that knows other words than those of the dataset's instructions, expected the same")
+        raise InputError(f"{where} whose vocabulary is not that of the dataset's instructions, expected the same")
     own, given = loaded.policy.state_dict(), other.policy.state_dict()
     fitting = {name: value for name, value in given.items() if name in own and own[name].shape == value.shape}
     if not fitting:
-        raise InputError(f"{where}: none has name and shape of one of the policy's, expected the same sizes")
+        raise InputError(f"{where}: none has the name and shape of one of the policy's, expected the same sizes")
     loaded.policy.load_state_dict(fitting, strict=False)
 
 
@@ -59,8 +59,8 @@ def rate_factors(policy: nn.Module, rates: Mapping[str, float]) -> dict[nn.Param
 
 
 def add_lora(policy: nn.Module, config: LoraConfig) -> None:
-    """Put adapters beside the linear layers that match; only the adapters, and of what was trained before what
-    `config.full` names, are trained. Raises InputError."""
+    """Add adapters to the linear layers that match; then only the adapters are trained, and the parameters that
+    `config.full` names if they were trained before. Raises InputError."""
     from peft import LoraConfig as PeftConfig
     from peft import inject_adapter_in_model
 
@@ -78,7 +78,7 @@ def add_lora(policy: nn.Module, config: LoraConfig) -> None:
 
 
 def merged(policy: Policy) -> Policy:
-    """A copy with its adapters multiplied into the weights and taken out: the parameters of the original again."""
+    """A copy with its adapters merged into the weights, with the parameters of the original."""
     from peft.tuners.lora import LoraLayer
 
     plain = copy.deepcopy(policy)
@@ -139,7 +139,7 @@ class Average:
 
 
 def _matching(field: str, pattern: str, names: Iterable[str], what: str, whole: bool = True) -> list[str]:
-    """The names that match. Raises InputError where none does."""
+    """The names that match. Raises InputError if none does."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:

@@ -1,4 +1,4 @@
-"""What a run leaves on disk: folders that serve as they are, and the state to resume from."""
+"""Files of a run: checkpoint folders that can be served, and the state to resume from."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ LAST = "last"
 
 
 def save_policy(output: Path, step: int, loaded: LoadedPolicy, policy: Policy, has_lora: bool) -> Path:
-    """Write `output/checkpoints/step-NNNNNN`, a folder that serves; complete or absent.
+    """Write `output/checkpoints/step-NNNNNN`, a folder that can be served; complete or absent.
 
     `output/checkpoints/last` is a relative link to the newest. Raises InputError when it cannot be written.
     """
@@ -48,7 +48,7 @@ def load_state(output: Path, device: torch.device) -> dict[str, Any]:
     """Raises InputError when there is none or it is damaged."""
     file = output / STATE_FILE
     if not file.is_file():
-        raise InputError(f"training state {file}: not there, nothing to resume")
+        raise InputError(f"training state {file}: not found, nothing to resume")
     try:
         return torch.load(regular(file, "training state"), map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file, all mean the same here
@@ -58,7 +58,7 @@ def load_state(output: Path, device: torch.device) -> dict[str, Any]:
 def prepare_output(output: Path, resume: bool) -> None:
     """Make the run's folder. Raises InputError when it cannot be written, or holds a run that is not to be resumed."""
     if not resume and (output / STATE_FILE).exists():
-        raise InputError(f"output {output}: holds a run; resume it with --resume, or name another folder")
+        raise InputError(f"output {output}: contains a run; resume it with --resume, or choose another folder")
     try:
         output.mkdir(parents=True, exist_ok=True)
         probe = output / ".writable"

@@ -1,4 +1,4 @@
-"""What a training run is: one YAML file, the same for one process and for many."""
+"""Configuration of a training run: one YAML file, the same for one process and for many."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,8 +17,8 @@ class OptimizerConfig:
     """AdamW with linear warm-up, then half a cosine from `learning_rate` to `final_learning_rate`.
 
     Attributes:
-        rates: regular expression -> factor of the learning rate for the parameters whose names match (searched); of
-            several that match the last one holds.
+        rates: regular expression -> factor of the learning rate for the parameters whose names match (searched); if
+            several match, the last one applies.
     """
 
     learning_rate: float = 3e-4
@@ -34,11 +34,11 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """Random changes of the images of a sample, drawn anew each time it is seen.
+    """Random changes of the images of a sample, drawn again each time it is seen.
 
     Brightness, contrast and saturation are factors in 1 ± value, the same for all cameras of a sample. `shift` is
-    in pixels, drawn for each camera, the border repeated; it blurs where things are, so keep it small for a camera
-    that does not move.
+    in pixels, drawn for each camera, the border repeated; it makes positions less precise, so keep it small for a fixed
+    camera.
     """
 
     brightness: float = 0.0
@@ -49,7 +49,8 @@ class AugmentationConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen, but for the
+    """Low-rank adapters (peft) on the linear layers whose names match `target`; everything else is frozen, except for
+    the
     parameters whose names match one of `full` (searched), which are trained as they are."""
 
     rank: Annotated[int, Range(1, 10_000)]
@@ -64,7 +65,7 @@ class EpisodesConfig:
     """Which episodes of the dataset are learnt and evaluated on.
 
     Attributes:
-        outcome: success, failure or aborted: those that ended so; empty: all.
+        outcome: only episodes that ended so: success, failure or aborted; "": all.
     """
 
     outcome: str = ""
@@ -77,9 +78,9 @@ class TrainConfig:
     Attributes:
         dataset: LeRobot dataset folder.
         units: of the dataset's joints where they are not rad or m: rows as in `state` of a policy file.
-        instruction: what a row was told: its "task", or the "subtask" where the dataset has them.
+        instruction: which text of a row to use: its "task", or the "subtask" if the dataset has them.
         episodes: which of its episodes.
-        corrections: how many times as often as those of a policy the frames are drawn that a person commanded.
+        corrections: how many times as often frames that a person commanded are sampled as those of a policy.
         output: folder of the run: checkpoints, state to resume from, logs.
         family: policy family of a policy with fresh weights; `policy` is its configuration.
         weights: with `family`, checkpoint of the same family whose weights are taken where name and shape are the
@@ -87,14 +88,14 @@ class TrainConfig:
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
         step_dt: s between the rows of a chunk, with `family`, a whole number of the dataset's frames (0 = one frame).
-        distill: with `start`, denoising steps of a policy that learns what the checkpoint answers in its own number of
-            steps (0 = it learns the dataset's actions).
-        executed_rows: first rows of a chunk, at most, that training gives as executed already, so that real-time
-            chunking needs no guidance (0 = none, or the start checkpoint's).
+        distill: with `start`, denoising steps of a policy that learns the checkpoint's answers (0 = it learns the
+            dataset's actions).
+        executed_rows: largest number of first rows of a chunk that are given in training as already executed, so that
+            real-time chunking needs no guidance (0 = none, or the start checkpoint's).
         steps: optimiser steps.
         batch_size: samples per optimiser step, over all processes.
-        micro_batch_size: samples per forward pass (0 = batch_size); smaller ones accumulate gradients, and are what
-            several processes share among them.
+        micro_batch_size: samples per forward pass (0 = batch_size); smaller ones accumulate gradients, and several
+            processes share them.
         ema_decay: of the moving average of the weights that checkpoints hold (0 = the weights themselves).
         precision: "bfloat16" runs the loss under autocast; weights stay float32.
         gradient_checkpointing: recompute the modules whose names match this regular expression.
@@ -152,7 +153,7 @@ class TrainConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` takes, plain enough for YAML."""
+        """The mapping for `from_dict`, with plain values for YAML."""
         return asdict(self) | {"freeze": list(self.freeze), "units": list(self.units)}
 
     @property
@@ -169,16 +170,16 @@ class TrainConfig:
             raise InputError(f"statistics {self.statistics!r}: with a start checkpoint choose 'keep' (the "
                              "checkpoint's) or 'recompute' (the dataset's)")
         if self.family and self.statistics:
-            raise InputError(f"statistics {self.statistics!r}: only with start, fresh weights take the dataset's")
+            raise InputError(f"statistics {self.statistics!r}: only with start; fresh weights use the dataset's")
         if self.distill and self.statistics != "keep":
             raise InputError(f"distill {self.distill}, family {self.family!r}, statistics {self.statistics!r}: expected"
                              " a start checkpoint with its own statistics (keep)")
         if self.start and self.weights:
-            raise InputError(f"weights {self.weights!r}: only with family; start takes all of its checkpoint's")
+            raise InputError(f"weights {self.weights!r}: only with family; start uses all weights of its checkpoint")
         if self.start and self.step_dt:
-            raise InputError(f"step_dt {self.step_dt}: only with family; a start checkpoint says its own")
+            raise InputError(f"step_dt {self.step_dt}: only with family; a start checkpoint has its own")
         if self.start and self.policy:
-            raise InputError("policy: only with family; a start checkpoint brings its own configuration")
+            raise InputError("policy: only with family; a start checkpoint has its own configuration")
         if self.episodes.outcome and self.episodes.outcome not in OUTCOMES:
             raise InputError(f"episodes: outcome {self.episodes.outcome!r}, expected one of {OUTCOMES}")
         if self.precision not in PRECISIONS:

@@ -1,8 +1,8 @@
-"""A policy that learns to answer in few denoising steps what it answers in many.
+"""Train a policy to give in few denoising steps the answers that it gives in many.
 
-Luhman and Luhman 2021, "Knowledge Distillation in Iterative Generative Models": from the same noise, the policy's
-actions in few steps come near those of the checkpoint that it began as. What is learned is one answer for each noise,
-no mean of several, so a policy that can do a thing in two ways still does it in one of them.
+Luhman and Luhman 2021, "Knowledge Distillation in Iterative Generative Models": for the same noise, the policy's
+actions in few steps are trained towards those of the start checkpoint. It learns one answer for each noise, not a mean
+of several, so that a policy with two ways of doing something still chooses one of them.
 """
 
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from vla_ros.policies.policy import Batch, Policy
 
 
 def distilling(policy: Policy, steps: int) -> Callable[[Batch], dict[str, Tensor]]:
-    """The loss of a policy that is to answer in `steps` denoising steps what it answers now.
+    """The loss of a policy that learns to give its present answers in `steps` denoising steps.
 
     It is the mean squared difference of (B, H, D) normalised actions from the same noise. The policy's configuration
-    says `steps` from here on; what it answers now is kept in a copy.
+    has `steps` from here on; a copy gives the present answers.
 
     Raises:
-        InputError: for a policy that does not denoise, that remembers, that was trained to continue a chunk, or that
-            takes no more steps than that already.
+        InputError: for a policy that does not denoise, has a memory, was trained to continue a chunk, or takes no more
+            steps than that already.
     """
     known = {field.name for field in fields(policy.config)} & {"num_steps", "num_inference_steps"}
     if not known or set(policy.draws(1)) != {"noise"}:
-        raise InputError(f"distill {steps}: {type(policy).__name__} has no denoising steps that can be made fewer")
+        raise InputError(f"distill {steps}: {type(policy).__name__} has no denoising steps to reduce")
     if policy.begin(1) is not None:
-        raise InputError(f"distill {steps}: {type(policy).__name__} remembers; expected a policy that does not")
+        raise InputError(f"distill {steps}: {type(policy).__name__} has a memory; expected a policy without one")
     if getattr(policy, "trained_rows", 0):
         raise InputError(f"distill {steps}: {type(policy).__name__} was trained to continue a chunk (executed_rows), "
                          "which its answers alone do not teach; expected one that was not")

@@ -1,4 +1,4 @@
-"""How good a policy is on held-out episodes."""
+"""Evaluate a policy on held-out episodes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -24,10 +24,10 @@ def evaluate(
     """Held-out loss, and the error of predicted actions, rad or m (of a tool m and its rotation's numbers): mean over
     steps, and of the first step.
 
-    About `limit` frames are spread evenly over the episodes, the draws the same at each call. Of a policy that
-    remembers whole episodes are played, from their beginnings and one after the other. Rows that a policy leaves out
-    of a chunk count in no error, and neither do answers that are no actions, such as other tokens: `unreadable` is
-    their share, where there are any; of nothing else there is no error. `loss`: another than the policy's own.
+    About `limit` frames are spread evenly over the episodes, with the same draws at each call. For a policy with
+    memory, whole episodes are played from the beginning. Rows that are not in a chunk do not count, nor do answers that
+    are not actions, such as other tokens: `unreadable` is their share, if there are any. `loss`: another than the
+    policy's own.
     """
     policy, processor = loaded.policy, loaded.processor
     device = next(policy.parameters()).device
@@ -87,7 +87,7 @@ def _spread(samples: Samples, limit: int, batch_size: int) -> Batches:
 
 
 def _whole_episodes(samples: Samples, limit: int, batch_size: int) -> Batches:
-    """Every frame of the policy's clock of evenly spread episodes; at least one episode."""
+    """All frames, on the policy's clock, of evenly spread episodes; at least one episode."""
     lengths = [episode.length for episode in samples.episodes]
     starts = np.cumsum([0, *lengths[:-1]])
     wanted = round(limit * len(lengths) * samples.stride / len(samples))
@@ -100,7 +100,7 @@ def _whole_episodes(samples: Samples, limit: int, batch_size: int) -> Batches:
 
 
 def _readable(answer: Callable[[], Targets]) -> Targets | None:
-    """None where what a policy has not learned yet is no action."""
+    """The targets, or None if the answer of a policy in training is not an action."""
     try:
         return answer()
     except InputError:
@@ -108,7 +108,7 @@ def _readable(answer: Callable[[], Targets]) -> Targets | None:
 
 
 def _played(session: PolicySession, samples: Sequence[Sample], steps: np.ndarray) -> list[Targets | None]:
-    """What a session answers to samples one after the other, a step apart."""
+    """The answers of a session to consecutive samples, one step apart."""
     targets, step_ns = [], round(session.processor.step_dt * 1e9)
     for sample, step in zip(samples, steps.tolist(), strict=True):
         if step == 0:

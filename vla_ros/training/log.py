@@ -19,7 +19,7 @@ def _step(line: str) -> float:
 
 
 class Log:
-    """Writes figures by step. After a resume, what was logged beyond the resumed step is dropped.
+    """Writes figures by step. After a resume, entries after the resumed step are dropped.
 
     Args:
         output: the run's folder; `metrics.jsonl` and `tensorboard/` go there.

@@ -21,8 +21,8 @@ class Processes:
 
     @classmethod
     def start(cls, device: str = "auto") -> "Processes":
-        """Join the group that torchrun describes in the environment, or be alone. Raises InputError for a device
-        that is not there."""
+        """Join the group that torchrun describes in the environment, if there is one. Raises InputError for a missing
+        device."""
         rank, count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         chosen = resolve_device(device)
         if chosen == torch.device("cuda"):
@@ -63,7 +63,7 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Wait for every process."""
         if self.count > 1:
             dist.barrier()
 

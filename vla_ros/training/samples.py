@@ -1,4 +1,4 @@
-"""Samples of a dataset, in an order that is a function of the seed and the step alone."""
+"""Samples of a dataset, in an order that depends only on the seed and the step."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from vla_ros.training.config import AugmentationConfig
 
 
 def chosen(dataset: Dataset, outcome: str) -> list[Episode]:
-    """The episodes that ended so, all of them where `outcome` is empty. Raises InputError when there are none."""
+    """The episodes with that outcome, or all if it is "". Raises InputError if there are none."""
     found = [episode for episode in dataset.episodes if outcome in ("", episode.outcome)]
     if not found:
         said = Counter(episode.outcome or "unknown" for episode in dataset.episodes)
@@ -43,11 +43,11 @@ class Samples:
 
     Row k of a sample's actions at frame t is the command at `t + (first_action_step + k) * step_dt`; after the end of
     the episode the last command is repeated (before its start the first) and `action_is_pad` says so. Observation
-    steps before the start repeat the first; a command before the start is the state. A joint without actions stays
-    where it was seen. Poses of a tool stand behind the joints. What is augmented is colour.
+    steps before the start repeat the first; a command before the start is the state. A joint without actions keeps its
+    observed position. Poses of a tool follow the joints. Only colour images are augmented.
 
-    Frames that a person commanded are drawn `corrections` times as often as those of a policy: in an epoch, which has
-    as many samples as there are frames, each as often as its share says, to within one.
+    Frames that a person commanded are sampled `corrections` times as often as those of a policy: in an epoch, which has
+    as many samples as there are frames, each occurs in proportion to its weight, to within one.
 
     Attributes:
         commanded: columns of the samples' actions that are not made from states.
@@ -107,8 +107,8 @@ class Samples:
         if corrections != 1:
             by_person = dataset.by_person[self._index]
             if not by_person.any():
-                raise InputError(f"dataset {dataset.path}: corrections {corrections:g}, but what is trained on has no "
-                                 "frame that a person commanded, expected some in the column intervention")
+                raise InputError(f"dataset {dataset.path}: corrections {corrections:g}, but no training frame was "
+                                 "commanded by a person, expected some in the column intervention")
             self._shares = np.cumsum(np.where(by_person, corrections, 1.0))
             self._shares /= self._shares[-1]
 
@@ -134,9 +134,9 @@ class Samples:
         self, numbers: np.ndarray, augmentation: AugmentationConfig | None = None,
         rng: np.random.Generator | None = None, training: bool = True,
     ) -> list[Sample]:
-        """The samples with these numbers (B,), augmented with draws from `rng` where asked.
+        """The samples with these numbers (B,), augmented with draws from `rng` if requested.
 
-        Without `training` they are those of serving: with its observation steps, without actions.
+        Without `training` they are as in serving: with its observation steps, without actions.
         """
         frame, first, last = self._index[numbers], self._first[numbers], self._last[numbers]
         offsets = self.processor.steps(training)

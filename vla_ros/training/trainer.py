@@ -34,7 +34,8 @@ from vla_ros.training.units import bring_to_rad
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Of step `step` (0-based): linear warm-up, then half a cosine down to the final rate at the last step."""
+    """Learning rate at step `step` (0-based): linear warm-up, then half a cosine down to the final rate at the last
+    step."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     share = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
@@ -83,7 +84,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
 
 
 def _check_tool(policy: ToolActions | None, data: ToolActions | None, where: str) -> None:
-    """Raises InputError where the policy's actions of a tool are not the dataset's, but for the place of the first."""
+    """Raises InputError if the policy's actions of a tool are not the dataset's, except for the place of the first."""
     said, wanted = (f"{t.space} in {t.frame}, the rotation as {t.rotation}" if t else "none" for t in (data, policy))
     if said != wanted:
         raise InputError(f"{where}: actions of a tool: {said}, the policy's: {wanted}; expected the same of both")
@@ -104,8 +105,8 @@ def _optimizer(
 class Trainer:
     """A run of `config`, from its start or, with `resume`, from the last saved state.
 
-    Everything random is a function of the seed, the step and the micro-batch: a resumed run repeats the losses of one
-    that was never interrupted, and several processes that share the micro-batches those of one.
+    Everything random is a function of the seed, the step and the micro-batch: a resumed run has the same losses as one
+    that was not interrupted, and so have several processes that share the micro-batches.
 
     Raises:
         InputError: for a config, dataset or checkpoint that does not fit, before anything is written.
@@ -123,11 +124,11 @@ class Trainer:
             raise InputError(f"{config.micro_batches} micro-batches (batch_size / micro_batch_size) cannot be shared "
                              f"by {self.processes.count} processes")
         dataset = Dataset(config.dataset, config.instruction)
-        found = check(dataset, pictures=False)  # a frame that is missing is found when pictures are decoded
+        found = check(dataset, pictures=False)  # a missing frame is found when images are decoded
         if errors := [finding for finding in found if finding.level == ERROR]:
             raise InputError(f"dataset {dataset.path}: {errors[0]} ({len(errors)} errors in all, see "
                              f"vla-ros dataset check {dataset.path})")
-        # Units are for `bring_to_rad` to judge, and the statistics used here are those of the rows.
+        # `bring_to_rad` checks units, and the statistics used here are computed from the rows.
         others = ("units", "statistics", *(["outcome"] if config.episodes.outcome else []))
         self.warnings = briefly([finding for finding in found if finding.kind not in others])
         self.loaded = open_policy(config, dataset)
@@ -152,7 +153,7 @@ class Trainer:
             self.processes.wait()
         self.processes.broadcast(self.policy)
         trained = {name: [p for p in group if p.requires_grad] for name, group in self.policy.groups().items()}
-        self.groups = {name: group for name, group in trained.items() if group}  # loss -> the parameters that it moves
+        self.groups = {name: group for name, group in trained.items() if group}  # loss -> the parameters that it trains
         factors = adapt.rate_factors(self.policy, config.optimizer.rates)
         self.optimizers = {
             name: _optimizer(parameters, config.optimizer, factors) for name, parameters in self.groups.items()
@@ -163,14 +164,14 @@ class Trainer:
             self._resume()
 
     def unknown_words(self) -> dict[str, int]:
-        """Words of the dataset's instructions that the policy cannot tell apart, and the episodes that have them."""
+        """Words of the dataset's instructions that the policy does not know, and the episodes that have them."""
         words: Counter[str] = Counter()
         for episode in self.samples.episodes:
             words.update({word for text in episode.instructions for word in self.loaded.processor.unknown_words(text)})
         return dict(sorted(words.items()))
 
     def run(self) -> dict[str, float]:
-        """Train to the last step; the last figures. Checkpoints, state and logs are under `config.output`."""
+        """Train to the last step; returns the last figures. Checkpoints, state and logs are under `config.output`."""
         config, main = self.config, self.processes.main
         if main:
             (self.output / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False))
@@ -217,7 +218,7 @@ class Trainer:
             )
 
     def save(self) -> Path:
-        """Write the averaged weights as a checkpoint that serves, and the state to resume from."""
+        """Write the averaged weights as a checkpoint, and the state to resume from."""
         with self._served():
             folder = checkpoints.save_policy(
                 self.output, self.step, self.loaded, self.policy, self.config.lora is not None

@@ -14,16 +14,15 @@ WHERE = "`units` of the training config"
 
 
 def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
-    """Change states, actions and their statistics in place from what `units` says to rad or m.
+    """Convert states, actions and their statistics in place from `units` to rad or m.
 
-    Joints that go by names of LeRobot's own robots need a row however small their values are.
+    Joints with names of LeRobot's own robots need a row even if their values are small.
 
     Args:
-        units: rows as in `state` of a policy file; joints without a row are in rad or m. Values that cannot be
-            so are refused; a row of scale 1 says that they are.
+        units: rows as in `state` of a policy file; joints without a row are in rad or m. Values that cannot be are
+            refused; a row of scale 1 declares that they are.
 
-    Raises InputError for values that cannot be rad or m, or have such a name, where no unit is said, and for a joint
-    that is not there.
+    Raises InputError for values without a unit that cannot be rad or m or have such a name, and for an unknown joint.
     """
     rows = [read_dimension(row, f"units[{i}]") for i, row in enumerate(units)]
     said = {row.joint: row for row in rows}
@@ -35,7 +34,7 @@ def bring_to_rad(dataset: Dataset, units: Sequence[Mapping[str, Any]]) -> None:
             raise InputError(f"{WHERE}: {d.joint}: linkage or mode, expected a unit, or scale and offset")
     scale = np.array([1 / d.scale for d in dimensions])
     offset = np.array([-d.offset / d.scale for d in dimensions])
-    # A row that says rad outright is believed.
+    # A row with unit rad is accepted.
     judged = [Dimension(None) if d.joint in said and (d.scale, d.offset) == (1, 0) else d for d in dimensions]
     for feature, names, values in (
         ("observation.state", dataset.joint_names, dataset.states), ("action", dataset.action_names, dataset.actions),

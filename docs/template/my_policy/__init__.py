@@ -1,4 +1,4 @@
-"""What vla_ros asks of a family: this value, found through the entry point in pyproject.toml."""
+"""FAMILY describes the policy family to vla_ros, which finds it through the entry point in pyproject.toml."""
 
 from my_policy.model import MyConfig, MyPolicy
 from vla_ros.policies.family import Family

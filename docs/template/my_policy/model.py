@@ -1,4 +1,4 @@
-"""The network: replace the inside, keep the outside."""
+"""The network: keep the methods and their arguments, and replace their contents."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from vla_ros.policies.policy import Answer, Batch, Draws, Fixed, Memory, Policy,
 
 @dataclass(frozen=True)
 class MyConfig:
-    """Sizes. A training config sets those that are not the dataset's (action_dim and cameras are)."""
+    """Sizes. action_dim and cameras come from the dataset; a training config may set the others."""
 
     action_dim: int
     cameras: tuple[str, ...]
@@ -23,13 +23,13 @@ class MyConfig:
 
 @tensors
 class Seen:
-    """What `act` needs of an observation: (B, width)."""
+    """Features of an observation for `act`."""
 
     features: Tensor
 
 
 class MyPolicy(Policy):
-    """Convolutions and joints to a chunk, in one pass. Parts cast what enters them: weights may be bfloat16."""
+    """Images and joints to a chunk, in one pass. Each part casts its inputs, because weights may be bfloat16."""
 
     def __init__(self, config: MyConfig) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class MyPolicy(Policy):
         )
 
     def encode(self, batch: Batch, memory: Memory = None, draws: Draws | None = None) -> Seen:
-        """`batch` as `StandardProcessor.inputs` makes it; it has neither memory nor chance."""
+        """`batch` is made by `StandardProcessor.inputs`; this policy has no memory and no random draws."""
         dtype = self.look[0].weight.dtype
         images = batch["images"].to(dtype) / 255  # (B, N, 3, height, width)
         seen = self.look(images.flatten(0, 1)).reshape(len(images), -1)

@@ -155,7 +155,7 @@ def test_a_button_that_falls_silent_latches_until_it_is_heard_again(peer, make_n
     node = make_node(e_stop_heartbeat=0.5)
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_activate() == TransitionCallbackReturn.FAILURE
-    words = "e_stop_heartbeat: nothing was heard on /left/e_stop yet, expected a message every 0.5 s"
+    words = "e_stop_heartbeat: nothing has arrived on /left/e_stop yet, expected a message every 0.5 s"
     peer.wait_for(lambda: any(status.message == words for status in peer.statuses))
     peer.wait_state(INACTIVE)  # not latched: nothing has moved, and nothing will
     button = peer.publisher(COMMAND_QOS, readers=2)

@@ -71,7 +71,7 @@ def test_without_its_base_it_is_named(base):
     for function in (load, describe):
         with pytest.raises(InputError, match="a PEFT adapter of 'lerobot/smolvla_base', no whole policy; name"):
             function(folder)
-    with pytest.raises(InputError, match="it is no adapter; leave it out"):
+    with pytest.raises(InputError, match="it is not an adapter; remove it"):
         load(base, base=base)
 
 

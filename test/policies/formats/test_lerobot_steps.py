@@ -109,7 +109,7 @@ def steps_of(folder, which):
     (0, "pack_inputs", None, r"policy_preprocessor.json: steps \['groot_n1_7_vlm_encode_v1'\], expected"),
     (0, "vlm_encode", None, r"policy_preprocessor.json: steps \['groot_n1_7_pack_inputs_v1'\], expected"),
     (1, "unpack", None, r"policy_postprocessor.json: steps \[\], expected"),
-    (0, "pack_inputs", "last", "groot_n1_7_pack_inputs_v1: it stands after groot_n1_7_vlm_encode_v1, expected before"),
+    (0, "pack_inputs", "last", "groot_n1_7_pack_inputs_v1: it is after groot_n1_7_vlm_encode_v1, expected before"),
     (0, "pack_inputs", {"language_key": "annotation"}, "language_key 'annotation', expected 'task'"),
     (0, "pack_inputs", {"new_setting": 1}, "unknown fields"),
     (1, "unpack", {"normalize_min_max": False}, "normalize_min_max: False, expected True as in groot_n1_7_pack"),

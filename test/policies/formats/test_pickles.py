@@ -249,7 +249,7 @@ def test_what_the_helper_writes_can_be_read(tmp_path):
     (tensor_of((2,), (1,), offset=3), "lies beyond the 16 bytes"),
     (tensor_of((4,), (1,), count=10**15), "lies beyond the 16 bytes"),
     (tensor_of((4,), (1,), key="1"), "lies beyond the 0 bytes"),
-    (tensor_of((-4,), (1,)), "a damaged pickle: a tensor of no storage, or of sizes that are none"),
+    (tensor_of((-4,), (1,)), "a damaged pickle: a tensor without storage, or with invalid sizes"),
     (tensor_of((4,), (-1,)), "a damaged pickle"), (tensor_of((4.0,), (1,)), "a damaged pickle"),
     (tensor_of((4,), (1,), count=-1), "-1 numbers"), (tensor_of("4", (1,)), "a damaged pickle"),
     (b"\x80\x02}.", "'dict', expected names and tensors"), (b"\x80\x02N.", "'NoneType', expected"),

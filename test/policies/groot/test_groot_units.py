@@ -263,7 +263,7 @@ def test_states_that_are_differences_are_not_served(tmp_path):
 
 def test_no_clock_is_made_up(tmp_path):
     path, folder = tmp_path / "policy.yaml", make_nvidia(tmp_path / "n", "n1.7")
-    refused(policy_file(path, folder, step_dt=None), "does not say how far apart its action rows are; set step_dt")
+    refused(policy_file(path, folder, step_dt=None), "does not contain the time between action rows; set step_dt")
     assert load(policy_file(path, folder), robot=ROBOT).processor.step_dt == 0.1
     folder = make_nvidia(tmp_path / "m", "n1.5", "so100")
     assert load(policy_file(path, folder, step_dt=None), robot=ROBOT).processor.step_dt == 0.1  # of the cameras
@@ -295,7 +295,7 @@ def test_a_tag_that_lerobot_does_not_know_is_number_zero(tmp_path):
     loaded = load(folder, robot=ROBOT)
     assert (loaded.policy.config.embodiment_tag, loaded.policy.config.embodiment) == ("my_robot", 0)
     said = describe(folder)["notes"]
-    assert "embodiment_tag 'my_robot' is none of ['libero_sim', 'new_embodiment']: number 0" in said
+    assert "embodiment_tag 'my_robot' is not one of ['libero_sim', 'new_embodiment']: number 0" in said
     known = load(lerobot_folder(tmp_path / "k", groups=False), robot=ROBOT)
     assert known.policy.config.embodiment == 10
     refused(folder, "embodiment_tag 'my_robot', expected one of", overrides={"embodiment_tag": "my_robot"})

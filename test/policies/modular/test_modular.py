@@ -232,7 +232,7 @@ def test_the_stages_make_no_tensor_on_the_host(head):
 def test_a_stream_of_a_name_that_is_taken_is_refused(name):
     values = SMALL | {"action_dim": 6, "state_dim": 6, "cameras": ["front"], "encoders": {name: "imu"},
                       "shapes": {name: [20, 6]}, "language": LANGUAGE | {"vocabulary": 9}}
-    with pytest.raises(InputError, match=f"stream '{name}', a name that the policy has for something else"):
+    with pytest.raises(InputError, match=f"stream '{name}', a name that the policy uses for something else"):
         ModularConfig.from_dict(values, "policy")
 
 

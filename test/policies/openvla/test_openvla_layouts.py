@@ -82,7 +82,7 @@ def test_a_folder_of_an_end_effector_answers_but_is_not_served(tmp_path, fused):
     rows = describe(path)
     assert rows["layout"] == "openvla" and rows["space"] == "end effector delta"
     assert rows["actions"] == "7 dimensions, normalised by quantiles" and rows["state"] == "none"
-    assert "second-to-last block" in rows["not used"] and ("DINOv2" in rows["vision"]) == fused
+    assert "up to the second-to-last" in rows["not used"] and ("DINOv2" in rows["vision"]) == fused
     with pytest.raises(InputError, match=r"end effector's pose: `tool`.*overrides\.space: joint_position") as error:
         load(path, robot=ROBOT)
     assert "\n" not in str(error.value)
@@ -130,7 +130,8 @@ def test_a_policy_file_that_names_the_tool_is_served(tmp_path):
     again, survives = loaded.processor.normalise([targets], [one])
     assert survives.all()
     np.testing.assert_allclose(loaded.processor.outputs(again, [one])[0].spatial.data, tool.data, atol=1e-6)
-    with pytest.raises(InputError, match="joint targets become no end-effector actions; expected a dataset"):
+    with pytest.raises(InputError, match="joint targets cannot be converted to end-effector actions; expected a "
+                                         "dataset"):
         loaded.processor.embodiment.actions_to_policy(one.state[None], one.state)
     save(tmp_path / "ours", loaded)
     again = load(tmp_path / "ours", robot=ROBOT)

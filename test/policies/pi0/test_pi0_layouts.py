@@ -356,8 +356,8 @@ def test_one_of_openpis_assets_is_chosen_by_name(folders, tmp_path):
     for name, first in (("mean", 0.25), ("std", 1.0), ("q01", -0.5), ("q99", 0.75)):
         text = text.replace(f'"{name}": [', f'"{name}": [{first}, ')
     file.write_text(text)
-    assert r"it holds the assets ['other', 'robot']" in registry.describe(tmp_path / "two")["notes"]
-    with pytest.raises(InputError, match=r"\['other', 'robot'\], and overrides\.statistics"):
+    assert r"it contains the assets ['other', 'robot']" in registry.describe(tmp_path / "two")["notes"]
+    with pytest.raises(InputError, match=r"\['other', 'robot'\]; choose one with overrides\.statistics"):
         registry.load(tmp_path / "two", embodiment=embodiment(), tokenizer=folders / "tokenizer.model")
     for said in ("statistics", "assets"):
         options = {"embodiment": embodiment(), "tokenizer": folders / "tokenizer.model", "overrides": {said: "other"}}

@@ -138,7 +138,7 @@ def test_what_is_no_chunk_is_refused_not_made_zero():
     whole = ActionTokens(inner, actions.settings)
     first = whole.encode(np.full((1, 1), 20.0))[:1]  # of the two bytes of a character
     for tokenizer, ids in ((actions, []), (whole, first)):
-        with pytest.raises(InputError, match=rf"{len(ids)} action tokens .*no coefficients"):
+        with pytest.raises(InputError, match=rf"{len(ids)} action tokens .*not coefficients"):
             tokenizer.decode(ids, 4, 3)
     for value, said in ((1e4, "2e"), (np.nan, "nan")):
         with pytest.raises(InputError, match=f"a coefficient of {said}"):

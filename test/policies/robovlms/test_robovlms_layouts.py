@@ -132,7 +132,7 @@ def test_a_file_of_statistics_counts_as_the_folders_own(tmp_path):
 
 def test_mean_and_deviation_are_the_published_codes_and_leave_the_gripper(tmp_path):
     path = robovlms_folders.write(tmp_path / "theirs", regular_action=True)
-    assert "a mean and a deviation that config.json does not say" in describe(path)["notes"]
+    assert "a mean and a deviation that config.json does not contain" in describe(path)["notes"]
     vectors, *_ = golden_vectors.load("robovlms_actions")
     mean, std, one = (vectors[name].numpy() for name in ("reg_mean", "reg_std", "mulaw_in_1d"))
     loaded = load(path, overrides=given(tmp_path, mean=mean, std=std))

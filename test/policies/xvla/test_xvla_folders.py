@@ -109,7 +109,7 @@ def test_a_folder_that_says_no_domain_says_what_to_set(tmp_path):
     assert (other - said).abs().max() > 0.01
     steps(folder, lambda rows: [row for row in rows if row["registry_name"] != "xvla_add_domain_id"])
     assert "set overrides.domain_id" in describe(folder)["domain"]
-    with pytest.raises(InputError, match=r"which domain it was trained for; set overrides\.domain_id"):
+    with pytest.raises(InputError, match=r"the domain it was trained for; set overrides\.domain_id"):
         load(folder, robot=ROBOT)
     with pytest.raises(InputError, match=r"set overrides\.domain_id"):
         answer(folder)

@@ -23,22 +23,22 @@ class Picture:
 
     Attributes:
         size: (height, width) pixels as it came, None before the first.
-        encoding, trouble: what the message says; why it cannot be shown.
-        rate: Hz at which the camera publishes, as its messages are numbered; NaN where they are not.
+        encoding, trouble: encoding of the message; why it cannot be shown.
+        rate: Hz at which the camera publishes, from its message numbers; NaN if they have none.
         stamp_ns: of the newest image, 0 before it.
-        came: s of steady time at which that was taken, 0 before it.
+        came: s, steady time at which it was taken, 0 before it.
     """
 
     def __init__(self, camera: Camera, index: int, policy_view: Any = None) -> None:
-        """`policy_view`: (H, W, 3) uint8 -> as the policy sees it; None where that is not known."""
+        """`policy_view`: (H, W, 3) uint8 -> as the policy sees it; None if that is not known."""
         self.camera, self._index, self._policy_view = camera, index, policy_view
         self.size: tuple[int, int] | None = None
         self.encoding, self.trouble, self.rate, self.stamp_ns = "", "", float("nan"), 0
         self.came = 0.0
-        self._counted = (0, 0.0)  # number of a message, and when
+        self._counted = (0, 0.0)  # number of a message, and its time
 
     def take(self, message: Any, number: int) -> None:
-        """`number`: of the message at its publisher."""
+        """`number`: the publisher's number of the message."""
         now = time.monotonic()
         last, then = self._counted
         if number < last or not then:
@@ -54,8 +54,8 @@ class Picture:
             self.trouble = str(error)
 
     def encode(self, view: int, now_ns: int) -> bytes | None:
-        """The newest image in one of the `views`: index, view, age (s), rate (Hz), and the JPEG; None where it cannot
-        be shown."""
+        """The newest image in one of the `views`: index, view, age (s), rate (Hz), and the JPEG; None if it cannot be
+        shown."""
         try:
             image = rgb_image(self._message)
             shown = self._policy_view(image) if view else _narrowed(image)
@@ -68,7 +68,7 @@ class Picture:
 
     @property
     def views(self) -> range:
-        """0: as it is; 1: as the policy sees it, where that is known."""
+        """0: as it is; 1: as the policy sees it, if that is known."""
         return range(1 if self._policy_view is None else 2)
 
 

@@ -1,7 +1,7 @@
 """Subscriptions without callbacks: the newest messages are taken at intervals.
 
-A robot sends hundreds of messages a second, megabytes each where they are images. A viewer shows some of them: the
-others are replaced in the middleware's queue, and Python never wakes up for them.
+A robot sends hundreds of messages a second, some of them images of megabytes. A viewer shows only some of them: the
+others are replaced in the middleware's queue without any work in Python.
 """
 
 from collections.abc import Iterator
@@ -23,26 +23,26 @@ class _Ear:
 
 
 class Ears:
-    """Made on a node, asked from any one thread until the node destroys its subscriptions."""
+    """Subscriptions of a node, polled from one thread until the node destroys them."""
 
     def __init__(self, node: Any) -> None:
         self._node, self._group = node, Unserved()
         self._ears: dict[str, _Ear] = {}
 
     def listen(self, name: str, kind: type, topic: str, qos: QoSProfile, limit: int) -> None:
-        """What is larger than `limit` bytes, or cannot be decoded, is left out."""
+        """Messages larger than `limit` bytes, and those that cannot be decoded, are left out."""
         made = self._node.create_subscription(kind, topic, lambda message: None, qos, callback_group=self._group)
         self._ears[name] = _Ear(made, kind, limit)
 
     def new(self, name: str, newest: bool = False) -> Iterator[tuple[Any, int]]:
-        """(message, its number at its publisher) of those that have come since the last call, oldest first; with
-        `newest` the last one alone, and the others are not decoded."""
+        """(message, its publisher's number) for the messages since the last call, oldest first; with `newest` only the
+        last one, and the others are not decoded."""
         ear, found = self._ears[name], []
         for _ in range(1000):
             try:
                 with ear.subscription.handle:
                     taken = take(ear.subscription.handle, ear.limit)
-            except InvalidHandle:  # the node is on its way down
+            except InvalidHandle:  # the node is being destroyed
                 return
             if taken is None:
                 break

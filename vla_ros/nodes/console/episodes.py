@@ -24,11 +24,11 @@ _KEPT = 50
 
 
 class Episodes:
-    """Active means recording. The recorder writes each episode to a bag of its own below `folder`.
+    """The recorder records while it is active, each episode into a separate bag below `folder`.
 
     Attributes:
         list: episodes of this console, the newest first, as the page shows them.
-        recording: of the list, the one that is being recorded, None where none is.
+        recording: the entry of the list that is being recorded, or None.
     """
 
     def __init__(self, node: Any, hands: Hands, folder: Path) -> None:
@@ -42,13 +42,13 @@ class Episodes:
 
     @property
     def there(self) -> bool:
-        """Whether a recorder answers."""
+        """Whether a recorder is running."""
         return self._state.service_is_ready()
 
     async def start(self, who: str, instruction: str) -> str:
         state = await self._recorder_state()
         if state == State.PRIMARY_STATE_ACTIVE:
-            raise InputError(f"{NODE} records already; end that first")
+            raise InputError(f"{NODE} is already recording; end that first")
         if state == State.PRIMARY_STATE_UNCONFIGURED:
             await self._bring(Transition.TRANSITION_CONFIGURE, "configure")
         path = self._folder / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -63,16 +63,16 @@ class Episodes:
         return f"recording to {path}"
 
     async def end(self, who: str, outcome: str, note: str) -> str:
-        """With an outcome, which goes into the bag; what is discarded is moved aside, not deleted."""
+        """End with an outcome, which is written to the bag; discarded bags are moved, not deleted."""
         if outcome not in OUTCOMES:
             raise InputError(f"outcome {plain(outcome, 40)!r}, expected one of {', '.join(OUTCOMES)}")
         if self.recording is None:
-            raise InputError("no recording of this console runs")
+            raise InputError("this console is not recording")
         episode, note = self.recording, plain(note.strip(), 500)
         message = ": ".join(filter(None, (DISCARDED if outcome == "discard" else "", note)))
         self._outcome.publish(Outcome(header=Header(stamp=self._node.get_clock().now().to_msg()),
                                       outcome=OUTCOMES[outcome], by=f"operator {who}", message=message))
-        # The recorder takes both in the order in which they come from here; asked first, it has the outcome.
+        # The recorder handles them in this order, so it gets the outcome before it ends the bag.
         early = await self._recorder_state() != State.PRIMARY_STATE_ACTIVE
         if not early:
             await self._bring(Transition.TRANSITION_DEACTIVATE, "deactivate")
@@ -80,8 +80,15 @@ class Episodes:
         episode |= {"outcome": outcome, "note": note, "length": round(time.time() - episode["at"], 1)}
         if outcome == "discard":
             return self._put_aside(episode)
-        ended = f"; {NODE} had ended it before, its log says why: the outcome is not in the bag" if early else ""
+        ended = f"; {NODE} had already ended it, its log says why: the outcome is not in the bag" if early else ""
         return f"{outcome}: {episode['name']}{ended}"
+
+    def ended(self, name: str) -> dict[str, Any]:
+        """The episode of that name. Raises InputError where there is none, or it is being recorded."""
+        for episode in self.list:
+            if episode["name"] == name and episode is not self.recording:
+                return episode
+        raise InputError(f"episode {plain(name, 60)!r}: none that has ended, expected one of the list")
 
     def _put_aside(self, episode: dict[str, Any]) -> str:
         old = Path(episode["folder"])

@@ -1,4 +1,4 @@
-"""Actions of the console: e-stop and its reset, instructions and tasks, transitions of nodes."""
+"""Actions of the console: e-stop and its reset, takeovers, instructions and tasks, transitions of nodes."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
 from rclpy.task import Future
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.action import RunInstruction
 from vla_ros.core.errors import InputError
@@ -20,9 +20,9 @@ from vla_ros.nodes.names import constants
 from vla_ros.nodes.qos import COMMAND_QOS
 
 ANSWER = 5.0  # s for a service to answer
-STOP_ANSWER = 1.0  # s for task_node to take a task back, before its instruction is taken back without it
+STOP_ANSWER = 1.0  # s for task_node to cancel a task, before its instruction is withdrawn without it
 TRANSITION_TIME = 120.0  # s
-PRESS_TIME = 5.0  # s for which a press is repeated, every time that the console looks
+PRESS_TIME = 5.0  # s for which a press is repeated, with every `look`
 _HISTORY = 30
 _RESULTS = constants(RunInstruction.Result)
 LONGEST_REASON = 300  # characters
@@ -30,15 +30,15 @@ _TRANSITIONS = {
     "activate": Transition.TRANSITION_ACTIVATE, "deactivate": Transition.TRANSITION_DEACTIVATE,
     "configure": Transition.TRANSITION_CONFIGURE, "cleanup": Transition.TRANSITION_CLEANUP,
 }  # fmt: skip
-NODES = ("policy_node", "executor_node", "task_node")  # whose state may be changed from here
+NODES = ("policy_node", "executor_node", "task_node")  # nodes whose state may be changed from here
 
 
 class Hands:
-    """Used from the thread of an asyncio loop; the node itself is spun by another one.
+    """Used from the thread of an asyncio loop; another thread spins the node.
 
     Attributes:
         history: instructions, the newest first, as the page shows them.
-        paused: the text that was taken back by a pause, "" where none is.
+        paused: the text that was withdrawn by a pause, or "".
     """
 
     def __init__(self, node: Any) -> None:
@@ -48,11 +48,12 @@ class Hands:
         self._e_stop = node.create_publisher(Bool, "e_stop", COMMAND_QOS)
         self._instruction = node.create_publisher(String, "instruction", COMMAND_QOS)
         self._reset = node.create_client(Trigger, "executor_node/reset_e_stop")
+        self._take_over = node.create_client(SetBool, "executor_node/take_over")
         self._states = {name: node.create_client(ChangeState, f"{name}/change_state") for name in NODES}
         self._tasks = ActionClient(node, RunInstruction, "run_instruction")
         self._pressed_until = 0.0
-        self._goal: Any = None  # the handle of our task that runs
-        self._stops = 0  # how many times the instruction was taken back
+        self._goal: Any = None  # the handle of our running task
+        self._stops = 0  # how many times the instruction was withdrawn
         self._feedback: dict[str, Any] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -62,12 +63,12 @@ class Hands:
     # The e-stop
 
     def press(self) -> None:
-        """Once now, and again with each `look` until the executor says that it has stopped."""
+        """Publish once now, and again with each `look` until the executor's status says that it has stopped."""
         self._pressed_until = time.monotonic() + PRESS_TIME
         self._e_stop.publish(Bool(data=True))
 
     def look(self, e_stopped: bool) -> bool:
-        """`e_stopped`: the executor says so. True where a press ends without that."""
+        """`e_stopped`: by the executor's status. True if a press ends without that."""
         if not self._pressed_until:
             return False
         over = not self.pressing
@@ -79,7 +80,7 @@ class Hands:
 
     @property
     def pressing(self) -> bool:
-        """Whether a press is not confirmed yet."""
+        """Whether a press is still unconfirmed."""
         return time.monotonic() < self._pressed_until
 
     async def reset(self, who: str, why: str) -> str:
@@ -87,7 +88,7 @@ class Hands:
         if not 3 <= len(why) <= LONGEST_REASON:
             raise InputError(f"reset: a reason of {len(why)} characters, expected 3 to {LONGEST_REASON}: why is it "
                              "safe to move again?")
-        if self.pressing:  # maybe by another page, at this moment
+        if self.pressing:  # possibly by another page, at this moment
             raise InputError("reset: the e-stop is pressed, and the executor has not said yet that it has stopped")
         self._node.get_logger().warning(f"e-stop reset by {who}: {why}")
         answer = await self.ask(self._reset, Trigger.Request(), "executor_node/reset_e_stop")
@@ -95,30 +96,38 @@ class Hands:
             raise InputError(f"the e-stop is not reset: {answer.message}")
         return answer.message or "e-stop reset"
 
+    async def take_over(self, who: str, take: bool) -> str:
+        """Lets the source that executor_node listens to command in place of the policy, or gives back."""
+        answer = await self.ask(self._take_over, SetBool.Request(data=take), "executor_node/take_over")
+        self._node.get_logger().info(f"asked by {who}: {plain(answer.message, 300)}")
+        if not answer.success:
+            raise InputError(answer.message)
+        return answer.message
+
     # Instructions
 
     async def start(self, who: str, text: str, limit: float) -> str:
-        """As a task where task_node is there, else as a message."""
+        """As a task if task_node is running, else as a message."""
         text = text.strip()
         if not text:
-            raise InputError("instruction: empty, expected what the robot shall do")
+            raise InputError("instruction: empty, expected what the robot should do")
         if problem := instruction_problem(text):
             raise InputError(problem)
         self.paused = ""
         entry = self._remember(text, who)
         if not self._tasks.server_is_ready():
             self._instruction.publish(String(data=text))
-            entry["result"] = "given as a message: there is no task_node to say how it ends"
+            entry["result"] = "given as a message: without task_node, nothing reports how it ends"
             return "given as a message: no task_node"
         goal, stops = RunInstruction.Goal(instruction=text, time_limit=limit), self._stops
         sent = self._tasks.send_goal_async(goal, feedback_callback=self._take_feedback)
         try:
             handle = await self._in_time(sent, ANSWER, "task_node")
         except InputError:
-            sent.add_done_callback(_call_off)  # nobody waits for a task that begins later
+            sent.add_done_callback(_call_off)  # nothing waits for a task that begins later
             raise
         if not handle.accepted:
-            raise InputError("task_node rejected the goal, expected it to take every goal")
+            raise InputError("task_node rejected the goal, expected it to accept every goal")
         if stops != self._stops:
             _call_off(sent)
             raise InputError("the task was stopped before it began")
@@ -141,7 +150,7 @@ class Hands:
         self._feedback = {"elapsed": round(now.elapsed, 1), "message": plain(now.message, 300)}
 
     async def stop(self, pause: bool, text: str) -> str:
-        """Takes the instruction back: the robot brakes and holds. `text`: what the executor follows."""
+        """Withdraw the instruction: the robot brakes and holds. `text`: what the executor follows."""
         self.paused = text if pause else ""
         self._stops += 1
         goal = self._goal
@@ -152,15 +161,15 @@ class Hands:
                     return "the task is cancelled" + (", to be resumed" if pause else "")
         except InputError as error:  # it stops all the same
             self._node.get_logger().error(str(error))
-        if goal is not None and self._goal is goal:  # it has ended, or task_node has
+        if goal is not None and self._goal is goal:  # the task or task_node has ended
             self._goal, self._feedback = None, {}
         self._instruction.publish(String(data=""))
-        return "paused: the instruction is taken back" if pause else "stopped: the instruction is taken back"
+        return "paused: the instruction is withdrawn" if pause else "stopped: the instruction is withdrawn"
 
     def heard(self, text: str) -> None:
-        """An instruction that was on the topic; of our own it is the newest entry already."""
+        """An instruction arrived on the topic; one of our own is already the newest entry."""
         text = text.strip()
-        if text:  # what was paused is over
+        if text:  # ends the pause
             self.paused = ""
         if text and not (self.history and self.history[0]["text"] == text and not self.history[0].get("word")):
             self._remember(text, "another program")
@@ -172,7 +181,7 @@ class Hands:
 
     @property
     def task(self) -> dict[str, Any] | None:
-        """How our task goes; None where none runs."""
+        """State of our task; None if none is running."""
         return None if self._goal is None else self._feedback
 
     # Nodes
@@ -188,12 +197,12 @@ class Hands:
             raise InputError(f"{name} did not {transition}: its log and its status say why")
         return f"{name}: {transition} done"
 
-    # How to wait for ROS
+    # Waiting for ROS
 
     async def ask(self, client: Any, request: Any, what: str, patience: float = ANSWER) -> Any:
-        """The response of a service. Raises InputError where there is none."""
+        """The response of a service. Raises InputError if there is none."""
         if not client.service_is_ready():
-            raise InputError(f"{what}: nobody answers, expected the node to run")
+            raise InputError(f"{what}: no answer, expected the node to be running")
         future = client.call_async(request)
         try:
             return await self._in_time(future, patience, what)
@@ -214,13 +223,13 @@ class Hands:
             raise InputError(f"{what} did not answer within {patience:g} s") from None
 
     def _call(self, function: Any, *args: Any) -> None:
-        """In the loop's thread, as long as there is one."""
+        """Call it in the loop's thread, as long as that exists."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(function, *args)
 
 
 def _call_off(sent: Future) -> None:
-    """Take a task back as soon as it is accepted."""
+    """Cancel a task as soon as it is accepted."""
     if sent.exception() is None and sent.result().accepted:
         sent.result().cancel_goal_async()
 

@@ -1,4 +1,4 @@
-"""The messages of a robot, its policy and its executor for a viewer, which polls them; no node waits for it."""
+"""The messages of a robot, its policy and its executor, polled by a viewer; no node waits for it."""
 
 import time
 from typing import Any
@@ -27,19 +27,19 @@ SILENT = 3.0  # s without a status: the node counts as gone
 
 
 class Scene:
-    """The newest of everything. `poll` is called from one thread, now and then.
+    """The newest message of everything. `poll` is called from one thread.
 
     Attributes:
-        policy, executor: the newest statuses, None before the first and once they are silent for `SILENT`.
+        policy, executor: the newest statuses, None before the first one and after a silence of `SILENT`.
         pictures: of the cameras, by name.
-        joints: name -> (position in rad or m, its stamp in ns), as it came, of every joint that was ever heard.
-        texts: instructions that were heard since they were taken last.
-        chunks: chunks that were heard since they were taken last, with the time at which they came, ns.
-        budget: s that the newest chunk reaches from its stamp, 0 before the first.
+        joints: name -> (position in rad or m, its stamp in ns), of every joint that was ever received.
+        texts: instructions since they were last taken.
+        chunks: chunks since they were last taken, with their time of arrival, ns.
+        budget: s, duration of the newest chunk from its stamp, 0 before the first.
     """
 
     def __init__(self, node: Any, robot: RobotSpec, views: dict[str, Any] | None = None) -> None:
-        """`views`: camera -> how the policy sees its images, where that is known."""
+        """`views`: camera -> function to the policy's view of its images, if known."""
         self.node, self.robot = node, robot
         self.policy: PolicyStatus | None = None
         self.executor: ExecutorStatus | None = None
@@ -75,7 +75,7 @@ class Scene:
                 self._commanded.append((stream, group.joints, decoder_of(stream, robot)))
 
     def poll(self, now_ns: int) -> None:
-        """Takes what has come, but for images."""
+        """Take what has arrived, except images."""
         for name in self._came:
             for message, _ in self._ears.new(name, newest=True):
                 setattr(self, name, message)
@@ -93,7 +93,7 @@ class Scene:
                 try:
                     self.commands |= dict(zip(joints, decode(message)[stream.name], strict=True))
                 except InputError:
-                    continue  # a foreign one; the controller's affair
+                    continue  # malformed; the controller handles it
         self.texts += [message.data for message, _ in self._ears.new("instruction")]
         for message, _ in self._ears.new("chunk"):
             self._take_chunk(message, now_ns)
@@ -109,7 +109,7 @@ class Scene:
         self.chunks.append((chunk, now_ns))
 
     def look(self, camera: str) -> bool:
-        """Takes the newest image of a camera; whether there was a new one."""
+        """Take the newest image of a camera; True if there was a new one."""
         found = False
         for message, number in self._ears.new(camera, newest=True):
             self.pictures[camera].take(message, number)
@@ -125,7 +125,7 @@ class Scene:
         return {name: (now_ns - stamp) / NS for name, (_, stamp) in self.joints.items()}
 
     def disagreement(self) -> str:
-        """Where policy and executor follow different instructions, in words."""
+        """How the instructions of policy and executor differ, in words; else ""."""
         policy, executor = self.policy, self.executor
         if policy is None or executor is None or not (policy.state and executor.state):
             return ""

@@ -1,6 +1,6 @@
-"""The console's web server: one page, its clients, and which of them is armed. There is no ROS in here.
+"""The console's web server: one page, its clients, and which of them is armed. Contains no ROS.
 
-A browser speaks JSON texts: {"do": "e_stop"}, {"do": "arm"}, ... It hears texts {"kind": ..., "items": [...]} and, as
+A browser sends JSON texts: {"do": "e_stop"}, {"do": "arm"}, ... It receives texts {"kind": ..., "items": [...]} and, as
 binary messages, images.
 """
 
@@ -31,30 +31,31 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.text import plain
 
 MOST_CLIENTS = 16
-MOST_A_SECOND = 40  # messages of one client; what they ask for is still done, then the connection ends
+MOST_A_SECOND = 40  # messages of one client; what they ask for is done, then the connection ends
 LONGEST = 32_768  # bytes of one: an instruction has at most 10 kB
-PATIENCE = 20.0  # s in which a client takes nothing, before its connection ends
-_AT_A_TIME = 4  # things that one client has asked for and that take their time
+PATIENCE = 20.0  # s without progress after which a client's connection ends
+_AT_A_TIME = 4  # unfinished requests of one client
 PAGE = Path(vla_ros.__file__).parent / "data" / "console"
 FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/console.css": ("console.css", "text/css; charset=utf-8"),
     "/console.js": ("console.js", "text/javascript; charset=utf-8"),
     "/plot.js": ("plot.js", "text/javascript; charset=utf-8"),
+    "/replay.js": ("replay.js", "text/javascript; charset=utf-8"),
 }
-_SILENT = logging.getLogger("vla_ros.console")  # a stranger's garbage is no line of ours
+_SILENT = logging.getLogger("vla_ros.console")  # garbage from strangers is not logged
 _SILENT.propagate = False
 _SILENT.addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
 class Listen:
-    """Where the page is offered.
+    """Where the page is served.
 
     Attributes:
         host: 127.0.0.1 for this machine alone; else an address of this machine, or 0.0.0.0.
         port: 0 takes a free one.
-        token: what a client must bring; empty: nothing.
+        token: that a client must send; "": none.
     """
 
     host: str = "127.0.0.1"
@@ -63,10 +64,11 @@ class Listen:
 
 
 class Session:
-    """One open page. What waits to be sent to it is bounded: of each kind the newest `keep`."""
+    """One open page. Its queue is bounded: of each kind the newest `keep` items."""
 
     def __init__(self, connection: ServerConnection, name: str) -> None:
         self.connection, self.name = connection, name
+        self.gone = False  # its connection has ended
         self.hidden = False  # the page is in the background: no images, no samples
         self.view = 0  # of the cameras: 0 as they are, 1 as the policy sees them
         self.doing: set[asyncio.Task] = set()
@@ -79,11 +81,11 @@ class Session:
         self._news.set()
 
     def takes(self, kind: str) -> bool:
-        """Whether it is shown, and has been sent what came of this kind before."""
+        """Whether it is visible, and everything of this kind has been sent."""
         return not self.hidden and kind not in self._waiting
 
     async def write(self) -> None:
-        """Sends what waits, for ever; ends the connection of a client that does not take it."""
+        """Send the queue, for ever; end the connection of a client that does not keep up."""
         with suppress(ConnectionClosed):
             while True:
                 await self._news.wait()
@@ -109,10 +111,10 @@ class Server:
 
     Args:
         listen: where.
-        greet: session -> JSON of what a page needs first, sent as the kind "hello".
-        press: called at once for an e-stop, whoever sends it.
-        do: asked for everything else that an armed session may; its text is the answer. Raises InputError to refuse.
-        say: is told of who comes, goes and arms.
+        greet: session -> JSON that a page needs first, sent as the kind "hello".
+        press: called at once for an e-stop from any session.
+        do: called for all other requests of an armed session; returns the answer. Raises InputError to refuse.
+        say: gets a line when a page opens, closes or arms.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class Server:
         self._under_way: set[asyncio.Task] = set()
 
     async def run(self, ready: Callable[[int], None], stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; `ready` is called with the port. Raises InputError where it cannot listen."""
+        """Serve until `stop` is set; `ready` is called with the port. Raises InputError if it cannot listen."""
         try:
             server = await serve(
                 self._handle, self.listen.host, self.listen.port, process_request=self._admit, compression=None,
@@ -145,13 +147,13 @@ class Server:
             task.cancel()
 
     def tell(self, kind: str, item: str | bytes, keep: int = 1) -> None:
-        """To every page that is shown; states reach the hidden ones too."""
+        """Send to every visible page; states go to the hidden ones too."""
         for session in self.sessions:
             if not session.hidden or kind == "state":
                 session.put(kind, item, keep)
 
     def seeing(self, kind: str, view: int) -> list[Session]:
-        """The pages that would see a new image now: of this camera (`kind`), in this view."""
+        """The pages that would show a new image of this camera (`kind`) in this view now."""
         return [session for session in self.sessions if session.view == view and session.takes(kind)]
 
     # Before a connection becomes one
@@ -160,7 +162,7 @@ class Server:
         host = request.headers.get_all("Host")
         if len(host) != 1 or not self._is_ours(host[0]):
             return _refused(http.HTTPStatus.MISDIRECTED_REQUEST,
-                            "this page has another address: a name that leads here may be somebody's trick")
+                            "this page has another address, and this name may be an attack (DNS rebinding)")
         try:
             url = urlsplit(request.path)
         except ValueError:
@@ -169,16 +171,16 @@ class Server:
             return _answer(*self._files[url.path], host[0])
         if url.path != "/ws":
             return _refused(http.HTTPStatus.NOT_FOUND, "no such page")
-        if request.headers.get_all("Origin") != [f"http://{host[0]}"]:  # browsers always say it
-            return _refused(http.HTTPStatus.FORBIDDEN, "asked from the page of another site")
+        if request.headers.get_all("Origin") != [f"http://{host[0]}"]:  # browsers always send it
+            return _refused(http.HTTPStatus.FORBIDDEN, "requested by a page of another site")
         given = parse_qs(url.query).get("token", [""])[0]
         if self.listen.token and not hmac.compare_digest(given.encode(errors="replace"), self.listen.token.encode()):
-            return _refused(http.HTTPStatus.UNAUTHORIZED, "the token of this address is needed: see the console's log")
+            return _refused(http.HTTPStatus.UNAUTHORIZED, "this address needs its token: see the console's log")
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """Whether a Host header can be of this server. What answers by the name of a foreign site (DNS rebinding) is
-        refused; a number cannot be such a name."""
+        """Whether a Host header can belong to this server. Names of other sites (DNS rebinding) are refused; a numeric
+        address cannot be one."""
         match = re.fullmatch(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?", host, re.ASCII)
         if match is None or int(match[2] or 80) != self.port:
             return False
@@ -213,6 +215,7 @@ class Server:
         finally:
             writer.cancel()
             self.sessions.remove(session)
+            session.gone = True
             if self.armed is session:
                 self.armed = None
             self._say(f"{session.name} left")
@@ -233,10 +236,10 @@ class Server:
                 if session is not self.armed:
                     _reply(session, f"{plain(what, 40)}: this page is not armed, it only watches", False)
                 elif len(session.doing) >= _AT_A_TIME:
-                    _reply(session, f"{plain(what, 40)}: {_AT_A_TIME} things are under way, wait for them", False)
+                    _reply(session, f"{plain(what, 40)}: {_AT_A_TIME} requests are unfinished, wait for them", False)
                 else:
                     task = asyncio.create_task(self._carry_out(session, wish))
-                    for under_way in (session.doing, self._under_way):  # to its end, though the page may leave
+                    for under_way in (session.doing, self._under_way):  # to its end, even if the page closes
                         under_way.add(task)
                         task.add_done_callback(under_way.discard)
             now = time.monotonic()
@@ -246,7 +249,7 @@ class Server:
                 return
 
     def _of_sessions(self, session: Session, what: str, wish: dict[str, Any]) -> bool:
-        """Whether it is about the sessions themselves; it is done then."""
+        """Handle a request about the sessions themselves; False if it is not one."""
         if what == "arm":
             other = self.armed
             if other not in (None, session) and wish.get("take") is not True:
@@ -281,7 +284,7 @@ def _refused(status: http.HTTPStatus, words: str) -> Response:
 
 
 def _answer(kind: str, body: bytes, host: str, status: http.HTTPStatus = http.HTTPStatus.OK) -> Response:
-    """`host` was checked: it is a name and a port, and nothing else."""
+    """`host` was checked: it contains only a name and a port."""
     policy = (f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
               f"connect-src 'self' ws://{host}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
     headers = Headers({

@@ -18,7 +18,7 @@ def finite(value: float, digits: int = 4) -> float | None:
 
 
 def robot_facts(robot: RobotSpec) -> dict[str, Any]:
-    """What does not change; limits are those that hold, the margin taken off."""
+    """Constant facts of the robot; limits are those that apply, less the margin."""
     return {
         "robot": robot.name,
         "joints": [{"name": j.name, "unit": j.unit, "lower": j.lower + robot.margin(j),
@@ -65,9 +65,10 @@ def executor_state(status: ExecutorStatus | None) -> dict[str, Any] | None:
 def latency(
     policy: PolicyStatus | None, executor: ExecutorStatus | None, budget: float, period: float
 ) -> dict[str, Any] | None:
-    """s of each part of the way from the observation's stamp to the first command; None while nothing is inferred.
+    """s of each part of the latency from the observation's stamp to the first command; None without inference.
 
-    `budget`: s that a chunk reaches from its stamp. `period`: s between commands: the first one waits for its tick.
+    `budget`: s, duration of a chunk from its stamp. `period`: s between commands, since the first one waits for its
+    tick.
     """
     if policy is None or executor is None or policy.state != PolicyStatus.RUNNING:
         return None

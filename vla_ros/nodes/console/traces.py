@@ -15,27 +15,27 @@ from vla_ros.messages.stamps import NS
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 
-SPAN = 10.0  # s that a page which is opened now sees at once
-MOST_ROWS = 100  # of a chunk that are drawn; of a longer one every k-th
+SPAN = 10.0  # s of history that a new page gets
+MOST_ROWS = 100  # rows of a chunk that are drawn; of a longer one every k-th
 BLENDED = ("mode", "ensemble_m", "crossfade", "rtc_crossfade", "interpolation", "max_chunk_age")
 _LONGEST_CHUNK = 1e6  # s
-_PENDING = 20  # chunks that wait for the executor's word
+_PENDING = 20  # chunks whose acceptance is not known yet
 
 
 def rounded(values: Iterable[float]) -> list[float | None]:
-    """For JSON, which has no NaN: 0.1 mrad are less than a pixel."""
+    """Rounded to 0.1 mrad (less than a pixel) for JSON, which has no NaN."""
     return [round(value, 4) if math.isfinite(value) else None for value in values]
 
 
 class Traces:
-    """Fed with messages and time; gives samples and chunks as values for JSON.
+    """Takes messages and time, and makes samples and chunks for JSON.
 
-    The blend is that of the executor's own classes with its parameters, made of the chunks that it has accepted: what
-    it follows before the limits, computed once more.
+    The blend is recomputed from the accepted chunks with the executor's own classes and parameters: what it follows,
+    before the limits.
 
     Attributes:
         samples, chunks: of the last `SPAN` s, for a page that is opened.
-        fates: (chunk's id, "accepted" or "refused") since they were taken last.
+        fates: (chunk's id, "accepted" or "refused") since they were last taken.
     """
 
     def __init__(self, robot: RobotSpec) -> None:
@@ -44,14 +44,14 @@ class Traces:
         self.chunks: deque[dict[str, Any]] = deque(maxlen=200)
         self.fates: list[tuple[str, str]] = []
         self._pending: dict[tuple[int, int], tuple[ActionChunk, dict[str, Any]]] = {}
-        self._counts = (0, 0)  # accepted and refused, as the executor said last
+        self._counts = (0, 0)  # accepted and refused, by the executor's last status
         self._measured = dict.fromkeys(self._names, math.nan)
         self._command = dict(self._measured)
         self._parameters: dict[str, Any] | None = None
         self.take_parameters({})
 
     def take_parameters(self, values: Mapping[str, Any]) -> None:
-        """Parameters of the executor that decide the blend; its defaults where they are not known."""
+        """Parameters of the executor that define the blend; defaults if they are not known."""
         if values == self._parameters:
             return
         own, self._parameters = ExecutorParameters(), dict(values)
@@ -67,7 +67,7 @@ class Traces:
         self._command |= {n: p for n, p in zip(names, positions, strict=False) if n in self._command}
 
     def take_chunk(self, chunk: ActionChunk, now_ns: int) -> dict[str, Any] | None:
-        """The chunk as the page gets it; None where it is of joints that the robot does not have, or endless."""
+        """The chunk for the page; None if it has joints that the robot does not have, or no end."""
         if not chunk.duration < _LONGEST_CHUNK:
             return None
         try:
@@ -87,7 +87,7 @@ class Traces:
         return drawn
 
     def take_status(self, status: ExecutorStatus) -> None:
-        """Which chunks it has accepted since the last status, as far as its counts tell."""
+        """Find the chunks that were accepted since the last status, from its counts."""
         accepted, refused = (new - old for new, old in zip(self._now(status), self._counts, strict=True))
         self._counts = self._now(status)
         done = [key for key in self._pending
@@ -112,7 +112,7 @@ class Traces:
         return status.accepted_chunks, status.refused_chunks
 
     def sample(self, now_ns: int) -> dict[str, Any]:
-        """Everything at this instant; kept for `SPAN` s."""
+        """Sample everything now; kept for `SPAN` s."""
         self._timeline.prune(now_ns)
         predictions = self._timeline.predictions(now_ns)
         blend = [] if predictions is None else self._blender.target(now_ns, predictions)[0]

@@ -1,4 +1,4 @@
-"""What each state of the executor means, and the recovery, as in docs/safety.md."""
+"""Meaning and recovery of each state of the executor, as in docs/safety.md."""
 
 from vla_ros.msg import ExecutorStatus as E
 from vla_ros.msg import PolicyStatus as P
@@ -7,17 +7,18 @@ from vla_ros.msg import PolicyStatus as P
 EXECUTOR = {
     (E.UNCONFIGURED, 0): ("not configured", "configure"),
     (E.INACTIVE, 0): ("not activated", "activate"),
-    (E.APPROACHING, 0): ("the first chunk after a hold or a stop: moves to it within the limits", "reaches it"),
-    (E.EXECUTING, 0): ("follows chunks", ""),
-    (E.HOLDING, E.CAUSE_NO_CHUNK): ("no chunk yet, or the last one is used up", "the next accepted chunk"),
+    (E.APPROACHING, 0): ("the first chunk after a hold or a stop: the robot moves to it within the "
+                         "limits", "it reaches the chunk"),
+    (E.EXECUTING, 0): ("the robot follows chunks", ""),
+    (E.HOLDING, E.CAUSE_NO_CHUNK): ("no chunk yet, or the last one is over", "the next accepted chunk"),
     (E.HOLDING, E.CAUSE_NO_INSTRUCTION): ("empty instruction", "an instruction and a chunk for it"),
     (E.HOLDING, E.CAUSE_TAKEOVER_PAUSED): (
-        "taken over, by a source that is not followed: after a stop, its own silence or an empty instruction",
+        "taken over, by a source that is not followed: after a stop, its own silence or jump, or an empty instruction",
         "taken over again, or given back and a chunk of what is seen afterwards",
     ),
     (E.TAKEN_OVER, 0): (
         "a person's source commands in place of the policy, within the limits",
-        "given back, then a chunk of what is seen afterwards",
+        "control is given back, then a chunk observed afterwards",
     ),
     (E.STOPPED, E.CAUSE_STALE_JOINT_STATES): (
         "a joint without a believable position for joint_state_timeout", "all joints fresh, then a chunk"
@@ -27,25 +28,25 @@ EXECUTOR = {
         "0.5 s below half the limit, then a chunk; or deactivate and activate, which starts as an activation does",
     ),
     (E.STOPPED, E.CAUSE_POLICY_GONE): (
-        "the policy's status did not come for 3 s, or nobody publishes it any more",
-        "it comes again, or a chunk observed after the stop",
+        "the policy's status did not arrive for 3 s, or nobody publishes it any more",
+        "the status arrives again, or a chunk observed after the stop",
     ),
     (E.STOPPED, E.CAUSE_OVERRUN): (
         "the control loop stalled longer than overrun_limit",
-        "0.5 s without a stall, then a chunk; goes on from rest where it stood",
+        "0.5 s without a stall, then a chunk; it continues from rest where it stood",
     ),
     (E.STOPPED, E.CAUSE_CLOCK_JUMP): (
         "ROS time was set by a control period or more", "at rest, 0.5 s, fresh joint states, then a chunk"
     ),
     (E.STOPPED, E.CAUSE_REVERSALS): (
-        "a joint's commanded motion turns round more often than reversal_limit",
-        "another instruction (an empty one too, the same again not) and 0.5 s at rest, then a chunk; or deactivate and "
-        "activate",
+        "a joint's commanded motion reverses more often than reversal_limit",
+        "another instruction (an empty one also counts, the same one does not) and 0.5 s at rest, then a chunk; or "
+        "deactivate and activate",
     ),
     (E.STOPPED, E.CAUSE_RIVAL): (
         "another publisher on a command topic",
-        "brakes, falls silent; when the other is gone it starts as an activation does, and not where one would be "
-        "refused, then a chunk",
+        "the executor brakes and stops publishing; when the other publisher is gone it starts again as an activation "
+        "does (if an activation would be refused, it does not), then a chunk",
     ),
     (E.STOPPED, E.CAUSE_UNCONFIRMED): (
         "one of these, or a policy that waits, for more than 2 s; it is over, and somebody may be near the robot",
@@ -66,7 +67,7 @@ POLICY = {
 
 
 def executor_words(state: int, cause: int) -> tuple[str, str]:
-    """What the state is and how it ends; ("", "") for one that a newer executor has."""
+    """Meaning and recovery of a state; ("", "") for an unknown one, of a newer executor."""
     return EXECUTOR.get((state, cause)) or EXECUTOR.get((state, 0), ("", ""))
 
 

@@ -26,25 +26,25 @@ from vla_ros.nodes.taking import take as take_next
 FREE, CLAIMING, COMMANDING = "free", "claiming", "commanding"
 _FORM = re.compile(rf"([0-9a-f]{{32}}) ({FREE}|{CLAIMING}|{COMMANDING}) ([\w/]{{1,512}})", re.ASCII)
 _LONGEST = 1024  # bytes of a claim
-_MOST = 1000  # executors on one topic; claims of more are not remembered, and count as not heard
-_PATIENCE = 2.0  # s for what takes milliseconds when all is well
-_LEAST_WAIT = 0.3  # s for endpoints to be matched between processes that know of each other
+_MOST = 1000  # executors on one topic; claims of more are not stored, and count as missing
+_PATIENCE = 2.0  # s, for what normally takes milliseconds
+_LEAST_WAIT = 0.3  # s for matching endpoints of processes that have discovered each other
 
 
 class Claim:
-    """The right to command the given topics, held from `take` to `release`.
+    """The right to command the given topics, from `take` to `release`.
 
-    On one machine a name of the operating system's, which one process can have at a time and which dies with it,
-    decides at once. Between machines executors tell each other on `TOPIC/claim`, which a late listener hears too: each
-    says what it is about to do, waits until every other one has acknowledged that, and only then reads what the others
-    have said. Of two that claim at the same time one at least therefore hears of the other, whatever the network does
-    in between. One that hears of a commanding or an older executor steps back; the oldest goes on when all have.
+    On one machine a name of the operating system, which one process can own at a time and which is freed when it ends,
+    decides at once. Between machines executors publish on `TOPIC/claim` (late subscribers get it too): each announces
+    its claim, waits until all others have acknowledged it, and only then reads the claims of the others. So of two that
+    claim at the same time, at least one learns of the other, whatever the network does in between. An executor that
+    learns of a commanding or older one withdraws; the oldest continues when all others have.
 
-    What this takes for granted is that two executors have discovered each other; `settle` gives them the time.
+    This assumes that two executors have discovered each other; `settle` gives them the time.
     """
 
     def __init__(self, node: Node, topics: Sequence[str], wait: float, born: float) -> None:
-        """`topics`: resolved names. `wait`: s from `born` (time.monotonic) that discovery is given."""
+        """`topics`: resolved names. `wait`: s from `born` (time.monotonic) for discovery."""
         self._node, self._topics = node, sorted(set(topics))
         self._end_of_wait = max(born + wait, time.monotonic() + min(wait, _LEAST_WAIT))
         self._token = f"{time.time_ns():016x}{os.urandom(8).hex()}"  # the older one is the smaller one
@@ -59,20 +59,20 @@ class Claim:
         self._say(FREE)
 
     def settle(self) -> None:
-        """Waits until executors of other machines that were there before have been discovered."""
+        """Wait until executors of other machines that were running before have been discovered."""
         if not this_machine_only():
             time.sleep(max(0.0, self._end_of_wait - time.monotonic()))
 
     def take(self) -> None:
-        """From now on the topics are ours alone. Raises InputError that names who has one of them."""
+        """Claim the topics. Raises InputError that names the owner of one of them."""
         try:
             self._read()
             self._refuse(COMMANDING)
             for topic in self._topics:
                 self._names.append(self._machine_wide(topic))
             self._say(CLAIMING)
-            self._wait(self._acknowledged, lambda: "a listener to the claim did not acknowledge it (does it hang?)")
-            self._wait(lambda: not self._silent(), lambda: f"{self._silent()} said nothing about who commands")
+            self._wait(self._acknowledged, lambda: "a subscriber of the claim did not acknowledge it (does it hang?)")
+            self._wait(lambda: not self._silent(), lambda: f"{self._silent()} has not published its claim")
             self._refuse(COMMANDING, CLAIMING, older=True)
             self._wait(
                 lambda: not self._others(COMMANDING, CLAIMING),
@@ -84,16 +84,16 @@ class Claim:
             raise
 
     def release(self) -> None:
-        """The topics are anybody's."""
+        """Release the topics."""
         self._say(FREE)
         for name in self._names:
             name.close()
         self._names = []
 
     def _machine_wide(self, topic: str) -> socket.socket:
-        """A socket whose name one process of this machine can have. Raises InputError that says who has it.
+        """A socket whose name only one process of this machine can have. Raises InputError that names its owner.
 
-        The name lies in no file: nothing is left of a process that was killed, and nobody needs a permission.
+        The name is not a file: a process that was killed leaves nothing behind, and no permission is needed.
         """
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         if sys.platform != "linux":
@@ -103,14 +103,14 @@ class Claim:
             made.bind(f"\0vla_ros {name}")
             made.listen()
         except OSError:
-            made.close()  # its owner may say itself who it is
+            made.close()  # its owner may have published its name
             self._wait(lambda: False, lambda: f"also commanded by {_owner(name)} on {topic}")
         return made
 
-    # What is said and heard
+    # Messages
 
     def _acknowledged(self) -> bool:
-        # Asked again and again instead of waited for, because rclpy waits with the interpreter's lock held.
+        # Polled, because rclpy would wait with the interpreter's lock held.
         return all(writer.wait_for_all_acked(Duration()) for writer in self._writers)
 
     def _say(self, state: str) -> None:
@@ -130,19 +130,19 @@ class Claim:
         return take
 
     def _read(self) -> None:
-        """Takes what has arrived; the node's thread, which calls us, cannot spin meanwhile."""
+        """Take what has arrived; the calling thread is the node's, which cannot spin meanwhile."""
         for reader, take in self._readers:
             with reader.handle:
                 while (taken := take_next(reader.handle, _LONGEST)) is not None:
                     take(taken[0])
 
     def _present(self, topic: str) -> Counter[str]:
-        """How many executors of each name are known to the middleware, besides this one."""
+        """Number of discovered executors by name, without this one."""
         infos = self._node.get_publishers_info_by_topic(f"{topic}/claim")
         return Counter(node_name(info) for info in infos) - Counter([self._node.get_fully_qualified_name()])
 
     def _silent(self) -> str:
-        """Executors that are known to the middleware and were not heard yet, in words."""
+        """Executors that were discovered but whose claim has not arrived, in words."""
         words = []
         for topic in self._topics:
             heard = Counter(name for _, name in self._heard[topic].values())
@@ -150,7 +150,7 @@ class Claim:
         return ", ".join(words)
 
     def _others(self, *states: str, older: bool = False) -> list[str]:
-        """Executors in one of these states, in words; `older`: of those that only claim, the older ones."""
+        """Executors in one of these states, in words; `older`: of those that are only claiming, just the older ones."""
         words = []
         for topic in self._topics:
             present = self._present(topic)
@@ -177,7 +177,7 @@ class Claim:
 
 
 def _owner(name: str) -> str:
-    """Who has a machine-wide name, where its node is not discovered."""
+    """The owner of a machine-wide name whose node is not discovered."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asked:
         asked.setblocking(False)
         if asked.connect_ex(f"\0vla_ros {name}") != 0:

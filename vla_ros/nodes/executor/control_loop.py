@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 
 # The interpreter's lock: a thread that waits for it gets it after this time, s.
-_WAITING = 0.0001  # while the loop sleeps; with Python's own 5 ms the node's thread could make a tick late by as much
-_TICKING = 0.005  # while it ticks, so that the node's thread does not take the lock away in the middle
-# So much before a deadline the loop is back to take the lock, and waits the rest with it, ns. Where the node's thread
-# holds it, inside the middleware for instance, this hides most of the wait; it costs at most this share of a processor.
+# while the loop sleeps; with Python's default of 5 ms the node's thread could delay a tick by as much
+_WAITING = 0.0001
+_TICKING = 0.005  # during a tick, so that the node's thread does not take the lock in the middle of it
+# The loop takes the lock this long before a deadline and waits the rest with it, ns. If the node's thread holds the
+# lock, for instance in the middleware, this hides most of the wait; it costs at most this share of a processor.
 _EARLY = 250_000
 _LARGEST_SHARE = 0.25  # of a period
 _LOCK_NOW_AND_LATER = 3  # MCL_CURRENT | MCL_FUTURE
@@ -21,13 +22,13 @@ _LOCK_NOW_AND_LATER = 3  # MCL_CURRENT | MCL_FUTURE
 class ControlLoop:
     """Calls `step(grid_ns, lateness)` once per period, from a thread of its own.
 
-    The grid of deadlines is absolute: a late tick does not move the next one, and deadlines that have passed
-    altogether are left out instead of being caught up in a burst. `grid_ns` is the deadline that the tick stands
-    for (time.monotonic_ns), `lateness` how late the loop came to the deadline it was waiting for, s.
+    The grid of deadlines is absolute: a late tick does not move the next one, and missed deadlines are skipped instead
+    of being made up for in a burst. `grid_ns` is the deadline of the tick (time.monotonic_ns), `lateness` is how late
+    the loop was for the deadline that it waited for, s.
     """
 
     def __init__(self, period_ns: int, step: Callable[[int, float], None], failed: Callable[[Exception], None]) -> None:
-        """`failed` is called from the thread when `step` raises; the loop is over then."""
+        """`failed` is called from the thread when `step` raises, which ends the loop."""
         self.period_ns = period_ns
         self._step, self._failed = step, failed
         self._end = threading.Event()
@@ -39,13 +40,13 @@ class ControlLoop:
     def start(self, priority: int = 0) -> str:
         """Begin. `priority` > 0 asks for SCHED_FIFO and locked memory; returns what was not granted, in words.
 
-        All other threads of the process get one less than the loop: the node's thread may hold the interpreter's lock
-        when the loop needs it, and the middleware's threads locks that the node's thread needs, so none of them must
-        wait for a processor behind ordinary processes.
+        All other threads of the process get one priority less: the node's thread may hold the interpreter's lock when
+        the loop needs it, and the middleware's threads may hold locks that the node's thread needs, so none of them
+        may wait for a processor behind ordinary processes.
         """
         sys.setswitchinterval(_WAITING)
         gc.collect()
-        gc.freeze()  # what is there now stays: later collections, which stop every thread, have little to look at
+        gc.freeze()  # existing objects are exempted, so that later collections, which stop every thread, are short
         self._priority = priority
         self._thread.start()
         self._ready.wait()
@@ -85,7 +86,7 @@ class ControlLoop:
                 grid = deadline + late // self.period_ns * self.period_ns
                 self._step(grid, late * 1e-9)
                 deadline = grid + self.period_ns
-        except Exception as error:  # a thread dies silently: the node must hear of it
+        except Exception as error:  # the end of a thread is not noticed otherwise
             self._failed(error)
 
 

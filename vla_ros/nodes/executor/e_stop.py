@@ -21,14 +21,15 @@ from vla_ros.nodes.qos import profile
 from vla_ros.nodes.taking import Unserved, Withheld, take
 
 _TRUE = ContentFilterOptions("data = TRUE", [])  # the middleware drops every `false`, however many there are
-_DEPTH = 10_000  # messages: what arrives while the whole process stands still is read afterwards
-_AT_ONCE = 1000  # messages of one subscription before the others have their turn
-_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)  # what this one cannot hear, another does
+_DEPTH = 10_000  # messages, which are read after a pause of the whole process
+_AT_ONCE = 1000  # messages of one subscription before the others are served
+# another subscription receives what this one cannot
+_NO_EVENTS = SubscriptionEventCallbacks(use_default_callbacks=False)
 _LARGEST = 64  # bytes of a serialized Bool, and more
-_VALUE = 4  # where in a serialized Bool its value is, behind the header
-_LOOKS = 10  # for the heartbeat, in the time that it may be silent
-_LOOK = 1.0  # s between looks for a publisher that keeps its last message, where none came
-_PATIENCE = 0.1  # s in which it is noticed that one came
+_VALUE = 4  # offset of the value in a serialized Bool, after the header
+_LOOKS = 10  # checks of the heartbeat within its limit
+_LOOK = 1.0  # s between checks for a transient-local publisher, if no publisher was added
+_PATIENCE = 0.1  # s within which a new publisher is noticed
 _DELIVERY = 0.3  # s for such a message to arrive; on one machine it takes a few milliseconds
 
 
@@ -37,13 +38,13 @@ class EStop:
 
     Its thread waits on a wait set of its own (an executor of rclpy would serve the node's other entities too) and needs
     no lock to latch: whatever the node's thread does, a `true` that is delivered latches. A publisher may be reliable
-    or best effort, volatile or transient local; no single subscription hears all of them, so there are two, and a third
-    from the moment on that a transient-local publisher is there, to hear what that said before: every other publisher
-    would be warned that it is incompatible with this one.
+    or best effort, volatile or transient local. No single subscription matches all of them, so there are two, and a
+    third one as soon as a transient-local publisher exists, to get its earlier message (not before, because every other
+    publisher would warn that it is incompatible).
 
     Attributes:
-        latched: what triggered the e-stop, in words; empty while it is not latched.
-        heartbeat: s that the topic may be silent; 0 does not watch.
+        latched: what triggered the e-stop, in words; "" while it is not latched.
+        heartbeat: s, longest silence of the topic; 0: not checked.
     """
 
     def __init__(
@@ -57,9 +58,9 @@ class EStop:
         """Callbacks run in the thread.
 
         Args:
-            on_latch: `latched` was empty and is not any more.
-            on_reset: everybody else is to forget the e-stop; `latched` is empty, its argument is what it was.
-            on_failure: the thread is over although the node is not; nothing may move any more.
+            on_latch: the e-stop was latched.
+            on_reset: the e-stop was reset; the argument is what had triggered it.
+            on_failure: the thread ended although the node did not; nothing may move any more.
         """
         self.latched, self.heartbeat = "", 0.0
         self._node, self._on_latch, self._on_reset, self._on_failure = node, on_latch, on_reset, on_failure
@@ -69,12 +70,13 @@ class EStop:
         self._end = False
         check_for_type_support(Bool)
         self._group = group = Unserved()
-        self._pulse: Any = None  # a subscription of everything, which is looked at now and then
+        self._pulse: Any = None  # a subscription of all messages, which is polled
         self._subscriptions = [self._subscribe(reliable=True), self._subscribe(reliable=False)]
-        self._late_since: float | None = None  # s, steady; since when there is the third
-        self._look_at, self._publishers = 0.0, 0  # s, steady, when to look for the third's publisher; among how many
+        self._late_since: float | None = None  # s, steady; when the third was made
+        # s, steady; next check for a transient-local publisher, and the number of publishers at the last
+        self._look_at, self._publishers = 0.0, 0
         self._services = [
-            # The reset comes first: of a reset and a `true` that wait together, the `true` has the last word.
+            # The reset comes first: if a reset and a `true` wait together, the `true` takes precedence.
             node.create_service(Trigger, "~/reset_e_stop", self._serve_reset, callback_group=group),
             node.create_service(SetBool, "~/e_stop", self._serve_e_stop, callback_group=group),
         ]
@@ -83,17 +85,17 @@ class EStop:
         self._thread = threading.Thread(target=self._run, name="e_stop", daemon=True)
 
     def _subscribe(self, reliable: bool, latched: bool = False) -> Any:
-        """Of the middleware's own kind: the thread makes one whenever it has to, which rclpy's node does not expect."""
+        """A subscription of the middleware, not of rclpy's node, because the thread may make one at any time."""
         qos = profile(_DEPTH, reliable, latched).get_c_qos_profile()
         with self._node.handle:
             return rclpy_implementation.Subscription(self._node.handle, Bool, "e_stop", qos, _TRUE)
 
     def start(self) -> None:
-        """Hear from now on; callbacks may come before this returns."""
+        """Start listening; callbacks may run before this returns."""
         self._thread.start()
 
     def settle(self) -> None:
-        """Waits until what a publisher that is known to the middleware has said before has been heard."""
+        """Wait for the earlier messages of publishers that are already discovered."""
         self._look_at = 0.0
         self._trigger()
         while not self._look_at and self._thread.is_alive():
@@ -102,15 +104,15 @@ class EStop:
             time.sleep(max(0.0, self._late_since + _DELIVERY - time.monotonic()))
 
     def latch(self, words: str) -> None:
-        """Latch; the first words stay."""
+        """Latch; the first message is kept."""
         if not self.latched:
             self.latched = words
             self._on_latch()
 
     def watch(self, heartbeat: float) -> None:
-        """From now on the topic must not be silent for longer than `heartbeat` s; 0 does not watch.
+        """From now on the topic must not be silent for longer than `heartbeat` s; 0: not checked.
 
-        The subscription that this makes is the caller's to destroy, after `watch(0.0)`.
+        The caller has to destroy the subscription that this makes, after `watch(0.0)`.
         """
         self.heartbeat = heartbeat
         self._pulse = heartbeat and self._node.create_subscription(
@@ -126,9 +128,9 @@ class EStop:
 
     @property
     def missing(self) -> str:
-        """What is wrong with the heartbeat, in words; empty where nothing is."""
+        """What is wrong with the heartbeat, in words; "" if nothing is."""
         if self.heartbeat and self._heard is None:
-            return f"nothing was heard on {self._topic} yet, expected a message every {self.heartbeat:g} s"
+            return f"nothing has arrived on {self._topic} yet, expected a message every {self.heartbeat:g} s"
         return self._silence()
 
     def _silence(self) -> str:
@@ -140,7 +142,7 @@ class EStop:
         return f"{self._topic} has been silent for {silent:.2f} s, expected a message every {self.heartbeat:g} s"
 
     def close(self) -> None:
-        """The thread ends; before the node's entities are destroyed."""
+        """End the thread, before the node's entities are destroyed."""
         self._end = True
         self._trigger()
         if threading.current_thread() is not self._thread:
@@ -177,7 +179,8 @@ class EStop:
                     silence = self._silence()
                     if silence:
                         self.latch(silence)
-        except Exception as error:  # a thread dies silently, and a robot without its e-stop must not move
+        # the end of a thread is not noticed otherwise, and a robot without its e-stop must not move
+        except Exception as error:
             if not self._end and self._node.context.ok():
                 self._on_failure(error)
 
@@ -186,7 +189,7 @@ class EStop:
         return round(min(_PATIENCE, self.heartbeat / _LOOKS or _PATIENCE) * NS)
 
     def _look_for_latched(self) -> None:
-        """A look takes some 0.3 ms, so: when somebody has come or gone, and now and then."""
+        """A check takes some 0.3 ms, so it is made when the number of publishers changes, and at intervals."""
         publishers = self._subscriptions[0].get_publisher_count()
         if time.monotonic() < self._look_at and publishers == self._publishers:
             return
@@ -206,8 +209,8 @@ class EStop:
             data, identity = taken
             self._heard = time.monotonic()
             if isinstance(data, Withheld) or not any(data[_VALUE : _VALUE + 1]):
-                continue  # no Bool, or a middleware that does not filter
-            if identity not in self._known:  # else a reset may have come between its arrivals
+                continue  # not a Bool, or a middleware without content filters
+            if identity not in self._known:  # otherwise a reset may have come between its arrivals
                 self._known.append(identity)
                 self.latch(f"topic {self._topic}")
 
@@ -219,7 +222,7 @@ class EStop:
                     if take(pulse.handle, _LARGEST) is not None:
                         self._heard = time.monotonic()
             except InvalidHandle:
-                pass  # destroyed meanwhile: nobody watches any more
+                pass  # destroyed meanwhile: not checked any more
 
     def _serve(self, service: Any) -> None:
         request, header = service.handle.service_take_request(service.srv_type.Request)
@@ -231,7 +234,7 @@ class EStop:
             self.latch("service e_stop")
             response.success, response.message = True, "latched"
         else:
-            response.message = "a latched e-stop is reset by the service reset_e_stop alone"
+            response.message = "only the service reset_e_stop resets a latched e-stop"
         return response
 
     def _serve_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

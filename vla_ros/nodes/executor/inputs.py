@@ -33,15 +33,15 @@ from vla_ros.nodes.taking import Withheld
 from vla_ros.nodes.taking import take as take_next
 
 _POLICY_STATUS = "policy_node/status"
-_KEPT = 10  # joint states that wait to be taken
-_LOOK_PERIOD = 0.1  # s between looks whether the policy is there
+_KEPT = 10  # joint states in the queue
+_LOOK_PERIOD = 0.1  # s between checks of the policy's publisher
 
 
 class Inputs:
-    """The node's subscriptions; what they bring is handed to the executor with the lock held.
+    """The node's subscriptions; messages are passed to the executor with the lock held.
 
     Attributes:
-        instructions: how many were taken.
+        instructions: number of instructions that were accepted.
     """
 
     def __init__(
@@ -57,9 +57,11 @@ class Inputs:
         simulated: bool,
         posed: PosedTool | None = None,
     ) -> None:
-        """`lock`: of the executor. `now_ns`: ROS time. `told` is called after what the status must show at once.
+        """`lock`: of the executor. `now_ns`: ROS time. `told` is called after messages that the status must show at
+        once.
 
-        `simulated`: ROS time is /clock's. `posed`: makes the tool's pose of joint states, where that is commanded.
+        `simulated`: ROS time comes from /clock. `posed`: computes the tool's pose from joint states, if the tool is
+        commanded.
         """
         self._posed = posed
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
@@ -84,7 +86,7 @@ class Inputs:
         node.create_steady_timer(_LOOK_PERIOD, lambda: watch.look(node.count_publishers(status) > 0))
 
     def catch_up(self) -> None:
-        """Takes the joint states that arrived while the node's thread, which calls this, did something else."""
+        """Take the joint states that arrived while the node's thread, which calls this, was busy."""
         for subscription in self._joint_states:
             with subscription.handle:
                 for _ in range(_KEPT):
@@ -94,7 +96,7 @@ class Inputs:
     def _on_state(self, stream: Stream, message: JointState | Odometry) -> None:
         stamp, (names, values) = stamp_ns(message), measured(stream, message)
         with self._lock:
-            now_ns = self._now_ns() or stamp  # before the first clock message there is nothing to compare with
+            now_ns = self._now_ns() or stamp  # before the first clock message there is no time to compare with
             if isinstance(stream, BaseState):
                 self._executor.odometry(stamp, base_pose(message), message.child_frame_id, now_ns)
             if self._posed is not None:
@@ -120,7 +122,7 @@ class Inputs:
 
     @property
     def disagreement(self) -> str:
-        """In words, where the policy follows another instruction. To be asked now and then."""
+        """How the policy's instruction differs, in words; else "". Called at intervals."""
         executor, policy = self._executor, self._policy
         if policy is None or policy.state == PolicyStatus.UNCONFIGURED:
             policy = PolicyStatus(instruction_id=executor.instruction_id)
@@ -128,7 +130,7 @@ class Inputs:
         return self._agreement.problem(policy.instruction, executor.instruction, alike, time.monotonic())
 
     def _refuse(self, reason: Reason, words: str, seen: Seen | None = None) -> None:
-        """A message of any topic that is too large, cannot be decoded, or contradicts itself."""
+        """Refuse a message of any topic that is too large, cannot be decoded, or is inconsistent."""
         with self._lock:
             self._executor.refuse_chunk(reason, words, seen)
             self._told()
@@ -157,7 +159,7 @@ class Inputs:
 
     @property
     def policy_active(self) -> bool:
-        """As the policy itself has said."""
+        """By the policy's own status."""
         resting = (PolicyStatus.UNCONFIGURED, PolicyStatus.INACTIVE)
         return self._policy is not None and self._policy.state not in resting
 

@@ -18,7 +18,7 @@ def _span(default: float, low: float, high: float, unit: str, description: str) 
 
 @dataclass(frozen=True)
 class ExecutorParameters(NodeParameters):
-    """Those of the same names as fields of `Settings` and `AdmissionRules` take their defaults from there."""
+    """Parameters with the names of fields of `Settings` and `AdmissionRules` have the same defaults."""
 
     mode: str = parameter(_S.mode, "how overlapping chunks are combined to one command", choices=MODES)
     ensemble_m: float = _span(
@@ -65,7 +65,7 @@ class ExecutorParameters(NodeParameters):
     )
     reversal_limit: float = _span(
         _S.reversal_limit, 0.0, 1000.0, "1/s",
-        "warn if a joint's commanded motion turns round more often than this within monitor_window; 0 = off",
+        "warn if a joint's commanded motion reverses more often than this within monitor_window; 0 = off",
     )
     on_reversals: str = parameter(
         _S.on_reversals, "above reversal_limit: only warn, or stop the robot (hold)", choices=("warn", "hold")
@@ -127,7 +127,7 @@ class ExecutorParameters(NodeParameters):
     )
 
     def settings(self) -> Settings:
-        others = {"following_limit": 0.0} if self.dry_run else {}  # nobody is to follow
+        others = {"following_limit": 0.0} if self.dry_run else {}  # no node is to follow
         return self._picked(Settings, admission=self._picked(AdmissionRules), **others)
 
     def _picked(self, kind: type, **others: Any) -> Any:

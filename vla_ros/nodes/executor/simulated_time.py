@@ -15,8 +15,8 @@ from vla_ros.nodes.qos import sensor_qos
 class SimulatedTime:
     """Follows /clock and calls `tick(now_ns, steady_ns)` from its subscription's callback.
 
-    The ticks are those of `SimulatedPeriods`: a clock that keeps to the control rate's grid gets one for each message,
-    with exactly its time; another one those of the periods that are over.
+    The ticks are those of `SimulatedPeriods`: a clock on the grid of the control rate gets one tick for each message,
+    with exactly its time; any other clock gets those of the periods that have ended.
 
     Attributes:
         now_ns: the newest simulated time, 0 before the first message.
@@ -31,7 +31,7 @@ class SimulatedTime:
         tick: Callable[[int, int], None],
         repeated: Callable[[], None],
     ) -> None:
-        """`rate`: ticks per simulated second, Hz. `repeated` is called when /clock says the same time again."""
+        """`rate`: ticks per simulated second, Hz. `repeated` is called when /clock repeats its time."""
         self.now_ns = 0
         self._node, self._tick, self._repeated = node, tick, repeated
         self._periods = SimulatedPeriods(rate, jump_limit)
@@ -39,7 +39,7 @@ class SimulatedTime:
         self._subscription = self._subscribe(reliable=True)
 
     def _subscribe(self, reliable: bool) -> Any:
-        # No clock message should be lost, but a simulator may offer best effort only: then that is what we ask for.
+        # No clock message should be lost, but if the simulator offers only best effort, subscribe with that.
         events = SubscriptionEventCallbacks(incompatible_qos=self._on_best_effort_only) if reliable else None
         qos = sensor_qos(reliable, depth=100)
         return self._node.create_subscription(Clock, "/clock", self._on_clock, qos, event_callbacks=events)
@@ -49,7 +49,7 @@ class SimulatedTime:
         self._subscription = self._subscribe(reliable=False)
 
     def start(self) -> None:
-        """Tick from now on; for the newest time at once, which the simulator may be waiting for."""
+        """Tick from now on, and at once for the newest time, for which the simulator may be waiting."""
         self._running = True
         if self.now_ns:
             self._tick(*self._periods.start(self.now_ns))

@@ -10,12 +10,12 @@ from vla_ros.control.status import Status
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import ExecutorStatus
 
-_LONGEST_INSTRUCTION = 1000  # characters of it that a status repeats ten times a second
+_LONGEST_INSTRUCTION = 1000  # characters of a text that a status repeats ten times a second
 _UNLIKE = ("stamp_ns", "seen", "instruction", "refused")  # fields that the message has in another form
 
 
 def fill_status(message: ExecutorStatus, status: Status) -> ExecutorStatus:
-    """Writes every field but `dry_run`; gives the same message back."""
+    """Write every field except `dry_run`; returns the same message."""
     for item in fields(status):
         if item.name not in _UNLIKE:
             setattr(message, item.name, _plain(getattr(status, item.name)))

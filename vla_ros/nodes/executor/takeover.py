@@ -1,4 +1,4 @@
-"""How a takeover comes in: the source's joint positions, and the service that takes over and gives back."""
+"""Inputs of a takeover: the source's joint positions, and the service that takes over and gives back."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from vla_ros.nodes.bounded import subscribe_state
 from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.qos import sensor_qos
 
-_KEPT = 10  # messages that wait to be taken
+_KEPT = 10  # messages in the queue
 
 
 class TakeoverInput:
@@ -33,9 +33,10 @@ class TakeoverInput:
         now_ns: Callable[[], int],
         told: Callable[[], None],
     ) -> None:
-        """`lock`: of the executor. `now_ns`: ROS time. `told` is called after what the status must show at once.
+        """`lock`: of the executor. `now_ns`: ROS time. `told` is called after changes that the status must show at
+        once.
 
-        Raises InputError for a topic that says where the robot itself is, or is commanded.
+        Raises InputError for a topic of the robot's own joint states or commands.
         """
         self._node, self._executor, self._lock, self._now_ns, self._told = node, executor, lock, now_ns, told
         self._topic = node.resolve_topic_name(parameters.takeover_topic)

@@ -16,7 +16,7 @@ _PATIENCE = 3.0  # s for a publisher to be discovered and heard
 
 
 def urdf_source(node: Node, parameters: ExecutorParameters) -> str:
-    """A path or the text itself; empty where no URDF is asked for. Raises InputError."""
+    """The URDF's path or text; "" if no parameter gives one. Raises InputError."""
     names = ("urdf", "robot_description", "robot_description_topic")
     given = [name for name in names if getattr(parameters, name)]
     if len(given) > 1:
@@ -32,7 +32,7 @@ def urdf_source(node: Node, parameters: ExecutorParameters) -> str:
 
 
 def _heard(subscription: object) -> str:
-    """The first message, taken here because the node does not spin while it is configured."""
+    """The first message, polled because the node does not spin while it is configured."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         taken = take(subscription.handle, MOST_BYTES)
@@ -43,7 +43,7 @@ def _heard(subscription: object) -> str:
             try:
                 return deserialize_message(data, String).data
             except Exception as error:  # whatever the decoder raises on foreign bytes
-                raise InputError(f"{subscription.topic_name}: {len(data)} bytes that are no text: {error}") from None
+                raise InputError(f"{subscription.topic_name}: {len(data)} bytes that are not a text: {error}") from None
         time.sleep(0.02)
     raise NotYet(f"robot_description_topic {subscription.topic_name}: no URDF within {_PATIENCE:g} s, expected "
                  "std_msgs/String, transient local, as robot_state_publisher has it")

@@ -1,4 +1,4 @@
-"""The scripted expert as a person with a leader arm, who takes over when the policy strays and gives back."""
+"""The scripted expert in place of a person with a leader arm, who takes over when the policy makes a mistake."""
 
 import numpy as np
 from rclpy.task import Future
@@ -12,14 +12,14 @@ from vla_ros.nodes.bounded import subscribe_bounded
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.progress import Progress
+from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import Task
-from vla_ros.sim.world import World
 
 
 class Leading:
-    """Publishes where the arm is, as a leader arm that is moved along does, and where it should be once it leads."""
+    """Publishes the arm's position, like a leader arm that is moved along, and its targets once it has taken over."""
 
-    def __init__(self, node: ManagedNode, world: World, patience: float, lead: float) -> None:
+    def __init__(self, node: ManagedNode, world: Simulated, patience: float, lead: float) -> None:
         """`patience`: s without progress before it takes over. `lead`: s before it gives back."""
         self._node, self._world, self._patience, self._lead = node, world, patience, lead
         self._publisher = node.create_publisher(
@@ -30,7 +30,7 @@ class Leading:
         self.begin(None)
 
     def begin(self, task: Task | None) -> None:
-        """There is another task, or none."""
+        """Start another task, or none."""
         self._task, self._expert, self._progress = task, None, None
         self._leads, self._since_ns = False, 0
         self._asked: Future | None = None
@@ -41,7 +41,8 @@ class Leading:
             self._leads, self._expert, self._progress, self._since_ns = leads, None, None, 0
 
     def steer(self, now_ns: int, repeats: int) -> None:
-        """At an instant of which the world is known; `repeats`: of the expert's steps in a control period."""
+        """Make the next step, once the state of the world is known; `repeats`: steps of the expert in a control
+        period."""
         world = self._world
         position = world.joint_positions()
         self._since_ns = self._since_ns or now_ns
@@ -58,6 +59,6 @@ class Leading:
         self._publisher.publish(joint_state_message(JointState, world.joint_names, np.asarray(position), now_ns))
 
     def _ask(self, take: bool) -> None:
-        """One question at a time; one that was refused is asked again. What nobody hears is never answered."""
+        """Send one request at a time; a refused one is repeated. Without a server it is never answered."""
         if (self._asked is None or self._asked.done()) and self._client.service_is_ready():
             self._asked = self._client.call_async(SetBool.Request(data=take))

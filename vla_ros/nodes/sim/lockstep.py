@@ -14,28 +14,29 @@ from vla_ros.nodes.sim.loops import TASK_PERIOD, Loop, Stage
 
 _IDLE = 0.01  # s of wall time at least for a control period of a simulation that waits to be run
 _SKIPPED = 10.0  # s of simulated time between two layouts
-_REPEAT = 0.5  # s of wall time after which /clock says the same time again
-_IDLE_PATIENCE = 3.0  # s of wall time that it waits for a node that has steered a moment ago
+_REPEAT = 0.5  # s of wall time after which /clock is repeated
+_IDLE_PATIENCE = 3.0  # s of wall time to wait for a node that commanded a moment ago
 
 
 class LockstepLoop(Loop):
-    """Simulated time that waits for the nodes that steer, so that a run is the same on every machine.
+    """Simulated time that waits for policy and executor, so that a run is the same on every machine.
 
-    Until it is told to run, the world stands still while /clock goes on, so that nodes can be brought up; once a
-    command has come the clock waits for commands even so, because a node that steers must not see time jump.
+    Until it is started, the world stands still while /clock advances, so that nodes can be brought up. After the first
+    command the clock waits for commands then too, so that the executor sees no jump of time.
     Running, at each instant t: joint states and /clock; wait for a command stamped t on every group; when images are
     due, publish them and, while there is an instruction, wait until the executor has answered a chunk that was
     computed from them; one control period of physics. Images and the joint states beside them carry the stamp t. A
-    subscription that comes while it waits gets those of t again: a policy that has none of them would never answer.
+    subscription that is made while it waits gets those of t again, because a policy without them would never answer.
 
     Attributes:
-        hold_on_success: with success even /clock stands still until `begin`, so that another instruction reaches
-            every node at the same instant while the robot is in the middle of its motion.
-        rest: s of simulated time between success and standing still.
+        hold_on_success: at success even /clock stands still until `begin`, so that the next instruction reaches every
+            node at the same time, in the middle of the motion.
+        rest: s of simulated time between success and that.
     """
 
     def __init__(
-        self, stage: Stage, image_rate: float, patience: float, chunks: bool = True, acknowledged: bool = False
+        self, stage: Stage, image_rate: float, patience: float, chunks: bool = True, acknowledged: bool = False,
+        chunk_rate: float = 0.0,
     ) -> None:
         """
         Args:
@@ -44,12 +45,16 @@ class LockstepLoop(Loop):
             chunks: images are answered by chunks; False where something else than a policy steers.
             acknowledged: wait until every reliable subscriber has received the images, so that one that answers
                 nothing, as a recorder, keeps up.
+            chunk_rate: Hz of simulated time at which images wait for a chunk, for a policy that sees more images than
+                it answers; 0: all of them do.
         """
         super().__init__(stage)
         self.time_limit = self.rest = 0.0
         self._chunks, self._acknowledged = chunks, acknowledged
         self._period_ns = round(stage.period * NS)
         self._image_periods = max(1, round(1.0 / (image_rate * stage.period)))
+        asked = max(1, round(image_rate / chunk_rate)) if chunk_rate else 1
+        self._chunk_periods = asked * self._image_periods
         self._patience = patience
         self._clock = stage.node.create_publisher(Clock, "/clock", RECORDED_DEPTH if acknowledged else 10)
         self._now = NS  # zero would mean "no time yet"
@@ -86,11 +91,11 @@ class LockstepLoop(Loop):
     # Called through `ask`, in the world's thread
 
     def skip(self) -> None:
-        """Moves time on far enough for everything from before a reset to be stale."""
+        """Advance time so far that everything from before a reset is stale."""
         self._now += round(_SKIPPED * NS)
 
     def begin(self) -> None:
-        """Run the world, or resume it; one that runs already is left alone."""
+        """Run the world, or resume it; no effect if it is running."""
         self._held = False
         if self._running:
             return
@@ -163,10 +168,10 @@ class LockstepLoop(Loop):
         if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
             return
         if self._tick % self._image_periods == 0:
-            stage.show(stage.world.joint_positions(), stage.world.cube_poses())
+            stage.show(stage.world.joint_positions(), stage.world.poses())
             self._show()
             chunk = "the executor's status about a chunk computed from the images of this instant"
-            if self._chunks and not self._wait(
+            if self._chunks and self._tick % self._chunk_periods == 0 and not self._wait(
                 lambda: not self._instruction or self._answered == now, lambda: chunk
             ):
                 return
@@ -186,6 +191,7 @@ class LockstepLoop(Loop):
             self.publish_task()
 
     def _show(self) -> None:
+        self.stage.scans.publish(self.stage.world, self._now)
         for camera in self.stage.cameras:
             camera.publish(self.stage.view, self._now)
         self._shown = self._now
@@ -195,10 +201,14 @@ class LockstepLoop(Loop):
         return [publisher.get_subscription_count() for publisher in publishers]
 
     def _image_publishers(self) -> list[Any]:
-        return [publisher for camera in self.stage.cameras for publisher in camera.publishers]
+        return [
+            *self.stage.scans.publishers,
+            *(publisher for camera in self.stage.cameras for publisher in camera.publishers),
+        ]
 
     def _say_again(self) -> None:
-        """What those missed that have come since it was published; the demonstrator may always have missed it."""
+        """Repeat for subscriptions made since it was published what they missed; the demonstrator may always have
+        missed it."""
         before, self._listeners = self._listeners, self._count_listeners()
         late = any(now > then for now, then in zip(self._listeners, before, strict=True))
         if late or not self._chunks:
@@ -211,7 +221,7 @@ class LockstepLoop(Loop):
         return self.stopping.is_set() or bool(self._asked)
 
     def _wait(self, condition: Callable[[], bool], lacking: Callable[[], str]) -> bool:
-        """Until the condition is met. False when the run ends instead: it was asked to, or patience is exhausted."""
+        """Wait until the condition is met. False if the run ends instead, by request or after `patience`."""
         end = time.monotonic() + self._patience
         while not self._wait_once(condition, end):
             if self.stopping.is_set():
@@ -225,14 +235,13 @@ class LockstepLoop(Loop):
         return True
 
     def _give_up(self, lacking: str) -> None:
-        self.failure = f"t = {self._now / NS:.3f} s: {lacking} did not come within {self._patience:g} s"
+        self.failure = f"t = {self._now / NS:.3f} s: {lacking} did not arrive within {self._patience:g} s"
         self.stage.node.get_logger().error(f"the run is aborted: {self.failure}")
         self.end("failure")
 
     def _wait_once(self, condition: Callable[[], bool], end: float) -> bool:
-        """Until the condition is met (True), something is asked, or `end` (time.monotonic) has come.
-
-        /clock says the time again now and then: a node that has just joined the graph may have missed it.
+        """Wait until the condition is met (True), a request arrives, or `end` (time.monotonic). /clock is repeated
+        meanwhile, because a node that has just joined the graph may have missed it.
         """
         while True:
             with self._wake:
@@ -247,7 +256,7 @@ class LockstepLoop(Loop):
             self._publish_clock()
 
     def _wait_received(self) -> bool:
-        """Until the images have reached their reliable subscribers. False when the run ends instead."""
+        """Wait until the reliable subscribers have the images. False if the run ends instead."""
         end = time.monotonic() + self._patience
         for publisher in self._image_publishers():
             while not publisher.wait_for_all_acked(Duration(seconds=_REPEAT)):

@@ -12,49 +12,51 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
 from vla_ros.messages.stamps import NS, set_stamp
+from vla_ros.nodes.sim.sensors import DepthPublisher, ScanPublisher
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher
 from vla_ros.nodes.sim.task import TaskWatch
 from vla_ros.sim.demonstrations import SmoothNoise
-from vla_ros.sim.layout import Layout
-from vla_ros.sim.world import World
+from vla_ros.sim.simulated import Simulated
 
 _CATCH_UP = 0.25  # s that real time may run ahead before the delay is dropped
 _FOREIGN = 900_000  # from the seed of a layout to that of another
+SCAN_RATE = 10.0  # Hz, of a LiDAR; in lockstep scans go with the images
 TASK_PERIOD = 10  # control periods between two task messages
 
 
 @dataclass
 class Stage:
-    """What both loops work with; to be `reset` before the first step.
+    """What both loops use; call `reset` before the first step.
 
     Attributes:
         world: the physics; only the loop's thread touches it.
-        view: a second world that shows what is drawn; only the thread that draws touches it.
+        view: a second world for drawing; only the thread that draws touches it.
         period: control period, s.
     """
 
     node: Node
-    world: World
-    view: World
+    world: Simulated
+    view: Simulated
     commands: Commands
     states: StatePublisher
+    scans: ScanPublisher
     cubes: CubePublisher
-    cameras: list[CameraPublisher]
+    cameras: list[CameraPublisher | DepthPublisher]
     task: TaskWatch
     period: float
 
     def reset(self, seed: int, foreign_images: bool = False, disturbance: float = 0.0) -> None:
-        """The cubes to the places of `seed`, the arm home and at rest.
+        """All to the places of `seed`, the robot at rest.
 
         Args:
-            foreign_images: draw the cubes of another layout, so that the images say nothing about this one.
+            foreign_images: draw the cubes of another layout, so that the images contain no information about this one.
             disturbance: rad; standard deviation of a smooth error of the arm's motors, drawn by `seed`.
         """
         self._foreign = foreign_images
         self.world.reset(seed)
-        self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if foreign_images else None)
+        self.view.reset(seed, layout=self.world.random_layout(seed + _FOREIGN) if foreign_images else None)
         rng = np.random.default_rng([seed, 13])
-        self._noise = SmoothNoise(rng, disturbance, self.world.control_period)
+        self._noise = SmoothNoise(rng, disturbance * self.world.shaken, self.world.control_period)
         self.commands.clear()
         self.targets = self.world.joint_positions()
 
@@ -62,16 +64,18 @@ class Stage:
         """One control period towards the newest commands; True when the task has just succeeded."""
         self.targets = self.commands.apply(self.targets)
         for _ in range(round(self.period / self.world.control_period)):
-            self.world.step(self.targets + self._noise.next())
+            self.world.step(self.world.shaken_command(self.targets, self._noise.next()))
         return self.task.update()
 
-    def show(self, joints: np.ndarray, cubes: Mapping[str, np.ndarray]) -> None:
-        """Bring the view up to date, in the thread that draws: joints (6,) rad and cubes as of `World.place`."""
-        self.view.place(joints, {} if self._foreign else cubes)
+    def show(self, joints: np.ndarray, poses: Mapping[str, np.ndarray]) -> None:
+        """Bring the view up to date, in the thread that draws: as `Simulated.place` takes them."""
+        if self._foreign:
+            poses = {name: pose for name, pose in poses.items() if name in self.view.own_poses}
+        self.view.place(joints, poses)
 
 
 class Loop:
-    """A thread that owns the world. What others ask of it is done between two control periods."""
+    """A thread that owns the world. Requests are handled between two control periods."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -107,7 +111,7 @@ class Loop:
         return done.wait(patience)
 
     def instruct(self, text: str) -> None:
-        """Judge by this instruction from now on. Called from the node's thread, returns at once."""
+        """Judge success by this instruction from now on. Called from the node's thread, returns at once."""
         self.ask(lambda: self.stage.task.follow(text, self.stage.world), patience=0.0)
 
     def bodies(self) -> list[Callable[[], None]]:
@@ -128,18 +132,18 @@ class Loop:
     def _guarded(self, body: Callable[[], None]) -> None:
         try:
             body()
-        except Exception as error:  # a thread that ends unnoticed would look like a robot that does not answer
+        except Exception as error:  # if the thread ended unnoticed, it would look like a robot that does not answer
             self.failure = f"{type(error).__name__}: {error}"
             self.stage.node.get_logger().fatal(f"the simulation stopped: {self.failure}\n{traceback.format_exc()}")
             self.publish_task()
 
 
 class RealTimeLoop(Loop):
-    """Physics and joint states with absolute deadlines; images in a thread of their own, so that drawing never
-    holds up the physics."""
+    """Physics and joint states with absolute deadlines; images in a separate thread, so that drawing never delays the
+    physics."""
 
     def __init__(self, stage: Stage, clock: bool = False) -> None:
-        """`clock`: time is /clock's, which goes on by one control period at each, and slower where physics is late."""
+        """`clock`: publish /clock, which advances by one period per step, and more slowly if physics is late."""
         super().__init__(stage)
         self._clock = stage.node.create_publisher(Clock, "/clock", 10) if clock else None
         self._now = 0
@@ -156,7 +160,7 @@ class RealTimeLoop(Loop):
         stage = self.stage
         self._now = stage.node.get_clock().now().nanoseconds
         due = time.monotonic()
-        count = 0
+        count, scans = 0, max(round(1.0 / (SCAN_RATE * stage.period)), 1)
         while not self.stopping.wait(max(0.0, due - time.monotonic())):
             self._answer()
             success = stage.step()
@@ -167,9 +171,11 @@ class RealTimeLoop(Loop):
             stamp = self._now
             stage.states.publish(stage.world, stamp)
             stage.cubes.publish(stage.world, stamp)
+            if count % scans == 0:
+                stage.scans.publish(stage.world, stamp)
             if self._clock is not None:
                 self._clock.publish(Clock(clock=set_stamp(Time(), stamp)))
-            self._frame = (stamp, stage.world.joint_positions(), stage.world.cube_poses())
+            self._frame = (stamp, stage.world.joint_positions(), stage.world.poses())
             count += 1
             if success or count % TASK_PERIOD == 0:
                 self.publish_task()
@@ -177,14 +183,14 @@ class RealTimeLoop(Loop):
             behind = time.monotonic() - due
             if behind > _CATCH_UP:  # the process was paused: a robot does not move faster afterwards
                 stage.node.get_logger().warning(
-                    f"the simulation fell {behind:.2f} s behind and does not catch up", throttle_duration_sec=10.0
+                    f"the simulation fell {behind:.2f} s behind, and will not catch up", throttle_duration_sec=10.0
                 )
                 due += behind
 
     def draw(self) -> None:
-        """Rounds at the rate of the fastest camera; slower ones skip rounds."""
+        """Draw at the rate of the fastest camera; slower ones skip images."""
         stage = self.stage
-        period = 1.0 / max((publisher.camera.rate for publisher in stage.cameras), default=1.0)
+        period = 1.0 / max((publisher.rate for publisher in stage.cameras), default=1.0)
         credit = [1.0] * len(stage.cameras)
         due = time.monotonic()
         while not self.stopping.wait(max(0.0, due - time.monotonic())):
@@ -194,7 +200,7 @@ class RealTimeLoop(Loop):
             stamp, joints, cubes = self._frame
             stage.show(joints, cubes)
             for i, publisher in enumerate(stage.cameras):
-                credit[i] += publisher.camera.rate * period
+                credit[i] += publisher.rate * period
                 if credit[i] >= 1.0:
                     credit[i] -= 1.0
                     publisher.publish(stage.view, stamp)

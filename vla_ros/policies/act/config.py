@@ -1,4 +1,4 @@
-"""What an ACT is made of, and how LeRobot's config.json says it."""
+"""Configuration of ACT, and its form in LeRobot's config.json."""
 
 from dataclasses import dataclass
 from operator import attrgetter

@@ -8,7 +8,7 @@ from vla_ros.policies.processor import StandardProcessor
 
 
 def to_lerobot(policy: ACT, processor: StandardProcessor) -> Form:
-    """Raises InputError that names what LeRobot has not."""
+    """Raises InputError that names what LeRobot does not have."""
     config = policy.config
     if config.vocabulary:
         raise InputError("export: it reads instructions (policy.language: true), which LeRobot's ACT does not")

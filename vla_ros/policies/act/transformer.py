@@ -24,7 +24,7 @@ class EncoderLayer(nn.Module):
         self.activation, self.pre_norm = ACTIVATION[config.feedforward_activation], config.pre_norm
 
     def forward(self, x: Tensor, positions: Tensor, padding: Tensor | None = None) -> Tensor:
-        """(B, S, D) tokens, positions that broadcast to them, (B, S) True where a token is padding."""
+        """(B, S, D) tokens, positions that broadcast to them, (B, S) True if a token is padding."""
         y = self.norm1(x) if self.pre_norm else x
         keys = y + positions
         y = self.self_attn(keys, keys, y, key_padding_mask=padding, need_weights=False)[0]

@@ -1,4 +1,4 @@
-"""What a Diffusion Policy is made of, and how LeRobot's config.json says it."""
+"""Configuration of Diffusion Policy, and its form in LeRobot's config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -171,7 +171,7 @@ class DiffusionConfig:
 
     @property
     def crop_size(self) -> tuple[int, int] | None:
-        """(height, width) of the crop, None where there is none. A resize makes the ratio count, not the shape."""
+        """(height, width) of the crop, None if there is none. A resize makes the ratio count, not the shape."""
         if self.resize_shape is None:
             return self.crop_shape
         if self.crop_ratio == 1:

@@ -12,7 +12,7 @@ OURS = ("clip_text", "language_dim", "language_dropout")
 
 
 def to_lerobot(policy: DiffusionPolicy, processor: StandardProcessor) -> Form:
-    """Raises InputError that names what LeRobot has not."""
+    """Raises InputError that names what LeRobot does not have."""
     config = policy.config
     if config.vocabulary:
         raise InputError("export: it reads instructions (policy.language: true), which LeRobot's does not")

@@ -8,7 +8,7 @@ from vla_ros.policies.formats.weights import Unused, renamed
 _SEQUENCE = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 RULES = (
     (r"language_encoder\.(vision_model\..*|visual_projection\..*|logit_scale|.*\.position_ids)",
-     Unused("of a whole CLIP model only the text side is read")),
+     Unused("only the text tower of a CLIP model is read")),
     *((rf"(.*\bbackbone)\.{number}\.(.*)", rf"\1.{name}.\2") for number, name in _SEQUENCE.items()),
 )
 

@@ -47,7 +47,8 @@ def make_steps(config: DiffusionConfig, num_steps: int) -> tuple[Step, ...]:
     (https://arxiv.org/abs/2010.02502), eq. 12 with η = 0. Raises InputError for a number of steps that it has not.
     """
     if not 1 <= num_steps <= config.num_train_timesteps:
-        raise InputError(f"num_steps {num_steps}, expected 1 to {config.num_train_timesteps}, in which it was trained")
+        raise InputError(f"num_steps {num_steps}, expected 1 to {config.num_train_timesteps}, the number it was "
+                         "trained with")
     scheduler = make_scheduler(config)
     scheduler.set_timesteps(num_steps)
     stride = config.num_train_timesteps // num_steps

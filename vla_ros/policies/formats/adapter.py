@@ -125,7 +125,7 @@ def check_base(path: Path, base: Path | None) -> None:
     """Raises InputError for an adapter whose base is not given, and for a base that is given to what needs none."""
     if not is_adapter(path):
         if base is not None:
-            raise InputError(f"checkpoint {path}: base {base} is given, but it is no adapter; leave it out")
+            raise InputError(f"checkpoint {path}: base {base} is given, but it is not an adapter; remove it")
     elif base is None:
         raise InputError(f"checkpoint {path}: a PEFT adapter of {shown(_config(path)[1])}, no whole policy; name the "
                          "folder of that policy in a policy file, as in `base: ~/checkpoints/base`, or merge it with "

@@ -38,7 +38,7 @@ def published(
 
 
 def _rows(name: str, rows: int, blocks: int, state: Mapping[str, Tensor]) -> list[int]:
-    """Of the blocks of a fused tensor: equal ones, but for queries, of which the attention's output has as many."""
+    """Of the blocks of a fused tensor: equal ones, except for queries, of which the attention's output has as many."""
     if blocks == 2:
         return [rows // 2] * 2
     queries = state[f"{name.rpartition('.qkv.')[0]}.out.weight"].shape[1]

@@ -125,7 +125,7 @@ class LeRobotFolder:
 
     @property
     def text_length(self) -> int | None:
-        """Tokens of a prompt at most, as the preprocessor cuts it; None where there is none."""
+        """Tokens of a prompt at most, as the preprocessor cuts it; None if there is none."""
         step = self.step(TOKENS)
         where = f"{self.path / PREPROCESSOR}: {TOKENS}.max_length"
         return value_of(Rows, step.config.get("max_length", 512), where) if step else None  # LeRobot's default

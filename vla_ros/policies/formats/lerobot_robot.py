@@ -170,7 +170,7 @@ def _check(
 
 
 def _modes(folder: LeRobotFolder) -> list[str]:
-    """Of each action dimension: "delta" (to the state) but for those whose name holds an excluded word.
+    """Of each action dimension: "delta" (to the state) except for those whose name holds an excluded word.
 
     LeRobot's two processors do the step and undo it; where they disagree its actions are none of the robot's.
     """
@@ -253,7 +253,8 @@ def _step_dt(folder: LeRobotFolder, options: LoadOptions, usual: bool) -> float 
     if not usual:
         return None
     logger.warning(
-        "checkpoint %s does not say how far apart its actions are: taking 1/%g s; a policy file can say step_dt",
+        "checkpoint %s does not contain the time between its actions: using 1/%g s; step_dt in a policy file sets "
+        "another one",
         folder.path, USUAL_RATE,
     )
     return 1.0 / USUAL_RATE

@@ -32,7 +32,7 @@ def is_statistic(key: str) -> bool:
 
 
 def find_sets(folder: LeRobotFolder, tensors: TensorFolder) -> dict[str, Statistics]:
-    """Name of the set -> feature -> statistic -> (D,) float64. Raises InputError where two files disagree."""
+    """Name of the set -> feature -> statistic -> (D,) float64. Raises InputError if two files disagree."""
     return _of_processors(folder) or _of_weights(folder, tensors)
 
 
@@ -48,11 +48,11 @@ def find_statistics(
     sets = find_sets(folder, tensors)
     if variant is None and len(sets) > 1:
         lacks = lacking(folder, {feature: rows for one in sets.values() for feature, rows in one.items()})
-        note = f"it holds the sets {sorted(sets)} of statistics"
+        note = f"it contains the sets {sorted(sets)} of statistics"
         if lacks:
-            note += f", of which none will do: {lacks}; overrides.statistics says a file of your robot's"
+            note += f", none of which can be used: {lacks}; give a file of your robot's as overrides.statistics"
         else:
-            note += ", and overrides.statistics says which to use"
+            note += "; choose one with overrides.statistics"
         return _of_images(folder, sets), note
     if variant is not None and str(variant) not in sets:
         raise InputError(f"checkpoint {folder.path}: no statistics {str(variant)!r}: neither a file nor a set in it, "

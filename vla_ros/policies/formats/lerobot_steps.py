@@ -37,7 +37,7 @@ _READ = ()  # any value: it is read elsewhere, or nothing that is computed depen
 _NORMALISER = {"eps": _READ, "features": _READ, "norm_map": _READ, "device": _READ, "stats": (None,), "dtype": (None,),
                "normalize_observation_keys": (None,)}
 _PROMPT = {"max_state_dim": (32,), "task_key": ("task",)}
-# Step -> setting -> the values that it may have. Those are LeRobot's own defaults, but for settings that are read.
+# Step -> setting -> the values that it may have. Those are LeRobot's own defaults, except for settings that are read.
 _SETTINGS: Mapping[str, Mapping[str, tuple]] = {
     RENAME: {"rename_map": _READ}, BATCH: {}, DEVICE: {"device": _READ, "float_dtype": (None, "float32")},
     NORMALISE: _NORMALISER, RESTORE: _NORMALISER,
@@ -103,7 +103,7 @@ def read_steps(folder: Path, kind: Any, own: Sequence[str] = ()) -> tuple[tuple[
         if name in (TO_FLOAT, IMAGENET) and not there & {TO_FLOAT, IMAGENET}:
             continue  # X-VLA's published preprocessors leave them to LeRobot's environments
         if name not in _SPARE and _kind(name) not in there:
-            raise InputError(f"{files[0]}: no step {name}, expected one: {kind} reads what it makes")
+            raise InputError(f"{files[0]}: no step {name}, expected one: {kind} reads its output")
     return before, after
 
 
@@ -151,7 +151,7 @@ def _check_place(name: str, earlier: Sequence[str], own: Sequence[str], where: s
         wrong = _kind(name) in _BEFORE.get(_kind(step), ()) or step == ABSOLUTE_STEP and name in own
         wrong = wrong or step in own and name in (RENAME, BATCH, *RELATIVE_STEPS)
         if wrong or step in own and name in own and own.index(name) < own.index(step):
-            raise InputError(f"{where}: it stands after {step}, expected before: {step} reads what it makes")
+            raise InputError(f"{where}: it is after {step}, expected before: {step} reads its output")
 
 
 def _with_state(step: Step, file: Any, folder: Path, where: str) -> Step:

@@ -41,14 +41,14 @@ class Form:
     """A policy as LeRobot would hold it.
 
     Attributes:
-        fields: of config.json, but for features and normalisation; `type` among them.
+        fields: of config.json, except for features and normalisation; `type` among them.
         steps: the preprocessor's in their order, name -> settings where they are not those of every policy.
-        fits: how LeRobot gets images to their size -> what a user should know of it, "" where it is the same.
+        fits: how LeRobot gets images to their size -> what a user should know of it, "" if it is the same.
         tensors: of model.safetensors.
         files: further files, name -> what is in them.
         relative: the configuration has fields for relative actions.
         notes: what a user should know.
-        after: the postprocessor's steps, but for those of every policy.
+        after: the postprocessor's steps, except for those of every policy.
         stateful: the steps that keep statistics; relative actions are made before the first of them.
         statistics: of state and actions as those steps read them, (D,) each; None for LeRobot's own normalisation.
     """
@@ -78,7 +78,7 @@ def write(path: Path, form: Form, processor: StandardProcessor, images: Statisti
         able = " or ".join(FITS[fit].title for fit in form.fits)
         raise InputError(f"export: images are {FITS[processor.fit].title}, expected {able}, as in LeRobot")
     if getattr(sizes, "environment_dim", 0):
-        raise InputError("export: the policy reads an environment state, whose statistics it does not hold")
+        raise InputError("export: the policy reads an environment state, whose statistics it does not have")
     relative, note = _relative(embodiment)
     modes = {"VISUAL": "MEAN_STD" if images else "IDENTITY", "STATE": "IDENTITY", "ACTION": "IDENTITY"}
     statistics = form.statistics
@@ -141,7 +141,7 @@ def _processor(
 
 
 def joint_statistics(processor: StandardProcessor) -> dict[str, dict[str, np.ndarray]]:
-    """Of state and actions, (D,) each, for LeRobot's ways of normalising. Raises InputError where there are none."""
+    """Of state and actions, (D,) each, for LeRobot's ways of normalising. Raises InputError if there are none."""
     embodiment = processor.embodiment
     return {STATE: _rows(processor.state, len(embodiment.state), STATE),
             ACTION: _rows(processor.actions, len(embodiment.actions), ACTION)}  # fmt: skip
@@ -173,7 +173,7 @@ def _relative(embodiment: Embodiment) -> tuple[dict[str, Any], str]:
             raise InputError(f"export: action {index} ({d.joint}) is a difference, but not to number {index} of the "
                              "state, which LeRobot takes")
     plain = all((d.scale, d.offset, d.linkage) == (1, 0, None) for d in (*embodiment.state, *used))
-    note = "" if plain else "its actions are in the policy's own units, which embodiment.yaml says to us alone"
+    note = "" if plain else "its actions are in the policy's own units; only vla_ros reads embodiment.yaml"
     deltas = [d.mode == "delta" for d in embodiment.actions]
     names = [d.joint or f"unused_{index}" for index, d in enumerate(embodiment.actions)]
     excluded = [name for name, delta in zip(names, deltas, strict=True) if not delta]

@@ -38,7 +38,7 @@ def norm_stats(path: Path, options: LoadOptions) -> tuple[Statistics, str]:
     files = {str(f.parent.relative_to(path / "assets")): f for f in sorted((path / "assets").rglob("norm_stats.json"))}
     said = options.overrides.get("assets", options.overrides.get("statistics"))
     if said is None and len(files) != 1:
-        return {}, (f"it holds the assets {sorted(files)}, and overrides.statistics says which to use" if files
+        return {}, (f"it contains the assets {sorted(files)}; choose one with overrides.statistics" if files
                     else "no assets/*/norm_stats.json")
     chosen = next(iter(files)) if said is None else str(said)
     if chosen not in files:

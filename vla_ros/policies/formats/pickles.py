@@ -43,7 +43,7 @@ def not_loaded(path: Path) -> None:
 
 
 def hint(folder: Path) -> str:
-    """What to do with a folder that has a file of torch in place of its safetensors; "" where it has none."""
+    """What to do with a folder that has a file of torch in place of its safetensors; "" if it has none."""
     names = (file for suffix in SUFFIXES for file in folder.glob(f"*{suffix}"))
     found = next((file for file in sorted(names) if not _BESIDE.fullmatch(file.name)), None)
     return f"; {found.name} is a pickle: vla-ros convert {found} --output FOLDER" if found else ""

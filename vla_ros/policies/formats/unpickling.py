@@ -139,14 +139,14 @@ class _Machine:
 
     def popped(self, count: int) -> list[Any]:
         if len(self.stack) < count:
-            raise IndexError("a value that is not there")
+            raise IndexError("a missing value")
         items, self.stack[-count:] = self.stack[-count:], []
         return items
 
     def name(self, module: Any, text: Any) -> Name:
         """A global. Raises InputError for a hostile one."""
         if not isinstance(module, str) or not isinstance(text, str):
-            raise TypeError("a name that is no text")
+            raise TypeError("a name that is not a text")
         module = IMPORT_MAPPING.get(module, module)  # protocol 2 has the names of Python 2
         full = f"{module}.{text}"
         opens = module in OPENERS and text.partition(".")[0] in HOSTILE_NAMES
@@ -208,7 +208,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None
     numbers = (offset, *size, *stride)
     fits = len(size) == len(stride) and all(type(n) is int and n >= 0 for n in numbers)
     if not isinstance(storage, Storage) or not fits or not isinstance(bits, dict | None):
-        raise ValueError("a tensor of no storage, or of sizes that are none")
+        raise ValueError("a tensor without storage, or with invalid sizes")
     found = tuple(str(name) for name, value in (bits or {}).items() if value)
     return Stored(storage, dtype or storage.dtype, offset, tuple(size), tuple(stride), found)
 

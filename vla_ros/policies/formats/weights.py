@@ -46,7 +46,7 @@ class TensorFolder:
             for file in files:
                 inside(path, file, where)
         else:
-            raise InputError(f"checkpoint {path}: neither {name} nor {index.name} is there{hint(path)}")
+            raise InputError(f"checkpoint {path}: neither {name} nor {index.name} exists{hint(path)}")
         self._file_of: dict[str, str] = {}
         self._opened: tuple[str, Any] | None = None  # the file that is mapped into memory, and its handle
         self._mapped = 0  # bytes read through this mapping
@@ -170,7 +170,7 @@ def load_weights(
 
     Args:
         optional: keys of the module that a file may lack; the caller fills them.
-        dtype: of parameters, but for those that `Policy.float32` names. Buffers keep their own dtype.
+        dtype: of parameters, except for those that `Policy.float32` names. Buffers keep their own dtype.
 
     Raises InputError that lists every missing, extra and misshapen key, before anything is changed; and for a tensor
     with a number that is not finite, or not in the final type.

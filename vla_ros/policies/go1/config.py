@@ -1,4 +1,4 @@
-"""What a GO-1 is made of, and how its published config.json says it."""
+"""Configuration of GO-1, and its form in the published config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -112,7 +112,8 @@ class GO1Config:
             for what in ("depth", "kv_heads"):
                 if tower is not None and getattr(tower, what) != getattr(self.text, what):
                     raise InputError(f"go1: {what} of {name} {getattr(tower, what)} and of text "
-                                     f"{getattr(self.text, what)}: expected the same, each layer reads its like")
+                                     f"{getattr(self.text, what)}: expected the same, because layers read the layers "
+                                     "of the same number")
         if self.text.depth < 1 or min(self.state_dim, self.action_dim) < 1:
             raise InputError(f"go1: depth {self.text.depth}, state_dim {self.state_dim}, action_dim {self.action_dim}: "
                              "expected one or more")

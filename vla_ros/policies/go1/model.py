@@ -37,7 +37,7 @@ class GO1Context:
 
     Attributes:
         keys, values: (B, kv_heads, P, head_dim) of each layer, the keys rotated.
-        visible: (B, 1, n * groups, P + n) bool, True where one of the expert's n = 3 + H tokens sees a key.
+        visible: (B, 1, n * groups, P + n) bool, True if one of the expert's n = 3 + H tokens sees a key.
         rotary: of the n tokens.
         head: (B, 2, width), frequency and state.
     """

@@ -155,7 +155,7 @@ class GrootConfig:
             raise InputError(f"groot: embodiment_tag {self.embodiment_tag!r} is number {self.embodiment}, the network "
                              f"has weights of {self.embodiments}; set overrides.embodiment_tag to another one")
         if self.image_token >= text.vocabulary:
-            raise InputError(f"groot: image_token {self.image_token}, the text tower embeds {text.vocabulary}")
+            raise InputError(f"groot: image_token {self.image_token}, the text tower has {text.vocabulary} embeddings")
         if not self.has_stem and vision.depth + 1 + self.vision_select < 1:
             raise InputError(f"groot: vision_select {self.vision_select}, expected a layer of {vision.depth}")
         if self.has_stem and (self.generation == "n1.7" or self.image_path in ASPECT_KEPT or len(self.video_steps) > 1):
@@ -173,7 +173,7 @@ class GrootConfig:
             raise InputError(f"groot: mrope {list(self.mrope)}, expected a sum of half the head, {text.head_dim // 2}")
 
     pads = True
-    needs_every_camera = True  # to leave one out would number the images anew
+    needs_every_camera = True  # to leave one out would number the images again
     n_obs_steps = 1
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("max_action_dim"))
@@ -214,7 +214,7 @@ class GrootConfig:
         return len(self.state_steps)
 
     def check_file_of_statistics(self, file: str) -> None:
-        """Raises InputError where a file of joints' statistics cannot take the place of the checkpoint's."""
+        """Raises InputError if a file of joints' statistics cannot take the place of the checkpoint's."""
         for group in (*self.state_groups, *self.action_groups):
             if group.rotation or group.relative:
                 raise InputError(f"overrides.statistics {file!r}: group {group.name!r} is {group.described()}: its "

@@ -36,7 +36,7 @@ KINDS = {"joints": ("NON_EEF", "DEFAULT"), "pose": ("EEF", "XYZ_ROT6D")}  # of a
 
 
 def to_lerobot(policy: Groot, processor: GrootProcessor) -> Form:
-    """Raises InputError that names what LeRobot has not."""
+    """Raises InputError that names what LeRobot does not have."""
     config, tokenizer, embodiment = policy.config, processor.ask_tokenizer(), processor.embodiment
     _check(config)
     base, vlm, files = base_files(config, tokenizer)

@@ -110,9 +110,8 @@ def from_metadata(path: Path, generation: str, overrides: Mapping[str, Any]) -> 
         found[kind] = regrouped(groups, overrides.get(f"{kind}_groups"), f"overrides.{kind}_groups", chooses=True)
     rates = {value_of(float, about["fps"], f"{where}.modalities.video") for about in video.values() if about.get("fps")}
     fields |= {"cameras": tuple(video), "state_groups": found["state"], "action_groups": found["action"]}
-    notes = ("which groups there are, in which order and how they are normalised is not in the folder: all of "
-             "metadata.json, as Isaac's usual data configurations do; overrides.state_groups and action_groups say it "
-             "otherwise",)
+    notes = ("the folder does not contain the groups, their order and normalisation: those of metadata.json are "
+             "used, as in Isaac's usual data configurations; overrides.state_groups and action_groups set others",)
     rows = {}
     for kind, groups in found.items():
         fixed = {group.name: bounds(group) for group in groups if group.turned}

@@ -147,7 +147,7 @@ class Groot(FlowPolicy):
         return {"loss": (error * mask).sum() / count}
 
     def freeze(self) -> "Groot":
-        """Take from training what the configuration says: `tune_llm`, `tune_visual`, `tune_projector`, …"""
+        """Freeze what the configuration says: `tune_llm`, `tune_visual`, `tune_projector`, …"""
         config, head, backbone = self.config, self.head, self.backbone
         backbone.requires_grad_(config.tune_llm)
         for layer in backbone.layers[len(backbone.layers) - min(config.tune_top_llm_layers, len(backbone.layers)) :]:

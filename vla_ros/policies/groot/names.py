@@ -86,11 +86,11 @@ def rename(config: GrootConfig, keys: Collection[str]) -> Rename:
             part = f"head.layers.{match[1]}."
             return f"{part}query.{match[2]}" if match[3] == "0" else f"{part}key_value.{match[2]}[{int(match[3]) - 1}]"
         if (match := _LAYER.fullmatch(found)) and int(match[2]) >= run[match[1]]:
-            return Unused("layers behind the one whose state is taken")
+            return Unused("layers after the one whose state is used")
         if found == "backbone.norm.weight" and config.generation == "n1.7":
             return UNREAD
         if found.startswith("backbone.vision.norm.") and config.vision_select != -1:
-            return Unused("layers behind the one whose state is taken")
+            return Unused("layers after the one whose state is used")
         return found
 
     return name

@@ -141,7 +141,7 @@ class GrootProcessor(StandardProcessor):
         return padded(to_network(groups, values, self._statistics(self.state)), self.state_width)
 
     def targets(self, samples: Sequence[Sample], states: np.ndarray) -> Batch:
-        """As in every family; rows that this embodiment has not are padding."""
+        """As in every family; rows that this embodiment does not have are padding."""
         batch = super().targets(samples, states)
         if "actions" in batch:
             pad = batch.get("action_is_pad", torch.zeros(len(samples), self.horizon, dtype=torch.bool))
@@ -162,7 +162,7 @@ class GrootProcessor(StandardProcessor):
         return functional.pad(values, (0, 0, 0, self.config.chunk_size - values.shape[-2]))
 
     def normalise(self, targets: Sequence[Targets], samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-        """(B, H, D) and (B, H); rows that this embodiment has not do not survive."""
+        """(B, H, D) and (B, H); rows that this embodiment does not have do not survive."""
         normalised, survives = super().normalise(targets, samples)
         return normalised, functional.pad(survives, (0, normalised.shape[1] - survives.shape[1]), value=False)
 

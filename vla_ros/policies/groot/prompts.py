@@ -80,7 +80,7 @@ def padding_token(config: GrootConfig, tokenizer: Tokenizer) -> int:
 
 
 def check_tokenizer(config: GrootConfig, tokenizer: Tokenizer) -> None:
-    """Raises InputError where the image's token is another one than the policy's."""
+    """Raises InputError if the image's token is another one than the policy's."""
     mark = image_mark(config.generation)
     if (found := tokenizer.encode(mark)) != [config.image_token]:
         raise InputError(f"tokenizer: {mark} is {shown(found)}, the policy expects [{config.image_token}]: give "

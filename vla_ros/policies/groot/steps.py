@@ -101,7 +101,7 @@ def _numbered(
     tag = value_of(str, packed.get("embodiment_tag") or folder.config.get("embodiment_tag"), f"{where}.embodiment_tag")
     table = value_of(dict[str, int], said, f"{where}.embodiment_mapping") or NUMBERS[generation]
     notes = () if tag in table else (
-        f"embodiment_tag {tag!r} is none of {sorted(table)}: number 0, as LeRobot takes it",)
+        f"embodiment_tag {tag!r} is not one of {sorted(table)}: number 0, as in LeRobot",)
     return {"embodiment_tag": tag, "embodiment": table.get(tag, 0)}, notes
 
 

@@ -84,7 +84,7 @@ def _given(
         raise InputError(f"policy: {choice.title}, from {before}: {error}") from None
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
         said = " ".join(str(error).split())[:300]
-        raise InputError(f"policy: {choice.title} does not take what {before} gives: {said}") from error
+        raise InputError(f"policy: {choice.title} does not accept the output of {before}: {said}") from error
     if not isinstance(out, Tensor) or tuple(out.shape) != shape:
         found = list(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise InputError(f"policy: {choice.title} gives {found}, {after} takes {list(shape)}; expected the same")

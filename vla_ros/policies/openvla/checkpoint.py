@@ -159,7 +159,7 @@ def _platform(
 def _state_dim(
     path: Path, shapes: Mapping[str, tuple[int, ...]], platform: Platform, statistics: Mapping[str, Statistics]
 ) -> int:
-    """Of the proprioception. Raises InputError where its projector is absent though there are statistics of it."""
+    """Of the proprioception. Raises InputError if its projector is absent though there are statistics of it."""
     if any(key.startswith(f"{PROPRIO}:") for key in shapes):
         return platform.state_dim
     if platform.state_dim and any(row.size for rows in statistics.values() for row in rows[STATE].values()):

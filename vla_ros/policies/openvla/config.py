@@ -22,7 +22,7 @@ HEADS = {
 }
 SPACES = ("joint_position", "end_effector_delta")
 GRIPPERS = {  # beside the end effector's differences
-    "opening": "as the data have it, 1 being open",
+    "opening": "as in the data, where 1 is open",
     "binary": "-1, shut, or 1, open",
     "libero": "1, shut, or -1, open, as LIBERO's simulator takes it",
 }
@@ -173,14 +173,14 @@ class OpenVLAConfig:
 
     @property
     def unserved(self) -> str:
-        """Why no robot can follow it yet; "" where one can."""
+        """Why no robot can follow it yet; "" if one can."""
         return "" if self.gripper == "opening" else (
             f"its gripper is answered as {GRIPPERS[self.gripper]}; leave overrides.gripper out"
         )
 
     @property
     def spatial(self) -> str:
-        """What its actions are that only a tool can follow; "" where they are joints."""
+        """What its actions are that only a tool can follow; "" if they are joints."""
         return "" if self.space == "joint_position" else NO_TOOL
 
     def summary(self) -> dict[str, str]:

@@ -31,7 +31,7 @@ def parts(path: Path) -> dict[str, Path]:
 
 
 def check_film(path: Path) -> None:
-    """Raises InputError where a folder without FiLM's part was trained with FiLM: its adapters wrap FiLM's blocks, or
+    """Raises InputError if a folder without FiLM's part was trained with FiLM: its adapters wrap FiLM's blocks, or
     its name has the part "film" that OFT's recipe gives to a run."""
     adapters = path / "lora_adapter"
     keys = TensorFolder(adapters, WEIGHTS).shapes if (adapters / WEIGHTS).exists() else ()
@@ -84,7 +84,7 @@ class Merged:
         yield ..., self.read(key)
 
     def read(self, key: str) -> Tensor:
-        """A tensor with its adapter. Raises InputError where the adapter does not fit."""
+        """A tensor with its adapter. Raises InputError if the adapter does not fit."""
         weight = self._plain(self._names[key])
         module = key.removesuffix(".weight")
         down, up = (f"{module}.lora_{letter}.default.weight" for letter in "AB")

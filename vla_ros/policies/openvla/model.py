@@ -190,7 +190,7 @@ class OpenVLA(Policy):
         return x, torch.cat([mask[:, :1], front, mask[:, 1:], back], dim=1)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
-        """Cross entropy of the action tokens and the stop, or, over rows that are no padding, the mean of |error| of
+        """Cross entropy of the action tokens and the stop, or, over rows that are not padding, the mean of |error| of
         the actions (l1) or of error² of the noise (diffusion: `noise` like actions, `time` (B,) int64)."""
         config, actions = self.config, batch["actions"]
         pad = batch.get("action_is_pad")
@@ -232,7 +232,7 @@ class OpenVLA(Policy):
 
     def _denoised(self, context: Sequence, x: Tensor, steps: Any) -> Tensor:
         """(B, H, D) actions from noise; as published, the estimate of the actions is clipped, that of the noise is
-        not made anew from it."""
+        not made again from it."""
         for step in steps:
             time = torch.full((len(x),), step.time, dtype=torch.float32, device=x.device)
             epsilon = self.action_head(self.hidden(context, x, time)[:, :-1])

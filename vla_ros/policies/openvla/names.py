@@ -7,7 +7,7 @@ from vla_ros.policies.formats.transformers_names import decoder
 from vla_ros.policies.formats.weights import Rename, Unused, renamed
 from vla_ros.policies.openvla.config import OpenVLAConfig
 
-_READ_EARLIER = Unused("read is the second-to-last block of each tower")
+_READ_EARLIER = Unused("only the blocks up to the second-to-last of each tower are used")
 _RESNET = r"action_head:(?:model|noise_predictor\.mlp_resnet)\."
 RULES = (
     *((rf"projector\.fc{n + 1}\.(.*)", rf"vision.projector.{n}.\1") for n in range(3)),

@@ -19,5 +19,6 @@ def encode(actions: Tensor, end: int) -> Tensor:
 
 
 def decode(ids: np.ndarray, end: int) -> np.ndarray:
-    """(...) ids to (...) float64 centres of their bins; ids that are no action go to the nearest bin, as published."""
+    """(...) ids to (...) float64 centres of their bins; ids that are not an action go to the nearest bin, as
+    published."""
     return CENTRES[np.clip(end - np.asarray(ids, np.int64) - 1, 0, BINS - 2)]

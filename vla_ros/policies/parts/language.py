@@ -42,7 +42,7 @@ class TransformersLanguage(Language):
 
     Size = LanguageSize
     kind: ClassVar[str]
-    # What config.json may say besides; None where it may be left out alone.
+    # What config.json may say besides; None if it may be left out alone.
     fixed: ClassVar[Mapping[str, Any]] = {
         "hidden_act": "silu", "rope_scaling": None, "attention_bias": False, "mlp_bias": False,
         "partial_rotary_factor": 1.0,

@@ -20,11 +20,11 @@ OLD = "num_steps", "train_state_proj"  # fields until LeRobot 0.3
 VARIANTS = "gemma_2b", "gemma_300m"  # that LeRobot has
 VOCABULARY = 257_152  # of PaliGemma, which LeRobot fixes
 PALIGEMMA = "google/paligemma-3b-pt-224"  # whose tokenizer it names
-CLEANED = "LeRobot does not take underscores and line feeds out of an instruction, as this policy does"
+CLEANED = "LeRobot does not remove underscores and line feeds from an instruction, as this policy does"
 
 
 def to_lerobot(policy: Pi0, processor: StandardProcessor) -> Form:
-    """Raises InputError that names what LeRobot has not."""
+    """Raises InputError that names what LeRobot does not have."""
     config = policy.config
     prefix, expert = paligemma_variant(config), _variant("expert", config.expert)
     if config.prompt == "pi05_padded" or config.adaptive != (config.prompt == "pi05"):
@@ -55,7 +55,7 @@ def paligemma_variant(config: Any) -> str:
     """LeRobot's name of a configuration's `prefix`. Raises InputError for that and what else is no PaliGemma."""
     name = _variant("prefix", config.prefix)
     if config.vision != VISION["siglip_so400m"]:
-        raise InputError("export: vision is not 'siglip_so400m', which LeRobot has alone")
+        raise InputError("export: vision is not 'siglip_so400m', the only one that LeRobot has")
     if config.vocabulary != VOCABULARY:
         raise InputError(f"export: vocabulary of {config.vocabulary} tokens, LeRobot has {VOCABULARY} alone")
     return name

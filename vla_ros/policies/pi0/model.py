@@ -69,7 +69,7 @@ class Pi0(FlowPolicy):
 
     A batch holds
         images: (B, C, 3, height, width) uint8, or floating point in [-1, 1].
-        image_mask: (B, C) bool, False where a camera is absent.
+        image_mask: (B, C) bool, False if a camera is absent.
         cameras: (C,) int64, optional: which of the policy's cameras they are, all in order when absent.
         tokens: (B, T) int64; token_mask: (B, T) bool.
         state: (B, state_dim), normalised and padded (π0).
@@ -155,7 +155,7 @@ class Pi0(FlowPolicy):
         return {"loss": mean_of_valid(error, batch.get("action_is_pad"))}
 
     def freeze(self) -> "Pi0":
-        """Take from training what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
+        """Freeze what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
         config = self.config
         for part in (self.image_tokens, self.embedding, self.prefix):
             part.requires_grad_(not config.train_expert_only)

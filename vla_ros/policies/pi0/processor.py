@@ -51,7 +51,7 @@ def prompt_ids(tokenizer: Tokenizer, instruction: str, kind: str, state: np.ndar
     Args:
         kind: "pi0": the instruction and a line feed; "pi0_verbatim": the same, the instruction as it stands; "pi05",
             "pi05_padded", "fast": instruction and state as text.
-        state: (S,) the normalised state, without its padding but for "pi05_padded".
+        state: (S,) the normalised state, without its padding except for "pi05_padded".
     """
     if kind == "pi0_verbatim":
         said = tokenizer.encode(instruction if instruction.endswith("\n") else f"{instruction}\n")

@@ -52,7 +52,7 @@ def _evidence(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
         return "0.3", f"config.json has {old}"
     # An adapter's base may be older than what trained the adapter.
     if options.base is None and any(is_old(key) for key in open_tensors(folder.path, None)[0].shapes):
-        return "0.3", "its tensors have the names of then"
+        return "0.3", "its tensors have the names of that version"
     if "use_relative_actions" in config:
         return "0.5", "config.json has use_relative_actions"
     if "empty_cameras" in config:  # written by a class of LeRobot, 0.4 to 0.5.0
@@ -61,4 +61,4 @@ def _evidence(folder: LeRobotFolder, options: LoadOptions) -> tuple[str, str]:
             return "0.5", "train_config.json has cudnn_deterministic"
         return "0.4", ("config.json has no use_relative_actions, which LeRobot writes since 0.5.1, and no "
                        "train_config.json says that 0.5.0 wrote it; overrides.lerobot_version says otherwise")
-    return "0.5", "it is as openpi's, from which it was converted: it lacks fields that every LeRobot writes"
+    return "0.5", "it was converted from openpi's: it lacks fields that every LeRobot writes"

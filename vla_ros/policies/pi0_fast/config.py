@@ -136,7 +136,7 @@ class Pi0FastConfig:
     def summary(self) -> dict[str, str]:
         """Rows for `vla-ros info`."""
         vision = "SigLIP" if isinstance(self.vision, SiglipSize) else "keypoint stem"
-        chosen = f"drawn at temperature {self.temperature:g}" if self.temperature else "the likeliest"
+        chosen = f"drawn at temperature {self.temperature:g}" if self.temperature else "the most likely"
         size = self.prefix
         return {
             "model": "π0-FAST",

@@ -17,7 +17,7 @@ from vla_ros.policies.pi0_fast.tokens import FOLDER, PUBLISHED, is_published
 
 
 def to_lerobot(policy: Pi0Fast, processor: Pi0FastProcessor) -> Form:
-    """Raises InputError that names what LeRobot has not."""
+    """Raises InputError that names what LeRobot does not have."""
     config, actions = policy.config, processor.ask_tokenizer().actions
     variant = paligemma_variant(config)
     if config.decoding != "free":

@@ -57,12 +57,12 @@ class Pi0FastProcessor(Pi0Processor):
         return [tokenizer.bos, *tokenizer.opening, *ids, *end]
 
     def outputs(self, answer: Tensor, samples: Sequence[Sample]) -> list[Targets]:
-        """(B, L) tokens to targets. Raises InputError for tokens that are no chunk."""
+        """(B, L) tokens to targets. Raises InputError for tokens that are not a chunk."""
         chunks = np.stack([self.read(row) for row in answer.tolist()])
         return super().outputs(torch.from_numpy(chunks), samples)
 
     def read(self, row: Sequence[int]) -> np.ndarray:
-        """(H, D) normalised actions of one row of tokens. Raises InputError for tokens that are no chunk."""
+        """(H, D) normalised actions of one row of tokens. Raises InputError for tokens that are not a chunk."""
         tokenizer, (low, high) = self.ask_tokenizer(), self.span
         opening, end = tokenizer.opening, tokenizer.end
         ids = list(row[: row.index(end)] if end in row else row)

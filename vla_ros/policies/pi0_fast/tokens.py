@@ -36,7 +36,7 @@ class FastSettings:
     Attributes:
         scale: of the coefficients before they are rounded.
         min_token: the smallest coefficient; smaller ones become it.
-        max_token: likewise the largest, None where any is written (ours: the published tokenizer has none).
+        max_token: likewise the largest, None if any is written (ours: the published tokenizer has none).
     """
 
     scale: Annotated[float, Range(1e-6, 1e6)] = 10.0
@@ -80,7 +80,7 @@ class ActionTokens:
         """
         text = self.inner.decode(list(ids), skip_special_tokens=False)
         if not text or UNREADABLE in text:
-            raise InputError(f"{len(ids)} action tokens {list(ids[:8])}, which are no coefficients")
+            raise InputError(f"{len(ids)} action tokens {list(ids[:8])}, which are not coefficients")
         if not ended and len(text) < rows * width:
             raise InputError(f"{len(text)} coefficients and no end in {len(ids)} action tokens; raise "
                              "max_decoding_steps if it needs more")
@@ -155,7 +155,7 @@ def load_actions(folder: Path) -> ActionTokens:
 def find_actions(folder: Path, given: Any, name: Any) -> ActionTokens:
     """That of the folder `given`, else the checkpoint's: its folder "fast", or that of the published `name`.
 
-    Raises InputError where there is none.
+    Raises InputError if there is none.
     """
     if given is not None:
         if not (there := Path(str(given))).is_dir():

@@ -49,7 +49,7 @@ class Discretiser:
     special: int
 
     def __post_init__(self) -> None:
-        """Raises InputError where there is no room for the tokens, or no range for the values."""
+        """Raises InputError if there is no room for the tokens, or no range for the values."""
         if self.bins < 2 or not np.isfinite([self.low, self.high]).all() or self.low >= self.high:
             raise InputError(f"robovlms: {self.bins} bins from {self.low} to {self.high}, expected two or more and "
                              "finite numbers, the first smaller")
@@ -78,7 +78,7 @@ class Discretiser:
         return self.end - torch.bucketize(values.double().clamp(self.low, self.high), edges, right=True)
 
     def values(self, ids: Tensor | np.ndarray) -> np.ndarray:
-        """(...) ids to (...) float64 centres; ids that are no action go to the nearest bin, as published."""
+        """(...) ids to (...) float64 centres; ids that are not an action go to the nearest bin, as published."""
         centres = (self._edges[:-1] + self._edges[1:]) / 2
         return centres[np.clip(self.end - np.asarray(ids, np.int64) - 1, 0, self.bins - 2)]
 

@@ -106,7 +106,7 @@ def _sizes(
 
 
 def _tokens(path: Path, head: Mapping[str, Any], options: LoadOptions, where: str) -> dict[str, Any]:
-    """Of a discrete head. Raises InputError where nothing says which tokens actions are."""
+    """Of a discrete head. Raises InputError if nothing says which tokens actions are."""
     end, tokenizer = options.overrides.get("action_end"), find_tokenizer(path, options.tokenizer)
     if end is None:
         files = [place / "special_tokens_map.json" for place in (path, path / "vlm")]
@@ -146,7 +146,7 @@ def _statistics(
         said = {name: row.tolist() for name, row in given[ACTION].items()}
         first, last = _pair(said, MODES[mode], width, f"overrides.statistics {str(options.overrides['statistics'])!r}")
     elif mode == "mean_std":
-        return mode, {}, "its actions have a mean and a deviation that config.json does not say"
+        return mode, {}, "its actions have a mean and a deviation that config.json does not contain"
     elif told and len(files) != 1:
         return mode, {}, f"{len(files)} files dataset_statistics*.json beside config.json, expected one"
     elif told:

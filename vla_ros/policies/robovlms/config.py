@@ -20,7 +20,7 @@ BACKBONES: dict[str, type[Backbone]] = {"kosmos": Kosmos, "paligemma": PaliGemma
 HEADS = {
     "lstm": "LSTM over the window",
     "gpt": "GPT-2 over the window",
-    "fc": "of the newest observation alone",
+    "fc": "of the newest observation only",
     "discrete": "action tokens one after the other",
 }
 READS = ("action", "text", "vision", "all")
@@ -135,7 +135,7 @@ class RoboVLMConfig:
 
     @property
     def spatial(self) -> str:
-        """What its actions are that only a tool can follow; "" where they are joints."""
+        """What its actions are that only a tool can follow; "" if they are joints."""
         return "" if self.space == "joint_position" else NO_TOOL
 
     @classmethod

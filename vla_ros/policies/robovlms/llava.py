@@ -60,7 +60,7 @@ class MptLayer(nn.Module):
 
 
 _LAYER, _MINE = r"backbone\.transformer\.blocks\.(\d+)\.", r"backbone.layers.\1."
-_UNREAD = Unused("read is the second-to-last block")
+_UNREAD = Unused("only the blocks up to the second-to-last are used")
 _VISION = r"backbone\.transformer\.vision_tower\.vision_tower\.vision_model"
 RULES = (
     (r"backbone\.(?:lm_head|transformer\.wte)\.weight", "backbone.embedding.weight"),

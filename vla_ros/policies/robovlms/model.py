@@ -95,7 +95,7 @@ class RoboVLM(Policy):
         """The head's answer to the newest step, of a window that begins with zeros; or the most likely tokens.
 
         As published: the state of the recurrence starts at zero, and once there are more steps than a window holds it
-        is made anew of the last ones. Both are one pass over what is remembered.
+        is made again of the last ones. Both are one pass over what is remembered.
         """
         if self.config.head == "discrete":
             return Answer(self._decoded(context))

@@ -1,4 +1,4 @@
-"""What a SmolVLA is made of, and how LeRobot's config.json says it."""
+"""Configuration of SmolVLA, and its form in LeRobot's config.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

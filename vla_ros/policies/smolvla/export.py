@@ -22,10 +22,10 @@ VLM = "vlm"  # folder of a vision-language model that is not published
 
 
 def to_lerobot(policy: SmolVLA, processor: StandardProcessor) -> Form:
-    """Raises InputError that names what LeRobot has not."""
+    """Raises InputError that names what LeRobot does not have."""
     config, vlm = policy.config, policy.config.vlm
     if not isinstance(vlm.vision, SiglipSize):
-        raise InputError("export: vision 'keypoint_stem', which LeRobot has not; expected a SigLIP")
+        raise InputError("export: vision 'keypoint_stem', which LeRobot does not have; expected a SigLIP")
     known = next((f"HuggingFaceTB/{name}" for name, size in VLMS.items() if size == vlm), None)
     name = known or VLM
     fields = {name: getattr(config, name) for name in LEROBOT_FIELDS} | {

@@ -30,7 +30,7 @@ class SmolVLAContext:
 
     Attributes:
         keys, values: (B, kv_heads, P, head_dim) of each layer, in cross layers as the expert translates them.
-        cross_mask: (B, 1, 1, P) bool; joint_mask: (B, 1, H * groups, P + H) bool, True where a key may be seen.
+        cross_mask: (B, 1, 1, P) bool; joint_mask: (B, 1, H * groups, P + H) bool, True if a key may be seen.
         joint_rotary, cross_rotary: of the action tokens, counted from the prefix's end and from zero.
     """
 
@@ -45,7 +45,7 @@ class SmolVLAContext:
 class SmolVLA(FlowPolicy):
     """A batch holds
         images: (B, C, 3, size, size) uint8, or float in [-1, 1].
-        image_mask: (B, C) bool, False where a camera is absent.
+        image_mask: (B, C) bool, False if a camera is absent.
         tokens: (B, T) int64; token_mask: (B, T) bool.
         state: (B, max_state_dim), normalised and padded.
     """
@@ -154,7 +154,7 @@ class SmolVLA(FlowPolicy):
         return {"loss": mean_of_valid(error, batch["action_is_pad"])}
 
     def freeze(self) -> "SmolVLA":
-        """Take from training what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
+        """Freeze what the configuration says: `train_expert_only`, `freeze_vision_encoder`, ..."""
         config = self.config
         for part in (self.embedding, self.text, *(() if self.reads_text else (self.connector,))):
             part.requires_grad_(not config.train_expert_only)

@@ -1,4 +1,4 @@
-"""What an X-VLA is made of, and how LeRobot's config.json says it."""
+"""Configuration of X-VLA, and its form in LeRobot's config.json."""
 
 import math
 from collections.abc import Mapping
@@ -135,12 +135,12 @@ class XvlaConfig:
 
     @property
     def unserved(self) -> str:
-        """Why a robot cannot follow it; "" where it can."""
+        """Why a robot cannot follow it; "" if it can."""
         return "" if self.domain_id is not None else DOMAIN
 
     @property
     def spatial(self) -> str:
-        """What its actions are that only a tool can follow; "" where they are joints."""
+        """What its actions are that only a tool can follow; "" if they are joints."""
         return "" if not self.mode.poses else (
             f"action_mode {self.action_mode}: its actions are poses of end effectors: `tool` of a policy file says "
             "which dimensions a tool follows (frame, rotation)"
@@ -205,4 +205,4 @@ class XvlaConfig:
         }
 
 
-DOMAIN = "it does not say which domain it was trained for; set overrides.domain_id in the policy file"
+DOMAIN = "it does not contain the domain it was trained for; set overrides.domain_id in the policy file"

@@ -31,10 +31,10 @@ NAMES = (  # how a module's name begins, and LeRobot's
 
 
 def to_lerobot(policy: Xvla, processor: XvlaProcessor) -> Form:
-    """Raises InputError that names what LeRobot has not."""
+    """Raises InputError that names what LeRobot does not have."""
     config, tokenizer = policy.config, processor.ask_tokenizer()
     if config.stem:
-        raise InputError("export: stem, which LeRobot has not; expected Florence-2's image encoder")
+        raise InputError("export: stem, which LeRobot does not have; expected Florence-2's image encoder")
     if config.domain_id is None:
         raise InputError(f"export: {DOMAIN}")
     known = tokenizer.words == BART_WORDS

@@ -114,7 +114,7 @@ class Block(nn.Module):
 class Xvla(Policy):
     """A batch holds
         images: (B, C, 3, height, width) uint8, or floating point in [-1, 1]; C at most config.views.
-        image_mask: (B, C) bool, False where a camera is absent.
+        image_mask: (B, C) bool, False if a camera is absent.
         tokens: (B, T) int64, T always the same: padding takes part.
         state: (B, max_state_dim), padded; absent where the policy reads none.
         domain: (B,) int64.
@@ -230,7 +230,7 @@ class Xvla(Policy):
         return {"loss": sum(terms.values()), **terms}
 
     def freeze(self) -> "Xvla":
-        """Take from training what the configuration says."""
+        """Freeze what the configuration says."""
         config = self.config
         (self.stem if config.stem else self.vision_tower).requires_grad_(not config.freeze_vision_encoder)
         self.language.requires_grad_(not config.freeze_language_encoder)

@@ -1,6 +1,7 @@
 """OpenVINO and ONNX Runtime on the CPU, and torch's own exported programs: each writes a graph and runs it."""
 
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -8,13 +9,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from vla_ros.core.errors import InputError, shown
+from vla_ros.policies.policy import Policy
 from vla_ros.runtime.engines.graphs import Graph
+from vla_ros.runtime.engines.int8 import compress, rounded
+from vla_ros.runtime.network import private_copy
+
+if TYPE_CHECKING:
+    import openvino
 
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -24,13 +31,15 @@ class Backend:
 
     Attributes:
         name: as users name it.
-        needs: modules that must be there.
+        needs: required modules.
         ending: of the file's name.
+        exact: whether it computes with the policy's own weights.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     ending: ClassVar[str]
+    exact: ClassVar[bool] = True
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -38,7 +47,7 @@ class Backend:
 
     @classmethod
     def require(cls) -> None:
-        """Raises InputError where its modules are not installed."""
+        """Raises InputError if its modules are not installed."""
         if missing := cls.missing():
             raise InputError(f"engine {cls.name}: no module {' and '.join(missing)}; expected: pip install -r "
                              "requirements/engine.txt")
@@ -48,14 +57,19 @@ class Backend:
         return ""
 
     @classmethod
+    def copied(cls, policy: Policy) -> Policy:
+        """A private copy of the policy with the weights that this program computes with."""
+        return private_copy(policy)
+
+    @classmethod
     def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Write the graph with these names of its tensors; weights stay float32. Raises whatever the converter does."""
+        """Write the graph, of a `copied` policy, with these names of its tensors. Raises what the converter does."""
         raise NotImplementedError
 
     @classmethod
     def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
-        """What runs the file: tensors in the order of `inputs`, some of which the graph may not have, to those of the
-        result. Raises whatever the program does."""
+        """A function that runs the file: from tensors in the order of `inputs`, some of which the graph may not have,
+        to those of the result. Raises whatever the program raises."""
         raise NotImplementedError
 
 
@@ -91,8 +105,13 @@ class OpenVino(Backend):
         for port in model.inputs:
             port.tensor.set_names({inputs[int(port.any_name.removeprefix("tensors_"))]})
         for port, name in zip(model.outputs, outputs, strict=True):
-            port.tensor.add_names({name})  # it may be an input as well
+            port.tensor.set_names(port.tensor.names | {name})  # it may be an input as well, whose name stays
+        cls.finish(model)
         openvino.save_model(model, path, compress_to_fp16=False)
+
+    @classmethod
+    def finish(cls, model: "openvino.Model") -> None:
+        """What is changed in a model before it is written."""
 
     @classmethod
     def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
@@ -109,6 +128,22 @@ class OpenVino(Backend):
             return [torch.from_numpy(value) for value in found.to_tuple()]
 
         return run
+
+
+class OpenVinoInt8(OpenVino):
+    """With weights of eight bits, see `int8`: a quarter of the file and of the memory, and other actions."""
+
+    name, exact = "openvino_int8", False
+    # Or the other numbers of a product would be rounded to eight bits as well.
+    settings: ClassVar = OpenVino.settings | {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+
+    @classmethod
+    def copied(cls, policy: Policy) -> Policy:
+        return rounded(policy)
+
+    @classmethod
+    def finish(cls, model: "openvino.Model") -> None:
+        compress(model)
 
 
 class OnnxRuntime(Backend):
@@ -151,8 +186,8 @@ class TensorRt(OnnxRuntime):
     def require(cls) -> None:
         super().require()
         if shutil.which("trtexec") is None:
-            raise InputError("--to tensorrt: no trtexec on the PATH, which builds the engine; expected TensorRT on the "
-                             "machine of the GPU, or --to onnx here")
+            raise InputError("--to tensorrt: trtexec, which builds the engine, is not on the PATH; expected TensorRT "
+                             "on the machine with the GPU, or --to onnx here")
 
     @classmethod
     def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -179,15 +214,18 @@ class TorchProgram(Backend):
         return lambda tensors: list(module(*tensors))
 
 
-ENGINES: dict[str, type[Backend]] = {backend.name: backend for backend in (OpenVino, OnnxRuntime)}
+ENGINES: dict[str, type[Backend]] = {backend.name: backend for backend in (OpenVino, OpenVinoInt8, OnnxRuntime)}
 NAMES = ("auto", "torch", *ENGINES)
 
 
 def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, exact: bool) -> type[Backend] | None:
-    """The engine for a policy there, None for torch itself. `auto` is OpenVINO on an x86 CPU where it can be had.
+    """The engine for a policy there, None for torch itself. `auto` is what VLA_ROS_ENGINE in the environment says, and
+    without that OpenVINO on an x86 CPU where it can be had.
 
-    Raises InputError for one that cannot be had.
+    Raises InputError for one that is not available.
     """
+    if name == "auto":
+        name = os.environ.get("VLA_ROS_ENGINE", name)
     if name not in NAMES:
         raise InputError(f"engine {shown(name)}, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     obstacles = [words for there, words in (
@@ -195,7 +233,7 @@ def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, ex
         (dtype != torch.float32, f"it works in float32, the weights are {str(dtype).removeprefix('torch.')}; expected "
                                  "dtype float32"),
         (compiled, "compile is torch's own; expected compile: false"),
-        (exact, "rtc_exact needs gradients, which it has not; expected rtc_exact: false"),
+        (exact, "rtc_exact needs gradients, which it does not have; expected rtc_exact: false"),
     ) if there]  # fmt: skip
     if name == "auto":
         there = platform.machine() in ("x86_64", "AMD64") and not obstacles and not OpenVino.missing()
@@ -210,7 +248,7 @@ def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, ex
 
 @contextmanager
 def _quiet():
-    """The converters warn of what they themselves call."""
+    """Silence the converters' warnings about their own calls."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""What a server keeps of one client, and how its questions become samples."""
+"""A server's state of one client, and the conversion of its requests to samples."""
 
 import time
 from collections import deque
@@ -20,12 +20,12 @@ from vla_ros.runtime.session import PolicySession
 class Client:
     """One connection.
 
-    A client of ours sends all observation steps and says when an episode begins. Of others each question is one
-    instant, that of its arrival; earlier steps are the questions before, and an episode begins with the connection and
-    with a new prompt.
+    Our client sends all observation steps and says when an episode begins. For other clients each request is one
+    observation at its time of arrival; earlier steps are their previous requests, and an episode begins with the
+    connection and with a new prompt.
 
     Args:
-        session: its own, or one that several share, which then remembers nothing.
+        session: its own, or one that several share, which then has no memory.
     """
 
     def __init__(self, session: PolicySession, robot: RobotSpec, described: Described, shared: bool) -> None:
@@ -36,9 +36,9 @@ class Client:
         self.whole_time = 0.0  # s that the last answer took, the way into the socket included
 
     def answer(self, frame: bytes | str, began: float) -> bytes:
-        """The message that answers a question which came at `began`, s of the monotonic clock.
+        """The answer to a request that arrived at `began`, s of the monotonic clock.
 
-        Raises InputError for what is none; then nothing of it is remembered.
+        Raises InputError for an invalid request, which has no effect then.
         """
         if isinstance(frame, str):
             raise InputError("a frame of text, expected a message in binary")
@@ -83,7 +83,7 @@ class Client:
         return prompt
 
     def _own_sample(self, message: Any, own: Any, prompt: str) -> Sample:
-        """Of a client of ours: every array has a leading axis of observation steps."""
+        """A request of our client: every array has a leading axis of observation steps."""
         if not isinstance(own, dict) or type(own.get("number")) is not int or type(own.get("stamp_ns")) is not int:
             raise InputError(f"{OWN!r}: {shown(own)}, expected number and stamp_ns")
         images, values = {}, {}
@@ -97,7 +97,7 @@ class Client:
         return Sample(images, self._state(message, 2), prompt, values=values, stamp_ns=own["stamp_ns"])
 
     def _instant(self, message: Any, prompt: str) -> Observation:
-        """What any client sends, as seen now."""
+        """A request of any client, as an observation now."""
         now = time.monotonic_ns()
         images = {camera: self._image(find(message, key), key) for key, camera in self._said.keys.cameras.items()}
         values: dict[str, np.ndarray] = {}
@@ -106,7 +106,7 @@ class Client:
         return Observation(now, images, self._state(message, 1), prompt, values=values)
 
     def _sample(self, known: list[Observation]) -> Sample:
-        """Of the last one, with the steps before it."""
+        """The sample of the last observation, with the steps before it."""
 
         def build(stamp_ns: int, names: Any) -> Observation:
             return min(known, key=lambda one: abs(one.stamp_ns - stamp_ns))
@@ -157,7 +157,7 @@ class Client:
 
 
 def _alike(arrays: list[np.ndarray], what: str, axes: int | None = None) -> list[np.ndarray]:
-    """Raises InputError unless their shapes are the same, but for the last axis where `axes` says so."""
+    """Raises InputError unless their shapes are the same, except for the last axis where `axes` says so."""
     shapes = {array.shape[:-1] if axes else array.shape for array in arrays}
     if len(shapes) > 1:
         raise InputError(f"{what}: shapes {shown(sorted(shapes))}, expected one")

@@ -1,4 +1,4 @@
-"""A client's end of the websocket: each question is answered, or given up, within its deadline."""
+"""The client's end of the websocket: each request is answered or given up within its deadline."""
 
 import asyncio
 import logging
@@ -18,26 +18,26 @@ from vla_ros.core.errors import InputError, NotYet
 from vla_ros.policies.server_file import ServerFile
 from vla_ros.runtime.remote.wire import MOST_ANSWER, unpack
 
-_BUSY = (429, 502, 503, 504)  # HTTP statuses of a gateway whose server may come yet
+_BUSY = (429, 502, 503, 504)  # HTTP statuses of a gateway whose server may still start
 _SHORTEST, _LONGEST = 0.1, 2.0  # s between two attempts to connect
 
-# What goes wrong is said by the error; websockets would say it once more.
+# Errors are raised; websockets would also log them.
 _SILENT = logging.getLogger("vla_ros.websockets")
 _SILENT.setLevel(logging.CRITICAL)
 
 
 class _Connect(connect):
     def process_redirect(self, exc: Exception) -> Exception:
-        """Pictures of the robot go to the server that the user named, and to no other."""
+        """Refuse redirections: images of the robot go only to the server that the user named."""
         return exc
 
 
 class Connection:
     """One connection to a server, made when it is needed and again when it was lost.
 
-    It lives in a thread of its own, so that neither connecting nor a peer that does not read can hold the caller longer
-    than the deadline. The protocol has no numbers for questions: after a deadline the connection is given up with all
-    that may still arrive on it, and a frame that nobody asked for ends it too.
+    It has its own thread, so that neither connecting nor a peer that does not read can block the caller longer than the
+    deadline. The protocol does not number requests: after a deadline the connection is closed, and whatever may still
+    arrive on it is discarded; an unexpected frame ends it too.
 
     Args:
         file: where the server is.
@@ -61,14 +61,14 @@ class Connection:
         self._thread.start()
 
     def ask(self, question: Callable[[], bytes] | None, seconds: float) -> bytes | str:
-        """The frame that answers a question; None: only connect.
+        """The answer to a request; None: only connect.
 
         Args:
             question: makes the message, once the connection is there.
             seconds: for all of it, a new connection included.
 
         Raises:
-            NotYet: no server, no answer in time, or the connection was lost; the next question connects anew.
+            NotYet: no server, no answer in time, or the connection was lost; the next request uses a new one.
             InputError: the server refuses us, or `greet` refused it.
         """
         if self._loop.is_closed():
@@ -76,11 +76,11 @@ class Connection:
         return asyncio.run_coroutine_threadsafe(self._ask(question, seconds), self._loop).result()
 
     def give_up(self) -> None:
-        """The next question connects anew: what is on its way answers none of ours."""
+        """Use a new connection for the next request, and discard what is still under way."""
         self._loop.call_soon_threadsafe(self._drop)
 
     def close(self) -> None:
-        """Ends the thread; no question may be asked after that."""
+        """End the thread; no request may follow."""
 
         async def end() -> None:
             reader = self._reader
@@ -129,13 +129,13 @@ class Connection:
         except InvalidStatus as error:
             code = error.response.status_code
             if code in _BUSY:
-                self._lost(f"HTTP status {code}: what stands before the policy server has none now")
+                self._lost(f"HTTP status {code}: a gateway whose policy server is not running")
             why = ("expected its token in token_file of a policy file" if code == 401 else
                    "expected a policy server of openpi's protocol")
             raise self._refused(f"HTTP status {code}, {why}") from None
         except ssl.SSLError as error:
-            raise self._refused(f"TLS: {_tls_said(error)}; expected a certificate that the system, or "
-                                "`certificate` of the policy file, vouches for") from None
+            raise self._refused(f"TLS: {_tls_said(error)}; expected a certificate that the system, or `certificate` "
+                                "of the policy file, trusts") from None
         except (InvalidURI, InvalidHandshake, UnicodeError) as error:
             raise self._refused(f"{error}; expected a policy server at ws://HOST:PORT") from None
         except ConnectionClosed as error:
@@ -157,7 +157,7 @@ class Connection:
             while True:
                 frame = await socket.recv()
                 if self._answer is None or self._answer.done():
-                    why = "it sent a frame that nobody asked for"
+                    why = "it sent an unexpected frame"
                     break
                 self._answer.set_result(frame)
         except ConnectionClosed as error:

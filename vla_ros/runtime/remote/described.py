@@ -1,4 +1,4 @@
-"""What a server of ours says of the policy it runs: the entry `vla_ros` of its metadata. And entries of messages."""
+"""Our server's description of its policy: the entry `vla_ros` of the metadata. Also access to entries of messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Described:
-    """A policy, seen from outside.
+    """Description of a policy for clients.
 
     Attributes:
         policy: its family.
@@ -41,7 +41,7 @@ class Described:
         step_dt: s between rows.
         horizon: rows of an answer.
         parts: what the columns of the actions are, in order.
-        paced: it remembers, and is asked once every `step_dt`.
+        paced: it has a memory, and is asked once every `step_dt`.
         digest: of its checkpoint.
     """
 
@@ -89,7 +89,7 @@ def put(message: dict[str, Any], key: str, value: Any) -> None:
 
 
 def find(message: Any, key: str) -> Any:
-    """An entry, None where there is none."""
+    """An entry, None if there is none."""
     for name in key.split("."):
         message = message.get(name) if isinstance(message, Mapping) else None
     return message

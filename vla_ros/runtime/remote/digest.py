@@ -1,4 +1,4 @@
-"""Whether a policy is the one of before, without reading all of its weights."""
+"""A digest that tells policies apart without reading all weights."""
 
 import hashlib
 from collections.abc import Mapping

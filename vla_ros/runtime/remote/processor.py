@@ -22,13 +22,13 @@ QUALITY = 95  # of JPEG
 
 
 class FileProcessor(Interface):
-    """Of a server that a policy file describes: one image of each camera, one state, all of the same instant."""
+    """For a server that a policy file describes: one image of each camera and one state, all at the same time."""
 
     def __init__(self, file: ServerFile, robot: RobotSpec) -> None:
-        """Raises InputError where keys and dimensions of the file do not fit."""
+        """Raises InputError if keys and dimensions of the file do not fit."""
         if file.images != "raw":
-            raise InputError(f"images {file.images} of server {file.server}: only servers of ours, which describe "
-                             "themselves, take it; expected raw")
+            raise InputError(f"images {file.images} of server {file.server}: only our servers accept it; "
+                             "" "expected raw")
         self._file, self.embodiment = file, file.embodiment.in_order(robot.joint_names)
         self.joints, self.step_dt, self.horizon = self.embodiment.joints, self.embodiment.step_dt, 0
         self.cameras = tuple(dict.fromkeys(c for c in self.embodiment.cameras.values() if c is not None))
@@ -51,16 +51,16 @@ class FileProcessor(Interface):
         return message
 
     def targets(self, answer: Any, sample: Sample) -> Targets:
-        """What the server answered, H rows. Raises InputError where that is no chunk."""
+        """What the server answered, H rows. Raises InputError if that is not a chunk."""
         actions = read_actions(answer, self._file.keys.actions, len(self.embodiment.actions))
         return self.embodiment.targets(actions[None], np.asarray(sample.state[-1:], np.float64))[0]
 
 
 class OwnProcessor(Interface):
-    """Of a server of ours, which describes itself; it gets all observation steps with each question."""
+    """For our server, which describes itself; it gets all observation steps with each request."""
 
     def __init__(self, file: ServerFile, described: Described, robot: RobotSpec) -> None:
-        """Raises InputError where it looks at a camera that `described` has no key for."""
+        """Raises InputError if it reads a camera for which `described` has no key."""
         self._file, self._said = file, described
         ordered = sorted(described.joints) == sorted(robot.joint_names)
         self.joints = robot.joint_names if ordered else described.joints  # `check_robot` says which are missing
@@ -95,7 +95,7 @@ class OwnProcessor(Interface):
         return message
 
     def targets(self, answer: Any, sample: Sample) -> Targets:
-        """What the server answered, H rows. Raises InputError where that is no chunk."""
+        """What the server answered, H rows. Raises InputError if that is not a chunk."""
         parts, first = [], 0
         actions = read_actions(answer, self._said.keys.actions, sum(len(part.names) for part in self._said.parts))
         for part in self._said.parts:

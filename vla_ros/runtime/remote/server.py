@@ -1,4 +1,4 @@
-"""A server's end of the websocket: any session of ours, asked as openpi's clients ask."""
+"""The server's end of the websocket: serves a policy to openpi's clients and ours."""
 
 import asyncio
 import hmac
@@ -33,20 +33,20 @@ from vla_ros.runtime.remote.processor import default_keys
 from vla_ros.runtime.remote.wire import pack
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
-_LEAST_REQUEST = 16 << 20  # bytes of a question that are always taken
+_LEAST_REQUEST = 16 << 20  # bytes of a request that are always accepted
 _SILENT = logging.getLogger("vla_ros.websockets")  # garbage that a client sends is not logged
 
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """How a policy is offered.
+    """Options of the server.
 
     Attributes:
         host, port: where it listens; port 0 takes a free one.
         token: what clients must send as `Authorization: Api-Key TOKEN` (or Bearer); empty: nothing.
         tls: of the certificate, None for plain `ws://`.
         clients: that may be connected at a time.
-        say: is told of connections and errors.
+        say: gets a line for connections and errors.
     """
 
     host: str = "127.0.0.1"
@@ -60,16 +60,16 @@ class ServerOptions:
 class PolicyServer:
     """Serves one policy on one robot's cameras and joints.
 
-    Questions are answered one after the other, in a thread of their own. A policy that remembers has a session for each
-    client, all of them warm before the first comes, and begun anew for the next; the others share one. A client that
-    sends what is no question is told so, in a line of text; nothing that it sends ends the server.
+    Requests are answered one after the other, in a separate thread. A policy with memory has a session for each client,
+    all of them warmed up before the server starts, and reset for the next client; other policies share one. An invalid
+    request is answered with a line of text; nothing that a client sends ends the server.
 
     Args:
         loaded: on its device, checked against the robot.
         robot: whose joints the state and the actions are, rad or m.
         keys: names of the entries; None: "observation/CAMERA", "observation/state", "prompt", "actions".
 
-    Raises InputError for keys that do not fit, and what the policy reads but no message holds.
+    Raises InputError for keys that do not fit, and for inputs that no message can contain.
     """
 
     def __init__(
@@ -82,12 +82,13 @@ class PolicyServer:
         self._keys = _checked(keys, processor.cameras, robot.joint_names)
         for name in processor.streams:
             if any(dtype == "string" for _, dtype in robot.stream(name).readings.values()):
-                raise InputError(f"stream {name!r} holds texts, expected numbers: a policy that reads it is not served")
+                raise InputError(f"stream {name!r} holds texts, expected numbers: a policy that reads it cannot be "
+                                 "served")
         self._session = self._open_session()
         self._remembers = self._session.remembers
         example = example_sample(robot, processor)
         (first,) = self._session.infer([example])
-        if self._remembers:  # no client waits for the warm-up of another, nor for its own when it comes back
+        if self._remembers:  # no client waits for a warm-up
             self._free = [self._session, *(self._open_session() for _ in range(self.options.clients - 1))]
         else:
             self._session.begin()
@@ -119,7 +120,7 @@ class PolicyServer:
     async def run(self, ready: Callable[[int], None], stop: asyncio.Event) -> None:
         """Serve until `stop` is set; `ready` is called with the port when clients may come.
 
-        Raises InputError where it cannot listen.
+        Raises InputError if it cannot listen.
         """
         options = self.options
         try:
@@ -137,7 +138,7 @@ class PolicyServer:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Before a connection becomes one: who may not."""
+        """Refuse a connection before it is accepted."""
         if request.path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         given = [value.partition(" ") for value in request.headers.get_all("Authorization")]
@@ -170,7 +171,7 @@ class PolicyServer:
                     client.whole_time = time.monotonic() - began
         except ConnectionClosed:
             pass
-        except Exception as error:  # a mistake of ours: the others are served on
+        except Exception as error:  # a bug: the other clients are still served
             self._tell(f"{who}: {traceback.format_exc()}")
             with suppress(ConnectionClosed):
                 await socket.send(f"internal error: {type(error).__name__}: {error}")
@@ -193,7 +194,7 @@ class PolicyServer:
             self._free.append(session)  # the next one to come meets what this one met
 
     def _tell(self, text: str) -> None:
-        """At most ten lines a second: what clients send must not fill a disk."""
+        """At most ten lines a second, so that clients cannot fill the disk."""
         now = time.monotonic()
         while self._told and now - self._told[0] > 1.0:
             self._told.popleft()
@@ -206,7 +207,7 @@ class PolicyServer:
 
 
 def _answer(socket: ServerConnection, client: Client, frame: bytes | str, began: float) -> bytes | None:
-    """None where the asker left while others were answered: those who wait do not wait for that too."""
+    """None if the client left while others were answered, so that those who wait do not wait for it too."""
     return client.answer(frame, began) if socket.state is State.OPEN else None
 
 

@@ -1,4 +1,4 @@
-"""A policy on another machine with what a `PolicySession` offers to those who serve it."""
+"""A policy on another machine, with the interface of a `PolicySession`."""
 
 import threading
 import time
@@ -24,9 +24,9 @@ from vla_ros.runtime.session import Inference
 class RemoteSession:
     """Asks a server for each chunk; all but `begin` from one thread at a time.
 
-    An answer counts when it is there within the deadline, is a sound chunk, and belongs to the question; everything
-    else raises InputError, and the next question connects anew where that is needed. Where the server is one of ours
-    it is told which question is the first of an episode; after a lost connection its policy remembers nothing.
+    An answer counts if it arrives within the deadline, is a valid chunk, and belongs to the request; everything else
+    raises InputError, and the next request uses a new connection if needed. Our server is told which request is the
+    first of an episode; after a lost connection its policy starts a new one.
 
     Args:
         file: where it is and what it reads.
@@ -34,8 +34,8 @@ class RemoteSession:
         seed: of the policy's draws, on servers of ours.
 
     Raises:
-        NotYet: the server is not there.
-        InputError: it refuses us, or says what no policy can be.
+        NotYet: the server is not running.
+        InputError: it refuses the connection, or describes an impossible policy.
     """
 
     size = 1
@@ -56,10 +56,10 @@ class RemoteSession:
             elif file.embodiment is not None:
                 self.processor = FileProcessor(file, robot)
             else:
-                raise InputError("it does not describe itself as servers of ours do; expected a policy file with "
+                raise InputError("it does not describe itself as our servers do; expected a policy file with "
                                  "`server`, `keys`, `cameras`, `state` and `step_dt`")
             if seed and self._said is None:
-                raise InputError(f"seed {seed}: only servers of ours take one, expected 0")
+                raise InputError(f"seed {seed}: only our servers accept one, expected 0")
         except InputError as error:
             self.close()
             raise self._named(error) from None
@@ -68,29 +68,29 @@ class RemoteSession:
         self.title = f"{self.family} at {file.server}"
 
     def _greet(self, metadata: Any) -> None:
-        """Of each new connection. Raises InputError where another policy is served now."""
+        """Check a new connection. Raises InputError if another policy is served now."""
         said = find(metadata, OWN)
         if self.file.embodiment is not None or said is None:
             described = None
         else:
             described = record(Described, said, "metadata")
-        whole = pack(metadata)  # of others that is all there is to compare
+        whole = pack(metadata)  # for other servers nothing else can be compared
         if self._greeted and whole != self._metadata:
             raise InputError(f"server {self.file.server}: it serves another policy now; configure this node again")
         self._said, self._metadata = described, whole
         self._greeted = True
 
     def begin(self, rows: Iterable[int] | None = None) -> None:
-        """A new episode: an answer under way is stale. For any thread, at any time."""
+        """Begin a new episode: an answer under way is stale. From any thread, at any time."""
         with self._lock:
             self._beginnings += 1
 
     def seed(self, seed: int | None = None, rows: Iterable[int] | None = None) -> None:
-        """Start the draws anew with the next question; without effect on servers that are not ours."""
+        """Start the draws again with the next question; without effect on servers that are not ours."""
         self._seed = self._first_seed if seed is None else seed
 
     def meet(self, samples: Sequence[Sample], rounds: int = 1) -> None:
-        """Nothing: the server meets new shapes itself."""
+        """Nothing to do: the server handles new shapes itself."""
 
     def warm_up(self, sample: Sample, rounds: int = 1) -> int:
         """One answer, for which the server has `patience`. Raises InputError."""
@@ -161,7 +161,7 @@ def _read(frame: bytes | str) -> Any:
 
 
 def _seconds(answer: Any, key: str, total: float) -> float:
-    """ms of an answer in s; 0 where it says none, or more than the whole took."""
+    """ms of an answer in s; 0 if it says none, or more than the whole took."""
     value = find(answer, key)
     if isinstance(value, (int, float, np.number)) and 0 <= float(value) / 1e3 <= total:
         return float(value) / 1e3

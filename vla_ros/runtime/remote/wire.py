@@ -27,10 +27,10 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(data: bytes, what: str = "message") -> Any:
-    """What a message says; its arrays are copies, in this machine's byte order.
+    """The content of a message; its arrays are copies, in this machine's byte order.
 
-    Raises InputError, which begins with `what`, for everything that is no such message, or no sound array in it. The
-    memory it takes is bounded by a small multiple of `data`.
+    Raises InputError, which begins with `what`, for an invalid message or array. The memory is bounded by a small
+    multiple of the size of `data`.
     """
     count = 0
 
@@ -50,7 +50,7 @@ def unpack(data: bytes, what: str = "message") -> Any:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         said = str(error) or type(error).__name__
-        raise InputError(f"{what}: {len(data)} bytes are no msgpack message: {said}") from None
+        raise InputError(f"{what}: {len(data)} bytes are not a msgpack message: {said}") from None
 
 
 def _written(value: Any) -> Any:
