@@ -9,9 +9,12 @@ import pytest
 
 pytest.importorskip("rclpy", reason="the gamepad's messages need ROS 2")
 
+import yaml
+from control.posed_robots import posed_file
 from control.tool_robots import HOME, SO101, so101
 from sensor_msgs.msg import Joy
 
+from vla_ros.cli.main import main
 from vla_ros.control.limits import Limits
 from vla_ros.control.steering import STEP, Steering
 from vla_ros.core.errors import InputError
@@ -126,3 +129,18 @@ def test_its_sticks_move_the_tool_and_its_buttons_the_gripper(pad):
     pad.pad.steer(single, 0.02)
     pad.pad.steer(single, 0.02)  # it is still held
     assert single.choice == SO101.joint_names[1] and pad.said == [f"joint {SO101.joint_names[1]}"]
+
+
+def test_what_cannot_be_steered_is_refused_before_anything_is_asked(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "robot.yaml"
+    file.write_text(yaml.safe_dump(posed_file("pose_stamped")))
+    with open(os.devnull) as nobody:
+        monkeypatch.setattr("sys.stdin", nobody)
+        for words, said in (
+            (["--keyboard", "--end"], "expected one of them"),
+            (["--joy", "joy"], "--robot: missing"),
+            (["--keyboard", "--robot", "so101"], "no terminal"),
+            (["--joy", "joy", "--robot", str(file)], "its tool is commanded"),
+        ):
+            assert main(["takeover", *words]) == 2
+            assert said in capsys.readouterr().err

@@ -103,10 +103,11 @@ def test_what_cannot_be_replayed_is_said_in_one_line(tmp_path, monkeypatch):
     assert "expected the console to be started with --policy" in ask(Replays("so101", [], ""))
     replays = Replays("so101", ["one"], "")
     program = tmp_path / "program"
-    program.write_text("#!/bin/sh\necho 'a line' >&2\necho 'vla-ros replay: one: no such checkpoint' >&2\nexit 2\n")
+    said = "a line\\nvla-ros replay: one: no such checkpoint,\\n  expected another\\n"
+    program.write_text(f"#!/bin/sh\nprintf '{said}' >&2\nexit 2\n")
     program.chmod(0o755)
     monkeypatch.setattr(module.sys, "executable", str(program))
-    assert ask(replays) == "replay: vla-ros replay: one: no such checkpoint" and not replays.busy
+    assert ask(replays) == "replay: one: no such checkpoint, expected another" and not replays.busy
     replays.busy = "another"
     assert "another is being computed" in ask(replays)
 

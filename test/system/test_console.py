@@ -69,8 +69,8 @@ class Page:
     def text(self, name: str) -> str:
         return self.browser.execute_script("return document.querySelector(arguments[0])?.textContent ?? ''", name)
 
-    def wait(self, predicate: Callable[[], Any], what: str) -> Any:
-        end = time.monotonic() + DEADLINE
+    def wait(self, predicate: Callable[[], Any], what: str, deadline: float = DEADLINE) -> Any:
+        end = time.monotonic() + deadline
         while time.monotonic() < end:
             try:
                 if value := predicate():
@@ -205,7 +205,7 @@ def test_an_operator_works_with_the_robot(graph: Graph, probe: Probe, page: Page
 
     # Replays it, with two policies over it.
     page.click("#episodes button")
-    page.wait(lambda: page.find("#replay").is_displayed(), "the replay")
+    page.wait(lambda: page.find("#replay").is_displayed(), "the replay", 10 * DEADLINE)  # of low priority
     assert "hold still" in page.text("#replay-words") and "pi0_tiny (2)" in page.text("#replay .legend")
     drawn = ("return document.querySelector('#replay-images canvas').getContext('2d').getImageData(5, 5, 1, 1).data[3]")
     page.wait(lambda: page.browser.execute_script(drawn) == 255, "its pictures")

@@ -14,7 +14,7 @@ import numpy as np
 from vla_ros.bags.evaluate import Evaluation
 from vla_ros.bags.frames import Frame
 from vla_ros.core.errors import InputError
-from vla_ros.core.files import read_bytes
+from vla_ros.core.files import new_file, read_bytes
 from vla_ros.core.robot import RobotSpec
 
 FILE = "overlay.json"
@@ -73,7 +73,8 @@ class Overlay:
             "step_dt": self._step_dt, "cameras": self._cameras,
             "episodes": [episode for episode in self._episodes if episode["t"]],
         }  # fmt: skip
-        self._write(FILE, json.dumps(data, allow_nan=False).encode())
+        with new_file(self._folder / FILE, "overlay") as file:
+            file.write_text(json.dumps(data, allow_nan=False), encoding="utf-8")
         return self._folder / FILE
 
     def _write(self, name: str, data: bytes) -> None:

@@ -17,9 +17,11 @@ from vla_ros.core.text import plain
 from vla_ros.nodes.console.server import Session
 
 FOLDER = "replays"  # beside the bags
+_PROGRAM = "vla-ros replay:"  # what its error begins with
 _PICTURE = 128  # added to the camera's number: not one of now
 _NICE = "15"  # it is in no hurry, and the robot's control loop may be on the same cores
 _EVERY = 5  # steps from one chunk to the next
+_GAP = "2"  # s without an image or command; a dataset is stricter, but this is only looked at
 _LONGEST = 900.0  # s
 _PAUSE = 0.04  # s between looks whether a page has taken the picture before
 
@@ -49,7 +51,13 @@ class Replays:
         bag = Path(episode["folder"])
         folder = bag.parent / self._folder / bag.name
         if not (folder / FILE).exists():
-            await self._compute(bag, folder)
+            if self.busy:
+                raise InputError(f"replay: {self.busy} is being computed, wait for it")
+            self.busy = bag.name
+            try:
+                await self._compute(bag, folder)
+            finally:
+                self.busy = ""
         data = await asyncio.to_thread(read_overlay, folder)
         pictures = [(number, picture.pop("t"), picture.pop("camera"), picture.pop("jpeg"))
                     for number, one in enumerate(data["episodes"]) for picture in one.pop("pictures")]  # fmt: skip
@@ -62,13 +70,10 @@ class Replays:
         policies = [word for path in self._policies for word in ("--policy", path)]
         namespace = ["--namespace", self._namespace] if self._namespace else []
         return ["nice", "-n", _NICE, sys.executable, "-P", "-m", "vla_ros.cli.main", "replay", str(bag), "--robot",
-                self._robot, *policies, *namespace, "--every", str(_EVERY), "--skip-bad", "--device", "cpu",
-                "--overlay", "-o", str(folder)]  # fmt: skip
+                self._robot, *policies, *namespace, "--every", str(_EVERY), "--max-gap", _GAP,
+                "--max-command-gap", _GAP, "--skip-bad", "--device", "cpu", "--overlay", "-o", str(folder)]  # fmt: skip
 
     async def _compute(self, bag: Path, folder: Path) -> None:
-        if self.busy:
-            raise InputError(f"replay: {self.busy} is being computed, wait for it")
-        self.busy = bag.name
         process = await asyncio.create_subprocess_exec(
             *self._command(bag, folder), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -78,13 +83,12 @@ class Replays:
         except TimeoutError:
             raise InputError(f"replay: {bag.name} took longer than {_LONGEST:g} s") from None
         finally:
-            self.busy = ""
             if process.returncode is None:
                 process.kill()
                 await process.wait()
         if process.returncode:
-            lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
-            raise InputError(f"replay: {plain(lines[-1] if lines else 'it ended without a word', 500)}")
+            words = " ".join(said.decode(errors="replace").split())
+            raise InputError(f"replay: {plain(words.rpartition(_PROGRAM)[2].strip(), 500)}")
 
     async def _send(self, session: Session, pictures: list[tuple[int, float, int, bytes]]) -> None:
         """One after the other, each when the page has taken the one before: nothing else waits for them. Ends with the
