@@ -40,11 +40,13 @@ from vla_ros.bench.subjects import (
 from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, total_bound
 from vla_ros.bench.work import Machine, measure_machine
 from vla_ros.core.errors import InputError
+from vla_ros.nn.float8 import put_float8
 from vla_ros.nn.fused import fuse
 from vla_ros.nn.gemma import GemmaLayer
 from vla_ros.nn.siglip import SiglipLayer
 from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import load
+from vla_ros.runtime.float8 import measured, require_float8
 from vla_ros.runtime.network import private_copy
 
 ROOT = Path(__file__).parents[2]
@@ -177,17 +179,17 @@ def pi0_compiled(bench: Bench, part: str) -> None:
 
 
 def pi0_fused(bench: Bench, part: str) -> None:
-    """With the Triton kernels, beside the answer without them."""
+    """With the Triton kernels, and with products of eight-bit numbers, beside the answer without them."""
+    require_float8(bench.device)
     policy, batch = bench.pi0(3)
-    bench.absent(part, "fp8", "there are no such kernels in this version", cameras=3, steps=STEPS)
-    if bench.device.type == "cpu":
-        raise InputError("fused kernels are for a GPU")
-    fused = private_copy(policy)
-    fuse(fused)
-    near = compared(fused, policy, batch, bench.device, STEPS)
     bound = total_bound(stage_work(policy, batch, STEPS), bench.machine)
-    timing = time_session(fused, batch, bench.device, bench.runs, STEPS)
-    bench.report(part, "fused, graph", timing, bound, cameras=3, steps=STEPS, **near)
+    fused, small = private_copy(policy), private_copy(policy)
+    fuse(fused)
+    put_float8(small, measured(policy, [{name: value.to(bench.device) for name, value in batch.items()}]))
+    for way, changed in (("fused, graph", fused), ("float8, graph", small)):
+        near = compared(changed, policy, batch, bench.device, STEPS)
+        timing = time_session(changed, batch, bench.device, bench.runs, STEPS)
+        bench.report(part, way, timing, bound, cameras=3, steps=STEPS, **near)
 
 
 def pi0_peers(bench: Bench, part: str) -> None:

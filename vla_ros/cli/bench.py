@@ -47,7 +47,7 @@ from vla_ros.policies.server_file import ServerFile, read_server
 from vla_ros.runtime.engines.backends import find
 from vla_ros.runtime.engines.engaged import unasked
 from vla_ros.runtime.history import example_sample
-from vla_ros.runtime.serving import open_policy, open_server, resolve_device, resolve_dtype
+from vla_ros.runtime.serving import FLOAT8, open_policy, open_server, resolve_device, resolve_dtype
 from vla_ros.runtime.session import SessionOptions
 
 
@@ -135,6 +135,9 @@ def _remote(server: ServerFile, args: argparse.Namespace, console: Terminal) -> 
 def _subject(args: argparse.Namespace, device: torch.device, dtype: torch.dtype, stack: ExitStack) -> Subject:
     peers, problems = [], []
     if args.policy in SIZES and not Path(args.policy).exists():
+        if args.dtype == FLOAT8:
+            raise InputError(f"--dtype {FLOAT8}: its scales are measured on a checkpoint, these weights are random; "
+                             "expected a checkpoint, or another type")
         cameras = args.cameras or (3 if args.policy.startswith("pi0") and args.size != "tiny" else 2)
         title = f"{args.policy} {args.size}, random weights, {cameras} cameras"
         batch = None

@@ -57,7 +57,7 @@ def device(parser: Any, default: str | None = "auto") -> None:
 
 
 def dtype(parser: Any, default: str | None = "auto") -> None:
-    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default=default,
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float8"), default=default,
                         help="data type of the weights" + ("" if default else " (default: auto)"))
 
 

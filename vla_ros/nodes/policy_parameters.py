@@ -18,8 +18,8 @@ class PolicyParameters(NodeParameters):
     device: str = parameter("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU if there is one")
     dtype: str = parameter(
         "auto",
-        "numbers of the network; auto is bfloat16 on a GPU, float32 on a CPU",
-        choices=("auto", "float32", "bfloat16"),
+        "numbers of the network; auto is bfloat16 on a GPU, float32 on a CPU; float8: of large products alone",
+        choices=("auto", "float32", "bfloat16", "float8"),
     )
     engine: str = parameter(
         "auto",

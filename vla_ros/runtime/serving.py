@@ -8,8 +8,9 @@ import torch
 from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies.processor import Interface
-from vla_ros.policies.registry import LoadedPolicy, load
+from vla_ros.policies.registry import LoadedPolicy, LoadOptions, load, resolve
 from vla_ros.policies.server_file import ServerFile, read_server
+from vla_ros.runtime.float8 import convert, require_float8
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from vla_ros.runtime.remote.session import RemoteSession
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+FLOAT8 = "float8"  # of large products, the rest is bfloat16
 
 
 def open_policy(
@@ -27,6 +29,8 @@ def open_policy(
     kind = resolve_dtype(dtype, target)
     loaded = load(path, device=target, dtype=kind, tokenizer=tokenizer, robot=robot)
     check_robot(loaded.processor, robot)
+    if dtype == FLOAT8:
+        convert(loaded, resolve(path, LoadOptions())[0], example_sample(robot, loaded.processor))
     return loaded
 
 
@@ -143,9 +147,13 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """ "auto" (bfloat16 on a GPU, float32 on a CPU), "float32" or "bfloat16". Raises InputError."""
+    """ "auto" (bfloat16 on a GPU, float32 on a CPU), "float32", "bfloat16", or "float8": bfloat16 on a GPU that has
+    products of eight-bit numbers. Raises InputError."""
+    if name == FLOAT8:
+        require_float8(device)
+        return torch.bfloat16
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     if name not in DTYPES:
-        raise InputError(f"dtype {name!r}, expected auto, {' or '.join(DTYPES)}")
+        raise InputError(f"dtype {name!r}, expected auto, {', '.join(DTYPES)} or {FLOAT8}")
     return DTYPES[name]
