@@ -73,9 +73,9 @@ class ReplayedGraph(SimulatedGraph):
         from vla_ros.msg import ActionChunk as Message
         from vla_ros.msg import ActionPart
 
-        if not len(self._rows):
-            return
         stamp = stamp_ns(message)
+        if not len(self._rows) or stamp < self._after:  # an image that has come late, of the episode before
+            return
         self._first = self._first or stamp
         step = round((stamp - self._first) * 1e-9 * self.robot.control_rate)  # images may come twice
         part = Part(self._environment.joint_names, self._rows[step : step + AHEAD + 2])
@@ -93,6 +93,7 @@ class ReplayedGraph(SimulatedGraph):
         self.graph.activate_when_ready("executor_node")
         self.instruct(self._environment.benchmark.instruction)
         self.wait_until_steered()
+        self._after = max(self._stamped)
         self._rows, self._sent, self._first = rows, 0, 0
         self._stamped.clear()
         status = self.simulation.run_to_end()
