@@ -372,9 +372,13 @@ def test_what_a_server_decides_is_refused_here():
         ("device 'cpu'", {"device": "cpu"}), ("dtype 'bfloat16'", {"dtype": "bfloat16"}),
         ("tokenizer 'x'", {"tokenizer": "x"}), ("num_steps 3", {"options": SessionOptions(num_steps=3)}),
         ("compile True", {"options": SessionOptions(compile=True)}), ("rtc", {"options": SessionOptions(guided=True)}),
+        ("engine 'openvino'", {"options": SessionOptions(engine="openvino")}),
+        ("roll_state", {"options": SessionOptions(roll_state=True)}),
     ):
         with pytest.raises(InputError, match=name):
             open_server(ServerFile("ws://127.0.0.1:1"), ROBOT, **options)
+    with pytest.raises(NotYet):  # what nodes ask for by default is no choice
+        open_server(ServerFile("ws://127.0.0.1:1"), ROBOT, options=SessionOptions(engine="auto"))
     with scripted(once(pack({}))) as port:
         with pytest.raises(InputError, match="seed 3: only our servers"):
             RemoteSession(_described_by_file(port), ROBOT, seed=3)
