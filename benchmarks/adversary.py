@@ -6,12 +6,13 @@
 
 Every episode draws a robot (the SO-101, or one with other ranges, limits and rates from 1 to 1000 Hz, some with jerk
 limits; a quarter of them on a base that drives), settings, and then for each control period what arrives: plans, wild
-and malformed chunks, instructions, e-stops, rivals, a policy that dies, joint states that freeze, jump or cease, ticks
-that come late, clocks that are set, deactivation and activation in motion, publishers that nobody has discovered yet.
-A tenth of the episodes are of the SO-101 with its tool, and most of their chunks are the tool's. `command_check.py`
-decides about the commands; what else must hold is decided here, by a model of what was done to the executor: whether
-there may be a command at all, whether the e-stop is latched, where the first command after a silence may be, and that a
-base is told to stand before commands cease.
+and malformed chunks, instructions, e-stops, rivals, a policy that dies, joint states that freeze, jump or cease,
+ticks that come late, clocks that are set, deactivation and activation in motion, publishers that nobody has
+discovered yet, and a source that takes over and gives back, moves, jumps, falls silent or says NaN. A tenth of the
+episodes are of the SO-101 with its tool, and most of their chunks are the tool's. `command_check.py` decides about
+the commands; what else must hold is decided here, by a model of what was done to the executor: whether there may be a
+command at all, whether the e-stop is latched, where the first command after a silence may be, whether a source may be
+followed, and that a base is told to stand before commands cease.
 
 What the documentation exempts is counted as such: after a stall longer than `overrun_limit` the robot has stood at its
 last command and starts there from rest; after a silence it starts from rest at a measured position, or goes on from
@@ -47,6 +48,7 @@ def table(total: Result, seconds: float) -> str:
     lines = [
         f"{'ticks':40} {total.ticks:>12,}   in {seconds:.0f} s",
         f"{'commands checked':40} {total.commands:>12,}   of which {total.moving:,} move",
+        f"{'ticks led by a source':40} {total.led:>12,}",
         f"{'faults and messages':40} {sum(total.faults.values()):>12,}",
         *(f"    {name:36} {count:>12,}" for name, count in sorted(total.faults.items())),
         f"{'stops':40} {sum(total.stops.values()):>12,}",

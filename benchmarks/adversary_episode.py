@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from adversary_draws import between, path_chunk, plan, random_robot, random_settings, random_watching, wild, with_base
+from adversary_source import Source, random_takeover
 from adversary_tool import arm, tool_chunk
 from adversary_tool import robot as robot_with_tool
 from command_check import STAMPS, Bounds, CommandCheck
@@ -22,10 +23,11 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.robot import RobotSpec
 
 NS = 10**9
-STOPPED, E_STOPPED = 5, 6  # ExecutorStatus.msg
+STOPPED, E_STOPPED, TAKEN_OVER = 5, 6, 7  # ExecutorStatus.msg
 SILENCE, E_STOP, CONTINUITY, CRASH = "command while silent", "e-stop lost", "continuity", "crash"
 BASE = "base left in motion"
-MORE_KINDS = (SILENCE, E_STOP, CONTINUITY, CRASH, BASE)
+LED = "led without leave"
+MORE_KINDS = (SILENCE, E_STOP, CONTINUITY, CRASH, BASE, LED)
 
 EVENTS = {  # what arrives in a control period -> how often
     "plan": 0.04, "wild chunk": 0.03, "malformed chunk": 0.004, "repeated chunk": 0.004, "other session": 0.002,
@@ -44,6 +46,7 @@ class Result:
     ticks: int = 0
     commands: int = 0
     moving: int = 0
+    led: int = 0  # ticks at which a source was followed
     faults: Counter[str] = field(default_factory=Counter)
     exempt: Counter[str] = field(default_factory=Counter)
     stops: Counter[str] = field(default_factory=Counter)  # by their causes
@@ -55,6 +58,7 @@ class Result:
         self.ticks += other.ticks
         self.commands += other.commands
         self.moving += other.moving
+        self.led += other.led
         for name in ("faults", "exempt", "stops", "violations"):
             getattr(self, name).update(getattr(other, name))
         for kind, found in other.first.items():
@@ -75,7 +79,8 @@ class Episode:
         self.robot = random_robot(rng)
         self.settings = random_settings(rng)
         self.more = more = np.random.default_rng([seed, number, 1])
-        self.settings = replace(self.settings, **random_watching(more))
+        leading = np.random.default_rng([seed, number, 3])
+        self.settings = replace(self.settings, **random_watching(more), **random_takeover(leading))
         self.tool = bool(more.random() < 0.1)
         if self.tool:
             self.robot = robot_with_tool()
@@ -98,6 +103,8 @@ class Episode:
             self.bounds, self.settings.start_tolerance, together=arm().names if self.tool else ()
         )
         self.period_ns = round(NS * self.bounds.period)
+        tolerance = self.settings.admission.future_tolerance
+        self.source = Source(leading, self.bounds, self.settings.takeover_timeout, tolerance)
         self.names = self.bounds.names
         self.now_ns, self.steady_ns = 1_000_000 * NS + int(rng.integers(NS)), int(rng.integers(1, 10**15))
         if self.simulated:  # /clock: its mean step, in control periods, and how much its steps differ
@@ -188,9 +195,13 @@ class Episode:
         elif name == "other session":
             self.session = int(rng.integers(2**63))
         elif name == "instruction":
-            executor.set_instruction(str(rng.choice(["go", "go", "go", "another", "", "\x00", "[/x]", "x" * 1000])))
+            text = str(rng.choice(["go", "go", "go", "another", "", "\x00", "[/x]", "x" * 1000]))
+            executor.set_instruction(text)
+            if not executor.instruction:
+                self.source.ended()
         elif name == "e-stop":
             executor.e_stop("button")
+            self.source.ended()
             self.latched = True
         elif name == "reset":
             executor.reset_e_stop(self.now_ns)
@@ -215,9 +226,11 @@ class Episode:
             self.measured = between(rng, self.bounds.lower, self.bounds.upper)
         elif name == "braking for deactivation":
             executor.begin_stop()
+            self.source.ended()
             self.stopping = True
         elif name == "deactivation":
             executor.deactivate()
+            self.source.ended()
             self.active = self.stopping = self.rival = False
             self.mute = True
         elif name == "activation":
@@ -237,6 +250,7 @@ class Episode:
             return
         if self.latched:
             self._found(E_STOP, "activated while it was latched")
+        self.source.ended()
         self.active, self.stopping, self.rival, self.mute = True, False, False, True
         self.executor.heard = self.heard = bool(self.more.random() < 0.5)
         self.starts = [(self.known.copy(), self.told.copy())]
@@ -336,6 +350,8 @@ class Episode:
 
     def _tick(self) -> None:
         self.step += 1
+        if done := self.source.act(self.executor, self._here, self.now_ns):
+            self.result.faults[done] += 1
         if not self.heard and self.more.random() < 0.05:
             self.result.faults["commands heard at last"] += 1
             self.executor.heard = self.heard = True
@@ -383,6 +399,9 @@ class Episode:
         if state == STOPPED and cause != self.cause:
             self.result.stops[self.executor.state[1].name] += 1
         self.cause = cause
+        self.result.led += state == TAKEN_OVER
+        if fault := self.source.fault(state, self.now_ns, self.character in ("regular", "late")):
+            self._found(LED, fault)
         if self.latched and state != E_STOPPED:
             self._found(E_STOP, f"state {state} while it is latched")
         if command is None:

@@ -1,16 +1,21 @@
 """What the console costs: its share of a core, and the bytes it sends to one page.
 
-    python benchmarks/console_cost.py --seconds 30
+    python benchmarks/console_cost.py --seconds 30 [--rerun] [--minutes 10]
 
 A made-up robot publishes what a busy one does: two cameras of 640x480 at 30 Hz, joint states and commands at 100 Hz,
-chunks of 16 rows at 10 Hz and the statuses that go with them. One page is open and takes all of it.
+chunks of 16 rows at 10 Hz and the statuses that go with them. One page is open and takes all of it. CPU is that of the
+process, so other programs change it little; the images' rate says whether the robot kept up.
 """
 
 import argparse
 import asyncio
 import json
 import math
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -101,9 +106,58 @@ async def read(port: int, seconds: float, process: psutil.Process) -> tuple[Coun
         return sizes, counts, sum(process.cpu_times()[:2]) - begin
 
 
+def rerun(graph: Graph, seconds: float) -> str:
+    """What `vla-ros rerun --save` takes beside the same robot: CPU seconds, and bytes of its file."""
+    file = graph.folder / "robot.rrd"
+    command = [sys.executable, "-m", "vla_ros.cli.main", "rerun", "--robot", str(ROBOT), "--save", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            watched = psutil.Process(process.pid)
+            graph.wait_for(lambda: file.exists() and file.stat().st_size > 1_000_000, "the first images in the file")
+            used, size = sum(watched.cpu_times()[:2]), file.stat().st_size
+            time.sleep(seconds)
+            used, size = sum(watched.cpu_times()[:2]) - used, file.stat().st_size - size
+        finally:
+            process.send_signal(signal.SIGINT)
+    return f"vla-ros rerun: {used / seconds:.1%} of a core, {size / seconds / 1e3:.0f} kB/s into its file"
+
+
+def left_open(port: int, minutes: float, console: psutil.Process) -> None:
+    """Prints, each minute, what a page in a browser and the console hold, MB; the page's heap after a collection."""
+    from selenium import webdriver  # here: the rest does without
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                     "--window-size=1440,1050"):  # fmt: skip
+        options.add_argument(argument)
+    browser = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    try:
+        browser.get(f"http://localhost:{port}/")
+        begin, renderer = time.monotonic(), None
+        print("minute  heap of the page  its process  the console's process")
+        for minute in range(round(minutes) + 1):
+            time.sleep(max(0.0, begin + 60.0 * minute - time.monotonic()))
+            browser.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+            heap = browser.execute_cdp_cmd("Runtime.getHeapUsage", {})["usedSize"]
+            if renderer is None:
+                family = psutil.Process(browser.service.process.pid).children(recursive=True)
+                of_pages = [one for one in family if "--type=renderer" in one.cmdline()]
+                renderer = max(of_pages, key=lambda one: one.memory_info().rss)
+            sizes = heap, renderer.memory_info().rss, console.memory_info().rss
+            print(f"{minute:6}  " + "  ".join(f"{size / 1e6:8.1f} MB" for size in sizes), flush=True)
+        age = browser.execute_script("return document.querySelector('#images figcaption span:last-child').textContent")
+        print(f"at the end its first image is {age} old")
+    finally:
+        browser.quit()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rerun", action="store_true", help="`vla-ros rerun` as well (needs rerun-sdk)")
+    parser.add_argument("--minutes", type=float, default=0.0, help="leave a page open in chromium for so long")
     args = parser.parse_args()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -122,13 +176,17 @@ def main() -> None:
             images, begin = robot.images, time.monotonic()
             sizes, counts, used = asyncio.run(read(port, args.seconds, watched))
             rate = (robot.images - images) / (time.monotonic() - begin)
+            print(f"cameras at {rate:.1f} Hz each; no page open: {3 * idle / args.seconds:.1%} of a core")
+            print(f"one page: {used / args.seconds:.1%} of a core, {sum(sizes.values()) / args.seconds / 1e3:.0f} kB/s")
+            for kind, size in sizes.most_common():
+                print(f"  {kind}: {counts[kind] / args.seconds:.1f} messages/s, {size / args.seconds / 1e3:.1f} kB/s")
+            if args.rerun:
+                print(rerun(graph, args.seconds))
+            if args.minutes:
+                left_open(port, args.minutes, watched)
         finally:
             robot.stop.set()
             thread.join()
-    print(f"cameras at {rate:.1f} Hz each; no page open: {3 * idle / args.seconds:.1%} of a core")
-    print(f"one page: {used / args.seconds:.1%} of a core, {sum(sizes.values()) / args.seconds / 1e3:.0f} kB/s")
-    for kind, size in sizes.most_common():
-        print(f"  {kind}: {counts[kind] / args.seconds:.1f} messages/s, {size / args.seconds / 1e3:.1f} kB/s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Success of the scripted expert on unseen layouts, in the simulator alone.
+"""Success of the scripted experts on unseen layouts, in the simulator alone.
 
     python benchmarks/expert.py --layouts 100 [--json expert.json]
 
@@ -11,21 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from vla_ros.sim.expert import Expert
+from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
-from vla_ros.sim.world import World
-
-TIME_LIMIT = 10.0  # s
+from vla_ros.sim.worlds import WORLDS, expert_of
 
 
-def measure(world: World, kind: TaskKind, layouts: int) -> dict:
+def measure(world: Simulated, kind: TaskKind, layouts: int) -> dict:
     """Each layout once, colours in turn."""
     times, failed = [], []
     for seed in range(layouts):
         world.reset(seed)
         task = Task(kind, world.colours[seed % len(world.colours)])
-        expert, tracker = Expert(world, task), SuccessTracker(task, world)
-        while world.time < TIME_LIMIT and not tracker.update():
+        expert, tracker = expert_of(world, task), SuccessTracker(task, world)
+        while world.time < world.time_limit and not tracker.update():
             world.step(expert.command())
         if tracker.succeeded:
             times.append(tracker.success_time)
@@ -45,10 +43,10 @@ def main() -> None:
     parser.add_argument("--layouts", type=int, default=100)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    world = World()
     results = {}
     print(f"{'task':6} {'success':>9} {'mean s':>8} {'longest s':>10}")
-    for kind in TaskKind:
+    worlds = [made() for made in WORLDS]
+    for world, kind in ((one, kind) for one in worlds for kind in one.kinds):
         result = results[kind.value] = measure(world, kind, args.layouts)
         share = f"{result['successes']}/{args.layouts}"
         print(f"{kind.value:6} {share:>9} {result['mean_time_s']:8.2f} {result['longest_time_s']:10.2f}", flush=True)

@@ -173,6 +173,14 @@ class Hasty(Executor):
     heard = property(lambda self: True, lambda self, value: None)
 
 
+class Led(Executor):
+    """Follows a source that is silent, or was stopped, from where it was heard last."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.takeover.pause = lambda why: None
+
+
 class Fragile(Executor):
     def set_instruction(self, text: str) -> None:
         if "[" in text:
@@ -206,5 +214,6 @@ SABOTAGES: dict[str, tuple[Callable[..., Executor], tuple[str, ...]]] = {
     "forgetful": (Forgetful, ("e-stop lost",)),
     "homing": (Homing, ("continuity",)),
     "base that coasts": (with_limits(units=lambda x: ("m",) * len(x.names)), (check.BRAKING,)),
+    "led on": (Led, ("led without leave",)),
     "fragile": (Fragile, ("crash",)),
 }

@@ -1,6 +1,7 @@
 """Make the pictures of the docs with the product itself, one by one:
 
     python scripts/pictures.py cameras                   what the simulated robot's cameras see
+    python scripts/pictures.py room                      the same of the one on wheels
     python scripts/pictures.py dataset DATASET           some frames of two episodes, as `vla-ros dataset show` has them
     python scripts/pictures.py training RUN              losses of a training run
     python scripts/pictures.py top DEMO                  `vla-ros top` in the middle of a recorded demo
@@ -71,6 +72,14 @@ def cameras(args: argparse.Namespace) -> None:
     world = World()
     world.reset(seed=3)
     png("cameras.png", Image.fromarray(np.concatenate([world.render(name, *TILE) for name in world.cameras], axis=1)))
+
+
+def room(args: argparse.Namespace) -> None:
+    from vla_ros.sim.room_world import RoomWorld
+
+    world = RoomWorld(4)
+    views = [world.render(name, *TILE) for name in ("front", "left", "back")]
+    png("room.png", Image.fromarray(np.concatenate(views, axis=1)))
 
 
 def dataset(args: argparse.Namespace) -> None:
@@ -168,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     kinds = parser.add_subparsers(required=True)
     kinds.add_parser("cameras").set_defaults(make=cameras)
+    kinds.add_parser("room").set_defaults(make=room)
     one = kinds.add_parser("dataset")
     one.add_argument("dataset", type=Path)
     one.set_defaults(make=dataset)

@@ -10,6 +10,7 @@ os.environ.setdefault("MKL_NUM_THREADS", "1")
 os.environ.setdefault("MUJOCO_GL", "egl")
 if not os.path.exists("/dev/nvidiactl"):
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when triton is imported first
+os.environ.setdefault("VLA_ROS_ENGINE", "torch")  # `auto` would convert each policy that a test makes
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 # Processes of one domain share the names of their ports: each worker of a parallel run has ten domains of its own.

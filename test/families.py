@@ -14,7 +14,7 @@ from vla_ros.training.config import TrainConfig
 
 FAMILIES = (
     "pi0", "pi05", "pi0_fast", "xvla", "smolvla", "act", "diffusion", "go1", "groot", "openvla", "openvla_oft",
-    "robovlms", "robovlms_discrete", "modular",
+    "robovlms", "robovlms_discrete", "modular", "world_model",
 )  # fmt: skip
 GUIDED = ("pi0", "pi05", "smolvla", "diffusion", "go1", "groot", "modular")
 TOKENS = ("tokens", "pi0_fast", "openvla", "robovlms_discrete")  # that answer with tokens
@@ -57,6 +57,10 @@ def config(family: str) -> dict:
         values["language"] |= {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128}
         values["head"] |= {"hidden": 64, "layers": 1, "mlp": 128, "num_steps": 3}
         return values | {"horizon": 6}
+    if family == "world_model":
+        small = {"image": SIDE, "horizon": 6, "components": 4, "candidates": 8, "elites": 2, "rounds": 2, "window": 2,
+                 "planner": "mppi", "temperature": 10.0}  # which answers smoothly
+        return values | small | {"channels": [8, 16], "deterministic": 32, "stochastic": 8, "hidden": 48}
     if family == "groot":
         values["vision"] = {**VIT, "grid": 2, "patch": 12}
         values |= {"image_size": [SIDE, SIDE], "chunk_size": 6, "num_steps": 3}

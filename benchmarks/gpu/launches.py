@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vla_ros.bench.subjects import SIZES, pi0_config, random_batch
-from vla_ros.nn.fused import FusedTower
+from vla_ros.nn.fused import fuse
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies.pi0.model import Pi0
 from vla_ros.policies.policy import Policy
@@ -45,17 +45,21 @@ class Launches:
 
     Attributes:
         kinds: name of an operation -> how often.
-        moved: bytes that operations read and wrote.
+        bytes: name of an operation -> what it read and wrote.
         weights: bytes of weights among them.
     """
 
     kinds: Counter = field(default_factory=Counter)
-    moved: int = 0
+    bytes: Counter = field(default_factory=Counter)
     weights: int = 0
 
     @property
     def total(self) -> int:
         return self.kinds.total()
+
+    @property
+    def moved(self) -> int:
+        return self.bytes.total()
 
 
 class _Operations(TorchDispatchMode):
@@ -79,10 +83,10 @@ class _Operations(TorchDispatchMode):
         if name in ALLOCATIONS or not (fresh or writes):
             return
         self._found.kinds[name] += 1
-        self._found.moved += sum(map(_bytes, fresh))
+        self._found.bytes[name] += sum(map(_bytes, fresh))
         for tensor in read:
             size = _bytes(made[0]) if name == "embedding" and tensor.is_floating_point() else _bytes(tensor)
-            self._found.moved += size
+            self._found.bytes[name] += size
             self._found.weights += size if _storage(tensor) in self._weights else 0
 
 
@@ -169,10 +173,12 @@ def main() -> int:
     with without_numbers():
         policy = Pi0(pi0_config(args.size, args.cameras, args.pi05))
     if args.fused:
-        policy.prefix, policy.expert = FusedTower(policy.prefix), FusedTower(policy.expert)
+        fuse(policy)
     found = count(policy.store_as(DTYPES[args.dtype]).eval(), args.steps)
     for stage, launches in found.items():
-        print(json.dumps({"stage": stage, "launches": launches.total, "kinds": dict(launches.kinds.most_common())}))
+        gigabytes = {name: round(size / 1e9, 2) for name, size in launches.bytes.most_common(8)}
+        print(json.dumps({"stage": stage, "launches": launches.total, "kinds": dict(launches.kinds.most_common()),
+                          "moved_gb": gigabytes}))
     print(json.dumps(pass_of(found, args.steps)))
     return 0
 

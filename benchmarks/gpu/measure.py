@@ -40,7 +40,7 @@ from vla_ros.bench.subjects import (
 from vla_ros.bench.timing import Timing, draws_for, stage_work, time_session, total_bound
 from vla_ros.bench.work import Machine, measure_machine
 from vla_ros.core.errors import InputError
-from vla_ros.nn.fused import FusedTower
+from vla_ros.nn.fused import fuse
 from vla_ros.nn.gemma import GemmaLayer
 from vla_ros.nn.siglip import SiglipLayer
 from vla_ros.policies.policy import Batch, Policy
@@ -183,7 +183,7 @@ def pi0_fused(bench: Bench, part: str) -> None:
     if bench.device.type == "cpu":
         raise InputError("fused kernels are for a GPU")
     fused = private_copy(policy)
-    fused.prefix, fused.expert = FusedTower(fused.prefix), FusedTower(fused.expert)
+    fuse(fused)
     near = compared(fused, policy, batch, bench.device, STEPS)
     bound = total_bound(stage_work(policy, batch, STEPS), bench.machine)
     timing = time_session(fused, batch, bench.device, bench.runs, STEPS)

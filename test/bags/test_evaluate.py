@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from bags.factory import NS, ROBOT, START, TEXT, messages, text, write_bag, write_robot
+from bags.factory import NS, ROBOT, START, TEXT, messages, pixels, text, write_bag, write_robot
 
 from vla_ros.bags.build import build_dataset
 from vla_ros.bags.compare import compare
 from vla_ros.bags.episodes import CutOptions
 from vla_ros.bags.evaluate import Evaluation, evaluate
+from vla_ros.bags.overlay import Overlay, read_overlay
 from vla_ros.bags.report import write_report
 from vla_ros.cli.main import main
 from vla_ros.core.errors import InputError
@@ -140,6 +141,31 @@ def test_report(path, tmp_path):
         write_report(tmp_path / "file", evaluations, comparison)
 
 
+def test_an_overlay_is_what_was_recorded_and_predicted(path, tmp_path):
+    overlay = Overlay(tmp_path, ROBOT, ["oracle"], 0.1)
+    evaluations, _ = evaluate([path], ROBOT, [Oracle(offset=0.02)], CutOptions(), every=5, watch=overlay.take)
+    overlay.finish(evaluations, "a verdict")
+    data = read_overlay(tmp_path)
+    assert data["joints"][0] == {"name": "a", "unit": "rad", "lower": -2.0, "upper": 2.0}
+    assert data["verdict"] == "a verdict" and [one["name"] for one in data["policies"]] == ["oracle", "hold still"]
+    assert [episode["instruction"] for episode in data["episodes"]] == ["point", "wave"] * 3
+    first = data["episodes"][0]
+    assert first["t"] == [round(0.1 * k, 4) for k in range(20)]
+    assert np.array(first["command"])[:, 0] == pytest.approx(np.sin(np.array(first["t"])) + 0.1, abs=1e-4)
+    assert [chunk["t"] for chunk in first["chunks"]] == [0.0, 0.5, 1.0, 1.5]
+    ahead = np.array(first["chunks"][1]["rows"])[:, 0] - np.array(first["command"])[5:10, 0]
+    assert ahead == pytest.approx(0.02, abs=2e-4)
+    assert [picture["t"] for picture in first["pictures"]] == [round(0.2 * k, 4) for k in range(10)]
+    seen = cv2.imdecode(np.frombuffer(first["pictures"][3]["jpeg"], np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(seen.astype(int) - pixels(6)).mean() < 12
+    (tmp_path / "overlay.json").write_text('{"episodes": [{"pictures": [{"file": "../../etc/passwd"}]}]}')
+    with pytest.raises(InputError, match="passwd"):  # looked for in the folder alone
+        read_overlay(tmp_path)
+    (tmp_path / "overlay.json").write_text("[]")
+    with pytest.raises(InputError, match="expected what `vla-ros replay --overlay` writes"):
+        read_overlay(tmp_path)
+
+
 def test_refusals(path, tmp_path):
     slow = Oracle("slow")
     slow.step_dt = 0.2
@@ -171,7 +197,8 @@ def test_two_checkpoints_side_by_side(path, tmp_path, capsys):
     robot = str(write_robot(tmp_path / "robot.yaml"))
 
     def run(output, *policies):
-        command = ["replay", str(path), "--robot", robot, "--every", "20", "--device", "cpu", "-o", str(output)]
+        command = ["replay", str(path), "--robot", robot, "--every", "20", "--device", "cpu", "--overlay",
+                   "-o", str(output)]
         for policy in policies:
             command += ["--policy", str(tmp_path / policy)]
         assert main(command) == 0
@@ -180,6 +207,9 @@ def test_two_checkpoints_side_by_side(path, tmp_path, capsys):
     both, alone = run(tmp_path / "a", "one", "two"), run(tmp_path / "b", "two")
     assert both["comparison"]["units"] == "6 episodes"
     assert alone["policies"] == both["policies"][1:] and both["policies"][0] != both["policies"][1]
+    overlay = read_overlay(tmp_path / "a")
+    assert [one["name"] for one in overlay["policies"]] == ["one", "two", "hold still"]
+    assert len(overlay["episodes"]) == 6 and overlay["episodes"][0]["chunks"][1]["policy"] == 1
     shown = capsys.readouterr().out
     assert "by time ahead" in shown and both["comparison"]["verdict"].split(":")[0] in shown.replace("\n", " ")
     assert main(["replay", str(path), "--policy", str(tmp_path / "one")]) == 2

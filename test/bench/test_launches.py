@@ -12,6 +12,7 @@ import gpu_subjects
 import launches
 
 from vla_ros.bench.subjects import pi0_config
+from vla_ros.nn.fused import fuse
 from vla_ros.nn.meta import without_numbers
 from vla_ros.policies.pi0.model import Pi0
 
@@ -49,14 +50,17 @@ def test_the_counter_counts_what_is_no_view():
     assert found.weights == 4 * 32 * 64
     size = 4 * 8 * 32
     product, norm, attention = 4 * 8 * 64 + found.weights + size, 2 * size, 8 + 2 * (1 + 4) * 8 // 2 + 4 * size
-    assert found.moved == product + norm + attention + 800
+    assert found.moved == found.bytes.total() == product + norm + attention + 800
 
 
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_launches_of_the_published_size(adaptive):
+@pytest.mark.parametrize("adaptive, fused, most", [(False, False, 5450), (True, False, 5600), (False, True, 1600)])
+def test_launches_of_the_published_size(adaptive, fused, most):
     """What a change adds unnoticed is noticed here."""
     with without_numbers():
         policy = Pi0(pi0_config("full", 3, adaptive))
+    if fused:
+        pytest.importorskip("triton")
+        fuse(policy)
     found = launches.pass_of(launches.count(policy.store_as(torch.bfloat16).eval(), 10), 10)
-    assert found["launches"] <= (5600 if adaptive else 5450)
+    assert found["launches"] <= most
     assert found["bound_gb"] == pytest.approx(11.5, rel=0.1)

@@ -49,3 +49,13 @@ def test_it_runs_again_in_lockstep_without_the_first_bag(tmp_path: Path, monkeyp
     monkeypatch.setattr(demo, "_run", run)
     assert main(["demo", "-o", str(tmp_path / "demo")]) == 0
     assert runs == [False, True] and f"{SLOW}; starting again with --lockstep" in capsys.readouterr().out
+
+
+def test_the_nodes_get_a_policys_url_as_it_is_and_a_path_that_they_find(tmp_path: Path, monkeypatch):
+    given = []
+    monkeypatch.setattr(demo, "_run", lambda args, folder, console: given.append(args.policy) or 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "policy").mkdir()
+    for number, policy in enumerate(("ws://gpu.local:8000", "policy")):
+        assert main(["demo", "--policy", policy, "-o", str(tmp_path / str(number))]) == 0
+    assert given == ["ws://gpu.local:8000", str(tmp_path.resolve() / "policy")]

@@ -41,6 +41,7 @@ CASES = [
     ("record --robot so101 --namespace 1st", "namespace '1st'"),
     ("replay no", "bag no: no such file or folder"),
     ("replay no --policy no --robot no", ROBOT),
+    ("imagine no --policy no --robot no", ROBOT),
     ("bag show no", "bag no: no such file or folder"),
     ("bag repair no", "bag no: no such file or folder"),
     ("dataset build no -o out --robot no", ROBOT),

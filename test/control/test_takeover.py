@@ -109,6 +109,30 @@ def test_a_motion_away_from_the_source_is_braked_at_once_however_long_the_way_ba
     assert np.allclose(world.path[-1], world.place)
 
 
+def test_a_source_that_jumps_is_followed_no_more_until_it_takes_over_again():
+    world = led(rate=100.0)
+    world.take()
+    world.run(50)
+    for _ in range(30):  # 8 rad/s to and fro: faster than the robot, and a motion all the same
+        world.place = world.place + [0.24 if world.place[0] < 0.4 else -0.7 / 3, 0.0, 0.0]
+        world.run(3)
+    assert world.state[0] == State.TAKEN_OVER
+    world.place = np.array([*world.place[:2], 1.0])  # a discrete joint is where it is told to be
+    world.run(3)
+    assert world.state[0] == State.TAKEN_OVER
+    here = world.place.copy()
+    world.place = here - [1.0, 0.0, 0.0]
+    world.run(60)
+    assert world.state == (State.HOLDING, Cause.TAKEOVER_PAUSED)
+    assert "joint turn jumped by -1 rad from one message to the next, limit 0.3333" in world.executor.state[2]
+    assert abs(world.path[-1][0] - here[0]) < 0.3  # it braked
+    world.take()
+    world.path.clear()
+    world.run(200)
+    assert np.abs(np.diff(np.array(world.path)[:, 0])).max() < 0.0101  # as to any source that is elsewhere
+    assert np.allclose(world.path[-1], world.place)
+
+
 def test_a_source_that_was_started_again_with_fewer_joints_is_followed_after_an_activation():
     world = led()
     world.say()

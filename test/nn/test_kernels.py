@@ -10,10 +10,12 @@ pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []  # for `-m gpu`
 import families
 
 from vla_ros.core.errors import InputError
-from vla_ros.nn import kernels
+from vla_ros.nn import few_rows, kernels
+from vla_ros.nn.attention import added_mask, grouped_attention
 from vla_ros.nn.embeddings import rotary_table, rotate
-from vla_ros.nn.fused import FusedTower
-from vla_ros.nn.norms import RMSNorm
+from vla_ros.nn.fused import FusedSiglip, FusedTower, fuse
+from vla_ros.nn.norms import RMSNorm, layer_normalised
+from vla_ros.nn.siglip import Siglip, SiglipSize
 from vla_ros.runtime.network import private_copy
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
@@ -24,9 +26,10 @@ def numbers(*shape, dtype=torch.float32):
     return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))).to(DEVICE, dtype)
 
 
-def assert_near(found, expected):
+def assert_near(found, expected, coarse=0.01):
+    """`coarse`: of bfloat16, of the largest; it is rounded once, not twice, and the interpreter cuts it off."""
     assert found.dtype == expected.dtype and found.shape == expected.shape
-    near = 3e-6 if found.dtype == torch.float32 else 0.01  # of the largest: bfloat16 is rounded once, not twice
+    near = 3e-6 if found.dtype == torch.float32 else coarse
     assert float((found - expected).abs().max()) <= near * float(expected.abs().max())
 
 
@@ -65,23 +68,93 @@ def test_gated(dtype):
     assert_near(kernels.gated(both), torch.nn.functional.gelu(gate, approximate="tanh") * up)
 
 
+@TYPES
+@pytest.mark.parametrize("adds", [False, True])
+def test_add_layer_norm(dtype, adds):
+    norm = torch.nn.LayerNorm(48).to(DEVICE)
+    norm.weight.data, norm.bias.data = numbers(48), 3 + numbers(1, 48)[0]
+    x, more = 5 + numbers(2, 3, 48, dtype=dtype), numbers(3, 2, 48, dtype=dtype).transpose(0, 1)
+    total, out = kernels.add_layer_norm(x, more if adds else None, norm.weight.detach(), norm.bias.detach(), norm.eps)
+    if adds:
+        assert_near(total, x + more)
+    assert_near(out, layer_normalised(norm, x + more if adds else x).detach())
+
+
+def normed(x, scale):
+    """In float64, which no order of sums shows in."""
+    x = x.double()
+    return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * scale.double()
+
+
+@TYPES
+@pytest.mark.parametrize("shared, length", [(1, 5), (2, 20)])
+def test_norm_turn(dtype, shared, length):
+    size, count, width = 40, 2, 72
+    x, scale = 3 * numbers(2, length, width, dtype=dtype), 1 + 0.1 * numbers(width)
+    weight = (numbers((count + 2 * shared) * size, width) / 8).to(dtype)
+    heads = (normed(x, scale) @ weight.double().t()).unflatten(-1, (-1, size)).transpose(1, 2)
+    parts = [part.float() for part in heads.split([count, shared, shared], dim=1)]
+    for positions in (torch.arange(length)[None], torch.arange(2 * length).view(2, length) * 7):
+        table = rotary_table(positions.to(DEVICE), size)
+        room = numbers(2, 2, shared, length + 3, size, dtype=dtype)
+        kept = room[..., :3, :].clone()
+        query = few_rows.norm_turn(x, scale, 1e-6, weight, *table, room[0, :, :, 3:], room[1, :, :, 3:])
+        assert_near(query.transpose(1, 2), rotate(parts[0], table).to(dtype))
+        assert_near(room[0, :, :, 3:], rotate(parts[1], table).to(dtype))
+        assert_near(room[1, :, :, 3:], parts[2].to(dtype))
+        assert torch.equal(room[..., :3, :], kept)
+
+
+@TYPES
+@pytest.mark.parametrize("length", [3, 33])
+def test_norm_gated(dtype, length):
+    x, scale = 3 * numbers(2, length, 72, dtype=dtype), 1 + 0.1 * numbers(72)
+    weight = (numbers(2 * 40, 72) / 4).to(dtype)
+    gate, up = (normed(x, scale) @ weight.double().t()).chunk(2, dim=-1)
+    found = few_rows.norm_gated(x, scale, 1e-6, weight)
+    assert_near(found, (torch.nn.functional.gelu(gate, approximate="tanh") * up).to(dtype), 0.02)
+
+
+@TYPES
+@pytest.mark.parametrize("shared, size", [(1, 32), (2, 24)])
+def test_attend(dtype, shared, size):
+    """Of each row other keys are seen; of one none of the first block."""
+    length, known = 7, 150
+    query = 3 * numbers(2, length, 2 * shared, size, dtype=dtype)
+    keys, values = (part[:, :, :known] for part in numbers(2, 2, shared, known + 9, size, dtype=dtype))
+    sees = torch.arange(known, device=DEVICE) % 3 != torch.tensor([[0], [1]], device=DEVICE)
+    sees[0, :70] = False
+    mask = added_mask(sees[:, None, None], dtype)
+    exact = [part.double() for part in (query.transpose(1, 2), keys, values, mask)]
+    assert_near(few_rows.attend(query, keys, values, mask), grouped_attention(*exact).to(dtype))
+
+
 @torch.no_grad()
-def test_a_policy_with_fused_towers_answers_the_same():
+@pytest.mark.parametrize("most", [0, few_rows.MOST])
+def test_a_policy_with_fused_towers_answers_the_same(monkeypatch, most):
+    """The expert in few launches, and in those of a tower of many tokens."""
+    monkeypatch.setattr(few_rows, "MOST", most)
     loaded = families.fresh("pi0")
     policy = loaded.policy.to(DEVICE)
     batch = loaded.processor.inputs([families.sample(loaded.processor)])
     batch = {name: value.to(DEVICE) for name, value in batch.items()}
     draws = {name: numbers(*shape) for name, shape in policy.draws(1).items()}
-    plain = policy.predict(batch, draws)
-    policy.prefix, policy.expert = FusedTower(policy.prefix), FusedTower(policy.expert)
-    assert_near(private_copy(policy).predict(batch, draws), plain)
+    plain = policy.predict(batch, draws, num_steps=2)
+    fuse(policy)
+    assert_near(private_copy(policy).predict(batch, draws, num_steps=2), plain)
+
+
+@torch.no_grad()
+def test_siglip_with_fused_norms_answers_the_same():
+    tower = Siglip(SiglipSize(hidden=48, depth=2, heads=2, mlp=96, patch=8, image=16)).to(DEVICE)
+    images = numbers(2, 3, 16, 16)
+    assert_near(FusedSiglip(tower)(images), tower(images))
 
 
 @pytest.mark.gpu
 def test_fused_towers_can_be_recorded():
     loaded = families.fresh("pi0")
-    policy = loaded.policy.store_as(torch.bfloat16).to("cuda")
-    policy.prefix, policy.expert = FusedTower(policy.prefix), FusedTower(policy.expert)
+    fuse(loaded.policy.store_as(torch.bfloat16).to("cuda"))
     sessions = [PolicySession(loaded, SessionOptions(graph=graph, seed=1)) for graph in (False, True)]
     for seed in range(2):
         (x,), (y,) = (session.infer([families.sample(loaded.processor, seed)]) for session in sessions)

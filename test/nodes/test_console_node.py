@@ -18,7 +18,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 from websockets.asyncio.client import ClientConnection, connect
 
 from vla_ros.core.chunk import ActionChunk, Part, Targets
@@ -28,7 +28,9 @@ from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import ActionChunk as ChunkMessage
 from vla_ros.msg import ActionPart, ExecutorStatus
 from vla_ros.nodes.clock import PlainNode
+from vla_ros.nodes.console.traces import BLENDED
 from vla_ros.nodes.console_node import ConsoleNode
+from vla_ros.nodes.executor.parameters import ExecutorParameters
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS, sensor_qos
 from vla_ros.nodes.taking import NodeExecutor
 
@@ -50,6 +52,10 @@ class Peer:
         node.create_subscription(Bool, "e_stop", self._press, COMMAND_QOS)
         node.create_subscription(String, "instruction", self._instruct, COMMAND_QOS)
         node.create_service(Trigger, "executor_node/reset_e_stop", self._reset)
+        node.create_service(SetBool, "executor_node/take_over", self._lead)
+        for name in (*BLENDED, "takeover_topic"):
+            node.declare_parameter(name, getattr(ExecutorParameters(), name))
+        self.source = node.create_publisher(JointState, "~/takeover/joint_command", sensor_qos())
         node.create_timer(0.05, self._speak)
 
     def _press(self, message: Bool) -> None:
@@ -65,6 +71,14 @@ class Peer:
         self.resets += 1
         self.status.state = ExecutorStatus.HOLDING
         response.success = True
+        return response
+
+    def _lead(self, request: Any, response: Any) -> Any:
+        response.success = not (request.data and self.status.state == ExecutorStatus.E_STOPPED)
+        response.message = "done" if response.success else "not taken over: E_STOPPED"
+        if response.success:
+            self.status.state = ExecutorStatus.TAKEN_OVER if request.data else ExecutorStatus.HOLDING
+            self.status.taken_over_by = "<i>leader</i>" if request.data else ""
         return response
 
     def _speak(self) -> None:
@@ -185,7 +199,31 @@ def test_what_the_page_asks_is_done(context, tmp_path):
         assert "is not recording" in (await ask(socket, do="outcome", outcome="success"))["text"]
         assert "no answer" in (await ask(socket, do="change", node="policy_node", transition="activate"))["text"]
         assert "expected one of" in (await ask(socket, do="change", node="sim_node", transition="activate"))["text"]
+        for name in ("", "..", "../../etc/passwd", "<b>", "x" * 10_000):
+            assert "none that has ended" in (await ask(socket, do="replay", name=name))["text"]
+        assert "expected a text" in (await ask(socket, do="replay", name=5))["text"]
         assert "not known here" in (await ask(socket, do="dance"))["text"]
+
+    on_the_page(context, scenario, tmp_path)
+
+
+def test_a_source_takes_over_and_gives_back_and_every_page_shows_it(context, tmp_path):
+    async def scenario(peer: Peer, socket: ClientConnection) -> None:
+        state = await until(socket, "state", lambda item: item["source"] and item["source"]["there"])
+        assert state["source"]["topic"] == "/executor_node/takeover/joint_command"
+        assert "not armed" in (await ask(socket, do="take_over", take=True))["text"]
+        await socket.send('{"do": "arm"}')
+        for wrong in (None, 1, "yes"):
+            assert "expected true or false" in (await ask(socket, do="take_over", take=wrong))["text"]
+        assert "asked by a page" in (await ask(socket, do="take_over", take=True, seen=state["at"] - 60))["text"]
+        assert (await ask(socket, do="take_over", take=True))["good"]
+        state = await until(socket, "state", lambda item: item["executor"]["taken_over_by"])
+        assert state["executor"]["state"] == "taken over" and state["executor"]["taken_over_by"] == "<i>leader</i>"
+        assert (await ask(socket, do="take_over", take=False))["good"]
+        await until(socket, "state", lambda item: not item["executor"]["taken_over_by"])
+        peer.status.state = ExecutorStatus.E_STOPPED
+        answer = await ask(socket, do="take_over", take=True)
+        assert not answer["good"] and "E_STOPPED" in answer["text"]
 
     on_the_page(context, scenario, tmp_path)
 

@@ -157,7 +157,7 @@ def test_it_is_read_only_until_armed_but_for_the_e_stop():
         server = desk.server
         async with desk.open() as one, desk.open() as two:
             first, second = (await item(one, "hello"))["you"], (await item(two, "hello"))["you"]
-            for what in ("start", "stop", "pause", "reset", "change", "record", "outcome"):
+            for what in ("start", "stop", "pause", "reset", "change", "record", "outcome", "take_over"):
                 assert "not armed" in (await ask(one, do=what, text="go"))["text"]
             await two.send('{"do": "e_stop"}')
             await until(lambda: desk.pressed == [second])

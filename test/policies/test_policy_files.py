@@ -12,6 +12,7 @@ import pytest
 import real_families
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from vla_ros.core.robot import RobotSpec
 from vla_ros.policies import load
@@ -33,6 +34,17 @@ def go1(path, planner):
     go1_folders.make(path, 6, path.parent / "tokenizer.model", planner)
 
 
+def one_image(path):
+    """The one image of LeRobot's PushT is square, and has no name of a camera."""
+    lerobot_checkpoints.make(path, "diffusion", ("top",), joints=2)
+    for file in path.glob("*.json"):
+        text = file.read_text().replace("observation.images.top", "observation.image")
+        file.write_text(text.replace("3, 48, 64", "3, 96, 96"))
+    for file in path.glob("*processor*.safetensors"):
+        tensors = load_file(file)
+        save_file({name.replace("images.top", "image"): tensor for name, tensor in tensors.items()}, file)
+
+
 LEROBOT = {name: lambda path, name=name: real_families.make(path, name)
            for name in ("pi0", "pi05", "smolvla", "act", "diffusion", "groot", "xvla", "pi0_fast")}
 BRIDGE = {name: openvla_folders.norm_stats(7, seed=seed, mask=[True] * 6 + [False])
@@ -40,6 +52,7 @@ BRIDGE = {name: openvla_folders.norm_stats(7, seed=seed, mask=[True] * 6 + [Fals
 # policy file: the robot file that it names, and folders of the checkpoints that it is for
 CASES = {
     "act_aloha_sim": ("aloha", {"act": lambda path: lerobot_checkpoints.make(path, "act", ("top",), joints=14)}),
+    "diffusion_pusht": ("pusht", {"diffusion": one_image}),
     "go1_so101": ("so101", {"go1": lambda path: go1(path, True), "go1_air": lambda path: go1(path, False)}),
     "groot_so100": ("so101", {name: lambda path, name=name: groot_folders.make_nvidia(path, name, arm=5)
                               for name in groot_folders.VECTORS}),

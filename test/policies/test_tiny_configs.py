@@ -21,7 +21,8 @@ SIDE = 48  # pixels; a quarter of the work of the shipped size
 # drawn several times a step.
 PLANS = {"act": (50, 1e-3, 1), "diffusion": (50, 1e-3, 2), "smolvla": (75, 1e-3, 2), "pi0_fast": (75, 2e-3, 1),
          "xvla": (120, 2e-3, 1), "go1": (75, 1e-3, 2), "openvla": (60, 3e-3, 1),
-         "groot": (150, 2e-3, 4), "robovlms": (75, 1e-3, 1), "modular": (50, 2e-3, 2)}
+         "groot": (150, 2e-3, 4), "robovlms": (75, 1e-3, 1), "modular": (50, 2e-3, 2),
+         "world_model": (100, 3e-3, 1)}
 
 
 def fresh(family):
@@ -38,6 +39,8 @@ def fresh(family):
         config.policy["window"] = 1
     elif family == "modular":
         config.policy["vision"][0]["image_size"] = config.policy["vision"][1]["image"] = SIDE
+    elif family == "world_model":
+        config.policy.update(image=SIDE, window=1, plans=8)
     elif family == "openvla":
         config.policy.update(stem={"image": SIDE}, layers=2)
     else:
@@ -66,7 +69,7 @@ def samples(loaded, count=4):
         rows = processor.horizon - processor.first_action_step
         towards = np.random.default_rng(100 + i).uniform(-0.5, 0.5, 6)
         actions = state[-1] + np.linspace(0, 1, rows)[:, None] * (towards - state[-1])
-        result.append(Sample(images, state, INSTRUCTIONS[i % 2], actions, np.zeros(rows, bool)))
+        result.append(Sample(images, state, INSTRUCTIONS[i % 2], actions, np.zeros(rows, bool), remaining=rows))
     return result
 
 

@@ -1,6 +1,8 @@
 """Engines other than torch: the same actions, what they keep, what they refuse; and graphs for other programs."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import families
@@ -14,9 +16,10 @@ from vla_ros.cli.main import main as vla_ros
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Answer
 from vla_ros.runtime.engines import backends
-from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVino, TorchProgram
-from vla_ros.runtime.engines.engaged import difference
+from vla_ros.runtime.engines.backends import OnnxRuntime, OpenVinoInt8, TorchProgram
+from vla_ros.runtime.engines.engaged import difference, survived
 from vla_ros.runtime.engines.export import export_graphs
+from vla_ros.runtime.engines.int8 import rounded, whole
 from vla_ros.runtime.session import PolicySession, SessionOptions
 
 
@@ -35,6 +38,7 @@ class Programs(TorchProgram):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("VLA_ROS_ENGINE", raising=False)
     return tmp_path / "cache/vla_ros/engines"
 
 
@@ -62,12 +66,16 @@ def warmed(loaded, engine, one=None, **options):
     return session
 
 
+def converted(caplog):
+    return [record.args for record in caplog.records if "converting" in record.msg]
+
+
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_an_engine_gives_torchs_actions(engine):
     if backends.ENGINES[engine].missing():
         pytest.skip("not installed")
     real = engine == "openvino"  # one of them on a real network will do: the graphs are the same
-    loaded = fresh("smolvla") if real else tiny.loaded()
+    loaded = fresh("xvla") if real else tiny.loaded()
     first, second = (sample(loaded.processor, n, families.INSTRUCTIONS[n]) if real else tiny.sample(state=(0.1, n))
                      for n in (0, 1))  # fmt: skip
     session, plain = warmed(loaded, engine, first), PolicySession(loaded)
@@ -101,7 +109,7 @@ def test_a_step_of_denoising_is_guided(programs):
 def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, monkeypatch, caplog):
     loaded, made = tiny.loaded(), [("programs", name) for name in ("encode", "act", "encode")]  # prompts of two lengths
     warmed(loaded, "programs")
-    assert [record.args for record in caplog.records] == made
+    assert converted(caplog) == made
     (folder,) = cache.iterdir()
     caplog.clear()
     warmed(loaded, "programs")
@@ -110,7 +118,7 @@ def test_graphs_are_kept_and_those_of_other_weights_made_anew(programs, cache, m
         loaded.policy.scale.mul_(1.5)
     monkeypatch.setattr("vla_ros.runtime.session.cache_folder", lambda *_: folder)  # as if the digest had not seen it
     session, plain = warmed(loaded, "programs"), PolicySession(loaded)
-    assert [record.args for record in caplog.records] == made
+    assert converted(caplog) == made
     for state in ((0.1, 0.2), (0.5, -0.3)):  # what is remembered of the first counts in the second
         assert close(actions(session, tiny.sample(state=state)), actions(plain, tiny.sample(state=state)))
 
@@ -122,9 +130,7 @@ def test_a_kept_graph_that_cannot_be_read_is_made_anew(programs, cache, caplog):
         file.write_bytes(b"")
     caplog.clear()
     session, one = warmed(loaded, "programs"), tiny.sample()
-    assert [record.args[:2] for record in caplog.records if "converting" in record.msg] == [
-        ("programs", "encode"), ("programs", "act"), ("programs", "encode")
-    ]
+    assert converted(caplog) == [("programs", "encode"), ("programs", "act"), ("programs", "encode")]
     assert close(actions(session, one), actions(PolicySession(loaded), one))
     caplog.clear()
     warmed(loaded, "programs")
@@ -143,13 +149,59 @@ def test_another_answer_than_torchs_is_refused_and_auto_goes_on_with_torch(progr
     assert np.array_equal(actions(session, one), actions(PolicySession(loaded), one))
 
 
-def test_auto_takes_the_engine_but_not_for_prompts_of_any_length(programs):
+def test_auto_takes_the_engine_where_converting_is_short(programs, monkeypatch, caplog):
+    caplog.set_level("INFO")
     assert warmed(tiny.loaded(), "auto").title.endswith("on cpu with programs")
     assert warmed(tiny.loaded(tiny.Speaker), "auto").title.endswith("on cpu")
+    assert caplog.messages[-1] == ("engine auto: torch, since each new length of instruction would be converted when "
+                                   "it comes")
+    monkeypatch.setattr("vla_ros.runtime.engines.engaged.MOST", 0)
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert "billion parameters, more than" in caplog.messages[-1]
+
+
+def test_the_environment_decides_for_auto_alone(programs, monkeypatch):
+    monkeypatch.setenv("VLA_ROS_ENGINE", "torch")
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert warmed(tiny.loaded(), "programs").title.endswith("with programs")
+    monkeypatch.setenv("VLA_ROS_ENGINE", "tpu")
+    with pytest.raises(InputError, match="engine 'tpu', expected auto, torch"):
+        PolicySession(tiny.loaded(), SessionOptions(engine="auto"))
+
+
+def test_an_engine_that_ended_a_process_is_not_tried_again(programs, cache, tmp_path, caplog):
+    folder = tmp_path / "graphs"
+    script = ("import sys; from pathlib import Path; from vla_ros.runtime.engines.engaged import survived\n"
+              "with survived(Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()")
+    process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE)  # fmt: skip
+    assert process.stdout.readline() == b"in\n"
+    process.kill()
+    process.communicate()
+    with pytest.raises(InputError, match="the last process that tried it ended while it did; delete"), survived(folder):
+        pass
+    (folder / "trying").unlink()
+    with survived(folder), survived(folder):  # two at a time
+        assert (folder / "trying").exists()
+    assert list(folder.iterdir()) == []
+    loaded = tiny.loaded()
+    warmed(loaded, "auto")
+    (kept,) = cache.iterdir()
+    (kept / "trying").touch()
+    assert warmed(loaded, "auto").title.endswith("on cpu")
+    assert f"delete {kept}/trying" in caplog.messages[-1]
+    assert warmed(loaded, "programs").title.endswith("with programs")  # who asks for it gets it
+
+
+def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, caplog):
+    cache.parent.mkdir(parents=True)
+    cache.write_text("")
+    assert warmed(tiny.loaded(), "auto").title.endswith("on cpu")
+    assert "Not a directory" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("options, said", [
-    ({"engine": "tpu"}, "engine 'tpu', expected auto, torch, openvino or onnxruntime"),
+    ({"engine": "tpu"}, "engine 'tpu', expected auto, torch, openvino, openvino_int8 or onnxruntime"),
     ({"engine": "openvino", "compile": True}, "engine openvino: compile is torch's own"),
     ({"engine": "openvino", "exact_guidance": True}, "engine openvino: rtc_exact needs gradients"),
 ])  # fmt: skip
@@ -183,7 +235,25 @@ def again(folder, backend):
     return said, known, expected
 
 
-@pytest.mark.parametrize("family, backend", [("pi0", OpenVino), ("robovlms", OnnxRuntime), ("act", TorchProgram)])
+def test_rows_of_eight_bits():
+    weights = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    weights[5] = 0
+    layer = torch.nn.Linear(32, 64, bias=False)
+    layer.weight.data = weights.clone()
+    policy = tiny.loaded().policy
+    policy.layer, policy.head = layer, torch.nn.Linear(32, 64, bias=False)
+    policy.float32 = (r"head\.",)
+    copied = rounded(policy)
+    assert torch.equal(layer.weight, weights) and torch.equal(copied.head.weight, policy.head.weight)
+    found = copied.layer.weight
+    assert ((found - weights).abs() <= weights.abs().amax(1, keepdim=True) / 254 * 1.001).all()
+    for matrix in (found, found.t()):  # as torch keeps it, and as a converter may
+        numbers, scale = whole(matrix.numpy())
+        assert numbers.dtype == np.int8 and np.allclose(numbers * scale, matrix, rtol=1e-6, atol=0)
+    assert whole(weights.numpy()) is None and whole(found[:16].numpy()) is None
+
+
+@pytest.mark.parametrize("family, backend", [("pi0", OpenVinoInt8), ("robovlms", OnnxRuntime), ("act", TorchProgram)])
 def test_a_policy_as_two_graphs(tmp_path, family, backend):
     if backend.missing():
         pytest.skip("not installed")
@@ -191,6 +261,10 @@ def test_a_policy_as_two_graphs(tmp_path, family, backend):
     loaded = fresh(family)
     words = export_graphs(tmp_path / "out", loaded, sample(loaded.processor), form)
     assert words.startswith(f"{form}: encode{backend.ending} and act{backend.ending}, actions as torch's to")
+    if not backend.exact:
+        difference, weights = float(words.split()[-6]), sum(p.numel() for p in loaded.policy.parameters())
+        assert words.endswith("from those of float32 weights") and 1e-4 < difference < 0.05
+        assert sum(file.stat().st_size for file in (tmp_path / "out").glob("*.bin")) < 3 * weights  # not 4
     said, known, expected = again(tmp_path / "out", backend)
     assert close(known["actions"].numpy(), expected.numpy())
     assert ("memory.window" in known) == (family == "robovlms")

@@ -50,6 +50,21 @@ def test_the_largest_recent_delay_counts():
         assert running.tail(at(1))[1] == frozen
 
 
+def test_how_far_the_chunk_moves_the_joints_until_an_answer_may_be_there():
+    running = RunningChunk(TinyProcessor())
+    assert running.ahead(at(0)) is None
+    running.remember(10 * STEP, CHUNK, delay=0.3)
+    running.remember(10 * STEP, CHUNK, delay=0.15)
+    lead, moved = running.ahead(at(12.5, (2.0, -2.0)))
+    assert lead == 0.15
+    np.testing.assert_allclose(moved, [1.5, -1.5], atol=1e-9)
+    np.testing.assert_allclose(running.ahead(at(16.5))[1], [0.5, -0.5], atol=1e-9)  # the last row holds
+    assert running.ahead(at(16.6)) is None and running.ahead(at(9.9)) is None
+    running.remember(0, Targets((replace(CHUNK.parts[0], space=Space.JOINT_DELTA),)), delay=0.1)
+    with pytest.raises(InputError, match=r"roll_state: \['j0', 'j1'\] are JOINT_DELTA, expected joint positions"):
+        running.ahead(at(1))
+
+
 @pytest.mark.parametrize("form", ["vector", "euler_xyz", "quaternion_xyzw"])
 def test_between_two_rows_of_a_pose_that_turns_through_half_a_turn_lies_no_third_rotation(form):
     angles = np.pi - 0.15 + 0.1 * np.arange(4)  # about x, beyond half a turn from the third row on

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import families
 import numpy as np
@@ -187,3 +188,37 @@ def test_recorded_graphs_read_the_memory_of_now():
     for k, words in enumerate((3, 12, 3, 12, 3)):
         one = sample(state=(k, 2.0), instruction="go " * words, stamp_ns=k * STEP)
         assert means(plain.infer([one])) == means(recorded.infer([one]))
+
+
+@pytest.mark.parametrize("family", ["pi0", "act"])
+def test_the_state_is_rolled_forward_by_the_running_chunk(family):
+    policy = families.fresh(family)
+    session, plain = (PolicySession(policy, SessionOptions(roll_state=roll)) for roll in (True, False))
+    first, second = (families.sample(policy.processor, seed, stamp_ns=2 * seed * STEP) for seed in (0, 1))
+    (one,) = session.infer([first])
+    plain.infer([first])
+    assert one.lead == 0
+    session.delivered(0.15)
+    (two,) = session.infer([second])
+    assert two.lead == 0.15
+    (part,) = one.targets.parts
+    moved = part.data[3:5].mean(axis=0) - part.data[2]
+    assert np.abs(moved).max() > 1e-3
+    (expected,) = plain.infer([replace(second, state=second.state + moved)])
+    assert torch.equal(two.answer, expected.answer)
+    np.testing.assert_array_equal(two.targets.parts[0].data, expected.targets.parts[0].data)
+    session.delivered(0.2)  # the second chunk begins 0.15 s after its observation
+    (third,) = session.infer([replace(first, stamp_ns=second.stamp_ns + round(0.1 * 1e9))])
+    assert third.lead == 0
+    session.begin()
+    assert session.infer([second])[0].lead == 0
+
+
+@pytest.mark.parametrize("family, options, words", [
+    ("pi0", {"guided": True}, "and rtc: true, which continues the running chunk in another way; expected one of"),
+    ("robovlms", {}, "and the policy remembers what it saw, step by step; expected false"),
+    ("diffusion", {}, "and the policy reads earlier states too; expected false"),
+])  # fmt: skip
+def test_where_no_chunk_says_the_state_it_is_not_rolled(family, options, words):
+    with pytest.raises(InputError, match=f"roll_state: true, {words}"):
+        PolicySession(families.fresh(family), SessionOptions(roll_state=True, **options))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from vla_ros.policies.images import resize_with_pad
-from vla_ros.sim.demonstrations import FPS, LAYOUTS_FROM, demonstrate, demonstrations
+from vla_ros.sim.demonstrations import FPS, LAYOUTS_FROM, Recording, demonstrate, demonstrations
 from vla_ros.sim.layout import Layout
 from vla_ros.sim.tasks import Task, TaskKind, parse_instruction
 from vla_ros.sim.world import World
@@ -30,7 +30,7 @@ def test_contract_of_an_episode():
     starts = Counter()
     for seed in range(8):
         task = Task(kinds[seed % 2], world.colours[seed % 3])
-        demo = demonstrate(world, task, kinds, seed, whole)
+        demo = demonstrate(world, task, kinds, seed, Recording(whole))
         starts[demo.start] += 1
         frames = len(demo.states)
         assert demo.states.shape == demo.actions.shape == (frames, 6) and 5 <= frames <= 120
@@ -44,7 +44,7 @@ def test_contract_of_an_episode():
         assert (np.abs(np.diff(demo.actions, axis=0)).max(axis=0) * FPS < 2.9).all()
         assert np.abs(np.diff(demo.actions[-4:, :5], axis=0)).max() < 0.01  # it ends at rest
         if seed < 2:
-            same = demonstrate(again, task, kinds, seed, whole)
+            same = demonstrate(again, task, kinds, seed, Recording(whole))
             np.testing.assert_array_equal(same.states, demo.states)
             np.testing.assert_array_equal(same.actions, demo.actions)
             assert same.instruction == demo.instruction
@@ -53,7 +53,7 @@ def test_contract_of_an_episode():
 
 def test_processes_do_not_change_the_episodes():
     kinds = [TaskKind.TOUCH]
-    small = partial(resize_with_pad, height=16, width=16)
+    small = Recording(partial(resize_with_pad, height=16, width=16))
     one = list(demonstrations(kinds, 2, 3, small, jobs=1))
     two = list(demonstrations(kinds, 2, 3, small, jobs=2))
     for a, b in zip(one, two, strict=True):
@@ -64,12 +64,12 @@ def test_processes_do_not_change_the_episodes():
 
 
 def test_layouts_of_demonstrations_are_not_those_of_evaluations():
-    demo = demonstrate(BlindWorld(), Task(TaskKind.TOUCH, "red"), [TaskKind.TOUCH], 0, whole)
+    demo = demonstrate(BlindWorld(), Task(TaskKind.TOUCH, "red"), [TaskKind.TOUCH], 0, Recording(whole))
     assert not any(np.array_equal(Layout.random(seed).places, Layout.random(demo.seed).places) for seed in range(100))
 
 
 def test_an_episode_that_cannot_succeed_is_an_error(monkeypatch):
-    monkeypatch.setattr("vla_ros.sim.demonstrations._TIME_LIMIT", 0.1)
+    monkeypatch.setattr(BlindWorld, "time_limit", 0.1)
     monkeypatch.setattr("vla_ros.sim.demonstrations.ATTEMPTS", 2)
     with pytest.raises(RuntimeError, match="touch the red cube"):
-        demonstrate(BlindWorld(), Task(TaskKind.TOUCH, "red"), [TaskKind.TOUCH], 0, whole)
+        demonstrate(BlindWorld(), Task(TaskKind.TOUCH, "red"), [TaskKind.TOUCH], 0, Recording(whole))

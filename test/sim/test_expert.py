@@ -25,7 +25,7 @@ def world() -> World:
     return World()
 
 
-@pytest.mark.parametrize("kind", TaskKind)
+@pytest.mark.parametrize("kind", World.kinds)
 def test_solves_each_task_within_the_limits(world, kind):
     joints = RobotSpec.load(config_file("robots/so101.yaml")).joints
     for seed in range(6):

@@ -8,7 +8,7 @@ from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
 from vla_ros.sim.world import World
 
 
-@pytest.mark.parametrize("kind", list(TaskKind))
+@pytest.mark.parametrize("kind", World.kinds)
 def test_the_experts_own_way(kind):
     world = World(4)
     task = Task(kind, "green")

@@ -29,6 +29,8 @@ def test_what_is_not_understood_is_refused(text):
 class Scene:
     """Cubes on a line, moved by hand."""
 
+    collisions = 0
+
     def __init__(self):
         self.time = 0.0
         self.tip = np.array([0.2, 0.0, 0.2])

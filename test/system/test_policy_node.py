@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from lifecycle_msgs.msg import State
 from rclpy.parameter import Parameter
@@ -23,6 +24,7 @@ from vla_ros.messages.chunks import read_chunk
 from vla_ros.messages.stamps import NS, stamp_ns
 from vla_ros.msg import ActionChunk, PolicyStatus
 from vla_ros.nodes.qos import COMMAND_QOS, STATUS_QOS
+from vla_ros.runtime.engines.backends import ENGINES
 
 STATUS = "policy_node/status"
 HOUR = 3600 * NS
@@ -36,7 +38,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Policy"]:
     """One process for all tests here; each configures it for itself and cleans it up."""
-    with Graph(tmp_path_factory.mktemp("graph"), domain=free_domain()) as graph:
+    folder = tmp_path_factory.mktemp("graph")
+    with Graph(folder, domain=free_domain(), environment={"XDG_CACHE_HOME": str(folder / "cache")}) as graph:
         yield Policy(graph)
 
 
@@ -254,3 +257,23 @@ def test_a_missing_and_a_frozen_camera_are_named_with_their_age(policy: Policy, 
         status = policy.probe.wait_for(without_gripper, "the joint that fell silent")
         assert list(status.waiting_for) == ["joint_states"] and "limit 1 s" in status.message
         policy.tell("")
+
+
+def test_a_peer_sees_torchs_chunks_whatever_engine_runs_the_policy(policy: Policy, checkpoint: Path):
+    """`auto` takes torch in the tests, by VLA_ROS_ENGINE."""
+    found = {}
+    for engine in ("auto", "openvino", "onnxruntime"):
+        if engine in ENGINES and ENGINES[engine].missing():
+            continue
+        policy.set(engine=engine)
+        with policy.up(checkpoint, max_age=30.0) as robot:
+            policy.tell("touch the red cube")
+            (part,) = read_chunk(policy.chunk_of(robot.observe())).targets.parts
+            found[engine] = part.data
+    policy.set(engine="auto")
+    policy.tell("")
+    torchs = found.pop("auto")
+    log = (policy.graph.folder / "policy_node.log").read_text()
+    for engine, data in found.items():
+        assert f"on cpu with {engine} from" in log
+        assert 0 < abs(data - torchs).max() <= 1e-4 * np.ptp(torchs), engine

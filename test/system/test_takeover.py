@@ -4,13 +4,16 @@ from array import array
 
 import numpy as np
 import pytest
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import JointState, Joy
 from std_srvs.srv import SetBool
 from system.stage import HOME, PERIOD_NS, Stage
 
 from vla_ros.bags.index import index_bag
 from vla_ros.bags.reader import Bag
+from vla_ros.control.steering import Steering
 from vla_ros.core.robot import RobotSpec
+from vla_ros.graph.handles import Pad
+from vla_ros.graph.steered import Steered
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.msg import ExecutorStatus
 
@@ -38,6 +41,44 @@ class Leader:
             self.place = self.place + np.array(step)
             self.say()
             self.stage.tick()
+
+
+def test_a_gamepad_takes_over_while_its_button_is_held(graph, probe):
+    """Joy messages over DDS, through the source of `vla-ros takeover --joy`, a control period at a time."""
+    stage = Stage(graph, probe, takeover_blend=0.2, takeover_timeout=1.0)
+    stage.activate()
+    stage.say("go")
+    pad = Pad(graph.node, "joy", lambda words: None)
+    steered = Steered(graph, "executor_node/takeover/joint_command", Steering(stage.limits, None), pad)
+    probe.record(steered.topic, JointState)
+    joy = probe.publisher("joy", Joy)
+    probe.wait_for(lambda: steered.there, "the executor")
+
+    def hold(*buttons: int) -> None:
+        message = Joy(axes=[0.0] * 8, buttons=[int(i in buttons) for i in range(11)])
+        probe.wait_for(lambda: joy.publish(message) or set(buttons) == pad._held and pad.alive, "the gamepad")
+
+    def tick(count: int, *buttons: int) -> None:
+        for _ in range(count):
+            hold(*buttons)
+            steered.tick(0.02)
+            stage.tick()
+
+    hold(4)
+    assert pad.wishes(steered.taken) == [True]
+    tick(2, 4)
+    probe.wait_for(lambda: steered.tick(0.02) or len(probe.messages(steered.topic)) > 5, "where the robot is")
+    steered.ask(True)
+    stage.wait_status(lambda s: s.state == ExecutorStatus.TAKEN_OVER, "TAKEN_OVER")
+    probe.wait_for(lambda: steered.taken, "the source to hear so")
+    tick(60, 4, 1)  # B: the first joint up, 0.5 rad/s
+    assert stage.positions[-1, 0] > 0.3 and stage.positions[-1, 1:] == pytest.approx(HOME[1:], abs=1e-6)
+    hold()
+    assert pad.wishes(steered.taken) == [False]
+    steered.ask(False)
+    stage.wait_status(lambda s: s.state == ExecutorStatus.HOLDING and not s.taken_over_by, "HOLDING")
+    stage.check_limits()
+    assert [words.split()[-1] for words in steered.words] == ["over", "back"]
 
 
 def test_a_leader_takes_over_in_motion_and_gives_back(graph, probe, tmp_path):

@@ -94,6 +94,7 @@ def evaluate(
     skip_bad: bool = False,
     progress: Callable[[int, int], None] | None = None,
     measure: JointMeasure | None = None,
+    watch: Callable[[Frame, list[np.ndarray]], object] | None = None,
 ) -> tuple[list[Evaluation], list[str]]:
     """(one Evaluation for each policy and one for HOLD_STILL, problems of episodes left out).
 
@@ -105,6 +106,7 @@ def evaluate(
         seed: of the noise of policies that sample; each chunk has its own, whatever came before it.
         progress: called with chunks done and chunks in all.
         measure: what is compared; the joints by default.
+        watch: called with each frame and the chunks of all policies there, and of HOLD_STILL; none where not scored.
 
     Raises InputError: clocks of the policies differ, a bag has no episodes or bad ones.
     """
@@ -137,6 +139,8 @@ def evaluate(
                 actions, chunks = [], []
                 for frame, predicted in _predict(of_episode, predictors, every, [seed, number], measure):
                     actions.append(frame.action)
+                    if watch:
+                        watch(frame, predicted)
                     if predicted:
                         chunks.append((frame.index, predicted))
                         if progress:

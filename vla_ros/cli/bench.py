@@ -45,6 +45,7 @@ from vla_ros.policies.policy import Batch, Policy
 from vla_ros.policies.registry import LoadOptions, load, resolve
 from vla_ros.policies.server_file import ServerFile, read_server
 from vla_ros.runtime.engines.backends import find
+from vla_ros.runtime.engines.engaged import unasked
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.serving import open_policy, open_server, resolve_device, resolve_dtype
 from vla_ros.runtime.session import SessionOptions
@@ -95,7 +96,8 @@ def main(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         subject = _subject(args, device, dtype, stack)
         policy, batch = subject.policy, subject.batch
-        if engine := find(args.engine, device, dtype, False, False):
+        engine = find(args.engine, device, dtype, False, False)
+        if engine and not (args.engine == "auto" and unasked(policy)):
             subject.peers.insert(0, EnginePeer(engine))
         machine = measure_machine(device, dtype)
         work = stage_work(policy, batch, args.num_steps)

@@ -21,7 +21,9 @@ from vla_ros.core.text import say
 def arguments(parser: argparse.ArgumentParser) -> None:
     options.robot(parser, default="so101")
     parser.add_argument("--policy", default="",
-                        help="checkpoint or policy file that is running, for the checks and the policy's view")
+                        help="checkpoint or policy file that is running, for the checks and for what the policy sees")
+    parser.add_argument("--compare", default="", metavar="CHECKPOINT",
+                        help="second checkpoint or policy file, to show beside --policy when a recording is replayed")
     parser.add_argument("--port", type=int, default=8080, help="port to listen on; 0 takes a free one")
     parser.add_argument("--listen", default="127.0.0.1", metavar="HOST",
                         help="address to listen on; 0.0.0.0: all (default: 127.0.0.1, this machine only)")

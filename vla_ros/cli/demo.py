@@ -17,6 +17,7 @@ from pathlib import Path
 import vla_ros
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
+from vla_ros.core.resources import resolve_policy
 from vla_ros.core.terminal import Terminal
 
 INSTRUCTIONS = ("touch the red cube", "pick up the blue cube", "touch the green cube")
@@ -24,7 +25,8 @@ CHECKPOINT = Path(vla_ros.__file__).parent / "data" / "checkpoints" / "pi0_tiny"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", type=Path, default=CHECKPOINT, help="checkpoint (default: the shipped one)")
+    parser.add_argument("--policy", default=str(CHECKPOINT),
+                        help="checkpoint folder, policy file, or ws://HOST:PORT of a server (default: the shipped one)")
     parser.add_argument("--instructions", nargs="+", default=list(INSTRUCTIONS), metavar="TEXT",
                         help="instructions to follow, one after another")
     parser.add_argument("--seed", type=int, default=0, help="seed for the positions of the cubes")
@@ -43,8 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     from vla_ros.graph.demo import TooSlow
 
-    if not args.policy.exists():
-        raise InputError(f"policy {args.policy}: no such checkpoint")
+    args.policy = resolve_policy(args.policy)
     folder = args.output or Path("runs") / time.strftime("demo-%Y-%m-%d-%H%M%S")
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"folder {folder}: is not empty, expected a new one")

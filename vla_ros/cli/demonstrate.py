@@ -5,9 +5,17 @@
 writes a LeRobot dataset at 10 Hz that `vla-ros train` reads. The same arguments give the same episodes. With
 `--space tool` its actions are poses of the tool and targets of the gripper, instead of joint targets.
 
+    vla-ros demos drives --robot lekiwi_sim --tasks drive --cameras front
+
+does so with the robot on wheels, and its sensors.
+
     vla-ros demos pushes --bags --episodes 100 --tasks push
 
 moves the simulated robot through the ROS nodes, in lockstep, and records a bag for every episode.
+
+    vla-ros demos reach --env metaworld/reach-v3 --env-python ~/envs/metaworld/bin/python --episodes 100
+
+stores what the scripted experts of other people's benchmarks do (docs/benchmarks.md).
 """
 
 import argparse
@@ -19,6 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vla_ros.cli import options
+from vla_ros.cli.simulated_sensors import Sense
 from vla_ros.control.kinematics import Kinematics
 from vla_ros.control.tool_arm import joints_between
 from vla_ros.core.errors import InputError
@@ -29,11 +39,12 @@ from vla_ros.core.text import say
 from vla_ros.core.tool import ToolColumns
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
-from vla_ros.sim.demonstrations import ATTEMPTS, FPS, demonstrations, layout_seed
+from vla_ros.sim.demonstrations import ATTEMPTS, FPS, Recording, demonstrations, layout_seed
 from vla_ros.sim.description import urdf
 from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.tasks import Task, TaskKind
 from vla_ros.sim.world import World
+from vla_ros.sim.worlds import check_kinds, check_sensors, world_of
 
 _ROTATION = "rotation_6d_columns"  # no angles, which are ambiguous for a hand that points down
 _BAG_SEEDS = 1000  # the simulator's parameter is a 32-bit number
@@ -46,6 +57,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
         help="tasks to show in turn; one that is named twice is shown twice as often (default: touch pick)",
     )
+    options.environment(parser, nargs="+")
+    options.robot(parser, default="so101")
+    parser.add_argument("--cameras", nargs="+", metavar="NAME", help="cameras to store (default: all of the robot)")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
                         help="actions: joint targets, or poses of the robot file's tool and the gripper's targets")
@@ -60,20 +74,40 @@ def main(args: argparse.Namespace) -> int:
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}, expected 1 or more")
     if not 0 <= args.seed < 10_000:
         raise InputError(f"--seed {args.seed}, expected 0 to 9999")
+    if args.env:
+        from vla_ros.cli.benchmark_demos import record
+
+        if args.bags or args.cameras or args.space != "joint":
+            raise InputError("--env with --bags, --cameras or --space, expected none of them")
+        return record(args)
+    robot = RobotSpec.load(args.robot)
+    world = world_of(robot.name, robot.joint_names)
+    check_sensors(robot, world)
+    check_kinds(robot.name, world, args.tasks)
+    if unknown := [name for name in args.cameras or () if name not in robot.camera_names]:
+        raise InputError(f"--cameras {unknown[0]}, robot {robot.name} has {', '.join(robot.camera_names)}")
     if args.bags:
+        if args.cameras:
+            raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
         if args.space != "joint":
             raise InputError(f"--space {args.space} with --bags, expected joint: a bag contains joint commands")
         return _record_bags(args)
-    robot = RobotSpec.load("so101")
+    if args.space == "tool" and robot.tool is None:
+        raise InputError(f"--space tool, robot {robot.name} has no `tool`; expected --space joint")
     tool = ToolPoses(robot) if args.space == "tool" else None
-    picture = partial(resize_within, height=args.image_size, width=args.image_size)
+    cameras = [camera for camera in robot.cameras if camera.name in (args.cameras or robot.camera_names)]
+    recording = Recording(
+        partial(resize_within, height=args.image_size, width=args.image_size),
+        {camera.name: (camera.width, camera.height) for camera in cameras}, Sense(robot),
+    )  # fmt: skip
     kinds = [TaskKind(name) for name in args.tasks]
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
         writer = DatasetWriter(folder, robot, FPS, tool and tool.columns)
-        for done, demo in enumerate(demonstrations(kinds, args.episodes, args.seed, picture, args.jobs), start=1):
+        made_up = demonstrations(kinds, args.episodes, args.seed, recording, args.jobs, world)
+        for done, demo in enumerate(made_up, start=1):
             actions = tool.actions(demo.actions) if tool else demo.actions
-            writer.add_episode(demo.images, demo.states, actions, demo.instruction)
+            writer.add_episode(demo.images, demo.states, actions, demo.instruction, demo.values)
             frames += len(demo.states)
             made[f"{demo.task.kind} {demo.task.colour}"] += 1
             if done % 20 == 0 or done == args.episodes:
@@ -117,7 +151,7 @@ def _record_bags(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vla_ros_demos_") as folder:
-        with DemonstrationGraph(Path(folder), "so101") as graph:
+        with DemonstrationGraph(Path(folder), args.robot) as graph:
             graph.bring_up()
             for index in range(args.episodes):
                 task = Task(TaskKind(args.tasks[index % len(args.tasks)]),

@@ -1,11 +1,15 @@
 """Measure how often a policy succeeds in the simulator, run through the ROS nodes in lockstep.
 
     vla-ros eval --policy runs/pi0_tiny --tasks touch --layouts 100 --jobs 2
+    vla-ros eval --env aloha/transfer_cube --policy runs/act --layouts 50 --rate 0.5
 
 Policy, executor and simulator run as nodes in separate processes, on a private ROS domain. Simulated time waits for
 them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Control experiments:
 `wrong_colour` tells the policy a different cube from the one that counts, `shuffled_images` shows it a different layout
 from the one it acts in, and with `expert` the scripted expert of the simulator does the task, without a policy.
+
+With `--env` another benchmark takes the simulator's place (docs/benchmarks.md): its own robot, seeds, length of an
+episode and rule of success. `--rate` is then the benchmark's rate over the rows of a chunk that are to be executed.
 """
 
 import argparse
@@ -19,20 +23,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.files import new_file
+from vla_ros.core.robot import RobotSpec
 from vla_ros.core.terminal import Terminal
 from vla_ros.core.text import say
+
+if TYPE_CHECKING:
+    from vla_ros.sim.simulated import Simulated
 
 CONTROLS = ("none", "wrong_colour", "shuffled_images", "expert")
 _LAYOUTS = 1000  # layouts between two seeds
 _UNSEEN = 800_000  # seeds of layouts that no demonstration has
-TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0}  # s of simulated time
+TIME_LIMITS = {"touch": 10.0, "pick": 15.0, "push": 15.0, "drive": 30.0, "fetch": 40.0}  # s of simulated time
 
 
 @dataclass(frozen=True)
@@ -53,16 +61,22 @@ class Outcome:
     episode: Episode
     success: bool
     time: float
+    reward: float | None = None  # highest one of the episode, of a benchmark that has rewards
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--policy", help="checkpoint folder or policy file (not needed with --control expert)")
+    parser.add_argument("--policy", help="checkpoint folder, policy file, or ws://HOST:PORT of a server (not needed "
+                        "with --control expert)")
     parser.add_argument("--tasks", nargs="+", choices=sorted(TIME_LIMITS), default=["touch"], help="tasks to evaluate")
+    options.environment(parser)
     parser.add_argument("--layouts", type=int, default=100, help="number of episodes for each task")
     parser.add_argument("--seed", type=int, default=0, help="seed for the layouts")
     parser.add_argument("--control", choices=CONTROLS, default="none", help="control experiment, see above")
-    options.robot(parser, default="so101")
+    options.robot(parser, default=None)
     parser.add_argument("--rate", type=float, default=10.0, help="inferences per simulated second, Hz (default: 10)")
+    parser.add_argument("--image-rate", type=float, metavar="HZ",
+                        help="images per simulated second, more than --rate for a policy with a history (default: "
+                        "--rate)")
     parser.add_argument("--time-limit", type=float,
                         help="simulated time allowed for an episode, s (default: depends on the task)")
     parser.add_argument("--jobs", type=int, default=1, help="number of graphs that run at the same time")
@@ -82,23 +96,53 @@ def main(args: argparse.Namespace) -> int:
         raise InputError("--policy is missing: a checkpoint folder or a policy file")
     if not 0.1 <= args.rate <= 100:
         raise InputError(f"--rate {args.rate} Hz, expected 0.1 to 100")
+    if not args.rate <= (args.image_rate or args.rate) <= 100:
+        raise InputError(f"--image-rate {args.image_rate} Hz, expected --rate ({args.rate:g}) to 100")
     if args.output and not os.access(args.output.parent, os.W_OK):
         raise InputError(f"--output {args.output}: folder {args.output.parent} cannot be written to")
-    plan: list[Episode] = []
-    for kind in args.tasks:
-        plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
+    plan, world = _benchmark_plan(args) if args.env else _plan(args)
     outcomes: dict[Episode, Outcome] = {}
     began = time.monotonic()
-    for outcome in run_expert(plan) if args.control == "expert" else run_graphs(plan, args):
+    for outcome in run_expert(plan, world) if args.control == "expert" else run_graphs(plan, args):
         outcomes[outcome.episode] = outcome
         _progress(list(outcomes.values()), len(plan), time.monotonic() - began)
-    results = {kind: [outcomes[episode] for episode in plan if episode.kind == kind] for kind in args.tasks}
+    results: dict[str, list[Outcome]] = {}
+    for episode in plan:
+        results.setdefault(episode.kind, []).append(outcomes[episode])
     _print_table(results, args)
     if args.output:
         with new_file(args.output, "results") as part:
             part.write_text(json.dumps(_report(results, args), indent=2) + "\n", encoding="utf-8")
         say(f"written: {args.output}")
     return 0
+
+
+def _plan(args: argparse.Namespace) -> tuple[list[Episode], "type[Simulated]"]:
+    """Tasks of the simulator, and its world."""
+    from vla_ros.sim.worlds import check_kinds, world_of  # MuJoCo, which takes a while
+
+    args.robot = args.robot or "so101"
+    robot = RobotSpec.load(args.robot)
+    world = world_of(robot.name, robot.joint_names)
+    check_kinds(robot.name, world, args.tasks)
+    plan: list[Episode] = []
+    for kind in args.tasks:
+        plan += episodes(kind, args.layouts, args.seed, args.control, args.time_limit)
+    return plan, world
+
+
+def _benchmark_plan(args: argparse.Namespace) -> tuple[list[Episode], None]:
+    """Episodes of another benchmark. Raises InputError, also where its packages are missing."""
+    from vla_ros.sim.environments import Environment
+
+    if args.control != "none":
+        raise InputError(f"--control {args.control} with --env {args.env}: expected none: only the simulator has them")
+    with Environment(args.env, args.env_python) as environment:
+        benchmark = environment.benchmark
+    args.robot = args.robot or benchmark.robot
+    limit = args.time_limit or benchmark.steps / benchmark.rate
+    seeds = range(args.seed * _LAYOUTS, args.seed * _LAYOUTS + args.layouts)
+    return [Episode(seed, args.env, benchmark.instruction, benchmark.instruction, limit) for seed in seeds], None
 
 
 def episodes(
@@ -122,17 +166,16 @@ def episodes(
     return found
 
 
-def run_expert(plan: Sequence[Episode]) -> Iterator[Outcome]:
-    """The scripted expert in the simulator without ROS, for comparison."""
-    from vla_ros.sim.expert import Expert
+def run_expert(plan: Sequence[Episode], kind: "type[Simulated]") -> Iterator[Outcome]:
+    """The scripted expert in the bare simulator, as a yardstick."""
     from vla_ros.sim.tasks import SuccessTracker, parse_instruction
-    from vla_ros.sim.world import World
+    from vla_ros.sim.worlds import expert_of
 
-    world = World()
+    world = kind()
     for episode in plan:
         world.reset(episode.seed)
         task = parse_instruction(episode.judged)
-        expert, tracker = Expert(world, task), SuccessTracker(task, world)
+        expert, tracker = expert_of(world, task), SuccessTracker(task, world)
         while not tracker.succeeded and world.time < episode.time_limit - 1e-9:
             world.step(expert.command())
             tracker.update()
@@ -157,7 +200,9 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
                 status = graph.run_to_end(
                     episode.seed, episode.instruction, episode.time_limit, episode.judged, foreign_images
                 )
-                done.put(Outcome(episode, status.success, float(status.values["run_time"])))
+                reward = status.values.get("highest_reward")
+                time_taken = float(status.values["run_time"])
+                done.put(Outcome(episode, status.success, time_taken, float(reward) if reward else None))
         except queue.Empty:
             return
         except BaseException as error:  # handed to the main thread, which ends every graph
@@ -168,7 +213,7 @@ def run_graphs(plan: Sequence[Episode], args: argparse.Namespace) -> Iterator[Ou
         for job in range(min(args.jobs, len(plan))):
             graph = stack.enter_context(
                 EvaluationGraph(Path(folder) / str(job), args.robot, args.policy, args.rate, args.device, args.params,
-                                args.engine)
+                                args.engine, args.image_rate, environment=args.env or "", python=args.env_python)
             )
             threading.Thread(target=work, args=(graph,), name=f"job {job}", daemon=True).start()
         for _ in plan:
@@ -218,7 +263,8 @@ def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
 def _report(results: dict[str, list[Outcome]], args: argparse.Namespace) -> dict[str, Any]:
     def entry(outcome: Outcome) -> dict[str, Any]:
         episode = {name: getattr(outcome.episode, name) for name in ("seed", "instruction", "judged")}
-        return episode | {"success": outcome.success, "time": outcome.time}
+        figures = {"success": outcome.success, "time": outcome.time}
+        return episode | figures | ({} if outcome.reward is None else {"highest_reward": outcome.reward})
 
     tasks = {kind: _summary(outcomes) | {"episodes": list(map(entry, outcomes))} for kind, outcomes in results.items()}
-    return {name: getattr(args, name) for name in ("policy", "control", "seed", "rate")} | {"tasks": tasks}
+    return {name: getattr(args, name) for name in ("policy", "env", "control", "seed", "rate")} | {"tasks": tasks}

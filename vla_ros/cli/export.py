@@ -2,7 +2,7 @@
 
     vla-ros export CHECKPOINT --to lerobot --output DIR    a folder that LeRobot 0.6.1 loads, with the same actions
     vla-ros export CHECKPOINT --to onnx --output DIR       its two stages as graphs, with their constants; also
-                                                           openvino, tensorrt, pt2 (torch.export)
+                                                           openvino, openvino_int8, tensorrt, pt2 (torch.export)
 
 CHECKPOINT is a folder of any layout, or a policy file; a LoRA adapter is merged. Anything that the other program cannot
 express is refused by name. Graphs have the shapes of one robot's observations; their output is compared with torch's.
@@ -15,7 +15,7 @@ from vla_ros.cli import options
 from vla_ros.core.errors import InputError
 from vla_ros.core.text import say
 
-GRAPHS = ("onnx", "openvino", "tensorrt", "pt2")
+GRAPHS = ("onnx", "openvino", "openvino_int8", "tensorrt", "pt2")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -33,6 +33,13 @@ def robot(parser: Any, **others: Any) -> None:
     parser.add_argument("--robot", help="robot file, or the name of a shipped one, such as so101", **others)
 
 
+def environment(parser: Any, **others: Any) -> None:
+    parser.add_argument("--env", metavar="NAME", help="benchmark in the place of --tasks, such as aloha/transfer_cube",
+                        **others)
+    parser.add_argument("--env-python", metavar="PATH", default="",
+                        help="interpreter that has the benchmark's packages (default: this one)")
+
+
 def namespace(parser: Any, whose: str = "namespace of the nodes and of the robot's topics") -> None:
     parser.add_argument("--namespace", default="", help=whose)
 
@@ -58,9 +65,10 @@ def threads(parser: Any) -> None:
     parser.add_argument("--threads", type=int, default=0, help="number of CPU threads (default: torch's)")
 
 
-def engine(parser: Any, default: str | None = "torch") -> None:
-    parser.add_argument("--engine", choices=("auto", "torch", "openvino", "onnxruntime"), default=default,
-                        help="what runs the network on a CPU" + ("" if default else " (default: torch)"))
+def engine(parser: Any, default: str | None = "auto") -> None:
+    names = ("auto", "torch", "openvino", "openvino_int8", "onnxruntime")
+    parser.add_argument("--engine", choices=names, default=default,
+                        help="what runs the network on a CPU" + ("" if default else " (default: auto)"))
 
 
 def num_steps(parser: Any) -> None:

@@ -28,6 +28,7 @@ from vla_ros.core.terminal import Terminal, progress
 from vla_ros.core.text import say
 
 if TYPE_CHECKING:
+    from vla_ros.bags.overlay import Overlay
     from vla_ros.runtime.session import PolicySession
 
 
@@ -48,6 +49,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     test.add_argument("--policy", action="append", default=[], metavar="CKPT",
                       help="checkpoint to evaluate; give two to compare them")
     options.output(test, "folder for report.json and errors.png")
+    test.add_argument("--overlay", action="store_true",
+                      help="with -o: overlay.json and pictures as well, which the operator's console shows")
     options.device(test)
     test.add_argument("--tokenizer", help="folder of the tokenizer's files (default: the checkpoint's own)")
     test.add_argument("--urdf", metavar="FILE", help="URDF of the robot: actions of a tool are compared in m and rad")
@@ -141,6 +144,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     measure = measure_of(robot, tools, args.urdf)
     predictors = [SessionPredictor(name, session, measure) for name, session in sessions.items()]
     options = cut_options(args)
+    overlay = _overlay(args, robot, measure, predictors)
     for path in args.bags:
         with Bag(path) as bag:
             for note in bag.notes:
@@ -150,6 +154,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         evaluations, problems = evaluate(
             args.bags, robot, predictors, options, args.namespace, args.every, args.seed, args.skip_bad,
             lambda done, total: bar.update(task, completed=done, total=total), measure,
+            overlay.take if overlay else None,
         )  # fmt: skip
     comparison = compare(evaluations[0], evaluations[1], args.seed) if len(predictors) == 2 else None
     for problem in problems:
@@ -157,11 +162,28 @@ def _evaluate(args: argparse.Namespace) -> int:
     print_tables(evaluations, Terminal())
     if comparison is not None:
         say(comparison.verdict)
+    if overlay:
+        say(f"overlay: {overlay.finish(evaluations, comparison.verdict if comparison else '')}")
     if args.output:
         from vla_ros.bags.report import write_report
 
         say(f"report.json and errors.png in {write_report(args.output, evaluations, comparison)}")
     return 0
+
+
+def _overlay(
+    args: argparse.Namespace, robot: RobotSpec, measure: JointMeasure, predictors: Sequence[SessionPredictor]
+) -> "Overlay | None":
+    if not args.overlay:
+        return None
+    from vla_ros.bags.overlay import Overlay
+
+    if not args.output:
+        raise InputError("--overlay: -o FOLDER is missing, expected where to write it")
+    if measure.names != robot.joint_names:
+        raise InputError("--overlay: draws joints, and a policy's actions are poses of the tool; expected policies of "
+                         "joint positions")
+    return Overlay(args.output, robot, [predictor.name for predictor in predictors], predictors[0].step_dt)
 
 
 def print_tables(evaluations: Sequence[Evaluation], console: Terminal) -> None:

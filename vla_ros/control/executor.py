@@ -215,7 +215,7 @@ class Executor:
         self.takeover.clear()  # the source may now have fewer joints
         self._start_over()
         self.monitor.clear()
-        self._watchdogs.following.clear()
+        self._watchdogs.begin()
         self._resumption.clear()
         self._timing.clear()
         self.begin_interval()

@@ -43,8 +43,8 @@ CAUSES = {
     Cause.NO_INSTRUCTION: Remedy("No instruction has been given.", "`vla-ros say TEXT`.", "no instruction"),
     Cause.TAKEOVER_PAUSED: Remedy(
         "A source has taken over but is not followed at the moment: the robot stopped meanwhile, the source stopped "
-        "publishing or asks for something impossible, or the instruction was withdrawn. Neither the source nor the "
-        "policy moves the robot.",
+        "publishing, jumped or asks for something impossible, or the instruction was withdrawn. Neither the source nor "
+        "the policy moves the robot.",
         "`vla-ros takeover` follows the source again, from where the robot is; `vla-ros takeover --end` gives control "
         "back to the policy.",
         "has taken over and is not followed",

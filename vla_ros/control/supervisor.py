@@ -7,7 +7,7 @@
 | EXECUTING | | | |
 | HOLDING | NO_CHUNK | no live chunk | the next accepted chunk |
 | HOLDING | NO_INSTRUCTION | empty instruction | an instruction and a chunk for it |
-| HOLDING | TAKEOVER_PAUSED | taken over, and a stop, a silent source, an empty instruction | again, or given back |
+| HOLDING | TAKEOVER_PAUSED | taken over, and a stop, a silence or jump of it, no instruction | again, or given back |
 | STOPPED | STALE_JOINT_STATES | a joint without a fresh position | all joints fresh, then a chunk |
 | STOPPED | FOLLOWING_ERROR | far from the command, not moving with it, or outside | near it for 0.5 s, then a chunk |
 | STOPPED | POLICY_GONE | the policy's status no longer arrives | it arrives again, or a chunk after the stop |

@@ -10,18 +10,19 @@ from vla_ros.control.limits import Limits
 from vla_ros.control.settings import Settings
 from vla_ros.core.errors import InputError, shown
 
-_GENTLY = 0.5  # of the velocity limits: how fast the robot moves to a source that is elsewhere
-_PEAK = 1.5  # highest speed of the fade, relative to a straight line of the same length and time
-_BRAKED = 4.0  # duration of the fade of a velocity v, times v / a, where a is its initial acceleration
+_GENTLY = 0.5  # of the velocity limits: how fast the robot goes to a source that is elsewhere
+_PEAK = 1.5  # greatest speed of the fade, in those of a straight line of the same length and time
+_PERIOD = 1 / 30  # s between messages, at most; those of a burst are no further apart than these
+_BRAKED = 4.0  # time of the fade of a velocity in that velocity over the acceleration that it begins with
 
 
 class Takeover:
     """A source that commands in place of the policy, and the targets that it gives.
 
-    The robot's motion is braked, and it moves from its last command to the source over `takeover_blend` s, or longer
-    over a long distance; after that it follows the source one message behind, on straight lines between messages. After
-    a stop, a silence of the source or an empty instruction, the source is not followed until it takes over again:
-    neither does the policy continue in its place, nor does the robot start moving to where the source is by then.
+    The robot is braked, and goes from its last command to the source over `takeover_blend` s, longer where the way is
+    long; then it is where the source was one message ago, on a straight line between messages. With a stop, with a
+    silence or a jump of the source and with an empty instruction the source is followed no more until it takes over
+    again: the policy does not go on instead of it, nor does the robot set out for where the source is by then.
 
     Attributes:
         by: name of the source; "" while the policy commands.
@@ -53,10 +54,26 @@ class Takeover:
             source = self._source = MeasuredJoints((*source.names, *new), self._settings.admission.future_tolerance)
             self._columns = np.array([self._limits.names.index(name) for name in source.names])
             self._left, self._begun = np.zeros(len(source.names)), False
-        before = source.stamps_ns.copy()
+        before, place = source.stamps_ns.copy(), source.position.copy()
         source.update(stamp_ns, names, position, now_ns)
         passed, known = (source.stamps_ns - before) * 1e-9, before > 0
+        if jump := self._jump(source.position - place, passed, known):
+            self.pause(jump)
         self._left = np.where(known & (passed > 0), np.minimum(passed, self._settings.takeover_timeout), self._left)
+
+    def _jump(self, way: np.ndarray, passed: np.ndarray, known: np.ndarray) -> str:
+        """Which joint went further, `way` (K,), in the time that has `passed` (K,), s, than one that moves; "": none.
+        Discrete ones may."""
+        limits, columns, speed = self._limits, self._columns, self._settings.admission.outlier_speed
+        seconds = np.clip(passed, _PERIOD, max(self._settings.takeover_timeout, _PERIOD))
+        most = speed * limits.velocity[columns] * seconds
+        over = np.where(known & ~limits.discrete[columns], np.abs(way) - most, -np.inf)
+        k = int(over.argmax())
+        if not over[k] > 0:
+            return ""
+        name, unit = limits.names[columns[k]], limits.units[columns[k]]
+        return (f"joint {name} jumped by {way[k]:.4g} {unit} from one message to the next, limit {most[k]:.4g} in "
+                f"{seconds[k]:.3g} s ({speed:g} x its velocity limit)")
 
     def _fault_of(self, names: Sequence[str], position: Sequence[float]) -> str:
         limits = self._limits

@@ -10,6 +10,7 @@ from vla_ros.control.limiter import Limiter
 from vla_ros.control.limits import Limits
 from vla_ros.control.monitor import Monitor
 from vla_ros.control.settings import Settings
+from vla_ros.control.stall import Stall
 from vla_ros.control.supervisor import SETTLE_NS, Cause, Supervisor
 from vla_ros.control.timing import CommandTime
 
@@ -36,7 +37,12 @@ class Watchdogs:
         self._supervisor, self._joint_states = supervisor, joint_states
         self._forget_chunks = forget_chunks
         self._pace = np.maximum(limits.velocity, limits.speed)
-        self.following = Following(limits)
+        self.following, self._stall = Following(limits), Stall(limits)
+
+    def begin(self) -> None:
+        """Nothing of the robot's motion has been seen yet."""
+        self.following.clear()
+        self._stall.clear()
 
     def trip(self, cause: Cause, message: str, now_ns: int, again: bool = False) -> None:
         """`again`: also if it was tripped before, so that its recovery starts again."""
@@ -98,7 +104,9 @@ class Watchdogs:
             self.following.clear()  # another node moves the robot
         else:
             self.following.tick(steady_ns, command, measured)
-        away = self.apart(command, measured) or (self.following.fault if self._settings.following_limit > 0 else "")
+            self._stall.tick(steady_ns, command, measured)
+        faults = self.following.fault or self._stall.fault
+        away = self.apart(command, measured) or (faults if self._settings.following_limit > 0 else "")
         if away:
             self.trip(Cause.FOLLOWING_ERROR, away, now_ns)
         elif not self.apart(command, measured, 0.5):

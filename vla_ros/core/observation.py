@@ -37,3 +37,5 @@ class Sample:
     # stream name -> (T, ...) of every other stream that the policy reads; T of its own offsets (`Processor.steps`)
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     stamp_ns: int = 0  # of the observation, ns on the ROS clock; 0 in training
+    remaining: int | None = None  # steps of the policy until the last frame of the episode, in training only
+    outcome: str = ""  # of that episode: success, failure, aborted; empty where the dataset does not say

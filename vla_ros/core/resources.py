@@ -42,6 +42,18 @@ def is_server(policy: str | Path) -> bool:
     return str(policy).startswith(tuple(scheme[:-1] for scheme in SCHEMES))
 
 
+def resolve_policy(policy: str) -> str:
+    """What a node in any working directory understands: a server's URL as it is, otherwise the absolute path of a
+    checkpoint or policy file. Raises InputError where there is none."""
+    if is_server(policy):
+        return policy
+    path = Path(policy).expanduser()
+    if not path.exists():
+        raise InputError(f"policy {policy}: no such checkpoint or policy file, expected one, or ws://HOST:PORT of a "
+                         "server")
+    return str(path.resolve())
+
+
 def _folders() -> list[Path]:
     prefixes = [prefix for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     shares = [Path(prefix) / "share" / "vla_ros" / "config" for prefix in (*prefixes, sys.prefix)]

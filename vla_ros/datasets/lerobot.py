@@ -24,6 +24,7 @@ from vla_ros.datasets.values import (
     IMAGE_PREFIX,
     INTERVENTION,
     ONCE_FILE,
+    SUCCESS,
     filled,
     image_size,
     pixels,
@@ -138,6 +139,17 @@ class Dataset:
     def __len__(self) -> int:
         """Number of frames."""
         return self.episodes[-1].stop
+
+    def outcome(self, episode: Episode) -> str:
+        """How an episode ended, by what the dataset says of it, else by its rows' `next.success`; empty if neither."""
+        if episode.outcome or SUCCESS not in self.info["features"]:
+            return episode.outcome
+        return "success" if self._succeeded[episode.start : episode.stop].any() else "failure"
+
+    @cached_property
+    def _succeeded(self) -> np.ndarray:
+        """(N,) bool."""
+        return self._columns({SUCCESS: ((1,), "bool")})[SUCCESS][:, 0]
 
     @property
     def knows_persons(self) -> bool:

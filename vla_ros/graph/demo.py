@@ -41,8 +41,8 @@ class DemoGraph(SimulatedGraph):
     def bring_up(self) -> None:
         """Start all nodes, configure them, lay out the cubes, activate."""
         args, graph, common = self.args, self.graph, self.common
-        policy = {"policy": str(args.policy.resolve()), "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
-        # The rate of its training; more would only take time from the other nodes on a small machine.
+        policy = {"policy": args.policy, "device": args.device, "threads": 1, "rtc": args.mode == "rtc"}
+        # What the policy was trained at; more would only take time from the other nodes of a small machine.
         policy["max_rate"] = 0.0 if args.lockstep else _CHUNK_RATE
         bag = {
             "output": str(self.folder.resolve() / "bag"), "topics": ["sim_node/task", "sim_node/success"],

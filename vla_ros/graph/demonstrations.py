@@ -15,9 +15,9 @@ from vla_ros.graph.simulated import SimulatedGraph
 from vla_ros.graph.simulation import TaskStatus
 from vla_ros.nodes.qos import STATUS_QOS
 from vla_ros.sim.tasks import Task
+from vla_ros.sim.worlds import world_of
 
-REST = 1.5  # s for which an episode continues after its success, so that a policy learns to come to rest
-TIME_LIMIT = 12.0  # s of simulated time
+REST = 1.5  # s that an episode goes on after its success, so that a policy learns to come to rest
 DISTURBANCE = 0.02  # rad, of the arm's motors
 IMAGE_RATE = 10.0  # Hz, the policy's clock
 _TRIES = 5
@@ -33,6 +33,7 @@ class DemonstrationGraph(SimulatedGraph):
     def bring_up(self) -> None:
         """Start the nodes; the recorder waits for the first episode."""
         graph = self.graph
+        self._world = world_of(self.robot.name, self.robot.joint_names)
         self._following: str | None = None
         graph.node.create_subscription(String, "expert_node/following", self._take_following, STATUS_QOS)
         graph.start("expert_node", parameters=self.common)
@@ -52,8 +53,8 @@ class DemonstrationGraph(SimulatedGraph):
     def record(self, bag: Path, task: Task, instruction: str, seed: int, disturbance: float = 0.0) -> bool:
         """One episode in the layout of `seed` to a new bag.
 
-        The bag begins with the instruction and ends `REST` s after success. Returns False, without a bag, if the expert
-        does not succeed within `TIME_LIMIT` s. Raises GraphError if a node or the simulation fails.
+        The bag begins with the instruction and ends `REST` s after success. False, and no bag, where the expert does
+        not succeed within the simulated robot's `time_limit`. Raises GraphError when a node or the simulation gives up.
 
         Args:
             disturbance: rad; standard deviation of a smooth error of the arm's motors. The bag contains the commands,
@@ -78,7 +79,7 @@ class DemonstrationGraph(SimulatedGraph):
         self.instruct(instruction)
         graph.activate("recorder_node")
         status = simulation.run_until(
-            lambda task: task.values["state"] == "held" or float(task.values["run_time"]) > TIME_LIMIT
+            lambda task: task.values["state"] == "held" or float(task.values["run_time"]) > self._world.time_limit
         )
         graph.deactivate("recorder_node")
         simulation.pause()
@@ -93,13 +94,14 @@ class DemonstrationGraph(SimulatedGraph):
         start, run_time = int(status.values["run_start_ns"]), float(status.values["run_time"])
         with Bag(path) as bag:
             index = index_bag(bag, self.robot)
+        drawn = (*self.robot.camera_names, *self._world.drawn)
         found = {
-            stream.topic: (len(np.unique(stream.stamps[stream.stamps >= start])), name in self.robot.camera_names)
+            stream.topic: (len(np.unique(stream.stamps[stream.stamps >= start])), name in drawn)
             for name, stream in index.streams.items()
         }
         found[index.joints.topics] = int(index.joints.states.count_since(start).min()), False
-        for topic, (got, is_camera) in found.items():
-            expected = math.ceil(run_time * (IMAGE_RATE if is_camera else self.robot.control_rate) - 1e-6)
+        for topic, (got, is_drawn) in found.items():
+            expected = math.ceil(run_time * (IMAGE_RATE if is_drawn else self.robot.control_rate) - 1e-6)
             if got != expected:
                 return f"{got} messages of {topic}, expected {expected}"
         if not any(ns <= start and text == instruction for ns, text in index.texts):

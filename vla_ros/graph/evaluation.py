@@ -12,6 +12,10 @@ from vla_ros.nodes.parameter_files import check_sections
 class EvaluationGraph(SimulatedGraph):
     """The graph of `vla-ros eval`, as a context.
 
+    Args:
+        rate: Hz of simulated time, inferences; `image_rate`: images, where they are more.
+        environment: a gymnasium environment in the place of the simulated robot; `python`: the interpreter that has it.
+
     Attributes:
         acknowledged: simulated time waits for a recorder.
     """
@@ -27,12 +31,20 @@ class EvaluationGraph(SimulatedGraph):
         device: str | None = None,
         params: Sequence[str] = (),
         engine: str | None = None,
+        image_rate: float | None = None,
         domain: int | None = None,
+        environment: str = "",
+        python: str = "",
     ) -> None:
         super().__init__(folder, robot, domain)
+        self._environment = {"environment": environment, "environment_python": python} if environment else {}
         given = {"policy": policy, "device": device, "engine": engine}
+        self._rates = {"image_rate": rate}
+        if image_rate and image_rate != rate:
+            self._rates = {"image_rate": image_rate, "chunk_rate": rate}
+            given["max_rate"] = rate
         self._policy = {name: value for name, value in given.items() if value}
-        self._rate, self._params = rate, params
+        self._params = params
 
     def bring_up(self) -> None:
         """Start and configure the three nodes."""
@@ -42,11 +54,12 @@ class EvaluationGraph(SimulatedGraph):
         self.graph.start(
             "policy_node", parameters=self.common | self._policy, defaults={"threads": 1}, files=self._params
         )
-        files = [config_file("executor_demo.yaml"), *self._params]
+        files = [config_file("executor_benchmark.yaml" if self._environment else "executor_demo.yaml"), *self._params]
         self.graph.start("executor_node", parameters=self.common | self.tool_parameters(), files=files)
         self.simulation.start(
-            self.robot_file, lockstep=True, image_rate=self._rate, acknowledged=self.acknowledged, patience=300.0
-        )
+            self.robot_file, lockstep=True, acknowledged=self.acknowledged, patience=300.0, **self._rates,
+            **self._environment,
+        )  # fmt: skip
         self.graph.configure("policy_node")
         self.graph.configure("executor_node")
 

@@ -70,7 +70,7 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
     actions = [group.action for group in robot.groups if group.action]
     sensors = [stream.topic for stream in robot.all_streams.values() if not stream.is_command]
     told = [*(stream.topic for stream in graph_streams()), *LATCHED]
-    cameras = [camera.topic for camera in robot.cameras]
+    cameras = [stream.topic for stream in (*robot.cameras, *(one for one in robot.streams if one.dtype == "uint16"))]
     drawn = [f"{topic.rpartition('/')[0]}/camera_info".lstrip("/") for topic in cameras]
     drawn += [f"{camera.topic}/compressed" for camera in robot.cameras if not camera.compressed]
     everything = [*sensors, *commands, *told]
@@ -100,11 +100,11 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             subscribe=[CHUNK, EXECUTOR_STATUS, DESCRIPTION],
         ),
         "console_node": Enclave(
-            "the operator's page: receives everything; instructs, stops, resets the e-stop, records",
+            "the operator's page: hears everything; instructs, stops, resets the e-stop, calls for takeovers, records",
             publish=[INSTRUCTION, OUTCOME, E_STOP],
             subscribe=[*sensors, *commands, CHUNK, INSTRUCTION, POLICY_STATUS, EXECUTOR_STATUS],
             request=[
-                "executor_node/reset_e_stop", "executor_node/get_parameters", "recorder_node/set_parameters",
+                "executor_node/reset_e_stop", "executor_node/get_parameters", TAKE_OVER, "recorder_node/set_parameters",
                 "recorder_node/get_state",
                 *(f"{node}/change_state" for node in ("policy_node", "executor_node", "task_node", "recorder_node")),
             ],
@@ -150,8 +150,8 @@ def enclaves(robot: RobotSpec) -> dict[str, Enclave]:
             managed=False,
         ),
         "takeover": Enclave(
-            "a leader arm or another source that may take over from the policy; add the names of its nodes",
-            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS], request=[TAKE_OVER],
+            "a leader arm or another source that may take over from the policy; put its nodes' names in",
+            publish=[TAKEOVER], subscribe=[EXECUTOR_STATUS, DESCRIPTION, "joy"], request=[TAKE_OVER],
             nodes=("takeover", "vla_ros_cli_*", _COMMAND_LINE), managed=False,
         ),
         "sim_node": Enclave(

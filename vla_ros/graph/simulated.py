@@ -16,7 +16,7 @@ from vla_ros.graph.simulation import Simulation
 from vla_ros.graph.watch import Watch
 from vla_ros.nodes.qos import COMMAND_QOS
 from vla_ros.sim.description import urdf
-from vla_ros.sim.world import World
+from vla_ros.sim.worlds import world_of
 
 _INSTRUCT_AGAIN = 2.0  # s
 _INSTRUCT_PATIENCE = 60.0  # s
@@ -92,7 +92,8 @@ class SimulatedGraph:
         if self.robot.tool is None:
             return {}
         file = (self.graph.folder / "robot.urdf").resolve()
-        file.write_text(urdf(World().model, self.robot.name), encoding="utf-8")
+        world = world_of(self.robot.name, self.robot.joint_names)()
+        file.write_text(urdf(world.model, self.robot.name), encoding="utf-8")
         return {"urdf": str(file)}
 
     def followed(self) -> list[int | None]:

@@ -103,6 +103,8 @@ class ObservationBuilder:
             instants (policies with a history) and for messages that run ahead of the clock.
         names: streams to observe; by default all except commands. Those that are chosen together with them are
             needed as well: `streams` are all.
+        optional: those of `names` that an observation may lack, as does a robot: a missing or stale one is no problem,
+            and never waited for. One that cannot be decoded is a problem even so.
 
     Attributes:
         joints: the joint states, of all their topics.
@@ -112,15 +114,17 @@ class ObservationBuilder:
     """
 
     def __init__(
-        self, robot: RobotSpec, max_age: float | None = 0.5, history: float = 0.25, names: Collection[str] | None = None
+        self, robot: RobotSpec, max_age: float | None = 0.5, history: float = 0.25,
+        names: Collection[str] | None = None, optional: Collection[str] = (),
     ) -> None:
         if names is None:
             names = [name for name, stream in robot.all_streams.items() if not stream.is_command]
         self.robot = robot
         self.joints = JointStates(robot.joint_names, history)
         self._max_age = np.inf if max_age is None else max_age
+        self._optional = frozenset(optional)
         self._names = self._spelled(names)
-        self.streams = {stream.name: stream for stream in robot.chosen_with({*names, JOINT_STATES})}
+        self.streams = {stream.name: stream for stream in robot.chosen_with({*self._names, JOINT_STATES})}
         self._chosen = {name: stream for name, stream in self.streams.items() if not stream.is_state}
         self._kept = {name: _Kept(stream, robot, max_age, history) for name, stream in self._chosen.items()}
         self._stamps = {name: kept.stamps for name, kept in self._kept.items()}
@@ -131,7 +135,8 @@ class ObservationBuilder:
         self._lock = threading.RLock()
 
     def _spelled(self, names: Collection[str]) -> tuple[str, ...]:
-        """The names without duplicates, plus the state if there are commands."""
+        """The names that the robot has, without duplicates, plus the state if there are commands."""
+        names = [name for name in names if name not in self._optional or name in self.robot.all_streams]
         state = [JOINT_STATES] if any(name.startswith(COMMAND) for name in names) else []
         spelled = [JOINT_STATES if name in self.robot.state_streams else name for name in names]
         return tuple(dict.fromkeys([*spelled, *state]))
@@ -139,7 +144,8 @@ class ObservationBuilder:
     @property
     def paced(self) -> list[str]:
         """Streams that pace, and those that are chosen together with them."""
-        return [n for n, s in self.streams.items() if s.paces or (s.with_ and self.streams[s.with_].paces)]
+        return [n for n, s in self.streams.items()
+                if n not in self._optional and (s.paces or (s.with_ and self.streams[s.with_].paces))]
 
     def add(self, stream: str, message: Any, stamp: int | None = None) -> None:
         """Keep a message of a stream, stamped by its header or with `stamp`, ns.
@@ -246,7 +252,7 @@ class ObservationBuilder:
                         found[name] = entries
                         continue
                     why = self._stale(kept, age)
-                if not kept.stream.is_command:
+                if not kept.stream.is_command and name not in self._optional:
                     problems[name] = why
         return found, problems
 

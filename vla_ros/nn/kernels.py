@@ -1,4 +1,4 @@
-"""Triton kernels of what lies between the products of a Gemma layer: they compute in float32 and round at the end.
+"""Triton kernels of what lies between the products of a layer: they compute in float32 and round at the end.
 
 Needs triton, which torch for a GPU depends on. Without a GPU they run in Triton's interpreter (`TRITON_INTERPRET=1`),
 which is for tests: it is slow.
@@ -39,7 +39,43 @@ def add_norm(x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float) -> t
 
 @add_norm.register_fake
 def _(x: Tensor, more: Tensor | None, scale: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    return (torch.empty_like(x) if more is not None else x.new_empty(0)), torch.empty_like(x)
+    return x.new_empty(x.shape if more is not None else 0), x.new_empty(x.shape)
+
+
+@triton.jit
+def _add_layer_norm_kernel(
+    x, more, weight, bias, total, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    column = tl.arange(0, BLOCK)
+    inside, place = column < width, tl.program_id(0).to(tl.int64) * width + column
+    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    if ADD:
+        value += tl.load(more + place, mask=inside, other=0.0).to(tl.float32)
+        value = value.to(total.dtype.element_ty)
+        tl.store(total + place, value, mask=inside)
+        value = value.to(tl.float32)
+    value = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
+    value = value * tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
+    normed = value * tl.load(weight + column, mask=inside, other=0.0) + tl.load(bias + column, mask=inside, other=0.0)
+    tl.store(out + place, normed.to(out.dtype.element_ty), mask=inside)
+
+
+@torch.library.custom_op("vla_ros::add_layer_norm", mutates_args=())
+def add_layer_norm(
+    x: Tensor, more: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """As `add_norm`, with the LayerNorm of a (width,) float32 weight and bias."""
+    x, width = x.contiguous(), x.shape[-1]
+    total, out = (torch.empty_like(x) if more is not None else x.new_empty(0)), torch.empty_like(x)
+    more = x if more is None else more.contiguous()
+    grid, block = (x.numel() // width,), triton.next_power_of_2(width)
+    _add_layer_norm_kernel[grid](x, more, weight, bias, total, out, width, epsilon, ADD=total.numel() > 0, BLOCK=block)
+    return total, out
+
+
+@add_layer_norm.register_fake
+def _(x: Tensor, more: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape if more is not None else 0), x.new_empty(x.shape)
 
 
 @triton.jit

@@ -81,10 +81,14 @@ class Siglip(nn.Module):
         self.layers = nn.ModuleList(SiglipLayer(size.hidden, size.heads, size.mlp) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.hidden, eps=1e-6)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """(N, 3, image, image) in [-1, 1] to the (N, tokens, hidden) patches with their positions."""
+        x = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2) + self.positions
+        return x.to(self.layers[0].qkv.weight.dtype)  # in bfloat16 these alone stay float32, as published
+
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, image, image) in [-1, 1] to (N, tokens, hidden)."""
-        x = self.patches(images.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2) + self.positions
-        x = x.to(self.layers[0].qkv.weight.dtype)  # in bfloat16 the patch embedding alone stays float32, as published
+        x = self.embed(images)
         for layer in self.layers:
             x = layer(x)
         return layer_normalised(self.norm, x)

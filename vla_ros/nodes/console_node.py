@@ -26,9 +26,11 @@ from vla_ros.core.files import read_token
 from vla_ros.core.text import plain
 from vla_ros.msg import ExecutorStatus
 from vla_ros.nodes.base import ManagedNode, spin_node
+from vla_ros.nodes.console import wishes
 from vla_ros.nodes.console.cameras import RATE, policy_views
 from vla_ros.nodes.console.episodes import Episodes
 from vla_ros.nodes.console.hands import Hands
+from vla_ros.nodes.console.replays import Replays
 from vla_ros.nodes.console.scene import Scene
 from vla_ros.nodes.console.server import Listen, Server, Session
 from vla_ros.nodes.console.state import executor_state, latency, policy_state, robot_facts
@@ -39,10 +41,10 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 PERIOD, ALONE = 0.04, 0.5  # s between looks at the graph while a page is open, and while none is
 STATE_PERIOD, CHECK_PERIOD, MACHINE_PERIOD = 0.1, 2.0, 30.0  # s
-UNHEARD = "e-stop: no executor has confirmed it; use the robot's own emergency stop"
-OLD = 3.0  # s; a page whose data are older starts nothing
-_STARTS = ("start", "resume", "reset", "change")  # what may make the robot move
-_LONGEST_LIMIT = 86_400.0  # s of a task
+UNHEARD = "e-stop: no executor has said that it stopped; use the robot's own emergency stop"
+_SOURCE = "takeover_topic"  # of executor_node
+OLD = 3.0  # s; a page that shows nothing newer starts nothing
+_STARTS = ("start", "resume", "reset", "change", "take_over")  # what may make the robot move
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class ConsoleParameters(NodeParameters):
         "", "file whose first line is the token; empty: a new one at each start, in the log, or none for this "
             "machine only")
     policy: str = parameter("", "checkpoint or policy file, as of policy_node: for the checks and the policy's view")
-    recordings: str = parameter("recordings", "folder for the recordings of the page")
+    compare: str = parameter("", "a second checkpoint or policy file, whose chunks a replay shows beside the first's")
+    recordings: str = parameter("recordings", "folder in which recordings of the page are put")
 
 
 class ConsoleNode(ManagedNode):
@@ -80,8 +83,11 @@ class ConsoleNode(ManagedNode):
         self._traces = Traces(robot)
         self._hands = Hands(self)
         self._episodes = Episodes(self, self._hands, Path(values.recordings).expanduser().absolute())
+        self._replays = Replays(values.robot, [path for path in (values.policy, values.compare) if path],
+                                self.get_namespace().strip("/"))  # fmt: skip
         self._asked_parameters = self.create_client(GetParameters, "executor_node/get_parameters")
         self._views = bool(views)
+        self._source: dict[str, Any] | None = None  # of a takeover: its topic, and whether anybody publishes it
         self._server = Server(
             Listen("127.0.0.1" if values.listen == "localhost" else values.listen, values.port, token),
             self._greeting, lambda session: self._press(session), self._do, self.get_logger().info,
@@ -229,14 +235,19 @@ class ConsoleNode(ManagedNode):
                         session.put(kind, data)
 
     async def _ask_parameters(self) -> None:
-        """Ask for the parameters that define how the executor blends."""
+        """Those that decide how the executor blends, and who may take over from the policy."""
+        names = [*BLENDED, _SOURCE]
         try:
-            request = GetParameters.Request(names=BLENDED)
-            answer = await self._hands.ask(self._asked_parameters, request, "executor_node")
+            answer = await self._hands.ask(self._asked_parameters, GetParameters.Request(names=names), "executor_node")
         except InputError:
             return
         values = map(parameter_value_to_python, answer.values)
-        self._traces.take_parameters({n: v for n, v in zip(BLENDED, values, strict=False) if v is not None})
+        known = {name: value for name, value in zip(names, values, strict=False) if value is not None}
+        if topic := known.pop(_SOURCE, ""):
+            own = f"executor_node{topic[1:]}" if topic.startswith("~") else topic
+            topic = self.resolve_topic_name(own)
+            self._source = {"topic": plain(topic, 120), "there": self.count_publishers(topic) > 0}
+        self._traces.take_parameters(known)
 
     # Data of the page
 
@@ -249,13 +260,14 @@ class ConsoleNode(ManagedNode):
         return {
             "at": time.monotonic(), "policy": policy_state(scene.policy),
             "executor": executor_state(scene.executor), "pressing": hands.pressing,
+            "source": self._source,
             "latency": latency(scene.policy, scene.executor, scene.budget, 1.0 / self._robot.control_rate),
             "period": 1.0 / self._robot.control_rate,
             "pages": [session.name for session in server.sessions],
             "armed": server.armed.name if server.armed else "",
             "task": hands.task, "paused": plain(hands.paused, 500), "history": list(hands.history),
             "recorder": self._episodes.there, "recording": self._episodes.recording,
-            "episodes": list(self._episodes.list),
+            "episodes": list(self._episodes.list), "replaying": self._replays.busy,
             "cameras": {name: {"trouble": plain(picture.trouble, 200)} for name, picture in scene.pictures.items()},
         }  # fmt: skip
 
@@ -271,44 +283,28 @@ class ConsoleNode(ManagedNode):
         hands, who, what = self._hands, session.name, wish["do"]
         executor = self._scene.executor
         current = executor.instruction if executor else ""
-        if what in _STARTS and (old := time.monotonic() - _number(wish, "seen", time.monotonic())) > OLD:
-            raise InputError(f"{what}: requested by a page that showed data {old:.0f} s old; try again")
+        if what in _STARTS and (old := time.monotonic() - wishes.number(wish, "seen", time.monotonic())) > OLD:
+            raise InputError(f"{what}: asked by a page that showed what was {old:.0f} s before; ask again")
         if what == "start":
-            return await hands.start(who, _text(wish, "text"), _seconds(wish))
+            return await hands.start(who, wishes.text(wish, "text"), wishes.seconds(wish))
         if what == "resume":
-            return await hands.start(who, hands.paused, _seconds(wish))
+            return await hands.start(who, hands.paused, wishes.seconds(wish))
         if what in ("stop", "pause"):
             return await hands.stop(what == "pause", current)
         if what == "reset":
-            return await hands.reset(who, _text(wish, "why"))
+            return await hands.reset(who, wishes.text(wish, "why"))
+        if what == "take_over":
+            return await hands.take_over(who, wishes.flag(wish, "take"))
         if what == "change":
-            return await hands.change(who, _text(wish, "node"), _text(wish, "transition"))
+            return await hands.change(who, wishes.text(wish, "node"), wishes.text(wish, "transition"))
         if what == "record":
             return await self._episodes.start(who, current)
         if what == "outcome":
-            return await self._episodes.end(who, _text(wish, "outcome"), _text(wish, "note"))
+            return await self._episodes.end(who, wishes.text(wish, "outcome"), wishes.text(wish, "note"))
+        if what == "replay":
+            episode = self._episodes.ended(wishes.text(wish, "name"))
+            return await self._replays.show(session, episode, self._in_background)
         raise InputError(f"{plain(what, 40)!r}: not known here")
-
-
-def _text(wish: dict[str, Any], name: str) -> str:
-    value = wish.get(name, "")
-    if not isinstance(value, str):
-        raise InputError(f"{name}: expected a text")
-    return value
-
-
-def _number(wish: dict[str, Any], name: str, default: float) -> float:
-    value = wish.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name}: expected a number")
-    return value
-
-
-def _seconds(wish: dict[str, Any]) -> float:
-    value = _number(wish, "limit", 0.0)
-    if not 0 <= value <= _LONGEST_LIMIT:
-        raise InputError(f"time limit: expected 0 (none) to {_LONGEST_LIMIT:g} s")
-    return float(value)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -23,9 +23,8 @@ from vla_ros.nodes.parameters import NodeParameters, parameter
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.nodes.sim.leading import Leading
 from vla_ros.nodes.sim.streams import check_robot, read_cubes
-from vla_ros.sim.expert import Expert
 from vla_ros.sim.tasks import parse_instruction
-from vla_ros.sim.world import World
+from vla_ros.sim.worlds import expert_of, world_of
 
 
 @dataclass(frozen=True)
@@ -48,10 +47,13 @@ class ExpertNode(ManagedNode):
 
     def configure(self) -> None:
         robot = self.load_robot()
-        self._world = World()
+        self._world = world_of(robot.name, robot.joint_names)()
         check_robot(robot, self._world)
         self._order = self._world.joint_names
+        self._measured = self._order[: len(self._world.joint_velocities())]  # the rest is odometry's
         p: ExpertParameters = self.parameters
+        if p.takeover and robot.base_groups:
+            raise InputError(f"takeover: true, robot {robot.name} has a base; expected an arm alone")
         self._leading = Leading(self, self._world, p.patience, p.lead) if p.takeover else None
         if self._leading is None:
             self._commands = CommandPublishers(self, robot, self._order, sensor_qos(True, RECORDED_DEPTH))
@@ -74,7 +76,7 @@ class ExpertNode(ManagedNode):
             return
         self._expert, self._text = None, text
         try:
-            self._task = parse_instruction(text) if text else None
+            self._task = parse_instruction(text, self._world.kinds) if text else None
         except InputError as error:
             self.get_logger().error(with_section(error))
             self._task = None
@@ -103,12 +105,12 @@ class ExpertNode(ManagedNode):
         if stamp_ns(self._joints) != now or now == self._answered:
             return
         self._answered = now
-        self._world.place(joint_positions(self._joints, self._order), read_cubes(self._cubes))
+        self._world.place(joint_positions(self._joints, self._measured), read_cubes(self._cubes))
         if self._leading:
             self._leading.steer(now, self._repeats)
             return
         if self._expert is None:
-            self._expert = Expert(self._world, self._task)
+            self._expert = expert_of(self._world, self._task)
         for _ in range(self._repeats):  # a slower robot gets the last of the expert's own steps
             self._command = self._expert.command()
         self._commands.publish(self._command, now)

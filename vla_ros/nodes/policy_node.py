@@ -85,7 +85,8 @@ class PolicyNode(ManagedNode):
         )
         # Messages are kept long enough for the oldest step of a history and for streams that are ahead of the others.
         self._builder = ObservationBuilder(
-            robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor)
+            robot, values.max_age, history_length(processor) + values.max_age, observed_streams(processor),
+            processor.optional,
         )
         self._trigger = Trigger(self._builder.paced, [JOINT_STATES], values.max_rate, values.max_age,
                                 processor.step_dt if traits.paced else 0.0)
@@ -281,7 +282,7 @@ class PolicyNode(ManagedNode):
                 session.begin()  # the new episode began with this sample
                 return
         chunk = Chunk(
-            stamp_ns=observation.stamp_ns,
+            stamp_ns=observation.stamp_ns + round(result.lead * NS),
             step_dt=processor.step_dt,
             targets=result.targets,
             instruction_id=instruction_id(text),

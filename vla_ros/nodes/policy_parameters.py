@@ -22,9 +22,9 @@ class PolicyParameters(NodeParameters):
         choices=("auto", "float32", "bfloat16"),
     )
     engine: str = parameter(
-        "torch",
-        "what runs the network on a CPU; auto is OpenVINO if it is installed and gives torch's numbers",
-        choices=("auto", "torch", "openvino", "onnxruntime"),
+        "auto",
+        "what runs the network on a CPU; auto is OpenVINO where it is installed and gives torch's numbers",
+        choices=("auto", "torch", "openvino", "openvino_int8", "onnxruntime"),
     )
     num_steps: int = parameter(0, "denoising steps; 0: the checkpoint's own number", low=0, high=1000)
     graph: bool = parameter(True, "record CUDA graphs (on a GPU)")
@@ -44,6 +44,9 @@ class PolicyParameters(NodeParameters):
     rtc_max_guidance: float = parameter(
         0.0, "bound of the guidance weight; 0: the checkpoint's own, or 5 if it has none", low=0.0, high=100.0
     )
+    roll_state: bool = parameter(
+        False, "show the policy the state that the robot will have when the chunk is there, by the one it executes"
+    )
 
     def session_options(self) -> "SessionOptions":
         from vla_ros.runtime.session import SessionOptions  # imports torch, which is not needed for the names alone
@@ -55,6 +58,7 @@ class PolicyParameters(NodeParameters):
             guided=self.rtc,
             exact_guidance=self.rtc_exact,
             max_guidance=self.rtc_max_guidance or None,
+            roll_state=self.roll_state,
             seed=self.seed,
             engine=self.engine,
         )

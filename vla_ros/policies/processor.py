@@ -35,7 +35,8 @@ class Interface:
         n_obs_steps: T, observation steps a Sample holds.
         horizon: rows per chunk.
         streams: names of the robot file's other streams that the policy reads.
-        tool: ("pose" or "delta", frame) of actions that move the robot's tool; None if they move joints alone.
+        optional: those of them that it can do without, now and then or always.
+        tool: ("pose" or "delta", frame) of actions that move the robot's tool; None where they move joints alone.
     """
 
     joints: tuple[str, ...]
@@ -44,6 +45,7 @@ class Interface:
     n_obs_steps: int = 1
     horizon: int
     streams: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
     @property
     def tool(self) -> tuple[str, str] | None:

@@ -36,6 +36,7 @@ BUILT_IN = {  # as entry points are written; a family is imported when a checkpo
     "robovlms": "vla_ros.policies.robovlms.checkpoint:FAMILY",
     "groot": "vla_ros.policies.groot.checkpoint:FAMILY",
     "modular": "vla_ros.policies.modular.checkpoint:FAMILY",
+    "world_model": "vla_ros.policies.world_model.checkpoint:FAMILY",
 }
 
 # Where a run's folder, and the folders in it, hold the newest checkpoint.

@@ -49,7 +49,7 @@ def make_sample(steps: Steps | Sequence[Observation], processor: Interface, inst
     """One Sample of what the policy reads.
 
     A step that is absent repeats the one that follows it, as the published policies with a history do; a command
-    that is absent is the state at the start.
+    that is absent is the state at the start. An optional stream that the newest step lacks is absent.
 
     Args:
         steps: as `observe` gives them, or observations `step_dt` apart, the newest last.
@@ -59,6 +59,8 @@ def make_sample(steps: Steps | Sequence[Observation], processor: Interface, inst
     newest = steps[0]
     images, values, state = {}, {}, newest.state[None]
     for name, offsets in processor.steps().items():
+        if name in processor.optional and not _has(newest, name):
+            continue
         there = [k for k in sorted(steps) if _has(steps[k], name)]
         chosen = [steps[min(k for k in there if k >= offset)] for offset in offsets]
         if name == JOINT_STATES:
@@ -83,6 +85,8 @@ def example_sample(robot: RobotSpec, processor: Interface, instruction: str = "w
     """A sample of the right shapes: black images as large as the robot file says, every joint mid-range."""
     images, values, steps = {}, {}, processor.steps()
     for name in set(steps) - {JOINT_STATES}:
+        if name in processor.optional and name not in robot.all_streams:
+            continue
         for reading, (shape, dtype) in robot.stream(name).readings.items():
             kind = images if reading in processor.cameras else values
             kind[reading] = np.zeros((len(steps[name]), *shape), dtype if dtype != "string" else np.str_)

@@ -49,6 +49,28 @@ class RunningChunk:
         self._stamp_ns, self._targets = stamp_ns, targets
         self._delays.append(max(delay, 0.0))
 
+    def ahead(self, sample: Sample) -> tuple[float, np.ndarray] | None:
+        """Where the chunk will have led by the time that an answer to a new observation may be there: s from the
+        observation, the shortest of the recent delays, and (J,) how far its rows move the joints meanwhile, rad or m.
+
+        None when nothing of the running chunk is left then. It is the difference of two rows and not the later one: a
+        joint that lags goes on lagging. Raises InputError for targets that are no joint positions.
+        """
+        if self._targets is None or sample.stamp_ns < self._stamp_ns:
+            return None
+        lead = min(self._delays)
+        times = np.array([sample.stamp_ns - self._stamp_ns, sample.stamp_ns - self._stamp_ns + lead * 1e9])
+        times /= 1e9 * self._processor.step_dt
+        if times[1] > self._targets.horizon:
+            return None
+        names, moved = list(self._processor.joints), np.zeros(len(self._processor.joints))
+        for part in self._targets.parts:
+            if part.space != Space.JOINT_POSITION:
+                raise InputError(f"roll_state: {list(part.names)} are {part.space.name}, expected joint positions; use "
+                                 "roll_state: false")
+            moved[[names.index(name) for name in part.names]] = np.diff(_at(part, times), axis=0)[0]
+        return lead, moved
+
     def tail(self, sample: Sample) -> tuple[Tensor, int, int] | None:
         """What the chunk of a new observation must agree with: (H, D) normalised actions, the rows that are frozen and
         the rows that overlap; None when nothing of the running chunk is left.

@@ -64,13 +64,15 @@ def open_server(
     for name, value, usual in (
         ("device", device, "auto"), ("dtype", dtype, "auto"), ("tokenizer", tokenizer or "", ""),
         ("num_steps", options.num_steps or 0, 0), ("compile", options.compile, False),
-        ("engine", options.engine, "torch"),
+        ("engine", options.engine.replace("torch", "auto"), "auto"),
     ):
         if value != usual:
             raise InputError(f"{name} {value!r}: server {server.server} decides that, expected {usual!r}")
     if options.guided:
         raise InputError(f"rtc: true, and server {server.server} runs the policy, which is told of no running chunk; "
                          "expected rtc: false, and mode latest or ensemble of the executor")
+    if options.roll_state:
+        raise InputError(f"roll_state: true, and server {server.server} runs the policy; expected false")
     session = RemoteSession(server, robot, options.seed)
     try:
         check_robot(session.processor, robot)
@@ -91,7 +93,7 @@ def check_robot(processor: Interface, robot: RobotSpec) -> None:
             raise InputError(f"the policy reads camera {camera!r}, robot {robot.name} has "
                              f"{list(robot.camera_names)}; map it to one of these, or to null (absent), in the policy "
                              "file")
-    for stream in processor.streams:
+    for stream in set(processor.streams).difference(processor.optional):
         robot.stream(stream)
     missing = [name for name in robot.joint_names if name not in processor.joints]
     extra = [name for name in processor.joints if name not in robot.joint_names]

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,10 @@ from vla_ros.core.observation import Sample
 from vla_ros.policies.flow import USUAL
 from vla_ros.policies.policy import Batch, Draws, Memory, Steer, Traits
 from vla_ros.policies.registry import LoadedPolicy
-from vla_ros.runtime.engines.backends import find
-from vla_ros.runtime.engines.engaged import Engaged, cache_folder
+from vla_ros.runtime.engines.backends import Backend, find
+from vla_ros.runtime.engines.engaged import Engaged, cache_folder, survived, unasked
 from vla_ros.runtime.network import Held, PlainNetwork, RecordedNetwork, copy_into, private_copy, shapes_of
+from vla_ros.runtime.rolling import require_rolling, rolled
 from vla_ros.runtime.rtc import RunningChunk
 from vla_ros.runtime.stages import StageTimer
 
@@ -43,10 +44,12 @@ class SessionOptions:
             guidance; if nothing of that chunk is left, its weights are zero, which has no effect.
         exact_guidance: guide with the vector-Jacobian product; `act` then runs unrecorded.
         max_guidance: the bound β of the guidance weight; None for the checkpoint's own.
+        roll_state: show the policy the state that the robot will have when its answer is there, by the running chunk;
+            the answer begins then.
         seed: of the numbers that actions are drawn from; row b of a batch draws from `seed + b`.
         max_graphs: recorded sets of input shapes that are kept.
-        engine: what runs the network on a CPU: "torch", "openvino", "onnxruntime", or "auto": OpenVINO if it is
-            installed and gives torch's numbers.
+        engine: what runs the network on a CPU: "torch", "openvino", "openvino_int8" (weights of eight bits, so other
+            actions), "onnxruntime", or "auto": OpenVINO where it is installed and gives torch's numbers.
     """
 
     num_steps: int | None = None
@@ -55,6 +58,7 @@ class SessionOptions:
     guided: bool = False
     exact_guidance: bool = False
     max_guidance: float | None = None
+    roll_state: bool = False
     seed: int = 0
     max_graphs: int = 8
     engine: str = "torch"
@@ -69,8 +73,9 @@ class Inference:
         answer: on the CPU, (H, D) float32 in the policy's own space, or (L,) int64 tokens.
         encode_time, act_time: s, of the policy's two stages.
         total_time: s, from the samples to the targets.
-        stale: `begin` was called for its episode meanwhile, so it is out of date.
-        flight_time: s of it on the network to another machine and back; 0 if the policy runs here, or if not known.
+        stale: `begin` was called for its episode meanwhile: it is out of date.
+        flight_time: s of it that went to another machine and back; 0 where the policy runs here, or is not known.
+        lead: s from the observation to the instant of row 0.
     """
 
     targets: Targets
@@ -80,6 +85,7 @@ class Inference:
     total_time: float
     stale: bool = False
     flight_time: float = 0.0
+    lead: float = 0.0
 
 
 @contextmanager
@@ -108,8 +114,9 @@ class PolicySession:
     def __init__(self, loaded: LoadedPolicy, options: SessionOptions | None = None, size: int = 1) -> None:
         self.loaded, self.options, self.size = loaded, options or SessionOptions(), size
         self.processor = loaded.processor
-        self.policy = private_copy(loaded.policy)
-        self.device = next(self.policy.parameters()).device
+        self.device = next(loaded.policy.parameters()).device
+        backend = self._backend()
+        self.policy = backend.copied(loaded.policy) if backend else private_copy(loaded.policy)
         if self.options.guided:
             self.policy.require_guidance("exact" if self.options.exact_guidance else "prior")
         with torch.no_grad():
@@ -119,11 +126,13 @@ class PolicySession:
                 fixed=self.policy.prepare(self.options.num_steps),
                 steer=self._no_steer() if self.options.guided else None,
             )
+        if self.options.roll_state:
+            require_rolling(self.processor, self.remembers, self.options.guided)
         self._uncalled = set(self.policy.compiled) if self.options.compile else set()
         for name in self._uncalled:
             setattr(self.policy, name, self._compiled(name))
         self.recorded = self.device.type == "cuda" and self.options.graph
-        self._engaged = self._engage()
+        self._engaged = Engaged(self.policy, backend, cache_folder(loaded, backend)) if backend else None
         if self.recorded:
             self._network = RecordedNetwork(self.policy, self._held, self.device, self.options.max_graphs)
         else:
@@ -172,24 +181,27 @@ class PolicySession:
 
         return call
 
-    def _engage(self) -> Engaged | None:
-        """Use the engine, if it is not torch; `auto` uses torch for policies that would need conversions while
-        running."""
-        options = self.options
-        dtype = next((p.dtype for p in self.policy.parameters() if p.dtype != torch.float32), torch.float32)
+    def _backend(self) -> type[Backend] | None:
+        """The engine, where it is not torch."""
+        options, policy = self.options, self.loaded.policy
+        dtype = next((p.dtype for p in policy.parameters() if p.dtype != torch.float32), torch.float32)
         backend = find(options.engine, self.device, dtype, options.compile, options.exact_guidance)
-        if backend is None or options.engine == "auto" and not self.traits.pads:
+        if backend and options.engine == "auto" and (why := unasked(policy)):
+            logger.info("engine auto: torch, since %s", why)
             return None
-        return Engaged(self.policy, backend, cache_folder(self.loaded, backend))
+        return backend
 
     def _prove(self, batch: Batch) -> None:
-        """Raises InputError if the engine's answers differ from torch's; `auto` then uses torch."""
-        plain = PlainNetwork(private_copy(self.loaded.policy), self._held, self.device)
+        """Raises InputError where the engine does not answer as torch does; `auto` then goes on with torch."""
+        backend, policy = self._engaged.backend, self.loaded.policy
+        plain = PlainNetwork(backend.copied(policy), self._held, self.device)
+        exact = None if backend.exact else PlainNetwork(private_copy(policy), self._held, self.device)
+        auto = self.options.engine == "auto"
         try:
-            with self._mode():
-                self._engaged.prove(batch, self._held, plain, self._network)
+            with self._mode(), survived(self._engaged.folder) if auto else nullcontext():
+                self._engaged.prove(batch, self._held, plain, self._network, exact)
         except InputError as error:
-            if self.options.engine != "auto":
+            if not auto:
                 raise
             logger.warning("engine auto: torch, since %s", error)
             self.policy, self._network, self._engaged = plain.policy, plain, None
@@ -281,6 +293,9 @@ class PolicySession:
         """
         start = time.perf_counter()
         beginnings = self._begin_waiting()
+        leads = [0.0] * len(samples)
+        if self.options.roll_state:
+            samples, leads = rolled(samples, self._running)
         batch = self._batch(samples)
         timer = StageTimer(self.device)
         with self._mode():
@@ -307,8 +322,8 @@ class PolicySession:
         with self._lock:
             stale = [then != now for then, now in zip(beginnings, self._beginnings, strict=True)]
         times = encode_time, act_time, time.perf_counter() - start
-        rows = zip(targets, answers, stale, strict=True)
-        inferences = [Inference(one, answer, *times, late) for one, answer, late in rows]
+        rows = zip(targets, answers, stale, leads, strict=True)
+        inferences = [Inference(one, answer, *times, late, lead=lead) for one, answer, late, lead in rows]
         self._latest = list(zip(samples, inferences, strict=True))
         return inferences
 

@@ -1,4 +1,4 @@
-"""The simulated robot and its tasks (mujoco, no ROS)."""
+"""The simulated robots and their tasks (mujoco, no ROS)."""
 
 import os
 import sys

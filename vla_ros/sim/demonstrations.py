@@ -1,26 +1,48 @@
-"""Demonstrations of the expert, from many starts and with disturbances, on the policy's clock."""
+"""Demonstrations: an expert at work, from many starts and with disturbances, on the policy's clock."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
 import numpy as np
 
+from vla_ros.sim.driving import clearance, goal_of
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.kinematics import forward, inverse
 from vla_ros.sim.layout import Layout
 from vla_ros.sim.robot import GRIPPER_CLOSED, GRIPPER_OPEN, PAN_ORIGIN
+from vla_ros.sim.room import BASE_RADIUS, HALF_ROOM
+from vla_ros.sim.room_world import RoomWorld
+from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import SuccessTracker, Task, TaskKind
 from vla_ros.sim.world import World
+from vla_ros.sim.worlds import expert_of
 
 FPS = 10.0  # Hz, the policy's clock
 LAYOUTS_FROM = 1_000_000  # layouts of demonstrations have seeds from here on, so that those below stay unseen
-_TIME_LIMIT = 12.0  # s
 ATTEMPTS = 20  # layouts that an episode may try
 _BATCH = 100  # episodes
 _EPISODES = 100_000  # between two seeds
-Picture = Callable[[np.ndarray], np.ndarray]
+_DISTURBANCE = 0.02  # rad of the arm's motors, or what `shaken` makes of it
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is stored of a frame. All of it must be importable by name where several processes are used.
+
+    Attributes:
+        picture: resizes (h, w, 3) uint8 to what is stored.
+        cameras: camera -> width and height of its pictures; None: all of the robot's, in 640x480.
+        sense: gives the further sensors' values by their names; None: there are none.
+    """
+
+    picture: Callable[[np.ndarray], np.ndarray]
+    cameras: Mapping[str, tuple[int, int]] | None = None
+    sense: Callable[[Simulated], Mapping[str, np.ndarray]] | None = None
+
+    def sizes(self, world: Simulated) -> Mapping[str, tuple[int, int]]:
+        return dict.fromkeys(world.cameras, (640, 480)) if self.cameras is None else self.cameras
 
 
 @dataclass(frozen=True)
@@ -29,12 +51,13 @@ class Demonstration:
 
     Attributes:
         images: camera -> (T, h, w, 3) uint8 RGB.
-        states: (T, 6) measured joint positions, rad.
-        actions: (T, 6) the expert's joint targets at the same instants, rad; those executed may have been disturbed.
+        states: (T, J) measured joint positions, rad, of a base velocities, m/s and rad/s.
+        actions: (T, J) the expert's targets at the same instants; those executed may have been disturbed.
         instruction: the sentence it follows.
         task: what the sentence means.
         start: how the episode began: "home", "anywhere", "other task" or "disturbed".
         seed: of its layout.
+        values: sensor -> (T, ...), what `Recording.sense` gave.
     """
 
     images: dict[str, np.ndarray]
@@ -44,18 +67,21 @@ class Demonstration:
     task: Task
     start: str
     seed: int
+    values: dict[str, np.ndarray]
 
 
-def demonstrate(world: World, task: Task, kinds: Sequence[TaskKind], seed: int, picture: Picture) -> Demonstration:
+def demonstrate(
+    world: Simulated, task: Task, kinds: Sequence[TaskKind], seed: int, recording: Recording
+) -> Demonstration:
     """One successful episode. The same arguments give the same episode.
 
-    The arm starts at home, anywhere, in the middle or at the end of another task (possibly holding a cube), or away
-    from its path. In two of three episodes smooth noise is added to the executed commands, while the recorded actions
-    are the expert's own (DART, Laskey et al. 2017), so that a policy sees recoveries.
+    The arm starts at home, anywhere, in the middle or at the end of another task (with a cube in hand perhaps), or
+    knocked off its own way; a base where the layout says, or anywhere, looking towards its goal. In two of three
+    episodes the executed commands carry smooth noise, the recorded actions are the expert's own (DART, Laskey et al.
+    2017), so that a policy sees how to come back.
 
     Args:
-        kinds: tasks that the arm may have been doing before.
-        picture: resizes (480, 640, 3) uint8 to what is stored.
+        kinds: tasks that the arm may have been at before.
 
     Raises:
         RuntimeError: the expert failed in 20 layouts in a row.
@@ -63,8 +89,9 @@ def demonstrate(world: World, task: Task, kinds: Sequence[TaskKind], seed: int, 
     for attempt in range(ATTEMPTS):
         layout = layout_seed(0, seed, attempt)
         rng = np.random.default_rng([layout, 7])
-        start, position, velocity = _begin(world, task, kinds, layout, rng)
-        demonstration = _record(world, task, start, position, velocity, layout, rng, picture)
+        begin = _begin_drive if isinstance(world, RoomWorld) else _begin
+        start, position, velocity = begin(world, task, kinds, layout, rng)
+        demonstration = _record(world, task, start, position, velocity, layout, rng, recording)
         if demonstration is not None:
             return demonstration
     raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts from seed {layout}")
@@ -76,16 +103,17 @@ def layout_seed(seed: int, episode: int, attempt: int) -> int:
 
 
 def demonstrations(
-    kinds: Sequence[TaskKind], episodes: int, seed: int, picture: Picture, jobs: int = 1
+    kinds: Sequence[TaskKind], episodes: int, seed: int, recording: Recording, jobs: int = 1,
+    world: type[Simulated] = World,
 ) -> Iterator[Demonstration]:
     """Episodes in a fixed order, whatever the number of processes.
 
     Args:
         kinds: used in turn; one that is named twice is used twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
-        picture: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
+        recording: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
-    plan = [(kinds, index, seed * _EPISODES + index, picture) for index in range(episodes)]
+    plan = [(world, kinds, index, seed * _EPISODES + index, recording) for index in range(episodes)]
     if jobs == 1:
         yield from map(_one, plan)
         return
@@ -94,16 +122,16 @@ def demonstrations(
             yield from pool.map(_one, plan[start : start + _BATCH])
 
 
-_world: World | None = None  # one a process: building it and its graphics context takes longer than an episode
+_world: Simulated | None = None  # one a process: building it and its graphics context takes longer than an episode
 
 
-def _one(job: tuple[Sequence[TaskKind], int, int, Picture]) -> Demonstration:
+def _one(job: tuple[type[Simulated], Sequence[TaskKind], int, int, Recording]) -> Demonstration:
     global _world
-    kinds, index, seed, picture = job
-    if _world is None:
-        _world = World()
-    task = Task(kinds[index % len(kinds)], World.colours[index // len(kinds) % len(World.colours)])
-    return demonstrate(_world, task, kinds, seed, picture)
+    world, kinds, index, seed, recording = job
+    if type(_world) is not world:
+        _world = world()
+    task = Task(kinds[index % len(kinds)], world.colours[index // len(kinds) % len(world.colours)])
+    return demonstrate(_world, task, kinds, seed, recording)
 
 
 def _begin(
@@ -143,45 +171,68 @@ def _begin(
     return start, knocked, np.zeros(6)
 
 
-def _record(world, task, start, position, velocity, seed, rng, picture) -> Demonstration | None:
-    """The expert from here to a while after success, or None if it did not succeed."""
-    expert = Expert(world, task, position, velocity)
+def _begin_drive(
+    world: RoomWorld, task: Task, kinds: Sequence[TaskKind], seed: int, rng: np.random.Generator
+) -> tuple[str, np.ndarray, np.ndarray]:
+    """As `_begin`, for a base."""
+    world.reset(seed)
+    start = str(rng.choice(["home", "anywhere"]))
+    goal = goal_of(world, task)
+    while start == "anywhere":
+        place = rng.uniform(-HALF_ROOM, HALF_ROOM, 2)
+        if clearance(world, place) > BASE_RADIUS + 0.03 and np.hypot(*(goal - place)) > 0.6:
+            yaw = np.arctan2(*(goal - place)[::-1]) + rng.uniform(-0.6, 0.6)
+            world.reset(seed, layout=replace(world.layout, start=np.append(place, yaw)))
+            break
+    position = world.joint_positions()
+    return start, position, np.zeros_like(position)
+
+
+def _record(world, task, start, position, velocity, seed, rng, recording) -> Demonstration | None:
+    """The expert from here to a while after success, or None where it did not succeed."""
+    expert = expert_of(world, task, position, velocity)
     tracker = SuccessTracker(task, world)
-    noise = SmoothNoise(rng, 0.02 if rng.random() < 0.67 else 0.0, world.control_period)
+    deviation = _DISTURBANCE if rng.random() < 0.67 else 0.0
+    noise = SmoothNoise(rng, deviation * world.shaken, world.control_period)
     ticks_per_frame = round(1 / (FPS * world.control_period))
-    images: dict[str, list[np.ndarray]] = {camera: [] for camera in world.cameras}
-    states, actions = [], []
+    sizes = recording.sizes(world)
+    images: dict[str, list[np.ndarray]] = {camera: [] for camera in sizes}
+    states, actions, values = [], [], []
     hold_ticks = int(rng.uniform(60, 120))
     held = 0
-    for tick in range(int(_TIME_LIMIT / world.control_period)):
+    for tick in range(int(world.time_limit / world.control_period)):
         command = expert.command()
         if tick % ticks_per_frame == 0:
             for camera, frames in images.items():
-                frames.append(picture(world.render(camera)))
+                frames.append(recording.picture(world.render(camera, *sizes[camera])))
+            values.append(recording.sense(world) if recording.sense else {})
             states.append(world.joint_positions())
             actions.append(command)
-        world.step(command + noise.next())
+        world.step(world.shaken_command(command, noise.next()))
         tracker.update()
+        if tracker.touched:
+            return None
         held = held + 1 if tracker.holds and expert.settled else 0
         if held >= hold_ticks:
             return Demonstration(
                 {camera: np.stack(frames) for camera, frames in images.items()},
                 np.array(states), np.array(actions), task.instruction(rng), task, start, seed,
+                {name: np.stack([row[name] for row in values]) for name in values[0]},
             )
     return None
 
 
 class SmoothNoise:
-    """An Ornstein-Uhlenbeck process over the arm's joints, smoothed once; the gripper stays as commanded."""
+    """An Ornstein-Uhlenbeck process over the joints, smoothed once."""
 
-    def __init__(self, rng: np.random.Generator, deviation: float, period: float, time_constant: float = 0.25):
-        self._rng, self._deviation, self._share = rng, deviation, period / time_constant
-        self._drive, self._value = np.zeros(6), np.zeros(6)
+    def __init__(self, rng: np.random.Generator, deviations: np.ndarray, period: float, time_constant: float = 0.25):
+        """`deviations`: (J,) standard deviation of each joint."""
+        self._rng, self._deviations, self._share = rng, deviations, period / time_constant
+        self._drive, self._value = np.zeros(len(deviations)), np.zeros(len(deviations))
 
     def next(self) -> np.ndarray:
-        """(6,) rad, to be added to the command of this tick."""
-        kick = self._rng.normal(size=6) * self._deviation * np.sqrt(2 * self._share)
+        """(J,) to be added to the command of this tick, in its units."""
+        kick = self._rng.normal(size=len(self._drive)) * self._deviations * np.sqrt(2 * self._share)
         self._drive += -self._share * self._drive + kick
         self._value += 2 * self._share * (self._drive - self._value)
-        self._value[5] = 0.0
         return self._value

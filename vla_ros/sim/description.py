@@ -1,4 +1,4 @@
-"""The simulated arm and its cameras as a URDF, made from the MuJoCo model."""
+"""A simulated robot and its cameras as a URDF, made from the MuJoCo model."""
 
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-ROOT = "base"
+ROOT, DRIVING_ROOT = "base", "base_link"  # of the arm at its table, of a base that drives
 _FASTEST = "10"  # rad/s, as the description of the real arm has it; the robot file is stricter
 _SHAPES = {mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER, mujoco.mjtGeom.mjGEOM_CAPSULE}
 # From MuJoCo's camera (x right, y up, looking along -z) to the optical frame (x right, y down, z forwards; REP-103).
@@ -14,12 +14,15 @@ _OPTICAL = np.diag([1.0, -1.0, -1.0])
 
 
 def urdf(model: mujoco.MjModel, name: str) -> str:
-    """A link for each body below `base`, with its boxes, cylinders and capsules; NAME_camera for each camera.
+    """A link for each body from the robot's root on, with its boxes, cylinders and capsules; NAME_camera for each
+    camera; and a link for each site.
 
     `name`: of the robot.
     """
     robot = ET.Element("robot", name=name)
-    base = model.body(ROOT).id
+    names = [model.body(i).name for i in range(model.nbody)]
+    root = DRIVING_ROOT if DRIVING_ROOT in names else ROOT
+    base = names.index(root)
     below = {base}
     for body in range(base + 1, model.nbody):  # parents come before their children
         if model.body_parentid[body] in below:
@@ -27,19 +30,20 @@ def urdf(model: mujoco.MjModel, name: str) -> str:
     for body in sorted(below):
         link = ET.SubElement(robot, "link", name=model.body(body).name)
         for geom in range(model.body_geomadr[body], model.body_geomadr[body] + model.body_geomnum[body]):
-            if model.geom_type[geom] in _SHAPES:
+            if model.geom_type[geom] in _SHAPES and model.geom_rgba[geom][3] > 0:
                 _visual(link, model, geom)
         if body != base:
             _joint(robot, model, body)
     for camera in range(model.ncam):
         frame, body = f"{model.camera(camera).name}_camera", model.cam_bodyid[camera]
-        parent = model.body(body).name if body in below else ROOT  # the world's frame is the base's
+        parent = model.body(body).name if body in below else root  # the world's frame is the base's
         ET.SubElement(robot, "link", name=frame)
         joint = _connect(robot, frame, "fixed", parent, frame)
         _place(joint, model.cam_pos[camera], _matrix(model.cam_quat[camera]) @ _OPTICAL)
-    tip = model.site("tip").id
-    ET.SubElement(robot, "link", name="tip")
-    _place(_connect(robot, "tip", "fixed", model.body(model.site_bodyid[tip]).name, "tip"), model.site_pos[tip])
+    for site in range(model.nsite):
+        name, parent = model.site(site).name, model.body(model.site_bodyid[site]).name
+        ET.SubElement(robot, "link", name=name)
+        _place(_connect(robot, name, "fixed", parent, name), model.site_pos[site])
     ET.indent(robot)
     return ET.tostring(robot, encoding="unicode")
 
@@ -60,6 +64,9 @@ def _visual(link: ET.Element, model: mujoco.MjModel, geom: int) -> None:
 
 def _joint(robot: ET.Element, model: mujoco.MjModel, body: int) -> None:
     index, parent = model.body_jntadr[body], model.body(model.body_parentid[body]).name
+    if index < 0:
+        fixed = _connect(robot, model.body(body).name, "fixed", parent, model.body(body).name)
+        return _place(fixed, model.body_pos[body], _matrix(model.body_quat[body]))
     joint = _connect(robot, model.joint(index).name, "revolute", parent, model.body(body).name)
     _place(joint, model.body_pos[body], _matrix(model.body_quat[body]))
     ET.SubElement(joint, "axis", xyz=_text(model.jnt_axis[index]))

@@ -27,11 +27,12 @@ GRIPPER_CLOSED = 0.05  # rad; the finger tips meet at 0, the fingers are paralle
 _FINGER_ANGLE = 0.366  # rad between the jaw's finger and the hand's axis when the finger tips meet
 
 
-def arm_xml() -> str:
-    """The arm's bodies, to be placed in a world body."""
+def arm_xml(prefix: str = "", place: str = "0 0 0") -> str:
+    """The arm's bodies, to be placed at `place` (m) in another body. `prefix`: of the joints' names."""
 
     def joint(index: int, axis: str, kind: str = "arm") -> str:
-        return f'<joint name="{JOINTS[index]}" class="{kind}" axis="{axis}" range="{LOWER[index]} {UPPER[index]}"/>'
+        name, low, high = prefix + JOINTS[index], LOWER[index], UPPER[index]
+        return f'<joint name="{name}" class="{kind}" axis="{axis}" range="{low} {high}"/>'
 
     def at(offset: tuple[float, float, float]) -> str:
         return 'pos="{:.4f} {:.4f} {:.4f}"'.format(*offset)
@@ -61,7 +62,7 @@ def arm_xml() -> str:
     finger = 'class="finger" type="box"'
     tilt = f'euler="0 {_FINGER_ANGLE} 0"'
     return f"""
-    <body name="base" childclass="arm">
+    <body name="base" childclass="arm" pos="{place}">
       <geom type="box" size="0.048 0.050 0.005" pos="0.014 0 0.005" material="servo"/>
       <geom type="box" size="0.040 0.030 0.020" pos="0.018 0 0.030" material="shell"/>
       <geom type="box" size="0.006 0.022 0.014" pos="-0.026 0 0.036" material="accent"/>
@@ -116,7 +117,7 @@ def arm_xml() -> str:
 ARM_DEFAULTS = """
     <default class="arm">
       <joint damping="0.6" armature="0.028" frictionloss="0.03"/>
-      <geom contype="2" conaffinity="1" friction="0.6" mass="0.01"/>
+      <geom contype="2" conaffinity="1" friction="0.6" mass="0.01" group="1"/>
       <default class="jaw">
         <joint damping="0.05" armature="0.003" frictionloss="0.005"/>
       </default>
@@ -130,8 +131,12 @@ ARM_DEFAULTS = """
 # with about 10 N.
 _SERVO = 'kp="400" dampratio="1" forcerange="-3.35 3.35"'
 _GRIPPER_SERVO = 'kp="3.0" dampratio="1" forcerange="-1.2 1.2"'
-ACTUATORS = "\n".join(
-    f'    <position name="{name}" joint="{name}" ctrlrange="{LOWER[i]} {UPPER[i]}" '
-    f"{_GRIPPER_SERVO if name == 'gripper' else _SERVO}/>"
-    for i, name in enumerate(JOINTS)
-)
+
+
+def actuators_xml(prefix: str = "") -> str:
+    """One servo for each joint, in their order."""
+    return "\n".join(
+        f'    <position name="{prefix}{name}" joint="{prefix}{name}" ctrlrange="{LOWER[i]} {UPPER[i]}" '
+        f"{_GRIPPER_SERVO if name == 'gripper' else _SERVO}/>"
+        for i, name in enumerate(JOINTS)
+    )

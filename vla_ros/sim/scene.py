@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from vla_ros.sim.robot import ACTUATORS, ARM_DEFAULTS, arm_xml
+from vla_ros.sim.robot import ARM_DEFAULTS, actuators_xml, arm_xml
 
 COLOURS = ("red", "green", "blue")
 CUBE_HALF = 0.015  # m
-_RGBA = {"red": "0.86 0.07 0.06 1", "green": "0.08 0.62 0.13 1", "blue": "0.06 0.20 0.88 1"}
+RGBA = {"red": "0.86 0.07 0.06 1", "green": "0.08 0.62 0.13 1", "blue": "0.06 0.20 0.88 1"}
 TIMESTEP = 0.002  # s
 
 FRONT_CAMERA_POSITION = np.array([0.66, 0.0, 0.42])  # m
@@ -15,28 +15,46 @@ FRONT_CAMERA_FOVY = 45.0  # degrees
 
 
 def scene_xml(friction: float = 1.0) -> str:
-    """The whole model. `friction` is the sliding friction between fingers and cubes."""
-    back = FRONT_CAMERA_POSITION - FRONT_CAMERA_TARGET
-    right = np.cross([0.0, 0.0, 1.0], back)
-    up = np.cross(back, right)
-    axes = " ".join(f"{value:.6f}" for value in (*right, *up))
+    """The arm at its table. `friction` is the sliding friction between fingers and cubes."""
     position = " ".join(f"{value:.4f}" for value in FRONT_CAMERA_POSITION)
+    axes = looking_along(FRONT_CAMERA_TARGET - FRONT_CAMERA_POSITION)
+    around = f"""
+    <geom name="floor" type="plane" size="12 12 0.1" pos="0 0 -0.70" material="floor" contype="0" conaffinity="0"/>
+    <geom name="table" type="box" size="0.42 0.50 0.015" pos="0.20 0 -0.015" material="table" friction="0.8" condim="4"
+          contype="1" conaffinity="2"/>
+    <geom type="box" size="0.422 0.502 0.010" pos="0.20 0 -0.0205" material="edge" contype="0" conaffinity="0"/>
+    <geom type="box" size="0.14 0.25 0.0004" pos="0.235 0 0.0001" material="mat" contype="0" conaffinity="0"/>
+    <camera name="front" pos="{position}" xyaxes="{axes}" fovy="{FRONT_CAMERA_FOVY}"/>{arm_xml()}"""
+    return model_xml("so101_cubes", around, actuators_xml(), friction, centre="0.2 0 0.05", extent=0.6)
+
+
+def looking_along(direction: np.ndarray) -> str:
+    """`xyaxes` of a camera that looks along (3,), its picture's top upwards."""
+    right = np.cross([0.0, 0.0, 1.0], -direction)
+    up = np.cross(-direction, right)
+    return " ".join(f"{value:.6f}" for value in (*right, *up))
+
+
+def model_xml(
+    name: str, bodies: str, actuators: str, friction: float, centre: str, extent: float, more: str = ""
+) -> str:
+    """The whole model: light, materials and cubes, and around them `bodies`; `more`: further sections."""
     cubes = "\n".join(
         f"""
     <body name="{colour}" pos="0.25 {0.1 * (i - 1)} {CUBE_HALF}">
       <freejoint name="{colour}"/>
-      <geom name="{colour}" class="cube" rgba="{_RGBA[colour]}" friction="{friction} 0.02 0.001"/>
+      <geom name="{colour}" class="cube" rgba="{RGBA[colour]}" friction="{friction} 0.02 0.001"/>
     </body>"""
         for i, colour in enumerate(COLOURS)
     )
     return f"""
-<mujoco model="so101_cubes">
+<mujoco model="{name}">
   <compiler angle="radian" autolimits="true"/>
   <option timestep="{TIMESTEP}" integrator="implicitfast" cone="elliptic" impratio="10">
     <flag autoreset="disable"/>
   </option>
   <size memory="4M"/>
-  <statistic center="0.2 0 0.05" extent="0.6"/>
+  <statistic center="{centre}" extent="{extent}"/>
   <visual>
     <global offwidth="1280" offheight="960"/>
     <headlight ambient="0.34 0.34 0.36" diffuse="0.26 0.26 0.26" specular="0.05 0.05 0.05"/>
@@ -64,15 +82,9 @@ def scene_xml(friction: float = 1.0) -> str:
     <light directional="true" pos="0 0 2" dir="-0.35 -0.45 -1" diffuse="0.52 0.50 0.47" specular="0.2 0.2 0.2"
            castshadow="false"/>
     <light directional="true" pos="0 0 2" dir="-0.5 0.8 -0.7" diffuse="0.20 0.21 0.24" specular="0 0 0"
-           castshadow="false"/>
-    <geom name="floor" type="plane" size="12 12 0.1" pos="0 0 -0.70" material="floor" contype="0" conaffinity="0"/>
-    <geom name="table" type="box" size="0.42 0.50 0.015" pos="0.20 0 -0.015" material="table" friction="0.8" condim="4"
-          contype="1" conaffinity="2"/>
-    <geom type="box" size="0.422 0.502 0.010" pos="0.20 0 -0.0205" material="edge" contype="0" conaffinity="0"/>
-    <geom type="box" size="0.14 0.25 0.0004" pos="0.235 0 0.0001" material="mat" contype="0" conaffinity="0"/>
-    <camera name="front" pos="{position}" xyaxes="{axes}" fovy="{FRONT_CAMERA_FOVY}"/>{arm_xml()}{cubes}
+           castshadow="false"/>{bodies}{cubes}
   </worldbody>
   <actuator>
-{ACTUATORS}
-  </actuator>
+{actuators}
+  </actuator>{more}
 </mujoco>"""

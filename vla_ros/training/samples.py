@@ -102,6 +102,7 @@ class Samples:
         self._first = np.repeat([episode.start for episode in episodes], lengths)
         self._last = np.repeat([episode.stop - 1 for episode in episodes], lengths)
         self._index = np.concatenate([np.arange(e.start, e.stop) for e in episodes])
+        self._outcome = np.repeat([dataset.outcome(episode) for episode in episodes], lengths)
         self._shares: np.ndarray | None = None  # (N,) up to and with each frame
         if corrections != 1:
             by_person = dataset.by_person[self._index]
@@ -160,6 +161,8 @@ class Samples:
                 actions=actions[b] if training else None,
                 action_is_pad=is_pad[b] if training else None,
                 values={name: rows[b] for name, rows in values.items()},
+                remaining=int(last[b] - frame[b]) // self.stride if training else None,
+                outcome=str(self._outcome[number]) if training else "",
             )
             for b, number in enumerate(numbers)
         ]

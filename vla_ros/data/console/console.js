@@ -2,7 +2,7 @@
 // The page. Texts of others become text nodes, never markup.
 
 const $ = id => document.getElementById(id);
-const plots = new Plots($("plots"));
+const plots = new Plots($("plots")), replay = new Replay();
 let socket = null, you = "", armed = "", state = null, cameras = [], view = 0, pressedAt = -Infinity, heardAt = 0, hushed = 0;
 
 const token = location.hash.slice(1) || sessionStorage.getItem("token") || "";
@@ -60,6 +60,7 @@ const takers = {
   fate: items => items.forEach(item => plots.setFate(item)),
   checks: items => showChecks(items.at(-1)),
   answer: items => items.forEach(answer),
+  replay: items => replay.open(items.at(-1)),
 };
 const take = message => takers[message.kind]?.(message.items);
 
@@ -116,7 +117,8 @@ function greet(hello) {
 }
 
 async function takeImage(data) {
-  const head = new DataView(data), camera = cameras[head.getUint8(0)];
+  const head = new DataView(data), index = head.getUint8(0), camera = cameras[index];
+  if (index >= 128) replay.take(index - 128, head.getUint16(1, true), head.getFloat32(3, true), data.slice(7));
   if (!camera) return;
   camera.at = performance.now() / 1000 - head.getFloat32(2, true);
   camera.rate = head.getFloat32(6, true);
@@ -155,6 +157,7 @@ function show() {
   showArming();
   showNode($("executor"), state.executor, "executor_node");
   showNode($("policy"), state.policy, "policy_node");
+  showControl();
   const stopped = state.executor?.state === "e stopped";
   $("latched").hidden = !stopped;
   set($("latched-why"), stopped ? state.executor.message : "");
@@ -170,10 +173,10 @@ function showArming() {
   const mine = armed !== "" && armed === you, pages = state?.pages.length ?? 0;
   set($("armed"), !armed ? "nobody is armed: watching" : mine ? "this page is armed" : `${armed} is armed`,
     `pill ${mine ? "warn" : armed ? "bad" : ""}`);
-  set($("arm"), mine ? "Disarm" : armed ? "Take over" : "Arm this page", mine ? "held" : "");
+  set($("arm"), mine ? "Disarm" : armed ? "Arm here instead" : "Arm this page", mine ? "held" : "");
   set($("pages"), pages > 1 ? `${pages} pages open` : "");
   for (const id of ["text", "limit", "start", "pause", "stop", "reset", "reset-why", "record", "note"]) $(id).disabled = !mine;
-  for (const button of document.querySelectorAll("[data-outcome], .node button, #history button")) button.disabled = !mine;
+  for (const button of document.querySelectorAll("[data-outcome], .node button, #history button, #episodes button")) button.disabled = !mine;
 }
 
 function showNode(card, now, node) {
@@ -191,6 +194,27 @@ function showNode(card, now, node) {
     button.addEventListener("click", () => send({ do: "change", node, transition: step }));
     return button;
   });
+}
+
+// Who commands: the policy, or the source of a takeover.
+function showControl() {
+  const card = $("control"), now = state.executor, source = state.source;
+  const led = now?.taken_over_by ?? "", followed = now?.state === "taken over", silent = source && !source.there;
+  const who = led ? `${led} has taken over${followed ? "" : ", not followed"}` : "";
+  set($("led"), who, followed ? "pill warn" : "pill bad");
+  const active = now && !["unconfigured", "inactive"].includes(now.state);
+  set(card.querySelector(".pill"), who || (active ? "the policy commands" : "nobody commands"), `pill ${led ? followed ? "warn" : "bad" : ""}`);
+  const words = !source ? "" : silent ? `No source to take over: nobody publishes ${source.topic} (vla-ros takeover --keyboard, or a leader arm).` : `Source: ${source.topic}.`;
+  set(card.querySelector(".ends"), led ? "" : words);
+  const acts = [...(followed || !active ? [] : [[led ? "take over again" : "take over", true]]), ...(led ? [["give back to the policy", false]] : [])];
+  list(card.querySelector(".buttons"), acts, ([text, take]) => {
+    const button = make("button", text);
+    button.type = "button";
+    button.disabled = armed !== you;
+    button.addEventListener("click", () => send({ do: "take_over", take }));
+    return button;
+  });
+  for (const button of card.querySelectorAll("button")) button.disabled = armed === "" || armed !== you || (!led && !!silent);
 }
 
 function showRun() {
@@ -267,6 +291,8 @@ function showRecording() {
   $("rec").hidden = !now;
   set($("rec"), now ? `recording ${Math.max(0, Date.now() / 1e3 - now.at).toFixed(0)} s` : "", "pill bad");
   $("no-recorder").hidden = state.recorder;
+  $("computing").hidden = !state.replaying;
+  set($("computing"), state.replaying ? `computing the replay of ${state.replaying}` : "");
   if (armed === you && armed) {
     $("record").disabled = !state.recorder || !!now;
     for (const button of document.querySelectorAll("[data-outcome]")) button.disabled = !now;
@@ -275,6 +301,13 @@ function showRecording() {
     const item = make("li", episode.instruction || "(no instruction)");
     const how = { success: "good", failure: "bad", discard: "" }[episode.outcome] ?? "warn";
     item.append(" ", make("span", episode.outcome || "recording", `pill ${how}`));
+    if (episode.outcome) {
+      const again = make("button", "replay");
+      again.type = "button";
+      again.disabled = armed !== you;
+      again.addEventListener("click", () => { send({ do: "replay", name: episode.name }); answer({ good: true, text: "computing what the policy would do…" }); });
+      item.prepend(again);
+    }
     const words = [clock(episode.at), episode.folder];
     if (episode.length !== undefined) words.splice(1, 0, `${episode.length} s`);
     if (episode.note) words.push(episode.note);

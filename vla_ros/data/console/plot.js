@@ -18,6 +18,7 @@ class Plots {
     this.span = 10;
     this.held = null;        // s of the robot's time at which the picture is held, null while it moves
     this.whole = false;
+    this.recorded = false;   // what comes after the time that is shown is known too
     this.next = 0;           // ms at which the next picture is due
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
     this.styles = null;
@@ -76,7 +77,7 @@ class Plots {
   colours() {
     if (!this.styles) {
       const style = getComputedStyle(document.documentElement);
-      this.styles = Object.fromEntries(["chunk", "refused", "blend", "command", "measured", "limit", "text", "quiet", "edge"]
+      this.styles = Object.fromEntries(["chunk", "refused", "first", "second", "blend", "command", "measured", "limit", "text", "quiet", "edge"]
         .map(name => [name, style.getPropertyValue("--" + name).trim()]));
     }
     return this.styles;
@@ -86,8 +87,9 @@ class Plots {
     requestAnimationFrame(next => this.frame(next));
     if (document.hidden || time < this.next - 4 || this.offset === null) return;
     const begin = performance.now(), now = this.now();
-    const from = now - this.span, to = now + Math.min(FUTURE, this.span / 3);
-    const samples = this.samples.filter(one => one.t >= from - 0.2 && one.t <= now);
+    const from = this.recorded ? Math.max(now - 0.6 * this.span, -0.2) : now - this.span;
+    const to = this.recorded ? from + this.span : now + Math.min(FUTURE, this.span / 3);
+    const samples = this.samples.filter(one => one.t >= from - 0.2 && one.t <= (this.recorded ? to : now));
     const chunks = [...this.chunks.values()].filter(one => one.end > from && one.t < to && one.came <= now);
     const shown = { now, from, to };
     this.views.forEach((view, index) => this.draw(view, index, shown, samples, chunks));
@@ -126,8 +128,8 @@ class Plots {
       const points = chunk.rows.map((row, k) => [x(chunk.t + k * chunk.dt), row[index]]).filter(point => point[1] !== null);
       if (!points.length) continue;
       points.push([x(chunk.end), points.at(-1)[1]]);
-      pen.strokeStyle = chunk.fate === "refused" ? colour.refused : colour.chunk;
-      pen.globalAlpha = chunk.fate === "refused" ? 0.9 : chunk.fate ? 0.38 : 0.15;
+      pen.strokeStyle = colour[chunk.policy ?? (chunk.fate === "refused" ? "refused" : "chunk")];
+      pen.globalAlpha = chunk.fate === "refused" ? 0.9 : chunk.policy ? 0.75 : chunk.fate ? 0.38 : 0.15;
       if (chunk.fate === "refused") pen.setLineDash([2, 3]);
       line(pen, points.map(([a, v]) => [a, y(v)]));
       pen.setLineDash([]);
@@ -150,7 +152,7 @@ class Plots {
     pen.lineWidth = 1;
     pen.strokeStyle = colour.quiet;
     line(pen, [[x(now), 20], [x(now), height]]);
-    this.words(pen, colour, joint, samples.at(-1), index, width, [low, high], height);
+    this.words(pen, colour, joint, samples.findLast(one => one.t <= now), index, width, [low, high], height);
   }
 
   words(pen, colour, joint, newest, index, width, [low, high], height) {

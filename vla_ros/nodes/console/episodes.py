@@ -83,6 +83,13 @@ class Episodes:
         ended = f"; {NODE} had already ended it, its log says why: the outcome is not in the bag" if early else ""
         return f"{outcome}: {episode['name']}{ended}"
 
+    def ended(self, name: str) -> dict[str, Any]:
+        """The episode of that name. Raises InputError where there is none, or it is being recorded."""
+        for episode in self.list:
+            if episode["name"] == name and episode is not self.recording:
+                return episode
+        raise InputError(f"episode {plain(name, 60)!r}: none that has ended, expected one of the list")
+
     def _put_aside(self, episode: dict[str, Any]) -> str:
         old = Path(episode["folder"])
         new = old.parent / DISCARDED / old.name

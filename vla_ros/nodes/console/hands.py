@@ -1,4 +1,4 @@
-"""Actions of the console: e-stop and its reset, instructions and tasks, transitions of nodes."""
+"""Actions of the console: e-stop and its reset, takeovers, instructions and tasks, transitions of nodes."""
 
 import asyncio
 import time
@@ -10,7 +10,7 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
 from rclpy.task import Future
 from std_msgs.msg import Bool, String
-from std_srvs.srv import Trigger
+from std_srvs.srv import SetBool, Trigger
 
 from vla_ros.action import RunInstruction
 from vla_ros.core.errors import InputError
@@ -48,6 +48,7 @@ class Hands:
         self._e_stop = node.create_publisher(Bool, "e_stop", COMMAND_QOS)
         self._instruction = node.create_publisher(String, "instruction", COMMAND_QOS)
         self._reset = node.create_client(Trigger, "executor_node/reset_e_stop")
+        self._take_over = node.create_client(SetBool, "executor_node/take_over")
         self._states = {name: node.create_client(ChangeState, f"{name}/change_state") for name in NODES}
         self._tasks = ActionClient(node, RunInstruction, "run_instruction")
         self._pressed_until = 0.0
@@ -94,6 +95,14 @@ class Hands:
         if not answer.success:
             raise InputError(f"the e-stop is not reset: {answer.message}")
         return answer.message or "e-stop reset"
+
+    async def take_over(self, who: str, take: bool) -> str:
+        """Lets the source that executor_node listens to command in place of the policy, or gives back."""
+        answer = await self.ask(self._take_over, SetBool.Request(data=take), "executor_node/take_over")
+        self._node.get_logger().info(f"asked by {who}: {plain(answer.message, 300)}")
+        if not answer.success:
+            raise InputError(answer.message)
+        return answer.message
 
     # Instructions
 

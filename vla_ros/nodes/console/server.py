@@ -41,6 +41,7 @@ FILES = {
     "/console.css": ("console.css", "text/css; charset=utf-8"),
     "/console.js": ("console.js", "text/javascript; charset=utf-8"),
     "/plot.js": ("plot.js", "text/javascript; charset=utf-8"),
+    "/replay.js": ("replay.js", "text/javascript; charset=utf-8"),
 }
 _SILENT = logging.getLogger("vla_ros.console")  # garbage from strangers is not logged
 _SILENT.propagate = False
@@ -67,7 +68,8 @@ class Session:
 
     def __init__(self, connection: ServerConnection, name: str) -> None:
         self.connection, self.name = connection, name
-        self.hidden = False  # the page is in the background, and gets no images and samples
+        self.gone = False  # its connection has ended
+        self.hidden = False  # the page is in the background: no images, no samples
         self.view = 0  # of the cameras: 0 as they are, 1 as the policy sees them
         self.doing: set[asyncio.Task] = set()
         self._waiting: dict[str, deque[str | bytes]] = {}
@@ -213,6 +215,7 @@ class Server:
         finally:
             writer.cancel()
             self.sessions.remove(session)
+            session.gone = True
             if self.armed is session:
                 self.armed = None
             self._say(f"{session.name} left")

@@ -13,8 +13,8 @@ EXECUTOR = {
     (E.HOLDING, E.CAUSE_NO_CHUNK): ("no chunk yet, or the last one is over", "the next accepted chunk"),
     (E.HOLDING, E.CAUSE_NO_INSTRUCTION): ("empty instruction", "an instruction and a chunk for it"),
     (E.HOLDING, E.CAUSE_TAKEOVER_PAUSED): (
-        "taken over, but the source is not followed: after a stop, its own silence or an empty instruction",
-        "a new takeover; or control is given back, then a chunk observed afterwards",
+        "taken over, by a source that is not followed: after a stop, its own silence or jump, or an empty instruction",
+        "taken over again, or given back and a chunk of what is seen afterwards",
     ),
     (E.TAKEN_OVER, 0): (
         "a person's source commands in place of the policy, within the limits",

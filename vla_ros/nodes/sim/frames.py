@@ -1,5 +1,6 @@
 """The frames of the simulated arm and its cameras, as robot_state_publisher would publish them."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -33,11 +34,14 @@ class Frames:
         still = [joint for joint in tree.joints if joint.kind not in MOVING]
         self._static.publish(self._message(still, {}, node.get_clock().now().nanoseconds))
 
-    def publish(self, positions: Mapping[str, float], stamp: int) -> None:
-        """Joint -> position in rad or m; `stamp` in ns."""
+    def publish(self, positions: Mapping[str, float], stamp: int, base: np.ndarray | None = None) -> None:
+        """Joint -> position in rad or m; `stamp` in ns; `base`: (3,) x, y and yaw of one that drives, m and rad."""
         self._moments += 1
         if self._publisher is not None and self._moments % _EVERY == 0 and self._publisher.get_subscription_count():
-            self._publisher.publish(self._message(self._moving, positions, stamp))
+            message = self._message(self._moving, positions, stamp)
+            if base is not None:
+                message.transforms = [*message.transforms, _of_base(base, stamp)]
+            self._publisher.publish(message)
 
     def _message(self, joints: Iterable[TreeJoint], positions: Mapping[str, float], stamp: int) -> object:
         rows = []
@@ -47,6 +51,15 @@ class Frames:
             row.header.frame_id = joint.parent
             rows.append(set_stamp(row, stamp))
         return self._kind(transforms=rows)
+
+
+def _of_base(base: np.ndarray, stamp: int) -> TransformStamped:
+    x, y, yaw = base.tolist()
+    turned = Quaternion(z=math.sin(yaw / 2), w=math.cos(yaw / 2))
+    row = TransformStamped(child_frame_id="base_link")
+    row.header.frame_id = "odom"
+    row.transform = Transform(translation=Vector3(x=x, y=y), rotation=turned)
+    return set_stamp(row, stamp)
 
 
 def transform(pose: np.ndarray) -> Transform:

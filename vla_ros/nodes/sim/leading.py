@@ -12,14 +12,14 @@ from vla_ros.nodes.bounded import subscribe_bounded
 from vla_ros.nodes.qos import RECORDED_DEPTH, STATUS_QOS, sensor_qos
 from vla_ros.sim.expert import Expert
 from vla_ros.sim.progress import Progress
+from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import Task
-from vla_ros.sim.world import World
 
 
 class Leading:
     """Publishes the arm's position, like a leader arm that is moved along, and its targets once it has taken over."""
 
-    def __init__(self, node: ManagedNode, world: World, patience: float, lead: float) -> None:
+    def __init__(self, node: ManagedNode, world: Simulated, patience: float, lead: float) -> None:
         """`patience`: s without progress before it takes over. `lead`: s before it gives back."""
         self._node, self._world, self._patience, self._lead = node, world, patience, lead
         self._publisher = node.create_publisher(

@@ -35,21 +35,26 @@ class LockstepLoop(Loop):
     """
 
     def __init__(
-        self, stage: Stage, image_rate: float, patience: float, chunks: bool = True, acknowledged: bool = False
+        self, stage: Stage, image_rate: float, patience: float, chunks: bool = True, acknowledged: bool = False,
+        chunk_rate: float = 0.0,
     ) -> None:
         """
         Args:
             image_rate: Hz of simulated time, the policy's own rate.
             patience: s of wall time to wait for a command or a chunk before the run is aborted.
-            chunks: wait for chunks as answers to images; False if no policy commands.
-            acknowledged: wait until every reliable subscriber has received the images, for those that do not answer,
-                such as a recorder.
+            chunks: images are answered by chunks; False where something else than a policy steers.
+            acknowledged: wait until every reliable subscriber has received the images, so that one that answers
+                nothing, as a recorder, keeps up.
+            chunk_rate: Hz of simulated time at which images wait for a chunk, for a policy that sees more images than
+                it answers; 0: all of them do.
         """
         super().__init__(stage)
         self.time_limit = self.rest = 0.0
         self._chunks, self._acknowledged = chunks, acknowledged
         self._period_ns = round(stage.period * NS)
         self._image_periods = max(1, round(1.0 / (image_rate * stage.period)))
+        asked = max(1, round(image_rate / chunk_rate)) if chunk_rate else 1
+        self._chunk_periods = asked * self._image_periods
         self._patience = patience
         self._clock = stage.node.create_publisher(Clock, "/clock", RECORDED_DEPTH if acknowledged else 10)
         self._now = NS  # zero would mean "no time yet"
@@ -163,10 +168,10 @@ class LockstepLoop(Loop):
         if not self._wait(lambda: not stage.commands.lacking(now), self._lacking_command):
             return
         if self._tick % self._image_periods == 0:
-            stage.show(stage.world.joint_positions(), stage.world.cube_poses())
+            stage.show(stage.world.joint_positions(), stage.world.poses())
             self._show()
             chunk = "the executor's status about a chunk computed from the images of this instant"
-            if self._chunks and not self._wait(
+            if self._chunks and self._tick % self._chunk_periods == 0 and not self._wait(
                 lambda: not self._instruction or self._answered == now, lambda: chunk
             ):
                 return
@@ -186,6 +191,7 @@ class LockstepLoop(Loop):
             self.publish_task()
 
     def _show(self) -> None:
+        self.stage.scans.publish(self.stage.world, self._now)
         for camera in self.stage.cameras:
             camera.publish(self.stage.view, self._now)
         self._shown = self._now
@@ -195,7 +201,10 @@ class LockstepLoop(Loop):
         return [publisher.get_subscription_count() for publisher in publishers]
 
     def _image_publishers(self) -> list[Any]:
-        return [publisher for camera in self.stage.cameras for publisher in camera.publishers]
+        return [
+            *self.stage.scans.publishers,
+            *(publisher for camera in self.stage.cameras for publisher in camera.publishers),
+        ]
 
     def _say_again(self) -> None:
         """Repeat for subscriptions made since it was published what they missed; the demonstrator may always have

@@ -12,14 +12,15 @@ from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 
 from vla_ros.messages.stamps import NS, set_stamp
+from vla_ros.nodes.sim.sensors import DepthPublisher, ScanPublisher
 from vla_ros.nodes.sim.streams import CameraPublisher, Commands, CubePublisher, StatePublisher
 from vla_ros.nodes.sim.task import TaskWatch
 from vla_ros.sim.demonstrations import SmoothNoise
-from vla_ros.sim.layout import Layout
-from vla_ros.sim.world import World
+from vla_ros.sim.simulated import Simulated
 
 _CATCH_UP = 0.25  # s that real time may run ahead before the delay is dropped
-_FOREIGN = 900_000  # from the seed of a layout to that of another one
+_FOREIGN = 900_000  # from the seed of a layout to that of another
+SCAN_RATE = 10.0  # Hz, of a LiDAR; in lockstep scans go with the images
 TASK_PERIOD = 10  # control periods between two task messages
 
 
@@ -34,17 +35,18 @@ class Stage:
     """
 
     node: Node
-    world: World
-    view: World
+    world: Simulated
+    view: Simulated
     commands: Commands
     states: StatePublisher
+    scans: ScanPublisher
     cubes: CubePublisher
-    cameras: list[CameraPublisher]
+    cameras: list[CameraPublisher | DepthPublisher]
     task: TaskWatch
     period: float
 
     def reset(self, seed: int, foreign_images: bool = False, disturbance: float = 0.0) -> None:
-        """Move the cubes to the layout of `seed`, and the arm home at rest.
+        """All to the places of `seed`, the robot at rest.
 
         Args:
             foreign_images: draw the cubes of another layout, so that the images contain no information about this one.
@@ -52,9 +54,9 @@ class Stage:
         """
         self._foreign = foreign_images
         self.world.reset(seed)
-        self.view.reset(seed, layout=Layout.random(seed + _FOREIGN) if foreign_images else None)
+        self.view.reset(seed, layout=self.world.random_layout(seed + _FOREIGN) if foreign_images else None)
         rng = np.random.default_rng([seed, 13])
-        self._noise = SmoothNoise(rng, disturbance, self.world.control_period)
+        self._noise = SmoothNoise(rng, disturbance * self.world.shaken, self.world.control_period)
         self.commands.clear()
         self.targets = self.world.joint_positions()
 
@@ -62,12 +64,14 @@ class Stage:
         """One control period towards the newest commands; True when the task has just succeeded."""
         self.targets = self.commands.apply(self.targets)
         for _ in range(round(self.period / self.world.control_period)):
-            self.world.step(self.targets + self._noise.next())
+            self.world.step(self.world.shaken_command(self.targets, self._noise.next()))
         return self.task.update()
 
-    def show(self, joints: np.ndarray, cubes: Mapping[str, np.ndarray]) -> None:
-        """Update the view, in the thread that draws: joints (6,) rad and cubes as of `World.place`."""
-        self.view.place(joints, {} if self._foreign else cubes)
+    def show(self, joints: np.ndarray, poses: Mapping[str, np.ndarray]) -> None:
+        """Bring the view up to date, in the thread that draws: as `Simulated.place` takes them."""
+        if self._foreign:
+            poses = {name: pose for name, pose in poses.items() if name in self.view.own_poses}
+        self.view.place(joints, poses)
 
 
 class Loop:
@@ -156,7 +160,7 @@ class RealTimeLoop(Loop):
         stage = self.stage
         self._now = stage.node.get_clock().now().nanoseconds
         due = time.monotonic()
-        count = 0
+        count, scans = 0, max(round(1.0 / (SCAN_RATE * stage.period)), 1)
         while not self.stopping.wait(max(0.0, due - time.monotonic())):
             self._answer()
             success = stage.step()
@@ -167,9 +171,11 @@ class RealTimeLoop(Loop):
             stamp = self._now
             stage.states.publish(stage.world, stamp)
             stage.cubes.publish(stage.world, stamp)
+            if count % scans == 0:
+                stage.scans.publish(stage.world, stamp)
             if self._clock is not None:
                 self._clock.publish(Clock(clock=set_stamp(Time(), stamp)))
-            self._frame = (stamp, stage.world.joint_positions(), stage.world.cube_poses())
+            self._frame = (stamp, stage.world.joint_positions(), stage.world.poses())
             count += 1
             if success or count % TASK_PERIOD == 0:
                 self.publish_task()
@@ -184,7 +190,7 @@ class RealTimeLoop(Loop):
     def draw(self) -> None:
         """Draw at the rate of the fastest camera; slower ones skip images."""
         stage = self.stage
-        period = 1.0 / max((publisher.camera.rate for publisher in stage.cameras), default=1.0)
+        period = 1.0 / max((publisher.rate for publisher in stage.cameras), default=1.0)
         credit = [1.0] * len(stage.cameras)
         due = time.monotonic()
         while not self.stopping.wait(max(0.0, due - time.monotonic())):
@@ -194,7 +200,7 @@ class RealTimeLoop(Loop):
             stamp, joints, cubes = self._frame
             stage.show(joints, cubes)
             for i, publisher in enumerate(stage.cameras):
-                credit[i] += publisher.camera.rate * period
+                credit[i] += publisher.rate * period
                 if credit[i] >= 1.0:
                     credit[i] -= 1.0
                     publisher.publish(stage.view, stamp)

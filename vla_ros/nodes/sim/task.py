@@ -1,6 +1,7 @@
 """Judges whether the simulated robot has done its task."""
 
-import numpy as np
+from typing import Any
+
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Bool
@@ -8,8 +9,8 @@ from std_msgs.msg import Bool
 from vla_ros.core.errors import InputError
 from vla_ros.messages.stamps import set_stamp
 from vla_ros.nodes.qos import STATUS_QOS
-from vla_ros.sim.tasks import SuccessTracker, parse_instruction
-from vla_ros.sim.world import World
+from vla_ros.sim.simulated import Simulated
+from vla_ros.sim.tasks import SuccessTracker, TaskKind, parse_instruction
 
 
 class TaskWatch:
@@ -26,7 +27,7 @@ class TaskWatch:
         self.override = ""
         self._task_publisher = node.create_publisher(DiagnosticArray, "~/task", STATUS_QOS)
         self._success_publisher = node.create_publisher(Bool, "~/success", STATUS_QOS)
-        self._tracker: SuccessTracker | None = None
+        self._tracker: Any = None
         self._instruction = ""
         self._problem = ""
         self._start = 0.0
@@ -35,23 +36,26 @@ class TaskWatch:
     def succeeded(self) -> bool:
         return self._tracker is not None and self._tracker.succeeded
 
-    def follow(self, instruction: str, world: World) -> None:
-        """Judge by a new instruction from now on; "": by none."""
+    def follow(self, instruction: str, world: Simulated) -> None:
+        """A new instruction: judge by it from now on; empty: by none."""
         self._instruction = instruction
         if not self.override:
             self.restart(world)
 
-    def restart(self, world: World) -> None:
+    def restart(self, world: Simulated) -> None:
         """Judge from now on, whatever was achieved before."""
         self._tracker, self._problem = None, ""
         self._start = world.time
         text = self.override or self._instruction
         if text:
             try:
-                self._tracker = SuccessTracker(parse_instruction(text), world)
+                self._tracker = self._judge(text, world)
             except InputError as error:
                 self._problem = str(error)
         self._success_publisher.publish(Bool(data=False))
+
+    def _judge(self, text: str, world: Simulated) -> SuccessTracker:
+        return SuccessTracker(parse_instruction(text, world.kinds), world)
 
     def update(self) -> bool:
         """Check the world once per control period; True if the task has just succeeded."""
@@ -60,15 +64,12 @@ class TaskWatch:
         self._success_publisher.publish(Bool(data=True))
         return True
 
-    def publish(self, world: World, stamp: int, error: str = "", **figures: str) -> None:
-        """`error`: of the simulation itself; `figures` are added to the values."""
+    def publish(self, world: Simulated, stamp: int, error: str = "", **figures: str) -> None:
+        """`error` is what the simulation itself stumbled over; `figures` are added to the values."""
         tracker = self._tracker
         values = {"instruction": self._instruction, "success": str(self.succeeded).lower(), **figures}
         if tracker is not None:
-            values["kind"], values["cube"] = str(tracker.task.kind), tracker.task.colour
-            tip, place = world.tip_position(), world.cube_positions()[tracker.task.colour]
-            values["distance"] = f"{float(np.linalg.norm(tip - place)):.3f}"
-            values["held"] = world.held_cube() or ""
+            values |= self._figures(world)
             values["elapsed"] = f"{world.time - self._start:.2f}"
             if tracker.success_time is not None:
                 values["success_after"] = f"{tracker.success_time - self._start:.2f}"
@@ -83,3 +84,16 @@ class TaskWatch:
             values=[KeyValue(key=key, value=value) for key, value in values.items()],
         )  # fmt: skip
         self._task_publisher.publish(set_stamp(DiagnosticArray(status=[status]), stamp))
+
+    def _figures(self, world: Simulated) -> dict[str, str]:
+        """What the task is, and how far it is."""
+        tracker = self._tracker
+        values = {
+            "kind": str(tracker.task.kind),
+            "post" if tracker.task.kind is TaskKind.DRIVE else "cube": tracker.task.colour,
+            "distance": f"{tracker.distance():.3f}",
+            "held": world.held_cube() or "",
+        }
+        if world.base_pose() is not None:
+            values["touched"] = str(tracker.touched).lower()
+        return values

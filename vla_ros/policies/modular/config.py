@@ -13,6 +13,7 @@ from vla_ros.policies.parts.choice import Choice, chosen
 from vla_ros.policies.parts.registry import ENCODERS, FUSIONS, HEADS, LANGUAGES, PROJECTORS, TEMPORALS, VISION
 
 MOST_TOWERS = 16
+_NAMED = (nn.ModuleDict, nn.ParameterDict)  # which have their modules and parameters as attributes
 Shape = tuple[Annotated[int, Range(1, 1_000_000)], ...]
 
 
@@ -27,6 +28,8 @@ class ModularConfig:
         head: what makes actions of its hidden states.
         encoders: name of a stream of the robot file -> what makes tokens of it.
         shapes: of a value of each of these streams; the dataset says it.
+        missing: those of these streams that may be absent on the robot -> the share of training samples that are
+            trained without them. A robot that lacks another one is refused.
         fusion: what joins images and sensors; None: their tokens stand one behind the other.
         temporal: what reads the last tokens' hidden states of a window of steps before the head does; None: the head
             sees the newest observation alone, or remembers itself.
@@ -44,6 +47,7 @@ class ModularConfig:
     projector: Any = "mlp"
     encoders: Any = field(default_factory=dict)
     shapes: dict[str, Shape] = field(default_factory=dict)
+    missing: dict[str, Annotated[float, Range(0, 0.9)]] = field(default_factory=dict)
     fusion: Any = None
     temporal: Any = None
     horizon: Rows = 16
@@ -60,9 +64,12 @@ class ModularConfig:
         if self.encoders.keys() != self.shapes.keys():
             raise InputError(f"encoders of {sorted(self.encoders)}, the dataset has {sorted(self.shapes)}; expected "
                              "streams of the dataset")
-        if taken := [name for name in self.encoders if name == "images" or hasattr(nn.ModuleDict(), name)]:
-            raise InputError(f"encoders: stream {taken[0]!r}, a name that the policy uses for something else; expected "
+        if taken := [n for n in self.encoders if n == "images" or any(hasattr(kind(), n) for kind in _NAMED)]:
+            raise InputError(f"encoders: stream {taken[0]!r}, a name that the policy has for something else; expected "
                              "another name in the robot file")
+        if unknown := [name for name in self.missing if name not in self.encoders]:
+            raise InputError(f"missing: {unknown[0]!r}, expected some of the streams with an encoder: "
+                             f"{sorted(self.encoders)}")
         if self.temporal and self._head_window > 1:
             raise InputError(f"{self.temporal.title}, {self.head.title} of a window of {self._head_window}; expected "
                              "one that remembers")

@@ -34,7 +34,8 @@ class Modular(Policy):
         images: (B, L, N, 3, image, image) uint8; L steps, oldest first, of N cameras.
         state: (B, L, S) normalised, where the policy reads it.
         tokens: (B, T) int64, the instruction; token_mask: (B, T) bool, padding on the right.
-        stream NAME: (B, L, *shape) float32, and count NAME: (B, L) int64 of streams of varying length.
+        stream NAME: (B, L, *shape) float32, count NAME: (B, L) int64 of streams of varying length, and
+            there NAME: (B, L) bool of streams that may be missing.
 
     In training "actions" are (B, L - 1 + H, D), from the window's first step on; L is 1 for heads that remember
     nothing.
@@ -57,6 +58,9 @@ class Modular(Policy):
         )
         self.sources = {"images": len(config.cameras) * sum(one.tokens for one in self.projectors)}
         self.sources |= {name: one.tokens for name, one in self.encoders.items()}
+        self.absent = nn.ParameterDict(
+            {name: nn.Parameter(0.02 * torch.randn(self.encoders[name].tokens, width)) for name in config.missing}
+        )
         self.fusion = config.fusion.make(width, self.sources) if config.fusion else None
         if config.reads_state:
             self.state = Numbers(config.state_dim, width)
@@ -160,8 +164,17 @@ class Modular(Policy):
         for name, encoder in self.encoders.items():
             count = batch[f"count {name}"].flatten(0, 1) if encoder.counted else None
             sources[name] = encoder(batch[f"stream {name}"].flatten(0, 1), count)
+            if name in self.absent:
+                sources[name] = self._known(name, sources[name], batch[f"there {name}"])
         seen = [self.fusion(sources)] if self.fusion else list(sources.values())
         return [*seen, self.state(batch["state"].flatten(0, 1))[:, None]] if self.config.reads_state else seen
+
+    def _known(self, name: str, tokens: Tensor, there: Tensor) -> Tensor:
+        """(N, n, width) tokens of a stream where it is (B, L) there; learned ones where it is not, or where training
+        leaves it out."""
+        if self.training:
+            there = there & (torch.rand(len(there), 1, device=there.device) >= self.config.missing[name])
+        return torch.where(there.flatten()[:, None, None], tokens, self.absent[name].to(tokens.dtype))
 
     def look(self, number: int, images: Tensor, summary: Tensor) -> Tensor:
         """(N, cameras, 3, image, image) uint8 to the tower's tokens at the language model's width, (N, n, width)."""

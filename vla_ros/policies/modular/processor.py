@@ -31,6 +31,10 @@ class ModularProcessor(StandardProcessor):
     def streams(self) -> tuple[str, ...]:
         return tuple(self.config.encoders)
 
+    @property
+    def optional(self) -> tuple[str, ...]:
+        return tuple(self.config.missing)
+
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
         steps = tuple(range(-self.config.past, 1)) if training else (0,)
         return dict.fromkeys((*self.cameras, "joint_states", *self.streams), steps)
@@ -43,19 +47,25 @@ class ModularProcessor(StandardProcessor):
         if self.state_width:
             batch["state"] = self.policy_states(states)
         for name in self.streams:
+            if name in self.optional:
+                there = np.array([name in sample.values for sample in samples])
+                batch[f"there {name}"] = torch.from_numpy(there)[:, None].repeat(1, self.depth(samples, name))
             batch[f"stream {name}"] = self._values(samples, name)
             if ENCODERS[self.config.encoders[name].kind].counted:
                 batch[f"count {name}"] = self._counts(samples, name)
         return batch | self.targets(samples, states)
 
     def _values(self, samples: Sequence[Sample], name: str) -> torch.Tensor:
-        """(B, T, *shape) float32 of a stream. Raises InputError for another shape, and for what is not finite."""
+        """(B, T, *shape) float32 of a stream, zeros where it may be absent and is. Raises InputError for another shape,
+        and for what is not finite."""
         shape = (self.depth(samples, name), *self.config.shapes[name])
-        for sample in samples:
-            found = sample.values[name].shape if name in sample.values else None
+        absent = np.zeros(shape, np.float32) if name in self.optional else None
+        rows = [sample.values.get(name, absent) for sample in samples]
+        for row in rows:
+            found = None if row is None else row.shape
             if found != shape:
                 raise InputError(f"stream {name!r} of shape {found}, the policy reads {shape}")
-        values = np.stack([np.asarray(sample.values[name], np.float32) for sample in samples])
+        values = np.stack([np.asarray(row, np.float32) for row in rows])
         if not np.isfinite(values).all():
             raise InputError(f"stream {name!r}: a number that is not finite, expected finite ones")
         return torch.from_numpy(values)

@@ -1,6 +1,7 @@
 """OpenVINO and ONNX Runtime on the CPU, and torch's own exported programs: each writes a graph and runs it."""
 
 import importlib.util
+import os
 import platform
 import shutil
 import subprocess
@@ -8,13 +9,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from vla_ros.core.errors import InputError, shown
+from vla_ros.policies.policy import Policy
 from vla_ros.runtime.engines.graphs import Graph
+from vla_ros.runtime.engines.int8 import compress, rounded
+from vla_ros.runtime.network import private_copy
+
+if TYPE_CHECKING:
+    import openvino
 
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
 
@@ -26,11 +33,13 @@ class Backend:
         name: as users name it.
         needs: required modules.
         ending: of the file's name.
+        exact: whether it computes with the policy's own weights.
     """
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     ending: ClassVar[str]
+    exact: ClassVar[bool] = True
 
     @classmethod
     def missing(cls) -> list[str]:
@@ -48,8 +57,13 @@ class Backend:
         return ""
 
     @classmethod
+    def copied(cls, policy: Policy) -> Policy:
+        """A private copy of the policy with the weights that this program computes with."""
+        return private_copy(policy)
+
+    @classmethod
     def write(cls, graph: Graph, path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        """Write the graph with these names of its tensors; weights stay float32. Raises whatever the converter does."""
+        """Write the graph, of a `copied` policy, with these names of its tensors. Raises what the converter does."""
         raise NotImplementedError
 
     @classmethod
@@ -91,8 +105,13 @@ class OpenVino(Backend):
         for port in model.inputs:
             port.tensor.set_names({inputs[int(port.any_name.removeprefix("tensors_"))]})
         for port, name in zip(model.outputs, outputs, strict=True):
-            port.tensor.add_names({name})  # it may be an input as well
+            port.tensor.set_names(port.tensor.names | {name})  # it may be an input as well, whose name stays
+        cls.finish(model)
         openvino.save_model(model, path, compress_to_fp16=False)
+
+    @classmethod
+    def finish(cls, model: "openvino.Model") -> None:
+        """What is changed in a model before it is written."""
 
     @classmethod
     def load(cls, path: Path, inputs: Sequence[str], threads: int) -> Runner:
@@ -109,6 +128,22 @@ class OpenVino(Backend):
             return [torch.from_numpy(value) for value in found.to_tuple()]
 
         return run
+
+
+class OpenVinoInt8(OpenVino):
+    """With weights of eight bits, see `int8`: a quarter of the file and of the memory, and other actions."""
+
+    name, exact = "openvino_int8", False
+    # Or the other numbers of a product would be rounded to eight bits as well.
+    settings: ClassVar = OpenVino.settings | {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+
+    @classmethod
+    def copied(cls, policy: Policy) -> Policy:
+        return rounded(policy)
+
+    @classmethod
+    def finish(cls, model: "openvino.Model") -> None:
+        compress(model)
 
 
 class OnnxRuntime(Backend):
@@ -179,15 +214,18 @@ class TorchProgram(Backend):
         return lambda tensors: list(module(*tensors))
 
 
-ENGINES: dict[str, type[Backend]] = {backend.name: backend for backend in (OpenVino, OnnxRuntime)}
+ENGINES: dict[str, type[Backend]] = {backend.name: backend for backend in (OpenVino, OpenVinoInt8, OnnxRuntime)}
 NAMES = ("auto", "torch", *ENGINES)
 
 
 def find(name: str, device: torch.device, dtype: torch.dtype, compiled: bool, exact: bool) -> type[Backend] | None:
-    """The engine for a policy, None for torch itself. `auto` is OpenVINO on an x86 CPU if available.
+    """The engine for a policy there, None for torch itself. `auto` is what VLA_ROS_ENGINE in the environment says, and
+    without that OpenVINO on an x86 CPU where it can be had.
 
     Raises InputError for one that is not available.
     """
+    if name == "auto":
+        name = os.environ.get("VLA_ROS_ENGINE", name)
     if name not in NAMES:
         raise InputError(f"engine {shown(name)}, expected {', '.join(NAMES[:-1])} or {NAMES[-1]}")
     obstacles = [words for there, words in (

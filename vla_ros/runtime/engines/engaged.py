@@ -1,13 +1,16 @@
 """A policy whose methods an engine runs: each is traced, converted and kept for each new set of shapes."""
 
+import fcntl
 import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +27,7 @@ from vla_ros.runtime.stages import StageTimer
 
 logger = logging.getLogger(__name__)
 TOLERANCE = 1e-4  # of the range of the actions, in float32
+MOST = 500_000_000  # parameters that `auto` converts: of more it takes minutes, and the memory twice
 _KEPT = 8  # policies whose graphs stay on the disk
 
 
@@ -31,6 +35,46 @@ def methods(policy: Policy) -> tuple[str, ...]:
     """The methods that an engine runs: those for torch.compile, and `act` if it has no step method."""
     alone = policy.compiled == ("encode",) and "act" in policy.traits.recordable
     return (*policy.compiled, "act") if alone else policy.compiled
+
+
+def unasked(policy: Policy) -> str:
+    """Why `auto` leaves a policy with torch; empty where it does not."""
+    if not policy.traits.pads:
+        return "each new length of instruction would be converted when it comes"
+    count = sum(parameter.numel() for parameter in policy.parameters())
+    return f"{count / 1e9:.2g} billion parameters, more than {MOST / 1e9:g} billion" if count > MOST else ""
+
+
+@contextmanager
+def survived(folder: Path) -> Iterator[None]:
+    """Leaves a file there until the block is over; the system's lock on it ends with the process.
+
+    Raises InputError where the file is there and nobody holds the lock (an earlier process ended inside the block, as
+    a fault of the engine's own code or a lack of memory ends it), and where none can be written.
+    """
+    mark, own = folder / "trying", folder / f"trying-{os.getpid()}"
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError), mark.open() as left:
+                if _locked(left):
+                    raise InputError(f"the last process that tried it ended while it did; delete {mark} to try again")
+            file = stack.enter_context(own.open("w"))
+            _locked(file)
+            own.rename(mark)
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror}") from None
+        stack.callback(mark.unlink, missing_ok=True)
+        yield
+
+
+def _locked(file: IO) -> bool:
+    """Whether the lock on the file is ours now; another process has it otherwise."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def difference(found: Any, expected: Any) -> float:
@@ -68,14 +112,14 @@ class Engaged:
     """Takes the place of some methods of a policy on the CPU, in float32.
 
     Args:
-        policy: a private copy; its methods are replaced.
+        policy: a copy that the engine made (`Backend.copied`); its methods are replaced.
         folder: where graphs are kept between one start and the next.
 
     A method that cannot be converted raises InputError at its first call with new shapes.
     """
 
     def __init__(self, policy: Policy, backend: type[Backend], folder: Path) -> None:
-        self.backend, self._policy, self._folder = backend, policy, folder
+        self.backend, self._policy, self.folder = backend, policy, folder
         self._threads = torch.get_num_threads()
         self._ready: dict[tuple[str, Shape], tuple[Runner, Shape]] = {}
         self.reused = False  # a graph of an earlier start, whose weights may have been different
@@ -86,19 +130,26 @@ class Engaged:
         """Delete all graphs, also on the disk."""
         self._ready.clear()
         self.reused = False
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
-    def prove(self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork) -> float:
-        """Compare the answers of `network`, of this policy, and of `plain`, torch, to the batch with noise as images.
+    def prove(
+        self, batch: Batch, held: Held, plain: PlainNetwork, network: PlainNetwork, exact: PlainNetwork | None = None
+    ) -> float:
+        """Compare what `network`, of this policy, answers to the batch, its images noise, with `plain`, torch's answer.
 
-        Returns the difference. Raises InputError if it is too large; graphs of an earlier start are made again first,
-        since the weights may have been different.
+        Returns the difference; says that to `exact`, torch's with other weights, where it is given. Raises InputError
+        where it is too large; graphs of an earlier start are then made anew first, since the weights may have been
+        others.
         """
         noise = torch.Generator().manual_seed(0)
         batch = noisy(batch, noise)
         for draws in held.draws.values():
             draws.normal_(generator=noise)
         expected = plain.run(batch, None, StageTimer(torch.device("cpu")))
+        if exact is not None:
+            away = difference(expected, exact.run(batch, None, StageTimer(torch.device("cpu"))))
+            logger.warning("engine %s: with these weights the actions for noise differ from float32's by %.1e of their "
+                           "range", self.backend.name, away)
         for _ in range(2):
             error = difference(network.run(batch, None, StageTimer(torch.device("cpu"))), expected)
             if error <= TOLERANCE:
@@ -129,7 +180,7 @@ class Engaged:
         """The function that runs the method for arguments of this shape, and the tree of its result."""
         backend, inputs = self.backend, [f"input.{number}" for number in range(count)]
         said = f"{shape} {backend.version()} {torch.__version__}"
-        place = self._folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+        place = self.folder / f"{name}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
         file = place / f"graph{backend.ending}"
         if file.is_file():
             try:
@@ -140,12 +191,15 @@ class Engaged:
                 self.reused = True
                 return run, apart(method(**given))[1]
         logger.warning("engine %s: converting %s, once for this checkpoint", backend.name, name)
+        start = time.monotonic()
         graph = trace(self._policy, method, given)
         outputs = [f"output.{number}" for number, _ in enumerate(graph.program.graph_signature.user_outputs)]
         with new_folder(place, "graph") as part:
             backend.write(graph, part / file.name, inputs, outputs)
-        _prune(self._folder)
-        return backend.load(file, inputs, self._threads), graph.result
+        _prune(self.folder)
+        run = backend.load(file, inputs, self._threads)
+        logger.warning("engine %s: %s is ready after %.1f s", backend.name, name, time.monotonic() - start)
+        return run, graph.result
 
 
 def _prune(newest: Path) -> None:

@@ -19,13 +19,13 @@ from vla_ros.core.files import new_folder
 from vla_ros.core.observation import Sample
 from vla_ros.policies.policy import Batch, Draws, Policy
 from vla_ros.policies.registry import LoadedPolicy
-from vla_ros.runtime.engines.backends import Backend, OnnxRuntime, OpenVino, TensorRt, TorchProgram
+from vla_ros.runtime.engines.backends import Backend, OnnxRuntime, OpenVino, OpenVinoInt8, TensorRt, TorchProgram
 from vla_ros.runtime.engines.engaged import TOLERANCE, difference, noisy, reason
 from vla_ros.runtime.engines.graphs import Graph, Slot, apart, names, trace
 from vla_ros.runtime.network import private_copy
 
-FORMATS: dict[str, type[Backend]] = {"onnx": OnnxRuntime, "openvino": OpenVino, "tensorrt": TensorRt,
-                                     "pt2": TorchProgram}  # fmt: skip
+FORMATS: dict[str, type[Backend]] = {"onnx": OnnxRuntime, "openvino": OpenVino, "openvino_int8": OpenVinoInt8,
+                                     "tensorrt": TensorRt, "pt2": TorchProgram}  # fmt: skip
 
 
 def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, num_steps: int | None = None) -> str:
@@ -39,8 +39,9 @@ def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, n
     Returns the difference of its actions from torch's. Raises InputError if a stage is not a graph of fixed shapes,
     cannot be converted, or gives other answers than torch.
     """
-    backend, policy = FORMATS[form], private_copy(loaded.policy)
+    backend = FORMATS[form]
     backend.require()
+    policy = backend.copied(loaded.policy)
     for stage in policy.stages:
         if stage not in policy.traits.recordable:
             raise InputError(f"export: {stage} of {type(policy).__name__} stops depending on the values that it "
@@ -69,7 +70,11 @@ def export_graphs(path: Path, loaded: LoadedPolicy, sample: Sample, form: str, n
         (folder / "graphs.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         np.savez(folder / "example.npz", **_example(batch, draws, policy, expected.actions))
     files = " and ".join(each["file"] for each in said.values())
-    return f"{form}: {files}, actions as torch's to {error:.1e} of their range"
+    words = f"{form}: {files}, actions as torch's to {error:.1e} of their range"
+    if backend.exact:
+        return words
+    exact = private_copy(loaded.policy).predict(batch, draws, num_steps=num_steps)
+    return f"{words} with the same weights, and {difference(expected.actions, exact):.1e} from those of float32 weights"
 
 
 def _write(

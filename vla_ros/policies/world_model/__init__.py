@@ -1,0 +1,1 @@
+"""Policies that plan with a learned model of the world."""

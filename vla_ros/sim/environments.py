@@ -1,0 +1,243 @@
+"""Other people's benchmarks: gymnasium environments, each in a process with the packages that it needs."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vla_ros.core.errors import InputError, shown
+
+_WORKER = Path(__file__).with_name("environment_worker.py")
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One number of an environment's state and actions: scale * joint + offset, as in a policy file."""
+
+    joint: str
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """An environment that there is an adapter for.
+
+    Attributes:
+        family, task: as `environment_worker` knows them.
+        requirements: file of `requirements/` with what is to be installed for it.
+        robot: name of the robot file.
+        rate: steps per second of its simulated time, Hz.
+        demonstrated: frames per second of demonstrations, Hz.
+        steps: of an episode at most.
+        instruction: the task's sentence, for policies that read one; the benchmark itself has none.
+        channels: of its state and actions, in its order.
+        cameras: camera of the robot file -> its picture.
+    """
+
+    family: str
+    task: str
+    requirements: str
+    robot: str
+    rate: float
+    demonstrated: float
+    steps: int
+    instruction: str
+    channels: tuple[Channel, ...]
+    cameras: Mapping[str, str]
+
+
+_ARM = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
+_CLOSED, _OPEN = 0.01844, 0.058  # m of a finger where gym-aloha's gripper is 0 and 1
+_FINGER = {"scale": 1.0 / (_OPEN - _CLOSED), "offset": -_CLOSED / (_OPEN - _CLOSED)}
+_ALOHA = tuple(
+    channel
+    for side in ("left", "right")
+    for channel in (*(Channel(f"{side}_{name}") for name in _ARM), Channel(f"{side}_left_finger", **_FINGER))
+)
+
+# The ten tasks of MT10, in the words of LeRobot's metaworld_config.json, which published policies were trained with.
+_MT10 = {
+    "reach-v3": "Reach a goal position",
+    "push-v3": "Push the puck to a goal",
+    "pick-place-v3": "Pick and place a puck to a goal",
+    "door-open-v3": "Open a door with a revolving joint",
+    "drawer-open-v3": "Open a drawer",
+    "drawer-close-v3": "Push and close a drawer",
+    "button-press-topdown-v3": "Press a button from the top",
+    "peg-insert-side-v3": "Insert a peg sideways",
+    "window-open-v3": "Push and open a window",
+    "window-close-v3": "Push and close a window",
+}
+
+BENCHMARKS = {
+    "aloha/transfer_cube": Benchmark(
+        "aloha", "transfer_cube", "aloha.txt", "aloha_sim", 50.0, 10.0, 400,
+        "Pick up the cube with the right arm and transfer it to the left arm.", _ALOHA, {"cam_high": "top"},
+    ),
+    "aloha/insertion": Benchmark(
+        "aloha", "insertion", "aloha.txt", "aloha_sim", 50.0, 10.0, 400, "Insert the peg into the socket.", _ALOHA,
+        {"cam_high": "top"},
+    ),
+    "pusht": Benchmark(
+        "pusht", "pusht", "pusht.txt", "pusht", 10.0, 10.0, 300, "Push the T-shaped block onto the T-shaped target.",
+        (Channel("x", 1000.0), Channel("y", 1000.0)), {"top": "image"},
+    ),
+}  # fmt: skip
+BENCHMARKS |= {
+    f"metaworld/{task}": Benchmark(
+        "metaworld", task, "metaworld.txt", "metaworld", 80.0, 20.0, 500, text,
+        tuple(Channel(name) for name in ("x", "y", "z", "gripper")), {"corner": "corner"},
+    ) for task, text in _MT10.items()
+}  # fmt: skip
+
+
+def benchmark(name: str) -> Benchmark:
+    """Raises InputError that names those there are."""
+    if name not in BENCHMARKS:
+        raise InputError(f"environment {shown(name)}, expected one of {', '.join(BENCHMARKS)}")
+    return BENCHMARKS[name]
+
+
+class Environment:
+    """A running environment, as a context.
+
+    Args:
+        name: one of BENCHMARKS.
+        python: interpreter that has its packages; "" for this one.
+
+    Attributes:
+        success: of the step before, as the benchmark judges; `success_seen`: of any step since the last reset.
+        highest_reward: since the last reset.
+
+    Raises:
+        InputError: the interpreter or a package is missing, or the environment refuses.
+    """
+
+    def __init__(self, name: str, python: str = "") -> None:
+        self.name, self.benchmark = name, benchmark(name)
+        self._python = str(Path(python).expanduser()) if python else sys.executable
+        self._scale = np.array([channel.scale for channel in self.benchmark.channels])
+        self._offset = np.array([channel.offset for channel in self.benchmark.channels])
+        try:
+            self._process = subprocess.Popen(
+                [self._python, "-P", str(_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+        except OSError as error:
+            raise InputError(f"environment {name}: {self._python} cannot be started: {error.strerror}") from error
+        answer, _ = self._ask(do="make", family=self.benchmark.family, task=self.benchmark.task)
+        if "missing" in answer:
+            self.end()
+            raise InputError(
+                f"environment {name}: {self._python} has no module {answer['missing']}, expected an interpreter with "
+                f"what requirements/{self.benchmark.requirements} lists; name it by --env-python"
+            )
+
+        self._assets = Path(answer["assets"])
+
+    def __enter__(self) -> "Environment":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.stdin.close()
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        return tuple(channel.joint for channel in self.benchmark.channels)
+
+    def reset(self, seed: int) -> None:
+        """A new episode; the same seed gives the same one."""
+        self._seed, self._steps = seed, 0
+        self._plan: np.ndarray | None = None
+        self.highest_reward, self.success_seen = 0.0, False
+        self._take(self._ask(do="reset", seed=seed)[0])
+
+    def step(self, joints: np.ndarray) -> None:
+        """One step with targets (J,), rad and m."""
+        answer, _ = self._ask(do="step", action=(joints * self._scale + self._offset).tolist())
+        self._steps += 1
+        self._take(answer)
+
+    def expert(self) -> np.ndarray:
+        """(J,) what a scripted expert would command now, rad and m: Meta-World's own, or ours of gym-aloha's cube.
+
+        Raises InputError where there is none.
+        """
+        if self.benchmark.family == "metaworld":
+            answer, _ = self._ask(do="expert")
+            return (np.array(answer["action"]) - self._offset) / self._scale
+        if self.name != "aloha/transfer_cube":
+            raise InputError(f"environment {self.name}: no scripted expert; aloha/transfer_cube and metaworld have one")
+        if self._plan is None:
+            from vla_ros.sim.aloha_expert import AlohaExpert  # MuJoCo, which an evaluation does not need
+
+            self._plan = AlohaExpert(self._assets).plan(self._seed, self._joints)
+        return self._plan[min(self._steps, len(self._plan) - 1)]
+
+    def _take(self, answer: Mapping[str, Any]) -> None:
+        self._joints = (np.array(answer["state"]) - self._offset) / self._scale
+        self.success = answer["success"]
+        self.success_seen |= self.success
+        self.highest_reward = max(self.highest_reward, answer["reward"])
+
+    @property
+    def time(self) -> float:
+        """Simulated time since the last reset, s."""
+        return self._steps / self.benchmark.rate
+
+    def joint_positions(self) -> np.ndarray:
+        """(J,) rad and m."""
+        return self._joints.copy()
+
+    def poses(self) -> dict[str, np.ndarray]:
+        """Nothing: where its objects are, an environment does not say."""
+        return {}
+
+    def render(self, camera: str, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8. Raises InputError where the environment draws another size."""
+        _, images = self._ask(do="look")
+        image = images[self.benchmark.cameras[camera]]
+        if image.shape != (height, width, 3):
+            raise InputError(
+                f"camera {camera}: {width}x{height} in the robot file, environment {self.name} draws "
+                f"{image.shape[1]}x{image.shape[0]}"
+            )
+        return image
+
+    def close(self) -> None:
+        """Nothing: it draws in its own process, which lives until `end`."""
+
+    def _ask(self, **request: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """The answer, and its pictures."""
+        process = self._process
+        try:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except OSError:
+            line = b""
+        if not line:
+            raise InputError(f"environment {self.name}: its process ended with {process.wait()}; its output says why")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise InputError(f"environment {self.name}: {answer['error']}")
+        images = {}
+        for name, shape in answer.get("images", {}).items():
+            images[name] = np.frombuffer(process.stdout.read(math.prod(shape)), dtype=np.uint8).reshape(shape)
+        return answer, images
