@@ -93,7 +93,7 @@ if [ "$(cat .venv/.complete 2>/dev/null)" != "$wanted" ]; then
   if ! command -v nvidia-smi >/dev/null; then
     "${pip[@]}" install --no-deps --retries 0 --timeout 20 --index-url https://download.pytorch.org/whl/cpu \
       --progress-bar off "$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/base.txt)" 2>/dev/null | progress ||
-      say "no CPU-only build of torch at hand, taking the ordinary one"
+      say "no CPU-only build of torch found, using the ordinary one"
   fi
   "${pip[@]}" install --progress-bar off -c requirements/constraints.txt "${files[@]/#/-r}" | progress
   "${pip[@]}" install --quiet --no-deps --no-build-isolation --editable .

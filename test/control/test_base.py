@@ -151,9 +151,9 @@ def test_a_velocity_is_interpolated_and_limited_not_refused_for_a_step():
 
 
 @pytest.mark.parametrize(("row", "said"), [
-    ([0.0, 0.71, 0.0], "joint x.vel, row 0: 0.71 m/s, limits -0.3 to 0.5 with 0.2 of grace"),
-    ([0.0, -0.51, 0.0], "joint x.vel, row 0: -0.51 m/s, limits -0.3 to 0.5 with 0.2 of grace"),
-    ([0.0, 0.0, 1e300], "joint theta.vel, row 0: 1e+300 rad/s, limits -1.5 to 1.5 with 0.75 of grace"),
+    ([0.0, 0.71, 0.0], "joint x.vel, row 0: 0.71 m/s, limits -0.3 to 0.5 with a tolerance of 0.2"),
+    ([0.0, -0.51, 0.0], "joint x.vel, row 0: -0.51 m/s, limits -0.3 to 0.5 with a tolerance of 0.2"),
+    ([0.0, 0.0, 1e300], "joint theta.vel, row 0: 1e+300 rad/s, limits -1.5 to 1.5 with a tolerance of 0.75"),
 ])  # fmt: skip
 def test_a_velocity_far_outside_is_refused_a_little_is_cut_off(row, said):
     it = world().activate()

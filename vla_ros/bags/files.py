@@ -110,7 +110,7 @@ def definition(encoding: Any, text: Any) -> MessageDefinition:
 def _offers(text: Any) -> list[Any]:
     try:
         return parse_qos(text)
-    except Exception:  # what was offered is a hint to whoever plays the bag; it decides nothing here
+    except Exception:  # the offered QoS is only a hint for playing the bag
         return []
 
 

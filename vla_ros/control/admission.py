@@ -240,7 +240,7 @@ class Admission:
         names, units, room = limits.names, limits.units, rules.position_excess * limits.range
         if worst := _worst(np.maximum(rows - limits.upper, limits.lower - rows) - room):
             row, i = worst
-            bounds = f"limits {limits.lower[i]:.4g} to {limits.upper[i]:.4g} with {room[i]:.4g} of grace"
+            bounds = f"limits {limits.lower[i]:.4g} to {limits.upper[i]:.4g} with a tolerance of {room[i]:.4g}"
             reason = Reason.VELOCITY if limits.rates[i] else Reason.POSITION
             return Refusal(reason, f"joint {names[i]}, row {row}: {rows[worst]:.4g} {units[i]}, {bounds}")
         gliding = ~(limits.discrete | limits.rates)
@@ -285,7 +285,7 @@ class Admission:
         over = np.nan_to_num(np.maximum(places - upper, lower - places) - room, nan=np.inf)
         if worst := _worst(over):
             row, i = worst
-            bounds = f"limits {lower[i]:.4g} to {upper[i]:.4g} with {room[i]:.4g} of grace"
+            bounds = f"limits {lower[i]:.4g} to {upper[i]:.4g} with a tolerance of {room[i]:.4g}"
             return Refusal(Reason.POSITION, f"tool {'xyz'[i]}, row {row - start}: {places[worst]:.4g} m, {bounds}")
         fastest = np.array([tool.velocity, tool.rotation_velocity])
         speed = apart(places[:-1], rotations[:-1], places[1:], rotations[1:]) / chunk.step_dt

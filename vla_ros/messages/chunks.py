@@ -12,12 +12,12 @@ from vla_ros.core.tool import pose_names
 from vla_ros.messages.stamps import set_stamp, stamp_ns
 
 MAX_PARTS = 100  # of a chunk
-_ROOM = 4096  # bytes for the header and what else a message may say in words
+_ROOM = 4096  # bytes for the header and other texts of a message
 _STEM = 4  # bytes of a serialized message before its content
 
 
 def chunk_size_limit(robot: RobotSpec, max_horizon: int) -> int:
-    """Bytes beyond which a serialized chunk for this robot's joints, its tool and its base cannot be an honest one."""
+    """Largest size in bytes of a valid serialized chunk for this robot's joints, tool and base."""
     tool = pose_names("matrix") if robot.tool else ()  # the longest form
     names = (*robot.joint_names, *tool, *(PATH if robot.path_axes else ()))
     return _ROOM + sum(len(name) + 64 for name in names) + 8 * max_horizon * len(names)
@@ -26,7 +26,7 @@ def chunk_size_limit(robot: RobotSpec, max_horizon: int) -> int:
 def count_parts(data: bytes) -> int:
     """How many parts a serialized ActionChunk says it has, without decoding it; 0 if it ends before that.
 
-    Decoding makes Python objects of them, which takes far longer than of as many bytes of numbers.
+    Decoding makes Python objects of them, which takes far longer than decoding as many bytes of numbers.
     """
     order = "<" if data[1:2] == b"\x01" else ">"
     try:
@@ -38,7 +38,7 @@ def count_parts(data: bytes) -> int:
 
 
 def read_chunk(message: Any) -> ActionChunk:
-    """The chunk of a message, checked as far as a message can be checked by itself. Raises MalformedChunk."""
+    """The chunk of a message, checked for consistency. Raises MalformedChunk."""
     return ActionChunk(
         stamp_ns=stamp_ns(message),
         step_dt=float(message.step_dt),

@@ -13,21 +13,21 @@ from vla_ros.messages.joints import joint_positions, velocities
 from vla_ros.messages.stamps import NS, is_stamped, set_stamp
 
 COMMAND_TYPES = INTERFACES  # interface -> ROS type of its topic
-MOST_POINTS = 50  # of a trajectory that is sent every period; where braking takes more periods some are left out
+MOST_POINTS = 50  # of a trajectory that is sent every period; if braking takes more periods, some are left out
 
 
 class CommandWriter:
     """One group's command message, made once and refilled at every control tick.
 
-    A trajectory has a point for the tick and one for each period in which the robot would brake if nothing else came:
-    a controller that gets the next message late, or never, slows the robot down within its limits.
+    A trajectory has a point for the tick and one for each period of braking after it, so that a controller that gets
+    the next message late, or never, slows the robot down within its limits.
 
     Args:
-        group: whose joints, in its order.
+        group: its joints, in its order.
         message: a fresh message of the type that `COMMAND_TYPES` gives for the group's interface.
         new_point: makes a fresh `trajectory_msgs/JointTrajectoryPoint`, for a joint_trajectory group.
         period: s, the control period.
-        horizon: s; the last point of a stamped trajectory is as far ahead, so that it arrives before it is over.
+        horizon: s; how far ahead the last point of a stamped trajectory is, so that it arrives before it is over.
         stamped: False: the stamp of a trajectory is zero, which means "start now" whatever the two clocks say.
     """
 
@@ -71,7 +71,8 @@ class CommandWriter:
         return set_stamp(self.message, stamp if self._stamped else 0)
 
     def _path(self, path: np.ndarray, first_ns: int) -> list[Any]:
-        """Without velocities: a controller refuses a last point that moves; zeros would stop it at every one."""
+        """Without velocities: a controller refuses a last point with a velocity, and zeros would stop it at every
+        point."""
         every = -(-len(path) // MOST_POINTS)
         chosen = [0, *range(len(path) - 1, 0, -every)[::-1]]  # the last one among them
         times = [first_ns + self._period_ns * k for k in chosen]
@@ -123,7 +124,7 @@ class ToolWriter:
         message.header.frame_id = frame
 
     def fill(self, values: np.ndarray, stamp: int) -> Any:
-        """(7,) place in m and quaternion x, y, z, w, or (6,) m/s and rad/s, for the instant `stamp`, ns."""
+        """(7,) position in m and quaternion x, y, z, w, or (6,) m/s and rad/s, for the time `stamp`, ns."""
         numbers = [float(value) for value in values]
         if len(numbers) == 7:
             place, turned = self.message.pose.position, self.message.pose.orientation
@@ -139,7 +140,7 @@ def read_command(group: CommandGroup, message: Any) -> np.ndarray:
     """(G,) positions in rad or m that a command message asks for, in the order of `group.joints`; of a base (G,)
     velocities in m/s and rad/s.
 
-    Of a trajectory the first point counts that is not its start (at time zero); what follows it is for later. Raises
+    Of a trajectory, the first point that is not at time zero counts. Raises
     InputError that names the group.
     """
     what = f"command for {group.name}"

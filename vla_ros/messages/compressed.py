@@ -10,7 +10,7 @@ from PIL import Image as Pillow
 
 from vla_ros.core.errors import InputError
 
-MOST_PIXELS = 1 << 26  # of a compressed image: a few kB may say that they are gigabytes
+MOST_PIXELS = 1 << 26  # of a compressed image: the header of a few kB may declare gigabytes
 
 
 def as_bytes(data: Any) -> np.ndarray:
@@ -29,7 +29,7 @@ def compressed_size(data: Any) -> tuple[int, int]:
             width, height = image.size
     except Pillow.DecompressionBombError:
         raise InputError(f"compressed image: more than {MOST_PIXELS} pixels, expected fewer") from None
-    except Exception:  # of a header that is cut off or means harm come many kinds
+    except Exception:  # a truncated or hostile header raises many kinds
         raise InputError(f"compressed image: {data.size} bytes are not a JPEG or PNG image") from None
     if not 0 < width * height <= MOST_PIXELS:
         raise InputError(f"compressed image: {width}x{height} pixels, expected 1 to {MOST_PIXELS}")
@@ -58,7 +58,7 @@ def is_depth(format: str) -> bool:
 
 
 def depth_size(data: Any, format: str) -> tuple[int, int]:
-    """(height, width) that an image of compressedDepth says it has. Raises InputError."""
+    """(height, width) in the header of an image of compressedDepth. Raises InputError."""
     return _depth_part(data, format)[1]
 
 
@@ -110,7 +110,7 @@ def _run_lengths(data: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     last = np.flatnonzero(groups < 8)
     first = np.concatenate([[0], last[:-1] + 1])
     if not last.size or (last - first).max() > 10:
-        raise InputError(f"compressed depth: {data.size} bytes are no run lengths")
+        raise InputError(f"compressed depth: {data.size} bytes are not run lengths")
     groups = groups[: last[-1] + 1]
     shifts = 3 * (np.arange(groups.size) - np.repeat(first, last - first + 1))
     numbers = np.add.reduceat((groups & 7) << shifts, first)

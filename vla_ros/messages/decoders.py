@@ -1,7 +1,8 @@
-"""From a message to an array: one pure function for each kind of message, the same for topics, bags and the viewer.
+"""Convert a message to an array: one pure function for each kind of message, the same for topics, bags and the viewer.
 
-A decoder takes (message, stream) and returns what numpy makes an array of the stream's shape and dtype of, or raises
-InputError. Other packages add theirs under the entry-point group "vla_ros.decoders", by the type of the message or by
+A decoder takes (message, stream) and returns something that numpy converts to an array of the stream's shape and dtype,
+or raises InputError. Other packages add theirs under the entry-point group "vla_ros.decoders", by the type of the
+message or by
 the name that a stream's `decoder` gives.
 """
 
@@ -29,8 +30,8 @@ Readings = dict[str, np.ndarray]
 def decoder_of(stream: Stream, robot: RobotSpec) -> Callable[[Any], Readings]:
     """The function that gives the readings (name -> array) of a message. Raises InputError for an unknown type.
 
-    Commands are (G,) float64 in rad or m. All else has the shape and dtype that the stream says, and is finite. Joint
-    states are no reading of one message (`core.joint_states`).
+    Commands are (G,) float64 in rad or m. Everything else has the stream's shape and dtype, and is finite. Joint states
+    are merged from several messages (`core.joint_states`).
     """
     if stream.is_command:
         group = next(group for group in robot.groups if COMMAND + group.name == stream.name)
@@ -79,7 +80,7 @@ def _readings(function: Callable[[Any, Stream], Any], message: Any, stream: Stre
 
 
 def _typed(value: Any, dtype: str) -> np.ndarray:
-    """An array of the dtype, in its own shape: any numbers become float32, other values must not change."""
+    """An array of the dtype, in its own shape: any numbers may become float32, other values must not change."""
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
@@ -109,7 +110,8 @@ def _thinned(rows: np.ndarray, most: int) -> tuple[np.ndarray, int]:
 
 
 def colour(message: Any, stream: Stream) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, of any size: the robot file's is nominal, each policy scales images as it was trained."""
+    """(H, W, 3) uint8 RGB, of any size: that of the robot file is nominal, and each policy scales images as in its
+    training."""
     return rgb_image(message)
 
 

@@ -45,7 +45,7 @@ _LAYOUT = {
     **{f"bayer_{pattern}8": (np.uint8, 1) for pattern in _PATTERNS},
     **{f"bayer_{pattern}16": (np.uint16, 1) for pattern in _PATTERNS},
 }
-_ALIASES = {  # what OpenCV-based drivers send
+_ALIASES = {  # sent by drivers that use OpenCV
     "8UC1": "mono8", "8UC3": "bgr8", "8UC4": "bgra8", "16UC3": "bgr16", "16UC4": "bgra16",
 }  # fmt: skip
 # Planes of colour below the grey one, in rows of the image's width for each row of it; and the pixels, across and
@@ -101,7 +101,7 @@ def raw_image(message: Any) -> np.ndarray:
         may share memory with the message, do not write to it.
 
     Raises:
-        InputError: encoding not known, size zero, or not as many bytes as height and step say.
+        InputError: unknown encoding, size zero, or a number of bytes other than that of height and step.
     """
     encoding = _encoding(message)
     dtype, channels = _LAYOUT[encoding]
@@ -118,7 +118,7 @@ def raw_image(message: Any) -> np.ndarray:
         raise InputError(f"image: step {step}, expected at least {row} for {width} pixels of {message.encoding}")
     if encoding.startswith("bayer") and min(width, height) < 3:
         raise InputError(f"image: {width}x{height} pixels of {encoding}, expected 3x3 or more")
-    if encoding == "nv24" and step != row:  # drivers do not agree where the rows of its colour begin then
+    if encoding == "nv24" and step != row:  # drivers do not agree where the colour rows begin then
         raise InputError(f"image: step {step} of {width} pixels of nv24, expected rows without padding")
     height += int(height * _PLANES.get(encoding, 0))
     if data.size < step * (height - 1) + row:
@@ -133,7 +133,7 @@ def raw_image(message: Any) -> np.ndarray:
 
 
 def image_size(message: Any) -> tuple[int, int]:
-    """(height, width) that an Image or a CompressedImage says it has; nothing is decoded. Raises InputError."""
+    """(height, width) declared by an Image or a CompressedImage, without decoding. Raises InputError."""
     if hasattr(message, "format"):
         said = str(message.format)
         return depth_size(message.data, said) if is_depth(said) else compressed_size(message.data)
@@ -150,7 +150,7 @@ def image_message(Image: type, rgb: np.ndarray, stamp: int = 0, frame_id: str = 
     message.height, message.width, message.step = height, width, 3 * width
     message.encoding = "rgb8"
     message.is_bigendian = 0
-    message.data = array("B", rgb.tobytes())  # rclpy's setter does not look at every element of an array
+    message.data = array("B", rgb.tobytes())  # rclpy's setter does not check every element of an array
     return message
 
 
@@ -215,7 +215,7 @@ def _to_rgb(pixels: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def _doubled(planes: np.ndarray) -> np.ndarray:
-    """nv24, (3 H, W) uint8, as yuyv of twice the width, (H, 2 W, 2): each pixel stands there twice."""
+    """nv24, (3 H, W) uint8, as yuyv of twice the width, (H, 2 W, 2): with each pixel twice."""
     height, width = len(planes) // 3, planes.shape[1]
     grey, colour = planes[:height], planes[height:].reshape(height, width, 2)
     return np.stack([grey, colour[..., 0], grey, colour[..., 1]], axis=-1).reshape(height, 2 * width, 2)

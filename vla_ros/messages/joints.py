@@ -12,11 +12,11 @@ from vla_ros.core.joint_states import joint_fault
 from vla_ros.core.stream import BaseState, Stream
 from vla_ros.messages.stamps import set_stamp
 
-_PROPER = 0.01  # what the length of a quaternion may be off by
+_PROPER = 0.01  # tolerance of the length of a quaternion
 
 
 def measured(stream: Stream, message: Any) -> tuple[Sequence[str], Sequence[float]]:
-    """Our names and the values that a message of a state stream says: joints in rad or m, which may lack positions; of
+    """Our names and the values of a message of a state stream: joints in rad or m, which may lack positions; for
     odometry the velocities of a base, m/s and rad/s along and about its own axes."""
     if isinstance(stream, BaseState):
         names, axes = zip(*stream.axes, strict=True)
@@ -25,8 +25,8 @@ def measured(stream: Stream, message: Any) -> tuple[Sequence[str], Sequence[floa
 
 
 def base_pose(message: Any) -> tuple[float, float, float]:
-    """x and y, m, and yaw, rad, of an odometry's pose in its own frame; yaw is NaN where its quaternion is none, as of
-    a driver that does not fill it in."""
+    """x and y, m, and yaw, rad, of an odometry's pose in its own frame; yaw is NaN if its quaternion is invalid, for
+    example not filled in by the driver."""
     place, turned = message.pose.pose.position, message.pose.pose.orientation
     length = math.hypot(turned.x, turned.y, turned.z, turned.w)
     if not abs(length - 1.0) < _PROPER:
@@ -44,8 +44,8 @@ def velocities(twist: Any, axes: Sequence[str]) -> list[float]:
 def joint_positions(message: Any, names: Sequence[str], what: str = "joint state") -> np.ndarray:
     """(J,) float64 positions of the joints `names`, rad or m.
 
-    Of one message that holds all of them, such as a command; measured ones are merged (`core.joint_states`). Joints
-    that are not asked for are ignored.
+    From one message with all of them, such as a command; measured ones are merged (`core.joint_states`). Other joints
+    are ignored.
 
     Raises:
         InputError: a joint is missing, is duplicated or has no finite position.

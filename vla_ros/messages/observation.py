@@ -30,7 +30,7 @@ def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
     """ns: of the header; the time of receipt for a type without one, where the robot file says `stamps: arrival` and,
     except for cameras, where it is zero.
 
-    A driver that stamps nothing says "now", and so does a command.
+    A stamp of zero means "now".
     """
     if stream.stamps == "arrival" or not is_stamped(type(message)):
         return received_ns
@@ -39,8 +39,8 @@ def message_stamp(stream: Stream, message: Any, received_ns: int) -> int:
 
 
 def foreign_clock(stream: Stream, stamp_ns: int, arrived_ns: int, otherwise: str) -> str:
-    """What to say of a stamp that is more than FAR_NS from the clock. `otherwise`: advice for where the stamp is right
-    and the clock is not."""
+    """A message for a stamp that is more than FAR_NS from the clock. `otherwise`: advice if the stamp is right and the
+    clock is wrong."""
     what = "this camera does" if stream.is_camera else "these stamps do"
     option = "" if stream.is_state or stream.is_command else "set `stamps: arrival` for it in the robot file, or "
     return (f"stamped {stamp_ns / NS:.3f}, arrived at {arrived_ns / NS:.3f}: {what} not use the system clock: "
@@ -48,7 +48,7 @@ def foreign_clock(stream: Stream, stamp_ns: int, arrived_ns: int, otherwise: str
 
 
 def unexpected_sizes(robot: RobotSpec, images: Mapping[str, np.ndarray]) -> set[str]:
-    """A sentence for each camera whose image, (H, W, 3), is not of the size that the robot file says."""
+    """A sentence for each camera whose image, (H, W, 3), differs in size from the robot file."""
     return {
         f"camera {c.name}: images of {images[c.name].shape[1]}x{images[c.name].shape[0]} pixels, the robot file says "
         f"{c.width}x{c.height}: each policy scales them as it was trained"
@@ -66,20 +66,20 @@ class _Entry:
 
 
 class _Kept:
-    """The messages of one stream that are kept, oldest first, and what is looked up for every one of them."""
+    """The kept messages of one stream, oldest first, and what is needed to decode them."""
 
     def __init__(self, stream: Stream, robot: RobotSpec, max_age: float | None, history: float) -> None:
         self.stream = stream
         self.decode = decoder_of(stream, robot)
         limit = max_age if stream.is_camera else stream.max_age
-        ceases = stream.name in {COMMAND + group.name for group in robot.base_groups}  # a base then stands
+        ceases = stream.name in {COMMAND + group.name for group in robot.base_groups}  # a base then stands still
         self.limit_ns = np.inf if (max_age is None and not ceases) or stream.once else round(limit * NS)
         self.history_ns = round(history * NS) + stream.offsets_ns[0]
         self.entries: list[_Entry] = []
         self.stamps: list[int] = []
 
     def readings(self, entries: Sequence[_Entry]) -> Readings:
-        """Of the messages that were chosen: one, or those of a window. Raises InputError."""
+        """Values of the chosen messages: one, or those of a window. Raises InputError."""
         for entry in entries:
             if entry.readings is None:
                 entry.readings, entry.message = self.decode(entry.message), None
@@ -135,7 +135,7 @@ class ObservationBuilder:
         self._lock = threading.RLock()
 
     def _spelled(self, names: Collection[str]) -> tuple[str, ...]:
-        """Each once, of those that the robot has; commands need the state too."""
+        """The names that the robot has, without duplicates, plus the state if there are commands."""
         names = [name for name in names if name not in self._optional or name in self.robot.all_streams]
         state = [JOINT_STATES] if any(name.startswith(COMMAND) for name in names) else []
         spelled = [JOINT_STATES if name in self.robot.state_streams else name for name in names]
@@ -143,15 +143,15 @@ class ObservationBuilder:
 
     @property
     def paced(self) -> list[str]:
-        """Streams that pace; what is chosen together with such a stream does too, else it would pair with the past."""
+        """Streams that pace, and those that are chosen together with them."""
         return [n for n, s in self.streams.items()
                 if n not in self._optional and (s.paces or (s.with_ and self.streams[s.with_].paces))]
 
     def add(self, stream: str, message: Any, stamp: int | None = None) -> None:
         """Keep a message of a stream, stamped by its header or with `stamp`, ns.
 
-        The order of arrival does not matter; of two messages with one stamp the later one counts. Raises InputError
-        for joint states that contradict themselves, which change nothing.
+        The order of arrival does not matter; of two messages with one stamp the later one counts. Raises InputError for
+        inconsistent joint states, which have no effect.
         """
         entry = _Entry(stamp_ns(message) if stamp is None else stamp, message)
         with self._lock:
@@ -171,7 +171,7 @@ class ObservationBuilder:
             del entries[:first], stamps[:first]
 
     def clear(self) -> None:
-        """Forget everything but what is published once: after a jump of the clock."""
+        """Forget everything except what is published once, after a jump of the clock."""
         with self._lock:
             self.joints.clear()
             for kept in self._kept.values():
@@ -186,8 +186,8 @@ class ObservationBuilder:
     def build(self, stamp_ns: int, instruction: str = "", names: Collection[str] | None = None) -> Observation:
         """The robot at `stamp_ns` (ns on the ROS clock): of every stream what `messages.selection` chooses.
 
-        A command that is missing or stale is the state of its joints: they hold their positions. Of a base it is zero:
-        it stands.
+        If a command is missing or stale, the state of its joints is used, since they hold their positions; for a base
+        it is zero.
 
         Args:
             names: streams to observe instead of all; the images and values of the others are absent.
@@ -227,7 +227,7 @@ class ObservationBuilder:
         )
 
     def _select(self, now: int, names: Collection[str]) -> tuple[dict[str, list[_Entry]], dict[str, str]]:
-        """stream -> the entries to use, and why others have none; a command without any is in neither.
+        """stream -> the entries to use, and why others have none; a command without entries is in neither.
 
         The state has no entries, only problems: every joint that is missing or stale.
         """

@@ -1,4 +1,4 @@
-"""Which messages of each stream an observation is made of: one rule, for a live graph and for a bag."""
+"""Choose the messages of each stream for an observation: one rule, for a live graph and for a bag."""
 
 from bisect import bisect_right
 from collections.abc import Collection, Mapping, Sequence
@@ -6,14 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from vla_ros.core.stream import Stream
 
 Rows = tuple[int, ...]
-LOOK_BACK_NS = 10_000_000_000  # for an instant at which all of a group are there
+LOOK_BACK_NS = 10_000_000_000  # for a time at which all streams of a group have a message
 
 
 def rows_at(stamps: Mapping[str, Sequence[int]], streams: Collection[Stream], time: int) -> dict[str, Rows | None]:
     """Stream name -> rows of its messages for an observation at `time`, ns; None if there are none.
 
-    That is the last message not after `time`; for each value of a window the last one not after its own instant; of
-    a group the newest at which all are there; of a stream that is published once, the first where none is older.
+    That is the last message at or before `time`; for each value of a window, the last one at or before its own time;
+    for a group, the newest time at which all have a message; for a stream that is published once, the first one if none
+    is older.
 
     Args:
         stamps: stream name -> the stamps of its messages in ascending order, ns.

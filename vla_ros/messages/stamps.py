@@ -3,8 +3,8 @@
 from typing import Any
 
 NS = 1_000_000_000
-FAR_NS = 5 * NS  # between a stamp and its arrival: two clocks, or a message that was on its way for long
-_FIRST, _LAST = -(2**31) * NS, 2**31 * NS - 1  # what a Time can hold
+FAR_NS = 5 * NS  # between a stamp and its arrival: different clocks, or a long transport
+_FIRST, _LAST = -(2**31) * NS, 2**31 * NS - 1  # range of a Time
 
 
 def stamp_ns(message: Any) -> int:
@@ -26,10 +26,9 @@ def is_time(time: Any) -> bool:
 
 
 def set_stamp(message: Any, ns: int) -> Any:
-    """Write `ns` into a message with a header, a header, or a Time; gives the same object back.
+    """Write `ns` into a message with a header, a header, or a Time; returns the same object.
 
-    Beyond what a Time can hold it writes the first or the last one: `stamp_ns` of a foreign message may be (more than
-    a second of nanoseconds on top of the last second).
+    Values outside the range of a Time are clipped: `stamp_ns` of an invalid message may be outside.
     """
     time = getattr(message, "header", message)
     time = getattr(time, "stamp", time)

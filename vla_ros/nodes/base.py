@@ -33,7 +33,7 @@ from vla_ros.nodes.qos_overrides import QosOverrides
 from vla_ros.nodes.security import secured
 from vla_ros.nodes.taking import NodeExecutor
 
-ENDING = 15.0  # s for the middleware to let go of a node that is over
+ENDING = 15.0  # s for the middleware to destroy a node
 
 
 class ManagedNode(ClockGuard, QosOverrides, LifecycleNode):

@@ -75,8 +75,7 @@ def test_images_are_padded_as_the_version_did(tmp_path, version):
 def test_the_version_is_told_with_its_reason(tmp_path):
     for version, name, changes, why in (
         ("0.3", "pi0", {}, "resize_imgs_with_padding"), ("0.4", "pi0", {}, "no use_relative_actions"),
-        ("0.5", "pi05", {}, "has use_relative_actions"),
-        ("0.5", "pi05_base_like", {}, "it was converted from openpi's"),
+        ("0.5", "pi05", {}, "has use_relative_actions"), ("0.5", "pi05_base_like", {}, "converted from openpi's"),
     ):
         folder = write(tmp_path / f"{version}{name}", version, name, **changes)
         assert why in describe(folder)["notes"]
