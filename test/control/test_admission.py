@@ -53,7 +53,7 @@ def spoiled(row: int, joint: int, value: float) -> np.ndarray:
         ({"stamp_ns": -(2**31) * NS}, Reason.TOO_OLD, "limit 3.0 s"),
         ({"age": 1.0}, Reason.TOO_OLD, "stamped 1.000 s ago, its rows were over 1.000 s after that"),
         ({"instruction_id": 5}, Reason.INSTRUCTION, "follows instruction 5, current is"),
-        ({"rows": spoiled(0, 1, 0.7)}, Reason.POSITION, "joint lift, row 0: 0.7 m, limits 0 to 0.5 with 0.12"),
+        ({"rows": spoiled(0, 1, 0.7)}, Reason.POSITION, "joint lift, row 0: 0.7 m, limits 0 to 0.5 with a tol"),
         ({"rows": spoiled(5, 0, 1e300)}, Reason.POSITION, "joint turn, row 5: 1e+300 rad"),
         ({"rows": spoiled(4, 0, -1.0)}, Reason.OUTLIER, "joint turn, row 4: 11 rad/s from the row before, limit 5 x 2"),
         ({"rows": ROWS + [0.85, 0, 0]}, Reason.JUMP, "joint turn: begins at 0.95 rad, measured 0.1, limit 0.8 away"),

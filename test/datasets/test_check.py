@@ -100,7 +100,7 @@ def differences(k, pictures, states, actions):
 
 
 @pytest.mark.parametrize(("change", "kind", "place", "words"), [
-    (degrees, "units", None, "reaches -?[0-9.]+, which is no rad or m; training wants to"),
+    (degrees, "units", None, "reaches -?[0-9.]+, which cannot be in rad or m; training needs"),
     (jump, "jump", (2, 16), "observation.state of wrist_flex jumps from"),
     (constant, "constant", (None, None), "observation.state and action of wrist_roll never changes"),
     (short, "length", (3, None), "6 rows, the median is 30"),

@@ -275,7 +275,7 @@ def test_states_and_actions_of_other_sizes(tmp_path):
     ({"timestamp": ["0"] * 20}, "timestamp: values of string, expected 'float64'"),
     ({"timestamp": np.r_[0:19, np.nan].astype(np.float32)}, "episode 1, frame 7: timestamp of value .* is nan"),
     ({"task_index": [None] * 20}, "task_index: 20 of 20 values are null"),
-    ({"task_index": [0.5] * 20}, "task_index: values of double that are no 'int64'"),
+    ({"task_index": [0.5] * 20}, "task_index: values of double that are not 'int64'"),
 ])  # fmt: skip
 def test_rows_that_do_not_fit(tmp_path, columns, words):
     with pytest.raises(InputError, match=words):

@@ -215,7 +215,7 @@ def test_a_source_takes_over_and_gives_back_and_every_page_shows_it(context, tmp
         await socket.send('{"do": "arm"}')
         for wrong in (None, 1, "yes"):
             assert "expected true or false" in (await ask(socket, do="take_over", take=wrong))["text"]
-        assert "asked by a page" in (await ask(socket, do="take_over", take=True, seen=state["at"] - 60))["text"]
+        assert "requested by a page" in (await ask(socket, do="take_over", take=True, seen=state["at"] - 60))["text"]
         assert (await ask(socket, do="take_over", take=True))["good"]
         state = await until(socket, "state", lambda item: item["executor"]["taken_over_by"])
         assert state["executor"]["state"] == "taken over" and state["executor"]["taken_over_by"] == "<i>leader</i>"

@@ -118,7 +118,7 @@ def test_a_link_to_nowhere_is_told(tmp_path, checkpoint):
     last.parent.mkdir(parents=True)
     last.symlink_to("000100")
     for place in (tmp_path / "run", last.parent, last, last / "pretrained_model"):
-        with pytest.raises(InputError, match=f"{last} is a link to 000100, which is not there$"):
+        with pytest.raises(InputError, match=f"{last} is a link to 000100, which does not exist$"):
             describe(place)
     with pytest.raises(InputError, match=f"base .*{last} is a link to 000100"):
         describe(checkpoint, base=last)

@@ -284,7 +284,7 @@ class ConsoleNode(ManagedNode):
         executor = self._scene.executor
         current = executor.instruction if executor else ""
         if what in _STARTS and (old := time.monotonic() - wishes.number(wish, "seen", time.monotonic())) > OLD:
-            raise InputError(f"{what}: asked by a page that showed what was {old:.0f} s before; ask again")
+            raise InputError(f"{what}: requested by a page that shows the state of {old:.0f} s ago; request it again")
         if what == "start":
             return await hands.start(who, wishes.text(wish, "text"), wishes.seconds(wish))
         if what == "resume":

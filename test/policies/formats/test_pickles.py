@@ -454,5 +454,5 @@ def test_where_such_a_file_is_met_the_command_is_named(tmp_path, capsys):
     path.unlink()
     with pytest.raises(InputError, match=r"config.json is missing$"):
         load(tmp_path)
-    with pytest.raises(InputError, match=r"is there$"):
+    with pytest.raises(InputError, match=r"exists$"):
         TensorFolder(tmp_path)

@@ -76,7 +76,7 @@ def test_chunks_are_written_and_read_back(folder):
     for change, message in (
         (tokens[3:], "expected a chunk that begins with 'Action: '"),
         ([*tokens[1:9], low - 1, *tokens[9:]], rf"token {low - 1} at 6, expected actions, {low} to {high}"),
-        (tokens[1:3], r"0 action tokens \[\], which are no coefficients; expected a chunk of 5 rows of 6"),
+        (tokens[1:3], r"0 action tokens \[\], which are not coefficients; expected a chunk of 5 rows of 6"),
         ([-1] * 8, "policy: 8 tokens"),
         (tokens[1:20], "17 coefficients and no end in 17 action tokens; raise max_decoding_steps"),
     ):

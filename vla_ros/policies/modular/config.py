@@ -65,7 +65,7 @@ class ModularConfig:
             raise InputError(f"encoders of {sorted(self.encoders)}, the dataset has {sorted(self.shapes)}; expected "
                              "streams of the dataset")
         if taken := [n for n in self.encoders if n == "images" or any(hasattr(kind(), n) for kind in _NAMED)]:
-            raise InputError(f"encoders: stream {taken[0]!r}, a name that the policy has for something else; expected "
+            raise InputError(f"encoders: stream {taken[0]!r}, a name that the policy uses for something else; expected "
                              "another name in the robot file")
         if unknown := [name for name in self.missing if name not in self.encoders]:
             raise InputError(f"missing: {unknown[0]!r}, expected some of the streams with an encoder: "
