@@ -94,12 +94,13 @@ def test_a_rehearsal_on_the_cpu(tmp_path):
     lines = read(tmp_path)
     assert result.returncode == 0 and result.stdout.splitlines() == (tmp_path / "gpu.jsonl").read_text().splitlines()
     assert [line["part"] for line in lines if line.get("way", "eager") == "eager"] == [*parts, "end"]
-    assert next(line for line in lines if "way" not in line and line["part"] == "pi0_3_fused")["problem"]
+    fused = next(line for line in lines if "way" not in line and line["part"] == "pi0_3_fused")
+    assert fused["problem"].startswith("dtype float8: it needs an NVIDIA GPU")
     eager = {line["part"]: line for line in lines if line.get("way") == "eager"}
     for line in eager.values():
         assert 0 < line["median_ms"] <= line["p99_ms"] and line["encode_ms"] > 0 and line["act_ms"] > 0
         assert line["bound_ms"] > 0 and line["memory_gb"] > 0 and line["runs"] == 3
     absent = {line.get("way"): line["problem"] for line in lines if "problem" in line}
-    assert absent["graph"] == "a CPU has no CUDA graphs" and {"fp8", "LeRobot"} <= absent.keys()
+    assert absent["graph"] == "a CPU has no CUDA graphs" and "LeRobot" in absent
     near = {line["part"]: line for line in lines if line.get("way") == "float32"}
     assert near["pi0_1"]["cosine"] == near["groot"]["cosine"] == near["openvla"]["same_tokens"] == 1.0

@@ -58,7 +58,7 @@ def test_empty_cameras_are_left_out(tmp_path):
 def test_a_base_folder_is_described_and_served_with_a_file(tmp_path):
     """As lerobot/smolvla_base is published: statistics of the actions in three sets, none of the state."""
     folder = lerobot_folders.write(tmp_path / "base", "smolvla_base_like")
-    said = r"the sets \['so100', 'so100-blue', 'so100-red'\].*none of which can be used: observation.state .* lack \['mean"
+    said = r"the sets \['so100', 'so100-blue', 'so100-red'\].*none of which can be used: observation.state .* lack"
     assert re.search(said, describe(folder, robot=ROBOT)["notes"])
     with pytest.raises(InputError, match=said):
         load(folder, robot=ROBOT)
