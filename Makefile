@@ -21,10 +21,10 @@ demo:
 lint:
 	@$(RUN) ruff check . && lint-imports --no-cache
 
-# Whole graphs are timed by real clocks, mostly wait, and run two at a time, the tests of a file one by one.
+# Whole graphs are timed by real clocks, mostly wait, and run three at a time, the tests of a file one by one.
 test: lint
 	@. scripts/env.sh && $(if $(ARGS),exec python -m pytest -q $(ARGS),\
-	  python -m pytest -q -n 2 --ignore=test/system && exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder test/system)
+	  python -m pytest -q -n 2 --ignore=test/system && exec python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder test/system)
 
 # In an environment of its own, which sees the packages of .venv: the reference of the Python interface imports ours.
 docs:

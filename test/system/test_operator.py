@@ -28,7 +28,7 @@ def test_the_operators_commands(graph, probe, monkeypatch, capsys):
     status, said = call("e-stop", "--wait", "0.5")
     assert status == 2 and "/executor_node did not confirm it within 0.5 s; use the robot's own" in said
     status, said = call("e-stop", "--reset", "--wait", "0.5")
-    assert status == 2 and "/executor_node does not answer within 0.5 s" in said
+    assert status == 2 and "/executor_node did not answer within 0.5 s" in said
     status, said = call("lifecycle", "executor_node", "--wait", "0.5")
     assert status == 2 and "node /executor_node: not found within 0.5 s, expected one of none" in said
 
