@@ -11,15 +11,22 @@ from torch import Tensor
 
 
 @triton.jit
-def _add_norm_kernel(x, more, scale, total, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr):
-    column = tl.arange(0, BLOCK)
-    inside, place = column < width, tl.program_id(0).to(tl.int64) * width + column
+def _summed(x, more, total, place, inside, ADD: tl.constexpr):
+    """A row of x in float32; with ADD the sum with `more`, rounded as it is stored in `total`."""
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         value += tl.load(more + place, mask=inside, other=0.0).to(tl.float32)
         value = value.to(total.dtype.element_ty)
         tl.store(total + place, value, mask=inside)
         value = value.to(tl.float32)
+    return value
+
+
+@triton.jit
+def _add_norm_kernel(x, more, scale, total, out, width, epsilon, ADD: tl.constexpr, BLOCK: tl.constexpr):
+    column = tl.arange(0, BLOCK)
+    inside, place = column < width, tl.program_id(0).to(tl.int64) * width + column
+    value = _summed(x, more, total, place, inside, ADD)
     shrink = tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
     normed = value * shrink * tl.load(scale + column, mask=inside, other=0.0)
     tl.store(out + place, normed.to(out.dtype.element_ty), mask=inside)
@@ -48,12 +55,7 @@ def _add_layer_norm_kernel(
 ):  # fmt: skip
     column = tl.arange(0, BLOCK)
     inside, place = column < width, tl.program_id(0).to(tl.int64) * width + column
-    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    if ADD:
-        value += tl.load(more + place, mask=inside, other=0.0).to(tl.float32)
-        value = value.to(total.dtype.element_ty)
-        tl.store(total + place, value, mask=inside)
-        value = value.to(tl.float32)
+    value = _summed(x, more, total, place, inside, ADD)
     value = tl.where(inside, value - tl.sum(value, 0) / width, 0.0)
     value = value * tl.rsqrt(tl.sum(value * value, 0) / width + epsilon)
     normed = value * tl.load(weight + column, mask=inside, other=0.0) + tl.load(bias + column, mask=inside, other=0.0)
