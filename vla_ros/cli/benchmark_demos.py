@@ -15,7 +15,7 @@ from vla_ros.core.robot import RobotSpec
 from vla_ros.core.text import say
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies.images import resize_within
-from vla_ros.sim.demonstrations import ATTEMPTS, LAYOUTS_FROM, SmoothNoise
+from vla_ros.sim.demonstrations import ATTEMPTS, SmoothNoise, layout_seed
 from vla_ros.sim.environments import Environment
 
 _AFTER = 0.25  # s that an episode goes on after success
@@ -34,8 +34,7 @@ def record(args: argparse.Namespace) -> int:
         for index in range(args.episodes):
             environment = environments[index % len(environments)]
             for attempt in range(ATTEMPTS):
-                seed = LAYOUTS_FROM + (args.seed * args.episodes + index) * ATTEMPTS + attempt
-                rows = list(_episode(environment, robot, seed, rate))
+                rows = list(_episode(environment, robot, layout_seed(args.seed, index, attempt), rate))
                 if environment.success_seen:
                     break
             else:
