@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vla_ros.bench.timing import Timing
+from vla_ros.core import processes
 from vla_ros.core.errors import InputError
 from vla_ros.policies.act.model import ACT
 from vla_ros.policies.diffusion.model import DiffusionPolicy
@@ -61,7 +62,7 @@ class LeRobotPeer:
                 )
             except OSError as error:
                 raise InputError(f"--lerobot-python {python}: {error.strerror}") from error
-            stack.callback(self._end)
+            stack.callback(processes.end, self._process, 10.0)
             said = self._ask(
                 "open", folder=str(folder.resolve()), device=str(device), dtype=dtype, threads=threads, steps=steps
             )
@@ -75,15 +76,6 @@ class LeRobotPeer:
 
     def __exit__(self, *error: object) -> None:
         self._opened.close()
-
-    def _end(self) -> None:
-        self._process.stdin.close()  # the server ends with its orders
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
 
     def _ask(self, order: str, **arguments: Any) -> dict[str, Any]:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vla_ros.core import processes
 from vla_ros.core.errors import InputError, shown
 
 _WORKER = Path(__file__).with_name("environment_worker.py")
@@ -122,23 +123,25 @@ class Environment:
 
     def __init__(self, name: str, python: str = "") -> None:
         self.name, self.benchmark = name, benchmark(name)
-        self._python = str(Path(python).expanduser()) if python else sys.executable
+        python = str(Path(python).expanduser()) if python else sys.executable
         self._scale = np.array([channel.scale for channel in self.benchmark.channels])
         self._offset = np.array([channel.offset for channel in self.benchmark.channels])
         try:
             self._process = subprocess.Popen(
-                [self._python, "-P", str(_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+                [python, "-P", str(_WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
             )
         except OSError as error:
-            raise InputError(f"environment {name}: {self._python} cannot be started: {error.strerror}") from error
-        answer, _ = self._ask(do="make", family=self.benchmark.family, task=self.benchmark.task)
-        if "missing" in answer:
+            raise InputError(f"environment {name}: {python} cannot be started: {error.strerror}") from error
+        try:
+            answer, _ = self._ask(do="make", family=self.benchmark.family, task=self.benchmark.task)
+            if "missing" in answer:
+                raise InputError(
+                    f"environment {name}: {python} has no module {answer['missing']}, expected an interpreter with "
+                    f"what requirements/{self.benchmark.requirements} lists; name it by --env-python"
+                )
+        except InputError:
             self.end()
-            raise InputError(
-                f"environment {name}: {self._python} has no module {answer['missing']}, expected an interpreter with "
-                f"what requirements/{self.benchmark.requirements} lists; name it by --env-python"
-            )
-
+            raise
         self._assets = Path(answer["assets"])
 
     def __enter__(self) -> "Environment":
@@ -149,13 +152,7 @@ class Environment:
 
     def end(self) -> None:
         """End the process."""
-        self._process.stdin.close()
-        try:
-            self._process.wait(5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+        processes.end(self._process, 5.0)
 
     @property
     def joint_names(self) -> tuple[str, ...]:
