@@ -132,17 +132,16 @@ def _plan(args: argparse.Namespace) -> tuple[list[Episode], "type[Simulated]"]:
 
 
 def _benchmark_plan(args: argparse.Namespace) -> tuple[list[Episode], None]:
-    """Episodes of another benchmark. Raises InputError, also where its packages are missing."""
-    from vla_ros.sim.environments import Environment
+    """Episodes of another benchmark."""
+    from vla_ros.sim.environments import benchmark
 
     if args.control != "none":
         raise InputError(f"--control {args.control} with --env {args.env}: expected none: only the simulator has them")
-    with Environment(args.env, args.env_python) as environment:
-        benchmark = environment.benchmark
-    args.robot = args.robot or benchmark.robot
-    limit = args.time_limit or benchmark.steps / benchmark.rate
+    found = benchmark(args.env)
+    args.robot = args.robot or found.robot
+    limit = args.time_limit or found.steps / found.rate
     seeds = range(args.seed * _LAYOUTS, args.seed * _LAYOUTS + args.layouts)
-    return [Episode(seed, args.env, benchmark.instruction, benchmark.instruction, limit) for seed in seeds], None
+    return [Episode(seed, args.env, found.instruction, found.instruction, limit) for seed in seeds], None
 
 
 def episodes(
