@@ -163,7 +163,8 @@ class Modular(Policy):
         sources = {"images": torch.cat([self.look(i, images, summary) for i in range(len(self.vision))], dim=1)}
         for name, encoder in self.encoders.items():
             count = batch[f"count {name}"].flatten(0, 1) if encoder.counted else None
-            sources[name] = encoder(batch[f"stream {name}"].flatten(0, 1), count)
+            beside = [images[:, self.config.cameras.index(encoder.camera)].float() / 255] if encoder.camera else []
+            sources[name] = encoder(batch[f"stream {name}"].flatten(0, 1), count, *beside)
             if name in self.absent:
                 sources[name] = self._known(name, sources[name], batch[f"there {name}"])
         seen = [self.fusion(sources)] if self.fusion else list(sources.values())

@@ -112,14 +112,19 @@ class Encoder(Part):
     Attributes:
         tokens: how many come out.
         counted: it asks how many rows of a stream of varying length are real.
+        camera: name of the policy's image that it sees beside its stream, "" for none.
     """
 
     tokens: int
     counted: ClassVar[bool] = False
+    camera: str = ""
 
     @abstractmethod
     def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        """(B, *shape) float32 to (B, tokens, out); count: (B,) int64, where it is `counted`."""
+        """(B, *shape) float32 to (B, tokens, out); count: (B,) int64, where it is `counted`.
+
+        One with a `camera` gets a third argument, its image: (B, 3, height, width) float32, levels from 0 to 1.
+        """
 
 
 class Fusion(Part):

@@ -104,8 +104,9 @@ HEADS = Registry("head", Head, {
 })
 ENCODERS = Registry("encoder", Encoder, {
     "points": "points:PointCloudEncoder", "pointnet": "points:PointNetEncoder",
-    "point_transformer": "points:PointTransformerEncoder", "radar_points": "points:RadarPointEncoder",
-    "depth": "grids:GridEncoder", "radar": "grids:GridEncoder",
+    "pointnet2": "abstraction:SetEncoder", "point_transformer": "points:PointTransformerEncoder",
+    "radar_points": "points:RadarPointEncoder", "voxel": "voxels:VoxelEncoder", "bev": "voxels:BirdsEyeEncoder",
+    "depth": "grids:GridEncoder", "rgbd": "grids:RgbdEncoder", "radar": "grids:GridEncoder",
     "imu": "series:SeriesEncoder", "imu_conv": "series:ConvSeriesEncoder", "imu_lstm": "series:LstmSeriesEncoder",
     "numbers": "series:NumbersEncoder",
 })
