@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Draws, Fixed, Steer, tensors
+from vla_ros.policies.window import Window
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,17 @@ class Temporal(Part):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """(N, K, width) summaries, the oldest first, to the same shape, each of what is before it."""
+
+    def begin(self, size: int, length: int, width: int) -> Any:
+        """The memory of `size` episodes that begin: of the newest `length` steps, or what the part remembers instead.
+        It is made with `policies.policy.tensors`, and has `after(elapsed)` as `Window` does."""
+        return Window.empty(next(self.parameters()), size, length, width)
+
+    def remember(self, memory: Any, newest: Tensor) -> tuple[Tensor, Any]:
+        """What `forward` makes of the newest summary (N, width) behind those that are remembered, (N, width), and the
+        memory with it."""
+        memory = memory.with_newest(newest.to(memory.window.dtype))
+        return memory.newest(self(memory.window)), memory
 
 
 class Head(Part):

@@ -116,6 +116,7 @@ FUSIONS = Registry("fusion", Fusion, {
 })
 TEMPORALS = Registry("temporal part", Temporal, {
     "transformer": "temporal:TransformerTemporal", "lstm": "temporal:LstmTemporal", "working": "temporal:WorkingMemory",
+    "episodic": "episodic:EpisodicMemory",
 })
 REGISTRIES = {
     "vision": VISION, "projector": PROJECTORS, "language": LANGUAGES, "head": HEADS, "encoder": ENCODERS,
