@@ -232,6 +232,21 @@ def test_the_file_of_the_page_is_a_policy():
     assert any(re.fullmatch(config.gradient_checkpointing, name) for name, _ in policy.named_modules())
 
 
+def test_the_page_s_file_of_many_sensors_is_a_policy():
+    page = (Path(__file__).parents[3] / "docs/modular.md").read_text()
+    text = next(block for block in re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S) if "\npath:" in block)
+    config = TrainConfig.from_dict(yaml.safe_load(text) | {"dataset": "d", "output": "o"})
+    values = dict(config.policy)
+    for part in (values["vision"], values["language"]):
+        part.pop("folder")
+        part["num_hidden_layers"] = 1
+    shapes = {"lidar": [4096, 4], "front_lidar": [2048, 3], "radar": [64, 5], "front_depth": [96, 128, 1],
+              "imu": [50, 6]}  # fmt: skip
+    sizes = {"action_dim": 9, "state_dim": 9, "cameras": ["front", "left", "right", "back"], "shapes": shapes}
+    policy = ModularConfig.from_dict(values | sizes, "policy").summary_network
+    assert policy.prefix == 4 * 16 + 16 + 32 + 16 + 16 + 8 + 1 and config.path.keys() == {"x", "y", "yaw"}
+
+
 class NothingFromTheHost(TorchFunctionMode):
     """A tensor of Python's numbers is a copy from the host, which CUDA refuses while a graph is recorded."""
 
