@@ -8,7 +8,7 @@ from vla_ros.control.admission import Refusal
 from vla_ros.core.chunk import PATH, Space
 from vla_ros.core.errors import InputError
 from vla_ros.policies.embodiment import Embodiment
-from vla_ros.policies.path_actions import driven, driving
+from vla_ros.policies.path_actions import as_velocities, driven, driving
 
 AXES = {"x": "vx", "y": "vy", "yaw": "w"}
 OWN = Embodiment.identity(("w", "vx", "vy", "arm"), {}, 0.1, path=AXES)
@@ -38,6 +38,9 @@ def test_an_embodiment_has_the_path_in_the_place_of_the_velocities():
         (("arm",), Space.JOINT_POSITION), (PATH, Space.BASE_PATH)
     ]
     np.testing.assert_allclose(OWN.joint_rows(one, state[0]), targets[0])
+    arm, base = as_velocities(one, AXES, 0.1).parts
+    assert arm is one.parts[0] and (base.names, base.space) == (("vx", "vy", "w"), Space.JOINT_POSITION)
+    np.testing.assert_allclose(base.data, targets[0][:, [1, 2, 0]])
     again = Embodiment.from_dict(OWN.to_dict())
     assert again == OWN
     said = OWN.to_dict()

@@ -35,7 +35,7 @@ from vla_ros.core.chunk import PATH, Part, Targets
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, record, value_of
 from vla_ros.policies.dimension import MODES, Dimension, read_dimension
-from vla_ros.policies.path_actions import PathActions
+from vla_ros.policies.path_actions import PathActions, as_velocities
 from vla_ros.policies.tool_actions import ToolActions, ToolState, check_room
 
 
@@ -182,12 +182,8 @@ class Embodiment:
 
     def joint_rows(self, targets: Targets, state: np.ndarray) -> np.ndarray:
         """(H, J) joint targets; joints in no part are where they are in (J,), and a path is the velocities along it."""
-        rows = targets.joint_positions(self.joints, state)
-        if self.path and (part := targets.path):
-            way = part.data[:, [part.names.index(name) for name in PATH]]
-            for name, values in self.path.velocities(way, self.step_dt).items():
-                rows[:, self.joints.index(name)] = values
-        return rows
+        said = as_velocities(targets, self.path.joints, self.step_dt) if self.path else targets
+        return said.joint_positions(self.joints, state)
 
     def targets(self, actions: np.ndarray, states: np.ndarray) -> list[Targets]:
         """(B, H, A) actions in the policy's units and the (B, J) observed states to the commanded joints' positions,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vla_ros.core.chunk import PATH, Part, Space
+from vla_ros.core.chunk import PATH, Part, Space, Targets
 from vla_ros.core.errors import InputError
 from vla_ros.policies.dimension import Dimension
 
@@ -55,16 +55,21 @@ class PathActions:
 
     def to_robot(self, rows: np.ndarray, actions: Sequence[Dimension], step_dt: float) -> Mapping[str, np.ndarray]:
         """(..., H, A) actions in the policy's units to the velocities (..., H) of each row."""
-        return self.velocities(self._values(rows, actions), step_dt)
-
-    def velocities(self, way: np.ndarray, step_dt: float) -> Mapping[str, np.ndarray]:
-        """Name -> (..., H) that drive a path (..., H, 3), m/s and rad/s."""
-        values = driving(way, step_dt)
+        values = driving(self._values(rows, actions), step_dt)
         return {name: values[..., PATH.index(axis)] for axis, name in self.joints.items()}
 
     def _values(self, rows: np.ndarray, actions: Sequence[Dimension]) -> np.ndarray:
         """(..., A) to (..., 3), m and rad."""
         return np.stack([actions[i].to_robot(rows[..., i]) for i in self.columns], axis=-1)
+
+
+def as_velocities(targets: Targets, axes: Mapping[str, str], step_dt: float) -> Targets:
+    """The same with the velocities that drive it in the place of a path; `axes`: those of `PathActions.joints`."""
+    if (part := targets.path) is None:
+        return targets
+    values = driving(part.data[:, [part.names.index(name) for name in PATH]], step_dt)
+    speeds = Part(tuple(axes.values()), values[:, [PATH.index(axis) for axis in axes]])
+    return Targets(tuple(speeds if one is part else one for one in targets.parts))
 
 
 def driven(velocities: np.ndarray, step_dt: float) -> np.ndarray:
