@@ -17,10 +17,11 @@ from vla_ros.core.stream import Stream
 from vla_ros.datasets.lerobot import Dataset
 from vla_ros.datasets.writer import DatasetWriter
 from vla_ros.policies import describe, load
+from vla_ros.policies.server_file import ServerFile
 from vla_ros.runtime.history import example_sample
 from vla_ros.runtime.rolling import require_rolling
 from vla_ros.runtime.serving import check_robot, open_session
-from vla_ros.runtime.session import SessionOptions
+from vla_ros.runtime.session import PolicySession, SessionOptions
 from vla_ros.training.config import TrainConfig
 from vla_ros.training.trainer import Trainer, open_policy
 
@@ -108,6 +109,19 @@ def test_what_it_answers_is_driven(folder):
     assert not isinstance(ground.send(step_dt=0.1, targets=small), Refusal)
     ground.tick(60)
     assert np.abs(ground.seen_from(start)).max() > 0.02
+
+
+def test_from_another_machine_it_answers_the_same(folder):
+    from remote_servers import LONG, same, serving  # skips where what it takes is not installed
+
+    loaded = load(folder / "run/checkpoints/last", robot=robot())
+    one = example_sample(robot(), loaded.processor)
+    with serving(loaded, robot=robot()) as port:
+        remote = open_session(f"ws://127.0.0.1:{port}", robot())
+        remote.file = ServerFile(remote.file.server, deadline=LONG)
+        assert remote.processor.path and not remote.processor.tool
+        same(remote.infer([one])[0], PolicySession(loaded).infer([one])[0])
+        remote.close()
 
 
 def test_what_a_path_excludes_is_refused(folder):

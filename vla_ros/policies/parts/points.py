@@ -85,11 +85,8 @@ class PointNetEncoder(PointEncoder):
         x, gone = through(self.points, x, real), hidden(real)[..., None]
         mean = x.masked_fill(gone, 0).sum(dim=1) / (~gone).sum(dim=1)
         x = torch.cat([x.masked_fill(gone, -torch.inf).amax(dim=1), mean], dim=-1)
-        first, norm, *others = self.features
-        x = norm(first(x), real.any(dim=1))  # a cloud without points is none of those that are counted
-        for layer in others:
-            x = layer(x)
-        return x[:, None]
+        first, norm, bend, last = self.features
+        return last(bend(norm(first(x), real.any(dim=1))))[:, None]  # statistics of the clouds that have points
 
 
 def layers(widths: Sequence[int]) -> nn.ModuleList:
