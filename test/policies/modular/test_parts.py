@@ -50,6 +50,8 @@ def counted(registry, value, *context):
     ("encoder", {"kind": "voxel", "mixed": True}, ((1024, 4), 512), 270_502_432),
     ("encoder", {"kind": "rgbd", "camera": "front", "mixed": True}, ((96, 96, 1), 256), 17_558_592),
     ("encoder", "imu", ((100, 6), 256), 497_792), ("encoder", "imu_conv", ((100, 6), 256), 158_784),
+    ("encoder", "imu_lstm", ((100, 6), 256), 991_872),
+    ("encoder", {"kind": "range_doppler", "mixed": True}, ((64, 64, 2), 256), 17_289_024),
     ("fusion", "concat", (512, dict.fromkeys("abcde", 4)), 6_307_328),
     ("fusion", "cross_modal", (512, dict.fromkeys("abcd", 4)), 25_221_120),
     ("fusion", {"kind": "hierarchical", "late": ["d"]}, (512, dict.fromkeys("abcd", 4)), 9_458_176),
@@ -294,6 +296,7 @@ def test_depth_beside_an_image(join):
 
 @pytest.mark.parametrize("value, shape, tokens", [
     ({"kind": "depth", "scale": 0.001, "most": 2.0}, (48, 64, 1), 16), ("radar", (32, 64, 2), 16),
+    ("range_doppler", (32, 64, 2), 16), ("range_doppler", (3, 5, 1), 16),
     ("imu", (20, 6), 8), ("imu_conv", (20, 6), 8), ("imu_lstm", (20, 6), 8), ("numbers", (6,), 1),
 ])  # fmt: skip
 def test_encoders_of_images_and_windows(value, shape, tokens):

@@ -79,6 +79,39 @@ class GridEncoder(Encoder):
         return tokens_of(functional.adaptive_avg_pool2d(self.convolutions(self.measured(x)), CELLS), self.last)
 
 
+class RangeDopplerEncoder(GridEncoder):
+    """A radar image whose rows are ranges and whose columns are velocities: a branch with kernels that are long in
+    range, one with kernels that are long in velocity, then both together through two convolutions."""
+
+    def make(self, channels: int, out: int) -> None:
+        self.range, self.velocity = (_branch(channels, long_rows) for long_rows in (True, False))
+        self.convolutions = _pair(128, out)
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        x = self.measured(x)
+        size = [max(1, side // 4) for side in x.shape[-2:]]
+        joined = [functional.adaptive_avg_pool2d(branch(x), size) for branch in (self.range, self.velocity)]
+        x = self.convolutions(torch.cat(joined, dim=1))
+        return tokens_of(functional.adaptive_avg_pool2d(x, CELLS), self.last)
+
+
+def _branch(channels: int, long_rows: bool) -> nn.Sequential:
+    """Two convolutions of stride 2 along one of the sides alone."""
+    parts: list[nn.Module] = []
+    for a, b, kernel, stride in ((channels, 32, (7, 3), (2, 1)), (32, 64, (5, 3), (2, 1))):
+        margin = kernel[0] // 2, kernel[1] // 2
+        sides = (kernel, stride, margin) if long_rows else (kernel[::-1], stride[::-1], margin[::-1])
+        parts += [nn.Conv2d(a, b, *sides), nn.BatchNorm2d(b), nn.ReLU()]
+    return nn.Sequential(*parts)
+
+
+def _pair(channels: int, out: int) -> nn.Sequential:
+    """Two convolutions, the second of stride 2."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 128, 3, 1, 1), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, out, 3, 2, 1)
+    )
+
+
 @dataclass(frozen=True)
 class RgbdSize(GridSize):
     """And how the image gets to the depth.
@@ -108,10 +141,7 @@ class RgbdEncoder(GridEncoder):
         self.colour, self.depth = (convolutions(n, 1)[:-1] for n in (3, channels))  # without the last one
         if self.size.join == "cross_attention":
             self.attention, self.norm = nn.MultiheadAttention(128, 8, batch_first=True), nn.LayerNorm(128)
-        joined = 256 if self.size.join == "concat" else 128
-        self.convolutions = nn.Sequential(
-            nn.Conv2d(joined, 128, 3, 1, 1), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, out, 3, 2, 1)
-        )
+        self.convolutions = _pair(256 if self.size.join == "concat" else 128, out)
 
     def forward(self, x: Tensor, count: Tensor | None = None, image: Tensor | None = None) -> Tensor:
         x = self.measured(x)

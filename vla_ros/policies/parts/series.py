@@ -81,11 +81,12 @@ class LstmSeriesEncoder(Series):
 
     def __init__(self, size: SeriesSize, shape: tuple[int, ...], out: int) -> None:
         super().__init__(size, shape)
-        self.lstm = nn.LSTM(shape[1], 128, size.layers, batch_first=True, bidirectional=True)
+        self.first = nn.Linear(shape[1], 128)
+        self.lstm = nn.LSTM(128, 128, size.layers, batch_first=True, bidirectional=True)
         self.last, self.pool = nn.Linear(256, out), Queries(256, size.tokens, 4)
 
     def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        return self.last(self.pool(self.lstm(x.to(self.dtype))[0]))
+        return self.last(self.pool(self.lstm(self.first(x.to(self.dtype)))[0]))
 
 
 class NumbersEncoder(Encoder):
