@@ -29,7 +29,7 @@ CAMERAS = ("static", "hand")
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     """A tokenizer of the instructions' words; action tokens stand behind them."""
-    said = {"action_dim": len(data.actions), "cameras": data.cameras}
+    said = {"action_dim": data.action_dim, "cameras": data.cameras}
     texts, more = data.instructions, 0
     if values.get("head") == "discrete":
         more = value_of(int, values.get("bins", RoboVLMConfig.bins), "policy.bins")
