@@ -165,7 +165,7 @@ def main() -> int:
     parser.add_argument("--size", choices=SIZES["pi0"], default="full")
     parser.add_argument("--cameras", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
-    kind = parser.add_mutually_exclusive_group()
+    kind = parser
     kind.add_argument("--pi05", action="store_true")
     kind.add_argument("--fused", action="store_true", help="with the Triton kernels; needs triton")
     parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
