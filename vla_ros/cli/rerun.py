@@ -125,7 +125,7 @@ def main(args: argparse.Namespace) -> int:
     try:
         import rerun
     except ImportError:
-        raise InputError("vla-ros rerun needs rerun-sdk: pip install vla_ros[view]") from None
+        raise InputError("rerun-sdk is not installed, expected: pip install vla_ros[view]") from None
 
     from vla_ros.graph.peer import peer
 
