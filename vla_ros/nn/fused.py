@@ -1,5 +1,5 @@
-"""A Gemma tower in five launches a layer for few tokens, nine for many, and SigLIP's in nine, for a GPU; not measured
-on one, so nothing takes them by default."""
+"""A Gemma tower with five kernel launches per layer for few tokens and nine for many, and SigLIP's with nine. Not
+measured on a GPU yet, therefore not used by default."""
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,9 @@ def _require_triton() -> None:
 
 
 class FusedTower(nn.Module):
-    """Stands in the place of a tower, with its weights, where no gradients are needed.
+    """Replaces a tower, with its weights, if no gradients are needed.
 
-    Raises InputError for a tower with adaptive norms, and where triton is missing.
+    Raises InputError for a tower with adaptive norms, and if triton is missing.
     """
 
     def __init__(self, tower: GemmaTower) -> None:
@@ -57,11 +57,11 @@ class FusedTower(nn.Module):
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None, scales: list[Tensor],
         keep: bool, whole: bool,
     ) -> Tensor:
-        """Not `whole`: the last layer stops at its keys and values."""
+        """If not `whole`, the last layer stops at its keys and values."""
         from vla_ros.nn.few_rows import MOST
 
         key_mask = added_mask(key_mask, x.dtype)
-        alike = key_mask is not None and key_mask.shape[1:3] == (1, 1)  # for all queries
+        alike = key_mask is not None and key_mask.shape[1:3] == (1, 1)  # the same for all queries
         few = alike and x.shape[0] * x.shape[1] <= MOST
         return (self._few if few else self._many)(x, rotary, cache, key_mask, scales, keep, whole)
 
@@ -69,7 +69,7 @@ class FusedTower(nn.Module):
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor, scales: list[Tensor], keep: bool,
         whole: bool,
     ) -> Tensor:
-        """Norms are parts of the products behind them, sums of those before."""
+        """Each norm is fused into the product after it, each sum into the product before it."""
         from vla_ros.nn import few_rows, kernels
 
         eps = self.tower.norm.eps
@@ -87,7 +87,7 @@ class FusedTower(nn.Module):
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None, scales: list[Tensor],
         keep: bool, whole: bool,
     ) -> Tensor:
-        """What a layer adds is added by the norm of the next."""
+        """The kernel of the next norm also adds the output of the layer before."""
         from vla_ros.nn import kernels
 
         eps, more = self.tower.norm.eps, None
@@ -110,7 +110,7 @@ def _added(x: Tensor, rows: Tensor, weight: Tensor) -> Tensor:
 
 
 class FusedSiglip(nn.Module):
-    """Stands in the place of SigLIP's tower, with its weights. Raises InputError where triton is missing."""
+    """Replaces SigLIP's tower, with its weights. Raises InputError if triton is missing."""
 
     def __init__(self, tower: Siglip) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class FusedSiglip(nn.Module):
         self.tower = tower
 
     def forward(self, images: Tensor) -> Tensor:
-        """As `Siglip.forward`; what a layer adds is added by the norm of the next."""
+        """As `Siglip.forward`; the kernel of the next norm also adds the output of the layer before."""
         from vla_ros.nn.kernels import add_layer_norm
 
         x, more = self.tower.embed(images), None
@@ -137,7 +137,7 @@ class FusedSiglip(nn.Module):
 
 
 def fuse(policy: nn.Module) -> None:
-    """Put these in the place of π0's towers. Raises InputError where one cannot be, before any is."""
+    """Replace π0's towers by these. Raises InputError if one cannot be replaced, before any is."""
     towers = {name: FusedTower(getattr(policy, name)) for name in ("prefix", "expert")}
     tokens = policy.image_tokens
     if isinstance(tokens.tower, Siglip):

@@ -35,7 +35,7 @@ class ACTConfig:
         image_sizes: (height, width) of each image where they differ, each at the upper left of the canvas.
         chunk_size: H, rows of a chunk.
         n_action_steps: rows that LeRobot's runner executes before it infers again; ours follows time instead.
-        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that looks for what the text names.
+        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that locates what the text names.
         replace_final_stride_with_dilation: dilate the last stage instead of striding it (resnet50 and deeper).
         pre_norm: normalise before each sub-layer, and once more after the encoder.
         latent_dim: L of the variational latent; it is zero at inference.

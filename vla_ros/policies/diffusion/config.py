@@ -78,7 +78,7 @@ class DiffusionConfig:
             variant, None for a policy without it.
         language_dim: width to which the text's vector is projected.
         vocabulary: ours: words of the instructions, a small text encoder in place of CLIP; empty for none.
-        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that looks for what the text names.
+        vision_backbone: resnet18 to resnet152; ours: "keypoint_stem", a small one that locates what the text names.
         stem_width: ours: features that the small backbone makes of an image.
         backbone_width: ours: channels of the backbone's first stage.
     """

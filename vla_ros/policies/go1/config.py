@@ -74,7 +74,7 @@ class GO1Config:
     """Sizes and options of GO-1 (AgiBot-World 2025, https://arxiv.org/abs/2503.06669).
 
     Attributes:
-        vision: InternViT; or this project's small tower that looks for what the text names.
+        vision: InternViT; or this project's small tower that locates what the text names.
         shuffle: this number squared of patches become a token.
         text: InternLM2, whose keys and values alone are read.
         expert: the action expert.

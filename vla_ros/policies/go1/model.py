@@ -189,7 +189,7 @@ class GO1(Policy):
 
     def encode_images(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches, without the first token, become tokens;
-        or the stem's, which looks for what the text's (B, width) summary names."""
+        or the stem's, which locates what the text's (B, width) summary names."""
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
             images = (images.float() / 255 - self.pixels[0]) / self.pixels[1]
         if self.config.has_stem:

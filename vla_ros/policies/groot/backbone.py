@@ -36,7 +36,7 @@ class Backbone(nn.Module):
 
     def image_tokens(self, images: Tensor, text: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """(B, N, 3, H, W) uint8, or float in [-1, 1], to (B, N * tokens, width), and those of the first layers; the
-        stem looks for what the text's (B, width) summary names."""
+        stem locates what the text's (B, width) summary names."""
         if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
             images = images.float() / 255 * 2 - 1
         if self.config.has_stem:

@@ -40,7 +40,7 @@ class GrootConfig:
     Attributes:
         generation: "n1", "n1.5", "n1.6" or "n1.7".
         vision, text: towers; the text tower has `text_layers` of its layers. In place of the vision tower there may be
-            this project's small one, which looks for what the prompt names.
+            this project's small one, which locates what the prompt names.
         state_dim, real_action_dim: numbers of the robot's state and actions before padding.
         state_groups, action_groups: how their parts are normalised; () for one way for all.
         state_steps, video_steps: offsets of the observation steps, in `step_dt`.

@@ -69,7 +69,7 @@ class OpenVLAConfig:
 
     Attributes:
         dino, siglip: towers whose features are joined; older policies have the second alone.
-        stem: in their place a small tower that looks for what the prompt names, of this project.
+        stem: in their place a small tower that locates what the prompt names, of this project.
         text, layers, theta: the Llama.
         head: how actions come out of it, a key of HEADS; all but "autoregressive" are OFT's.
         chunk: rows of an answer.

@@ -84,7 +84,7 @@ class Vision(Part):
 
         Args:
             images: (B, N, 3, image, image) float32, less `mean` and divided by `std`.
-            text: (B, text_width) float32 of unit variance, for one that looks for what the instruction names.
+            text: (B, text_width) float32 of unit variance, for one that locates what the instruction names.
 
         Returns:
             (B, N, tokens, width).

@@ -1,4 +1,4 @@
-"""Small towers: the keypoint stem, which looks for what the instruction names, and residual networks."""
+"""Small towers: the keypoint stem, which locates what the instruction names, and residual networks."""
 
 from dataclasses import dataclass
 

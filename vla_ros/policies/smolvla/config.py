@@ -53,7 +53,7 @@ NOT_USED = (
 class VlmSize:
     """A SmolVLM: its vision tower, how many patches (`shuffle` squared) become a token, its text tower.
 
-    Ours: in place of SigLIP the small vision tower that looks for what the text names (`shuffle` is then 1).
+    Ours: in place of SigLIP the small vision tower that locates what the text names (`shuffle` is then 1).
     """
 
     vision: SiglipSize | KeypointStemSize

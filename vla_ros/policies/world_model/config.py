@@ -21,7 +21,7 @@ class WorldModelConfig:
     Attributes:
         vocabulary: words of the instructions.
         image: side of the square images, pixels; each of `channels` halves it in decoder and convolutions.
-        encoder: "keypoint_stem", which looks for what the instruction names, or "convolutions".
+        encoder: "keypoint_stem", which locates what the instruction names, or "convolutions".
         embedding: width of what is seen of a step; `words`: of an instruction.
         rssm: "gaussian", or "two_cells" without a stochastic part; with the widths `deterministic`, `stochastic` and
             `hidden`.

@@ -49,7 +49,7 @@ class XvlaConfig:
 
     Attributes:
         florence: the image and text encoder.
-        stem: in place of its image encoder a small tower that looks for what the text names, of this project.
+        stem: in place of its image encoder a small tower that locates what the text names, of this project.
         cameras: names of the policy's images; the first is seen with the text, the others by the transformer alone.
         views: images that the transformer has places for; those without a camera are zeros.
         image_size: height and width, pixels.
