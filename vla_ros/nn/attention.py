@@ -101,9 +101,9 @@ class KeyValueCache:
         return keys, values
 
     def room(self, layer: int, length: int, keep: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Keys and values of the layer with `length` more positions, (B, kv_heads, P + length, head_dim) each, and views of
-        the new positions, (B, kv_heads, length, head_dim), which the caller writes before it reads the first two.
-        `keep`: the new positions are stored."""
+        """Keys and values of the layer with `length` more positions, (B, kv_heads, P + length, head_dim) each, and
+        views of the new positions, (B, kv_heads, length, head_dim), which the caller writes before it reads the first
+        two. `keep`: the new positions are stored."""
         start, end = self._lengths[layer], self._lengths[layer] + length
         keys, values = (part[:, :, :end] for part in self._layers[layer])
         if keep:
