@@ -90,7 +90,7 @@ class Planner(nn.Module):
             key, value = torch.cat([rotate(keys[i], before), key], 2), torch.cat([values[i], value], 2)
             out[0].append(self.bridge.keys[i](key))
             out[1].append(self.bridge.values[i](value))
-            if i + 1 < len(self.layers):  # nothing reads what the last layer would make of its tokens
+            if i + 1 < len(self.layers):  # the last layer's output for these tokens is not read
                 x = layer.finish(x, grouped_attention(query, key, value, mask))
         return out
 
@@ -183,14 +183,14 @@ class GO1(Policy):
             query, key, value = layer.project(x, rotary)
             keys.append(self.bridge.keys[i](key))
             values.append(self.bridge.values[i](value))
-            if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
+            if i + 1 < len(self.text):  # the last layer's output for these tokens is not read
                 x = layer.finish(x, grouped_attention(query, key, value, sees))
         return keys, values, valid
 
     def encode_images(self, images: Tensor, text: Tensor | None = None) -> Tensor:
         """(B, C, 3, size, size) to (B, C, tokens, width): blocks of patches, without the first token, become
         tokens; or the tokens of the stem, which locates what the text's (B, width) summary names."""
-        if images.dtype == torch.uint8:  # on the device, so that bytes are uploaded
+        if images.dtype == torch.uint8:  # on the device, so that images are uploaded as bytes
             images = (images.float() / 255 - self.pixels[0]) / self.pixels[1]
         if self.config.has_stem:
             return self.stem(images, text)

@@ -1,4 +1,4 @@
-"""The OpenVLA family: what it declares, and published folders of OpenVLA and OpenVLA-OFT."""
+"""Declaration of the OpenVLA family, and published folders of OpenVLA and OpenVLA-OFT."""
 
 import json
 from collections.abc import Mapping

@@ -57,7 +57,7 @@ class Sequence:
 
 
 class OpenVLA(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, N, 3, image, image) uint8, or (B, N, towers, 3, image, image) normalised for each tower.
         tokens: (B, T) int64, the prompt with its start, without the blank; token_mask: (B, T) bool.
         state: (B, S) normalised, where the policy reads proprioception.
@@ -247,7 +247,7 @@ class OpenVLA(Policy):
         return (images[:, :, None].float() / 255 - self.image_mean) / self.image_std
 
     def _chosen(self, hidden: Tensor) -> Tensor:
-        """(..., width) to the most likely ids (...); -1, which is none, where no number came out."""
+        """(..., width) to the most likely ids (...); -1, which is no id, if the logits are not finite."""
         logits = self.head(hidden)
         return logits.argmax(-1).masked_fill(logits.isnan().any(-1), -1)
 

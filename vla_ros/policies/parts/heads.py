@@ -130,7 +130,7 @@ class DiscreteHead(Head):
 
     def act(self, features, draws=None, fixed=None, steer=None, step=None) -> Tensor:
         logits = self.logits(features)
-        return self.centres[logits.argmax(-1)] + 0 * logits.sum(-1)  # what is no number stays none
+        return self.centres[logits.argmax(-1)] + 0 * logits.sum(-1)  # NaN stays NaN
 
     def loss(self, features, actions, pad, **draws) -> dict[str, Tensor]:
         wanted = self.known.end - 1 - self.known.ids(actions)

@@ -110,7 +110,7 @@ class Qwen2(TransformersLanguage):
 
     @staticmethod
     def make(row: Mapping[str, Any]) -> nn.Module:
-        from transformers import Qwen2Config, Qwen2Model  # a second, and few policies need it
+        from transformers import Qwen2Config, Qwen2Model  # takes a second, rarely needed
 
         return Qwen2Model(Qwen2Config(**row))
 

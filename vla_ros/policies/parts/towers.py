@@ -92,7 +92,7 @@ class SiglipTower(TransformersTower):
 
     @staticmethod
     def make(size: SiglipSize) -> nn.Module:
-        from transformers import SiglipVisionConfig, SiglipVisionModel  # a second, and few policies need it
+        from transformers import SiglipVisionConfig, SiglipVisionModel  # takes a second, rarely needed
 
         return SiglipVisionModel(SiglipVisionConfig(**_common(size), vision_use_head=size.pooling_head))
 

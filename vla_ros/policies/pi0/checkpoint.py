@@ -1,4 +1,4 @@
-"""The π0 family: what it declares, and openpi's and transformers' folders."""
+"""Declaration of the π0 family, and openpi's and transformers' folders."""
 
 from pathlib import Path
 from typing import Any

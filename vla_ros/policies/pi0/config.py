@@ -106,7 +106,7 @@ class Pi0Config:
     needs_every_camera = False
     own_dims = "loss_dims"
     tokenizer_of = "PaliGemma's tokenizer"
-    token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("vocabulary"))  # number of tokens that can be embedded
 
     def __post_init__(self) -> None:
         for name in ("depth", "heads", "kv_heads", "head_dim"):

@@ -1,4 +1,4 @@
-"""A π0 or π0.5 as LeRobot 0.6.1 holds it."""
+"""A π0 or π0.5 in the form of LeRobot 0.6.1."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -67,7 +67,7 @@ Ready = tuple[Pi0Context, KeyValueCache, list[Tensor] | None]  # and the scales 
 class Pi0(FlowPolicy):
     """The network, for every size and for both π0 and π0.5 (`config.adaptive`).
 
-    A batch holds
+    A batch contains
         images: (B, C, 3, height, width) uint8, or floating point in [-1, 1].
         image_mask: (B, C) bool, False if a camera is absent.
         cameras: (C,) int64, optional: which of the policy's cameras they are, all in order when absent.
@@ -83,7 +83,7 @@ class Pi0(FlowPolicy):
         long = config.prompt == "pi05"  # which says the state too
         self.image_tokens = ImageTokens(config.vision, config.prefix.width, len(config.cameras), long)
         self.embedding = nn.Embedding(config.vocabulary, config.prefix.width)
-        nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # unit variance once scaled
+        nn.init.normal_(self.embedding.weight, std=config.prefix.width**-0.5)  # unit variance after scaling
         self.prefix = GemmaTower(config.prefix)
         self.expert = GemmaTower(config.expert, condition_width=width if config.adaptive else None)
         if config.state_token:

@@ -1,4 +1,4 @@
-"""The π0-FAST family: what it declares."""
+"""Declaration of the π0-FAST family."""
 
 from pathlib import Path
 from typing import Any

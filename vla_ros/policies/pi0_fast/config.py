@@ -79,7 +79,7 @@ class Pi0FastConfig:
     needs_every_camera = False
     prompt = "fast"
     tokenizer_of = "PaliGemma's tokenizer"
-    token_rows = property(attrgetter("vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("vocabulary"))  # number of tokens that can be embedded
 
     def __post_init__(self) -> None:
         if self.decoding not in DECODING:

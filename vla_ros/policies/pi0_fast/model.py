@@ -40,7 +40,7 @@ class FastContext:
 
 
 class Pi0Fast(Policy):
-    """A batch holds images, image_mask, cameras, tokens and token_mask as `Pi0` describes them, and
+    """A batch contains images, image_mask, cameras, tokens and token_mask as `Pi0` describes them, and
 
     start, end: (B,) int64; opening: (B, K) int64; span: (B, 2) int64, see `FastContext`.
     action_tokens: (B, L) int64 from <bos> on and action_token_mask: (B, L) bool, for training.
@@ -58,7 +58,7 @@ class Pi0Fast(Policy):
         width = config.prefix.width
         self.image_tokens = ImageTokens(config.vision, width, len(config.cameras), long_prompts=True)
         self.embedding = nn.Embedding(config.vocabulary, width)
-        nn.init.normal_(self.embedding.weight, std=width**-0.5)  # unit variance once scaled
+        nn.init.normal_(self.embedding.weight, std=width**-0.5)  # unit variance after scaling
         self.prefix = GemmaTower(config.prefix)
         if not config.tied:
             self.head = nn.Linear(width, config.vocabulary, bias=False)

@@ -1,4 +1,4 @@
-"""The RoboVLMs family: what it declares, and its published folders, as `vla-ros convert` writes them."""
+"""Declaration of the RoboVLMs family, and its published folders, as `vla-ros convert` writes them."""
 
 from collections.abc import Mapping
 from dataclasses import replace

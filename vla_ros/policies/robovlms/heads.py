@@ -148,5 +148,5 @@ def joined(pose: Tensor, logits: Tensor | None) -> Tensor:
     """(B, chunk, D) of (B, chunk, pose_dim) and (B, chunk), the gripper 1, open, or -1."""
     if logits is None:
         return pose
-    gripper = torch.where(logits > 0, 1.0, -1.0) + 0 * logits  # a logit that is no number stays none
+    gripper = torch.where(logits > 0, 1.0, -1.0) + 0 * logits  # NaN stays NaN
     return torch.cat([pose, gripper[..., None]], dim=-1)

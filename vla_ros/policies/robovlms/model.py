@@ -45,7 +45,7 @@ class Written:
 
 
 class RoboVLM(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, L, N, 3, image, image) uint8, or normalised float; L steps, oldest first, of N cameras.
         tokens: (B, T) int64, the prompt; token_mask: (B, T) bool, padding on the right.
 
@@ -215,7 +215,7 @@ class RoboVLM(Policy):
         return torch.stack(written, dim=1)
 
     def _chosen(self, hidden: Tensor) -> Tensor:
-        """(B, width) to the most likely ids (B,); -1, which is none, where no number came out."""
+        """(B, width) to the most likely ids (B,); -1, which is no id, if the logits are not finite."""
         logits, config = self.backbone.words(hidden), self.config
         first = config.action_end - config.bins if config.decoding == "actions" else 0
         chosen = first + logits[:, first : config.action_end if first else None].argmax(-1)

@@ -1,4 +1,4 @@
-"""The SmolVLA family: what it declares."""
+"""Declaration of the SmolVLA family."""
 
 from collections.abc import Mapping
 from typing import Any

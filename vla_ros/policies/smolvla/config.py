@@ -184,7 +184,7 @@ class SmolVLAConfig:
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("max_action_dim"))
     state_width = property(attrgetter("max_state_dim"))
-    token_rows = property(attrgetter("vlm.text.vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("vlm.text.vocabulary"))  # number of tokens that can be embedded
 
     @property
     def needs_every_camera(self) -> bool:

@@ -1,4 +1,4 @@
-"""A SmolVLA as LeRobot 0.6.1 holds it."""
+"""A SmolVLA in the form of LeRobot 0.6.1."""
 
 import json
 import re

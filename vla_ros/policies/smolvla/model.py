@@ -43,7 +43,7 @@ class SmolVLAContext:
 
 
 class SmolVLA(FlowPolicy):
-    """A batch holds
+    """A batch contains
         images: (B, C, 3, size, size) uint8, or float in [-1, 1].
         image_mask: (B, C) bool, False if a camera is absent.
         tokens: (B, T) int64; token_mask: (B, T) bool.
@@ -63,7 +63,7 @@ class SmolVLA(FlowPolicy):
             self.vision = Siglip(config.vlm.vision)
             self.connector = nn.Linear(config.vlm.vision.hidden * config.vlm.shuffle**2, text.width, bias=False)
         self.embedding = nn.Embedding(text.vocabulary, text.width)
-        nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # unit variance once scaled
+        nn.init.normal_(self.embedding.weight, std=text.width**-0.5)  # unit variance after scaling
         layers = range(config.num_vlm_layers)
         self.text = nn.ModuleList(LlamaLayer(text, text.width, text.mlp) for _ in layers)
         self.expert = nn.ModuleList(LlamaLayer(text, width, config.expert_mlp, config.is_cross(i)) for i in layers)
@@ -112,7 +112,7 @@ class SmolVLA(FlowPolicy):
             seen_key, seen_value = reader.translate(key, value) if reader.cross else (key, value)
             keys.append(seen_key)
             values.append(seen_value)
-            if i + 1 < len(self.text):  # nothing reads what the last layer would make of its tokens
+            if i + 1 < len(self.text):  # the last layer's output for these tokens is not read
                 x = layer.finish(x, grouped_attention(query, key, value, mask))
         joint = causal_mask(valid.new_ones(len(x), horizon), groups, valid)
         steps = torch.arange(horizon, device=valid.device)

@@ -85,7 +85,7 @@ class Closeness(nn.Module):
 
 
 class WorldModel(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, L, N, 3, image, image) uint8; L steps, oldest first, 1 when serving.
         state: (B, L, S) normalised; here: (B, L, D), the normalised action that stays where the robot is.
         words: (B, W) word counts of the instruction.

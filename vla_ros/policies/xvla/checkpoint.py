@@ -1,4 +1,4 @@
-"""The X-VLA family: what it declares."""
+"""Declaration of the X-VLA family."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -99,7 +99,7 @@ class XvlaConfig:
     tokenizer_of = "BART's tokenizer"
     horizon = property(attrgetter("chunk_size"))
     action_dim = property(attrgetter("mode.width"))
-    token_rows = property(attrgetter("florence.vocabulary"))  # how many tokens it embeds
+    token_rows = property(attrgetter("florence.vocabulary"))  # number of tokens that can be embedded
 
     def __post_init__(self) -> None:
         self.mode  # noqa: B018  raises for an unknown one

@@ -1,4 +1,4 @@
-"""An X-VLA as LeRobot 0.6.1 holds it, with Florence-2 in transformers' names."""
+"""An X-VLA in the form of LeRobot 0.6.1, with Florence-2 in transformers' names."""
 
 import json
 import math

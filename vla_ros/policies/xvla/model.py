@@ -112,7 +112,7 @@ class Block(nn.Module):
 
 
 class Xvla(Policy):
-    """A batch holds
+    """A batch contains
         images: (B, C, 3, height, width) uint8, or floating point in [-1, 1]; C at most config.views.
         image_mask: (B, C) bool, False if a camera is absent.
         tokens: (B, T) int64, T always the same: padding takes part.
