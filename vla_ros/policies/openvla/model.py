@@ -71,7 +71,7 @@ class OpenVLA(Policy):
     def __init__(self, config: OpenVLAConfig) -> None:
         super().__init__()
         self.config, text = config, config.text
-        self.compiled = ("encode", "hidden") if config.parallel else ("encode",)  # each generated token attends to one more key
+        self.compiled = ("encode", "hidden") if config.parallel else ("encode",)  # generated tokens have growing caches
         self.vision = Vision(config)
         self.embedding = nn.Embedding(text.vocabulary, text.width)
         self.layers = nn.ModuleList(LlamaLayer(text, text.width, text.mlp) for _ in range(config.layers))

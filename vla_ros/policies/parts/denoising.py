@@ -152,7 +152,7 @@ class FlowHead(Head):
         super().__init__()
         self.size, self.shape, hidden = size, (horizon, action_dim), size.hidden
         self.first, self.last = nn.Linear(action_dim, hidden), nn.Linear(hidden, action_dim)
-        self.places = nn.Parameter(sinusoids(horizon, hidden))  # as large as the features they are added to, otherwise they would have no effect
+        self.places = nn.Parameter(sinusoids(horizon, hidden))  # as large as the features, else they have no effect
         self.time = nn.Sequential(nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
         self.norm_in, self.norm = nn.LayerNorm(width), nn.LayerNorm(hidden)
         self.layers = nn.ModuleList(FlowLayer(size, width) for _ in range(size.layers))
