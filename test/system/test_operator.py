@@ -25,6 +25,8 @@ def test_the_operators_commands(graph, probe, monkeypatch, capsys):
     # Nobody is there.
     status, said = call("say", "wave", "--wait", "0.5")
     assert status == 2 and "/instruction: /executor_node and /policy_node did not listen within 0.5 s" in said
+    status, said = call("say", "--stop", "--wait", "0.5")
+    assert status == 2 and "not followed by the executor within 0.5 s" in said and len(said.splitlines()) == 1
     status, said = call("e-stop", "--wait", "0.5")
     words = "/executor_node did not confirm it within 0.5 s; use the robot's own"
     assert status == 2 and said.startswith(f"vla-ros e-stop: {words}")
