@@ -74,7 +74,8 @@ def _failed(name: str, error: Exception, text: str = "") -> int:
     """Print the error, or `text` instead; returns the exit status."""
     from vla_ros.control.remedies import with_section
 
-    say(f"vla-ros {name}: {with_section(error, text)}", error=True)
+    said = with_section(error, text).removeprefix(f"{name}: ")  # errors of an export name it for callers in Python
+    say(f"vla-ros {name}: {said}", error=True)
     return 2
 
 

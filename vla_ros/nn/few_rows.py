@@ -1,7 +1,8 @@
-"""Triton kernels of a Gemma layer for few tokens, where the time goes into reading the weights: the norm is part of
-the product behind it, which reads the rows anyway. Products add up in float32, what they are of has the rows' type.
+"""Triton kernels of a Gemma layer for few tokens, when most of the time is spent on reading the weights: the norm is
+fused into the product that follows it, which reads the rows anyway. Products accumulate in float32; their factors have
+the type of the rows.
 
-Block sizes are by the arithmetic of an H100 (as many programs as it has processors); no GPU has measured them.
+Block sizes are calculated for an H100 (as many programs as it has multiprocessors); they were not measured on a GPU.
 """
 
 import torch
@@ -9,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST = 128  # rows; the products of more are limited by arithmetic, which cuBLAS does better
+MOST = 128  # rows; with more, products are limited by arithmetic, and cuBLAS is faster
 
 
 @triton.jit
@@ -37,7 +38,7 @@ def _normed_products(
             moved = tl.load(shift + k, mask=there, other=0.0)[:, None]
             left, right = left + tl.sum(a.to(tl.float32) * moved, 0), right + tl.sum(b.to(tl.float32) * moved, 0)
         value = value.to(weight.dtype.element_ty)
-        if WIDE:  # the interpreter has no product of bfloat16
+        if WIDE:  # the interpreter cannot multiply bfloat16
             value, a, b = value.to(tl.float32), a.to(tl.float32), b.to(tl.float32)
         one = tl.dot(value, a, one, input_precision="ieee")
         two = tl.dot(value, b, two, input_precision="ieee")
@@ -59,7 +60,7 @@ def _norm_turn_kernel(
                                 epsilon, WIDTH, ROWS, COLUMNS, DEPTH, SHIFT, WIDE)  # fmt: skip
     row, place, cell = (token // length).to(tl.int64), token % length, known[:, None] & inside[None, :]
     if head < count + shared:
-        turn = (row * table_row + place * size + HALF)[:, None] + column[None, :]  # these sines are positive
+        turn = (row * table_row + place * size + HALF)[:, None] + column[None, :]  # the positive half of the sines
         c, s = tl.load(cos + turn, mask=cell, other=0.0), tl.load(sin + turn, mask=cell, other=0.0)
         one, two = one * c - two * s, two * c + one * s
     if head < count:
@@ -173,7 +174,7 @@ def _attend_kernel(
         added = tl.load(mask + which * mask_row + k, mask=there, other=float("-inf")).to(tl.float32)
         score = score * shrink + added[None, :]
         higher = tl.maximum(most, tl.max(score, 1))
-        base = tl.where(higher == float("-inf"), 0.0, higher)  # of rows that have seen no key yet
+        base = tl.where(higher == float("-inf"), 0.0, higher)  # for rows that have seen no key yet
         weight, fade = tl.exp(score - base[:, None]), tl.exp(most - base)
         total = total * fade + tl.sum(weight, 1)
         weight = weight.to(key.dtype)
@@ -189,7 +190,7 @@ def _attend_kernel(
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Softmax attention of few queries (B, S, count, D) over many keys and values (B, shared, K, D): (B, S, count · D).
 
-    `mask`: (B, 1, 1, K), what is added to the scores of all queries alike; of each row one key at least is seen.
+    `mask`: (B, 1, 1, K), added to the scores of all queries; each row must see at least one key.
     """
     query, (rows, length, count, size), (shared, known) = query.contiguous(), query.shape, keys.shape[1:3]
     out, groups = query.new_empty(rows, length, count * size), count // shared
@@ -208,5 +209,5 @@ def _(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _rows(count: int) -> int:
-    """Of a block: what a product of tensor cores takes at least, or all rows of a chunk."""
+    """Rows of a block: the minimum of a tensor-core product, or all rows of a chunk."""
     return 16 if count <= 16 else 64

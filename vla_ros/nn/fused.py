@@ -23,7 +23,7 @@ def _require_triton() -> None:
 
 
 class FusedTower(nn.Module):
-    """Stands in the place of a tower, with its weights, where no gradients are needed.
+    """Replaces a tower, with its weights, if no gradients are needed.
 
     Raises InputError where triton is missing.
     """
@@ -62,7 +62,7 @@ class FusedTower(nn.Module):
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None,
         modulations: list[Modulation] | list[Tensor], keep: bool, whole: bool,
     ) -> Tensor:
-        """Not `whole`: the last layer stops at its keys and values."""
+        """If not `whole`, the last layer stops at its keys and values."""
         from vla_ros.nn.few_rows import MOST
 
         key_mask, width = added_mask(key_mask, x.dtype), x.shape[-1]
@@ -76,7 +76,7 @@ class FusedTower(nn.Module):
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor, norms: list[Norm], keep: bool,
         whole: bool,
     ) -> Tensor:
-        """Norms are parts of the products behind them, sums of those before."""
+        """Each norm is fused into the product after it, each sum into the product before it."""
         from vla_ros.nn import few_rows, kernels
 
         eps = self.tower.norm.eps
@@ -96,7 +96,7 @@ class FusedTower(nn.Module):
         self, x: Tensor, rotary: Rotary, cache: KeyValueCache, key_mask: Tensor | None, norms: list[Norm],
         keep: bool, whole: bool,
     ) -> Tensor:
-        """What a layer adds is added by the norm of the next."""
+        """The kernel of the next norm also adds the output of the layer before."""
         from vla_ros.nn import kernels
 
         eps, more, gate = self.tower.norm.eps, None, None
@@ -126,7 +126,7 @@ def _added(x: Tensor, rows: Tensor, weight: Tensor, gate: Tensor | None) -> Tens
 
 
 class FusedSiglip(nn.Module):
-    """Stands in the place of SigLIP's tower, with its weights. Raises InputError where triton is missing."""
+    """Replaces SigLIP's tower, with its weights. Raises InputError if triton is missing."""
 
     def __init__(self, tower: Siglip) -> None:
         super().__init__()
@@ -134,7 +134,7 @@ class FusedSiglip(nn.Module):
         self.tower = tower
 
     def forward(self, images: Tensor) -> Tensor:
-        """As `Siglip.forward`; what a layer adds is added by the norm of the next."""
+        """As `Siglip.forward`; the kernel of the next norm also adds the output of the layer before."""
         from vla_ros.nn.kernels import add_layer_norm
 
         x, more = self.tower.embed(images), None

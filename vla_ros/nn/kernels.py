@@ -1,7 +1,7 @@
-"""Triton kernels of what lies between the products of a layer: they compute in float32 and round at the end.
+"""Triton kernels of the operations between the products of a layer: they compute in float32 and round at the end.
 
-Needs triton, which torch for a GPU depends on. Without a GPU they run in Triton's interpreter (`TRITON_INTERPRET=1`),
-which is for tests: it is slow.
+They need triton, a dependency of torch for a GPU. Without a GPU they run in Triton's interpreter
+(`TRITON_INTERPRET=1`), which is slow and only meant for tests.
 """
 
 import torch
@@ -128,8 +128,8 @@ def _turn_kernel(
 
 @torch.library.custom_op("vla_ros::turn", mutates_args=("keys", "values"))
 def turn(heads: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Queries (B, S, count, D) and, written to where they are kept, keys and values (B, shared, S, D), of the product
-    of one matrix (B, S, (count + 2 shared) D); queries and keys turned by a `rotary_table`."""
+    """Queries (B, S, count, D) and, written to their destination, keys and values (B, shared, S, D), from the product
+    of one matrix (B, S, (count + 2 shared) D); queries and keys are rotated by a `rotary_table`."""
     heads = heads.contiguous()
     (rows, shared, length, size), total = keys.shape, heads.shape[2] // keys.shape[3]
     count = total - 2 * shared

@@ -10,7 +10,7 @@ from vla_ros.policies.diffusion.config import DiffusionConfig
 
 
 class SpatialSoftmax(nn.Module):
-    """Each of K maps to the expected place of its softmax, x then y in [-1, 1]: (B, C, H, W) to (B, 2 K)."""
+    """Expected position of the softmax of each of K maps, x then y in [-1, 1]: (B, C, H, W) to (B, 2 K)."""
 
     def __init__(self, channels: int, rows: int, columns: int, keypoints: int) -> None:
         super().__init__()
@@ -56,7 +56,8 @@ def centre_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def random_crop(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 3, H, W) to (B, 3, *size), each image at its own place. Drawn on the CPU: nothing waits for a GPU."""
+    """(B, 3, H, W) to (B, 3, *size), each image at its own position. Drawn on the CPU, so that it does not wait for a
+    GPU."""
     tops = torch.randint(0, images.shape[2] - size[0] + 1, (len(images),), device="cpu").tolist()
     lefts = torch.randint(0, images.shape[3] - size[1] + 1, (len(images),), device="cpu").tolist()
     return torch.stack(

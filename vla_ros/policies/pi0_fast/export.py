@@ -1,4 +1,4 @@
-"""A π0-FAST as LeRobot 0.6.1 holds it."""
+"""A π0-FAST in the form of LeRobot 0.6.1."""
 
 import re
 from collections.abc import Iterator
