@@ -193,6 +193,35 @@ def test_an_engine_that_ended_a_process_is_not_tried_again(programs, cache, tmp_
     assert warmed(loaded, "programs").title.endswith("with programs")  # who asks for it gets it
 
 
+def test_a_refusal_is_remembered_with_shapes_and_versions(programs, cache, monkeypatch, caplog):
+    loaded, problem = tiny.loaded(), [OSError("no space left")]
+
+    def write(graph, path, inputs, outputs):
+        raise problem[0]
+
+    monkeypatch.setattr(Programs, "write", write)
+    for _ in range(2):  # what may be over by then is tried again
+        assert warmed(loaded, "auto").title.endswith("on cpu")
+        assert converted(caplog) == [("programs", "encode")] and "no space left" in caplog.messages[-1]
+        caplog.clear()
+    problem[0] = RuntimeError("No conversion rule for bent::product")
+    warmed(loaded, "auto")
+    assert converted(caplog) == [("programs", "encode")]
+    first = caplog.messages[-1]
+    caplog.clear()
+    assert warmed(loaded, "auto").title.endswith("on cpu")
+    (said,) = caplog.messages
+    (file,) = cache.rglob("refused-*")
+    assert said == f"{first} (tried before; delete {file} to try again)" and "bent::product" in said
+    with pytest.raises(InputError, match="bent::product; expected engine torch$"):  # who asks for it gets it
+        warmed(loaded, "programs")
+    for change in (file.unlink, lambda: monkeypatch.setattr(Programs, "version", lambda: "2")):
+        caplog.clear()
+        change()
+        warmed(loaded, "auto")
+        assert converted(caplog) == [("programs", "encode")]
+
+
 def test_auto_goes_on_with_torch_where_nothing_can_be_kept(programs, cache, caplog):
     cache.parent.mkdir(parents=True)
     cache.write_text("")

@@ -6,7 +6,7 @@
 
 import argparse
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,21 +108,26 @@ def _publish(args: argparse.Namespace) -> int:
 class SessionPredictor:
     """A checkpoint for the evaluation; each chunk has its own noise, so that the order does not matter."""
 
-    def __init__(self, name: str, session: "PolicySession", measure: JointMeasure) -> None:
-        """`measure`: which part of its chunks is compared."""
+    def __init__(
+        self, name: str, session: "PolicySession", measure: JointMeasure, axes: Mapping[str, str] | None = None
+    ) -> None:
+        """`measure`: which part of its chunks is compared; `axes`: of the base, as `RobotSpec.path_axes`: a path is
+        compared as the velocities that drive it."""
         self.name, self._session = name, session
         self.step_dt = session.processor.step_dt
         self.n_obs_steps = 1 - min(min(offsets) for offsets in session.processor.steps().values())
         self.paced = session.traits.paced
         self.begin = session.begin
-        self._measure = measure
+        self._measure, self._axes = measure, axes
 
     def predict(self, steps: Sequence[Observation], seed: int) -> np.ndarray:
+        from vla_ros.policies.path_actions import as_velocities
         from vla_ros.runtime.history import make_sample
 
         sample = make_sample(steps, self._session.processor, steps[-1].instruction)
         self._session.seed(seed)
-        return self._measure.predicted(self._session.infer([sample])[0].targets, steps[-1].state)
+        targets = as_velocities(self._session.infer([sample])[0].targets, self._axes or {}, self.step_dt)
+        return self._measure.predicted(targets, steps[-1].state)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -142,7 +147,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     tools = [name for name, session in sessions.items()
              if getattr(getattr(session.processor, "embodiment", None), "tool", None)]
     measure = measure_of(robot, tools, args.urdf)
-    predictors = [SessionPredictor(name, session, measure) for name, session in sessions.items()]
+    predictors = [SessionPredictor(name, session, measure, robot.path_axes) for name, session in sessions.items()]
     options = cut_options(args)
     overlay = _overlay(args, robot, measure, predictors)
     for path in args.bags:

@@ -15,11 +15,15 @@ MOST = 128  # rows; with more, products are limited by arithmetic, and cuBLAS is
 
 @triton.jit
 def _normed_products(
-    x, weight, scale, row, known, first, second, inside, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr,
+    x, weight, scale, shift, row, known, first, second, inside, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, SHIFT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The RMS norm of rows of `x` times the rows `first` and `second` of the weight: (ROWS, COLUMNS) float32 each."""
+    """The RMS norm of rows of `x` times the rows `first` and `second` of the weight: (ROWS, COLUMNS) float32 each.
+
+    With SHIFT the norm is moved by that before: the products of the weight and it, the same for all rows, are added.
+    """
     one, two = tl.zeros((ROWS, COLUMNS), tl.float32), tl.zeros((ROWS, COLUMNS), tl.float32)
+    left, right = tl.zeros((COLUMNS,), tl.float32), tl.zeros((COLUMNS,), tl.float32)
     squares, within = tl.zeros((ROWS,), tl.float32), known[:, None]
     for start in range(0, WIDTH, DEPTH):
         k = start + tl.arange(0, DEPTH)
@@ -30,27 +34,30 @@ def _normed_products(
         cell = there[:, None] & inside[None, :]
         a = tl.load(weight + first[None, :] * WIDTH + k[:, None], mask=cell, other=0.0)
         b = tl.load(weight + second[None, :] * WIDTH + k[:, None], mask=cell, other=0.0)
+        if SHIFT:
+            moved = tl.load(shift + k, mask=there, other=0.0)[:, None]
+            left, right = left + tl.sum(a.to(tl.float32) * moved, 0), right + tl.sum(b.to(tl.float32) * moved, 0)
         value = value.to(weight.dtype.element_ty)
         if WIDE:  # the interpreter cannot multiply bfloat16
             value, a, b = value.to(tl.float32), a.to(tl.float32), b.to(tl.float32)
         one = tl.dot(value, a, one, input_precision="ieee")
         two = tl.dot(value, b, two, input_precision="ieee")
     shrink = tl.rsqrt(squares / WIDTH + epsilon)[:, None]
-    return one * shrink, two * shrink
+    return one * shrink + left[None, :], two * shrink + right[None, :]
 
 
 @triton.jit
 def _norm_turn_kernel(
-    x, weight, scale, cos, sin, query, keys, values, rows, epsilon, length, count, shared, table_row, key_row,
+    x, weight, scale, shift, cos, sin, query, keys, values, rows, epsilon, length, count, shared, table_row, key_row,
     key_head, value_row, value_head, HALF: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, SHIFT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     token, head = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.program_id(1)
     column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
     known, inside, size = token < rows, column < HALF, 2 * HALF
     first = (head * size + column).to(tl.int64)
-    one, two = _normed_products(x, weight, scale, token.to(tl.int64), known, first, first + HALF, inside, epsilon,
-                                WIDTH, ROWS, COLUMNS, DEPTH, WIDE)  # fmt: skip
+    one, two = _normed_products(x, weight, scale, shift, token.to(tl.int64), known, first, first + HALF, inside,
+                                epsilon, WIDTH, ROWS, COLUMNS, DEPTH, SHIFT, WIDE)  # fmt: skip
     row, place, cell = (token // length).to(tl.int64), token % length, known[:, None] & inside[None, :]
     if head < count + shared:
         turn = (row * table_row + place * size + HALF)[:, None] + column[None, :]  # the positive half of the sines
@@ -69,10 +76,12 @@ def _norm_turn_kernel(
 
 @torch.library.custom_op("vla_ros::norm_turn", mutates_args=("keys", "values"))
 def norm_turn(
-    x: Tensor, scale: Tensor, epsilon: float, weight: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor
+    x: Tensor, scale: Tensor, epsilon: float, weight: Tensor, cos: Tensor, sin: Tensor, keys: Tensor, values: Tensor,
+    shift: Tensor | None = None,
 ) -> Tensor:
     """`kernels.turn` of the product of a ((count + 2 shared) D, width) weight and the RMS norm of (B, S, width) `x`
-    with its (width,) float32 scale: queries (B, S, count, D), keys and values written to their destination."""
+    with its float32 scale, and shift where there is one, of `width` numbers each: queries (B, S, count, D), keys and
+    values written where they are kept."""
     x, (rows, shared, length, size) = x.contiguous(), keys.shape
     count = len(weight) // size - 2 * shared
     query = x.new_empty(rows, length, count, size)
@@ -80,30 +89,32 @@ def norm_turn(
     block = _rows(tokens)
     grid = triton.cdiv(tokens, block), count + 2 * shared, triton.cdiv(size // 2, columns)
     _norm_turn_kernel[grid](
-        x, weight, scale, cos, sin, query, keys, values, tokens, epsilon, length, count, shared,
+        x, weight, scale, scale if shift is None else shift.contiguous(), cos, sin, query, keys, values, tokens,
+        epsilon, length, count, shared,
         cos.stride(0) if cos.shape[0] > 1 else 0, keys.stride(0), keys.stride(1), values.stride(0), values.stride(1),
-        HALF=size // 2, WIDTH=x.shape[-1], ROWS=block, COLUMNS=columns, DEPTH=64, WIDE=not x.is_cuda, num_stages=4,
+        HALF=size // 2, WIDTH=x.shape[-1], ROWS=block, COLUMNS=columns, DEPTH=64, SHIFT=shift is not None,
+        WIDE=not x.is_cuda, num_stages=4,
     )  # fmt: skip
     return query
 
 
 @norm_turn.register_fake
 def _(x: Tensor, scale: Tensor, epsilon: float, weight: Tensor, cos: Tensor, sin: Tensor, keys: Tensor,
-      values: Tensor) -> Tensor:  # fmt: skip
+      values: Tensor, shift: Tensor | None = None) -> Tensor:  # fmt: skip
     rows, shared, length, size = keys.shape
     return x.new_empty(rows, length, len(weight) // size - 2 * shared, size)
 
 
 @triton.jit
 def _norm_gated_kernel(
-    x, weight, scale, out, rows, hidden, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    DEPTH: tl.constexpr, WIDE: tl.constexpr,
+    x, weight, scale, shift, out, rows, hidden, epsilon, WIDTH: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, DEPTH: tl.constexpr, SHIFT: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1).to(tl.int64) * COLUMNS + tl.arange(0, COLUMNS)
     known, inside = token < rows, column < hidden
-    gate, up = _normed_products(x, weight, scale, token, known, column, column + hidden, inside, epsilon, WIDTH,
-                                ROWS, COLUMNS, DEPTH, WIDE)  # fmt: skip
+    gate, up = _normed_products(x, weight, scale, shift, token, known, column, column + hidden, inside, epsilon,
+                                WIDTH, ROWS, COLUMNS, DEPTH, SHIFT, WIDE)  # fmt: skip
     # tanh(u) = 2 sigmoid(2 u) - 1
     gelu = gate * tl.sigmoid(1.5957691216057308 * (gate + 0.044715 * gate * gate * gate))
     place = token[:, None] * hidden + column[None, :]
@@ -111,22 +122,22 @@ def _norm_gated_kernel(
 
 
 @torch.library.custom_op("vla_ros::norm_gated", mutates_args=())
-def norm_gated(x: Tensor, scale: Tensor, epsilon: float, weight: Tensor) -> Tensor:
+def norm_gated(x: Tensor, scale: Tensor, epsilon: float, weight: Tensor, shift: Tensor | None = None) -> Tensor:
     """`kernels.gated` of the product of a (2 · hidden, width) weight and the RMS norm of (..., width) `x` with its
-    (width,) float32 scale: (..., hidden)."""
+    float32 scale, and shift where there is one, of `width` numbers each: (..., hidden)."""
     x, hidden, width = x.contiguous(), len(weight) // 2, x.shape[-1]
     out = x.new_empty(*x.shape[:-1], hidden)
     rows, columns = x.numel() // width, 32
     block = _rows(rows)
     _norm_gated_kernel[(triton.cdiv(rows, block), triton.cdiv(hidden, columns))](
-        x, weight, scale, out, rows, hidden, epsilon, WIDTH=width, ROWS=block, COLUMNS=columns, DEPTH=64,
-        WIDE=not x.is_cuda, num_stages=4,
+        x, weight, scale, scale if shift is None else shift.contiguous(), out, rows, hidden, epsilon, WIDTH=width,
+        ROWS=block, COLUMNS=columns, DEPTH=64, SHIFT=shift is not None, WIDE=not x.is_cuda, num_stages=4,
     )  # fmt: skip
     return out
 
 
 @norm_gated.register_fake
-def _(x: Tensor, scale: Tensor, epsilon: float, weight: Tensor) -> Tensor:
+def _(x: Tensor, scale: Tensor, epsilon: float, weight: Tensor, shift: Tensor | None = None) -> Tensor:
     return x.new_empty(*x.shape[:-1], len(weight) // 2)
 
 

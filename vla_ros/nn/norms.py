@@ -1,4 +1,4 @@
-"""Normalisation layers of the Gemma towers, and LayerNorm beside bfloat16 matrices."""
+"""Normalisation layers of the Gemma towers, LayerNorm beside bfloat16 matrices, and batch statistics of real rows."""
 
 import torch
 from torch import Tensor, nn
@@ -65,3 +65,26 @@ class AdaptiveRMSNorm(nn.Module):
         """(B, S, width) to the normalised tensor in the type of `x` and the gate (N, R, width)."""
         scale, shift, gate = modulation
         return torch.addcmul(shift, rms_normalised(x, self.eps), scale).to(x.dtype), gate
+
+
+class RealBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation whose statistics are those of the real rows alone: rows that only fill up a tensor have no
+    part in them. Without such rows it is `nn.BatchNorm1d`."""
+
+    def forward(self, x: Tensor, real: Tensor) -> Tensor:
+        """(..., width), of which the (...) bool rows are real, to the same in float32."""
+        x, mean, variance = x.float(), self.running_mean, self.running_var
+        if self.training:
+            rows, count = real[..., None], real.sum().clamp(min=1)
+            mean = self._sum(x, rows) / count
+            variance = self._sum((x - mean).square(), rows) / count
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+        return (x - mean) * torch.rsqrt(variance + self.eps) * self.weight + self.bias
+
+    @staticmethod
+    def _sum(x: Tensor, rows: Tensor) -> Tensor:
+        """(width,)."""
+        return x.masked_fill(~rows, 0).sum(dim=tuple(range(x.ndim - 1)))

@@ -16,6 +16,11 @@ and, for a policy whose actions move a tool (its dimensions are `joint: null` in
     tool: {space: delta, rotation: euler_xyz, frame: base, first: 0}    # first: number of its first dimension
     hold: [shoulder_pan, ...]             # the joints that move the tool: the policy does not command them itself
     tool_state: {urdf: so101.urdf, link: tip, frame: base, rotation: rotation_6d_rows, first: 0}  # if its state has it
+
+and for one that answers a path of the base, x, y and yaw, whose dimensions are `joint: null` in `actions`, too:
+
+    path: {joints: {x: x.vel, y: y.vel, yaw: theta.vel}, first: 0}
+    hold: [x.vel, y.vel, theta.vel]
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,11 +31,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from vla_ros.core.chunk import Part, Targets
+from vla_ros.core.chunk import PATH, Part, Targets
 from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import read_mapping, record, value_of
 from vla_ros.policies.dimension import MODES, Dimension, read_dimension
-from vla_ros.policies.tool_actions import ToolActions, ToolState
+from vla_ros.policies.path_actions import PathActions, as_velocities
+from vla_ros.policies.tool_actions import ToolActions, ToolState, check_room
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Embodiment:
             actions in order, then those of `hold`.
         tool: which action dimensions are a tool's; the joints that move it are in `hold`.
         tool_state: which state dimensions are a tool's pose.
+        path: which action dimensions are a path of the base; its velocities are among the joints held.
     """
 
     cameras: Mapping[str, str | None]
@@ -57,6 +64,7 @@ class Embodiment:
     joints: tuple[str, ...] = ()
     tool: ToolActions | None = None
     tool_state: ToolState | None = None
+    path: PathActions | None = None
 
     def __post_init__(self) -> None:
         commanded = tuple(d.joint for d in self.actions if d.joint is not None)
@@ -84,6 +92,12 @@ class Embodiment:
             self.tool.check(self.actions)
         if self.tool_state:
             self.tool_state.check(self.state, self.joints)
+        if self.path:
+            check_room("path", "actions", self.path.columns, self.actions)
+            self.path.check(self.hold)
+            if self.tool and set(self.path.columns) & set(self.tool.columns):
+                raise InputError(f"path: first {self.path.first}, tool: first {self.tool.first}: the same dimensions, "
+                                 "expected others")
         if not self.joints:
             raise InputError("actions: no joint, expected at least one")
         known = set(self.joints)
@@ -111,15 +125,17 @@ class Embodiment:
     @classmethod
     def identity(
         cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float, hold: tuple[str, ...] = (),
-        tool: ToolActions | None = None,
+        tool: ToolActions | None = None, path: Mapping[str, str] | None = None,
     ) -> "Embodiment":
-        """The policy uses the robot's own units and joint order; joints of `hold` are observed but not commanded.
-        The actions of a `tool` come first."""
+        """The policy uses the robot's own units and joint order; joints of `hold` are seen and not commanded. The
+        actions of a `tool` come first, then those of a `path` (see `PathActions.joints`)."""
         state = tuple(Dimension(name) for name in joints)
+        hold = (*hold, *path.values()) if path else hold
         actions = tuple(dimension for dimension in state if dimension.joint not in hold)
-        if tool:
-            actions = (Dimension(None),) * len(tool.columns) + actions
-        return cls(dict(cameras), state, actions, step_dt, hold, joints if hold else (), tool)
+        first = len(tool.columns) if tool else 0
+        actions = (Dimension(None),) * (first + (len(PATH) if path else 0)) + actions
+        way = PathActions(dict(path), first) if path else None
+        return cls(dict(cameras), state, actions, step_dt, hold, joints if hold else (), tool, path=way)
 
     def state_to_policy(self, state: np.ndarray) -> np.ndarray:
         """(..., J) in the order of `joints`, rad or m, to (..., S) in the policy's units."""
@@ -142,6 +158,9 @@ class Embodiment:
                                  "dataset whose actions are poses of the tool")
             rows = tool.to_policy(actions[..., len(self.joints) :], self.actions)
             values[..., tool.columns.start : tool.columns.stop] = rows
+        if path := self.path:
+            rows = path.to_policy(np.asarray(actions, np.float64), self.joints, self.actions, self.step_dt)
+            values[..., path.columns.start : path.columns.stop] = rows
         return values
 
     def actions_to_robot(self, actions: np.ndarray, state: np.ndarray) -> np.ndarray:
@@ -156,16 +175,26 @@ class Embodiment:
             elif dimension.mode == "rate":
                 value = np.cumsum(value, axis=-1) + start
             targets[..., self.joints.index(dimension.joint)] = dimension.to_robot(value)
+        if self.path:
+            for name, values in self.path.to_robot(actions, self.actions, self.step_dt).items():
+                targets[..., self.joints.index(name)] = values
         return targets
+
+    def joint_rows(self, targets: Targets, state: np.ndarray) -> np.ndarray:
+        """(H, J) joint targets; joints in no part are where they are in (J,), and a path is the velocities along it."""
+        said = as_velocities(targets, self.path.joints, self.step_dt) if self.path else targets
+        return said.joint_positions(self.joints, state)
 
     def targets(self, actions: np.ndarray, states: np.ndarray) -> list[Targets]:
         """(B, H, A) actions in the policy's units and the (B, J) observed states to the commanded joints' positions,
-        (H, joints) each, and the tool's rows."""
+        (H, joints) each, and what is a tool's or a base's."""
         columns = [self.joints.index(name) for name in self.commanded]
         parts = [[Part(self.commanded, row[:, columns])] if columns else []
                  for row in self.actions_to_robot(actions, states)]
         if self.tool:
             parts = [[self.tool.part(row, self.actions), *found] for row, found in zip(actions, parts, strict=True)]
+        if self.path:
+            parts = [[*found, self.path.part(row, self.actions)] for row, found in zip(actions, parts, strict=True)]
         return [Targets(tuple(found)) for found in parts]
 
     def _value(self, dimension: Dimension, values: np.ndarray) -> np.ndarray:
@@ -183,7 +212,7 @@ class Embodiment:
         data = {"cameras": dict(self.cameras), **rows, "step_dt": self.step_dt, "hold": list(self.hold)}
         if self.joints != replace(self, joints=()).joints:
             data["joints"] = list(self.joints)
-        data |= {name: asdict(tool) for name in ("tool", "tool_state") if (tool := getattr(self, name))}
+        data |= {name: asdict(said) for name in ("tool", "tool_state", "path") if (said := getattr(self, name))}
         return {name: value for name, value in data.items() if value not in (None, []) or name == "state"}
 
     @classmethod

@@ -13,7 +13,7 @@ from vla_ros.core.errors import InputError, shown
 from vla_ros.core.records import record, value_of
 from vla_ros.nn.meta import without_numbers
 from vla_ros.nn.words import make_vocabulary
-from vla_ros.policies.dimension import not_rad
+from vla_ros.policies.dimension import UNUSED, not_rad
 from vla_ros.policies.embodiment import Embodiment
 from vla_ros.policies.formats import lerobot_writer, own
 from vla_ros.policies.formats.adapter import Adapter, check_base, is_adapter, open_tensors
@@ -210,9 +210,15 @@ class Family:
         sizes = self.sizes({**self.defaults, **values, **said}, "policy")
         if getattr(sizes, "tokenizer_of", None) and tokenizer is None:
             raise InputError(f"policy: it would read {sizes.tokenizer_of}, which fresh weights do not have")
+        data.check_path()
+        statistics = {feature: widened(data.statistics[feature]) for feature in (STATE, ACTION)}
+        if data.path:  # they follow below from the rows
+            statistics[ACTION] = {name: np.full(data.action_dim, value) for name, value in UNUSED.items()}
         parts = Parts(
-            Embodiment.identity(data.joints, {name: name for name in data.cameras}, data.step_dt, data.hold, data.tool),
-            *(Normalisation(mode, widened(data.statistics[feature])) for feature in (STATE, ACTION)),
+            Embodiment.identity(
+                data.joints, {name: name for name in data.cameras}, data.step_dt, data.hold, data.tool, data.path
+            ),
+            *(Normalisation(mode, statistics[feature]) for feature in (STATE, ACTION)),
             {name: IMAGENET for name in _pictures(sizes)},
             self.fit,
             tokenizer,
@@ -222,7 +228,8 @@ class Family:
             _set_image_statistics(policy, _pictures(sizes), parts.images, parts.fit, Path())
         if self.begin:
             self.begin(policy, tokenizer, data)
-        return LoadedPolicy(self.name, policy, self._processor("policy", sizes, parts))
+        processor = self._processor("policy", sizes, parts)
+        return LoadedPolicy(self.name, policy, processor.with_statistics(data) if data.path else processor)
 
     def sizes(self, values: Mapping[str, Any], where: str) -> Any:
         """An instance of `config`. Raises InputError that names the field."""
@@ -309,7 +316,7 @@ class Family:
 
     def _from_data(self, values: dict[str, Any], data: TrainingData) -> dict[str, Any]:
         known = {f.name for f in fields(self.config)}
-        said = {"action_dim": len(data.actions), "state_dim": len(data.joints), "cameras": data.cameras}
+        said = {"action_dim": data.action_dim, "state_dim": len(data.joints), "cameras": data.cameras}
         if "vocabulary" in known:
             said["vocabulary"] = make_vocabulary(data.instructions) if values.pop("language", False) else ()
         return {name: value for name, value in said.items() if name in known}

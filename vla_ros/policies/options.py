@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from vla_ros.core.errors import InputError
+from vla_ros.core.chunk import PATH
+from vla_ros.core.errors import InputError, shown
 from vla_ros.core.hub import no_folder
 from vla_ros.core.records import read_mapping
 from vla_ros.core.robot import RobotSpec
@@ -35,8 +36,9 @@ class TrainingData:
         instructions: the distinct instructions.
         streams: further streams that the dataset has -> shape of a value.
         hold: those of the joints that have no actions.
-        rows: states and actions themselves, from which statistics of differences are computed.
-        tool: which of the actions (the first ones) are a tool's; the joints that move it are in `hold`.
+        rows: states and actions themselves, which statistics of differences take.
+        tool: which of the actions are a tool's, the first ones; the joints that move it are among those of `hold`.
+        path: axis -> velocity of the base whose actions become a path; None: they are velocities.
     """
 
     joints: tuple[str, ...]
@@ -48,6 +50,7 @@ class TrainingData:
     hold: tuple[str, ...] = ()
     rows: Rows | None = None
     tool: ToolActions | None = None
+    path: Mapping[str, str] | None = None
 
     @property
     def commanded(self) -> tuple[str, ...]:
@@ -61,8 +64,19 @@ class TrainingData:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """How many numbers a state and an action have."""
-        return len(self.joints), len(self.actions)
+        """Numbers of a state and of an action."""
+        return len(self.joints), self.action_dim
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers of a policy's action: x, y and yaw stand in the place of a path's velocities."""
+        return len(self.actions) + (len(PATH) - len(self.path) if self.path else 0)
+
+    def check_path(self) -> None:
+        """Raises InputError unless the velocities of the path have actions."""
+        if missing := [name for name in (self.path or {}).values() if name not in self.commanded]:
+            raise InputError(f"path: {missing[0]!r}, expected velocities of the base that have actions in the dataset, "
+                             f"some of {shown(list(self.commanded))}")
 
 
 @dataclass(frozen=True)

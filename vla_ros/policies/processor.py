@@ -22,7 +22,7 @@ from vla_ros.policies.images import FITS
 from vla_ros.policies.normalisation import Normalisation, widened
 from vla_ros.policies.options import ACTION, STATE, TrainingData
 from vla_ros.policies.policy import Batch
-from vla_ros.policies.rows import chunk_statistics
+from vla_ros.policies.rows import chunk_statistics, with_path
 from vla_ros.policies.tokenizer import Tokenizer
 
 
@@ -36,8 +36,9 @@ class Interface:
         n_obs_steps: T, observation steps of a Sample.
         horizon: rows per chunk.
         streams: names of the robot file's other streams that the policy reads.
-        optional: those of the streams that may be missing, temporarily or always.
-        tool: ("pose" or "delta", frame) of actions that move the robot's tool; None if they only move joints.
+        optional: those of them that it can do without, now and then or always.
+        tool: ("pose" or "delta", frame) of actions that move the robot's tool; None where they move joints alone.
+        path: whether some of the actions are a path of the base.
     """
 
     joints: tuple[str, ...]
@@ -52,6 +53,10 @@ class Interface:
     def tool(self) -> tuple[str, str] | None:
         said = getattr(getattr(self, "embodiment", None), "tool", None)
         return (said.space, said.frame) if said else None
+
+    @property
+    def path(self) -> bool:
+        return getattr(getattr(self, "embodiment", None), "path", None) is not None
 
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
         """stream -> offsets of its observation steps in `step_dt`, oldest first; "joint_states" is the state.
@@ -139,6 +144,9 @@ class StandardProcessor(Processor):
         if getattr(config, "spatial", "") and embodiment.tool and self.state_width and embodiment.tool_state is None:
             raise InputError("state: the policy reads the pose of its tool, which joint states do not contain; "
                              "expected `tool_state` in the policy file")
+        if embodiment.path and self.first_action_step:
+            raise InputError(f"path: the actions of a sample begin {-self.first_action_step} steps before its newest "
+                             "observation, and a path begins there; expected a policy that reads one observation")
         for what, width, limit, normalisation in (
             ("state", len(embodiment.state), self.state_width, self.state),
             ("action", len(embodiment.actions), config.action_dim, self.actions),
@@ -279,8 +287,8 @@ class StandardProcessor(Processor):
         return np.concatenate([rows, told], axis=-1)
 
     def _rows(self, targets: Sequence[Targets], states: np.ndarray) -> np.ndarray:
-        """(B, H, J) joint targets, joints without one at their position in (B, J), followed by a tool's rows."""
-        found = [one.joint_positions(self.joints, state) for one, state in zip(targets, states, strict=True)]
+        """(B, H, J) joint targets, what they leave out where it is in (B, J), and a tool's rows behind them."""
+        found = [self.embodiment.joint_rows(one, state) for one, state in zip(targets, states, strict=True)]
         if self.embodiment.tool:
             found = [np.concatenate([rows, one.spatial.data], axis=1) for rows, one in zip(found, targets, strict=True)]
         return np.stack(found)
@@ -320,6 +328,9 @@ class StandardProcessor(Processor):
         if sorted(data.joints) != sorted(self.joints):
             raise InputError(f"statistics of the joints {list(data.joints)}, the policy expects {list(self.joints)}")
         state, actions = self._of_all_rows(self.embodiment.state, data, STATE), self.action_statistics(data)
+        if path := self.embodiment.path:
+            said = self.embodiment.actions, data.rows, range(self.horizon), self.step_dt or data.step_dt
+            actions = with_path(actions, path, *said)
         return replace(
             self, state=replace(self.state, statistics=state), actions=replace(self.actions, statistics=actions)
         )

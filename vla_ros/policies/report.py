@@ -18,6 +18,8 @@ def report(title: str, parameters: int, processor: StandardProcessor, parts: Par
     modes = "" if any(getattr(sizes, name, "") for name in ("unserved", "spatial")) else _modes(embodiment)
     if tool := embodiment.tool:
         modes = f"{tool.space} of a tool in frame {tool.frame}, rotation as {tool.rotation}"
+    if embodiment.path:
+        modes = ", ".join(filter(None, ("a path of the base (x, y, yaw)", modes)))
     apart = "; the time between them is in the policy file (step_dt)" if step_dt is None else (
         f", {step_dt:g} s apart ({processor.horizon * step_dt:g} s)"
     )

@@ -10,6 +10,7 @@ from vla_ros.core.errors import InputError
 from vla_ros.core.statistics import of_rows
 from vla_ros.policies.dimension import UNUSED, Dimension
 from vla_ros.policies.normalisation import LEAST_DEVIATION, NAMES, widened
+from vla_ros.policies.path_actions import PathActions
 
 LEAST_DIFFERENCE = 1e-3  # rad or m, about one step of a servo's encoder; smaller differences are noise
 
@@ -68,6 +69,27 @@ def chunk_statistics(
     starts, frames = rows.chunks(steps, step_dt)
     found = [_statistics(d, rows, starts, frames, each_row) for d in dimensions]
     return {name: np.stack([one[name] for one in found], axis=-1) for name in NAMES}
+
+
+def with_path(
+    statistics: Mapping[str, np.ndarray], path: PathActions, actions: Sequence[Dimension], rows: Rows | None,
+    steps: Sequence[int], step_dt: float,
+) -> dict[str, np.ndarray]:
+    """Statistics of actions, (A,) each, in which those of a base's path are of all chunks; the arguments as above.
+
+    Raises InputError.
+    """
+    if rows is None or any(values.shape != (len(actions),) for values in statistics.values()):
+        raise InputError("path: its statistics follow from the rows of a dataset, for a policy that has one for each "
+                         "number of an action, not of each row of a chunk")
+    frames = rows.chunks(steps, step_dt)[1]
+    values = path.to_policy(np.asarray(rows.actions, np.float64)[frames], rows.joints, actions, step_dt)
+    least = LEAST_DIFFERENCE * np.abs([actions[i].scale for i in path.columns])
+    found = widened(of_rows(values.reshape(-1, values.shape[-1])), least)
+    result = {name: values.copy() for name, values in statistics.items()}
+    for name, values in result.items():
+        values[path.columns.start : path.columns.stop] = found[name]
+    return result
 
 
 def _statistics(

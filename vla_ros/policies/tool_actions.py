@@ -51,8 +51,8 @@ class ToolActions:
         return range(self.first, self.first + 3 + SIZES[self.rotation])
 
     def check(self, actions: Sequence[Dimension]) -> None:
-        """Raises InputError unless these action dimensions contain the tool's."""
-        _check_room("tool", "actions", self.columns, actions)
+        """Raises InputError unless these action dimensions leave room for the tool's."""
+        check_room("tool", "actions", self.columns, actions)
 
     def part(self, rows: np.ndarray, actions: Sequence[Dimension]) -> Part:
         """The tool's part of (H, A) actions; `actions` gives the policy's units."""
@@ -96,8 +96,8 @@ class ToolState:
         return range(self.first, self.first + 3 + SIZES[self.rotation])
 
     def check(self, state: Sequence[Dimension], joints: Sequence[str]) -> None:
-        """Raises InputError unless these state dimensions contain the tool's, and the joints determine its pose."""
-        _check_room("tool_state", "state", self.columns, state)
+        """Raises InputError unless these state dimensions leave room, and the joints say where the tool is."""
+        check_room("tool_state", "state", self.columns, state)
         tree = _tree(self.urdf)
         above = {joint.child: joint for joint in tree.joints}
         for link in (self.link, self.frame):
@@ -134,7 +134,8 @@ def _tree(urdf: str) -> Kinematics:
     return Kinematics(urdf)
 
 
-def _check_room(what: str, where: str, columns: range, dimensions: Sequence[Dimension]) -> None:
+def check_room(what: str, where: str, columns: range, dimensions: Sequence[Dimension]) -> None:
+    """Raises InputError unless these columns are dimensions of no joint."""
     taken = [dimensions[i].joint for i in columns if 0 <= i < len(dimensions) and dimensions[i].joint is not None]
     if columns.start < 0 or columns.stop > len(dimensions) or taken:
         words = f", of which {taken} are joints" if taken else ""
@@ -143,5 +144,5 @@ def _check_room(what: str, where: str, columns: range, dimensions: Sequence[Dime
     for i in columns:
         if dimensions[i].mode != "absolute" or dimensions[i].linkage:
             said = "a linkage" if dimensions[i].linkage else f"mode {dimensions[i].mode}"
-            raise InputError(f"{what}: {where}[{i}] has {said}, expected scale and offset at most: `space` of `tool` "
-                             "says whether actions are differences")
+            why = "" if what == "path" else ": `space` of `tool` says whether actions are differences"
+            raise InputError(f"{what}: {where}[{i}] has {said}, expected scale and offset at most{why}")

@@ -22,6 +22,7 @@ def require_rolling(processor: Interface, remembers: bool, guided: bool) -> None
         (remembers, "and the policy remembers what it saw, step by step; expected false"),
         (len(processor.steps().get(JOINT_STATES, ())) > 1, "and the policy reads earlier states too; expected false"),
         (processor.tool, "and the actions are a tool's, which say no joint positions; expected false"),
+        (processor.path, "and the actions are a path of the base, which says no velocities; expected false"),
     ):
         if there:
             raise InputError(f"roll_state: true, {words}")

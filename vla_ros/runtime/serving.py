@@ -49,6 +49,9 @@ def open_session(
         raise InputError("rtc: true, and the policy's actions are differences of a tool's pose: they count from each "
                          "chunk's own beginning, so two chunks have no rows in common; expected rtc: false, and mode "
                          "latest or ensemble of the executor")
+    if options and options.guided and loaded.processor.path:
+        raise InputError("rtc: true, and the policy answers a path of the base, which counts from each observation; "
+                         "expected rtc: false, and mode latest or ensemble of the executor")
     session = PolicySession(loaded, options)
     session.warm_up(example_sample(robot, session.processor))
     return session
@@ -107,6 +110,7 @@ def check_robot(processor: Interface, robot: RobotSpec) -> None:
                          f"{f'{missing} neither in actions nor in hold' if missing else f'no {extra}'}; expected each "
                          "of the robot's joints in actions or hold of the policy file")
     _check_tool(processor.tool, robot)
+    _check_path(processor, robot)
     if processor.joints != robot.joint_names:  # a processor with a fixed order
         raise InputError(f"the policy works in the order {list(processor.joints)}, expected robot {robot.name}'s: "
                          f"{list(robot.joint_names)}; load it with this robot")
@@ -127,6 +131,18 @@ def _check_tool(said: tuple[str, str] | None, robot: RobotSpec) -> None:
     if frame not in frames:
         expected = " or ".join(map(repr, frames))
         raise InputError(f"tool: frame {frame!r}, expected {expected}, as robot {robot.name} has it")
+
+
+def _check_path(processor: Interface, robot: RobotSpec) -> None:
+    """Raises InputError if the policy answers a path, and the robot has no base that follows it."""
+    if not processor.path:
+        return
+    if robot.path_axes is None:
+        raise InputError(f"the policy answers a path of the base, robot {robot.name} has no base that drives forwards "
+                         "and turns; expected a group with the axes x and yaw in the robot file")
+    said = getattr(getattr(processor, "embodiment", None), "path", None)
+    if said and said.joints != robot.path_axes:
+        raise InputError(f"path: velocities {said.joints}, robot {robot.name} has {robot.path_axes}; expected the same")
 
 
 def resolve_device(name: str) -> torch.device:

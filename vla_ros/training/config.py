@@ -87,6 +87,8 @@ class TrainConfig:
             policy's; those that are not, such as those of actions of another space, stay fresh.
         start: checkpoint folder or policy file to start from instead, of any family and layout that loads.
         statistics: with `start`, "keep" the checkpoint's normalisation or "recompute" it from the dataset.
+        path: with `family`, "x", "y", "yaw" -> velocity of the base: the policy answers the path that the dataset's
+            velocities drive, in place of these.
         step_dt: s between the rows of a chunk, with `family`, a whole number of the dataset's frames (0 = one frame).
         distill: with `start`, denoising steps of a policy that learns the checkpoint's answers (0 = it learns the
             dataset's actions).
@@ -115,6 +117,7 @@ class TrainConfig:
     weights: str = ""
     start: str = ""
     statistics: str = ""
+    path: dict[str, str] = field(default_factory=dict)
     step_dt: Annotated[float, Range(0, 60)] = 0.0
     distill: Annotated[int, Range(0, 1000)] = 0
     executed_rows: Annotated[int, Range(0, 10_000)] = 0
@@ -178,6 +181,8 @@ class TrainConfig:
             raise InputError(f"weights {self.weights!r}: only with family; start uses all weights of its checkpoint")
         if self.start and self.step_dt:
             raise InputError(f"step_dt {self.step_dt}: only with family; a start checkpoint has its own")
+        if self.start and self.path:
+            raise InputError("path: only with family; `path` of a policy file says it of a start checkpoint")
         if self.start and self.policy:
             raise InputError("policy: only with family; a start checkpoint has its own configuration")
         if self.episodes.outcome and self.episodes.outcome not in OUTCOMES:

@@ -21,8 +21,8 @@ def evaluate(
     loaded: LoadedPolicy, samples: Samples, limit: int, batch_size: int, seed: int,
     loss: Callable[[Batch], dict[str, Tensor]] | None = None,
 ) -> dict[str, float]:
-    """Held-out loss, and the error of predicted actions, rad or m (of a tool m and its rotation's numbers): mean over
-    steps, and of the first step.
+    """Held-out loss, and the error of predicted actions, rad or m (of a tool m and its rotation's numbers; of a base
+    m/s and rad/s): mean over steps, and of the first step.
 
     About `limit` frames are spread evenly over the episodes, with the same draws at each call. For a policy with
     memory, whole episodes are played from the beginning. Rows that are not in a chunk do not count, nor do answers that
@@ -58,7 +58,8 @@ def evaluate(
         for row, one, sample in zip(actions, targets, shown, strict=True):
             if one is None:
                 continue
-            joints = one.joint_positions(processor.joints, sample.state[-1])
+            joints = (processor.embodiment.joint_rows(one, sample.state[-1]) if one.path
+                      else one.joint_positions(processor.joints, sample.state[-1]))
             row[: one.horizon, : joints.shape[1]] = joints
             if row.shape[1] > joints.shape[1]:  # the tool's numbers, which the policy answers in the dataset's form
                 row[: one.horizon, joints.shape[1] :] = one.spatial.data

@@ -63,6 +63,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
             1.0 / dataset.fps,
         ),
         tool=dataset.tool and ToolActions("pose", dataset.tool.rotation, dataset.tool.frame),
+        path=config.path or None,
     )
     recompute = config.statistics == "recompute"
     if config.family:
@@ -74,6 +75,7 @@ def open_policy(config: TrainConfig, dataset: Dataset) -> LoadedPolicy:
         loaded = registry.load(config.start, data=data, without_statistics=recompute)
     embodiment = getattr(loaded.processor, "embodiment", None)
     commanded = embodiment.commanded if embodiment else loaded.processor.joints
+    commanded += tuple(embodiment.path.joints.values()) if embodiment and embodiment.path else ()
     if missing := [name for name in commanded if name in dataset.hold]:
         raise InputError(f"dataset {dataset.path}: no actions of {missing}, which the policy commands; `hold` of a "
                          "policy file leaves them alone")

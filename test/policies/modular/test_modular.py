@@ -188,6 +188,31 @@ def test_sensors_are_read_as_they_are_measured():
         answer(imu=np.full((1, 20, 6), np.nan))
 
 
+def test_depth_is_read_beside_the_image_of_its_camera():
+    data = replace(families.data(), streams={"depth": (24, 24, 1), "lidar": (12, 3)})
+    encoders = {"depth": {"kind": "rgbd", "camera": "front"}, "lidar": {"kind": "bev", "cells": [8, 8, 2]}}
+    loaded = build(data, encoders=encoders)
+    values = {"depth": np.full((1, 24, 24, 1), 7, np.uint16), "lidar": np.ones((1, 12, 3))}
+    one = replace(families.sample(loaded.processor), values=values)
+    batch, (front, wrist) = loaded.processor.inputs([one]), [0, 1]
+    text, there = torch.zeros(1, 1, 32), torch.ones(1, 1, dtype=torch.bool)
+
+    def read(camera: int | None = None) -> torch.Tensor:
+        images = batch["images"].clone()
+        if camera is not None:
+            images[:, :, camera] = 255 - images[:, :, camera]
+        with torch.no_grad():
+            return loaded.policy.read(batch | {"images": images}, text, there)[1]
+
+    assert loaded.processor.cameras == ("front", "wrist") and torch.equal(read(wrist), read())
+    assert not torch.allclose(read(front), read(), atol=1e-5)
+    rows = loaded.processor.inputs([replace(one, actions=np.zeros((4, 6)))] * 2)
+    loaded.policy.train().loss(rows)["loss"].backward()
+    assert all(p.grad is not None for p in loaded.policy.encoders.parameters())
+    with pytest.raises(InputError, match=r"encoder 'rgbd' of stream 'depth': camera 'top', expected one of .*'front'"):
+        build(data, encoders={**encoders, "depth": {"kind": "rgbd", "camera": "top"}})
+
+
 def test_the_file_of_the_page_is_a_policy():
     """Without its folders, on shapes alone."""
     page = (Path(__file__).parents[3] / "docs/modular.md").read_text()
@@ -205,6 +230,21 @@ def test_the_file_of_the_page_is_a_policy():
     trained = [name for name, p in policy.named_parameters() if p.requires_grad]
     assert all(any(re.search(pattern, name) for name in trained) for pattern in config.lora.full)
     assert any(re.fullmatch(config.gradient_checkpointing, name) for name, _ in policy.named_modules())
+
+
+def test_the_page_s_file_of_many_sensors_is_a_policy():
+    page = (Path(__file__).parents[3] / "docs/modular.md").read_text()
+    text = next(block for block in re.findall(r"^```yaml\n(.*?)^```", page, re.M | re.S) if "\npath:" in block)
+    config = TrainConfig.from_dict(yaml.safe_load(text) | {"dataset": "d", "output": "o"})
+    values = dict(config.policy)
+    for part in (values["vision"], values["language"]):
+        part.pop("folder")
+        part["num_hidden_layers"] = 1
+    shapes = {"lidar": [4096, 4], "front_lidar": [2048, 3], "radar": [64, 5], "front_depth": [96, 128, 1],
+              "imu": [50, 6]}  # fmt: skip
+    sizes = {"action_dim": 9, "state_dim": 9, "cameras": ["front", "left", "right", "back"], "shapes": shapes}
+    policy = ModularConfig.from_dict(values | sizes, "policy").summary_network
+    assert policy.prefix == 4 * 16 + 16 + 32 + 16 + 16 + 8 + 1 and config.path.keys() == {"x", "y", "yaw"}
 
 
 class NothingFromTheHost(TorchFunctionMode):

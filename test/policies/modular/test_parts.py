@@ -1,5 +1,6 @@
 """Parts beside what others compute, their sizes, and what holds for each of them."""
 
+import copy
 import json
 import math
 
@@ -10,7 +11,9 @@ from torch.distributions import Normal
 
 from vla_ros.core.errors import InputError
 from vla_ros.nn.meta import without_numbers
+from vla_ros.nn.norms import RealBatchNorm
 from vla_ros.policies.parts import ENCODERS, FUSIONS, HEADS, LANGUAGES, PROJECTORS, VISION, Features
+from vla_ros.policies.parts.abstraction import farthest
 from vla_ros.policies.parts.choice import chosen
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -44,6 +47,8 @@ def counted(registry, value, *context):
     ("encoder", "radar_points", ((64, 5), 256), 376_192),
     ("encoder", {"kind": "radar", "mixed": True}, ((64, 64, 2), 256), 17_169_888),
     ("encoder", {"kind": "depth", "mixed": True}, ((96, 96, 1), 256), 17_169_600),
+    ("encoder", {"kind": "voxel", "mixed": True}, ((1024, 4), 512), 270_502_432),
+    ("encoder", {"kind": "rgbd", "camera": "front", "mixed": True}, ((96, 96, 1), 256), 17_558_592),
     ("encoder", "imu", ((100, 6), 256), 497_792), ("encoder", "imu_conv", ((100, 6), 256), 158_784),
     ("fusion", "concat", (512, dict.fromkeys("abcde", 4)), 6_307_328),
     ("fusion", "cross_modal", (512, dict.fromkeys("abcd", 4)), 25_221_120),
@@ -182,7 +187,12 @@ def test_each_head_fits_four_samples(kind):
     assert error < 1e-2, error
 
 
-@pytest.mark.parametrize("kind", ["points", "pointnet", "point_transformer", "radar_points"])
+SETS = {"kind": "pointnet2", "centres": [5, 3], "radii": [3.0, 6.0], "neighbours": 4}
+POINTS = ["points", "pointnet", SETS, SETS | {"pool": "global"}, "point_transformer", "radar_points",
+          {"kind": "voxel", "cells": [6, 5, 4]}, {"kind": "bev", "cells": [6, 5, 2]}]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", POINTS)
 def test_the_order_of_points_changes_nothing_and_padding_has_no_effect(kind):
     torch.manual_seed(0)
     encoder = make("encoder", kind, (12, 5), 32).eval()
@@ -195,10 +205,91 @@ def test_the_order_of_points_changes_nothing_and_padding_has_no_effect(kind):
         changed = x.clone()
         changed[0, 7:] = 9.0
         torch.testing.assert_close(encoder(changed, count), found)
-        assert not torch.allclose(encoder(changed, torch.tensor([8, 12]))[0], found[0], atol=1e-4)
-        assert encoder(x, torch.tensor([0, 12])).isfinite().all()
+        changed[0, 7:] = 0.5
+        assert not torch.allclose(encoder(changed, torch.tensor([8, 12]))[0], found[0], rtol=0, atol=1e-6)
+        none = encoder(x, torch.tensor([0, 12]))
+        assert none.isfinite().all()
+        torch.testing.assert_close(encoder(changed, torch.tensor([0, 12])), none)
     with pytest.raises(InputError, match="value of shape \\[12\\], expected points"):
         make("encoder", kind, (12,), 32)
+
+
+@pytest.mark.parametrize("kind", POINTS)
+def test_more_padding_changes_nothing_in_training_either(kind):
+    torch.manual_seed(0)
+    encoder = make("encoder", kind, (12, 5), 32).train()
+    for part in encoder.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        if isinstance(part, torch.nn.MultiheadAttention):
+            part.dropout = 0.0
+    other, x, count = copy.deepcopy(encoder), torch.randn(5, 12, 5), torch.tensor([7, 12, 0, 5, 9])
+    more = torch.cat([x, torch.full((5, 9, 5), 4.0)], dim=1)
+    found, again = encoder(x, count), other(more, count)
+    torch.testing.assert_close(again, found, rtol=1e-4, atol=1e-5)
+    for one, value in ((encoder, found), (other, again)):
+        value.square().sum().backward()
+        assert all(p.grad.isfinite().all() for p in one.parameters())
+    for (name, one), same in zip(encoder.named_parameters(), other.parameters(), strict=True):
+        assert (same.grad - one.grad).norm() <= 1e-3 * one.grad.norm() + 1e-3, name
+    for one, same in zip(encoder.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(same, one)  # what is used on the robot in place of the batch's statistics
+
+
+def test_batch_statistics_of_rows_that_are_all_real_are_torchs():
+    torch.manual_seed(0)
+    ours, theirs = RealBatchNorm(5), torch.nn.BatchNorm1d(5)
+    real = torch.rand(4, 6) < 0.7
+    for _ in range(2):
+        x = torch.randn(4, 6, 5) * 3 + 1
+        torch.testing.assert_close(ours(x, real)[real], theirs(x[real]))
+    torch.testing.assert_close(dict(ours.state_dict()), dict(theirs.state_dict()))
+    torch.testing.assert_close(ours.eval()(x, real)[real], theirs.eval()(x[real]))
+
+
+def test_set_abstraction_takes_what_is_far_apart_and_reads_what_is_near():
+    line = torch.tensor([[[0.0, 0, 0], [0.1, 0, 0], [1.0, 0, 0], [4.0, 0, 0], [9.0, 9, 9]]])
+    real = torch.tensor([[True, True, True, True, False]])
+    chosen, kept = farthest(line, real, 5)
+    assert chosen[0, :4].tolist() == [3, 0, 2, 1] and kept[0].tolist() == [True] * 4 + [False]
+    encoder = make("encoder", {"kind": "pointnet2", "centres": [2], "radii": [0.5], "pool": "global"}, (5, 3), 8).eval()
+    moved = line.clone()
+    with torch.no_grad():
+        found = encoder(line, torch.tensor([4]))
+        moved[0, 2, 1] = 0.05  # too far from both centres to be read
+        torch.testing.assert_close(encoder(moved, torch.tensor([4])), found)
+        moved[0, 1, 1] = 0.05
+        assert not torch.allclose(encoder(moved, torch.tensor([4])), found, atol=1e-5)
+
+
+def test_cells_hold_what_is_in_them():
+    size = {"kind": "voxel", "lower": [0, 0, 0], "upper": [2, 2, 1], "cells": [2, 2, 1]}
+    encoder = make("encoder", size, (5, 3), 8)
+    x = torch.tensor([[[0.5, 0.5, 0.5], [0.25, 0.75, 0.5], [1.5, 0.5, 0.0], [2.5, 0.5, 0.5], [1.5, 1.5, 0.5]]])
+    grid = encoder.grid(x, torch.tensor([[True, True, True, True, False]]))
+    assert grid.shape == (1, 4, 2, 2, 1)
+    counts = torch.tensor([[2.0, 0.0], [1.0, 0.0]])
+    torch.testing.assert_close(grid[0, 0, :, :, 0], counts.log1p())
+    torch.testing.assert_close(grid[0, 1:, 0, 0, 0], torch.tensor([-0.125, 0.125, 0.0]))
+    torch.testing.assert_close(grid[0, 1:, 1, 0, 0], torch.tensor([0.0, 0.0, -0.5]))
+    for changes, said in (({"upper": [2, 0, 1]}, "lower .*, upper .*: expected each"),
+                          ({"cells": [512, 512, 512]}, "134,217,728, expected at most")):
+        with pytest.raises(InputError, match=said):
+            make("encoder", size | changes, (5, 3), 8)
+
+
+@pytest.mark.parametrize("join", ["concat", "add", "cross_attention"])
+def test_depth_beside_an_image(join):
+    torch.manual_seed(0)
+    encoder = make("encoder", {"kind": "rgbd", "camera": "front", "join": join}, (24, 32, 1), 32).eval()
+    x, image = torch.rand(2, 24, 32, 1), torch.rand(2, 3, 40, 40)
+    with torch.no_grad():
+        found = encoder(x, None, image)
+        assert encoder.camera == "front" and found.shape == (2, 16, 32)
+        for other in (encoder(x.flip(1), None, image), encoder(x, None, image.flip(2))):
+            assert not torch.allclose(other, found, atol=1e-5)
+    with pytest.raises(InputError, match="camera '', expected the camera beside which"):
+        make("encoder", "rgbd", (24, 32, 1), 32)
 
 
 @pytest.mark.parametrize("value, shape, tokens", [

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vla_ros.nn.resize import resize_smooth
 from vla_ros.nn.resnet import ResNet, feature_size
 from vla_ros.policies.diffusion.config import DiffusionConfig
 
@@ -41,7 +42,7 @@ class RgbEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to (B, 2 K)."""
         if self.resize is not None:
-            images = functional.interpolate(images, self.resize, mode="bilinear", antialias=True)
+            images = resize_smooth(images, self.resize)
         if self.crop is not None:
             images = random_crop(images, self.crop) if self.training and self.random else centre_crop(images, self.crop)
         return functional.relu(self.out(self.pool(self.backbone(images))))

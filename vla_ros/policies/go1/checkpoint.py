@@ -24,7 +24,7 @@ STATISTICS = "dataset_stats.json"
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
     tokenizer = word_tokenizer(data.instructions, TOKENS)
     return {
-        "state_dim": len(data.joints), "action_dim": len(data.actions), "cameras": data.cameras,
+        "state_dim": len(data.joints), "action_dim": data.action_dim, "cameras": data.cameras,
         "vocabulary": tokenizer.size, "image_token": tokenizer.token(IMAGE),
     }, tokenizer
 

@@ -91,7 +91,8 @@ class GrootProcessor(StandardProcessor):
         grids = [config.grid(*run.shape[3:]) for run in runs for _ in range(run.shape[1])]
         tokenizer = self.ask_tokenizer()
         rows = [prompt_ids(config, tokenizer, sample.instruction, grids) for sample in samples]
-        tokens, mask = left_padded(rows, padding_token(config, tokenizer))
+        step = 32 if config.padding_is_masked else 1  # few lengths where it changes no answer
+        tokens, mask = left_padded(rows, padding_token(config, tokenizer), step)
         batch = {
             **{f"images_{n}" if n else "images": run for n, run in enumerate(runs)}, "tokens": tokens,
             "token_mask": mask, "state": self.policy_states(states),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vla_ros.core.records import Count, Inner, Layers, Width
 from vla_ros.nn.embeddings import Rotary, signed_table
 from vla_ros.nn.norms import layer_normalised
+from vla_ros.nn.resize import resize_smooth
 from vla_ros.nn.siglip import SiglipLayer
 
 
@@ -62,7 +63,7 @@ class FlexiblePatches(nn.Module):
         x = images.unflatten(3, (-1, self.patch)).unflatten(2, (-1, self.patch))  # (N, 3, rows, p, columns, p)
         x = self.patches(x.permute(0, 2, 4, 3, 5, 1).flatten(3).to(self.patches.weight.dtype))
         table = self.positions.float().unflatten(0, (self.grid, self.grid)).permute(2, 0, 1)[None]
-        table = F.interpolate(table, x.shape[1:3], mode="bilinear", align_corners=False, antialias=True)
+        table = resize_smooth(table, x.shape[1:3])
         return x + table[0].permute(1, 2, 0).to(x.dtype)
 
 

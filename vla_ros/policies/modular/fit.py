@@ -35,8 +35,12 @@ def checked(policy: Any) -> None:
     for name, encoder in policy.encoders.items():
         value = torch.empty(BATCH, *config.shapes[name], device="meta")
         count = torch.empty(BATCH, dtype=torch.int64, device="meta") if encoder.counted else None
-        sources[name] = _given(config.encoders[name], encoder, (value, count), (BATCH, encoder.tokens, width),
-                               f"stream {name!r}", config.language.title)
+        if encoder.camera and encoder.camera not in config.cameras:
+            raise InputError(f"policy: {config.encoders[name].title} of stream {name!r}: camera {encoder.camera!r}, "
+                             f"expected one of the policy's: {list(config.cameras)}")
+        beside = [images[:, 0]] if encoder.camera else []
+        sources[name] = _given(config.encoders[name], encoder, (value, count, *beside),
+                               (BATCH, encoder.tokens, width), f"stream {name!r}", config.language.title)
     if policy.fusion:
         _given(config.fusion, policy.fusion, (sources,), (BATCH, policy.fusion.tokens, width), "images and sensors",
                config.language.title)

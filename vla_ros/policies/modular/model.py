@@ -26,7 +26,7 @@ class Seen:
     """What the head reads of the newest step, and what is remembered of those before, None: nothing ever."""
 
     features: Features
-    memory: Window | None
+    memory: Memory
 
 
 class Modular(Policy):
@@ -98,8 +98,9 @@ class Modular(Policy):
     def begin(self, size: int) -> Memory:
         if self.config.window == 1:
             return None
-        like = next((self.temporal or self.head).parameters())
-        return Window.empty(like, size, self.config.window, self.language.width)
+        if self.temporal:
+            return self.temporal.begin(size, self.config.window, self.language.width)
+        return Window.empty(next(self.head.parameters()), size, self.config.window, self.language.width)
 
     def draws(self, size: int) -> dict[str, tuple[int, ...]]:
         return self.head.draws(size)
@@ -123,10 +124,11 @@ class Modular(Policy):
         memory = context.memory
         if memory is None:
             return Answer(self.head.act(context.features, draws, fixed, steer, self.step))
-        memory = memory.with_newest(context.features.summary.to(memory.window.dtype))
         if self.temporal is None:
+            memory = memory.with_newest(context.features.summary.to(memory.window.dtype))
             return Answer(self.head.decode(memory.newest(self.head.read(memory.window))), memory)
-        features = remembering(context.features, memory.newest(self.temporal(memory.window)))
+        summary, memory = self.temporal.remember(memory, context.features.summary)
+        features = remembering(context.features, summary)
         return Answer(self.head.act(features, draws, fixed, steer, self.step), memory)
 
     def loss(self, batch: Batch, **draws: Tensor) -> dict[str, Tensor]:
@@ -163,7 +165,8 @@ class Modular(Policy):
         sources = {"images": torch.cat([self.look(i, images, summary) for i in range(len(self.vision))], dim=1)}
         for name, encoder in self.encoders.items():
             count = batch[f"count {name}"].flatten(0, 1) if encoder.counted else None
-            sources[name] = encoder(batch[f"stream {name}"].flatten(0, 1), count)
+            beside = [images[:, self.config.cameras.index(encoder.camera)].float() / 255] if encoder.camera else []
+            sources[name] = encoder(batch[f"stream {name}"].flatten(0, 1), count, *beside)
             if name in self.absent:
                 sources[name] = self._known(name, sources[name], batch[f"there {name}"])
         seen = [self.fusion(sources)] if self.fusion else list(sources.values())

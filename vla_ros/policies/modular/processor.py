@@ -71,7 +71,8 @@ class ModularProcessor(StandardProcessor):
         return torch.from_numpy(values)
 
     def _counts(self, samples: Sequence[Sample], name: str) -> torch.Tensor:
-        """(B, T) int64, how many rows are real; all where the stream does not say it."""
+        """(B, T) int64, how many rows are real; all where the stream does not say it, none where it is absent."""
         shape = (len(samples), self.depth(samples, name))
-        rows = [s.values.get(f"{name}_count", np.full(shape[1], self.config.shapes[name][0])) for s in samples]
+        rows = [s.values.get(f"{name}_count", np.full(shape[1], self.config.shapes[name][0] * (name in s.values)))
+                for s in samples]
         return torch.from_numpy(np.stack(rows).astype(np.int64).reshape(shape))

@@ -53,7 +53,7 @@ def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], 
     if isinstance(values.get("text"), Mapping):
         values["text"] = {**values["text"], "vocabulary": tokenizer.size + BINS}
     reads_state = values.get("head", "autoregressive") != "autoregressive"
-    said = {"action_end": tokenizer.size + BINS, "blank": 0, "stop": tokenizer.bos, "action_dim": len(data.actions),
+    said = {"action_end": tokenizer.size + BINS, "blank": 0, "stop": tokenizer.bos, "action_dim": data.action_dim,
             "state_dim": len(data.joints) if reads_state else 0, "cameras": data.cameras}
     return said, tokenizer
 

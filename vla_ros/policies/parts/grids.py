@@ -1,8 +1,10 @@
-"""Depth images and radar images (range by Doppler) to tokens, one for each cell of a 4 x 4 grid."""
+"""Depth images, alone and beside a camera's, and radar images (range by Doppler) to tokens, one for each cell of a
+4 x 4 grid."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,6 +13,7 @@ from vla_ros.core.records import Range
 from vla_ros.policies.parts.kinds import Encoder
 
 CELLS = 4
+JOINS = ("concat", "add", "cross_attention")
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,27 @@ class GridSize:
     mixed: bool = False
 
 
+def convolutions(
+    channels: int, out: int, convolution: type[nn.Module] = nn.Conv2d, norm: type[nn.Module] = nn.BatchNorm2d
+) -> nn.Sequential:
+    """Four of stride 2, with batch normalisation and ReLU between them."""
+    widths = (channels, 32, 64, 128)
+    rows = [(convolution(a, b, 3, 2, 1), norm(b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)]
+    return nn.Sequential(*(part for row in rows for part in row), convolution(128, out, 3, 2, 1))
+
+
+def last_layer(tokens: int, width: int, mixed: bool) -> nn.Linear:
+    """Of each token, or of all together."""
+    wide = tokens * width if mixed else width
+    return nn.Linear(wide, wide)
+
+
+def tokens_of(x: Tensor, last: nn.Linear) -> Tensor:
+    """(B, out, ...) cells to (B, cells, out) through such a layer."""
+    x = x.flatten(2).transpose(1, 2)
+    return last(x) if last.in_features == x.shape[-1] else last(x.flatten(1)).view_as(x)
+
+
 class GridEncoder(Encoder):
     """Of streams of shape (height, width, channels)."""
 
@@ -38,16 +62,68 @@ class GridEncoder(Encoder):
         super().__init__()
         if len(shape) != 3:
             raise InputError(f"a value of shape {list(shape)}, expected an image: [height, width, channels]")
-        self.size, widths = size, (shape[2], 32, 64, 128)
-        rows = [(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.ReLU())
-                for a, b in zip(widths, widths[1:], strict=False)]  # fmt: skip
-        self.convolutions = nn.Sequential(*(part for row in rows for part in row), nn.Conv2d(128, out, 3, 2, 1))
-        wide = self.tokens * out if size.mixed else out
-        self.last = nn.Linear(wide, wide)
+        self.size = size
+        self.make(shape[2], out)
+        self.last = last_layer(self.tokens, out, size.mixed)
+
+    def make(self, channels: int, out: int) -> None:
+        """The layers before the last."""
+        self.convolutions = convolutions(channels, out)
+
+    def measured(self, x: Tensor) -> Tensor:
+        """(B, height, width, channels) to (B, channels, height, width) in the unit that the layers read."""
+        x = x * self.size.scale
+        return (x.clamp(max=self.size.most) if self.size.most else x).movedim(-1, 1).to(self.dtype)
 
     def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        x = x * self.size.scale
-        x = x.clamp(max=self.size.most) if self.size.most else x
-        x = functional.adaptive_avg_pool2d(self.convolutions(x.movedim(-1, 1).to(self.dtype)), CELLS)
-        x = x.flatten(2).transpose(1, 2)
-        return self.last(x.flatten(1)).view_as(x) if self.size.mixed else self.last(x)
+        return tokens_of(functional.adaptive_avg_pool2d(self.convolutions(self.measured(x)), CELLS), self.last)
+
+
+@dataclass(frozen=True)
+class RgbdSize(GridSize):
+    """And how the image gets to the depth.
+
+    Attributes:
+        camera: the policy's image that shows the same place, scaled to the depth image's size.
+        join: "concat", "add", or "cross_attention": places of the image read those of the depth image.
+    """
+
+    camera: str = ""
+    join: str = "concat"
+
+    def __post_init__(self) -> None:
+        if not self.camera:
+            raise InputError("camera '', expected the camera beside which the depth is measured")
+        if self.join not in JOINS:
+            raise InputError(f"join {self.join!r}, expected one of {list(JOINS)}")
+
+
+class RgbdEncoder(GridEncoder):
+    """A depth image and the colours of the same place, each through three convolutions, then together through two."""
+
+    Size = RgbdSize
+
+    def make(self, channels: int, out: int) -> None:
+        self.camera = self.size.camera
+        self.colour, self.depth = (convolutions(n, 1)[:-1] for n in (3, channels))  # without the last one
+        if self.size.join == "cross_attention":
+            self.attention, self.norm = nn.MultiheadAttention(128, 8, batch_first=True), nn.LayerNorm(128)
+        joined = 256 if self.size.join == "concat" else 128
+        self.convolutions = nn.Sequential(
+            nn.Conv2d(joined, 128, 3, 1, 1), nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, out, 3, 2, 1)
+        )
+
+    def forward(self, x: Tensor, count: Tensor | None = None, image: Tensor | None = None) -> Tensor:
+        x = self.measured(x)
+        image = functional.interpolate(image.to(x.dtype), x.shape[-2:], mode="bilinear", antialias=True)
+        joined = self._joined(self.colour(image), self.depth(x))
+        return tokens_of(functional.adaptive_avg_pool2d(self.convolutions(joined), CELLS), self.last)
+
+    def _joined(self, colour: Tensor, depth: Tensor) -> Tensor:
+        """(B, 128, h, w) each."""
+        if self.size.join != "cross_attention":
+            return torch.cat([colour, depth], dim=1) if self.size.join == "concat" else colour + depth
+        colour, depth = (functional.adaptive_avg_pool2d(one, 2 * CELLS).flatten(2).transpose(1, 2)
+                         for one in (colour, depth))
+        x = self.norm(colour + self.attention(colour, depth, depth, need_weights=False)[0])
+        return x.transpose(1, 2).unflatten(2, (2 * CELLS, 2 * CELLS))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
 from vla_ros.policies.policy import Draws, Fixed, Steer, tensors
+from vla_ros.policies.window import Window
 
 
 @dataclass(frozen=True)
@@ -112,14 +113,19 @@ class Encoder(Part):
     Attributes:
         tokens: how many come out.
         counted: it asks how many rows of a stream of varying length are real.
+        camera: name of the policy's image that it sees beside its stream, "" for none.
     """
 
     tokens: int
     counted: ClassVar[bool] = False
+    camera: str = ""
 
     @abstractmethod
     def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        """(B, *shape) float32 to (B, tokens, out); count: (B,) int64, where it is `counted`."""
+        """(B, *shape) float32 to (B, tokens, out); count: (B,) int64, where it is `counted`.
+
+        One with a `camera` gets a third argument, its image: (B, 3, height, width) float32, levels from 0 to 1.
+        """
 
 
 class Fusion(Part):
@@ -180,6 +186,17 @@ class Temporal(Part):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """(N, K, width) summaries, the oldest first, to the same shape, each from itself and the steps before it."""
+
+    def begin(self, size: int, length: int, width: int) -> Any:
+        """The memory of `size` episodes that begin: of the newest `length` steps, or what the part remembers instead.
+        It is made with `policies.policy.tensors`, and has `after(elapsed)` as `Window` does."""
+        return Window.empty(next(self.parameters()), size, length, width)
+
+    def remember(self, memory: Any, newest: Tensor) -> tuple[Tensor, Any]:
+        """What `forward` makes of the newest summary (N, width) behind those that are remembered, (N, width), and the
+        memory with it."""
+        memory = memory.with_newest(newest.to(memory.window.dtype))
+        return memory.newest(self(memory.window)), memory
 
 
 class Head(Part):

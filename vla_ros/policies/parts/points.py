@@ -1,5 +1,7 @@
 """Point clouds to tokens; the order of the points changes nothing, and those that are no real ones have no effect."""
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -7,18 +9,14 @@ from torch import Tensor, nn
 
 from vla_ros.core.errors import InputError
 from vla_ros.core.records import Count, Rows
+from vla_ros.nn.norms import RealBatchNorm
 from vla_ros.policies.parts.kinds import Encoder
 from vla_ros.policies.parts.pooling import Queries, encoder_layer
 
 
-def absent(x: Tensor, count: Tensor | None) -> Tensor:
-    """(B, N) bool of (B, N, C) points, True behind the (B,) real ones; a cloud without any keeps its first, zeros."""
-    places = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
-    return places >= (places.new_full((len(x),), x.shape[1]) if count is None else count.clamp(min=1))[:, None]
-
-
 class PointEncoder(Encoder):
-    """Of streams of shape (N, C)."""
+    """Of streams of shape (N, C), of which the first `count` rows are real. What stands in the others is not read: they
+    are zeros to `read`, whatever they were."""
 
     counted = True
 
@@ -27,6 +25,20 @@ class PointEncoder(Encoder):
         if len(shape) != 2 or shape[1] < least:
             raise InputError(f"a value of shape {list(shape)}, expected points of at least {least} numbers: "
                              f"[N, {max(least, 3)}]")
+
+    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        places = torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+        real = places < (places.new_full((len(x),), x.shape[1]) if count is None else count)[:, None]
+        return self.read(x.masked_fill(~real[..., None], 0).to(self.dtype), real)
+
+    @abstractmethod
+    def read(self, x: Tensor, real: Tensor) -> Tensor:
+        """(B, N, C) points, of which (B, N) bool are real, to (B, tokens, out)."""
+
+
+def hidden(real: Tensor) -> Tensor:
+    """(B, N) bool of the points that nothing reads: all that are not real, but one of a cloud that has none, zeros."""
+    return ~real & (real.any(dim=1, keepdim=True) | (torch.arange(real.shape[1], device=real.device) > 0))
 
 
 @dataclass(frozen=True)
@@ -52,36 +64,46 @@ class PointCloudEncoder(PointEncoder):
         self.features = nn.Sequential(nn.Linear(256, 256), nn.LayerNorm(256), nn.GELU(), nn.Linear(256, out))
         self.pool = Queries(out, size.queries, size.heads)
 
-    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        hidden, points = absent(x, count), self.points(x.to(self.dtype))
-        most = points.masked_fill(hidden[..., None], -torch.inf).amax(dim=1, keepdim=True)
-        return self.pool(self.features(points + most), hidden)
+    def read(self, x: Tensor, real: Tensor) -> Tensor:
+        points, gone = self.points(x), hidden(real)
+        most = points.masked_fill(gone[..., None], -torch.inf).amax(dim=1, keepdim=True)
+        return self.pool(self.features(points + most), gone)
 
 
 class PointNetEncoder(PointEncoder):
-    """One token of the strongest and the mean features (Qi et al. 2017, https://arxiv.org/abs/1612.00593). In training
-    the batch's statistics count the points that are no real ones, too."""
+    """One token of the strongest and the mean features (Qi et al. 2017, https://arxiv.org/abs/1612.00593)."""
 
     tokens = 1
     float32 = ("",)  # as the statistics of batch normalisation are
 
     def __init__(self, size: object, shape: tuple[int, ...], out: int) -> None:
         super().__init__(shape)
-        widths = (shape[1], 64, 128, 256)
-        self.points = nn.ModuleList(
-            nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())
-            for a, b in zip(widths, widths[1:], strict=False)
-        )
-        self.features = nn.Sequential(nn.Linear(512, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, out))
+        self.points = layers((shape[1], 64, 128, 256))
+        self.features = nn.Sequential(nn.Linear(512, 256), RealBatchNorm(256), nn.ReLU(), nn.Linear(256, out))
 
-    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        hidden, batch = absent(x, count)[..., None], len(x)
-        x = x.to(self.dtype).flatten(0, 1)
-        for layer in self.points:
+    def read(self, x: Tensor, real: Tensor) -> Tensor:
+        x, gone = through(self.points, x, real), hidden(real)[..., None]
+        mean = x.masked_fill(gone, 0).sum(dim=1) / (~gone).sum(dim=1)
+        x = torch.cat([x.masked_fill(gone, -torch.inf).amax(dim=1), mean], dim=-1)
+        first, norm, *others = self.features
+        x = norm(first(x), real.any(dim=1))  # a cloud without points is none of those that are counted
+        for layer in others:
             x = layer(x)
-        x = x.unflatten(0, (batch, -1))
-        mean = x.masked_fill(hidden, 0).sum(dim=1) / (~hidden).sum(dim=1)
-        return self.features(torch.cat([x.masked_fill(hidden, -torch.inf).amax(dim=1), mean], dim=-1))[:, None]
+        return x[:, None]
+
+
+def layers(widths: Sequence[int]) -> nn.ModuleList:
+    """Linear, batch normalisation, ReLU between each width and the next."""
+    return nn.ModuleList(
+        nn.Sequential(nn.Linear(a, b), RealBatchNorm(b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)
+    )
+
+
+def through(layers: nn.ModuleList, x: Tensor, real: Tensor) -> Tensor:
+    """(..., C) through such layers, with statistics of the (...) real rows."""
+    for linear, norm, bend in layers:
+        x = bend(norm(linear(x), real))
+    return x
 
 
 @dataclass(frozen=True)
@@ -104,12 +126,11 @@ class PointTransformerEncoder(PointEncoder):
         self.layers = nn.ModuleList(encoder_layer(256, 8) for _ in range(size.layers))
         self.last, self.pool = nn.Linear(256, out), Queries(out, size.queries, size.heads)
 
-    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        hidden, x = absent(x, count), x.to(self.dtype)
-        x = self.first(x) + self.places(x[..., :3])
+    def read(self, x: Tensor, real: Tensor) -> Tensor:
+        x, gone = self.first(x) + self.places(x[..., :3]), hidden(real)
         for layer in self.layers:
-            x = layer(x, src_key_padding_mask=hidden)
-        return self.pool(self.last(x), hidden)
+            x = layer(x, src_key_padding_mask=gone)
+        return self.pool(self.last(x), gone)
 
 
 @dataclass(frozen=True)
@@ -134,7 +155,7 @@ class RadarPointEncoder(PointEncoder):
         self.attention, self.norm = nn.MultiheadAttention(128, 4, batch_first=True), nn.LayerNorm(128)
         self.last, self.pool = nn.Linear(128, out), Queries(out, size.queries, size.heads)
 
-    def forward(self, x: Tensor, count: Tensor | None = None) -> Tensor:
-        hidden, x = absent(x, count), self.points(x.to(self.dtype))
-        x = self.norm(x + self.attention(x, x, x, key_padding_mask=hidden, need_weights=False)[0])
-        return self.pool(self.last(x), hidden)
+    def read(self, x: Tensor, real: Tensor) -> Tensor:
+        x, gone = self.points(x), hidden(real)
+        x = self.norm(x + self.attention(x, x, x, key_padding_mask=gone, need_weights=False)[0])
+        return self.pool(self.last(x), gone)

@@ -104,8 +104,9 @@ HEADS = Registry("head", Head, {
 })
 ENCODERS = Registry("encoder", Encoder, {
     "points": "points:PointCloudEncoder", "pointnet": "points:PointNetEncoder",
-    "point_transformer": "points:PointTransformerEncoder", "radar_points": "points:RadarPointEncoder",
-    "depth": "grids:GridEncoder", "radar": "grids:GridEncoder",
+    "pointnet2": "abstraction:SetEncoder", "point_transformer": "points:PointTransformerEncoder",
+    "radar_points": "points:RadarPointEncoder", "voxel": "voxels:VoxelEncoder", "bev": "voxels:BirdsEyeEncoder",
+    "depth": "grids:GridEncoder", "rgbd": "grids:RgbdEncoder", "radar": "grids:GridEncoder",
     "imu": "series:SeriesEncoder", "imu_conv": "series:ConvSeriesEncoder", "imu_lstm": "series:LstmSeriesEncoder",
     "numbers": "series:NumbersEncoder",
 })
@@ -115,6 +116,7 @@ FUSIONS = Registry("fusion", Fusion, {
 })
 TEMPORALS = Registry("temporal part", Temporal, {
     "transformer": "temporal:TransformerTemporal", "lstm": "temporal:LstmTemporal", "working": "temporal:WorkingMemory",
+    "episodic": "episodic:EpisodicMemory",
 })
 REGISTRIES = {
     "vision": VISION, "projector": PROJECTORS, "language": LANGUAGES, "head": HEADS, "encoder": ENCODERS,

@@ -95,6 +95,10 @@ class WorkingMemory(Temporal):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.to(self.dtype)
-        read = self.attention(x, x, x, attn_mask=future(x), need_weights=False)[0]
+        return self.worked(x, x, attn_mask=future(x))
+
+    def worked(self, x: Tensor, slots: Tensor, **masks: Tensor) -> Tensor:
+        """(N, Q, width) steps that ask (N, K, width) slots; `masks`: of the attention."""
+        read = self.attention(x, slots, slots, need_weights=False, **masks)[0]
         gate = self.gate(torch.cat([x, read], dim=-1)).sigmoid()
         return gate * read + (1 - gate) * x

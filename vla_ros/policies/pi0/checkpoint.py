@@ -33,7 +33,7 @@ TRANSFORMERS_FIELDS = TRANSFORMERS | set(  # of its PI0Config and its base class
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    tokenizer, width = word_tokenizer(data.instructions), len(data.actions)
+    tokenizer, width = word_tokenizer(data.instructions), data.action_dim
     for name, size in (("state_dim", len(data.joints)), ("action_dim", width), ("loss_dims", width)):
         values.setdefault(name, size)
     return {"cameras": data.cameras, "vocabulary": tokenizer.size}, tokenizer

@@ -22,8 +22,8 @@ HORIZON = Pi0FastConfig.__dataclass_fields__["horizon"].default
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    """A tokenizer of the instructions' words, with room for action tokens, one for every coefficient."""
-    rows, width = value_of(Rows, values.get("horizon", HORIZON), "policy.horizon"), len(data.actions)
+    """A tokenizer of the instructions' words, with places for one in which every coefficient is a token."""
+    rows, width = value_of(Rows, values.get("horizon", HORIZON), "policy.horizon"), data.action_dim
     actions = fresh_actions(rows)
     text = word_tokenizer([*data.instructions, PROMPT], places=actions.size)
     for name in ("max_action_tokens", "max_decoding_steps"):

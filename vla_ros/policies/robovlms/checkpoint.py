@@ -28,8 +28,8 @@ CAMERAS = ("static", "hand")
 
 
 def _fresh(values: dict[str, Any], data: TrainingData) -> tuple[dict[str, Any], Tokenizer]:
-    """A tokenizer of the instructions' words, followed by action tokens."""
-    said = {"action_dim": len(data.actions), "cameras": data.cameras}
+    """A tokenizer of the instructions' words; action tokens stand behind them."""
+    said = {"action_dim": data.action_dim, "cameras": data.cameras}
     texts, more = data.instructions, 0
     if values.get("head") == "discrete":
         more = value_of(int, values.get("bins", RoboVLMConfig.bins), "policy.bins")

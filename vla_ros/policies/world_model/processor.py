@@ -18,6 +18,11 @@ from vla_ros.policies.processor import StandardProcessor
 class WorldModelProcessor(StandardProcessor):
     """The batch is described at `WorldModel`. A window of steps in training, one step when serving."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.embodiment.path:
+            raise InputError("path: a policy that plans goes step by step; expected velocities of the base")
+
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
         return dict.fromkeys((*self.cameras, "joint_states"), tuple(range(-self.config.past, 1)) if training else (0,))
 

@@ -79,6 +79,11 @@ class Described:
             return None
         return "pose" if Space[part.space] == Space.END_EFFECTOR_POSE else "delta", part.frame
 
+    @property
+    def path(self) -> bool:
+        """As `Interface.path`."""
+        return any(Space[part.space] == Space.BASE_PATH for part in self.parts)
+
 
 def put(message: dict[str, Any], key: str, value: Any) -> None:
     """Set an entry; a dot leads into a map."""

@@ -76,6 +76,10 @@ class OwnProcessor(Interface):
     def tool(self) -> tuple[str, str] | None:
         return self._said.tool
 
+    @property
+    def path(self) -> bool:
+        return self._said.path
+
     def steps(self, training: bool = False) -> dict[str, tuple[int, ...]]:
         return dict(self._said.steps)
 
