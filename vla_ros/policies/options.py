@@ -157,7 +157,7 @@ class Parts:
         tokenizer: of the prompt, where the policy reads tokens.
         no_statistics: why normalisations have no statistics; "" if they have.
         missing: what else is missing for serving, and what to do about it.
-        notes: what a user should know.
+        notes: for the user.
     """
 
     embodiment: Embodiment
