@@ -7,7 +7,7 @@ writes a LeRobot dataset at 10 Hz that `vla-ros train` reads. The same arguments
 
     vla-ros demos drives --robot lekiwi_sim --tasks drive --cameras front
 
-does so with the robot on wheels, and its sensors.
+does the same with the robot on wheels and its sensors.
 
     vla-ros demos pushes --bags --episodes 100 --tasks push
 
@@ -15,7 +15,7 @@ moves the simulated robot through the ROS nodes, in lockstep, and records a bag 
 
     vla-ros demos reach --env metaworld/reach-v3 --env-python ~/envs/metaworld/bin/python --episodes 100
 
-stores what the scripted experts of other people's benchmarks do (docs/benchmarks.md).
+records the scripted experts of other people's benchmarks (docs/benchmarks.md).
 """
 
 import argparse
@@ -55,7 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=900, help="number of episodes")
     parser.add_argument(
         "--tasks", nargs="+", choices=[kind.value for kind in TaskKind], default=["touch", "pick"],
-        help="tasks to show in turn; one that is named twice is shown twice as often (default: touch pick)",
+        help="tasks to demonstrate in turn; one that is named twice is shown twice as often (default: touch pick)",
     )
     options.environment(parser, nargs="+")
     options.robot(parser, default="so101")

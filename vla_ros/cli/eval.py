@@ -5,11 +5,11 @@
 
 Policy, executor and simulator run as nodes in separate processes, on a private ROS domain. Simulated time waits for
 them, so the same checkpoint, seed and machine give the same figures however busy the machine is. Control experiments:
-`wrong_colour` tells the policy a different cube from the one that counts, `shuffled_images` shows it a different layout
-from the one it acts in, and with `expert` the scripted expert of the simulator does the task, without a policy.
+with `wrong_colour` the instruction names another cube than the one that success is judged by, with `shuffled_images`
+the images show another layout, and with `expert` the scripted expert of the simulator does the task, without a policy.
 
-With `--env` another benchmark takes the simulator's place (docs/benchmarks.md): its own robot, seeds, length of an
-episode and rule of success. `--rate` is then the benchmark's rate over the rows of a chunk that are to be executed.
+`--env` uses another benchmark instead of the simulator (docs/benchmarks.md), with its own robot, seeds, length of an
+episode and rule of success. To execute N rows of each chunk, set `--rate` to the benchmark's steps a second over N.
 """
 
 import argparse

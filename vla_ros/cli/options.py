@@ -34,7 +34,7 @@ def robot(parser: Any, **others: Any) -> None:
 
 
 def environment(parser: Any, **others: Any) -> None:
-    parser.add_argument("--env", metavar="NAME", help="benchmark in the place of --tasks, such as aloha/transfer_cube",
+    parser.add_argument("--env", metavar="NAME", help="benchmark instead of --tasks, such as aloha/transfer_cube",
                         **others)
     parser.add_argument("--env-python", metavar="PATH", default="",
                         help="interpreter that has the benchmark's packages (default: this one)")

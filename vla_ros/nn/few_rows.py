@@ -80,8 +80,8 @@ def norm_turn(
     shift: Tensor | None = None,
 ) -> Tensor:
     """`kernels.turn` of the product of a ((count + 2 shared) D, width) weight and the RMS norm of (B, S, width) `x`
-    with its float32 scale, and shift where there is one, of `width` numbers each: queries (B, S, count, D), keys and
-    values written where they are kept."""
+    with its float32 scale and optional shift, of `width` numbers each: queries (B, S, count, D); keys and values are
+    written to their destination."""
     x, (rows, shared, length, size) = x.contiguous(), keys.shape
     count = len(weight) // size - 2 * shared
     query = x.new_empty(rows, length, count, size)
@@ -124,7 +124,7 @@ def _norm_gated_kernel(
 @torch.library.custom_op("vla_ros::norm_gated", mutates_args=())
 def norm_gated(x: Tensor, scale: Tensor, epsilon: float, weight: Tensor, shift: Tensor | None = None) -> Tensor:
     """`kernels.gated` of the product of a (2 · hidden, width) weight and the RMS norm of (..., width) `x` with its
-    float32 scale, and shift where there is one, of `width` numbers each: (..., hidden)."""
+    float32 scale and optional shift, of `width` numbers each: (..., hidden)."""
     x, hidden, width = x.contiguous(), len(weight) // 2, x.shape[-1]
     out = x.new_empty(*x.shape[:-1], hidden)
     rows, columns = x.numel() // width, 32

@@ -1,5 +1,5 @@
-"""A Gemma tower in five launches a layer for few tokens (seven with adaptive norms), nine for many, and SigLIP's in
-nine, for a GPU; not measured on one, so nothing takes them by default."""
+"""A Gemma tower with five kernel launches per layer for few tokens (seven with adaptive norms) and nine for many, and
+SigLIP's with nine. Not measured on a GPU yet, therefore not used by default."""
 
 import torch
 import torch.nn.functional as F
@@ -153,7 +153,7 @@ class FusedSiglip(nn.Module):
 
 
 def fuse(policy: nn.Module) -> None:
-    """Put these in the place of the towers of a π0 or π0.5. Raises InputError where triton is missing."""
+    """Replace the towers of a π0 or π0.5 by these. Raises InputError if triton is missing."""
     for name in ("prefix", "expert"):
         setattr(policy, name, FusedTower(getattr(policy, name)))
     tokens = policy.image_tokens

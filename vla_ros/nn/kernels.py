@@ -12,7 +12,7 @@ from torch import Tensor
 
 @triton.jit
 def _summed(x, more, gate, total, place, own, inside, ADD: tl.constexpr, GATE: tl.constexpr):
-    """A row of x in float32; with ADD its sum with `more` (GATE: times `gate`), rounded as it is kept in `total`."""
+    """A row of x in float32; with ADD its sum with `more` (GATE: times `gate`), rounded to the type of `total`."""
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
     if ADD:
         added = tl.load(more + place, mask=inside, other=0.0).to(tl.float32)

@@ -1,4 +1,5 @@
-"""Normalisation layers of the Gemma towers, LayerNorm beside bfloat16 matrices, and batch statistics of real rows."""
+"""Normalisation layers of the Gemma towers, LayerNorm beside bfloat16 matrices, and batch normalisation without padding
+rows."""
 
 import torch
 from torch import Tensor, nn
@@ -68,8 +69,7 @@ class AdaptiveRMSNorm(nn.Module):
 
 
 class RealBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation whose statistics are those of the real rows alone: rows that only fill up a tensor have no
-    part in them. Without such rows it is `nn.BatchNorm1d`."""
+    """Batch normalisation whose statistics ignore padding rows. Without padding it is `nn.BatchNorm1d`."""
 
     def forward(self, x: Tensor, real: Tensor) -> Tensor:
         """(..., width), of which the (...) bool rows are real, to the same in float32."""

@@ -1,4 +1,4 @@
-"""Smooth resizing: bilinear, with antialiasing where it makes smaller."""
+"""Smooth resizing: bilinear, with antialiasing when the image becomes smaller."""
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,8 @@ def resize_smooth(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _weights(size: int, wanted: int) -> Tensor:
-    """(wanted, size) weights of the pixels of a line: a triangle about each place, as wide as two pixels of the larger
-    kind."""
+    """(wanted, size) weights of the pixels of a line: triangles around each position, as wide as two of the larger
+    pixels."""
     scale = size / wanted
     places = (torch.arange(wanted)[:, None] + 0.5) * scale
     weights = (1 - (torch.arange(size) + 0.5 - places).abs() / max(scale, 1.0)).clamp(min=0)

@@ -53,7 +53,7 @@ class Embodiment:
             actions in order, then those of `hold`.
         tool: which action dimensions are a tool's; the joints that move it are in `hold`.
         tool_state: which state dimensions are a tool's pose.
-        path: which action dimensions are a path of the base; its velocities are among the joints held.
+        path: which action dimensions are a path of the base; its velocities are in `hold`.
     """
 
     cameras: Mapping[str, str | None]
@@ -127,8 +127,8 @@ class Embodiment:
         cls, joints: tuple[str, ...], cameras: Mapping[str, str | None], step_dt: float, hold: tuple[str, ...] = (),
         tool: ToolActions | None = None, path: Mapping[str, str] | None = None,
     ) -> "Embodiment":
-        """The policy uses the robot's own units and joint order; joints of `hold` are seen and not commanded. The
-        actions of a `tool` come first, then those of a `path` (see `PathActions.joints`)."""
+        """The policy uses the robot's own units and joint order; joints of `hold` are observed but not commanded.
+        The actions of a `tool` come first, then those of a `path` (see `PathActions.joints`)."""
         state = tuple(Dimension(name) for name in joints)
         hold = (*hold, *path.values()) if path else hold
         actions = tuple(dimension for dimension in state if dimension.joint not in hold)
@@ -181,13 +181,14 @@ class Embodiment:
         return targets
 
     def joint_rows(self, targets: Targets, state: np.ndarray) -> np.ndarray:
-        """(H, J) joint targets; joints in no part are where they are in (J,), and a path is the velocities along it."""
+        """(H, J) joint targets; joints in no part keep their position in (J,), and a path becomes the velocities along
+        it."""
         said = as_velocities(targets, self.path.joints, self.step_dt) if self.path else targets
         return said.joint_positions(self.joints, state)
 
     def targets(self, actions: np.ndarray, states: np.ndarray) -> list[Targets]:
         """(B, H, A) actions in the policy's units and the (B, J) observed states to the commanded joints' positions,
-        (H, joints) each, and what is a tool's or a base's."""
+        (H, joints) each, and the rows of a tool or a base."""
         columns = [self.joints.index(name) for name in self.commanded]
         parts = [[Part(self.commanded, row[:, columns])] if columns else []
                  for row in self.actions_to_robot(actions, states)]

@@ -36,8 +36,8 @@ class TrainingData:
         instructions: the distinct instructions.
         streams: further streams that the dataset has -> shape of a value.
         hold: those of the joints that have no actions.
-        rows: states and actions themselves, which statistics of differences take.
-        tool: which of the actions are a tool's, the first ones; the joints that move it are among those of `hold`.
+        rows: states and actions themselves, from which statistics of differences are computed.
+        tool: which of the actions (the first ones) are a tool's; the joints that move it are in `hold`.
         path: axis -> velocity of the base whose actions become a path; None: they are velocities.
     """
 
@@ -64,12 +64,12 @@ class TrainingData:
 
     @property
     def widths(self) -> tuple[int, int]:
-        """Numbers of a state and of an action."""
+        """How many numbers a state and an action have."""
         return len(self.joints), self.action_dim
 
     @property
     def action_dim(self) -> int:
-        """Numbers of a policy's action: x, y and yaw stand in the place of a path's velocities."""
+        """How many numbers a policy's action has: x, y and yaw replace the velocities of a path."""
         return len(self.actions) + (len(PATH) - len(self.path) if self.path else 0)
 
     def check_path(self) -> None:
@@ -157,7 +157,7 @@ class Parts:
         tokenizer: of the prompt, where the policy reads tokens.
         no_statistics: why normalisations have no statistics; "" if they have.
         missing: what else is missing for serving, and what to do about it.
-        notes: what a user should know.
+        notes: for the user.
     """
 
     embodiment: Embodiment

@@ -89,7 +89,7 @@ def check_tokenizer(config: GrootConfig, tokenizer: Tokenizer) -> None:
 
 
 def left_padded(rows: Sequence[list[int]], padding: int, step: int) -> tuple[Tensor, Tensor]:
-    """(B, L) int64 ids, filled up on the left to a multiple of `step`, and their (B, L) bool mask."""
+    """(B, L) int64 ids, padded on the left to a multiple of `step`, and their (B, L) bool mask."""
     longest = -(-max(map(len, rows)) // step) * step
     tokens = torch.full((len(rows), longest), padding, dtype=torch.int64)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool)

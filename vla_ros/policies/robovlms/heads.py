@@ -42,7 +42,7 @@ class Lstm(nn.Module):
                 self.register_parameter(self.names[-1], nn.Parameter(values))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K, width) to (N, K, hidden), each of what is before it."""
+        """(N, K, width) to (N, K, hidden), each from itself and the steps before it."""
         weights = [getattr(self, name) for name in self.names]
         zeros = x.new_zeros(LSTM_LAYERS, len(x), self.hidden)
         return torch.lstm(x, (zeros, zeros), weights, True, LSTM_LAYERS, 0.0, self.training, False, True)[0]
@@ -89,7 +89,7 @@ class Gpt(nn.Module):
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, K, width), K at most the window, to (N, K, hidden), each of what is before it."""
+        """(N, K, width), K at most the window, to (N, K, hidden), each from itself and the steps before it."""
         x = self.first(x) + self.places[: x.shape[1]]
         for layer in self.layers:
             x = layer(x)
