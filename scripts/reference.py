@@ -74,6 +74,8 @@ def type_words(item: Field, hint: object) -> str:
         return f"{words[hint.__origin__]}, {hint.__metadata__[0].low} to {hint.__metadata__[0].high}"
     if getattr(hint, "__origin__", None) is tuple:
         return f"list of {words[parts[0]]}s" if parts[0] in words else f"list of {getattr(parts[0], '__name__', '')}"
+    if getattr(hint, "__origin__", None) is dict:
+        return "mapping"
     if parts and not getattr(hint, "__origin__", None):  # a union
         return " or ".join(type_words(item, part) for part in parts)
     return getattr(hint, "__name__", "mapping")
