@@ -198,7 +198,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     _attend_kernel[(triton.cdiv(queries, block), rows * shared)](
         query, keys, values, mask, out, queries, shared, groups, length, keys.stride(0), keys.stride(1),
         values.stride(0), values.stride(1), mask.stride(0), size**-0.5, KNOWN=known, SIZE=size,
-        BLOCK=max(16, triton.next_power_of_2(size)), ROWS=block, COLUMNS=64, WIDE=not query.is_cuda,
+        BLOCK=max(16, triton.next_power_of_2(size)), ROWS=block, COLUMNS=32, WIDE=not query.is_cuda,
     )  # fmt: skip
     return out
 

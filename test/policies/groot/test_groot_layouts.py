@@ -229,6 +229,17 @@ def test_prompts_are_those_of_the_original():
         assert text == (f"<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{expected}<|im_end|>\n")
 
 
+@torch.no_grad()
+def test_prompts_of_few_lengths_where_padding_is_masked(tmp_path):
+    loaded = load(policy_file(tmp_path / "p.yaml", make_nvidia(tmp_path / "n", "n1.6")), robot=ROBOT)
+    one, draws = seen(loaded), {name: torch.randn(shape) for name, shape in loaded.policy.draws(1).items()}
+    inputs = loaded.processor.inputs([one])
+    kept = inputs["token_mask"][0]
+    assert kept[-1] and not kept.all() and len(kept) % 32 == 0
+    bare = inputs | {name: inputs[name][:, kept] for name in ("tokens", "token_mask")}
+    torch.testing.assert_close(loaded.policy.predict(inputs, draws), loaded.policy.predict(bare, draws))
+
+
 def test_batches_are_padded_on_the_left_and_images_of_two_aspects_stay_apart(tmp_path):
     loaded = load(policy_file(tmp_path / "p.yaml", make_nvidia(tmp_path / "n", "n1.7")), robot=ROBOT)
     long = replace(seen(loaded), instruction="pick up the red cube")
