@@ -44,6 +44,8 @@ from vla_ros.sim.description import urdf
 from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import task_of
+from vla_ros.sim.variation import WHAT
+from vla_ros.sim.wordings import WORDINGS
 from vla_ros.sim.world import World
 from vla_ros.sim.worlds import check_sensors, scene_with
 
@@ -67,6 +69,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--space", choices=("joint", "tool"), default="joint",
                         help="actions: joint targets, or poses of the robot file's tool and the gripper's targets")
     parser.add_argument("--bags", action="store_true", help="record bags of the running nodes instead (needs ROS)")
+    parser.add_argument("--vary", nargs="+", choices=WHAT, default=[], metavar="WHAT",
+                        help=f"{', '.join(WHAT)}: different in every layout, drawn with its seed (default: none)")
     parser.add_argument("--image-size", type=int, default=96, help="longer side of the stored images, pixels")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes")
 
@@ -80,8 +84,8 @@ def main(args: argparse.Namespace) -> int:
     if args.env:
         from vla_ros.cli.benchmark_demos import record
 
-        if args.bags or args.cameras or args.space != "joint":
-            raise InputError("--env with --bags, --cameras or --space, expected none of them")
+        if args.bags or args.cameras or args.space != "joint" or args.scene or args.vary:
+            raise InputError("--env with --bags, --cameras, --space, --scene or --vary, expected none of them")
         return record(args)
     robot = RobotSpec.load(args.robot)
     world = scene_with(robot, args.scene, args.tasks)
@@ -89,6 +93,8 @@ def main(args: argparse.Namespace) -> int:
     if unknown := [name for name in args.cameras or () if name not in robot.camera_names]:
         raise InputError(f"--cameras {unknown[0]}, robot {robot.name} has {', '.join(robot.camera_names)}")
     if args.bags:
+        if args.vary:
+            raise InputError(f"--vary {args.vary[0]} with --bags, expected neither or one")
         if args.cameras:
             raise InputError("--cameras with --bags, expected neither or one: a bag has all that the robot file names")
         if args.space != "joint":
@@ -104,11 +110,15 @@ def main(args: argparse.Namespace) -> int:
     )  # fmt: skip
     frames, made, began = 0, Counter(), time.monotonic()
     with new_folder(args.out, "dataset", replace=False) as folder:
-        writer = DatasetWriter(folder, robot, FPS, tool and tool.columns)
-        made_up = demonstrations(args.tasks, args.episodes, args.seed, recording, args.jobs, world)
+        special = args.vary or world.words is not WORDINGS
+        about = {"scene": world.scene, "vary": args.vary, "tasks": args.tasks, "seed": args.seed} if special else None
+        writer = DatasetWriter(folder, robot, FPS, tool and tool.columns, simulator=about)
+        made_up = demonstrations(args.tasks, args.episodes, args.seed, recording, args.jobs, world, args.vary)
         for done, demo in enumerate(made_up, start=1):
             actions = tool.actions(demo.actions) if tool else demo.actions
-            writer.add_episode(demo.images, demo.states, actions, demo.instruction, demo.values)
+            writer.add_episode(
+                demo.images, demo.states, actions, demo.instruction, demo.values, variation=demo.variation
+            )
             frames += len(demo.states)
             made["+".join(demo.task.kinds) + (f" {demo.task.colour}" if demo.task.colour else "")] += 1
             if done % 20 == 0 or done == args.episodes:

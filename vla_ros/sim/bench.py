@@ -30,6 +30,7 @@ MARK_HEIGHT = 0.09  # m above the mark is the point where cubes are handed over
 RADII, BEARING = (0.150, 0.248), np.radians(34.0)  # of cubes and distractors, from the axis of shoulder_pan
 YAW = np.radians(30.0)
 GAP, SMALL_GAP = 0.085, 0.072  # m between two cubes, between a distractor and anything
+_BATCH = 256  # placings that are tried at a time
 _WALL = 'type="box" class="fixture"'
 
 
@@ -134,8 +135,8 @@ class BenchLayout:
         return cls(things, colours)
 
 
-def _polar(radius: float, bearing: float) -> np.ndarray:
-    """(2,) m, of a place as seen from the axis of shoulder_pan."""
+def _polar(radius: float | np.ndarray, bearing: float | np.ndarray) -> np.ndarray:
+    """(2, ...) m, x and y of places (...) as seen from the axis of shoulder_pan."""
     return np.array([PAN_ORIGIN[0] + radius * np.cos(bearing), radius * np.sin(bearing)])
 
 
@@ -145,12 +146,16 @@ def _scattered(rng: np.random.Generator, cubes: int, small: int) -> tuple[np.nda
     gap = np.full((count, count), SMALL_GAP)
     gap[:cubes, :cubes] = GAP
     first, second = np.triu_indices(count, 1)
+    shape = (_BATCH, count)
     while True:
-        radius = np.sqrt(rng.uniform(RADII[0] ** 2, RADII[1] ** 2, count))
-        bearing = rng.uniform(-BEARING, BEARING, count)
-        places = np.stack([PAN_ORIGIN[0] + radius * np.cos(bearing), radius * np.sin(bearing)], axis=1)
-        if (np.hypot(*(places[first] - places[second]).T) > gap[first, second]).all():
-            return places, bearing
+        radius = np.sqrt(rng.uniform(RADII[0] ** 2, RADII[1] ** 2, shape))
+        bearing = rng.uniform(-BEARING, BEARING, shape)
+        x, y = _polar(radius, bearing)
+        apart = np.hypot(x[:, first] - x[:, second], y[:, first] - y[:, second]) > gap[first, second]
+        if (fits := apart.all(axis=1)).any():
+            chosen = int(fits.argmax())
+            return np.stack([x[chosen], y[chosen]], axis=1), bearing[chosen]
+
 
 
 HEIGHTS = dict.fromkeys(COLOURS, CUBE_HALF) | {"can": 0.016, "brick": 0.012}  # m, of the middles of what lies

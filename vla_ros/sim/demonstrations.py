@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from vla_ros.sim.room_world import RoomWorld
 from vla_ros.sim.scene import COLOURS
 from vla_ros.sim.simulated import Simulated
 from vla_ros.sim.tasks import Task, task_of
+from vla_ros.sim.variation import Variation
 from vla_ros.sim.world import World
 from vla_ros.sim.worlds import expert_of, tracker_of
 
@@ -57,6 +59,7 @@ class Demonstration:
         start: how the episode began: "home", "anywhere", "other task" or "disturbed".
         seed: of its layout.
         values: sensor -> (T, ...), what `Recording.sense` gave.
+        variation: of what it looks like, as `Variation.apply` gave it.
     """
 
     images: dict[str, np.ndarray]
@@ -67,10 +70,12 @@ class Demonstration:
     start: str
     seed: int
     values: dict[str, np.ndarray]
+    variation: dict[str, Any] = field(default_factory=dict)
 
 
 def demonstrate(
-    world: Simulated, task: Task, kinds: Sequence[str], seed: int, recording: Recording
+    world: Simulated, task: Task, kinds: Sequence[str], seed: int, recording: Recording,
+    variation: Variation | None = None,
 ) -> Demonstration:
     """One successful episode. The same arguments give the same episode.
 
@@ -89,12 +94,13 @@ def demonstrate(
     for attempt in range(ATTEMPTS):
         layout = layout_seed(0, seed, attempt)
         wanted = world.suited(task, layout)
+        drawn = variation.apply(layout) if variation else {}
         rng = np.random.default_rng([layout, 7])
         begin = _begin_drive if isinstance(world, RoomWorld) else _begin
         start, position, velocity = begin(world, wanted, kinds, layout, rng)
         demonstration = _record(world, wanted, start, position, velocity, layout, rng, recording)
         if demonstration is not None:
-            return demonstration
+            return replace(demonstration, variation=drawn)
     raise RuntimeError(f"the expert did not {task.instruction()} in {ATTEMPTS} layouts from seed {layout}")
 
 
@@ -105,16 +111,17 @@ def layout_seed(seed: int, episode: int, attempt: int) -> int:
 
 def demonstrations(
     kinds: Sequence[str], episodes: int, seed: int, recording: Recording, jobs: int = 1,
-    world: type[Simulated] = World,
+    world: type[Simulated] = World, vary: Sequence[str] = (),
 ) -> Iterator[Demonstration]:
     """Episodes in a fixed order, whatever the number of processes.
 
     Args:
         kinds: used in turn; one that is named twice is used twice as often. Colours take turns too.
         seed: episodes of different seeds below 10 000 have different layouts.
+        vary: what looks different in every layout, see `Variation`.
         recording: must be importable by name when `jobs` is more than 1, or the pool reports itself broken.
     """
-    plan = [(world, kinds, index, seed * _EPISODES + index, recording) for index in range(episodes)]
+    plan = [(world, kinds, index, seed * _EPISODES + index, recording, vary) for index in range(episodes)]
     if jobs == 1:
         yield from map(_one, plan)
         return
@@ -123,16 +130,20 @@ def demonstrations(
             yield from pool.map(_one, plan[start : start + _BATCH])
 
 
-_world: Simulated | None = None  # one a process: building it and its graphics context takes longer than an episode
+# One a process: building it and its graphics context takes longer than an episode.
+_world: Simulated | None = None
+_variation: Variation | None = None
+_varied: Sequence[str] = ()
 
 
-def _one(job: tuple[type[Simulated], Sequence[str], int, int, Recording]) -> Demonstration:
-    global _world
-    world, kinds, index, seed, recording = job
-    if type(_world) is not world:
-        _world = world()
+def _one(job: tuple[type[Simulated], Sequence[str], int, int, Recording, Sequence[str]]) -> Demonstration:
+    global _world, _variation, _varied
+    world, kinds, index, seed, recording, vary = job
+    if type(_world) is not world or _varied != vary:
+        _world, _varied = world(), vary
+        _variation = Variation(_world, vary) if vary else None
     task = task_of(kinds[index % len(kinds)], COLOURS[index // len(kinds) % len(COLOURS)])
-    return demonstrate(_world, task, kinds, seed, recording)
+    return demonstrate(_world, task, kinds, seed, recording, _variation)
 
 
 def _begin(

@@ -58,6 +58,7 @@ class Simulated(ABC):
 
     def __init__(self, xml: str, arm: Sequence[str]) -> None:
         """`arm`: the names of the arm's joints in the model."""
+        self._xml = xml
         self.model = mujoco.MjModel.from_xml_string(xml)
         self.data = mujoco.MjData(self.model)
         model = self.model
@@ -231,6 +232,25 @@ class Simulated(ABC):
         pose[:3, :3] = self.data.cam_xmat[index].reshape(3, 3) @ np.diag([1.0, -1.0, -1.0])
         pose[:3, 3] = self.data.cam_xpos[index]
         return matrix, pose
+
+    def textured(self, materials: Sequence[str], size: int) -> dict[str, int]:
+        """Give those of the materials that there are a texture each, of `size` x `size` pixels RGB, in their order.
+        All is to be reset afterwards.
+
+        Returns name -> number of the material.
+        """
+        self.close()
+        spec = mujoco.MjSpec.from_string(self._xml)
+        found = [material for material in spec.materials if material.name in materials]
+        for material in found:
+            spec.add_texture(
+                name=material.name, type=mujoco.mjtTexture.mjTEXTURE_2D, builtin=mujoco.mjtBuiltin.mjBUILTIN_FLAT,
+                width=size, height=size, nchannel=3,
+            )  # fmt: skip
+            material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = material.name
+        self.model = spec.compile()
+        self.data = mujoco.MjData(self.model)
+        return {material.name: int(self.model.material(material.name).id) for material in found}
 
     def close(self) -> None:
         """Free the graphics context, in the thread that rendered."""
