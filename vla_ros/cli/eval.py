@@ -141,6 +141,8 @@ def _benchmark_plan(args: argparse.Namespace) -> tuple[list[Episode], None]:
 
     if args.control != "none":
         raise InputError(f"--control {args.control} with --env {args.env}: expected none: only the simulator has them")
+    if args.scene or args.wordings != "trained":
+        raise InputError(f"--scene or --wordings with --env {args.env}: expected none: only the simulator has them")
     found = benchmark(args.env)
     args.robot = args.robot or found.robot
     limit = args.time_limit or found.steps / found.rate

@@ -91,7 +91,7 @@ class TaskWatch:
         """What the task is, and how far it is."""
         tracker = self._tracker
         values = {
-            "kind": str(tracker.task.kind),
+            "kind": "+".join(tracker.task.kinds),
             "post" if tracker.task.kind is TaskKind.DRIVE else "cube": tracker.task.colour,
             "distance": f"{tracker.distance():.3f}",
             "held": world.held_cube() or "",
