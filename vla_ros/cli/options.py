@@ -33,6 +33,11 @@ def robot(parser: Any, **others: Any) -> None:
     parser.add_argument("--robot", help="robot file, or the name of a shipped one, such as so101", **others)
 
 
+def scene(parser: Any) -> None:
+    parser.add_argument("--scene", metavar="NAME", default="",
+                        help="the simulator's table: cubes, or bench (default: the first that has the tasks)")
+
+
 def environment(parser: Any, **others: Any) -> None:
     parser.add_argument("--env", metavar="NAME", help="benchmark instead of --tasks, such as aloha/transfer_cube",
                         **others)
