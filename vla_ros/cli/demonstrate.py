@@ -58,8 +58,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--episodes", type=int, default=900, help="number of episodes")
     parser.add_argument(
         "--tasks", nargs="+", default=["touch", "pick"], metavar="TASK",
-        help="tasks to demonstrate in turn (docs/simulation.md), two in a row as place+press; one that is named twice is "
-        "shown twice as often (default: touch pick)",
+        help="tasks to demonstrate in turn (docs/simulation.md), two in a row as place+press; one that is named twice "
+        "is shown twice as often (default: touch pick)",
     )
     options.scene(parser)
     options.environment(parser, nargs="+")
